@@ -1,0 +1,168 @@
+"""What a balancing method is: a frozen value, what it needs to see, and pure functions from evidence to weights.
+
+Read this page first. A method never learns where its evidence comes from (features or parameters, one process or many); the
+doors that collect evidence (:class:`~paretorch.Fork`, :class:`~paretorch.Balancer`) never compare a method's name.
+Below, ``T`` is the number of tasks that are present in this step and ``all`` the number of declared ones.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
+
+
+class Need(enum.Flag):
+    """What a method must see. One of the three, or a gradient kind joined with ``LOSSES`` where values are wanted beside."""
+
+    LOSSES = enum.auto()
+    GRAMIAN = enum.auto()
+    JACOBIAN = enum.auto()
+
+
+class Status(enum.Enum):
+    """How a step's solve ended."""
+
+    SOLVED = "solved"
+    STATIONARY = "stationary"  # no direction descends for every task: the gradients (nearly) cancel
+    NOT_CONVERGED = "not converged"  # the solver stopped above its tolerance
+    NONFINITE = "nonfinite"  # some loss or gradient was inf or nan
+    ABSENT = "absent"  # no task was present
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a method may look at in one step: float64 on the host, except the Jacobian, which stays where it was computed.
+
+    Args:
+        tasks: (T,) names of the tasks that are present.
+        present: (all,) which of the declared tasks those are: a method with state per task indexes it with this mask.
+        losses: (T,) loss values, averaged over ranks; None unless the method asks or they are known anyway.
+        gramian: (T, T) inner products of the task gradients.
+        jacobian: (T, n) the task gradients themselves, this rank's part of the batch.
+        factor: (T,) dTotal/dL_t by which ``losses`` were multiplied before backward; ones when unknown.
+        generator: random numbers, equal on all ranks.
+        features: (B, D) the point at which a (T, B * D) Jacobian was taken; None on the surface of parameters.
+        total: sums a tensor over ranks.
+        resolution: relative spacing of the numbers in which the gradients were summed.
+    """
+
+    tasks: tuple[str, ...]
+    present: TaskMask
+    losses: PerTask | None = None
+    gramian: TaskSquare | None = None
+    jacobian: TaskRows | None = None
+    factor: PerTask | None = None
+    generator: torch.Generator | None = None
+    features: Tensor | None = None
+    total: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    resolution: float = torch.finfo(torch.float64).eps
+
+    @cached_property
+    def norms(self) -> PerTask:
+        """(T,) lengths of the task gradients."""
+        return norms(self.needed("gramian"))
+
+    @cached_property
+    def cosines(self) -> TaskSquare:
+        """(T, T) cosines between the task gradients; the row of a zero gradient is zero."""
+        return cosines(self.needed("gramian"))
+
+    def needed(self, what: str) -> Tensor:
+        """The evidence called ``what``, which the method's ``needs`` promises to be there."""
+        value: Tensor | None = getattr(self, what)
+        assert value is not None, f"evidence has no {what}: the method's needs do not ask for it"
+        return value
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What a step came to. A method fills the first three; a door adds the rest, for all declared tasks, for you to read.
+
+    Args:
+        weights: (T,) what each task's gradient (loss, for loss methods) is multiplied by; None for Jacobian methods.
+        status: how the solve ended.
+        update: (n,) the combined gradient of a Jacobian method.
+        tasks: (all,) names; ``present``: (all,) mask; ``gramian``: (all, all); ``losses``, ``factor``: (all,), nan where unknown.
+        gap: cosines between the features' update and the exact one, where the Fork was asked to measure them.
+    """
+
+    weights: PerTask | None
+    status: Status = Status.SOLVED
+    update: Row | None = None
+    tasks: tuple[str, ...] = ()
+    present: Tensor | None = None
+    gramian: Tensor | None = None
+    losses: Tensor | None = None
+    factor: Tensor | None = None
+    gap: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def norms(self) -> Tensor | None:
+        """(all,) lengths of the task gradients."""
+        return None if self.gramian is None else norms(self.gramian)
+
+    @property
+    def cosines(self) -> Tensor | None:
+        """(all, all) cosines between the task gradients."""
+        return None if self.gramian is None else cosines(self.gramian)
+
+
+S = TypeVar("S")  # a method's state: a NamedTuple of tensors, or None
+
+
+class Method(Generic[S]):
+    """A rule that turns T losses and, if it asks, their gradients into one update. Subclasses are frozen dataclasses."""
+
+    needs: ClassVar[Need]
+    homogeneous: ClassVar[bool] = True  # of degree one in the gradients
+    random: ClassVar[bool] = False  # draws from evidence.generator
+    batches: ClassVar[int] = 1  # independent batches per step; more than one: Balancer only
+    observes: ClassVar[bool] = False  # wants the losses after the step as well
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> S:
+        """The state before the first step, on the device and in the dtype of ``like``; also checks the task names."""
+        return None  # type: ignore[return-value]
+
+    def balance(self, evidence: Evidence, state: S) -> tuple[Balance, S]:
+        """Weights (or an update) at the paper's scale, and the next state. Pure."""
+        raise TypeError(f"{type(self).__name__} is a Method without balance()")
+
+    def gain(self, tasks: int) -> float:
+        """The c for which T equal gradients g give the update c g at the paper's scale."""
+        return float(tasks)
+
+    def calibrated(self, evidence: Evidence, state: S) -> tuple[Balance, S]:
+        """As :meth:`balance`, scaled so that T equal gradients g give T g, as the plain sum of losses does."""
+        balance, state = self.balance(evidence, state)
+        scale = len(evidence.tasks) / self.gain(len(evidence.tasks))
+        weights = None if balance.weights is None else balance.weights * scale
+        update = None if balance.update is None else balance.update * scale
+        return Balance(weights, balance.status, update), state
+
+    def observe(self, losses: Tensor, state: S) -> S:
+        """The next state, given the (all,) losses on the same batch after the step, nan where absent."""
+        raise TypeError(f"{type(self).__name__} does not look at the losses after the step: leave observe() out")
+
+    def end_epoch(self, state: S) -> S:
+        """The state at the end of an epoch, for methods that count in epochs."""
+        return state
+
+
+def norms(gramian: Tensor) -> Tensor:
+    """(T,) square roots of the Gramian's diagonal."""
+    return gramian.diagonal().clamp_min(0).sqrt()
+
+
+def cosines(gramian: Tensor) -> Tensor:
+    """(T, T) the Gramian of the unit gradients; rows of zero gradients are zero."""
+    lengths = norms(gramian)
+    inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
+    return gramian * inverse[:, None] * inverse[None, :]

@@ -1,0 +1,73 @@
+"""A run: everything that decides what a training run computes, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. Equal runs give equal numbers on the same machine.
+
+    Args:
+        workload: a shipped workload's name, an importable module, or a path that ends in ``.py``.
+        options: the workload's own fields, by name.
+        tasks: the tasks trained; empty for all of them. One name is the single-task baseline.
+        method: a balancing method, written as its constructor: ``"CAGrad(c=0.4)"``.
+        surface: where gradients are compared: ``"features"`` (Fork) or ``"parameters"`` (Balancer).
+        door: further options of the Fork or Balancer, by name (``every``, ``scale``, ``heads``).
+        optimizer: a class of torch.optim, by name.
+        optimizer_options: its arguments, by name (``lr`` among them).
+        epochs: passes over the training data.
+        batch_size: samples per step.
+        seed: decides initial weights, data order and every other random draw.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, with an index if wanted.
+        precision: ``"float32"`` or ``"bfloat16"`` (autocast).
+        deterministic: ask torch for deterministic kernels.
+    """
+
+    workload: str
+    options: Mapping[str, Plain] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    method: str = "Equal()"
+    surface: str = "features"
+    door: Mapping[str, Plain] = field(default_factory=dict)
+    optimizer: str = "Adam"
+    optimizer_options: Mapping[str, Plain] = field(default_factory=lambda: {"lr": 1e-3})
+    epochs: int = 1
+    batch_size: int = 256
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.surface not in ("features", "parameters"):
+            raise ValueError(f"surface is 'features' or 'parameters', got {self.surface!r}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is 'float32' or 'bfloat16', got {self.precision!r}")
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as a JSON object."""
+        return dataclasses.asdict(self) | {"tasks": list(self.tasks)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Run:
+        """The run that :meth:`to_json` wrote."""
+        return cls(**{**values, "tasks": tuple(values["tasks"])})
+
+    @property
+    def key(self) -> str:
+        """A short name of the run's values: equal runs share it, unequal runs do not."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
