@@ -1,0 +1,1 @@
+"""Reports: tables, figures and findings, computed from run folders and never from models."""

@@ -1,0 +1,43 @@
+"""Quickstart: does balancing help on real digits, when one of three losses is orders of magnitude larger?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from paretorch.studies.study import Study, Treatment, alone, chosen
+from paretorch.training.spec import Plain, Run
+
+TASKS = ("left", "right", "ink")
+EPOCHS = {"smoke": 1, "small": 10}
+OPTIONS: dict[str, dict[str, Plain]] = {"smoke": {"ink": True}, "small": {"ink": True}}
+
+# the digits' losses are of order 1, the ink's of order 1000: from the plain sum to an ink that counts less than a digit
+INK_WEIGHTS = (1.0, 0.1, 0.01, 0.001, 0.0001)
+
+
+def study(scale: str) -> Study:
+    """Eight ways of training one network on two digits and the amount of ink.
+
+    Args:
+        scale: ``"smoke"`` (seconds, says nothing) or ``"small"`` (two to three minutes on two cores).
+    """
+    if scale not in EPOCHS:
+        raise ValueError(f"scales of quickstart are {sorted(EPOCHS)}, got {scale!r}")
+    base = Run("digits", options=OPTIONS[scale], epochs=EPOCHS[scale])
+    weights = ({"left": 1.0, "right": 1.0, "ink": weight} for weight in INK_WEIGHTS)
+    return Study(
+        name="quickstart",
+        question="Which way of training two digits and a loss orders of magnitude larger gives the best network?",
+        treatments=(
+            alone("single task", base, TASKS),
+            Treatment("sum", (base,)),
+            chosen("static weights, tuned", (replace(base, method=f"Static({w})") for w in weights)),
+            Treatment("uncertainty", (replace(base, method="Uncertainty()"),)),
+            Treatment("FAMO", (replace(base, method="FAMO()"),)),
+            Treatment("MGDA, features", (replace(base, method="MGDA()"),)),
+            Treatment("UPGrad, features", (replace(base, method="UPGrad()"),)),
+            Treatment("PCGrad, exact", (replace(base, method="PCGrad()", surface="parameters"),)),
+        ),
+        reference="static weights, tuned",
+        baseline="single task",
+    )

@@ -1,0 +1,155 @@
+"""What a user sees while a study trains: all runs in one terminal, or plain lines where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from paretorch.studies.folder import Job
+from paretorch.workloads.extras import extra
+
+with extra("studies"):
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+
+class Watch(Protocol):
+    """What the runner tells: each call names the job and the seconds since the job's last call."""
+
+    def start(self, jobs: Sequence[Job], planned: int, workers: int) -> None:
+        """``jobs`` are to be trained, out of ``planned`` of which the rest is finished."""
+
+    def advance(self, job: Job, done: int, seconds: float) -> None:
+        """``done`` of the job's epochs are trained; the first call of a job says where it begins."""
+
+    def finish(self, job: Job, error: str | None) -> None:
+        """The job has its result, or failed with ``error``."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class Estimate:
+    """Seconds until a study is done: epochs to go times the seconds an epoch took, per treatment where it is known.
+
+    Args:
+        jobs: what is to be trained.
+        workers: how many at a time.
+    """
+
+    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
+        self.jobs, self.workers = jobs, workers
+        self.done: dict[str, int] = {}  # by run key
+        self.epochs: dict[str, int] = {}  # seen, by label
+        self.seconds: dict[str, float] = {}
+
+    def advance(self, job: Job, done: int, seconds: float) -> None:
+        """Takes in that ``done`` epochs of a job are trained, ``seconds`` after its last call."""
+        before = self.done.get(job.run.key)
+        self.done[job.run.key] = done
+        if before is not None and done > before:
+            self.epochs[job.label] = self.epochs.get(job.label, 0) + done - before
+            self.seconds[job.label] = self.seconds.get(job.label, 0.0) + seconds
+
+    def finish(self, job: Job) -> None:
+        """Takes in that nothing is left of a job, whether it failed or not."""
+        self.done[job.run.key] = job.run.epochs
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None before the first epoch was seen."""
+        if not self.epochs:
+            return None
+        mean = sum(self.seconds.values()) / sum(self.epochs.values())
+        rates = {label: self.seconds[label] / epochs for label, epochs in self.epochs.items()}
+        to_go = ((job.label, job.run.epochs - self.done.get(job.run.key, 0)) for job in self.jobs)
+        return sum(epochs * rates.get(label, mean) for label, epochs in to_go) / self.workers
+
+
+def duration(seconds: float) -> str:
+    """A length of time as one says it.
+
+    Example:
+        >>> duration(4.2), duration(83), duration(7300)
+        ('4 s', '1 min 23 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Display:
+    """A :class:`Watch` that prints: bars in a terminal, else one line for every run that ends.
+
+    Args:
+        console: where to; standard output by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.estimate = Estimate((), 1)
+        self.ended, self.total, self.said = 0, 0, False
+        self.bars: Progress | None = None
+        self.rows: dict[str, TaskID] = {}
+
+    def start(self, jobs: Sequence[Job], planned: int, workers: int) -> None:
+        """Says what is to be done."""
+        self.estimate, self.total = Estimate(jobs, workers), len(jobs)
+        finished = f", {planned - len(jobs)} of them finished before" if planned > len(jobs) else ""
+        self._say(f"{planned} runs{finished}; {workers} at a time; the time they take is measured on the first run")
+        if self.console.is_terminal and jobs:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[more]}"),
+            )
+            self.bars = Progress(*columns, console=self.console, transient=True)
+            self.rows[""] = self.bars.add_task("all runs", total=len(jobs), more="")
+            self.bars.start()
+
+    def advance(self, job: Job, done: int, seconds: float) -> None:
+        """Moves a bar; after the first epoch of the study, says how long it will take."""
+        self.estimate.advance(job, done, seconds)
+        left = self.estimate.left
+        if left is not None and not self.said:
+            self.said = True
+            self._say(f"expected time: {duration(left)}")
+        if self.bars is not None:
+            if job.run.key not in self.rows:
+                self.rows[job.run.key] = self.bars.add_task(escape(job.title), total=job.run.epochs, more="epochs")
+            self.bars.update(self.rows[job.run.key], completed=done)
+            self._total()
+
+    def finish(self, job: Job, error: str | None) -> None:
+        """Counts a run that ended."""
+        self.ended += 1
+        self.estimate.finish(job)
+        if self.bars is not None and job.run.key in self.rows:
+            self.bars.remove_task(self.rows.pop(job.run.key))
+        if self.bars is not None:
+            self._total()
+        if error is not None:
+            self._say(f"failed: {job.title}: {error} (traceback in {job.folder / 'failed.json'})")
+        elif self.bars is None:
+            self._say(f"[{self.ended}/{self.total}] {job.title}{self._left('; ', ' left')}")
+
+    def close(self) -> None:
+        """Takes the bars away."""
+        if self.bars is not None:
+            self.bars.stop()
+
+    def _left(self, before: str, after: str) -> str:
+        left = self.estimate.left
+        return "" if left is None else f"{before}{duration(left)}{after}"
+
+    def _total(self) -> None:
+        assert self.bars is not None
+        self.bars.update(self.rows[""], completed=self.ended, more=self._left("", " left"))
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

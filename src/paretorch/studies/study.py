@@ -1,0 +1,205 @@
+"""What a study is: treatments, each one or several runs, repeated over seeds and compared with a reference.
+
+A study is a Python function ``study(scale)`` that returns a :class:`Study`: shipped ones are the files of
+``paretorch/studies/catalog``, a user's own is any file that ends in ``.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from paretorch.studies import catalog
+from paretorch.training.names import unknown
+from paretorch.training.spec import Run
+
+
+class Combine(enum.Enum):
+    """How the runs of a treatment become its result on a seed."""
+
+    ONE = "one"  # there is one run
+    JOIN = "join"  # every run trains some of the tasks, together they are the result
+    CHOOSE = "choose"  # one of them, the best on validation data over all seeds; the cost of all of them is counted
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What a study compares.
+
+    Args:
+        label: its name in tables and figures.
+        runs: what is trained on every seed; the seeds that stand in them are replaced.
+        combine: how they become one result.
+
+    Raises:
+        ValueError: no run, or a number of runs that does not fit ``combine``.
+
+    Example:
+        >>> Treatment("MGDA", (Run("digits", method="MGDA()"),)).label
+        'MGDA'
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+    combine: Combine = Combine.ONE
+
+    def __post_init__(self) -> None:
+        if (len(self.runs) == 1) != (self.combine is Combine.ONE):
+            raise ValueError(
+                f"treatment {self.label!r}: one run is combined as 'one', several as 'join' or 'choose'; "
+                f"got {len(self.runs)} as {self.combine.value!r}"
+            )
+        if self.combine is Combine.JOIN:
+            trained = [task for run in self.runs for task in run.tasks]
+            if not all(run.tasks for run in self.runs) or len(set(trained)) < len(trained):
+                raise ValueError(
+                    f"treatment {self.label!r}: joined runs train disjoint tasks that each of them names, "
+                    f"got {[run.tasks for run in self.runs]}; see alone()"
+                )
+
+    def seeded(self, seed: int) -> tuple[Run, ...]:
+        """The treatment's runs on one seed."""
+        return tuple(dataclasses.replace(run, seed=seed) for run in self.runs)
+
+
+def alone(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
+    """The single-task baseline: a run of its own for each task, their results joined.
+
+    Example:
+        >>> [run.tasks for run in alone("single task", Run("digits"), ("left", "right")).runs]
+        [('left',), ('right',)]
+    """
+    runs = tuple(dataclasses.replace(base, tasks=(task,)) for task in tasks)
+    return Treatment(label, runs, Combine.JOIN if len(runs) > 1 else Combine.ONE)
+
+
+def chosen(label: str, runs: Iterable[Run]) -> Treatment:
+    """A grid of runs, of which the best on validation data counts: the lowest mean Delta m over all seeds."""
+    return Treatment(label, tuple(runs), Combine.CHOOSE)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Treatments to compare, all on one workload.
+
+    Args:
+        name: the study's name, and its folder's unless another is given.
+        question: what is asked, one line; heads the report.
+        treatments: what is compared, in the order of the table.
+        reference: label of the treatment to which all others are compared, seed by seed.
+        baseline: label of the treatment whose mean metrics Delta m is relative to: the single-task baseline.
+        threads: CPU threads per run. Sums depend on it, so it is part of the study and not of the machine.
+
+    Raises:
+        ValueError: repeated labels, a reference or baseline that is no treatment, unlike workloads, no thread.
+    """
+
+    name: str
+    question: str
+    treatments: tuple[Treatment, ...]
+    reference: str
+    baseline: str
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        labels = [treatment.label for treatment in self.treatments]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"study {self.name!r}: labels of treatments are unique, got {labels}")
+        for role in ("reference", "baseline"):
+            if getattr(self, role) not in labels:
+                raise ValueError(f"study {self.name!r}: the {role} is one of {labels}, got {getattr(self, role)!r}")
+        if self.threads < 1:
+            raise ValueError(f"study {self.name!r}: threads is at least 1, got {self.threads}")
+        workloads = {str((run.workload, run.options)) for treatment in self.treatments for run in treatment.runs}
+        if len(workloads) > 1:
+            raise ValueError(f"study {self.name!r}: all runs are on one workload, got {sorted(workloads)}")
+
+    def planned(self, seeds: Iterable[int]) -> Iterator[tuple[Treatment, Run]]:
+        """Every run once, seed by seed, so that an interrupted study leaves complete pairs."""
+        seen: set[str] = set()
+        for seed in seeds:
+            for treatment in self.treatments:
+                for run in treatment.seeded(seed):
+                    if run.key not in seen:
+                        seen.add(run.key)
+                        yield treatment, run
+
+    def to_json(self) -> dict[str, Any]:
+        """The study as a JSON object."""
+        treatments = [
+            {"label": t.label, "combine": t.combine.value, "runs": [run.to_json() for run in t.seeded(0)]}
+            for t in self.treatments
+        ]
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"treatments": treatments}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Study:
+        """The study that :meth:`to_json` wrote."""
+        treatments = tuple(
+            Treatment(t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]))
+            for t in values["treatments"]
+        )
+        return cls(**{**values, "treatments": treatments})
+
+
+def names() -> list[str]:
+    """Names of the shipped studies.
+
+    Example:
+        >>> "quickstart" in names()
+        True
+    """
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(catalog.__path__))
+
+
+def find(name_or_file: str | Path, scale: str) -> Study:
+    """The study of that name, or that a file's function ``study(scale)`` returns.
+
+    Args:
+        name_or_file: one of :func:`names`, or a path that ends in ``.py``.
+        scale: handed to the function: ``"smoke"``, ``"small"`` or ``"paper"``.
+
+    Raises:
+        ValueError: no such study, or a function that is missing, fails or returns something else.
+
+    Example:
+        >>> find("quickstart", "smoke").reference
+        'static weights, tuned'
+    """
+    module = _module(str(name_or_file))
+    function: Callable[[str], Study] | None = getattr(module, "study", None)
+    if not callable(function):
+        raise ValueError(f"{name_or_file}: a study file has a function study(scale) that returns a Study; it has none")
+    try:
+        study = function(scale)
+    except Exception as error:
+        raise ValueError(f"{name_or_file}: study({scale!r}) raised {type(error).__name__}: {error}") from error
+    if not isinstance(study, Study):
+        raise ValueError(f"{name_or_file}: study({scale!r}) returns a paretorch Study, got {type(study).__name__}")
+    return study
+
+
+def _module(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise ValueError(f"no study file at {name}")
+        spec = importlib.util.spec_from_file_location(f"paretorch_study_{Path(name).stem}", name)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise ValueError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
+        return module
+    if name not in names():
+        raise ValueError(f"{unknown('study', name, names())}. A study of your own is a path that ends in .py")
+    return importlib.import_module(f"{catalog.__name__}.{name.replace('-', '_')}")

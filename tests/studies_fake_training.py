@@ -1,0 +1,46 @@
+"""A stand-in for training, for the runner's tests: seconds instead of minutes, with the same promises about its folder.
+
+It descends on a quadratic with seeded noise, checkpoints every epoch and writes its result last. The run's method says what
+else happens: ``Raise``, ``Die``, ``Slow``, ``Print``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from paretorch.studies.folder import write_json
+from paretorch.training.spec import Run
+
+
+def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> None:
+    """Trains, or goes on where it was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "started.txt").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    checkpoint = folder / "checkpoint.json"
+    state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"point": 1.0, "epoch": 0}
+    progress(state["epoch"], run.epochs)
+    for epoch in range(state["epoch"], run.epochs):
+        _interfere(run.method)
+        noise = torch.randn(4096, generator=torch.Generator().manual_seed(1000 * run.seed + epoch))
+        state = {"point": 0.5 * state["point"] + float(noise.sum()) * 1e-3, "epoch": epoch + 1}
+        write_json(checkpoint, state)
+        progress(epoch + 1, run.epochs)
+    write_json(folder / "result.json", {"format": 1, "point": state["point"], "threads": torch.get_num_threads()})
+
+
+def _interfere(method: str) -> None:
+    if method == "Raise" and not os.environ.get("FAKE_CURED"):
+        raise ValueError("the loss of task 'a' is nan")
+    if method == "Die":
+        os._exit(9)
+    if method == "Slow":
+        time.sleep(0.1)
+    if method == "Print":
+        print('{"event": "finished"}', flush=True)
