@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
+from paretorch.workloads.streams import Plain
 
 
 @dataclass(frozen=True)

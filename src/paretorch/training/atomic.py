@@ -1,0 +1,59 @@
+"""Files that are either whole or not there, also when the process dies or the disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file beside ``path``, forces it to the disk and moves it there in one step.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; what ``path`` held before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        write_through(temporary, content)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    settle(path.parent)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Writes a file and forces it to the disk.
+
+    Raises:
+        OSError: with the file's name and the cure, where the disk is full.
+    """
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise named(error, path) from error
+
+
+def settle(folder: Path) -> None:
+    """Forces a folder's entries to the disk, where the system can (Windows cannot)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The error with the file and the cure in it, where the disk is full; itself otherwise."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    message = f"no space left to write {path}: free some and run the same command again, it resumes"
+    return OSError(error.errno, message)

@@ -1,0 +1,47 @@
+"""Losses and metrics over a whole split."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from paretorch.training.result import Scores
+from paretorch.training.totals import Means
+from paretorch.training.updates import outputs_of
+from paretorch.workloads.base import Workload
+from paretorch.workloads.streams import Stream
+
+
+@torch.no_grad()
+def evaluate(
+    workload: Workload, model: nn.Module, streams: tuple[Stream, ...], tasks: tuple[str, ...], size: int, precision: str
+) -> Scores:
+    """Scores of ``tasks`` in eval mode, over every sample once; the model's mode is put back.
+
+    Args:
+        workload: whose losses and metrics.
+        model: with a head for each of ``tasks``.
+        streams: a split.
+        tasks: what to score.
+        size: B, samples per batch; the scores do not depend on it beyond rounding.
+        precision: ``"float32"`` or ``"bfloat16"``.
+    """
+    losses = Means()
+    metrics = {task: made for task, made in workload.metrics().items() if task in tasks}
+    training = model.training
+    model.eval()
+    try:
+        for stream in streams:
+            for samples in stream.batches(size, order=None):
+                outputs, targets = outputs_of(model, (samples,), precision)
+                for task, loss in workload.losses(outputs, targets).items():
+                    losses.add(task, loss, workload.labelled(task, targets[task], samples.size))
+                for task, output in outputs.items():
+                    for metric in metrics.get(task, ()):
+                        metric.update(output, targets[task])
+    finally:
+        model.train(training)
+    return Scores(
+        losses=losses.read(),
+        metrics={task: {metric.name: metric.compute() for metric in made} for task, made in metrics.items()},
+    )

@@ -1,0 +1,144 @@
+"""The one training loop: a run and a folder in, a result out. It knows one seam, ``update(batch) -> StepRecord``."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from paretorch.training import checkpoint, machine, randomness
+from paretorch.training.evaluation import evaluate
+from paretorch.training.parts import Parts, assemble, find_device, parameter_counts
+from paretorch.training.progress import Progress, Show, Shown
+from paretorch.training.record import Record, finished, stride
+from paretorch.training.result import Epoch, Result, Scores
+from paretorch.training.spec import Run
+from paretorch.training.totals import EpochTotals, step_numbers
+from paretorch.workloads.streams import Stream, mixed, repeats, steps_per_epoch, training_batches
+
+
+def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_every: int = 1) -> Result:
+    """Trains a run in its folder, resumes it there, or returns its result where it is finished.
+
+    On the CPU a resumed run gives the very numbers of one that was never stopped, whenever it was stopped. The caller's
+    global random numbers are left as they were.
+
+    Args:
+        run: what to train.
+        folder: where ``run.json``, ``events.jsonl``, ``checkpoint/`` and, at the end, ``result.json`` are written.
+        progress: ``"auto"`` (live on a terminal, lines elsewhere), ``"live"``, ``"plain"``, None, or a function that is
+            called with the epochs done and the epochs in all.
+        checkpoint_every: epochs between two checkpoints; the last epoch always has one.
+
+    Raises:
+        ValueError: a name in the run is not known, the folder holds another run, or its checkpoint is damaged.
+        RuntimeError: another process is training in the folder.
+        OSError: the disk is full; nothing is half written, and the same call resumes.
+    """
+    folder = Path(folder)
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every is at least 1 epoch, got {checkpoint_every}")
+    if (result := finished(folder, run)) is not None:
+        return result
+    device = find_device(run.device)
+    with _deterministic(run.deterministic), randomness.kept(device):
+        randomness.seed_all(run.seed)
+        parts = assemble(run)
+        # the same draws while training, whatever the initial weights took
+        randomness.seed_all(mixed(run.seed, 1))
+        about = {"versions": machine.versions(), "commit": machine.commit(), "machine": machine.machine(device)}
+        with Record(folder, run, about) as record, Shown(progress) as shown:
+            machine.forget_peak_memory(device)
+            history = _fit(run, parts, record, shown, checkpoint_every)
+            result = _result(run, parts, history, device)
+            record.finish(result)
+    return result
+
+
+def _fit(run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int) -> tuple[Epoch, ...]:
+    device = find_device(run.device)
+    done = _resume(run, parts, record.folder / "checkpoint", device)
+    history = list(record.rewind(done))
+    steps = steps_per_epoch(parts.splits.train, run.batch_size)
+    every = stride(steps * run.epochs, parts.tasks)
+    progress.start(run, done, steps)
+    for epoch in range(done, run.epochs):
+        parts.model.train()
+        totals, began = EpochTotals(), time.perf_counter()
+        batches = training_batches(parts.splits.train, run.batch_size, run.seed, epoch)
+        for step, batch in enumerate(batches, start=epoch * steps):
+            samples = sum(part.size for part in batch)
+            said = parts.update(batch)
+            totals.add(said, samples)
+            progress.step(epoch + 1, samples, said)
+            if step % every == 0:
+                record.step(epoch + 1, step, step_numbers(said))
+        if parts.door is not None:
+            parts.door.end_epoch()
+        losses = totals.losses.read()  # waits for the device: what comes before is training
+        trained = time.perf_counter()
+        validation = _scores(run, parts, parts.splits.validation)
+        seconds = {"training": trained - began, "evaluation": time.perf_counter() - trained}
+        weights, statuses = totals.weights.read(), dict(totals.statuses)
+        history.append(Epoch(epoch + 1, losses, validation, weights, statuses, totals.samples, seconds))
+        record.epoch(history[-1])
+        if (epoch + 1) % checkpoint_every == 0 or epoch + 1 == run.epochs:
+            checkpoint.save(record.folder / "checkpoint", run, epoch + 1, _states(parts, device))
+        progress.epoch(history[-1])
+    return tuple(history)
+
+
+def _resume(run: Run, parts: Parts, folder: Path, device: torch.device) -> int:
+    """Loads the newest checkpoint, if there is one; returns the epochs done."""
+    found = checkpoint.load_latest(folder, run)
+    if found is None:
+        return 0
+    found.load_into(parts.model, parts.optimizer, parts.door)
+    randomness.restore(found.states["random"], device)
+    return found.epoch
+
+
+def _states(parts: Parts, device: torch.device) -> dict[str, object]:
+    return {
+        "model": parts.model.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "door": {} if parts.door is None else parts.door.state_dict(),
+        "random": randomness.capture(device),
+    }
+
+
+def _scores(run: Run, parts: Parts, streams: tuple[Stream, ...]) -> Scores:
+    return evaluate(parts.workload, parts.model, streams, parts.tasks, run.batch_size, run.precision)
+
+
+def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.device) -> Result:
+    memory = machine.peak_memory(device)
+    metrics = {task: made for task, made in parts.workload.metrics().items() if task in parts.tasks}
+    passes = repeats(parts.splits.train, run.batch_size)
+    return Result(
+        run=run,
+        tasks=parts.tasks,
+        history=history,
+        validation=history[-1].validation,
+        test=_scores(run, parts, parts.splits.test),
+        higher_is_better={task: {m.name: m.higher_is_better for m in made} for task, made in metrics.items()},
+        units={task: {m.name: m.unit for m in made} for task, made in metrics.items()},
+        seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in history),
+        peak_memory=memory,
+        parameters=parameter_counts(parts.model),
+        facts={**parts.splits.facts, "passes per epoch of each stream": passes},
+    )
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

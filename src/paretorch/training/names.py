@@ -1,0 +1,142 @@
+"""Names that a user types: the nearest known one is suggested, and constructors are read, never evaluated."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+LONGEST = 10_000  # characters of a constructor: a literal nested deeper than Python's parser bears cannot hide in fewer
+
+T = TypeVar("T")
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not known: says the nearest, and all that are.
+
+    Example:
+        >>> print(unknown("method", "MDGA", ["MGDA", "FAMO"]))
+        unknown method 'MDGA': did you mean 'MGDA'? Known: FAMO, MGDA
+    """
+    known = sorted(known)
+    folded = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    guess = f" did you mean {folded[near[0]]!r}?" if near else ""
+    return ValueError(f"unknown {what} {name!r}:{guess} Known: {', '.join(known) or 'none'}")
+
+
+def pick(what: str, name: str, known: Mapping[str, T]) -> T:
+    """The value called ``name``.
+
+    Raises:
+        ValueError: there is none; the message suggests the nearest.
+    """
+    if name not in known:
+        raise unknown(what, name, known)
+    return known[name]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A constructor as written: ``Name(1, key="value")``.
+
+    Args:
+        name: what is called.
+        positional: its arguments by position, plain values or :class:`Call`.
+        named: its arguments by name.
+    """
+
+    name: str
+    positional: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse(text: str) -> Call:
+    """Reads a constructor; its arguments are literals or constructors in turn. Nothing is evaluated.
+
+    What stands before the first parenthesis is the name, whatever its characters: a class, a module, a path.
+
+    Raises:
+        ValueError: the text is not of that form.
+
+    Example:
+        >>> parse("CAGrad(c=0.4)")
+        Call(name='CAGrad', positional=(), named={'c': 0.4})
+        >>> parse("folder/my_workload.py")
+        Call(name='folder/my_workload.py', positional=(), named={})
+    """
+    name, parenthesis, rest = text.strip().partition("(")
+    if not name or len(text) > LONGEST:
+        raise _unreadable(text, "no name" if not name else f"more than {LONGEST} characters")
+    if not parenthesis:
+        return Call(name.strip())
+    try:
+        tree = ast.parse(f"call({rest}", mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise _unreadable(text, str(error) or type(error).__name__) from None
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+        raise _unreadable(text, "more than one constructor")
+    call = _read(tree, text)
+    return Call(name.strip(), call.positional, call.named)
+
+
+def _read(tree: ast.Call, text: str) -> Call:
+    if not isinstance(tree.func, ast.Name):
+        raise _unreadable(text, f"{ast.unparse(tree.func)!r} is not a name")
+    named = {}
+    for keyword in tree.keywords:
+        if keyword.arg is None:
+            raise _unreadable(text, "'**' unpacks something")
+        named[keyword.arg] = _value(keyword.value, text)
+    return Call(tree.func.id, tuple(_value(value, text) for value in tree.args), named)
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call):
+        return _read(node, text)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise _unreadable(text, f"{ast.unparse(node)!r} is not a literal") from None
+
+
+def _unreadable(text: str, reason: str) -> ValueError:
+    shown = text if len(text) <= 100 else text[:100] + "..."
+    return ValueError(
+        f"cannot read {shown!r}: {reason}. Expected a name, or a constructor with plain values: 'CAGrad(c=0.4)'"
+    )
+
+
+def check_arguments(
+    what: str, constructor: Callable[..., Any], positional: tuple[Any, ...], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All arguments by name, checked against the constructor's own: names, count, and the kind of plain values.
+
+    Raises:
+        ValueError: a name is not known (the nearest is suggested), a required one is missing, a value is of another
+            kind.
+    """
+    parameters = inspect.signature(constructor).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in named:
+        if name not in parameters and not open_ended:
+            raise unknown(f"option of {what}", name, parameters)
+    try:
+        bound = inspect.signature(constructor).bind(*positional, **named)
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}. Its options: {', '.join(parameters) or 'none'}") from None
+    for name, value in bound.arguments.items():
+        _check_kind(f"{what}: option {name!r}", parameters[name].annotation, value)
+    return dict(bound.arguments)
+
+
+def _check_kind(what: str, annotation: Any, value: Any) -> None:
+    kinds = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,)}
+    kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    if kind not in kinds:
+        return
+    if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"{what} is of type {kind}, got {value!r}")

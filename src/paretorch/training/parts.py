@@ -1,0 +1,196 @@
+"""Names and plain values -> objects: method, optimizer, door, device, and what a run is made of."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import paretorch.balance
+from paretorch.core.balancer import Balancer
+from paretorch.core.contract import Method
+from paretorch.core.fork import Fork
+from paretorch.training import updates
+from paretorch.training.names import Call, check_arguments, parse, pick, unknown
+from paretorch.training.sources import find_workload
+from paretorch.training.spec import Run
+from paretorch.workloads.base import Workload
+from paretorch.workloads.streams import Splits
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    Args:
+        workload: its data, losses and metrics.
+        tasks: the tasks trained.
+        splits: the data, on the device, without streams that no task needs.
+        model: with the heads of ``tasks`` only.
+        optimizer: of the model's parameters.
+        door: Fork or Balancer; None for a single task.
+        update: one step.
+    """
+
+    workload: Workload
+    tasks: tuple[str, ...]
+    splits: Splits
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    door: Fork | Balancer | None
+    update: updates.Update
+
+
+def assemble(run: Run) -> Parts:
+    """Everything that ``run`` names. The initial weights come from torch's global generator.
+
+    Raises:
+        ValueError: a name or an option is not known; the nearest is suggested.
+    """
+    workload = find_workload(run.workload, run.options)
+    tasks = _tasks(workload, run)
+    method = find_method(run.method)
+    make_optimizer = find_optimizer(run.optimizer, run.optimizer_options)
+    device = find_device(run.device)
+    model = trained_model(workload, tasks).to(device)
+    splits = workload.data().only(tasks).to(device)
+    optimizer = make_optimizer(model.parameters())
+    door = make_door(run, method, tasks, model)
+    if door is not None:
+        door.to(device)
+    update = updates.choose(workload, model, optimizer, door, run.precision)
+    return Parts(workload, tasks, splits, model, optimizer, door, update)
+
+
+def trained_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
+    """The workload's model with the heads of ``tasks`` only; the weights are those of the whole model.
+
+    Raises:
+        ValueError: the model is not an encoder with a head for each of the workload's tasks.
+    """
+    model = workload.model()
+    heads = getattr(model, "heads", None)
+    if not isinstance(getattr(model, "encoder", None), nn.Module) or not isinstance(heads, nn.ModuleDict):
+        raise ValueError(
+            f"{type(workload).__name__}.model(): expected a module with an encoder and heads, an nn.ModuleDict by "
+            f"task; got {type(model).__name__}. paretorch.workloads.MultiTaskModel(encoder, heads) is one"
+        )
+    if set(heads) != set(workload.tasks):
+        raise ValueError(
+            f"{type(workload).__name__}.model(): expected a head for each of {workload.tasks}, got {tuple(heads)}"
+        )
+    for task in set(workload.tasks) - set(tasks):
+        del heads[task]
+    return model
+
+
+def _tasks(workload: Workload, run: Run) -> tuple[str, ...]:
+    for task in run.tasks:
+        if task not in workload.tasks:
+            raise unknown(f"task of {run.workload}", task, workload.tasks)
+    return tuple(task for task in workload.tasks if not run.tasks or task in run.tasks)
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Trained numbers in the ``encoder``, in the head of each task, and in ``total``."""
+
+    def count(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+    counts = {f"head {task}": count(head) for task, head in model.heads.items()}  # type: ignore[union-attr, operator]
+    return {"encoder": count(model.encoder), **counts, "total": count(model)}  # type: ignore[arg-type]
+
+
+def make_door(run: Run, method: Method[Any], tasks: tuple[str, ...], model: nn.Module) -> Fork | Balancer | None:
+    """The Fork or Balancer of a run; None for a single task, where there is nothing to balance."""
+    if len(tasks) == 1:
+        return None
+    if run.surface == "features":
+        options = check_arguments("the door Fork", Fork, (method, tasks), {"seed": run.seed, **run.door})
+        return Fork(**options)
+    options = check_arguments("the door Balancer", Balancer, (method,), {"tasks": tasks, "seed": run.seed, **run.door})
+    return Balancer(**{"shared": model.encoder, **options})
+
+
+def methods() -> dict[str, type[Method[Any]]]:
+    """The balancing methods by name."""
+    return {
+        name: value
+        for name, value in vars(paretorch.balance).items()
+        if inspect.isclass(value) and issubclass(value, Method) and value is not Method
+    }
+
+
+def find_method(text: str) -> Method[Any]:
+    """The method that ``text`` writes as a constructor, read as a literal.
+
+    Raises:
+        ValueError: it is not a constructor with plain values, or its name or an option is not known.
+
+    Example:
+        >>> find_method("MGDA()")
+        MGDA()
+        >>> find_method("MDGA()")
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown method 'MDGA': did you mean 'MGDA'? Known: ...
+    """
+    return _method(parse(text))
+
+
+def _method(call: Call) -> Method[Any]:
+    made = pick("method", call.name, methods())
+    positional = tuple(_method(value) if isinstance(value, Call) else value for value in call.positional)
+    named = {name: _method(value) if isinstance(value, Call) else value for name, value in call.named.items()}
+    return made(**check_arguments(f"the method {call.name}", made, positional, named))
+
+
+def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """The optimizers by name: those of torch.optim whose step needs no closure."""
+    return {
+        name: value
+        for name, value in vars(torch.optim).items()
+        if inspect.isclass(value)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+        and inspect.signature(value.step).parameters["closure"].default is None
+    }
+
+
+def find_optimizer(name: str, options: Mapping[str, Any]) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """What makes the optimizer called ``name`` for some parameters.
+
+    Raises:
+        ValueError: the name or an option is not known.
+
+    Example:
+        >>> find_optimizer("SGD", {"lr": 0.1})([nn.Parameter(torch.zeros(1))]).defaults["lr"]
+        0.1
+    """
+    made = pick("optimizer", name, optimizers())
+    check_arguments(f"the optimizer {name}", made, ([],), options)
+    return lambda parameters: made(parameters, **options)
+
+
+def find_device(name: str) -> torch.device:
+    """The device called ``name``.
+
+    Raises:
+        ValueError: it is not a device, or not one that this machine and this torch have.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device is 'cpu', 'cuda', 'cuda:0' or 'mps', got {name!r}") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device.type not in there:
+        raise ValueError(f"device is 'cpu', 'cuda', 'cuda:0' or 'mps', got {name!r}")
+    if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(
+            f"device {name!r} is not available: this torch ({torch.__version__}) finds no such device. Use 'cpu'"
+        )
+    return device

@@ -1,0 +1,58 @@
+"""Every source of random numbers that a run may draw from: seeded, captured, put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_all(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's global generators, torch's on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - users draw from it
+    torch.manual_seed(seed)
+
+
+def capture(device: torch.device) -> dict[str, Any]:
+    """The states of all sources: plain values, and tensors of bytes for torch's."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    words_of_numpy = np.asarray(keys).tolist()
+    state = {
+        "python": [version, list(words), gauss],
+        "numpy": [name, words_of_numpy, position, has_gauss, cached],
+        "cpu": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["device"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["device"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore(state: dict[str, Any], device: torch.device) -> None:
+    """Puts back what :func:`capture` gave."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["device"], device)
+    if device.type == "mps":
+        torch.mps.set_rng_state(state["device"])
+
+
+@contextmanager
+def kept(device: torch.device) -> Iterator[None]:
+    """Leaves all sources as they were before the block."""
+    state = capture(device)
+    try:
+        yield
+    finally:
+        restore(state, device)

@@ -1,0 +1,207 @@
+"""A run on disk: ``run.json``, ``events.jsonl``, ``result.json``; the last is written last and atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from paretorch.training import atomic
+from paretorch.training.result import FORMAT, Epoch, Result, to_json
+from paretorch.training.sources import digest
+from paretorch.training.spec import Run
+
+STEP_LINES = 1_000  # at most, however many steps a run has
+STEP_BYTES = 3_000_000  # of them all together, at most: a line grows with the number of tasks
+
+
+class Record:
+    """The files of one run while it is trained; only one process at a time may hold a folder.
+
+    Args:
+        folder: the run's folder; made if it is not there.
+        run: what is trained.
+        about: further facts for ``run.json``: versions, commit, machine.
+
+    Raises:
+        ValueError: the folder holds another run, or the workload's file has changed since it was started.
+        RuntimeError: another process is training in this folder.
+    """
+
+    def __init__(self, folder: Path, run: Run, about: Mapping[str, Any]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(folder)
+        try:
+            source = digest(run.workload)
+            started = read_run(folder)
+            if started is None:
+                values = {"format": FORMAT, "run": run.to_json(), "key": run.key, "source": source} | dict(about)
+                atomic.write(folder / "run.json", json.dumps(to_json(values), indent=1).encode())
+            else:
+                same_run(folder, run, started)
+                _same_source(folder, run, started.get("source"), source)
+            self._events = open(folder / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.close()
+        os.close(self._lock)
+
+    def rewind(self, epochs: int) -> tuple[Epoch, ...]:
+        """Drops the lines after the first ``epochs`` epochs, which will be trained again, and returns those epochs.
+
+        Raises:
+            ValueError: the lines of these epochs are not all there.
+        """
+        path = self.folder / "events.jsonl"
+        kept: list[bytes] = []
+        history: list[Epoch] = []
+        for line in path.read_bytes().splitlines(keepends=True):
+            event = _event(line)
+            if event is None or event["epoch"] > epochs:
+                break
+            kept.append(line)
+            if event.pop("event") == "epoch":
+                history.append(Epoch.from_json(event))
+        if [epoch.epoch for epoch in history] != list(range(1, epochs + 1)):
+            raise ValueError(
+                f"{path} is damaged: expected the epochs 1 to {epochs} that the checkpoint has seen, got "
+                f"{[epoch.epoch for epoch in history]}. Remove the folder {self.folder} to start this run again"
+            )
+        if len(b"".join(kept)) < path.stat().st_size:
+            self._events.close()
+            atomic.write(path, b"".join(kept))
+            self._events = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+        return tuple(history)
+
+    def step(self, epoch: int, step: int, numbers: Mapping[str, Any]) -> None:
+        """One line about a step, counted from 0 over the whole run."""
+        self._write({"event": "step", "epoch": epoch, "step": step} | dict(numbers))
+
+    def epoch(self, epoch: Epoch) -> None:
+        """One line about an epoch, forced to the disk: the checkpoint that follows relies on it."""
+        self._write({"event": "epoch"} | to_json(epoch))
+        os.fsync(self._events.fileno())
+
+    def finish(self, result: Result) -> None:
+        """Writes ``result.json``, whose presence means that the run is finished."""
+        atomic.write(self.folder / "result.json", json.dumps(result.to_json(), indent=1).encode())
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        line = json.dumps(to_json(event)).encode() + b"\n"
+        end = self._events.seek(0, os.SEEK_END)
+        try:
+            written = self._events.write(line)
+            if written != len(line):  # a disk that fills up takes a part and says so only when asked again
+                self._events.write(line[written:])
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._events.truncate(end)
+            raise atomic.named(error, self.folder / "events.jsonl") from error
+
+
+def stride(steps: int, tasks: tuple[str, ...]) -> int:
+    """Every how many steps a line is written, so that a run's step lines stay small.
+
+    Example:
+        >>> stride(100_000, ("left", "right"))
+        100
+    """
+    line = 160 + sum(2 * (len(task) + 18) for task in tasks)
+    lines = max(1, min(STEP_LINES, STEP_BYTES // line))
+    return max(1, -(-steps // lines))
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """The content of ``run.json``, or None where no run was started.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / "run.json"
+    try:
+        values = json.loads(path.read_bytes())
+        if not isinstance(values, dict) or "run" not in values:
+            raise ValueError("no run in it")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Remove the folder {folder} to start this run again") from None
+    return values
+
+
+def same_run(folder: Path, run: Run, started: Mapping[str, Any]) -> None:
+    """Checks that the folder's run is ``run``.
+
+    Raises:
+        ValueError: it is another; the message names what differs.
+    """
+    there, here = started["run"], json.loads(json.dumps(run.to_json()))
+    if there != here:
+        name = next(name for name in [*here, *there] if there.get(name) != here.get(name))
+        raise ValueError(
+            f"{folder} holds another run: its {name} is {there.get(name)!r}, asked for is {here.get(name)!r}. "
+            f"Train into another folder, or remove this one"
+        )
+
+
+def _same_source(folder: Path, run: Run, there: str | None, here: str | None) -> None:
+    if there != here:
+        raise ValueError(
+            f"{run.workload} has changed since the run in {folder} was started, so it cannot be resumed. "
+            f"Train into another folder, or put the file back"
+        )
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None for one that was cut off."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if line.endswith(b"\n") and isinstance(event, dict) else None
+
+
+def _locked(folder: Path) -> int:
+    """An open handle that holds the folder until it is closed or the process ends."""
+    path = folder / ".lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        import fcntl
+    except ImportError:  # Windows has no advisory locks of this kind: there, the user takes care
+        return handle
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise RuntimeError(
+            f"another process is training in {folder}: wait for it, or train into another folder"
+        ) from None
+    return handle
+
+
+def finished(folder: Path, run: Run) -> Result | None:
+    """The result of ``run`` where ``folder`` holds it finished.
+
+    Raises:
+        ValueError: the folder holds another run, or the workload's file has changed since.
+    """
+    if not (folder / "result.json").exists():
+        return None
+    result = Result.load(folder)
+    started = read_run(folder)
+    same_run(folder, run, started or {"run": json.loads(json.dumps(result.run.to_json()))})
+    _same_source(folder, run, (started or {}).get("source"), digest(run.workload))
+    return result

@@ -1,0 +1,155 @@
+"""What a finished run says: the content of ``result.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretorch.training.spec import Run
+
+FORMAT = 1  # raised when older versions of the package can no longer read what is written
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Numbers about a whole split.
+
+    Args:
+        losses: mean loss over the labelled samples, by task.
+        metrics: value by task and metric.
+    """
+
+    losses: Mapping[str, float]
+    metrics: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Numbers about one epoch.
+
+    Args:
+        epoch: counted from 1: epochs done.
+        losses: mean training loss by task over the steps in which it was present.
+        validation: after the epoch's last step.
+        weights: mean of the method's weights by task over the steps in which it was present; empty where the method has
+            none (a combined gradient, a single task).
+        statuses: how many steps ended how, by :class:`~paretorch.core.contract.Status`; ``"plain"`` without a method.
+        samples: samples seen, all streams together.
+        seconds: ``training`` and ``evaluation``, wall-clock.
+    """
+
+    epoch: int
+    losses: Mapping[str, float]
+    validation: Scores
+    weights: Mapping[str, float]
+    statuses: Mapping[str, int]
+    samples: int
+    seconds: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Epoch:
+        """The epoch that :func:`to_json` wrote."""
+        values = _finite_or_not(values)
+        return cls(**{**values, "validation": Scores(**values["validation"])})
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Args:
+        run: what was asked for.
+        tasks: the tasks that were trained.
+        history: one entry per epoch.
+        validation: with the last weights.
+        test: with the last weights; the test set is read once, after training.
+        higher_is_better: direction by task and metric.
+        units: unit by task and metric; empty for shares and scores.
+        seconds_per_epoch: median of the epochs' training seconds, wall-clock.
+        peak_memory: ``bytes``, and ``measures``, which says of what.
+        parameters: trained numbers in the ``encoder``, in the head of each task, and in ``total``.
+        facts: plain values about the data; repeats of the shorter streams among them.
+    """
+
+    run: Run
+    tasks: tuple[str, ...]
+    history: tuple[Epoch, ...]
+    validation: Scores
+    test: Scores
+    higher_is_better: Mapping[str, Mapping[str, bool]]
+    units: Mapping[str, Mapping[str, str]]
+    seconds_per_epoch: float
+    peak_memory: Mapping[str, Any]
+    parameters: Mapping[str, int]
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as strict JSON: numbers that are not finite become the strings nan, inf and -inf."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"format": FORMAT, **to_json(values | {"run": self.run.to_json()})}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Result:
+        """The result that :meth:`to_json` wrote."""
+        read = {
+            name: _finite_or_not(value) for name, value in values.items() if name not in ("format", "run", "history")
+        }
+        return cls(
+            **{
+                **read,
+                "run": Run.from_json(values["run"]),
+                "tasks": tuple(values["tasks"]),
+                "history": tuple(Epoch.from_json(epoch) for epoch in values["history"]),
+                "validation": Scores(**read["validation"]),
+                "test": Scores(**read["test"]),
+            }
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """The result of the finished run in ``folder``.
+
+        Raises:
+            FileNotFoundError: the run is not finished.
+            ValueError: the file is not a result.
+        """
+        path = Path(folder) / "result.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is not there: the run in {folder} is not finished. The same command resumes it"
+            )
+        try:
+            values = json.loads(path.read_bytes())
+        except ValueError:
+            raise ValueError(
+                f"{path} is damaged: it cannot be read as JSON. Remove it to finish the run again"
+            ) from None
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a result of format {FORMAT}: it was written by another version or program")
+        return cls.from_json(values)
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, mappings and sequences of plain values as strict JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(below) for below in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _finite_or_not(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_not(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_finite_or_not(below) for below in value]
+    return float(value) if value in ("nan", "inf", "-inf") else value

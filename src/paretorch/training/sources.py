@@ -1,0 +1,119 @@
+"""Where a workload comes from: a shipped name, an importable module, or a Python file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import paretorch.workloads
+from paretorch.training.names import check_arguments, unknown
+from paretorch.workloads.base import Workload
+
+NOT_WORKLOADS = ("base", "extras", "metrics", "streams")  # the files beside them in the folder
+
+
+def workload_names() -> tuple[str, ...]:
+    """The shipped workloads: each is the file of its name in ``paretorch.workloads``."""
+    found = pkgutil.iter_modules(paretorch.workloads.__path__)
+    return tuple(module.name for module in found if not module.ispkg and module.name not in NOT_WORKLOADS)
+
+
+def find_workload(name: str, options: Mapping[str, Any]) -> Workload:
+    """The workload called ``name`` with its fields set.
+
+    A shipped name, an importable module, or a path that ends in ``.py``. The module holds a top-level object
+    ``workload``, or one subclass of :class:`~paretorch.workloads.Workload`.
+
+    Raises:
+        ValueError: nothing is called so, the module has no workload or several, an option is not one of its fields.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> find_workload("digits", {"ink": True}).tasks
+        ('left', 'right', 'ink')
+    """
+    found = _workload_in(_module(name), name)
+    if isinstance(found, Workload):
+        if not dataclasses.is_dataclass(found):
+            if options:
+                raise ValueError(
+                    f"workload {name}: its object is not a dataclass and takes no options, got {dict(options)}"
+                )
+            return found
+        fields = check_arguments(f"the workload {name}", type(found), (), {**_fields(found), **options})
+        return type(found)(**fields)
+    return found(**check_arguments(f"the workload {name}", found, (), options))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+
+
+def workload_class(name: str) -> type[Workload]:
+    """The class of a shipped workload, to describe it."""
+    found = _workload_in(_module(name), name)
+    return found if isinstance(found, type) else type(found)
+
+
+def _module(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        return _module_of_file(Path(name))
+    if name in workload_names():
+        return importlib.import_module(f"paretorch.workloads.{name}")
+    try:
+        found = importlib.util.find_spec(name)
+    except (ModuleNotFoundError, ValueError):
+        found = None
+    if found is None:
+        error = unknown("workload", name, workload_names())
+        raise ValueError(f"{error}; an importable module or a FILE.py is a workload too")
+    return importlib.import_module(name)
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: expected a Python file with a workload in it")
+    name = f"paretorch_workload_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while they are made
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
+    given = getattr(module, "workload", None)
+    if isinstance(given, Workload):
+        return given
+    classes = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Workload) and value.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise ValueError(
+            f"workload {name}: expected a top-level object `workload` or one subclass of paretorch.workloads.Workload, "
+            f"got {[cls.__name__ for cls in classes] or 'none'}"
+        )
+    return classes[0]
+
+
+def digest(name: str) -> str | None:
+    """The SHA-256 of a workload that is a file; None for others, whose versions are recorded."""
+    path = Path(name)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if name.endswith(".py") and path.is_file() else None

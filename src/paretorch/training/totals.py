@@ -1,0 +1,86 @@
+"""Sums over the steps of an epoch, kept on the device until they are read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from paretorch.training.updates import StepRecord
+
+
+class Means:
+    """Weighted means by name. Adding waits for nothing; reading waits for the device.
+
+    Example:
+        >>> means = Means()
+        >>> means.add("left", torch.tensor(1.0), 3)
+        >>> means.add("left", torch.tensor(5.0), 1)
+        >>> means.read()
+        {'left': 2.0}
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int | Tensor] = {}
+
+    def add(self, name: str, value: Tensor, count: int | Tensor = 1) -> None:
+        """Adds the mean ``value``, (), of ``count`` elements; a count of zero adds nothing, whatever the value is."""
+        wide = value.detach().to(torch.float32 if value.device.type == "mps" else torch.float64)  # MPS has no float64
+        wide = torch.where(count > 0, wide * count, 0.0) if isinstance(count, Tensor) else wide * count
+        self.sums[name] = self.sums[name] + wide if name in self.sums else wide
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def read(self) -> dict[str, float]:
+        """The means; nan where nothing was counted."""
+        counts = {name: int(count) for name, count in self.counts.items()}
+        return {name: float(total) / counts[name] if counts[name] else math.nan for name, total in self.sums.items()}
+
+
+class EpochTotals:
+    """Mean losses, mean weights and counts of statuses over the steps of an epoch."""
+
+    def __init__(self) -> None:
+        self.losses = Means()
+        self.weights = Means()
+        self.statuses: Counter[str] = Counter()
+        self.samples = 0
+
+    def add(self, record: StepRecord, samples: int) -> None:
+        """Takes in one step."""
+        self.samples += samples
+        for task, loss in record.losses.items():
+            self.losses.add(task, loss)
+        balance = record.balance
+        if balance is None:
+            self.statuses["plain" if record.losses else "absent"] += 1
+            return
+        self.statuses[balance.status.value] += 1
+        if balance.weights is not None:
+            for index, task in enumerate(balance.tasks):
+                if task in record.losses:
+                    self.weights.add(task, balance.weights[index])
+
+
+def step_numbers(record: StepRecord) -> Mapping[str, object]:
+    """What is written about one step: losses, weights, the worst cosine between two tasks; six digits."""
+    numbers: dict[str, object] = {"losses": {task: _short(loss) for task, loss in record.losses.items()}}
+    balance = record.balance
+    if balance is None:
+        return numbers
+    numbers["status"] = balance.status.value
+    if balance.weights is not None:
+        numbers["weights"] = {task: _short(w) for task, w in zip(balance.tasks, balance.weights, strict=True)}
+    if balance.cosines is not None and balance.present is not None:
+        index = balance.present.nonzero().flatten()
+        cosines = balance.cosines[index][:, index]
+        if len(index) > 1:
+            numbers["worst_cosine"] = _short(cosines[~torch.eye(len(index), dtype=torch.bool)].min())
+    return numbers
+
+
+def _short(value: Tensor) -> float:
+    return float(f"{float(value):.6g}")

@@ -1,0 +1,179 @@
+"""The seam of the loop: each way of updating is one function that returns ``update(batch) -> StepRecord``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from paretorch.core.balancer import Balancer
+from paretorch.core.contract import Balance
+from paretorch.core.fork import Fork
+from paretorch.training import randomness
+from paretorch.workloads.base import Workload
+from paretorch.workloads.streams import Samples
+
+Batch = tuple[Samples, ...]  # one per stream
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step says. Reading the losses waits for the device; the loop does so only when it writes a line.
+
+    Args:
+        losses: scalars by task, before the step, without a graph; tasks that were absent are left out.
+        balance: what the method said; None without one.
+    """
+
+    losses: Mapping[str, Tensor]
+    balance: Balance | None = None
+
+
+Update = Callable[[Batch], StepRecord]
+
+
+def choose(
+    workload: Workload,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    door: Fork | Balancer | None,
+    precision: str = "float32",
+) -> Update:
+    """The update that goes with a door: on features, on parameters, or plain."""
+    if isinstance(door, Fork):
+        return on_features(workload, model, optimizer, door, precision)
+    if isinstance(door, Balancer):
+        return on_parameters(workload, model, optimizer, door, precision)
+    return plain(workload, model, optimizer, precision)
+
+
+def on_features(
+    workload: Workload, model: nn.Module, optimizer: torch.optim.Optimizer, fork: Fork, precision: str = "float32"
+) -> Update:
+    """Balances inside an ordinary backward, on the features."""
+
+    def update(batch: Batch) -> StepRecord:
+        optimizer.zero_grad(set_to_none=True)
+        with _same_draws(model, fork.method.observes) as again:
+            losses = losses_of(workload, model, batch, precision, fork)
+            if not losses:
+                return StepRecord({})
+            told = fork.losses(losses)
+            torch.autograd.backward(_sum(told))
+            optimizer.step()
+            again(lambda: fork.observe(losses_of(workload, model, batch, precision)))
+        return StepRecord(_detached(losses), fork.balance)
+
+    return update
+
+
+def on_parameters(
+    workload: Workload,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    balancer: Balancer,
+    precision: str = "float32",
+) -> Update:
+    """Balances on the shared parameters, exactly."""
+
+    def update(batch: Batch) -> StepRecord:
+        optimizer.zero_grad(set_to_none=True)
+        with _same_draws(model, balancer.method.observes) as again:
+            losses = losses_of(workload, model, batch, precision)
+            if not losses:
+                return StepRecord({})
+            balance = balancer.backward(losses)
+            optimizer.step()
+            again(lambda: balancer.observe(losses_of(workload, model, batch, precision)))
+        return StepRecord(_detached(losses), balance)
+
+    return update
+
+
+def plain(workload: Workload, model: nn.Module, optimizer: torch.optim.Optimizer, precision: str = "float32") -> Update:
+    """The sum of the losses: one task alone, or no balancing."""
+
+    def update(batch: Batch) -> StepRecord:
+        optimizer.zero_grad(set_to_none=True)
+        losses = losses_of(workload, model, batch, precision)
+        if not losses:
+            return StepRecord({})
+        torch.autograd.backward(_sum(losses))
+        optimizer.step()
+        return StepRecord(_detached(losses))
+
+    return update
+
+
+def losses_of(
+    workload: Workload, model: nn.Module, batch: Batch, precision: str, fork: Fork | None = None
+) -> dict[str, Tensor]:
+    """The losses of a batch by task; features go through the fork where there is one."""
+    outputs, targets = outputs_of(model, batch, precision, fork)
+    return workload.losses(outputs, targets)
+
+
+def outputs_of(
+    model: nn.Module, batch: Batch, precision: str, fork: Fork | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The heads' outputs, in float32 or better, and the targets, by task of the model.
+
+    Where tasks have their own inputs, the features of all streams go through the fork together, as one tuple: a step is
+    one forward of the fork.
+    """
+    outputs: dict[str, Any] = {}
+    targets: dict[str, Any] = {}
+    heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
+    encoder: nn.Module = model.encoder  # type: ignore[assignment]
+    with torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        features = tuple(encoder(samples.inputs) for samples in batch)
+        branch = None if fork is None else fork(features)
+        for place, samples in enumerate(batch):
+            for task in samples.targets:
+                if task in heads:
+                    own = features if branch is None else branch[task]
+                    outputs[task] = heads[task](own[place])
+                    targets[task] = samples.targets[task]
+    return tree_map_only(Tensor, _widened, outputs), targets
+
+
+def _sum(losses: Mapping[str, Tensor]) -> Tensor:
+    return reduce(torch.add, losses.values())
+
+
+def _widened(output: Tensor) -> Tensor:
+    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+
+
+def _detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {task: loss.detach() for task, loss in losses.items()}
+
+
+@contextmanager
+def _same_draws(model: nn.Module, needed: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Gives a function that runs a forward with the dropout masks of the block's first one, and leaves no trace of it.
+
+    A method that compares the losses before and after a step wants the step to be the only difference. Running
+    statistics are put back, and so are the random numbers, so that the next step draws what it would have drawn.
+    """
+    if not needed:
+        yield lambda _: None
+        return
+    device = next(model.parameters()).device
+    before = randomness.capture(device)
+
+    def again(forward: Callable[[], None]) -> None:
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        with randomness.kept(device), torch.no_grad():
+            randomness.restore(before, device)
+            forward()
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+    yield again

@@ -1,0 +1,111 @@
+"""The protocol of a workload: data, a model of one encoder and a head per task, losses, metrics, known truth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from paretorch.workloads.metrics import Metric
+from paretorch.workloads.streams import Splits
+
+
+class MultiTaskModel(nn.Module):
+    """An encoder whose features every task's head reads.
+
+    Args:
+        encoder: inputs -> features, a tensor or any nesting of tensors.
+        heads: features -> output, by task.
+
+    Example:
+        >>> import torch
+        >>> model = MultiTaskModel(nn.Linear(3, 2), {"a": nn.Linear(2, 1), "b": nn.Linear(2, 5)})
+        >>> {task: tuple(output.shape) for task, output in model(torch.zeros(4, 3)).items()}
+        {'a': (4, 1), 'b': (4, 5)}
+    """
+
+    def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(dict(heads))
+
+    def forward(self, inputs: Any) -> dict[str, Any]:
+        """Every task's output."""
+        features = self.encoder(inputs)
+        return {task: head(features) for task, head in self.heads.items()}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known about a problem before anything is trained.
+
+    Args:
+        front: (n, T) points of the Pareto front, losses in the order of the workload's tasks.
+        reference: (T,) the point from which hypervolume is measured.
+        hypervolume: the largest that a set of models can reach.
+    """
+
+    front: Tensor
+    reference: tuple[float, ...]
+    hypervolume: float
+
+
+class Workload(ABC):
+    """A multi-task problem. Subclasses are frozen dataclasses whose fields are plain values, the workload's options.
+
+    Everything but :meth:`model` is a pure function of the fields; the initial weights come from torch's global
+    generator, which a run seeds. All heads are built, and those of tasks that a run leaves out are dropped afterwards,
+    so that runs of one seed start from the same weights whatever tasks they train.
+    """
+
+    title: ClassVar[str] = ""  # one line for `paretorch list workloads`
+
+    @property
+    @abstractmethod
+    def tasks(self) -> tuple[str, ...]:
+        """(T,) names of the tasks, in the order that everything else follows."""
+
+    @abstractmethod
+    def data(self) -> Splits:
+        """The data, on the host."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A new model with random weights: a module with ``encoder`` and ``heads``, an ``nn.ModuleDict`` by task.
+
+        Features go from the encoder to the heads through a :class:`~paretorch.Fork`, so the encoder computes nothing
+        that belongs to one task alone.
+        """
+
+    @abstractmethod
+    def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Scalar losses by task, each a mean over the labelled samples.
+
+        Args:
+            outputs: the heads' outputs, (B, ...), of the tasks in this step.
+            targets: the targets, (B, ...), by task; holds at least the tasks of ``outputs``.
+
+        Returns:
+            One scalar per task; a task without a label in this batch is left out.
+        """
+
+    @abstractmethod
+    def metrics(self) -> dict[str, tuple[Metric, ...]]:
+        """Fresh metrics by task."""
+
+    def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
+        """How many elements the loss of ``task`` is a mean of; the default says all ``size`` samples.
+
+        Overridden where labels are missing: losses over a split are means weighted by this number. A tensor of no
+        dimensions is kept on its device until the split is through.
+        """
+        del task, target
+        return size
+
+    @property
+    def truth(self) -> Truth | None:
+        """What is known about the problem; None where nothing is."""
+        return None

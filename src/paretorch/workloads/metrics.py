@@ -1,0 +1,91 @@
+"""Metrics: sums over a whole split, never means of batch values."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Metric(ABC):
+    """A number about one task on a whole split. Made anew for each evaluation; keeps sums on the device until read."""
+
+    name: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    unit: ClassVar[str] = ""
+
+    @abstractmethod
+    def update(self, output: Any, target: Any) -> None:
+        """Takes in the head's output, (B, ...), and the targets, (B, ...), of some samples."""
+
+    @abstractmethod
+    def compute(self) -> float:
+        """The metric over all samples taken in; nan where there was none that is labelled."""
+
+
+class Accuracy(Metric):
+    """The share of samples whose largest score is the right class's, in 0..1. Targets below 0 are not labelled.
+
+    Example:
+        >>> metric = Accuracy()
+        >>> metric.update(torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.8, 0.2]]), torch.tensor([1, 1, -1]))
+        >>> metric.compute()
+        0.5
+    """
+
+    name = "accuracy"
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self.right: Tensor | None = None
+        self.seen: Tensor | None = None
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Takes in (B, C) scores and (B,) classes."""
+        labelled = target >= 0
+        right = ((output.argmax(dim=1) == target) & labelled).sum()
+        self.right = right if self.right is None else self.right + right
+        self.seen = labelled.sum() if self.seen is None else self.seen + labelled.sum()
+
+    def compute(self) -> float:
+        """Right over labelled."""
+        return _ratio(self.right, self.seen)
+
+
+class MeanAbsoluteError(Metric):
+    """The mean of ``|output - target|``, in the target's unit. Targets that are nan are not labelled.
+
+    Example:
+        >>> metric = MeanAbsoluteError()
+        >>> metric.update(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0]))
+        >>> metric.compute()
+        2.0
+    """
+
+    name = "error"
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.seen: Tensor | None = None
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Takes in outputs and targets of one shape, (B, ...)."""
+        if output.shape != target.shape:
+            raise ValueError(f"error: expected output and target of one shape, got {output.shape} and {target.shape}")
+        labelled = ~target.isnan()
+        distance = torch.where(labelled, (output.to(target.dtype) - target).abs(), 0.0)
+        # MPS has no float64
+        total = distance.sum(dtype=torch.float32 if target.device.type == "mps" else torch.float64)
+        self.total = total if self.total is None else self.total + total
+        self.seen = labelled.sum() if self.seen is None else self.seen + labelled.sum()
+
+    def compute(self) -> float:
+        """Summed distance over labelled elements."""
+        return _ratio(self.total, self.seen)
+
+
+def _ratio(total: Tensor | None, seen: Tensor | None) -> float:
+    return float("nan") if total is None or seen is None or not int(seen) else float(total) / int(seen)
