@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
+from paretorch.core.solvers import cosines, norms
 
 
 class Need(enum.Flag):
@@ -125,6 +126,7 @@ class Method(Generic[S]):
     homogeneous: ClassVar[bool] = True  # of degree one in the gradients
     random: ClassVar[bool] = False  # draws from evidence.generator
     batches: ClassVar[int] = 1  # independent batches per step; more than one: Balancer only
+    features: ClassVar[bool] = True  # can be used on features; False: Balancer only
     observes: ClassVar[bool] = False  # wants the losses after the step as well
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> S:
@@ -154,15 +156,3 @@ class Method(Generic[S]):
     def end_epoch(self, state: S) -> S:
         """The state at the end of an epoch, for methods that count in epochs."""
         return state
-
-
-def norms(gramian: Tensor) -> Tensor:
-    """(T,) square roots of the Gramian's diagonal."""
-    return gramian.diagonal().clamp_min(0).sqrt()
-
-
-def cosines(gramian: Tensor) -> Tensor:
-    """(T, T) the Gramian of the unit gradients; rows of zero gradients are zero."""
-    lengths = norms(gramian)
-    inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
-    return gramian * inverse[:, None] * inverse[None, :]

@@ -1,4 +1,4 @@
-"""Array types with their shapes. They are checked where jaxtyping is already loaded (the test run) and plain tensors otherwise."""
+"""Array types with their shapes. Checked where jaxtyping is loaded already (the test run), plain tensors elsewhere."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -1,0 +1,86 @@
+"""Dynamic weight averaging (Liu, Johns & Davison, CVPR 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from paretorch.core.contract import Balance, Evidence, Method, Need
+
+
+class DWAState(NamedTuple):
+    """``before`` and ``last`` (all,): mean losses of the two last full windows, nan until there are; ``total`` and ``met``
+    (all,): the running sum of this window; ``steps`` (): its length so far.
+    """
+
+    before: Tensor
+    last: Tensor
+    total: Tensor
+    met: Tensor
+    steps: Tensor
+
+
+@dataclass(frozen=True)
+class DWA(Method[DWAState]):
+    r"""Tasks whose loss falls slowest weigh most.
+
+    .. math:: w_t = T \, \mathrm{softmax}_t(r_t / \tau), \qquad r_t = \bar L_t^{(k-1)} / \bar L_t^{(k-2)}
+
+    where the means are over the last full window and the one before. Until a task has two, its ratio counts as 1.
+
+    Args:
+        temperature: tau, above 0.
+        window: steps per window; None: a window is an epoch, closed by ``fork.end_epoch()``.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(DWA(), losses=torch.tensor([2.0, 1.0]))
+        tensor([1., 1.], dtype=torch.float64)
+
+    References:
+        Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, eq. (7). They use epochs; a window of
+        25 steps reacts within one.
+    """
+
+    temperature: float = 2.0
+    window: int | None = 25
+    needs = Need.LOSSES
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window is at least 1 step, or None for epochs, got {self.window}")
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> DWAState:
+        zeros, unknown = like.new_zeros(len(tasks)), like.new_full((len(tasks),), torch.nan)
+        return DWAState(unknown, unknown.clone(), zeros, zeros.clone(), like.new_zeros(()))
+
+    def balance(self, evidence: Evidence, state: DWAState) -> tuple[Balance, DWAState]:
+        present, losses = evidence.present, evidence.needed("losses")
+        ratio = torch.nan_to_num(state.last / state.before, nan=1.0, posinf=1.0, neginf=1.0)[present]
+        weights = len(evidence.tasks) * torch.softmax(ratio / self.temperature, dim=0)
+        total, met = state.total.clone(), state.met.clone()
+        total[present] += losses
+        met[present] += 1
+        state = state._replace(total=total, met=met, steps=state.steps + 1)
+        full = self.window is not None and int(state.steps) >= self.window
+        return Balance(weights), self._closed(state) if full else state
+
+    def end_epoch(self, state: DWAState) -> DWAState:
+        return self._closed(state) if self.window is None else state
+
+    def _closed(self, state: DWAState) -> DWAState:
+        """The window ends; a task that was absent throughout keeps its means."""
+        there = state.met > 0
+        mean = state.total / state.met.clamp_min(1)
+        return DWAState(
+            torch.where(there, state.last, state.before),
+            torch.where(there, mean, state.last),
+            torch.zeros_like(state.total),
+            torch.zeros_like(state.met),
+            torch.zeros_like(state.steps),
+        )

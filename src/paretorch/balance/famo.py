@@ -1,0 +1,94 @@
+"""Fast adaptive multitask optimization (Liu, Feng, Stone & Liu, NeurIPS 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from paretorch.balance.scalar_adam import Moments, adam, no_moments
+from paretorch.core.contract import Balance, Evidence, Method, Need
+
+EPS = 1e-8
+
+
+class FAMOState(NamedTuple):
+    """``logits`` (all,): xi; Adam's memory of it; ``before`` (all,): losses before the step that is under way, nan if none."""
+
+    logits: Tensor
+    first: Tensor
+    second: Tensor
+    taken: Tensor
+    before: Tensor
+
+
+@dataclass(frozen=True)
+class FAMO(Method[FAMOState]):
+    r"""Weights that make every log-loss fall at the same rate, learned from how the losses changed.
+
+    .. math:: z = \mathrm{softmax}(\xi), \quad w_t = \frac{c \, z_t}{L_t - m_t + \epsilon}, \quad
+              c = \Big(\sum_s \frac{z_s}{L_s - m_s + \epsilon}\Big)^{-1}
+
+    After the optimizer's step call ``fork.observe(losses)`` with the losses on the same batch; xi then descends
+    z * (d - <z, d>) + gamma xi with d_t = log D_t(before) - log D_t(after), D = L - m + eps: the task that improved most
+    loses weight.
+
+    Args:
+        rate: Adam's learning rate for xi, above 0.
+        gamma: decay of xi, at least 0; the authors' scripts use 1e-5 to 1e-2.
+        minimum: m, a lower bound of every loss.
+
+    Raises:
+        ValueError: in a step, where a loss is not above ``minimum``.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(FAMO(), losses=torch.tensor([1.0, 3.0]))
+        tensor([0.7500, 0.2500], dtype=torch.float64)
+
+    References:
+        Liu, Feng, Stone & Liu, "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023, eq. (8)-(10) and Algorithm 1.
+    """
+
+    rate: float = 0.025
+    gamma: float = 1e-3
+    minimum: float = 0.0
+    needs = Need.LOSSES
+    observes = True
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0:
+            raise ValueError(f"rate must be above 0, got {self.rate}")
+        if not self.gamma >= 0:
+            raise ValueError(f"gamma must be at least 0, got {self.gamma}")
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> FAMOState:
+        zeros = like.new_zeros(len(tasks))
+        return FAMOState(zeros, *no_moments(zeros), like.new_full((len(tasks),), torch.nan))
+
+    def gain(self, tasks: int) -> float:
+        return 1.0
+
+    def balance(self, evidence: Evidence, state: FAMOState) -> tuple[Balance, FAMOState]:
+        present, losses = evidence.present, evidence.needed("losses")
+        for name, loss in zip(evidence.tasks, losses.tolist(), strict=True):
+            if loss <= self.minimum:
+                raise ValueError(f"FAMO expects losses above minimum={self.minimum}, got {loss} for task {name!r}")
+        raw = torch.softmax(state.logits[present], dim=0) / (losses - self.minimum + EPS)
+        before = torch.full_like(state.before, torch.nan)
+        before[present] = losses
+        return Balance(raw / raw.sum()), state._replace(before=before)
+
+    def observe(self, losses: Tensor, state: FAMOState) -> FAMOState:
+        met = ~torch.isnan(losses) & ~torch.isnan(state.before)
+        if not bool(met.any()):
+            return state
+        fall = torch.log(state.before[met] - self.minimum + EPS) - torch.log(
+            (losses[met] - self.minimum).clamp_min(0) + EPS
+        )
+        shares = torch.softmax(state.logits[met], dim=0)
+        gradient = shares * (fall - shares @ fall) + self.gamma * state.logits[met]
+        logits, moments = adam(state.logits, gradient, Moments(state.first, state.second, state.taken), met, self.rate)
+        return FAMOState(logits, *moments, torch.full_like(state.before, torch.nan))

@@ -1,0 +1,52 @@
+"""Gradient sign dropout (Chen et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from paretorch.core.contract import Balance, Evidence, Method, Need
+
+
+@dataclass(frozen=True)
+class GradDrop(Method[None]):
+    r"""In each coordinate one sign is drawn, in proportion to its share, and the gradients of the other sign are dropped.
+
+    .. math:: P = \tfrac{1}{2} \Big( 1 + \frac{\sum_t g_t}{\sum_t \lvert g_t \rvert} \Big), \quad U \sim [0, 1], \quad
+              d = \sum_t \big( l + (1 - l) \, [\mathrm{sign}(g_t) = \mathrm{sign}(P - U)] \big) \, g_t
+
+    On features of shape (B, D) the sign of a coordinate is that of sum_b sign(z_bd) g_bd, and one mask of (D,) serves the whole
+    batch. On parameters, and on features of several tensors, every coordinate stands for itself.
+
+    Args:
+        leak: the share of a dropped gradient that is kept, in [0, 1].
+
+    References:
+        Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout", NeurIPS 2020, eq. (1)-(3)
+        and Algorithm 1.
+    """
+
+    leak: float = 0.0
+    needs = Need.JACOBIAN
+    random = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.leak <= 1:
+            raise ValueError(f"leak must be in [0, 1], got {self.leak}")
+
+    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
+        jacobian, features = evidence.needed("jacobian"), evidence.features
+        signs = jacobian
+        if features is not None:
+            samples = jacobian.view(len(jacobian), *features.shape)
+            signs = evidence.total((features.sign() * samples).sum(dim=1))
+        absolute = signs.abs().sum(dim=0)
+        chance = torch.where(absolute > 0, (1 + signs.sum(dim=0) / torch.where(absolute > 0, absolute, 1.0)) / 2, 0.5)
+        draw = torch.rand(chance.shape, generator=evidence.generator, dtype=torch.float64).to(chance)
+        positive = chance > draw
+        kept = torch.where(positive, signs > 0, signs < 0)
+        mask = self.leak + (1 - self.leak) * kept.to(jacobian)
+        if features is not None:
+            mask = mask[:, None, :].expand(samples.shape).reshape(jacobian.shape)
+        return Balance(None, update=(mask * jacobian).sum(dim=0)), state

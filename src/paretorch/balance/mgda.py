@@ -1,0 +1,134 @@
+"""Multiple-gradient descent (Desideri 2012; Sener & Koltun, NeurIPS 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.solvers import Solution, cancels, minimum_norm
+
+NORMALIZATIONS = (None, "l2", "loss", "loss+")
+SOLVERS = ("exact", "frank-wolfe")
+
+
+@dataclass(frozen=True)
+class MGDA(Method[None]):
+    r"""The shortest convex combination of the task gradients: a direction that descends for every task, or zero.
+
+    .. math:: w = \arg\min_{w \ge 0,\, 1^T w = 1} \Big\lVert \sum_t w_t \frac{g_t}{c_t} \Big\rVert^2
+
+    The divisors c decide only what w is found from; w is applied to the gradients as they are.
+
+    Args:
+        normalize: c_t: None 1; ``"l2"`` the gradient's norm; ``"loss"`` the loss; ``"loss+"`` their product.
+        solver: ``"exact"``, or ``"frank-wolfe"``: the paper's Algorithm 2 as written, from w = 1/T.
+        iterations: of Frank-Wolfe, at least 1.
+
+    Raises:
+        ValueError: in a step, where ``normalize`` looks at a loss that is not above 0.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(MGDA(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        tensor([0.6000, 0.4000], dtype=torch.float64)
+
+    References:
+        Desideri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", C. R. Math. 2012;
+        Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018, eq. (3) and Algorithm 2. Frank-Wolfe
+        stops far from the minimum for many tasks; the exact solver does not.
+    """
+
+    normalize: str | None = None
+    solver: str = "exact"
+    iterations: int = 250
+    needs = Need.GRAMIAN
+
+    def __post_init__(self) -> None:
+        if self.normalize not in NORMALIZATIONS:
+            raise ValueError(f"normalize is one of {NORMALIZATIONS}, got {self.normalize!r}")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver is one of {SOLVERS}, got {self.solver!r}")
+        if self.iterations < 1:
+            raise ValueError(f"iterations is at least 1, got {self.iterations}")
+        if self.normalize in ("loss", "loss+"):
+            object.__setattr__(self, "needs", Need.GRAMIAN | Need.LOSSES)
+            object.__setattr__(self, "homogeneous", False)
+
+    def gain(self, tasks: int) -> float:
+        return 1.0
+
+    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
+        gramian = evidence.needed("gramian")
+        divisor = torch.ones_like(evidence.norms)
+        if self.normalize in ("l2", "loss+"):
+            divisor = divisor * torch.where(evidence.norms > 0, evidence.norms, 1.0)
+        if self.normalize in ("loss", "loss+"):
+            losses = evidence.needed("losses")
+            for name, loss in zip(evidence.tasks, losses.tolist(), strict=True):
+                if loss <= 0:
+                    raise ValueError(
+                        f"MGDA(normalize={self.normalize!r}) expects losses above 0, got {loss} for task {name!r}"
+                    )
+            divisor = divisor * losses
+        divided = gramian / divisor[:, None] / divisor[None, :]
+        weights, converged = minimum_norm(divided) if self.solver == "exact" else frank_wolfe(divided, self.iterations)
+        if not converged:
+            return Balance(weights, Status.NOT_CONVERGED), state
+        return Balance(weights, Status.STATIONARY if cancels(divided, weights) else Status.SOLVED), state
+
+
+def frank_wolfe(gramian: Tensor, iterations: int) -> Solution:
+    """Minimum-norm weights by Frank-Wolfe with exact line search, from equal weights.
+
+    Args:
+        gramian: (T, T).
+
+    References:
+        Sener & Koltun 2018, Algorithm 2.
+    """
+    weights = torch.full_like(gramian[0], 1 / len(gramian))
+    for _ in range(iterations):
+        products = gramian @ weights
+        vertex = int(products.argmin())
+        share = _share(products[vertex], weights @ products, gramian[vertex, vertex])
+        if share >= 1:
+            break
+        weights = share * weights
+        weights[vertex] += 1 - share
+    return Solution(weights, True)
+
+
+def min_norm_pair(a: Tensor, b: Tensor) -> Tensor:
+    r"""The share of ``a`` in the shortest point on the segment between two gradients.
+
+    .. math:: \gamma = \arg\min_{\gamma \in [0, 1]} \lVert \gamma a + (1 - \gamma) b \rVert^2
+              = \Big[ \frac{(b - a)^T b}{\lVert a - b \rVert^2} \Big]_{[0, 1]}
+
+    Args:
+        a: a gradient of any shape; ``b``: of the same.
+
+    Returns:
+        a scalar in [0, 1]; 1/2 where the two are equal.
+
+    Example:
+        >>> min_norm_pair(torch.tensor([-4.0, 1.0, 1.0]), torch.tensor([6.0, 1.0, 1.0]))
+        tensor(0.6000)
+
+    References:
+        Sener & Koltun 2018, Algorithm 1.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"the two gradients must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    between = (a - b).flatten()
+    length = between @ between
+    share = -(between @ b.flatten()) / torch.where(length > 0, length, 1.0)
+    return torch.where(length > 0, share.clamp(0.0, 1.0), 0.5)
+
+
+def _share(cross: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """The share of the present point against a vertex, from their inner products."""
+    length = own - 2 * cross + other
+    return torch.where(length > 0, ((other - cross) / length).clamp(0.0, 1.0), 1.0)

@@ -1,0 +1,66 @@
+"""Weights that a person, or a tuning study, has chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paretorch.core.checks import nearest
+from paretorch.core.contract import Balance, Evidence, Method, Need
+
+
+@dataclass(frozen=True)
+class Static(Method[None]):
+    r"""Fixed weights by task name, applied as they are given.
+
+    .. math:: w_t = \text{weights}[t]
+
+    Tuned on validation data this is the baseline that many methods fail to beat.
+
+    Args:
+        weights: by task name; finite and at least zero.
+
+    Raises:
+        ValueError: on a weight that is negative or not finite; and, once the tasks are known, on names that differ from theirs.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(Static({"a": 0.5, "b": 2.0}), losses=torch.tensor([1.0, 1.0]), tasks=("a", "b"))
+        tensor([0.5000, 2.0000], dtype=torch.float64)
+
+    References:
+        Kurin et al., "In Defense of the Unitary Scalarization for Deep Multi-Task Learning", NeurIPS 2022;
+        Xin et al., "Do Current Multi-Task Optimization Methods in Deep Learning Even Help?", NeurIPS 2022.
+    """
+
+    weights: Mapping[str, float]
+    needs = Need.LOSSES
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weights, Mapping) or not self.weights:
+            raise ValueError(
+                f"Static takes weights by task name, such as {{'left': 1.0, 'right': 0.5}}; got {self.weights!r}"
+            )
+        for name, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"the weight of {name!r} must be finite and at least 0, got {weight}")
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.weights.items()))
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> None:
+        missing = [name for name in tasks if name not in self.weights]
+        unknown = [name for name in self.weights if name not in tasks]
+        if unknown:
+            raise ValueError(f"Static has a weight for {unknown[0]!r}; the tasks are {nearest(unknown[0], tasks)}")
+        if missing:
+            raise ValueError(
+                f"Static has no weight for {', '.join(map(repr, missing))}; every one of {tasks} needs one"
+            )
+
+    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
+        return Balance(torch.tensor([float(self.weights[name]) for name in evidence.tasks], dtype=torch.float64)), state

@@ -1,0 +1,273 @@
+"""The Balancer: balances the tasks' gradients on the shared parameters themselves, for any graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from paretorch.core import checks
+from paretorch.core.contract import Balance, Method, Need, Status
+from paretorch.core.distributed import ALL
+from paretorch.core.door import Door, Scale, Seen
+from paretorch.core.evidence import Gradients, to_host
+from paretorch.core.gap import summed_gramian
+from paretorch.core.graph import OPAQUE, Reach, reach, task_gradients
+
+_LOG = logging.getLogger("paretorch")
+
+
+class Balancer(Door):
+    r"""Balances on the shared parameters: ``balancer.backward(losses)`` stands where ``sum(losses.values()).backward()`` stood.
+
+    .. math:: \theta\text{.grad} \mathrel{+}= \sum_t w_t \frac{\partial L_t}{\partial \theta}, \qquad
+              w = \text{method}(G), \quad G_{st} = \Big\langle \frac{\partial L_s}{\partial \theta}, \frac{\partial L_t}{\partial \theta} \Big\rangle
+
+    over the shared parameters theta: those that two losses or more reach. Every other parameter receives the plain gradient of
+    its own task. Exact for any graph, also where each task has its own input; it takes one backward per task.
+
+    Args:
+        method: the balancing method, such as ``UPGrad()``.
+        tasks: names, in a fixed order; by default those of the first step.
+        shared: where gradients are compared: a module or parameters. By default all that two losses or more reach.
+        heads: ``"own"``: parameters of one task receive its plain gradient; ``"weighted"``: times the task's weight.
+        scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
+        nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is touched; ``"skip"``: that task is left
+            out of the step, and counted in ``skipped``.
+        every: reuse the weights for ``every - 1`` steps.
+        factor: what the losses were multiplied by (``scaler.get_scale()``), for methods that are not homogeneous.
+        group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
+        seed: of the method's random draws.
+
+    Example:
+        >>> import paretorch as pt
+        >>> shared, left, right = (torch.nn.Linear(4, n) for n in (4, 1, 1))
+        >>> balancer = pt.Balancer(pt.UPGrad())
+        >>> z = shared(torch.ones(8, 4))
+        >>> balance = balancer.backward({"left": left(z).square().mean(), "right": right(z).exp().mean()})
+        >>> balance.tasks, balance.status.value
+        (('left', 'right'), 'solved')
+
+    References:
+        Sener & Koltun 2018, Algorithm 2, for MGDA; Quinton & Rey 2024 for UPGrad; the Balancer is the same for every method.
+    """
+
+    def __init__(
+        self,
+        method: Method[Any],
+        tasks: Iterable[str] | None = None,
+        *,
+        shared: nn.Module | Iterable[Tensor] | None = None,
+        heads: Literal["own", "weighted"] = "own",
+        scale: Scale = "calibrated",
+        nonfinite: Literal["raise", "skip"] = "raise",
+        every: int = 1,
+        factor: float | None = None,
+        group: dist.ProcessGroup | str | None = ALL,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
+        for name, value, known in (("heads", heads, ("own", "weighted")), ("nonfinite", nonfinite, ("raise", "skip"))):
+            if value not in known:
+                raise ValueError(f"{name} is {known[0]!r} or {known[1]!r}, got {value!r}")
+        self.heads, self.nonfinite = heads, nonfinite
+        self.skipped: dict[str, int] = {}
+        self._shared = None if shared is None else _given_leaves(shared)
+        if tasks is not None:
+            self._declare(checks.task_names(tasks))
+
+    def backward(self, losses: Mapping[str, Tensor | None], *, retain_graph: bool = False) -> Balance:
+        """Balance the losses and add the result to ``.grad``, as one backward of their sum would.
+
+        Args:
+            losses: scalars by task name; a task that is absent is left out, or None.
+            retain_graph: keep the graph for another backward.
+
+        Returns:
+            what the step came to.
+
+        Raises:
+            ValueError: on unknown names, losses that are not scalars with a graph on one device, and graphs whose shared
+                parameters cannot be found (give ``shared=``).
+            FloatingPointError: where a loss or gradient is not finite; ``.grad`` is as before.
+        """
+        given = checks.given_losses(losses, "balancer.backward")
+        self._know(given)
+        self.ranks.join(self.tasks, repr(self.method))
+        told = self._told({name: loss.detach() for name, loss in given.items()})
+        if self.method.needs == Need.LOSSES:
+            balance = self._step(self._seen(to_host([told])[0]), None)
+            assert balance.weights is not None
+            factors = {name: float(balance.weights[self.tasks.index(name)]) for name in given}
+            used = {name: loss for name, loss in given.items() if factors[name] != 0}
+            if used:
+                starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
+                torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
+            return balance
+        leaves = self._leaves(given)
+        gradients, own = self._task_gradients(given, leaves, retain_graph)
+        reused = self._reused(gradients.known)
+        if reused is not None:
+            balance = reused
+        else:
+            gramian = summed_gramian(gradients, self.ranks)
+            balance = self._step(self._seen(to_host([told])[0], gramian, gradients.resolution), gradients)
+        self._accumulate(balance, given, leaves, gradients, own)
+        return balance
+
+    def _know(self, given: Mapping[str, Tensor]) -> None:
+        """Check the names against the declared tasks; the first step declares them."""
+        if not given and (not self.tasks or self.ranks.size == 1):
+            raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
+        if not self.tasks:
+            self._declare(checks.task_names(given))
+        new = tuple(name for name in given if name not in self.tasks)
+        if new and not self._buffers and self.ranks.size == 1:
+            self.tasks = (*self.tasks, *new)  # nothing is remembered per task
+        if new and self._buffers:
+            raise ValueError(
+                f"{self.method} remembers its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: declare all of them "
+                "with Balancer(method, tasks=...), or use a method without state"
+            )
+        checks.known_tasks(given, self.tasks, "balancer.backward")
+
+    def _told(self, given: Mapping[str, Tensor]) -> Tensor:
+        told = super()._told(given)
+        if self.factor is not None:  # the losses came multiplied by it
+            told = torch.stack([told[0] / self.factor, told[1] * self.factor, told[2]])
+        return told
+
+    def _leaves(self, given: Mapping[str, Tensor]) -> _Leaves:
+        """Which leaves are compared, and which others take a gradient."""
+        graph = reach([[loss] for loss in given.values()])
+        _check_graph(graph, found=self._shared is None)
+        met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
+        compared = list(met.values()) if self._shared is None else self._shared
+        if not compared and len(given) > 1:
+            raise ValueError(
+                "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
+            )
+        if self.ranks.size > 1:
+            self._check_ranks_agree(compared)
+        inside = {id(leaf) for leaf in compared}
+        others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
+        if "found" not in self._said:
+            self._said.add("found")
+            size = sum(leaf.numel() for leaf in compared)
+            _LOG.info("tasks %s are balanced on %d numbers in %d tensors", self.tasks, size, len(compared))
+        return _Leaves(compared, others, [id(leaf) in met for leaf in others])
+
+    def _task_gradients(
+        self, given: Mapping[str, Tensor], leaves: _Leaves, retain_graph: bool
+    ) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
+        """Every task's gradient on the compared leaves, and on the others: one backward for each task."""
+        gradients = Gradients.room_for([self.tasks.index(name) for name in given], len(self.tasks), leaves.compared)
+        own = {}
+        everything = [*leaves.compared, *leaves.others]
+        for place, (name, loss) in enumerate(given.items()):
+            keep = retain_graph or place + 1 < len(given)
+            row = task_gradients([loss], [None], everything, retain_graph=keep)
+            gradients.put(place, row[: len(leaves.compared)])
+            own[name] = row[len(leaves.compared) :]
+        return gradients, own
+
+    def _accumulate(
+        self,
+        balance: Balance,
+        given: Mapping[str, Tensor],
+        leaves: _Leaves,
+        gradients: Gradients,
+        own: dict[str, list[Tensor | None]],
+    ) -> None:
+        """Send the balanced gradients into the leaves' accumulators, with all hooks, as the end of a backward does."""
+        weights = torch.ones(len(self.tasks)) if balance.weights is None else balance.weights
+        combined = gradients.combined(weights) if balance.update is None else gradients.split(balance.update)
+        targets: list[tuple[Tensor, Tensor]] = list(zip(leaves.compared, combined, strict=True))
+        assert balance.present is not None
+        for place, (leaf, shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
+            total = None
+            for name in given:
+                part, task = own[name][place], self.tasks.index(name)
+                if part is None or not balance.present[task]:
+                    continue
+                weight = float(weights[task]) if shared or self.heads == "weighted" else 1.0
+                total = part * weight if total is None else total.add_(part, alpha=weight)
+            if total is not None:
+                targets.append((leaf, total))
+        if targets:
+            torch.autograd.backward([leaf for leaf, _ in targets], [gradient for _, gradient in targets])
+
+    def _step(self, seen: Seen, gradients: Gradients | None) -> Balance:
+        """One step of the method, or the reason why not."""
+        broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
+        if bool(broken.any()):
+            names = [name for name, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
+            if self.nonfinite == "raise":
+                raise FloatingPointError(
+                    f"the loss or gradient of {', '.join(map(repr, names))} is not finite; .grad and the state are as before. "
+                    "Balancer(..., nonfinite='skip') leaves such a task out of the step"
+                )
+            for name in names:
+                self.skipped[name] = self.skipped.get(name, 0) + 1
+            seen = seen._replace(present=seen.present & ~broken)
+        if not bool(seen.present.any()):
+            return self._passed_on(seen, Status.ABSENT)
+        if gradients is None or Need.JACOBIAN not in self.method.needs:
+            return self._solve(seen)
+        return self._solve(seen, gradients.jacobian(seen.present))
+
+    def _check_ranks_agree(self, compared: Sequence[Tensor]) -> None:
+        """All ranks must compare the same leaves, or their shares would not add up."""
+        mine = torch.tensor([float(len(compared)), float(sum(leaf.numel() for leaf in compared))], dtype=torch.float64)
+        if bool((self.ranks.sum(mine) != mine * self.ranks.size).any()) or self.ranks.any(not compared):
+            raise ValueError(
+                "the ranks found different shared parameters (as happens where a task is present on some of them only): "
+                "give Balancer(..., shared=encoder)"
+            )
+
+
+class _Leaves(NamedTuple):
+    """The leaves on which gradients are compared; the others; and which of those several losses reach all the same."""
+
+    compared: list[Tensor]
+    others: list[Tensor]
+    others_shared: list[bool]
+
+
+def _given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
+    """The parameters that ``shared=`` names, in order, once each."""
+    tensors = list(shared.parameters()) if isinstance(shared, nn.Module) else list(shared)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"shared is a module or parameters, got an item of type {type(tensor).__name__}")
+    leaves = list({id(tensor): tensor for tensor in tensors if tensor.requires_grad}.values())
+    if not leaves:
+        raise ValueError("shared has no parameter that requires grad")
+    return leaves
+
+
+def _check_graph(graph: Reach, found: bool) -> None:
+    """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be told."""
+    if "CheckpointFunctionBackward" in graph.opaque:
+        raise ValueError(
+            "a Balancer cannot look into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
+        )
+    if any(_is_static(node) for node in graph.sinks):
+        raise ValueError(
+            "a Balancer cannot run under DistributedDataParallel(static_graph=True), which counts the backwards of its first "
+            "step: leave static_graph out, or use a Fork"
+        )
+    if found and graph.opaque:
+        names = ", ".join(sorted(OPAQUE[name] for name in graph.opaque))
+        raise ValueError(f"the shared parameters cannot be found through {names}: give Balancer(..., shared=encoder)")
+
+
+def _is_static(sink: Any) -> bool:
+    """Whether a node of DistributedDataParallel belongs to a static graph."""
+    wrapper = getattr(sink, "ddp_weakref", None)
+    module = wrapper() if wrapper is not None else None
+    return bool(module is not None and module.static_graph)

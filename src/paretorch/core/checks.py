@@ -1,0 +1,69 @@
+"""Checks at the boundary: what users hand over, and sentences that say what was expected, what came and the cure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def task_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The declared task names, checked to be distinct strings."""
+    if isinstance(names, str):
+        raise ValueError(f"tasks is a sequence of names, got the string {names!r}: write ({names!r},)")
+    tasks = tuple(names)
+    if not tasks:
+        raise ValueError("expected at least one task name, got none")
+    for name in tasks:
+        if not isinstance(name, str) or not name or "\n" in name:
+            raise ValueError(f"a task name is a non-empty string of one line, got {name!r}")
+    repeated = sorted({name for name in tasks if tasks.count(name) > 1})
+    if repeated:
+        raise ValueError(f"task names must be distinct, got {', '.join(map(repr, repeated))} more than once")
+    return tasks
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A phrase that lists what is known and points at what was probably meant."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{', '.join(map(repr, names))}{hint}"
+
+
+def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> None:
+    """Every given name is a declared task."""
+    for name in given:
+        if name not in tasks:
+            raise ValueError(f"{where} got the unknown task {name!r}; declared are {nearest(str(name), tasks)}")
+
+
+def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, Tensor]:
+    """The losses that are given (None means absent), each checked to be a scalar with a graph, all on one device."""
+    if not isinstance(losses, Mapping):
+        raise ValueError(f"{where} takes a dict of losses by task name, got {type(losses).__name__}")
+    given = {name: loss for name, loss in losses.items() if loss is not None}
+    for name, loss in given.items():
+        if not isinstance(loss, Tensor):
+            raise ValueError(f"the loss of task {name!r} must be a scalar tensor, got {type(loss).__name__}")
+        if loss.numel() != 1 or loss.ndim > 0:
+            cure = (
+                "leave the task out (or give None) when it is absent"
+                if loss.numel() == 0
+                else "reduce it, for example with .mean()"
+            )
+            raise ValueError(
+                f"the loss of task {name!r} must be a scalar tensor, got shape {tuple(loss.shape)}: {cure}"
+            )
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ValueError(
+                f"the loss of task {name!r} has no graph (requires_grad is False): compute it from the model's output, "
+                "or leave the task out (or give None) when it is absent"
+            )
+    devices = {loss.device for loss in given.values()}
+    if len(devices) > 1:
+        listing = ", ".join(f"{name!r} on {loss.device}" for name, loss in given.items())
+        raise ValueError(f"all losses must be on one device, got {listing}: move the targets or outputs together")
+    return given

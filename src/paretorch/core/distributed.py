@@ -1,0 +1,95 @@
+"""The ranks whose losses are averaged, and the collectives that make every rank see the same evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+ALL = "all"  # the default group: every rank, where torch.distributed is initialised
+
+
+class Ranks:
+    """The ranks of one door. Joins them on first use, on process groups of its own.
+
+    A group shared with DDP would interleave with its buckets; a host group lets a (T, T) matrix be summed without a device
+    synchronisation of its own.
+
+    Args:
+        group: ``"all"`` for every rank where torch.distributed is initialised, a process group, or None for this process alone.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | str | None = ALL) -> None:
+        if isinstance(group, str) and group != ALL:
+            raise ValueError(f"group is a process group, {ALL!r} or None, got {group!r}")
+        self.group = group
+        self._host: Any = None
+        self._device: Any = None
+        self._joined = False
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Ranks:
+        return Ranks(self.group)
+
+    def __reduce__(self) -> tuple[type[Ranks], tuple[str | None]]:
+        if self.group is not None and not isinstance(self.group, str):
+            raise TypeError("a process group cannot be pickled: save state_dict() and build the Fork or Balancer anew")
+        return Ranks, (self.group,)
+
+    @property
+    def size(self) -> int:
+        """The number of ranks; 1 for this process alone."""
+        if self.group is None or not (dist.is_available() and dist.is_initialized()):
+            return 1
+        return dist.get_world_size() if isinstance(self.group, str) else self.group.size()
+
+    def join(self, tasks: tuple[str, ...], method: str) -> None:
+        """Create the groups, once, and check that all ranks declare the same. Every rank must come here."""
+        if self._joined or self.size == 1:
+            return
+        members = None if isinstance(self.group, str) else dist.get_process_group_ranks(self.group)
+        local = members is not None
+        self._host = dist.new_group(members, backend="gloo", use_local_synchronization=local)
+        self._device = dist.new_group(members, use_local_synchronization=local)
+        declared: list[tuple[tuple[str, ...], str] | None] = [None] * self.size
+        dist.all_gather_object(declared, (tasks, method), group=self._host)
+        if any(other != declared[0] for other in declared):
+            listing = "\n".join(f"  rank {rank}: {other}" for rank, other in enumerate(declared))
+            raise ValueError(
+                f"all ranks must declare the same tasks, in the same order, and the same method; got\n{listing}"
+            )
+        self._joined = True
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks of a host tensor, the same on every rank."""
+        if self.size == 1:
+            return tensor
+        total = tensor.clone()
+        dist.all_reduce(total, group=self._host)
+        return total
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so on some rank."""
+        return bool(self.sum(torch.tensor(float(here))) > 0)
+
+    def sum_on_device(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks of a tensor, where it is."""
+        if self.size == 1:
+            return tensor
+        total = tensor.clone()
+        dist.all_reduce(total, group=self._device)
+        return total
+
+    def shard_of_sum(self, row: Tensor) -> Tensor:
+        """This rank's share of the (n,) sum over ranks: (ceil(n / W),), padded with zeros."""
+        if self.size == 1:
+            return row
+        share = -(-row.numel() // self.size)
+        padded = torch.nn.functional.pad(row, (0, share * self.size - row.numel()))
+        if dist.get_backend(self._device) == "gloo":  # older releases of it have no reduce-scatter
+            dist.all_reduce(padded, group=self._device)
+            return padded.view(self.size, share)[dist.get_rank(self._device)]
+        result = row.new_empty(share)
+        dist.reduce_scatter_tensor(result, padded, group=self._device)
+        return result

@@ -1,0 +1,165 @@
+"""The Fork's two autograd nodes, one at the features and one at the losses, and the operators compiled graphs call instead.
+
+The node at the features has one extra output, the *link*. The node at the losses takes it as an input, so that loss values and
+their factors reach the features' backward as an ordinary gradient: autograd orders the two, whatever thread runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from paretorch.core.door import LIVE
+from paretorch.core.evidence import wide_dtype
+
+if TYPE_CHECKING:
+    from paretorch.core.fork import Fork
+
+SPLIT_NAME = "Fork({}); for a head that works in place on its features use Fork(..., copies=True) — this "
+TOLD = 3  # rows of what the losses tell: sums over calls of loss and of factor, and the number of calls
+
+
+class _Split(torch.autograd.Function):
+    """Features in; for each task an alias of every leaf, and the link, out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, handle: int, tasks: int, state: list[Tensor], keep: str, *leaves: Tensor
+    ) -> tuple[Tensor, ...]:
+        link = leaves[0].new_zeros(TOLD, tasks, dtype=wide_dtype(leaves[0]))
+        aliases = [leaf.view_as(leaf) for _ in range(tasks) for leaf in leaves]
+        ctx.handle, ctx.state, ctx.calls = handle, state, []
+        ctx.like = [
+            leaf.new_empty(()).expand(leaf.shape) for leaf in leaves
+        ]  # shape and dtype, without holding the features
+        ctx.set_materialize_grads(False)
+        kept = {"nothing": [], "features": leaves, "branches": aliases}[keep]
+        ctx.save_for_backward(link, *kept)
+        if not torch.compiler.is_compiling():
+            _fork(handle).await_losses(ctx)
+        return (*aliases, link)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        *flat, told = cotangents
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a Fork's branches cannot be differentiated twice (backward was called with create_graph=True): compute "
+                "gradient penalties on branches made under `with fork.paused():`"
+            )
+        if torch.compiler.is_compiling():
+            return (None,) * 4 + tuple(
+                _combine(list(flat), told, ctx.like, list(ctx.saved_tensors[1:]), ctx.state, ctx.handle)
+            )
+        try:
+            _, *kept = ctx.saved_tensors
+        except RuntimeError as error:
+            raise RuntimeError(
+                "this branch belongs to a step whose backward() has already run: call fork(features) again for a new step, or "
+                "pass retain_graph=True to the first backward()"
+            ) from error
+        fork: Fork = ctx.fork
+        return (None,) * 4 + tuple(fork.combine(flat, told, ctx.like, kept, ctx.calls))
+
+
+class _Tell(torch.autograd.Function):
+    """Losses in and out, unchanged; backward tells their values and factors to the links, and weights them where asked."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, handle: int, index: tuple[int, ...], state: list[Tensor], links: int, *tensors: Tensor
+    ) -> Any:
+        """The tensors are the links, the losses, and (for weighted heads) the branches of every link."""
+        ctx.handle, ctx.index, ctx.state, ctx.links = handle, index, state, links
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        losses = tensors[links : links + len(index)]
+        if losses:
+            return tuple(loss.clone() for loss in losses)
+        return (tensors[0].new_zeros((), dtype=torch.float32),)
+
+    @staticmethod
+    def backward(ctx: Any, *factors: Tensor | None) -> Any:
+        links, end = ctx.links, ctx.links + len(ctx.index)
+        link, losses, branches = ctx.saved_tensors[0], list(ctx.saved_tensors[links:end]), list(ctx.saved_tensors[end:])
+        given = list(factors[: len(losses)])
+        if torch.compiler.is_compiling():
+            *scaled, told = _weigh(losses, given, link, ctx.state, list(ctx.index), ctx.handle)
+        else:
+            fork = _fork(ctx.handle)
+            *scaled, told = fork.weigh(losses, given, link, ctx.index, branches)
+        return (None,) * 4 + (told,) * links + tuple(scaled) + (None,) * len(branches)
+
+
+def split(fork: Fork, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """T aliases of every leaf, task by task, and the link."""
+    node = _Split if torch.compiler.is_compiling() else _named_split(fork.tasks, len(leaves))
+    out: tuple[Tensor, ...] = node.apply(fork.handle, len(fork.tasks), fork.state_tensors(), fork.keeps, *leaves)
+    return out
+
+
+def tell(fork: Fork, links: Sequence[Tensor], index: tuple[int, ...], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The losses again, or one zero where there are none, tied to the links. ``tensors``: losses, then branches."""
+    out: tuple[Tensor, ...] = _Tell.apply(fork.handle, index, fork.state_tensors(), len(links), *links, *tensors)
+    return out
+
+
+def _fork(handle: int) -> Fork:
+    return cast("Fork", LIVE[handle])
+
+
+@lru_cache(maxsize=256)
+def _named_split(tasks: tuple[str, ...], leaves: int) -> type[_Split]:
+    """The node under a name that says, in autograd's own error on in-place use, which task it was and what to do."""
+    outputs = [task if leaves == 1 else f"{task}, leaf {leaf}" for task in tasks for leaf in range(leaves)]
+    listing = "; ".join(f"output {index} = task '{output}'" for index, output in enumerate(outputs))
+    return type(SPLIT_NAME.format(listing), (_Split,), {})
+
+
+@torch.library.custom_op("paretorch::combine", mutates_args={"state"})
+def _combine(
+    cotangents: list[Tensor | None],
+    told: Tensor | None,
+    like: list[Tensor],
+    kept: list[Tensor],
+    state: list[Tensor],
+    handle: int,
+) -> list[Tensor]:
+    del state  # the fork's own buffers: named so that a compiled graph knows they change
+    fork = _fork(handle)
+    return fork.combine(cotangents, told, like, kept, [])
+
+
+@_combine.register_fake
+def _(
+    cotangents: list[Tensor | None],
+    told: Tensor | None,
+    like: list[Tensor],
+    kept: list[Tensor],
+    state: list[Tensor],
+    handle: int,
+) -> list[Tensor]:
+    return [torch.empty_like(leaf) for leaf in like]
+
+
+@torch.library.custom_op("paretorch::weigh", mutates_args={"state"})
+def _weigh(
+    losses: list[Tensor], factors: list[Tensor | None], link: Tensor, state: list[Tensor], index: list[int], handle: int
+) -> list[Tensor]:
+    del state
+    fork = _fork(handle)
+    *scaled, told = fork.weigh(losses, factors, link, index, [])
+    assert told is not None
+    back = [torch.zeros_like(loss) if grad is None else grad.clone() for grad, loss in zip(scaled, losses, strict=True)]
+    return [*back, told]
+
+
+@_weigh.register_fake
+def _(
+    losses: list[Tensor], factors: list[Tensor | None], link: Tensor, state: list[Tensor], index: list[int], handle: int
+) -> list[Tensor]:
+    return [*(torch.empty_like(loss) for loss in losses), torch.empty_like(link)]

@@ -1,0 +1,51 @@
+"""How much each task matters, where a method takes it as an argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from paretorch.core.checks import nearest
+
+Preference = Mapping[str, float] | Sequence[float] | None
+
+
+def checked(preference: Preference) -> None:
+    """The values are finite, at least zero, and not all zero."""
+    if preference is None:
+        return
+    values = list(preference.values() if isinstance(preference, Mapping) else preference)
+    if not values or not all(math.isfinite(value) and value >= 0 for value in values) or not sum(values) > 0:
+        raise ValueError(f"a preference has a finite value of at least 0 for each task, not all 0; got {preference!r}")
+
+
+def check_tasks(preference: Preference, tasks: tuple[str, ...]) -> None:
+    """The preference speaks of exactly these tasks."""
+    if isinstance(preference, Mapping):
+        for name in preference:
+            if name not in tasks:
+                raise ValueError(f"the preference names {name!r}; the tasks are {nearest(name, tasks)}")
+        missing = [name for name in tasks if name not in preference]
+        if missing:
+            raise ValueError(f"the preference has no value for {', '.join(map(repr, missing))}")
+    elif preference is not None and len(preference) != len(tasks):
+        raise ValueError(f"the preference has {len(preference)} values for {len(tasks)} tasks {tasks}")
+
+
+def on_simplex(preference: Preference, tasks: tuple[str, ...], present: Tensor) -> Tensor:
+    """(T,) the preference of the present tasks, summing to one; even where none is given, or where they all have none.
+
+    Args:
+        tasks: (T,) names of the present tasks; ``present``: (all,) bool, for preferences given in order.
+    """
+    if preference is None:
+        values = torch.ones(len(tasks), dtype=torch.float64)
+    elif isinstance(preference, Mapping):
+        values = torch.tensor([float(preference[name]) for name in tasks], dtype=torch.float64)
+    else:
+        values = torch.tensor([float(value) for value in preference], dtype=torch.float64)[present]
+    total = values.sum()
+    return values / total if total > 0 else torch.full_like(values, 1 / max(len(tasks), 1))
