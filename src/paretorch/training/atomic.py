@@ -53,7 +53,7 @@ def settle(folder: Path) -> None:
 
 def named(error: OSError, path: Path) -> OSError:
     """The error with the file and the cure in it, where the disk is full; itself otherwise."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error
     message = f"no space left to write {path}: free some and run the same command again, it resumes"
     return OSError(error.errno, message)

@@ -36,8 +36,7 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
 
     Raises:
         ValueError: a name in the run is not known, the folder holds another run, or its checkpoint is damaged.
-        RuntimeError: another process is training in the folder.
-        OSError: the disk is full; nothing is half written, and the same call resumes.
+        OSError: the disk is full, or another process is training in the folder; nothing is half written.
     """
     folder = Path(folder)
     if checkpoint_every < 1:

@@ -132,8 +132,8 @@ def find_method(text: str) -> Method[Any]:
         ValueError: it is not a constructor with plain values, or its name or an option is not known.
 
     Example:
-        >>> find_method("MGDA()")
-        MGDA()
+        >>> find_method("CAGrad(c=0.25)").c
+        0.25
         >>> find_method("MDGA()")
         Traceback (most recent call last):
         ...
@@ -173,6 +173,10 @@ def find_optimizer(name: str, options: Mapping[str, Any]) -> Callable[[Iterable[
     """
     made = pick("optimizer", name, optimizers())
     check_arguments(f"the optimizer {name}", made, ([],), options)
+    try:
+        made([nn.Parameter(torch.zeros(1))], **options)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the optimizer {name} does not take {dict(options)}: {error}") from None
     return lambda parameters: made(parameters, **options)
 
 

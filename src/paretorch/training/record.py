@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ class Record:
 
     Raises:
         ValueError: the folder holds another run, or the workload's file has changed since it was started.
-        RuntimeError: another process is training in this folder.
+        BlockingIOError: another process is training in this folder.
     """
 
     def __init__(self, folder: Path, run: Run, about: Mapping[str, Any]) -> None:
@@ -177,7 +178,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
 def _locked(folder: Path) -> int:
     """An open handle that holds the folder until it is closed or the process ends."""
     path = folder / ".lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         import fcntl
     except ImportError:  # Windows has no advisory locks of this kind: there, the user takes care
@@ -186,9 +187,8 @@ def _locked(folder: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise RuntimeError(
-            f"another process is training in {folder}: wait for it, or train into another folder"
-        ) from None
+        message = f"another process is training in {folder}: wait for it, or train into another folder"
+        raise BlockingIOError(errno.EWOULDBLOCK, message) from None
     return handle
 
 

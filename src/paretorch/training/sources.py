@@ -71,7 +71,7 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(f"paretorch.workloads.{name}")
     try:
         found = importlib.util.find_spec(name)
-    except (ModuleNotFoundError, ValueError):
+    except (ImportError, ValueError):
         found = None
     if found is None:
         error = unknown("workload", name, workload_names())

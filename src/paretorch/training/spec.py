@@ -11,6 +11,8 @@ from typing import Any
 
 from paretorch.workloads.streams import Plain
 
+__all__ = ["Plain", "Run"]
+
 
 @dataclass(frozen=True)
 class Run:

@@ -1,0 +1,213 @@
+"""The commands as a user sees them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from paretorch.cli import app
+from paretorch.training import loop
+from paretorch.training.result import Result
+
+ROOT = Path(__file__).parents[1]
+TINY = str(Path(__file__).parent / "training_workload.py")
+QUICK = ["--epochs", "1", "--batch-size", "8"]
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    """Exit code, and what was printed to either stream without colours and line breaks."""
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "400", "TERM": "dumb", "NO_COLOR": "1"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, re.sub(r"\s+", " ", result.output)
+
+
+def test_alone_it_prints_where_to_start() -> None:
+    code, printed = call()
+    assert code == 0
+    for command in ("paretorch train digits", "paretorch study quickstart", "paretorch list methods", "--help"):
+        assert command in printed
+
+
+@pytest.mark.parametrize("verb", ["train", "study", "list"])
+def test_every_help_has_an_example(verb: str) -> None:
+    code, printed = call(verb, "--help")
+    assert code == 0
+    assert f"Example: paretorch {verb} " in printed
+
+
+# a flag that is added, renamed or lost is a change of the product: change this list with it
+FLAGS = {
+    "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic out",
+    "study": "scale seeds out jobs resume",
+    "list": "",
+}
+
+
+@pytest.mark.parametrize("verb", FLAGS)
+def test_flags_are_these(verb: str) -> None:
+    _, printed = call(verb, "--help")
+    assert {flag for flag in re.findall(r" --([a-z][a-z-]*)", printed) if not flag.startswith("no-")} == {
+        *FLAGS[verb].split(),
+        "help",
+    }
+
+
+def test_train_trains_and_resumes_to_the_same_table(tmp_path: Path) -> None:
+    command = ["train", TINY, "--method", "MGDA()", "--out", str(tmp_path), *QUICK]
+    code, printed = call(*command)
+    assert code == 0
+    assert "epoch 1/1" in printed
+    assert "accuracy (higher is better)" in printed
+    assert f"The record is in {tmp_path}" in printed
+    again, repeated = call(*command)
+    assert again == 0
+    assert "epoch 1/1" not in repeated
+    assert repeated.strip() in printed
+
+
+def test_train_passes_every_flag_on(tmp_path: Path) -> None:
+    code, _ = call(
+        *(
+            "train",
+            f"{TINY}(samples=40)",
+            "--method",
+            "CAGrad(c=0.25)",
+            "--surface",
+            "parameters",
+            "--tasks",
+            "size,sign",
+        ),
+        *("--every", "2", "--scale", "paper", "--heads", "weighted", "--optimizer", "SGD(lr=0.001, momentum=0.9)"),
+        *("--epochs", "2", "--batch-size", "10", "--seed", "3", "--device", "cpu", "--precision", "bfloat16"),
+        *("--deterministic", "--out", str(tmp_path)),
+    )
+    assert code == 0
+    assert json.loads((tmp_path / "run.json").read_text())["run"] == {
+        "workload": TINY,
+        "options": {"samples": 40},
+        "tasks": ["size", "sign"],
+        "method": "CAGrad(c=0.25)",
+        "surface": "parameters",
+        "door": {"every": 2, "scale": "paper", "heads": "weighted"},
+        "optimizer": "SGD",
+        "optimizer_options": {"lr": 0.001, "momentum": 0.9},
+        "epochs": 2,
+        "batch_size": 10,
+        "seed": 3,
+        "device": "cpu",
+        "precision": "bfloat16",
+        "deterministic": True,
+    }
+
+
+def test_the_folder_is_named_after_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("train", TINY, *QUICK)[0] == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    result = Result.load(folder)
+    assert folder.name == f"training_workload-{result.run.key}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digit"], "Error: unknown workload 'digit': did you mean 'digits'"),
+        (["train", TINY, "--method", "MDGA()"], "Error: unknown method 'MDGA': did you mean 'MGDA'"),
+        (["train", TINY, "--method", "CAGrad(c=open('x'))"], "Error: unknown method 'open'"),
+        (["train", TINY, "--optimizer", "SGD(lr=open('x'))"], "Error: .* expected plain values, got open"),
+        (["train", f"{TINY}(width=[1 for _ in ()])"], "Error: cannot read .* is not a literal"),
+        (["train", TINY, "--optimizer", "Adm(lr=1)"], "did you mean 'Adam'"),
+        (["train", TINY, "--optimizer", "SGD(0.1)"], "options are given by name"),
+        (["train", TINY, "--optimizer", "SGD(lr=-1.0)"], "Invalid learning rate"),
+        (["train", TINY, "--epochs", "0"], "Error: epochs is at least 1, got 0"),
+        (["train", TINY, "--surface", "feature"], "'features'"),
+        (["train", TINY, "--tasks", "sing"], "did you mean 'sign'"),
+        (["train", "nowhere.py"], "Error: nowhere.py is not there"),
+        (["list", "method"], "Error: unknown list 'method': did you mean 'methods'"),
+        (["trian"], "'train'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_user_can_cure_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+    extra = ["--out", str(tmp_path / "run")] if arguments[0] == "train" else []
+    code, printed = call(*arguments, *extra)
+    assert code == 2
+    assert re.search(message, printed)
+    assert "Traceback" not in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    code, printed = call("train", TINY, "--out", str(tmp_path), *QUICK)
+    assert code == 2
+    assert "Error: no space left to write" in printed
+    assert "Errno" not in printed
+
+
+def test_ctrl_c_is_a_clean_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "step_numbers", stop)
+    code, printed = call("train", TINY, "--out", str(tmp_path), *QUICK)
+    assert code == 130
+    assert "Stopped. The same command goes on" in printed
+    monkeypatch.undo()
+    assert call("train", TINY, "--out", str(tmp_path), *QUICK)[0] == 0
+
+
+def test_errors_of_a_users_own_code_keep_their_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(Path(TINY).read_text().replace("        losses = {}\n", "        raise ValueError('mine')\n"))
+    with pytest.raises(ValueError, match=r"^mine$"):
+        call("train", str(path), "--out", str(tmp_path / "run"), *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("methods", ["CAGrad(", "MGDA(", "FAMO(", "Equal()"]),
+        ("optimizers", ["SGD", "AdamW"]),
+        ("workloads", ["digits two overlaid real digits"]),
+        ("studies", ["quickstart"]),
+    ],
+)
+def test_lists(what: str, names: list[str]) -> None:
+    code, printed = call("list", what)
+    assert code == 0
+    for name in names:
+        assert name in printed
+
+
+def test_the_workload_of_the_docs_trains(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "your_own_workload.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "my_workload.py").write_text(code)
+    (console,) = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    lines = console.strip().splitlines()
+    assert len(lines) == 2
+    for number, line in enumerate(lines):
+        arguments = re.findall(r"'([^']*)'|(\S+)", line.replace("my_workload.py", f"{tmp_path}/my_workload.py"))
+        words = [quoted or plain for quoted, plain in arguments]
+        assert words[0] == "paretorch"
+        code_, printed = call(*words[1:], "--out", str(tmp_path / str(number)), "--epochs", "2")
+        assert code_ == 0, printed
+        assert "accuracy" in printed
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
+    code = "import sys; sys.modules['typer'] = None; import paretorch.cli"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "typer is not installed: pip install 'paretorch[studies]'" in result.stderr

@@ -1,0 +1,133 @@
+"""Checkpoints: damaged or foreign ones are named and never half loaded; nothing is unpickled."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import paretorch.training
+from paretorch.training import checkpoint
+from paretorch.training.loop import train
+from paretorch.training.packing import pack, unpack
+from paretorch.training.spec import Run
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+RUN = Run(TINY, method="DWA()", epochs=3, batch_size=8)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Path:
+    """A run that was stopped after its first epoch."""
+
+    def stop(done: int, _: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, tmp_path, progress=stop)
+    return tmp_path
+
+
+def newest(folder: Path) -> Path:
+    return folder / "checkpoint" / "epoch-1"
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer", "door", "random"])
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda content: content[:-3], "expected .* bytes, got"),
+        (lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], "not what was written"),
+        (lambda _: b"", "bytes, got 0"),
+        (None, "missing"),
+    ],
+    ids=["truncated", "a flipped bit", "empty", "missing"],
+)
+def test_a_damaged_file_is_named(started: Path, name: str, harm: Any, message: str) -> None:
+    path = newest(started) / f"{name}.safetensors"
+    if harm is None:
+        path.unlink()
+    else:
+        path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(ValueError, match=rf"{name}\.safetensors is damaged: .*{message}.*Remove the folder"):
+        train(RUN, started, progress=None)
+    assert not (started / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"format": "another"}', '{"format": "paretorch checkpoint 1"}']
+)
+def test_a_damaged_state_is_named(started: Path, content: str) -> None:
+    (newest(started) / "state.json").write_text(content)
+    with pytest.raises(ValueError, match=r"state\.json is damaged"):
+        train(RUN, started, progress=None)
+
+
+def test_another_runs_checkpoint_is_refused(started: Path) -> None:
+    path = newest(started) / "state.json"
+    state = json.loads(path.read_text())
+    state["run"]["seed"] = 7
+    path.write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="belongs to another run"):
+        train(RUN, started, progress=None)
+
+
+def test_a_checkpoint_that_does_not_fit_loads_nothing(started: Path) -> None:
+    found = checkpoint.load_latest(started / "checkpoint", RUN)
+    assert found is not None
+    model = nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"does not fit the model: expected 'weight' of shape \(1, 3\), got none"):
+        found.load_into(model, torch.optim.SGD(model.parameters()), None)
+    assert torch.equal(model.weight, before)
+
+
+def test_leftovers_of_a_killed_writer_are_no_checkpoints(started: Path) -> None:
+    (started / "checkpoint" / ".writing").mkdir()
+    (started / "checkpoint" / ".writing" / "model.safetensors").write_bytes(b"half")
+    (started / "checkpoint" / "epoch-2.broken").mkdir()
+    assert checkpoint.saved(started / "checkpoint") == [newest(started)]
+    train(RUN, started, progress=None)
+    assert [path.name for path in checkpoint.saved(started / "checkpoint")] == ["epoch-3"]
+    assert not (started / "checkpoint" / ".writing").exists()
+
+
+def test_the_model_is_a_plain_file_of_weights(started: Path) -> None:
+    from safetensors.torch import load_file
+
+    assert {"encoder.0.weight", "heads.sign.weight"} <= set(load_file(newest(started) / "model.safetensors"))
+
+
+def test_packing_keeps_kinds_types_and_ties() -> None:
+    tied = torch.randn(3)
+    tree = {
+        "state": {0: {"step": torch.tensor(3.0), "empty": torch.zeros(0, 2)}, 1: {"history": [tied, tied[1:]]}},
+        "groups": [{"betas": (0.9, 0.999), "foreach": None, "lr": 0.1, "names": ["a"], "nothing": ()}],
+        "types": [torch.ones(2, dtype=kind) for kind in (torch.bfloat16, torch.float64, torch.uint8, torch.bool)],
+    }
+    value, tensors = pack(tree)
+    back = unpack(json.loads(json.dumps(value)), tensors)
+    assert str(back) == str(tree)
+    assert [kind.dtype for kind in back["types"]] == [kind.dtype for kind in tree["types"]]  # type: ignore[attr-defined]
+    assert type(back["groups"][0]["betas"]) is tuple
+
+
+def test_what_cannot_be_saved_is_named() -> None:
+    with pytest.raises(TypeError, match=r"cannot save groups/0/schedule: .* got function"):
+        pack({"groups": [{"schedule": lambda: 0}]})
+
+
+def test_nothing_is_ever_unpickled() -> None:
+    sources = Path(paretorch.training.__path__[0]).parent.rglob("*.py")
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+            assert not {"pickle", "dill", "shelve", "marshal", "joblib", "torch.load"} & set(names), path

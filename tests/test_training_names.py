@@ -1,0 +1,137 @@
+"""Names and constructors as a user types them: read, never evaluated; the nearest known name is suggested."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import paretorch as pt
+from paretorch.training.names import Call, parse
+from paretorch.training.parts import find_device, find_method, find_optimizer, methods, optimizers
+from paretorch.training.sources import find_workload
+
+TINY = Path(__file__).parent / "training_workload.py"
+
+CODE = [
+    "__import__('os').system('true')",
+    "MGDA().__class__",
+    "CAGrad(c=__import__('os'))",
+    "CAGrad(c=1 if True else 2)",
+    "CAGrad(c=[x for x in (1,)][0])",
+    "CAGrad(c=open)",
+    "CAGrad(**{'c': 1})",
+    "CAGrad(*[1])",
+    "CAGrad(c=2**99999999)",
+    "CAGrad(c=lambda: 1)",
+    "CAGrad(c=os.path.join())",
+    "CAGrad(c=0.4); MGDA()",
+    "CAGrad(c=0.4)(1)",
+    "CAGrad(c=0.4",
+    "CAGrad(c=" + "(" * 3000,
+    "CAGrad(c=" + "-" * 5000 + "1)",
+    "CAGrad(c='" + "x" * 20_000 + "')",
+    "(1)",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", CODE, ids=lambda text: text[:30])
+def test_code_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot read|unknown method"):
+        find_method(text)
+
+
+def test_constructors_are_read() -> None:
+    assert parse("A") == Call("A")
+    assert parse(" A( 1, b = -2.5, c={'x': [1, (2, None)]} ) ") == Call(
+        "A", (1,), {"b": -2.5, "c": {"x": [1, (2, None)]}}
+    )
+    assert parse("A(B(c=1))") == Call("A", (Call("B", (), {"c": 1}),))
+    assert parse("a folder/file.py(ink=True)") == Call("a folder/file.py", (), {"ink": True})
+
+
+def test_methods_are_made() -> None:
+    assert find_method("MGDA") == find_method("MGDA()") == pt.MGDA()
+    assert find_method("CAGrad(c=0.25)") == pt.CAGrad(c=0.25)
+    assert find_method("Static({'a': 0.5, 'b': 0.5})") == pt.Static({"a": 0.5, "b": 0.5})
+    assert {"Equal", "Static", "Uncertainty", "DWA", "FAMO", "MGDA", "PCGrad", "CAGrad", "UPGrad"} <= set(methods())
+    assert "Method" not in methods()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MDGA()", "did you mean 'MGDA'"),
+        ("cagrad()", "did you mean 'CAGrad'"),
+        ("CAGrad(d=0.4)", "unknown option of the method CAGrad 'd'"),
+        ("CAGrad(c='much')", "'c' is of type float, got 'much'"),
+        ("CAGrad(c=True)", "'c' is of type float, got True"),
+        ("MGDA(1, 2, 3, 4, 5)", "too many positional"),
+    ],
+)
+def test_misspelt_methods_say_what_is_near(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_method(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("Adm", {}, "did you mean 'Adam'"),
+        ("Adam", {"rl": 0.1}, "option of the optimizer Adam 'rl': did you mean 'lr'"),
+        ("Adam", {"lr": -1.0}, "Invalid learning rate"),
+        ("LBFGS", {}, "unknown optimizer"),  # its step needs a closure
+    ],
+)
+def test_misspelt_optimizers_say_what_is_near(name: str, options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_optimizer(name, options)
+
+
+def test_optimizers_are_those_of_torch() -> None:
+    assert {"SGD", "Adam", "AdamW", "RMSprop"} <= set(optimizers())
+    assert not {"Optimizer", "LBFGS"} & set(optimizers())
+
+
+def test_a_workload_is_a_name_a_module_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_workload("digits", {"ink": True}).tasks == ("left", "right", "ink")
+    assert find_workload(str(TINY), {"samples": 40}).tasks == ("sign", "size")
+    monkeypatch.syspath_prepend(str(TINY.parent))
+    monkeypatch.delitem(sys.modules, "training_workload", raising=False)
+    assert find_workload("training_workload", {}).tasks == ("sign", "size")
+
+
+def test_a_file_may_hold_an_object(tmp_path: Path) -> None:
+    path = tmp_path / "two.py"
+    path.write_text("from paretorch.workloads.digits import Digits\nworkload = Digits(ink=True)\n")
+    assert find_workload(str(path), {}).tasks == ("left", "right", "ink")
+    assert find_workload(str(path), {"ink": False}).tasks == ("left", "right")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("digit", {}, "did you mean 'digits'"),
+        ("streams", {}, "unknown workload"),
+        ("..digits", {}, "unknown workload"),
+        ("digits", {"inc": True}, "option of the workload digits 'inc': did you mean 'ink'"),
+        ("digits", {"ink": 1}, "'ink' is of type bool, got 1"),
+        ("json", {}, "expected a top-level object `workload` or one subclass"),
+    ],
+)
+def test_misspelt_workloads_say_what_is_near(name: str, options: dict[str, bool], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_workload(name, options)
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere/mine.py is not there"):
+        find_workload("nowhere/mine.py", {})
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
+def test_devices_that_are_not_there_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match="device"):
+        find_device(name)

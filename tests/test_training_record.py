@@ -1,0 +1,157 @@
+"""What lies in a run's folder, and what may not be trained in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import paretorch
+from paretorch.training.loop import train
+from paretorch.training.record import Record, stride
+from paretorch.training.result import Epoch, Result, Scores
+from paretorch.training.spec import Run
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+RUN = Run(TINY, method="MGDA()", epochs=2, batch_size=8)
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, object]]:
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == kind]
+
+
+def test_a_run_leaves_its_record(tmp_path: Path) -> None:
+    result = train(RUN, tmp_path, progress=None)
+    started = json.loads((tmp_path / "run.json").read_text())
+    assert Run.from_json(started["run"]) == RUN == result.run
+    assert started["key"] == RUN.key
+    assert started["versions"]["paretorch"] == paretorch.__version__
+    assert {"torch", "python"} <= set(started["versions"])
+    assert {"system", "cores", "threads"} <= set(started["machine"])
+    assert len(lines(tmp_path, "epoch")) == 2
+    steps = lines(tmp_path, "step")
+    assert [step["step"] for step in steps] == list(range(14))
+    assert set(steps[0]) == {"event", "epoch", "step", "losses", "status", "weights", "worst_cosine"}
+
+
+def test_a_result_says_everything_that_is_asked_of_a_run(tmp_path: Path) -> None:
+    result = train(RUN, tmp_path, progress=None)
+    assert result.tasks == ("sign", "size")
+    assert [epoch.epoch for epoch in result.history] == [1, 2]
+    for epoch in result.history:
+        assert set(epoch.losses) == set(epoch.weights) == set(epoch.validation.losses) == {"sign", "size"}
+        assert sum(epoch.statuses.values()) == 7
+        assert epoch.samples == 56
+        assert sum(epoch.weights.values()) == pytest.approx(2)
+    assert result.validation == result.history[-1].validation
+    assert result.test.metrics.keys() == {"sign", "size"}
+    assert result.test != result.validation
+    assert result.higher_is_better == {"sign": {"accuracy": True}, "size": {"error": False}}
+    assert result.parameters == {"encoder": 42, "head sign": 14, "head size": 7, "total": 63}
+    assert result.peak_memory["bytes"] > 0
+    assert result.facts["passes per epoch of each stream"] == [1]
+    assert Result.load(tmp_path) == result
+
+
+def test_a_single_task_has_a_head_and_no_weights(tmp_path: Path) -> None:
+    result = train(Run(TINY, tasks=("size",), batch_size=8), tmp_path, progress=None)
+    assert set(result.test.losses) == set(result.higher_is_better) == {"size"}
+    assert result.parameters == {"encoder": 42, "head size": 7, "total": 49}
+    assert result.history[0].weights == {}
+    assert result.history[0].statuses == {"plain": 7}
+
+
+def test_shorter_streams_say_how_often_they_repeat(tmp_path: Path) -> None:
+    run = Run(TINY, {"own_inputs": True, "samples": 48}, surface="parameters", batch_size=8)
+    assert train(run, tmp_path, progress=None).facts["passes per epoch of each stream"] == [1, 3]
+
+
+def test_a_finished_folder_is_returned_as_it_is(tmp_path: Path) -> None:
+    result = train(RUN, tmp_path, progress=None)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert train(RUN, tmp_path, progress=lambda *_: pytest.fail("trained again")) == result
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("epochs", [1, 2], ids=["unfinished", "finished"])
+def test_another_run_is_refused_by_what_differs(tmp_path: Path, epochs: int) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == epochs and epochs == 1:
+            raise KeyboardInterrupt
+
+    try:
+        train(RUN, tmp_path, progress=stop)
+    except KeyboardInterrupt:
+        assert epochs == 1
+    other = Run(TINY, method="PCGrad()", epochs=2, batch_size=8)
+    with pytest.raises(ValueError, match=r"holds another run: its method is 'MGDA\(\)', asked for is 'PCGrad\(\)'"):
+        train(other, tmp_path, progress=None)
+
+
+def test_a_workload_that_changed_is_not_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(Path(TINY).read_text())
+    run = Run(str(path), batch_size=8)
+    train(run, tmp_path / "run", progress=None)
+    path.write_text(path.read_text().replace("30 *", "31 *"))
+    with pytest.raises(ValueError, match=r"mine\.py has changed since"):
+        train(run, tmp_path / "run", progress=None)
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    with Record(tmp_path, RUN, {}), pytest.raises(BlockingIOError, match="another process is training in"):
+        train(RUN, tmp_path, progress=None)
+    train(RUN, tmp_path, progress=None)
+
+
+def test_lost_lines_are_an_error(tmp_path: Path) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, tmp_path, progress=stop)
+    (tmp_path / "events.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"events\.jsonl is damaged: expected the epochs 1 to 1"):
+        train(RUN, tmp_path, progress=None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 128])
+def test_step_lines_of_a_long_run_stay_small(count: int) -> None:
+    tasks = tuple(f"task number {index:03d}" for index in range(count))
+    values = dict.fromkeys(tasks, -1.23456e-10)
+    line = {"event": "step", "epoch": 100, "step": 100_000, "losses": values, "weights": values, "status": "x" * 13}
+    written = -(-100_000 // stride(100_000, tasks))
+    assert written > 100
+    assert written * len(json.dumps(line | {"worst_cosine": -1.23456e-10}) + "\n") < 5_000_000
+
+
+def test_a_short_run_writes_every_step() -> None:
+    assert stride(1, ("a",)) == stride(1000, ("a",)) == 1
+    assert stride(1001, ("a",)) == 2
+
+
+def test_numbers_that_are_not_finite_are_strict_json(tmp_path: Path) -> None:
+    scores = Scores({"a": math.inf}, {"a": {"error": math.nan}})
+    epoch = Epoch(1, {"a": -math.inf}, scores, {}, {"plain": 1}, 8, {"training": 1.0, "evaluation": 1.0})
+    result = Result(RUN, ("a",), (epoch,), scores, scores, {}, {}, 1.0, {"bytes": None, "measures": "nothing"}, {}, {})
+    (tmp_path / "result.json").write_text(json.dumps(result.to_json(), allow_nan=False))
+    back = Result.load(tmp_path)
+    assert back.history[0].losses == {"a": -math.inf}
+    assert back.test.losses == {"a": math.inf}
+    assert math.isnan(back.test.metrics["a"]["error"])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}'])
+def test_a_result_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ValueError, match=r"result\.json is (damaged|not a result)"):
+        Result.load(tmp_path)
+
+
+def test_an_unfinished_run_has_no_result(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not finished"):
+        Result.load(tmp_path)

@@ -1,0 +1,209 @@
+"""Resuming equals never stopping, bit for bit: at every epoch, at any instant, after a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretorch.training import atomic
+from paretorch.training.loop import train
+from paretorch.training.result import Result
+from paretorch.training.spec import Plain, Run
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+SGD: dict[str, Plain] = {"lr": 0.01, "momentum": 0.9}
+
+
+def tiny(**values: Any) -> Run:
+    return Run(**{"workload": TINY, "epochs": 4, "batch_size": 8, **values})
+
+
+RUNS = {
+    "DWA on features, SGD": tiny(method="DWA()", optimizer="SGD", optimizer_options={"lr": 1e-4, "momentum": 0.9}),
+    "FAMO on features, Adam": tiny(method="FAMO()"),
+    "FAMO on parameters, SGD": tiny(method="FAMO()", surface="parameters", optimizer="SGD", optimizer_options=SGD),
+    "Uncertainty on parameters, Adam": tiny(method="Uncertainty()", surface="parameters"),
+    "GradDrop, random, missing labels": tiny(method="GradDrop()", options={"missing": True}),
+    "PCGrad, own inputs": tiny(method="PCGrad()", surface="parameters", options={"own_inputs": True}),
+    "weights reused": tiny(method="MGDA()", door={"every": 3}),
+    "a single task": tiny(tasks=("size",)),
+}
+
+
+def told(result: Result) -> dict[str, Any]:
+    """Everything but how long it took and how much memory."""
+    values = result.to_json()
+    assert values.pop("seconds_per_epoch") > 0
+    assert values.pop("peak_memory")
+    for epoch in values["history"]:
+        assert set(epoch.pop("seconds")) == {"training", "evaluation"}
+    return values
+
+
+class Dones:
+    """Remembers the epochs done at each call."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __call__(self, done: int, of: int) -> None:
+        self.seen.append(done)
+
+
+def stop_after(epochs: int) -> Callable[[int, int], None]:
+    def progress(done: int, of: int) -> None:
+        assert of == 4
+        if done == epochs:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_resuming_at_every_epoch_changes_nothing(run: Run, tmp_path: Path) -> None:
+    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    assert len({json.dumps(epoch["losses"]) for epoch in unbroken["history"]}) == 4
+    for stop in range(5):
+        folder = tmp_path / str(stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, folder, progress=stop_after(stop))
+        assert not (folder / "result.json").exists()
+        resumed = Dones()
+        result = train(run, folder, progress=resumed)
+        assert resumed.seen[0] == stop
+        assert told(result) == unbroken
+        assert told(Result.load(folder)) == unbroken
+
+
+def test_stopping_every_time_and_rare_checkpoints_change_nothing(tmp_path: Path) -> None:
+    run = RUNS["FAMO on features, Adam"]
+    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    for stop in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "rare", progress=stop_after(stop), checkpoint_every=2)
+    assert [path.name for path in (tmp_path / "rare" / "checkpoint").iterdir()] == ["epoch-2"]
+    assert told(train(run, tmp_path / "rare", progress=None, checkpoint_every=2)) == unbroken
+
+
+def test_the_global_random_numbers_of_the_caller_are_kept(tmp_path: Path) -> None:
+    random.seed(5)
+    expected = random.Random(5).random()
+    train(tiny(epochs=1), tmp_path, progress=None)
+    assert random.random() == expected
+
+
+def _train_quietly(run: Run, folder: Path) -> None:
+    train(run, folder, progress=None)
+
+
+def test_killed_at_random_instants_it_ends_with_the_same_result(tmp_path: Path) -> None:
+    run = tiny(method="FAMO()", options={"samples": 240}, epochs=12)
+    began = time.perf_counter()
+    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    whole = time.perf_counter() - began
+    # a server that has torch loaded and no thread yet forks the processes that are killed
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["paretorch.training.loop"])
+    draw = random.Random(0)
+    folder = tmp_path / "killed"
+    killed = 0
+    for _ in range(40):
+        process = context.Process(target=_train_quietly, args=(run, folder))
+        process.start()
+        while process.is_alive() and not (folder / "run.json").exists():
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, whole / 2))
+        if process.is_alive() and killed < 5:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if (folder / "result.json").exists():
+            break
+    assert killed > 0
+    assert told(Result.load(folder)) == unbroken
+    assert told(train(run, folder, progress=None)) == unbroken
+
+
+def test_a_disk_that_is_full_at_any_write_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny(method="DWA()", epochs=2)
+    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    sync, calls = os.fsync, [0]
+
+    def full_from(first: int) -> Callable[[int], None]:
+        calls[0] = 0
+
+        def full(handle: int) -> None:
+            calls[0] += 1
+            if calls[0] >= first:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(handle)
+
+        return full
+
+    for first in range(1, 100):
+        folder = tmp_path / str(first)
+        monkeypatch.setattr(os, "fsync", full_from(first))
+        with contextlib.suppress(OSError):
+            train(run, folder, progress=None)
+        monkeypatch.setattr(os, "fsync", sync)
+        if calls[0] < first:
+            break
+        assert not list(folder.rglob("*writing*"))
+        assert not (folder / "result.json").exists() or calls[0] == first  # the last write settles the result's folder
+        assert told(train(run, folder, progress=None)) == unbroken
+    assert 10 < first < 99
+
+
+def test_a_line_that_does_not_fit_is_taken_back_and_the_file_named(tmp_path: Path) -> None:
+    run = tiny(epochs=3)
+    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    folder = tmp_path / "limited"
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(epochs=3), folder, progress=lambda done, _: _interrupt(done))
+    lines = (folder / "events.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(lines) + 30, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no space left to write .*events\.jsonl.*it resumes"):
+            train(run, folder, progress=None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (folder / "events.jsonl").read_bytes() == lines
+    assert told(train(run, folder, progress=None)) == unbroken
+
+
+def _interrupt(done: int) -> None:
+    if done == 1:
+        raise KeyboardInterrupt
+
+
+def test_an_atomic_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    atomic.write(path, b"before")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        atomic.write(path, b"after")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+    assert path.read_bytes() == b"before"

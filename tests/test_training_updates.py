@@ -1,0 +1,186 @@
+"""The seam: each way of updating takes one step as its formula says, and leaves no trace beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+from paretorch.training import loop, updates
+from paretorch.training.loop import train
+from paretorch.training.parts import assemble
+from paretorch.training.sources import find_workload
+from paretorch.training.spec import Run
+from paretorch.training.totals import EpochTotals, Means
+from paretorch.workloads import Samples, Workload
+from paretorch.workloads.streams import training_batches
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+
+
+def made(**options: Any) -> tuple[Workload, nn.Module, tuple[Samples, ...]]:
+    workload = find_workload(TINY, options)
+    torch.manual_seed(0)
+    model = workload.model()
+    return workload, model, next(training_batches(workload.data().train, 8, 0, 0))
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def gradients_of(update_of: Callable[..., updates.Update], **options: Any) -> list[Tensor]:
+    workload, model, batch = made(**options)
+    torch.manual_seed(1)
+    update_of(workload, model, torch.optim.SGD(model.parameters(), lr=0.0))(batch)
+    return gradients(model)
+
+
+@pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
+def test_equal_weights_give_the_plain_sum_through_every_door(options: dict[str, Any]) -> None:
+    tasks = ("sign", "size")
+    plain = gradients_of(updates.plain, **options)
+    features = gradients_of(partial(updates.on_features, fork=pt.Fork(pt.Equal(), tasks)), **options)
+    exact = gradients_of(partial(updates.on_parameters, balancer=pt.Balancer(pt.Equal(), tasks)), **options)
+    assert len(plain) == 8
+    for one, other, third in zip(plain, features, exact, strict=True):
+        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one, third)
+
+
+@pytest.mark.parametrize("surface", ["features", "parameters"])
+def test_losses_after_the_step_see_the_same_masks_and_statistics(surface: str) -> None:
+    run = Run(TINY, method="FAMO()", surface=surface, optimizer="SGD", optimizer_options={"lr": 0.0}, batch_size=8)
+    parts = assemble(run)
+    assert parts.door is not None
+    seen: list[dict[str, float]] = []
+
+    def observe(losses: Mapping[str, Tensor | None]) -> None:
+        seen.append({task: float(loss) for task, loss in losses.items() if loss is not None})
+
+    parts.door.observe = observe  # type: ignore[method-assign]
+    for batch in training_batches(parts.splits.train, 8, 0, 0):
+        record = parts.update(batch)
+        assert seen.pop() == {task: float(loss) for task, loss in record.losses.items()}
+
+
+def _forward(workload: Workload, model: nn.Module, batch: tuple[Samples, ...]) -> None:
+    updates.losses_of(workload, model, batch, "float32")
+
+
+def test_looking_again_leaves_random_numbers_and_statistics_alone() -> None:
+    def after(observes: bool) -> tuple[Tensor, list[Tensor]]:
+        workload, model, batch = made()
+        torch.manual_seed(1)
+        with updates._same_draws(model, observes) as again:
+            updates.losses_of(workload, model, batch, "float32")
+            again(partial(_forward, workload, model, batch))
+        return torch.rand(3), [buffer.clone() for buffer in model.buffers()]
+
+    (draws, statistics), (plain_draws, plain_statistics) = after(True), after(False)
+    assert torch.equal(draws, plain_draws)
+    assert all(torch.equal(a, b) for a, b in zip(statistics, plain_statistics, strict=True))
+
+
+def test_a_batch_without_labels_is_no_step() -> None:
+    workload, model, (samples,) = made()
+    unlabelled = Samples(samples.inputs, {"sign": torch.full((8,), -1)}, 8)
+    del model.heads["size"]  # type: ignore[operator, union-attr]
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    record = updates.plain(workload, model, torch.optim.SGD(model.parameters(), lr=1.0))((unlabelled,))
+    assert record.losses == {}
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    totals = EpochTotals()
+    totals.add(record, 8)
+    assert totals.statuses == {"absent": 1}
+
+
+def test_means_are_weighted_and_ignore_what_was_not_counted() -> None:
+    means = Means()
+    means.add("a", torch.tensor(2.0), torch.tensor(3))
+    means.add("a", torch.tensor(torch.nan), torch.tensor(0))
+    means.add("a", torch.tensor(6.0), torch.tensor(1))
+    means.add("b", torch.tensor(torch.nan), torch.tensor(0))
+    read = means.read()
+    assert read["a"] == 3
+    assert read["b"] != read["b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tasks": ("sing",)}, "unknown task of .*did you mean 'sign'"),
+        ({"method": "MDGA()"}, "did you mean 'MGDA'"),
+        ({"door": {"evry": 2}}, "option of the door Fork 'evry': did you mean 'every'"),
+        ({"door": {"gap": 2}, "surface": "parameters"}, "option of the door Balancer 'gap'"),
+        ({"door": {"scale": "papr"}}, "scale is 'calibrated' or 'paper'"),
+        ({"optimizer": "adam"}, "did you mean 'Adam'"),
+        ({"device": "tpu"}, "device is"),
+        ({"options": {"samples": "many"}}, "'samples' is of type int, got 'many'"),
+    ],
+)
+def test_parts_that_are_not_known_are_named_before_a_folder_is_made(
+    values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(Run(**{"workload": TINY, **values}), tmp_path / "run", progress=None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_heads_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "headless.py"
+    path.write_text(Path(TINY).read_text().replace("return MultiTaskModel(", "return (lambda *_: nn.Sequential())("))
+    with pytest.raises(
+        ValueError, match=r"Tiny\.model\(\): expected a module with an encoder and heads.*got Sequential"
+    ):
+        assemble(Run(str(path)))
+
+
+def test_bfloat16_trains_and_reports_wide_numbers(tmp_path: Path) -> None:
+    run = Run("digits", {"ink": True, "train": 300, "validation": 100, "test": 100}, method="MGDA()", batch_size=50)
+    wide = train(run, tmp_path / "wide", progress=None)
+    half = train(Run(**vars(run) | {"precision": "bfloat16"}), tmp_path / "half", progress=None)
+    assert half.test.losses != wide.test.losses
+    for task, loss in wide.test.losses.items():
+        assert half.test.losses[task] == pytest.approx(loss, rel=0.2)
+
+
+def test_deterministic_kernels_are_asked_for_during_the_run_only(tmp_path: Path) -> None:
+    during: list[bool] = []
+    run = Run(TINY, deterministic=True, batch_size=8)
+    train(run, tmp_path, progress=lambda *_: during.append(torch.are_deterministic_algorithms_enabled()))
+    assert during == [True, True]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_treatments_of_a_seed_see_the_same_data_and_start_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_losses(**values: Any) -> dict[str, float]:
+        seen: list[updates.StepRecord] = []
+
+        def remember(record: updates.StepRecord) -> dict[str, object]:
+            seen.append(record)
+            return {}
+
+        monkeypatch.setattr(loop, "step_numbers", remember)
+        train(
+            Run(**{"workload": TINY, "batch_size": 8, **values}),
+            tmp_path / str(len(list(tmp_path.iterdir()))),
+            progress=None,
+        )
+        return {task: float(loss) for task, loss in seen[0].losses.items()}
+
+    every = first_losses()
+    assert first_losses(method="FAMO()") == every
+    assert (
+        first_losses(method="PCGrad()", surface="parameters", optimizer="SGD", optimizer_options={"lr": 1e-4}) == every
+    )
+    assert first_losses(tasks=("size",)) == {"size": every["size"]}
+    assert first_losses(seed=1) != every

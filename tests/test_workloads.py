@@ -1,0 +1,131 @@
+"""What every workload promises: found by its file's name, so a new one is tested as soon as it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import paretorch.workloads
+from paretorch.training.evaluation import evaluate
+from paretorch.training.parts import trained_model
+from paretorch.training.sources import find_workload, workload_class, workload_names
+from paretorch.training.updates import losses_of, plain
+from paretorch.workloads import Samples, Workload
+from paretorch.workloads.streams import training_batches
+
+# small sizes for those whose defaults are large; a workload without an entry is tested with its defaults
+SMALL: dict[str, list[dict[str, Any]]] = {
+    "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)]
+}
+TINY = str(Path(__file__).parent / "training_workload.py")
+CASES = [(name, options) for name in workload_names() for options in SMALL.get(name, [{}])]
+CASES += [(TINY, {}), (TINY, {"own_inputs": True}), (TINY, {"missing": True})]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{Path(case[0]).stem}{case[1]}")
+def workload(request: pytest.FixtureRequest) -> Workload:
+    name, options = request.param
+    return find_workload(name, options)
+
+
+def first_batch(workload: Workload, seed: int = 0) -> tuple[Samples, ...]:
+    return next(training_batches(workload.data().train, 32, seed, 0))
+
+
+def test_every_file_of_the_folder_is_a_workload_with_a_title() -> None:
+    folder = Path(paretorch.workloads.__path__[0])
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "extras", "metrics", "streams"}
+    assert files == set(workload_names())
+    assert all(workload_class(name).title for name in workload_names())
+
+
+def test_every_split_has_every_task(workload: Workload) -> None:
+    splits = workload.data()
+    for streams in (splits.train, splits.validation, splits.test):
+        assert sorted(task for stream in streams for task in stream.tasks) == sorted(workload.tasks)
+        assert all(len(stream) > 0 for stream in streams)
+
+
+def test_data_are_the_same_each_time(workload: Workload) -> None:
+    assert _same(first_batch(workload), first_batch(find_again(workload)))
+
+
+def test_initial_weights_follow_the_seed_alone(workload: Workload) -> None:
+    def weights(seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        return list(workload.model().state_dict().values())
+
+    assert _same(weights(0), weights(0))
+    assert not _same(weights(0), weights(1))
+
+
+def test_a_single_task_starts_from_the_weights_of_the_whole_model(workload: Workload) -> None:
+    torch.manual_seed(0)
+    whole = trained_model(workload, workload.tasks).state_dict()
+    torch.manual_seed(0)
+    alone = trained_model(workload, workload.tasks[-1:]).state_dict()
+    assert 0 < len(alone) < len(whole)
+    assert all(torch.equal(value, whole[name]) for name, value in alone.items())
+
+
+def test_losses_are_finite_scalars_that_reach_encoder_and_head(workload: Workload) -> None:
+    model = trained_model(workload, workload.tasks)
+    losses = losses_of(workload, model, first_batch(workload), "float32")
+    assert set(losses) == set(workload.tasks)
+    for task, loss in losses.items():
+        assert loss.shape == ()
+        assert bool(loss.isfinite())
+        for part in (model.encoder, model.heads[task]):  # type: ignore[index]
+            assert isinstance(part, nn.Module)
+            gradients = torch.autograd.grad(loss, list(part.parameters()), retain_graph=True, allow_unused=True)
+            assert any(gradient is not None and bool((gradient != 0).any()) for gradient in gradients)
+
+
+def test_metrics_say_their_direction_and_take_the_whole_split(workload: Workload) -> None:
+    model = trained_model(workload, workload.tasks)
+    streams = workload.data().validation
+    made = workload.metrics()
+    assert set(made) == set(workload.tasks)
+    assert all(isinstance(metric.higher_is_better, bool) and metric.name for task in made.values() for metric in task)
+    whole = evaluate(workload, model, streams, workload.tasks, 10**6, "float32")
+    pieces = evaluate(workload, model, streams, workload.tasks, 7, "float32")
+    for task in workload.tasks:
+        assert pieces.losses[task] == pytest.approx(whole.losses[task], rel=1e-5)
+        assert pieces.metrics[task] == pytest.approx(whole.metrics[task], rel=1e-5)
+
+
+def test_its_model_learns(workload: Workload) -> None:
+    torch.manual_seed(0)
+    model = trained_model(workload, workload.tasks)
+    streams = workload.data().train
+    before = evaluate(workload, model, streams, workload.tasks, 256, "float32")
+    update = plain(workload, model, torch.optim.Adam(model.parameters(), lr=3e-3))
+    for epoch in range(6):
+        for batch in training_batches(streams, 32, 0, epoch):
+            update(batch)
+    after = evaluate(workload, model, streams, workload.tasks, 256, "float32")
+    assert sum(after.losses.values()) < sum(before.losses.values())
+
+
+def test_a_known_truth_has_one_value_per_task(workload: Workload) -> None:
+    truth = workload.truth
+    if truth is not None:
+        assert truth.front.shape[1] == len(truth.reference) == len(workload.tasks)
+
+
+def find_again(workload: Workload) -> Workload:
+    return type(workload)(**vars(workload))
+
+
+def _same(left: object, right: object) -> bool:
+    def tensors(tree: object) -> list[Tensor]:
+        tree = [(samples.inputs, dict(samples.targets)) for samples in tree] if isinstance(tree, tuple) else tree
+        return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+    first, second = tensors(left), tensors(right)
+    return len(first) == len(second) > 0 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
