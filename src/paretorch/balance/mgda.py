@@ -62,22 +62,26 @@ class MGDA(Method[None]):
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         gramian = evidence.needed("gramian")
-        divisor = torch.ones_like(evidence.norms)
-        if self.normalize in ("l2", "loss+"):
-            divisor = divisor * torch.where(evidence.norms > 0, evidence.norms, 1.0)
-        if self.normalize in ("loss", "loss+"):
-            losses = evidence.needed("losses")
-            for name, loss in zip(evidence.tasks, losses.tolist(), strict=True):
-                if loss <= 0:
-                    raise ValueError(
-                        f"MGDA(normalize={self.normalize!r}) expects losses above 0, got {loss} for task {name!r}"
-                    )
-            divisor = divisor * losses
-        divided = gramian / divisor[:, None] / divisor[None, :]
-        weights, converged = minimum_norm(divided) if self.solver == "exact" else frank_wolfe(divided, self.iterations)
+        if self.normalize is not None:
+            divisor = self._divisor(evidence)
+            gramian = gramian / divisor[:, None] / divisor[None, :]
+        weights, converged = minimum_norm(gramian) if self.solver == "exact" else frank_wolfe(gramian, self.iterations)
         if not converged:
             return Balance(weights, Status.NOT_CONVERGED), state
-        return Balance(weights, Status.STATIONARY if cancels(divided, weights) else Status.SOLVED), state
+        return Balance(weights, Status.STATIONARY if cancels(gramian, weights) else Status.SOLVED), state
+
+    def _divisor(self, evidence: Evidence) -> Tensor:
+        """(T,) by what each gradient is divided; a zero gradient stays zero."""
+        lengths = torch.where(evidence.norms > 0, evidence.norms, 1.0)
+        if self.normalize == "l2":
+            return lengths
+        losses = evidence.needed("losses")
+        for name, loss in zip(evidence.tasks, losses.tolist(), strict=True):
+            if loss <= 0:
+                raise ValueError(
+                    f"MGDA(normalize={self.normalize!r}) expects losses above 0, got {loss} for task {name!r}"
+                )
+        return losses if self.normalize == "loss" else losses * lengths
 
 
 def frank_wolfe(gramian: Tensor, iterations: int) -> Solution:

@@ -97,7 +97,7 @@ class Balancer(Door):
         """
         given = checks.given_losses(losses, "balancer.backward")
         self._know(given)
-        self.ranks.join(self.tasks, repr(self.method))
+        self.ranks.join(self.tasks, self.method)
         told = self._told({name: loss.detach() for name, loss in given.items()})
         if self.method.needs == Need.LOSSES:
             balance = self._step(self._seen(to_host([told])[0]), None)

@@ -44,16 +44,21 @@ class Ranks:
             return 1
         return dist.get_world_size() if isinstance(self.group, str) else self.group.size()
 
-    def join(self, tasks: tuple[str, ...], method: str) -> None:
+    @property
+    def waits(self) -> bool:
+        """Whether there are other ranks that have not been joined."""
+        return not self._joined and self.size > 1
+
+    def join(self, tasks: tuple[str, ...], method: object) -> None:
         """Create the groups, once, and check that all ranks declare the same. Every rank must come here."""
-        if self._joined or self.size == 1:
+        if not self.waits:
             return
         members = None if isinstance(self.group, str) else dist.get_process_group_ranks(self.group)
         local = members is not None
         self._host = dist.new_group(members, backend="gloo", use_local_synchronization=local)
         self._device = dist.new_group(members, use_local_synchronization=local)
         declared: list[tuple[tuple[str, ...], str] | None] = [None] * self.size
-        dist.all_gather_object(declared, (tasks, method), group=self._host)
+        dist.all_gather_object(declared, (tasks, repr(method)), group=self._host)
         if any(other != declared[0] for other in declared):
             listing = "\n".join(f"  rank {rank}: {other}" for rank, other in enumerate(declared))
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import logging
 import warnings
 import weakref
@@ -165,7 +166,7 @@ class Door(nn.Module):
         return self._balance
 
     def _seen(
-        self, told: Tensor, gramian: Tensor | None = None, resolution: float = torch.finfo(torch.float64).eps
+        self, told: Tensor | None, gramian: Tensor | None = None, resolution: float = torch.finfo(torch.float64).eps
     ) -> Seen:
         """What all ranks saw together; their losses are averaged.
 
@@ -173,17 +174,26 @@ class Door(nn.Module):
             told: (3, all) sums over calls of loss and of factor, and the number of calls, on this rank.
             gramian: (all, all) of the gradients of the averaged losses, or None where losses are all that is known.
         """
-        known = (told[2] > 0).to(told)
-        calls = told[2].clamp_min(1)
-        total = self.ranks.sum(torch.stack([told[0] / calls, told[1] / calls, known]))
+        if told is None and gramian is not None and self.ranks.size == 1:
+            present = gramian.diagonal() != 0
+            nothing = torch.full_like(gramian[0], torch.nan)
+            factor = nothing if self.factor is None else torch.full_like(nothing, self.factor)
+            return Seen(present, torch.zeros_like(present), nothing, factor, gramian, resolution)
+        if told is None:
+            told = torch.zeros(3, len(self.tasks), dtype=torch.float64)
+        total = told
+        if self.ranks.size > 1:
+            calls = told[2].clamp_min(1)
+            total = self.ranks.sum(torch.stack([told[0] / calls, told[1] / calls, (told[2] > 0).to(told)]))
         count = total[2]
-        losses = torch.where(count > 0, total[0] / self.ranks.size, torch.nan)
-        factor = torch.where(count > 0, total[1] / count, torch.nan if self.factor is None else self.factor)
+        known = count > 0
+        losses = torch.where(known, total[0] / (count if self.ranks.size == 1 else self.ranks.size), torch.nan)
+        factor = torch.where(known, total[1] / count, torch.nan if self.factor is None else self.factor)
         if gramian is None:  # an all-masked loss is exactly zero
-            present = (count > 0) & (losses != 0) & (factor != 0)
+            present = known & (losses != 0) & (factor != 0)
         else:
             present = gramian.diagonal() != 0
-        return Seen(present, count > 0, losses, factor, gramian, resolution)
+        return Seen(present, known, losses, factor, gramian, resolution)
 
     def _reused(self, known: Sequence[int]) -> Balance | None:
         """The last weights, where ``every`` says that they still serve and they cover every task that is present."""
@@ -226,20 +236,20 @@ class Door(nn.Module):
 
     def _ask(self, seen: Seen, jacobian: Tensor | None, features: Tensor | None) -> tuple[Balance, Any]:
         """The method's answer to what was seen, and its next state; nothing is changed."""
-        index = seen.present.nonzero().flatten()
+        tasks, losses, factor, gramian = self.tasks, seen.losses, seen.factor.nan_to_num(1.0), seen.gramian
+        index = None
+        if not bool(seen.present.all()):
+            index = seen.present.nonzero().flatten()
+            tasks, losses, factor = tuple(self.tasks[task] for task in index.tolist()), losses[index], factor[index]
+            gramian = None if gramian is None else gramian[index][:, index]
+        if not self.method.homogeneous:
+            gramian = None if gramian is None else gramian / factor[:, None] / factor[None, :]
+            jacobian = None if jacobian is None else jacobian / factor.to(jacobian)[:, None]
         on_device = jacobian is not None
-        factor = torch.where(torch.isnan(seen.factor), 1.0, seen.factor)[index]
-        unscaled = factor if not self.method.homogeneous else torch.ones_like(factor)
-        gramian = (
-            None if seen.gramian is None else seen.gramian[index][:, index] / unscaled[:, None] / unscaled[None, :]
-        )
-        if jacobian is not None and not self.method.homogeneous:
-            jacobian = jacobian / unscaled.to(jacobian)[:, None]
-        known = not bool(torch.isnan(seen.losses[index]).any()) and len(index) > 0
         evidence = Evidence(
-            tasks=tuple(self.tasks[task] for task in index.tolist()),
+            tasks=tasks,
             present=seen.present,
-            losses=seen.losses[index] if known else None,
+            losses=None if math.isnan(losses.sum()) else losses,
             gramian=gramian,
             jacobian=jacobian,
             factor=factor,
@@ -254,10 +264,8 @@ class Door(nn.Module):
         act = self.method.calibrated if self.scale == "calibrated" else self.method.balance
         balance, state = act(evidence, state)
         weights = balance.weights
-        if weights is not None:
-            weights = torch.zeros(len(self.tasks), dtype=torch.float64).index_copy(
-                0, index, weights.to("cpu", torch.float64)
-            )
+        if weights is not None and index is not None:
+            weights = torch.zeros(len(self.tasks), dtype=torch.float64).index_copy(0, index, weights)
         return self._recorded(seen, weights, balance.status, balance.update), state
 
     def _recorded(self, seen: Seen, weights: Tensor | None, status: Status, update: Tensor | None = None) -> Balance:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
+
+FEW, LONG = (
+    12,
+    2**15,
+)  # on a CPU, inner products of so few and long rows cost less one by one than bringing the rows together
 
 
 class Gradients:
@@ -22,39 +27,43 @@ class Gradients:
     def __init__(self, rows: Sequence[Row | None], like: Sequence[Tensor]) -> None:
         self.tasks = len(rows)
         self.like = like
-        self.known = [task for task, row in enumerate(rows) if row is not None and any(g is not None for g in row)]
-        self._rows = [row for row in rows if row is not None and any(g is not None for g in row)]
+        present = [(task, row) for task, row in enumerate(rows) if row is not None and any(g is not None for g in row)]
+        self.known = [task for task, _ in present]
+        self.rows = [row for _, row in present]
+        self._matrices: list[Tensor] | None = None
 
     @classmethod
     def room_for(cls, known: Sequence[int], tasks: int, like: Sequence[Tensor]) -> Gradients:
         """Rows to be :meth:`put` one at a time for the known tasks, so that no gradient is held twice."""
         gradients = cls([None] * tasks, like)
         gradients.known = list(known)
-        gradients.matrices = [
-            leaf.new_empty(len(known), leaf.numel(), dtype=summing_dtype(leaf.dtype)) for leaf in like
+        matrices = [leaf.new_empty(len(known), leaf.numel(), dtype=summing_dtype(leaf.dtype)) for leaf in like]
+        gradients._matrices = matrices
+        gradients.rows = [
+            [matrix[place].view(leaf.shape) for matrix, leaf in zip(matrices, like, strict=True)]
+            for place in range(len(known))
         ]
         return gradients
 
     def put(self, place: int, row: Row) -> None:
         """Copy a task's gradient into the ``place``-th row made by :meth:`room_for`."""
-        for matrix, part in zip(self.matrices, row, strict=True):
+        for held, part in zip(self.rows[place], row, strict=True):
+            assert held is not None
             if part is None:
-                matrix[place].zero_()
+                held.zero_()
             else:
-                matrix[place].view(part.shape).copy_(part)
+                held.copy_(part)
 
-    @cached_property
-    def matrices(self) -> list[Tensor]:
-        """For each leaf the (k, n) gradients of the k tasks that are known here, in float32 or better."""
-        stacked = []
-        for index, leaf in enumerate(self.like):
-            parts = [row[index] for row in self._rows]
-            zero = torch.zeros_like(leaf) if any(part is None for part in parts) else None
-            full = [zero if part is None else part for part in parts]
-            stacked.append(
-                torch.stack([part.reshape(-1) for part in full if part is not None]).to(summing_dtype(leaf.dtype))
-            )
-        return stacked
+    def matrix(self, index: int) -> Tensor:
+        """(k, n) the gradients of the k known tasks on one leaf, in float32 or better."""
+        if self._matrices is not None:
+            return self._matrices[index]
+        leaf = self.like[index]
+        parts = [row[index] for row in self.rows]
+        zero = torch.zeros_like(leaf) if any(part is None for part in parts) else leaf
+        return torch.stack([(zero if part is None else part).reshape(-1) for part in parts]).to(
+            summing_dtype(leaf.dtype)
+        )
 
     @property
     def resolution(self) -> float:
@@ -64,7 +73,25 @@ class Gradients:
     def products(self) -> Tensor:
         """(k, k) inner products of the known rows, on their device, summed as they are."""
         with full_precision(self.like[0]):
-            return torch.stack([(m @ m.T).to(wide_dtype(m)) for m in self.matrices]).sum(dim=0)
+            parts = [self._products(index) for index in range(len(self.like))]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
+
+    def _products(self, index: int) -> Tensor:
+        leaf = self.like[index]
+        few = len(self.rows) <= (FEW if leaf.numel() >= LONG else 2)
+        if not few or leaf.device.type != "cpu" or self._matrices is not None:
+            matrix = self.matrix(index)
+            return (matrix @ matrix.T).to(wide_dtype(matrix))
+        flat = [
+            None if (part := row[index]) is None else part.reshape(-1).to(summing_dtype(leaf.dtype))
+            for row in self.rows
+        ]
+        result = torch.zeros(len(flat), len(flat), dtype=torch.float64)
+        for one, a in enumerate(flat):
+            for other, b in enumerate(flat[: one + 1]):
+                if a is not None and b is not None:
+                    result[one, other] = result[other, one] = torch.dot(a, b).item()
+        return result
 
     def gramian(self, products: Tensor) -> Tensor:
         """(T, T) the Gramian in float64 on the host, from :meth:`products` brought there.
@@ -72,11 +99,13 @@ class Gradients:
         Where a square left the range of float32 (or was zero, or not finite) the rows are first divided by a power of two near
         their largest entry.
         """
-        diagonal = products.diagonal()
-        limits = torch.finfo(self.matrices[0].dtype) if self.known else torch.finfo(torch.float32)
-        low, high = limits.tiny**0.75, limits.max**0.75
-        if self.known and not bool(((diagonal > low) & (diagonal < high)).all()):
-            products = self._scaled_products()
+        if self.known:
+            limits = torch.finfo(summing_dtype(self.like[0].dtype))
+            low, high = limits.tiny**0.75, limits.max**0.75
+            if not all(low < square < high for square in products.diagonal().tolist()):
+                products = self._scaled_products()
+        if len(self.known) == self.tasks:
+            return products
         full = torch.zeros(self.tasks, self.tasks, dtype=torch.float64)
         index = torch.tensor(self.known, dtype=torch.long)
         full[index[:, None], index[None, :]] = products
@@ -85,11 +114,12 @@ class Gradients:
     def _scaled_products(self) -> Tensor:
         """(k, k) inner products in float64 on the host, of rows scaled by powers of two."""
         with full_precision(self.like[0]):
-            largest = torch.stack([m.abs().amax(dim=1).to(wide_dtype(m)) for m in self.matrices]).amax(dim=0)
+            matrices = [self.matrix(index) for index in range(len(self.like))]
+            largest = torch.stack([m.abs().amax(dim=1).to(wide_dtype(m)) for m in matrices]).amax(dim=0)
             usable = torch.isfinite(largest) & (largest > 0)
             exponent = torch.where(usable, torch.frexp(torch.where(usable, largest, 1.0)).exponent, 0)
             factor = torch.exp2(-exponent.to(largest))[:, None]  # may lie outside float32: multiplied in the wide dtype
-            scaled = [(m.to(factor) * factor).to(m.dtype) for m in self.matrices]
+            scaled = [(m.to(factor) * factor).to(m.dtype) for m in matrices]
             products = torch.stack([(m @ m.T).to(wide_dtype(m)) for m in scaled]).sum(dim=0)
         products, host = to_host([products, exponent])
         return torch.ldexp(products, host[:, None] + host[None, :])
@@ -100,16 +130,9 @@ class Gradients:
         Args:
             weights: (T,) on the host.
         """
-        used = [place for place, task in enumerate(self.known) if weights[task] != 0]
-        if not used:
-            return [torch.zeros_like(leaf) for leaf in self.like]
-        chosen = weights[[self.known[place] for place in used]]
-        result = []
-        with full_precision(self.like[0]):
-            for leaf, matrix in zip(self.like, self.matrices, strict=True):
-                rows = matrix if len(used) == len(self.known) else matrix[used]
-                result.append((chosen.to(rows) @ rows).to(leaf.dtype).view(leaf.shape))
-        return result
+        values = weights.tolist()
+        used = [(values[task], row) for task, row in zip(self.known, self.rows, strict=True) if values[task] != 0]
+        return [_weighted_sum([(w, row[index]) for w, row in used], leaf) for index, leaf in enumerate(self.like)]
 
     def jacobian(self, present: Tensor) -> Tensor:
         """(T', n) the gradients of the present tasks as rows, in float32 or better, on their device."""
@@ -117,7 +140,7 @@ class Gradients:
         size = sum(leaf.numel() for leaf in self.like)
         full = torch.zeros(self.tasks, size, dtype=summing_dtype(first.dtype), device=first.device)
         if self.known:
-            full[self.known] = torch.cat([matrix.to(full.dtype) for matrix in self.matrices], dim=1)
+            full[self.known] = torch.cat([self.matrix(index).to(full.dtype) for index in range(len(self.like))], dim=1)
         return full[present.to(full.device)]
 
     def split(self, update: Tensor) -> list[Tensor]:
@@ -126,15 +149,21 @@ class Gradients:
         return [part.to(leaf.dtype).view(leaf.shape) for part, leaf in zip(parts, self.like, strict=True)]
 
     def summed(self) -> list[Tensor]:
-        """The plain sum of the rows, leaf by leaf, as autograd would form it."""
-        result = []
-        for index, leaf in enumerate(self.like):
-            parts = [part for row in self._rows if (part := row[index]) is not None]
-            total = parts[0] if parts else torch.zeros_like(leaf)
-            for part in parts[1:]:
-                total = total + part
-            result.append(total if len(parts) > 1 else total.clone())
-        return result
+        """The plain sum of the rows, leaf by leaf."""
+        return self.combined(torch.ones(self.tasks, dtype=torch.float64))
+
+
+def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor) -> Tensor:
+    """A new tensor like the leaf, summed in float32 or better."""
+    total = None
+    for weight, part in terms:
+        if part is None:
+            continue
+        if total is None:
+            total = part.to(summing_dtype(part.dtype)) * weight
+        else:
+            total.add_(part, alpha=weight)
+    return torch.zeros_like(leaf) if total is None else total.to(leaf.dtype)
 
 
 def summing_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -147,9 +176,10 @@ def wide_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
-def full_precision(like: Tensor) -> torch.autocast:
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
     """A context in which autocast, which is live inside ``backward()``, is off."""
-    return torch.autocast(like.device.type, enabled=False)
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:

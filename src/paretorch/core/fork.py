@@ -21,6 +21,21 @@ from paretorch.core.evidence import Gradients, by_sample, to_host
 from paretorch.core.gap import gap_between, parameter_gramian
 
 
+class _Step:
+    """What a fork remembers within a step, and forgets in copies. A plain object: cheap to write, and compiled graphs allow it."""
+
+    def __init__(self) -> None:
+        self.pauses = 0
+        self.backwards = 0  # counted for gap
+        self.begin()
+        self.new_step = True  # the next forward begins one
+
+    def begin(self) -> None:
+        self.waiting: list[weakref.ref[Any]] = []  # nodes of the forwards whose losses are to be told, in eager mode
+        self.link: Tensor | None = None  # of the last forward, in a compiled graph
+        self.new_step = False
+
+
 class Fork(Door):
     r"""Hands every task its own alias of the features and, in ``backward()``, sends one balanced gradient into the encoder.
 
@@ -92,14 +107,10 @@ class Fork(Door):
             )
         self.heads, self.copies, self.nonfinite, self.gap = heads, copies, nonfinite, gap
         self._declare(checks.task_names(tasks))
-        self._pauses = 0
-        self._backwards = 0  # counted for gap
-        self._waiting: list[weakref.ref[Any]] = []  # nodes of this step's forwards, in eager mode
-        self._link: Tensor | None = None  # of the last forward, in a compiled graph
-        self._new_step = True
+        self._now = _Step()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_waiting": [], "_link": None, "_new_step": True, "_pauses": 0}
+        return {**super().__getstate__(), "_now": _Step()}
 
     @property
     def sums(self) -> bool:
@@ -129,24 +140,28 @@ class Fork(Door):
             ValueError: in training, where no leaf requires grad.
             RuntimeError: inside a torch.func transform.
         """
-        if not (self.training and torch.is_grad_enabled()) or self._pauses:
+        if not (self.training and torch.is_grad_enabled()) or self._now.pauses:
             return {task: tree_map(_cloned, features) if self.copies else features for task in self.tasks}
-        leaves, nest = tree_flatten(features)
+        leaves, nest = ([features], None) if isinstance(features, Tensor) else tree_flatten(features)
         places = [i for i, leaf in enumerate(leaves) if _is_balanced(leaf)]
         self._check_features(leaves, places)
         if not torch.compiler.is_compiling():
-            self.ranks.join(self.tasks, repr(self.method))
-        if self._new_step:
-            self._waiting, self._link, self._new_step = [], None, False
+            self.ranks.join(self.tasks, self.method)
+        if self._now.new_step:
+            self._now.begin()
         *aliases, link = fork_graph.split(self, [leaves[place] for place in places])
         if torch.compiler.is_compiling():
-            self._link = link
+            self._now.link = link
+        if self.copies:
+            aliases = [alias.clone() for alias in aliases]
+        if nest is None:
+            return dict(zip(self.tasks, aliases, strict=True))
         branch = {}
-        for index, task in enumerate(self.tasks):
-            own = list(leaves)
-            for place, alias in zip(places, aliases[index * len(places) : (index + 1) * len(places)], strict=True):
-                own[place] = alias.clone() if self.copies else alias
-            branch[task] = tree_unflatten(own, nest)
+        for task, own in zip(self.tasks, _chunks(aliases, len(self.tasks)), strict=True):
+            filled = list(leaves)
+            for place, alias in zip(places, own, strict=True):
+                filled[place] = alias
+            branch[task] = tree_unflatten(filled, nest)
         return branch
 
     def _check_features(self, leaves: Sequence[Any], balanced: Sequence[int]) -> None:
@@ -183,7 +198,7 @@ class Fork(Door):
         """
         checked = checks.given_losses(losses, "fork.losses")
         checks.known_tasks(checked, self.tasks, "fork.losses")
-        if not (self.training and torch.is_grad_enabled()) or self._pauses:
+        if not (self.training and torch.is_grad_enabled()) or self._now.pauses:
             return checked
         if self.heads == "weighted" and torch.compiler.is_compiling():
             raise RuntimeError(
@@ -194,7 +209,7 @@ class Fork(Door):
             raise RuntimeError(
                 "fork.losses(losses) comes after branch = fork(features), once per step; no forward is waiting"
             )
-        self._new_step = True
+        self._now.new_step = True
         names = tuple(checked)
         index = tuple(self.tasks.index(name) for name in names)
         told = fork_graph.tell(self, links, index, [*checked.values(), *branches])
@@ -203,26 +218,26 @@ class Fork(Door):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Within it the fork is absent: plain aliases, plain sums, no state. Also for backwards of forwards made before."""
-        self._pauses += 1
+        self._now.pauses += 1
         try:
             yield
         finally:
-            self._pauses -= 1
+            self._now.pauses -= 1
 
     # --- backward --------------------------------------------------------------------------------------------------------
 
     def await_losses(self, node: Any) -> None:
         """Called by the node of a forward: it waits for its losses to be told, and keeps this fork alive until backward."""
         node.fork = self
-        self._waiting = [*(ref for ref in self._waiting if ref() is not None), weakref.ref(node)]
+        self._now.waiting = [*(ref for ref in self._now.waiting if ref() is not None), weakref.ref(node)]
 
     def _this_step(self) -> tuple[list[Tensor], list[Tensor]]:
         """The links of this step's forwards whose graphs are still there, and their branches, task by task, where kept."""
-        if self._link is not None:
-            return [self._link], []
+        if self._now.link is not None:
+            return [self._now.link], []
         links: list[Tensor] = []
         rows: list[list[Tensor]] = [[] for _ in self.tasks]
-        for ref in self._waiting:
+        for ref in self._now.waiting:
             node = ref()
             try:
                 saved = [] if node is None else list(node.saved_tensors)
@@ -257,7 +272,7 @@ class Fork(Door):
             told[:, [task for task, _, _ in sent]] = torch.stack(
                 [*(row.to(told) for row in rows), torch.ones_like(told[0, : len(sent)])]
             )
-        if not self.sums or self._pauses:
+        if not self.sums or self._now.pauses:
             return [*factors, told]
         if self.heads == "weighted":
             cotangents: Sequence[Tensor | None] = [None] * len(branches)
@@ -274,7 +289,7 @@ class Fork(Door):
                 Gradients(_chunks(cotangents, len(self.tasks)), branches[:per_task]), told, []
             ).weights
         else:
-            self.ranks.join(self.tasks, repr(self.method))
+            self.ranks.join(self.tasks, self.method)
             weights = self._weights_of_losses(to_host([told])[0])
         assert weights is not None
         scaled = [
@@ -292,9 +307,9 @@ class Fork(Door):
         calls: list[frozenset[int]],
     ) -> list[Tensor]:
         """Called by the backward of the features: the one gradient to send into the encoder, leaf by leaf."""
-        self._new_step = True
+        self._now.new_step = True
         gradients = Gradients(_chunks(cotangents, len(self.tasks)), like)
-        if self._pauses:
+        if self._now.pauses:
             return gradients.summed()
         self._notice_calls(calls, frozenset(gradients.known))
         if told is None and (self.sums or Need.LOSSES in self.method.needs or self._lacks_factor):
@@ -321,17 +336,16 @@ class Fork(Door):
 
     def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> Balance:
         """One step on the features' gradients."""
-        self.ranks.join(self.tasks, repr(self.method))
+        self.ranks.join(self.tasks, self.method)
         reused = self._reused(gradients.known)
         if reused is not None:
             return reused
-        told = torch.zeros(3, len(self.tasks), dtype=torch.float64) if told is None else told
-        products, told = to_host([gradients.products(), told])
+        products, *rest = to_host([gradients.products()] if told is None else [gradients.products(), told])
         local = gradients.gramian(products)
         self._notice_own_inputs(gradients, local)
-        seen = self._seen(told, self.ranks.sum(local) / self.ranks.size**2, gradients.resolution)
-        measure = self.gap is not None and bool(seen.present.any()) and self._backwards % self.gap == 0
-        self._backwards += 1
+        seen = self._seen(rest[0] if rest else None, self.ranks.sum(local) / self.ranks.size**2, gradients.resolution)
+        measure = self.gap is not None and bool(seen.present.any()) and self._now.backwards % self.gap == 0
+        self._now.backwards += 1
         unusable = self._unusable(seen)
         if unusable is not None:
             return self._passed_on(seen, unusable)
@@ -378,16 +392,18 @@ class Fork(Door):
 
     def _notice_own_inputs(self, gradients: Gradients, gramian: Tensor) -> None:
         """Warn where no two tasks have a gradient on the same sample: their features never meet."""
-        if len(gradients.known) < 2 or "inputs" in self._said or bool((gramian - gramian.diag().diag()).any()):
+        if len(gradients.known) < 2 or gramian.count_nonzero() > len(gradients.known) or "inputs" in self._said:
             return
-        for leaf, matrix in zip(gradients.like, gradients.matrices, strict=True):
-            samples = leaf.shape[0] if leaf.ndim > 1 else 1
-            if bool((matrix.view(len(matrix), samples, -1).any(dim=2).sum(dim=0) > 1).any()):
+        samples = [leaf.shape[0] if leaf.ndim > 1 else 1 for leaf in gradients.like]
+        for index, size in enumerate(samples):
+            matrix = gradients.matrix(index)
+            if bool((matrix.view(len(matrix), size, -1).any(dim=2).sum(dim=0) > 1).any()):
                 return
-        if sum(leaf.shape[0] if leaf.ndim > 1 else 1 for leaf in gradients.like) > 1:
+        if sum(samples) > 1:
             self._say(
                 "inputs",
-                "the tasks have samples of their own, so their features' gradients never meet: use paretorch.Balancer",
+                "each task has samples of its own, so the tasks' gradients on the features never meet and balancing on them is "
+                "blind to conflict: use paretorch.Balancer",
             )
 
 

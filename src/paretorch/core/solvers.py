@@ -65,6 +65,8 @@ def minimum_norm(gramian: Tensor) -> Solution:
     References:
         Wolfe, "Finding the nearest point in a polytope", Mathematical Programming 1976.
     """
+    if len(gramian) == 2:
+        return _minimum_norm_of_two(gramian)
     lengths = norms(gramian)
     if bool((lengths == 0).any()):  # a zero gradient is the shortest combination
         zero = (lengths == 0).to(gramian)
@@ -73,6 +75,19 @@ def minimum_norm(gramian: Tensor) -> Solution:
     x, converged = nonnegative_program(cosines(gramian).numpy(), inverse[:, None])
     weights = torch.from_numpy(x[:, 0] * inverse)
     return Solution(weights / weights.sum(), converged)
+
+
+def _minimum_norm_of_two(gramian: Tensor) -> Solution:
+    """The nearest point of a segment in closed form, measured from the longer end: Sener & Koltun 2018, Algorithm 1."""
+    (first, cross), (_, second) = gramian.tolist()
+    short, long = min(first, second), max(first, second)
+    length = (short - cross) + (long - cross)
+    if length <= 0:
+        share = 0.5 if short == long else 1.0
+    else:
+        share = 1.0 if cross >= short else (long - cross) / length
+    pair = (share, 1 - share) if first <= second else (1 - share, share)
+    return Solution(torch.tensor(pair, dtype=torch.float64), True)
 
 
 def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
@@ -188,6 +203,10 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
     """
     tasks, columns = linear.shape
     ridged = matrix + 4 * tasks * EPS * np.eye(tasks)
+    if columns == 1 and (linear > 0).all():
+        everywhere: Array = np.linalg.solve(ridged, linear)
+        if (everywhere > 0).all() and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
+            return everywhere, True
     free = linear.T > 0  # (m, T): the entries guessed to be positive
     x = np.zeros((columns, tasks))
     best = np.full(columns, tasks + 1)
