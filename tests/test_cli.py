@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,24 @@ def test_ctrl_c_is_a_clean_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert call("train", TINY, "--out", str(tmp_path), *QUICK)[0] == 0
 
 
+def test_a_real_ctrl_c_stops_a_real_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    arguments = [TINY, "--method", "MGDA()", "--epochs", "60", "--batch-size", "8", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "paretorch.cli", "train", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob("checkpoint/epoch-*")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Stopped. The same command goes on" in errors
+    assert "Traceback" not in errors + printed
+    assert not (tmp_path / "result.json").exists()
+    checkpoint = max(int(path.name.removeprefix("epoch-")) for path in tmp_path.glob("checkpoint/epoch-*"))
+    code, printed = call("train", *arguments)
+    assert code == 0
+    assert f"resumed after epoch {checkpoint}" in printed
+
+
 def test_errors_of_a_users_own_code_keep_their_traceback(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(Path(TINY).read_text().replace("        losses = {}\n", "        raise ValueError('mine')\n"))
@@ -178,10 +198,10 @@ def test_errors_of_a_users_own_code_keep_their_traceback(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("methods", ["CAGrad(", "MGDA(", "FAMO(", "Equal()"]),
+        ("methods", ["CAGrad(c=0.5", "MGDA(", "FAMO(", "Equal() Every loss"]),
         ("optimizers", ["SGD", "AdamW"]),
         ("workloads", ["digits two overlaid real digits"]),
-        ("studies", ["quickstart"]),
+        ("studies", ["quickstart Quickstart: "]),
     ],
 )
 def test_lists(what: str, names: list[str]) -> None:

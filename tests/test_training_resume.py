@@ -11,11 +11,12 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from paretorch.training import atomic
 from paretorch.training.loop import train
@@ -24,6 +25,15 @@ from paretorch.training.spec import Plain, Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 SGD: dict[str, Plain] = {"lr": 0.01, "momentum": 0.9}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes that are killed: sums over threads round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tiny(**values: Any) -> Run:
@@ -105,6 +115,7 @@ def test_the_global_random_numbers_of_the_caller_are_kept(tmp_path: Path) -> Non
 
 
 def _train_quietly(run: Run, folder: Path) -> None:
+    torch.set_num_threads(1)
     train(run, folder, progress=None)
 
 

@@ -32,9 +32,9 @@ app = typer.Typer(
 START = """\
 Train one PyTorch model on many losses.
 
-  [bold]paretorch train digits --method 'MGDA()'[/bold]      one training run, on real digits that are shipped
-  [bold]paretorch study quickstart[/bold]                    which way of training is better, with numbers
-  [bold]paretorch list methods[/bold]                        what there is: methods, optimizers, workloads, studies
+  [bold]paretorch study quickstart[/bold]                which way of training is better
+  [bold]paretorch train digits --method 'MGDA()'[/bold]  one run, on real digits
+  [bold]paretorch list methods[/bold]                    also: optimizers, workloads, studies
 
 Every command has --help, with an example."""
 
@@ -186,12 +186,18 @@ def list_names(
 
 
 def _methods() -> list[tuple[str, str]]:
-    import inspect
-
     from paretorch.training.parts import methods
 
-    signatures = {name: str(inspect.signature(method)).split(" ->")[0] for name, method in methods().items()}
-    return [(f"{name}{signatures[name]}", _first_line(method)) for name, method in sorted(methods().items())]
+    return [(_constructor(name, method), _first_line(method.__doc__)) for name, method in sorted(methods().items())]
+
+
+def _constructor(name: str, method: type) -> str:
+    """As one would write it, with the defaults."""
+    import inspect
+
+    parameters = inspect.signature(method).parameters.values()
+    written = (p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
+    return f"{name}({', '.join(written)})"
 
 
 def _optimizers() -> list[tuple[str, str]]:
@@ -207,13 +213,17 @@ def _workloads() -> list[tuple[str, str]]:
 
 
 def _studies() -> list[tuple[str, str]]:
+    import importlib
+
+    from paretorch.studies import catalog
     from paretorch.studies.study import names
 
-    return [(name, "") for name in names()]
+    modules = {name: importlib.import_module(f"{catalog.__name__}.{name.replace('-', '_')}") for name in names()}
+    return [(name, _first_line(module.__doc__)) for name, module in modules.items()]
 
 
-def _first_line(documented: type) -> str:
-    return (documented.__doc__ or "").strip().partition("\n")[0]
+def _first_line(documentation: str | None) -> str:
+    return (documentation or "").strip().partition("\n")[0]
 
 
 @contextmanager

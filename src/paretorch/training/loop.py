@@ -24,8 +24,8 @@ from paretorch.workloads.streams import Stream, mixed, repeats, steps_per_epoch,
 def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_every: int = 1) -> Result:
     """Trains a run in its folder, resumes it there, or returns its result where it is finished.
 
-    On the CPU a resumed run gives the very numbers of one that was never stopped, whenever it was stopped. The caller's
-    global random numbers are left as they were.
+    On the CPU, with as many threads, a resumed run gives the very numbers of one that was never stopped, whenever that
+    was. The caller's global random numbers are left as they were.
 
     Args:
         run: what to train.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def encoder(edge: int, channels: tuple[int, int] = (10, 20), features: int = 50) -> nn.Sequential:
+def encoder(edge: int, channels: tuple[int, int] = (8, 16), features: int = 50) -> nn.Sequential:
     """Conv - ReLU - conv - ReLU - linear - ReLU; images (B, 1, edge, edge) -> features (B, D).
 
     The convolutions have stride 2 where LeNet pools: on images this small that halves the time and, unlike a pooling of
