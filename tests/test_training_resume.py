@@ -41,7 +41,9 @@ def tiny(**values: Any) -> Run:
 
 
 RUNS = {
-    "DWA on features, SGD": tiny(method="DWA()", optimizer="SGD", optimizer_options={"lr": 1e-4, "momentum": 0.9}),
+    "DWA on features, SGD": tiny(
+        method="DWA(window=None)", optimizer="SGD", optimizer_options={"lr": 1e-4, "momentum": 0.9}
+    ),
     "FAMO on features, Adam": tiny(method="FAMO()"),
     "FAMO on parameters, SGD": tiny(method="FAMO()", surface="parameters", optimizer="SGD", optimizer_options=SGD),
     "Uncertainty on parameters, Adam": tiny(method="Uncertainty()", surface="parameters"),

@@ -151,6 +151,14 @@ def test_bfloat16_trains_and_reports_wide_numbers(tmp_path: Path) -> None:
         assert half.test.losses[task] == pytest.approx(loss, rel=0.2)
 
 
+@pytest.mark.parametrize("surface", ["features", "parameters"])
+def test_methods_that_count_in_epochs_are_told_of_them(surface: str, tmp_path: Path) -> None:
+    run = Run(TINY, method="DWA(window=None)", surface=surface, epochs=4, batch_size=8)
+    weights = [epoch.weights for epoch in train(run, tmp_path, progress=None).history]
+    assert weights[0] == {"sign": 1, "size": 1}
+    assert weights[3] != weights[0]
+
+
 def test_deterministic_kernels_are_asked_for_during_the_run_only(tmp_path: Path) -> None:
     during: list[bool] = []
     run = Run(TINY, deterministic=True, batch_size=8)
