@@ -10,19 +10,19 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from paretorch.studies.study import Study
-from paretorch.training import atomic
+from paretorch.training import atomic, machine
 from paretorch.training.spec import Run
 
 FORMAT = 1  # raised when older versions of the package can no longer read what is written
+MARK = "paretorch study "
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ def open_folder(path: Path, study: Study, scale: str, seeds: int, resume: bool) 
                 f"{there.study.name!r} at {there.scale!r}{_difference(there.study, study)}; choose another folder"
             )
     path.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "scale": scale, "seeds": list(folder.seeds), "study": study.to_json()}
-    write_json(path / "study.json", content | {"versions": versions(), "machine": machine()})
+    content = {"format": f"{MARK}{FORMAT}", "scale": scale, "seeds": list(folder.seeds), "study": study.to_json()}
+    on = machine.machine(torch.device("cpu")) | {"threads": study.threads}
+    write_json(path / "study.json", content | {"versions": machine.versions(), "machine": on})
     return folder
 
 
@@ -115,30 +116,18 @@ def read_json(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not a whole JSON file ({error}): delete it and run again with resume") from error
     written = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(written, int):
-        raise ValueError(f"{path} says no format: expected a file that paretorch wrote")
-    if written > FORMAT:
-        raise ValueError(f"{path} has format {written}, this version reads up to {FORMAT}: upgrade paretorch")
+    if not isinstance(written, str) or not re.fullmatch(MARK + "[0-9]+", written):
+        raise ValueError(
+            f"{path} is not a study of paretorch: expected the format {MARK + str(FORMAT)!r}, got {written!r}"
+        )
+    if int(written.removeprefix(MARK)) > FORMAT:
+        raise ValueError(f"{path} has the format {written!r}, this version reads up to {FORMAT}: upgrade paretorch")
     return dict(content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file as a whole or not at all."""
     atomic.write(path, json.dumps(content, indent=1).encode())
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides a run's numbers."""
-    return {
-        "paretorch": metadata.version("paretorch"),
-        "torch": metadata.version("torch"),
-        "python": platform.python_version(),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the study ran on, without names."""
-    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
 
 
 def _slug(label: str) -> str:

@@ -1,4 +1,4 @@
-"""How good a treatment is, in one number over metrics of unlike units: Delta m and mean rank.
+"""How good a treatment is, in one number over metrics of unlike units or over seeds.
 
 Shapes: ``N`` treatments, ``S`` seeds, ``K`` metrics.
 """
@@ -67,3 +67,17 @@ def mean_rank(metrics: ArrayLike, higher_is_better: Sequence[bool]) -> Array:
         return np.full(len(metrics), np.nan)
     cost = metrics[:, complete] * np.where(np.asarray(higher_is_better, bool), -1.0, 1.0)
     return np.asarray(stats.rankdata(cost, axis=0).mean(axis=(1, 2)), float)
+
+
+def seed_mean(values: ArrayLike) -> float:
+    """Mean over the seeds of (S,) that have a finite value; nan where none has."""
+    values = np.asarray(values, float)
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def seed_spread(values: ArrayLike) -> float:
+    """Standard deviation over the seeds of (S,) that have a finite value; nan where fewer than two have."""
+    values = np.asarray(values, float)
+    finite = values[np.isfinite(values)]
+    return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretorch.studies.folder import FORMAT, Job, write_json
+from paretorch.studies.folder import Job, write_json
 from paretorch.studies.progress import Watch
 
 TRAIN = "paretorch.training.loop:train"
@@ -181,7 +181,7 @@ class _Pool:
         error = f"its process ended with code {worker.process.returncode}"
         if worker.job is None:
             raise RuntimeError(f"a worker of the study could not start: {error}; it printed\n{printed}")
-        record = {"format": FORMAT, "run": worker.job.run.to_json(), "error": error, "traceback": printed}
+        record = {"run": worker.job.run.to_json(), "error": error, "traceback": printed}
         worker.job.folder.mkdir(parents=True, exist_ok=True)
         write_json(worker.job.folder / "failed.json", record)
         self.end(worker.job, error)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from paretorch.studies.folder import FORMAT, write_json
+from paretorch.studies.folder import write_json
 from paretorch.training.spec import Run
 
 
@@ -77,7 +77,7 @@ def serve(order: dict[str, Any], train: Train, send: Callable[[dict[str, Any]], 
     except Exception as error:
         summary = f"{type(error).__name__}: {error}"
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"format": FORMAT, "run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
+        content = {"run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
         write_json(record, content)
         send({"event": "failed", "error": summary})
     else:

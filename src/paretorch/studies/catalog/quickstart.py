@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from paretorch.studies.study import Study, Treatment, alone, chosen
-from paretorch.training.spec import Plain, Run
+from paretorch.training.spec import Run
+from paretorch.workloads.streams import Plain
 
 TASKS = ("left", "right", "ink")
 EPOCHS = {"smoke": 1, "small": 10}

@@ -1,0 +1,55 @@
+"""The whole way: run a study, report it, print what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paretorch.reports.report import Report, report
+from paretorch.studies import study as studies
+from paretorch.studies.folder import open_folder
+from paretorch.studies.progress import Display
+from paretorch.studies.runner import TRAIN, run_jobs
+from paretorch.workloads.extras import extra
+
+with extra("studies"):
+    from rich.console import Console
+
+
+def run_study(
+    name_or_file: str | Path,
+    scale: str = "small",
+    seeds: int = 5,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    train: str = TRAIN,
+) -> Report:
+    """Trains every treatment on every seed, compares them, and writes and prints the report.
+
+    Args:
+        name_or_file: a shipped study, or a file with a function ``study(scale)``.
+        scale: ``"smoke"`` (seconds), ``"small"`` (minutes on two cores) or ``"paper"``.
+        seeds: how many; fewer than 3 give no intervals.
+        out: the study's folder; ``runs/NAME-SCALE`` by default.
+        jobs: runs at a time; by default as many as the cores carry.
+        resume: go on where the folder stands: finished runs are kept, unfinished and failed ones continued.
+        progress: print progress and the report.
+        train: what trains a run, as ``module:function``.
+
+    Returns:
+        Table, findings and files.
+
+    Raises:
+        ValueError: no such study or scale, or the folder holds another one.
+        KeyboardInterrupt: on Ctrl-C; the same call goes on.
+    """
+    study = studies.find(name_or_file, scale)
+    path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
+    folder = open_folder(path, study, scale, seeds, resume)
+    watch = Display(Console(quiet=not progress))
+    run_jobs(folder.jobs(), watch, workers=jobs, threads=study.threads, logs=path / "logs", train=train)
+    found = report(path)
+    if progress:
+        found.show()
+    return found
