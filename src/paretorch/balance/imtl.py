@@ -16,7 +16,8 @@ class IMTLG(Method[None]):
 
     .. math:: C v = 1, \qquad w_t = \frac{v_t / \lVert g_t \rVert}{\lvert \sum_s v_s / \lVert g_s \rVert \rvert}
 
-    A zero gradient has no direction and gets weight 0.
+    A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal projections may not
+    exist; then the projections are the nearest to equal ones, and zero where only zero is common.
 
     Example:
         >>> from paretorch.core.weights import weights
@@ -34,12 +35,13 @@ class IMTLG(Method[None]):
         return 1.0
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        norms, there = evidence.norms, evidence.norms > 0
-        inverse = pseudo_inverse(evidence.cosines, evidence.resolution)
-        raw = torch.where(there, (inverse @ there.to(norms)) / torch.where(there, norms, 1.0), 0.0)
+        gramian, norms, there = evidence.needed("gramian"), evidence.norms, (evidence.norms > 0).to(torch.float64)
+        solution = pseudo_inverse(evidence.cosines, evidence.resolution) @ there
+        raw = torch.where(norms > 0, solution / torch.where(norms > 0, norms, 1.0), 0.0)
         total = raw.sum().abs()
-        if total <= 1e-12 * raw.abs().sum():  # gradients cancel: nothing is common to descend
+        common = there @ solution  # squared length over squared projection: nothing where no common projection exists
+        if total <= 1e-12 * raw.abs().sum() or common <= len(raw) * evidence.resolution:
             return Balance(torch.zeros_like(raw), Status.STATIONARY), state
         weights = raw / total
-        stationary = cancels(evidence.needed("gramian"), weights)
+        stationary = cancels(gramian, weights, evidence.resolution)
         return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state

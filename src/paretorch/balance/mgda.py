@@ -68,7 +68,9 @@ class MGDA(Method[None]):
         weights, converged = minimum_norm(gramian) if self.solver == "exact" else frank_wolfe(gramian, self.iterations)
         if not converged:
             return Balance(weights, Status.NOT_CONVERGED), state
-        return Balance(weights, Status.STATIONARY if cancels(gramian, weights) else Status.SOLVED), state
+        return Balance(
+            weights, Status.STATIONARY if cancels(gramian, weights, evidence.resolution) else Status.SOLVED
+        ), state
 
     def _divisor(self, evidence: Evidence) -> Tensor:
         """(T,) by what each gradient is divided; a zero gradient stays zero."""

@@ -47,6 +47,6 @@ class UPGrad(Method[None]):
         gramian = evidence.needed("gramian")
         projections, converged = project_on_dual_cone(gramian, torch.eye(len(gramian), dtype=gramian.dtype))
         weights = on_simplex(self.preference, evidence.tasks, evidence.present) @ projections
-        if cancels(gramian, weights):
+        if cancels(gramian, weights, evidence.resolution):
             return Balance(torch.zeros_like(weights), Status.STATIONARY), state
         return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state

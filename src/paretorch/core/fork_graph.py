@@ -52,9 +52,9 @@ class _Split(torch.autograd.Function):
                 "gradient penalties on branches made under `with fork.paused():`"
             )
         if torch.compiler.is_compiling():
-            return (None,) * 4 + tuple(
-                _combine(list(flat), told, ctx.like, list(ctx.saved_tensors[1:]), ctx.state, ctx.handle)
-            )
+            out = [leaf.new_empty(leaf.shape) for leaf in ctx.like]
+            _combine(list(flat), told, list(ctx.saved_tensors[1:]), ctx.handle, ctx.state, out)
+            return (None,) * 4 + tuple(out)
         try:
             _, *kept = ctx.saved_tensors
         except RuntimeError as error:
@@ -88,7 +88,9 @@ class _Tell(torch.autograd.Function):
         link, losses, branches = ctx.saved_tensors[0], list(ctx.saved_tensors[links:end]), list(ctx.saved_tensors[end:])
         given = list(factors[: len(losses)])
         if torch.compiler.is_compiling():
-            *scaled, told = _weigh(losses, given, link, ctx.state, list(ctx.index), ctx.handle)
+            out = [torch.empty_like(tensor) for tensor in (*losses, link)]
+            _weigh(losses, given, list(ctx.index), ctx.handle, ctx.state, out)
+            *scaled, told = out
         else:
             fork = _fork(ctx.handle)
             *scaled, told = fork.weigh(losses, given, link, ctx.index, branches)
@@ -120,46 +122,38 @@ def _named_split(tasks: tuple[str, ...], leaves: int) -> type[_Split]:
     return type(SPLIT_NAME.format(listing), (_Split,), {})
 
 
-@torch.library.custom_op("paretorch::combine", mutates_args={"state"})
+# Compiled graphs call these operators. They return nothing and write into ``out``: functionalization does not take operators
+# that change a list (the state) and return another.
+
+
+@torch.library.custom_op("paretorch::combine", mutates_args={"state", "out"})
 def _combine(
     cotangents: list[Tensor | None],
     told: Tensor | None,
-    like: list[Tensor],
     kept: list[Tensor],
-    state: list[Tensor],
     handle: int,
-) -> list[Tensor]:
+    state: list[Tensor],
+    out: list[Tensor],
+) -> None:
     del state  # the fork's own buffers: named so that a compiled graph knows they change
-    fork = _fork(handle)
-    return fork.combine(cotangents, told, like, kept, [])
+    for target, value in zip(out, _fork(handle).combine(cotangents, told, out, kept, []), strict=True):
+        target.copy_(value)
 
 
-@_combine.register_fake
-def _(
-    cotangents: list[Tensor | None],
-    told: Tensor | None,
-    like: list[Tensor],
-    kept: list[Tensor],
-    state: list[Tensor],
-    handle: int,
-) -> list[Tensor]:
-    return [torch.empty_like(leaf) for leaf in like]
-
-
-@torch.library.custom_op("paretorch::weigh", mutates_args={"state"})
+@torch.library.custom_op("paretorch::weigh", mutates_args={"state", "out"})
 def _weigh(
-    losses: list[Tensor], factors: list[Tensor | None], link: Tensor, state: list[Tensor], index: list[int], handle: int
-) -> list[Tensor]:
+    losses: list[Tensor],
+    factors: list[Tensor | None],
+    index: list[int],
+    handle: int,
+    state: list[Tensor],
+    out: list[Tensor],
+) -> None:
     del state
-    fork = _fork(handle)
-    *scaled, told = fork.weigh(losses, factors, link, index, [])
+    *scaled, told = _fork(handle).weigh(losses, factors, out[-1], index, [])
     assert told is not None
-    back = [torch.zeros_like(loss) if grad is None else grad.clone() for grad, loss in zip(scaled, losses, strict=True)]
-    return [*back, told]
-
-
-@_weigh.register_fake
-def _(
-    losses: list[Tensor], factors: list[Tensor | None], link: Tensor, state: list[Tensor], index: list[int], handle: int
-) -> list[Tensor]:
-    return [*(torch.empty_like(loss) for loss in losses), torch.empty_like(link)]
+    for target, value in zip(out, [*scaled, told], strict=True):
+        if value is None:
+            target.zero_()
+        else:
+            target.copy_(value)

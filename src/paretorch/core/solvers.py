@@ -16,9 +16,7 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 EPS = float(np.finfo(np.float64).eps)
-STATIONARY = (
-    1e-7  # a combination shorter than this share of its terms cannot be told from zero: its direction is rounding
-)
+STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
 
 
 class Solution(NamedTuple):
@@ -40,10 +38,14 @@ def cosines(gramian: Tensor) -> Tensor:
     return gramian * inverse[:, None] * inverse[None, :]
 
 
-def cancels(gramian: Tensor, weights: Tensor) -> bool:
-    """Whether sum_t w_t g_t is zero as far as float64 can tell: shorter than 1e-7 of the sum of its terms' lengths."""
+def cancels(gramian: Tensor, weights: Tensor, resolution: float = EPS) -> bool:
+    """Whether sum_t w_t g_t is zero as far as the gradients' precision can tell: its direction would be rounding.
+
+    Rounding leaves errors of ``resolution`` in the Gramian, and so of its square root in lengths: 1e-7 of the sum of the terms'
+    lengths for float64, 2e-3 for float32.
+    """
     terms = (weights.abs() * norms(gramian)).sum()
-    return bool(weights @ gramian @ weights <= (STATIONARY * terms) ** 2)
+    return bool(weights @ gramian @ weights <= STATIONARY**2 * resolution * terms.square())
 
 
 def minimum_norm(gramian: Tensor) -> Solution:
@@ -155,7 +157,7 @@ def conflict_averse(gramian: Tensor, c: float) -> Solution:
     if below <= 0:
         return best
     converged = False
-    for iteration in range(100):
+    for iteration in range(200):
         secant = low + (high - low) * below / (below - above)
         shift = secant if iteration % 3 < 2 and bool((low < secant) & (secant < high)) else (low + high) / 2
         best, gap = at(shift)
@@ -202,7 +204,7 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
         problems", Computers & Operations Research 1994.
     """
     tasks, columns = linear.shape
-    ridged = matrix + 4 * tasks * EPS * np.eye(tasks)
+    ridged = _definite(matrix)
     if columns == 1 and (linear > 0).all():
         everywhere: Array = np.linalg.solve(ridged, linear)
         if (everywhere > 0).all() and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
@@ -234,6 +236,24 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
         x[column] = _active_set(ridged, linear[:, column])
     x = np.maximum(x, 0.0)
     return x.T, _is_optimal(ridged, linear, x)
+
+
+def _definite(matrix: Array) -> Array:
+    """The matrix with a ridge of a few units of rounding, after what float32 sums made negative has been cut off.
+
+    Inner products summed in lower precision need not be those of any vectors; the nearest that are lie at the eigenvalues that
+    are not negative.
+    """
+    ridge = 4 * len(matrix) * EPS * np.eye(len(matrix))
+    try:
+        np.linalg.cholesky(matrix + ridge)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix)
+        near = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        size = np.sqrt(np.maximum(near.diagonal(), EPS))
+        matrix = near / size[:, None] / size[None, :]
+    result: Array = matrix + ridge
+    return result
 
 
 def _solve_free(matrix: Array, linear: Array, free: NDArray[np.bool_]) -> Array:

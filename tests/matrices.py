@@ -1,0 +1,76 @@
+"""Task gradients of every awkward kind, and a method's answer to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import paretorch as pt
+from paretorch.core.contract import Balance, Evidence, Need
+from paretorch.core.evidence import Gradients, to_host
+
+SIZES = (1, 2, 3, 10, 40, 128)
+
+
+def gaussian(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def jacobians(tasks: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """(T, n) Jacobians by name: rank, equal, opposite and zero rows, stationarity, norm ratios, scales."""
+    full = gaussian(tasks, 2 * tasks + 3, seed)
+    yield "full rank", full
+    yield "rank one", gaussian(tasks, 1, seed + 1) @ gaussian(1, 7, seed + 2)
+    yield "rank one, one side", gaussian(tasks, 1, seed + 1).abs() @ gaussian(1, 7, seed + 2)
+    yield (
+        "rank deficient",
+        gaussian(tasks, max(tasks // 2, 1), seed + 3) @ gaussian(max(tasks // 2, 1), tasks + 4, seed + 4),
+    )
+    yield "one side", full.abs()
+    if tasks >= 2:
+        equal, opposite, weak = full.clone(), full.clone(), full.abs()
+        equal[1] = equal[0]
+        opposite[1] = -opposite[0]
+        weak[1] = -weak[0] / 3
+        yield "two equal", equal
+        yield "two opposite", opposite
+        yield "weakly stationary", weak
+        yield "all equal", full[:1].expand(tasks, -1).contiguous()
+        strong = full.clone()
+        strong[-1] = -strong[:-1].sum(dim=0)
+        yield "strongly stationary", strong
+    for ratio in (10.0, 1e3, 1e6):
+        lengths = torch.logspace(0, -1, tasks, base=ratio, dtype=torch.float64)[
+            torch.randperm(tasks, generator=torch.Generator().manual_seed(seed))
+        ]
+        yield f"norm ratio {ratio:g}", full / full.norm(dim=1, keepdim=True) * lengths[:, None]
+    for scale in (1e-12, 1e12):
+        yield f"scale {scale:g}", full * scale
+
+
+def answer(
+    method: pt.Method[Any], jacobian: Tensor, *, calibrated: bool = False, seed: int = 0, losses: Tensor | None = None
+) -> tuple[Balance, Tensor]:
+    """A method's first step on (T, n) gradients of any dtype, and the (n,) update in float64."""
+    tasks = tuple(str(task) for task in range(len(jacobian)))
+    gradients = Gradients([[row] for row in jacobian], [jacobian[0]])
+    present = torch.ones(len(tasks), dtype=torch.bool)
+    evidence = Evidence(
+        tasks=tasks,
+        present=present,
+        losses=torch.arange(1, len(tasks) + 1, dtype=torch.float64) if losses is None else losses,
+        gramian=gradients.gramian(to_host([gradients.products()])[0]),
+        jacobian=gradients.jacobian(present) if Need.JACOBIAN in method.needs else None,
+        factor=torch.ones(len(tasks), dtype=torch.float64),
+        generator=torch.Generator().manual_seed(seed),
+        resolution=gradients.resolution,
+    )
+    act = method.calibrated if calibrated else method.balance
+    balance, _ = act(evidence, method.init(tasks, torch.zeros((), dtype=torch.float64)))
+    if balance.update is not None:
+        return balance, balance.update.double()
+    assert balance.weights is not None
+    return balance, balance.weights @ jacobian.double()

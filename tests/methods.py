@@ -1,0 +1,60 @@
+"""Every method's entry: what it claims, and its answer to one written-down Jacobian. A method without a line here fails a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import paretorch as pt
+
+TASKS2 = ("0", "1")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method and its claims (METHODS table of the documentation).
+
+    Args:
+        method: an instance that works for any number of tasks.
+        weights, update: frozen answer at the paper's scale to J = [[-4, 1, 1], [6, 1, 1]] with losses (1, 2).
+        conflict_free: <d, g_t> >= 0 for all tasks, on every input, or ('independent') where the gradients are independent.
+        homogeneous: of degree one in the gradients, as calibrated.
+        scale_free: the direction does not change when a task's gradient is scaled.
+        calibrated: T equal gradients g give T g.
+        equivariant: permuting the tasks permutes the answer, exactly and not only in distribution.
+        single: one task alone gives its gradient.
+    """
+
+    method: pt.Method[Any]
+    weights: tuple[float, float] | None = None
+    update: tuple[float, float, float] | None = None
+    conflict_free: bool | Literal["independent"] = False
+    homogeneous: bool = True
+    scale_free: bool = False
+    calibrated: bool = True
+    equivariant: bool = True
+    single: bool = True
+
+    @property
+    def name(self) -> str:
+        return repr(self.method)
+
+
+METHODS = [
+    Entry(pt.Equal(), weights=(1, 1)),
+    Entry(pt.Static({"0": 0.5, "1": 2.0}), weights=(0.5, 2.0), calibrated=False, equivariant=False, single=False),
+    Entry(pt.Uncertainty(), weights=(1, 1), calibrated=False),
+    Entry(pt.DWA(), weights=(1, 1)),
+    Entry(pt.FAMO(), weights=(2 / 3, 1 / 3), calibrated=False),
+    Entry(pt.MGDA(), weights=(0.6, 0.4), update=(0, 1, 1), conflict_free=True),
+    Entry(pt.MGDA(normalize="l2"), weights=(0.5, 0.5)),
+    Entry(pt.MGDA(solver="frank-wolfe"), weights=(0.6, 0.4), update=(0, 1, 1)),
+    Entry(pt.PCGrad(), update=(0.584795, 3.801170, 3.801170), equivariant=False),
+    Entry(pt.CAGrad(c=0.5, rescale=0), update=(0.183503, 1.204124, 1.204124)),
+    Entry(pt.CAGrad(), update=(0.146803, 0.963299, 0.963299)),
+    Entry(
+        pt.IMTLG(), weights=(0.592330, 0.407670), update=(0.076697, 1, 1), conflict_free="independent", scale_free=True
+    ),
+    Entry(pt.UPGrad(), weights=(1.111111, 0.789474), update=(0.292398, 1.900585, 1.900585), conflict_free=True),
+    Entry(pt.GradDrop(), equivariant=False),
+]

@@ -1,0 +1,152 @@
+"""The solvers against closed forms, certificates of optimality and slow plain methods."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from matrices import SIZES, gaussian, jacobians
+from scipy.optimize import minimize, nnls
+from torch import Tensor
+
+from paretorch.core.solvers import (
+    cancels,
+    conflict_averse,
+    minimum_norm,
+    nonnegative_program,
+    project_on_dual_cone,
+    pseudo_inverse,
+)
+
+
+def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:
+    """How far above the minimum at most, relative to the value and to the largest diagonal entry.
+
+    For every point y of the hull <x, y> >= min_t <x, g_t> =: m, so |y| >= m / |x|: a lower bound that needs no other solver.
+    """
+    value = float(weights @ gramian @ weights)
+    least = max(float((gramian @ weights).min()), 0.0)
+    bound = least**2 / value if value > 0 else 0.0
+    return (value - bound) / max(value, 1e-300), (value - bound) / float(gramian.diagonal().max())
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize("seed", range(3))
+def test_minimum_norm_is_exact(tasks: int, seed: int) -> None:
+    for kind, jacobian in jacobians(tasks, seed):
+        gramian = jacobian @ jacobian.T
+        weights, converged = minimum_norm(gramian)
+        relative, absolute = excess(gramian, weights)
+        assert converged, kind
+        assert weights.min() >= 0, kind
+        assert abs(float(weights.sum()) - 1) <= 1e-12, kind
+        assert relative <= 1e-9 or absolute <= 1e-12, (kind, relative, absolute)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_minimum_norm_equals_the_best_of_all_supports(seed: int) -> None:
+    gramian = gaussian(4, 5, seed)
+    gramian = gramian @ gramian.T
+    best = torch.inf
+    for support in itertools.chain.from_iterable(itertools.combinations(range(4), size) for size in range(1, 5)):
+        raw = torch.linalg.solve(
+            gramian[list(support)][:, list(support)], torch.ones(len(support), dtype=torch.float64)
+        )
+        if raw.min() >= 0:
+            share = raw / raw.sum()
+            best = min(best, float(share @ gramian[list(support)][:, list(support)] @ share))
+    weights = minimum_norm(gramian).weights
+    assert float(weights @ gramian @ weights) == pytest.approx(best, rel=1e-12)
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize("seed", range(2))
+def test_projection_meets_its_optimality_conditions(tasks: int, seed: int) -> None:
+    """v >= u, G v >= 0 and (v - u) G v = 0: the conditions of the projection, in units of each row's length."""
+    for kind, jacobian in jacobians(tasks, seed):
+        gramian = jacobian @ jacobian.T
+        lengths = jacobian.norm(dim=1)
+        v, converged = project_on_dual_cone(gramian, torch.eye(tasks, dtype=torch.float64))
+        assert converged, kind
+        scale = (v * lengths).abs().sum(dim=1, keepdim=True)
+        slopes = (v @ gramian) / lengths
+        added = (v - torch.eye(tasks, dtype=torch.float64)) * lengths
+        assert (slopes >= -1e-9 * scale).all(), kind
+        assert (added >= -1e-9 * scale).all(), kind
+        assert (torch.minimum(added, slopes) <= 1e-9 * scale).all(), kind
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_projection_equals_nonnegative_least_squares(seed: int) -> None:
+    """By duality the projection of u is u + J^T x with x >= 0 the least-squares solution of J^T x = -u."""
+    jacobian = gaussian(6, 4, seed)
+    v = project_on_dual_cone(jacobian @ jacobian.T, torch.eye(6, dtype=torch.float64)).weights
+    for task in range(6):
+        x, _ = nnls(jacobian.T.numpy(), -jacobian[task].numpy())
+        expected = jacobian[task] + torch.from_numpy(x) @ jacobian
+        torch.testing.assert_close(v[task] @ jacobian, expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 10, 40])
+@pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
+def test_conflict_averse_meets_its_optimality_conditions(tasks: int, c: float) -> None:
+    """At the minimum no simplex vertex lies below the tangent; where g_w vanishes, the tangent is a cone's."""
+    for kind, jacobian in jacobians(tasks, 3):
+        gramian = jacobian @ jacobian.T
+        gramian = gramian / gramian.diagonal().max()
+        even = torch.full((tasks,), 1 / tasks, dtype=torch.float64)
+        phi = c * (even @ gramian @ even).clamp_min(0).sqrt()
+        weights, converged = conflict_averse(gramian, c)
+        assert converged, kind
+        length = (weights @ gramian @ weights).clamp_min(0).sqrt()
+        if length < 1e-6:
+            continue
+        slope = gramian @ even + phi * (gramian @ weights) / length
+        assert float((weights @ slope) - slope.min()) <= 1e-7, kind
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_conflict_averse_is_not_above_a_general_solver(seed: int) -> None:
+    jacobian = gaussian(4, 6, seed)
+    gramian, even = jacobian @ jacobian.T, torch.full((4,), 0.25, dtype=torch.float64)
+    phi = 0.5 * (even @ gramian @ even).sqrt()
+
+    def objective(values: object) -> float:
+        w = torch.as_tensor(values, dtype=torch.float64)
+        return float(w @ gramian @ even + phi * (w @ gramian @ w).clamp_min(1e-30).sqrt())
+
+    other = minimize(
+        objective,
+        even.numpy(),
+        bounds=[(0, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        method="SLSQP",
+    )
+    assert objective(conflict_averse(gramian, 0.5).weights) <= other.fun + 1e-9
+
+
+def test_columns_of_the_program_do_not_depend_on_each_other() -> None:
+    matrix = gaussian(7, 5, 0)
+    matrix = matrix / matrix.norm(dim=1, keepdim=True)
+    cosines, right = (matrix @ matrix.T).numpy(), gaussian(7, 9, 1)
+    right = (torch.from_numpy(cosines) @ right).numpy()
+    together, converged = nonnegative_program(cosines, right)
+    assert converged
+    for column in range(9):
+        alone, _ = nonnegative_program(cosines, right[:, column : column + 1])
+        torch.testing.assert_close(
+            torch.from_numpy(cosines @ together[:, column]),
+            torch.from_numpy(cosines @ alone[:, 0]),
+            atol=1e-9,
+            rtol=1e-9,
+        )
+
+
+def test_pseudo_inverse_cuts_what_is_rounding() -> None:
+    rows = gaussian(3, 1, 0) @ gaussian(1, 5, 1)
+    gramian = rows @ rows.T
+    torch.testing.assert_close(pseudo_inverse(gramian, 2.3e-16), torch.linalg.pinv(gramian, hermitian=True, rtol=1e-12))
+    assert cancels(
+        torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    )
