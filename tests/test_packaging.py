@@ -1,0 +1,82 @@
+"""What an installation brings: a light import, two dependencies, every package and nothing beside."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paretorch as pt
+
+ROOT = Path(__file__).parents[1]
+
+IMPORTED = """
+import json, sys
+import torch
+before = set(sys.modules)
+import paretorch
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(json.dumps(sorted(new - sys.stdlib_module_names - {"torch", "numpy"})))
+"""
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """Names of the required distributions."""
+    return {re.split(r"[\s\[<>=!~;]", requirement, maxsplit=1)[0] for requirement in requirements}
+
+
+def test_import_brings_no_optional_package() -> None:
+    output = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True).stdout
+    assert json.loads(output) == ["paretorch"]
+
+
+def test_every_public_name_is_there() -> None:
+    assert [name for name in pt.__all__ if not hasattr(pt, name)] == []
+    assert len(set(pt.__all__)) == len(pt.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Forks'"):
+        pt.Forks  # noqa: B018
+
+
+def test_the_core_depends_on_torch_and_numpy_only(project: dict[str, Any]) -> None:
+    assert distributions(project["project"]["dependencies"]) == {"torch", "numpy"}
+    installed = metadata.requires("paretorch") or []
+    assert distributions([line for line in installed if "extra ==" not in line]) == {"torch", "numpy"}
+
+
+def test_the_version_is_said_once_and_alike(project: dict[str, Any]) -> None:
+    assert pt.__version__ == project["project"]["version"] == metadata.version("paretorch")
+    assert f"## [{pt.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_ranges_are_open_above(project: dict[str, Any]) -> None:
+    extras = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    assert [
+        line for line in project["project"]["dependencies"] + extras if not re.fullmatch(r"[^<>=!~]+>=[\d.]+", line)
+    ] == []
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    source = ROOT / "src" / "paretorch"
+    folders = {file.parent for file in source.rglob("*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+    assert (source / "py.typed").is_file()
+
+
+def test_the_command_is_installed() -> None:
+    commands = {entry.name: entry.value for entry in metadata.distribution("paretorch").entry_points}
+    assert commands == {"paretorch": "paretorch.cli:main"}
