@@ -1,0 +1,41 @@
+"""Sphinx's settings: ``make docs`` builds with warnings as errors."""
+
+import sys
+from pathlib import Path
+
+import paretorch
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "Paretorch"
+author = "the Paretorch contributors"
+copyright = author  # noqa: A001
+version = release = paretorch.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax is copied into the pages, so that formulas need no network
+    "public_names",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"Paretorch {release}"
+html_static_path: list[str] = []
+
+autodoc_class_signature = "mixed"
+autodoc_member_order = "bysource"
+autodoc_typehints = (
+    "none"  # the signatures of methods are their hyperparameters; types stand in the code, shapes in the text
+)
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+nitpick_ignore_regex = [
+    (r"py:.*", r"torch\..*|nn\..*|numpy\..*"),  # their indexes would have to be fetched from the network
+]

@@ -1,0 +1,79 @@
+"""The documentation is true: its Python runs, its links lead somewhere, its pictures are what their script draws."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import paretorch as pt
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
+
+
+def blocks(page: Path) -> list[str]:
+    """A page's Python, with blank lines before each block so that an error names the page's own line."""
+    text = page.read_text(encoding="utf-8")
+    return ["\n" * text[: found.start(1)].count("\n") + found.group(1) for found in BLOCK.finditer(text)]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
+def test_python_of_a_page_runs_from_top_to_bottom(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType(f"page_{page.stem}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # classes look their module up
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for block in blocks(page):
+            exec(compile(block, str(page), "exec"), module.__dict__)
+
+
+def test_the_readme_has_python_to_run() -> None:
+    assert len(blocks(ROOT / "README.md")) >= 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_into_the_repository_lead_somewhere(page: Path) -> None:
+    targets = [first or second for first, second in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8")))]
+    inside = [target.partition("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
+    assert [target for target in inside if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_names_every_method() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    methods = [name for name in pt.balance.__all__ if isinstance(getattr(pt, name), type)]
+    assert [name for name in methods if f"`{name}`" not in text] == []
+    words = {11: "Eleven", 12: "Twelve", 13: "Thirteen"}
+    assert f"{words.get(len(methods), len(methods))} methods" in text
+
+
+def test_pictures_are_what_their_script_draws() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "pictures" / "fork.py"))
+    for name, theme in script["THEMES"].items():
+        drawn = (ROOT / "docs" / "pictures" / f"fork-{name}.svg").read_text(encoding="utf-8")
+        assert script["picture"](theme) == drawn, "run python docs/pictures/fork.py"
+
+
+def test_the_weights_in_the_picture_are_those_of_the_fork() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "pictures" / "fork.py"))
+    fork = pt.Fork(pt.MGDA(), tasks=tuple(script["GRADIENTS"]))
+    branch = fork(torch.ones(2, dtype=torch.float64, requires_grad=True))
+    losses = [
+        (branch[task] * torch.tensor(vector, dtype=torch.float64)).sum() for task, vector in script["GRADIENTS"].items()
+    ]
+    torch.stack(losses).sum().backward()
+    assert fork.balance is not None
+    assert fork.balance.weights is not None
+    assert fork.balance.weights.tolist() == pytest.approx(list(script["mgda_weights"]().values()), rel=1e-12)
