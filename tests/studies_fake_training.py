@@ -24,15 +24,15 @@ def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> No
     with (folder / "started.txt").open("a") as file:
         file.write(f"{os.getpid()}\n")
     checkpoint = folder / "checkpoint.json"
-    state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"point": 1.0, "epoch": 0}
-    progress(state["epoch"], run.epochs)
-    for epoch in range(state["epoch"], run.epochs):
+    point, begin = json.loads(checkpoint.read_text()) if checkpoint.exists() else (1.0, 0)
+    progress(begin, run.epochs)
+    for epoch in range(begin, run.epochs):
         _interfere(run.method)
         noise = torch.randn(4096, generator=torch.Generator().manual_seed(1000 * run.seed + epoch))
-        state = {"point": 0.5 * state["point"] + float(noise.sum()) * 1e-3, "epoch": epoch + 1}
-        write_json(checkpoint, state)
+        point = 0.5 * point + float(noise.sum()) * 1e-3
+        write_json(checkpoint, [point, epoch + 1])
         progress(epoch + 1, run.epochs)
-    write_json(folder / "result.json", {"format": 1, "point": state["point"], "threads": torch.get_num_threads()})
+    write_json(folder / "result.json", {"point": point, "threads": torch.get_num_threads()})
 
 
 def _interfere(method: str) -> None:

@@ -18,7 +18,15 @@ from paretorch.training.spec import Run
 TASKS = ("left", "ink")
 EPOCHS = 4
 # what a method adds to Delta m, in parts of one: half of it through each metric
-EFFECTS = {"Equal()": 0.0, "Good()": -0.10, "Bad()": 0.20, "Same()": 0.0, "Static(1)": 0.3, "Static(2)": 0.0, "Static(3)": 0.1}
+EFFECTS = {
+    "Equal()": 0.0,
+    "Good()": -0.10,
+    "Bad()": 0.20,
+    "Same()": 0.0,
+    "Static(1)": 0.3,
+    "Static(2)": 0.0,
+    "Static(3)": 0.1,
+}
 
 
 def study(scale: str = "smoke") -> Study:
@@ -59,7 +67,15 @@ def result(run: Run) -> Result:
         return Scores(dict.fromkeys(tasks, 1.0 / epoch), {task: metrics[task] for task in tasks})
 
     history = tuple(
-        Epoch(e, dict.fromkeys(tasks, 1.0), of(e, "validation"), {}, {"solved": 1}, 10, {"training": 2.0, "evaluation": 0.5})
+        Epoch(
+            e,
+            dict.fromkeys(tasks, 1.0),
+            of(e, "validation"),
+            {},
+            {"solved": 1},
+            10,
+            {"training": 2.0, "evaluation": 0.5},
+        )
         for e in range(1, run.epochs + 1)
     )
     higher = {"left": {"accuracy": True}, "ink": {"error": False}}

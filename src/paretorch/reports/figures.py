@@ -13,6 +13,7 @@ from paretorch.studies.statistics import FEWEST_SEEDS, t_bounds
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
+    from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -55,7 +56,8 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("svg
             raise ValueError(f"figures are written as svg, pdf or png, got {form!r}")
         path = folder / f"{name}.{form}"
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[form]
-        figure.savefig(path, dpi=160, metadata=undated)
+        with rc_context({"svg.hashsalt": name}):  # else the file's inner names are drawn anew each time
+            figure.savefig(path, dpi=160, metadata=undated)
         paths.append(path)
     return tuple(paths)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paretorch.reports.numbers import number, points, signed_interval
 from paretorch.reports.summary import Row, Summary
-from paretorch.reports.tables import number, points, signed_interval
 from paretorch.studies.quality import seed_mean, seed_spread
 from paretorch.studies.statistics import FEWEST_SEEDS, Verdict
 

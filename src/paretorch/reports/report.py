@@ -9,8 +9,9 @@ from pathlib import Path
 from paretorch.reports import figures
 from paretorch.reports.findings import Finding, findings
 from paretorch.reports.load import StudyResults, load
+from paretorch.reports.overview import by_metric, costs, overview
 from paretorch.reports.summary import Summary, summarize
-from paretorch.reports.tables import Table, by_metric, overview
+from paretorch.reports.tables import Table
 from paretorch.studies.folder import read_json
 from paretorch.training import atomic
 from paretorch.workloads.extras import extra
@@ -25,7 +26,7 @@ class Report:
 
     Args:
         summary: every number, as arrays.
-        table: the main table; ``by_metric``: paired differences of each metric.
+        table: the main table; ``by_metric``: paired differences of each metric; ``costs``: time, memory, runs.
         findings: in plain words, the verdict first.
         files: what was written.
     """
@@ -33,6 +34,7 @@ class Report:
     summary: Summary
     table: Table
     by_metric: Table
+    costs: Table
     findings: tuple[Finding, ...]
     files: tuple[Path, ...]
 
@@ -44,7 +46,7 @@ class Report:
     def show(self, console: Console | None = None) -> None:
         """Prints table, findings and where the files are."""
         console = console or Console(highlight=False)
-        console.print(self.table.terminal())
+        console.print(self.table.terminal(console.width))
         for finding in self.findings:
             console.print(f"{finding.name}: {finding.sentence}", markup=False, highlight=False)
         console.print("", *map(str, self.files), sep="\n", markup=False, highlight=False, soft_wrap=True)
@@ -63,7 +65,7 @@ def report(path: str | Path, formats: Sequence[str] = ("svg", "png")) -> Report:
     results = load(path)
     summary = summarize(results)
     curves = figures.save(figures.learning_curves(results), results.folder.path, "learning_curves", formats)
-    tables, found = (overview(summary), by_metric(summary)), findings(summary)
+    tables, found = (overview(summary), by_metric(summary), costs(summary)), findings(summary)
     page = results.folder.path / "report.md"
     atomic.write(page, _markdown(results, tables, found, curves).encode())
     return Report(summary, *tables, found, (page, *curves))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
-from paretorch.reports.load import Metric
-from paretorch.reports.summary import Row, Summary
-from paretorch.studies.quality import seed_mean
-from paretorch.studies.statistics import Comparison
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
+    import rich.console
     import rich.table
+    from rich import box
     from rich.text import Text
+
+GAP = 2  # characters between two columns: the padding and the box's own blank
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,43 @@ class Table:
     notes: tuple[str, ...] = ()
     left: tuple[int, ...] = ()
 
-    def terminal(self) -> rich.table.Table:
-        """For a rich console."""
-        table = rich.table.Table(title=self.title, title_justify="left", caption_justify="left")
-        table.caption = Text("\n".join(self.notes))
-        for place, name in enumerate(self.header):
+    def terminal(self, width: int = 80) -> rich.console.Group:
+        """For a rich console of so many columns; what does not fit goes into further tables below."""
+        parts, here = [], [0]
+        room = width - self._width(0)
+        for place in range(1, len(self.header)):
+            if len(here) > 1 and self._width(place) > room:
+                parts.append(here)
+                here, room = [0], width - self._width(0)
+            here.append(place)
+            room -= self._width(place)
+        tables = (self._part(places, first=i == 0) for i, places in enumerate([*parts, here]))
+        return rich.console.Group(*(part for table in tables for part in (table, "")), *map(Text, self.notes))
+
+    def _part(self, places: list[int], first: bool) -> rich.table.Table:
+        title = Text(self.title) if first else None
+        table = rich.table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.show_edge, table.pad_edge = False, False
+        for place in places:
             words = place == 0 or place in self.left
-            cells = [row[place] for row in self.rows]
-            # neither an interval nor a word may be broken over two lines
-            widest = max((len(part) for cell in cells for part in ([cell] if "[" in cell else cell.split())), default=0)
-            table.add_column(Text(name), justify="left" if words else "right", overflow="fold", min_width=widest)
+            # nothing is broken inside a word or an interval: rich would cut them short
+            table.add_column(
+                Text(self.header[0] if place == 0 else _broken(self.header[place], words=True)),
+                justify="left" if words else "right",
+                min_width=self._width(place) - GAP if place == 0 else None,
+                no_wrap=place > 0,
+            )
         for row in self.rows:
-            table.add_row(*(Text(cell) for cell in row))
+            broken = (_broken(row[place], words=place in self.left) for place in places[1:])
+            table.add_row(Text(row[0]), *map(Text, broken))
         return table
+
+    def _width(self, place: int) -> int:
+        """Characters of the widest line of a column whose cells are broken, and the gap before the next."""
+        cells = [_broken(row[place], words=place in (0, *self.left)) for row in self.rows]
+        return GAP + max(
+            len(line) for cell in [*cells, _broken(self.header[place], words=True)] for line in cell.split("\n")
+        )
 
     def markdown(self) -> str:
         """GitHub's Markdown."""
@@ -65,134 +88,19 @@ class Table:
         return f"% {self.title}\n\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"
 
 
-def overview(summary: Summary) -> Table:
-    """The study's main table: means on test data, Delta m, its paired difference to the reference, cost, verdict."""
-    study, seeds = summary.results.folder.study, len(summary.results.folder.seeds)
-    header = (
-        "treatment",
-        *map(_heading, summary.results.metrics),
-        "Δm %",
-        "difference",
-        "rank",
-        "s/epoch",
-        "runs",
-        "verdict",
-    )
-    rows = tuple(_overview_row(label, row) for label, row in summary.rows.items())
-    notes = (
-        f"Means on test data over {seeds} {'seed' if seeds == 1 else 'seeds'}. ↑ higher is better, ↓ lower.",
-        f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
-        f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_words(summary)}.",
-        "verdict: paired t test, Holm-corrected for all rows, 5 % level.",
-        *(
-            f"{label}: {row.comparison.note}"
-            for label, row in summary.rows.items()
-            if row.comparison and row.comparison.seeds < seeds
-        ),
-    )
-    return Table(f"{study.name}: {study.question}", header, rows, notes, left=(len(header) - 1,))
-
-
-def by_metric(summary: Summary) -> Table:
-    """Every test metric's paired difference to the reference, with its interval."""
-    study = summary.results.folder.study
-    header = ("treatment", *map(_heading, summary.results.metrics))
-    rows = tuple(
-        (
-            label,
-            *(
-                _difference(comparison, metric)
-                for comparison, metric in zip(row.metrics, summary.results.metrics, strict=True)
-            ),
-        )
-        for label, row in summary.rows.items()
-        if row.comparison is not None
-    )
-    notes = (
-        f"Paired differences to {study.reference!r} on test data with their {_interval_words(summary)}.",
-        "* better, † worse: paired t test, Holm-corrected for all treatments of this metric, 5 % level.",
-    )
-    return Table("Differences by metric", header, rows, notes)
-
-
-def number(value: float, digits: int = 4, signed: bool = False) -> str:
-    """A number with so many significant digits; a dash for nan.
-
-    Example:
-        >>> number(0.95377), number(-12.0, 3), number(3.0, 2, signed=True), number(float("nan"))
-        ('0.9538', '-12.0', '+3.0', '-')
-    """
-    if math.isnan(value):
-        return "-"
-    if value == 0 or math.isinf(value):
-        return f"{value:g}"
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:{'+' if signed else ''}.{places}f}"
-
-
-def points(value: float) -> str:
-    """Percentage points with their sign and two places; a dash for nan.
-
-    Example:
-        >>> points(-3.104), points(-0.0001), points(float("nan"))
-        ('-3.10', '+0.00', '-')
-    """
-    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"  # adding 0.0 turns -0.0 into 0.0
-
-
-def signed_interval(comparison: Comparison) -> str:
-    """A mean difference in percentage points and its interval, ``-3.10 [-4.20, -2.00]``; a dash where withheld."""
-    if math.isnan(comparison.difference):
-        return "-"
-    if comparison.interval is None:
-        return f"{points(comparison.difference)} [-]"
-    ends = f"{points(comparison.interval.low)}, {points(comparison.interval.high)}"
-    return f"{points(comparison.difference)} [{ends}]"
-
-
-def _overview_row(label: str, row: Row) -> tuple[str, ...]:
-    means = [number(seed_mean(row.results.test[:, k])) for k in range(row.results.test.shape[1])]
-    comparison = row.comparison
-    return (
-        label,
-        *means,
-        points(seed_mean(row.delta_m)),
-        "reference" if comparison is None else signed_interval(comparison),
-        number(row.rank, 3),
-        number(seed_mean(row.results.seconds_per_epoch), 3),
-        str(row.results.runs),
-        "" if comparison is None else comparison.verdict.value,
-    )
-
-
-def _difference(comparison: Comparison, metric: Metric) -> str:
-    mark = {"better": " *", "worse": " †"}.get(comparison.verdict.value, "")
-    sign = -1.0 if metric.higher_is_better else 1.0  # comparisons are turned so that lower is better
-    if math.isnan(comparison.difference):
-        return "-"
-    mean = number(sign * comparison.difference, 3, signed=True)
-    if comparison.interval is None:
-        return f"{mean} [-]"
-    ends = sorted((sign * comparison.interval.low, sign * comparison.interval.high))
-    return f"{mean} [{number(ends[0], 3, signed=True)}, {number(ends[1], 3, signed=True)}]{mark}"
-
-
-def _heading(metric: Metric) -> str:
-    unit = f", {metric.unit}" if metric.unit else ""
-    return f"{metric.title}{unit} {'↑' if metric.higher_is_better else '↓'}"
-
-
-def _interval_words(summary: Summary) -> str:
-    found = [row.comparison.interval for row in summary.rows.values() if row.comparison and row.comparison.interval]
-    if not found:
-        return "interval withheld: it needs at least 3 seeds"
-    names = {"t": "Student's t", "bootstrap": "paired bootstrap over seeds"}
-    methods = sorted({names[interval.method] for interval in found})
-    return f"{found[0].level:.0%} interval ({' or '.join(methods)})".replace("%", " %")
+def _broken(cell: str, words: bool) -> str:
+    """A cell over several lines: a mean above its interval, or one word a line."""
+    return cell.replace(" ", "\n") if words else cell.replace(" [", "\n[")
 
 
 def _tex(cell: str) -> str:
     escaped = re.sub(r"([%&#_{}$])", r"\\\1", cell)
-    for symbol, command in {"Δm": r"$\Delta m$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$^\dagger$"}.items():
+    for symbol, command in {
+        "Δm": r"$\Delta m$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "†": r"$^\dagger$",
+        "\u00a0": "~",
+    }.items():
         escaped = escaped.replace(symbol, command)
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)

@@ -125,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file as a whole or not at all."""
     atomic.write(path, json.dumps(content, indent=1).encode())
 

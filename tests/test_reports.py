@@ -1,0 +1,276 @@
+"""Reports on results whose truth is known: what is chosen, what is found, and how it reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import studies_synthetic as synthetic
+from paretorch.reports import figures
+from paretorch.reports.compare import run_study
+from paretorch.reports.findings import findings, verdict
+from paretorch.reports.load import load
+from paretorch.reports.numbers import metric_interval, number
+from paretorch.reports.overview import by_metric, costs, overview
+from paretorch.reports.report import report
+from paretorch.reports.summary import Summary, summarize
+from paretorch.reports.tables import Table
+from paretorch.studies.folder import StudyFolder
+from paretorch.studies.statistics import Comparison, Interval, Verdict
+
+GOLDEN = Path(__file__).parent / "test_reports_golden"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    return synthetic.finished(tmp_path_factory.mktemp("study") / "five", seeds=5)
+
+
+@pytest.fixture(scope="module")
+def summary(folder: StudyFolder) -> Summary:
+    return summarize(load(folder.path))
+
+
+def golden(name: str, text: str) -> None:
+    """Compares with the stored file; delete it and run twice to store what is there now."""
+    path = GOLDEN / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"{name} was not there and has been written: read it, then run again")
+    assert text == path.read_text()
+
+
+def test_a_grids_best_member_is_chosen_on_validation_data_and_all_its_cost_counted(summary: Summary) -> None:
+    tuned = summary.rows["tuned"].results
+    assert tuned.chosen is not None
+    assert tuned.chosen.method == "Static(2)"
+    assert tuned.runs == 15
+    assert tuned.seconds.tolist() == [3 * synthetic.EPOCHS * 2.5] * 5
+    run = dataclasses.replace(tuned.chosen, seed=4)
+    scores = synthetic.scores(run, synthetic.EPOCHS, "test")
+    assert tuned.test[4].tolist() == [scores["left"]["accuracy"], scores["ink"]["error"]]
+
+
+def test_the_choice_looks_at_validation_and_never_at_test_data(folder: StudyFolder, tmp_path: Path) -> None:
+    other = synthetic.finished(tmp_path / "study", seeds=5)
+    for job in other.jobs():
+        outcome = synthetic.result(job.run)
+        if job.run.method == "Static(1)":  # perfect on the test set, as bad as ever on validation data
+            metrics = {"left": {"accuracy": 1.0}, "ink": {"error": 0.1}}
+            synthetic.write(
+                dataclasses.replace(outcome, test=dataclasses.replace(outcome.test, metrics=metrics)), job.folder
+            )
+    chosen = load(other.path).treatments["tuned"].chosen
+    assert chosen == load(folder.path).treatments["tuned"].chosen
+
+
+def test_single_tasks_are_joined(summary: Summary) -> None:
+    single = summary.rows["single task"].results
+    assert [metric.title for metric in summary.results.metrics] == ["left accuracy", "ink error"]
+    assert single.test.shape == (5, 2)
+    assert single.curves.shape == (5, synthetic.EPOCHS, 2)
+    assert np.isfinite(single.curves).all()
+    assert single.seconds_per_epoch.tolist() == [4.0] * 5, "a network for each task: their epochs add up"
+    assert summary.rows["single task"].delta_m.mean() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_known_differences_are_found_and_no_others(summary: Summary) -> None:
+    found = {label: row.comparison and row.comparison.verdict.value for label, row in summary.rows.items()}
+    assert found == {
+        "single task": "not distinguishable",
+        "tuned": None,
+        "good": "better",
+        "bad": "worse",
+        "same": "not distinguishable",
+    }
+    for label, effect in (("good", -10.0), ("bad", 20.0), ("same", 0.0)):
+        comparison = summary.rows[label].comparison
+        assert comparison is not None
+        assert comparison.interval is not None
+        assert comparison.interval.low - 0.5 < effect < comparison.interval.high + 0.5
+    assert [row.rank for row in summary.rows.values()][2:4] == [1.0, 5.0]
+    assert [c.verdict for c in summary.rows["good"].metrics] == [Verdict.BETTER, Verdict.BETTER]
+
+
+@pytest.mark.parametrize("table", [overview, by_metric, costs], ids=lambda table: str(table.__name__))
+def test_tables_read_as_before(summary: Summary, table: Callable[[Summary], Table]) -> None:
+    golden(f"{table.__name__}.md", table(summary).markdown())
+    golden(f"{table.__name__}.tex", table(summary).latex())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_is_whole_in_a_terminal_of_any_width(summary: Summary, width: int) -> None:
+    text = io.StringIO()
+    table = overview(summary)
+    Console(file=text, width=width).print(table.terminal(width))
+    assert max(len(line.rstrip()) for line in text.getvalue().splitlines()) <= width
+    for cell in ("distinguishable", "[+19.60, +20.37]", "reference", "accuracy"):
+        assert cell in text.getvalue()
+    assert "…" not in text.getvalue()
+
+
+def test_cells_are_escaped() -> None:
+    table = Table("t", ("a|b", "50 %"), (("x_1", "-3 & [4]"),))
+    assert "a\\|b" in table.markdown()
+    assert r"50 \%" in table.latex()
+    assert r"x\_1 & $-$3 \& [4] \\" in table.latex()
+    text = io.StringIO()
+    Console(file=text, width=60).print(table.terminal(60))
+    assert "[4]" in text.getvalue(), "taken for markup"
+
+
+def test_findings_are_computed(summary: Summary) -> None:
+    found = {finding.name: finding.sentence for finding in findings(summary)}
+    assert found["verdict"].startswith(
+        "With 5 seeds. Better than tuned: good (-9.88 [-10.55, -9.21]). Worse: bad (+19.99"
+    )
+    assert "Not distinguishable: single task" in found["verdict"]
+    assert found["best overall"] == "good: Δm -9.71 %, -9.88 [-10.55, -9.21] to tuned: better with 5 seeds."
+    assert found["best left accuracy"] == "good: 0.8698."
+    assert found["best ink error"] == "good: 1.819 levels."
+    assert found["chosen for tuned"] == "Static(2); finding it took 15 runs and 150 s."
+    assert verdict(summary) == found["verdict"]
+
+
+def test_two_seeds_give_numbers_but_neither_interval_nor_verdict(tmp_path: Path) -> None:
+    summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path))
+    assert verdict(summary).startswith("No verdict with 2 seeds: intervals and tests need 3. Differences to tuned: ")
+    assert "withheld: it needs at least 3 seeds" in overview(summary).markdown()
+    assert "good (-10.03 [-])" in verdict(summary)
+    assert [row[-1] for row in overview(summary).rows] == ["withheld", "", "withheld", "withheld", "withheld"]
+
+
+def test_missing_runs_are_said_and_compared_over_the_seeds_that_are_there(tmp_path: Path) -> None:
+    summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=5, leave={"good": 4, "bad": 1}).path))
+    good, bad = summary.rows["good"].comparison, summary.rows["bad"].comparison
+    assert good is not None
+    assert bad is not None
+    assert (good.seeds, good.note) == (4, "1 of 5 seeds have no result")
+    assert good.verdict is Verdict.BETTER
+    assert bad.verdict is Verdict.WITHHELD
+    found = {finding.name: finding.sentence for finding in findings(summary)}
+    assert found["missing of bad"].startswith("4 runs have no result: bad-seed1-")
+    assert "good: 1 of 5 seeds have no result" in overview(summary).markdown()
+    assert "No verdict: bad (" in verdict(summary)
+
+
+def test_a_study_without_a_finished_baseline_cannot_be_reported(tmp_path: Path) -> None:
+    folder = synthetic.finished(tmp_path / "study", seeds=3, leave={"single task": 0})
+    with pytest.raises(ValueError, match=r"no seed of the baseline 'single task' is finished.*resume"):
+        load(folder.path)
+
+
+def test_runs_that_disagree_on_a_metric_are_refused(tmp_path: Path) -> None:
+    folder = synthetic.finished(tmp_path / "study", seeds=3)
+    job = folder.jobs()[-1]
+    outcome = synthetic.result(job.run)
+    other = {"left": {"accuracy": False}, "ink": {"error": False}}
+    synthetic.write(dataclasses.replace(outcome, higher_is_better=other), job.folder)
+    with pytest.raises(ValueError, match="runs disagree on direction or unit of 'left accuracy': not one workload"):
+        load(folder.path)
+
+
+def test_a_run_that_diverged_counts_as_missing(tmp_path: Path) -> None:
+    folder = synthetic.finished(tmp_path / "study", seeds=5)
+    for job in folder.jobs():
+        if job.label == "same" and job.run.seed == 0:
+            outcome = synthetic.result(job.run)
+            metrics = {"left": {"accuracy": 0.1}, "ink": {"error": float("nan")}}
+            synthetic.write(
+                dataclasses.replace(outcome, test=dataclasses.replace(outcome.test, metrics=metrics)), job.folder
+            )
+    comparison = summarize(load(folder.path)).rows["same"].comparison
+    assert comparison is not None
+    assert (comparison.seeds, comparison.note) == (4, "1 of 5 seeds have no result")
+
+
+def test_learning_curves_are_labelled_and_told_apart_without_colour(summary: Summary) -> None:
+    figure = figures.learning_curves(summary.results)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["epoch", "epoch"]
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert labels == ["left accuracy, higher is better", "ink error (levels), lower is better"]
+    lines = figure.axes[0].get_lines()
+    assert [line.get_label() for line in lines] == list(summary.rows)
+    looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(looks) == len(lines)
+    assert len(figure.axes[0].collections) == len(lines), "a band for each"
+    good = summary.rows["good"].results.curves[:, :, 0]
+    assert np.asarray(lines[2].get_ydata()) == pytest.approx(good.mean(axis=0))
+
+
+def test_learning_curves_of_two_seeds_have_no_bands_and_say_so(tmp_path: Path) -> None:
+    figure = figures.learning_curves(load(synthetic.finished(tmp_path / "study", seeds=2).path))
+    assert not figure.axes[0].collections
+    assert "no intervals: fewer than 3 seeds" in figure.get_suptitle()
+
+
+def test_figures_are_saved_in_every_format_and_in_no_other(folder: StudyFolder, tmp_path: Path) -> None:
+    figure = figures.learning_curves(load(folder.path))
+    saved = figures.save(figure, tmp_path, "curves", ("svg", "pdf", "png"))
+    heads = [path.read_bytes()[:5] for path in saved]
+    assert heads == [b"<?xml", b"%PDF-", b"\x89PNG\r"]
+    with pytest.raises(ValueError, match="svg, pdf or png, got 'gif'"):
+        figures.save(figure, tmp_path, "curves", ("gif",))
+
+
+def test_a_report_is_written_and_can_be_written_again(folder: StudyFolder) -> None:
+    found = report(folder.path)
+    assert [path.name for path in found.files] == ["report.md", "learning_curves.svg", "learning_curves.png"]
+    text = found.files[0].read_text()
+    for part in (
+        found.verdict,
+        found.table.markdown(),
+        "![learning curves](learning_curves.svg)",
+        "1 CPU threads per run",
+    ):
+        assert part in text
+    before = [path.read_bytes() for path in found.files]
+    assert [path.read_bytes() for path in report(folder.path).files] == before
+
+
+def test_the_whole_way_from_a_users_file_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent))
+
+    def run(out: str) -> dict[str, str]:
+        run_study(synthetic.__file__, "smoke", 3, tmp_path / out, jobs=2, train="studies_synthetic:train")
+        return {str(path.relative_to(tmp_path / out)): path.read_text() for path in (tmp_path / out).rglob("*.json")}
+
+    first = run("one")
+    printed = capsys.readouterr().out
+    assert "24 runs; 2 at a time" in printed
+    assert "verdict: With 3 seeds." in printed
+    assert str(tmp_path / "one" / "report.md") in printed.replace("\n", "")
+    assert run("two") == first
+    assert run("one") == first
+    assert "24 runs, 24 of them finished before" in capsys.readouterr().out
+
+
+def test_silence_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent))
+    synthetic.finished(tmp_path, seeds=3)
+    found = run_study(synthetic.__file__, "smoke", 3, tmp_path, progress=False)
+    assert capsys.readouterr().out == ""
+    assert found.verdict.startswith("With 3 seeds.")
+    assert json.loads((tmp_path / "study.json").read_text())["seeds"] == [0, 1, 2]
+
+
+def test_numbers_read_as_written() -> None:
+    assert [number(v, 3) for v in (0.0, 1234.5, 0.00123456, float("inf"))] == ["0", "1234", "0.00123", "inf"]
+    interval = Interval(-0.0312, 0.0046, 0.95, "t")
+    comparison = Comparison(5, -0.0133, interval, 0.1, 0.1, 0.1, Verdict.BETTER)
+    assert metric_interval(comparison, higher_is_better=False) == "-0.013 [-0.031, +0.005] *"
+    assert metric_interval(comparison, higher_is_better=True) == "+0.013 [-0.005, +0.031] *"
+    alike = dataclasses.replace(
+        comparison, difference=0.0, interval=Interval(0.0, 0.0, 0.95, "t"), verdict=Verdict.WORSE
+    )
+    assert metric_interval(alike, higher_is_better=False) == "+0.000 [+0.000, +0.000] †"

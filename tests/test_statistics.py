@@ -1,0 +1,188 @@
+"""Statistics of studies: closed forms, scipy as oracle, and the promises on coverage, power and false alarms simulated."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from paretorch.studies.quality import delta_m, mean_rank, seed_mean, seed_spread
+from paretorch.studies.statistics import (
+    BOOTSTRAP_FROM,
+    Verdict,
+    bootstrap_bounds,
+    compare,
+    holm,
+    interval,
+    paired_t,
+    t_bounds,
+    wilcoxon,
+)
+
+Array = NDArray[np.float64]
+
+
+def draws(seeds: int, studies: int = 2000, mean: float = 0.0, key: int = 0) -> Array:
+    """(studies, seeds) normal paired differences of standard deviation one."""
+    return np.random.default_rng(key).normal(mean, 1.0, size=(studies, seeds))
+
+
+def covered(bounds: tuple[Array, Array], truth: float = 0.0) -> float:
+    low, high = bounds
+    return float(np.mean((low <= truth) & (truth <= high)))
+
+
+def test_delta_m_of_a_published_row() -> None:
+    # NYUv2: single task against the plain sum; 5.59 stands in the table
+    single = [38.30, 63.76, 0.6754, 0.2780, 25.01, 19.21, 30.14, 57.20, 69.15]
+    plain = [39.29, 65.33, 0.5493, 0.2263, 28.15, 23.96, 22.09, 47.50, 61.08]
+    higher = [True, True, False, False, False, False, True, True, True]
+    assert float(delta_m(plain, single, higher)) == pytest.approx(5.59, abs=0.005)
+    assert float(delta_m(single, single, higher)) == 0.0
+
+
+def test_delta_m_is_taken_seed_by_seed_and_passes_missing_results_on() -> None:
+    values = delta_m([[0.5, 2.0], [1.0, math.nan]], [1.0, 2.0], [True, False])
+    assert values[0] == 25.0
+    assert math.isnan(values[1])
+
+
+def test_delta_m_needs_a_baseline_other_than_zero() -> None:
+    with pytest.raises(ValueError, match=r"other than 0, got \[1.0, 0.0\]: leave the metric at place 1 out"):
+        delta_m([1.0, 1.0], [1.0, 0.0], [True, True])
+
+
+def test_mean_rank_shares_ties_and_leaves_incomplete_seeds_out() -> None:
+    one = [[[3.0], [1.0]], [[2.0], [5.0]], [[3.0], [math.nan]]]  # (N = 3, S = 2, K = 1)
+    assert mean_rank(one, [True]).tolist() == [1.5, 3.0, 1.5]
+    assert mean_rank(one, [False]).tolist() == [2.5, 1.0, 2.5]
+    assert np.isnan(mean_rank([[[math.nan]], [[1.0]]], [True])).all()
+
+
+def test_numbers_over_seeds_skip_what_is_missing() -> None:
+    assert seed_mean([1.0, math.nan, 3.0]) == 2.0
+    assert seed_spread([1.0, math.nan, 3.0]) == pytest.approx(math.sqrt(2))
+    assert math.isnan(seed_mean([math.nan]))
+    assert math.isnan(seed_spread([1.0, math.nan]))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10, 30])
+def test_paired_t_and_its_interval_are_scipys(seeds: int) -> None:
+    for d in draws(seeds, studies=20, mean=0.5):
+        oracle = stats.ttest_1samp(d, 0.0)
+        assert float(paired_t(d)) == pytest.approx(oracle.pvalue, rel=1e-10)
+        expected = oracle.confidence_interval(0.9)
+        low, high = t_bounds(d, 0.9)
+        assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), rel=1e-10)
+
+
+def test_differences_without_spread_are_judged_by_their_number() -> None:
+    assert float(paired_t([0.0, 0.0, 0.0])) == 1.0
+    assert float(paired_t([-0.1, -0.1, -0.1, -0.1])) == 0.125
+    assert float(paired_t([-0.1] * 10)) == pytest.approx(2**-9)
+    assert compare({"a": [-0.1] * 4})["a"].verdict is Verdict.NOT_DISTINGUISHABLE
+
+
+def test_wilcoxon_is_exact_and_cannot_find_anything_with_five_seeds() -> None:
+    assert wilcoxon([-1.0, -2.0, -3.0, -4.0, -5.0]) == 0.0625
+    assert wilcoxon([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]) == pytest.approx(2 / 64)
+    # rank sums of +: {1}, of 8 equally likely sign patterns 2 are at most as extreme on this side
+    assert wilcoxon([1.0, -2.0, -3.0]) == pytest.approx(0.5)
+    assert wilcoxon([0.0, 0.0, 0.0]) == 1.0
+
+
+def test_holm_by_hand_and_against_bonferroni() -> None:
+    assert holm([0.01, 0.02, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.04, 0.04, 0.02])
+    assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]
+    p = np.random.default_rng(0).uniform(size=(50, 7))
+    corrected = holm(p)
+    assert (corrected >= p).all()
+    assert (corrected <= np.minimum(7 * p, 1)).all()
+    assert (np.diff(np.take_along_axis(corrected, np.argsort(p, -1), -1)) >= 0).all()
+
+
+def test_holm_leaves_withheld_comparisons_out() -> None:
+    corrected = holm([0.01, math.nan, 0.04])
+    assert corrected[[0, 2]].tolist() == [0.02, 0.04]
+    assert math.isnan(corrected[1])
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 5, 6])
+def test_the_interval_of_few_seeds_covers_where_the_percentile_bootstrap_does_not(seeds: int) -> None:
+    d = draws(seeds, studies=4000)
+    resampled = np.random.default_rng(1).integers(0, seeds, size=(400, seeds))
+    percentile = np.quantile(d[:, resampled].mean(-1), [0.025, 0.975], axis=-1)
+    assert covered(t_bounds(d)) == pytest.approx(0.95, abs=0.012)
+    assert covered((percentile[0], percentile[1])) < 0.88
+
+
+@pytest.mark.parametrize("seeds", [BOOTSTRAP_FROM, 10, 20])
+def test_the_bootstrap_interval_covers_from_seven_seeds_on(seeds: int) -> None:
+    assert covered(bootstrap_bounds(draws(seeds, studies=4000))) >= 0.94
+
+
+def test_the_bootstrap_interval_asks_for_no_shape() -> None:
+    skewed = np.random.default_rng(0).exponential(size=(4000, 20)) - 1.0
+    assert covered(bootstrap_bounds(skewed)) >= covered(t_bounds(skewed)) >= 0.90
+
+
+def test_intervals_say_their_method_and_are_withheld_below_three_seeds() -> None:
+    assert interval([1.0, 2.0]) is None
+    few, many = interval(draws(6)[0]), interval(draws(7)[0])
+    assert few is not None
+    assert many is not None
+    assert (few.method, many.method) == ("t", "bootstrap")
+    assert many == interval(draws(7)[0]), "equal data give equal bounds"
+    assert many.low < draws(7)[0].mean() < many.high
+
+
+def verdicts(studies: Array) -> list[Verdict]:
+    """Of studies with a single comparison."""
+    return [compare({"one": d})["one"].verdict for d in studies]
+
+
+def test_power_and_false_alarms_of_a_single_comparison_with_ten_seeds() -> None:
+    different = verdicts(draws(10, studies=300, mean=-1.0))
+    null = verdicts(draws(10, studies=300, key=1))
+    assert np.mean([v is Verdict.BETTER for v in different]) >= 0.75
+    assert Verdict.WORSE not in different
+    assert np.mean([v is Verdict.NOT_DISTINGUISHABLE for v in null]) >= 0.94 - 0.02  # the next test is the sharp one
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_false_alarms_of_2000_null_studies(seeds: int) -> None:
+    """Seven treatments against one reference, all alike: some p below 5 % after Holm in at most 6 % of the studies."""
+    results = np.random.default_rng(seeds).normal(size=(2000, 8, seeds))
+    differences = results[:, 1:] - results[:, :1]
+    corrected = holm(paired_t(differences))
+    assert np.mean((corrected < 0.05).any(axis=1)) <= 0.06
+    assert np.mean(paired_t(differences[:, 0]) < 0.05) <= 0.06
+    assert np.mean((paired_t(differences) < 0.05).any(axis=1)) > 0.10, "without Holm it would be far more"
+
+
+def test_power_of_2000_studies() -> None:
+    assert np.mean(paired_t(draws(10, mean=1.0)) < 0.05) >= 0.78
+
+
+def test_comparisons_speak_plainly() -> None:
+    found = compare({"a": [-1.0, -1.1, -0.9, -1.0, -1.05], "b": [1.0, 1.1, 0.9, 1.0, 1.05], "c": [1, -1, 1, -1, 0.5]})
+    assert [c.words for c in found.values()] == [
+        "better with 5 seeds",
+        "worse with 5 seeds",
+        "not distinguishable with 5 seeds",
+    ]
+    assert found["a"].p_holm == pytest.approx(3 * min(found["a"].p, found["b"].p))
+    assert found["a"].p_wilcoxon == 0.0625
+
+
+def test_missing_seeds_are_left_out_and_said() -> None:
+    found = compare({"a": [-1.0, math.nan, -1.1, -0.9], "b": [math.nan, -1.0, math.nan, math.nan]})
+    assert (found["a"].seeds, found["a"].note) == (3, "1 of 4 seeds have no result")
+    assert found["a"].verdict is Verdict.BETTER
+    assert found["b"].interval is None
+    assert found["b"].words == "withheld: 1 seed, an interval needs at least 3; 3 of 4 seeds have no result"
+    assert found["a"].p_holm == found["a"].p, "a withheld comparison does not count for Holm"
+    assert compare({}) == {}

@@ -1,0 +1,150 @@
+"""Studies: treatments over paired seeds, found by name or file, and their folder on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+import studies_synthetic as synthetic
+from paretorch.studies.folder import StudyFolder, open_folder, read_folder
+from paretorch.studies.study import Combine, Study, Treatment, alone, chosen, find, names
+from paretorch.training.spec import Run
+
+BASE = Run("digits", epochs=2)
+
+
+def small(**changes: object) -> Study:
+    study = Study(
+        "mine", "Which?", (alone("single", BASE, ("left", "right")), Treatment("sum", (BASE,))), "sum", "single"
+    )
+    return dataclasses.replace(study, **changes)  # type: ignore[arg-type]
+
+
+def test_runs_of_a_seed_differ_in_the_treatment_only() -> None:
+    runs = [run for treatment in find("quickstart", "small").treatments for run in treatment.seeded(3)]
+    assert {run.seed for run in runs} == {3}
+    shared = ("workload", "options", "optimizer", "optimizer_options", "epochs", "batch_size", "device", "precision")
+    for name in shared:
+        assert len({str(getattr(run, name)) for run in runs}) == 1, name
+
+
+def test_quickstart_holds_the_baselines_that_a_claim_needs() -> None:
+    study = find("quickstart", "small")
+    combined = {t.label: (t.combine, len(t.runs)) for t in study.treatments if t.combine is not Combine.ONE}
+    assert combined == {"single task": (Combine.JOIN, 3), "static weights, tuned": (Combine.CHOOSE, 5)}
+    assert (study.reference, study.baseline) == ("static weights, tuned", "single task")
+    assert [t.runs[0].surface for t in study.treatments if t.label == "PCGrad, exact"] == ["parameters"]
+
+
+def test_planned_goes_seed_by_seed_and_trains_equal_runs_once() -> None:
+    twice = small(treatments=(*small().treatments, Treatment("again", (BASE,))))
+    planned = [(treatment.label, run.tasks, run.seed) for treatment, run in twice.planned((0, 1))]
+    assert planned == [
+        (label, tasks, seed)
+        for seed in (0, 1)
+        for label, tasks in (("single", ("left",)), ("single", ("right",)), ("sum", ()))
+    ]
+
+
+def test_a_study_survives_json() -> None:
+    for study in (find("quickstart", "small"), synthetic.study()):
+        assert Study.from_json(json.loads(json.dumps(study.to_json()))) == study
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Treatment("a", ()), "one run is combined as 'one', several as 'join' or 'choose'; got 0 as 'one'"),
+        (lambda: Treatment("a", (BASE, BASE)), "got 2 as 'one'"),
+        (lambda: chosen("a", [BASE]), "got 1 as 'choose'"),
+        (
+            lambda: Treatment("a", (BASE, BASE), Combine.JOIN),
+            "joined runs train disjoint tasks that each of them names",
+        ),
+        (lambda: alone("a", BASE, ("x", "x")), "joined runs train disjoint tasks"),
+        (lambda: small(treatments=(small().treatments[1],) * 2), "labels of treatments are unique"),
+        (lambda: small(reference="nobody"), r"the reference is one of \['single', 'sum'\], got 'nobody'"),
+        (lambda: small(threads=0), "threads is at least 1, got 0"),
+        (
+            lambda: small(treatments=(*small().treatments, Treatment("other", (Run("scenes"),)))),
+            "all runs are on one workload, got",
+        ),
+    ],
+)
+def test_what_is_no_study_is_refused(wrong: object, message: str) -> None:
+    assert callable(wrong)
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
+def test_a_misspelt_name_suggests_the_nearest() -> None:
+    assert "quickstart" in names()
+    with pytest.raises(ValueError, match=r"unknown study 'quikstart': did you mean 'quickstart'\?.*ends in \.py"):
+        find("quikstart", "small")
+    with pytest.raises(ValueError, match=r"scales of quickstart are \['small', 'smoke'\], got 'huge'"):
+        find("quickstart", "huge")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"has a function study\(scale\) that returns a Study; it has none"),
+        ("def study(scale): raise KeyError('lr')", "raised KeyError: 'lr'"),
+        ("def study(scale): return [1]", "returns a paretorch Study, got list"),
+        ("import no_such_module", "importing it raised ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_users_file_that_is_no_study_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=rf"mine\.py.*{message}"):
+        find(file, "small")
+    with pytest.raises(ValueError, match="no study file at"):
+        find(tmp_path / "missing.py", "small")
+
+
+def test_a_users_file_is_a_study() -> None:
+    assert find(Path(synthetic.__file__), "small") == synthetic.study("small")
+
+
+def test_a_folder_is_taken_up_with_more_seeds(tmp_path: Path) -> None:
+    first = open_folder(tmp_path, small(), "small", 1, resume=True)
+    again = open_folder(tmp_path, small(), "small", 3, resume=True)
+    assert read_folder(tmp_path) == again == StudyFolder(tmp_path, small(), "small", (0, 1, 2))
+    assert [job.folder for job in again.jobs()][:3] == [job.folder for job in first.jobs()]
+    assert len({job.folder for job in again.jobs()}) == 9
+    assert first.jobs()[0].folder.name.startswith("single-seed0-")
+    assert first.jobs()[0].title == "single (left), seed 0"
+
+
+def test_a_folder_of_another_study_is_refused(tmp_path: Path) -> None:
+    open_folder(tmp_path, small(), "small", 3, resume=True)
+    with pytest.raises(ValueError, match="holds a study already: resume it, or choose another folder"):
+        open_folder(tmp_path, small(), "small", 3, resume=False)
+    with pytest.raises(ValueError, match="expected 'other' at scale 'small' as it is defined now, found 'mine'"):
+        open_folder(tmp_path, small(name="other"), "small", 3, resume=True)
+    with pytest.raises(ValueError, match="found 'mine' at 'small' with other threads"):
+        open_folder(tmp_path, small(threads=2), "small", 3, resume=True)
+    with pytest.raises(ValueError, match="at least 1 seed"):
+        open_folder(tmp_path / "new", small(), "small", 0, resume=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no study\.json"):
+        read_folder(tmp_path)
+    open_folder(tmp_path, small(), "small", 3, resume=True)
+    file = tmp_path / "study.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"format": "paretorch study 99"}))
+    with pytest.raises(ValueError, match="'paretorch study 99', this version reads up to 1: upgrade paretorch"):
+        read_folder(tmp_path)
+    file.write_text(json.dumps(content | {"format": 7}))
+    with pytest.raises(ValueError, match="not a study of paretorch: expected the format 'paretorch study 1', got 7"):
+        read_folder(tmp_path)
+    file.write_text(json.dumps(content)[:-20])
+    with pytest.raises(ValueError, match="not a whole JSON file"):
+        read_folder(tmp_path)
