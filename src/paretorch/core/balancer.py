@@ -77,6 +77,7 @@ class Balancer(Door):
         self.heads, self.nonfinite = heads, nonfinite
         self.skipped: dict[str, int] = {}
         self._shared = None if shared is None else _given_leaves(shared)
+        self._open = tasks is None  # to tasks that come later
         if tasks is not None:
             self._declare(checks.task_names(tasks))
 
@@ -126,9 +127,9 @@ class Balancer(Door):
         if not self.tasks:
             self._declare(checks.task_names(given))
         new = tuple(name for name in given if name not in self.tasks)
-        if new and not self._buffers and self.ranks.size == 1:
+        if new and self._open and not self._buffers and self.ranks.size == 1:
             self.tasks = (*self.tasks, *new)  # nothing is remembered per task
-        if new and self._buffers:
+        elif new and self._open and self._buffers:
             raise ValueError(
                 f"{self.method} remembers its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: declare all of them "
                 "with Balancer(method, tasks=...), or use a method without state"
@@ -146,7 +147,8 @@ class Balancer(Door):
         graph = reach([[loss] for loss in given.values()])
         _check_graph(graph, found=self._shared is None)
         met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
-        compared = list(met.values()) if self._shared is None else self._shared
+        parameters = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
+        compared = self._shared or parameters or list(met.values())  # inputs that require grad are no parameters
         if not compared and len(given) > 1:
             raise ValueError(
                 "the losses share no parameter, so there is nothing to balance: does one model compute them all?"

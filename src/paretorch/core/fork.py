@@ -392,7 +392,8 @@ class Fork(Door):
 
     def _notice_own_inputs(self, gradients: Gradients, gramian: Tensor) -> None:
         """Warn where no two tasks have a gradient on the same sample: their features never meet."""
-        if len(gradients.known) < 2 or gramian.count_nonzero() > len(gradients.known) or "inputs" in self._said:
+        there = gramian.diagonal().count_nonzero()
+        if there < 2 or gramian.count_nonzero() > there or "inputs" in self._said:
             return
         samples = [leaf.shape[0] if leaf.ndim > 1 else 1 for leaf in gradients.like]
         for index, size in enumerate(samples):

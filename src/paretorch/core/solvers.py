@@ -16,6 +16,7 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 EPS = float(np.finfo(np.float64).eps)
+ROUNDS = 12  # of block pivoting: independent rows settle in about five
 STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
 
 
@@ -188,9 +189,8 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
     """The minimizers of x^T C x / 2 - b^T x over x >= 0, for every column b, by block principal pivoting.
 
     All columns are solved at once: each guesses which of its entries are zero, solves for the others, and exchanges every entry
-    whose sign is wrong; a column that stops improving exchanges one entry at a time, and one that still cycles (nearly
-    dependent rows) is left to :func:`_active_set`. A ridge of a few units of rounding, on a matrix of unit diagonal, makes
-    every block invertible without favouring a longer gradient.
+    whose sign is wrong. A column that does not settle (dependent rows) is left to :func:`_active_set`. A ridge of a few units of
+    rounding, on a matrix of unit diagonal, makes every block invertible without favouring a longer gradient.
 
     Args:
         matrix: (T, T) cosines: symmetric, positive semidefinite, unit (or zero) diagonal.
@@ -211,27 +211,17 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
             return everywhere, True
     free = linear.T > 0  # (m, T): the entries guessed to be positive
     x = np.zeros((columns, tasks))
-    best = np.full(columns, tasks + 1)
-    patience = np.full(columns, 3)
     pending = np.arange(columns)
-    for _ in range(5 * tasks + 20):
+    for _ in range(ROUNDS):
         x[pending] = _solve_free(ridged, linear[:, pending], free[pending])
         slope = x[pending] @ ridged - linear.T[pending]
         tolerance = 8 * tasks * EPS * (1 + np.abs(x[pending]).max(axis=1, keepdims=True))
         wrong = np.where(free[pending], x[pending] < -tolerance, slope < -tolerance)
-        count = wrong.sum(axis=1)
-        keep = count > 0
-        if not keep.any():
-            pending = pending[:0]
+        left = wrong.any(axis=1)
+        pending = pending[left]
+        if not len(pending):
             break
-        pending, wrong, count = pending[keep], wrong[keep], count[keep]
-        better = count < best[pending]
-        best[pending] = np.minimum(best[pending], count)
-        patience[pending] = np.where(better, 3, patience[pending] - 1)
-        single = patience[pending] < 0
-        last = tasks - 1 - wrong[:, ::-1].argmax(axis=1)  # Murty: the entry of highest index alone, which cannot cycle
-        wrong = np.where(single[:, None], np.arange(tasks) == last[:, None], wrong)
-        free[pending] ^= wrong
+        free[pending] ^= wrong[left]
     for column in pending:
         x[column] = _active_set(ridged, linear[:, column])
     x = np.maximum(x, 0.0)

@@ -1,0 +1,87 @@
+"""What test_compile.py runs in a process of its own: compiled against eager, printed as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+
+METHODS: dict[str, tuple[pt.Method[Any], bool]] = {
+    "mgda": (pt.MGDA(), False),
+    "graddrop": (pt.GradDrop(), False),
+    "pcgrad": (pt.PCGrad(), False),
+    "famo": (pt.FAMO(), True),
+    "dwa": (pt.DWA(window=2), True),
+    "loss+": (pt.MGDA(normalize="loss+"), True),
+}
+
+
+class Net(nn.Module):
+    def __init__(self, method: pt.Method[Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6))
+        self.heads = nn.ModuleDict({"a": nn.Linear(6, 2), "b": nn.Linear(6, 1)})
+        self.fork = pt.Fork(method, ("a", "b"))
+        self.double()
+
+    def forward(self, x: Tensor, tell: bool, use: Tensor) -> Tensor:
+        branch = self.fork(self.encoder(x))
+        losses = {
+            "a": self.heads["a"](branch["a"]).square().mean(),
+            "b": (self.heads["b"](branch["b"]) - 5).square().mean() * use,
+        }
+        if tell:
+            losses = self.fork.losses(losses)
+        return losses["a"] + losses["b"]
+
+
+def compare(name: str) -> dict[str, Any]:
+    method, tell = METHODS[name]
+    eager, compiled = Net(method), Net(method)
+    step = torch.compile(compiled, fullgraph=True)
+    x = torch.randn(7, 5, dtype=torch.float64)
+    worst = 0.0
+    for turn in range(4):
+        use = torch.tensor(0.0 if turn == 2 and not tell else 1.0, dtype=torch.float64)  # exact zeros: task b is absent
+        for model, call in ((eager, eager), (compiled, step)):
+            model.zero_grad()
+            call(x, tell, use).backward()
+            if method.observes:
+                model.fork.observe({"a": torch.tensor(0.5 + turn), "b": torch.tensor(2.0)})
+        pairs = list(zip(eager.parameters(), compiled.parameters(), strict=True))
+        worst = max(worst, *(float((p.grad - q.grad).abs().max()) for p, q in pairs))  # type: ignore[operator]
+        states = zip(eager.fork.state_dict().values(), compiled.fork.state_dict().values(), strict=True)
+        worst = max([worst, *(float((s.double() - t.double()).nan_to_num().abs().max()) for s, t in states)])
+        with torch.no_grad():
+            for p, q in pairs:
+                p -= 0.01 * p.grad  # type: ignore[operator]
+                q -= 0.01 * q.grad  # type: ignore[operator]
+    assert compiled.fork.balance is not None
+    assert compiled.fork.balance.present is not None
+    return {"worst": worst, "status": compiled.fork.balance.status.value}
+
+
+def balancer_needs_to_be_told() -> str:
+    model = Net(pt.MGDA())
+    parts = torch.compile(
+        lambda x: (model.heads["a"](model.encoder(x)).square().mean(), model.heads["b"](model.encoder(x)).mean())
+    )
+    a, b = parts(torch.randn(7, 5, dtype=torch.float64))
+    try:
+        pt.Balancer(pt.MGDA()).backward({"a": a, "b": b})
+    except ValueError as error:
+        return str(error)
+    return "nothing was raised"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {name: compare(name) for name in sys.argv[1:]}
+    results["balancer"] = balancer_needs_to_be_told()
+    print(json.dumps(results))

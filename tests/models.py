@@ -1,0 +1,64 @@
+"""Small float64 models for the tests of the two doors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TASKS = ("a", "b", "c")
+
+
+class Net(nn.Module):
+    """An encoder and a head per task, with an optional fork between them."""
+
+    def __init__(self, tasks: tuple[str, ...] = TASKS, seed: int = 0, fork: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.encoder = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh())
+        self.heads = nn.ModuleDict({task: nn.Linear(6, 2) for task in tasks})
+        self.forks = fork is not None
+        if fork is not None:
+            self.fork = fork
+        self.double()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        z = self.encoder(x)
+        branch = self.fork(z) if self.forks else dict.fromkeys(self.heads, z)
+        return {task: head(branch[task]) for task, head in self.heads.items()}
+
+
+def data(samples: int = 12, seed: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, 5, generator=generator, dtype=torch.float64)
+    scales = {"a": 1.0, "b": 10.0, "c": 0.3}
+    return x, {t: s * torch.randn(samples, 2, generator=generator, dtype=torch.float64) for t, s in scales.items()}
+
+
+def losses_of(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {task: (output - targets[task]).square().mean() for task, output in outputs.items()}
+
+
+def gradients(module: nn.Module) -> Tensor:
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in module.parameters()]
+    )
+
+
+def per_task(model: Net, surface: Callable[[], Any] | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """By hand: (T, n) gradients on the features, (T, P) on the encoder's parameters, and the losses."""
+    del surface
+    x, targets = data()
+    z = model.encoder(x)
+    outputs = {task: head(z) for task, head in model.heads.items()}
+    losses = losses_of(outputs, targets)
+    on_features = torch.stack(
+        [torch.autograd.grad(loss, z, retain_graph=True)[0].flatten() for loss in losses.values()]
+    )
+    parameters = list(model.encoder.parameters())
+    rows = []
+    for loss in losses.values():
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)]))
+    return on_features, torch.stack(rows), losses

@@ -1,0 +1,176 @@
+"""Runs a function on several gloo ranks of this machine, and what those functions do. Imported by the spawned processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from models import TASKS, Net, data, losses_of
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import paretorch as pt
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+def on_ranks(function: Callable[..., Any], ranks: int, folder: Path, *arguments: Any) -> list[Any]:
+    """What ``function(rank, *arguments)`` returned on each rank."""
+    mp.spawn(_rank, (ranks, free_port(), function, str(folder), arguments), nprocs=ranks)  # type: ignore[no-untyped-call]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+def _rank(
+    rank: int, ranks: int, port: int, function: Callable[..., Any], folder: str, arguments: tuple[Any, ...]
+) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(ranks))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=ranks)
+    try:
+        torch.save(function(rank, *arguments), Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+METHODS: dict[str, Callable[[], pt.Method[Any]]] = {
+    "mgda": pt.MGDA,
+    "upgrad": pt.UPGrad,
+    "pcgrad": pt.PCGrad,
+    "graddrop": pt.GradDrop,
+    "loss+": lambda: pt.MGDA(normalize="loss+"),
+    "uncertainty": pt.Uncertainty,
+    "famo": pt.FAMO,
+}
+
+
+def rank_data(rank: int) -> tuple[Tensor, dict[str, Tensor]]:
+    return data(seed=100 + rank)
+
+
+def present_on(rank: int, split: str) -> tuple[str, ...]:
+    """Which tasks have labels on a rank: all; or only some, and on the last rank of ``nothing`` none."""
+    if split == "all":
+        return TASKS
+    return {0: ("a",), 1: ("b", "c"), 2: ("a", "c"), 3: ()}[rank] if split == "some" else ((), TASKS)[rank == 0]
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+class Told(nn.Module):
+    """A model whose outputs are its losses, told to the fork inside of what DDP wraps."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, targets: dict[str, Tensor], present: tuple[str, ...]) -> Tensor:
+        outputs = self.net(x)
+        losses = losses_of({task: outputs[task] for task in present}, targets)
+        return sum(self.net.fork.losses(losses).values())  # type: ignore[operator, union-attr, return-value]
+
+
+def every_case(rank: int, cases: tuple[tuple[str, str, str, str], ...], steps: int) -> dict[str, Any]:
+    """All cases in one set of processes: starting them costs more than running them."""
+    doors = {"fork": forked_steps, "balancer": balanced_steps}
+    return {"/".join(case): doors[case[0]](rank, case[1], DDP[case[2]], case[3], steps) for case in cases}
+
+
+DDP: dict[str, dict[str, bool]] = {
+    "plain": {},
+    "unused": {"find_unused_parameters": True},
+    "static": {"static_graph": True},
+}
+
+
+def forked_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps: int) -> dict[str, Any]:
+    net = Net(fork=pt.Fork(METHODS[method](), TASKS))
+    model = DistributedDataParallel(Told(net), **ddp)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    grads = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        x, targets = rank_data(rank)
+        loss = model(x, targets, present_on(rank, split))
+        loss.backward()
+        grads.append(
+            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
+        )
+        optimizer.step()
+        if net.fork.method.observes:  # type: ignore[union-attr]
+            with torch.no_grad():
+                losses = losses_of(net(x), targets)
+            net.fork.observe({t: losses[t] for t in present_on(rank, split)})  # type: ignore[operator, union-attr]
+    return {"gradients": torch.stack(grads), "state": state_of(net.fork)}  # type: ignore[arg-type]
+
+
+def balanced_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps: int) -> dict[str, Any]:
+    net = Net()
+    model = DistributedDataParallel(net, **ddp)
+    balancer = pt.Balancer(METHODS[method](), TASKS, shared=net.encoder if ddp or split != "all" else None)
+    grads = []
+    for _ in range(steps):
+        model.zero_grad()
+        x, targets = rank_data(rank)
+        outputs = model(x)
+        balancer.backward(losses_of({task: outputs[task] for task in present_on(rank, split)}, targets))
+        grads.append(
+            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
+        )
+        with torch.no_grad():
+            for p in net.parameters():
+                p -= 0.05 * (0 if p.grad is None else p.grad)
+    return {"gradients": torch.stack(grads), "state": state_of(balancer)}
+
+
+def refusals(rank: int) -> list[str]:
+    """What is said where ranks declare different names, and to a Balancer under a static graph."""
+    return [names_that_differ(rank), static_graph_refused(rank)]
+
+
+def names_that_differ(rank: int) -> str:
+    fork = pt.Fork(pt.MGDA(), ("a", "b") if rank == 0 else ("b", "a"))
+    try:
+        fork(torch.ones(2, 3, requires_grad=True) * 1)
+    except ValueError as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def alone_in_a_group(rank: int) -> Tensor:
+    """``group=None`` keeps to this process; a process group of its own keeps to its ranks."""
+    fork = pt.Fork(pt.MGDA(), ("a", "b"), group=None)
+    z = torch.full((2, 3), float(rank + 1), requires_grad=True)
+    branch = fork(z)
+    (branch["a"].square().sum() + branch["b"].sum()).backward()
+    assert fork.balance is not None
+    assert fork.balance.gramian is not None
+    halves = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    half = pt.Fork(pt.MGDA(), ("a", "b"), group=halves[rank // 2])
+    branch = half(z)
+    (branch["a"].square().sum() + branch["b"].sum()).backward()
+    assert half.balance is not None
+    assert half.balance.gramian is not None
+    return torch.stack([fork.balance.gramian[0, 0], half.balance.gramian[0, 0]])
+
+
+def static_graph_refused(rank: int) -> str:
+    net = Net()
+    model = DistributedDataParallel(net, static_graph=True)
+    x, targets = rank_data(rank)
+    try:
+        pt.Balancer(pt.MGDA(), shared=net.encoder).backward(losses_of(model(x), targets))
+    except ValueError as error:
+        return str(error)
+    return "nothing was raised"

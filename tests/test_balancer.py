@@ -1,0 +1,280 @@
+"""The Balancer against explicit per-task gradients, and the graphs it must see through or refuse."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from methods import METHODS
+from models import TASKS, Net, data, gradients, losses_of, per_task
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import paretorch as pt
+from paretorch.core.contract import Need, Status
+
+GRAMIAN = [e.method for e in METHODS if Need.GRAMIAN in e.method.needs]
+LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isinstance(e.method, pt.Static)]
+X, TARGETS = data()
+
+
+def step(model: Net, balancer: pt.Balancer, **changes: Tensor | None) -> pt.Balance:
+    return balancer.backward({**losses_of(model(X), TARGETS), **changes})
+
+
+@pytest.mark.parametrize("method", GRAMIAN, ids=repr)
+def test_the_shared_parameters_receive_the_weighted_sum_and_heads_their_own(method: pt.Method[Any]) -> None:
+    model, plain = Net(), Net()
+    balance = step(model, pt.Balancer(method, scale="paper", seed=4))
+    _, rows, _ = per_task(model)
+    torch.testing.assert_close(balance.gramian, rows @ rows.T, rtol=1e-12, atol=1e-15)
+    assert balance.weights is not None
+    if not method.random:
+        torch.testing.assert_close(balance.weights, pt.weights(method, rows @ rows.T), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradients(model.encoder), balance.weights @ rows, rtol=1e-12, atol=1e-14)
+    sum(losses_of(plain(X), TARGETS).values()).backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model.heads), gradients(plain.heads), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", GRAMIAN, ids=repr)
+def test_fork_and_balancer_agree_where_the_features_are_the_parameters(method: pt.Method[Any]) -> None:
+    """With the identity as encoder the features are the shared leaf."""
+    heads = Net(seed=2).heads
+    shared = torch.randn(12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+    def losses(branch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return losses_of({t: head(branch[t]) for t, head in heads.items()}, TARGETS)
+
+    one, two = shared.clone().requires_grad_(), shared.clone().requires_grad_()
+    fork, balancer = pt.Fork(method, TASKS, seed=1), pt.Balancer(method, seed=1)
+    told = losses(fork(one))
+    sum((fork.losses(told) if Need.LOSSES in method.needs else told).values()).backward()  # type: ignore[union-attr]
+    balancer.backward(losses(dict.fromkeys(TASKS, two)))
+    torch.testing.assert_close(one.grad, two.grad, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", LOSSES, ids=repr)
+def test_loss_methods_cost_one_backward_of_the_weighted_losses(method: pt.Method[Any]) -> None:
+    model, plain = Net(), Net()
+    balance = step(model, pt.Balancer(method))
+    assert balance.weights is not None
+    total = sum(w * loss for w, loss in zip(balance.weights, losses_of(plain(X), TARGETS).values(), strict=True))
+    total.backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
+
+
+def test_a_jacobian_method_on_the_parameters() -> None:
+    model = Net()
+    step(model, pt.Balancer(pt.GradDrop(leak=1.0)))
+    _, rows, _ = per_task(model)
+    torch.testing.assert_close(gradients(model.encoder), rows.sum(dim=0), rtol=1e-12, atol=1e-14)
+
+
+def test_own_inputs_need_no_common_features() -> None:
+    model = Net(tasks=("a", "b"))
+    other, _ = data(seed=9)
+    losses = {
+        "a": (model.heads["a"](model.encoder(X)) - TARGETS["a"]).square().mean(),
+        "b": (model.heads["b"](model.encoder(other)) - TARGETS["b"]).square().mean(),
+    }
+    balance = pt.Balancer(pt.MGDA()).backward(losses)
+    assert balance.gramian is not None
+    assert balance.gramian[0, 1] != 0
+
+
+def test_partly_shared_layers_and_reused_modules() -> None:
+    """``low`` serves all, ``high`` only a and b, and twice; weights follow the tasks that reach a parameter."""
+    torch.manual_seed(0)
+    low, high = nn.Linear(5, 6).double(), nn.Linear(6, 6).double()
+    heads = nn.ModuleDict({t: nn.Linear(6, 2) for t in TASKS}).double()
+    z = low(X).tanh()
+    deep = high(high(z).tanh())
+    losses = losses_of({"a": heads["a"](deep), "b": heads["b"](deep), "c": heads["c"](z)}, TARGETS)
+    shared = [*low.parameters(), *high.parameters()]
+    rows = [torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True) for loss in losses.values()]
+    full = torch.stack(
+        [
+            torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(row, shared, strict=True)])
+            for row in rows
+        ]
+    )
+    balance = pt.Balancer(pt.UPGrad()).backward(losses)
+    assert balance.weights is not None
+    torch.testing.assert_close(balance.gramian, full @ full.T, rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(
+        torch.cat([p.grad.flatten() for p in shared]), balance.weights @ full, rtol=1e-11, atol=1e-14
+    )
+
+
+def test_shared_decides_where_gradients_are_compared_and_not_what_is_weighted() -> None:
+    model = Net()
+    balance = step(model, pt.Balancer(pt.MGDA(), shared=model.encoder[2]))
+    _, rows, _ = per_task(model)
+    last = sum(p.numel() for p in model.encoder[2].parameters())
+    assert balance.weights is not None
+    torch.testing.assert_close(balance.gramian, rows[:, -last:] @ rows[:, -last:].T, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(gradients(model.encoder), balance.weights @ rows, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("absent", [None, 0.0])
+def test_an_absent_task_is_left_out(absent: float | None) -> None:
+    model = Net()
+    losses = losses_of(model(X), TARGETS)
+    balance = pt.Balancer(pt.MGDA(), TASKS).backward({**losses, "b": None if absent is None else losses["b"] * absent})
+    assert balance.present is not None
+    assert balance.present.tolist() == [True, False, True]
+    _, rows, _ = per_task(model)
+    assert balance.weights is not None
+    torch.testing.assert_close(gradients(model.encoder), balance.weights @ rows, rtol=1e-12, atol=1e-14)
+    assert balance.weights.sum() == pytest.approx(2.0)
+
+
+def test_new_tasks_may_join_a_method_without_state_and_no_other() -> None:
+    model = Net()
+    balancer = pt.Balancer(pt.MGDA())
+    losses = losses_of(model(X), TARGETS)
+    balancer.backward({"a": losses["a"], "c": losses["c"]}, retain_graph=True)
+    assert balancer.backward(losses).tasks == ("a", "c", "b")
+    balancer = pt.Balancer(pt.DWA())
+    losses = losses_of(model(X), TARGETS)
+    balancer.backward({"a": losses["a"]}, retain_graph=True)
+    with pytest.raises(ValueError, match=r"remembers its tasks .* tasks=\.\.\."):
+        balancer.backward(losses)
+
+
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO()], ids=repr)
+def test_nonfinite_losses_raise_before_anything_is_touched(method: pt.Method[Any]) -> None:
+    model = Net()
+    balancer = pt.Balancer(method)
+    step(model, balancer)
+    before, state = gradients(model), copy.deepcopy(balancer.state_dict())
+    losses = losses_of(model(X), TARGETS)
+    with pytest.raises(FloatingPointError, match="'b'"):
+        balancer.backward({**losses, "b": losses["b"] * torch.nan})
+    assert torch.equal(gradients(model), before)
+    for name, value in balancer.state_dict().items():
+        torch.testing.assert_close(value, state[name], equal_nan=True)
+
+
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.Equal()], ids=repr)
+def test_nonfinite_tasks_can_be_skipped_and_counted(method: pt.Method[Any]) -> None:
+    model, without = Net(), Net()
+    balancer = pt.Balancer(method, nonfinite="skip")
+    losses = losses_of(model(X), TARGETS)
+    balancer.backward({**losses, "b": losses["b"] * torch.inf})
+    pt.Balancer(method).backward({t: v for t, v in losses_of(without(X), TARGETS).items() if t != "b"})
+    torch.testing.assert_close(gradients(model), gradients(without), rtol=1e-12, atol=1e-14)
+    assert balancer.skipped == {"b": 1}
+
+
+def test_all_tasks_stationary_or_absent() -> None:
+    model = Net()
+    losses = losses_of(model(X), TARGETS)
+    balance = pt.Balancer(pt.MGDA()).backward({t: v * 0 for t, v in losses.items()})
+    assert balance.status is Status.ABSENT
+    assert gradients(model.encoder).abs().max() == 0
+
+
+def test_hooks_on_parameters_see_the_one_combined_gradient() -> None:
+    model, plain = Net(), Net()
+    seen: list[Tensor] = []
+    step(plain, pt.Balancer(pt.MGDA()))
+    weight = model.encoder[0].weight
+    weight.register_hook(lambda g: seen.append(g.clone()) or g * 0.5)
+    after: list[Tensor] = []
+    weight.register_post_accumulate_grad_hook(lambda p: after.append(p.grad.clone()))
+    step(model, pt.Balancer(pt.MGDA()))
+    assert len(seen) == len(after) == 1
+    torch.testing.assert_close(seen[0], plain.encoder[0].weight.grad)
+    torch.testing.assert_close(weight.grad, 0.5 * plain.encoder[0].weight.grad)
+
+
+def test_gradients_accumulate_and_graphs_can_be_retained() -> None:
+    model, once = Net(), Net()
+    losses = losses_of(model(X), TARGETS)
+    balancer = pt.Balancer(pt.UPGrad())
+    balancer.backward(losses, retain_graph=True)
+    balancer.backward(losses)
+    step(once, pt.Balancer(pt.UPGrad()))
+    torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
+
+
+def test_activation_checkpointing() -> None:
+    model, plain = Net(), Net()
+
+    def losses(reentrant: bool) -> dict[str, Tensor]:
+        z = checkpoint(model.encoder, X.clone().requires_grad_(), use_reentrant=reentrant)
+        return losses_of({t: head(z) for t, head in model.heads.items()}, TARGETS)
+
+    pt.Balancer(pt.MGDA()).backward(losses(False))
+    step(plain, pt.Balancer(pt.MGDA()))
+    torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        pt.Balancer(pt.MGDA()).backward(losses(True))
+
+
+def test_every_reuses_weights_and_factor_rescales_losses() -> None:
+    model = Net()
+    balancer = pt.Balancer(pt.MGDA(), every=2)
+    first = step(model, balancer)
+    with torch.no_grad():
+        model.encoder[0].weight.mul_(3)
+    assert torch.equal(step(model, balancer).weights, first.weights)  # type: ignore[arg-type]
+    method = pt.MGDA(normalize="loss+")
+    plain, scaled = Net(), Net()
+    step(plain, pt.Balancer(method))
+    pt.Balancer(method, factor=1024.0).backward({t: v * 1024 for t, v in losses_of(scaled(X), TARGETS).items()})
+    torch.testing.assert_close(gradients(scaled) / 1024, gradients(plain), rtol=1e-10, atol=1e-13)
+
+
+def test_weighted_heads() -> None:
+    model, own = Net(), Net()
+    balance = step(model, pt.Balancer(pt.MGDA(), heads="weighted"))
+    step(own, pt.Balancer(pt.MGDA()))
+    assert balance.weights is not None
+    for weight, task in zip(balance.weights, TASKS, strict=True):
+        torch.testing.assert_close(gradients(model.heads[task]), weight * gradients(own.heads[task]))
+
+
+def test_state_is_loaded_into_a_balancer_that_has_not_met_its_tasks() -> None:
+    model = Net()
+    balancer = pt.Balancer(pt.DWA(window=1))
+    for _ in range(3):
+        step(model, balancer)
+    other = pt.Balancer(pt.DWA(window=1))
+    other.load_state_dict(balancer.state_dict())
+    assert other.tasks == TASKS
+    torch.testing.assert_close(step(model, other).weights, step(model, balancer).weights)
+
+
+def test_observe_reaches_the_method() -> None:
+    model = Net()
+    balancer = pt.Balancer(pt.FAMO())
+    step(model, balancer)
+    balancer.observe({"a": torch.tensor(1e-3), "b": torch.tensor(5.0), "c": torch.tensor(1.0)})
+    assert balancer.state_logits.abs().max() > 0  # type: ignore[operator, union-attr]
+    with pytest.raises(TypeError, match="does not look at the losses"):
+        pt.Fork(pt.MGDA(), TASKS).observe({"a": torch.tensor(1.0)})
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: pt.Balancer(pt.MGDA()).backward({}), "no losses"),
+        (lambda m: pt.Balancer(pt.MGDA(), ("a", "b")).backward({"d": m(X)["a"].sum()}), "'d'"),
+        (lambda m: pt.Balancer(pt.MGDA()).backward({"a": m(X)["a"]}), "scalar"),
+        (lambda m: pt.Balancer(pt.MGDA()).backward({"a": torch.tensor(1.0)}), "no graph"),
+        (lambda m: pt.Balancer(pt.MGDA(), nonfinite="ignore"), "nonfinite"),
+        (lambda m: pt.Balancer(pt.MGDA(), shared=[]), "no parameter"),
+        (lambda m: pt.Balancer(pt.MGDA(), shared=["encoder"]), "parameters"),
+        (
+            lambda m: pt.Balancer(pt.MGDA()).backward({t: nn.Linear(2, 1)(torch.ones(2)).sum() for t in ("a", "b")}),
+            "share no parameter",
+        ),
+    ],
+)
+def test_wrong_input_is_named_with_a_cure(call: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call(Net())

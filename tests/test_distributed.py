@@ -1,0 +1,139 @@
+"""Gradients on several ranks against one process on the joined batch, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import torch
+from models import TASKS, Net, losses_of
+from ranks import METHODS, on_ranks, present_on, rank_data
+from torch import Tensor
+
+import paretorch as pt
+
+STEPS = 3
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # DDP's own, about unused parameters and strides
+
+
+def joined_losses(
+    net: Net, world: int, split: str, branches: list[dict[str, Tensor]] | None = None
+) -> dict[str, Tensor]:
+    """Losses averaged over ranks: a task that is absent on a rank adds nothing there."""
+    total: dict[str, Tensor] = {}
+    for rank in range(world):
+        x, targets = rank_data(rank)
+        z = net.encoder(x) if branches is None else None
+        for task in present_on(rank, split):
+            features = z if branches is None else branches[rank][task]
+            loss = losses_of({task: net.heads[task](features)}, targets)[task] / world
+            total[task] = total[task] + loss if task in total else loss
+    return {task: total[task] for task in TASKS if task in total}
+
+
+def one_process(method: str, world: int, split: str, surface: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same steps in one process on all ranks' data."""
+    fork = pt.Fork(METHODS[method](), TASKS, group=None)
+    net = Net(fork=fork)
+    balancer = pt.Balancer(METHODS[method](), TASKS, shared=net.encoder)
+    found = []
+    for _ in range(STEPS):
+        net.zero_grad()
+        if surface == "features":
+            features = [net.encoder(rank_data(rank)[0]) for rank in range(world)]
+            forked = fork(tuple(features))
+            branches = [{task: forked[task][rank] for task in TASKS} for rank in range(world)]
+            sum(fork.losses(joined_losses(net, world, split, branches)).values()).backward()  # type: ignore[union-attr]
+        else:
+            balancer.backward(joined_losses(net, world, split))
+        found.append(
+            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
+        )
+        with torch.no_grad():
+            for p in net.parameters():
+                p -= 0.05 * (0 if p.grad is None else p.grad)
+        if fork.method.observes:
+            with torch.no_grad(), fork.paused():
+                fork.observe(joined_losses(net, world, split))
+    return torch.stack(found), (fork if surface == "features" else balancer).state_dict()
+
+
+def check(results: list[Any], expected: tuple[Tensor, dict[str, Tensor]]) -> float:
+    gradients, state = expected
+    difference = 0.0
+    for result in results:
+        assert result["state"].keys() == state.keys()
+        for name, value in state.items():
+            torch.testing.assert_close(result["state"][name], value, rtol=1e-10, atol=1e-12, equal_nan=True)
+        error = (result["gradients"] - gradients).norm() / gradients.norm()
+        difference = max(difference, float(error))
+    return difference
+
+
+TWO = (
+    *(("fork", method, ddp, "all") for method in ("mgda", "famo", "loss+") for ddp in ranks.DDP),
+    *(
+        ("fork", method, "unused", split)
+        for method, split in (("mgda", "some"), ("mgda", "nothing"), ("uncertainty", "some"))
+    ),
+    ("fork", "famo", "unused", "nothing"),
+    *(("balancer", method, "plain", "all") for method in ("mgda", "upgrad", "uncertainty")),
+    ("balancer", "mgda", "unused", "all"),
+    ("balancer", "upgrad", "unused", "some"),
+    ("fork", "graddrop", "plain", "all"),
+)
+FOUR = (
+    *(("fork", method, "plain", "all") for method in ("upgrad", "pcgrad", "uncertainty", "mgda")),
+    ("fork", "upgrad", "unused", "some"),
+    ("balancer", "pcgrad", "plain", "all"),
+)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return on_ranks(ranks.every_case, 2, tmp_path_factory.mktemp("two"), TWO, STEPS)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return on_ranks(ranks.every_case, 4, tmp_path_factory.mktemp("four"), FOUR, STEPS)
+
+
+def difference(results: list[dict[str, Any]], case: tuple[str, str, str, str], world: int) -> float:
+    door, method, _, split = case
+    surface = "features" if door == "fork" else "parameters"
+    return check([result["/".join(case)] for result in results], one_process(method, world, split, surface))
+
+
+@pytest.mark.parametrize("case", [case for case in TWO if case[1] != "graddrop"], ids="/".join)
+def test_two_ranks_under_ddp_equal_one_process(two: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
+    assert difference(two, case, 2) <= 1e-12
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", FOUR, ids="/".join)
+def test_four_ranks_under_ddp_equal_one_process(four: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
+    assert difference(four, case, 4) <= 1e-12
+
+
+def test_random_draws_are_equal_on_all_ranks(two: list[dict[str, Any]]) -> None:
+    one, other = (result["fork/graddrop/plain/all"] for result in two)
+    assert torch.equal(one["gradients"], other["gradients"])
+    assert one["state"]["steps"] == STEPS
+
+
+def test_what_ranks_refuse(tmp_path: Path) -> None:
+    for names, static in on_ranks(ranks.refusals, 2, tmp_path):
+        assert "same tasks, in the same order" in names
+        assert "rank 1" in names
+        assert "static_graph" in static
+
+
+@pytest.mark.long
+def test_groups_keep_to_their_ranks(tmp_path: Path) -> None:
+    own, half = torch.stack(on_ranks(ranks.alone_in_a_group, 4, tmp_path)).T
+    squares = torch.tensor([6 * (2.0 * (rank + 1)) ** 2 for rank in range(4)], dtype=torch.float64)
+    torch.testing.assert_close(own, squares)
+    torch.testing.assert_close(half, squares.view(2, 2).sum(dim=1).repeat_interleave(2) / 4)

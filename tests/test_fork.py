@@ -1,0 +1,671 @@
+"""The Fork against gradients computed by hand, and every rule of what it promises."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from methods import METHODS
+from models import TASKS, Net, data, gradients, losses_of, per_task
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import paretorch as pt
+from paretorch.core.contract import Need, Status
+
+GRAMIAN = [e.method for e in METHODS if Need.GRAMIAN in e.method.needs and not e.method.random]
+LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isinstance(e.method, pt.Static)]
+X, TARGETS = data()
+
+
+def backward(model: Net, *, tell: bool = False, **changes: Tensor | None) -> dict[str, Tensor]:
+    """One step's backward through the fork; ``changes`` replaces losses."""
+    losses: dict[str, Any] = losses_of(model(X), TARGETS) | changes
+    given = {task: loss for task, loss in losses.items() if loss is not None}
+    told = model.fork.losses(given) if tell else given  # type: ignore[operator, union-attr]
+    sum(told.values()).backward()  # type: ignore[union-attr]
+    return given
+
+
+def forked(method: pt.Method[Any] | None = None, **options: Any) -> Net:
+    return Net(fork=pt.Fork(method or pt.MGDA(), TASKS, **options))
+
+
+def weights_of(model: Net) -> Tensor:
+    balance = model.fork.balance  # type: ignore[union-attr]
+    assert balance is not None
+    assert balance.weights is not None
+    return balance.weights  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("method", GRAMIAN, ids=repr)
+@pytest.mark.parametrize("scale", ["calibrated", "paper"])
+def test_the_encoder_receives_the_weighted_sum_and_heads_their_own_gradient(method: pt.Method[Any], scale: str) -> None:
+    model = forked(method, scale=scale)
+    tell = Need.LOSSES in method.needs
+    backward(model, tell=tell)
+    on_features, on_parameters, _ = per_task(model)
+    gramian = on_features @ on_features.T
+    weights = weights_of(model)
+    torch.testing.assert_close(model.fork.balance.gramian, gramian, rtol=1e-12, atol=0)  # type: ignore[union-attr]
+    if scale == "paper":
+        torch.testing.assert_close(weights, pt.weights(method, gramian), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradients(model.encoder), weights @ on_parameters, rtol=1e-12, atol=1e-12)
+    plain = Net()
+    sum(losses_of(plain(X), TARGETS).values()).backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model.heads), gradients(plain.heads), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", LOSSES, ids=repr)
+def test_loss_methods_weigh_encoder_and_heads_alike(method: pt.Method[Any]) -> None:
+    model = forked(method)
+    losses = backward(model, tell=True)
+    weights = weights_of(model)
+    plain = Net()
+    sum(w * loss for w, loss in zip(weights, losses_of(plain(X), TARGETS).values(), strict=True)).backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(model.fork.balance.losses, torch.stack(list(losses.values())).detach())  # type: ignore[union-attr]
+
+
+def test_one_step_is_one_backward_of_the_encoder() -> None:
+    model = forked()
+    calls = []
+    model.encoder[0].weight.register_hook(lambda gradient: calls.append(1))
+    backward(model)
+    assert len(calls) == 1
+
+
+def test_losses_pass_unchanged() -> None:
+    model = forked()
+    losses = losses_of(model(X), TARGETS)
+    told = model.fork.losses(losses)  # type: ignore[operator, union-attr]
+    assert list(told) == list(losses)
+    for task in losses:
+        assert torch.equal(told[task], losses[task])
+
+
+@pytest.mark.parametrize("kind", ["left out", "none", "times zero", "masked"])
+@pytest.mark.parametrize("tell", [False, True])
+def test_an_absent_task_is_left_out(kind: str, tell: bool) -> None:
+    model = forked()
+    losses = losses_of(model(X), TARGETS)
+    changed: dict[str, Tensor | None] = dict(losses)
+    if kind == "left out":
+        del changed["b"]
+    elif kind == "none":
+        changed["b"] = None
+    elif kind == "times zero":
+        changed["b"] = losses["b"] * 0
+    else:
+        mask = torch.zeros(len(X), 1, dtype=torch.float64)
+        changed["b"] = ((model(X)["b"] - TARGETS["b"]) * mask).square().mean()
+        model.zero_grad()
+    told = model.fork.losses(changed) if tell else {t: v for t, v in changed.items() if v is not None}  # type: ignore[operator, union-attr]
+    sum(told.values()).backward()
+    rows, on_parameters, _ = per_task(model)
+    kept = torch.tensor([0, 2])
+    expected = pt.weights(pt.MGDA(), rows[kept] @ rows[kept].T) * 2
+    torch.testing.assert_close(weights_of(model)[kept], expected, rtol=1e-9, atol=1e-12)
+    assert weights_of(model)[1] == 0
+    assert model.fork.balance.present.tolist() == [True, False, True]  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model.encoder), expected @ on_parameters[kept], rtol=1e-10, atol=1e-12)
+
+
+def test_the_state_of_an_absent_task_waits() -> None:
+    model = forked(pt.Uncertainty())
+    for _ in range(3):
+        backward(model, tell=True)
+    before = {name: value.clone() for name, value in model.fork.state_dict().items()}  # type: ignore[union-attr]
+    backward(model, tell=True, b=None)
+    after = model.fork.state_dict()  # type: ignore[union-attr]
+    assert after["state_log_variance"][1] == before["state_log_variance"][1]
+    assert after["state_taken"].tolist() == [4, 3, 4]
+
+
+def test_nothing_present_sends_zeros() -> None:
+    model = forked()
+    losses = losses_of(model(X), TARGETS)
+    sum(loss * 0 for loss in losses.values()).backward()  # type: ignore[union-attr]
+    assert gradients(model.encoder).abs().max() == 0
+    assert model.fork.balance.status is Status.ABSENT  # type: ignore[union-attr]
+
+
+def test_no_losses_at_all_still_reach_the_encoder() -> None:
+    model = forked()
+    outputs = model(X)
+    told = model.fork.losses({})  # type: ignore[operator, union-attr]
+    sum(told.values()).backward()
+    assert outputs.keys() == set(TASKS)
+    assert all(p.grad is not None for p in model.encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    "method", [pt.MGDA(), pt.MGDA(normalize="loss+"), pt.UPGrad(), pt.FAMO(), pt.CAGrad()], ids=repr
+)
+@pytest.mark.parametrize("scale", [2.0**16, 1 / 3])
+def test_a_common_factor_changes_nothing_but_the_length(method: pt.Method[Any], scale: float) -> None:
+    plain, scaled = forked(method), forked(method)
+    backward(plain, tell=True)
+    told = scaled.fork.losses(losses_of(scaled(X), TARGETS))  # type: ignore[operator, union-attr]
+    (sum(told.values()) * scale).backward()
+    torch.testing.assert_close(gradients(scaled) / scale, gradients(plain), rtol=1e-9, atol=1e-12)
+
+
+def test_own_factors_are_known_to_methods_that_are_not_homogeneous() -> None:
+    model = forked(pt.MGDA(normalize="loss+"))
+    told = model.fork.losses(losses_of(model(X), TARGETS))  # type: ignore[operator, union-attr]
+    (told["a"] + 5 * told["b"] + told["c"]).backward()
+    assert model.fork.balance.factor.tolist() == [1, 5, 1]  # type: ignore[union-attr]
+    other = forked(pt.MGDA(normalize="loss+"))
+    backward(other, tell=True)
+    torch.testing.assert_close(weights_of(model), weights_of(other))
+
+
+@pytest.mark.parametrize("method", [pt.FAMO(), pt.MGDA(normalize="loss")], ids=repr)
+def test_methods_that_look_at_losses_ask_for_the_call(method: pt.Method[Any]) -> None:
+    model = forked(method)
+    with pytest.raises(RuntimeError, match=r"fork\.losses\(losses\)"):
+        backward(model)
+
+
+@pytest.mark.parametrize("method", GRAMIAN, ids=repr)
+def test_weighted_heads_receive_their_tasks_weight(method: pt.Method[Any]) -> None:
+    model, own = forked(method, heads="weighted"), forked(method)
+    backward(model, tell=True)
+    backward(own, tell=True)
+    torch.testing.assert_close(gradients(model.encoder), gradients(own.encoder), rtol=1e-10, atol=1e-13)
+    for index, task in enumerate(TASKS):
+        expected = weights_of(own)[index] * gradients(own.heads[task])
+        torch.testing.assert_close(gradients(model.heads[task]), expected, rtol=1e-10, atol=1e-13)
+
+
+def test_weighted_heads_need_the_losses() -> None:
+    with pytest.raises(RuntimeError, match=r"heads='weighted'|heads=weighted"):
+        backward(forked(heads="weighted"))
+
+
+def test_nonfinite_gradients_pass_the_plain_sum_and_leave_the_state() -> None:
+    model = forked(pt.Uncertainty())
+    backward(model, tell=True)
+    before = copy.deepcopy(model.fork.state_dict())  # type: ignore[union-attr]
+    model.zero_grad()
+    losses = losses_of(model(X), TARGETS)
+    losses["b"] = losses["b"] * torch.inf
+    sum(model.fork.losses(losses).values()).backward()  # type: ignore[operator, union-attr]
+    assert not torch.isfinite(gradients(model.encoder)).all()
+    assert model.fork.balance.status is Status.NONFINITE  # type: ignore[union-attr]
+    for name, value in model.fork.state_dict().items():  # type: ignore[union-attr]
+        assert torch.equal(
+            value,
+            before[name],
+        ), name
+
+
+def test_nonfinite_gradients_can_raise_naming_the_task() -> None:
+    model = forked(nonfinite="raise")
+    losses = losses_of(model(X), TARGETS)
+    with pytest.raises(FloatingPointError, match="'b'"):
+        (losses["a"] + losses["b"] * torch.nan + losses["c"]).backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-19, 1.0, 1e19])
+def test_float32_squares_that_leave_the_range_are_rescued(scale: float) -> None:
+    """1e-25 squared is no float32; and no row is taken for absent because of it."""
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    base = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    z = base.clone().requires_grad_()
+    branch = fork(z)
+    rows = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1)) * scale
+    ((branch["a"] * rows[0]).sum() + (branch["b"] * rows[1]).sum()).backward()
+    exact = rows.double().flatten(1)
+    expected = pt.weights(pt.MGDA(), exact @ exact.T) * 2
+    assert fork.balance is not None
+    torch.testing.assert_close(fork.balance.weights, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_autocast_around_backward_does_not_reach_inside() -> None:
+    def run(around: bool) -> Tensor:
+        fork = pt.Fork(pt.MGDA(), ("a", "b"))
+        z = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        rows = torch.randn(2, 64, 32, generator=torch.Generator().manual_seed(1))
+        branch = fork(z)
+        total = (branch["a"] * rows[0]).sum() + (branch["b"] * rows[1]).sum()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
+            total.backward()
+        assert fork.balance is not None
+        return fork.balance.gramian  # type: ignore[return-value]
+
+    assert torch.equal(run(True), run(False))
+
+
+def test_many_rows_under_autocast_stay_exact() -> None:
+    fork = pt.Fork(pt.MGDA(), tuple("abcdef"))
+    z = torch.randn(16, 8).requires_grad_()
+    rows = torch.randn(6, 16, 8)
+    branch = fork(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sum((branch[t] * row).sum() for t, row in zip("abcdef", rows, strict=True)).backward()  # type: ignore[union-attr]
+    flat = rows.flatten(1).double()
+    torch.testing.assert_close(fork.balance.gramian, flat @ flat.T, rtol=1e-5, atol=1e-4)  # type: ignore[union-attr]
+
+
+def test_a_head_that_works_in_place_is_named_with_the_cure() -> None:
+    fork = pt.Fork(pt.MGDA(), ("left", "right"))
+    branch = fork(torch.randn(3, 4, requires_grad=True) * 1)
+    with pytest.raises(RuntimeError, match=r"Output 1 of .*output 1 = task 'right'.*|.*copies=True") as caught:
+        branch["right"].relu_()
+    assert "copies=True" in str(caught.value)
+    assert "output 1 = task 'right'" in str(caught.value)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_copies_let_heads_work_in_place(training: bool) -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"), copies=True).train(training)
+    z = torch.randn(3, 4, requires_grad=True) * 1
+    before = z.detach().clone()
+    with torch.set_grad_enabled(training):
+        branch = fork(z)
+        branch["a"].relu_()
+    assert torch.equal(branch["b"].detach(), before)
+
+
+def test_a_loss_beside_the_fork_is_added_as_it_is() -> None:
+    model = forked()
+    x, targets = data()
+    z = model.encoder(x)
+    branch = model.fork(z)  # type: ignore[misc]
+    losses = losses_of({t: model.heads[t](branch[t]) for t in TASKS}, targets)
+    (sum(losses.values()) + z.square().mean()).backward()
+    _, rows, _ = per_task(model)
+    extra = torch.autograd.grad(model.encoder(x).square().mean(), list(model.encoder.parameters()))
+    expected = weights_of(model) @ rows + torch.cat([g.flatten() for g in extra])
+    torch.testing.assert_close(gradients(model.encoder), expected, rtol=1e-11, atol=1e-13)
+
+
+def test_several_forwards_before_one_backward_are_balanced_one_by_one() -> None:
+    model = forked()
+    other, _ = data(seed=9)
+    first, second = losses_of(model(X), TARGETS), losses_of(model(other), TARGETS)
+    (sum(first.values()) + sum(second.values())).backward()  # type: ignore[union-attr]
+    separate = forked()
+    for inputs in (X, other):
+        sum(losses_of(separate(inputs), TARGETS).values()).backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model), gradients(separate), rtol=1e-12, atol=1e-14)
+
+
+def test_several_forwards_each_with_its_losses_told() -> None:
+    model, separate = forked(pt.MGDA(normalize="loss")), forked(pt.MGDA(normalize="loss"))
+    other, _ = data(seed=9)
+    total: Any = 0
+    for inputs in (X, other):
+        total = total + sum(model.fork.losses(losses_of(model(inputs), TARGETS)).values())  # type: ignore[operator, union-attr]
+        sum(separate.fork.losses(losses_of(separate(inputs), TARGETS)).values()).backward()  # type: ignore[operator, union-attr]
+    total.backward()
+    torch.testing.assert_close(gradients(model), gradients(separate), rtol=1e-12, atol=1e-14)
+
+
+def test_a_tuple_of_inputs_is_one_step() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    encoder, head = nn.Linear(5, 4).double(), nn.Linear(4, 1).double()
+    other, _ = data(seed=9)
+    branch = fork((encoder(X), encoder(other)))
+    losses = {t: sum(head(z).square().mean() for z in branch[t]) * s for t, s in (("a", 1.0), ("b", -2.0))}
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert isinstance(branch["a"], tuple)
+    assert fork.balance is not None
+    torch.testing.assert_close(fork.balance.weights, 2 * torch.tensor([2 / 3, 1 / 3], dtype=torch.float64))
+
+
+def test_features_nested_any_way_come_out_as_they_went_in() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    base = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    features = {"p2": base * 2, "rest": [base * 3, {"size": 7, "index": torch.tensor([1, 2])}], "frozen": torch.ones(2)}
+    branch = fork(features)
+    assert branch["a"]["rest"][1]["size"] == 7
+    assert branch["a"]["frozen"] is features["frozen"]
+    (branch["a"]["p2"].sum() + branch["a"]["rest"][0].sum() - branch["b"]["p2"].sum()).backward()
+    gramian = torch.tensor([[12.0, -6.0], [-6.0, 6.0]], dtype=torch.float64)
+    assert fork.balance is not None
+    torch.testing.assert_close(fork.balance.gramian, gramian)
+    w = fork.balance.weights
+    assert w is not None
+    torch.testing.assert_close(base.grad, torch.full_like(base, float(w[0] * (2 + 3) - w[1] * 2)))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("where", ["encoder", "heads", "everything"])
+def test_activation_checkpointing(reentrant: bool, where: str) -> None:
+    model, plain = forked(), forked()
+    x = X.clone().requires_grad_()
+    if where == "everything":
+        outputs = dict(
+            zip(TASKS, checkpoint(lambda x: tuple(model(x).values()), x, use_reentrant=reentrant), strict=True)
+        )
+    else:
+        z = checkpoint(model.encoder, x, use_reentrant=reentrant) if where == "encoder" else model.encoder(x)
+        branch = model.fork(z)  # type: ignore[misc]
+        outputs = {
+            t: checkpoint(h, branch[t], use_reentrant=reentrant) if where == "heads" else h(branch[t])
+            for t, h in model.heads.items()
+        }
+    sum(losses_of(outputs, TARGETS).values()).backward()  # type: ignore[union-attr]
+    backward(plain)
+    torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
+
+
+def test_paused_is_the_plain_sum_with_no_state() -> None:
+    model, plain = forked(pt.Uncertainty()), Net()
+    before = copy.deepcopy(model.fork.state_dict())  # type: ignore[union-attr]
+    with model.fork.paused():  # type: ignore[operator, union-attr]
+        backward(model, tell=True)
+    sum(losses_of(plain(X), TARGETS).values()).backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-13, atol=1e-15)
+    for name, value in model.fork.state_dict().items():  # type: ignore[union-attr]
+        torch.testing.assert_close(value, before[name], equal_nan=True)
+    losses = losses_of(model(X), TARGETS)
+    model.zero_grad()
+    with model.fork.paused():  # type: ignore[operator, union-attr]
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-13, atol=1e-15)
+
+
+def test_gradient_penalties_work_where_paused_and_raise_elsewhere() -> None:
+    model = forked()
+    loss = sum(losses_of(model(X), TARGETS).values())
+    with pytest.raises(RuntimeError, match=r"fork\.paused"):
+        torch.autograd.grad(loss, list(model.encoder.parameters()), create_graph=True)  # type: ignore[arg-type]
+    with model.fork.paused():  # type: ignore[operator, union-attr]
+        loss = sum(losses_of(model(X), TARGETS).values())
+        first = torch.autograd.grad(loss, list(model.encoder.parameters()), create_graph=True)  # type: ignore[arg-type]
+        sum(g.square().sum() for g in first).backward()  # type: ignore[union-attr]
+    assert gradients(model.encoder).abs().max() > 0
+
+
+def test_functional_transforms_are_refused() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    with pytest.raises(RuntimeError, match=r"torch\.func"):
+        torch.func.grad(lambda z: fork(z * 1)["a"].sum())(torch.ones(3))
+
+
+@pytest.mark.parametrize("mode", ["eval", "no_grad"])
+def test_plain_aliases_outside_training(mode: str) -> None:
+    model = forked().train(mode != "eval")
+    with torch.set_grad_enabled(mode != "no_grad"):
+        z = torch.ones(2, 6, dtype=torch.float64)
+        branch = model.fork(z)  # type: ignore[misc]
+    assert all(branch[task] is z for task in TASKS)
+
+
+def test_every_reuses_weights() -> None:
+    model = forked(every=3)
+    seen = []
+    for step in range(7):
+        with torch.no_grad():
+            for p in model.encoder.parameters():
+                p += 0.1 * (step + 1)
+        backward(model)
+        seen.append(weights_of(model).tolist())
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[3] == seen[4] == seen[5]
+    assert seen[0] != seen[3] != seen[6]
+
+
+def test_every_asks_again_when_a_task_comes_that_had_no_weight() -> None:
+    model = forked(every=5)
+    backward(model, b=None)
+    backward(model)
+    assert weights_of(model)[1] > 0 or weights_of(model)[0] > 0
+    assert model.fork.balance.gramian is not None  # type: ignore[union-attr]
+
+
+def test_every_survives_a_checkpoint() -> None:
+    model = forked(every=4)
+    backward(model)
+    backward(model)
+    other = forked(every=4)
+    other.load_state_dict(model.state_dict())
+    for net in (model, other):
+        backward(net)
+    assert torch.equal(weights_of(model), weights_of(other))
+    assert other.fork.balance.gramian is None  # type: ignore[union-attr]
+
+
+def test_gap_equals_what_explicit_gradients_say() -> None:
+    model = forked(gap=2)
+    gaps = []
+    for _ in range(3):
+        model.zero_grad()
+        backward(model)
+        gaps.append(model.fork.balance.gap)  # type: ignore[union-attr]
+    assert not gaps[1]
+    _, rows, _ = per_task(model)
+    used, exact = weights_of(model) @ rows, pt.weights(pt.MGDA(), rows @ rows.T) @ rows
+    assert gaps[0]["cosine"] == pytest.approx(float(torch.cosine_similarity(used, exact, dim=0)), abs=1e-9)
+    worst = min(float(torch.cosine_similarity(used, row, dim=0)) for row in rows)
+    assert gaps[0]["worst_task_cosine"] == pytest.approx(worst, abs=1e-9)
+
+
+def test_random_draws_follow_the_seed_and_the_saved_step() -> None:
+    def masks(fork: pt.Fork, steps: int) -> list[Tensor]:
+        found = []
+        for _ in range(steps):
+            z = torch.ones(4, 50, requires_grad=True)
+            branch = fork(z)
+            (branch["a"].sum() - branch["b"].sum()).backward()
+            found.append(z.grad)
+        return found  # type: ignore[return-value]
+
+    one, two = pt.Fork(pt.GradDrop(), ("a", "b"), seed=3), pt.Fork(pt.GradDrop(), ("a", "b"), seed=3)
+    first = masks(one, 4)
+    assert all(torch.equal(x, y) for x, y in zip(first, masks(two, 4), strict=True))
+    assert not torch.equal(first[0], first[1])
+    resumed = pt.Fork(pt.GradDrop(), ("a", "b"), seed=3)
+    masks(resumed, 2)
+    again = pt.Fork(pt.GradDrop(), ("a", "b"), seed=3)
+    again.load_state_dict(resumed.state_dict())
+    assert torch.equal(masks(again, 1)[0], first[2])
+
+
+def test_state_round_trips_through_safetensors_and_by_task_name(tmp_path: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = forked(pt.FAMO())
+    losses = backward(model, tell=True)
+    model.fork.observe({t: loss.detach() * (0.5 if t == "b" else 0.9) for t, loss in losses.items()})  # type: ignore[operator, union-attr]
+    save_file(model.fork.state_dict(), tmp_path / "fork.safetensors")  # type: ignore[union-attr]
+    other = pt.Fork(pt.FAMO(), ("c", "a", "b"))
+    other.load_state_dict(load_file(tmp_path / "fork.safetensors"))
+    torch.testing.assert_close(other.state_logits, model.fork.state_logits[[2, 0, 1]])  # type: ignore[union-attr, index]
+    with pytest.raises(ValueError, match="tasks"):
+        pt.Fork(pt.FAMO(), ("a", "b")).load_state_dict(load_file(tmp_path / "fork.safetensors"))
+
+
+def test_methods_without_state_add_nothing_to_checkpoints() -> None:
+    assert forked(pt.MGDA()).state_dict().keys() == Net().state_dict().keys()
+
+
+@pytest.mark.parametrize("cast", [lambda m: m.half(), lambda m: m.float(), lambda m: m.to(torch.bfloat16)])
+def test_state_keeps_its_dtype_when_the_model_is_cast(cast: Any) -> None:
+    model = forked(pt.FAMO())
+    cast(model)
+    assert all(value.dtype in (torch.float64, torch.uint8) for value in model.fork.state_dict().values())  # type: ignore[union-attr]
+
+
+def test_deep_copies_are_independent() -> None:
+    model = forked(pt.Uncertainty())
+    losses_of(model(X), TARGETS)  # a forward that waits must not stand in the way
+    other = copy.deepcopy(model)
+    backward(other, tell=True)
+    assert other.fork.state_taken.tolist() == [1, 1, 1]  # type: ignore[union-attr, operator]
+    assert model.fork.state_taken.tolist() == [0, 0, 0]  # type: ignore[union-attr, operator]
+    assert model.fork.balance is None  # type: ignore[union-attr]
+
+
+def test_lbfgs_closures() -> None:
+    model = forked()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4, lr=0.1)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        return float(sum(loss.detach() for loss in backward(model).values()))
+
+    first = optimizer.step(closure)
+    for _ in range(5):
+        last = optimizer.step(closure)
+    assert last < first
+
+
+def test_one_task_per_backward_warns_once() -> None:
+    model = forked()
+    losses = losses_of(model(X), TARGETS)
+    losses["a"].backward(retain_graph=True)
+    with pytest.warns(UserWarning, match="backward once, on the sum"):
+        losses["b"].backward(retain_graph=True)
+    losses["c"].backward()
+
+
+def test_retained_graphs_can_be_used_again() -> None:
+    model, once = forked(), forked()
+    loss = sum(losses_of(model(X), TARGETS).values())
+    loss.backward(retain_graph=True)  # type: ignore[union-attr]
+    loss.backward()  # type: ignore[union-attr]
+    backward(once)
+    torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
+
+
+def test_a_branch_of_a_finished_step_is_refused_with_the_cure() -> None:
+    model = forked()
+    branch = model.fork(model.encoder(X))  # type: ignore[misc]
+    sum(losses_of({t: model.heads[t](branch[t]) for t in TASKS}, TARGETS).values()).backward()  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        branch["a"].sum().backward()
+
+
+def test_gradients_accumulate_over_steps() -> None:
+    model, once = forked(), forked()
+    backward(model)
+    backward(model)
+    backward(once)
+    torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
+
+
+def test_frozen_and_unused_parameters() -> None:
+    model = forked()
+    model.encoder[0].requires_grad_(False)
+    model.unused = nn.Linear(3, 3)
+    backward(model)
+    assert model.encoder[0].weight.grad is None
+    _, rows, _ = per_task_of_unfrozen(model)
+    torch.testing.assert_close(
+        torch.cat([model.encoder[2].weight.grad.flatten(), model.encoder[2].bias.grad]), weights_of(model) @ rows
+    )
+
+
+def per_task_of_unfrozen(model: Net) -> tuple[None, Tensor, None]:
+    outputs = losses_of({t: h(model.encoder(X)) for t, h in model.heads.items()}, TARGETS)
+    parameters = [p for p in model.encoder.parameters() if p.requires_grad]
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(v, parameters, retain_graph=True)])
+        for v in outputs.values()
+    ]
+    return None, torch.stack(rows), None
+
+
+def test_shared_heads_receive_the_plain_sum() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    encoder, head = nn.Linear(5, 6).double(), nn.Linear(6, 2).double()
+    branch = fork(encoder(X))
+    losses = losses_of({t: head(branch[t]) for t in ("a", "b")}, TARGETS)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    z = encoder(X)
+    plain = torch.autograd.grad(
+        sum(losses_of({t: head(z) for t in ("a", "b")}, TARGETS).values()), list(head.parameters())
+    )  # type: ignore[arg-type]
+    torch.testing.assert_close(gradients(head), torch.cat([g.flatten() for g in plain]))
+
+
+def test_own_inputs_warn_once_and_name_the_balancer() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    encoder = nn.Linear(5, 4).double()
+    for expected in (True, False):
+        branch = fork(encoder(X))
+        loss = branch["a"][:6].square().mean() + branch["b"][6:].exp().mean()
+        if expected:
+            with pytest.warns(UserWarning, match=r"paretorch\.Balancer"):
+                loss.backward()
+        else:
+            loss.backward()
+
+
+def test_orthogonal_gradients_on_the_same_samples_do_not_warn() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    z = torch.ones(4, 2, requires_grad=True)
+    branch = fork(z)
+    (branch["a"][:, 0].sum() + branch["b"][:, 1].sum()).backward()
+    assert fork.balance is not None
+    assert fork.balance.gramian is not None
+    assert fork.balance.gramian[0, 1] == 0
+
+
+def test_forwards_without_backward_are_let_go() -> None:
+    model = forked()
+    z = model.encoder(X)
+    held = weakref.ref(z)
+    branch = model.fork(z)  # type: ignore[misc]
+    del z, branch
+    gc.collect()
+    assert held() is None
+
+
+def test_parameter_hooks_and_fused_optimizers_see_one_gradient() -> None:
+    model, plain = forked(), forked()
+    backward(plain)
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(lambda q: setattr(q, "seen", q.grad.clone()))
+    backward(model)
+    seen = torch.cat([p.seen.flatten() for p in model.parameters()])  # type: ignore[attr-defined]
+    torch.testing.assert_close(seen, gradients(plain))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: pt.Fork(pt.MGDA(), ()), "at least one"),
+        (lambda m: pt.Fork(pt.MGDA(), ("a", "a")), "more than once"),
+        (lambda m: pt.Fork(pt.MGDA(), "ab"), "sequence of names"),
+        (lambda m: pt.Fork(pt.MGDA, ("a", "b")), "expected a balancing method"),
+        (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), scale="raw"), "scale"),
+        (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), heads="none"), "heads"),
+        (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), every=0), "every"),
+        (lambda m: pt.Fork(pt.GradDrop(), ("a", "b"), every=2), "every"),
+        (lambda m: pt.Fork(pt.GradDrop(), ("a", "b"), heads="weighted"), "no weights"),
+        (lambda m: pt.Fork(pt.FAMO(), ("a", "b"), gap=2), "gap"),
+        (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), factor=0.0), "factor"),
+        (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), group="world"), "group"),
+        (lambda m: m.fork(torch.ones(3, 4)), "require grad"),
+        (lambda m: m.fork({"z": torch.ones(3, 4, dtype=torch.int64)}), "int64"),
+        (lambda m: m.fork.losses({"A": m(X)["a"].sum()}), "did you mean 'a'|declared are 'a', 'b', 'c'"),
+        (lambda m: m.fork.losses({"a": m(X)["a"]}), "scalar"),
+        (lambda m: m.fork.losses({"a": m(X)["a"][:0, 0]}), "left out|leave the task out"),
+        (lambda m: m.fork.losses({"a": 3.0}), "scalar tensor, got float"),
+        (lambda m: m.fork.losses({"a": torch.tensor(3.0)}), "no graph"),
+        (lambda m: m.fork.losses([m(X)["a"].sum()]), "dict"),
+        (
+            lambda m: m.fork.losses({"a": m(X)["a"].sum(), "b": torch.ones((), device="meta", requires_grad=True)}),
+            "one device",
+        ),
+    ],
+)
+def test_wrong_input_is_named_with_a_cure(call: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call(forked())
+
+
+def test_losses_before_any_forward() -> None:
+    with pytest.raises(RuntimeError, match="comes after"):
+        forked().fork.losses({"a": torch.ones((), requires_grad=True) * 1})  # type: ignore[operator, union-attr]

@@ -1,0 +1,87 @@
+"""A Fork inserted into a model that one did not write."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from models import TASKS, Net, data, gradients, losses_of
+from torch import Tensor, nn
+
+import paretorch as pt
+
+X, TARGETS = data()
+HEADS = {task: f"heads.{task}" for task in TASKS}
+
+
+class Pooling(Net):
+    """Changes the features between encoder and heads, by a function no hook can see."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        z = self.encoder(x).relu()
+        return {task: head(z) for task, head in self.heads.items()}
+
+
+class Scattered(Net):
+    """Gives every head something of its own."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        z = self.encoder(x)
+        return {task: head(z * 1) for task, head in self.heads.items()}
+
+
+def backward(model: nn.Module) -> None:
+    sum(losses_of(model(X), TARGETS).values()).backward()  # type: ignore[union-attr]
+
+
+def test_equals_a_fork_in_the_forward() -> None:
+    model, other = Net(), Net(fork=pt.Fork(pt.MGDA(), TASKS))
+    fork = pt.fork_at(model, "encoder", HEADS, pt.MGDA())
+    backward(model)
+    backward(other)
+    torch.testing.assert_close(gradients(model.encoder), gradients(other.encoder), rtol=1e-13, atol=1e-15)
+    assert fork.balance is not None
+
+
+def test_features_changed_on_the_way_are_forked_where_the_heads_meet() -> None:
+    model = Pooling()
+    fork = pt.fork_at(model, "encoder", HEADS, pt.MGDA())
+    backward(model)
+    assert fork.balance is not None
+    assert fork.balance.present is not None
+    assert fork.balance.present.all()
+
+
+def test_heads_that_share_nothing_are_refused_with_the_cure() -> None:
+    model = Scattered()
+    pt.fork_at(model, "encoder", HEADS, pt.MGDA())
+    with pytest.raises(RuntimeError, match=r"'b' is given neither"):
+        model(X)
+
+
+def test_remove_leaves_the_model_as_it_was() -> None:
+    model, plain = Net(), Net()
+    fork = pt.fork_at(model, "encoder", HEADS, pt.UPGrad())
+    fork.remove()
+    assert not hasattr(model, "fork")
+    backward(model)
+    backward(plain)
+    assert torch.equal(gradients(model), gradients(plain))
+
+
+def test_state_is_saved_with_the_model_and_copies_are_their_own() -> None:
+    model = Net()
+    fork = pt.fork_at(model, "encoder", HEADS, pt.Uncertainty())
+    assert "fork.state_taken" in model.state_dict()
+    other = copy.deepcopy(model)
+    z = other.encoder(X)
+    outputs = {t: other.heads[t](z) for t in TASKS}
+    sum(other.fork.losses(losses_of(outputs, TARGETS)).values()).backward()  # type: ignore[operator, union-attr]
+    assert other.fork.state_taken.tolist() == [1, 1, 1]  # type: ignore[operator, union-attr]
+    assert fork.state_taken.tolist() == [0, 0, 0]  # type: ignore[operator, union-attr]
+
+
+def test_wrong_names_suggest_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'encoder'"):
+        pt.fork_at(Net(), "encodr", HEADS, pt.MGDA())
