@@ -36,7 +36,7 @@ def study(scale: str) -> Study:
             alone("single task", base, TASKS),
             Treatment("sum", (base,)),
             chosen("static weights, tuned", (replace(base, method=f"Static({w})") for w in weights)),
-            Treatment("uncertainty", (replace(base, method="Uncertainty()"),)),
+            Treatment("uncertainty", (replace(base, method="Uncertainty({'ink': 'regression'})"),)),
             Treatment("FAMO", (replace(base, method="FAMO()"),)),
             Treatment("MGDA, features", (replace(base, method="MGDA()"),)),
             Treatment("UPGrad, features", (replace(base, method="UPGrad()"),)),
