@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from models import TASKS, Net, data, losses_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import paretorch as pt
+from models import TASKS, Net, data, losses_of
 
 
 def free_port() -> int:
@@ -94,6 +94,18 @@ DDP: dict[str, dict[str, bool]] = {
 }
 
 
+class Present(nn.Module):
+    """Computes the outputs of the tasks that are present, as DDP wants: it waits for what every output depends on."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, present: tuple[str, ...]) -> dict[str, Tensor]:
+        z = self.net.encoder(x)
+        return {task: self.net.heads[task](z) for task in present}
+
+
 def forked_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps: int) -> dict[str, Any]:
     net = Net(fork=pt.Fork(METHODS[method](), TASKS))
     model = DistributedDataParallel(Told(net), **ddp)
@@ -117,14 +129,13 @@ def forked_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps
 
 def balanced_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps: int) -> dict[str, Any]:
     net = Net()
-    model = DistributedDataParallel(net, **ddp)
+    model = DistributedDataParallel(Present(net), **ddp)
     balancer = pt.Balancer(METHODS[method](), TASKS, shared=net.encoder if ddp or split != "all" else None)
     grads = []
     for _ in range(steps):
         model.zero_grad()
         x, targets = rank_data(rank)
-        outputs = model(x)
-        balancer.backward(losses_of({task: outputs[task] for task in present_on(rank, split)}, targets))
+        balancer.backward(losses_of(model(x, present_on(rank, split)), targets))
         grads.append(
             torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
         )

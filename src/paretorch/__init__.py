@@ -30,7 +30,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """What needs the optional packages of ``paretorch[studies]`` is imported where it is first used."""
     if name == "run_study":
-        from paretorch.studies.study import run_study
+        from paretorch.reports.compare import run_study
 
         return run_study
     raise AttributeError(f"module 'paretorch' has no attribute {name!r}")

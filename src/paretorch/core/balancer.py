@@ -25,7 +25,8 @@ class Balancer(Door):
     r"""Balances on the shared parameters: ``balancer.backward(losses)`` stands where ``sum(losses.values()).backward()`` stood.
 
     .. math:: \theta\text{.grad} \mathrel{+}= \sum_t w_t \frac{\partial L_t}{\partial \theta}, \qquad
-              w = \text{method}(G), \quad G_{st} = \Big\langle \frac{\partial L_s}{\partial \theta}, \frac{\partial L_t}{\partial \theta} \Big\rangle
+              w = \text{method}(G), \quad
+              G_{st} = \Big\langle \frac{\partial L_s}{\partial \theta}, \frac{\partial L_t}{\partial \theta} \Big\rangle
 
     over the shared parameters theta: those that two losses or more reach. Every other parameter receives the plain gradient of
     its own task. Exact for any graph, also where each task has its own input; it takes one backward per task.
@@ -131,8 +132,8 @@ class Balancer(Door):
             self.tasks = (*self.tasks, *new)  # nothing is remembered per task
         elif new and self._open and self._buffers:
             raise ValueError(
-                f"{self.method} remembers its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: declare all of them "
-                "with Balancer(method, tasks=...), or use a method without state"
+                f"{self.method} remembers its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
+                "declare all of them with Balancer(method, tasks=...), or use a method without state"
             )
         checks.known_tasks(given, self.tasks, "balancer.backward")
 

@@ -22,7 +22,7 @@ from paretorch.core.gap import gap_between, parameter_gramian
 
 
 class _Step:
-    """What a fork remembers within a step, and forgets in copies. A plain object: cheap to write, and compiled graphs allow it."""
+    """What a fork remembers within a step, and forgets in copies: a plain object, cheap to write to."""
 
     def __init__(self) -> None:
         self.pauses = 0
@@ -40,7 +40,8 @@ class Fork(Door):
     r"""Hands every task its own alias of the features and, in ``backward()``, sends one balanced gradient into the encoder.
 
     .. math:: \frac{\partial}{\partial \theta} = J_z^T \sum_t w_t \frac{\partial L_t}{\partial z}, \qquad
-              w = \text{method}(G), \quad G_{st} = \Big\langle \frac{\partial L_s}{\partial z}, \frac{\partial L_t}{\partial z} \Big\rangle
+              w = \text{method}(G), \quad
+              G_{st} = \Big\langle \frac{\partial L_s}{\partial z}, \frac{\partial L_t}{\partial z} \Big\rangle
 
     One encoder backward, whatever the number of tasks. Heads receive their own task's gradient, unweighted. In ``eval()`` and
     under ``torch.no_grad()`` the branches are plain aliases.

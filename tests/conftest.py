@@ -1,0 +1,13 @@
+"""For the whole test run: shapes are checked where they are declared, and one thread serves a process."""
+
+import jaxtyping
+
+# Before the package is first imported. The doors are left out: compiled graphs pass through them, not through checkers.
+jaxtyping.install_import_hook(
+    ["paretorch.balance", "paretorch.core.contract", "paretorch.core.solvers", "paretorch.core.weights"],
+    "beartype.beartype",
+)
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
