@@ -16,7 +16,7 @@ from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale, Seen
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import summed_gramian
-from paretorch.core.graph import OPAQUE, Reach, reach, task_gradients
+from paretorch.core.graph import OPAQUE, SINK, Reach, reach, task_gradients
 
 _LOG = logging.getLogger("paretorch")
 
@@ -162,7 +162,8 @@ class Balancer(Door):
             self._said.add("found")
             size = sum(leaf.numel() for leaf in compared)
             _LOG.info("tasks %s are balanced on %d numbers in %d tensors", self.tasks, size, len(compared))
-        return _Leaves(compared, others, [id(leaf) in met for leaf in others])
+        hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's
+        return _Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
 
     def _task_gradients(
         self, given: Mapping[str, Tensor], leaves: _Leaves, retain_graph: bool

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 # Nodes whose inside cannot be seen, or which react to every pass: by the name of their class, and what to do about them.
+SINK = "_DDPSinkBackward"  # one node for all outputs, each of which passes straight through
 OPAQUE = {
     "CompiledFunctionBackward": "a compiled function",
-    "_DDPSinkBackward": "DistributedDataParallel",
+    SINK: "DistributedDataParallel",
     "CheckpointFunctionBackward": "reentrant checkpointing",
     "RegisterPostBackwardFunctionBackward": "FSDP",
 }
@@ -30,19 +31,22 @@ class Reach(NamedTuple):
 
 def reach(outputs: Sequence[Sequence[Tensor]]) -> Reach:
     """Walk the graph of every task's outputs once, down to the leaves."""
-    seen: dict[Any, set[int]] = {}
+    seen: dict[tuple[Any, int], set[int]] = {}
     for task, tensors in enumerate(outputs):
-        stack = [get_gradient_edge(tensor).node for tensor in tensors if tensor.requires_grad]
+        edges = [get_gradient_edge(tensor) for tensor in tensors if tensor.requires_grad]
+        stack: list[tuple[Any, int]] = [(edge.node, edge.output_nr) for edge in edges]
         while stack:
-            node = stack.pop()
-            tasks = seen.setdefault(node, set())
+            node, output = stack.pop()
+            sink = type(node).__name__ == SINK
+            tasks = seen.setdefault((node, output if sink else 0), set())
             if task in tasks:
                 continue
             tasks.add(task)
-            stack.extend(below for below, _ in node.next_functions if below is not None)
-    leaves = {node.variable: frozenset(tasks) for node, tasks in seen.items() if hasattr(node, "variable")}
-    names = frozenset(type(node).__name__ for node in seen) & OPAQUE.keys()
-    sinks = [node for node in seen if type(node).__name__ == "_DDPSinkBackward"]
+            below = node.next_functions
+            stack.extend(edge for edge in (below[output : output + 1] if sink else below) if edge[0] is not None)
+    leaves = {node.variable: frozenset(tasks) for (node, _), tasks in seen.items() if hasattr(node, "variable")}
+    names = frozenset(type(node).__name__ for node, _ in seen) & OPAQUE.keys()
+    sinks = [node for node, _ in seen if type(node).__name__ == SINK]
     return Reach(list(leaves), list(leaves.values()), names, sinks)
 
 
