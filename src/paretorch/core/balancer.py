@@ -169,14 +169,15 @@ class Balancer(Door):
         self, given: Mapping[str, Tensor], leaves: _Leaves, retain_graph: bool
     ) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
         """Every task's gradient on the compared leaves, and on the others: one backward for each task."""
-        gradients = Gradients.room_for([self.tasks.index(name) for name in given], len(self.tasks), leaves.compared)
+        rows: list[list[Tensor | None] | None] = [None] * len(self.tasks)
         own = {}
         everything = [*leaves.compared, *leaves.others]
         for place, (name, loss) in enumerate(given.items()):
             keep = retain_graph or place + 1 < len(given)
             row = task_gradients([loss], [None], everything, retain_graph=keep)
-            gradients.put(place, row[: len(leaves.compared)])
+            rows[self.tasks.index(name)] = row[: len(leaves.compared)]
             own[name] = row[len(leaves.compared) :]
+        gradients = Gradients(rows, leaves.compared)
         return gradients, own
 
     def _accumulate(
@@ -208,7 +209,7 @@ class Balancer(Door):
     def _step(self, seen: Seen, gradients: Gradients | None) -> Balance:
         """One step of the method, or the reason why not."""
         broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
-        if bool(broken.any()):
+        if broken is not None:
             names = [name for name, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
             if self.nonfinite == "raise":
                 raise FloatingPointError(

@@ -38,14 +38,19 @@ class Seen(NamedTuple):
     gramian: Tensor | None = None  # (all, all)
     resolution: float = torch.finfo(torch.float64).eps
 
-    def nonfinite(self, values: bool) -> Tensor:
-        """(all,) bool: present tasks whose gradient (or loss value, where those are looked at) is inf or nan."""
+    def nonfinite(self, values: bool) -> Tensor | None:
+        """(all,) bool: present tasks whose gradient (or loss value, where that is looked at) is inf or nan; None: no such task."""
+        squares = self.losses if self.gramian is None else self.gramian.diagonal()
+        suspect = (self.gramian is None or values) and not math.isfinite(torch.where(self.told, self.losses, 0.0).sum())
+        if not suspect and math.isfinite(torch.where(self.present, squares, 0.0).sum()):
+            return None
         broken = torch.zeros_like(self.present)
         if self.gramian is not None:
-            broken |= ~torch.isfinite(self.gramian.diagonal())
+            broken |= ~torch.isfinite(squares)
         if self.gramian is None or values:
             broken |= self.told & ~torch.isfinite(self.losses)
-        return broken & self.present
+        broken &= self.present
+        return broken if bool(broken.any()) else None
 
 
 class Door(nn.Module):

@@ -10,10 +10,9 @@ from torch import Tensor
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
-FEW, LONG = (
-    12,
-    2**15,
-)  # on a CPU, inner products of so few and long rows cost less one by one than bringing the rows together
+# On a CPU: inner products of so few and so long rows cost less one by one than bringing the rows together ...
+FEW, LONG = 12, 2**15
+BLOCK = 2**20  # ... and more or longer rows are brought together in blocks of so many numbers, which stay in the cache
 
 
 class Gradients:
@@ -30,34 +29,9 @@ class Gradients:
         present = [(task, row) for task, row in enumerate(rows) if row is not None and any(g is not None for g in row)]
         self.known = [task for task, _ in present]
         self.rows = [row for _, row in present]
-        self._matrices: list[Tensor] | None = None
-
-    @classmethod
-    def room_for(cls, known: Sequence[int], tasks: int, like: Sequence[Tensor]) -> Gradients:
-        """Rows to be :meth:`put` one at a time for the known tasks, so that no gradient is held twice."""
-        gradients = cls([None] * tasks, like)
-        gradients.known = list(known)
-        matrices = [leaf.new_empty(len(known), leaf.numel(), dtype=summing_dtype(leaf.dtype)) for leaf in like]
-        gradients._matrices = matrices
-        gradients.rows = [
-            [matrix[place].view(leaf.shape) for matrix, leaf in zip(matrices, like, strict=True)]
-            for place in range(len(known))
-        ]
-        return gradients
-
-    def put(self, place: int, row: Row) -> None:
-        """Copy a task's gradient into the ``place``-th row made by :meth:`room_for`."""
-        for held, part in zip(self.rows[place], row, strict=True):
-            assert held is not None
-            if part is None:
-                held.zero_()
-            else:
-                held.copy_(part)
 
     def matrix(self, index: int) -> Tensor:
         """(k, n) the gradients of the k known tasks on one leaf, in float32 or better."""
-        if self._matrices is not None:
-            return self._matrices[index]
         leaf = self.like[index]
         parts = [row[index] for row in self.rows]
         zero = torch.zeros_like(leaf) if any(part is None for part in parts) else leaf
@@ -78,20 +52,24 @@ class Gradients:
 
     def _products(self, index: int) -> Tensor:
         leaf = self.like[index]
-        few = len(self.rows) <= (FEW if leaf.numel() >= LONG else 2)
-        if not few or leaf.device.type != "cpu" or self._matrices is not None:
+        parts = [None if (part := row[index]) is None else part.reshape(-1) for row in self.rows]
+        if leaf.device.type == "cpu" and len(parts) <= (FEW if leaf.numel() >= LONG else 2):
+            return _dots([None if part is None else part.to(summing_dtype(part.dtype)) for part in parts])
+        width = BLOCK // len(parts) if leaf.device.type == "cpu" else leaf.numel()
+        if leaf.numel() <= width:
             matrix = self.matrix(index)
             return (matrix @ matrix.T).to(wide_dtype(matrix))
-        flat = [
-            None if (part := row[index]) is None else part.reshape(-1).to(summing_dtype(leaf.dtype))
-            for row in self.rows
-        ]
-        result = torch.zeros(len(flat), len(flat), dtype=torch.float64)
-        for one, a in enumerate(flat):
-            for other, b in enumerate(flat[: one + 1]):
-                if a is not None and b is not None:
-                    result[one, other] = result[other, one] = torch.dot(a, b).item()
-        return result
+        zeros = torch.zeros(width, dtype=leaf.dtype)
+        pieces = [zeros.expand(1, -1) if part is None else part.split(width) for part in parts]
+        total = torch.zeros(len(parts), len(parts), dtype=torch.float64)
+        block = leaf.new_empty(len(parts), width)
+        for place in range(-(-leaf.numel() // width)):
+            here = [piece[0 if part is None else place] for part, piece in zip(parts, pieces, strict=True)]
+            size = min(width, leaf.numel() - place * width)
+            filled = block if size == width else leaf.new_empty(len(parts), size)
+            rows = torch.stack([row[:size] for row in here], out=filled).to(summing_dtype(leaf.dtype))
+            total += rows @ rows.T
+        return total
 
     def gramian(self, products: Tensor) -> Tensor:
         """(T, T) the Gramian in float64 on the host, from :meth:`products` brought there.
@@ -151,6 +129,16 @@ class Gradients:
     def summed(self) -> list[Tensor]:
         """The plain sum of the rows, leaf by leaf."""
         return self.combined(torch.ones(self.tasks, dtype=torch.float64))
+
+
+def _dots(parts: Sequence[Tensor | None]) -> Tensor:
+    """(k, k) inner products one by one; zero where a part is missing."""
+    result = torch.zeros(len(parts), len(parts), dtype=torch.float64)
+    for one, a in enumerate(parts):
+        for other, b in enumerate(parts[: one + 1]):
+            if a is not None and b is not None:
+                result[one, other] = result[other, one] = torch.dot(a, b).item()
+    return result
 
 
 def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor) -> Tensor:

@@ -344,7 +344,11 @@ class Fork(Door):
         products, *rest = to_host([gradients.products()] if told is None else [gradients.products(), told])
         local = gradients.gramian(products)
         self._notice_own_inputs(gradients, local)
-        seen = self._seen(rest[0] if rest else None, self.ranks.sum(local) / self.ranks.size**2, gradients.resolution)
+        seen = self._seen(
+            rest[0] if rest else None,
+            self.ranks.sum(local) / self.ranks.size**2 if self.ranks.size > 1 else local,
+            gradients.resolution,
+        )
         measure = self.gap is not None and bool(seen.present.any()) and self._now.backwards % self.gap == 0
         self._now.backwards += 1
         unusable = self._unusable(seen)
@@ -365,7 +369,7 @@ class Fork(Door):
         if not bool(seen.present.any()):
             return Status.ABSENT
         broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
-        if not bool(broken.any()):
+        if broken is None:
             return None
         if self.nonfinite == "raise":
             names = [task for task, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]

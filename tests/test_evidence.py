@@ -1,0 +1,58 @@
+"""Inner products of task gradients, whichever way they are brought together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from paretorch.core import evidence
+from paretorch.core.evidence import Gradients, to_host
+
+
+def gramian(gradients: Gradients) -> Tensor:
+    return gradients.gramian(to_host([gradients.products()])[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("tasks", [1, 2, 5, 13])
+@pytest.mark.parametrize("block", [7, 100, 2**20])
+def test_every_way_gives_the_same_products(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tasks: int, block: int) -> None:
+    """Few long rows one by one, many in blocks (the last one shorter), with tasks and leaves missing."""
+    monkeypatch.setattr(evidence, "BLOCK", block * tasks)
+    monkeypatch.setattr(evidence, "LONG", 10)
+    leaves = [torch.zeros(3, 4, dtype=dtype), torch.zeros(45, dtype=dtype), torch.zeros(1, dtype=dtype)]
+    generator = torch.Generator().manual_seed(tasks)
+    rows: list[list[Tensor | None] | None] = []
+    for task in range(tasks):
+        own: list[Tensor | None] = [torch.randn(leaf.shape, generator=generator).to(dtype) for leaf in leaves]
+        if task % 3 == 1:
+            own[task % 2] = None
+        rows.append(None if task == 3 else own)
+    full = torch.stack([
+        torch.cat([
+            torch.zeros(leaf.numel()) if row is None or (part := row[place]) is None else part.float().flatten()
+            for place, leaf in enumerate(leaves)
+        ])
+        if dtype != torch.float64
+        else torch.cat([
+            torch.zeros(leaf.numel(), dtype=dtype) if row is None or (part := row[place]) is None else part.flatten()
+            for place, leaf in enumerate(leaves)
+        ])
+        for row in rows
+    ]).double()
+    gradients = Gradients(rows, leaves)
+    accuracy = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(gramian(gradients), full @ full.T, rtol=accuracy, atol=accuracy * 60)
+    weights = torch.linspace(-1, 2, tasks, dtype=torch.float64)
+    combined = torch.cat([part.flatten().double() for part in gradients.combined(weights)])
+    coarse = 1e-12 if dtype == torch.float64 else (2e-2 if dtype == torch.bfloat16 else 1e-5)
+    torch.testing.assert_close(combined, weights @ full, rtol=coarse, atol=coarse)
+    present = torch.tensor([row is not None for row in rows])
+    torch.testing.assert_close(gradients.jacobian(present).double(), full[present])
+
+
+def test_a_task_of_weight_zero_is_not_touched() -> None:
+    rows: list[list[Tensor | None] | None] = [[torch.ones(2)], [torch.full((2,), torch.nan)]]
+    combined = Gradients(rows, [torch.zeros(2)]).combined(torch.tensor([2.0, 0.0], dtype=torch.float64))
+    assert combined[0].tolist() == [2.0, 2.0]
