@@ -32,7 +32,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, tell: bool, use: Tensor) -> Tensor:
         branch = self.fork(self.encoder(x))
-        losses = {
+        losses: dict[str, Tensor] = {
             "a": self.heads["a"](branch["a"]).square().mean(),
             "b": (self.heads["b"](branch["b"]) - 5).square().mean() * use,
         }
@@ -55,13 +55,16 @@ def compare(name: str) -> dict[str, Any]:
             if method.observes:
                 model.fork.observe({"a": torch.tensor(0.5 + turn), "b": torch.tensor(2.0)})
         pairs = list(zip(eager.parameters(), compiled.parameters(), strict=True))
-        worst = max(worst, *(float((p.grad - q.grad).abs().max()) for p, q in pairs))  # type: ignore[operator]
+        for p, q in pairs:
+            assert p.grad is not None
+            assert q.grad is not None
+            worst = max(worst, float((p.grad - q.grad).abs().max()))
         states = zip(eager.fork.state_dict().values(), compiled.fork.state_dict().values(), strict=True)
         worst = max([worst, *(float((s.double() - t.double()).nan_to_num().abs().max()) for s, t in states)])
         with torch.no_grad():
-            for p, q in pairs:
-                p -= 0.01 * p.grad  # type: ignore[operator]
-                q -= 0.01 * q.grad  # type: ignore[operator]
+            for p in (*eager.parameters(), *compiled.parameters()):
+                assert p.grad is not None
+                p.sub_(0.01 * p.grad)
     assert compiled.fork.balance is not None
     assert compiled.fork.balance.present is not None
     return {"worst": worst, "status": compiled.fork.balance.status.value}

@@ -1,4 +1,4 @@
-"""Every method's entry: what it claims, and its answer to one written-down Jacobian. A method without a line here fails a test."""
+"""Every method's entry: what it claims, and its answer to one written-down Jacobian. A method without one fails a test."""
 
 from __future__ import annotations
 

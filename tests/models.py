@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,10 @@ TASKS = ("a", "b", "c")
 
 class Net(nn.Module):
     """An encoder and a head per task, with an optional fork between them."""
+
+    encoder: Any
+    heads: Any
+    fork: Any
 
     def __init__(self, tasks: tuple[str, ...] = TASKS, seed: int = 0, fork: nn.Module | None = None) -> None:
         super().__init__()
@@ -41,15 +45,18 @@ def losses_of(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[st
     return {task: (output - targets[task]).square().mean() for task, output in outputs.items()}
 
 
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    return sum(losses.values(), start=torch.zeros((), dtype=torch.float64))
+
+
 def gradients(module: nn.Module) -> Tensor:
     return torch.cat(
         [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in module.parameters()]
     )
 
 
-def per_task(model: Net, surface: Callable[[], Any] | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def per_task(model: Net) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """By hand: (T, n) gradients on the features, (T, P) on the encoder's parameters, and the losses."""
-    del surface
     x, targets = data()
     z = model.encoder(x)
     outputs = {task: head(z) for task, head in model.heads.items()}
@@ -58,7 +65,8 @@ def per_task(model: Net, surface: Callable[[], Any] | None = None) -> tuple[Tens
         [torch.autograd.grad(loss, z, retain_graph=True)[0].flatten() for loss in losses.values()]
     )
     parameters = list(model.encoder.parameters())
-    rows = []
-    for loss in losses.values():
-        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)]))
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
+        for loss in losses.values()
+    ]
     return on_features, torch.stack(rows), losses

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import paretorch as pt
-from models import TASKS, Net, data, losses_of
+from models import TASKS, Net, data, gradients, losses_of, total
 
 
 def free_port() -> int:
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 def on_ranks(function: Callable[..., Any], ranks: int, folder: Path, *arguments: Any) -> list[Any]:
     """What ``function(rank, *arguments)`` returned on each rank."""
-    mp.spawn(_rank, (ranks, free_port(), function, str(folder), arguments), nprocs=ranks)  # type: ignore[no-untyped-call]
+    spawn(_rank, (ranks, free_port(), function, str(folder), arguments), nprocs=ranks)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
@@ -78,7 +78,7 @@ class Told(nn.Module):
     def forward(self, x: Tensor, targets: dict[str, Tensor], present: tuple[str, ...]) -> Tensor:
         outputs = self.net(x)
         losses = losses_of({task: outputs[task] for task in present}, targets)
-        return sum(self.net.fork.losses(losses).values())  # type: ignore[operator, union-attr, return-value]
+        return total(self.net.fork.losses(losses))
 
 
 def every_case(rank: int, cases: tuple[tuple[str, str, str, str], ...], steps: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def every_case(rank: int, cases: tuple[tuple[str, str, str, str], ...], steps: i
     return {"/".join(case): doors[case[0]](rank, case[1], DDP[case[2]], case[3], steps) for case in cases}
 
 
-DDP: dict[str, dict[str, bool]] = {
+DDP: dict[str, dict[str, Any]] = {
     "plain": {},
     "unused": {"find_unused_parameters": True},
     "static": {"static_graph": True},
@@ -106,7 +106,7 @@ class Present(nn.Module):
         return {task: self.net.heads[task](z) for task in present}
 
 
-def forked_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps: int) -> dict[str, Any]:
+def forked_steps(rank: int, method: str, ddp: dict[str, Any], split: str, steps: int) -> dict[str, Any]:
     net = Net(fork=pt.Fork(METHODS[method](), TASKS))
     model = DistributedDataParallel(Told(net), **ddp)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -116,18 +116,16 @@ def forked_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps
         x, targets = rank_data(rank)
         loss = model(x, targets, present_on(rank, split))
         loss.backward()
-        grads.append(
-            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
-        )
+        grads.append(gradients(net))
         optimizer.step()
-        if net.fork.method.observes:  # type: ignore[union-attr]
+        if net.fork.method.observes:
             with torch.no_grad():
                 losses = losses_of(net(x), targets)
-            net.fork.observe({t: losses[t] for t in present_on(rank, split)})  # type: ignore[operator, union-attr]
-    return {"gradients": torch.stack(grads), "state": state_of(net.fork)}  # type: ignore[arg-type]
+            net.fork.observe({t: losses[t] for t in present_on(rank, split)})
+    return {"gradients": torch.stack(grads), "state": state_of(net.fork)}
 
 
-def balanced_steps(rank: int, method: str, ddp: dict[str, bool], split: str, steps: int) -> dict[str, Any]:
+def balanced_steps(rank: int, method: str, ddp: dict[str, Any], split: str, steps: int) -> dict[str, Any]:
     net = Net()
     model = DistributedDataParallel(Present(net), **ddp)
     balancer = pt.Balancer(METHODS[method](), TASKS, shared=net.encoder if ddp or split != "all" else None)
@@ -136,12 +134,11 @@ def balanced_steps(rank: int, method: str, ddp: dict[str, bool], split: str, ste
         model.zero_grad()
         x, targets = rank_data(rank)
         balancer.backward(losses_of(model(x, present_on(rank, split)), targets))
-        grads.append(
-            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
-        )
+        grads.append(gradients(net))
         with torch.no_grad():
             for p in net.parameters():
-                p -= 0.05 * (0 if p.grad is None else p.grad)
+                if p.grad is not None:
+                    p.sub_(0.05 * p.grad)
     return {"gradients": torch.stack(grads), "state": state_of(balancer)}
 
 
@@ -168,7 +165,9 @@ def alone_in_a_group(rank: int) -> Tensor:
     assert fork.balance is not None
     assert fork.balance.gramian is not None
     halves = [dist.new_group([0, 1]), dist.new_group([2, 3])]
-    half = pt.Fork(pt.MGDA(), ("a", "b"), group=halves[rank // 2])
+    own_half = halves[rank // 2]
+    assert isinstance(own_half, dist.ProcessGroup)
+    half = pt.Fork(pt.MGDA(), ("a", "b"), group=own_half)
     branch = half(z)
     (branch["a"].square().sum() + branch["b"].sum()).backward()
     assert half.balance is not None

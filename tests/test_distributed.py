@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks
 import torch
-from models import TASKS, Net, losses_of
-from ranks import METHODS, on_ranks, present_on, rank_data
 from torch import Tensor
 
 import paretorch as pt
+import ranks
+from models import TASKS, Net, gradients, losses_of, total
+from ranks import METHODS, on_ranks, present_on, rank_data
 
 STEPS = 3
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # DDP's own, about unused parameters and strides
@@ -22,15 +22,15 @@ def joined_losses(
     net: Net, world: int, split: str, branches: list[dict[str, Tensor]] | None = None
 ) -> dict[str, Tensor]:
     """Losses averaged over ranks: a task that is absent on a rank adds nothing there."""
-    total: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
     for rank in range(world):
         x, targets = rank_data(rank)
         z = net.encoder(x) if branches is None else None
         for task in present_on(rank, split):
             features = z if branches is None else branches[rank][task]
             loss = losses_of({task: net.heads[task](features)}, targets)[task] / world
-            total[task] = total[task] + loss if task in total else loss
-    return {task: total[task] for task in TASKS if task in total}
+            means[task] = means[task] + loss if task in means else loss
+    return {task: means[task] for task in TASKS if task in means}
 
 
 def one_process(method: str, world: int, split: str, surface: str) -> tuple[Tensor, dict[str, Tensor]]:
@@ -45,15 +45,14 @@ def one_process(method: str, world: int, split: str, surface: str) -> tuple[Tens
             features = [net.encoder(rank_data(rank)[0]) for rank in range(world)]
             forked = fork(tuple(features))
             branches = [{task: forked[task][rank] for task in TASKS} for rank in range(world)]
-            sum(fork.losses(joined_losses(net, world, split, branches)).values()).backward()  # type: ignore[union-attr]
+            total(fork.losses(joined_losses(net, world, split, branches))).backward()
         else:
             balancer.backward(joined_losses(net, world, split))
-        found.append(
-            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in net.parameters()])
-        )
+        found.append(gradients(net))
         with torch.no_grad():
             for p in net.parameters():
-                p -= 0.05 * (0 if p.grad is None else p.grad)
+                if p.grad is not None:
+                    p.sub_(0.05 * p.grad)
         if fork.method.observes:
             with torch.no_grad(), fork.paused():
                 fork.observe(joined_losses(net, world, split))
@@ -61,13 +60,13 @@ def one_process(method: str, world: int, split: str, surface: str) -> tuple[Tens
 
 
 def check(results: list[Any], expected: tuple[Tensor, dict[str, Tensor]]) -> float:
-    gradients, state = expected
+    right, state = expected
     difference = 0.0
     for result in results:
         assert result["state"].keys() == state.keys()
         for name, value in state.items():
             torch.testing.assert_close(result["state"][name], value, rtol=1e-10, atol=1e-12, equal_nan=True)
-        error = (result["gradients"] - gradients).norm() / gradients.norm()
+        error = (result["gradients"] - right).norm() / right.norm()
         difference = max(difference, float(error))
     return difference
 

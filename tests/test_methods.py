@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from matrices import SIZES, answer, gaussian, jacobians
-from methods import METHODS, Entry
 
 import paretorch as pt
+from matrices import SIZES, answer, gaussian, jacobians
+from methods import METHODS, Entry
 from paretorch import balance
 from paretorch.core.contract import Need, Status
 
@@ -19,7 +19,7 @@ GENERAL = [entry for entry in METHODS if not isinstance(entry.method, pt.Static)
 J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
 
 
-def entries(claim: str) -> Any:
+def entries(claim: str) -> pytest.MarkDecorator:
     chosen = [entry for entry in GENERAL if getattr(entry, claim)]
     return pytest.mark.parametrize("entry", chosen, ids=lambda entry: entry.name)
 
@@ -246,15 +246,11 @@ def test_graddrop_draws_one_mask_for_the_whole_batch_of_features() -> None:
     signs = (features.sign() * samples).sum(dim=1)
     for column in range(4):
         kept = [samples[task, :, column] for task in range(2)]
-        options = [torch.zeros(6, dtype=torch.float64)]
+        options = []
         for sign in (1, -1):
-            options.append(
-                sum(
-                    (k for k, s in zip(kept, signs[:, column], strict=True) if s.sign() == sign),
-                    torch.zeros(6, dtype=torch.float64),
-                )
-            )
-        assert any(torch.allclose(update[:, column], option) for option in options[1:])
+            agreeing = [k for k, s in zip(kept, signs[:, column], strict=True) if s.sign() == sign]
+            options.append(sum(agreeing, start=torch.zeros(6, dtype=torch.float64)))
+        assert any(torch.allclose(update[:, column], option) for option in options)
 
 
 @pytest.mark.parametrize(

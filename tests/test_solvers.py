@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 import torch
-from matrices import SIZES, gaussian, jacobians
 from scipy.optimize import minimize, nnls
 from torch import Tensor
 
+from matrices import SIZES, gaussian, jacobians
 from paretorch.core.solvers import (
     cancels,
     conflict_averse,
@@ -129,8 +129,8 @@ def test_conflict_averse_is_not_above_a_general_solver(seed: int) -> None:
 def test_columns_of_the_program_do_not_depend_on_each_other() -> None:
     matrix = gaussian(7, 5, 0)
     matrix = matrix / matrix.norm(dim=1, keepdim=True)
-    cosines, right = (matrix @ matrix.T).numpy(), gaussian(7, 9, 1)
-    right = (torch.from_numpy(cosines) @ right).numpy()
+    products = matrix @ matrix.T
+    cosines, right = products.numpy(), (products @ gaussian(7, 9, 1)).numpy()
     together, converged = nonnegative_program(cosines, right)
     assert converged
     for column in range(9):
