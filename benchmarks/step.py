@@ -247,7 +247,12 @@ def main() -> None:
     results = {case: ratios(case, names, options.rounds) for case in options.cases}
     text += ["Time over the plain sum of losses (median of paired ratios; median milliseconds):", "", *table(results)]
     if options.memory:
-        text += ["", "Peak memory above imports, model and data, MiB:", "", "| contender | " + " | ".join(options.cases) + " |"]
+        text += [
+            "",
+            "Peak memory above imports, model and data, MiB:",
+            "",
+            "| contender | " + " | ".join(options.cases) + " |",
+        ]
         text.append("|---|" + "---|" * len(options.cases))
         for name in names:
             cells = " | ".join(f"{peak_memory(case, name):.0f}" for case in options.cases)

@@ -58,6 +58,7 @@ def compare(name: str) -> dict[str, Any]:
         for p, q in pairs:
             assert p.grad is not None
             assert q.grad is not None
+            assert torch.isfinite(q.grad).all()
             worst = max(worst, float((p.grad - q.grad).abs().max()))
         states = zip(eager.fork.state_dict().values(), compiled.fork.state_dict().values(), strict=True)
         worst = max([worst, *(float((s.double() - t.double()).nan_to_num().abs().max()) for s, t in states)])

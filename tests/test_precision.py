@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from models import TASKS, Net, data, gradients, losses_of
 from torch import Tensor, nn
 
 import paretorch as pt
+from models import TASKS, Net, data, gradients, losses_of
 
 X, TARGETS = data()
 
@@ -29,7 +29,9 @@ def steps(method: pt.Method[Any], scale: float | None, count: int = 4) -> tuple[
 
 
 @pytest.mark.parametrize(
-    "method", [pt.MGDA(), pt.UPGrad(), pt.CAGrad(), pt.GradDrop(), pt.MGDA(normalize="loss+"), pt.DWA(window=2)], ids=repr
+    "method",
+    [pt.MGDA(), pt.UPGrad(), pt.CAGrad(), pt.GradDrop(), pt.MGDA(normalize="loss+"), pt.DWA(window=2)],
+    ids=repr,
 )
 def test_a_gradscaler_changes_nothing(method: pt.Method[Any]) -> None:
     plain, state = steps(method, None)
@@ -62,7 +64,9 @@ def test_bfloat16_autocast_trains_and_agrees_with_float32() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             branch = fork(encoder(X.float()))
             outputs = {task: head(branch[task]) for task, head in heads.items()}
-        losses = losses_of({task: output.float() for task, output in outputs.items()}, {t: v.float() for t, v in TARGETS.items()})
+        losses = losses_of(
+            {task: output.float() for task, output in outputs.items()}, {t: v.float() for t, v in TARGETS.items()}
+        )
         torch.stack(list(losses.values())).sum().backward()
         assert fork.balance is not None
         assert fork.balance.weights is not None

@@ -148,7 +148,7 @@ class Balancer(Door):
         graph = reach([[loss] for loss in given.values()])
         _check_graph(graph, found=self._shared is None)
         met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
-        parameters = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
+        parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
         compared = self._shared or parameters or list(met.values())  # inputs that require grad are no parameters
         if not compared and len(given) > 1:
             raise ValueError(

@@ -39,7 +39,7 @@ class Seen(NamedTuple):
     resolution: float = torch.finfo(torch.float64).eps
 
     def nonfinite(self, values: bool) -> Tensor | None:
-        """(all,) bool: present tasks whose gradient (or loss value, where that is looked at) is inf or nan; None: no such task."""
+        """(all,) bool: present tasks whose gradient (or loss, where that is looked at) is inf or nan; None: no such task."""
         squares = self.losses if self.gramian is None else self.gramian.diagonal()
         suspect = (self.gramian is None or values) and not math.isfinite(torch.where(self.told, self.losses, 0.0).sum())
         if not suspect and math.isfinite(torch.where(self.present, squares, 0.0).sum()):

@@ -90,10 +90,10 @@ class _Tell(torch.autograd.Function):
         if torch.compiler.is_compiling():
             out = [torch.empty_like(tensor) for tensor in (*losses, link)]
             _weigh(losses, given, list(ctx.index), ctx.handle, ctx.state, out)
-            *scaled, told = out
+            answer: Sequence[Tensor | None] = out
         else:
-            fork = _fork(ctx.handle)
-            *scaled, told = fork.weigh(losses, given, link, ctx.index, branches)
+            answer = _fork(ctx.handle).weigh(losses, given, link, ctx.index, branches)
+        *scaled, told = answer
         return (None,) * 4 + (told,) * links + tuple(scaled) + (None,) * len(branches)
 
 

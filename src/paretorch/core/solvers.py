@@ -207,7 +207,7 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
     tasks, columns = linear.shape
     ridged = _definite(matrix)
     if columns == 1 and (linear > 0).all():
-        everywhere: Array = np.linalg.solve(ridged, linear)
+        everywhere = np.linalg.solve(ridged, linear).astype(np.float64, copy=False)
         if (everywhere > 0).all() and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
             return everywhere, True
     free = linear.T > 0  # (m, T): the entries guessed to be positive
