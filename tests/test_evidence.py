@@ -17,7 +17,9 @@ def gramian(gradients: Gradients) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("tasks", [1, 2, 5, 13])
 @pytest.mark.parametrize("block", [7, 100, 2**20])
-def test_every_way_gives_the_same_products(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tasks: int, block: int) -> None:
+def test_every_way_gives_the_same_products(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tasks: int, block: int
+) -> None:
     """Few long rows one by one, many in blocks (the last one shorter), with tasks and leaves missing."""
     monkeypatch.setattr(evidence, "BLOCK", block * tasks)
     monkeypatch.setattr(evidence, "LONG", 10)
@@ -29,18 +31,26 @@ def test_every_way_gives_the_same_products(monkeypatch: pytest.MonkeyPatch, dtyp
         if task % 3 == 1:
             own[task % 2] = None
         rows.append(None if task == 3 else own)
-    full = torch.stack([
-        torch.cat([
-            torch.zeros(leaf.numel()) if row is None or (part := row[place]) is None else part.float().flatten()
-            for place, leaf in enumerate(leaves)
-        ])
-        if dtype != torch.float64
-        else torch.cat([
-            torch.zeros(leaf.numel(), dtype=dtype) if row is None or (part := row[place]) is None else part.flatten()
-            for place, leaf in enumerate(leaves)
-        ])
-        for row in rows
-    ]).double()
+    full = torch.stack(
+        [
+            torch.cat(
+                [
+                    torch.zeros(leaf.numel()) if row is None or (part := row[place]) is None else part.float().flatten()
+                    for place, leaf in enumerate(leaves)
+                ]
+            )
+            if dtype != torch.float64
+            else torch.cat(
+                [
+                    torch.zeros(leaf.numel(), dtype=dtype)
+                    if row is None or (part := row[place]) is None
+                    else part.flatten()
+                    for place, leaf in enumerate(leaves)
+                ]
+            )
+            for row in rows
+        ]
+    ).double()
     gradients = Gradients(rows, leaves)
     accuracy = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(gramian(gradients), full @ full.T, rtol=accuracy, atol=accuracy * 60)
