@@ -71,14 +71,14 @@ def minimum_norm(gramian: Tensor) -> Solution:
     """
     if len(gramian) == 2:
         return _minimum_norm_of_two(gramian)
-    lengths = norms(gramian)
-    if bool((lengths == 0).any()):  # a zero gradient is the shortest combination
-        zero = (lengths == 0).to(gramian)
-        return Solution(zero / zero.sum(), True)
-    inverse = (lengths.min() / lengths).numpy()
-    x, converged = nonnegative_program(cosines(gramian).numpy(), inverse[:, None])
-    weights = torch.from_numpy(x[:, 0] * inverse)
-    return Solution(weights / weights.sum(), converged)
+    matrix, lengths = _unit_rows(gramian)
+    if lengths.min() == 0:  # a zero gradient is the shortest combination
+        zero = (lengths == 0).astype(np.float64)
+        return Solution(torch.from_numpy(zero / zero.sum()), True)
+    inverse = lengths.min() / lengths
+    x, converged = nonnegative_program(matrix, inverse[:, None])
+    weights = x[:, 0] * inverse
+    return Solution(torch.from_numpy(weights / weights.sum()), converged)
 
 
 def _minimum_norm_of_two(gramian: Tensor) -> Solution:
@@ -115,14 +115,21 @@ def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
     References:
         Quinton & Rey, "Jacobian descent for multi-objective optimization", 2024, proposition 1.
     """
-    lengths = norms(gramian).numpy()
+    matrix, lengths = _unit_rows(gramian)
     scaled = (combinations.numpy() * lengths).T
     sizes = np.abs(scaled).max(axis=0, initial=0.0)
     scaled = scaled / np.where(sizes > 0, sizes, 1.0)
-    matrix = cosines(gramian).numpy()
     added, converged = nonnegative_program(matrix, -matrix @ scaled)
     inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return Solution(torch.from_numpy(((scaled + added) * sizes).T * inverse), converged)
+
+
+def _unit_rows(gramian: Tensor) -> tuple[Array, Array]:
+    """(T, T) cosines and (T,) lengths; the row of a zero gradient is zero."""
+    matrix: Array = gramian.numpy()
+    lengths: Array = np.sqrt(np.maximum(matrix.diagonal(), 0.0))
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return matrix * inverse[:, None] * inverse[None, :], lengths
 
 
 def conflict_averse(gramian: Tensor, c: float) -> Solution:
