@@ -158,7 +158,7 @@ def study(
     ],
     scale: Annotated[str, typer.Option(help="'smoke' (seconds), 'small' (minutes) or 'paper'.")] = "small",
     seeds: Annotated[int, typer.Option(help="Runs of each treatment, with paired seeds.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME-SCALE by default.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; one per core by default.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a folder that holds this study.")] = True,
 ) -> None:
@@ -166,8 +166,7 @@ def study(
     with boundary():
         import paretorch
 
-        folder = out or Path("runs") / Path(name).stem
-        paretorch.run_study(name, scale=scale, seeds=seeds, out=folder, jobs=jobs, resume=resume)
+        paretorch.run_study(name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume)
 
 
 @app.command("list", epilog="Example: [bold]paretorch list methods[/bold]")

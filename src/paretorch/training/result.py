@@ -130,7 +130,10 @@ class Result:
                 f"{path} is damaged: it cannot be read as JSON. Remove it to finish the run again"
             ) from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a result of format {FORMAT}: it was written by another version or program")
+            raise ValueError(
+                f"{path} is not a result of format {FORMAT}: another version of paretorch wrote it. Read it with that version "
+                "or a newer one, or train into another folder"
+            )
         return cls.from_json(values)
 
 
