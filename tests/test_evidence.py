@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.core import evidence
 from paretorch.core.evidence import Gradients, to_host
 
 
@@ -15,15 +14,11 @@ def gramian(gradients: Gradients) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("tasks", [1, 2, 5, 13])
-@pytest.mark.parametrize("block", [7, 100, 2**20])
-def test_every_way_gives_the_same_products(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tasks: int, block: int
-) -> None:
-    """Few long rows one by one, many in blocks (the last one shorter), with tasks and leaves missing."""
-    monkeypatch.setattr(evidence, "BLOCK", block * tasks)
-    monkeypatch.setattr(evidence, "LONG", 10)
-    leaves = [torch.zeros(3, 4, dtype=dtype), torch.zeros(45, dtype=dtype), torch.zeros(1, dtype=dtype)]
+@pytest.mark.parametrize("tasks", [1, 2, 5, 21])
+@pytest.mark.parametrize("scratch", [None, {}], ids=["fresh", "kept"])
+def test_every_way_gives_the_same_products(dtype: torch.dtype, tasks: int, scratch: dict[int, Tensor] | None) -> None:
+    """Few rows one by one, some in parts, many at once, with tasks and leaves missing; in fresh memory and in kept."""
+    leaves = [torch.zeros(4, 4, dtype=dtype), torch.zeros(45, dtype=dtype), torch.zeros(1, dtype=dtype)]
     generator = torch.Generator().manual_seed(tasks)
     rows: list[list[Tensor | None] | None] = []
     for task in range(tasks):
@@ -51,9 +46,10 @@ def test_every_way_gives_the_same_products(
             for row in rows
         ]
     ).double()
-    gradients = Gradients(rows, leaves)
+    gradients = Gradients(rows, leaves, scratch)
     accuracy = 1e-12 if dtype == torch.float64 else 1e-5
-    torch.testing.assert_close(gramian(gradients), full @ full.T, rtol=accuracy, atol=accuracy * 60)
+    for _ in range(2):
+        torch.testing.assert_close(gramian(gradients), full @ full.T, rtol=accuracy, atol=accuracy * 60)
     weights = torch.linspace(-1, 2, tasks, dtype=torch.float64)
     combined = torch.cat([part.flatten().double() for part in gradients.combined(weights)])
     coarse = 1e-12 if dtype == torch.float64 else (2e-2 if dtype == torch.bfloat16 else 1e-5)

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+Scratch = dict[int, Tensor]  # by leaf
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
-# On a CPU: inner products of so few and so long rows cost less one by one than bringing the rows together ...
-FEW, LONG = 12, 2**15
-BLOCK = 2**20  # ... and more or longer rows are brought together in blocks of so many numbers, which stay in the cache
+FEW = 16  # on a CPU, (k, n) (n, k) with so small a k is faster as a sum of products over parts of n
+PARTS = 8
 
 
 class Gradients:
@@ -21,11 +21,13 @@ class Gradients:
     Args:
         rows: for each of the T tasks its gradient leaf by leaf, or None where the task is absent.
         like: the leaves: shapes, dtypes and device of every row.
+        scratch: memory that is kept from step to step to bring rows together in: fresh pages cost more than the copy.
     """
 
-    def __init__(self, rows: Sequence[Row | None], like: Sequence[Tensor]) -> None:
+    def __init__(self, rows: Sequence[Row | None], like: Sequence[Tensor], scratch: Scratch | None = None) -> None:
         self.tasks = len(rows)
         self.like = like
+        self.scratch = scratch
         present = [(task, row) for task, row in enumerate(rows) if row is not None and any(g is not None for g in row)]
         self.known = [task for task, _ in present]
         self.rows = [row for _, row in present]
@@ -35,9 +37,13 @@ class Gradients:
         leaf = self.like[index]
         parts = [row[index] for row in self.rows]
         zero = torch.zeros_like(leaf) if any(part is None for part in parts) else leaf
-        return torch.stack([(zero if part is None else part).reshape(-1) for part in parts]).to(
-            summing_dtype(leaf.dtype)
-        )
+        flat = [(zero if part is None else part).reshape(-1) for part in parts]
+        if self.scratch is None or leaf.device.type != "cpu":
+            return torch.stack(flat).to(summing_dtype(leaf.dtype))
+        held = self.scratch.get(index)
+        if held is None or held.shape != (len(flat), leaf.numel()) or held.dtype != leaf.dtype:
+            held = self.scratch[index] = leaf.new_empty(len(flat), leaf.numel())
+        return torch.stack(flat, out=held).to(summing_dtype(leaf.dtype))
 
     @property
     def resolution(self) -> float:
@@ -53,23 +59,13 @@ class Gradients:
     def _products(self, index: int) -> Tensor:
         leaf = self.like[index]
         parts = [None if (part := row[index]) is None else part.reshape(-1) for row in self.rows]
-        if leaf.device.type == "cpu" and len(parts) <= (FEW if leaf.numel() >= LONG else 2):
+        if leaf.device.type == "cpu" and len(parts) <= 2:
             return _dots([None if part is None else part.to(summing_dtype(part.dtype)) for part in parts])
-        width = BLOCK // len(parts) if leaf.device.type == "cpu" else leaf.numel()
-        if leaf.numel() <= width:
-            matrix = self.matrix(index)
-            return (matrix @ matrix.T).to(wide_dtype(matrix))
-        zeros = torch.zeros(width, dtype=leaf.dtype)
-        pieces = [zeros.expand(1, -1) if part is None else part.split(width) for part in parts]
-        total = torch.zeros(len(parts), len(parts), dtype=torch.float64)
-        block = leaf.new_empty(len(parts), width)
-        for place in range(-(-leaf.numel() // width)):
-            here = [piece[0 if part is None else place] for part, piece in zip(parts, pieces, strict=True)]
-            size = min(width, leaf.numel() - place * width)
-            filled = block if size == width else leaf.new_empty(len(parts), size)
-            rows = torch.stack([row[:size] for row in here], out=filled).to(summing_dtype(leaf.dtype))
-            total += rows @ rows.T
-        return total
+        matrix = self.matrix(index)
+        if leaf.device.type == "cpu" and len(parts) <= FEW and leaf.numel() % PARTS == 0:
+            split = matrix.view(len(parts), PARTS, -1).transpose(0, 1)
+            return torch.bmm(split, split.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+        return (matrix @ matrix.T).to(wide_dtype(matrix))
 
     def gramian(self, products: Tensor) -> Tensor:
         """(T, T) the Gramian in float64 on the host, from :meth:`products` brought there.

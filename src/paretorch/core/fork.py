@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -17,7 +18,7 @@ from paretorch.core import checks, fork_graph
 from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale, Seen
-from paretorch.core.evidence import Gradients, by_sample, to_host
+from paretorch.core.evidence import Gradients, Scratch, by_sample, to_host
 from paretorch.core.gap import gap_between, parameter_gramian
 
 
@@ -27,6 +28,7 @@ class _Step:
     def __init__(self) -> None:
         self.pauses = 0
         self.backwards = 0  # counted for gap
+        self.scratch: Scratch = {}
         self.begin()
         self.new_step = True  # the next forward begins one
 
@@ -309,7 +311,7 @@ class Fork(Door):
     ) -> list[Tensor]:
         """Called by the backward of the features: the one gradient to send into the encoder, leaf by leaf."""
         self._now.new_step = True
-        gradients = Gradients(_chunks(cotangents, len(self.tasks)), like)
+        gradients = Gradients(_chunks(cotangents, len(self.tasks)), like, self._now.scratch)
         if self._now.pauses:
             return gradients.summed()
         self._notice_calls(calls, frozenset(gradients.known))
@@ -397,8 +399,9 @@ class Fork(Door):
 
     def _notice_own_inputs(self, gradients: Gradients, gramian: Tensor) -> None:
         """Warn where no two tasks have a gradient on the same sample: their features never meet."""
-        there = gramian.diagonal().count_nonzero()
-        if there < 2 or gramian.count_nonzero() > there or "inputs" in self._said:
+        entries = gramian.numpy()
+        there = np.count_nonzero(entries.diagonal())
+        if there < 2 or np.count_nonzero(entries) > there or "inputs" in self._said:
             return
         samples = [leaf.shape[0] if leaf.ndim > 1 else 1 for leaf in gradients.like]
         for index, size in enumerate(samples):
