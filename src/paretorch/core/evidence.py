@@ -129,12 +129,12 @@ class Gradients:
 
 def _dots(parts: Sequence[Tensor | None]) -> Tensor:
     """(k, k) inner products one by one; zero where a part is missing."""
-    result = torch.zeros(len(parts), len(parts), dtype=torch.float64)
+    result = [[0.0] * len(parts) for _ in parts]
     for one, a in enumerate(parts):
         for other, b in enumerate(parts[: one + 1]):
             if a is not None and b is not None:
-                result[one, other] = result[other, one] = torch.dot(a, b).item()
-    return result
+                result[one][other] = result[other][one] = torch.dot(a, b).item()
+    return torch.tensor(result, dtype=torch.float64)
 
 
 def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor) -> Tensor:
