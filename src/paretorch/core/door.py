@@ -167,7 +167,7 @@ class Door(nn.Module):
 
     @property
     def balance(self) -> Balance | None:
-        """What the last step came to: weights, Gramian, norms, cosines, status. None before the first."""
+        """What the last step came to, or None before the first."""
         return self._balance
 
     def _seen(

@@ -41,7 +41,7 @@ class _Step:
 class Fork(Door):
     r"""Hands every task its own alias of the features and, in ``backward()``, sends one balanced gradient into the encoder.
 
-    .. math:: \frac{\partial}{\partial \theta} = J_z^T \sum_t w_t \frac{\partial L_t}{\partial z}, \qquad
+    .. math:: \theta\text{.grad} \mathrel{+}= J_z^T \sum_t w_t \frac{\partial L_t}{\partial z}, \qquad
               w = \text{method}(G), \quad
               G_{st} = \Big\langle \frac{\partial L_s}{\partial z}, \frac{\partial L_t}{\partial z} \Big\rangle
 
