@@ -10,6 +10,7 @@ and reports the peak above imports, model and data. ``--record`` appends to RESU
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
 import os
 import platform
@@ -30,7 +31,6 @@ import paretorch as pt
 
 BATCH = 256
 THREADS = 2
-GOALS = {"fork": {"cnn-2": 1.05, "mlp-2": 1.08, "mlp-10": 1.20, "mlp-40": 1.35}}
 
 
 @dataclass
@@ -164,8 +164,6 @@ def ratios(name: str, names: list[str], rounds: int) -> dict[str, tuple[float, f
     torch.manual_seed(0)
     case = CASES[name]()
     # Engines of other libraries hook the modules for good: each contender has a copy of its own.
-    import copy
-
     cases = {contender: copy.deepcopy(case) for contender in names}
     steps = {contender: CONTENDERS[contender](cases[contender]) for contender in names}
     times: dict[str, list[float]] = {contender: [] for contender in names}

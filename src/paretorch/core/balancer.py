@@ -227,8 +227,8 @@ class Balancer(Door):
 
     def _check_ranks_agree(self, compared: Sequence[Tensor]) -> None:
         """All ranks must compare the same leaves, or their shares would not add up."""
-        mine = torch.tensor([float(len(compared)), float(sum(leaf.numel() for leaf in compared))], dtype=torch.float64)
-        if bool((self.ranks.sum(mine) != mine * self.ranks.size).any()) or self.ranks.any(not compared):
+        found = self.ranks.gathered((len(compared), sum(leaf.numel() for leaf in compared)))
+        if not compared or any(other != found[0] for other in found):
             raise ValueError(
                 "the ranks found different shared parameters (as happens where a task is present on some of them only): "
                 "give Balancer(..., shared=encoder)"

@@ -57,8 +57,7 @@ class Ranks:
         local = members is not None
         self._host = dist.new_group(members, backend="gloo", use_local_synchronization=local)
         self._device = dist.new_group(members, use_local_synchronization=local)
-        declared: list[tuple[tuple[str, ...], str] | None] = [None] * self.size
-        dist.all_gather_object(declared, (tasks, repr(method)), group=self._host)
+        declared = self.gathered((tasks, repr(method)))
         if any(other != declared[0] for other in declared):
             listing = "\n".join(f"  rank {rank}: {other}" for rank, other in enumerate(declared))
             raise ValueError(
@@ -66,24 +65,25 @@ class Ranks:
             )
         self._joined = True
 
+    def gathered(self, value: object) -> list[object]:
+        """What every rank hands over here, by rank: the same list everywhere, so that all decide alike."""
+        everything: list[object] = [None] * self.size
+        dist.all_gather_object(everything, value, group=self._host)
+        return everything
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks of a host tensor, the same on every rank."""
-        if self.size == 1:
-            return tensor
-        total = tensor.clone()
-        dist.all_reduce(total, group=self._host)
-        return total
-
-    def any(self, here: bool) -> bool:
-        """Whether it is so on some rank."""
-        return bool(self.sum(torch.tensor(float(here))) > 0)
+        return self._summed(tensor, self._host)
 
     def sum_on_device(self, tensor: Tensor) -> Tensor:
         """The sum over ranks of a tensor, where it is."""
+        return self._summed(tensor, self._device)
+
+    def _summed(self, tensor: Tensor, group: Any) -> Tensor:
         if self.size == 1:
             return tensor
         total = tensor.clone()
-        dist.all_reduce(total, group=self._device)
+        dist.all_reduce(total, group=group)
         return total
 
     def shard_of_sum(self, row: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import warnings
 import weakref
@@ -25,7 +24,6 @@ LIVE: weakref.WeakValueDictionary[int, Door] = (
     weakref.WeakValueDictionary()
 )  # by handle: compiled graphs carry numbers only
 _HANDLES = itertools.count()
-_LOG = logging.getLogger("paretorch")
 
 
 class Seen(NamedTuple):
