@@ -654,6 +654,7 @@ def test_parameter_hooks_and_fused_optimizers_see_one_gradient() -> None:
         (lambda m: pt.Fork(pt.GradDrop(), ("a", "b"), every=2), "every"),
         (lambda m: pt.Fork(pt.GradDrop(), ("a", "b"), heads="weighted"), "no weights"),
         (lambda m: pt.Fork(pt.FAMO(), ("a", "b"), gap=2), "gap"),
+        (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), gap=2, heads="weighted"), "gap"),
         (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), factor=0.0), "factor"),
         (lambda m: pt.Fork(pt.MGDA(), ("a", "b"), group="world"), "group"),
         (lambda m: m.fork(torch.ones(3, 4)), "require grad"),

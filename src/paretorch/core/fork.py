@@ -104,9 +104,11 @@ class Fork(Door):
             raise ValueError(f"{method} cannot be used on features: use paretorch.Balancer")
         if heads == "weighted" and Need.JACOBIAN in method.needs:
             raise ValueError(f"{method} has no weights to give to the heads: use heads='own'")
-        if gap is not None and (gap < 1 or Need.JACOBIAN in method.needs or method.needs == Need.LOSSES):
+        if gap is not None and (
+            gap < 1 or Need.JACOBIAN in method.needs or method.needs == Need.LOSSES or heads == "weighted"
+        ):
             raise ValueError(
-                f"gap is a number of steps, for a method that looks at the Gramian; got {gap} for {method}"
+                f"gap is a number of steps, for a method that looks at the Gramian and heads='own'; got {gap} for {method}"
             )
         self.heads, self.copies, self.nonfinite, self.gap = heads, copies, nonfinite, gap
         self._declare(checks.task_names(tasks))
