@@ -46,6 +46,7 @@ def test_a_result_says_everything_that_is_asked_of_a_run(tmp_path: Path) -> None
         assert sum(epoch.statuses.values()) == 7
         assert epoch.samples == 56
         assert sum(epoch.weights.values()) == pytest.approx(2)
+        assert [len(row) for row in epoch.cosines.values()] == [1, 0]
     assert result.validation == result.history[-1].validation
     assert result.test.metrics.keys() == {"sign", "size"}
     assert result.test != result.validation

@@ -17,7 +17,7 @@ from paretorch.training.loop import train
 from paretorch.training.parts import assemble
 from paretorch.training.sources import find_workload
 from paretorch.training.spec import Run
-from paretorch.training.totals import EpochTotals, Means
+from paretorch.training.totals import EpochTotals, MeanCosines, Means
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
 
@@ -110,6 +110,18 @@ def test_means_are_weighted_and_ignore_what_was_not_counted() -> None:
     read = means.read()
     assert read["a"] == 3
     assert read["b"] != read["b"]
+
+
+def test_mean_cosines_leave_out_what_was_absent_or_not_finite() -> None:
+    means = MeanCosines()
+    tasks = ("a", "b", "c")
+    means.add(tasks, torch.tensor([[4.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
+    means.add(tasks, torch.tensor([[1.0, -1.0, torch.nan], [-1.0, 1.0, torch.inf], [torch.nan, torch.inf, torch.inf]]))
+    read = means.read()
+    assert read["a"][0] == pytest.approx((0.5 - 1.0) / 2)
+    assert read["a"][1] != read["a"][1]
+    assert (len(read["b"]), read["c"]) == (1, [])
+    assert MeanCosines().read() == {}
 
 
 @pytest.mark.parametrize(

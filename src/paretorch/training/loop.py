@@ -82,8 +82,8 @@ def _fit(run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_
         trained = time.perf_counter()
         validation = _scores(run, parts, parts.splits.validation)
         seconds = {"training": trained - began, "evaluation": time.perf_counter() - trained}
-        weights, statuses = totals.weights.read(), dict(totals.statuses)
-        history.append(Epoch(epoch + 1, losses, validation, weights, statuses, totals.samples, seconds))
+        weights, statuses, cosines = totals.weights.read(), dict(totals.statuses), totals.cosines.read()
+        history.append(Epoch(epoch + 1, losses, validation, weights, statuses, totals.samples, seconds, cosines))
         record.epoch(history[-1])
         if (epoch + 1) % checkpoint_every == 0 or epoch + 1 == run.epochs:
             checkpoint.save(record.folder / "checkpoint", run, epoch + 1, _states(parts, device))

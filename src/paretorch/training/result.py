@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Epoch:
         statuses: how many steps ended how, by :class:`~paretorch.core.contract.Status`; ``"plain"`` without a method.
         samples: samples seen, all streams together.
         seconds: ``training`` and ``evaluation``, wall-clock.
+        cosines: by task, the mean cosines between its gradient and those of the tasks after it, in their order, over the
+            steps in which both were present; empty where the method does not look at gradients.
     """
 
     epoch: int
@@ -50,6 +52,7 @@ class Epoch:
     statuses: Mapping[str, int]
     samples: int
     seconds: Mapping[str, float]
+    cosines: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Epoch:

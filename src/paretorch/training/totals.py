@@ -6,7 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.training.updates import StepRecord
@@ -40,12 +42,47 @@ class Means:
         return {name: float(total) / counts[name] if counts[name] else math.nan for name, total in self.sums.items()}
 
 
+class MeanCosines:
+    """Mean cosines between the gradients of two tasks, each over the steps in which both were there.
+
+    The Gramian lies on the host already, so adding waits for nothing.
+
+    Example:
+        >>> means = MeanCosines()
+        >>> means.add(("left", "right"), torch.tensor([[4.0, -1.0], [-1.0, 1.0]]))
+        >>> means.read()
+        {'left': [-0.5], 'right': []}
+    """
+
+    def __init__(self) -> None:
+        self.tasks: tuple[str, ...] = ()
+        self.sums: NDArray[np.float64] | float = 0.0
+        self.counts: NDArray[np.int64] | int = 0
+
+    def add(self, tasks: tuple[str, ...], gramian: Tensor) -> None:
+        """Takes in one step: (T, T) inner products of the task gradients; pairs that are zero or not finite are left out."""
+        products = gramian.detach().double().numpy()
+        squares = products.diagonal()
+        there = (squares > 0) & np.isfinite(squares)
+        inverse = 1 / np.sqrt(np.where(there, squares, 1.0))
+        both = np.outer(there, there) & np.isfinite(products)
+        self.tasks = tasks
+        self.sums = self.sums + np.where(both, products, 0.0) * np.outer(inverse, inverse)
+        self.counts = self.counts + both
+
+    def read(self) -> dict[str, list[float]]:
+        """By task: its mean cosines with the tasks after it, in their order, four digits; nan where two never met."""
+        means = np.where(self.counts, self.sums / np.maximum(self.counts, 1), math.nan)
+        return {task: [round(float(value), 4) for value in means[i, i + 1 :]] for i, task in enumerate(self.tasks)}
+
+
 class EpochTotals:
-    """Mean losses, mean weights and counts of statuses over the steps of an epoch."""
+    """Mean losses, mean weights, mean cosines and counts of statuses over the steps of an epoch."""
 
     def __init__(self) -> None:
         self.losses = Means()
         self.weights = Means()
+        self.cosines = MeanCosines()
         self.statuses: Counter[str] = Counter()
         self.samples = 0
 
@@ -63,6 +100,8 @@ class EpochTotals:
             for index, task in enumerate(balance.tasks):
                 if task in record.losses:
                     self.weights.add(task, balance.weights[index])
+        if balance.gramian is not None:
+            self.cosines.add(balance.tasks, balance.gramian)
 
 
 def step_numbers(record: StepRecord) -> Mapping[str, object]:
