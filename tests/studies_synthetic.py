@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 
 from paretorch.studies.folder import StudyFolder, open_folder
 from paretorch.studies.study import Study, Treatment, alone, chosen
-from paretorch.training import atomic
 from paretorch.training.result import Epoch, Result, Scores
 from paretorch.training.spec import Run
 
@@ -106,7 +104,7 @@ def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> No
 def write(outcome: Result, folder: Path) -> None:
     """A finished run's result."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write(folder / "result.json", json.dumps(outcome.to_json()).encode())
+    outcome.save(folder)
 
 
 def finished(path: Path, seeds: int, leave: Mapping[str, int] | None = None) -> StudyFolder:

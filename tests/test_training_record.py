@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -139,7 +141,8 @@ def test_numbers_that_are_not_finite_are_strict_json(tmp_path: Path) -> None:
     scores = Scores({"a": math.inf}, {"a": {"error": math.nan}})
     epoch = Epoch(1, {"a": -math.inf}, scores, {}, {"plain": 1}, 8, {"training": 1.0, "evaluation": 1.0})
     result = Result(RUN, ("a",), (epoch,), scores, scores, {}, {}, 1.0, {"bytes": None, "measures": "nothing"}, {}, {})
-    (tmp_path / "result.json").write_text(json.dumps(result.to_json(), allow_nan=False))
+    result.save(tmp_path)
+    assert not {"NaN", "Infinity"} & set((tmp_path / "result.json").read_text().replace(",", " ").split())
     back = Result.load(tmp_path)
     assert back.history[0].losses == {"a": -math.inf}
     assert back.test.losses == {"a": math.inf}
@@ -151,6 +154,49 @@ def test_a_result_that_is_none_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(ValueError, match=r"result\.json is (damaged|not a result)"):
         Result.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("result.json", lambda text: text.replace('"seconds_per_epoch": ', '"seconds_per_epoch": 1')),
+        ("result.json", lambda text: text.replace('"checksum"', '"no_checksum"')),
+        ("events.jsonl", lambda text: text.replace('"epoch": 1', '"epoch": 7', 1)),
+        ("events.jsonl", lambda text: text[: len(text) // 2]),
+        ("events.jsonl", None),
+    ],
+    ids=["a number", "without checksum", "an event", "cut", "removed"],
+)
+def test_a_result_that_was_edited_by_hand_is_refused(
+    tmp_path: Path, name: str, edit: Callable[[str], str] | None
+) -> None:
+    train(RUN, tmp_path, progress=None)
+    path = tmp_path / name
+    if edit is None:
+        path.unlink()
+    else:
+        before = path.read_text()
+        path.write_text(edit(before))
+        assert path.read_text() != before
+    with pytest.raises(ValueError, match=rf"{name} is not what the run wrote.*Put the file back, or remove the folder"):
+        Result.load(tmp_path)
+
+
+def test_how_a_result_is_indented_does_not_matter(tmp_path: Path) -> None:
+    result = train(RUN, tmp_path, progress=None)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=4, sort_keys=True))
+    assert Result.load(tmp_path) == result
+
+
+def test_a_run_may_leave_the_test_set_alone(tmp_path: Path) -> None:
+    run = dataclasses.replace(RUN, test=False)
+    result = train(run, tmp_path, progress=None)
+    assert result.test == Scores({}, {})
+    assert result.validation == train(RUN, tmp_path / "tested", progress=None).validation
+    assert Run.from_json(json.loads(json.dumps(run.to_json()))) == run
+    assert run.key != RUN.key
+    assert "test" not in RUN.to_json(), "the keys of earlier runs change"
 
 
 def test_an_unfinished_run_has_no_result(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.de
         tasks=parts.tasks,
         history=history,
         validation=history[-1].validation,
-        test=_scores(run, parts, parts.splits.test),
+        test=_scores(run, parts, parts.splits.test) if run.test else Scores({}, {}),
         higher_is_better={task: {m.name: m.higher_is_better for m in made} for task, made in metrics.items()},
         units={task: {m.name: m.unit for m in made} for task, made in metrics.items()},
         seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in history),

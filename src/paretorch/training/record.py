@@ -98,7 +98,7 @@ class Record:
 
     def finish(self, result: Result) -> None:
         """Writes ``result.json``, whose presence means that the run is finished."""
-        atomic.write(self.folder / "result.json", json.dumps(result.to_json(), indent=1).encode())
+        result.save(self.folder)
 
     def _write(self, event: Mapping[str, Any]) -> None:
         line = json.dumps(to_json(event)).encode() + b"\n"

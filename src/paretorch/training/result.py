@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paretorch.training import atomic
 from paretorch.training.spec import Run
 
-FORMAT = 1  # raised when older versions of the package can no longer read what is written
+FORMAT = 2  # raised when older versions of the package can no longer read what is written
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Result:
         tasks: the tasks that were trained.
         history: one entry per epoch.
         validation: with the last weights.
-        test: with the last weights; the test set is read once, after training.
+        test: with the last weights; the test set is read once, after training. Empty where the run leaves it alone.
         higher_is_better: direction by task and metric.
         units: unit by task and metric; empty for shares and scores.
         seconds_per_epoch: median of the epochs' training seconds, wall-clock.
@@ -100,7 +102,9 @@ class Result:
     def from_json(cls, values: Mapping[str, Any]) -> Result:
         """The result that :meth:`to_json` wrote."""
         read = {
-            name: _finite_or_not(value) for name, value in values.items() if name not in ("format", "run", "history")
+            name: _finite_or_not(values[name])
+            for name in values
+            if name not in ("format", "checksum", "run", "history")
         }
         return cls(
             **{
@@ -113,13 +117,20 @@ class Result:
             }
         )
 
+    def save(self, folder: str | Path) -> None:
+        """Writes ``result.json``, with a checksum over itself and the events that lie beside it."""
+        values = self.to_json()
+        checksum = {"content": _content(values), "events": _events(Path(folder))}
+        text = json.dumps(values | {"checksum": checksum}, indent=1, allow_nan=False)
+        atomic.write(Path(folder) / "result.json", text.encode())
+
     @classmethod
     def load(cls, folder: str | Path) -> Result:
         """The result of the finished run in ``folder``.
 
         Raises:
             FileNotFoundError: the run is not finished.
-            ValueError: the file is not a result.
+            ValueError: the file is not a result, or it or the events are not what the run wrote.
         """
         path = Path(folder) / "result.json"
         if not path.exists():
@@ -137,7 +148,38 @@ class Result:
                 f"{path} is not a result of format {FORMAT}: another version of paretorch wrote it. Read it with that version "
                 "or a newer one, or train into another folder"
             )
+        _check(path, values)
         return cls.from_json(values)
+
+
+def _check(path: Path, values: Mapping[str, Any]) -> None:
+    """Fails where a finished run's files have been changed since."""
+    there = values.get("checksum")
+    now = {"content": _content(values), "events": _events(path.parent)}
+    if there == now:
+        return
+    changed = (
+        path.parent / "events.jsonl" if isinstance(there, dict) and there.get("content") == now["content"] else path
+    )
+    raise ValueError(
+        f"{changed} is not what the run wrote: its checksum differs, so it was edited, cut or removed. Put the file back, "
+        f"or remove the folder {path.parent} and run again"
+    )
+
+
+def _content(values: Mapping[str, Any]) -> str:
+    """The SHA-256 of a result's values, however the file is indented."""
+    text = json.dumps({name: value for name, value in values.items() if name != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _events(folder: Path) -> str | None:
+    """The SHA-256 of the events; None where there are none."""
+    try:
+        with open(folder / "events.jsonl", "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def to_json(value: Any) -> Any:

@@ -13,6 +13,9 @@ from paretorch.workloads.streams import Plain
 
 __all__ = ["Plain", "Run"]
 
+# fields younger than the first records: written only where they differ from this, so that those keep their keys
+YOUNGER: Mapping[str, Plain] = {"test": True}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -33,6 +36,7 @@ class Run:
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, with an index if wanted.
         precision: ``"float32"`` or ``"bfloat16"`` (autocast).
         deterministic: ask torch for deterministic kernels.
+        test: score the test set after training; a tuning's trials leave it alone.
     """
 
     workload: str
@@ -49,6 +53,7 @@ class Run:
     device: str = "cpu"
     precision: str = "float32"
     deterministic: bool = False
+    test: bool = True
 
     def __post_init__(self) -> None:
         if self.surface not in ("features", "parameters"):
@@ -61,7 +66,8 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """The run as a JSON object."""
-        return dataclasses.asdict(self) | {"tasks": list(self.tasks)}
+        values = dataclasses.asdict(self) | {"tasks": list(self.tasks)}
+        return {name: value for name, value in values.items() if name not in YOUNGER or value != YOUNGER[name]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
