@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from paretorch.workloads.extras import extra
+
 
 class Metric(ABC):
     """A number about one task on a whole split. Made anew for each evaluation; keeps sums on the device until read."""
@@ -85,6 +87,57 @@ class MeanAbsoluteError(Metric):
     def compute(self) -> float:
         """Summed distance over labelled elements."""
         return _ratio(self.total, self.seen)
+
+
+class MeanIoU(Metric):
+    r"""Intersection over union of each class, from one confusion matrix of the whole split, averaged over classes.
+
+    .. math:: \frac{1}{|K|} \sum_{k \in K} \frac{C_{kk}}{\sum_j C_{kj} + \sum_j C_{jk} - C_{kk}}
+
+    where ``C`` counts the labelled pixels and ``K`` are the classes that are in the target or in the output at all.
+    Targets below 0 are not labelled.
+
+    Args:
+        classes: how many there are, the background included.
+
+    Example:
+        >>> metric = MeanIoU(classes=3)
+        >>> scores = torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 9.0, 0.0]])
+        >>> metric.update(scores, torch.tensor([0, 1, 1, -1]))  # IoU: 1/2, 1/2, class 2 nowhere
+        >>> metric.compute()
+        0.5
+    """
+
+    name = "mean IoU"
+    higher_is_better = True
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.confusion: Tensor | None = None
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Takes in (B, C, ...) scores and (B, ...) classes.
+
+        Raises:
+            ValueError: the target holds a class that is not one of the ``classes``.
+        """
+        with extra("studies"):
+            from torchmetrics.functional.classification import multiclass_confusion_matrix
+        if int(target.max()) >= self.classes:
+            raise ValueError(f"mean IoU: expected classes 0 to {self.classes - 1}, got {int(target.max())}")
+        target = target.clamp(min=-1)
+        counts: Tensor = multiclass_confusion_matrix(
+            output.argmax(dim=1), target, num_classes=self.classes, ignore_index=-1, validate_args=False
+        )
+        self.confusion = counts if self.confusion is None else self.confusion + counts
+
+    def compute(self) -> float:
+        """Mean over the classes that were met; nan where no pixel is labelled."""
+        if self.confusion is None or not int(self.confusion.sum()):
+            return float("nan")
+        counts = self.confusion.double().cpu()
+        union = counts.sum(dim=0) + counts.sum(dim=1) - counts.diagonal()
+        return float((counts.diagonal()[union > 0] / union[union > 0]).mean())
 
 
 def _ratio(total: Tensor | None, seen: Tensor | None) -> float:
