@@ -6,7 +6,42 @@ from collections.abc import Callable
 
 import pytest
 
-from paretorch.core.space import Choice, PerTask, Range
+import paretorch.balance
+from paretorch.core.contract import Method
+from paretorch.core.space import Choice, PerTask, Range, Space
+
+DECLARED = {
+    (name, option): (made, values)
+    for name, made in vars(paretorch.balance).items()
+    if isinstance(made, type) and issubclass(made, Method)
+    for option, values in made.space.items()
+}
+
+
+def corners(values: Range | Choice | PerTask) -> list[object]:
+    if isinstance(values, Choice):
+        return list(values.values)
+    if isinstance(values, PerTask):
+        return [{"a": values.range.low, "b": values.range.high}]
+    return [values.low, values.high]
+
+
+@pytest.mark.parametrize(("name", "option"), sorted(DECLARED))
+def test_every_method_takes_what_it_declares(name: str, option: str) -> None:
+    made, values = DECLARED[name, option]
+    for value in corners(values):
+        assert getattr(made(**{option: value}), option) == value
+    default = made.__dataclass_fields__[option].default  # type: ignore[attr-defined]
+    if isinstance(values, Range):
+        assert values.low <= default <= values.high, "the default is not in the space"
+    if isinstance(values, Choice):
+        assert default in values.values
+
+
+def test_what_is_declared_is_a_space_and_a_method_without_options_declares_none() -> None:
+    assert {"Static", "CAGrad", "FAMO", "MGDA"} <= {name for name, _ in DECLARED}
+    spaces: list[Space] = [paretorch.balance.Equal.space, Method.space]
+    assert spaces == [{}, {}]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers import conflict_averse
+from paretorch.core.space import Range, Space
 
 RESCALINGS = (0, 1, 2)
 
@@ -39,6 +41,7 @@ class CAGrad(Method[None]):
     c: float = 0.5
     rescale: int = 1
     needs = Need.GRAMIAN
+    space: ClassVar[Space] = {"c": Range(0.1, 0.9)}
 
     def __post_init__(self) -> None:
         if not 0 <= self.c < 1:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
 
 
 class DWAState(NamedTuple):
@@ -48,6 +49,7 @@ class DWA(Method[DWAState]):
     temperature: float = 2.0
     window: int | None = 25
     needs = Need.LOSSES
+    space: ClassVar[Space] = {"temperature": Range(0.5, 8.0, log=True)}
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

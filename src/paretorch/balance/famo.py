@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from paretorch.balance.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
 
 EPS = 1e-8
 
@@ -56,6 +57,10 @@ class FAMO(Method[FAMOState]):
     gamma: float = 1e-3
     minimum: float = 0.0
     needs = Need.LOSSES
+    space: ClassVar[Space] = {
+        "rate": Range(2.5e-3, 0.25, log=True),
+        "gamma": Range(1e-5, 1e-2, log=True),
+    }
     observes = True
 
     def __post_init__(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class GradDrop(Method[None]):
 
     leak: float = 0.0
     needs = Need.JACOBIAN
+    space: ClassVar[Space] = {"leak": Range(0.0, 0.9)}
     random = True
 
     def __post_init__(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers import Solution, cancels, minimum_norm
+from paretorch.core.space import Choice, Space
 
 NORMALIZATIONS = (None, "l2", "loss", "loss+")
 SOLVERS = ("exact", "frank-wolfe")
@@ -45,6 +47,7 @@ class MGDA(Method[None]):
     solver: str = "exact"
     iterations: int = 250
     needs = Need.GRAMIAN
+    space: ClassVar[Space] = {"normalize": Choice(NORMALIZATIONS)}
 
     def __post_init__(self) -> None:
         if self.normalize not in NORMALIZATIONS:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import PerTask, Range, Space
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Static(Method[None]):
 
     weights: Mapping[str, float]
     needs = Need.LOSSES
+    space: ClassVar[Space] = {"weights": PerTask(Range(1e-3, 1e3, log=True))}
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, Mapping) or not self.weights:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from paretorch.balance.scalar_adam import Moments, adam, no_moments
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
 
 FACTORS = {"classification": 1.0, "regression": 0.5}
 
@@ -51,6 +52,7 @@ class Uncertainty(Method[UncertaintyState]):
     kinds: Mapping[str, str] | None = None
     rate: float = 0.025
     needs = Need.LOSSES
+    space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
         if not self.rate > 0:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
 from paretorch.core.solvers import cosines, norms
+from paretorch.core.space import Space
 
 
 class Need(enum.Flag):
@@ -128,6 +129,7 @@ class Method(Generic[S]):
     batches: ClassVar[int] = 1  # independent batches per step; more than one: Balancer only
     features: ClassVar[bool] = True  # can be used on features; False: Balancer only
     observes: ClassVar[bool] = False  # wants the losses after the step as well
+    space: ClassVar[Space] = {}  # the options that a study may tune
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> S:
         """The state before the first step, on the device and in the dtype of ``like``; also checks the task names."""
