@@ -10,7 +10,7 @@ import pytest
 
 import studies_synthetic as synthetic
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
-from paretorch.studies.study import Combine, Study, Treatment, alone, chosen, find, names
+from paretorch.studies.study import Combine, Study, Treatment, across, alone, chosen, find, names
 from paretorch.training.spec import Run
 
 BASE = Run("digits", epochs=2)
@@ -21,6 +21,29 @@ def small(**changes: object) -> Study:
         "mine", "Which?", (alone("single", BASE, ("left", "right")), Treatment("sum", (BASE,))), "sum", "single"
     )
     return dataclasses.replace(study, **changes)  # type: ignore[arg-type]
+
+
+SCENES = Run("scenes", epochs=2)
+CHOSEN = (chosen("single", [SCENES, dataclasses.replace(SCENES, method="MGDA()")]), Treatment("sum", (SCENES,)))
+
+
+def on_scenes(**changes: object) -> Study:
+    return small(**{"treatments": (alone("single", SCENES, ("a", "b", "c")), Treatment("sum", (SCENES,))), **changes})
+
+
+def test_a_study_over_workloads_is_its_studies_side_by_side() -> None:
+    both = across("both", "Which?", [small(), on_scenes()])
+    assert both.workloads == ("digits", "scenes")
+    assert [treatment.label for treatment in both.treatments] == ["single", "sum"]
+    for title, one in (("digits", small()), ("scenes", on_scenes())):
+        assert both.on(title).treatments == one.treatments
+    assert len(list(both.planned((0, 1)))) == len(list(small().planned((0, 1)))) + len(
+        list(on_scenes().planned((0, 1)))
+    )
+    assert Study.from_json(json.loads(json.dumps(both.to_json()))) == both
+    lone = across("both", "?", [small(), on_scenes(treatments=(Treatment("single", (SCENES,)), CHOSEN[1]))])
+    assert [t.combine for t in lone.treatments] == [Combine.JOIN, Combine.ONE]
+    assert lone.on("scenes").treatments[0].combine is Combine.ONE
 
 
 def test_runs_of_a_seed_differ_in_the_treatment_only() -> None:
@@ -57,7 +80,10 @@ def test_a_study_survives_json() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: Treatment("a", ()), "one run is combined as 'one', several as 'join' or 'choose'; got 0 as 'one'"),
+        (
+            lambda: Treatment("a", ()),
+            "one run on a workload is combined as 'one', several as 'join' or 'choose'; got 0 as 'one'",
+        ),
         (lambda: Treatment("a", (BASE, BASE)), "got 2 as 'one'"),
         (lambda: chosen("a", [BASE]), "got 1 as 'choose'"),
         (
@@ -70,7 +96,15 @@ def test_a_study_survives_json() -> None:
         (lambda: small(threads=0), "threads is at least 1, got 0"),
         (
             lambda: small(treatments=(*small().treatments, Treatment("other", (Run("scenes"),)))),
-            "all runs are on one workload, got",
+            "'single', to which others are compared, has a run on every workload; it has none on .*scenes",
+        ),
+        (lambda: Treatment("a", (BASE, Run("scenes"), Run("scenes", method="MGDA()"))), "got 1 and 2 as 'one'"),
+        (lambda: across("all", "?", []), "expected studies on different workloads"),
+        (lambda: across("all", "?", [small(), small()]), "expected studies on different workloads"),
+        (lambda: across("all", "?", [small(), on_scenes(reference="single")]), "with one reference"),
+        (
+            lambda: across("all", "?", [small(), on_scenes(treatments=CHOSEN)]),
+            r"'single' is combined as \['join', 'choose'\]",
         ),
     ],
 )

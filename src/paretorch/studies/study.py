@@ -23,11 +23,22 @@ from paretorch.training.spec import Run
 
 
 class Combine(enum.Enum):
-    """How the runs of a treatment become its result on a seed."""
+    """How the runs of a treatment on a workload become its result on a seed."""
 
     ONE = "one"  # there is one run
     JOIN = "join"  # every run trains some of the tasks, together they are the result
     CHOOSE = "choose"  # one of them, the best on validation data over all seeds; the cost of all of them is counted
+
+
+def workload_title(run: Run) -> str:
+    """The workload of a run as one would write it.
+
+    Example:
+        >>> workload_title(Run("digits", options={"ink": True}))
+        'digits(ink=True)'
+    """
+    options = ", ".join(f"{name}={value!r}" for name, value in sorted(run.options.items()))
+    return f"{run.workload}({options})" if options else run.workload
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,11 @@ class Treatment:
 
     Args:
         label: its name in tables and figures.
-        runs: what is trained on every seed; the seeds that stand in them are replaced.
-        combine: how they become one result.
+        runs: what is trained on every seed, on one workload or on several; the seeds that stand in them are replaced.
+        combine: how those of one workload become one result.
 
     Raises:
-        ValueError: no run, or a number of runs that does not fit ``combine``.
+        ValueError: no run, or a number of runs on a workload that does not fit ``combine``.
 
     Example:
         >>> Treatment("MGDA", (Run("digits", method="MGDA()"),)).label
@@ -52,18 +63,29 @@ class Treatment:
     combine: Combine = Combine.ONE
 
     def __post_init__(self) -> None:
-        if (len(self.runs) == 1) != (self.combine is Combine.ONE):
+        groups = [self.on(title) for title in self.workloads]
+        counts = [len(group) for group in groups] or [0]
+        if not all(counts) or (max(counts) == 1) != (self.combine is Combine.ONE):
             raise ValueError(
-                f"treatment {self.label!r}: one run is combined as 'one', several as 'join' or 'choose'; "
-                f"got {len(self.runs)} as {self.combine.value!r}"
+                f"treatment {self.label!r}: one run on a workload is combined as 'one', several as 'join' or 'choose'; "
+                f"got {' and '.join(map(str, counts))} as {self.combine.value!r}"
             )
-        if self.combine is Combine.JOIN:
-            trained = [task for run in self.runs for task in run.tasks]
-            if not all(run.tasks for run in self.runs) or len(set(trained)) < len(trained):
+        for group in groups if self.combine is Combine.JOIN else []:
+            trained = [task for run in group for task in run.tasks]
+            if len(group) > 1 and (not all(run.tasks for run in group) or len(set(trained)) < len(trained)):
                 raise ValueError(
                     f"treatment {self.label!r}: joined runs train disjoint tasks that each of them names, "
-                    f"got {[run.tasks for run in self.runs]}; see alone()"
+                    f"got {[run.tasks for run in group]}; see alone()"
                 )
+
+    @property
+    def workloads(self) -> tuple[str, ...]:
+        """Titles of the workloads that it is trained on."""
+        return tuple(dict.fromkeys(map(workload_title, self.runs)))
+
+    def on(self, workload: str) -> tuple[Run, ...]:
+        """Its runs on the workload of that title."""
+        return tuple(run for run in self.runs if workload_title(run) == workload)
 
     def seeded(self, seed: int) -> tuple[Run, ...]:
         """The treatment's runs on one seed."""
@@ -88,7 +110,7 @@ def chosen(label: str, runs: Iterable[Run]) -> Treatment:
 
 @dataclass(frozen=True)
 class Study:
-    """Treatments to compare, all on one workload.
+    """Treatments to compare, on one workload or on several; see :func:`across`.
 
     Args:
         name: the study's name, and its folder's unless another is given.
@@ -99,7 +121,7 @@ class Study:
         threads: CPU threads per run. Sums depend on it, so it is part of the study and not of the machine.
 
     Raises:
-        ValueError: repeated labels, a reference or baseline that is no treatment, unlike workloads, no thread.
+        ValueError: repeated labels, a reference or baseline that is no treatment or misses a workload, no thread.
     """
 
     name: str
@@ -118,9 +140,26 @@ class Study:
                 raise ValueError(f"study {self.name!r}: the {role} is one of {labels}, got {getattr(self, role)!r}")
         if self.threads < 1:
             raise ValueError(f"study {self.name!r}: threads is at least 1, got {self.threads}")
-        workloads = {str((run.workload, run.options)) for treatment in self.treatments for run in treatment.runs}
-        if len(workloads) > 1:
-            raise ValueError(f"study {self.name!r}: all runs are on one workload, got {sorted(workloads)}")
+        for treatment in self.treatments:
+            missing = [title for title in self.workloads if title not in treatment.workloads]
+            if missing and treatment.label in (self.reference, self.baseline):
+                raise ValueError(
+                    f"study {self.name!r}: {treatment.label!r}, to which others are compared, has a run on every workload; "
+                    f"it has none on {missing}"
+                )
+
+    @property
+    def workloads(self) -> tuple[str, ...]:
+        """Titles of all workloads, in the order in which they first occur."""
+        return tuple(dict.fromkeys(title for treatment in self.treatments for title in treatment.workloads))
+
+    def on(self, workload: str) -> Study:
+        """The study on one of its workloads alone; treatments without a run there are left out."""
+        found = [(t, t.on(workload)) for t in self.treatments if t.on(workload)]
+        treatments = (
+            dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 else Combine.ONE) for t, runs in found
+        )
+        return dataclasses.replace(self, treatments=tuple(treatments))
 
     def planned(self, seeds: Iterable[int]) -> Iterator[tuple[Treatment, Run]]:
         """Every run once, seed by seed, so that an interrupted study leaves complete pairs."""
@@ -148,6 +187,46 @@ class Study:
             for t in values["treatments"]
         )
         return cls(**{**values, "treatments": treatments})
+
+
+def across(name: str, question: str, studies: Iterable[Study]) -> Study:
+    """One study over several workloads: treatments of the same label belong together.
+
+    Args:
+        name: of the whole.
+        question: of the whole.
+        studies: each on a workload of its own, with the same reference, baseline and threads.
+
+    Raises:
+        ValueError: none, two on one workload, or unlike references, baselines, threads or ways to combine.
+
+    Example:
+        >>> def on(workload):
+        ...     runs = Run(workload), Run(workload, method="MGDA()")
+        ...     treatments = tuple(map(Treatment, ("sum", "MGDA"), ((run,) for run in runs)))
+        ...     return Study("one", "?", treatments, reference="sum", baseline="sum")
+        >>> across("two", "Which?", [on("digits"), on("scenes")]).workloads
+        ('digits', 'scenes')
+    """
+    parts = list(studies)
+    titles = [title for part in parts for title in part.workloads]
+    shared = {(part.reference, part.baseline, part.threads) for part in parts}
+    if len(shared) != 1 or len(set(titles)) < len(titles):
+        raise ValueError(
+            f"study {name!r}: expected studies on different workloads with one reference, baseline and number of threads, "
+            f"got the workloads {titles} and {sorted(shared)}"
+        )
+    treatments: dict[str, Treatment] = {}
+    for treatment in (t for part in parts for t in part.treatments):
+        before = treatments.get(treatment.label)
+        runs = treatment.runs if before is None else (*before.runs, *treatment.runs)
+        # on a workload with one task, or with a grid of one, there is nothing to combine
+        several = [t.combine for t in (before, treatment) if t is not None and t.combine is not Combine.ONE]
+        if len(set(several)) > 1:
+            raise ValueError(f"study {name!r}: {treatment.label!r} is combined as {[c.value for c in several]}")
+        treatments[treatment.label] = Treatment(treatment.label, runs, several[0] if several else Combine.ONE)
+    reference, baseline, threads = shared.pop()
+    return Study(name, question, tuple(treatments.values()), reference, baseline, threads)
 
 
 def names() -> list[str]:
