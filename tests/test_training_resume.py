@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from paretorch.training import atomic
 from paretorch.training.loop import train
 from paretorch.training.result import Result
 from paretorch.training.spec import Plain, Run
+from paretorch.workloads.data import atomic
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 SGD: dict[str, Plain] = {"lr": 0.01, "momentum": 0.9}

@@ -13,7 +13,7 @@ from paretorch.reports.overview import by_metric, costs, overview
 from paretorch.reports.summary import Summary, summarize
 from paretorch.reports.tables import Table
 from paretorch.studies.folder import read_json
-from paretorch.training import atomic
+from paretorch.workloads.data import atomic
 from paretorch.workloads.extras import extra
 
 with extra("studies"):

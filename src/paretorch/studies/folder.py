@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from paretorch.studies.study import Study
-from paretorch.training import atomic, machine
+from paretorch.training import machine
 from paretorch.training.spec import Run
+from paretorch.workloads.data import atomic
 
 FORMAT = 1  # raised when older versions of the package can no longer read what is written
 MARK = "paretorch study "

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from paretorch.training import atomic
 from paretorch.training.packing import pack, unpack
 from paretorch.training.spec import Run
+from paretorch.workloads.data import atomic
 from paretorch.workloads.extras import extra
 
 FORMAT = "paretorch checkpoint 1"

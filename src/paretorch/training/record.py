@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from paretorch.training import atomic
 from paretorch.training.result import FORMAT, Epoch, Result, to_json
 from paretorch.training.sources import digest
 from paretorch.training.spec import Run
+from paretorch.workloads.data import atomic
 
 STEP_LINES = 1_000  # at most, however many steps a run has
 STEP_BYTES = 3_000_000  # of them all together, at most: a line grows with the number of tasks

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paretorch.training import atomic
 from paretorch.training.spec import Run
+from paretorch.workloads.data import atomic
 
 FORMAT = 2  # raised when older versions of the package can no longer read what is written
 

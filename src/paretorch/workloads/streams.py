@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,6 +59,43 @@ class Stream(Protocol):
 
     def to(self, device: torch.device) -> Stream:
         """The same stream, giving its samples on ``device``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How reading a stream went so far.
+
+    Args:
+        stream: its name, for messages.
+        kind: what is read: ``"image files"``, ``"pack"``.
+        workers: processes that read; 0: the training process itself.
+        samples: read so far.
+        work: seconds that reading them took, summed over the processes.
+        waited: seconds for which training or evaluation waited for them.
+        unreadable: samples that were left out: reason by name.
+    """
+
+    stream: str
+    kind: str
+    workers: int
+    samples: int
+    work: float
+    waited: float
+    unreadable: Mapping[str, str]
+
+    @property
+    def speed(self) -> float:
+        """Samples per second that reading can give, all its processes together; 0 before the first."""
+        return self.samples * max(1, self.workers) / self.work if self.work else 0.0
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """A stream that reads while training runs, and says how that goes."""
+
+    def loading(self) -> Loading:
+        """How it went so far."""
         ...
 
 
