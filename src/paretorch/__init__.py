@@ -1,5 +1,6 @@
 """Train one PyTorch model on many losses: balance them, search the step size, train fronts, compare fairly."""
 
+import importlib
 from typing import Any
 
 from paretorch.balance import *  # noqa: F403
@@ -12,13 +13,26 @@ from paretorch.core.weights import weights
 
 __version__ = "0.1.0"
 
+# imported where it is first used: what few need, and what needs the optional packages of paretorch[studies]
+_LATER = {
+    "AdaTask": "paretorch.optim",
+    "MTAdam": "paretorch.optim",
+    "MTAdamV2": "paretorch.optim",
+    "Preconditioned": "paretorch.optim",
+    "run_study": "paretorch.reports.compare",
+}
+
 __all__ = [
+    "AdaTask",
     "Balance",
     "Balancer",
     "Evidence",
     "Fork",
+    "MTAdam",
+    "MTAdamV2",
     "Method",
     "Need",
+    "Preconditioned",
     "Status",
     "fork_at",
     "run_study",
@@ -28,9 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs the optional packages of ``paretorch[studies]`` is imported where it is first used."""
-    if name == "run_study":
-        from paretorch.reports.compare import run_study
-
-        return run_study
+    """Names that are imported where they are first used."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'paretorch' has no attribute {name!r}")

@@ -1,0 +1,289 @@
+"""Optimizers with moments per task: equal to oracles written from the formulas, whatever the order of parameters."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer
+
+TASKS = ("first", "second", "third")
+SIZES = {"first": 1e-3, "second": 1.0, "third": 1e3}
+Make = Callable[..., MultiTaskOptimizer]
+
+
+class Net(nn.Module):
+    """A shared layer and a head per task; one parameter that nothing reaches."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.shared = nn.Linear(4, 5, dtype=dtype)
+        self.heads = nn.ModuleDict({task: nn.Linear(5, 1, dtype=dtype) for task in TASKS})
+        self.unreached = nn.Parameter(torch.ones(3, dtype=dtype))
+
+    def losses(self, step: int, tasks: Sequence[str] = TASKS) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(7, 4, generator=generator, dtype=torch.float64).to(self.unreached.dtype)
+        z = torch.tanh(self.shared(x))
+        return {
+            task: SIZES[task] * (self.heads[task](z) - (x.sum(1, keepdim=True)) ** 2).square().mean() for task in tasks
+        }
+
+
+def absent(step: int) -> tuple[str, ...]:
+    """The tasks of a step: one or two are missing now and then, the third comes late."""
+    here = [task for place, task in enumerate(TASKS) if (step + place) % 5 or step == 0]
+    return tuple(task for task in here if task != "third" or step >= 10)
+
+
+class Oracle:
+    """One parameter at a time, one number at a time where it matters: the formulas as they are printed."""
+
+    def __init__(self, kind: str, lr: float, weight_decay: float, amsgrad: bool, eps: float = 1e-8) -> None:
+        self.kind, self.lr, self.weight_decay, self.amsgrad, self.eps = kind, lr, weight_decay, amsgrad, eps
+        self.state: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def step(self, net: Net, losses: dict[str, Tensor]) -> None:
+        gradients: dict[str, dict[str, Tensor]] = {}
+        for task, loss in losses.items():
+            net.zero_grad()
+            loss.backward(retain_graph=True)
+            gradients[task] = {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                here = [task for task in TASKS if task in gradients and name in gradients[task]]
+                if here:
+                    parameter.mul_(1 - self.lr * self.weight_decay)
+                    self._move(name, parameter, here, gradients)
+
+    def _move(self, name: str, parameter: Tensor, here: list[str], gradients: dict[str, dict[str, Tensor]]) -> None:
+        for task in here:
+            g = gradients[task][name]
+            state = self.state.setdefault((name, task), {"t": 0, "n": None, "m": 0 * g, "v": 0 * g, "top": 0 * g})
+            length = math.sqrt(sum(float(x) ** 2 for x in g.flatten()))
+            state["n"] = length if state["n"] is None else 0.9 * state["n"] + 0.1 * length
+        known = [self.state[name, task]["n"] for task in TASKS if (name, task) in self.state]
+        anchor = next(n for n in known if n > 1e-10 * max(known))
+        numerator, denominators, apart = torch.zeros_like(parameter), [], torch.zeros_like(parameter)
+        for task in here:
+            state = self.state[name, task]
+            scale = {"MTAdam": anchor / state["n"], "MTAdamV2": 1 / state["n"], "AdaTask": 1.0}[self.kind]
+            g = scale * gradients[task][name]
+            state["t"] += 1
+            state["m"] = 0.9 * state["m"] + 0.1 * g
+            state["v"] = 0.999 * state["v"] + 0.001 * g * g
+            state["top"] = torch.maximum(state["top"], state["v"])
+            square = state["top"] if self.amsgrad else state["v"]
+            mean = state["m"] / (1 - 0.9 ** state["t"])
+            denominator = torch.sqrt(square) / math.sqrt(1 - 0.999 ** state["t"]) + self.eps
+            numerator += mean
+            denominators.append(denominator)
+            apart += mean / denominator
+        largest = torch.stack(denominators).amax(dim=0)
+        count = len(here) if self.kind == "MTAdamV2" else 1
+        parameter -= self.lr * (apart if self.kind == "AdaTask" else numerator / count / largest)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True], ids=["", "amsgrad"])
+@pytest.mark.parametrize("foreach", [False, True], ids=["one by one", "foreach"])
+@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2", "AdaTask"])
+def test_a_hundred_steps_agree_with_the_formulas(kind: str, foreach: bool, amsgrad: bool) -> None:
+    ours, theirs = Net(), Net()
+    options: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad}
+    optimizer = getattr(pt, kind)(ours.parameters(), foreach=foreach, tasks=TASKS, **options)
+    oracle = Oracle(kind, **options)
+    for step in range(100):
+        optimizer.step(ours.losses(step, absent(step)))
+        oracle.step(theirs, theirs.losses(step, absent(step)))
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    assert torch.equal(ours.unreached, torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2", "AdaTask"])
+def test_the_order_of_parameters_and_groups_changes_no_bit(kind: str) -> None:
+    def after(order: Callable[[list[nn.Parameter]], Any]) -> list[Tensor]:
+        net = Net()
+        optimizer = getattr(pt, kind)(order(list(net.parameters())), lr=1e-2, tasks=TASKS)
+        for step in range(20):
+            optimizer.step(net.losses(step, absent(step)))
+        return [parameter.detach() for parameter in net.parameters()]
+
+    expected = after(lambda p: p)
+    for order in (lambda p: p[::-1], lambda p: p[3:] + p[:3], lambda p: [{"params": [each]} for each in p[::-1]]):
+        assert all(torch.equal(a, b) for a, b in zip(expected, after(order), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2"])
+@pytest.mark.parametrize("order", [*list(itertools.permutations(range(6)))[::60], (5, 4, 3, 2, 1, 0)], ids=str)
+def test_a_regression_with_two_heads_is_solved_for_every_order_of_parameters(kind: str, order: tuple[int, ...]) -> None:
+    final = regression(kind, order)
+    assert max(final) <= 2e-3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2"])
+def test_a_regression_with_two_heads_is_solved_for_all_orders(kind: str) -> None:
+    worst = max(max(regression(kind, order)) for order in itertools.permutations(range(6)))
+    assert worst <= 2e-3
+
+
+def regression(kind: str, order: Sequence[int], steps: int = 600) -> list[float]:
+    """Both losses after training a shared layer with two heads whose targets differ a hundredfold."""
+    torch.manual_seed(0)
+    shared, left, right = nn.Linear(4, 16), nn.Linear(16, 1), nn.Linear(16, 1)
+    x = torch.randn(64, 4)
+    targets = x[:, :1] - x[:, 1:2], 0.1 * (x[:, 2:3] + 0.5 * x[:, 3:])
+    parameters = [*shared.parameters(), *left.parameters(), *right.parameters()]
+    optimizer = getattr(pt, kind)([parameters[place] for place in order], lr=1e-2)
+
+    def losses() -> dict[str, Tensor]:
+        z = torch.tanh(shared(x))
+        return {
+            "left": (left(z) - targets[0]).square().mean(),
+            "right": (right(z) - targets[1]).square().mean(),
+        }
+
+    for _ in range(steps):
+        optimizer.step(losses())
+    return [loss.item() for loss in losses().values()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("tasks", [TASKS[:2], TASKS], ids=len)
+def test_equal_is_torchs_adam_on_the_mean_loss_to_the_last_bit(
+    tasks: tuple[str, ...], amsgrad: bool, weight_decay: float, dtype: torch.dtype
+) -> None:
+    ours, theirs = Net(dtype), Net(dtype)
+    options: dict[str, Any] = {"lr": 1e-2, "amsgrad": amsgrad, "weight_decay": weight_decay}
+    optimizer = MTAdamV2(ours.parameters(), mode="equal", **options)
+    made = torch.optim.AdamW if weight_decay else torch.optim.Adam
+    reference = made(theirs.parameters(), **options)
+    for step in range(50):
+        optimizer.step(ours.losses(step, tasks))
+        reference.zero_grad()
+        torch.stack(list(theirs.losses(step, tasks).values())).mean().backward()
+        reference.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_equal_with_the_weights_of_the_study_is_the_mean() -> None:
+    def after(**options: Any) -> list[Tensor]:
+        net = Net()
+        optimizer = MTAdamV2(net.parameters(), mode="equal", **options)
+        for step in range(5):
+            optimizer.step(net.losses(step, TASKS[:2]))
+        return list(net.parameters())
+
+    for weights in ((0.5, 0.5), {"first": 0.5, "second": 0.5}):
+        assert all(torch.equal(a, b) for a, b in zip(after(), after(weights=weights), strict=True))
+    assert not torch.equal(after()[1], after(weights=(0.9, 0.1))[1])
+
+
+@pytest.mark.parametrize("kind", ["AdaTask", "MTAdam", "MTAdamV2"])
+def test_one_task_is_adam(kind: str) -> None:
+    """Up to eps, which Adam adds to lengths of its own scale."""
+    ours, theirs = Net(), Net()
+    optimizer = getattr(pt, kind)(ours.parameters(), lr=1e-3, eps=1e-30)
+    reference = torch.optim.Adam(theirs.parameters(), lr=1e-3, eps=1e-30)
+    for _ in range(20):  # one batch: the mean length would follow another one's
+        for net in (ours, theirs):
+            net.zero_grad()
+        loss = theirs.losses(0, ("second",))["second"]
+        loss.backward()
+        reference.step()
+        optimizer.step(ours.losses(0, ("second",)))
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 if kind == "AdaTask" else 2e-3)
+
+
+@pytest.mark.parametrize(("make", "steps"), [(MTAdamV2, 1), (MTAdam, 3), (AdaTask, 3)])
+def test_equal_gradients_take_as_many_steps_of_adam(make: Make, steps: int) -> None:
+    point = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimizer = make([point], lr=0.1)
+    optimizer.step({task: point.square().sum() for task in TASKS})
+    torch.testing.assert_close(
+        point.detach(), torch.tensor([1.0 - 0.1 * steps, -2.0 + 0.1 * steps], dtype=torch.float64), rtol=0, atol=1e-7
+    )
+
+
+SCALES = [(MTAdam, 1e-3), (MTAdam, 1e3), *((MTAdamV2, size) for size in (1e-25, 1e-12, 1e-3, 1e3, 1e12, 1e25))]
+
+
+@pytest.mark.parametrize(("make", "size"), SCALES)
+def test_a_tasks_scale_does_not_matter(make: Make, size: float) -> None:
+    """In MTAdam a head keeps its own scale, beside which Adam's eps counts; MTAdamV2 is free of any."""
+
+    def after(size: float) -> Tensor:
+        net = Net(torch.float32)
+        optimizer = make(net.parameters(), lr=1e-2)
+        for step in range(10):
+            losses = net.losses(step, TASKS[:2])
+            optimizer.step({"first": losses["first"], "second": losses["second"] * size})
+        return net.shared.weight.detach()
+
+    torch.testing.assert_close(after(size), after(1.0), rtol=0, atol=1e-6)
+
+
+def test_without_an_anchor_a_vanishing_task_does_not_stall_the_other() -> None:
+    def moved(make: Make) -> float:
+        point = nn.Parameter(torch.zeros(2))
+        optimizer = make([point], lr=0.1, tasks=("vanishing", "steady"))
+        for step in range(100):
+            optimizer.step({"vanishing": 10.0 ** -(step / 10) * point[0], "steady": -point[1]})
+        return point[1].item()
+
+    assert moved(MTAdamV2) == pytest.approx(5.0, rel=0.01)
+    assert moved(MTAdam) < 9.0
+
+
+def test_a_task_that_comes_late_starts_with_a_full_step() -> None:
+    point = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    optimizer = MTAdam([point], lr=0.1, tasks=("early", "late"))
+    for _ in range(50):
+        optimizer.step({"early": point[0], "late": None})
+    optimizer.step({"early": point[0], "late": point[1]})
+    assert point[1].item() == pytest.approx(-0.1, rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [MTAdam, MTAdamV2, AdaTask])
+def test_heads_that_start_at_zero_leave_the_encoder_an_ordinary_step(make: Make) -> None:
+    """The encoder's first gradients are exactly zero: a mean length begun there would make later steps ten times too long."""
+    net = Net()
+    for head in net.heads.values():
+        nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+    before = net.shared.weight.detach().clone()
+    optimizer = make(net.parameters(), lr=1e-2)
+    for step in range(2):
+        optimizer.step(net.losses(step))
+    assert 0 < (net.shared.weight - before).abs().max().item() <= 3 * 1.001e-2 * math.sqrt(2)
+
+
+@pytest.mark.parametrize("make", [MTAdam, MTAdamV2])
+def test_one_length_for_a_whole_group_keeps_the_proportions_of_its_tensors(make: Make) -> None:
+    a, b = (nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2))
+    optimizer = make([a, b], lr=0.1, length_over="group", eps=1.0, weights={"only": 1.0})
+    optimizer.step({"only": 3 * a.sum() + 4 * b.sum()})
+    lengths = {task["length"] for p in (a, b) for task in optimizer.state[p]["by_task"].values()}
+    assert lengths == {5.0}
+
+
+def test_a_deep_copy_goes_on_alike() -> None:
+    net = Net()
+    optimizer = MTAdam(net.parameters())
+    optimizer.step(net.losses(0))
+    twin_net, twin = copy.deepcopy((net, optimizer))
+    for each, other in ((net, optimizer), (twin_net, twin)):
+        other.step(each.losses(1))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin_net.parameters(), strict=True))
