@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Mapping
@@ -36,7 +35,8 @@ class Record:
     def __init__(self, folder: Path, run: Run, about: Mapping[str, Any]) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(folder)
+        message = f"another process is training in {folder}: wait for it, or train into another folder"
+        self._lock = atomic.locked(folder / ".lock", message)
         try:
             source = digest(run.workload)
             started = read_run(folder)
@@ -173,23 +173,6 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return event if line.endswith(b"\n") and isinstance(event, dict) else None
-
-
-def _locked(folder: Path) -> int:
-    """An open handle that holds the folder until it is closed or the process ends."""
-    path = folder / ".lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        import fcntl
-    except ImportError:  # Windows has no advisory locks of this kind: there, the user takes care
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        message = f"another process is training in {folder}: wait for it, or train into another folder"
-        raise BlockingIOError(errno.EWOULDBLOCK, message) from None
-    return handle
 
 
 def finished(folder: Path, run: Run) -> Result | None:

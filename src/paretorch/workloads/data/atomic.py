@@ -57,3 +57,26 @@ def named(error: OSError, path: Path) -> OSError:
         return error
     message = f"no space left to write {path}: free some and run the same command again, it resumes"
     return OSError(error.errno, message)
+
+
+def locked(path: Path, taken: str) -> int:
+    """An open handle on ``path`` that no other process can have until it is closed or this process ends.
+
+    Args:
+        path: an empty file, made if it is not there.
+        taken: the message where another process has it.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        import fcntl
+    except ImportError:  # Windows has no advisory locks of this kind: there, the user takes care
+        return handle
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise BlockingIOError(errno.EWOULDBLOCK, taken) from None
+    return handle

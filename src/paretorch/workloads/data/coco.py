@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,11 @@ def _read(file: Path, size: int, changed: int) -> Instances:
     )
 
 
+def _digest(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def _check_categories(file: Path, listed: list[tuple[int, str]], used: Mapping[int, int]) -> None:
     cure = (
         "Expected the 80 categories of COCO 2017 with their own ids, 1 (person) to 90 (toothbrush), not renumbered ones"
@@ -137,12 +143,17 @@ class CocoFolders:
 
     def available(self, folder: str) -> Mapping[str, int]:
         """Images that are both listed and there."""
-        return {"": len(self.names(folder, ""))}
+        return {"": len(self.names(folder, ""))} if folder in self._listed else {}
 
     def names(self, folder: str, group: str) -> Sequence[str]:
         """Images that are both listed and there."""
         del group
         return [f"{FOLDERS[folder]}/{name}" for name in self._listed[folder] if name in self._there[folder]]
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """The files of instances."""
+        files = [self.annotations(folder) for folder in FOLDERS]
+        return {file.name: _digest(file) for file in files if file.is_file()}
 
     def missing(self, folder: str) -> list[str]:
         """Images that are listed and not there."""

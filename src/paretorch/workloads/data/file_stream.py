@@ -14,17 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from paretorch.workloads.data.geometry import Augmentation, augmented, centred
 from paretorch.workloads.data.pictures import UnreadableError
-from paretorch.workloads.data.reading import Reader
+from paretorch.workloads.data.reading import DamagedError, Reader
 from paretorch.workloads.data.voc_masks import IGNORED
 from paretorch.workloads.streams import Loading, Samples, mixed
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, in 0..1: what pretrained encoders expect
 SPREAD = (0.229, 0.224, 0.225)
 BEARABLE = 0.01  # the share of a stream's images that may be unreadable
-
-
-class DamagedError(ValueError):
-    """Something on disk is not what was written; the message says the cure."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ Two steps. :func:`squared` is the same for every epoch: the central square, resi
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -29,14 +29,16 @@ def stored_edge(size: int) -> int:
     return size + size // 8
 
 
-def check_augmentation(name: str) -> None:
-    """Checks a name.
+def augmentation(name: str) -> Augmentation:
+    """The kind of augmentation called ``name``.
 
     Raises:
         ValueError: it is none of :data:`Augmentation`.
     """
-    if name not in get_args(Augmentation):
-        raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
+    for kind in get_args(Augmentation):
+        if name == kind:
+            return cast(Augmentation, kind)
+    raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
 
 
 def squared(image: Tensor, mask: Tensor | None, edge: int) -> tuple[Tensor, Tensor | None]:

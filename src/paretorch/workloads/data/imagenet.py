@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -48,6 +49,11 @@ class ClassFolders:
             folder: {name: pictures_in(self.root / folder / name) for name in classes_in(self.root / folder)}
             for folder in ("train", "val")
         }
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """The names of the classes, whose order numbers them."""
+        names = {folder: "/".join(classes_in(self.root / folder)) for folder in ("train", "val")}
+        return {f"classes of {folder}": sha256(text.encode()).hexdigest() for folder, text in names.items()}
 
     def reader(self, items: Sequence[Item], edge: int) -> ClassReader:
         """Decodes the files."""

@@ -11,6 +11,10 @@ from torch import Tensor
 Example = tuple[Tensor, Tensor]  # (E, E, 3) uint8; the class, () int64, or the mask, (E, E) uint8
 
 
+class DamagedError(ValueError):
+    """Something on disk is not what was written; the message says the cure."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One image of a selection.
@@ -22,6 +26,21 @@ class Item:
 
     name: str
     label: int = -1
+
+
+@dataclass(frozen=True)
+class Place:
+    """One image of a source.
+
+    Args:
+        folder: ``train`` or ``val``.
+        group: its class; empty where all images are one group.
+        name: as in :class:`Item`.
+    """
+
+    folder: str
+    group: str
+    name: str
 
 
 class Reader(Protocol):
@@ -65,6 +84,10 @@ class Source(Protocol):
 
     def names(self, folder: str, group: str) -> Sequence[str]:
         """The images of a group."""
+        ...
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Digests of what decides labels and order, by name: a pack of it is out of date when they change."""
         ...
 
     def reader(self, items: Sequence[Item], edge: int) -> Reader:

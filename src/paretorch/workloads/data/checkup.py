@@ -1,0 +1,180 @@
+"""What data there is below a folder, whether it lies as it must, and which images cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch.utils.data import DataLoader, Dataset
+
+from paretorch.workloads.data.coco import FOLDERS, CocoFolders
+from paretorch.workloads.data.imagenet import ClassFolders
+from paretorch.workloads.data.layout import COCO, IMAGENET, contents, find_coco, find_imagenet
+from paretorch.workloads.data.pack import Manifest, Pack
+from paretorch.workloads.data.pictures import UnreadableError
+from paretorch.workloads.data.reading import DamagedError, Item, Reader, Source
+from paretorch.workloads.data.selection import ranked
+from paretorch.workloads.data.splitting import everything
+
+EDGE = 64  # pixels to which images are decoded when only whether they can be is asked
+BEARABLE = 0.01
+SHOWN = 20  # names in a list
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass
+class Checkup:
+    """What was found in one place.
+
+    Args:
+        title: what was looked for.
+        found: lines that say what is there.
+        problems: lines that say what must be mended; empty where all is well.
+    """
+
+    title: str
+    found: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def check(
+    root: Path,
+    imagenet: str = "",
+    coco: str = "",
+    *,
+    images: int | None = None,
+    workers: int = 0,
+    tell: Tell | None = None,
+) -> list[Checkup]:
+    """Looks ImageNet, COCO and packs up below ``root`` and reads every image.
+
+    Args:
+        root: the folder in which ``imagenet``, ``coco`` and ``packed`` are looked for.
+        imagenet: ImageNet's folder, where it lies elsewhere.
+        coco: COCO's folder, where it lies elsewhere.
+        images: read so many of each data set, drawn by name; all where it is None.
+        workers: processes that read.
+        tell: called with the data set, the images read and the images to read.
+    """
+    reports = []
+    for title, look, arguments, form in (
+        ("ImageNet", _imagenet, (root, imagenet), IMAGENET),
+        ("COCO 2017", _coco, (root, coco), COCO),
+    ):
+        report = Checkup(f"{title}, looked for below {root}:\n{form}")
+        reports.append(report)
+        try:
+            source = look(report, *arguments)
+            _read(report, source, images, workers, title, tell)
+        except (FileNotFoundError, ValueError) as error:
+            report.problems.append(str(error))
+    reports += [_pack(folder.parent, tell) for folder in sorted(root.glob("packed/*/pack.json"))]
+    return reports
+
+
+def _imagenet(report: Checkup, root: Path, given: str) -> ClassFolders:
+    source = find_imagenet(root, given)
+    for folder in ("train", "val"):
+        counts = source.available(folder)
+        if not any(counts.values()):
+            found = "; ".join(contents(source.root / folder, most=0)[:1])
+            report.found.append(f"no {folder} in folders of classes ({found}): validation images are held out of train")
+            continue
+        sizes = sorted(counts.values())
+        many = f"{sizes[0]:,} to {sizes[-1]:,}" if sizes[0] < sizes[-1] else f"{sizes[0]:,}"
+        report.found.append(f"{folder}: {sum(sizes):,} images in {len(sizes):,} classes, {many} in each")
+        if empty := [name for name, count in counts.items() if not count]:
+            report.problems.append(f"{folder}: no images in {_some(empty)}: put them there, or remove the folders")
+    train, val = set(source.available("train")), set(source.available("val"))
+    if val and train != val:
+        missing, strange = sorted(train - val), sorted(val - train)
+        parts = [f"without {_some(missing)}"] * bool(missing) + [f"with {_some(strange)}, which train lacks"] * bool(
+            strange
+        )
+        report.problems.append(f"val has other classes than train: {', '.join(parts)}")
+    return source
+
+
+def _coco(report: Checkup, root: Path, given: str) -> CocoFolders:
+    source = find_coco(root, given)
+    for folder, name in FOLDERS.items():
+        if folder == "val" and not source.has_validation:
+            lacking = source.annotations("val") if (source.images / name).is_dir() else source.images / name
+            report.found.append(f"{name}: there is no {lacking}: validation images are held out of train2017")
+            continue
+        instances, missing = source.instances(folder), source.missing(folder)
+        report.found.append(
+            f"{name}: {len(instances.shapes):,} images listed, {len(instances.shapes) - len(missing):,} of them there; "
+            f"{len(instances.objects):,} show objects of VOC's classes ({instances.crowds:,} crowd regions, ignored); "
+            f"{instances.others:,} objects of other classes are background"
+        )
+        if missing:
+            report.problems.append(
+                f"{name}: {len(missing):,} images are listed and not there: {_some(missing)}. They are not used"
+            )
+    return source
+
+
+def _read(report: Checkup, source: Source, images: int | None, workers: int, title: str, tell: Tell | None) -> None:
+    names = sorted(place.name for place in everything(source))
+    names = ranked(names, seed=0)[:images]
+    reader = source.reader([Item(name) for name in names], EDGE)
+    chunks = [list(range(start, min(start + 32, len(names)))) for start in range(0, len(names), 32)]
+    reasons: dict[str, str] = {}
+    loader = DataLoader(Probing(reader), sampler=chunks, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    for chunk, failed in zip(chunks, loader, strict=True):
+        reasons.update(failed)
+        if tell is not None:
+            tell(title, chunk[-1] + 1, len(names))
+    report.found.append(f"{len(names):,} images read, {len(reasons):,} of them unreadable")
+    if reasons:
+        lines = [f"  {name}: {reason}" for name, reason in sorted(reasons.items())[:SHOWN]]
+        more = [f"  and {len(reasons) - SHOWN} more"] * (len(reasons) > SHOWN)
+        stops = "more than 1 %: training stops" if len(reasons) > BEARABLE * len(names) else "training leaves them out"
+        report.problems.append("\n".join([f"{len(reasons):,} images cannot be read, {stops}:", *lines, *more]))
+
+
+def _pack(folder: Path, tell: Tell | None) -> Checkup:
+    report = Checkup(f"pack {folder}")
+    try:
+        pack = Pack.open(folder)
+        manifest: Manifest = pack.manifest
+        report.found.append(
+            f"{manifest.rows:,} images of {manifest.edge} x {manifest.edge} pixels for {manifest.task}, "
+            f"{manifest.rows * manifest.row_bytes / 1e9:.2f} GB"
+        )
+        if broken := pack.verify(
+            None if tell is None else lambda done, total: tell(f"pack {folder.name}", done, total)
+        ):
+            report.problems.append(
+                f"{len(broken):,} rows are not what was written: {_some(broken)}. Remove the folder {folder} and run "
+                "`paretorch data pack` again"
+            )
+    except DamagedError as error:
+        report.problems.append(str(error))
+    return report
+
+
+@dataclass(frozen=True)
+class Probing(Dataset[dict[str, str]]):
+    """Reads images and says which cannot be."""
+
+    reader: Reader
+
+    def __getitem__(self, places: list[int]) -> dict[str, str]:
+        failed = {}
+        for place in places:
+            try:
+                self.reader.read(place)
+            except UnreadableError as error:
+                failed[error.name] = error.reason
+        return failed
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _as_it_is(batch: object) -> object:
+    return batch

@@ -1,0 +1,250 @@
+"""Packs images so that training waits neither for JPEGs nor for polygons; may be killed at any instant and goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from paretorch.workloads.data import atomic
+from paretorch.workloads.data.pack import Line, Manifest, damaged, mapped, read_lines
+from paretorch.workloads.data.pictures import UnreadableError
+from paretorch.workloads.data.reading import Item, Place, Reader, Source
+
+CHUNK = 32  # images between two writes to the disk
+BEARABLE = 0.01  # the share of images that may be unreadable
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing came to.
+
+    Args:
+        folder: the pack's.
+        images: asked for.
+        added: of them, packed now; the others were packed before.
+        unreadable: reason by name.
+        bytes: of all rows.
+    """
+
+    folder: Path
+    images: int
+    added: int
+    unreadable: Mapping[str, str]
+    bytes: int
+
+
+def pack(
+    source: Source,
+    places: Sequence[Place],
+    folder: Path,
+    wanted: Manifest,
+    *,
+    workers: int = 0,
+    tell: Tell | None = None,
+) -> Packed:
+    """Packs the images that are not packed yet; those that are stay as they are.
+
+    Rows are on the disk before the index names them, and the index before ``pack.json`` counts its lines, so that
+    whatever was cut off is packed again and nothing else is.
+
+    Args:
+        source: image files.
+        places: the images; of an incomplete group the first by rank, see :func:`~.selection.ranked`.
+        folder: the pack's; made if it is not there.
+        wanted: what the pack is to be; its counts are not looked at.
+        workers: processes that decode; 0 decodes in this one.
+        tell: called with the images packed and the images asked for.
+
+    Raises:
+        ValueError: the folder holds a pack of something else, or a damaged one, or more than 1 % of the images cannot
+            be read.
+        OSError: the disk is full, or another process packs here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = atomic.locked(folder / ".lock", f"another process is packing into {folder}: wait for it")
+    try:
+        manifest = _begun(folder, wanted)
+        manifest, lines = _recovered(folder, manifest)
+        done = {line.name: line for line in lines}
+        missing = [place for place in places if place.name not in done or done[place.name].row < 0]
+        _check_room(folder, manifest, len(missing))
+        added = _append(source, missing, folder, manifest, done, len(places), workers, tell)
+        _finish(folder, replace(manifest, available=wanted.available, rows=manifest.rows + added))
+    finally:
+        os.close(lock)
+    asked = {place.name for place in places}
+    unreadable = {name: line.reason for name, line in sorted(done.items()) if line.row < 0 and name in asked}
+    return Packed(folder, len(places), added, unreadable, (manifest.rows + added) * manifest.row_bytes)
+
+
+def _begun(folder: Path, wanted: Manifest) -> Manifest:
+    """The manifest that is there, if it is of the same kind; else a new one, of no rows."""
+    if not (folder / "pack.json").exists():
+        fresh = replace(wanted, lines=0, rows=0, length=0, sha256=sha256(b"").hexdigest())
+        for name in ("rows.u8", "index.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+        atomic.write(folder / "pack.json", fresh.to_json())
+        return fresh
+    there = Manifest.read(folder)
+    for name in ("task", "edge", "masks", "seed"):
+        if getattr(there, name) != getattr(wanted, name):
+            raise ValueError(
+                f"{folder} holds another pack: its {name} is {getattr(there, name)!r}, asked for is "
+                f"{getattr(wanted, name)!r}. Pack into another folder (--out), or remove this one"
+            )
+    if there.fingerprint != wanted.fingerprint:
+        raise stale(folder, there.fingerprint, wanted.fingerprint)
+    return there
+
+
+def stale(folder: Path, there: Mapping[str, str], now: Mapping[str, str]) -> ValueError:
+    """The error for a pack of data that have changed since."""
+    changed = sorted(name for name in {*there, *now} if there.get(name) != now.get(name))
+    return ValueError(
+        f"{folder} is out of date: {', '.join(changed)} changed since it was packed. Remove the folder {folder} and run "
+        "`paretorch data pack` again"
+    )
+
+
+def _recovered(folder: Path, manifest: Manifest) -> tuple[Manifest, list[Line]]:
+    """Takes over what an interrupted packing had written, as far as it is whole, and cuts off the rest."""
+    path, rows = folder / "index.jsonl", folder / "rows.u8"
+    content = path.read_bytes() if path.exists() else b""
+    valid = content[: manifest.length]
+    if sha256(valid).hexdigest() != manifest.sha256:
+        raise damaged(path, "its content is not what was written")
+    size = rows.stat().st_size if rows.exists() else 0
+    if size < manifest.rows * manifest.row_bytes:
+        raise damaged(rows, f"expected {manifest.rows * manifest.row_bytes:,} bytes, got {size:,}")
+    lines, end, count = read_lines(valid), manifest.length, manifest.rows
+    present = mapped(folder, replace(manifest, rows=size // manifest.row_bytes))
+    for text in content[manifest.length :].splitlines(keepends=True):
+        try:
+            line = Line(*json.loads(text))
+        except (ValueError, TypeError):
+            break
+        if not text.endswith(b"\n") or line.row >= len(present):
+            break
+        if line.row >= 0 and (line.row != count or zlib.crc32(present[line.row]) != line.crc):
+            break
+        lines.append(line)
+        end, count = end + len(text), count + (line.row >= 0)
+    del present
+    for file, length in ((path, end), (rows, count * manifest.row_bytes)):
+        with open(file, "ab") as handle:
+            handle.truncate(length)
+    return replace(manifest, rows=count), lines
+
+
+def _append(
+    source: Source,
+    missing: Sequence[Place],
+    folder: Path,
+    manifest: Manifest,
+    done: dict[str, Line],
+    total: int,
+    workers: int,
+    tell: Tell | None,
+) -> int:
+    """Packs ``missing``, enters them into ``done``, and returns how many could be read."""
+    items = [Item(place.name) for place in missing]
+    chunks = [list(range(start, min(start + CHUNK, len(items)))) for start in range(0, len(items), CHUNK)]
+    squares = Squares(source.reader(items, manifest.edge))
+    loader = DataLoader(squares, sampler=chunks, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    failed: dict[str, str] = {}
+    row = manifest.rows
+    if tell is not None:
+        tell(total - len(missing), total)
+    with open(folder / "rows.u8", "ab") as rows, open(folder / "index.jsonl", "ab") as index:
+        for chunk, read in zip(chunks, loader, strict=True):
+            lines = []
+            for place, square in zip([missing[number] for number in chunk], read, strict=True):
+                if isinstance(square, str):
+                    failed[place.name] = square
+                    if place.name in done and done[place.name].reason == square:
+                        continue
+                    line = Line(place.folder, place.group, place.name, -1, reason=square)
+                else:
+                    line = Line(place.folder, place.group, place.name, row, zlib.crc32(square))
+                    _write(rows, square.tobytes(), folder / "rows.u8")
+                    row += 1
+                lines.append(line)
+            for file in (rows, index):
+                if file is index:
+                    text = "".join(json.dumps(astuple(line), separators=(",", ":")) + "\n" for line in lines)
+                    _write(index, text.encode(), folder / "index.jsonl")
+                file.flush()
+                os.fsync(file.fileno())
+            done.update((line.name, line) for line in lines)
+            if len(failed) > BEARABLE * total:
+                raise ValueError(_too_many(folder, failed, total))
+            if tell is not None:
+                tell(total - len(missing) + chunk[-1] + 1, total)
+    return row - manifest.rows
+
+
+@dataclass(frozen=True)
+class Squares(Dataset[list["NDArray[np.uint8] | str"]]):
+    """Rows, or the reasons why there are none."""
+
+    reader: Reader
+
+    def __getitem__(self, places: list[int]) -> list[NDArray[np.uint8] | str]:
+        rows: list[NDArray[np.uint8] | str] = []
+        for place in places:
+            try:
+                image, label = self.reader.read(place)
+            except UnreadableError as error:
+                rows.append(error.reason)
+                continue
+            parts = [image.numpy().ravel(), label.numpy().ravel()] if label.ndim else [image.numpy().ravel()]
+            rows.append(np.concatenate(parts))
+        return rows
+
+
+def _finish(folder: Path, manifest: Manifest) -> None:
+    content = (folder / "index.jsonl").read_bytes()
+    counted = replace(manifest, lines=content.count(b"\n"), length=len(content), sha256=sha256(content).hexdigest())
+    atomic.write(folder / "pack.json", counted.to_json())
+
+
+def _check_room(folder: Path, manifest: Manifest, images: int) -> None:
+    needed, free = images * manifest.row_bytes, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{images:,} images of {manifest.edge} x {manifest.edge} pixels need {needed / 1e9:,.1f} GB, {folder} has "
+            f"{free / 1e9:,.1f} GB free: pack fewer images ('imagenet_coco(classes=..., train=...)'), smaller ones (size=...), "
+            "or elsewhere (--out)",
+        )
+
+
+def _write(file: object, content: bytes, path: Path) -> None:
+    try:
+        file.write(content)  # type: ignore[attr-defined]
+    except OSError as error:
+        raise atomic.named(error, path) from error
+
+
+def _too_many(folder: Path, failed: Mapping[str, str], total: int) -> str:
+    shown = "\n".join(f"  {name}: {reason}" for name, reason in list(failed.items())[:10])
+    return (
+        f"{folder}: {len(failed)} of {total:,} images cannot be read, more than 1 %:\n{shown}\n"
+        "Put these files back, or take them out of the data set, and run the same command again: it goes on"
+    )
+
+
+def _as_it_is(batch: object) -> object:
+    return batch
