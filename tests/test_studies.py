@@ -174,10 +174,10 @@ def test_a_folder_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     file = tmp_path / "study.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"format": "paretorch study 99"}))
-    with pytest.raises(ValueError, match="'paretorch study 99', this version reads up to 1: upgrade paretorch"):
+    with pytest.raises(ValueError, match="'paretorch study 99', this version reads up to 2: upgrade paretorch"):
         read_folder(tmp_path)
     file.write_text(json.dumps(content | {"format": 7}))
-    with pytest.raises(ValueError, match="not a study of paretorch: expected the format 'paretorch study 1', got 7"):
+    with pytest.raises(ValueError, match="not a study of paretorch: expected the format 'paretorch study 2', got 7"):
         read_folder(tmp_path)
     file.write_text(json.dumps(content)[:-20])
     with pytest.raises(ValueError, match="not a whole JSON file"):

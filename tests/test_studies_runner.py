@@ -38,7 +38,7 @@ class Silent:
         self.ends: dict[str, str | None] = {}
         self.closed = False
 
-    def start(self, jobs: Sequence[Job], planned: int, workers: int) -> None:
+    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
         self.started = (len(jobs), planned, workers)
 
     def advance(self, job: Job, done: int, seconds: float) -> None:

@@ -76,7 +76,10 @@ def train(
     scale: Annotated[str | None, typer.Option(help="'calibrated' (default) or 'paper'.")] = None,
     heads: Annotated[str | None, typer.Option(help="'own' (default) or 'weighted'; on features.")] = None,
     optimizer: Annotated[
-        str, typer.Option(help="An optimizer of torch.optim, as its constructor without the parameters.")
+        str,
+        typer.Option(
+            help="An optimizer of torch.optim, or MTAdamV2, MTAdam, AdaTask, Preconditioned, as its constructor without the parameters."
+        ),
     ] = "Adam(lr=0.001)",
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 256,
@@ -161,12 +164,15 @@ def study(
     out: Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME-SCALE by default.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; one per core by default.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a folder that holds this study.")] = True,
+    tune: Annotated[
+        int, typer.Option(help="Trials in which each treatment's settings are searched, on validation data; 0: none.")
+    ] = 0,
 ) -> None:
     """Compare ways of training fairly: paired seeds, intervals, a verdict."""
     with boundary():
         import paretorch
 
-        paretorch.run_study(name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume)
+        paretorch.run_study(name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune)
 
 
 @app.command("list", epilog="Example: [bold]paretorch list methods[/bold]")
@@ -202,7 +208,11 @@ def _constructor(name: str, method: type) -> str:
 def _optimizers() -> list[tuple[str, str]]:
     from paretorch.training.parts import optimizers
 
-    return [(name, f"torch.optim.{name}") for name in sorted(optimizers())]
+    def about(name: str, optimizer: type) -> str:
+        ours = optimizer.__module__.startswith("paretorch.")
+        return _first_line(optimizer.__doc__) if ours else f"torch.optim.{name}"
+
+    return [(name, about(name, optimizer)) for name, optimizer in sorted(optimizers().items())]
 
 
 def _workloads() -> list[tuple[str, str]]:

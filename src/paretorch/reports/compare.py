@@ -8,7 +8,7 @@ from paretorch.reports.report import Report, report
 from paretorch.studies import study as studies
 from paretorch.studies.folder import open_folder
 from paretorch.studies.progress import Display
-from paretorch.studies.runner import TRAIN, run_jobs
+from paretorch.studies.runner import TRAIN, run_folder
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
@@ -24,6 +24,7 @@ def run_study(
     resume: bool = True,
     progress: bool = True,
     train: str = TRAIN,
+    tune: int = 0,
 ) -> Report:
     """Trains every treatment on every seed, compares them, and writes and prints the report.
 
@@ -36,6 +37,8 @@ def run_study(
         resume: go on where the folder stands: finished runs are kept, unfinished and failed ones continued.
         progress: print progress and the report.
         train: what trains a run, as ``module:function``.
+        tune: trials in which the settings of every treatment are searched, on validation data, before it is trained on the
+            seeds; 0: the study's own settings. See :mod:`paretorch.studies.tuning`.
 
     Returns:
         Table, findings and files.
@@ -46,9 +49,9 @@ def run_study(
     """
     study = studies.find(name_or_file, scale)
     path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
-    folder = open_folder(path, study, scale, seeds, resume)
+    folder = open_folder(path, study, scale, seeds, resume, tune)
     watch = Display(Console(quiet=not progress))
-    run_jobs(folder.jobs(), watch, workers=jobs, threads=study.threads, logs=path / "logs", train=train)
+    run_folder(folder, watch, workers=jobs, train=train)
     found = report(path)
     if progress:
         found.show()

@@ -2,37 +2,43 @@
 
 ::
 
-    STUDY/study.json     what was asked: treatments with their runs, seeds, scale; format, versions, machine
-    STUDY/RUN/           one training run (paretorch/training/record.py); result.json in it means "finished"
+    STUDY/study.json         what was asked: treatments with their runs, seeds, scale; format, versions, machine
+    STUDY/RUN/               one training run (paretorch/training/record.py); result.json in it means "finished"
     STUDY/RUN/failed.json    its last attempt raised: the error and the traceback
+    STUDY/tuning/RUN/        a trial of a tuned study
+    STUDY/tuning.json        every trial, what was chosen and the study that has it (paretorch/studies/tuned.py); written
+                             when the last trial has ended
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from paretorch.studies.hyperparameters import with_static_weights
 from paretorch.studies.study import Study
+from paretorch.studies.tuned import Tuning
 from paretorch.training import machine
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
 
-FORMAT = 1  # raised when older versions of the package can no longer read what is written
+FORMAT = 2  # raised when older versions of the package can no longer read what is written
 MARK = "paretorch study "
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train, the treatment it belongs to, and its folder."""
+    """A run to train, the treatment it belongs to, and its folder; of a tuning's trial, its place among them, from 1."""
 
     label: str
     run: Run
     folder: Path
+    trial: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -40,32 +46,55 @@ class Job:
         return (self.folder / "result.json").exists()
 
     @property
+    def diverged(self) -> bool:
+        """Whether it is a trial that was stopped because its parameters were no numbers any more."""
+        path = self.folder / "failed.json"
+        return self.trial is not None and path.exists() and bool(json.loads(path.read_bytes()).get("diverged"))
+
+    @property
     def title(self) -> str:
         """How progress names it."""
         tasks = f" ({', '.join(self.run.tasks)})" if self.run.tasks else ""
-        return f"{self.label}{tasks}, seed {self.run.seed}"
+        return f"{self.label}{tasks}, " + (f"seed {self.run.seed}" if self.trial is None else f"trial {self.trial}")
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A study, its seeds and scale, and where it lies."""
+    """A study, its seeds and scale, and where it lies.
+
+    Args:
+        path: its folder.
+        study: what is trained with every seed: where the study is tuned, with what was chosen.
+        scale: that it was made for.
+        seeds: of its runs.
+        tune: trials for each run of a treatment; 0: the study's own settings are used.
+        tuning: the trials, once the last of them has ended.
+        asked: the study before it was tuned; None where it is not.
+    """
 
     path: Path
     study: Study
     scale: str
     seeds: tuple[int, ...]
+    tune: int = 0
+    tuning: Tuning | None = None
+    asked: Study | None = None
 
     def place(self, run: Run) -> Path:
         """The folder of a run: readable, and unique through the run's key. Equal runs of two treatments share one."""
         label = next(t.label for t in self.study.treatments if run in t.seeded(run.seed))
         return self.path / f"{_slug(label)}-seed{run.seed}-{run.key}"
 
+    def trial_place(self, label: str, run: Run) -> Path:
+        """The folder of a trial. Equal trials of two treatments share none, as their searches do not see each other."""
+        return self.path / "tuning" / f"{_slug(label)}-{run.key}"
+
     def jobs(self) -> list[Job]:
         """Every run once, seed by seed."""
         return [Job(treatment.label, run, self.place(run)) for treatment, run in self.study.planned(self.seeds)]
 
 
-def open_folder(path: Path, study: Study, scale: str, seeds: int, resume: bool) -> StudyFolder:
+def open_folder(path: Path, study: Study, scale: str, seeds: int, resume: bool, tune: int = 0) -> StudyFolder:
     """Makes the folder, or takes up the one that is there.
 
     Args:
@@ -74,28 +103,43 @@ def open_folder(path: Path, study: Study, scale: str, seeds: int, resume: bool) 
         scale: the scale it was made for.
         seeds: how many; seed numbers are 0 .. seeds - 1.
         resume: go on with a folder that holds this study already.
+        tune: trials for each run of a treatment; with them, tuned static weights join a study that compares methods.
 
     Raises:
         ValueError: the folder holds another study, or was written by a newer version, or holds this one and ``resume``
-            is off; fewer than one seed.
+            is off; fewer than one seed, or trials below 0.
     """
     if seeds < 1:
         raise ValueError(f"a study needs at least 1 seed (3 for intervals), got {seeds}")
-    folder = StudyFolder(path, study, scale, tuple(range(seeds)))
+    if tune < 0:
+        raise ValueError(f"tune is a number of trials, at least 1, or 0 to use the study's own settings; got {tune}")
+    study = with_static_weights(study) if tune else study
+    folder = StudyFolder(path, study, scale, tuple(range(seeds)), tune)
     if (path / "study.json").exists():
         if not resume:
             raise ValueError(f"{path} holds a study already: resume it, or choose another folder")
         there = read_folder(path)
-        if (there.study, there.scale) != (study, scale):
+        asked = there.asked or there.study
+        if (asked, there.scale, there.tune) != (study, scale, tune):
             raise ValueError(
-                f"{path} holds another study: expected {study.name!r} at scale {scale!r} as it is defined now, found "
-                f"{there.study.name!r} at {there.scale!r}{_difference(there.study, study)}; choose another folder"
+                f"{path} holds another study: expected {study.name!r} at scale {scale!r}{_trials(tune)} as it is defined now, "
+                f"found {asked.name!r} at {there.scale!r}{_trials(there.tune)}{_difference(asked, study)}; choose another folder"
             )
+        folder = replace(there, path=path, seeds=folder.seeds)
     path.mkdir(parents=True, exist_ok=True)
-    content = {"format": f"{MARK}{FORMAT}", "scale": scale, "seeds": list(folder.seeds), "study": study.to_json()}
+    facts = {"scale": scale, "seeds": list(folder.seeds), "tune": tune, "study": study.to_json()}
     on = machine.machine(torch.device("cpu")) | {"threads": study.threads}
-    write_json(path / "study.json", content | {"versions": machine.versions(), "machine": on})
+    write_json(
+        path / "study.json", {"format": f"{MARK}{FORMAT}", **facts, "versions": machine.versions(), "machine": on}
+    )
     return folder
+
+
+def keep_tuning(folder: StudyFolder, tuning: Tuning, study: Study) -> StudyFolder:
+    """Writes ``tuning.json``; returns the folder with ``study``, which has what was chosen, in place of what was asked."""
+    content = {"format": f"{MARK}{FORMAT}", "tuning": tuning.to_json(), "study": study.to_json()}
+    write_json(folder.path / "tuning.json", content)
+    return replace(folder, study=study, tuning=tuning, asked=folder.study)
 
 
 def read_folder(path: Path) -> StudyFolder:
@@ -105,7 +149,13 @@ def read_folder(path: Path) -> StudyFolder:
         ValueError: no study there, a file that is not whole, or one of a newer version.
     """
     content = read_json(path / "study.json")
-    return StudyFolder(path, Study.from_json(content["study"]), content["scale"], tuple(content["seeds"]))
+    study, tune = Study.from_json(content["study"]), content.get("tune", 0)
+    folder = StudyFolder(path, study, content["scale"], tuple(content["seeds"]), tune)
+    if not (path / "tuning.json").exists():
+        return folder
+    found = read_json(path / "tuning.json")
+    tuning, settled = Tuning.from_json(found["tuning"]), Study.from_json(found["study"])
+    return replace(folder, study=settled, tuning=tuning, asked=study)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -133,6 +183,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def _slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+
+
+def _trials(tune: int) -> str:
+    return f" with {tune} trials" if tune else ""
 
 
 def _difference(there: Study, study: Study) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from paretorch.studies.folder import Job
@@ -17,8 +18,11 @@ with extra("studies"):
 class Watch(Protocol):
     """What the runner tells: each call names the job and the seconds since the job's last call."""
 
-    def start(self, jobs: Sequence[Job], planned: int, workers: int) -> None:
-        """``jobs`` are to be trained, out of ``planned`` of which the rest is finished."""
+    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
+        """``jobs`` are to be trained, and then as many as ``later``; the rest of ``planned`` is finished."""
+
+    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
+        """Now ``jobs`` are to be trained as well; ``later`` stand for those that are still unknown."""
 
     def advance(self, job: Job, done: int, seconds: float) -> None:
         """``done`` of the job's epochs are trained; the first call of a job says where it begins."""
@@ -36,25 +40,26 @@ class Estimate:
     Args:
         jobs: what is to be trained.
         workers: how many at a time.
+        later: stand for further ones.
     """
 
-    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
-        self.jobs, self.workers = jobs, workers
-        self.done: dict[str, int] = {}  # by run key
+    def __init__(self, jobs: Sequence[Job], workers: int, later: Sequence[Job] = ()) -> None:
+        self.jobs, self.workers, self.later = list(jobs), workers, later
+        self.done: dict[Path, int] = {}  # by folder
         self.epochs: dict[str, int] = {}  # seen, by label
         self.seconds: dict[str, float] = {}
 
     def advance(self, job: Job, done: int, seconds: float) -> None:
         """Takes in that ``done`` epochs of a job are trained, ``seconds`` after its last call."""
-        before = self.done.get(job.run.key)
-        self.done[job.run.key] = done
+        before = self.done.get(job.folder)
+        self.done[job.folder] = done
         if before is not None and done > before:
             self.epochs[job.label] = self.epochs.get(job.label, 0) + done - before
             self.seconds[job.label] = self.seconds.get(job.label, 0.0) + seconds
 
     def finish(self, job: Job) -> None:
         """Takes in that nothing is left of a job, whether it failed or not."""
-        self.done[job.run.key] = job.run.epochs
+        self.done[job.folder] = job.run.epochs
 
     @property
     def left(self) -> float | None:
@@ -63,7 +68,8 @@ class Estimate:
             return None
         mean = sum(self.seconds.values()) / sum(self.epochs.values())
         rates = {label: self.seconds[label] / epochs for label, epochs in self.epochs.items()}
-        to_go = ((job.label, job.run.epochs - self.done.get(job.run.key, 0)) for job in self.jobs)
+        known = [(job.label, job.run.epochs - self.done.get(job.folder, 0)) for job in self.jobs]
+        to_go = known + [(job.label, job.run.epochs) for job in self.later]
         return sum(epochs * rates.get(label, mean) for label, epochs in to_go) / self.workers
 
 
@@ -94,13 +100,18 @@ class Display:
         self.estimate = Estimate((), 1)
         self.ended, self.total, self.said = 0, 0, False
         self.bars: Progress | None = None
-        self.rows: dict[str, TaskID] = {}
+        self.rows: dict[Path | None, TaskID] = {}
 
-    def start(self, jobs: Sequence[Job], planned: int, workers: int) -> None:
+    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
         """Says what is to be done."""
-        self.estimate, self.total = Estimate(jobs, workers), len(jobs)
-        finished = f", {planned - len(jobs)} of them finished before" if planned > len(jobs) else ""
-        self._say(f"{planned} runs{finished}; {workers} at a time; the time they take is measured on the first run")
+        self.estimate, self.total = Estimate(jobs, workers, later), len(jobs) + len(later)
+        finished = f", {planned - self.total} of them finished before" if planned > self.total else ""
+        rest = (
+            f"{workers} at a time; the time they take is measured on the first run"
+            if self.total
+            else "nothing is left to train"
+        )
+        self._say(f"{planned} runs{finished}; {rest}")
         if self.console.is_terminal and jobs:
             columns = (
                 TextColumn("{task.description}"),
@@ -109,8 +120,16 @@ class Display:
                 TextColumn("{task.fields[more]}"),
             )
             self.bars = Progress(*columns, console=self.console, transient=True)
-            self.rows[""] = self.bars.add_task("all runs", total=len(jobs), more="")
+            self.rows[None] = self.bars.add_task("all runs", total=self.total, more="")
             self.bars.start()
+
+    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
+        """Takes in what has become known."""
+        self.estimate.jobs.extend(jobs)
+        self.estimate.later = later
+        self.total = len(self.estimate.jobs) + len(later)
+        if self.bars is not None:
+            self.bars.update(self.rows[None], total=self.total)
 
     def advance(self, job: Job, done: int, seconds: float) -> None:
         """Moves a bar; after the first epoch of the study, says how long it will take."""
@@ -120,17 +139,17 @@ class Display:
             self.said = True
             self._say(f"expected time: {duration(left)}")
         if self.bars is not None:
-            if job.run.key not in self.rows:
-                self.rows[job.run.key] = self.bars.add_task(escape(job.title), total=job.run.epochs, more="epochs")
-            self.bars.update(self.rows[job.run.key], completed=done)
+            if job.folder not in self.rows:
+                self.rows[job.folder] = self.bars.add_task(escape(job.title), total=job.run.epochs, more="epochs")
+            self.bars.update(self.rows[job.folder], completed=done)
             self._total()
 
     def finish(self, job: Job, error: str | None) -> None:
         """Counts a run that ended."""
         self.ended += 1
         self.estimate.finish(job)
-        if self.bars is not None and job.run.key in self.rows:
-            self.bars.remove_task(self.rows.pop(job.run.key))
+        if self.bars is not None and job.folder in self.rows:
+            self.bars.remove_task(self.rows.pop(job.folder))
         if self.bars is not None:
             self._total()
         if error is not None:
@@ -149,7 +168,7 @@ class Display:
 
     def _total(self) -> None:
         assert self.bars is not None
-        self.bars.update(self.rows[""], completed=self.ended, more=self._left("", " left"))
+        self.bars.update(self.rows[None], completed=self.ended, more=self._left("", " left"))
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretorch.studies.folder import Job, write_json
+from paretorch.studies.folder import Job, StudyFolder, write_json
 from paretorch.studies.progress import Watch
 
 TRAIN = "paretorch.training.loop:train"
@@ -36,8 +36,62 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def run_folder(folder: StudyFolder, watch: Watch, *, workers: int | None = None, train: str = TRAIN) -> list[Failure]:
+    """Trains all runs of a study that are not finished; before that, where it is to be tuned, its trials.
+
+    Args:
+        folder: the study.
+        watch: is told how it goes.
+        workers: see :func:`run_jobs`.
+        train: see :func:`run_jobs`.
+
+    Returns:
+        What failed, trials included.
+
+    Raises:
+        ValueError: see :func:`run_jobs` and :mod:`paretorch.studies.tuning`.
+    """
+    logs, threads = folder.path / "logs", folder.study.threads
+    if not folder.tune or folder.tuning is not None:
+        return run_jobs(folder.jobs(), watch, workers=workers, threads=threads, logs=logs, train=train)
+    from paretorch.studies.tuning import Tuner  # Optuna, which other studies do not need
+
+    tuner = Tuner(folder)
+    return run_jobs(
+        tuner.begin(),
+        watch,
+        workers=workers,
+        threads=threads,
+        logs=logs,
+        train=train,
+        more=Further(tuner.follow, lambda: tuner.later, tuner.planned),
+    )
+
+
+@dataclass(frozen=True)
+class Further:
+    """Runs that become known only while others are trained.
+
+    Args:
+        follow: called with a job that has ended, finished or failed; returns what can be trained now.
+        later: stand-ins for what is still unknown.
+        planned: how many runs there are in all.
+    """
+
+    follow: Callable[[Job], Sequence[Job]]
+    later: Callable[[], Sequence[Job]]
+    planned: int
+
+
 def run_jobs(
-    jobs: Sequence[Job], watch: Watch, *, workers: int | None = None, threads: int = 1, logs: Path, train: str = TRAIN
+    jobs: Sequence[Job],
+    watch: Watch,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    logs: Path,
+    train: str = TRAIN,
+    more: Further | None = None,
 ) -> list[Failure]:
     """Trains all that are not finished; a run that fails is recorded while the others go on.
 
@@ -50,6 +104,7 @@ def run_jobs(
         threads: CPU threads per run.
         logs: folder for what the workers print.
         train: what trains, as ``module:function``; see :class:`~paretorch.studies.worker.Train`.
+        more: what is to be trained after them.
 
     Returns:
         What failed.
@@ -62,11 +117,12 @@ def run_jobs(
     if workers is not None and workers < 1:
         raise ValueError(f"a study needs at least 1 job at a time, got {workers}")
     waiting = [job for job in jobs if not job.finished]
-    count = min(workers or max(1, processors() // threads), max(1, len(waiting)))
-    watch.start(waiting, len(jobs), count)
-    pool = _Pool(waiting, watch, threads, logs, train)
+    later = more.later() if more else ()
+    count = min(workers or max(1, processors() // threads), max(1, len(waiting) + len(later)))
+    watch.start(waiting, more.planned if more else len(jobs), count, later)
+    pool = _Pool(waiting, watch, count, threads, logs, train, more)
     try:
-        return pool.work(count)
+        return pool.work()
     finally:
         pool.stop()
         watch.close()
@@ -105,7 +161,8 @@ class Worker:
         assert self.process.stdin is not None
         self.job, self.heard = job, time.perf_counter()
         with contextlib.suppress(BrokenPipeError):  # it died while idle: the inbox will say so
-            self.process.stdin.write(json.dumps({"run": job.run.to_json(), "folder": str(job.folder)}) + "\n")
+            order = {"run": job.run.to_json(), "folder": str(job.folder), "trial": job.trial is not None}
+            self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
 
     def since(self) -> float:
@@ -135,18 +192,27 @@ class Worker:
 class _Pool:
     """The workers of one call of :func:`run_jobs`."""
 
-    def __init__(self, jobs: Sequence[Job], watch: Watch, threads: int, logs: Path, train: str) -> None:
-        self.waiting, self.watch, self.logs = deque(jobs), watch, logs
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        watch: Watch,
+        count: int,
+        threads: int,
+        logs: Path,
+        train: str,
+        more: Further | None,
+    ) -> None:
+        self.waiting, self.watch, self.count, self.logs, self.more = deque(jobs), watch, count, logs, more
         self.command = [sys.executable, "-m", "paretorch.studies.worker", train, str(threads)]
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.inbox: Inbox = queue.SimpleQueue()
         self.workers: list[Worker] = []
+        self.idle: list[Worker] = []
         self.hired = 0
         self.failures: list[Failure] = []
 
-    def work(self, count: int) -> list[Failure]:
-        for _ in range(min(count, len(self.waiting))):
-            self.hire()
+    def work(self) -> list[Failure]:
+        self.dispatch()
         while self.workers:
             worker, event = self.inbox.get()
             if event is not None:
@@ -154,6 +220,20 @@ class _Pool:
             elif worker in self.workers:
                 self.bury(worker)
         return self.failures
+
+    def dispatch(self) -> None:
+        """Gives what waits to whoever is free, hires while there is more, and lets go whom nothing awaits."""
+        while self.waiting and self.idle:
+            self.idle.pop().give(self.waiting.popleft())
+        starting = sum(worker.job is None and worker not in self.idle for worker in self.workers)
+        for _ in range(min(self.count - len(self.workers), len(self.waiting) - starting)):
+            self.hire()
+        busy = any(worker.job is not None for worker in self.workers)
+        if not (self.waiting or (busy and self.more and self.more.later())):
+            for worker in self.idle:
+                self.workers.remove(worker)
+                worker.stop()
+            self.idle.clear()
 
     def hire(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -166,18 +246,20 @@ class _Pool:
             assert worker.job is not None
             self.watch.advance(worker.job, event["done"], worker.since())
             return
-        if worker.job is not None:
-            self.end(worker.job, event.get("error"))
-        if self.waiting:
-            worker.give(self.waiting.popleft())
-        else:
-            self.workers.remove(worker)
-            worker.stop()
+        job, worker.job = worker.job, None
+        self.idle.append(worker)
+        if job is not None:
+            self.end(job, event.get("error"))
+        self.dispatch()
 
     def bury(self, worker: Worker) -> None:
         """A process that ended by itself: its run failed, the others go on."""
         self.workers.remove(worker)
         printed = worker.stop()
+        if worker in self.idle:  # killed from outside, with nothing in its hands
+            self.idle.remove(worker)
+            self.dispatch()
+            return
         error = f"its process ended with code {worker.process.returncode}"
         if worker.job is None:
             raise RuntimeError(f"a worker of the study could not start: {error}; it printed\n{printed}")
@@ -185,13 +267,16 @@ class _Pool:
         worker.job.folder.mkdir(parents=True, exist_ok=True)
         write_json(worker.job.folder / "failed.json", record)
         self.end(worker.job, error)
-        if self.waiting:
-            self.hire()
+        self.dispatch()
 
     def end(self, job: Job, error: str | None) -> None:
         self.watch.finish(job, error)
         if error is not None:
             self.failures.append(Failure(job, error))
+        if self.more is not None:
+            further = [new for new in self.more.follow(job) if not new.finished]
+            self.waiting.extend(further)
+            self.watch.further(further, self.more.later())
 
     def stop(self) -> None:
         for worker in self.workers:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from paretorch.studies.diverged import DivergedError, check_numbers
 from paretorch.studies.folder import write_json
 from paretorch.training.spec import Run
 
@@ -65,19 +66,27 @@ def serve(order: dict[str, Any], train: Train, send: Callable[[dict[str, Any]], 
     """Trains one run and sends how it ended; a run that raises leaves ``failed.json`` in its folder.
 
     Args:
-        order: ``run`` and ``folder``.
+        order: ``run``, ``folder`` and whether it is a ``trial``, which is stopped where it cannot come to anything.
         train: what trains.
         send: takes the events: ``progress`` with ``done`` and ``of``, then ``finished``, or ``failed`` with ``error``.
     """
     run, folder = Run.from_json(order["run"]), Path(order["folder"])
     record = folder / "failed.json"
     record.unlink(missing_ok=True)
+
+    def progress(done: int, of: int) -> None:
+        if order["trial"]:
+            check_numbers(folder / "checkpoint")
+        send({"event": "progress", "done": done, "of": of})
+
     try:
-        train(run, folder, progress=lambda done, of: send({"event": "progress", "done": done, "of": of}))
+        train(run, folder, progress=progress)
     except Exception as error:
         summary = f"{type(error).__name__}: {error}"
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
+        content: dict[str, Any] = {"run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
+        if isinstance(error, DivergedError):
+            content["diverged"] = True
         write_json(record, content)
         send({"event": "failed", "error": summary})
     else:

@@ -83,6 +83,18 @@ def parse(text: str) -> Call:
     return Call(name.strip(), call.positional, call.named)
 
 
+def written(call: Call) -> str:
+    """The constructor as text, which :func:`parse` reads back.
+
+    Example:
+        >>> written(Call("CAGrad", (), {"c": 0.4}))
+        'CAGrad(c=0.4)'
+    """
+    positional = [written(value) if isinstance(value, Call) else repr(value) for value in call.positional]
+    named = [f"{key}={written(value) if isinstance(value, Call) else repr(value)}" for key, value in call.named.items()]
+    return f"{call.name}({', '.join([*positional, *named])})"
+
+
 def _read(tree: ast.Call, text: str) -> Call:
     if not isinstance(tree.func, ast.Name):
         raise _unreadable(text, f"{ast.unparse(tree.func)!r} is not a name")
