@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.distributed import ALL
-from paretorch.core.door import Door, Scale, Seen
+from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import summed_gramian
 from paretorch.core.graph import OPAQUE, SINK, Reach, reach, task_gradients
+from paretorch.core.seen import Outcome, Seen
 
 _LOG = logging.getLogger("paretorch")
 
@@ -72,9 +73,8 @@ class Balancer(Door):
         seed: int = 0,
     ) -> None:
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
-        for name, value, known in (("heads", heads, ("own", "weighted")), ("nonfinite", nonfinite, ("raise", "skip"))):
-            if value not in known:
-                raise ValueError(f"{name} is {known[0]!r} or {known[1]!r}, got {value!r}")
+        checks.one_of("heads", heads, ("own", "weighted"))
+        checks.one_of("nonfinite", nonfinite, ("raise", "skip"))
         self.heads, self.nonfinite = heads, nonfinite
         self.skipped: dict[str, int] = {}
         self._shared = None if shared is None else _given_leaves(shared)
@@ -102,24 +102,26 @@ class Balancer(Door):
         self.ranks.join(self.tasks, self.method)
         told = self._told({name: loss.detach() for name, loss in given.items()})
         if self.method.needs == Need.LOSSES:
-            balance = self._step(self._seen(to_host([told])[0]), None)
-            assert balance.weights is not None
-            factors = {name: float(balance.weights[self.tasks.index(name)]) for name in given}
+            weights = self._step(self._seen(to_host([told])[0].numpy()), None).weights
+            assert weights is not None
+            factors = {name: weights[self.tasks.index(name)] for name in given}
             used = {name: loss for name, loss in given.items() if factors[name] != 0}
             if used:
                 starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
                 torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
-            return balance
+            return self._read()
         leaves = self._leaves(given)
         gradients, own = self._task_gradients(given, leaves, retain_graph)
-        reused = self._reused(gradients.known)
-        if reused is not None:
-            balance = reused
-        else:
+        outcome = self._reused(gradients.known)
+        if outcome is None:
             gramian = summed_gramian(gradients, self.ranks)
-            balance = self._step(self._seen(to_host([told])[0], gramian, gradients.resolution), gradients)
-        self._accumulate(balance, given, leaves, gradients, own)
-        return balance
+            outcome = self._step(self._seen(to_host([told])[0].numpy(), gramian, gradients.resolution), gradients)
+        self._accumulate(outcome, given, leaves, gradients, own)
+        return self._read()
+
+    def _read(self) -> Balance:
+        assert self.balance is not None
+        return self.balance
 
     def _know(self, given: Mapping[str, Tensor]) -> None:
         """Check the names against the declared tasks; the first step declares them."""
@@ -182,31 +184,30 @@ class Balancer(Door):
 
     def _accumulate(
         self,
-        balance: Balance,
+        outcome: Outcome,
         given: Mapping[str, Tensor],
         leaves: _Leaves,
         gradients: Gradients,
         own: dict[str, list[Tensor | None]],
     ) -> None:
         """Send the balanced gradients into the leaves' accumulators, with all hooks, as the end of a backward does."""
-        weights = torch.ones(len(self.tasks)) if balance.weights is None else balance.weights
-        combined = gradients.combined(weights) if balance.update is None else gradients.split(balance.update)
+        weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
+        combined = gradients.combined(weights) if outcome.update is None else gradients.split(outcome.update)
         targets: list[tuple[Tensor, Tensor]] = list(zip(leaves.compared, combined, strict=True))
-        assert balance.present is not None
         for place, (leaf, shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
             total = None
             for name in given:
                 part, task = own[name][place], self.tasks.index(name)
-                if part is None or not balance.present[task]:
+                if part is None or not outcome.seen.present[task]:
                     continue
-                weight = float(weights[task]) if shared or self.heads == "weighted" else 1.0
+                weight = weights[task] if shared or self.heads == "weighted" else 1.0
                 total = part * weight if total is None else total.add_(part, alpha=weight)
             if total is not None:
                 targets.append((leaf, total))
         if targets:
             torch.autograd.backward([leaf for leaf, _ in targets], [gradient for _, gradient in targets])
 
-    def _step(self, seen: Seen, gradients: Gradients | None) -> Balance:
+    def _step(self, seen: Seen, gradients: Gradients | None) -> Outcome:
         """One step of the method, or the reason why not."""
         broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
         if broken is not None:
@@ -219,11 +220,11 @@ class Balancer(Door):
             for name in names:
                 self.skipped[name] = self.skipped.get(name, 0) + 1
             seen = seen._replace(present=seen.present & ~broken)
-        if not bool(seen.present.any()):
+        if not seen.present.any():
             return self._passed_on(seen, Status.ABSENT)
         if gradients is None or Need.JACOBIAN not in self.method.needs:
             return self._solve(seen)
-        return self._solve(seen, gradients.jacobian(seen.present))
+        return self._solve(seen, gradients.jacobian(torch.from_numpy(seen.present)))
 
     def _check_ranks_agree(self, compared: Sequence[Tensor]) -> None:
         """All ranks must compare the same leaves, or their shares would not add up."""

@@ -33,6 +33,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{', '.join(map(repr, names))}{hint}"
 
 
+def one_of(option: str, value: object, known: tuple[str, ...]) -> None:
+    """The value of an option is among those it can have."""
+    if value not in known:
+        raise ValueError(f"{option} is {' or '.join(map(repr, known))}, got {value!r}")
+
+
 def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> None:
     """Every given name is a declared task."""
     for name in given:

@@ -28,6 +28,7 @@ class Ranks:
         self._host: Any = None
         self._device: Any = None
         self._joined = False
+        self.alone = True  # whether there was no other rank when it was last joined
 
     def __deepcopy__(self, memo: dict[int, object]) -> Ranks:
         return Ranks(self.group)
@@ -44,14 +45,10 @@ class Ranks:
             return 1
         return dist.get_world_size() if isinstance(self.group, str) else self.group.size()
 
-    @property
-    def waits(self) -> bool:
-        """Whether there are other ranks that have not been joined."""
-        return not self._joined and self.size > 1
-
     def join(self, tasks: tuple[str, ...], method: object) -> None:
         """Create the groups, once, and check that all ranks declare the same. Every rank must come here."""
-        if not self.waits:
+        self.alone = self.size == 1
+        if self.alone or self._joined:
             return
         members = None if isinstance(self.group, str) else dist.get_process_group_ranks(self.group)
         local = members is not None

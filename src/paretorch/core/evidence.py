@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Scratch = dict[int, Tensor]  # by leaf
+from paretorch.core.seen import Array
+
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
-FEW = 16  # on a CPU, (k, n) (n, k) with so small a k is faster as a sum of products over parts of n
+FEW = 15  # on a CPU, (k, n) (n, k) with so small a k is faster as a sum of products over parts of n
 PARTS = 8
+
+
+class Leaf(NamedTuple):
+    """Shape, dtype and device of a tensor, without holding it."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
 
 
 class Gradients:
@@ -20,72 +32,77 @@ class Gradients:
 
     Args:
         rows: for each of the T tasks its gradient leaf by leaf, or None where the task is absent.
-        like: the leaves: shapes, dtypes and device of every row.
-        scratch: memory that is kept from step to step to bring rows together in: fresh pages cost more than the copy.
+        like: the leaves, or their shapes, dtypes and device: those of every row.
+        memory: kept from step to step to bring rows together in: fresh pages cost more than the copy. By leaf.
     """
 
-    def __init__(self, rows: Sequence[Row | None], like: Sequence[Tensor], scratch: Scratch | None = None) -> None:
+    def __init__(
+        self, rows: Sequence[Row | None], like: Sequence[Tensor | Leaf], memory: dict[int, Tensor] | None = None
+    ) -> None:
         self.tasks = len(rows)
         self.like = like
-        self.scratch = scratch
-        present = [(task, row) for task, row in enumerate(rows) if row is not None and any(g is not None for g in row)]
-        self.known = [task for task, _ in present]
-        self.rows = [row for _, row in present]
+        self.memory = memory
+        self.together: dict[int, Tensor] = {}
+        self.known: list[int] = []
+        self.rows: list[Row] = []
+        for task, row in enumerate(rows):
+            if row is not None and any(part is not None for part in row):
+                self.known.append(task)
+                self.rows.append(row)
 
     def matrix(self, index: int) -> Tensor:
         """(k, n) the gradients of the k known tasks on one leaf, in float32 or better."""
-        leaf = self.like[index]
-        parts = [row[index] for row in self.rows]
-        zero = torch.zeros_like(leaf) if any(part is None for part in parts) else leaf
-        flat = [(zero if part is None else part).reshape(-1) for part in parts]
-        if self.scratch is None or leaf.device.type != "cpu":
-            return torch.stack(flat).to(summing_dtype(leaf.dtype))
-        held = self.scratch.get(index)
-        if held is None or held.shape != (len(flat), leaf.numel()) or held.dtype != leaf.dtype:
-            held = self.scratch[index] = leaf.new_empty(len(flat), leaf.numel())
-        return torch.stack(flat, out=held).to(summing_dtype(leaf.dtype))
+        if index not in self.together:
+            leaf, size = self.like[index], self.like[index].shape.numel()
+            flat = [_zeros(leaf) if (part := row[index]) is None else part for row in self.rows]
+            flat = [part.reshape(-1) for part in flat]
+            out = None
+            if self.memory is not None and leaf.device.type == "cpu":
+                out = self.memory.get(index)
+                if out is None or out.shape != (len(flat), size) or out.dtype != leaf.dtype:
+                    out = self.memory[index] = torch.empty(len(flat), size, dtype=leaf.dtype)
+            self.together[index] = torch.stack(flat, out=out).to(summing_dtype(leaf.dtype))
+        return self.together[index]
 
     @property
     def resolution(self) -> float:
         """Relative spacing of the numbers in which inner products are summed."""
-        return max(torch.finfo(summing_dtype(leaf.dtype)).eps for leaf in self.like)
+        return max(limits(leaf.dtype)[0] for leaf in self.like)
 
-    def products(self) -> Tensor:
+    def gramian(self, beside: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
+        """(T, T) the Gramian in float64 on the host, and other tensors brought there with it in one transfer.
+
+        Where a square left the range of float32 (or was zero, or not finite) the rows are first divided by a power of two near
+        their largest entry.
+        """
+        products, *others = [tensor.numpy() for tensor in to_host([self._all_products(), *beside])]
+        if self.known:
+            _, low, high = limits(self.like[0].dtype)
+            if not all(low < square < high for square in products.diagonal().tolist()):  # nan is neither
+                products = self._scaled_products()
+        if len(self.known) < self.tasks:
+            full = np.zeros((self.tasks, self.tasks))
+            full[np.ix_(self.known, self.known)] = products
+            products = full
+        return products, others
+
+    def _all_products(self) -> Tensor:
         """(k, k) inner products of the known rows, on their device, summed as they are."""
         with full_precision(self.like[0]):
             parts = [self._products(index) for index in range(len(self.like))]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
     def _products(self, index: int) -> Tensor:
-        leaf = self.like[index]
-        parts = [None if (part := row[index]) is None else part.reshape(-1) for row in self.rows]
-        if leaf.device.type == "cpu" and len(parts) <= 2:
-            return _dots([None if part is None else part.to(summing_dtype(part.dtype)) for part in parts])
+        leaf, few = self.like[index], len(self.rows)
+        if leaf.device.type == "cpu" and few <= 2:
+            return _dots([row[index] for row in self.rows])
         matrix = self.matrix(index)
-        if leaf.device.type == "cpu" and len(parts) <= FEW and leaf.numel() % PARTS == 0:
-            split = matrix.view(len(parts), PARTS, -1).transpose(0, 1)
+        if leaf.device.type == "cpu" and few <= FEW and matrix.shape[1] % PARTS == 0:
+            split = matrix.view(few, PARTS, -1).transpose(0, 1)
             return torch.bmm(split, split.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
         return (matrix @ matrix.T).to(wide_dtype(matrix))
 
-    def gramian(self, products: Tensor) -> Tensor:
-        """(T, T) the Gramian in float64 on the host, from :meth:`products` brought there.
-
-        Where a square left the range of float32 (or was zero, or not finite) the rows are first divided by a power of two near
-        their largest entry.
-        """
-        if self.known:
-            limits = torch.finfo(summing_dtype(self.like[0].dtype))
-            low, high = limits.tiny**0.75, limits.max**0.75
-            if not all(low < square < high for square in products.diagonal().tolist()):
-                products = self._scaled_products()
-        if len(self.known) == self.tasks:
-            return products
-        full = torch.zeros(self.tasks, self.tasks, dtype=torch.float64)
-        index = torch.tensor(self.known, dtype=torch.long)
-        full[index[:, None], index[None, :]] = products
-        return full
-
-    def _scaled_products(self) -> Tensor:
+    def _scaled_products(self) -> Array:
         """(k, k) inner products in float64 on the host, of rows scaled by powers of two."""
         with full_precision(self.like[0]):
             matrices = [self.matrix(index) for index in range(len(self.like))]
@@ -96,22 +113,40 @@ class Gradients:
             scaled = [(m.to(factor) * factor).to(m.dtype) for m in matrices]
             products = torch.stack([(m @ m.T).to(wide_dtype(m)) for m in scaled]).sum(dim=0)
         products, host = to_host([products, exponent])
-        return torch.ldexp(products, host[:, None] + host[None, :])
+        return torch.ldexp(products, host[:, None] + host[None, :]).numpy()
 
-    def combined(self, weights: Tensor) -> list[Tensor]:
+    def combined(self, weights: Sequence[float]) -> list[Tensor]:
         """sum_t w_t g_t for each leaf, in the leaf's dtype; a task of weight zero is not touched, whatever its gradient holds.
 
         Args:
-            weights: (T,) on the host.
+            weights: (T,).
         """
-        values = weights.tolist()
-        used = [(values[task], row) for task, row in zip(self.known, self.rows, strict=True) if values[task] != 0]
-        return [_weighted_sum([(w, row[index]) for w, row in used], leaf) for index, leaf in enumerate(self.like)]
+        used = [(weights[task], row) for task, row in zip(self.known, self.rows, strict=True) if weights[task] != 0]
+        return [
+            self._product([weight for weight, _ in used], index)
+            if index in self.together and len(used) == len(self.known)
+            else _weighted_sum([(weight, row[index]) for weight, row in used], leaf)
+            for index, leaf in enumerate(self.like)
+        ]
+
+    def _product(self, weights: Sequence[float], index: int) -> Tensor:
+        """sum_t w_t g_t of one leaf on which the known rows were brought together; (k,) weights."""
+        matrix, leaf = self.together[index], self.like[index]
+        with full_precision(leaf):
+            return torch.mv(matrix.T, matrix.new_tensor(weights)).to(leaf.dtype).view(leaf.shape)
+
+    def meet(self) -> bool:
+        """Whether some sample carries the gradients of two tasks."""
+        for index, leaf in enumerate(self.like):
+            samples = leaf.shape[0] if len(leaf.shape) > 1 else 1
+            if bool((self.matrix(index).view(len(self.rows), samples, -1).any(dim=2).sum(dim=0) > 1).any()):
+                return True
+        return False
 
     def jacobian(self, present: Tensor) -> Tensor:
         """(T', n) the gradients of the present tasks as rows, in float32 or better, on their device."""
         first = self.like[0]
-        size = sum(leaf.numel() for leaf in self.like)
+        size = sum(leaf.shape.numel() for leaf in self.like)
         full = torch.zeros(self.tasks, size, dtype=summing_dtype(first.dtype), device=first.device)
         if self.known:
             full[self.known] = torch.cat([self.matrix(index).to(full.dtype) for index in range(len(self.like))], dim=1)
@@ -119,25 +154,32 @@ class Gradients:
 
     def split(self, update: Tensor) -> list[Tensor]:
         """An (n,) update as one tensor for each leaf."""
-        parts = update.split([leaf.numel() for leaf in self.like])
+        parts = update.split([leaf.shape.numel() for leaf in self.like])
         return [part.to(leaf.dtype).view(leaf.shape) for part, leaf in zip(parts, self.like, strict=True)]
 
     def summed(self) -> list[Tensor]:
         """The plain sum of the rows, leaf by leaf."""
-        return self.combined(torch.ones(self.tasks, dtype=torch.float64))
+        return self.combined([1.0] * self.tasks)
+
+
+def chunks(items: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """The items in ``count`` parts of one length."""
+    size = len(items) // count
+    return [items[place * size : (place + 1) * size] for place in range(count)]
 
 
 def _dots(parts: Sequence[Tensor | None]) -> Tensor:
     """(k, k) inner products one by one; zero where a part is missing."""
-    result = [[0.0] * len(parts) for _ in parts]
-    for one, a in enumerate(parts):
-        for other, b in enumerate(parts[: one + 1]):
+    flat = [None if part is None else part.reshape(-1).to(summing_dtype(part.dtype)) for part in parts]
+    result = [[0.0] * len(flat) for _ in flat]
+    for one, a in enumerate(flat):
+        for other, b in enumerate(flat[: one + 1]):
             if a is not None and b is not None:
                 result[one][other] = result[other][one] = torch.dot(a, b).item()
     return torch.tensor(result, dtype=torch.float64)
 
 
-def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor) -> Tensor:
+def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor | Leaf) -> Tensor:
     """A new tensor like the leaf, summed in float32 or better."""
     total = None
     for weight, part in terms:
@@ -147,20 +189,32 @@ def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor) ->
             total = part.to(summing_dtype(part.dtype)) * weight
         else:
             total.add_(part, alpha=weight)
-    return torch.zeros_like(leaf) if total is None else total.to(leaf.dtype)
+    return _zeros(leaf) if total is None else total.to(leaf.dtype)
 
 
+def _zeros(leaf: Tensor | Leaf) -> Tensor:
+    return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device)
+
+
+@lru_cache(maxsize=16)
 def summing_dtype(dtype: torch.dtype) -> torch.dtype:
     """float32, or the dtype itself where it is wider."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def wide_dtype(tensor: Tensor) -> torch.dtype:
+@lru_cache(maxsize=16)
+def limits(dtype: torch.dtype) -> tuple[float, float, float]:
+    """Of the numbers in which products of this dtype are summed: relative spacing, and the squares that are safe in them."""
+    info = torch.finfo(summing_dtype(dtype))
+    return info.eps, info.tiny**0.75, info.max**0.75
+
+
+def wide_dtype(tensor: Tensor | Leaf) -> torch.dtype:
     """float64 where the device has it."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
-def full_precision(like: Tensor) -> AbstractContextManager[object]:
+def full_precision(like: Tensor | Leaf) -> AbstractContextManager[object]:
     """A context in which autocast, which is live inside ``backward()``, is off."""
     device = like.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +14,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from paretorch.core import checks, fork_graph
-from paretorch.core.contract import Balance, Method, Need, Status
+from paretorch.core.contract import Method, Need, Status
 from paretorch.core.distributed import ALL
-from paretorch.core.door import Door, Scale, Seen
-from paretorch.core.evidence import Gradients, Scratch, by_sample, to_host
-from paretorch.core.gap import gap_between, parameter_gramian
+from paretorch.core.door import Door, Scale, filled
+from paretorch.core.evidence import Gradients, Leaf, by_sample, chunks, to_host
+from paretorch.core.gap import gap_between, over_ranks, parameter_gramian
+from paretorch.core.seen import Array, Outcome, Seen
 
 
 class _Step:
@@ -28,7 +28,8 @@ class _Step:
     def __init__(self) -> None:
         self.pauses = 0
         self.backwards = 0  # counted for gap
-        self.scratch: Scratch = {}
+        self.met = False  # whether two tasks were seen to have gradients on the same samples
+        self.rows: dict[int, Tensor] = {}  # memory in which the tasks' gradients are brought together, by leaf
         self.begin()
         self.new_step = True  # the next forward begins one
 
@@ -97,9 +98,8 @@ class Fork(Door):
         seed: int = 0,
     ) -> None:
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
-        for name, value, known in (("heads", heads, ("own", "weighted")), ("nonfinite", nonfinite, ("pass", "raise"))):
-            if value not in known:
-                raise ValueError(f"{name} is {known[0]!r} or {known[1]!r}, got {value!r}")
+        checks.one_of("heads", heads, ("own", "weighted"))
+        checks.one_of("nonfinite", nonfinite, ("pass", "raise"))
         if method.batches > 1 or not method.features:
             raise ValueError(f"{method} cannot be used on features: use paretorch.Balancer")
         if heads == "weighted" and Need.JACOBIAN in method.needs:
@@ -113,21 +113,23 @@ class Fork(Door):
         self.heads, self.copies, self.nonfinite, self.gap = heads, copies, nonfinite, gap
         self._declare(checks.task_names(tasks))
         self._now = _Step()
+        values = Need.LOSSES in method.needs
+        # Whether the weights are applied at the losses, and the branches' gradients are just summed.
+        self.sums = method.needs == Need.LOSSES or heads == "weighted"
+        # What the backward must find again beside the gradients.
+        self.keeps = (
+            "branches" if heads == "weighted" else "features" if gap or Need.JACOBIAN in method.needs else "nothing"
+        )
+        self._must_know: str | None = None
+        if heads == "weighted":
+            self._must_know = f"{method} with heads='weighted' looks at the losses"
+        elif values or (not method.homogeneous and factor is None):
+            self._must_know = f"{method} " + (
+                "looks at the loss values" if values else "must know the factors of the losses"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_now": _Step()}
-
-    @property
-    def sums(self) -> bool:
-        """Whether the weights are applied at the losses, and the branches' gradients are just summed."""
-        return self.method.needs == Need.LOSSES or self.heads == "weighted"
-
-    @property
-    def keeps(self) -> str:
-        """What the backward must find again beside the gradients."""
-        if self.heads == "weighted":
-            return "branches"
-        return "features" if self.gap or Need.JACOBIAN in self.method.needs else "nothing"
 
     # --- forward ---------------------------------------------------------------------------------------------------------
 
@@ -149,12 +151,12 @@ class Fork(Door):
             return {task: tree_map(_cloned, features) if self.copies else features for task in self.tasks}
         leaves, nest = ([features], None) if isinstance(features, Tensor) else tree_flatten(features)
         places = [i for i, leaf in enumerate(leaves) if _is_balanced(leaf)]
-        self._check_features(leaves, places)
+        _check_features(leaves, places)
         if not torch.compiler.is_compiling():
             self.ranks.join(self.tasks, self.method)
         if self._now.new_step:
             self._now.begin()
-        *aliases, link = fork_graph.split(self, [leaves[place] for place in places])
+        aliases, link = fork_graph.split(self, [leaves[place] for place in places])
         if torch.compiler.is_compiling():
             self._now.link = link
         if self.copies:
@@ -162,29 +164,12 @@ class Fork(Door):
         if nest is None:
             return dict(zip(self.tasks, aliases, strict=True))
         branch = {}
-        for task, own in zip(self.tasks, _chunks(aliases, len(self.tasks)), strict=True):
+        for task, own in zip(self.tasks, chunks(aliases, len(self.tasks)), strict=True):
             filled = list(leaves)
             for place, alias in zip(places, own, strict=True):
                 filled[place] = alias
             branch[task] = tree_unflatten(filled, nest)
         return branch
-
-    def _check_features(self, leaves: Sequence[Any], balanced: Sequence[int]) -> None:
-        """Features must carry a gradient, and torch.func must not be at work."""
-        if not balanced:
-            got = (
-                ", ".join(type(leaf).__name__ if not isinstance(leaf, Tensor) else str(leaf.dtype) for leaf in leaves)
-                or "nothing"
-            )
-            raise ValueError(
-                f"fork(features) in training expects floating features that require grad, got {got} without: was the encoder "
-                "frozen, or its output detached? For a frozen encoder there is nothing to balance: leave the Fork out, or call "
-                "fork.eval()"
-            )
-        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-            raise RuntimeError(
-                "a Fork cannot run inside a torch.func transform (grad, vmap, jvp): wrap it in `with fork.paused():`"
-            )
 
     def losses(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """Passes the losses through, values unchanged, and tells the fork what they are and, in backward, their factors.
@@ -233,7 +218,6 @@ class Fork(Door):
 
     def await_losses(self, node: Any) -> None:
         """Called by the node of a forward: it waits for its losses to be told, and keeps this fork alive until backward."""
-        node.fork = self
         self._now.waiting = [*(ref for ref in self._now.waiting if ref() is not None), weakref.ref(node)]
 
     def _this_step(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -253,7 +237,7 @@ class Fork(Door):
             link, *kept = saved
             links.append(link)
             if self.heads == "weighted":
-                for row, part in zip(rows, _chunks(kept, len(self.tasks)), strict=True):
+                for row, part in zip(rows, chunks(kept, len(self.tasks)), strict=True):
                     row += part
         return links, [leaf for row in rows for leaf in row]
 
@@ -266,17 +250,10 @@ class Fork(Door):
         branches: Sequence[Tensor],
     ) -> list[Tensor | None]:
         """Called by the backward of :meth:`losses`: the gradient to send back to each loss, and what to tell the features."""
-        sent = [
-            (task, loss, factor)
-            for task, loss, factor in zip(index, losses, factors, strict=True)
-            if factor is not None
-        ]
-        told = torch.zeros_like(link)
-        if sent:
-            rows = [torch.stack([loss.detach() for _, loss, _ in sent]), torch.stack([factor for _, _, factor in sent])]
-            told[:, [task for task, _, _ in sent]] = torch.stack(
-                [*(row.to(told) for row in rows), torch.ones_like(told[0, : len(sent)])]
-            )
+        sent = [(task, loss, f) for task, loss, f in zip(index, losses, factors, strict=True) if f is not None]
+        told = filled(
+            torch.zeros_like(link), [t for t, _, _ in sent], [loss for _, loss, _ in sent], [f for *_, f in sent]
+        )
         if not self.sums or self._now.pauses:
             return [*factors, told]
         if self.heads == "weighted":
@@ -289,138 +266,104 @@ class Fork(Door):
                     retain_graph=True,
                     allow_unused=True,
                 )
-            per_task = len(branches) // len(self.tasks)
-            weights = self._balanced(
-                Gradients(_chunks(cotangents, len(self.tasks)), branches[:per_task]), told, []
-            ).weights
+            like = branches[: len(branches) // len(self.tasks)]
+            outcome = self._balanced(Gradients(chunks(cotangents, len(self.tasks)), like), told, [])
         else:
             self.ranks.join(self.tasks, self.method)
-            weights = self._weights_of_losses(to_host([told])[0])
-        assert weights is not None
-        scaled = [
-            None if factor is None else factor * float(weights[task])
-            for task, factor in zip(index, factors, strict=True)
-        ]
-        return [*scaled, told]
+            seen = self._seen(to_host([told])[0].numpy())
+            unusable = self._unusable(seen)
+            outcome = self._solve(seen) if unusable is None else self._passed_on(seen, unusable)
+        assert outcome.weights is not None
+        weights = outcome.weights
+        return [None if f is None else f * weights[task] for task, f in zip(index, factors, strict=True)] + [told]
 
     def combine(
         self,
         cotangents: Sequence[Tensor | None],
         told: Tensor | None,
-        like: Sequence[Tensor],
+        like: Sequence[Tensor | Leaf],
         kept: Sequence[Tensor],
         calls: list[frozenset[int]],
     ) -> list[Tensor]:
         """Called by the backward of the features: the one gradient to send into the encoder, leaf by leaf."""
         self._now.new_step = True
-        gradients = Gradients(_chunks(cotangents, len(self.tasks)), like, self._now.scratch)
+        gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._now.rows)
         if self._now.pauses:
             return gradients.summed()
         self._notice_calls(calls, frozenset(gradients.known))
-        if told is None and (self.sums or Need.LOSSES in self.method.needs or self._lacks_factor):
-            reason = (
-                "looks at the loss values"
-                if Need.LOSSES in self.method.needs
-                else "must know the factors of the losses"
-            )
-            raise RuntimeError(
-                f"{self.method} {reason if self.heads == 'own' else 'with heads=weighted looks at the losses'}: "
-                "write losses = fork.losses(losses) before summing them"
-            )
+        if told is None and self._must_know is not None:
+            raise RuntimeError(f"{self._must_know}: write losses = fork.losses(losses) before summing them")
         if self.sums:
             return gradients.summed()
-        balance = self._balanced(gradients, told, kept)
-        if balance.update is not None:
-            return gradients.split(balance.update)
-        assert balance.weights is not None
-        return gradients.combined(balance.weights)
+        outcome = self._balanced(gradients, told, kept)
+        if outcome.update is not None:
+            return gradients.split(outcome.update)
+        assert outcome.weights is not None
+        return gradients.combined(outcome.weights)
 
-    @property
-    def _lacks_factor(self) -> bool:
-        return not self.method.homogeneous and self.factor is None
-
-    def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> Balance:
+    def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> Outcome:
         """One step on the features' gradients."""
-        self.ranks.join(self.tasks, self.method)
         reused = self._reused(gradients.known)
         if reused is not None:
             return reused
-        products, *rest = to_host([gradients.products()] if told is None else [gradients.products(), told])
-        local = gradients.gramian(products)
+        local, host = gradients.gramian(() if told is None else (told,))
         self._notice_own_inputs(gradients, local)
-        seen = self._seen(
-            rest[0] if rest else None,
-            self.ranks.sum(local) / self.ranks.size**2 if self.ranks.size > 1 else local,
-            gradients.resolution,
-        )
-        measure = self.gap is not None and bool(seen.present.any()) and self._now.backwards % self.gap == 0
+        seen = self._seen(host[0] if host else None, over_ranks(local, self.ranks), gradients.resolution)
+        measured = self.gap is not None and bool(seen.present.any()) and self._now.backwards % self.gap == 0
         self._now.backwards += 1
         unusable = self._unusable(seen)
         if unusable is not None:
             return self._passed_on(seen, unusable)
         if Need.JACOBIAN in self.method.needs:
-            return self._solve(seen, gradients.jacobian(seen.present), by_sample(kept))
-        if not measure:
+            return self._solve(seen, gradients.jacobian(torch.from_numpy(seen.present)), by_sample(kept))
+        if not measured:
             return self._solve(seen)
         exact = parameter_gramian(kept, gradients, self.ranks)
-        expected, _ = self._ask(seen._replace(gramian=exact), None, None)
-        balance = self._solve(seen)
-        self._balance = replace(balance, gap=gap_between(exact, balance, expected))
-        return self._balance
+        expected, _ = self._ask(seen._replace(gramian=exact))
+        used = self._solve(seen)
+        assert used.weights is not None
+        assert expected.weights is not None
+        return self._recorded(used._replace(gap=gap_between(exact, used.weights, expected.weights)))
 
     def _unusable(self, seen: Seen) -> Status | None:
         """Why the method cannot be asked this time, if so."""
-        if not bool(seen.present.any()):
+        if not seen.present.any():
             return Status.ABSENT
         broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
         if broken is None:
             return None
         if self.nonfinite == "raise":
-            names = [task for task, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
+            names = [task for task, bad in zip(self.tasks, broken, strict=True) if bad]
             raise FloatingPointError(
                 f"the gradient or loss of {', '.join(map(repr, names))} is not finite; nothing was changed"
             )
         return Status.NONFINITE
 
-    def _weights_of_losses(self, told: Tensor) -> Tensor:
-        """One step of a loss method."""
-        seen = self._seen(told)
-        unusable = self._unusable(seen)
-        balance = self._solve(seen) if unusable is None else self._passed_on(seen, unusable)
-        assert balance.weights is not None
-        return balance.weights
-
     def _notice_calls(self, calls: list[frozenset[int]], known: frozenset[int]) -> None:
         """Warn where the tasks' losses are sent backward one at a time: then there is nothing to balance."""
-        if any(not known & earlier for earlier in calls):
+        if calls and any(not known & earlier for earlier in calls):
             self._say(
                 "calls",
                 "each task's loss was sent backward on its own, so nothing is balanced: call backward once, on the sum",
             )
         calls.append(known)
 
-    def _notice_own_inputs(self, gradients: Gradients, gramian: Tensor) -> None:
+    def _notice_own_inputs(self, gradients: Gradients, gramian: Array) -> None:
         """Warn where no two tasks have a gradient on the same sample: their features never meet."""
-        entries = gramian.numpy()
-        there = np.count_nonzero(entries.diagonal())
-        if there < 2 or np.count_nonzero(entries) > there or "inputs" in self._said:
+        if self._now.met or "inputs" in self._said:
             return
-        samples = [leaf.shape[0] if leaf.ndim > 1 else 1 for leaf in gradients.like]
-        for index, size in enumerate(samples):
-            matrix = gradients.matrix(index)
-            if bool((matrix.view(len(matrix), size, -1).any(dim=2).sum(dim=0) > 1).any()):
-                return
-        if sum(samples) > 1:
+        there = np.count_nonzero(gramian.diagonal())
+        if there < 2:
+            return
+        self._now.met = bool(np.count_nonzero(gramian) > there)
+        if self._now.met:
+            return
+        if sum(leaf.shape[0] if len(leaf.shape) > 1 else 1 for leaf in gradients.like) > 1 and not gradients.meet():
             self._say(
                 "inputs",
                 "each task has samples of its own, so the tasks' gradients on the features never meet and balancing on them is "
                 "blind to conflict: use paretorch.Balancer",
             )
-
-
-def _chunks(items: Sequence[Any], count: int) -> list[Sequence[Any]]:
-    size = len(items) // count
-    return [items[place * size : (place + 1) * size] for place in range(count)]
 
 
 def _is_balanced(leaf: Any) -> bool:
@@ -429,3 +372,21 @@ def _is_balanced(leaf: Any) -> bool:
 
 def _cloned(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _check_features(leaves: Sequence[Any], balanced: Sequence[int]) -> None:
+    """Features must carry a gradient, and torch.func must not be at work."""
+    if not balanced:
+        got = (
+            ", ".join(type(leaf).__name__ if not isinstance(leaf, Tensor) else str(leaf.dtype) for leaf in leaves)
+            or "nothing"
+        )
+        raise ValueError(
+            f"fork(features) in training expects floating features that require grad, got {got} without: was the encoder "
+            "frozen, or its output detached? For a frozen encoder there is nothing to balance: leave the Fork out, or call "
+            "fork.eval()"
+        )
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "a Fork cannot run inside a torch.func transform (grad, vmap, jvp): wrap it in `with fork.paused():`"
+        )

@@ -1,4 +1,4 @@
-"""The Fork's two autograd nodes, one at the features and one at the losses, and the operators compiled graphs call instead.
+"""The Fork's autograd nodes, at the features and at the losses, and the operators compiled graphs call instead.
 
 The node at the features has one extra output, the *link*. The node at the losses takes it as an input, so that loss values and
 their factors reach the features' backward as an ordinary gradient: autograd orders the two, whatever thread runs them.
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from paretorch.core.door import LIVE
-from paretorch.core.evidence import wide_dtype
+from paretorch.core.evidence import Leaf, wide_dtype
+from paretorch.core.state import LIVE
 
 if TYPE_CHECKING:
     from paretorch.core.fork import Fork
 
-SPLIT_NAME = "Fork({}); for a head that works in place on its features use Fork(..., copies=True) — this "
+NODE_NAME = "Fork({}); for a head that works in place on its features use Fork(..., copies=True) — this "
 TOLD = 3  # rows of what the losses tell: sums over calls of loss and of factor, and the number of calls
 
 
@@ -27,34 +27,18 @@ class _Split(torch.autograd.Function):
     """Features in; for each task an alias of every leaf, and the link, out."""
 
     @staticmethod
-    def forward(
-        ctx: Any, handle: int, tasks: int, state: list[Tensor], keep: str, *leaves: Tensor
-    ) -> tuple[Tensor, ...]:
-        link = leaves[0].new_zeros(TOLD, tasks, dtype=wide_dtype(leaves[0]))
-        aliases = [leaf.view_as(leaf) for _ in range(tasks) for leaf in leaves]
-        ctx.handle, ctx.state, ctx.calls = handle, state, []
-        ctx.like = [
-            leaf.new_empty(()).expand(leaf.shape) for leaf in leaves
-        ]  # shape and dtype, without holding the features
+    def forward(ctx: Any, fork: Fork, *leaves: Tensor) -> tuple[Tensor, ...]:
+        link, aliases = _link_and_aliases(leaves, len(fork.tasks))
+        ctx.fork, ctx.calls = fork, []
+        ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
         ctx.set_materialize_grads(False)
-        kept = {"nothing": [], "features": leaves, "branches": aliases}[keep]
-        ctx.save_for_backward(link, *kept)
-        if not torch.compiler.is_compiling():
-            _fork(handle).await_losses(ctx)
+        ctx.save_for_backward(link, *_kept(fork.keeps, leaves, aliases))
+        fork.await_losses(ctx)
         return (*aliases, link)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        *flat, told = cotangents
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a Fork's branches cannot be differentiated twice (backward was called with create_graph=True): compute "
-                "gradient penalties on branches made under `with fork.paused():`"
-            )
-        if torch.compiler.is_compiling():
-            out = [leaf.new_empty(leaf.shape) for leaf in ctx.like]
-            _combine(list(flat), told, list(ctx.saved_tensors[1:]), ctx.handle, ctx.state, out)
-            return (None,) * 4 + tuple(out)
+        _refuse_second_order()
         try:
             _, *kept = ctx.saved_tensors
         except RuntimeError as error:
@@ -62,8 +46,47 @@ class _Split(torch.autograd.Function):
                 "this branch belongs to a step whose backward() has already run: call fork(features) again for a new step, or "
                 "pass retain_graph=True to the first backward()"
             ) from error
-        fork: Fork = ctx.fork
-        return (None,) * 4 + tuple(fork.combine(flat, told, ctx.like, kept, ctx.calls))
+        return (None, *ctx.fork.combine(cotangents[:-1], cotangents[-1], ctx.like, kept, ctx.calls))
+
+
+class _CompiledSplit(torch.autograd.Function):
+    """:class:`_Split` as compiled graphs hold it: numbers and tensors only, and an operator in the backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, handle: int, tasks: int, state: list[Tensor], keep: str, *leaves: Tensor
+    ) -> tuple[Tensor, ...]:
+        link, aliases = _link_and_aliases(leaves, tasks)
+        ctx.handle, ctx.state = handle, state
+        ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*_kept(keep, leaves, aliases))
+        return (*aliases, link)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        *flat, told = cotangents
+        _refuse_second_order()
+        out = [torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in ctx.like]
+        _combine(flat, told, list(ctx.saved_tensors), ctx.handle, ctx.state, out)
+        return (None,) * 4 + tuple(out)
+
+
+def _link_and_aliases(leaves: Sequence[Tensor], tasks: int) -> tuple[Tensor, list[Tensor]]:
+    link = leaves[0].new_zeros(TOLD, tasks, dtype=wide_dtype(leaves[0]))
+    return link, [leaf.view_as(leaf) for _ in range(tasks) for leaf in leaves]
+
+
+def _kept(keep: str, leaves: Sequence[Tensor], aliases: Sequence[Tensor]) -> Sequence[Tensor]:
+    return () if keep == "nothing" else leaves if keep == "features" else aliases
+
+
+def _refuse_second_order() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "a Fork's branches cannot be differentiated twice (backward was called with create_graph=True): compute gradient "
+            "penalties on branches made under `with fork.paused():`"
+        )
 
 
 class _Tell(torch.autograd.Function):
@@ -97,11 +120,13 @@ class _Tell(torch.autograd.Function):
         return (None,) * 4 + (told,) * links + tuple(scaled) + (None,) * len(branches)
 
 
-def split(fork: Fork, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def split(fork: Fork, leaves: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
     """T aliases of every leaf, task by task, and the link."""
-    node = _Split if torch.compiler.is_compiling() else _named_split(fork.tasks, len(leaves))
-    out: tuple[Tensor, ...] = node.apply(fork.handle, len(fork.tasks), fork.state_tensors(), fork.keeps, *leaves)
-    return out
+    if torch.compiler.is_compiling():
+        *aliases, link = _CompiledSplit.apply(fork.handle, len(fork.tasks), fork.state_tensors(), fork.keeps, *leaves)
+        return aliases, link
+    *aliases, link = _named_split(fork.tasks, len(leaves)).apply(fork, *leaves)
+    return aliases, link
 
 
 def tell(fork: Fork, links: Sequence[Tensor], index: tuple[int, ...], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -115,11 +140,11 @@ def _fork(handle: int) -> Fork:
 
 
 @lru_cache(maxsize=256)
-def _named_split(tasks: tuple[str, ...], leaves: int) -> type[_Split]:
+def _named_split(tasks: tuple[str, ...], leaves: int) -> Any:
     """The node under a name that says, in autograd's own error on in-place use, which task it was and what to do."""
     outputs = [task if leaves == 1 else f"{task}, leaf {leaf}" for task in tasks for leaf in range(leaves)]
     listing = "; ".join(f"output {index} = task '{output}'" for index, output in enumerate(outputs))
-    return type(SPLIT_NAME.format(listing), (_Split,), {})
+    return type(NODE_NAME.format(listing), (_Split,), {})
 
 
 # Compiled graphs call these operators. They return nothing and write into ``out``: functionalization does not take operators
@@ -136,7 +161,9 @@ def _combine(
     out: list[Tensor],
 ) -> None:
     del state  # the fork's own buffers: named so that a compiled graph knows they change
-    for target, value in zip(out, _fork(handle).combine(cotangents, told, out, kept, []), strict=True):
+    fork = _fork(handle)
+    fork.ranks.join(fork.tasks, fork.method)
+    for target, value in zip(out, fork.combine(cotangents, told, out, kept, []), strict=True):
         target.copy_(value)
 
 

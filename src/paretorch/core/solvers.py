@@ -6,6 +6,7 @@ no result depends on how long a task's gradient is, nor on its ratio to the othe
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,11 @@ def cancels(gramian: Tensor, weights: Tensor, resolution: float = EPS) -> bool:
     Rounding leaves errors of ``resolution`` in the Gramian, and so of its square root in lengths: 1e-7 of the sum of the terms'
     lengths for float64, 2e-3 for float32.
     """
+    if len(weights) == 2:  # by hand: NumPy's calls cost more than the arithmetic
+        (first, cross), (_, second) = gramian.tolist()
+        a, b = weights.tolist()
+        length = abs(a) * math.sqrt(max(first, 0.0)) + abs(b) * math.sqrt(max(second, 0.0))
+        return bool(a * a * first + 2 * a * b * cross + b * b * second <= STATIONARY**2 * resolution * length**2)
     matrix, shares = gramian.numpy(), weights.numpy()
     terms = np.abs(shares) @ np.sqrt(np.maximum(matrix.diagonal(), 0.0))
     return bool(shares @ matrix @ shares <= STATIONARY**2 * resolution * terms**2)

@@ -1,0 +1,84 @@
+"""The evidence of one step, and what the step came to: arrays on the host, in which nothing is made that is not read."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paretorch.core.contract import Balance, Status
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+class Seen(NamedTuple):
+    """What all ranks saw together, for all declared tasks."""
+
+    present: Mask  # (all,)
+    told: Mask  # (all,) loss and factor are known
+    losses: Array  # (all,), nan where unknown
+    factor: Array  # (all,), nan where unknown
+    gramian: Array | None = None  # (all, all)
+    resolution: float = EPS
+
+    @property
+    def everyone(self) -> bool:
+        """Whether every declared task is present."""
+        return self.present is everyone(len(self.present)) or bool(self.present.all())
+
+    def nonfinite(self, values: bool) -> Mask | None:
+        """(all,) present tasks whose gradient (or loss, where that is looked at) is inf or nan; None: no such task."""
+        if self.gramian is not None and not values and math.isfinite(sum(self.gramian.diagonal().tolist())):
+            return None
+        broken = np.zeros_like(self.present)
+        if self.gramian is not None:
+            broken |= ~np.isfinite(self.gramian.diagonal())
+        if self.gramian is None or values:
+            broken |= self.told & ~np.isfinite(self.losses)
+        broken &= self.present
+        return broken if broken.any() else None
+
+
+class Outcome(NamedTuple):
+    """What a step came to, for all declared tasks."""
+
+    seen: Seen
+    weights: list[float] | None  # (all,), None for Jacobian methods
+    status: Status
+    update: Tensor | None = None  # (n,)
+    gap: dict[str, float] | None = None
+
+    def balance(self, tasks: tuple[str, ...]) -> Balance:
+        """As the record that users read."""
+        seen = self.seen
+        return Balance(
+            weights=None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64),
+            status=self.status,
+            update=self.update,
+            tasks=tasks,
+            present=torch.tensor(seen.present),
+            gramian=None if seen.gramian is None else torch.tensor(seen.gramian),
+            losses=torch.tensor(seen.losses),
+            factor=torch.tensor(seen.factor),
+            gap=self.gap or {},
+        )
+
+
+@lru_cache(maxsize=64)
+def everyone(tasks: int) -> Mask:
+    """The column ``present`` where every task is."""
+    return np.ones(tasks, bool)
+
+
+@lru_cache(maxsize=64)
+def nothing_told(tasks: int, factor: float | None) -> tuple[Mask, Array, Array]:
+    """The columns ``told``, ``losses`` and ``factor`` where the losses are not known."""
+    return np.zeros(tasks, bool), np.full(tasks, np.nan), np.full(tasks, np.nan if factor is None else factor)
