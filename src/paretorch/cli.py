@@ -77,9 +77,7 @@ def train(
     heads: Annotated[str | None, typer.Option(help="'own' (default) or 'weighted'; on features.")] = None,
     optimizer: Annotated[
         str,
-        typer.Option(
-            help="An optimizer of torch.optim, or MTAdamV2, MTAdam, AdaTask, Preconditioned, as its constructor without the parameters."
-        ),
+        typer.Option(help="An optimizer as its constructor, without the parameters; see `paretorch list optimizers`."),
     ] = "Adam(lr=0.001)",
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 256,

@@ -77,6 +77,9 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         """What the last step came to, for optimizers that weigh gradients by a balancing method; None for the others."""
         return None
 
+    def end_epoch(self) -> None:
+        """Tells a balancing method that counts in epochs that one has ended."""
+
     @torch.no_grad()
     def step(  # type: ignore[override]
         self,

@@ -12,6 +12,7 @@ import torch
 
 from paretorch.training import checkpoint, machine, randomness
 from paretorch.training.evaluation import evaluate
+from paretorch.training.loading import Waiting, facts
 from paretorch.training.parts import Parts, assemble, find_device, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.record import Record, finished, stride
@@ -52,13 +53,16 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
         about = {"versions": machine.versions(), "commit": machine.commit(), "machine": machine.machine(device)}
         with Record(folder, run, about) as record, Shown(progress) as shown:
             machine.forget_peak_memory(device)
-            history = _fit(run, parts, record, shown, checkpoint_every)
-            result = _result(run, parts, history, device)
+            waiting = Waiting(parts.splits.train)
+            history = _fit(run, parts, record, shown, checkpoint_every, waiting)
+            result = _result(run, parts, history, device, waiting)
             record.finish(result)
     return result
 
 
-def _fit(run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int) -> tuple[Epoch, ...]:
+def _fit(
+    run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int, waiting: Waiting
+) -> tuple[Epoch, ...]:
     device = find_device(run.device)
     done = _resume(run, parts, record.folder / "checkpoint", device)
     history = list(record.rewind(done))
@@ -67,21 +71,21 @@ def _fit(run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_
     progress.start(run, done, steps)
     for epoch in range(done, run.epochs):
         parts.model.train()
-        totals, began = EpochTotals(), time.perf_counter()
+        totals, began, waited = EpochTotals(), time.perf_counter(), waiting.seconds
         batches = training_batches(parts.splits.train, run.batch_size, run.seed, epoch)
-        for step, batch in enumerate(batches, start=epoch * steps):
+        for step, batch in enumerate(waiting.over(batches), start=epoch * steps):
             samples = sum(part.size for part in batch)
             said = parts.update(batch)
             totals.add(said, samples)
             progress.step(epoch + 1, samples, said)
             if step % every == 0:
                 record.step(epoch + 1, step, step_numbers(said))
-        if parts.door is not None:
-            parts.door.end_epoch()
+        parts.end_epoch()
         losses = totals.losses.read()  # waits for the device: what comes before is training
         trained = time.perf_counter()
         validation = _scores(run, parts, parts.splits.validation)
         seconds = {"training": trained - began, "evaluation": time.perf_counter() - trained}
+        seconds["loading"] = waiting.seconds - waited
         weights, statuses, cosines = totals.weights.read(), dict(totals.statuses), totals.cosines.read()
         history.append(Epoch(epoch + 1, losses, validation, weights, statuses, totals.samples, seconds, cosines))
         record.epoch(history[-1])
@@ -114,7 +118,7 @@ def _scores(run: Run, parts: Parts, streams: tuple[Stream, ...]) -> Scores:
     return evaluate(parts.workload, parts.model, streams, parts.tasks, run.batch_size, run.precision)
 
 
-def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.device) -> Result:
+def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.device, waiting: Waiting) -> Result:
     memory = machine.peak_memory(device)
     metrics = {task: made for task, made in parts.workload.metrics().items() if task in parts.tasks}
     passes = repeats(parts.splits.train, run.batch_size)
@@ -129,7 +133,7 @@ def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.de
         seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in history),
         peak_memory=memory,
         parameters=parameter_counts(parts.model),
-        facts={**parts.splits.facts, "passes per epoch of each stream": passes},
+        facts={**parts.splits.facts, "passes per epoch of each stream": passes, **facts(parts.splits, waiting)},
     )
 
 

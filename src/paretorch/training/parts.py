@@ -11,9 +11,12 @@ import torch
 from torch import nn
 
 import paretorch.balance
+import paretorch.optim
+from paretorch.balance.equal import Equal
 from paretorch.core.balancer import Balancer
 from paretorch.core.contract import Method
 from paretorch.core.fork import Fork
+from paretorch.optim import MultiTaskOptimizer, Preconditioned
 from paretorch.training import updates
 from paretorch.training.names import Call, check_arguments, parse, pick, unknown
 from paretorch.training.sources import find_workload
@@ -32,7 +35,7 @@ class Parts:
         splits: the data, on the device, without streams that no task needs.
         model: with the heads of ``tasks`` only.
         optimizer: of the model's parameters.
-        door: Fork or Balancer; None for a single task.
+        door: Fork or Balancer; None for a single task, and where the optimizer takes each task's gradient by itself.
         update: one step.
     """
 
@@ -44,6 +47,13 @@ class Parts:
     door: Fork | Balancer | None
     update: updates.Update
 
+    def end_epoch(self) -> None:
+        """Tells a method that counts in epochs that one has ended."""
+        if self.door is not None:
+            self.door.end_epoch()
+        if isinstance(self.optimizer, MultiTaskOptimizer):
+            self.optimizer.end_epoch()
+
 
 def assemble(run: Run) -> Parts:
     """Everything that ``run`` names. The initial weights come from torch's global generator.
@@ -54,12 +64,19 @@ def assemble(run: Run) -> Parts:
     workload = find_workload(run.workload, run.options)
     tasks = _tasks(workload, run)
     method = find_method(run.method)
-    make_optimizer = find_optimizer(run.optimizer, run.optimizer_options)
+    make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks)
     device = find_device(run.device)
     model = trained_model(workload, tasks).to(device)
     splits = workload.data().only(tasks).to(device)
     optimizer = make_optimizer(model.parameters())
     door = make_door(run, method, tasks, model)
+    if isinstance(optimizer, MultiTaskOptimizer):
+        if run.door:
+            raise ValueError(
+                f"the optimizer {run.optimizer} takes each task's gradient by itself: options of a Fork or Balancer, "
+                f"here {', '.join(run.door)}, mean nothing to it. Leave them out"
+            )
+        door = None
     if door is not None:
         door.to(device)
     update = updates.choose(workload, model, optimizer, door, run.precision)
@@ -150,8 +167,8 @@ def _method(call: Call) -> Method[Any]:
 
 
 def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
-    """The optimizers by name: those of torch.optim whose step needs no closure."""
-    return {
+    """The optimizers by name: those of torch.optim whose step needs no closure, and those of paretorch.optim."""
+    torchs = {
         name: value
         for name, value in vars(torch.optim).items()
         if inspect.isclass(value)
@@ -159,25 +176,49 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
         and value is not torch.optim.Optimizer
         and inspect.signature(value.step).parameters["closure"].default is None
     }
+    ours = {
+        name: value
+        for name, value in vars(paretorch.optim).items()
+        if inspect.isclass(value) and issubclass(value, MultiTaskOptimizer) and value is not MultiTaskOptimizer
+    }
+    return torchs | ours
 
 
-def find_optimizer(name: str, options: Mapping[str, Any]) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+def find_optimizer(
+    name: str, options: Mapping[str, Any], method: Method[Any] | None = None, tasks: tuple[str, ...] | None = None
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
     """What makes the optimizer called ``name`` for some parameters.
 
+    Args:
+        name: a class of torch.optim or paretorch.optim.
+        options: its arguments.
+        method: what ``Preconditioned`` balances by; other optimizers that see every task balance by themselves.
+        tasks: their names, for those optimizers.
+
     Raises:
-        ValueError: the name or an option is not known.
+        ValueError: the name or an option is not known, or the optimizer and the method both balance.
 
     Example:
         >>> find_optimizer("SGD", {"lr": 0.1})([nn.Parameter(torch.zeros(1))]).defaults["lr"]
         0.1
     """
     made = pick("optimizer", name, optimizers())
-    check_arguments(f"the optimizer {name}", made, ([],), options)
+    given: dict[str, Any] = dict(options)
+    if issubclass(made, MultiTaskOptimizer):
+        given = {"tasks": tasks, **given}
+        if made is Preconditioned:
+            given["method"] = Equal() if method is None else method
+        elif not (method is None or isinstance(method, Equal)):
+            raise ValueError(
+                f"the optimizer {name} balances by itself, and so does the method {method}: "
+                f"leave the method out, or use Preconditioned, which balances by any method"
+            )
+    check_arguments(f"the optimizer {name}", made, ([],), given)
     try:
-        made([nn.Parameter(torch.zeros(1))], **options)
+        made([nn.Parameter(torch.zeros(1))], **given)
     except (ValueError, TypeError) as error:
         raise ValueError(f"the optimizer {name} does not take {dict(options)}: {error}") from None
-    return lambda parameters: made(parameters, **options)
+    return lambda parameters: made(parameters, **given)
 
 
 def find_device(name: str) -> torch.device:

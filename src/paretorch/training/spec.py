@@ -28,7 +28,7 @@ class Run:
         method: a balancing method, written as its constructor: ``"CAGrad(c=0.4)"``.
         surface: where gradients are compared: ``"features"`` (Fork) or ``"parameters"`` (Balancer).
         door: further options of the Fork or Balancer, by name (``every``, ``scale``, ``heads``).
-        optimizer: a class of torch.optim, by name.
+        optimizer: a class of torch.optim or paretorch.optim, by name.
         optimizer_options: its arguments, by name (``lr`` among them).
         epochs: passes over the training data.
         batch_size: samples per step.

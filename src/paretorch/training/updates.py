@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from paretorch.core.balancer import Balancer
 from paretorch.core.contract import Balance
 from paretorch.core.fork import Fork
+from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.training import randomness
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Samples
@@ -45,7 +46,9 @@ def choose(
     door: Fork | Balancer | None,
     precision: str = "float32",
 ) -> Update:
-    """The update that goes with a door: on features, on parameters, or plain."""
+    """The update that goes with an optimizer and a door: by the optimizer, on features, on parameters, or plain."""
+    if isinstance(optimizer, MultiTaskOptimizer):
+        return by_optimizer(workload, model, optimizer, precision)
     if isinstance(door, Fork):
         return on_features(workload, model, optimizer, door, precision)
     if isinstance(door, Balancer):
@@ -92,6 +95,21 @@ def on_parameters(
             optimizer.step()
             again(lambda: balancer.observe(losses_of(workload, model, batch, precision)))
         return StepRecord(_detached(losses), balance)
+
+    return update
+
+
+def by_optimizer(
+    workload: Workload, model: nn.Module, optimizer: MultiTaskOptimizer, precision: str = "float32"
+) -> Update:
+    """Hands the losses to an optimizer that takes the gradient of each task by itself."""
+
+    def update(batch: Batch) -> StepRecord:
+        losses = losses_of(workload, model, batch, precision)
+        if not losses:
+            return StepRecord({})
+        optimizer.step(losses)
+        return StepRecord(_detached(losses), optimizer.balance)
 
     return update
 

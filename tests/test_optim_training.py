@@ -1,0 +1,94 @@
+"""Runs with optimizers that see every task: made from names, resumed bit for bit, refused where they cannot be meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretorch.optim import MTAdamV2, Preconditioned, find_preset
+from paretorch.training.loop import train
+from paretorch.training.parts import assemble, find_optimizer
+from paretorch.training.spec import Run
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+
+
+def run(optimizer: str, **values: Any) -> Run:
+    return Run(**{"workload": TINY, "batch_size": 8, "optimizer": optimizer, **values})
+
+
+@pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
+@pytest.mark.parametrize("optimizer", ["MTAdam", "MTAdamV2", "AdaTask", "Preconditioned"])
+def test_a_run_lowers_its_losses(optimizer: str, options: dict[str, Any], tmp_path: Path) -> None:
+    method = "UPGrad()" if optimizer == "Preconditioned" else "Equal()"
+    done = train(
+        run(optimizer, method=method, options=options, optimizer_options={"lr": 1e-2}, epochs=8),
+        tmp_path,
+        progress=None,
+    )
+    assert sum(done.history[-1].losses.values()) < sum(done.history[0].losses.values())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "method"),
+    [("MTAdamV2", "Equal()"), ("Preconditioned", "DWA(window=None)"), ("Preconditioned", "PCGrad()")],
+)
+def test_a_resumed_run_equals_one_that_was_not_stopped(optimizer: str, method: str, tmp_path: Path) -> None:
+    wanted = run(optimizer, method=method, optimizer_options={"lr": 1e-2, "betas": (0.9, 0.99)}, epochs=5)
+    whole = train(wanted, tmp_path / "whole", progress=None)
+
+    def stop(done: int, _: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, tmp_path / "stopped", progress=stop)
+    resumed = train(wanted, tmp_path / "stopped", progress=None)
+    assert resumed.test == whole.test
+    assert [epoch.losses for epoch in resumed.history] == [epoch.losses for epoch in whole.history]
+
+
+def test_presets_are_runs(tmp_path: Path) -> None:
+    for number in (2, 8):
+        preset = find_preset(number)
+        parts = assemble(run(preset.optimizer, optimizer_options=preset.options))
+        assert parts.optimizer.defaults["lr"] == preset.options["lr"]
+    assert isinstance(parts.optimizer, MTAdamV2)
+    assert parts.optimizer.tasks == ("sign", "size")
+    assert parts.door is None
+
+
+def test_preconditioned_balances_by_the_runs_method() -> None:
+    parts = assemble(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
+    assert isinstance(parts.optimizer, Preconditioned)
+    assert str(parts.optimizer.weighing.method) == "CAGrad(c=0.25, rescale=1)"
+
+
+def test_a_single_task_is_trained_as_well(tmp_path: Path) -> None:
+    done = train(run("MTAdamV2", tasks=("size",), optimizer_options={"lr": 0.1}, epochs=6), tmp_path, progress=None)
+    assert done.history[-1].losses["size"] < done.history[0].losses["size"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "MTAdam", "method": "MGDA()"}, "MTAdam balances by itself, and so does the method MGDA"),
+        ({"optimizer": "MTAdamV2", "optimizer_options": {"mode": "equall"}}, "mode is 'balanced' or 'equal'"),
+        ({"optimizer": "MTAdamV2", "optimizer_options": {"lrr": 1.0}}, "did you mean 'lr'"),
+        ({"optimizer": "MTAdamV3"}, "did you mean 'MTAdamV2'"),
+        ({"optimizer": "MTAdamV2", "door": {"every": 2}}, "options of a Fork or Balancer, here every"),
+        ({"optimizer": "Preconditioned", "method": "GradDrop()"}, "answers with weights for one batch"),
+        ({"optimizer": "AdaTask", "optimizer_options": {"weights": {"sing": 1.0}}}, "task 'sign' has none"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        assemble(Run(**{"workload": TINY, "optimizer_options": {}, **values}))
+
+
+def test_torchs_optimizers_are_made_as_before() -> None:
+    made = find_optimizer("AdamW", {"lr": 0.1})([torch.nn.Parameter(torch.zeros(1))])
+    assert type(made) is torch.optim.AdamW
