@@ -60,7 +60,7 @@ def told(result: Result) -> dict[str, Any]:
     assert values.pop("seconds_per_epoch") > 0
     assert values.pop("peak_memory")
     for epoch in values["history"]:
-        assert set(epoch.pop("seconds")) == {"training", "evaluation"}
+        assert set(epoch.pop("seconds")) == {"training", "evaluation", "loading"}
     return values
 
 

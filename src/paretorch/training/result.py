@@ -42,7 +42,7 @@ class Epoch:
             none (a combined gradient, a single task).
         statuses: how many steps ended how, by :class:`~paretorch.core.contract.Status`; ``"plain"`` without a method.
         samples: samples seen, all streams together.
-        seconds: ``training`` and ``evaluation``, wall-clock.
+        seconds: ``training`` and ``evaluation``, wall-clock; ``loading``: the part of ``training`` that waited for data.
         cosines: by task, the mean cosines between its gradient and those of the tasks after it, in their order, over the
             steps in which both were present; empty where the method does not look at gradients.
     """
