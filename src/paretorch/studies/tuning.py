@@ -115,7 +115,12 @@ class Tuner:
         result = Result.load(job.folder)
         value = self._value(search, result)
         outcome = Outcome.DIVERGED if math.isnan(value) else Outcome.FINISHED
-        search.tell(place, value, outcome, sum(epoch.seconds["training"] + epoch.seconds["evaluation"] for epoch in result.history))
+        search.tell(
+            place,
+            value,
+            outcome,
+            sum(epoch.seconds["training"] + epoch.seconds["evaluation"] for epoch in result.history),
+        )
 
     def _value(self, search: Searching, result: Result) -> float:
         """Delta m on validation data; nan where a metric is no number."""
