@@ -18,7 +18,7 @@ from paretorch.reports.compare import run_study
 from paretorch.reports.findings import findings, verdict
 from paretorch.reports.load import load
 from paretorch.reports.numbers import metric_interval, number
-from paretorch.reports.overview import by_metric, costs, overview
+from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
 from paretorch.reports.report import report
 from paretorch.reports.summary import Summary, summarize
 from paretorch.reports.tables import Table
@@ -100,7 +100,7 @@ def test_known_differences_are_found_and_no_others(summary: Summary) -> None:
     assert [c.verdict for c in summary.rows["good"].metrics] == [Verdict.BETTER, Verdict.BETTER]
 
 
-@pytest.mark.parametrize("table", [overview, by_metric, costs], ids=lambda table: str(table.__name__))
+@pytest.mark.parametrize("table", [overview, means, by_metric, dynamics, costs], ids=lambda table: str(table.__name__))
 def test_tables_read_as_before(summary: Summary, table: Callable[[Summary], Table]) -> None:
     golden(f"{table.__name__}.md", table(summary).markdown())
     golden(f"{table.__name__}.tex", table(summary).latex())
@@ -133,9 +133,17 @@ def test_findings_are_computed(summary: Summary) -> None:
         "With 5 seeds. Better than tuned: good (-9.88 [-10.55, -9.21]). Worse: bad (+19.99"
     )
     assert "Not distinguishable: single task" in found["verdict"]
-    assert found["best overall"] == "good: Δm -9.71 %, -9.88 [-10.55, -9.21] to tuned: better with 5 seeds."
-    assert found["best left accuracy"] == "good: 0.8698."
-    assert found["best ink error"] == "good: 1.819 levels."
+    assert found["best overall"] == (
+        "good: Δm -9.71 % [-12.43, -6.98], -9.88 [-10.55, -9.21] to tuned: better with 5 seeds. "
+        "Distinguishable from every other."
+    )
+    assert found["best left accuracy"] == "good: 0.8698 [0.8461, 0.8935]. Distinguishable from every other."
+    assert found["best ink error"].startswith("good: 1.819 [1.7")
+    assert " levels. " in found["best ink error"]
+    assert found["fastest convergence"].startswith("good: epoch ")
+    assert found["cheapest"] == (
+        "tuned: 2.00 [2.00, 2.00] seconds per epoch. Not distinguishable from single task, good, bad and same."
+    )
     assert found["chosen for tuned"] == "Static(2); finding it took 15 runs and 150 s."
     assert verdict(summary) == found["verdict"]
 
@@ -145,7 +153,11 @@ def test_two_seeds_give_numbers_but_neither_interval_nor_verdict(tmp_path: Path)
     assert verdict(summary).startswith("No verdict with 2 seeds: intervals and tests need 3. Differences to tuned: ")
     assert "withheld: it needs at least 3 seeds" in overview(summary).markdown()
     assert "good (-10.03 [-])" in verdict(summary)
-    assert [row[-1] for row in overview(summary).rows] == ["withheld", "", "withheld", "withheld", "withheld"]
+    verdicts = [row[1] for row in overview(summary).rows]
+    assert verdicts == ["withheld", "reference", "withheld", "withheld", "withheld"]
+    assert "intervals are withheld, they need at least 3 seeds" in overview(summary).markdown()
+    found = {finding.name: finding.sentence for finding in findings(summary)}
+    assert found["best overall"].endswith("Nothing can be tested with 2 seeds.")
 
 
 def test_missing_runs_are_said_and_compared_over_the_seeds_that_are_there(tmp_path: Path) -> None:
@@ -193,10 +205,13 @@ def test_a_run_that_diverged_counts_as_missing(tmp_path: Path) -> None:
 
 
 def test_learning_curves_are_labelled_and_told_apart_without_colour(summary: Summary) -> None:
-    figure = figures.learning_curves(summary.results)
-    assert [axis.get_xlabel() for axis in figure.axes] == ["epoch", "epoch"]
-    labels = [axis.get_ylabel() for axis in figure.axes]
-    assert labels == ["left accuracy, higher is better", "ink error (levels), lower is better"]
+    figure = figures.learning_curves(summary)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["epoch"] * 3
+    assert [axis.get_ylabel() for axis in figure.axes] == [
+        "left accuracy, higher is better",
+        "ink error (levels), lower is better",
+        "Δm on validation data (%), lower is better",
+    ]
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == list(summary.rows)
     looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
@@ -207,13 +222,13 @@ def test_learning_curves_are_labelled_and_told_apart_without_colour(summary: Sum
 
 
 def test_learning_curves_of_two_seeds_have_no_bands_and_say_so(tmp_path: Path) -> None:
-    figure = figures.learning_curves(load(synthetic.finished(tmp_path / "study", seeds=2).path))
+    figure = figures.learning_curves(summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path)))
     assert not figure.axes[0].collections
     assert "no intervals: fewer than 3 seeds" in figure.get_suptitle()
 
 
 def test_figures_are_saved_in_every_format_and_in_no_other(folder: StudyFolder, tmp_path: Path) -> None:
-    figure = figures.learning_curves(load(folder.path))
+    figure = figures.learning_curves(summarize(load(folder.path)))
     saved = figures.save(figure, tmp_path, "curves", ("svg", "pdf", "png"))
     heads = [path.read_bytes()[:5] for path in saved]
     assert heads == [b"<?xml", b"%PDF-", b"\x89PNG\r"]
@@ -222,18 +237,21 @@ def test_figures_are_saved_in_every_format_and_in_no_other(folder: StudyFolder, 
 
 
 def test_a_report_is_written_and_can_be_written_again(folder: StudyFolder) -> None:
-    found = report(folder.path)
-    assert [path.name for path in found.files] == ["report.md", "learning_curves.svg", "learning_curves.png"]
-    text = found.files[0].read_text()
+    found = report(folder.path, formats=("svg", "pdf"))
+    assert found.files[:2] == (folder.path / "report.html", folder.path / "report.md")
+    assert {path.suffix for path in found.files} == {".html", ".md", ".svg", ".pdf", ".tex", ".csv"}
+    assert {path.stem for path in found.files if path.suffix == ".pdf"} == {"learning_curves", "trade_off", "cost"}
+    assert all(path.is_file() for path in found.files)
+    text = found.files[1].read_text()
     for part in (
         found.verdict,
         found.table.markdown(),
-        "![learning curves](learning_curves.svg)",
-        "1 CPU threads per run",
+        "![learning curves](report/learning_curves.svg)",
+        "seeds 0, 1, 2",
     ):
         assert part in text
     before = [path.read_bytes() for path in found.files]
-    assert [path.read_bytes() for path in report(folder.path).files] == before
+    assert [path.read_bytes() for path in report(folder.path, formats=("svg", "pdf")).files] == before
 
 
 def test_the_whole_way_from_a_users_file_to_the_report(
@@ -249,7 +267,7 @@ def test_the_whole_way_from_a_users_file_to_the_report(
     printed = capsys.readouterr().out
     assert "24 runs; 2 at a time" in printed
     assert "verdict: With 3 seeds." in printed
-    assert str(tmp_path / "one" / "report.md") in printed.replace("\n", "")
+    assert f"The page: {tmp_path / 'one' / 'report.html'}" in printed
     assert run("two") == first
     assert run("one") == first
     assert "24 runs, 24 of them finished before" in capsys.readouterr().out

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from paretorch.reports.leaders import Leader, leader
 from paretorch.reports.numbers import number, points, signed_interval
 from paretorch.reports.summary import Row, Summary
-from paretorch.studies.quality import seed_mean, seed_spread
+from paretorch.studies.quality import seed_spread
 from paretorch.studies.statistics import FEWEST_SEEDS, Verdict
+
+NAMED = 6  # treatments a sentence names, before it counts them
+TESTED = "paired t tests at 5 %, Holm-corrected for all pairs of treatments"
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Finding:
 
 def findings(summary: Summary) -> tuple[Finding, ...]:
     """All findings that the results allow, the verdict first."""
-    makers = (_verdict, _best, _best_by_metric, _steadiest, _cheapest, _tuned, _missing)
+    makers = (_verdict, _best, _fastest, _best_by_metric, _steadiest, _cheapest, _tuned, _missing)
     return tuple(finding for make in makers for finding in make(summary))
 
 
@@ -34,8 +38,47 @@ def verdict(summary: Summary) -> str:
     return findings(summary)[0].sentence
 
 
+def headline(summary: Summary) -> str:
+    """The answer in one or two sentences of plain words, without numbers of the kind that need a legend."""
+    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
+    others = [row.comparison for row in summary.rows.values() if row.comparison is not None]
+    if not others:
+        return f"One way of training was run, {reference}: there is nothing to compare it with."
+    if seeds < FEWEST_SEEDS:
+        return (
+            f"No verdict: {seeds} {'seed' if seeds == 1 else 'seeds'} cannot tell luck from difference; "
+            f"intervals and tests need at least {FEWEST_SEEDS}."
+        )
+    names = {kind: [label for label, row in summary.rows.items() if _is(row, kind)] for kind in Verdict}
+    better = names[Verdict.BETTER]
+    first = (
+        f"No treatment was found better than {reference}"
+        if not better
+        else f"Better than {reference}: {listed(better)}"
+    )
+    counts = {
+        Verdict.WORSE: ("is worse", "are worse"),
+        Verdict.NOT_DISTINGUISHABLE: ("cannot be told from it", "cannot be told from it"),
+        Verdict.WITHHELD: ("has too few results for a verdict", "have too few results for a verdict"),
+    }
+    rest = [f"{listed(names[kind])} {words[len(names[kind]) > 1]}" for kind, words in counts.items() if names[kind]]
+    return ". ".join([first, *rest]) + f" ({seeds} seeds)."
+
+
+def _is(row: Row, kind: Verdict) -> bool:
+    return row.comparison is not None and row.comparison.verdict is kind
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Names joined by commas and an and; a count of the rest where there are many."""
+    if len(labels) > NAMED:
+        labels = [*labels[: NAMED - 1], f"{len(labels) - NAMED + 1} more"]
+    comma = "; " if any("," in label for label in labels) else ", "
+    return labels[0] if len(labels) == 1 else f"{comma.join(labels[:-1])} and {labels[-1]}"
+
+
 def _verdict(summary: Summary) -> Iterator[Finding]:
-    reference, seeds = summary.results.folder.study.reference, len(summary.results.folder.seeds)
+    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
     groups: dict[Verdict, list[str]] = {kind: [] for kind in Verdict}
     for label, row in summary.rows.items():
         if row.comparison is not None:
@@ -60,12 +103,15 @@ def _verdict(summary: Summary) -> Iterator[Finding]:
 
 
 def _best(summary: Summary) -> Iterator[Finding]:
-    label = _lowest(summary, lambda row: seed_mean(row.delta_m))
-    if label is None:
+    found = leader({label: row.delta_m for label, row in summary.rows.items()}, summary.level)
+    if found is None:
         return
-    row, reference = summary.rows[label], summary.results.folder.study.reference
+    row, reference = summary.rows[found.label], summary.results.plan.study.reference
+    mean = f"Δm {points(found.mean)} %{_ends(found, points)}"
     yield Finding(
-        "best overall", f"{label}: Δm {points(seed_mean(row.delta_m))} %{_against(row, reference)}.", "lowest mean Δm"
+        "best overall",
+        f"{found.label}: {mean}{_against(row, reference)}. {_alone(found)}",
+        f"lowest mean Δm on test data, with the interval of the mean; {TESTED}",
     )
 
 
@@ -75,36 +121,93 @@ def _against(row: Row, reference: str) -> str:
     return f", {_points(row)} to {reference}: {row.comparison.words}"
 
 
+def _fastest(summary: Summary) -> Iterator[Finding]:
+    reached = {label: row.convergence for label, row in summary.rows.items() if row.convergence is not None}
+    found = leader({label: c.restricted for label, c in reached.items()}, summary.level)
+    if found is None:
+        return
+    best = reached[found.label]
+    words = best.words
+    if math.isfinite(best.median_seconds):
+        words = f"{words}, {number(best.median_seconds, 3)} s of training"
+    mean = f"restricted mean {number(found.mean, 3)}{_ends(found, _three)}"
+    yield Finding(
+        "fastest convergence",
+        f"{found.label}: {words}; {mean}. {_alone(found)}",
+        f"epochs until Δm on validation data is {points(summary.target)} % or less, the point at which the reference has made "
+        f"95 % of its progress; a run that never gets there counts as its last epoch in the restricted mean; {TESTED}",
+    )
+
+
 def _best_by_metric(summary: Summary) -> Iterator[Finding]:
     for k, metric in enumerate(summary.results.metrics):
         sign = -1.0 if metric.higher_is_better else 1.0
-        label = _lowest(summary, lambda row, k=k, sign=sign: sign * seed_mean(row.results.test[:, k]))  # type: ignore[misc]
-        if label is None:
+        found = leader({label: sign * row.results.test[:, k] for label, row in summary.rows.items()}, summary.level)
+        if found is None:
             continue
         unit = f" {metric.unit}" if metric.unit else ""
-        value = number(seed_mean(summary.rows[label].results.test[:, k]))
+        value = number(sign * found.mean)
         more = "highest" if metric.higher_is_better else "lowest"
-        yield Finding(f"best {metric.title}", f"{label}: {value}{unit}.", f"{more} mean on test data")
+        yield Finding(
+            f"best {metric.title}",
+            f"{found.label}: {value}{_ends(found, number, sign)}{unit}. {_alone(found)}",
+            f"{more} mean on test data, with the interval of the mean; {TESTED}",
+        )
 
 
 def _steadiest(summary: Summary) -> Iterator[Finding]:
+    found = leader({label: row.stability.late for label, row in summary.rows.items()}, summary.level)
+    if found is not None:
+        window = summary.rows[found.label].stability.window
+        yield Finding(
+            "most stable",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} points. {_alone(found)}",
+            f"smallest standard deviation of Δm on validation data over the last {window} epochs about their own line, mean "
+            f"over seeds; {TESTED}",
+        )
     label = _lowest(summary, lambda row: seed_spread(row.delta_m))
     if label is not None:
-        value = seed_spread(summary.rows[label].delta_m)
         yield Finding(
-            "most alike over seeds", f"{label}: {value:.2f} points.", "smallest standard deviation of Δm over seeds"
+            "most alike over seeds",
+            f"{label}: {seed_spread(summary.rows[label].delta_m):.2f} points.",
+            "smallest standard deviation of Δm over seeds; one number for each treatment, so it has no test",
         )
 
 
 def _cheapest(summary: Summary) -> Iterator[Finding]:
-    label = _lowest(summary, lambda row: seed_mean(row.results.seconds_per_epoch))
-    if label is not None:
-        value = number(seed_mean(summary.rows[label].results.seconds_per_epoch), 3)
+    found = leader({label: row.results.seconds_per_epoch for label, row in summary.rows.items()}, summary.level)
+    if found is not None:
         yield Finding(
-            "cheapest step",
-            f"{label}: {value} seconds per epoch.",
-            "lowest median training seconds of an epoch, mean over seeds, as measured beside the study's other runs",
+            "cheapest",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} seconds per epoch. {_alone(found)}",
+            "lowest median training seconds of an epoch, mean over seeds, as measured beside the study's other runs, which "
+            f"may have slowed it; {TESTED}",
         )
+
+
+def _ends(found: Leader, written: Callable[[float], str], sign: float = 1.0) -> str:
+    """The interval of a leader's mean, with a blank before it."""
+    if found.interval is None:
+        return ""
+    low, high = sorted((sign * found.interval.low, sign * found.interval.high))
+    return f" [{written(low)}, {written(high)}]"
+
+
+def _three(value: float) -> str:
+    return number(value, 3)
+
+
+def _alone(found: Leader) -> str:
+    """From whom the leader can be told apart."""
+    if not found.tested and not found.tied:
+        return "There is no other."
+    if not found.tested:
+        return f"Nothing can be tested with {found.seeds} {'seed' if found.seeds == 1 else 'seeds'}."
+    if not found.tied:
+        return "Distinguishable from every other."
+    if len(found.tied) > NAMED:
+        return f"Not distinguishable from {len(found.tied)} others."
+    return f"Not distinguishable from {listed(found.tied)}."
 
 
 def _tuned(summary: Summary) -> Iterator[Finding]:
@@ -121,10 +224,12 @@ def _tuned(summary: Summary) -> Iterator[Finding]:
 def _missing(summary: Summary) -> Iterator[Finding]:
     for label, row in summary.rows.items():
         if row.results.missing:
-            places = ", ".join(path.name for path in row.results.missing)
+            runs = row.results.missing
+            places = "; ".join(f"{run.name} ({run.words})" for run in runs[:NAMED])
+            more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
             yield Finding(
                 f"missing of {label}",
-                f"{len(row.results.missing)} runs have no result: {places}.",
+                f"{len(runs)} {'run has' if len(runs) == 1 else 'runs have'} no result: {places}{more}.",
                 "runs that failed (failed.json in their folder says why) or are not finished",
             )
 

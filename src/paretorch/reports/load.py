@@ -1,6 +1,7 @@
-"""Reads a study's folder: the results of its runs as arrays by treatment. Files only, never a model.
+"""Reads the runs of a plan: their results as arrays by treatment. Files only, never a model.
 
-Shapes: ``S`` seeds, ``K`` metrics, ``E`` epochs. What is missing, because a run failed or is not finished, is nan.
+Shapes: ``S`` seeds, ``K`` metrics, ``E`` epochs, ``T`` tasks, ``P`` pairs of tasks. What is missing, because a run failed
+or is not finished, is nan.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paretorch.studies.folder import StudyFolder, read_folder
+from paretorch.reports.epochs import after, by_epoch, cosines, epoch_seconds, memory, seconds
+from paretorch.reports.gather import Plan, gather
+from paretorch.reports.missing import Missing, missing
 from paretorch.studies.quality import delta_m, seed_mean
 from paretorch.studies.study import Combine, Treatment
 from paretorch.training.result import Result, Scores
@@ -46,79 +50,147 @@ class TreatmentResults:
         validation: (S, K) with the last weights.
         test: (S, K) with the last weights.
         curves: (S, E, K) on validation data after every epoch.
+        losses: (S, E, T) mean training loss of every epoch.
+        weights: (S, E, T) mean weights of the method; nan where it has none.
+        cosines: (S, E, P) mean cosines between two tasks' gradients; nan where the method does not look at gradients.
+        epoch_seconds: (S, E) of training; joined runs add up.
         seconds_per_epoch: (S,) of training; joined runs add up.
         seconds: (S,) training and evaluation of all its runs, those that were not chosen included.
         peak_memory: (S,) bytes; the largest of joined runs.
         runs: finished runs, those that were not chosen included.
+        settings: what was trained, on the first seed; several runs where they are joined.
         chosen: of a grid, the run that counts, with the first seed.
-        missing: folders of runs without a result.
+        missing: runs without a result.
     """
 
     label: str
     validation: Array
     test: Array
     curves: Array
+    losses: Array
+    weights: Array
+    cosines: Array
+    epoch_seconds: Array
     seconds_per_epoch: Array
     seconds: Array
     peak_memory: Array
     runs: int
+    settings: tuple[Run, ...]
     chosen: Run | None = None
-    missing: tuple[Path, ...] = ()
+    missing: tuple[Missing, ...] = ()
+
+    @property
+    def seeds(self) -> int:
+        """Seeds on which every metric is there."""
+        return int(np.isfinite(self.test).all(axis=1).sum())
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study with the results of its treatments, by label in the study's order."""
+    """A plan with the results of its treatments, by label in the study's order."""
 
-    folder: StudyFolder
+    plan: Plan
     metrics: tuple[Metric, ...]
+    tasks: tuple[str, ...]
     treatments: dict[str, TreatmentResults]
+    memory_measures: tuple[str, ...] = ()
 
     @property
     def directions(self) -> list[bool]:
         """(K,) whether higher is better."""
         return [metric.higher_is_better for metric in self.metrics]
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(P,) the pairs of tasks, in the order of :attr:`TreatmentResults.cosines`."""
+        return list(combinations(self.tasks, 2))
+
+    @property
+    def counted(self) -> list[bool]:
+        """(K,) the metrics that Delta m is a mean of: those of which the baseline's mean is there and is not zero."""
+        return counted(self.treatments[self.plan.study.baseline].test)
+
 
 def load(path: str | Path) -> StudyResults:
-    """The results that lie in a study's folder, finished or not.
+    """The results that lie in one folder and are on one workload; see :func:`load_all`.
 
     Raises:
-        ValueError: no study there, one of a newer version, a damaged result, runs with unlike metrics, or a baseline
-            without any result, to which nothing can be compared.
+        ValueError: as :func:`load_all`, or runs of several workloads.
     """
-    folder = read_folder(Path(path))
-    results = {job.run.key: Result.load(job.folder) for job in folder.jobs() if job.finished}
-    metrics = _metrics(folder, results)
-    read = _Reader(folder, results, metrics)
-    baseline = next(t for t in folder.study.treatments if t.label == folder.study.baseline)
+    found = load_all([path])
+    if len(found) > 1:
+        titles = ", ".join(results.plan.workload for results in found)
+        raise ValueError(f"{path} holds runs of {len(found)} workloads ({titles}), a table each: use load_all")
+    return found[0]
+
+
+def load_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple[StudyResults, ...]:
+    """The results under these folders, a set for each workload; studies may be unfinished.
+
+    Args:
+        paths: of studies, of single runs, or of folders that hold such.
+        reference: label of the treatment to which all others are compared, instead of the studies' own.
+
+    Raises:
+        ValueError: no finished run there, one of a newer version, a damaged or edited result, runs with unlike metrics, or a
+            baseline without any result, to which nothing can be compared.
+    """
+    return tuple(map(_read, gather(paths, reference)))
+
+
+def counted(base: Array) -> list[bool]:
+    """(K,) whether a relative change can be taken of each metric's mean over the seeds of (S, K)."""
+    means = [seed_mean(base[:, k]) for k in range(base.shape[1])]
+    return [math.isfinite(mean) and mean != 0 for mean in means]
+
+
+def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:
+    """(...) Delta m of (..., K) metrics against the mean of (S, K), over the metrics of which one can be taken."""
+    use = np.array(counted(base))
+    if not use.any():
+        return np.full(metrics.shape[:-1], math.nan)
+    means = [seed_mean(base[:, k]) for k in np.flatnonzero(use)]
+    return delta_m(metrics[..., use], means, list(np.array(directions)[use]))
+
+
+def _read(plan: Plan) -> StudyResults:
+    runs = {run.key: run for _, run in plan.study.planned(plan.seeds)}
+    found = {key: plan.places[key] for key in runs if key in plan.places}
+    results = {key: Result.load(place) for key, place in found.items() if (place / "result.json").exists()}
+    tasks = tuple(
+        dict.fromkeys(task for r in sorted(results.values(), key=lambda r: -len(r.tasks)) for task in r.tasks)
+    )
+    read = _Reader(plan, results, _metrics(plan, results), tasks)
+    baseline = next(t for t in plan.study.treatments if t.label == plan.study.baseline)
     if baseline.combine is Combine.CHOOSE:
         raise ValueError(
             f"the baseline {baseline.label!r} is a grid, of which one is chosen against the baseline itself"
         )
-    base = np.nanmean(_some(read.treatment(baseline, baseline.runs).validation, folder), axis=0)
-    return StudyResults(folder, metrics, {t.label: read.chosen(t, base) for t in folder.study.treatments})
+    base = _some(read.treatment(baseline, baseline.runs).validation, plan)
+    treatments = {t.label: read.chosen(t, base) for t in plan.study.treatments}
+    measures = tuple(dict.fromkeys(str(result.peak_memory["measures"]) for result in results.values()))
+    return StudyResults(plan, read.metrics, tasks, treatments, measures)
 
 
-def _some(values: Array, folder: StudyFolder) -> Array:
-    """Fails where no seed of the baseline has all metrics."""
-    if not np.isfinite(values).all(axis=1).any():
+def _some(values: Array, plan: Plan) -> Array:
+    """Fails where no seed of the baseline is finished."""
+    if not np.isfinite(values).any(axis=1).any():
         raise ValueError(
-            f"{folder.path}: no seed of the baseline {folder.study.baseline!r} is finished, so nothing can be "
+            f"{plan.sources[0].path}: no seed of the baseline {plan.study.baseline!r} is finished, so nothing can be "
             "compared; run the study again with resume"
         )
     return values
 
 
-def _metrics(folder: StudyFolder, results: dict[str, Result]) -> tuple[Metric, ...]:
+def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[Metric, ...]:
     found: dict[tuple[str, str], Metric] = {}
-    for result in results.values():
+    for key, result in results.items():
         for task, directions in result.higher_is_better.items():
             for name, higher in directions.items():
                 metric = Metric(task, name, higher, result.units[task][name])
                 if found.setdefault((task, name), metric) != metric:
                     raise ValueError(
-                        f"{folder.path}: runs disagree on direction or unit of {metric.title!r}: not one workload"
+                        f"{plan.places[key]}: runs disagree on direction or unit of {metric.title!r}: not one workload"
                     )
     order = {
         task: place for result in results.values() for place, task in enumerate(result.tasks) if len(result.tasks) > 1
@@ -128,16 +200,17 @@ def _metrics(folder: StudyFolder, results: dict[str, Result]) -> tuple[Metric, .
 
 @dataclass(frozen=True)
 class _Reader:
-    folder: StudyFolder
+    plan: Plan
     results: dict[str, Result]
     metrics: tuple[Metric, ...]
+    tasks: tuple[str, ...]
 
     def chosen(self, treatment: Treatment, base: Array) -> TreatmentResults:
         """The treatment's results; of a grid, those of the member that is best on validation data."""
         if treatment.combine is not Combine.CHOOSE:
             return self.treatment(treatment, treatment.runs)
         members = [self.treatment(treatment, (run,)) for run in treatment.runs]
-        scores = [delta_m(member.validation, base, [m.higher_is_better for m in self.metrics]) for member in members]
+        scores = [quality(member.validation, base, [m.higher_is_better for m in self.metrics]) for member in members]
         # most seeds first: a member that fails on some seeds is not chosen for the seeds on which it does not
         best = min(range(len(members)), key=lambda i: (-np.isfinite(scores[i]).sum(), seed_mean(scores[i])))
         return replace(
@@ -145,40 +218,41 @@ class _Reader:
             seconds=np.sum([member.seconds for member in members], axis=0),
             runs=sum(member.runs for member in members),
             chosen=treatment.runs[best],
-            missing=tuple(path for member in members for path in member.missing),
+            missing=tuple(run for member in members for run in member.missing),
         )
 
     def treatment(self, treatment: Treatment, runs: Sequence[Run]) -> TreatmentResults:
         """The results of runs that together are one result on every seed."""
-        seeds = [[replace(run, seed=seed) for run in runs] for seed in self.folder.seeds]
+        seeds = [[replace(run, seed=seed) for run in runs] for seed in self.plan.seeds]
         found = [[self.results[run.key] for run in group if run.key in self.results] for group in seeds]
         epochs = max(run.epochs for run in runs)
+        pairs = [frozenset(pair) for pair in combinations(self.tasks, 2)]
+        scores = self.scores
         return TreatmentResults(
             label=treatment.label,
-            validation=np.array([self.row([result.validation for result in group]) for group in found]),
-            test=np.array([self.row([result.test for result in group]) for group in found]),
-            curves=np.array([[self.row(self.after(group, e)) for e in range(epochs)] for group in found]),
+            validation=np.array([scores([result.validation for result in group]) for group in found]),
+            test=np.array([scores([result.test for result in group]) for group in found]),
+            curves=np.array([[scores(after(group, e)) for e in range(epochs)] for group in found]),
+            losses=by_epoch(found, epochs, self.tasks, lambda epoch: epoch.losses),
+            weights=by_epoch(found, epochs, self.tasks, lambda epoch: epoch.weights),
+            cosines=by_epoch(found, epochs, pairs, cosines),
+            epoch_seconds=epoch_seconds(found, epochs),
             seconds_per_epoch=np.array(
                 [sum(r.seconds_per_epoch for r in group) if group else math.nan for group in found]
             ),
-            seconds=np.array([sum(_seconds(result) for result in group) for group in found]),
-            peak_memory=np.array([max(map(_bytes, g), default=math.nan) for g in found]),
+            seconds=np.array([sum(seconds(result) for result in group) for group in found]),
+            peak_memory=np.array([max(map(memory, g), default=math.nan) for g in found]),
             runs=sum(len(group) for group in found),
-            missing=tuple(self.folder.place(run) for group in seeds for run in group if run.key not in self.results),
+            settings=tuple(runs),
+            missing=tuple(
+                missing(treatment.label, run, self.plan.places.get(run.key))
+                for group in seeds
+                for run in group
+                if run.key not in self.results
+            ),
         )
 
-    def after(self, group: Sequence[Result], epoch: int) -> list[Scores]:
-        return [result.history[epoch].validation for result in group if epoch < len(result.history)]
-
-    def row(self, scores: Sequence[Scores]) -> list[float]:
+    def scores(self, scores: Sequence[Scores]) -> list[float]:
         """(K,) the metrics, each from the scores that have it."""
         values = {(task, name): value for s in scores for task, by in s.metrics.items() for name, value in by.items()}
         return [values.get((metric.task, metric.name), math.nan) for metric in self.metrics]
-
-
-def _seconds(result: Result) -> float:
-    return sum(sum(epoch.seconds.values()) for epoch in result.history)
-
-
-def _bytes(result: Result) -> float:
-    return math.nan if result.peak_memory["bytes"] is None else float(result.peak_memory["bytes"])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 
-from paretorch.studies.statistics import Comparison, Verdict
+import numpy as np
+from numpy.typing import ArrayLike
+
+from paretorch.studies.quality import seed_mean
+from paretorch.studies.statistics import Comparison, Interval, Verdict, interval
 
 
 def number(value: float, digits: int = 4, signed: bool = False) -> str:
@@ -42,6 +46,29 @@ def signed_interval(comparison: Comparison) -> str:
     return f"{points(comparison.difference)} [{ends}]"
 
 
+def mean_interval(values: ArrayLike, level: float = 0.95) -> str:
+    """The mean over (S,) seeds and its interval, to the digits that are known; the mean alone where it is withheld.
+
+    Example:
+        >>> mean_interval([0.81, 0.82, 0.84]), mean_interval([0.81, float("nan")]), mean_interval([])
+        ('0.823 [0.785, 0.861]', '0.8100', '-')
+    """
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    found = interval(finite, level)
+    if found is None:
+        return number(seed_mean(finite))
+    places = _places(found)
+    return f"{finite.mean():.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+
+
+def _places(found: Interval) -> int:
+    """Decimal places: two digits of the interval's half width say all that is known."""
+    if not found.high > found.low:
+        return 3
+    return max(0, 1 - math.floor(math.log10((found.high - found.low) / 2)))
+
+
 def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
     """A metric's mean difference and interval in its own unit; ``*`` marks better, ``†`` worse.
 
@@ -56,8 +83,7 @@ def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
     if comparison.interval is None:
         return f"{number(mean, 3, signed=True)} [-]"
     low, high = sorted((sign * comparison.interval.low, sign * comparison.interval.high))
-    # two digits of the interval's half width say all that is known
-    places = max(0, 1 - math.floor(math.log10((high - low) / 2))) if high > low else 3
+    places = _places(comparison.interval)
     mark = {Verdict.BETTER: " *", Verdict.WORSE: " †"}.get(comparison.verdict, "")
     shown = [f"{round(value, places) + 0.0:+.{places}f}" for value in (mean, low, high)]  # adding 0.0 leaves no -0
     return f"{shown[0]} [{shown[1]}, {shown[2]}]{mark}"

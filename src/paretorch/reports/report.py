@@ -1,88 +1,214 @@
-"""Reports: a study's folder in, ``report.md`` and figures beside it out."""
+"""Reports: folders of finished runs in, the page, tables and figures out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from paretorch.reports import figures
-from paretorch.reports.findings import Finding, findings
-from paretorch.reports.load import StudyResults, load
-from paretorch.reports.overview import by_metric, costs, overview
+from paretorch.reports.across import Across, across
+from paretorch.reports.findings import Finding, findings, headline
+from paretorch.reports.load import load_all
+from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
+from paretorch.reports.page import page
+from paretorch.reports.settings import differing
+from paretorch.reports.spreadsheets import seeds_csv, treatments_csv
 from paretorch.reports.summary import Summary, summarize
 from paretorch.reports.tables import Table
-from paretorch.studies.folder import read_json
+from paretorch.reports.tuning import budget, tuning_table
 from paretorch.workloads.data import atomic
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
+    from matplotlib.figure import Figure
     from rich.console import Console
+
+PAGE, TEXT, FOLDER = "report.html", "report.md", "report"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a study found.
+    """What was found.
 
     Args:
-        summary: every number, as arrays.
-        table: the main table; ``by_metric``: paired differences of each metric; ``costs``: time, memory, runs.
-        findings: in plain words, the verdict first.
-        files: what was written.
+        summaries: every number, as arrays; one for each workload.
+        findings: of each workload, in plain words, the verdict first.
+        across: what several workloads say together; None for one.
+        page: the page.
+        files: all that was written, the page first.
     """
 
-    summary: Summary
-    table: Table
-    by_metric: Table
-    costs: Table
-    findings: tuple[Finding, ...]
+    summaries: tuple[Summary, ...]
+    findings: tuple[tuple[Finding, ...], ...]
+    across: Across | None
+    page: Path
     files: tuple[Path, ...]
 
     @property
+    def summary(self) -> Summary:
+        """The numbers of the first workload."""
+        return self.summaries[0]
+
+    @property
+    def table(self) -> Table:
+        """The main table of the first workload."""
+        return overview(self.summary)
+
+    @property
     def verdict(self) -> str:
-        """The study's answer."""
-        return self.findings[0].sentence
+        """The answer; on several workloads, each one's."""
+        if self.across is None:
+            return self.findings[0][0].sentence
+        named = zip(self.summaries, self.findings, strict=True)
+        return " ".join(f"{summary.results.plan.workload}: {found[0].sentence}" for summary, found in named)
 
     def show(self, console: Console | None = None) -> None:
-        """Prints table, findings and where the files are."""
+        """Prints tables, findings, the verdict, and where the page is."""
         console = console or Console(highlight=False)
-        console.print(self.table.terminal(console.width))
-        for finding in self.findings:
-            console.print(f"{finding.name}: {finding.sentence}", markup=False, highlight=False)
-        console.print("", *map(str, self.files), sep="\n", markup=False, highlight=False, soft_wrap=True)
+        for summary, found in zip(self.summaries, self.findings, strict=True):
+            if self.across is not None:
+                console.print(f"\n{summary.results.plan.workload}", style="bold", markup=False, highlight=False)
+            console.print(overview(summary).terminal(console.width))
+            for finding in found:
+                console.print(f"{finding.name}: {finding.sentence}", markup=False, highlight=False)
+            console.print(f"\n{headline(summary)}\n", style="bold", markup=False, highlight=False)
+        if self.across is not None:
+            if self.across.table is not None:
+                console.print(self.across.table.terminal(console.width))
+            console.print(f"{self.across.sentence}\n", style="bold", markup=False, highlight=False)
+        console.print(f"The page: {self.page}", markup=False, highlight=False, soft_wrap=True)
+        rest = self.files[1:]
+        beside = f"Tables and figures: {len(rest)} files in {self.page.parent / FOLDER} and {TEXT}"
+        console.print(beside, markup=False, highlight=False, soft_wrap=True)
 
 
-def report(path: str | Path, formats: Sequence[str] = ("svg", "png")) -> Report:
-    """Reads a study's folder and writes ``report.md`` and ``learning_curves`` into it.
+def report(
+    *paths: str | Path,
+    out: str | Path | None = None,
+    formats: Sequence[str] = ("svg",),
+    reference: str | None = None,
+) -> Report:
+    """Reads finished runs and writes the page, tables and figures.
+
+    ``report.html`` is one file that needs no network; ``report.md`` says the same in short; ``report/`` holds the tables as
+    Markdown, LaTeX and CSV, and the figures.
 
     Args:
-        path: the study's folder.
-        formats: of the figures: ``svg``, ``pdf``, ``png``; the first is shown in the report.
+        paths: of studies, of single runs, or of folders that hold such. Runs on unlike workloads have a table each.
+        out: where to write; the folder itself where there is one, else ``report-of-runs`` in the current one.
+        formats: of the figures: ``svg``, ``pdf``, ``png``; the first is shown in ``report.md``.
+        reference: label of the treatment to which all others are compared, instead of the study's own.
 
     Raises:
-        ValueError: see :func:`paretorch.reports.load.load`.
+        ValueError: no path or format, or see :func:`paretorch.reports.load.load_all`.
+
+    Example:
+        >>> report()
+        Traceback (most recent call last):
+        ...
+        ValueError: a report is of at least one folder, got none
     """
-    results = load(path)
-    summary = summarize(results)
-    curves = figures.save(figures.learning_curves(results), results.folder.path, "learning_curves", formats)
-    tables, found = (overview(summary), by_metric(summary), costs(summary)), findings(summary)
-    page = results.folder.path / "report.md"
-    atomic.write(page, _markdown(results, tables, found, curves).encode())
-    return Report(summary, *tables, found, (page, *curves))
+    if not paths or not formats:
+        raise ValueError(f"a report is of at least one {'folder' if not paths else 'format of figures'}, got none")
+    for form in formats:
+        figures.known(form)
+    summaries = tuple(map(summarize, load_all(paths, reference)))
+    found = tuple(map(findings, summaries))
+    overall = across(summaries) if len(summaries) > 1 else None
+    place = Path(out) if out is not None else Path(paths[0]) if len(paths) == 1 else Path("report-of-runs")
+    place.mkdir(parents=True, exist_ok=True)
+    (place / FOLDER).mkdir(exist_ok=True)
+    atomic.write(place / PAGE, page(summaries, found, overall).encode())
+    files = [place / PAGE, place / TEXT]
+    shown = []
+    for summary, mark in zip(summaries, _marks(summaries), strict=True):
+        drawn = [figures.save(figure, place / FOLDER, mark + name, formats) for name, figure in _figures(summary)]
+        shown.append([group[0] for group in drawn])
+        files += [path for group in drawn for path in group]
+        files += _write_tables(summary, place / FOLDER, mark)
+    if overall is not None:
+        files += _write_across(overall, place / FOLDER, formats)
+    atomic.write(place / TEXT, _markdown(summaries, found, overall, shown).encode())
+    return Report(summaries, found, overall, place / PAGE, tuple(files))
 
 
-def _markdown(results: StudyResults, tables: Sequence[Table], found: Sequence[Finding], curves: Sequence[Path]) -> str:
-    folder = results.folder
-    facts = read_json(folder.path / "study.json")
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items() if name != "release")
-    parts = [
-        f"# {folder.study.name}\n\n{folder.study.question}\n\n{found[0].sentence}",
-        "\n".join(table.markdown() for table in tables),
-        f"![learning curves]({curves[0].name})",
-        "## Findings\n\n" + "\n".join(f"- **{f.name}**: {f.sentence} ({f.definition})" for f in found[1:]),
-        f"## How it was made\n\nscale {folder.scale}, seeds {', '.join(map(str, folder.seeds))}, "
-        f"{folder.study.threads} CPU threads per run; all methods with their default settings. "
-        f"Seeds, initial weights and data order are shared by all treatments.\n\n{versions}; {machine}",
+def _figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
+    for draw in (figures.learning_curves, figures.weights, figures.cosines, figures.trade_off, figures.cost):
+        figure = draw(summary)
+        if figure is not None:
+            yield draw.__name__, figure
+
+
+def _write_tables(summary: Summary, folder: Path, mark: str) -> Iterator[Path]:
+    for name, table in _tables(summary).items():
+        yield from _write(table, folder, mark + name)
+    for name, text in {"treatments": treatments_csv(summary), "seeds": seeds_csv(summary)}.items():
+        path = folder / f"{mark}{name}.csv"
+        atomic.write(path, text.encode())
+        yield path
+
+
+def _tables(summary: Summary) -> dict[str, Table]:
+    tables = {
+        "overview": overview(summary),
+        "means": means(summary),
+        "by_metric": by_metric(summary),
+        "dynamics": dynamics(summary),
+        "costs": costs(summary),
+        "tuning": tuning_table(summary),
+    }
+    return {name: table for name, table in tables.items() if table is not None and table.rows}
+
+
+def _write(table: Table, folder: Path, name: str) -> Iterator[Path]:
+    for ending, text in {"md": table.markdown(), "tex": table.latex()}.items():
+        path = folder / f"{name}.{ending}"
+        atomic.write(path, text.encode())
+        yield path
+
+
+def _write_across(overall: Across, folder: Path, formats: Sequence[str]) -> Iterator[Path]:
+    if overall.table is not None:
+        yield from _write(overall.table, folder, "across")
+    if overall.ranking is not None:
+        yield from figures.save(figures.ranks(overall.labels, overall.ranking), folder, "ranks", formats)
+
+
+def _marks(summaries: Sequence[Summary]) -> list[str]:
+    """What the files of each workload begin with; nothing where there is one workload."""
+    if len(summaries) == 1:
+        return [""]
+    slugs = [re.sub(r"[^a-z0-9]+", "-", s.results.plan.workload.lower()).strip("-")[:40] for s in summaries]
+    return [f"{i}-{slug}-" for i, slug in enumerate(slugs, start=1)]
+
+
+def _markdown(
+    summaries: Sequence[Summary],
+    found: Sequence[Sequence[Finding]],
+    overall: Across | None,
+    shown: Sequence[Sequence[Path]],
+) -> str:
+    names = " + ".join(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
+    parts = [f"# {names}"]
+    if overall is not None:
+        parts += [overall.sentence, *([overall.table.markdown()] if overall.table else [])]
+    for summary, said, drawn in zip(summaries, found, shown, strict=True):
+        plan = summary.results.plan
+        parts += [
+            *([f"# {plan.workload}"] if overall is not None else []),
+            f"{plan.study.question}\n\n**{headline(summary)}**\n\n{said[0].sentence}",
+            "\n".join(table.markdown() for table in _tables(summary).values()),
+            "\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in drawn),
+            "## Findings\n\n" + "\n".join(f"- **{f.name}**: {f.sentence} ({f.definition})" for f in said[1:]),
+            f"## Settings\n\nseeds {', '.join(map(str, plan.seeds))}. {budget(summary)} Seeds, initial weights and data order "
+            f"are shared by all treatments.\n\n{differing(summary.results).markdown()}",
+        ]
+    sources = {source.path: source for summary in summaries for source in summary.results.plan.sources}
+    made = [
+        f"- {source.path.resolve().name}: `{source.command}`; "
+        + ", ".join(f"{name} {value}" for name, value in [*source.versions.items(), *source.machine.items()])
+        for source in sources.values()
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, "## How it was made\n\n" + "\n".join(made)]) + "\n"
