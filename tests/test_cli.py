@@ -38,7 +38,7 @@ def test_alone_it_prints_where_to_start() -> None:
         assert command in printed
 
 
-@pytest.mark.parametrize("verb", ["train", "study", "list"])
+@pytest.mark.parametrize("verb", ["train", "study", "report", "list"])
 def test_every_help_has_an_example(verb: str) -> None:
     code, printed = call(verb, "--help")
     assert code == 0
@@ -49,6 +49,7 @@ def test_every_help_has_an_example(verb: str) -> None:
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic out",
     "study": "scale seeds out jobs resume tune",
+    "report": "figures reference out",
     "list": "",
 }
 

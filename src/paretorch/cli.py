@@ -173,6 +173,35 @@ def study(
         paretorch.run_study(name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune)
 
 
+class Format(StrEnum):
+    """What figures are written as."""
+
+    svg = "svg"
+    pdf = "pdf"
+    png = "png"
+
+
+@app.command(epilog="Example: [bold]paretorch report runs/quickstart-small --figures pdf[/bold]")
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Studies, single runs, or folders that hold such, at any depth."),
+    ],
+    figures: Annotated[Format, typer.Option(help="Format of the figures beside the page.")] = Format.svg,
+    reference: Annotated[
+        str | None, typer.Option(help="The treatment to which all others are compared; the study's own by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; DIR by default, report-of-runs where there are several.")
+    ] = None,
+) -> None:
+    """Write the page, tables and figures of finished runs; workloads have a table each."""
+    with boundary():
+        from paretorch.reports.report import report as write_report
+
+        write_report(*folders, out=out, formats=(figures.value,), reference=reference).show()
+
+
 @app.command("list", epilog="Example: [bold]paretorch list methods[/bold]")
 def list_names(
     what: Annotated[str, typer.Argument(metavar="methods|optimizers|workloads|studies", help="What to list.")],
