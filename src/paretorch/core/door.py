@@ -93,8 +93,9 @@ class Door(StateHolder):
         """
         if told is None and gramian is not None and self.ranks.alone:
             squares = gramian.diagonal().tolist()
-            present = everyone(len(squares)) if all(squares) else np.array(squares) != 0
-            return Seen(present, *nothing_told(len(squares), self.factor), gramian, resolution)
+            if all(squares) and math.isfinite(sum(squares)):
+                columns = everyone(len(squares)), *nothing_told(len(squares), self.factor)
+                return Seen(*columns, gramian, resolution, regular=True)
         if told is None:
             told = np.zeros((3, len(self.tasks)))
         calls, divisor = told[2], np.maximum(told[2], 1)
@@ -146,31 +147,31 @@ class Door(StateHolder):
 
     def _ask(self, seen: Seen, jacobian: Tensor | None = None, features: Tensor | None = None) -> tuple[Outcome, Any]:
         """The method's answer to what was seen, and its next state; nothing is changed."""
-        tasks, present, told, losses, factor, gramian, resolution = self.tasks, *seen
-        index = None if seen.everyone else present.nonzero()[0]
+        tasks, losses, factor, gramian = self.tasks, seen.losses, seen.factor, seen.gramian
+        index = None if seen.regular or seen.present.all() else seen.present.nonzero()[0]
         if index is not None:
             tasks = tuple(self.tasks[task] for task in index)
-            told, losses, factor = told[index], losses[index], factor[index]
+            losses, factor = losses[index], factor[index]
             gramian = None if gramian is None else gramian[index[:, None], index]
-        losses_known = bool(told.any()) and not np.isnan(losses).any()
-        factor = (
-            _ones(len(factor)) if math.isnan(factor[0]) and not told.any() else np.where(np.isnan(factor), 1.0, factor)
-        )
+        if seen.regular and self.factor is None:
+            factor = _ones(len(factor))
+        else:
+            factor = np.where(np.isnan(factor), 1.0, factor)
         if not self.method.homogeneous:
             gramian = None if gramian is None else gramian / factor[:, None] / factor
             jacobian = None if jacobian is None else jacobian / torch.from_numpy(factor).to(jacobian)[:, None]
         on_device = jacobian is not None
         evidence = Evidence(
             tasks=tasks,
-            present=torch.from_numpy(present),
-            losses=torch.from_numpy(losses) if losses_known else None,
+            present=torch.from_numpy(seen.present),
+            losses=None if seen.regular or np.isnan(losses).any() else torch.from_numpy(losses),
             gramian=None if gramian is None else torch.from_numpy(gramian),
             jacobian=jacobian,
             factor=torch.from_numpy(factor),
             generator=self._generator(),
             features=features,
             total=self.ranks.sum_on_device if on_device else self.ranks.sum,
-            resolution=resolution,
+            resolution=seen.resolution,
         )
         act = self.method.calibrated if self.scale == "calibrated" else self.method.balance
         answer, state = act(evidence, self._state(on_device))

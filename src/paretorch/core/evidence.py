@@ -75,7 +75,10 @@ class Gradients:
         Where a square left the range of float32 (or was zero, or not finite) the rows are first divided by a power of two near
         their largest entry.
         """
-        products, *others = [tensor.numpy() for tensor in to_host([self._all_products(), *beside])]
+        if len(self.rows) <= 2 and self.like[0].device.type == "cpu":
+            products, others = self._dots(), [tensor.numpy() for tensor in to_host(beside)]
+        else:
+            products, *others = [tensor.numpy() for tensor in to_host([self._all_products(), *beside])]
         if self.known:
             _, low, high = limits(self.like[0].dtype)
             if not all(low < square < high for square in products.diagonal().tolist()):  # nan is neither
@@ -93,14 +96,24 @@ class Gradients:
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
     def _products(self, index: int) -> Tensor:
-        leaf, few = self.like[index], len(self.rows)
-        if leaf.device.type == "cpu" and few <= 2:
-            return _dots([row[index] for row in self.rows])
-        matrix = self.matrix(index)
+        leaf, few, matrix = self.like[index], len(self.rows), self.matrix(index)
         if leaf.device.type == "cpu" and few <= FEW and matrix.shape[1] % PARTS == 0:
             split = matrix.view(few, PARTS, -1).transpose(0, 1)
             return torch.bmm(split, split.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
         return (matrix @ matrix.T).to(wide_dtype(matrix))
+
+    def _dots(self) -> Array:
+        """(k, k) inner products of few rows on the host, one by one."""
+        result = np.zeros((len(self.rows), len(self.rows)))
+        for index in range(len(self.like)):
+            flat = [None if (part := row[index]) is None else part.reshape(-1) for row in self.rows]
+            flat = [None if part is None else part.to(summing_dtype(part.dtype)) for part in flat]
+            for one, a in enumerate(flat):
+                for other, b in enumerate(flat[: one + 1]):
+                    if a is not None and b is not None:
+                        result[one, other] += torch.dot(a, b).item()
+                        result[other, one] = result[one, other]
+        return result
 
     def _scaled_products(self) -> Array:
         """(k, k) inner products in float64 on the host, of rows scaled by powers of two."""
@@ -166,17 +179,6 @@ def chunks(items: Sequence[Any], count: int) -> list[Sequence[Any]]:
     """The items in ``count`` parts of one length."""
     size = len(items) // count
     return [items[place * size : (place + 1) * size] for place in range(count)]
-
-
-def _dots(parts: Sequence[Tensor | None]) -> Tensor:
-    """(k, k) inner products one by one; zero where a part is missing."""
-    flat = [None if part is None else part.reshape(-1).to(summing_dtype(part.dtype)) for part in parts]
-    result = [[0.0] * len(flat) for _ in flat]
-    for one, a in enumerate(flat):
-        for other, b in enumerate(flat[: one + 1]):
-            if a is not None and b is not None:
-                result[one][other] = result[other][one] = torch.dot(a, b).item()
-    return torch.tensor(result, dtype=torch.float64)
 
 
 def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor | Leaf) -> Tensor:

@@ -44,8 +44,6 @@ def summed_gramian(gradients: Gradients, ranks: Ranks) -> Array:
 
 def over_ranks(gramian: Array, ranks: Ranks) -> Array:
     """(T, T) the Gramian of the gradients of averaged losses, from each rank's own part of it."""
-    if ranks.alone:
-        return gramian
     return ranks.sum(torch.from_numpy(gramian)).numpy() / ranks.size**2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,15 +27,11 @@ class Seen(NamedTuple):
     factor: Array  # (all,), nan where unknown
     gramian: Array | None = None  # (all, all)
     resolution: float = EPS
-
-    @property
-    def everyone(self) -> bool:
-        """Whether every declared task is present."""
-        return self.present is everyone(len(self.present)) or bool(self.present.all())
+    regular: bool = False  # what most steps are: one process, every task present with a finite gradient, losses unknown
 
     def nonfinite(self, values: bool) -> Mask | None:
         """(all,) present tasks whose gradient (or loss, where that is looked at) is inf or nan; None: no such task."""
-        if self.gramian is not None and not values and math.isfinite(sum(self.gramian.diagonal().tolist())):
+        if self.regular and not values:
             return None
         broken = np.zeros_like(self.present)
         if self.gramian is not None:

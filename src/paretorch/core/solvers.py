@@ -7,6 +7,7 @@ no result depends on how long a task's gradient is, nor on its ratio to the othe
 from __future__ import annotations
 
 import math
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ Array = NDArray[np.float64]
 
 EPS = float(np.finfo(np.float64).eps)
 ROUNDS = 12  # of block pivoting: independent rows settle in about five
+FEW = 16  # up to so many tasks plain arithmetic costs less than calls into NumPy
 STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
 
 
@@ -46,14 +48,17 @@ def cancels(gramian: Tensor, weights: Tensor, resolution: float = EPS) -> bool:
     Rounding leaves errors of ``resolution`` in the Gramian, and so of its square root in lengths: 1e-7 of the sum of the terms'
     lengths for float64, 2e-3 for float32.
     """
-    if len(weights) == 2:  # by hand: NumPy's calls cost more than the arithmetic
-        (first, cross), (_, second) = gramian.tolist()
-        a, b = weights.tolist()
-        length = abs(a) * math.sqrt(max(first, 0.0)) + abs(b) * math.sqrt(max(second, 0.0))
-        return bool(a * a * first + 2 * a * b * cross + b * b * second <= STATIONARY**2 * resolution * length**2)
-    matrix, shares = gramian.numpy(), weights.numpy()
-    terms = np.abs(shares) @ np.sqrt(np.maximum(matrix.diagonal(), 0.0))
-    return bool(shares @ matrix @ shares <= STATIONARY**2 * resolution * terms**2)
+    if len(weights) <= FEW:
+        rows, shares = gramian.tolist(), weights.tolist()
+        length = sum(
+            abs(share) * math.sqrt(max(row[task], 0.0))
+            for task, (row, share) in enumerate(zip(rows, shares, strict=True))
+        )
+        square = sum(share * sum(map(mul, row, shares)) for row, share in zip(rows, shares, strict=True))
+        return bool(square <= STATIONARY**2 * resolution * length**2)
+    matrix, weight = gramian.numpy(), weights.numpy()
+    terms = np.abs(weight) @ np.sqrt(np.maximum(matrix.diagonal(), 0.0))
+    return bool(weight @ matrix @ weight <= STATIONARY**2 * resolution * terms**2)
 
 
 def minimum_norm(gramian: Tensor) -> Solution:
