@@ -1,0 +1,193 @@
+"""Image encoders of torchvision: MobileNetV3-Large, ResNet-18 and -50, EfficientNet-B0, at any width and resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.workloads.extras import extra
+
+# of ImageNet's pixels, in 0..1, by colour: what torchvision's weights were trained with
+MEAN = (0.485, 0.456, 0.406)
+SPREAD = (0.229, 0.224, 0.225)
+STRIDES = (32, 16, 8, 4, 2)
+
+
+class Encoder(nn.Module):
+    """Images -> the last feature map, without the classifier.
+
+    Args:
+        name: which of :data:`ENCODERS` it is.
+        features: the layers.
+        channels: D of their output.
+        stride: pixels of the input for one of the output, along one side.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, name: str, features: nn.Module, channels: int, stride: int) -> None:
+        super().__init__()
+        self.name, self.channels, self.stride = name, channels, stride
+        self.features = features
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D, H / stride, W / stride).
+
+        Args:
+            images: bytes, which are normalised here, or floats that are normalised already.
+
+        Raises:
+            ValueError: in training, one image whose last feature map is a single point: batch norm has nothing to
+                average.
+        """
+        points = images.shape[0] * math.prod(math.ceil(edge / self.stride) for edge in images.shape[2:])
+        if self.training and points < 2:
+            raise ValueError(
+                f"batch norm cannot train on {points} image of {images.shape[2]} x {images.shape[3]} pixels, of which "
+                f"{self.name} leaves one point at stride {self.stride}: use a batch size of 2 or more, larger images, "
+                "or a smaller stride"
+            )
+        if not images.is_floating_point():
+            images = images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.spread)
+        result: Tensor = self.features(images)
+        return result
+
+
+@dataclass(frozen=True)
+class Family:
+    """How an encoder is made.
+
+    Args:
+        make: the width's factor -> the layers and the channels of their output.
+        builder: torchvision's function of that name, whose weights fit at width 1.
+    """
+
+    make: Callable[[float], tuple[nn.Module, int]]
+    builder: str
+
+
+def mobilenet_v3_large(width: float) -> tuple[nn.Module, int]:
+    """Howard et al., ICCV 2019."""
+    from torchvision.models import mobilenet_v3_large as build
+
+    features: nn.Sequential = build(width_mult=width).features
+    last: Any = features[-1]
+    return features, int(last[0].out_channels)
+
+
+def efficientnet_b0(width: float) -> tuple[nn.Module, int]:
+    """Tan & Le, ICML 2019, table 1; torchvision's own function takes no width."""
+    from torchvision.models.efficientnet import EfficientNet, MBConvConfig
+
+    # expansion, kernel, stride, channels in, channels out, layers
+    stages = (
+        (1, 3, 1, 32, 16, 1),
+        (6, 3, 2, 16, 24, 2),
+        (6, 5, 2, 24, 40, 2),
+        (6, 3, 2, 40, 80, 3),
+        (6, 5, 1, 80, 112, 3),
+        (6, 5, 2, 112, 192, 4),
+        (6, 3, 1, 192, 320, 1),
+    )
+    settings = [MBConvConfig(*stage, width_mult=width, depth_mult=1.0) for stage in stages]
+    features: nn.Sequential = EfficientNet(settings, dropout=0.2).features
+    last: Any = features[-1]
+    return features, int(last[0].out_channels)
+
+
+def resnet18(width: float) -> tuple[nn.Module, int]:
+    """He et al., CVPR 2016."""
+    return _resnet("BasicBlock", (2, 2, 2, 2), width)
+
+
+def resnet50(width: float) -> tuple[nn.Module, int]:
+    """He et al., CVPR 2016, with the stride in the 3 x 3 convolution, as torchvision has it."""
+    return _resnet("Bottleneck", (3, 4, 6, 3), width)
+
+
+def _resnet(kind: str, layers: tuple[int, ...], width: float) -> tuple[nn.Module, int]:
+    """Torchvision's blocks at any width; its own class has 64 channels built in."""
+    import torchvision.models.resnet as parts
+
+    block = getattr(parts, kind)
+    base = max(8, round(64 * width / 8) * 8)
+    found = nn.Sequential()
+    found.add_module("conv1", nn.Conv2d(3, base, 7, stride=2, padding=3, bias=False))
+    found.add_module("bn1", nn.BatchNorm2d(base))
+    found.add_module("relu", nn.ReLU(inplace=True))
+    found.add_module("maxpool", nn.MaxPool2d(3, stride=2, padding=1))
+    channels = base
+    for stage, count in enumerate(layers):
+        planes, stride = base * 2**stage, 1 if stage == 0 else 2
+        blocks = []
+        for place in range(count):
+            step, shortcut = stride if place == 0 else 1, None
+            if step > 1 or channels != planes * block.expansion:
+                shortcut = nn.Sequential(
+                    nn.Conv2d(channels, planes * block.expansion, 1, stride=step, bias=False),
+                    nn.BatchNorm2d(planes * block.expansion),
+                )
+            blocks.append(block(channels, planes, step, shortcut))
+            channels = planes * block.expansion
+        found.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+    for module in found.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return found, channels
+
+
+ENCODERS = {
+    "mobilenet_v3_large": Family(mobilenet_v3_large, "mobilenet_v3_large"),
+    "resnet18": Family(resnet18, "resnet18"),
+    "resnet50": Family(resnet50, "resnet50"),
+    "efficientnet_b0": Family(efficientnet_b0, "efficientnet_b0"),
+}
+
+
+def encoder(name: str = "mobilenet_v3_large", width: float = 1.0, stride: int = 32) -> Encoder:
+    """The encoder called ``name``, with random weights.
+
+    Args:
+        name: one of :data:`ENCODERS`.
+        width: factor on the channels; rounded to multiples of 8.
+        stride: 32 as published, or 16, 8, 4, 2 for small images: the last layers that halve the resolution then keep it.
+            The weights are the same.
+
+    Raises:
+        ValueError: a name, width or stride that there is not.
+        ModuleNotFoundError: torchvision is not installed.
+
+    Example:
+        >>> encoder("resnet18", width=0.25, stride=16)(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 128, 4, 4])
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"encoder is one of {', '.join(ENCODERS)}, got {name!r}")
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width is a factor above 0, got {width}")
+    if stride not in STRIDES:
+        raise ValueError(f"stride is one of {STRIDES}, got {stride}")
+    with extra("studies"):
+        features, channels = ENCODERS[name].make(width)
+    _keep_resolution(features, last=STRIDES.index(stride))
+    return Encoder(name, features, channels, stride)
+
+
+def _keep_resolution(features: nn.Module, last: int) -> None:
+    """Takes the stride from the ``last`` stages that halve the resolution."""
+    halving: dict[str, list[nn.Conv2d | nn.MaxPool2d]] = {}
+    for name, module in features.named_modules():
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and module.stride in (2, (2, 2)):
+            halving.setdefault(name.partition(".")[0], []).append(module)
+    stages = list(halving)
+    for stage in stages[len(stages) - last :]:
+        for module in halving[stage]:
+            module.stride = (1, 1)

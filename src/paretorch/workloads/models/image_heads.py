@@ -1,0 +1,92 @@
+"""Heads on a feature map: a class of the image, or numbers for each of its pixels."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+CHANNELS: dict[str, tuple[int, ...]] = {"narrow": (256, 128, 64, 32), "wide": (512, 256, 128, 64, 32)}
+
+
+def image_classifier(features: int, classes: int, hidden: int = 512, dropout: float = 0.3) -> nn.Sequential:
+    """Mean over the map - linear - ReLU - dropout - linear; (B, D, h, w) -> scores (B, classes).
+
+    Args:
+        features: D.
+        classes: how many scores.
+        hidden: units of the hidden layer.
+        dropout: share of them that is dropped.
+
+    Example:
+        >>> import torch
+        >>> image_classifier(16, 5)(torch.zeros(2, 16, 4, 4)).shape
+        torch.Size([2, 5])
+    """
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(features, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, classes),
+    )
+
+
+class PixelHead(nn.Module):
+    """Blocks of conv 3 x 3 - batch norm - ReLU - doubling, up to the image's own resolution, and a last conv 1 x 1.
+
+    Args:
+        features: D, channels of the map.
+        outputs: channels of the result.
+        stride: pixels of the image for one point of the map, along one side: a power of two.
+        decoder: ``"narrow"``: four blocks, 256-128-64-32; ``"wide"``: five, 512-256-128-64-32.
+        width: factor on those; rounded to multiples of 8.
+        edge: pixels along one side of the image, where they are not a multiple of the stride and the map is larger.
+
+    Raises:
+        ValueError: an unknown decoder, or a stride that is not a power of two.
+
+    Example:
+        >>> import torch
+        >>> PixelHead(16, 8, stride=16)(torch.zeros(2, 16, 4, 4)).shape
+        torch.Size([2, 8, 64, 64])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        stride: int = 32,
+        decoder: str = "narrow",
+        width: float = 1.0,
+        edge: int | None = None,
+    ) -> None:
+        super().__init__()
+        if decoder not in CHANNELS:
+            raise ValueError(f"decoder is one of {', '.join(CHANNELS)}, got {decoder!r}")
+        doublings = round(math.log2(stride)) if stride >= 1 else -1
+        if stride != 2**doublings:
+            raise ValueError(f"stride is a power of two, got {stride}")
+        blocks = []
+        for place, published in enumerate(CHANNELS[decoder]):
+            channels = max(8, round(published * width / 8) * 8)
+            blocks.append(
+                nn.Sequential(nn.Conv2d(features, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+            )
+            if place < doublings:
+                blocks[-1].append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+            features = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.left_over = 2 ** max(0, doublings - len(blocks))
+        self.edge = edge
+        self.scores = nn.Conv2d(features, outputs, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, outputs, h stride, w stride), or (B, outputs, edge, edge)."""
+        # a 1 x 1 convolution and an interpolation commute: scores first, of which there are fewer
+        scores: Tensor = self.scores(self.blocks(features))
+        if self.left_over > 1:
+            scores = functional.interpolate(scores, scale_factor=self.left_over, mode="bilinear", align_corners=False)
+        return scores if self.edge is None else scores[..., : self.edge, : self.edge]
