@@ -1,0 +1,366 @@
+"""Tuning: equal trials, validation only, the same whatever the jobs and interruptions, and it finds what is known to be best."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import studies_tuned as synthetic
+from paretorch.studies.folder import Job, StudyFolder, open_folder, read_folder
+from paretorch.studies.runner import run_folder
+from paretorch.studies.study import Combine, Study, Treatment, across, chosen
+from paretorch.studies.tuned import Outcome, Search, Tuning, TuningCost
+from paretorch.studies.tuning import SEED, Tuner
+from paretorch.training.result import Result, Scores
+from paretorch.training.spec import Run
+
+HERE = Path(__file__).parent
+FAKE = "studies_tuned:train"
+TRIALS = 8
+
+
+@pytest.fixture(autouse=True)
+def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+class Counting:
+    """A watch that counts."""
+
+    def __init__(self) -> None:
+        self.planned, self.waiting, self.later = 0, 0, 0
+        self.unknown: list[int] = []
+        self.ended: list[str] = []
+
+    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
+        self.planned, self.waiting, self.later = planned, len(jobs), len(later)
+
+    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
+        self.unknown.append(len(later))
+
+    def advance(self, job: Job, done: int, seconds: float) -> None: ...
+
+    def finish(self, job: Job, error: str | None) -> None:
+        self.ended.append(job.title)
+
+    def close(self) -> None: ...
+
+
+def tune(path: Path, study: Study | None = None, seeds: int = 3, workers: int = 1, trials: int = TRIALS) -> Counting:
+    watch = Counting()
+    folder = open_folder(path, study or synthetic.study(), "smoke", seeds, resume=True, tune=trials)
+    run_folder(folder, watch, workers=workers, train=FAKE)
+    return watch
+
+
+def files(path: Path) -> dict[str, str]:
+    """All that a tuned study comes to. The stand-in's seconds are constant, so that nothing has to be left out."""
+    names = ("result.json", "tuning.json", "failed.json")
+    found = {str(file.relative_to(path)): file.read_text() for file in path.rglob("*.json") if file.name in names}
+    for name in [name for name in found if name.endswith("failed.json")]:
+        found[name] = json.loads(found[name])["error"]
+    return {name: text.replace(str(path), "") for name, text in found.items()}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    path = tmp_path_factory.mktemp("tuned") / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HERE))
+        tune(path)
+    return read_folder(path)
+
+
+def searches(folder: StudyFolder) -> tuple[Search, ...]:
+    assert folder.tuning is not None
+    return folder.tuning.searches
+
+
+def test_every_treatment_has_the_same_number_of_trials_and_a_joined_one_for_each_of_its_runs(
+    tuned: StudyFolder,
+) -> None:
+    assert [(s.label, s.tasks, len(s.trials)) for s in searches(tuned)] == [
+        ("single task", ("left",), TRIALS),
+        ("single task", ("right",), TRIALS),
+        ("static", (), TRIALS),
+        ("Equal", (), TRIALS),
+        ("CAGrad", (), TRIALS),
+        ("DWA", (), TRIALS),
+    ]
+
+
+def test_trials_leave_the_test_set_and_the_seeds_of_the_study_alone(tuned: StudyFolder) -> None:
+    trials = [trial for search in searches(tuned) for trial in search.trials]
+    assert {trial.run.seed for trial in trials} == {SEED}
+    read = [Result.load(tuned.path / trial.folder) for trial in trials if trial.outcome is Outcome.FINISHED]
+    assert all(result.test == Scores({}, {}) for result in read)
+    final = [Result.load(job.folder) for job in tuned.jobs()]
+    assert {result.run.seed for result in final} == {0, 1, 2}
+    assert all(result.test.metrics for result in final)
+    everything = {path.parent for path in tuned.path.rglob("result.json")}
+    assert everything == {job.folder for job in tuned.jobs()} | {tuned.path / trial.folder for trial in trials} - {
+        tuned.path / trial.folder for trial in trials if trial.outcome is not Outcome.FINISHED
+    }
+
+
+def test_the_best_trial_on_validation_data_is_what_the_seeds_have(tuned: StudyFolder) -> None:
+    assert tuned.asked == synthetic.study()
+    for treatment in tuned.study.treatments:
+        for run, search in zip(treatment.runs, [s for s in searches(tuned) if s.label == treatment.label], strict=True):
+            assert search.chosen is not None
+            best = search.trials[search.chosen]
+            assert best.value == min(trial.value for trial in search.trials if not math.isnan(trial.value))
+            assert dataclasses.replace(best.run, seed=run.seed, test=True) == run
+    grid = tuned.study.treatments[1]
+    assert (grid.label, grid.combine, len(grid.runs)) == ("static", Combine.ONE, 1)
+    assert "weights={" in grid.runs[0].method
+
+
+def test_the_first_trial_has_the_studys_own_settings_and_equal_spaces_are_offered_equal_settings(
+    tmp_path: Path,
+) -> None:
+    tune(tmp_path, synthetic.study(methods=("Equal()", "IMTLG()")), seeds=1, trials=7)
+    left, right, static, equal, imtl = searches(read_folder(tmp_path))
+    for search in (left, right, static, equal, imtl):
+        assert search.trials[0].settings == {}
+        assert search.trials[0].run.optimizer_options == {"lr": 1e-3}
+    offered = [[trial.settings for trial in search.trials] for search in (equal, imtl, left, right)]
+    assert offered[0][:5] == offered[1][:5] == offered[2][:5] == offered[3][:5]
+    rates = [[trial.settings["optimizer.lr"] for trial in search.trials[1:3]] for search in (static, equal)]
+    assert rates[0][0] == rates[1][0], "the learning rate is drawn first, whatever else there is"
+
+
+def test_tuning_finds_what_is_known_to_be_best(tmp_path: Path) -> None:
+    tune(tmp_path, seeds=1, workers=2, trials=30)
+    for search in searches(read_folder(tmp_path)):
+        best = synthetic.error(search.trials[search.chosen or 0].run)
+        own = synthetic.error(search.trials[0].run)
+        assert best < 0.45 * own, search.label
+        assert search.chosen != 0
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_two_jobs_give_what_one_gives(tuned: StudyFolder, tmp_path: Path, seeds: int) -> None:
+    tune(tmp_path / "study", seeds=seeds, workers=2)
+    one, two = files(tuned.path), files(tmp_path / "study")
+    assert len(two) > 5 * TRIALS
+    assert all(one[name] == text for name, text in two.items())
+    assert seeds < 3 or one == two
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from test_studies_tuning import tune
+tune(Path({path!r}), workers=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "when"),
+    [
+        (signal.SIGKILL, 10),
+        pytest.param(signal.SIGINT, 3, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, 30, marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, 45, marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, 60, marks=pytest.mark.long),
+    ],
+)
+def test_interrupted_anywhere_and_resumed_equals_unbroken(
+    tuned: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals, when: int
+) -> None:
+    path = tmp_path / "study"
+    script = INTERRUPTED.format(here=str(HERE), path=str(path))
+    environment = os.environ | {"TUNED_SLEEP": "0.01"}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(path.rglob("result.json"))) < when and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait()
+    assert process.returncode != 0, "it was not interrupted"
+    _gone(path, deadline)
+    assert len(list(path.rglob("result.json"))) < len(list(tuned.path.rglob("result.json")))
+    tune(path)
+    assert files(path) == files(tuned.path)
+
+
+def _gone(path: Path, deadline: float) -> None:
+    """Waits for the workers of a runner that was killed."""
+    for file in path.rglob("started.txt"):
+        for pid in file.read_text().split():
+            place = Path(f"/proc/{pid}/stat")
+            while place.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+
+def test_what_is_finished_is_not_trained_again_and_more_seeds_keep_the_tuning(tmp_path: Path) -> None:
+    first = tune(tmp_path, seeds=1)
+    assert first.planned == 6 * TRIALS + 6
+    assert (first.waiting, first.waiting + first.later) == (2, first.planned), "the baseline's searches come first"
+    assert first.unknown == sorted(first.unknown, reverse=True)
+    assert first.unknown[-1] == 0
+    before = (tmp_path / "tuning.json").read_bytes()
+    assert tune(tmp_path, seeds=1).ended == []
+    more = tune(tmp_path, seeds=2)
+    assert len(more.ended) == 6
+    assert all(title.endswith("seed 1") for title in more.ended)
+    assert (tmp_path / "tuning.json").read_bytes() == before
+
+
+def test_failed_trials_count_and_are_not_chosen(tuned: StudyFolder) -> None:
+    (search,) = [s for s in searches(tuned) if s.label == "DWA"]
+    failed = [trial for trial in search.trials if trial.outcome is Outcome.FAILED]
+    assert failed
+    assert all(math.isnan(trial.value) for trial in failed)
+    assert {float(str(t.settings["method.temperature"])) > 4 for t in failed} == {True}
+    assert tuned.tuning is not None
+    cost = tuned.tuning.cost("DWA")
+    assert cost == TuningCost(TRIALS, TRIALS, len(failed), (TRIALS - len(failed)) * synthetic.EPOCHS * 2.5)
+    assert tuned.tuning.cost("single task").trials == 2 * TRIALS
+    assert tuned.tuning.cost("single task", "scenes") == TuningCost(0, 0, 0, 0)
+
+
+def test_a_trial_without_numbers_is_stopped_counts_and_is_not_tried_again(tmp_path: Path) -> None:
+    def sgd(run: Run) -> Run:
+        return dataclasses.replace(run, optimizer="SGD")
+
+    study = synthetic.study(methods=("Equal()",))
+    treatments = tuple(dataclasses.replace(t, runs=tuple(map(sgd, t.runs))) for t in study.treatments)
+    study = dataclasses.replace(study, treatments=treatments)
+    tune(tmp_path, study, seeds=1)
+    found = searches(read_folder(tmp_path))
+    stopped = [trial for search in found for trial in search.trials if trial.outcome is Outcome.DIVERGED]
+    assert stopped
+    for trial in stopped:
+        assert float(str(trial.settings["optimizer.lr"])) > 0.01
+        record = json.loads((tmp_path / trial.folder / "failed.json").read_text())
+        assert "after epoch-1 the model's 'head.weight' holds nan" in record["error"]
+        assert trial.seconds == 2.5, "the epoch that it took"
+        assert len((tmp_path / trial.folder / "started.txt").read_text().split()) == 1
+    (tmp_path / "tuning.json").unlink()
+    assert tune(tmp_path, study, seeds=1).ended == []
+    assert repr(searches(read_folder(tmp_path))) == repr(found)
+    # the same numbers in a run of the study itself are its result: nobody stops those
+    assert all(json.loads((job.folder / "result.json").read_text()) for job in read_folder(tmp_path).jobs())
+
+
+def test_a_tuning_survives_json(tuned: StudyFolder) -> None:
+    tuning = tuned.tuning
+    assert tuning is not None
+    back = Tuning.from_json(json.loads(json.dumps(tuning.to_json(), allow_nan=False)))
+    assert repr(back) == repr(tuning)
+
+
+def test_workloads_are_tuned_each_for_itself(tmp_path: Path) -> None:
+    def inky(run: Run) -> Run:
+        return dataclasses.replace(run, options={"canvas": 12})
+
+    one = synthetic.study(methods=("Equal()",))
+    other = dataclasses.replace(
+        one, treatments=tuple(dataclasses.replace(t, runs=tuple(map(inky, t.runs))) for t in one.treatments)
+    )
+    tune(tmp_path, across("both", "Which?", [one, other]), seeds=1, trials=3)
+    folder = read_folder(tmp_path)
+    assert [(s.label, s.workload, s.tasks) for s in searches(folder)] == [
+        (label, workload, tasks)
+        for label, members in (("single task", (("left",), ("right",))), ("static", ((),)), ("Equal", ((),)))
+        for workload in ("digits", "digits(canvas=12)")
+        for tasks in members
+    ]
+    assert folder.study.workloads == ("digits", "digits(canvas=12)")
+    assert [t.combine for t in folder.study.treatments] == [Combine.JOIN, Combine.ONE, Combine.ONE]
+    assert all(job.finished for job in folder.jobs())
+    assert len(folder.jobs()) == 8
+
+
+def test_static_weights_join_a_study_that_compares_methods_without_them(tmp_path: Path) -> None:
+    treatments = tuple(t for t in synthetic.study().treatments if t.label != "static")
+    without = dataclasses.replace(synthetic.study(), treatments=treatments, reference="Equal")
+    folder = open_folder(tmp_path / "a", without, "smoke", 1, resume=True, tune=3)
+    assert folder.study.treatments[:-1] == without.treatments
+    added = folder.study.treatments[-1]
+    assert (added.label, added.runs[0].method) == ("static weights, tuned", "Static({'left': 1.0, 'right': 1.0})")
+    assert open_folder(tmp_path / "b", without, "smoke", 1, resume=True).study == without, (
+        "without tuning nothing is added"
+    )
+    alone = dataclasses.replace(without, treatments=without.treatments[:2])
+    assert open_folder(tmp_path / "c", alone, "smoke", 1, resume=True, tune=3).study == alone, "no methods are compared"
+    taken = dataclasses.replace(without.treatments[-1], label="static weights, tuned")
+    with pytest.raises(ValueError, match="has no Static method on some workload: give it another label"):
+        open_folder(
+            tmp_path / "d",
+            dataclasses.replace(without, treatments=(*without.treatments[:2], taken)),
+            "smoke",
+            1,
+            True,
+            3,
+        )
+
+
+GRID = [Run("digits", method="Equal()"), Run("digits", method="CAGrad()")]
+HOT = (
+    *synthetic.study().treatments[:-1],
+    Treatment("DWA", (Run("digits", method="DWA(temperature=5.0)", epochs=3),)),
+)
+
+
+def mixed(treatment: Treatment) -> Study:
+    study = synthetic.study()
+    return dataclasses.replace(study, treatments=(*study.treatments, treatment))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            lambda path: Tuner(open_folder(path, mixed(chosen("grid", GRID)), "smoke", 1, True, 2)),
+            "'grid': with tuning, the runs of a grid differ only in options",
+        ),
+        (
+            lambda path: open_folder(path, synthetic.study(), "smoke", 1, True, -1),
+            "tune is a number of trials, .* got -1",
+        ),
+        (
+            lambda path: (
+                open_folder(path, synthetic.study(), "smoke", 1, True, 2),
+                open_folder(path, synthetic.study(), "smoke", 1, True, 3),
+            ),
+            "expected 'tuned' at scale 'smoke' with 3 trials as it is defined now, found 'tuned' at 'smoke' with 2 trials",
+        ),
+        (
+            lambda path: (
+                open_folder(path, synthetic.study(), "smoke", 1, True, 2),
+                open_folder(path, synthetic.study(), "smoke", 1, True),
+            ),
+            "found 'tuned' at 'smoke' with 2 trials",
+        ),
+        (
+            lambda path: tune(path, dataclasses.replace(synthetic.study(), baseline="DWA", treatments=HOT), trials=1),
+            r"no trial of the baseline 'DWA' on digits has a result on validation data.*failed\.json",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_says_why(tmp_path: Path, wrong: Callable[[Path], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wrong(tmp_path)
+
+
+def test_a_tuning_of_a_newer_version_is_refused(tuned: StudyFolder, tmp_path: Path) -> None:
+    for name in ("study.json", "tuning.json"):
+        (tmp_path / name).write_bytes((tuned.path / name).read_bytes())
+    content = json.loads((tmp_path / "tuning.json").read_text()) | {"format": "paretorch study 99"}
+    (tmp_path / "tuning.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"tuning\.json has the format 'paretorch study 99'.*upgrade paretorch"):
+        read_folder(tmp_path)
