@@ -10,7 +10,7 @@ from torch import Tensor
 
 import paretorch as pt
 from paretorch.core.contract import Balance, Evidence, Need
-from paretorch.core.evidence import Gradients, to_host
+from paretorch.core.evidence import Gradients
 
 SIZES = (1, 2, 3, 10, 40, 128)
 
@@ -62,7 +62,7 @@ def answer(
         tasks=tasks,
         present=present,
         losses=torch.arange(1, len(tasks) + 1, dtype=torch.float64) if losses is None else losses,
-        gramian=gradients.gramian(to_host([gradients.products()])[0]),
+        gramian=torch.from_numpy(gradients.gramian()[0]),
         jacobian=gradients.jacobian(present) if Need.JACOBIAN in method.needs else None,
         factor=torch.ones(len(tasks), dtype=torch.float64),
         generator=torch.Generator().manual_seed(seed),
