@@ -224,9 +224,9 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
     """
     tasks, columns = linear.shape
     ridged = _definite(matrix)
-    if columns == 1 and (linear > 0).all():
+    if columns == 1 and linear.min() > 0:
         everywhere = np.linalg.solve(ridged, linear).astype(np.float64, copy=False)
-        if (everywhere > 0).all() and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
+        if everywhere.min() > 0 and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
             return everywhere, True
     free = linear.T > 0  # (m, T): the entries guessed to be positive
     x = np.zeros((columns, tasks))
@@ -253,15 +253,22 @@ def _definite(matrix: Array) -> Array:
     Inner products summed in lower precision need not be those of any vectors; the nearest that are lie at the eigenvalues that
     are not negative.
     """
-    ridge = 4 * len(matrix) * EPS * np.eye(len(matrix))
+    ridge = 4 * len(matrix) * EPS
+    result = _lifted(matrix, ridge)
     try:
-        np.linalg.cholesky(matrix + ridge)
+        np.linalg.cholesky(result)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(matrix)
         near = (vectors * np.maximum(values, 0.0)) @ vectors.T
         size = np.sqrt(np.maximum(near.diagonal(), EPS))
-        matrix = near / size[:, None] / size[None, :]
-    result: Array = matrix + ridge
+        result = _lifted(near / size[:, None] / size[None, :], ridge)
+    return result
+
+
+def _lifted(matrix: Array, ridge: float) -> Array:
+    """A copy with the ridge added to the diagonal."""
+    result: Array = matrix.copy()
+    result.flat[:: len(matrix) + 1] += ridge
     return result
 
 
