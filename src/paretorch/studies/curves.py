@@ -190,8 +190,8 @@ def stability(curves: ArrayLike) -> Stability:
 
     .. math:: \sigma_s = \sqrt{\frac{1}{n - 2} \sum_{e > E - n} (v_{s,e} - a_s - b_s e)^2}
 
-    A *spike* is an epoch whose value lies above the mean of its two neighbours, by more than the median of all such excesses
-    of its curve and 3 robust standard deviations of them (1.4826 times their median absolute deviation).
+    A *spike* is an epoch whose value exceeds both its neighbours by more than 3 robust standard deviations (1.4826 times the
+    median absolute deviation) of its curve's changes from one epoch to the next.
 
     Args:
         curves: (S, E) lower is better; a seed with a value that is not finite has no late variation and no spikes.
@@ -224,8 +224,9 @@ def _about_their_line(values: Array) -> Array:
 
 
 def _spikes(values: Array) -> Array:
-    excess = values[:, 1:-1] - (values[:, :-2] + values[:, 2:]) / 2
-    middle = np.median(excess, axis=1, keepdims=True)
-    scale = 1.4826 * np.median(np.abs(excess - middle), axis=1, keepdims=True)
+    above = values[:, 1:-1] - np.maximum(values[:, :-2], values[:, 2:])
+    changes = np.diff(values, axis=1)
+    middle = np.median(changes, axis=1, keepdims=True)
+    scale = 1.4826 * np.median(np.abs(changes - middle), axis=1, keepdims=True)
     rounding = 1e-12 * np.abs(values).max(axis=1, keepdims=True)
-    return np.asarray((excess - middle > np.maximum(SPIKE * scale, rounding)).sum(axis=1), float)
+    return np.asarray((above > np.maximum(SPIKE * scale, rounding)).sum(axis=1), float)

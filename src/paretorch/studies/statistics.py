@@ -10,6 +10,12 @@ on the percentile bootstrap with widened quantiles (Hesterberg 2015) holds it as
 
 Which test. The exact two-sided Wilcoxon test cannot fall below p = 0.0625 with 5 seeds: it would never find anything.
 Verdicts therefore rest on the paired t test; the Wilcoxon p stands beside it.
+
+What it can find. With 10 seeds a single comparison finds a true difference of one standard deviation *of the paired
+differences* in 80 of 100 studies. One standard deviation *of the results* is the same where treatments share half of a
+seed's variance, and more than that where they share more; where a seed's results have nothing in common, pairing gains
+nothing: that difference is found in 51 of 100 studies with 10 seeds, and takes 18 seeds for 80. Where there is none, 95 of
+100 studies say so, whatever the number of seeds.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -163,10 +170,16 @@ def bootstrap_bounds(differences: ArrayLike, level: float = 0.95, draws: int = 5
     """
     d = np.asarray(differences, float)
     count = d.shape[-1]
-    shares = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=draws) / count
+    shares = _shares(count, draws)
     tail = stats.norm.cdf(-math.sqrt(count / (count - 1)) * stats.t.ppf((1 + level) / 2, count - 1))
     low, high = np.quantile(d @ shares.T, [tail, 1 - tail], axis=-1)
     return low, high
+
+
+@lru_cache(maxsize=8)  # a report asks for thousands of intervals of one number of seeds
+def _shares(count: int, draws: int) -> Array:
+    """(draws, S) how much of each bootstrap sample every seed is."""
+    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=draws) / count
 
 
 def interval(differences: ArrayLike, level: float = 0.95) -> Interval | None:
