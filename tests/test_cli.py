@@ -38,9 +38,9 @@ def test_alone_it_prints_where_to_start() -> None:
         assert command in printed
 
 
-@pytest.mark.parametrize("verb", ["train", "study", "report", "list"])
+@pytest.mark.parametrize("verb", ["train", "study", "report", "list", "data list", "data check", "data pack"])
 def test_every_help_has_an_example(verb: str) -> None:
-    code, printed = call(verb, "--help")
+    code, printed = call(*verb.split(), "--help")
     assert code == 0
     assert f"Example: paretorch {verb} " in printed
 
@@ -51,12 +51,15 @@ FLAGS = {
     "study": "scale seeds out jobs resume tune",
     "report": "figures reference out",
     "list": "",
+    "data list": "",
+    "data check": "root images workers",
+    "data pack": "root size out workers",
 }
 
 
 @pytest.mark.parametrize("verb", FLAGS)
 def test_flags_are_these(verb: str) -> None:
-    _, printed = call(verb, "--help")
+    _, printed = call(*verb.split(), "--help")
     assert {flag for flag in re.findall(r" --([a-z][a-z-]*)", printed) if not flag.startswith("no-")} == {
         *FLAGS[verb].split(),
         "help",

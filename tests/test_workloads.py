@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import paretorch.workloads
+from image_folders import SMALL as SMALL_FOLDERS
+from image_folders import shared_root
 from paretorch.training.evaluation import evaluate
 from paretorch.training.parts import trained_model
 from paretorch.training.sources import find_workload, workload_class, workload_names
@@ -20,7 +22,8 @@ from paretorch.workloads.streams import training_batches
 
 # small sizes for those whose defaults are large; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
-    "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)]
+    "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)],
+    "imagenet_coco": [{"root": shared_root(), "encoder": "resnet18", "width": 0.125, **SMALL_FOLDERS}],
 }
 TINY = str(Path(__file__).parent / "training_workload.py")
 CASES = [(name, options) for name in workload_names() for options in SMALL.get(name, [{}])]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from paretorch.training.boundary import boundary
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
@@ -18,7 +17,7 @@ with extra("studies"):
     from rich.table import Table
 
 if TYPE_CHECKING:
-    from paretorch.training.result import Result
+    from paretorch.workloads.imagenet_coco import ImagenetCoco
 
 app = typer.Typer(
     name="paretorch",
@@ -93,6 +92,7 @@ def train(
     with boundary():
         from paretorch.training.loop import train as train_run
         from paretorch.training.names import parse
+        from paretorch.training.result_table import show
         from paretorch.training.spec import Run
 
         what, how = parse(workload), parse(optimizer)
@@ -115,7 +115,7 @@ def train(
         )
         folder = out or Path("runs") / f"{Path(what.name).stem}-{run.key}"
         result = train_run(run, folder)
-        _show_result(result, folder)
+        show(result, folder)
 
 
 def _named(positional: tuple[Any, ...], named: Any, text: str) -> dict[str, Any]:
@@ -127,29 +127,6 @@ def _named(positional: tuple[Any, ...], named: Any, text: str) -> dict[str, Any]
         if isinstance(value, Call):
             raise ValueError(f"{text!r}, option {name!r}: expected plain values, got {value.name}(...)")
     return dict(named)
-
-
-def _show_result(result: Result, folder: Path) -> None:
-    table = Table(title="after the last epoch")
-    for column in ("task", "metric", "validation", "test"):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
-    for task in result.tasks:
-        rows = {"loss": (result.validation.losses.get(task), result.test.losses.get(task))}
-        for name, higher in result.higher_is_better[task].items():
-            unit = f", {result.units[task][name]}" if result.units[task][name] else ""
-            values = result.validation.metrics[task][name], result.test.metrics[task][name]
-            rows[f"{name}{unit} ({'higher' if higher else 'lower'} is better)"] = values
-        for name, (validation, test) in rows.items():
-            table.add_row(escape(task), escape(name), _number(validation), _number(test))
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{result.seconds_per_epoch:.3g} seconds per epoch (median). The record is in {folder}", highlight=False
-    )
-
-
-def _number(value: float | None) -> str:
-    return "no labels" if value is None else f"{value:.4g}"
 
 
 @app.command(epilog="Example: [bold]paretorch study quickstart --scale small --seeds 5[/bold]")
@@ -208,92 +185,97 @@ def list_names(
 ) -> None:
     """List the methods, optimizers, workloads or studies that there are."""
     with boundary():
+        from paretorch.studies.listing import LISTS
         from paretorch.training.names import pick
 
-        lists = {"methods": _methods, "optimizers": _optimizers, "workloads": _workloads, "studies": _studies}
         table = Table(box=None, show_header=False, pad_edge=False)
-        for name, about in pick("list", what, lists)():
+        for name, about in pick("list", what, LISTS)():
             table.add_row(f"[bold]{escape(name)}[/bold]", escape(about))
         Console().print(table, highlight=False)
 
 
-def _methods() -> list[tuple[str, str]]:
-    from paretorch.training.parts import methods
+data = typer.Typer(help="Image folders: what there is, whether it lies as it must, and packs of it.")
+app.add_typer(data, name="data", no_args_is_help=True)
 
-    return [(_constructor(name, method), _first_line(method.__doc__)) for name, method in sorted(methods().items())]
-
-
-def _constructor(name: str, method: type) -> str:
-    """As one would write it, with the defaults."""
-    import inspect
-
-    parameters = inspect.signature(method).parameters.values()
-    written = (p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
-    return f"{name}({', '.join(written)})"
+What = Annotated[
+    str, typer.Argument(metavar="[DIR|WORKLOAD]", help="A folder with all data in it, or a workload with its options.")
+]
+Root = Annotated[Path, typer.Option(help="The folder in which data are looked for.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read; by the number of cores by default.")]
 
 
-def _optimizers() -> list[tuple[str, str]]:
-    from paretorch.training.parts import optimizers
+@data.command("list", epilog="Example: [bold]paretorch data list[/bold]")
+def data_list() -> None:
+    """Say which folders the workloads read, how they must lie, and where they are published."""
+    with boundary():
+        from paretorch.workloads.data import console
 
-    def about(name: str, optimizer: type) -> str:
-        ours = optimizer.__module__.startswith("paretorch.")
-        return _first_line(optimizer.__doc__) if ours else f"torch.optim.{name}"
-
-    return [(name, about(name, optimizer)) for name, optimizer in sorted(optimizers().items())]
-
-
-def _workloads() -> list[tuple[str, str]]:
-    from paretorch.training.sources import workload_class, workload_names
-
-    return [(name, workload_class(name).title) for name in workload_names()]
+        Console().print(escape(console.LAYOUT), highlight=False)
 
 
-def _studies() -> list[tuple[str, str]]:
-    import importlib
+@data.command("check", epilog="Example: [bold]paretorch data check data/[/bold]")
+def data_check(
+    what: What = "",
+    root: Root = Path("data"),
+    images: Annotated[int | None, typer.Option(help="Read so many images of each data set; all by default.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Say what was looked for and found; read every image, name those that cannot be read; verify packs."""
+    with boundary():
+        from paretorch.workloads.data import checkup, console
 
-    from paretorch.studies import catalog
-    from paretorch.studies.study import names
+        workload, _ = _image_workload(what, root, {"workers": workers})
+        with console.Following() as following:
+            reports = checkup.check(
+                Path(workload.root),
+                workload.imagenet,
+                workload.coco,
+                images=images,
+                workers=workload.readers("image files"),
+                tell=following.tell,
+            )
+        print(console.checked(reports))
+        if any(report.problems for report in reports):
+            raise typer.Exit(1)
 
-    modules = {name: importlib.import_module(f"{catalog.__name__}.{name.replace('-', '_')}") for name in names()}
-    return [(name, _first_line(module.__doc__)) for name, module in modules.items()]
 
+@data.command("pack", epilog="Example: [bold]paretorch data pack 'imagenet_coco(classes=100)' --root data/[/bold]")
+def data_pack(
+    what: What = "",
+    root: Root = Path("data"),
+    size: Annotated[
+        int | None, typer.Option(help="Pixels along one side that the network gets; 256 by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of packs; ROOT/packed by default.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Store resized images and masks so that training never waits for them; the same command goes on after a stop.
 
-def _first_line(documentation: str | None) -> str:
-    return (documentation or "").strip().partition("\n")[0]
-
-
-@contextmanager
-def boundary() -> Iterator[None]:
-    """Turns what a user can cure into one message and exit code 2, and Ctrl-C into exit code 130.
-
-    Other errors, ours or of a user's own code, keep their traceback.
+    A folder is packed whole, a workload as far as its options choose images.
     """
-    try:
-        yield
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped. The same command goes on from the last epoch.", highlight=False)
-        raise typer.Exit(130) from None
-    except (ValueError, FloatingPointError, ModuleNotFoundError, OSError) as error:
-        if not (isinstance(error, OSError) or _said_by_us(error)):
-            raise
-        Console(stderr=True).print(
-            f"[bold red]Error:[/bold red] {escape(_message(error))}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(2) from None
+    with boundary():
+        from paretorch.workloads.data import console
+
+        workload, whole = _image_workload(what, root, {"workers": workers, "size": size})
+        with console.Following() as following:
+            packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, tell=following.tell)
+        print(console.packed(packs))
 
 
-def _said_by_us(error: BaseException) -> bool:
-    """Whether this package raised it, knowing what to say, and not the code that it called."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("paretorch.")
+def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:
+    """The workload, and whether all images below its root are meant."""
+    from paretorch.training.names import parse
+    from paretorch.training.sources import find_workload
+    from paretorch.workloads.imagenet_coco import ImagenetCoco
 
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is None:
-        return error.strerror
-    return str(error)
+    call, given = parse(what or str(root)), {name: value for name, value in flags.items() if value is not None}
+    whole = call.name != "imagenet_coco"
+    if whole and not Path(what or root).is_dir():
+        raise ValueError(f"{what or root} is no folder, and no workload that reads files (imagenet_coco does)")
+    named = {"root": what or str(root)} if whole else {"root": str(root), **_named(call.positional, call.named, what)}
+    workload = find_workload("imagenet_coco", named | given)
+    assert isinstance(workload, ImagenetCoco)
+    return workload, whole
 
 
 def main() -> None:

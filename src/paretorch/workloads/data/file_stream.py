@@ -1,4 +1,4 @@
-"""A stream over files or a pack: squares are read by workers, cut at random, and normalised on the device."""
+"""A stream over files or a pack: squares are read by workers and cut at random."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from paretorch.workloads.data.reading import DamagedError, Reader
 from paretorch.workloads.data.voc_masks import IGNORED
 from paretorch.workloads.streams import Loading, Samples, mixed
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, in 0..1: what pretrained encoders expect
-SPREAD = (0.229, 0.224, 0.225)
 BEARABLE = 0.01  # the share of a stream's images that may be unreadable
 
 
@@ -154,8 +152,8 @@ class FileStream:
     def batches(self, size: int, order: int | None) -> Iterator[Samples]:
         """One pass; see :meth:`paretorch.workloads.Stream.batches`.
 
-        Inputs are (B, 3, size, size), normalised by ImageNet's mean and spread; classes (B,), masks (B, size, size) with
-        -1 where they are ignored.
+        Inputs are (B, 3, size, size) bytes, which the encoder normalises; classes (B,), masks (B, size, size) with -1
+        where they are ignored.
 
         Raises:
             ValueError: more than 1 % of the images cannot be read, or a pack is damaged.
@@ -194,7 +192,7 @@ class FileStream:
         )
 
     def _samples(self, images: Tensor, labels: Tensor) -> Samples:
-        inputs = normalised(images.to(self.device, non_blocking=True))
+        inputs = images.to(self.device, non_blocking=True)
         target = labels.to(self.device, non_blocking=True)
         if target.dtype == torch.uint8:
             target = target.long()
@@ -234,17 +232,6 @@ def plan(length: int, size: int, order: int | None) -> list[list[int]]:
         places = torch.randperm(length, generator=torch.Generator().manual_seed(order)).tolist()
         end = max(1, length // size) * size
     return [places[start : start + size] for start in range(0, end, size)]
-
-
-def normalised(images: Tensor) -> Tensor:
-    """(B, 3, H, W) bytes -> floats of about zero mean and unit spread.
-
-    Example:
-        >>> [round(float(value), 3) for value in normalised(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()]
-        [2.249, 2.429, 2.64]
-    """
-    mean, spread = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, SPREAD))
-    return images.float().div_(255).sub_(mean).div_(spread)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,12 +67,10 @@ def mask_of(objects: Sequence[Object], shape: tuple[int, int], name: str) -> Ten
         Lin et al., "Microsoft COCO", ECCV 2014. Scripts for this mapping elsewhere ignore every overlap, which takes
         the rider off the horse, or let the order in the file decide.
     """
-    with extra("studies"):
-        from pycocotools import mask as runs
     drawn: list[tuple[bool, int, int, int, NDArray[np.uint8]]] = []
     for identity, label, crowd, segmentation in objects:
         try:
-            region = runs.decode(_encoded(segmentation, shape))
+            region = decoded(_encoded(segmentation, shape))
         except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
             raise UnreadableError(name, f"the segmentation of annotation {identity} is malformed: {error}") from None
         drawn.append((crowd, int(region.sum()), identity, IGNORED if crowd else label, region))
@@ -81,9 +80,20 @@ def mask_of(objects: Sequence[Object], shape: tuple[int, int], name: str) -> Ten
     return torch.from_numpy(mask)
 
 
+def decoded(encoded: Any) -> NDArray[np.uint8]:
+    """(H, W) of 0 and 1 from what pycocotools encodes."""
+    from pycocotools import mask as runs
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # pycocotools' with numpy 2
+        region: NDArray[np.uint8] = runs.decode(encoded)
+    return region
+
+
 def _encoded(segmentation: Any, shape: tuple[int, int]) -> Any:
     """Polygons, runs or packed runs as pycocotools takes them; it trusts what it is given, so that is checked here."""
-    from pycocotools import mask as runs
+    with extra("studies"):
+        from pycocotools import mask as runs
 
     if isinstance(segmentation, dict):
         if tuple(segmentation["size"]) != shape:
