@@ -39,7 +39,7 @@ def verdict(summary: Summary) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """The answer in one or two sentences of plain words, without numbers of the kind that need a legend."""
+    """The answer in one or two sentences of plain words: who is better, and how many others are what."""
     reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
     others = [row.comparison for row in summary.rows.values() if row.comparison is not None]
     if not others:
@@ -49,20 +49,23 @@ def headline(summary: Summary) -> str:
             f"No verdict: {seeds} {'seed' if seeds == 1 else 'seeds'} cannot tell luck from difference; "
             f"intervals and tests need at least {FEWEST_SEEDS}."
         )
-    names = {kind: [label for label, row in summary.rows.items() if _is(row, kind)] for kind in Verdict}
-    better = names[Verdict.BETTER]
-    first = (
-        f"No treatment was found better than {reference}"
-        if not better
-        else f"Better than {reference}: {listed(better)}"
-    )
+    better = [label for label, row in summary.rows.items() if _is(row, Verdict.BETTER)]
+    first = f"No treatment was found better than {reference}" if not better else f"Better than {reference}: {listed(better)}"
     counts = {
-        Verdict.WORSE: ("is worse", "are worse"),
-        Verdict.NOT_DISTINGUISHABLE: ("cannot be told from it", "cannot be told from it"),
-        Verdict.WITHHELD: ("has too few results for a verdict", "have too few results for a verdict"),
+        kind: sum(_is(row, kind) for row in summary.rows.values())
+        for kind in (Verdict.NOT_DISTINGUISHABLE, Verdict.WORSE, Verdict.WITHHELD)
     }
-    rest = [f"{listed(names[kind])} {words[len(names[kind]) > 1]}" for kind, words in counts.items() if names[kind]]
-    return ". ".join([first, *rest]) + f" ({seeds} seeds)."
+    words = {
+        Verdict.NOT_DISTINGUISHABLE: "cannot be told from it",
+        Verdict.WORSE: "worse",
+        Verdict.WITHHELD: "without a verdict",
+    }
+    rest = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
+    if counts[Verdict.NOT_DISTINGUISHABLE] == len(others):
+        rest_words = "the other cannot" if len(others) == 1 else f"none of the {len(others)} others can"
+        return f"{first}: {rest_words} be told from it ({seeds} seeds)."
+    after = f" Of the {'rest' if better else f'{len(others)} others'}: {', '.join(rest)}." if rest else ""
+    return f"{first} ({seeds} seeds).{after}"
 
 
 def _is(row: Row, kind: Verdict) -> bool:

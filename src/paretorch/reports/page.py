@@ -17,7 +17,7 @@ from paretorch.reports.gather import Source
 from paretorch.reports.looks import look
 from paretorch.reports.missing import Missing
 from paretorch.reports.numbers import signed_interval
-from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
+from paretorch.reports.overview import MOST_METRICS, by_metric, costs, dynamics, means, overview
 from paretorch.reports.plots import Plot
 from paretorch.reports.settings import alike, differing
 from paretorch.reports.spreadsheets import seeds_csv, treatments_csv
@@ -115,7 +115,9 @@ def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overa
 
 def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
     results = summary.results
-    tables = (means(summary), by_metric(summary), dynamics(summary), costs(summary))
+    # few metrics have their means in the overview
+    all_means = (means(summary),) if len(results.metrics) > MOST_METRICS else ()
+    tables = (*all_means, by_metric(summary), dynamics(summary), costs(summary))
     return Part(
         anchor=anchor,
         workload=results.plan.workload,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -161,7 +161,12 @@ def _panel(
         for place, (label, treatment) in enumerate(treatments.items())
     )
     lines = tuple(line for line in found if line is not None)
-    return Panel(title, axis, lines, logarithmic and _spans(lines))
+    if not (logarithmic and _spans(lines)):
+        return Panel(title, axis, lines)
+    # an interval may reach below zero, where a logarithmic axis has no place
+    floor = min(float(np.nanmin(line.mean)) for line in lines) / 10
+    cut = (line if line.low is None else replace(line, low=np.maximum(line.low, floor)) for line in lines)
+    return Panel(title, axis, tuple(cut), log=True)
 
 
 def _line(label: str, place: int, values: Array, seconds: Array, most: int, level: float) -> Line | None:

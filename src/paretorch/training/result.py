@@ -200,4 +200,4 @@ def _finite_or_not(value: Any) -> Any:
         return {key: _finite_or_not(below) for key, below in value.items()}
     if isinstance(value, list):
         return [_finite_or_not(below) for below in value]
-    return float(value) if value in ("nan", "inf", "-inf") else value
+    return float(value) if isinstance(value, str) and value in ("nan", "inf", "-inf") else value

@@ -38,8 +38,8 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
       font: { family: "system-ui, sans-serif", size: 12, color: colour("ink") }, margin: { l: 50, r: 14, t: 12, b: 44 },
       hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") }, align: "left" },
-      xaxis: { ...axis, title: { text: wrapped(x, narrow() ? 40 : 60), standoff: 8 } },
-      yaxis: { ...axis, title: { text: wrapped(y, 38), standoff: 6 } }, ...more,
+      xaxis: { ...axis, title: { text: wrapped(x, narrow() ? 30 : 80), standoff: 8 } },
+      yaxis: { ...axis, title: { text: wrapped(y, 30), standoff: 6 } }, ...more,
     };
   }
   const options = { responsive: true, displaylogo: false, displayModeBar: false };
@@ -59,7 +59,7 @@
     const lines = panel.lines.filter((line) => shown[part].has(line.t));
     const names = data.parts[part].labels;
     const x = (line) => (state.timed ? line.s : line.x);
-    if (lines.length <= MOST_SHOWN) for (const line of lines) if (line.l) traces.push(band(line, x(line), faint(ink(look(line.t)), 0.13)));
+    if (state.bands && lines.length <= MOST_SHOWN) for (const line of lines) if (line.l) traces.push(band(line, x(line), faint(ink(look(line.t)), 0.1)));
     for (const line of lines) {
       const style = look(line.t);
       const every = Math.max(1, Math.floor(line.y.length / 8));
@@ -73,7 +73,7 @@
     }
     const last = Math.max(1, ...lines.map((line) => line.x[line.x.length - 1]));
     const more = layout(state.timed ? "seconds of training" : "epoch", panel.quantity);
-    if (panel.log) more.yaxis = { ...more.yaxis, type: "log", dtick: undefined };
+    if (panel.log) more.yaxis = { ...more.yaxis, type: "log", dtick: 1 };
     if (!state.timed && last <= 10) more.xaxis.dtick = 1;
     return [traces, more];
   }
@@ -187,6 +187,12 @@
     plot.controls.append(holder);
   }
 
+  function toggle(plot, label, key) {
+    const button = element("button", { type: "button", "aria-pressed": String(plot.state[key]) }, label);
+    button.addEventListener("click", () => { plot.state[key] = !plot.state[key]; button.setAttribute("aria-pressed", String(plot.state[key])); render(plot); });
+    plot.controls.append(button);
+  }
+
   function controls(plot) {
     const { spec, state } = plot;
     if (spec.kind === "lines" && spec.panels.length > MANY) choice(plot, "Shown:", spec.panels.map((panel) => panel.title), "panel", axes);
@@ -195,11 +201,8 @@
       choice(plot, "Across:", spec.axes.map((axis) => axis.title), "x", render);
       choice(plot, "Up:", spec.axes.map((axis) => axis.title), "y", render);
     }
-    if (spec.timed) {
-      const button = element("button", { type: "button", "aria-pressed": "false" }, "by time instead of epoch");
-      button.addEventListener("click", () => { state.timed = !state.timed; button.setAttribute("aria-pressed", String(state.timed)); render(plot); });
-      plot.controls.append(button);
-    }
+    if (spec.timed) toggle(plot, "by time instead of epoch", "timed");
+    if (spec.kind === "lines" && spec.panels.some((panel) => panel.lines.some((line) => line.l))) toggle(plot, "intervals", "bands");
   }
 
   function swatch(place) {
@@ -263,10 +266,11 @@
     const section = figure.closest("[data-part]");
     const spec = data.plots[figure.dataset.plot];
     const plot = {
-      spec, part: section ? Number(section.dataset.part) : 0, axes: [], state: { panel: 0, x: spec.x, y: spec.y, timed: false },
+      spec, part: section ? Number(section.dataset.part) : 0, axes: [], state: { panel: 0, x: spec.x, y: spec.y, timed: false, bands: true },
       controls: figure.querySelector(".controls"), panels: figure.querySelector(".panels"), title: figure.querySelector("h3").textContent, caption: figure.querySelector("figcaption").textContent,
     };
     drawn.push(plot);
+    plot.panels.style.minHeight = "";
     controls(plot);
     axes(plot);
   }
