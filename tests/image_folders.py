@@ -58,7 +58,8 @@ def write_coco(root: Path, train: int = 36, val: int = 18) -> Path:
     """
     random = np.random.default_rng(1)
     for folder, count in (("train2017", train), ("val2017", val)):
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index in range(count):
             identity, height, width = 1000 + index, 48 + index % 5, 64
             image = pixels(height, width, random)

@@ -1,0 +1,149 @@
+"""COCO's objects as masks of VOC's classes, against pixels set by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as runs
+
+from image_folders import annotation, packed_runs, rectangle, unpacked_runs, write_instances
+from paretorch.workloads.data.coco import read_instances
+from paretorch.workloads.data.pictures import UnreadableError
+from paretorch.workloads.data.voc_masks import CLASSES, LABELS, mask_of, unpacked
+
+SHAPE = (20, 30)
+WHOLE = rectangle(*SHAPE, 5, 10, 15, 25)
+
+
+def polygon(top: int, left: int, bottom: int, right: int) -> list[float]:
+    return [float(number) for number in (left, top, right, top, right, bottom, left, bottom)]
+
+
+@pytest.mark.parametrize("segmentation", [unpacked_runs(WHOLE), packed_runs(WHOLE), [polygon(5, 10, 15, 25)]])
+def test_every_form_of_segmentation_is_the_same_mask(segmentation: Any) -> None:
+    assert torch.equal(mask_of([(1, 15, False, segmentation)], SHAPE, "a"), torch.from_numpy(15 * WHOLE))
+
+
+def test_several_polygons_are_one_object() -> None:
+    parts = [polygon(0, 0, 4, 4), polygon(10, 10, 14, 14)]
+    mask = mask_of([(1, 8, False, parts)], SHAPE, "a")
+    assert int((mask == 8).sum()) == 32
+    assert int(mask[2, 2]) == int(mask[12, 12]) == 8
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_smaller_object_lies_in_front_whatever_the_order(turned: bool) -> None:
+    large, small = (1, 13, False, [polygon(0, 0, 20, 30)]), (2, 15, False, [polygon(5, 5, 10, 10)])
+    mask = mask_of([small, large] if turned else [large, small], SHAPE, "a")
+    assert int((mask == 15).sum()) == 25
+    assert int((mask == 13).sum()) == 600 - 25
+
+
+def test_crowds_are_ignored_except_under_single_objects() -> None:
+    crowd, person = (1, 15, True, packed_runs(WHOLE)), (2, 15, False, [polygon(0, 0, 10, 30)])
+    for objects in ([crowd, person], [person, crowd]):
+        mask = mask_of(objects, SHAPE, "a")
+        assert bool((mask[:10] == 15).all())
+        assert bool((mask[10:15, 10:25] == 255).all())
+        assert int((mask == 255).sum()) == 75
+
+
+def test_no_object_is_background() -> None:
+    assert not mask_of([], SHAPE, "a").any()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        ([], "expected polygons"),
+        (None, "expected polygons"),
+        ([[1.0, 2.0, 3.0, 4.0]], "three points"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, float("nan")]], "three points"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, "x"]], "convert"),
+        ({"size": [20, 31], "counts": [620]}, r"size is \[20, 31\], the image's \[20, 30\]"),
+        ({"size": [20, 30], "counts": [10, 20]}, "cover 30 of 600"),
+        ({"size": [20, 30], "counts": [590, 20]}, "cover 610 of 600"),
+        ({"size": [20, 30], "counts": [700, -100]}, "cover 600"),
+        ({"size": [20, 30], "counts": "1"}, "cover 1 of 600"),
+        ({"size": [20, 30], "counts": "é"}, "ascii"),
+        ({"size": [20, 30], "counts": "zz"}, "no packed run has"),
+        ({"size": [20, 30], "counts": "Q"}, "cut off"),
+        ({"size": [20, 30]}, "counts"),
+    ],
+)
+def test_a_malformed_segmentation_names_image_and_annotation(segmentation: Any, reason: str) -> None:
+    with pytest.raises(UnreadableError, match=f"00042.jpg: the segmentation of annotation 77 is malformed: .*{reason}"):
+        mask_of([(77, 15, False, segmentation)], SHAPE, "00042.jpg")
+
+
+def test_packed_runs_are_unpacked_as_pycocotools_packs_them() -> None:
+    random = np.random.default_rng(0)
+    for density in (0.02, 0.5, 0.98):
+        mask = (random.random((37, 61)) < density).astype(np.uint8)
+        assert unpacked(runs.encode(np.asfortranarray(mask))["counts"]) == unpacked_runs(mask)["counts"]
+
+
+def test_the_twenty_classes_have_cocos_ids() -> None:
+    assert len(CLASSES) == 21
+    # the ids by which DeepLab's and torchvision's authors took VOC's classes from COCO, in VOC's order
+    assert list(LABELS) == [5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72]
+    assert list(LABELS.values()) == list(range(1, 21))
+
+
+IMAGE = {"id": 5, "file_name": "a.jpg", "height": 20, "width": 30}
+
+
+def written(folder: Path, annotations: list[dict[str, Any]], **more: Any) -> Path:
+    write_instances(folder / "instances.json", [IMAGE], annotations, **more)
+    return folder / "instances.json"
+
+
+def test_instances_keep_voc_objects_and_count_the_others(tmp_path: Path) -> None:
+    square = [polygon(0, 0, 4, 4)]
+    path = written(
+        tmp_path, [annotation(1, 5, 1, square, 1), annotation(2, 5, 32, square), annotation(3, 5, 18, square)]
+    )
+    found = read_instances(path)
+    assert found.shapes == {"a.jpg": (20, 30)}
+    assert (found.crowds, found.others) == (1, 1)
+    assert json.loads(found.objects["a.jpg"]) == [[1, 15, True, square], [3, 12, False, square]]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    assert read_instances(written(tmp_path, [])).objects == {}
+    assert len(read_instances(written(tmp_path, [annotation(1, 5, 1, [polygon(0, 0, 4, 4)])])).objects) == 1
+
+
+def test_unknown_categories_are_named(tmp_path: Path) -> None:
+    square = [polygon(0, 0, 4, 4)]
+    path = written(tmp_path, [annotation(1, 5, 91, square), annotation(2, 5, 91, square), annotation(3, 5, 12, square)])
+    with pytest.raises(
+        ValueError, match=r"instances.json: unknown category ids: 12 \(on 1 objects\), 91 \(on 2 objects\)"
+    ):
+        read_instances(path)
+    renumbered = [{"id": 1, "name": "person"}, {"id": 12, "name": "parking meter"}]
+    with pytest.raises(ValueError, match=r"12 \('parking meter'\).*their own ids"):
+        read_instances(written(tmp_path, [], categories=renumbered))
+    with pytest.raises(ValueError, match=r"category 20 is 'sheep', here it is 'horse'"):
+        read_instances(written(tmp_path, [], categories=[{"id": 20, "name": "horse"}]))
+
+
+def test_an_unknown_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not list: ids 6"):
+        read_instances(written(tmp_path, [annotation(1, 6, 1, [polygon(0, 0, 4, 4)])]))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"images": []}', '{"images": 3, "annotations": []}', '{"images": [{}], "annotations": []}'],
+)
+def test_another_file_is_not_instances(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"instances\.json is not a file of COCO instances: .*Expected"):
+        read_instances(path)
