@@ -23,6 +23,10 @@ from paretorch.workloads.streams import training_batches
 # small sizes for those whose defaults are large; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
     "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)],
+    "scenes": [
+        {"size": 32, "width": 0.25, "train": 96, "validation": 40, "test": 40, **options}
+        for options in ({}, {"depth": False, "normals": False, "detection": False, "attributes": 40})
+    ],
     "imagenet_coco": [{"root": shared_root(), "encoder": "resnet18", "width": 0.125, **SMALL_FOLDERS}],
 }
 TINY = str(Path(__file__).parent / "training_workload.py")

@@ -70,9 +70,7 @@ def _block(objects: int, hue_spread: float, seed: int) -> Scenes:
     size = between(0.28, 0.5, objects)
     size[:, 0] = between(0.55, 0.75)  # the main object is larger, and nearer
     scale = size[..., None] * between(0.75, 1.25, objects, 3)
-    turned = _turned(
-        between(-math.pi, math.pi, objects), between(-0.5, 0.5, objects), between(-0.5, 0.5, objects)
-    )
+    turned = _turned(between(-math.pi, math.pi, objects), between(-0.5, 0.5, objects), between(-0.5, 0.5, objects))
     flat = kinds >= CLASSES.index("disc")  # these face the camera, more or less
     facing = _turned(between(-0.9, 0.9, objects), between(-0.6, 0.6, objects), between(-0.5, 0.5, objects))
     turned = torch.where(flat[..., None, None], facing, turned)

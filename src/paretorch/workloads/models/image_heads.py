@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -90,3 +91,43 @@ class PixelHead(nn.Module):
         if self.left_over > 1:
             scores = functional.interpolate(scores, scale_factor=self.left_over, mode="bilinear", align_corners=False)
         return scores if self.edge is None else scores[..., : self.edge, : self.edge]
+
+
+class PixelQuantity(nn.Module):
+    """A positive number for each pixel, in its natural unit: ``center exp(spread x)``; (B, D, h, w) -> (B, H, W).
+
+    Args:
+        pixels: gives x, one channel.
+        center: what an output of zero stands for, above 0.
+        spread: how far an output of one is from it, as a difference of logarithms.
+    """
+
+    center: Tensor
+
+    def __init__(self, pixels: PixelHead, center: float, spread: float) -> None:
+        super().__init__()
+        self.pixels, self.spread = pixels, spread
+        self.register_buffer("center", torch.tensor(center))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, H, W), in float32 at least."""
+        raw: Tensor = self.pixels(features).squeeze(1)
+        return self.center * torch.exp(
+            (raw.to(torch.promote_types(raw.dtype, self.center.dtype)) * self.spread).clamp(-5, 5)
+        )
+
+
+class PixelDirections(nn.Module):
+    """A unit vector for each pixel; (B, D, h, w) -> (B, 3, H, W).
+
+    Args:
+        pixels: gives it at any length, three channels.
+    """
+
+    def __init__(self, pixels: PixelHead) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, 3, H, W)."""
+        return functional.normalize(self.pixels(features), dim=1, eps=1e-6)

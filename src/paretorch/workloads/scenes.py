@@ -1,0 +1,231 @@
+"""Drawn scenes of shaded solids and planes: a stand-in, with exact labels, for every workload of dense predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from paretorch.workloads.base import MultiTaskModel, Workload
+from paretorch.workloads.data.scene_labels import ATTRIBUTES, Labels, labels_of
+from paretorch.workloads.data.scene_layout import CLASSES, KINDS, drawn_scenes
+from paretorch.workloads.data.scene_render import render
+from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
+from paretorch.workloads.models.encoder_weights import load_encoder_weights
+from paretorch.workloads.models.encoders import encoder
+from paretorch.workloads.models.image_heads import PixelDirections, PixelHead, PixelQuantity, image_classifier
+from paretorch.workloads.streams import Splits, Stream, TensorStream, mixed
+
+SPLITS = ("train", "validation", "test")
+TASKS = ("classification", "segmentation", "depth", "normals", "detection")
+DEPTH = 4.0  # metres: the middle of the scenes' depths, on a scale of logarithms
+DEPTH_SPREAD = 0.6
+
+
+class MaskIoU(MeanIoU):
+    """Mean IoU of masks that are kept in bytes."""
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Takes in (B, C, H, W) scores and (B, H, W) classes."""
+        super().update(output, target.long())
+
+
+class DepthError(MeanAbsoluteError):
+    """Mean absolute error of the depth."""
+
+    unit = "m"
+
+
+class NormalError(Metric):
+    """Mean angle between the predicted normals and the true ones."""
+
+    name = "angle"
+    higher_is_better = False
+    unit = "degrees"
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.seen = 0
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Takes in (B, 3, H, W) unit vectors."""
+        true = target.float()
+        # by the chord, which is exact at small angles, where the arc cosine of a float32 is not
+        half = (functional.normalize(output.float(), dim=1) - functional.normalize(true, dim=1)).norm(dim=1) / 2
+        self.total += math.degrees(float((2 * half.clamp(max=1).asin()).sum()))
+        self.seen += target.shape[0] * target[0, 0].numel()
+
+    def compute(self) -> float:
+        """Summed angle over pixels."""
+        return self.total / self.seen if self.seen else math.nan
+
+
+class BoxOverlap(Metric):
+    """Mean intersection over union of the predicted box and the true one."""
+
+    name = "box IoU"
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.seen = 0
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Takes in (B, 4) boxes: left, top, right, bottom."""
+        sides = (torch.minimum(output[:, 2:], target[:, 2:]) - torch.maximum(output[:, :2], target[:, :2])).clamp_min(0)
+        common = sides.prod(dim=1)
+        areas = [(box[:, 2:] - box[:, :2]).clamp_min(0).prod(dim=1) for box in (output, target)]
+        self.total += float((common / (areas[0] + areas[1] - common)).sum())
+        self.seen += len(target)
+
+    def compute(self) -> float:
+        """Summed overlap over images."""
+        return self.total / self.seen if self.seen else math.nan
+
+
+@dataclass(frozen=True)
+class SceneImages(Workload):
+    """What stands largest in a drawn scene and where, and for each pixel what it shows, how far away, and turned which way.
+
+    A floor, a wall and a few objects of six kinds: spheres, cubes, cylinders, cones, discs, boards, stretched and turned.
+    Rays are traced, so every label is exact: the class is the kind with the object of most pixels, the segmentation has
+    eight classes (wall, floor and the six), the depth is in metres along the camera's axis, normals are unit vectors to the
+    right, down and ahead, and the box is the largest object's, in parts of the image. Attributes are yes-no questions, a
+    task each: many tasks at once.
+
+    Args:
+        size: pixels along one side of the image.
+        depth: draw the task ``depth``.
+        normals: draw the task ``normals``.
+        detection: draw the task ``detection``: the box.
+        attributes: 0 to 40 tasks ``attribute-01``, ...
+        objects: in each scene, beside wall and floor.
+        hue_spread: how much the hues of one kind of object differ, as a part of the colour circle; the six kinds are 1/6
+            apart. 0: the colour tells the kind.
+        noise: standard deviation of the camera's noise, in parts of the full scale.
+        train: images to train on.
+        validation: images to select on.
+        test: images to report on.
+        encoder: one of :data:`.encoders.ENCODERS`.
+        width: factor on the channels of encoder and heads.
+        stride: pixels of the image for one of the encoder's last map, along one side.
+        encoder_weights: ``"torchvision"``, a file, or nothing for random ones.
+        data_seed: decides the scenes; a run's seed does not. Splits are drawn from seeds of their own.
+
+    Example:
+        >>> SceneImages(depth=False, normals=False, detection=False).tasks
+        ('classification', 'segmentation')
+    """
+
+    title = "drawn solids and planes: class, 8 masks, depth, normals, a box and up to 40 attributes, all exact"
+
+    size: int = 64
+    depth: bool = True
+    normals: bool = True
+    detection: bool = True
+    attributes: int = 0
+    objects: int = 4
+    hue_spread: float = 0.1
+    noise: float = 0.02
+    train: int = 3_000
+    validation: int = 500
+    test: int = 500
+    encoder: str = "mobilenet_v3_large"
+    width: float = 0.35
+    stride: int = 16
+    encoder_weights: str = ""
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in {"size": 16, "objects": 1, "train": 1, "validation": 1, "test": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"scenes: {name} is at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.attributes <= len(ATTRIBUTES):
+            raise ValueError(f"scenes: attributes are 0 to {len(ATTRIBUTES)}, got {self.attributes}")
+        for name in ("hue_spread", "noise"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"scenes: {name} is 0 or more, got {getattr(self, name)}")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """``classification``, ``segmentation`` and those that were asked for."""
+        wanted = {"depth": self.depth, "normals": self.normals, "detection": self.detection}
+        attributes = (f"attribute-{number + 1:02}" for number in range(self.attributes))
+        return (*(task for task in TASKS if wanted.get(task, True)), *attributes)
+
+    def data(self) -> Splits:
+        """Images (B, 3, size, size) in bytes, and the targets of every task; see :class:`.scene_labels.Labels`."""
+        streams: dict[str, tuple[Stream, ...]] = {}
+        for split in SPLITS:
+            images, labels = self._drawn(split)
+            targets = {task: self._target(task, labels) for task in self.tasks}
+            streams[split] = (TensorStream(images, targets),)
+        facts = {f"images, {split}": getattr(self, split) for split in SPLITS}
+        return Splits(streams["train"], streams["validation"], streams["test"], facts)
+
+    def model(self) -> nn.Module:
+        """An encoder of torchvision; a classifier, and heads of four blocks for what is asked of pixels."""
+        made = encoder(self.encoder, self.width, self.stride)
+        hidden = max(8, round(512 * self.width / 8) * 8)
+
+        def pixels(outputs: int) -> PixelHead:
+            return PixelHead(made.channels, outputs, self.stride, width=self.width, edge=self.size)
+
+        heads: dict[str, nn.Module] = {}
+        for task in self.tasks:
+            if task == "segmentation":
+                heads[task] = pixels(len(CLASSES))
+            elif task == "depth":
+                heads[task] = PixelQuantity(pixels(1), DEPTH, DEPTH_SPREAD)
+            elif task == "normals":
+                heads[task] = PixelDirections(pixels(3))
+            else:
+                outputs = {"classification": len(KINDS), "detection": 4}.get(task, 2)
+                heads[task] = image_classifier(made.channels, outputs, hidden)
+        if self.encoder_weights:
+            load_encoder_weights(made, self.encoder_weights)
+        return MultiTaskModel(made, heads)
+
+    def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Cross-entropy of classes; absolute error of depth in metres and of boxes; one minus the cosine for normals."""
+        return {task: _loss(task, output, targets[task]) for task, output in outputs.items()}
+
+    def metrics(self) -> dict[str, tuple[Metric, ...]]:
+        """Accuracy, mean IoU, metres, degrees, overlap of boxes."""
+        made = {
+            "segmentation": lambda: MaskIoU(len(CLASSES)),
+            "depth": DepthError,
+            "normals": NormalError,
+            "detection": BoxOverlap,
+        }
+        return {task: (made.get(task, Accuracy)(),) for task in self.tasks}
+
+    def _drawn(self, split: str) -> tuple[Tensor, Labels]:
+        key = mixed(self.data_seed, SPLITS.index(split))
+        return _draw(key, getattr(self, split), self.size, self.objects, self.hue_spread, self.noise)
+
+    def _target(self, task: str, labels: Labels) -> Tensor:
+        if task.startswith("attribute-"):
+            return labels.attributes[:, int(task.partition("-")[2]) - 1]
+        target: Tensor = getattr(labels, task)
+        return target
+
+
+def _loss(task: str, output: Tensor, target: Tensor) -> Tensor:
+    if task in ("depth", "detection"):
+        return functional.l1_loss(output, target)
+    if task == "normals":
+        return 1 - functional.cosine_similarity(output, target.to(output.dtype), dim=1).mean()
+    return functional.cross_entropy(output, target.long())
+
+
+@lru_cache(maxsize=6)
+def _draw(key: int, count: int, size: int, objects: int, hue_spread: float, noise: float) -> tuple[Tensor, Labels]:
+    rendered = render(drawn_scenes(count, objects, hue_spread, key), size, noise, seed=mixed(key, 1))
+    return rendered.images, labels_of(rendered)
