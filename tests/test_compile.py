@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-QUICK, REST = ("mgda", "famo"), ("graddrop", "pcgrad", "dwa", "loss+")
+QUICK, REST = ("mgda", "famo"), ("graddrop", "pcgrad", "dwa", "loss+", "told outside")
 
 
 def run(names: tuple[str, ...]) -> dict[str, Any]:
