@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.base import MultiTaskModel, Workload
+from paretorch.workloads.base import Workload
 from paretorch.workloads.data import geometry, pack_writing
 from paretorch.workloads.data.file_stream import FileStream
 from paretorch.workloads.data.geometry import stored_edge
@@ -23,14 +23,12 @@ from paretorch.workloads.data.reading import Place, Source
 from paretorch.workloads.data.splitting import Chosen, NotPackedError, everything, split
 from paretorch.workloads.data.voc_masks import CLASSES
 from paretorch.workloads.metrics import Accuracy, MeanIoU, Metric
-from paretorch.workloads.models import encoders
-from paretorch.workloads.models.image_heads import PixelHead, image_classifier
+from paretorch.workloads.models.two_heads import classification_and_segmentation
 from paretorch.workloads.streams import Plain, Splits
 
 TASKS = ("classification", "segmentation")
 SPLITS = ("train", "validation", "test")
 SOURCES = ("auto", "files", "pack")
-STRIDE = 32  # pixels of the image for one point of the encoder's last map
 READERS = 8  # processes at most that read one stream, where nothing is said
 
 
@@ -60,8 +58,10 @@ class ImagenetCoco(Workload):
         workers: processes that read, for each stream; by the number of cores where it is None. It changes no number.
         data_seed: decides which images are in which split; a run's seed does not.
         encoder: one of :data:`~.models.encoders.ENCODERS`.
-        width: factor on the channels of the encoder and of the decoder.
+        width: factor on the channels of the encoder and of the heads.
+        stride: of the encoder: 32 as published, less for small images.
         decoder: of the masks, ``"narrow"`` or ``"wide"``; see :class:`~.models.image_heads.PixelHead`.
+        encoder_weights: ``"torchvision"``, a file, or nothing for random ones.
     """
 
     title = "ImageNet classes and COCO masks, each task with its own images, read from your folders or a pack"
@@ -81,14 +81,16 @@ class ImagenetCoco(Workload):
     data_seed: int = 0
     encoder: str = "mobilenet_v3_large"
     width: float = 1.0
+    stride: int = 32
     decoder: str = "narrow"
+    encoder_weights: str = ""
 
     def __post_init__(self) -> None:
         for name, least in {"classes": 2, "train": 1, "validation": 1, "test": 1, "size": 32}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"imagenet_coco: {name} is at least {least}, got {getattr(self, name)}")
-        if self.size % STRIDE:
-            raise ValueError(f"imagenet_coco: size is a multiple of {STRIDE}, the encoder's stride, got {self.size}")
+        if self.size % 8:
+            raise ValueError(f"imagenet_coco: size is a multiple of 8, got {self.size}")
         if self.source not in SOURCES:
             raise ValueError(f"imagenet_coco: source is one of {', '.join(SOURCES)}, got {self.source!r}")
         if self.workers is not None and self.workers < 0:
@@ -117,14 +119,23 @@ class ImagenetCoco(Workload):
             facts[f"{task}, read from"] = streams["train"][-1].reader.kind
             facts[f"{task}, validation images"] = _origin(task, chosen.validation_from)
             facts[f"{task}, images"] = {name: len(chosen.parts[name]) for name in SPLITS}
+        facts["encoder weights"] = self.encoder_weights or "random"
+        if self.encoder_weights:
+            facts["held out"] = "pretrained weights may have seen the ImageNet images that this run holds out"
         return Splits(tuple(streams["train"]), tuple(streams["validation"]), tuple(streams["test"]), facts)
 
     def model(self) -> nn.Module:
         """The encoder, a classifier on the mean of its last map, a decoder up to the image's own resolution."""
-        made = encoders.encoder(self.encoder, self.width)
-        classifier = image_classifier(made.channels, self.classes)
-        decoder = PixelHead(made.channels, len(CLASSES), made.stride, self.decoder, self.width)
-        return MultiTaskModel(made, {"classification": classifier, "segmentation": decoder})
+        return classification_and_segmentation(
+            self.classes,
+            len(CLASSES),
+            self.size,
+            name=self.encoder,
+            width=self.width,
+            stride=self.stride,
+            decoder=self.decoder,
+            weights=self.encoder_weights,
+        )
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy over images, and over the pixels that are labelled."""

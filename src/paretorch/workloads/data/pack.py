@@ -80,7 +80,10 @@ class Manifest:
             values = json.loads(path.read_bytes())
             if values.pop("format") != FORMAT:
                 raise damaged(path, f"expected the format {FORMAT!r}")
-            return cls(**values)
+            found = cls(**values)
+            if any(type(getattr(found, name)) is not int for name in ("edge", "seed", "lines", "rows", "length")):
+                raise damaged(path, "a count is not a number")
+            return found
         except DamagedError:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -1,0 +1,279 @@
+"""Packs: the same bytes as the files, resumable after kill -9 at any instant, refused when damaged or out of date."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from image_folders import SMALL, save_jpeg, truncate, write_both
+from paretorch.workloads.data import pack_writing
+from paretorch.workloads.data.pack import Pack
+from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+
+SIZES = {**SMALL, "train": 24, "validation": 9, "test": 6}
+TOTAL = 39
+
+
+def workload(root: Path, **options: Any) -> ImagenetCoco:
+    return ImagenetCoco(**{"root": str(root), **SIZES, **options})
+
+
+def everything(made: ImagenetCoco) -> list[Tensor]:
+    splits = made.data()
+    streams = [*splits.train, *splits.validation, *splits.test]
+    batches = [batch for stream in streams for order in (None, 4) for batch in stream.batches(7, order)]
+    return [tensor for batch in batches for tensor in (batch.inputs, *batch.targets.values())]
+
+
+def same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return len(left) == len(right) > 0 and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_both(tmp_path)
+
+
+@pytest.mark.parametrize("augmentation", ["crop", "zoom"])
+def test_a_pack_gives_what_the_files_give_and_does_without_them(root: Path, augmentation: str) -> None:
+    made = workload(root, augmentation=augmentation)
+    files = everything(made)
+    told: list[tuple[str, int, int]] = []
+    packs = made.packed(root / "packed", tell=lambda *numbers: told.append(numbers))
+    assert [(pack.images, pack.added) for pack in packs] == [(TOTAL, TOTAL)] * 2
+    assert told[0] == ("classification", 0, TOTAL)
+    assert told[-1] == ("segmentation", TOTAL, TOTAL)
+    assert made.data().facts["segmentation, read from"] == "pack"
+    assert same(everything(made), files)
+    for name in ("imagenet", "coco"):
+        (root / name).rename(root / f"_{name}")
+    assert same(everything(made), files)
+    assert same(everything(workload(root, augmentation=augmentation, source="pack")), files)
+
+
+def test_fewer_images_come_from_the_same_pack_as_from_the_files(root: Path) -> None:
+    workload(root).packed(root / "packed")
+    for options in (
+        {"train": 12},
+        {"test": 3, "validation": 3},
+        {"classes": 2, "train": 16, "test": 4, "validation": 6},
+    ):
+        assert same(
+            everything(workload(root, **options, source="pack")), everything(workload(root, **options, source="files"))
+        )
+
+
+def test_packing_again_adds_what_is_missing(root: Path) -> None:
+    workload(root, train=12).packed(root / "packed")
+    with pytest.warns(UserWarning, match="image files are read instead of the pack: .*adds what is missing"):
+        assert workload(root).data().facts["classification, read from"] == "image files"
+    with pytest.raises(ValueError, match="`paretorch data pack` with the same options"):
+        workload(root, source="pack").data()
+    packs = workload(root).packed(root / "packed")
+    assert [(pack.images, pack.added) for pack in packs] == [(TOTAL, 12)] * 2
+    assert [pack.added for pack in workload(root).packed(root / "packed")] == [0, 0]
+    assert same(everything(workload(root, source="pack")), everything(workload(root, source="files")))
+
+
+def test_all_images_serve_every_seed_and_a_part_serves_its_own(root: Path) -> None:
+    workload(root).packed(root / "packed")
+    with pytest.raises(ValueError, match="data_seed=0 chose"):
+        workload(root, data_seed=1, source="pack").data()
+    with pytest.raises(ValueError, match="its seed is 0, asked for is 1"):
+        workload(root, data_seed=1).packed(root / "packed")
+    assert [pack.images for pack in workload(root).packed(root / "whole", whole=True)] == [54, 54]
+    other = workload(root, data_seed=1, pack=str(root / "whole"))
+    assert same(everything(other), everything(workload(root, data_seed=1, source="files")))
+
+
+def test_unreadable_images_are_the_same_in_a_pack(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_writing, "BEARABLE", 0.1)
+    made = workload(root)
+    broken = made.data().train[0].reader.items[3].name  # type: ignore[attr-defined]
+    before = (root / "imagenet" / broken).read_bytes()
+    truncate(root / "imagenet" / broken)
+    pack, _ = made.packed(root / "packed")
+    assert list(pack.unreadable) == [broken]
+    assert "truncated" in pack.unreadable[broken]
+    with pytest.warns(UserWarning, match=f"{broken} is left out"), pytest.raises(ValueError, match="1 of 24 images"):
+        everything(made)
+    (root / "imagenet" / broken).write_bytes(before)
+    pack, _ = made.packed(root / "packed")
+    assert (pack.added, dict(pack.unreadable)) == (1, {})
+    assert same(everything(made), everything(workload(root, source="files")))
+
+
+def test_packing_stops_past_one_percent(root: Path) -> None:
+    save = root / "coco" / "train2017"
+    truncate(next(iter(sorted(save.iterdir()))))
+    with pytest.raises(ValueError, match=r"1 of 54 images cannot be read, more than 1 %") as caught:
+        workload(root).packed(root / "packed", whole=True)
+    assert "train2017/000000001000.jpg" in str(caught.value)
+
+
+PACKING = """
+import sys
+from pathlib import Path
+from paretorch.workloads.data import pack_writing
+from paretorch.workloads.imagenet_coco import ImagenetCoco
+pack_writing.CHUNK = 2
+root = Path(sys.argv[1])
+made = ImagenetCoco(root=str(root), classes=3, train=24, validation=9, test=6, size=32, workers=0)
+made.packed(root / "packed", tell=lambda *numbers: print(*numbers, flush=True))
+"""
+
+
+@pytest.mark.parametrize("moment", [3, 17, 31])
+def test_a_killed_packing_goes_on_to_the_same_bytes(root: Path, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_writing, "CHUNK", 2)
+    workload(root).packed(root / "whole")
+    process = subprocess.Popen([sys.executable, "-c", PACKING, str(root)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _, _ in zip(range(moment), process.stdout, strict=False):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    added = [pack.added for pack in workload(root).packed(root / "packed")]
+    assert sum(added) < 2 * TOTAL
+    assert content(root / "packed") == content(root / "whole")
+
+
+@pytest.mark.parametrize("cut", [1, 7, 36 * 36 * 4 - 1, 36 * 36 * 4 + 5])
+@pytest.mark.parametrize("file", ["rows.u8", "index.jsonl"])
+def test_whatever_was_cut_off_is_packed_again(root: Path, file: str, cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(task: str, done: int, total: int) -> None:
+        if task == "segmentation" and done >= 20:
+            raise StopError
+
+    monkeypatch.setattr(pack_writing, "CHUNK", 2)
+    workload(root).packed(root / "whole")
+    with pytest.raises(StopError):
+        workload(root).packed(root / "packed", tell=stop)
+    path = root / "packed" / "segmentation-36" / file
+    os.truncate(path, max(0, path.stat().st_size - cut))
+    workload(root).packed(root / "packed")
+    assert content(root / "packed") == content(root / "whole")
+
+
+def test_an_interrupted_packing_is_not_read(root: Path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workload(root).packed(root / "packed", tell=stop)
+    with pytest.warns(UserWarning, match="image files are read instead"):
+        workload(root).data()
+
+
+def flip(path: Path, place: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def lengthen(path: Path) -> None:
+    """Lets a manifest count fewer bytes of the index than were written."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"length": 80}))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_flipped_bit_is_refused_with_the_cure(root: Path, workers: int) -> None:
+    workload(root).packed(root / "packed")
+    folder = root / "packed" / "segmentation-36"
+    flip(folder / "rows.u8", 12345)
+    (broken,) = Pack.open(folder).verify()
+    with pytest.raises(
+        ValueError, match=r"rows\.u8 is damaged.*Remove the folder .*segmentation-36 and run `paretorch data pack`"
+    ) as caught:
+        everything(workload(root, workers=workers))
+    assert broken in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("rows.u8", lambda path: os.truncate(path, path.stat().st_size - 1)),
+        ("rows.u8", lambda path: path.unlink()),
+        ("index.jsonl", lambda path: flip(path, 40)),
+        ("index.jsonl", lambda path: path.unlink()),
+        ("pack.json", lambda path: path.write_text("{}")),
+        ("pack.json", lambda path: path.write_text("no json")),
+        ("pack.json", lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "other"}))),
+        ("pack.json", lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"lines": "many"}))),
+        ("index.jsonl", lambda path: lengthen(path.parent / "pack.json")),
+    ],
+)
+def test_a_changed_pack_is_refused_when_it_is_opened(root: Path, file: str, damage: Any) -> None:
+    workload(root).packed(root / "packed")
+    damage(root / "packed" / "classification-36" / file)
+    with pytest.raises(ValueError, match=f"{file} is damaged or was changed: .*`paretorch data pack` again"):
+        workload(root).data()
+
+
+def test_a_pack_of_older_data_is_refused(root: Path) -> None:
+    workload(root).packed(root / "packed")
+    path = root / "coco" / "annotations" / "instances_train2017.json"
+    values = json.loads(path.read_text())
+    values["annotations"].pop()
+    path.write_text(json.dumps(values))
+    for act in (lambda: workload(root).data(), lambda: workload(root).packed(root / "packed")):
+        with pytest.raises(ValueError, match=r"segmentation-36 is out of date: instances_train2017\.json changed"):
+            act()
+    image = next((root / "imagenet" / "train" / "n01440764").iterdir()).read_bytes()
+    (root / "imagenet" / "train" / "n00000001").mkdir()
+    (root / "imagenet" / "train" / "n00000001" / "a.JPEG").write_bytes(image)
+    with pytest.raises(ValueError, match="classification-36 is out of date: classes of train changed"):
+        workload(root).data()
+
+
+def test_two_packings_at_once_are_refused(root: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", PACKING, str(root)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.05)
+    try:
+        with pytest.raises(BlockingIOError, match=r"another process is packing into .*classification-36: wait for it"):
+            workload(root).packed(root / "packed")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_disk_without_room_is_said_before_anything_is_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 100
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
+    with pytest.raises(OSError, match=r"39 images of 36 x 36 pixels need .* GB.*--out"):
+        workload(root).packed(root / "packed")
+
+
+def test_tasks_have_packs_of_their_own(root: Path) -> None:
+    made = workload(root)
+    assert [made.pack_folder(task).name for task in TASKS] == ["classification-36", "segmentation-36"]
+    save_jpeg(root / "imagenet" / "train" / "n01440764" / "extra.JPEG", np.zeros((40, 40, 3), np.uint8))
+    assert [pack.images for pack in made.packed(root / "packed", whole=True)] == [55, 54]
