@@ -19,7 +19,7 @@ from typing import Any
 from paretorch.studies.folder import Job, StudyFolder, write_json
 from paretorch.studies.progress import Watch
 
-TRAIN = "paretorch.training.loop:train"
+TRAIN = "paretorch.studies.worker:train_sparingly"
 Inbox = queue.SimpleQueue[tuple["Worker", dict[str, Any] | None]]
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -194,6 +195,11 @@ def settle(study: Study, tuning: Tuning) -> Study:
     return Study(study.name, study.question, tuple(treatments), study.reference, study.baseline, study.threads)
 
 
+def _spent(seconds: Mapping[str, float]) -> float:
+    """An epoch's seconds, of which others that are recorded are parts."""
+    return seconds["training"] + seconds["evaluation"]
+
+
 def _seconds_of_events(folder: Path) -> float:
     """Seconds of the epochs that a run without a result has behind it."""
     seconds = 0.0
@@ -202,5 +208,5 @@ def _seconds_of_events(folder: Path) -> float:
             with suppress(ValueError):  # the last line may be cut off
                 event = json.loads(line)
                 if event["event"] == "epoch":
-                    seconds += sum(event["seconds"].values())
+                    seconds += _spent(event["seconds"])
     return seconds

@@ -31,6 +31,13 @@ class Train(Protocol):
         """Calls ``progress(epochs done, epochs in all)`` as it goes on."""
 
 
+def train_sparingly(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> object:
+    """Trains as ``paretorch.train`` does, with checkpoints as rare as short epochs ask for."""
+    from paretorch.training.loop import train
+
+    return train(run, folder, progress=progress, checkpoint_every=None)
+
+
 def main() -> None:
     """Serves runs from the standard input until it closes."""
     # what a workload prints must not be taken for events: it goes where the errors go, into the worker's log

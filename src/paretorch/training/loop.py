@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,7 +20,7 @@ from paretorch.training.totals import EpochTotals, step_numbers
 from paretorch.workloads.streams import Stream, mixed, repeats, steps_per_epoch, training_batches
 
 
-def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_every: int = 1) -> Result:
+def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_every: int | None = 1) -> Result:
     """Trains a run in its folder, resumes it there, or returns its result where it is finished.
 
     On the CPU, with as many threads, a resumed run gives the very numbers of one that was never stopped, whenever that
@@ -33,19 +31,20 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
         folder: where ``run.json``, ``events.jsonl``, ``checkpoint/`` and, at the end, ``result.json`` are written.
         progress: ``"auto"`` (live on a terminal, lines elsewhere), ``"live"``, ``"plain"``, None, or a function that is
             called with the epochs done and the epochs in all.
-        checkpoint_every: epochs between two checkpoints; the last epoch always has one.
+        checkpoint_every: epochs between two checkpoints; the last epoch always has one. None: as many epochs as keep what
+            checkpoints cost below a hundredth of the time, which is one where epochs take more than a few seconds.
 
     Raises:
         ValueError: a name in the run is not known, the folder holds another run, or its checkpoint is damaged.
         OSError: the disk is full, or another process is training in the folder; nothing is half written.
     """
     folder = Path(folder)
-    if checkpoint_every < 1:
+    if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"checkpoint_every is at least 1 epoch, got {checkpoint_every}")
     if (result := finished(folder, run)) is not None:
         return result
     device = find_device(run.device)
-    with _deterministic(run.deterministic), randomness.kept(device):
+    with randomness.deterministic(run.deterministic), randomness.kept(device):
         randomness.seed_all(run.seed)
         parts = assemble(run)
         # the same draws while training, whatever the initial weights took
@@ -61,7 +60,7 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
 
 
 def _fit(
-    run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int, waiting: Waiting
+    run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int | None, waiting: Waiting
 ) -> tuple[Epoch, ...]:
     device = find_device(run.device)
     done = _resume(run, parts, record.folder / "checkpoint", device)
@@ -69,6 +68,7 @@ def _fit(
     steps = steps_per_epoch(parts.splits.train, run.batch_size)
     every = stride(steps * run.epochs, parts.tasks)
     progress.start(run, done, steps)
+    due = checkpoint.Due(checkpoint_every)
     for epoch in range(done, run.epochs):
         parts.model.train()
         totals, began, waited = EpochTotals(), time.perf_counter(), waiting.seconds
@@ -89,8 +89,10 @@ def _fit(
         weights, statuses, cosines = totals.weights.read(), dict(totals.statuses), totals.cosines.read()
         history.append(Epoch(epoch + 1, losses, validation, weights, statuses, totals.samples, seconds, cosines))
         record.epoch(history[-1])
-        if (epoch + 1) % checkpoint_every == 0 or epoch + 1 == run.epochs:
-            checkpoint.save(record.folder / "checkpoint", run, epoch + 1, _states(parts, device))
+        if epoch + 1 == run.epochs or due(epoch + 1):
+            with due.measured():
+                record.settle()
+                checkpoint.save(record.folder / "checkpoint", run, epoch + 1, _states(parts, device))
         progress.epoch(history[-1])
     return tuple(history)
 
@@ -135,13 +137,3 @@ def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.de
         parameters=parameter_counts(parts.model),
         facts={**parts.splits.facts, "passes per epoch of each stream": passes, **facts(parts.splits, waiting)},
     )
-
-
-@contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -56,3 +56,16 @@ def kept(device: torch.device) -> Iterator[None]:
         yield
     finally:
         restore(state, device)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Asks torch for deterministic kernels within the block, if ``wanted``."""
+    if not wanted or torch.are_deterministic_algorithms_enabled():
+        yield  # to say so once more imports torch's compiler: seconds, in every process that trains
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
 
 STEP_LINES = 1_000  # at most, however many steps a run has
+STEP_SECONDS = 1.0  # that lines about steps may wait: those after the last checkpoint are written again anyway
 STEP_BYTES = 3_000_000  # of them all together, at most: a line grows with the number of tasks
 
 
@@ -34,6 +36,8 @@ class Record:
 
     def __init__(self, folder: Path, run: Run, about: Mapping[str, Any]) -> None:
         self.folder = folder
+        self._lines: list[bytes] = []  # that are not written yet
+        self._flushed = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         message = f"another process is training in {folder}: wait for it, or train into another folder"
         self._lock = atomic.locked(folder / ".lock", message)
@@ -57,8 +61,14 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()
-        os.close(self._lock)
+        try:
+            if self._events.closed or error is None:
+                return
+            with contextlib.suppress(OSError):  # what ended the run is the error to see
+                self._flush()
+        finally:
+            self._events.close()
+            os.close(self._lock)
 
     def rewind(self, epochs: int) -> tuple[Epoch, ...]:
         """Drops the lines after the first ``epochs`` epochs, which will be trained again, and returns those epochs.
@@ -88,25 +98,36 @@ class Record:
         return tuple(history)
 
     def step(self, epoch: int, step: int, numbers: Mapping[str, Any]) -> None:
-        """One line about a step, counted from 0 over the whole run."""
-        self._write({"event": "step", "epoch": epoch, "step": step} | dict(numbers))
+        """One line about a step, counted from 0 over the whole run; written within a second or so, or with the epoch's."""
+        self._add({"event": "step", "epoch": epoch, "step": step} | dict(numbers))
+        if time.monotonic() - self._flushed > STEP_SECONDS:
+            self._flush()
 
     def epoch(self, epoch: Epoch) -> None:
-        """One line about an epoch, forced to the disk: the checkpoint that follows relies on it."""
-        self._write({"event": "epoch"} | to_json(epoch))
+        """One line about an epoch."""
+        self._add({"event": "epoch"} | to_json(epoch))
+        self._flush()
+
+    def settle(self) -> None:
+        """Forces all lines to the disk: a checkpoint that follows relies on them."""
         os.fsync(self._events.fileno())
 
     def finish(self, result: Result) -> None:
         """Writes ``result.json``, whose presence means that the run is finished."""
         result.save(self.folder)
 
-    def _write(self, event: Mapping[str, Any]) -> None:
-        line = json.dumps(to_json(event)).encode() + b"\n"
+    def _add(self, event: Mapping[str, Any]) -> None:
+        self._lines.append(json.dumps(to_json(event)).encode() + b"\n")
+
+    def _flush(self) -> None:
+        text = b"".join(self._lines)
+        self._lines.clear()
+        self._flushed = time.monotonic()
         end = self._events.seek(0, os.SEEK_END)
         try:
-            written = self._events.write(line)
-            if written != len(line):  # a disk that fills up takes a part and says so only when asked again
-                self._events.write(line[written:])
+            written = self._events.write(text)
+            if written != len(text):  # a disk that fills up takes a part and says so only when asked again
+                self._events.write(text[written:])
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._events.truncate(end)
