@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from paretorch.core.distributed import ALL
 from paretorch.optim.adam_per_task import AdamPerTask
-from paretorch.optim.moments import Bucket, decay, means, remember, squares
+from paretorch.optim.moments import Bucket, decay, largest_squares, means, remember
 from paretorch.optim.multitask import Weights
 
 
@@ -38,7 +38,7 @@ def adatask(
     for task in bucket.tasks:
         memories = bucket.memories[task]
         remember(bucket.gradients[task], memories, bucket.factors[task], betas)
-        root = squares(memories, betas[1])
+        root = largest_squares([memories], betas[1])
         torch._foreach_sqrt_(root)
         torch._foreach_add_(root, eps)
         torch._foreach_addcdiv_(bucket.parameters, means(memories, betas[0]), root, -lr * weights[task])
@@ -59,7 +59,7 @@ class AdaTask(AdamPerTask):
         weights: r, by task name or in the order of the tasks, above 0; 1 by default.
         weight_decay: decoupled, as in AdamW.
         amsgrad: divide by the largest second moment so far.
-        foreach: one kernel for many tensors; by default on CUDA. The numbers are the same.
+        foreach: one kernel for many tensors; by default on CUDA. The numbers are the same to rounding.
         tasks: see :class:`MultiTaskOptimizer`.
         max_norm: shorten each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.

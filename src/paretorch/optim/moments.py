@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SQUARES = 1e10  # a factor beyond it, or its inverse, is not squared in float32
+
 Memory = dict[str, Any]
 """What a task remembers of a parameter: ``taken`` (its steps so far), ``exp_avg``, ``exp_avg_sq`` (like the parameter),
 ``max_exp_avg_sq`` with amsgrad, and ``length``, the moving mean of its gradient's length, where one is kept."""
@@ -33,7 +35,7 @@ class Bucket:
     factors: Mapping[str, list[float]]
 
     def alone(self) -> list[Bucket]:
-        """One bucket for each parameter: less memory at a time, the same numbers."""
+        """One bucket for each parameter: less memory at a time, the same numbers to rounding."""
         return [
             Bucket(
                 [parameter],
@@ -73,31 +75,70 @@ def remember(
         factors: c, one for each gradient.
         betas: of the two means.
     """
-    firsts = [each["exp_avg"] for each in memories]
-    seconds = [each["exp_avg_sq"] for each in memories]
-    scaled = list(gradients)
-    if any(factor != 1 for factor in factors):
-        scaled = list(torch._foreach_mul(scaled, list(factors)))
-    torch._foreach_lerp_(firsts, scaled, 1 - betas[0])
-    torch._foreach_mul_(seconds, betas[1])
-    torch._foreach_addcmul_(seconds, scaled, scaled, 1 - betas[1])
-    if "max_exp_avg_sq" in memories[0]:
-        torch._foreach_maximum_([each["max_exp_avg_sq"] for each in memories], seconds)
     for each in memories:
         each["taken"] += 1
+    firsts, seconds = [each["exp_avg"] for each in memories], [each["exp_avg_sq"] for each in memories]
+    if len(gradients) == 1:
+        _remember_one(gradients[0], firsts[0], seconds[0], factors[0], betas)
+    else:
+        scaled = torch._foreach_mul(list(gradients), list(factors))
+        torch._foreach_lerp_(firsts, scaled, 1 - betas[0])
+        torch._foreach_mul_(seconds, betas[1])
+        torch._foreach_addcmul_(seconds, scaled, scaled, 1 - betas[1])
+    if "max_exp_avg_sq" in memories[0]:
+        torch._foreach_maximum_([each["max_exp_avg_sq"] for each in memories], seconds)
+
+
+def _remember_one(gradient: Tensor, first: Tensor, second: Tensor, factor: float, betas: tuple[float, float]) -> None:
+    """The same without a tensor for the product c g: memory is what a step costs on a CPU."""
+    if not 1 / SQUARES < factor < SQUARES:
+        gradient, factor = gradient * factor, 1.0
+    first.mul_(betas[0]).add_(gradient, alpha=(1 - betas[0]) * factor)
+    second.mul_(betas[1]).addcmul_(gradient, gradient, value=(1 - betas[1]) * factor**2)
 
 
 def means(memories: Sequence[Memory], beta: float) -> list[Tensor]:
     """First moments without their bias, new tensors: m / (1 - beta^t)."""
     firsts = [each["exp_avg"] for each in memories]
-    return list(torch._foreach_mul(firsts, [1 / (1 - beta ** each["taken"]) for each in memories]))
+    return list(torch._foreach_mul(firsts, _unbiased(memories, beta)))
 
 
-def squares(memories: Sequence[Memory], beta: float) -> list[Tensor]:
-    """Second moments without their bias, new tensors: v / (1 - beta^t); the largest so far with amsgrad."""
-    name = "max_exp_avg_sq" if "max_exp_avg_sq" in memories[0] else "exp_avg_sq"
-    seconds = [each[name] for each in memories]
-    return list(torch._foreach_mul(seconds, [1 / (1 - beta ** each["taken"]) for each in memories]))
+def add_means(total: Sequence[Tensor], memories: Sequence[Memory], beta: float) -> None:
+    """Adds first moments without their bias to ``total``, in place."""
+    if len(memories) == 1:
+        total[0].add_(memories[0]["exp_avg"], alpha=_unbiased(memories, beta)[0])
+    else:
+        torch._foreach_add_(list(total), means(memories, beta))
+
+
+def largest_squares(memories: Sequence[Sequence[Memory]], beta: float) -> list[Tensor]:
+    """The largest second moments over tasks, without their bias, new tensors: max_i v_i / (1 - beta^t_i).
+
+    Args:
+        memories: by task, k memories.
+        beta: of the second moment.
+    """
+    raw = [[each[_square(each)] for each in own] for own in memories]
+    scales = [_unbiased(own, beta) for own in memories]
+    if any(scale != scales[0] for scale in scales[1:]):
+        raw = [list(torch._foreach_mul(own, scale)) for own, scale in zip(raw, scales, strict=True)]
+        scales = [[1.0] * len(scale) for scale in scales]
+    found = raw[0]
+    if len(raw) > 1:
+        found = list(torch._foreach_maximum(raw[0], raw[1]))
+        for own in raw[2:]:
+            torch._foreach_maximum_(found, own)
+        torch._foreach_mul_(found, scales[0])
+        return found
+    return list(torch._foreach_mul(found, scales[0]))
+
+
+def _square(remembered: Memory) -> str:
+    return "max_exp_avg_sq" if "max_exp_avg_sq" in remembered else "exp_avg_sq"
+
+
+def _unbiased(memories: Sequence[Memory], beta: float) -> list[float]:
+    return [1 / (1 - beta ** each["taken"]) for each in memories]
 
 
 def decay(parameters: Sequence[Tensor], rate: float, weight_decay: float) -> None:

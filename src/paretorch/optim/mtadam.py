@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from paretorch.core.distributed import ALL
 from paretorch.optim.adam_per_task import AdamPerTask, LengthOver, check_length_over, mean_length
-from paretorch.optim.moments import Bucket, Memory, decay, means, remember, squares
+from paretorch.optim.moments import Bucket, Memory, add_means, decay, largest_squares, means, remember
 from paretorch.optim.multitask import Weights
 
 NOTHING = 1e-10  # relative to the longest: a mean length below it is no anchor
@@ -33,17 +33,13 @@ def mtadam(
         divisor: d.
     """
     decay(bucket.parameters, lr, weight_decay)
-    total: list[torch.Tensor] = []
-    largest: list[torch.Tensor] = []
     for task in bucket.tasks:
-        memories = bucket.memories[task]
-        remember(bucket.gradients[task], memories, bucket.factors[task], betas)
-        mean, square = means(memories, betas[0]), squares(memories, betas[1])
-        if not total:
-            total, largest = mean, square
-        else:
-            torch._foreach_add_(total, mean)
-            torch._foreach_maximum_(largest, square)
+        remember(bucket.gradients[task], bucket.memories[task], bucket.factors[task], betas)
+    memories = [bucket.memories[task] for task in bucket.tasks]
+    total = means(memories[0], betas[0])
+    for others in memories[1:]:
+        add_means(total, others, betas[0])
+    largest = largest_squares(memories, betas[1])
     torch._foreach_sqrt_(largest)
     torch._foreach_add_(largest, eps)
     torch._foreach_addcdiv_(bucket.parameters, total, largest, -lr / divisor)
@@ -68,7 +64,7 @@ class MTAdam(AdamPerTask):
         weight_decay: decoupled, as in AdamW.
         amsgrad: divide by the largest second moment so far.
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
-        foreach: one kernel for many tensors; by default on CUDA. The numbers are the same.
+        foreach: one kernel for many tensors; by default on CUDA. The numbers are the same to rounding.
         tasks: see :class:`MultiTaskOptimizer`; the first one is the anchor.
         max_norm: shorten each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.

@@ -43,7 +43,8 @@ class MTAdamV2(AdamPerTask):
         amsgrad: divide by the largest second moment so far.
         length_beta: of the mean length.
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
-        foreach: one kernel for many tensors; by default on CUDA. Balanced, the numbers are the same.
+        foreach: one kernel for many tensors; by default on CUDA. Balanced, the numbers are the same to
+            rounding.
         tasks: see :class:`MultiTaskOptimizer`.
         max_norm: shorten each task's gradient (equal: the mean's), over all parameters, to this length.
         group: ranks whose losses are averaged.

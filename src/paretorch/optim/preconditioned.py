@@ -201,5 +201,5 @@ def _slope(gradients: TaskGradients, task: str, step: Mapping[int, Tensor]) -> f
     for place, part in step.items():
         own = gradients.rows[task][place]
         if own is not None:
-            total += float((own * part).sum(dtype=torch.float64 if own.device.type != "mps" else None))
+            total += float(torch.dot(own.flatten(), part.flatten()))
     return total
