@@ -25,12 +25,14 @@ class Across:
         table: their mean Delta m on each, and mean ranks where they could be tested.
         ranking: None where there are too few workloads or common treatments.
         sentence: the finding, or why there is none.
+        note: why the workloads are apart.
     """
 
     labels: tuple[str, ...]
     table: Table | None
     ranking: Ranking | None
     sentence: str
+    note: str
 
 
 def across(summaries: Sequence[Summary]) -> Across:
@@ -41,17 +43,16 @@ def across(summaries: Sequence[Summary]) -> Across:
     """
     common = [label for label in summaries[0].rows if all(_has(summary, label) for summary in summaries)]
     titles = [summary.results.plan.workload for summary in summaries]
-    start = f"{len(titles)} workloads, which are tables of their own: numbers of unlike problems do not belong in one."
+    note = f"The {len(titles)} workloads have a table each: numbers of unlike problems do not belong in one."
     if len(common) < 2:
-        return Across(tuple(common), None, None, f"{start} They share no two treatments with results.")
+        return Across(tuple(common), None, None, "They share no two treatments with results.", note)
     quality = np.array([[seed_mean(summary.rows[label].delta_m) for label in common] for summary in summaries])
     if len(titles) < FEWEST_WORKLOADS or len(common) < FEWEST_TREATMENTS:
         need = f"Friedman's test needs at least {FEWEST_WORKLOADS} workloads and {FEWEST_TREATMENTS} common treatments"
-        return Across(tuple(common), _table(titles, common, quality, None), None, f"{start} {need}: no test is given.")
+        return Across(tuple(common), _table(titles, common, quality, None), None, f"{need}: no test is given.", note)
     ranking = rank_over_workloads(quality)
-    return Across(
-        tuple(common), _table(titles, common, quality, ranking), ranking, f"{start} {_found(common, ranking)}"
-    )
+    table = _table(titles, common, quality, ranking)
+    return Across(tuple(common), table, ranking, _found(common, ranking), note)
 
 
 def _has(summary: Summary, label: str) -> bool:
@@ -61,7 +62,7 @@ def _has(summary: Summary, label: str) -> bool:
 def _found(labels: Sequence[str], ranking: Ranking) -> str:
     p = f"Friedman's test, p = {ranking.p:.2g}"
     if ranking.p >= ranking.level:
-        return f"The {len(labels)} common treatments are not distinguishable over them ({p})."
+        return f"The {len(labels)} common treatments are not distinguishable over {ranking.workloads} workloads ({p})."
     best = int(np.argmin(ranking.ranks))
     worse = [
         label
@@ -70,8 +71,8 @@ def _found(labels: Sequence[str], ranking: Ranking) -> str:
     ]
     rest = f"better than {listed(worse)}" if worse else "not distinguishable from any other"
     return (
-        f"{labels[best]} ranks best over them, {number(float(ranking.ranks[best]), 3)} on average ({p}), and is {rest} by "
-        f"Nemenyi's critical difference of {ranking.critical_difference:.2f}."
+        f"{labels[best]} ranks best over {ranking.workloads} workloads, {number(float(ranking.ranks[best]), 3)} on average "
+        f"({p}), and is {rest} by Nemenyi's critical difference of {ranking.critical_difference:.2f}."
     )
 
 

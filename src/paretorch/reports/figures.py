@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from paretorch.reports import series
 from paretorch.reports.looks import look
 from paretorch.reports.points import Point, cost_points, metric_points
 from paretorch.reports.series import Line, Panel
-from paretorch.reports.summary import Summary
+from paretorch.reports.summary import Summary, ordered
 from paretorch.studies.ranking import Ranking
 from paretorch.studies.statistics import FEWEST_SEEDS
 from paretorch.workloads.extras import extra
@@ -27,6 +28,7 @@ with extra("studies"):
 FORMATS = ("svg", "pdf", "png")
 COLUMNS = 4  # panels beside each other
 MOST_PANELS = 16  # of one figure: what is beyond them is on the page
+MOST_TREATMENTS = 16  # of one figure: reference, baseline and the best others; nobody can read more on paper
 
 
 def learning_curves(summary: Summary) -> Figure:
@@ -109,7 +111,7 @@ def _tasks(summary: Summary) -> list[str]:
 
 
 def _panels(summary: Summary, panels: Sequence[Panel], what: str) -> Figure:
-    shown = panels[:MOST_PANELS]
+    shown, kept = panels[:MOST_PANELS], _kept(summary)
     columns = min(COLUMNS, max(1, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
     figure = Figure(figsize=(4.2 * columns, 3.6 * rows + 1.0), layout="constrained")
@@ -117,7 +119,8 @@ def _panels(summary: Summary, panels: Sequence[Panel], what: str) -> Figure:
     axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, panel in zip(axes, shown, strict=False):
         for line in panel.lines:
-            _curve(axis, line)
+            if line.label in kept:
+                _curve(axis, line)
         _label(axis, panel)
     for axis in axes[len(shown) :]:
         axis.remove()
@@ -126,8 +129,21 @@ def _panels(summary: Summary, panels: Sequence[Panel], what: str) -> Figure:
     bands = "95 % intervals of the mean" if seeds >= FEWEST_SEEDS else f"no intervals: fewer than {FEWEST_SEEDS} seeds"
     more = f"; the first {len(shown)} of {len(panels)} panels" if len(panels) > len(shown) else ""
     name = summary.results.plan.study.name
-    figure.suptitle(f"{name}: {what}, mean over {seeds} seeds, {bands}{more}", fontsize="medium")
+    title = f"{name}: {what}, mean over {seeds} seeds, {bands}{more}{_others(summary)}"
+    figure.suptitle("\n".join(textwrap.wrap(title, 32 * columns)), fontsize="medium")
     return figure
+
+
+def _kept(summary: Summary) -> set[str]:
+    """Labels of the treatments that a figure shows."""
+    study = summary.results.plan.study
+    return set(list(dict.fromkeys([study.reference, study.baseline, *ordered(summary)]))[:MOST_TREATMENTS])
+
+
+def _others(summary: Summary) -> str:
+    """What a title says about treatments that are not shown."""
+    count = len(summary.rows) - len(_kept(summary))
+    return f"; {count} treatments with a higher Δm are on the page alone" if count > 0 else ""
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
@@ -186,8 +202,9 @@ def _plane(summary: Summary, x: Sequence[Point], y: Sequence[Point], across: str
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
+    kept = _kept(summary)
     for place, (label, one, other) in enumerate(zip(summary.rows, x, y, strict=True)):
-        if not (math.isfinite(one.mean) and math.isfinite(other.mean)):
+        if label not in kept or not (math.isfinite(one.mean) and math.isfinite(other.mean)):
             continue
         style = look(place)
         axis.errorbar(
@@ -207,7 +224,8 @@ def _plane(summary: Summary, x: Sequence[Point], y: Sequence[Point], across: str
     axis.set_ylabel(_plain(up))
     _frame(axis)
     _legend(figure, [axis])
-    figure.suptitle(f"{summary.results.plan.study.name}: means over seeds{_ends_words(x, y)}", fontsize="medium")
+    title = f"{summary.results.plan.study.name}: means over seeds{_ends_words(x, y)}{_others(summary)}"
+    figure.suptitle("\n".join(textwrap.wrap(title, 70)), fontsize="medium")
     return figure
 
 

@@ -50,7 +50,11 @@ def headline(summary: Summary) -> str:
             f"intervals and tests need at least {FEWEST_SEEDS}."
         )
     better = [label for label, row in summary.rows.items() if _is(row, Verdict.BETTER)]
-    first = f"No treatment was found better than {reference}" if not better else f"Better than {reference}: {listed(better)}"
+    first = (
+        f"No treatment was found better than {reference}"
+        if not better
+        else f"Better than {reference}: {listed(better)}"
+    )
     counts = {
         kind: sum(_is(row, kind) for row in summary.rows.values())
         for kind in (Verdict.NOT_DISTINGUISHABLE, Verdict.WORSE, Verdict.WITHHELD)

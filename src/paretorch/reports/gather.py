@@ -110,29 +110,28 @@ def _found(path: Path) -> Iterator[Path]:
 
 def _of_study(study: Study, folder: StudyFolder) -> Iterator[Plan]:
     """The study's plan, or one for each of its workloads."""
-    if not any(job.finished for job in folder.jobs()):
+    jobs = folder.jobs()
+    finished = next((job.folder for job in jobs if job.finished), None)
+    if finished is None:
         raise ValueError(
             f"{folder.path}: no run of this study is finished, so there is nothing to report. The command that started "
             "it goes on where it stopped"
         )
-    source = _study_source(folder)
+    source = _study_source(folder, finished)
+    folders = {job.run.key: job.folder for job in jobs}
     tunings = () if folder.tuning is None else (folder.tuning,)
     for title in study.workloads:
         here = study.on(title)
-        places = {run.key: folder.place(run) for _, run in here.planned(folder.seeds)}
+        places = {run.key: folders[run.key] for _, run in here.planned(folder.seeds)}
         yield Plan(here, title, folder.seeds, places, (source,), tunings)
 
 
-def _study_source(folder: StudyFolder) -> Source:
+def _study_source(folder: StudyFolder, finished: Path) -> Source:
     facts = read_json(folder.path / "study.json")
     tune = f" --tune {folder.tune}" if folder.tune else ""
     command = f"paretorch study {folder.study.name} --scale {folder.scale} --seeds {len(folder.seeds)}{tune}"
-    commit = next((_commit(job.folder) for job in folder.jobs() if job.finished), "")
-    return Source(folder.path, facts.get("command") or command, facts["versions"], facts["machine"], commit)
-
-
-def _commit(folder: Path) -> str:
-    return str((read_run(folder) or {}).get("commit") or "")
+    commit = str((read_run(finished) or {}).get("commit") or "")
+    return Source(folder.path, command, facts["versions"], facts["machine"], commit)
 
 
 def _of_runs(runs: Mapping[Path, Run]) -> Iterator[Plan]:

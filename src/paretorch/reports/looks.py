@@ -28,12 +28,12 @@ class Look:
 
 
 def look(place: int) -> Look:
-    """The look of the treatment at this place in the study; 64 of them are different.
+    """The look of the treatment at this place in the study; 64 of them are different, with colour and without.
 
     Example:
         >>> look(0).marker, look(8).marker
-        ('o', 'P')
+        ('o', '^')
     """
     colour, turn = place % 8, place // 8
-    line, marker = (colour + turn) % 8, (colour + 5 * turn) % 8
+    line, marker = (colour + turn) % 8, (colour + 2 * turn) % 8
     return Look(COLOURS[colour], COLOURS_ON_DARK[colour], LINES[line], MARKERS[marker], DASHES[line], SYMBOLS[marker])

@@ -74,6 +74,7 @@ class Part:
     tables: tuple[Table, ...]
     downloads: tuple[tuple[str, str], ...]
     findings: tuple[Finding, ...]
+    more: tuple[Finding, ...]
     tuning: Table | None
     missing: tuple[Missing, ...]
     definitions: tuple[tuple[str, str], ...]
@@ -117,6 +118,8 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
     results = summary.results
     # few metrics have their means in the overview
     all_means = (means(summary),) if len(results.metrics) > MOST_METRICS else ()
+    titles = {f"best {metric.title}" for metric in results.metrics} if all_means else set()
+    single = tuple(finding for finding in found if finding.name in titles)
     tables = (*all_means, by_metric(summary), dynamics(summary), costs(summary))
     return Part(
         anchor=anchor,
@@ -130,7 +133,8 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
         overview=overview(summary),
         tables=tuple(table for table in tables if table.rows),
         downloads=(_download("treatments.csv", treatments_csv(summary)), _download("seeds.csv", seeds_csv(summary))),
-        findings=tuple(finding for finding in found if finding.name != "verdict"),
+        findings=tuple(finding for finding in found if finding.name != "verdict" and finding not in single),
+        more=single,
         tuning=tuning_table(summary),
         missing=tuple(run for row in summary.rows.values() for run in row.results.missing),
         definitions=definitions(summary),
@@ -164,7 +168,7 @@ def _notices(summary: Summary) -> Iterator[str]:
     if fewer:
         yield (
             f"Fewer than {seeds} seeds have a result for: {'; '.join(fewer)}. They are compared over the seeds that they "
-            f"share with {plan.study.reference}."
+            f"share with {plan.study.reference}. A run that failed, is not finished or ended in nan has none."
         )
     if summary.left_out:
         yield f"Δm leaves out {', '.join(summary.left_out)}: the baseline's mean is zero or missing."

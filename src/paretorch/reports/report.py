@@ -78,6 +78,7 @@ class Report:
             if self.across.table is not None:
                 console.print(self.across.table.terminal(console.width))
             console.print(f"{self.across.sentence}\n", style="bold", markup=False, highlight=False)
+            console.print(f"{self.across.note}\n", markup=False, highlight=False)
         console.print(f"The page: {self.page}", markup=False, highlight=False, soft_wrap=True)
         rest = self.files[1:]
         beside = f"Tables and figures: {len(rest)} files in {self.page.parent / FOLDER} and {TEXT}"
@@ -193,7 +194,7 @@ def _markdown(
     names = " + ".join(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
     parts = [f"# {names}"]
     if overall is not None:
-        parts += [overall.sentence, *([overall.table.markdown()] if overall.table else [])]
+        parts += [f"{overall.sentence} {overall.note}", *([overall.table.markdown()] if overall.table else [])]
     for summary, said, drawn in zip(summaries, found, shown, strict=True):
         plan = summary.results.plan
         parts += [

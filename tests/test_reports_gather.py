@@ -1,0 +1,184 @@
+"""What `paretorch report` takes: studies, single runs, several of both, several workloads; and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import reports_many as many
+from paretorch.cli import app
+from paretorch.reports.leaders import leader
+from paretorch.reports.load import load, load_all
+from paretorch.reports.report import report
+from paretorch.reports.tuning import tuning_table
+from paretorch.studies.tuned import Outcome, Search, Trial, Tuning
+from paretorch.training.spec import Run
+
+TASKS = ["a", "b"]
+
+
+def single(path: Path, run: Run, place: int = 0) -> None:
+    """A finished run that belongs to no study."""
+    path.mkdir(parents=True)
+    tasks = list(run.tasks) or TASKS
+    many.result(run, tasks, place).save(path)
+
+
+def test_single_runs_become_treatments_by_what_differs(tmp_path: Path) -> None:
+    for seed in range(3):
+        for place, method in enumerate(("Equal()", "MGDA()")):
+            single(tmp_path / f"{method}{seed}", Run("drawn", method=method, seed=seed), place)
+        options = {"lr": 0.01}
+        single(tmp_path / f"lr{seed}", Run("drawn", method="MGDA()", optimizer_options=options, seed=seed), 2)
+        for task in TASKS:
+            single(tmp_path / "alone" / f"{task}{seed}", Run("drawn", tasks=(task,), seed=seed))
+    results = load(tmp_path)
+    assert set(results.treatments) == {"single task", "Equal(), lr 0.001", "MGDA(), lr 0.001", "MGDA(), lr 0.01"}
+    study = results.plan.study
+    assert (study.reference, study.baseline) == ("Equal(), lr 0.001", "single task")
+    assert {treatment.seeds for treatment in results.treatments.values()} == {3}
+    assert load_all([tmp_path], reference="MGDA(), lr 0.01")[0].plan.study.reference == "MGDA(), lr 0.01"
+
+
+def test_seeds_that_a_single_treatment_lacks_are_said(tmp_path: Path) -> None:
+    for seed in range(4):
+        single(tmp_path / f"sum{seed}", Run("drawn", seed=seed))
+        if seed < 3:
+            single(tmp_path / f"mgda{seed}", Run("drawn", method="MGDA()", seed=seed), 1)
+    found = report(tmp_path)
+    comparison = found.summary.rows["MGDA()"].comparison
+    assert comparison is not None
+    assert comparison.seeds == 3
+    text = found.page.read_text()
+    assert "Fewer than 4 seeds have a result for: MGDA() (3)" in text
+    assert "No single-task baseline was trained: Δm is relative to" in text
+
+
+def test_studies_of_one_workload_are_compared_together(tmp_path: Path) -> None:
+    many.finished(tmp_path / "one", many.study(["sum", "MGDA"], name="first"), TASKS, 3)
+    other = many.study(["sum", "else", "MGDA"], name="second")
+    many.finished(tmp_path / "two", other, TASKS, 4)
+    (results,) = load_all([tmp_path / "one", tmp_path / "two"])
+    # "sum" is the same run in both; MGDA is not, so the second has the study's name beside it
+    assert list(results.treatments) == ["sum", "MGDA", "MGDA (second)"] or list(results.treatments) == [
+        "sum",
+        "MGDA",
+        "else",
+        "MGDA (second)",
+    ]
+    assert results.treatments["sum"].seeds == 4
+    assert results.plan.study.name == "first + second"
+    assert "2 sets of runs" in results.plan.notes[0]
+
+
+def test_unlike_workloads_have_a_table_each_and_ranks_over_them(tmp_path: Path) -> None:
+    study = many.study(["sum", "MGDA", "FAMO", "CAGrad"], workloads=("digits", "scenes", "faces", "toy"))
+    many.finished(tmp_path / "s", study, TASKS, 3)
+    found = report(tmp_path / "s")
+    assert [summary.results.plan.workload for summary in found.summaries] == ["digits", "scenes", "faces", "toy"]
+    assert found.across is not None
+    assert found.across.ranking is not None
+    assert found.across.ranking.ranks.argmin() == 0
+    assert "a table each: numbers of unlike problems do not belong in one" in found.page.read_text()
+    assert {"ranks.svg", "across.tex"} <= {path.name for path in found.files}
+    with pytest.raises(ValueError, match=r"runs of 4 workloads .* a table each: use load_all"):
+        load(tmp_path / "s")
+
+
+def test_two_workloads_are_too_few_for_a_test(tmp_path: Path) -> None:
+    many.finished(tmp_path / "s", many.study(["sum", "MGDA", "FAMO"], workloads=("digits", "scenes")), TASKS, 3)
+    found = report(tmp_path / "s")
+    assert found.across is not None
+    assert found.across.ranking is None
+    assert "needs at least 3 workloads" in found.across.sentence
+
+
+def test_the_cost_of_tuning_is_reported(tmp_path: Path) -> None:
+    folder = many.finished(tmp_path / "s", many.study(["sum", "MGDA"]), TASKS, 3)
+    run = folder.jobs()[0].run
+    trial = Trial({"lr": 0.01}, run, "tuning/x", 1.0, Outcome.FINISHED, 12.0)
+    lost = dataclasses.replace(
+        trial, value=float("nan"), outcome=Outcome.DIVERGED, run=dataclasses.replace(run, seed=9)
+    )
+    tuning = Tuning(2, 7, (Search("MGDA", "drawn", (), (trial, lost), 0),))
+    results = load(tmp_path / "s")
+    summary = dataclasses.replace(
+        report(tmp_path / "s").summary,
+        results=dataclasses.replace(results, plan=dataclasses.replace(results.plan, tunings=(tuning,))),
+    )
+    table = tuning_table(summary)
+    assert table is not None
+    assert table.rows == (("MGDA", "2", "2", "1", "24", "lr=0.01"),)
+
+
+def test_edited_results_are_refused_with_the_files_name(tmp_path: Path) -> None:
+    folder = many.finished(tmp_path / "s", many.study(["sum", "MGDA"]), TASKS, 3)
+    path = folder.jobs()[1].folder / "result.json"
+    values = json.loads(path.read_text())
+    values["test"]["metrics"]["a"]["accuracy"] = 1.0
+    path.write_text(json.dumps(values))
+    outcome = CliRunner().invoke(app, ["report", str(tmp_path / "s")], env={"COLUMNS": "400"})
+    assert outcome.exit_code == 2
+    assert str(path) in outcome.output
+    assert "Traceback" not in outcome.output
+    assert not (tmp_path / "s" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ("nothing", "is not a folder"),
+        ("empty", "holds no finished run"),
+        ("unfinished", "no run of this study is finished"),
+    ],
+)
+def test_folders_without_finished_runs_are_one_message(tmp_path: Path, make: str, message: str) -> None:
+    path = tmp_path / "x"
+    if make == "empty":
+        path.mkdir()
+    if make == "unfinished":
+        many.finished(path, many.study(["sum"]), TASKS, 3, failed=["sum"])
+    outcome = CliRunner().invoke(app, ["report", str(path)], env={"COLUMNS": "400"})
+    assert outcome.exit_code == 2
+    assert message in outcome.output
+
+
+def test_the_command_prints_the_verdict_and_where_the_page_is(tmp_path: Path) -> None:
+    many.finished(tmp_path / "s", many.study(["sum", "MGDA"]), TASKS, 5)
+    arguments = [
+        "report",
+        str(tmp_path / "s"),
+        "--figures",
+        "pdf",
+        "--out",
+        str(tmp_path / "out"),
+        "--reference",
+        "MGDA",
+    ]
+    outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert outcome.exit_code == 0
+    assert "Better than MGDA: sum" in outcome.output or "No treatment was found better than MGDA" in outcome.output
+    assert f"The page: {tmp_path / 'out' / 'report.html'}" in outcome.output
+    assert (tmp_path / "out" / "report" / "cosines.pdf").read_bytes().startswith(b"%PDF")
+    outcome = CliRunner().invoke(app, ["report", str(tmp_path / "s"), "--reference", "MDGA"], env={"COLUMNS": "200"})
+    assert outcome.exit_code == 2
+    assert "the reference is one of the treatments" in outcome.output
+
+
+def test_the_luckiest_of_equal_treatments_is_seldom_told_from_any_other() -> None:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(500):
+        found = leader({str(i): row for i, row in enumerate(draw.normal(size=(8, 5)))})
+        assert found is not None
+        alarms += len(found.tied) < found.tested
+    assert alarms / 500 <= 0.06
+    found = leader({"a": [0.0, 0.1, 0.05, 0.02, 0.0], "b": [9.0, 9.1, 9.2, 8.9, 9.0], "c": [float("nan")] * 5})
+    assert found is not None
+    assert (found.label, found.tied, found.tested) == ("a", (), 1)

@@ -1,0 +1,180 @@
+"""The page: whole in one file, safe with any text, and there for every shape of study."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reports_many as many
+from paretorch.reports.looks import look
+from paretorch.reports.page import page
+from paretorch.reports.report import Report, report
+from paretorch.reports.series import MOST_PAIRS
+from paretorch.reports.series import cosines as cosine_panels
+from paretorch.reports.series import weights as weight_panels
+
+EVIL = ["<b>bold</b>", "</script><script>alert(1)</script>", "a & b \"q\" 'x'", "$x_1$", "_under", "=1+1"]
+
+
+class Reader(HTMLParser):
+    """What a browser would make of the page: elements, text outside of scripts, links, and what scripts hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.scripts = "", list[str]()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        elif "style" not in self.open:
+            self.text += data
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.scripts[0])
+
+
+def read(found: Report) -> Reader:
+    reader = Reader()
+    reader.feed(found.page.read_text(encoding="utf-8"))
+    return reader
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    path = tmp_path_factory.mktemp("page") / "evil"
+    many.finished(
+        path, many.study(EVIL, epochs=5), ["<i>left</i>", "</script>", "über | pipe"], 4, nan=True, failed=["$x_1$"]
+    )
+    return report(path)
+
+
+def test_the_page_loads_nothing_from_elsewhere(evil: Report) -> None:
+    for tag, attributes in read(evil).tags:
+        for name in ("src", "href", "srcset", "data"):
+            value = attributes.get(name) or ""
+            assert value.startswith(("#", "data:")) or not value, f"<{tag} {name}={value[:60]}>"
+
+
+def test_names_are_text_and_never_markup(evil: Report) -> None:
+    reader = read(evil)
+    assert len(reader.scripts) == 3, "data, library, script; a name ended one or began another"
+    assert not [tag for tag, _ in reader.tags if tag in ("b", "i")]
+    for label in EVIL:
+        assert label in reader.text
+    assert reader.data["parts"][0]["labels"] == EVIL
+    assert "ValueError: </script><b>no</b>" in reader.text, "the traceback of a failed run"
+    assert "4 runs are left out" in re.sub(r"\s+", " ", reader.text)
+
+
+def test_numbers_that_are_not_finite_are_no_json(evil: Report) -> None:
+    text = read(evil).scripts[0]
+    assert not re.search(r"\b(NaN|Infinity)\b", text)
+    losses = read(evil).data["plots"]["w0-losses"]["panels"][0]["lines"][1]
+    assert losses["y"][-1] is None
+    assert losses["y"][0] == 1.0
+
+
+def test_every_part_has_its_place(evil: Report) -> None:
+    reader = read(evil)
+    anchors = {attributes.get("id") for _, attributes in reader.tags}
+    links = {
+        (a.get("href") or "")[1:] for tag, a in reader.tags if tag == "a" and (a.get("href") or "").startswith("#")
+    }
+    assert links <= anchors
+    figures = {a["data-plot"] for tag, a in reader.tags if tag == "figure"}
+    assert figures == set(reader.data["plots"])
+    names = ("differences", "curves", "losses", "trade-off", "cost", "weights", "cosines", "matrix")
+    assert figures == {f"w0-{name}" for name in names}
+    for words in (
+        "How each number is defined",
+        "Settings of every treatment",
+        "paretorch study many --scale smoke --seeds 4",
+    ):
+        assert words in reader.text
+    heads = [a for tag, a in reader.tags if tag == "th"]
+    assert heads
+    assert all(a.get("scope") in ("row", "col") for a in heads)
+
+
+def test_tables_can_be_taken_along(evil: Report) -> None:
+    links = {a["download"]: a["href"] or "" for tag, a in read(evil).tags if tag == "a" and "download" in a}
+    assert set(links) == {"treatments.csv", "seeds.csv"}
+    text = base64.b64decode(links["treatments.csv"].partition("base64,")[2]).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["treatment"] for row in rows] == [*EVIL[:5], "'=1+1"], "a spreadsheet would compute the last one"
+    assert rows[0]["verdict"] == "reference"
+    assert float(rows[0]["delta_m mean"]) == pytest.approx(0.0, abs=1e-6)
+    assert rows[3]["delta_m mean"] == ""
+    seeds = list(csv.DictReader(io.StringIO((evil.page.parent / "report" / "seeds.csv").read_text())))
+    assert len(seeds) == len(EVIL) * 4
+
+
+@pytest.mark.parametrize(("labels", "tasks", "seeds", "epochs"), [(1, 2, 1, 1), (2, 1, 2, 1), (3, 2, 3, 2)])
+def test_small_studies_have_a_page_that_says_what_is_missing(
+    tmp_path: Path, labels: int, tasks: int, seeds: int, epochs: int
+) -> None:
+    names = [f"way {i}" for i in range(labels)]
+    many.finished(tmp_path / "s", many.study(names, epochs), [f"task {i}" for i in range(tasks)], seeds)
+    found = report(tmp_path / "s")
+    text = read(found).text
+    withheld = "Intervals and tests are withheld" in text
+    assert withheld == (seeds < 3)
+    assert ("there is nothing to compare it with" in text) == (labels == 1)
+    panel = read(found).data["plots"]["w0-curves"]["panels"][0]["lines"][0]
+    assert ("l" in panel) == (seeds >= 3)
+
+
+def test_many_treatments_and_tasks_stay_in_bounds(tmp_path: Path) -> None:
+    names, tasks = [f"treatment {i}" for i in range(30)], [f"attribute {i}" for i in range(40)]
+    many.finished(tmp_path / "s", many.study(names, epochs=2), tasks, 3)
+    found = report(tmp_path / "s")
+    assert found.page.stat().st_size < 8e6
+    data = read(found).data
+    assert len(data["plots"]["w0-cosines"]["panels"]) == MOST_PAIRS
+    assert "Of 780 pairs, these are the 15 with the lowest mean" in read(found).text
+    assert len(data["plots"]["w0-matrix"]["matrices"][0][1]) == 40
+    assert data["parts"][0]["first"][0] == 0, "the reference is shown first"
+    looks = {tuple(place) for place in data["looks"]}
+    assert len(looks) == len(data["looks"]) == 64
+
+
+def test_looks_differ_without_colour() -> None:
+    assert len({(look(place).dash, look(place).symbol) for place in range(64)}) == 64
+    assert len({look(place).dash for place in range(8)}) == len({look(place).symbol for place in range(8)}) == 8
+
+
+def test_weights_and_cosines_are_those_of_the_runs(tmp_path: Path) -> None:
+    folder = many.finished(tmp_path / "s", many.study(["one", "two"], epochs=3), ["a", "b"], 3)
+    summary = report(tmp_path / "s").summary
+    jobs = [job for job in folder.jobs() if job.label == "two"]
+    history = [many.result(job.run, ["a", "b"], 1).history for job in jobs]
+    weights = weight_panels(summary)[1].lines[1]
+    assert weights.mean[2] == pytest.approx(sum(epochs[2].weights["b"] for epochs in history) / 3)
+    (pair,) = cosine_panels(summary)
+    assert pair.title == "a and b"
+    assert pair.lines[1].mean[0] == pytest.approx(sum(epochs[0].cosines["a"][0] for epochs in history) / 3)
+
+
+def test_the_page_depends_on_the_files_alone(evil: Report) -> None:
+    assert page(evil.summaries, evil.findings) == evil.page.read_text(encoding="utf-8")
