@@ -133,4 +133,4 @@ def test_shares_and_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match=r"share is in \(0, 1\], got 0"):
         target_of([[1.0]], share=0)
     with pytest.raises(ValueError, match=r"expected curves \(S, E\)"):
-        stability([1.0])  # type: ignore[arg-type]
+        stability([1.0])

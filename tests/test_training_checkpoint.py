@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,32 @@ def test_nothing_is_ever_unpickled() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
             assert not {"pickle", "dill", "shelve", "marshal", "joblib", "torch.load"} & set(names), path
+
+
+def test_checkpoints_are_as_rare_as_what_they_cost_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    due, saved = checkpoint.Due(None), []
+    for epoch in range(1, 401):
+        now[0] += 0.5
+        if due(epoch):
+            saved.append(now[0])
+            with due.measured():
+                now[0] += 0.018
+    assert saved[0] == pytest.approx(5.0), "before one was measured, it is taken for 0.05 seconds"
+    assert {round(later - before, 3) for before, later in itertools.pairwise(saved)} == {2.018}
+    assert 0.018 * len(saved) <= 0.01 * now[0]
+    every = checkpoint.Due(3)
+    assert [epoch for epoch in range(1, 10) if every(epoch)] == [3, 6, 9]
+    slow = checkpoint.Due(None)
+    now[0] += 60.0
+    assert slow(1), "an epoch of a minute has one"
+
+
+def test_a_run_with_rare_checkpoints_comes_to_the_same(tmp_path: Path) -> None:
+    one, rare = (
+        train(RUN, tmp_path / "one", progress=None),
+        train(RUN, tmp_path / "rare", progress=None, checkpoint_every=None),
+    )
+    assert (one.test, one.validation) == (rare.test, rare.validation)
+    assert [path.name for path in checkpoint.saved(tmp_path / "rare" / "checkpoint")] == ["epoch-3"]

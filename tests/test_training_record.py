@@ -132,6 +132,40 @@ def test_step_lines_of_a_long_run_stay_small(count: int) -> None:
     assert written * len(json.dumps(line | {"worst_cosine": -1.23456e-10}) + "\n") < 5_000_000
 
 
+@pytest.mark.parametrize("count", [2, 10, 40])
+def test_events_of_100_000_steps_written_into_the_record_stay_below_5_mb(tmp_path: Path, count: int) -> None:
+    tasks, epochs, steps = tuple(f"task {index}" for index in range(count)), 100, 100_000
+    values = dict.fromkeys(tasks, -1.23456e-10)
+    line = {"losses": values, "status": "not converged", "weights": values, "worst_cosine": -1.23456e-10}
+    every = stride(steps, tasks)
+    scores = Scores(
+        dict.fromkeys(tasks, -1.2345678901234567e-10), {t: {"accuracy": 0.12345678901234567} for t in tasks}
+    )
+    seconds = {"training": 123.45678901234567, "evaluation": 1.2345678901234567, "loading": 1.2345678901234567}
+    cosines = {task: [-0.1234] * (count - 1 - place) for place, task in enumerate(tasks)}
+    with Record(tmp_path, RUN, {}) as record:
+        for epoch in range(1, epochs + 1):
+            for step in range((epoch - 1) * 1000, epoch * 1000):
+                if step % every == 0:
+                    record.step(epoch, step, line)
+            record.epoch(Epoch(epoch, scores.losses, scores, scores.losses, {"solved": 1000}, 1000, seconds, cosines))
+        record.settle()
+    assert len(lines(tmp_path, "step")) == -(-steps // every) > 100
+    assert len(lines(tmp_path, "epoch")) == epochs
+    assert (tmp_path / "events.jsonl").stat().st_size < 5_000_000
+
+
+def test_lines_of_steps_are_there_after_an_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with Record(tmp_path, RUN, {}) as record:
+            record.step(1, 0, {"losses": {"sign": 1.0}})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert [line["step"] for line in lines(tmp_path, "step")] == [0]
+
+
 def test_a_short_run_writes_every_step() -> None:
     assert stride(1, ("a",)) == stride(1000, ("a",)) == 1
     assert stride(1001, ("a",)) == 2
