@@ -4,7 +4,15 @@ import jaxtyping
 
 # Before the package is first imported. The doors are left out: compiled graphs pass through them, not through checkers.
 jaxtyping.install_import_hook(
-    ["paretorch.balance", "paretorch.core.contract", "paretorch.core.solvers", "paretorch.core.weights"],
+    [
+        "paretorch.balance",
+        "paretorch.core.bargaining",
+        "paretorch.core.conflict",
+        "paretorch.core.contract",
+        "paretorch.core.nonnegative",
+        "paretorch.core.solvers",
+        "paretorch.core.weights",
+    ],
     "beartype.beartype",
 )
 

@@ -10,14 +10,9 @@ from scipy.optimize import minimize, nnls
 from torch import Tensor
 
 from matrices import SIZES, gaussian, jacobians
-from paretorch.core.solvers import (
-    cancels,
-    conflict_averse,
-    minimum_norm,
-    nonnegative_program,
-    project_on_dual_cone,
-    pseudo_inverse,
-)
+from paretorch.core.conflict import conflict_averse
+from paretorch.core.nonnegative import nonnegative_program
+from paretorch.core.solvers import cancels, minimum_norm, project_on_dual_cone, pseudo_inverse
 
 
 def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:

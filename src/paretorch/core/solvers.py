@@ -12,13 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float64]
+from paretorch.core.nonnegative import EPS, Array, nonnegative_program
 
-EPS = float(np.finfo(np.float64).eps)
-ROUNDS = 12  # of block pivoting: independent rows settle in about five
 FEW = 16  # up to so many tasks plain arithmetic costs less than calls into NumPy
 STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
 
@@ -82,7 +79,7 @@ def minimum_norm(gramian: Tensor) -> Solution:
     """
     if len(gramian) == 2:
         return _minimum_norm_of_two(gramian)
-    matrix, lengths = _unit_rows(gramian)
+    matrix, lengths = unit_rows(gramian)
     if lengths.min() == 0:  # a zero gradient is the shortest combination
         zero = (lengths == 0).astype(np.float64)
         return Solution(torch.from_numpy(zero / zero.sum()), True)
@@ -126,7 +123,7 @@ def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
     References:
         Quinton & Rey, "Jacobian descent for multi-objective optimization", 2024, proposition 1.
     """
-    matrix, lengths = _unit_rows(gramian)
+    matrix, lengths = unit_rows(gramian)
     scaled = (combinations.numpy() * lengths).T
     sizes = np.abs(scaled).max(axis=0, initial=0.0)
     scaled = scaled / np.where(sizes > 0, sizes, 1.0)
@@ -135,60 +132,12 @@ def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
     return Solution(torch.from_numpy(((scaled + added) * sizes).T * inverse), converged)
 
 
-def _unit_rows(gramian: Tensor) -> tuple[Array, Array]:
+def unit_rows(gramian: Tensor) -> tuple[Array, Array]:
     """(T, T) cosines and (T,) lengths; the row of a zero gradient is zero."""
     matrix: Array = gramian.numpy()
     lengths: Array = np.sqrt(np.maximum(matrix.diagonal(), 0.0))
     inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return matrix * inverse[:, None] * inverse[None, :], lengths
-
-
-def conflict_averse(gramian: Tensor, c: float) -> Solution:
-    r"""The simplex weights that minimize <g_w, g_0> + c |g_0| |g_w|, with g_0 the mean gradient.
-
-    .. math:: \min_w b^T w + \varphi \sqrt{w^T G w}, \qquad b = G 1 / T, \quad \varphi = c \sqrt{1^T G 1} / T
-
-    For a length s = |g_w| that is held, this is the minimum norm of the shifted gradients g_t + (s / phi) g_0, whose solution
-    has some length s'; the two agree at the minimum. s' - s falls once through zero, which is bracketed and bisected with the
-    secant, s' / phi never leaving [0, max |g_t| / phi].
-
-    Args:
-        gramian: (T, T) symmetric positive semidefinite, not zero; ``c``: in [0, 1).
-
-    References:
-        Liu et al., NeurIPS 2021, eq. (4).
-    """
-    scaled = gramian / gramian.diagonal().max()
-    pull = scaled.mean(dim=1)
-    mean = pull.mean().clamp_min(0)
-    phi = c * mean.sqrt()
-    if phi == 0:
-        vertices = (pull <= pull.min()).to(pull)
-        return Solution(vertices / vertices.sum(), True)
-
-    def at(shift: Tensor) -> tuple[Solution, Tensor]:
-        moved = scaled + shift * (pull[:, None] + pull[None, :]) + shift.square() * mean
-        solution = minimum_norm(moved)
-        return solution, (solution.weights @ scaled @ solution.weights).clamp_min(0).sqrt() - shift * phi
-
-    low, high = torch.zeros_like(phi), 1 / phi
-    below, above = at(low)[1], at(high)[1]
-    best, shift = at(low)[0], low
-    if below <= 0:
-        return best
-    converged = False
-    for iteration in range(200):
-        secant = low + (high - low) * below / (below - above)
-        shift = secant if iteration % 3 < 2 and bool((low < secant) & (secant < high)) else (low + high) / 2
-        best, gap = at(shift)
-        if gap > 0:
-            low, below = shift, gap
-        else:
-            high, above = shift, gap
-        converged = bool((high - low <= 4 * EPS * high) | (gap.abs() <= 1e-14 * shift * phi))
-        if converged:
-            break
-    return Solution(best.weights, best.converged and converged)
 
 
 def pseudo_inverse(matrix: Tensor, resolution: float) -> Tensor:
@@ -204,110 +153,24 @@ def pseudo_inverse(matrix: Tensor, resolution: float) -> Tensor:
     return result
 
 
-def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
-    """The minimizers of x^T C x / 2 - b^T x over x >= 0, for every column b, by block principal pivoting.
+def project_on_simplex(point: Tensor) -> Tensor:
+    r"""The nearest point of the simplex: all entries lowered by one threshold, and cut off at zero.
 
-    All columns are solved at once: each guesses which of its entries are zero, solves for the others, and exchanges every entry
-    whose sign is wrong. A column that does not settle (dependent rows) is left to :func:`_active_set`. A ridge of a few units of
-    rounding, on a matrix of unit diagonal, makes every block invertible without favouring a longer gradient.
+    .. math:: \min_w \lVert w - p \rVert \quad \text{s.t.} \quad w \ge 0,\; 1^T w = 1
 
     Args:
-        matrix: (T, T) cosines: symmetric, positive semidefinite, unit (or zero) diagonal.
-        linear: (T, m) the columns b, of size about one.
+        point: (T,) finite.
 
-    Returns:
-        (T, m) minimizers, and whether the optimality conditions hold to rounding for all columns.
+    Example:
+        >>> project_on_simplex(torch.tensor([0.8, 0.6, -1.0], dtype=torch.float64))
+        tensor([0.6000, 0.4000, 0.0000], dtype=torch.float64)
 
     References:
-        Judice & Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear complementarity
-        problems", Computers & Operations Research 1994.
+        Held, Wolfe & Crowder, "Validation of subgradient optimization", Mathematical Programming 1974.
     """
-    tasks, columns = linear.shape
-    ridged = _definite(matrix)
-    if columns == 1 and linear.min() > 0:
-        everywhere = np.linalg.solve(ridged, linear).astype(np.float64, copy=False)
-        if everywhere.min() > 0 and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
-            return everywhere, True
-    free = linear.T > 0  # (m, T): the entries guessed to be positive
-    x = np.zeros((columns, tasks))
-    pending = np.arange(columns)
-    for _ in range(ROUNDS):
-        x[pending] = _solve_free(ridged, linear[:, pending], free[pending])
-        slope = x[pending] @ ridged - linear.T[pending]
-        tolerance = 8 * tasks * EPS * (1 + np.abs(x[pending]).max(axis=1, keepdims=True))
-        wrong = np.where(free[pending], x[pending] < -tolerance, slope < -tolerance)
-        left = wrong.any(axis=1)
-        pending = pending[left]
-        if not len(pending):
-            break
-        free[pending] ^= wrong[left]
-    for column in pending:
-        x[column] = _active_set(ridged, linear[:, column])
-    x = np.maximum(x, 0.0)
-    return x.T, _is_optimal(ridged, linear, x)
-
-
-def _definite(matrix: Array) -> Array:
-    """The matrix with a ridge of a few units of rounding, after what float32 sums made negative has been cut off.
-
-    Inner products summed in lower precision need not be those of any vectors; the nearest that are lie at the eigenvalues that
-    are not negative.
-    """
-    ridge = 4 * len(matrix) * EPS
-    result = _lifted(matrix, ridge)
-    try:
-        np.linalg.cholesky(result)
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(matrix)
-        near = (vectors * np.maximum(values, 0.0)) @ vectors.T
-        size = np.sqrt(np.maximum(near.diagonal(), EPS))
-        result = _lifted(near / size[:, None] / size[None, :], ridge)
-    return result
-
-
-def _lifted(matrix: Array, ridge: float) -> Array:
-    """A copy with the ridge added to the diagonal."""
-    result: Array = matrix.copy()
-    result.flat[:: len(matrix) + 1] += ridge
-    return result
-
-
-def _solve_free(matrix: Array, linear: Array, free: NDArray[np.bool_]) -> Array:
-    """(m, T) solutions of C x = b on each column's free entries, zero elsewhere, with one step of refinement."""
-    blocks = np.where(free[:, :, None] & free[:, None, :], matrix, np.eye(len(matrix)))
-    right = np.where(free, linear.T, 0.0)[:, :, None]
-    solution: Array = np.linalg.solve(blocks, right)[:, :, 0]
-    return np.where(free, solution, 0.0)
-
-
-def _active_set(matrix: Array, linear: Array) -> Array:
-    """(T,) the minimizer for one column by Lawson and Hanson's active set: slower, and never worse than its last iterate."""
-    tasks = len(linear)
-    x = np.zeros(tasks)
-    free = np.zeros(tasks, dtype=bool)
-    for _ in range(10 * tasks + 20):
-        slope = linear - matrix @ x
-        slope[free] = -np.inf
-        entering = int(slope.argmax())
-        if slope[entering] <= 8 * tasks * EPS * (1 + np.abs(x).max()):
-            break
-        free[entering] = True
-        while free.any():
-            target = np.zeros(tasks)
-            target[free] = np.linalg.solve(matrix[np.ix_(free, free)], linear[free])
-            blocked = free & (target <= 0)
-            if not blocked.any():
-                x = target
-                break
-            step = np.min(x[blocked] / (x[blocked] - target[blocked]))
-            x = x + step * (target - x)
-            free &= ~(blocked & (x <= EPS * np.abs(x).max()))
-            x[~free] = 0.0
-    return x
-
-
-def _is_optimal(matrix: Array, linear: Array, x: Array) -> bool:
-    """Whether slopes are non-negative and vanish where x is positive, to 1e-9 of the terms they are sums of."""
-    slope = x @ matrix - linear.T
-    scale = 1e-9 * (np.abs(linear.T).max(axis=1, keepdims=True) + x.sum(axis=1, keepdims=True))
-    return bool((slope >= -scale).all() and (np.minimum(x, slope) <= scale).all())
+    values = point.numpy() - point.max().item()  # the largest is zero: no entry that counts loses digits
+    falling = np.sort(values)[::-1]
+    thresholds = (np.cumsum(falling) - 1) / np.arange(1, len(falling) + 1)
+    threshold = thresholds[np.count_nonzero(falling > thresholds) - 1]
+    weights = np.maximum(values - threshold, 0.0)
+    return torch.from_numpy(weights / weights.sum())

@@ -1,0 +1,130 @@
+"""The system behind bargaining and fairness among tasks: each task's weight is a power of what the update does for it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretorch.core.nonnegative import EPS, Array, definite
+from paretorch.core.solvers import unit_rows
+
+TOLERANCE = 1e-10  # of the residual that iterations aim at
+ACCEPTED = 1e-8  # and the one that is still called solved, where rounding allows no better
+FARTHEST = 1e3  # in units of each gradient's length: larger weights mean that the gradients all but cancel
+RIDGE = 1e-6
+ITERATIONS = 200
+
+
+class Agreement(NamedTuple):
+    """``weights`` (T,); whether the system is ``converged``; whether it ``exists``: if not, a ridge of 1e-6 made it solvable."""
+
+    weights: Tensor
+    converged: bool
+    exists: bool
+
+
+def bargain(gramian: Tensor, alpha: float) -> Agreement:
+    r"""The weights w > 0 with
+
+    .. math:: (G w)_t = w_t^{-1/\alpha}
+
+    the minimizer of w^T G w / 2 - sum_t phi(w_t), phi' = w^(-1/alpha): strictly convex, and with a minimizer if and only if zero
+    is not in the convex hull of the gradients. It is found by damped Newton steps for log-weights in units of each gradient's
+    own length. Where the hull (nearly) contains zero, the cosines get a ridge of 1e-6. A zero gradient gets weight zero.
+
+    Args:
+        gramian: (T, T) symmetric positive semidefinite.
+        alpha: above 0.
+
+    Example:
+        >>> bargain(torch.tensor([[18.0, -22.0], [-22.0, 38.0]], dtype=torch.float64), alpha=1.0).weights
+        tensor([0.5915, 0.4071], dtype=torch.float64)
+
+    References:
+        Navon et al., ICML 2022, eq. (3); Ban & Ji, ICML 2024, eq. (8). They solve it by a sequence of convex programs, and by
+        least squares.
+    """
+    matrix, lengths = unit_rows(gramian)
+    there = lengths > 0
+    weights = np.zeros(len(lengths))
+    if not there.any():
+        return Agreement(torch.from_numpy(weights), True, False)
+    matrix = definite(matrix[np.ix_(there, there)])
+    middle = float(
+        np.exp(np.log(lengths[there]).mean())
+    )  # lengths are taken relative to it, so that no power overflows
+    power = 1 / alpha
+    pull = (lengths[there] / middle) ** (power - 1)
+    y, residual = _newton(matrix, pull, power, stop_early=True)
+    exists = y is not None
+    if y is None:
+        matrix.flat[:: len(matrix) + 1] += RIDGE
+        y, residual = _newton(matrix, pull, power, stop_early=False)
+        assert y is not None
+    # Lengths times m multiply w by m^(-2 alpha / (1 + alpha)).
+    weights[there] = y / (lengths[there] / middle) * middle ** (-2 / (1 + power))
+    return Agreement(torch.from_numpy(weights), residual <= ACCEPTED, exists)
+
+
+def _newton(matrix: Array, pull: Array, power: float, stop_early: bool) -> tuple[Array | None, float]:
+    """The y > 0 with (C y)_t = b_t y_t^(-p), and its largest relative residual; None where y leaves for infinity.
+
+    Args:
+        matrix: (T, T) cosines, positive definite; ``pull``: (T,) b; ``power``: p, above 0.
+        stop_early: give up as soon as y proves that the hull of the unit gradients all but contains zero.
+    """
+    tasks = len(pull)
+    y = pull ** (1 / (1 + power))  # the answer for orthogonal gradients
+    products = matrix @ y
+    scale = (y * products).sum()
+    y *= ((pull * y ** (1 - power)).sum() / scale) ** (1 / (1 + power))  # and the best multiple of it
+    residual = np.inf
+    for _ in range(ITERATIONS):
+        products = matrix @ y
+        wanted = pull * y ** (1 - power)
+        square = float(y @ products)
+        if stop_early and y.max() * np.sqrt(tasks) > FARTHEST * np.sqrt(max(square, 0.0)):
+            return None, residual
+        slope = wanted - y * products
+        residual = float(np.abs(slope / wanted).max())
+        if residual <= TOLERANCE:
+            break
+        step, decrement = _newton_step(matrix, y, wanted, slope, power)
+        if decrement <= (EPS * tasks) ** 2 * square:  # rounding: no step improves on this
+            break
+        y = y + _length(matrix, pull, power, y, products, step, decrement) * step
+    return y, residual
+
+
+def _newton_step(matrix: Array, y: Array, wanted: Array, slope: Array, power: float) -> tuple[Array, float]:
+    """The Newton step for y, and how much the objective falls per unit of it; solved on a matrix of unit diagonal."""
+    hessian = matrix * y[:, None] * y
+    hessian.flat[:: len(y) + 1] += power * wanted
+    size = np.sqrt(hessian.diagonal())
+    relative = np.linalg.solve(hessian / size[:, None] / size, slope / size) / size
+    return relative * y, float(slope @ relative)
+
+
+def _length(
+    matrix: Array, pull: Array, power: float, y: Array, products: Array, step: Array, decrement: float
+) -> float:
+    """How far to go: to the minimum along the step as Newton's method in one number finds it, within y > 0."""
+    cross, square = float(step @ products), float(step @ (matrix @ step))
+    ratio = step / y
+    longest = 0.99 / max(-float(ratio.min()), 1e-300)
+    low, high, length = 0.0, longest, min(1.0, longest)
+    for _ in range(30):
+        moved = y + length * step
+        reaction = pull * moved**-power
+        slope = cross + length * square - float(step @ reaction)
+        if abs(slope) <= 0.1 * decrement:
+            break
+        low, high = (length, high) if slope < 0 else (low, length)
+        curvature = square + power * float((step**2 * reaction / moved).sum())
+        length -= slope / curvature
+        if not low < length < high:
+            length = (low + high) / 2 if np.isfinite(high) and high < 1e300 else 2 * low + 1
+    return length
