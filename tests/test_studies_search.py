@@ -15,11 +15,18 @@ from paretorch.training.parts import find_method
 from paretorch.training.spec import Run
 
 
-def test_the_learning_rate_is_searched_around_the_runs_own() -> None:
-    space = space_of(Run("digits", optimizer_options={"lr": 0.064}))
-    assert space == {"optimizer.lr": Range(0.002, 2.048, log=True)}
-    assert list(space_of(Run("digits", optimizer="SGD", optimizer_options={}))) == ["optimizer.lr"]
+def test_the_learning_rate_is_searched_in_the_presets_range_or_around_the_runs_own() -> None:
+    assert space_of(Run("digits")) == {"optimizer.lr": Range(1e-5, 1e-2, log=True)}
+    other = Run("digits", optimizer="NAdam", optimizer_options={"lr": 0.064})
+    assert space_of(other) == {"optimizer.lr": Range(0.002, 2.048, log=True)}
     assert present(Run("digits", optimizer="SGD", optimizer_options={})) == {"optimizer.lr": 1e-3}
+
+
+def test_of_a_presets_space_the_options_count_that_the_run_writes_down() -> None:
+    assert list(space_of(Run("digits", optimizer="SGD", optimizer_options={"lr": 0.1}))) == ["optimizer.lr"]
+    momentum = Run("digits", optimizer="SGD", optimizer_options={"lr": 0.1, "momentum": 0.9})
+    assert list(space_of(momentum)) == ["optimizer.lr", "optimizer.momentum"]
+    assert present(momentum) == {"optimizer.lr": 0.1, "optimizer.momentum": 0.9}
 
 
 def test_a_single_task_has_no_method_to_tune() -> None:

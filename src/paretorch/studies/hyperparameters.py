@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paretorch.core.space import Choice, PerTask, Range, Space
+from paretorch.optim.presets import PRESETS
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.training.names import Call, check_arguments, parse, pick, written
 from paretorch.training.parts import methods, optimizers
@@ -151,5 +152,5 @@ def _rate(run: Run) -> float | None:
 
 
 def _optimizer_space(run: Run) -> Space:
-    declared: Space = getattr(optimizers().get(run.optimizer), "space", {})
+    declared: Space = next((preset.space for preset in PRESETS if preset.optimizer == run.optimizer), {})
     return {name: values for name, values in declared.items() if name == "lr" or name in run.optimizer_options}
