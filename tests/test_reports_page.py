@@ -178,3 +178,14 @@ def test_weights_and_cosines_are_those_of_the_runs(tmp_path: Path) -> None:
 
 def test_the_page_depends_on_the_files_alone(evil: Report) -> None:
     assert page(evil.summaries, evil.findings) == evil.page.read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_five_hundred_runs_have_a_page_of_bounded_size(tmp_path: Path) -> None:
+    folder = many.finished(tmp_path / "s", many.study([f"way {i}" for i in range(50)], epochs=100), ["a", "b", "c"], 10)
+    assert len(folder.jobs()) == 500
+    found = report(tmp_path / "s")
+    assert found.page.stat().st_size < 8e6
+    assert len(found.summary.rows) == 50
+    panels = read(found).data["plots"]["w0-curves"]["panels"]
+    assert all(line["x"][0] == 1 and line["x"][-1] == 100 for panel in panels for line in panel["lines"])

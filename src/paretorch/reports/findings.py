@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -114,12 +114,22 @@ def _best(summary: Summary) -> Iterator[Finding]:
     if found is None:
         return
     row, reference = summary.rows[found.label], summary.results.plan.study.reference
+    found = replace(found, tied=tuple(label for label in found.tied if not _compared(summary, found.label, label)))
     mean = f"Δm {points(found.mean)} %{_ends(found, points)}"
     yield Finding(
         "best overall",
         f"{found.label}: {mean}{_against(row, reference)}. {_alone(found)}",
-        f"lowest mean Δm on test data, with the interval of the mean; {TESTED}",
+        f"lowest mean Δm on test data, with the interval of the mean; {TESTED}, but for those with the reference, which are the "
+        "verdict's",
     )
+
+
+def _compared(summary: Summary, leader: str, label: str) -> bool:
+    """Whether the verdict says already that the two differ: that test was planned, and needs no correction for all pairs."""
+    reference = summary.results.plan.study.reference
+    other = {leader: label, label: leader}.get(reference)
+    comparison = None if other is None else summary.rows[other].comparison
+    return comparison is not None and comparison.verdict in (Verdict.BETTER, Verdict.WORSE)
 
 
 def _against(row: Row, reference: str) -> str:
