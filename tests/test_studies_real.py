@@ -1,0 +1,78 @@
+"""A tuned study of real training: jobs and interruptions change nothing but the seconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretorch.studies.folder import Job, open_folder, read_folder
+from paretorch.studies.progress import Display
+from paretorch.studies.runner import run_folder
+from paretorch.studies.study import Study, Treatment, alone
+from paretorch.training.result import Result
+from paretorch.training.spec import Run
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+BASE = Run(TINY, epochs=2, batch_size=8)
+STUDY = Study(
+    "real",
+    "Which?",
+    (
+        alone("single", BASE, ("sign", "size")),
+        Treatment("static", (replace(BASE, method="Static({'sign': 1.0, 'size': 1.0})"),)),
+        Treatment("GradDrop", (replace(BASE, method="GradDrop()"),)),
+    ),
+    reference="static",
+    baseline="single",
+)
+
+
+class Cut(Display):
+    """Presses Ctrl-C when so many runs have ended."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def finish(self, job: Job, error: str | None) -> None:
+        super().finish(job, error)
+        if self.ended == self.after:
+            raise KeyboardInterrupt
+
+
+def told(path: Path) -> dict[str, Any]:
+    """Everything but seconds and memory."""
+    found: dict[str, Any] = {}
+    for file in path.rglob("result.json"):
+        values = Result.load(file.parent).to_json()
+        for name in ("seconds_per_epoch", "peak_memory", "facts"):
+            del values[name]
+        for epoch in values["history"]:
+            del epoch["seconds"]
+        found[str(file.parent.relative_to(path))] = values
+    tuning = json.loads((path / "tuning.json").read_text())
+    for trial in (trial for search in tuning["tuning"]["searches"] for trial in search["trials"]):
+        del trial["seconds"]
+    return found | {"tuning": tuning}
+
+
+@pytest.mark.long
+def test_jobs_and_interruptions_change_nothing(tmp_path: Path) -> None:
+    def train(name: str, workers: int, after: int = 0) -> None:
+        folder = open_folder(tmp_path / name, STUDY, "smoke", 2, resume=True, tune=3)
+        assert run_folder(folder, Cut(after) if after else Display(), workers=workers) == []
+
+    train("one", 1)
+    train("two", 2)
+    for after in (4, 9, 2):
+        with pytest.raises(KeyboardInterrupt):
+            train("cut", 2, after)
+    train("cut", 1)
+    assert told(tmp_path / "one") == told(tmp_path / "two") == told(tmp_path / "cut")
+    folder = read_folder(tmp_path / "one")
+    assert len(told(tmp_path / "one")) == 1 + 4 * 3 + 2 * 4
+    assert all(job.finished for job in folder.jobs())
