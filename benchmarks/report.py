@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import reports_many as many
-
 from paretorch.reports.report import report
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ def after(group: Sequence[Result], epoch: int) -> list[Scores]:
     return [result.history[epoch].validation for result in group if epoch < len(result.history)]
 
 
+def _alike(said: Sequence[Mapping[Any, float]]) -> Iterator[tuple[int, list[Mapping[Any, float]]]]:
+    """Neighbouring epochs that speak of the same names in the same order, and the place of the first."""
+    first = 0
+    for _, group in groupby(said, key=list):
+        numbers = list(group)
+        yield first, numbers
+        first += len(numbers)
+
+
 def by_epoch(
     found: Sequence[Sequence[Result]],
     epochs: int,
@@ -30,9 +40,10 @@ def by_epoch(
     place = {name: i for i, name in enumerate(names)}
     for s, group in enumerate(found):
         for result in group:
-            for e, epoch in enumerate(result.history[:epochs]):
-                said = read(epoch)
-                values[s, e, [place[name] for name in said]] = list(said.values())
+            said = [read(epoch) for epoch in result.history[:epochs]]
+            for e, numbers in _alike(said):
+                columns = [place[name] for name in numbers[0]]
+                values[s, e : e + len(numbers), columns] = np.array([list(each.values()) for each in numbers]).T
     return values
 
 

@@ -28,7 +28,7 @@ with extra("studies"):
 FORMATS = ("svg", "pdf", "png")
 COLUMNS = 4  # panels beside each other
 MOST_PANELS = 16  # of one figure: what is beyond them is on the page
-MOST_TREATMENTS = 16  # of one figure: reference, baseline and the best others; nobody can read more on paper
+MOST_TREATMENTS = 12  # of one figure: reference, baseline and the best others; nobody can read more on paper
 
 
 def learning_curves(summary: Summary) -> Figure:

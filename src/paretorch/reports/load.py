@@ -137,7 +137,8 @@ def load_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple
         ValueError: no finished run there, one of a newer version, a damaged or edited result, runs with unlike metrics, or a
             baseline without any result, to which nothing can be compared.
     """
-    return tuple(map(_read, gather(paths, reference)))
+    with _uncollected():
+        return tuple(map(_read, gather(paths, reference)))
 
 
 def counted(base: Array) -> list[bool]:
@@ -158,8 +159,7 @@ def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:
 def _read(plan: Plan) -> StudyResults:
     runs = {run.key: run for _, run in plan.study.planned(plan.seeds)}
     found = {key: plan.places[key] for key in runs if key in plan.places}
-    with _uncollected():
-        results = {key: Result.load(place) for key, place in found.items() if (place / "result.json").exists()}
+    results = {key: Result.load(place) for key, place in found.items() if (place / "result.json").exists()}
     tasks = tuple(
         dict.fromkeys(task for r in sorted(results.values(), key=lambda r: -len(r.tasks)) for task in r.tasks)
     )
