@@ -136,7 +136,7 @@ def test_nothing_is_ever_unpickled() -> None:
 
 def test_checkpoints_are_as_rare_as_what_they_cost_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     due, saved = checkpoint.Due(None), []
     for epoch in range(1, 401):
         now[0] += 0.5
