@@ -16,17 +16,22 @@ __version__ = "0.1.0"
 # imported where it is first used: what few need, and what needs the optional packages of paretorch[studies]
 _LATER = {
     "AdaTask": "paretorch.optim",
+    "Backtracking": "paretorch.linesearch",
+    "FastBacktracking": "paretorch.linesearch",
     "MTAdam": "paretorch.optim",
     "MTAdamV2": "paretorch.optim",
     "Preconditioned": "paretorch.optim",
+    "UpperBound": "paretorch.linesearch",
     "run_study": "paretorch.reports.compare",
 }
 
 __all__ = [
     "AdaTask",
+    "Backtracking",
     "Balance",
     "Balancer",
     "Evidence",
+    "FastBacktracking",
     "Fork",
     "MTAdam",
     "MTAdamV2",
@@ -34,6 +39,7 @@ __all__ = [
     "Need",
     "Preconditioned",
     "Status",
+    "UpperBound",
     "fork_at",
     "run_study",
     "weights",

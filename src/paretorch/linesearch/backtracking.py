@@ -1,0 +1,185 @@
+"""Classical backtracking: every trial is a whole forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from paretorch.core.contract import Method, Need
+from paretorch.core.door import Scale
+from paretorch.core.evidence import Gradients
+from paretorch.core.graph import task_gradients
+from paretorch.linesearch.bound import UpperBound
+from paretorch.linesearch.closures import check_finite, losses_in_order, values_of
+from paretorch.linesearch.contract import Array, Found, Outcome, Slopes, Step
+from paretorch.linesearch.metrics import Metric, Row, combined, common_descent, gramian_in
+from paretorch.linesearch.moving import Moving, inners
+from paretorch.linesearch.repeat import Repeat
+from paretorch.linesearch.rules import Rules
+from paretorch.linesearch.search import LineSearch, LossesOf
+
+
+class Backtracking(LineSearch):
+    r"""Armijo's condition for every task on the whole model.
+
+    .. math:: L_t(\theta - \eta u,\; \theta_t - \eta p_t) \le L_t - \eta \beta s_t \quad \text{for all } t, \qquad
+              s_t = \Big\langle \frac{\partial L_t}{\partial \theta}, u \Big\rangle
+                  + \Big\langle \frac{\partial L_t}{\partial \theta_t}, p_t \Big\rangle
+
+    The method balances the tasks' gradients on the shared parameters: T encoder backwards, and a forward for every trial.
+    The slopes are known before the first trial. Where one is not above 0 (with MGDA none is below), no small step can be
+    accepted, and the direction becomes the minimum norm of the gradients in its metric; where that is zero, nothing moves.
+
+    Args:
+        encoder: inputs -> features, whatever they are.
+        heads: modules by task, or one module that holds them all; may be empty.
+        method: the balancing method, such as ``MGDA()``.
+        max_step: the largest step; None: found at the first step, as the largest that fulfils the condition.
+        beta: share of the slope that is asked for as decrease, in (0, 1).
+        shrink: factor on a refused step, in (0, 1), or ``"violation"``.
+        floor: the search ends below this part of the bound.
+        trial: ``"backtracking"``, ``"parabolic"``, ``"golden"``.
+        memory: ``"monotone"``, ``"nonmonotone"``, ``"smoothed"``.
+        start: ``"reset"``, ``"keep"``, ``"grow"``, ``"polyak"``; see :class:`Rules`.
+        lowest: what no loss falls below, for ``"polyak"``.
+        bound: when the largest step is lowered: an :class:`UpperBound`, or the name of its rule.
+        direction: an optimizer or a metric that turns the balanced gradient into the direction. In a metric, the method
+            balances by the inner products of that metric.
+        accept: of which part of the slopes a share is asked: ``"both"``, ``"heads"``, ``"features"``.
+        scale: of the method's weights: ``"calibrated"``, ``"paper"``.
+        verify: not needed: predicted losses are the true ones.
+        seed: of the method's random draws.
+
+    Example:
+        >>> import paretorch as pt
+        >>> _ = torch.manual_seed(0)
+        >>> encoder, left, right = (nn.Linear(n, m) for n, m in ((4, 3), (3, 1), (3, 1)))
+        >>> search = pt.Backtracking(encoder, {"left": left, "right": right}, pt.MGDA(), max_step=1.0)
+        >>> x = torch.ones(8, 4)
+        >>> step = search.step(x, lambda z: {"left": left(z).square().mean(), "right": (right(z) - 1).square().mean()})
+        >>> step.accepted
+        True
+
+    References:
+        Fliege & Svaiter, "Steepest descent methods for multicriteria optimization", 2000, for the shared parameters; the
+        heads' part of the slope as in Filatov & Merkulov, 2021, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        heads: nn.Module | Mapping[str, nn.Module],
+        method: Method[Any],
+        max_step: float | None = None,
+        *,
+        beta: float = 0.1,
+        shrink: float | Literal["violation"] = 0.5,
+        floor: float = 1e-10,
+        trial: Literal["backtracking", "parabolic", "golden"] = "backtracking",
+        memory: Literal["monotone", "nonmonotone", "smoothed"] = "monotone",
+        start: Literal["reset", "keep", "grow", "polyak"] = "reset",
+        lowest: float = 0.0,
+        bound: UpperBound | Literal["fixed", "manual", "regression", "sasa"] = "fixed",
+        direction: torch.optim.Optimizer | Metric | None = None,
+        accept: Literal["both", "heads", "features"] = "both",
+        scale: Scale = "calibrated",
+        verify: int = 0,
+        seed: int = 0,
+    ) -> None:
+        rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
+        super().__init__(
+            encoder, heads, method, rules=rules, max_step=max_step, bound=bound, direction=direction, accept=accept,
+            scale=scale, verify=verify, seed=seed,
+        )  # fmt: skip
+
+    def step(self, x: Any, losses_of: LossesOf) -> Step:
+        """Moves the parameters by one step on a batch; see :meth:`LineSearch.step`."""
+        repeat = Repeat([self.encoder, self.heads], self.shared[0].device)
+        with repeat.first(), torch.enable_grad():
+            given = self.given(losses_of(self.encoder(x)))
+        values = values_of(given)
+        rows = self._rows(given, values)
+        if not values:
+            return self.absent(given)
+        direction, slopes, fallback = self._direction(rows, values)
+        moving = Moving([*self.shared, *self.own], direction)
+
+        def at(step: float) -> Array:
+            moving.to(step)
+            with repeat.again():
+                return losses_in_order(losses_of(self.encoder(x)), values)
+
+        line = self.line(values, slopes, at, self.shared[0].dtype)
+        if not self.usable(slopes):
+            return self.refused(Found(Outcome.STATIONARY, 0.0, line.losses, 0), line, given, fallback)
+        found = self.searched(line, at)
+        if found.outcome is not Outcome.ACCEPTED:
+            moving.to(0)
+            return self.refused(found, line, given, fallback)
+        moving.to(found.step)
+        actual = dict(zip(values, found.losses.tolist(), strict=True)) if self.verify else {}
+        return self.accepted(found, line, given, fallback, actual, [moving])
+
+    def _rows(self, given: Mapping[str, Tensor], values: dict[str, float]) -> dict[str, list[Tensor | None]]:
+        """By task, its gradient on all parameters; tasks whose gradient is zero are absent and leave ``values``."""
+        rows, leaves = {}, [*self.shared, *self.own]
+        for place, (task, loss) in enumerate(given.items()):
+            rows[task] = task_gradients([loss], [None], leaves, retain_graph=place + 1 < len(given))
+        sizes = {task: inners([row], row)[0] for task, row in rows.items()}
+        check_finite(values, sizes)
+        for task in [task for task, size in sizes.items() if size == 0]:
+            del values[task], rows[task]
+        return rows
+
+    def _direction(
+        self, rows: Mapping[str, list[Tensor | None]], values: Mapping[str, float]
+    ) -> tuple[list[Tensor | None], Slopes, str]:
+        """The direction of all parameters, its slopes, and why it is not the method's; empty where it is."""
+        count, metric = len(self.shared), self.direction.metric_before
+        shared = {task: row[:count] for task, row in rows.items()}
+        if metric is not None and metric.needs_tasks:
+            metric.learn_tasks([*self.shared, *self.own], list(rows.values()))
+        every: list[Row | None] = [shared.get(task) for task in self.tasks]
+        gradients = Gradients(every, self.shared)
+        gramian = gradients.gramian()[0]
+        if metric is not None and Need.JACOBIAN not in self.asking.method.needs and not self.direction.plain:
+            gap: list[Tensor | None] = [None] * len(self.own)
+            inside, _ = gramian_in(metric, [[*row, *gap] for row in shared.values()])
+            places = [self.tasks.index(task) for task in shared]
+            gramian[np.ix_(places, places)] = inside
+        answer = self.asking.answer(values, gradients, gramian)
+        weights = self.asking.head_weights(answer)
+        heads = [row[count:] for row in rows.values()]
+        own = combined([weights[self.tasks.index(task)] for task in rows], heads)
+        balanced: list[Tensor | None] = [*self.asking.combined(answer, gradients), *own]
+        direction = balanced
+        if not self.direction.plain:
+            if metric is not None and metric.needs_tasks and answer.weights is not None:
+                metric.remember([answer.weights[self.tasks.index(task)] for task in rows])
+            direction = self.direction.make([*self.shared, *self.own], balanced, rows, values)
+        slopes = self._slopes(list(rows.values()), direction)
+        if self.usable(slopes):
+            return direction, slopes, ""
+        worst = int(slopes.total.argmin())
+        fallback = f"the direction would raise task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
+        direction = self._common(list(rows.values()))
+        return direction, self._slopes(list(rows.values()), direction), fallback
+
+    def _common(self, rows: Sequence[list[Tensor | None]]) -> list[Tensor | None]:
+        """The minimum norm on the shared parameters, each head along its own gradient, both in the metric."""
+        count, metric = len(self.shared), self.direction.metric
+        gap: list[Tensor | None] = [None] * len(self.own)
+        shared, _, _ = common_descent(metric, [[*row[:count], *gap] for row in rows])
+        own = combined([1.0] * len(rows), [row[count:] for row in rows])
+        nothing: list[Tensor | None] = [None] * count
+        return [*shared[:count], *metric.inverse([*nothing, *own])[count:]]
+
+    def _slopes(self, rows: Sequence[Row], direction: Row) -> Slopes:
+        count = len(self.shared)
+        shared = inners([row[:count] for row in rows], direction[:count])
+        own = inners([row[count:] for row in rows], direction[count:])
+        return Slopes(np.array(own), np.array(shared))

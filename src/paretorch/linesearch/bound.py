@@ -1,0 +1,203 @@
+"""The largest step that a search may take, and what lowers it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from paretorch.core import checks
+from paretorch.linesearch.contract import Array
+
+RULES = ("fixed", "manual", "regression", "sasa")
+BINDS = 0.9  # above this share of first trials accepted, the bound limits the steps and not the condition
+NEWEST = 0.5  # the part of the bucket that SASA+ looks at
+BATCHES = 10  # into which it is divided for the interval of its mean
+
+
+class BoundState(NamedTuple):
+    """What the rule of a bound remembers.
+
+    Args:
+        bound: the largest step now; nan before it is known.
+        since: steps since it was last lowered.
+        epochs: done so far.
+        logs: (window, all) the tasks' newest losses, in logarithms where they are above 0; nan where there is none.
+        firsts: (window,) 1 where the first trial was accepted, 0 where not; nan where there is none.
+        stationarity: (window,) SASA+'s statistic; nan where there is none.
+    """
+
+    bound: float
+    since: int
+    epochs: int
+    logs: Array
+    firsts: Array
+    stationarity: Array
+
+
+@dataclass(frozen=True)
+class UpperBound:
+    r"""When the largest allowed step is lowered.
+
+    * ``"fixed"``: never.
+    * ``"manual"``: times ``factor`` every ``every`` epochs.
+    * ``"regression"``: times ``factor`` when a one-sided regression test finds a decrease in no task's log-loss over the last
+      ``window`` steps and more than 90 % of them were accepted at the first trial: the bound holds training up, not the
+      condition.
+    * ``"sasa"``: times ``factor`` when the interval of the mean of
+      :math:`\eta_k \langle \theta_k, d_k \rangle - \frac{\eta_k^2}{2} \lVert d_k \rVert^2`, zero in stationary motion, holds
+      zero.
+
+    After it was lowered the bound rests for ``window`` steps, in which the old ones leave the memory.
+
+    Args:
+        rule: one of these.
+        factor: in (0, 1).
+        every: epochs.
+        window: steps that a test looks at, at least 20.
+        confidence: of the tests, in (0, 1).
+
+    Raises:
+        ValueError: a value out of range.
+
+    Example:
+        >>> UpperBound("manual", factor=0.5, every=10).rule
+        'manual'
+
+    References:
+        Zhang et al., "Statistical adaptive stochastic gradient methods", 2020 (SASA+); theirs is one loss and a fixed rate,
+        here the statistic is of the shared direction and its step. We take the newest half of ``window`` steps for the leaky
+        bucket's, and batch means for the interval, since neighbouring steps are correlated.
+    """
+
+    rule: Literal["fixed", "manual", "regression", "sasa"] = "fixed"
+    factor: float = 0.5
+    every: int = 10
+    window: int = 100
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        checks.one_of("the rule of a bound", self.rule, RULES)
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor lowers the bound, in (0, 1), got {self.factor}")
+        if self.every < 1:
+            raise ValueError(f"every is at least 1 epoch, got {self.every}")
+        if self.window < 20:
+            raise ValueError(f"window is at least 20 steps, or no test can tell anything, got {self.window}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is in (0, 1), got {self.confidence}")
+
+    def init(self, tasks: int, max_step: float) -> BoundState:
+        """The state before the first step."""
+        blank = np.full(self.window, np.nan)
+        return BoundState(max_step, 0, 0, np.full((self.window, tasks), np.nan), blank, blank)
+
+    def end_epoch(self, state: BoundState) -> tuple[BoundState, str]:
+        """The state at the end of an epoch, and why the bound was lowered; empty where it was not."""
+        state = state._replace(epochs=state.epochs + 1)
+        if self.rule != "manual" or state.epochs % self.every:
+            return state, ""
+        return self._lowered(state, f"epoch {state.epochs}: by hand, every {self.every} epochs")
+
+    def after(self, state: BoundState, losses: Array, first: bool, stationarity: float) -> tuple[BoundState, str]:
+        """The state after an accepted step, and why the bound was lowered; empty where it was not.
+
+        Args:
+            state: before it.
+            losses: (all,) before the step; nan where a task was absent.
+            first: whether the first trial was accepted.
+            stationarity: SASA+'s statistic; nan where it was not computed.
+        """
+        if self.rule in ("fixed", "manual"):
+            return state._replace(since=state.since + 1), ""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.where(losses > 0, np.log(losses), losses)
+        state = BoundState(
+            state.bound,
+            state.since + 1,
+            state.epochs,
+            np.vstack([state.logs[1:], logs]),
+            np.append(state.firsts[1:], float(first)),
+            np.append(state.stationarity[1:], stationarity),
+        )
+        if state.since < self.window:
+            return state, ""
+        reason = self._stalled(state) if self.rule == "regression" else self._stationary(state)
+        return self._lowered(state, reason) if reason else (state, "")
+
+    def _lowered(self, state: BoundState, reason: str) -> tuple[BoundState, str]:
+        bound = state.bound * self.factor
+        return state._replace(bound=bound, since=0), f"{reason}: {state.bound:.4g} -> {bound:.4g}"
+
+    def _stalled(self, state: BoundState) -> str:
+        share = float(np.nanmean(state.firsts))
+        if share <= BINDS:
+            return ""
+        trends = [trend(column) for column in state.logs.T if np.isfinite(column).sum() >= self.window // 2]
+        limit = -normal_quantile(self.confidence)
+        if not trends or min(trends) < limit:
+            return ""
+        return (
+            f"no task's loss falls over {self.window} steps (t = {min(trends):.1f} at best, {limit:.1f} would tell), and "
+            f"{share:.0%} of the steps were accepted at the first trial"
+        )
+
+    def _stationary(self, state: BoundState) -> str:
+        newest = state.stationarity[-int(self.window * NEWEST) :]
+        newest = newest[np.isfinite(newest)]
+        if len(newest) < 2 * BATCHES:
+            return ""
+        means = np.array([part.mean() for part in np.array_split(newest, BATCHES)])
+        error = means.std(ddof=1) / math.sqrt(BATCHES)
+        t = student_quantile((1 + self.confidence) / 2, BATCHES - 1)
+        low, high = means.mean() - t * error, means.mean() + t * error
+        return f"stationary: the interval [{low:.2g}, {high:.2g}] holds zero" if low <= 0 <= high else ""
+
+
+def trend(values: Array) -> float:
+    """The t statistic of the slope of a line through the values, one a step; nan values are left out.
+
+    Example:
+        >>> trend(np.array([3.0, 2.1, 1.0, 0.1, -1.0])) < -10
+        True
+    """
+    place = np.flatnonzero(np.isfinite(values)).astype(np.float64)
+    values = values[np.isfinite(values)]
+    place = place - place.mean()
+    spread = float(place @ place)
+    slope = float(place @ values) / spread
+    rest = values - values.mean() - slope * place
+    error = math.sqrt(max(float(rest @ rest) / (len(values) - 2), 0.0) / spread)
+    if error == 0:
+        return math.copysign(math.inf, slope) if slope else 0.0
+    return slope / error
+
+
+def normal_quantile(share: float) -> float:
+    """The quantile of the standard normal distribution.
+
+    Example:
+        >>> round(normal_quantile(0.95), 4)
+        1.6449
+    """
+    return NormalDist().inv_cdf(share)
+
+
+def student_quantile(share: float, freedom: int) -> float:
+    """The quantile of Student's t, from the normal's by the expansion in 1/freedom; to 1 % from 8 degrees on.
+
+    Example:
+        >>> abs(student_quantile(0.975, 9) - 2.262) < 0.01
+        True
+
+    References:
+        Abramowitz & Stegun 26.7.5.
+    """
+    z = normal_quantile(share)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -1,0 +1,177 @@
+"""How far a step of the shared parameters moves the features: q = J_z u, by four ways of different price."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+
+from paretorch.linesearch.extrapolation import extrapolated, first_rows
+from paretorch.linesearch.features import Features
+from paretorch.linesearch.moving import length
+from paretorch.linesearch.repeat import Repeat
+
+DISPLACEMENTS = ("gradient", "linearised", "difference", "calibrated")
+TINY = 1e-3  # of a difference without a step to go by: relative to the parameters' length
+
+Moved = tuple[list[Tensor], list[Tensor]]  # features as they were, and how they move
+
+
+class Displacement:
+    r"""Computes q, along which the features move to first order when the parameters move along -u.
+
+    .. math:: z(\theta - \eta u) = z(\theta) - \eta\, q + O(\eta^2), \qquad q = J_z u
+
+    Args:
+        encoder: the module. Every product may be taken on the first ``samples`` of the batch and carried over to the others;
+            None: on all.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.encoder = encoder
+        self.named = {name: leaf for name, leaf in encoder.named_parameters() if leaf.requires_grad}
+        self.ratio = math.nan  # of the lengths of q and u, when it was last computed
+        self.double_backward = False
+        self._apart: bool | None = None  # whether a sample's features are the same in any batch
+
+    def linearised(
+        self, x: Any, features: Features, direction: Sequence[Tensor], repeat: Repeat, samples: int | None
+    ) -> list[Tensor]:
+        """J_z u, exactly: by a forward-mode product, or a double backward where an operation has none; said once."""
+        if not self.double_backward:
+            try:
+                return self._on_samples(
+                    x, features, repeat, samples, lambda inputs, _: self._dual(features, inputs, direction)
+                )
+            except (NotImplementedError, RuntimeError) as error:
+                if not _unsupported(error):
+                    raise
+                self.double_backward = True
+                warnings.warn(
+                    f"the encoder has no forward-mode derivative ({str(error).splitlines()[0][:100]}): its displacement is "
+                    "computed by a double backward, on the whole batch. displacement='difference' needs neither",
+                    stacklevel=5,
+                )
+        return self._twice(features, direction)
+
+    def difference(
+        self,
+        x: Any,
+        features: Features,
+        direction: Sequence[Tensor],
+        repeat: Repeat,
+        step: float,
+        samples: int | None,
+    ) -> list[Tensor]:
+        """(z(theta) - z(theta - h u)) / h with h = ``step``; exact to all orders at that step."""
+        ends = torch._foreach_add([leaf.detach() for leaf in self.named.values()], list(direction), alpha=-step)
+        there = dict(zip(self.named, ends, strict=True))
+
+        def secant(inputs: Any, base: list[Tensor] | None) -> Moved:
+            if base is None:
+                base = features.same(self.encoder(inputs))
+            end = features.same(functional_call(self.encoder, there, (inputs,)))
+            return base, [(one.detach() - other) / step for one, other in zip(base, end, strict=True)]
+
+        return self._on_samples(x, features, repeat, samples, secant)
+
+    def small_step(self, direction: Sequence[Tensor]) -> float:
+        """A step that moves the parameters by a thousandth of their length."""
+        size = length(direction)
+        return TINY * max(length(list(self.named.values())), 1e-6) / size if size > 0 else 1.0
+
+    def calibrate(self, displacement: Sequence[Tensor], direction: Sequence[Tensor]) -> None:
+        """Remembers how much longer the displacement is than the direction."""
+        size = length(direction)
+        if size > 0:
+            self.ratio = length(displacement) / size
+
+    def scaled(self, along: Sequence[Tensor], direction: Sequence[Tensor]) -> list[Tensor]:
+        """``along`` (the features' own direction) at the length that the remembered ratio predicts."""
+        size = length(along)
+        factor = self.ratio * length(direction) / size if size > 0 else 0.0
+        return [part * factor for part in along]
+
+    # --- on all samples or on some ---------------------------------------------------------------------------------------
+
+    def _on_samples(
+        self,
+        x: Any,
+        features: Features,
+        repeat: Repeat,
+        samples: int | None,
+        displace: Callable[[Any, list[Tensor] | None], Moved],
+    ) -> list[Tensor]:
+        batch = len(features.leaves[0]) if features.leaves[0].ndim else 0
+        if samples is None or samples >= batch:
+            with repeat.again():
+                return displace(x, features.leaves)[1]
+        if any(leaf.ndim < 2 or len(leaf) != batch for leaf in features.leaves):
+            raise ValueError(
+                f"samples={samples} takes features whose first dimension is the batch, got shapes "
+                f"{[tuple(leaf.shape) for leaf in features.leaves]}: use samples=None"
+            )
+        some = first_rows(x, batch, samples)
+        base = [leaf[:samples] for leaf in features.leaves] if self._alone(some, features, repeat) else None
+        with repeat.again():
+            own, displacement = displace(some, base)
+        return extrapolated(features.leaves, own, displacement)
+
+    def _alone(self, some: Any, features: Features, repeat: Repeat) -> bool:
+        """Whether the features of some samples are those they have in the batch; tried at the first step."""
+        if repeat.depends_on_more:
+            return False
+        if self._apart is None:
+            with repeat.again():
+                again = features.same(self.encoder(some))
+            self._apart = all(
+                torch.allclose(one, leaf[: len(one)].detach(), rtol=1e-3, atol=1e-4 * float(leaf.detach().abs().max()))
+                for one, leaf in zip(again, features.leaves, strict=True)
+            )
+        return self._apart
+
+    # --- exact products --------------------------------------------------------------------------------------------------
+
+    def _dual(self, features: Features, inputs: Any, direction: Sequence[Tensor]) -> Moved:
+        with forward_ad.dual_level():
+            duals = {
+                name: forward_ad.make_dual(leaf.detach(), part)
+                for (name, leaf), part in zip(self.named.items(), direction, strict=True)
+            }
+            out = features.same(functional_call(self.encoder, duals, (inputs,)))
+            unpacked = [forward_ad.unpack_dual(leaf) for leaf in out]
+        return (
+            [each.primal.detach() for each in unpacked],
+            [
+                torch.zeros_like(each.primal) if each.tangent is None else each.tangent.detach().contiguous()
+                for each in unpacked
+            ],
+        )
+
+    def _twice(self, features: Features, direction: Sequence[Tensor]) -> list[Tensor]:
+        """The derivative of v -> J_z^T v, which is linear in v, along the direction."""
+        dummies = [torch.zeros_like(leaf, requires_grad=True) for leaf in features.leaves]
+        leaves = list(self.named.values())
+        with torch.enable_grad():
+            back = torch.autograd.grad(
+                features.leaves, leaves, dummies, retain_graph=True, create_graph=True, allow_unused=True
+            )
+            pairs = [(one, part) for one, part in zip(back, direction, strict=True) if one is not None]
+            found = torch.autograd.grad(
+                [one for one, _ in pairs], dummies, [part for _, part in pairs], allow_unused=True
+            )
+        return [
+            torch.zeros_like(leaf) if part is None else part for part, leaf in zip(found, features.leaves, strict=True)
+        ]
+
+
+def _unsupported(error: BaseException) -> bool:
+    """Whether it says that an operation has no forward-mode derivative."""
+    text = str(error).lower()
+    return "forward ad" in text or "forward mode" in text or "forward-mode" in text or "jvp" in text

@@ -1,0 +1,262 @@
+"""One step of the fast search, piece by piece: what the batch says, where to go, how far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretorch.core.contract import Need
+from paretorch.core.evidence import Gradients, by_sample
+from paretorch.core.graph import task_gradients
+from paretorch.core.seen import Outcome as Answer
+from paretorch.linesearch.closures import check_finite, check_origin, losses_in_order, values_of
+from paretorch.linesearch.contract import Array, Found, Line, Outcome, Slopes, Step
+from paretorch.linesearch.features import Features, moved
+from paretorch.linesearch.metrics import Row, combined, common_descent
+from paretorch.linesearch.moving import Moving, inners
+from paretorch.linesearch.repeat import Repeat
+from paretorch.linesearch.search import LossesOf
+
+if TYPE_CHECKING:
+    from paretorch.linesearch.fast import FastBacktracking
+
+
+class FastStep:
+    """One step on one batch.
+
+    Args:
+        search: whose step it is.
+        x: the encoder's input.
+        losses_of: features -> losses by task.
+    """
+
+    def __init__(self, search: FastBacktracking, x: Any, losses_of: LossesOf) -> None:
+        self.search, self.x, self.losses_of = search, x, losses_of
+        self.fallback = ""
+        self.direction: list[Tensor] | None = None  # of the encoder's parameters
+        device = search.shared[0].device
+        self.encoding, self.decoding = Repeat([search.encoder], device), Repeat([search.heads], device)
+        with self.encoding.first(), torch.enable_grad():
+            self.features = Features(search.encoder(x))
+        self.leaves = [leaf.detach().requires_grad_() for leaf in self.features.leaves]
+        with self.decoding.first(), torch.enable_grad():
+            # a copy, so that heads may work in place on the features
+            given = losses_of(self.features.with_leaves([leaf.clone() for leaf in self.leaves]))
+            self.given = search.given(given)
+        self.values = values_of(self.given)
+        self.heads_rows: dict[str, Row] = {}
+
+    def taken(self) -> Step:
+        """Moves the parameters, or says why not."""
+        search = self.search
+        if self.given:
+            self._look()
+        if not self.values:
+            return search.absent(self.given)
+        answer = search.asking.answer(self.values, self.gradients, self.gramian, by_sample(self.features.leaves))
+        slopes = self._first_direction(answer)
+        if not search.usable(slopes):
+            slopes = self._fall_back(slopes)
+        self.heads_moving = Moving(search.own, self.heads_direction)
+        line = search.line(self.values, slopes, self._trial, self.leaves[0].dtype)
+        if not search.usable(slopes):
+            return search.refused(Found(Outcome.STATIONARY, 0.0, line.losses, 0), line, self.given, self.fallback)
+        found = search.searched(line, self._true)
+        if found.outcome is not Outcome.ACCEPTED:
+            self.heads_moving.to(0)
+            return search.refused(found, line, self.given, self.fallback)
+        return self._moved(found, line)
+
+    # --- what the batch says ---------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Every task's gradient on features and heads; tasks without any are absent."""
+        search, count = self.search, len(self.leaves)
+        check_origin(self.given, self.leaves, search.shared, search.trusted)
+        rows: list[Row | None] = [None] * len(search.tasks)
+        for place, (task, loss) in enumerate(self.given.items()):
+            keep = place + 1 < len(self.given)
+            row = task_gradients([loss], [None], [*self.leaves, *search.own], retain_graph=keep)
+            rows[search.tasks.index(task)] = row[:count]
+            self.heads_rows[task] = row[count:]
+        self.gradients = Gradients(rows, self.leaves)
+        self.gramian = self.gradients.gramian()[0]
+        squares = {task: inners([row], row)[0] for task, row in self.heads_rows.items()}
+        on_features = {task: float(self.gramian[place, place]) for task, place in self._places(squares).items()}
+        check_finite(self.values, {task: squares[task] + on_features[task] for task in squares})
+        for task in squares:
+            if squares[task] + on_features[task] == 0:
+                del self.values[task], self.heads_rows[task]
+        self.squares = {task: squares[task] for task in self.values}
+
+    def _places(self, tasks: Iterable[str]) -> dict[str, int]:
+        return {task: self.search.tasks.index(task) for task in tasks}
+
+    # --- where to go -----------------------------------------------------------------------------------------------------
+
+    def _first_direction(self, answer: Answer) -> Slopes:
+        """Sets the direction that method and optimizer want; returns its slopes."""
+        search = self.search
+        self.along = search.asking.combined(answer, self.gradients)
+        weights = search.asking.head_weights(answer)
+        factors = [weights[place] for place in self._places(self.values).values()]
+        self.heads_direction = combined(factors, list(self.heads_rows.values()))
+        if search.displacement == "gradient":
+            return self._feature_slopes(answer)
+        gradient = self._encoder_gradient(self.along)
+        if search.direction.plain:
+            self.direction = gradient
+        else:
+            rows = self._parameter_rows() if search.direction.needs_tasks else {}
+            parameters = [*search.shared, *search.own]
+            made = search.direction.make(parameters, [*gradient, *self.heads_direction], rows, self.values)
+            self._take(made)
+        self.displacement = self._displaced()
+        slopes = self._slopes()
+        if search.displacement == "difference" and not search.usable(slopes):
+            # the secant may rise where the tangent falls: the step it spans was too long
+            self.displacement = self._secant(search.displace.small_step(self.shared_direction))
+            slopes = self._slopes()
+        return slopes
+
+    def _take(self, made: Sequence[Tensor | None]) -> None:
+        """A direction of all parameters: the encoder's without gaps, the heads' as it is."""
+        count = len(self.search.shared)
+        self.direction = filled(made[:count], self.search.shared)
+        self.heads_direction = list(made[count:])
+
+    def _fall_back(self, slopes: Slopes) -> Slopes:
+        """The common descent direction instead of the method's."""
+        search, tasks = self.search, list(self.values)
+        worst = int(slopes.total.argmin())
+        self.fallback = f"the direction would raise task {tasks[worst]!r} (slope {slopes.total[worst]:.3g})"
+        metric, heads = search.direction.metric, list(self.heads_rows.values())
+        own = combined([1.0] * len(heads), heads)
+        if search.displacement == "gradient":
+            known = [self.gradients.rows[self.gradients.known.index(p)] for p in self._places(tasks).values()
+                     if p in self.gradients.known]  # fmt: skip
+            self.along = self.displacement = filled(common_descent(metric, known)[0], self.leaves)
+            self.heads_direction = own
+            return self._slopes()
+        nothing: list[Tensor | None] = [None] * len(search.own)
+        rows = [[*row[: len(search.shared)], *nothing] for row in self._parameter_rows().values()]
+        shared, _, exact = common_descent(metric, rows)
+        away = metric.inverse([*([None] * len(search.shared)), *own])
+        self._take([*shared[: len(search.shared)], *away[len(search.shared) :]])
+        self.displacement = self._displaced()
+        return Slopes(np.array(inners(heads, self.heads_direction)), exact)
+
+    @property
+    def shared_direction(self) -> list[Tensor]:
+        """Of the encoder's parameters; with "gradient" it is asked for only when a step was accepted."""
+        if self.direction is None:
+            self.direction = self._encoder_gradient(self.along)
+        return self.direction
+
+    def _feature_slopes(self, answer: Answer) -> Slopes:
+        """Along the features' own direction: read off the Gramian where the method answers with weights."""
+        self.displacement = self.along
+        if answer.weights is None or self.search.asking.method.needs == Need.LOSSES:
+            return self._slopes()
+        places = list(self._places(self.values).values())
+        own = np.array(list(self.squares.values()))
+        if self._heads_shared():
+            own = np.array(inners(list(self.heads_rows.values()), self.heads_direction))
+        return Slopes(own, (self.gramian @ np.array(answer.weights))[places])
+
+    def _heads_shared(self) -> bool:
+        rows = list(self.heads_rows.values())
+        return any(sum(row[place] is not None for row in rows) > 1 for place in range(len(self.search.own)))
+
+    def _slopes(self) -> Slopes:
+        """Of the present tasks, along the present direction."""
+        known = self.gradients.known
+        features = [
+            inners([self.gradients.rows[known.index(place)]], self.displacement)[0] if place in known else 0.0
+            for place in self._places(self.values).values()
+        ]
+        return Slopes(np.array(inners(list(self.heads_rows.values()), self.heads_direction)), np.array(features))
+
+    def _parameter_rows(self) -> dict[str, list[Tensor | None]]:
+        """By task, the gradient on the encoder's parameters and the heads': one encoder backward for each."""
+        rows: dict[str, list[Tensor | None]] = {}
+        for task, place in self._places(self.values).items():
+            unit = [float(other == place) for other in range(len(self.search.tasks))]
+            rows[task] = [*self._encoder_gradient(self.gradients.combined(unit)), *self.heads_rows[task]]
+        return rows
+
+    def _encoder_gradient(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
+        """J_z^T times a cotangent of the features."""
+        again = self.search.displacement != "gradient"
+        row = task_gradients(self.features.leaves, list(cotangent), self.search.shared, retain_graph=again)
+        return filled(row, self.search.shared)
+
+    # --- how the features go ---------------------------------------------------------------------------------------------
+
+    def _displaced(self) -> list[Tensor]:
+        search, displace = self.search, self.search.displace
+        if search.displacement == "linearised":
+            return displace.linearised(self.x, self.features, self.shared_direction, self.encoding, self._samples())
+        if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
+            return displace.scaled(self.along, self.shared_direction)
+        found = self._secant(search.expected_step())
+        displace.calibrate(found, self.shared_direction)
+        return found
+
+    def _secant(self, step: float) -> list[Tensor]:
+        """The displacement by a difference over ``step``; nan: a short one."""
+        displace = self.search.displace
+        step = displace.small_step(self.shared_direction) if math.isnan(step) else step
+        return displace.difference(self.x, self.features, self.shared_direction, self.encoding, step, self._samples())
+
+    def _samples(self) -> int | None:
+        samples, batch = self.search.samples, len(self.leaves[0]) if self.leaves[0].ndim else 1
+        if samples is None:
+            return None
+        return int(samples) if samples >= 1 else max(1, round(samples * batch))
+
+    # --- how far ---------------------------------------------------------------------------------------------------------
+
+    def _trial(self, step: float) -> Array:
+        """(T,) losses of the heads, moved, on the features, moved."""
+        self.heads_moving.to(step)
+        with self.decoding.again():
+            there = self.features.with_leaves(moved(self.leaves, self.displacement, step))
+            return losses_in_order(self.losses_of(there), self.values)
+
+    def _true(self, step: float) -> Array:
+        """(T,) losses of the whole model, moved; the encoder is put back."""
+        moving = Moving(self.search.shared, self.shared_direction)
+        moving.to(step)
+        self.heads_moving.to(step)
+        try:
+            return self._forward()
+        finally:
+            moving.to(0)
+
+    def _forward(self) -> Array:
+        with self.encoding.again():
+            features = self.features.same(self.search.encoder(self.x))
+        with self.decoding.again():
+            return losses_in_order(self.losses_of(self.features.with_leaves(features)), self.values)
+
+    def _moved(self, found: Found, line: Line) -> Step:
+        """The heads are moved, the encoder follows."""
+        search = self.search
+        moving = Moving(search.shared, self.shared_direction)
+        moving.to(found.step)
+        self.heads_moving.to(found.step)
+        actual: dict[str, float] = {}
+        if search.verify and search.steps % search.verify == 0:
+            actual = dict(zip(self.values, self._forward().tolist(), strict=True))
+        return search.accepted(found, line, self.given, self.fallback, actual, [moving, self.heads_moving])
+
+
+def filled(parts: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """The parts, with zeros where there is none."""
+    return [torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, like, strict=True)]

@@ -1,0 +1,38 @@
+"""A bound for the steps where none was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from paretorch.linesearch.contract import Array, Line
+from paretorch.linesearch.rules import Rules
+
+
+def largest_step(rules: Rules, line: Line, at: Callable[[float], Array]) -> float:
+    """The largest step, to a factor of two, at which the condition holds for every task: a bound where none was given.
+
+    Args:
+        rules: the condition.
+        line: losses and slopes.
+        at: (T,) true losses at a step.
+    """
+
+    def holds(step: float) -> bool:
+        losses = at(step)
+        return bool(np.isfinite(losses).all() and (losses <= line.losses - step * rules.beta * line.asked).all())
+
+    sizes = np.abs(line.losses)
+    step = float((np.where(sizes > 0, sizes, line.slopes) / line.slopes).min())
+    if holds(step):
+        for _ in range(60):
+            if not holds(2 * step):
+                break
+            step *= 2
+        return step
+    for _ in range(200):
+        step /= 2
+        if holds(step):
+            break
+    return step

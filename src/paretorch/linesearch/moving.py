@@ -1,0 +1,50 @@
+"""Parameters that are moved along a direction, always from where they stood; and inner products of lists of tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Moving:
+    """Parameters at ``origin - step * direction``.
+
+    Args:
+        parameters: k leaves.
+        direction: k tensors like them; None moves nothing of that leaf.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], direction: Sequence[Tensor | None]) -> None:
+        pairs = [(leaf, part) for leaf, part in zip(parameters, direction, strict=True) if part is not None]
+        self.parameters = [leaf for leaf, _ in pairs]
+        self.direction = [part for _, part in pairs]
+        self.origin = [leaf.detach().clone() for leaf in self.parameters]
+
+    @torch.no_grad()
+    def to(self, step: float) -> None:
+        """Moves them there; 0 puts them back exactly."""
+        if self.parameters:
+            there = self.origin if step == 0 else torch._foreach_add(self.origin, self.direction, alpha=-step)
+            torch._foreach_copy_(self.parameters, list(there))
+
+
+def inners(rows: Sequence[Sequence[Tensor | None]], direction: Sequence[Tensor | None]) -> list[float]:
+    """(T,) inner products of rows with a direction, leaf by leaf, with one transfer from the device; None is zero."""
+    products: list[Tensor] = []
+    counts: list[int] = []
+    for row in rows:
+        pairs = [(a, b) for a, b in zip(row, direction, strict=True) if a is not None and b is not None]
+        counts.append(len(pairs))
+        products += [torch.dot(a.detach().reshape(-1), b.detach().reshape(-1)) for a, b in pairs]
+    if not products:
+        return [0.0] * len(rows)
+    values = iter(torch.stack(products).tolist())
+    return [math.fsum(next(values) for _ in range(count)) for count in counts]
+
+
+def length(tensors: Sequence[Tensor | None]) -> float:
+    """The Euclidean length of a list of tensors."""
+    return math.sqrt(inners([tensors], tensors)[0])

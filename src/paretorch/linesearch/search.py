@@ -1,0 +1,287 @@
+"""What every line search on a network shares: its parts, its state, and the step from a direction to moved parameters."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from paretorch.core import checks
+from paretorch.core.contract import Balance, Method
+from paretorch.core.door import Scale
+from paretorch.core.evidence import limits
+from paretorch.linesearch.asking import Asking
+from paretorch.linesearch.bound import BoundState, UpperBound
+from paretorch.linesearch.closures import detached
+from paretorch.linesearch.contract import Array, Found, Line, Outcome, Slopes, Step
+from paretorch.linesearch.directions import direction_from
+from paretorch.linesearch.largest import largest_step
+from paretorch.linesearch.metrics import Metric
+from paretorch.linesearch.moving import Moving, inners
+from paretorch.linesearch.refusals import why_not
+from paretorch.linesearch.rules import Rules, SearchState
+from paretorch.linesearch.states import packed, unpacked
+
+LossesOf = Callable[[Any], Mapping[str, Tensor | None]]
+ACCEPTS = ("both", "heads", "features")
+
+
+class LineSearch(ABC):
+    """Moves the parameters of an encoder and its heads by a step that it finds itself. Not made directly.
+
+    Args:
+        encoder: inputs -> features, a tensor or any nesting of tensors.
+        heads: modules by task, or one module that holds them all; their parameters move along their own task's gradient.
+        method: the balancing method, such as ``MGDA()``.
+        rules: acceptance, trials, start.
+        max_step: the largest step; None: found at the first step, as the largest that fulfils the condition there.
+        bound: when the largest step is lowered.
+        direction: an optimizer or a metric that turns the balanced gradient into the direction; None: the gradient itself.
+        accept: of which part of the slopes a share is asked as decrease: ``"both"``, ``"heads"``, ``"features"``.
+        scale: of the method's weights, as in Fork and Balancer.
+        verify: a true forward tells the losses after every so many steps; 0: never.
+        seed: of the method's random draws.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        heads: nn.Module | Mapping[str, nn.Module],
+        method: Method[Any],
+        *,
+        rules: Rules,
+        max_step: float | None,
+        bound: UpperBound | Literal["fixed", "manual", "regression", "sasa"],
+        direction: torch.optim.Optimizer | Metric | None,
+        accept: Literal["both", "heads", "features"],
+        scale: Scale,
+        verify: int,
+        seed: int,
+    ) -> None:
+        if max_step is not None and not (max_step > 0 and math.isfinite(max_step)):
+            raise ValueError(f"max_step is the largest step, above 0, or None to find it; got {max_step}")
+        if verify < 0:
+            raise ValueError(f"verify is a number of steps, 0 for never, got {verify}")
+        checks.one_of("accept", accept, ACCEPTS)
+        checks.one_of("scale", scale, ("calibrated", "paper"))
+        if not isinstance(encoder, nn.Module):
+            raise ValueError(f"encoder is a module, got {type(encoder).__name__}")
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            raise ValueError(
+                "a line search on several ranks would accept another step on each of them: train in one process, or with a "
+                "fixed step and a Fork"
+            )
+        self.encoder, self.rules, self.max_step, self.accept, self.verify = encoder, rules, max_step, accept, verify
+        self.heads = heads if isinstance(heads, nn.Module) else nn.ModuleDict(dict(heads))
+        self.bound = UpperBound(bound) if isinstance(bound, str) else bound
+        self.direction = direction_from(direction)
+        self.shared = [leaf for leaf in encoder.parameters() if leaf.requires_grad]
+        inside = {id(leaf) for leaf in self.shared}
+        self.own = [leaf for leaf in self.heads.parameters() if leaf.requires_grad and id(leaf) not in inside]
+        if not self.shared:
+            raise ValueError(
+                "the encoder has no parameter that requires grad: nothing is shared, so nothing to balance"
+            )
+        self.asking = Asking(method, scale, seed)
+        self.tasks: tuple[str, ...] = ()
+        self.steps = 0
+        self.last: Step | None = None
+        self._said: set[str] = set()
+        self._search: SearchState = rules.init(0)
+        self._bound: BoundState = self.bound.init(0, math.nan)
+        if isinstance(self.heads, nn.ModuleDict):
+            self._declare(tuple(self.heads))
+
+    # --- for the loop ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def step(self, x: Any, losses_of: LossesOf) -> Step:
+        """Moves the parameters by one step on a batch.
+
+        Args:
+            x: what the encoder is called with.
+            losses_of: features -> scalar losses by task, through the heads; a task that is absent is left out, or None. It is
+                called again for every trial, with the same random draws.
+
+        Returns:
+            what the step came to.
+
+        Raises:
+            ValueError: losses of unknown tasks, that are not scalars, or that do not come from the features given.
+            FloatingPointError: a loss or gradient is not finite; nothing was changed.
+        """
+
+    def end_epoch(self) -> str:
+        """Tells rules that count in epochs that one has ended; returns why the bound was lowered, empty where it was not."""
+        if not self.tasks:
+            return ""
+        self.asking.end_epoch()
+        self._search = self.rules.end_epoch(self._search)
+        self._bound, reason = self.bound.end_epoch(self._bound)
+        return reason
+
+    @property
+    def balance(self) -> Balance | None:
+        """What the method said last."""
+        return self.asking.balance
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
+        return {
+            "tasks": self.tasks,
+            "steps": self.steps,
+            "method": dict(self.asking.state_dict()),
+            "search": packed(self._search) if self.tasks else None,
+            "bound": packed(self._bound) if self.tasks else None,
+            "direction": self.direction.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes the state back.
+
+        Raises:
+            ValueError: it is of other tasks.
+        """
+        tasks = tuple(state_dict["tasks"])
+        if self.tasks and set(tasks) != set(self.tasks):
+            raise ValueError(f"the stored state is of the tasks {tasks}, this {type(self).__name__} has {self.tasks}")
+        if tasks and tasks != self.tasks:
+            self._declare(tasks)
+        self.steps = int(state_dict["steps"])
+        if tasks:
+            self._search = unpacked(self._search, state_dict["search"])
+            self._bound = unpacked(self._bound, state_dict["bound"])
+        self.asking.load_state_dict(dict(state_dict["method"]))
+        self.direction.load_state_dict(dict(state_dict["direction"]))
+
+    # --- for the searches ------------------------------------------------------------------------------------------------
+
+    def _declare(self, tasks: tuple[str, ...]) -> None:
+        if tasks != self.asking.tasks:
+            if self.asking.tasks:
+                self.asking = Asking(self.asking.method, self.asking.scale, self.asking.seed)
+            self.asking.declare(checks.task_names(tasks))
+        self.tasks = tasks
+        self._search = self.rules.init(len(tasks))
+        self._bound = self.bound.init(len(tasks), math.nan if self.max_step is None else self.max_step)
+
+    def given(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """The losses, checked; the first ones declare the tasks where the heads did not."""
+        given = checks.given_losses(losses, "losses_of")
+        if not self.tasks and given:
+            self._declare(checks.task_names(given))
+        checks.known_tasks(given, self.tasks, "losses_of")
+        return given
+
+    def line(
+        self, values: Mapping[str, float], slopes: Slopes, at: Callable[[float], Array], dtype: torch.dtype
+    ) -> Line:
+        """What the rules see."""
+        return Line(
+            tuple(values),
+            tuple(self.tasks.index(task) for task in values),
+            np.array(list(values.values())),
+            slopes.total,
+            slopes.asked(self.accept),
+            at,
+            limits(dtype)[0],
+        )
+
+    def searched(self, line: Line, true_at: Callable[[float], Array]) -> Found:
+        """A step along the line; the first search of all finds the bound where none was given.
+
+        Args:
+            line: what the trials see.
+            true_at: (T,) the losses that a whole forward gives at a step.
+        """
+        if math.isnan(self._bound.bound):
+            bound = largest_step(self.rules, line, true_at)
+            self._bound = self._bound._replace(bound=bound)
+        found, self._search = self.rules.search(line, self._search, self._bound.bound)
+        return found
+
+    def usable(self, slopes: Slopes) -> bool:
+        """Whether every task falls, and by more than the share that will be asked."""
+        return bool((slopes.total > 0).all() and (self.rules.beta * slopes.asked(self.accept) < slopes.total).all())
+
+    def expected_step(self) -> float:
+        """The step that the next search will probably accept; nan before the first."""
+        return min(self._search.last, self._bound.bound) if self._bound.bound > 0 else math.nan
+
+    def absent(self, given: Mapping[str, Tensor]) -> Step:
+        """The report of a batch without any task."""
+        return self._kept(
+            Step(Outcome.ABSENT, 0.0, self._bound.bound if self.tasks else math.nan, 0, False, detached(given),
+                 reason="no task was present in this batch")
+        )  # fmt: skip
+
+    def refused(self, found: Found, line: Line, given: Mapping[str, Tensor], fallback: str) -> Step:
+        """The report of a step in which nothing moved."""
+        outcome, bound = found.outcome, self._bound.bound
+        reason = why_not(outcome, line, found, bound, self.rules.floor)
+        if outcome is Outcome.REJECTED and "rejected" not in self._said:
+            self._said.add("rejected")
+            warnings.warn(reason, stacklevel=4)
+        return self._kept(
+            Step(
+                outcome,
+                0.0,
+                bound,
+                found.trials,
+                False,
+                detached(given),
+                dict(zip(line.tasks, line.slopes.tolist(), strict=True)),
+                fallback=fallback,
+                reason=reason,
+                balance=self.asking.balance,
+            )
+        )
+
+    def accepted(
+        self,
+        found: Found,
+        line: Line,
+        given: Mapping[str, Tensor],
+        fallback: str,
+        actual: Mapping[str, float],
+        movings: Sequence[Moving],
+    ) -> Step:
+        """The report of an accepted step; the bound takes it in."""
+        bound = self._bound.bound
+        losses = np.full(len(self.tasks), np.nan)
+        losses[list(line.places)] = line.losses
+        motion = math.nan
+        if self.bound.rule == "sasa":
+            step = found.step
+            along = sum(inners([moving.origin], moving.direction)[0] for moving in movings)
+            square = sum(inners([moving.direction], moving.direction)[0] for moving in movings)
+            motion = step * along - step**2 / 2 * square
+        self._bound, lowered = self.bound.after(self._bound, losses, found.first, motion)
+        return self._kept(
+            Step(
+                Outcome.ACCEPTED,
+                found.step,
+                bound,
+                found.trials,
+                found.first,
+                detached(given),
+                dict(zip(line.tasks, line.slopes.tolist(), strict=True)),
+                dict(zip(line.tasks, found.losses.tolist(), strict=True)),
+                actual,
+                fallback,
+                lowered=lowered,
+                balance=self.asking.balance,
+            )
+        )
+
+    def _kept(self, step: Step) -> Step:
+        self.steps += 1
+        self.last = step
+        return step
