@@ -101,9 +101,8 @@ def facts(splits: Splits, waiting: Waiting) -> Mapping[str, Any]:
             }
             for report in reports
         }
-        found["left out, unreadable"] = {
-            report.stream: dict(report.unreadable) for report in reports if report.unreadable
-        }
+    if left_out := {report.stream: dict(report.unreadable) for report in reports if report.unreadable}:
+        found["left out, unreadable"] = left_out
     if waiting.advice is not None:
         found["loader advice"] = waiting.advice
     return found

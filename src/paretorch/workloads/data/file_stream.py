@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from paretorch.workloads.data.geometry import Augmentation, augmented, centred
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.reading import DamagedError, Reader
-from paretorch.workloads.data.voc_masks import IGNORED
 from paretorch.workloads.streams import Loading, Samples, mixed
 
 BEARABLE = 0.01  # the share of a stream's images that may be unreadable
@@ -72,13 +71,15 @@ class Cutting(Dataset[Loaded]):
                     unreadable[error.name] = error.reason
                     continue
                 image, label = self._cut(square.permute(2, 0, 1), label, place)
-                images.append(image)
+                images.append(image.permute(1, 2, 0))
                 labels.append(label)
         except DamagedError as error:
             return Loaded(None, None, unreadable, time.perf_counter() - began, damaged=str(error))
         if not images:
             return Loaded(None, None, unreadable, time.perf_counter() - began)
-        return Loaded(torch.stack(images), torch.stack(labels), unreadable, time.perf_counter() - began)
+        # colours last, as they lie in memory: copying them apart would take longer than reading a pack
+        stacked = torch.stack(images).permute(0, 3, 1, 2)
+        return Loaded(stacked, torch.stack(labels), unreadable, time.perf_counter() - began)
 
     def _cut(self, image: Tensor, label: Tensor, place: int) -> tuple[Tensor, Tensor]:
         mask = label if label.ndim else None
@@ -195,8 +196,7 @@ class FileStream:
         inputs = images.to(self.device, non_blocking=True)
         target = labels.to(self.device, non_blocking=True)
         if target.dtype == torch.uint8:
-            target = target.long()
-            target = target.masked_fill(target == IGNORED, -1)
+            target = target.view(torch.int8).long()  # as a signed byte, 255 is -1
         return Samples(inputs, {self.task: target}, len(images))
 
     def _take_in(self, batch: Loaded) -> None:
