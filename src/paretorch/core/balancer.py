@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Method, Need, Status
@@ -16,8 +17,10 @@ from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import summed_gramian
-from paretorch.core.graph import OPAQUE, SINK, Reach, reach, task_gradients
+from paretorch.core.graph import SINK, Reach, reach, task_gradients
 from paretorch.core.seen import Outcome, Seen
+from paretorch.core.shared import Leaves, check_graph, given_leaves
+from paretorch.core.trunk import Streams, Trunk, is_worth_it, trunk_of
 
 _LOG = logging.getLogger("paretorch")
 
@@ -77,7 +80,7 @@ class Balancer(Door):
         checks.one_of("nonfinite", nonfinite, ("raise", "skip"))
         self.heads, self.nonfinite = heads, nonfinite
         self.skipped: dict[str, int] = {}
-        self._shared = None if shared is None else _given_leaves(shared)
+        self._shared = None if shared is None else given_leaves(shared)
         self._open = tasks is None  # to tasks that come later
         if tasks is not None:
             self._declare(checks.task_names(tasks))
@@ -110,13 +113,19 @@ class Balancer(Door):
                 starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
                 torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
             return self._read()
-        leaves = self._leaves(given)
-        gradients, own = self._task_gradients(given, leaves, retain_graph)
-        outcome = self._reused(gradients.known)
+        graph = reach([[loss] for loss in given.values()])
+        leaves = self._leaves(given, graph)
+        trunk = self._trunk(graph, leaves, len(given))
+        source: Gradients | Streams
+        if trunk is None:
+            source, own = self._task_gradients(given, leaves, retain_graph)
+        else:
+            source, own = self._entering(given, graph, leaves, trunk, retain_graph)
+        outcome = self._reused(source.known)
         if outcome is None:
-            gramian = summed_gramian(gradients, self.ranks)
-            outcome = self._step(self._seen(to_host([told])[0].numpy(), gramian, gradients.resolution), gradients)
-        self._accumulate(outcome, given, leaves, gradients, own)
+            gramian = source.gramian() if isinstance(source, Streams) else summed_gramian(source, self.ranks)
+            outcome = self._step(self._seen(to_host([told])[0].numpy(), gramian, source.resolution), source)
+        self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return self._read()
 
     def _read(self) -> Balance:
@@ -145,10 +154,9 @@ class Balancer(Door):
             told = torch.stack([told[0] / self.factor, told[1] * self.factor, told[2]])
         return told
 
-    def _leaves(self, given: Mapping[str, Tensor]) -> _Leaves:
+    def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:
         """Which leaves are compared, and which others take a gradient."""
-        graph = reach([[loss] for loss in given.values()])
-        _check_graph(graph, found=self._shared is None)
+        check_graph(graph, found=self._shared is None)
         met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
         parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
         compared = self._shared or parameters or list(met.values())  # inputs that require grad are no parameters
@@ -165,10 +173,38 @@ class Balancer(Door):
             size = sum(leaf.numel() for leaf in compared)
             _LOG.info("tasks %s are balanced on %d numbers in %d tensors", self.tasks, size, len(compared))
         hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's
-        return _Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
+        return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
+
+    def _trunk(self, graph: Reach, leaves: Leaves, present: int) -> Trunk | None:
+        """The shared part of the graph, where inner products on it need no gradients and that is less to compute."""
+        if self.ranks.size > 1 or graph.opaque or Need.JACOBIAN in self.method.needs:
+            return None
+        trunk = trunk_of(graph, leaves.compared)
+        return trunk if trunk is not None and is_worth_it(trunk, present) else None
+
+    def _entering(
+        self, given: Mapping[str, Tensor], graph: Reach, leaves: Leaves, trunk: Trunk, retain_graph: bool
+    ) -> tuple[Streams, dict[str, list[Tensor | None]]]:
+        """Every task's cotangents where it enters the shared part, and its gradients on the leaves before that."""
+        parts: list[list[Tensor | None]] = []
+        own: dict[str, list[Tensor | None]] = {}
+        reached = {id(leaf): tasks for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True)}
+        for task, (name, loss) in enumerate(given.items()):
+            places = [index for index, mask in enumerate(trunk.entering) if mask >> task & 1]
+            mine = [index for index, leaf in enumerate(leaves.others) if reached[id(leaf)] == {task}]
+            ends = [GradientEdge(*trunk.edges[index]) for index in places]
+            found = task_gradients([loss], [None], [*ends, *(leaves.others[index] for index in mine)], retain_graph)
+            row: list[Tensor | None] = [None] * len(trunk.edges)
+            own[name] = [None] * len(leaves.others)
+            for index, gradient in zip(places, found, strict=False):
+                row[index] = gradient
+            for index, gradient in zip(mine, found[len(places) :], strict=True):
+                own[name][index] = gradient
+            parts.append(row)
+        return Streams(trunk, len(self.tasks), [self.tasks.index(name) for name in given], parts), own
 
     def _task_gradients(
-        self, given: Mapping[str, Tensor], leaves: _Leaves, retain_graph: bool
+        self, given: Mapping[str, Tensor], leaves: Leaves, retain_graph: bool
     ) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
         """Every task's gradient on the compared leaves, and on the others: one backward for each task."""
         rows: list[list[Tensor | None] | None] = [None] * len(self.tasks)
@@ -186,14 +222,19 @@ class Balancer(Door):
         self,
         outcome: Outcome,
         given: Mapping[str, Tensor],
-        leaves: _Leaves,
-        gradients: Gradients,
+        leaves: Leaves,
+        source: Gradients | Streams,
         own: dict[str, list[Tensor | None]],
+        retain_graph: bool,
     ) -> None:
-        """Send the balanced gradients into the leaves' accumulators, with all hooks, as the end of a backward does."""
+        """Send the balanced gradients into the leaves' accumulators, with all hooks, by one backward."""
         weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
-        combined = gradients.combined(weights) if outcome.update is None else gradients.split(outcome.update)
-        targets: list[tuple[Tensor, Tensor]] = list(zip(leaves.compared, combined, strict=True))
+        targets: list[tuple[Tensor | GradientEdge, Tensor]]
+        if isinstance(source, Streams):
+            targets = list(zip(source.ends, source.combined(weights), strict=True))
+        else:
+            combined = source.combined(weights) if outcome.update is None else source.split(outcome.update)
+            targets = list(zip(leaves.compared, combined, strict=True))
         for place, (leaf, shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
             total = None
             for name in given:
@@ -205,9 +246,10 @@ class Balancer(Door):
             if total is not None:
                 targets.append((leaf, total))
         if targets:
-            torch.autograd.backward([leaf for leaf, _ in targets], [gradient for _, gradient in targets])
+            ends, gradients = zip(*targets, strict=True)
+            torch.autograd.backward(ends, gradients, retain_graph=retain_graph)
 
-    def _step(self, seen: Seen, gradients: Gradients | None) -> Outcome:
+    def _step(self, seen: Seen, source: Gradients | Streams | None) -> Outcome:
         """One step of the method, or the reason why not."""
         broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
         if broken is not None:
@@ -222,9 +264,10 @@ class Balancer(Door):
             seen = seen._replace(present=seen.present & ~broken)
         if not seen.present.any():
             return self._passed_on(seen, Status.ABSENT)
-        if gradients is None or Need.JACOBIAN not in self.method.needs:
-            return self._solve(seen)
-        return self._solve(seen, gradients.jacobian(torch.from_numpy(seen.present)))
+        if Need.JACOBIAN in self.method.needs:
+            assert isinstance(source, Gradients)
+            return self._solve(seen, source.jacobian(torch.from_numpy(seen.present)))
+        return self._solve(seen)
 
     def _check_ranks_agree(self, compared: Sequence[Tensor]) -> None:
         """All ranks must compare the same leaves, or their shares would not add up."""
@@ -234,46 +277,3 @@ class Balancer(Door):
                 "the ranks found different shared parameters (as happens where a task is present on some of them only): "
                 "give Balancer(..., shared=encoder)"
             )
-
-
-class _Leaves(NamedTuple):
-    """The leaves on which gradients are compared; the others; and which of those several losses reach all the same."""
-
-    compared: list[Tensor]
-    others: list[Tensor]
-    others_shared: list[bool]
-
-
-def _given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
-    """The parameters that ``shared=`` names, in order, once each."""
-    tensors = list(shared.parameters()) if isinstance(shared, nn.Module) else list(shared)
-    for tensor in tensors:
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"shared is a module or parameters, got an item of type {type(tensor).__name__}")
-    leaves = list({id(tensor): tensor for tensor in tensors if tensor.requires_grad}.values())
-    if not leaves:
-        raise ValueError("shared has no parameter that requires grad")
-    return leaves
-
-
-def _check_graph(graph: Reach, found: bool) -> None:
-    """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be told."""
-    if "CheckpointFunctionBackward" in graph.opaque:
-        raise ValueError(
-            "a Balancer cannot look into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
-        )
-    if any(_is_static(node) for node in graph.sinks):
-        raise ValueError(
-            "a Balancer cannot run under DistributedDataParallel(static_graph=True), which counts the backwards of its first "
-            "step: leave static_graph out, or use a Fork"
-        )
-    if found and graph.opaque:
-        names = ", ".join(sorted(OPAQUE[name] for name in graph.opaque))
-        raise ValueError(f"the shared parameters cannot be found through {names}: give Balancer(..., shared=encoder)")
-
-
-def _is_static(sink: Any) -> bool:
-    """Whether a node of DistributedDataParallel belongs to a static graph."""
-    wrapper = getattr(sink, "ddp_weakref", None)
-    module = wrapper() if wrapper is not None else None
-    return bool(module is not None and module.static_graph)

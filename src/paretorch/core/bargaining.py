@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,7 @@ from torch import Tensor
 from paretorch.core.nonnegative import EPS, Array, definite
 from paretorch.core.solvers import unit_rows
 
-TOLERANCE = 1e-10  # of the residual that iterations aim at
-ACCEPTED = 1e-8  # and the one that is still called solved, where rounding allows no better
+TOLERANCE = 1e-10  # of the relative residual
 FARTHEST = 1e3  # in units of each gradient's length: larger weights mean that the gradients all but cancel
 RIDGE = 1e-6
 ITERATIONS = 200
@@ -58,19 +58,19 @@ def bargain(gramian: Tensor, alpha: float) -> Agreement:
     )  # lengths are taken relative to it, so that no power overflows
     power = 1 / alpha
     pull = (lengths[there] / middle) ** (power - 1)
-    y, residual = _newton(matrix, pull, power, stop_early=True)
+    y, converged = _newton(matrix, pull, power, stop_early=True)
     exists = y is not None
     if y is None:
         matrix.flat[:: len(matrix) + 1] += RIDGE
-        y, residual = _newton(matrix, pull, power, stop_early=False)
+        y, converged = _newton(matrix, pull, power, stop_early=False)
         assert y is not None
     # Lengths times m multiply w by m^(-2 alpha / (1 + alpha)).
     weights[there] = y / (lengths[there] / middle) * middle ** (-2 / (1 + power))
-    return Agreement(torch.from_numpy(weights), residual <= ACCEPTED, exists)
+    return Agreement(torch.from_numpy(weights), converged, exists)
 
 
-def _newton(matrix: Array, pull: Array, power: float, stop_early: bool) -> tuple[Array | None, float]:
-    """The y > 0 with (C y)_t = b_t y_t^(-p), and its largest relative residual; None where y leaves for infinity.
+def _newton(matrix: Array, pull: Array, power: float, stop_early: bool) -> tuple[Array | None, bool]:
+    """The y > 0 with (C y)_t = b_t y_t^(-p), and whether it holds to 1e-10, or to rounding; None where there is none.
 
     Args:
         matrix: (T, T) cosines, positive definite; ``pull``: (T,) b; ``power``: p, above 0.
@@ -78,25 +78,26 @@ def _newton(matrix: Array, pull: Array, power: float, stop_early: bool) -> tuple
     """
     tasks = len(pull)
     y = pull ** (1 / (1 + power))  # the answer for orthogonal gradients
-    products = matrix @ y
-    scale = (y * products).sum()
-    y *= ((pull * y ** (1 - power)).sum() / scale) ** (1 / (1 + power))  # and the best multiple of it
-    residual = np.inf
+    y *= ((pull * y ** (1 - power)).sum() / (y @ matrix @ y)) ** (1 / (1 + power))  # and the best multiple of it
+    converged = False
     for _ in range(ITERATIONS):
         products = matrix @ y
         wanted = pull * y ** (1 - power)
         square = float(y @ products)
-        if stop_early and y.max() * np.sqrt(tasks) > FARTHEST * np.sqrt(max(square, 0.0)):
-            return None, residual
+        if stop_early and y.max() * math.sqrt(tasks) > FARTHEST * math.sqrt(max(square, 0.0)):
+            return None, False
         slope = wanted - y * products
-        residual = float(np.abs(slope / wanted).max())
-        if residual <= TOLERANCE:
+        converged = bool((np.abs(slope) <= TOLERANCE * wanted).all())
+        if converged:
             break
         step, decrement = _newton_step(matrix, y, wanted, slope, power)
-        if decrement <= (EPS * tasks) ** 2 * square:  # rounding: no step improves on this
+        if decrement <= (EPS * tasks) ** 2 * square:  # no step improves on this
+            converged = bool((np.abs(slope) <= 4 * tasks * EPS * y * (np.abs(matrix) @ y)).all())
+            if stop_early and not converged:
+                return None, False
             break
         y = y + _length(matrix, pull, power, y, products, step, decrement) * step
-    return y, residual
+    return y, converged
 
 
 def _newton_step(matrix: Array, y: Array, wanted: Array, slope: Array, power: float) -> tuple[Array, float]:

@@ -20,34 +20,69 @@ OPAQUE = {
 }
 
 
-class Reach(NamedTuple):
-    """Leaves in the order found, the tasks (by index) that reach each, and the opaque nodes on the way."""
+Place = tuple[Any, int]  # a node, and for those of SINK the output; others are one place
+Edge = tuple[Any, int]  # a node and the input it is entered by
 
-    leaves: list[Tensor]
-    tasks: list[frozenset[int]]
-    opaque: frozenset[str]
+
+class Reach(NamedTuple):
+    """What the tasks' graphs are made of. ``T`` tasks are bits: task t is ``1 << t``."""
+
+    leaves: list[Tensor]  # in the order found
+    tasks: list[frozenset[int]]  # that reach each leaf
+    opaque: frozenset[str]  # names of the nodes that cannot be looked into
     sinks: list[Any]  # the nodes of DistributedDataParallel
+    roots: list[tuple[Edge, int]]  # where each task's graph begins, and the task
+    below: dict[Place, list[Edge]]  # every place, from the losses downwards, and where it leads
+    masks: dict[Place, int]  # the tasks that reach each place
 
 
 def reach(outputs: Sequence[Sequence[Tensor]]) -> Reach:
-    """Walk the graph of every task's outputs once, down to the leaves."""
-    seen: dict[tuple[Any, int], set[int]] = {}
-    for task, tensors in enumerate(outputs):
-        edges = [get_gradient_edge(tensor) for tensor in tensors if tensor.requires_grad]
-        stack: list[tuple[Any, int]] = [(edge.node, edge.output_nr) for edge in edges]
+    """Walk the graph of every task's outputs, down to the leaves; every node once, however many tasks."""
+    roots = [
+        ((edge.node, edge.output_nr), task)
+        for task, tensors in enumerate(outputs)
+        for tensor in tensors
+        if tensor.requires_grad
+        for edge in [get_gradient_edge(tensor)]
+    ]
+    below: dict[Place, list[Edge]] = {}
+    finished: list[Place] = []
+    for root, _ in roots:
+        stack = [(place(root), False)]
         while stack:
-            node, output = stack.pop()
-            sink = type(node).__name__ == SINK
-            tasks = seen.setdefault((node, output if sink else 0), set())
-            if task in tasks:
-                continue
-            tasks.add(task)
-            below = node.next_functions
-            stack.extend(edge for edge in (below[output : output + 1] if sink else below) if edge[0] is not None)
-    leaves = {node.variable: frozenset(tasks) for (node, _), tasks in seen.items() if hasattr(node, "variable")}
-    names = frozenset(type(node).__name__ for node, _ in seen) & OPAQUE.keys()
-    sinks = [node for node, _ in seen if type(node).__name__ == SINK]
-    return Reach(list(leaves), list(leaves.values()), names, sinks)
+            here, done = stack.pop()
+            if done:
+                finished.append(here)
+            elif here not in below:
+                node, output = here
+                edges = node.next_functions
+                edges = edges[output : output + 1] if type(node).__name__ == SINK else edges
+                below[here] = [edge for edge in edges if edge[0] is not None]
+                stack.append((here, True))
+                stack.extend((place(edge), False) for edge in below[here])
+    masks = dict.fromkeys(reversed(finished), 0)  # a place comes before all that it leads to
+    for root, task in roots:
+        masks[place(root)] |= 1 << task
+    for here, mask in masks.items():
+        for edge in below[here]:
+            masks[place(edge)] |= mask
+    count = len(outputs)
+    found = {node.variable: mask for (node, _), mask in masks.items() if hasattr(node, "variable")}
+    tasks = [frozenset(task for task in range(count) if mask >> task & 1) for mask in found.values()]
+    names = frozenset(type(node).__name__ for node, _ in masks) & OPAQUE.keys()
+    sinks = [node for node, _ in masks if type(node).__name__ == SINK]
+    return Reach(list(found), tasks, names, sinks, roots, {here: below[here] for here in masks}, masks)
+
+
+def several(mask: int) -> bool:
+    """Whether the bits are of more than one task."""
+    return mask & (mask - 1) != 0
+
+
+def place(edge: Edge) -> Place:
+    """The place that an edge leads to."""
+    node, number = edge
+    return node, number if type(node).__name__ == SINK else 0
 
 
 @contextmanager
@@ -64,8 +99,11 @@ def hooks_silenced(leaves: Sequence[Tensor]) -> Iterator[None]:
 
 
 def task_gradients(
-    outputs: Sequence[Tensor], cotangents: Sequence[Tensor | None], leaves: Sequence[Tensor], retain_graph: bool
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
+    ends: Sequence[Any],  # leaves, or edges of the graph
+    retain_graph: bool,
 ) -> list[Tensor | None]:
-    """One task's gradients with respect to the leaves; None where it does not reach one."""
-    with hooks_silenced(leaves):
-        return list(torch.autograd.grad(outputs, leaves, cotangents, retain_graph=retain_graph, allow_unused=True))
+    """One task's gradients with respect to leaves or at edges of the graph; None where it does not reach one."""
+    with hooks_silenced([leaf for leaf in ends if isinstance(leaf, Tensor)]):
+        return list(torch.autograd.grad(outputs, ends, cotangents, retain_graph=retain_graph, allow_unused=True))

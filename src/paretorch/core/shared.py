@@ -1,0 +1,53 @@
+"""Which leaves a Balancer compares, and the graphs in which it cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from paretorch.core.graph import OPAQUE, Reach
+
+
+class Leaves(NamedTuple):
+    """The leaves on which gradients are compared; the others; and which of those several losses reach all the same."""
+
+    compared: list[Tensor]
+    others: list[Tensor]
+    others_shared: list[bool]
+
+
+def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
+    """The parameters that ``shared=`` names, in order, once each."""
+    tensors = list(shared.parameters()) if isinstance(shared, nn.Module) else list(shared)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"shared is a module or parameters, got an item of type {type(tensor).__name__}")
+    leaves = list({id(tensor): tensor for tensor in tensors if tensor.requires_grad}.values())
+    if not leaves:
+        raise ValueError("shared has no parameter that requires grad")
+    return leaves
+
+
+def check_graph(graph: Reach, found: bool) -> None:
+    """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be told."""
+    if "CheckpointFunctionBackward" in graph.opaque:
+        raise ValueError(
+            "a Balancer cannot look into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
+        )
+    if any(_is_static(node) for node in graph.sinks):
+        raise ValueError(
+            "a Balancer cannot run under DistributedDataParallel(static_graph=True), which counts the backwards of its first "
+            "step: leave static_graph out, or use a Fork"
+        )
+    if found and graph.opaque:
+        names = ", ".join(sorted(OPAQUE[name] for name in graph.opaque))
+        raise ValueError(f"the shared parameters cannot be found through {names}: give Balancer(..., shared=encoder)")
+
+
+def _is_static(sink: Any) -> bool:
+    """Whether a node of DistributedDataParallel belongs to a static graph."""
+    wrapper = getattr(sink, "ddp_weakref", None)
+    module = wrapper() if wrapper is not None else None
+    return bool(module is not None and module.static_graph)

@@ -1,0 +1,310 @@
+"""The Balancer's way through the shared part of the graph equals explicit gradients, for every kind of layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+import paretorch as pt
+from paretorch.core import balancer as balancing
+from paretorch.core.graph import reach
+from paretorch.core.layers import Linear, by_gradients, by_inputs, inner_products, linear_uses
+from paretorch.core.trunk import is_worth_it, trunk_of
+
+Losses = dict[str, Tensor]
+
+
+class Product(nn.Module):
+    """A weight that is the second factor as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x @ self.weight)
+
+
+class Tied(nn.Module):
+    """One weight in both directions, and its transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.tanh(F.linear(x, self.weight)), self.weight.T)
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class Checkpointed(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = checkpoint(self.inner, x, use_reentrant=False)
+        return result
+
+
+def again() -> nn.Module:
+    layer = nn.Linear(6, 6)
+    return nn.Sequential(layer, nn.Tanh(), layer)
+
+
+ENCODERS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6), nn.Tanh()),
+    "wide": lambda: nn.Sequential(nn.Linear(6, 40), nn.GELU(), nn.Linear(40, 6)),
+    "without bias": lambda: nn.Sequential(nn.Linear(6, 6, bias=False), nn.Sigmoid(), nn.Linear(6, 6, bias=False)),
+    "in place": lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 6)),
+    "used twice": again,
+    "product": Product,
+    "tied": Tied,
+    "norm": lambda: nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.BatchNorm1d(6)),
+    "residual": lambda: Residual(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))),
+    "checkpointed": lambda: nn.Sequential(Checkpointed(nn.Sequential(nn.Linear(6, 6), nn.Tanh())), nn.Linear(6, 6)),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)),
+    "dropout": lambda: nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 6)),
+    "convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(18, 6)
+    ),
+    "sequence": lambda: nn.Sequential(nn.Unflatten(1, (3, 2)), nn.Linear(2, 4), nn.Tanh(), nn.Flatten(), nn.Linear(12, 6)),
+    "attention": lambda: nn.Sequential(
+        nn.Unflatten(1, (3, 2)),
+        nn.TransformerEncoderLayer(2, 1, 4, dropout=0.0, batch_first=True),
+        nn.Flatten(),
+    ),
+}  # fmt: skip
+
+
+def losses_of(encoder: nn.Module, heads: nn.ModuleDict, x: Tensor) -> Losses:
+    z = encoder(x)
+    return {name: (head(z) - place).square().mean() for place, (name, head) in enumerate(heads.items())}
+
+
+def model(kind: str, tasks: int, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
+    torch.manual_seed(0)
+    heads = nn.ModuleDict({f"t{task}": nn.Linear(6, 2) for task in range(tasks)})
+    return ENCODERS[kind]().to(dtype), heads.to(dtype), torch.randn(5, 6, dtype=dtype)
+
+
+def oracle(losses: Losses, parameters: Sequence[Tensor]) -> Tensor:
+    """(T, T) from explicit gradients."""
+    rows = []
+    for loss in losses.values():
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        rows.append(
+            torch.cat(
+                [
+                    torch.zeros(p.numel()).to(p) if g is None else g.flatten()
+                    for p, g in zip(parameters, found, strict=True)
+                ]
+            )
+        )
+    matrix = torch.stack(rows).double()
+    return matrix @ matrix.T
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small models take the way that is worth it for large ones."""
+    monkeypatch.setattr(balancing, "is_worth_it", lambda trunk, tasks: True)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("tasks", [2, 5])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_gramian_and_gradients_equal_explicit_ones(kind: str, tasks: int) -> None:
+    encoder, heads, x = model(kind, tasks)
+    torch.manual_seed(1)
+    losses = losses_of(encoder, heads, x)
+    parameters = list(encoder.parameters())
+    expected = oracle(losses, parameters)
+    balancer = pt.Balancer(pt.UPGrad())
+    balance = balancer.backward(losses, retain_graph=True)
+    assert balance.gramian is not None
+    assert balance.weights is not None
+    size = expected.diagonal().sqrt()
+    assert ((balance.gramian - expected).abs() / size[:, None] / size[None, :]).max() <= 1e-10
+    own = [parameter for head in heads.values() for parameter in head.parameters()]
+    weighted = sum(weight * loss for weight, loss in zip(balance.weights, losses.values(), strict=True))
+    assert isinstance(weighted, Tensor)
+    for parameter, gradient in zip(
+        parameters, torch.autograd.grad(weighted, parameters, retain_graph=True), strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-14)
+    for parameter, gradient in zip(
+        own, torch.autograd.grad(torch.stack(list(losses.values())).sum(), own), strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_squares_out_of_range_come_again(dtype: torch.dtype, scale: float) -> None:
+    encoder, heads, x = model("mlp", 3, dtype)
+    losses = {name: loss * scale for name, loss in losses_of(encoder, heads, x).items()}
+    expected = oracle({name: loss.double() for name, loss in losses.items()}, list(encoder.parameters()))
+    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
+    assert gramian is not None
+    size = expected.diagonal().sqrt()
+    assert ((gramian - expected).abs() / size[:, None] / size[None, :]).max() <= (
+        1e-4 if dtype == torch.float32 else 5e-2
+    )
+
+
+@pytest.mark.usefixtures("always")
+def test_tasks_that_are_absent_masked_or_broken() -> None:
+    encoder, heads, x = model("mlp", 4)
+    losses = losses_of(encoder, heads, x)
+    losses["t1"] = losses["t1"] * 0
+    del losses["t2"]
+    balance = pt.Balancer(pt.MGDA(), tasks=tuple(heads)).backward(losses)
+    assert balance.present is not None
+    assert balance.present.tolist() == [True, False, False, True]
+    encoder.zero_grad()
+    losses = losses_of(encoder, heads, x)
+    losses["t1"] = losses["t1"] * torch.nan
+    with pytest.raises(FloatingPointError, match="t1"):
+        pt.Balancer(pt.MGDA()).backward(losses, retain_graph=True)
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+    balance = pt.Balancer(pt.MGDA(), nonfinite="skip").backward(losses)
+    assert balance.present is not None
+    assert balance.present.tolist() == [True, False, True, True]
+    assert all(bool(p.grad.isfinite().all()) for p in encoder.parameters() if p.grad is not None)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_layer_that_a_head_uses_as_well() -> None:
+    """Part of its gradient does not come through the features: it is compared whole."""
+    encoder, heads, x = model("mlp", 2)
+    first = encoder[0]  # type: ignore[index]
+    losses = losses_of(encoder, heads, x)
+    losses["t1"] = losses["t1"] + first(x.flip(0)).square().mean()
+    expected = oracle(losses, list(encoder.parameters()))
+    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
+    assert gramian is not None
+    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("always")
+def test_heads_at_several_depths() -> None:
+    """A task that enters above another: what comes through the upper features is counted once."""
+    encoder, heads, x = model("mlp", 3)
+    low = encoder[1](encoder[0](x))  # type: ignore[index]
+    high = encoder[2](low)  # type: ignore[index]
+    losses = {name: head(high).square().mean() for name, head in heads.items()}
+    losses["t1"] = losses["t1"] + low.exp().mean()
+    losses["t2"] = low.square().mean()
+    expected = oracle(losses, list(encoder.parameters()))
+    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
+    assert gramian is not None
+    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("always")
+def test_features_that_are_several_tensors() -> None:
+    encoder, heads, x = model("mlp", 3)
+    other = nn.Linear(6, 6).double()
+    first, second = encoder(x), torch.tanh(other(x))
+    losses = {name: head(first).square().mean() for name, head in heads.items()}
+    losses["t1"] = losses["t1"] + (first * second).mean()
+    losses["t2"] = heads["t2"](second).exp().mean()
+    expected = oracle(losses, [*encoder.parameters(), *other.parameters()])
+    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
+    assert gramian is not None
+    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("always")
+def test_losses_that_are_one_tensor_and_shared_heads() -> None:
+    encoder, heads, x = model("mlp", 2)
+    losses = losses_of(encoder, heads, x)
+    losses["t2"] = losses["t0"]
+    parameters = [*encoder.parameters(), *heads["t0"].parameters()]
+    expected = oracle(losses, parameters)
+    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
+    assert gramian is not None
+    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("always")
+def test_parameter_hooks_fire_once_and_gradients_accumulate() -> None:
+    encoder, heads, x = model("norm", 3)
+    fired: list[str] = []
+    for name, parameter in encoder.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: fired.append(name))  # type: ignore[misc]
+    balancer = pt.Balancer(pt.UPGrad())
+    balancer.backward(losses_of(encoder, heads, x))
+    assert sorted(fired) == sorted(name for name, _ in encoder.named_parameters())
+    once = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+    encoder.eval()
+    balancer.backward(losses_of(encoder, heads, x))
+    assert all(
+        not torch.equal(p.grad, g) for p, g in zip(encoder.parameters(), once, strict=True) if p.grad is not None
+    )
+
+
+@pytest.mark.usefixtures("always")
+def test_only_the_given_leaves_are_compared() -> None:
+    encoder, heads, x = model("wide", 2)
+    last = encoder[2]  # type: ignore[index]
+    losses = losses_of(encoder, heads, x)
+    expected = oracle(losses, list(last.parameters()))
+    balance = pt.Balancer(pt.UPGrad(), shared=last).backward(losses, retain_graph=True)
+    assert balance.gramian is not None
+    assert balance.weights is not None
+    torch.testing.assert_close(balance.gramian, expected, rtol=1e-10, atol=1e-12)
+    weighted = sum(weight * loss for weight, loss in zip(balance.weights, losses.values(), strict=True))
+    assert isinstance(weighted, Tensor)
+    first = encoder[0].weight  # type: ignore[index]
+    torch.testing.assert_close(first.grad, torch.autograd.grad(weighted, first)[0])
+
+
+@pytest.mark.parametrize(("rows", "n", "m"), [(4, 30, 20), (50, 3, 2)])
+def test_both_ways_to_inner_products_are_taken_and_agree(rows: int, n: int, m: int) -> None:
+    layer = nn.Linear(n, m, bias=False).double()
+    x, gradients = torch.randn(rows, n).double(), torch.randn(3, rows, m).double()
+    out = layer(x)
+    assert (by_inputs(3, rows, n, m) <= by_gradients(3, rows, n, m)) == (rows == 4)
+    explicit = (gradients.transpose(1, 2) @ x).flatten(1)
+    found = inner_products(Linear(layer.weight, [out.grad_fn], bias=False), gradients)
+    torch.testing.assert_close(found, explicit @ explicit.T)
+
+
+def test_which_layers_need_no_gradients() -> None:
+    """Of a network all of whose kinds are known, and of ones that use a weight in another way."""
+    counts = {}
+    for kind in ("mlp", "used twice", "product", "tied", "weight norm", "norm"):
+        encoder, heads, x = model(kind, 2)
+        graph = reach([[loss] for loss in losses_of(encoder, heads, x).values()])
+        linear, direct = linear_uses(graph, list(encoder.parameters()))
+        counts[kind] = (len(linear), len(direct))
+    assert counts == {
+        "mlp": (4, 0), "used twice": (2, 0), "product": (0, 1), "tied": (0, 1), "weight norm": (1, 2), "norm": (4, 4),
+    }  # fmt: skip
+
+
+def test_worth_it_for_many_tasks_on_wide_layers_only() -> None:
+    def worth(widths: tuple[int, ...], tasks: int, batch: int) -> bool:
+        encoder = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
+        z = encoder(torch.randn(batch, widths[0]))
+        graph = reach([[z.square().mean() * (task + 1)] for task in range(tasks)])
+        trunk = trunk_of(graph, list(encoder.parameters()))
+        assert trunk is not None
+        return is_worth_it(trunk, tasks)
+
+    assert worth((784, 768, 512), 10, 64)
+    assert not worth((784, 768, 512), 2, 64)
+    assert not worth((8, 8), 10, 512)
