@@ -14,7 +14,7 @@ with extra("studies"):
 
 
 def show(result: Result, folder: Path) -> None:
-    """Prints the last epoch's scores, the time an epoch took, and where the record is."""
+    """Prints the last epoch's scores, the model's size, the time an epoch took, and where the record is."""
     table = Table(title="after the last epoch")
     for column in ("task", "metric", "validation", "test"):
         table.add_column(column, justify="left" if column in ("task", "metric") else "right")
@@ -28,6 +28,9 @@ def show(result: Result, folder: Path) -> None:
             table.add_row(escape(task), escape(name), _number(validation), _number(test))
     console = Console()
     console.print(table)
+    counts = {part: count for part, count in result.parameters.items() if part != "total"}
+    parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    console.print(f"{result.parameters['total']:,} parameters: {parts}.", highlight=False, soft_wrap=True, markup=False)
     console.print(
         f"{result.seconds_per_epoch:.3g} seconds per epoch (median). The record is in {folder}", highlight=False
     )
