@@ -87,15 +87,11 @@ def _newton(matrix: Array, pull: Array, power: float, stop_early: bool) -> tuple
         if stop_early and y.max() * math.sqrt(tasks) > FARTHEST * math.sqrt(max(square, 0.0)):
             return None, False
         slope = wanted - y * products
-        converged = bool((np.abs(slope) <= TOLERANCE * wanted).all())
+        rounding = 4 * tasks * EPS * y * (np.abs(matrix) @ y)
+        converged = bool((np.abs(slope) <= np.maximum(TOLERANCE * wanted, rounding)).all())
         if converged:
             break
         step, decrement = _newton_step(matrix, y, wanted, slope, power)
-        if decrement <= (EPS * tasks) ** 2 * square:  # no step improves on this
-            converged = bool((np.abs(slope) <= 4 * tasks * EPS * y * (np.abs(matrix) @ y)).all())
-            if stop_early and not converged:
-                return None, False
-            break
         y = y + _length(matrix, pull, power, y, products, step, decrement) * step
     return y, converged
 
