@@ -34,7 +34,12 @@ CASES = [(name, options) for name in workload_names() for options in SMALL.get(n
 CASES += [(TINY, {}), (TINY, {"own_inputs": True}), (TINY, {"missing": True})]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{Path(case[0]).stem}{case[1]}")
+def _name(case: tuple[str, dict[str, Any]]) -> str:
+    """The same in every process: a folder of this run has another name in each."""
+    return f"{Path(case[0]).stem}{ {option: value for option, value in case[1].items() if option != 'root'} }"
+
+
+@pytest.fixture(params=CASES, ids=_name)
 def workload(request: pytest.FixtureRequest) -> Workload:
     name, options = request.param
     return find_workload(name, options)
