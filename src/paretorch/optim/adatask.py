@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from paretorch.core.distributed import ALL
 from paretorch.optim.adam_per_task import AdamPerTask
-from paretorch.optim.moments import Bucket, decay, largest_squares, means, remember
+from paretorch.optim.moments import Bucket, decay, descend, remember
 from paretorch.optim.multitask import Weights
 
 
@@ -38,10 +37,7 @@ def adatask(
     for task in bucket.tasks:
         memories = bucket.memories[task]
         remember(bucket.gradients[task], memories, bucket.factors[task], betas)
-        root = largest_squares([memories], betas[1])
-        torch._foreach_sqrt_(root)
-        torch._foreach_add_(root, eps)
-        torch._foreach_addcdiv_(bucket.parameters, means(memories, betas[0]), root, -lr * weights[task])
+        descend(bucket.parameters, [memories], lr * weights[task], betas, eps)
 
 
 class AdaTask(AdamPerTask):

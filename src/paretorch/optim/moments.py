@@ -97,48 +97,49 @@ def _remember_one(gradient: Tensor, first: Tensor, second: Tensor, factor: float
     second.mul_(betas[1]).addcmul_(gradient, gradient, value=(1 - betas[1]) * factor**2)
 
 
-def means(memories: Sequence[Memory], beta: float) -> list[Tensor]:
-    """First moments without their bias, new tensors: m / (1 - beta^t)."""
-    firsts = [each["exp_avg"] for each in memories]
-    return list(torch._foreach_mul(firsts, _unbiased(memories, beta)))
+def descend(
+    parameters: Sequence[Tensor],
+    memories: Sequence[Sequence[Memory]],
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    r"""Moves parameters by the moments of some tasks, in place.
 
-
-def add_means(total: Sequence[Tensor], memories: Sequence[Memory], beta: float) -> None:
-    """Adds first moments without their bias to ``total``, in place."""
-    if len(memories) == 1:
-        total[0].add_(memories[0]["exp_avg"], alpha=_unbiased(memories, beta)[0])
-    else:
-        torch._foreach_add_(list(total), means(memories, beta))
-
-
-def largest_squares(memories: Sequence[Sequence[Memory]], beta: float) -> list[Tensor]:
-    """The largest second moments over tasks, without their bias, new tensors: max_i v_i / (1 - beta^t_i).
+    .. math:: \theta \leftarrow \theta - \eta \sum_i \hat m_i \Big/ \max_i \big( \sqrt{\hat v_i} + \epsilon \big)
 
     Args:
+        parameters: k of them.
         memories: by task, k memories.
-        beta: of the second moment.
+        rate: eta.
+        betas: of the two moments.
+        eps: added to the denominator.
     """
-    raw = [[each[_square(each)] for each in own] for own in memories]
-    scales = [_unbiased(own, beta) for own in memories]
-    if any(scale != scales[0] for scale in scales[1:]):
-        raw = [list(torch._foreach_mul(own, scale)) for own, scale in zip(raw, scales, strict=True)]
-        scales = [[1.0] * len(scale) for scale in scales]
-    found = raw[0]
-    if len(raw) > 1:
-        found = list(torch._foreach_maximum(raw[0], raw[1]))
-        for own in raw[2:]:
-            torch._foreach_maximum_(found, own)
-        torch._foreach_mul_(found, scales[0])
-        return found
-    return list(torch._foreach_mul(found, scales[0]))
-
-
-def _square(remembered: Memory) -> str:
-    return "max_exp_avg_sq" if "max_exp_avg_sq" in remembered else "exp_avg_sq"
-
-
-def _unbiased(memories: Sequence[Memory], beta: float) -> list[float]:
-    return [1 / (1 - beta ** each["taken"]) for each in memories]
+    firsts = [[each["exp_avg"] for each in own] for own in memories]
+    seconds = [
+        [each["max_exp_avg_sq" if "max_exp_avg_sq" in each else "exp_avg_sq"] for each in own] for own in memories
+    ]
+    taken = [[each["taken"] for each in own] for own in memories]
+    unbiased = [1.0, 1.0]
+    if len({count for own in taken for count in own}) == 1:  # the biases are factors of the whole step
+        unbiased = [1 - beta ** taken[0][0] for beta in betas]
+    else:
+        firsts = [
+            list(torch._foreach_div(own, [1 - betas[0] ** count for count in counts]))
+            for own, counts in zip(firsts, taken, strict=True)
+        ]
+        seconds = [
+            list(torch._foreach_div(own, [1 - betas[1] ** count for count in counts]))
+            for own, counts in zip(seconds, taken, strict=True)
+        ]
+    total = list(torch._foreach_add(firsts[0], firsts[1])) if len(memories) > 1 else firsts[0]
+    root = list(torch._foreach_maximum(seconds[0], seconds[1])) if len(memories) > 1 else seconds[0]
+    for first, second in zip(firsts[2:], seconds[2:], strict=True):
+        torch._foreach_add_(total, first)
+        torch._foreach_maximum_(root, second)
+    root = list(torch._foreach_sqrt(root))
+    torch._foreach_add_(root, eps * unbiased[1] ** 0.5)
+    torch._foreach_addcdiv_(list(parameters), total, root, -rate * unbiased[1] ** 0.5 / unbiased[0])
 
 
 def decay(parameters: Sequence[Tensor], rate: float, weight_decay: float) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from paretorch.core.distributed import ALL
 from paretorch.optim.adam_per_task import AdamPerTask, LengthOver, check_length_over, mean_length
-from paretorch.optim.moments import Bucket, Memory, add_means, decay, largest_squares, means, remember
+from paretorch.optim.moments import Bucket, Memory, decay, descend, remember
 from paretorch.optim.multitask import Weights
 
 NOTHING = 1e-10  # relative to the longest: a mean length below it is no anchor
@@ -35,14 +34,7 @@ def mtadam(
     decay(bucket.parameters, lr, weight_decay)
     for task in bucket.tasks:
         remember(bucket.gradients[task], bucket.memories[task], bucket.factors[task], betas)
-    memories = [bucket.memories[task] for task in bucket.tasks]
-    total = means(memories[0], betas[0])
-    for others in memories[1:]:
-        add_means(total, others, betas[0])
-    largest = largest_squares(memories, betas[1])
-    torch._foreach_sqrt_(largest)
-    torch._foreach_add_(largest, eps)
-    torch._foreach_addcdiv_(bucket.parameters, total, largest, -lr / divisor)
+    descend(bucket.parameters, [bucket.memories[task] for task in bucket.tasks], lr / divisor, betas, eps)
 
 
 class MTAdam(AdamPerTask):
