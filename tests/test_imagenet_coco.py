@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from image_folders import SMALL, shared_root, truncate, write_both
 from paretorch.cli import app
-from paretorch.training import loading
 from paretorch.training.loading import SlowLoadingWarning, Waiting
 from paretorch.training.loop import train
 from paretorch.training.result import Result
@@ -215,7 +214,7 @@ class Slow(TensorStream):
 
 def ticking(times: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Iterator[float] = iter(times)
-    monkeypatch.setattr(loading.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
 
 
 def test_waiting_is_counted_and_said_once_with_stream_and_cure(monkeypatch: pytest.MonkeyPatch) -> None:
