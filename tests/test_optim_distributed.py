@@ -1,0 +1,69 @@
+"""On several ranks a step is that of one process on the joined batch, also where a task is on some ranks only."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+import paretorch as pt
+from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer, Preconditioned
+
+RANKS, BATCH = 2, 6
+KINDS: dict[str, Callable[..., MultiTaskOptimizer]] = {"MTAdam": MTAdam, "MTAdamV2": MTAdamV2, "AdaTask": AdaTask}
+
+
+def losses(net: nn.ModuleDict, x: Tensor, alone: bool) -> dict[str, Tensor]:
+    """Means over samples; ``right`` is left out where ``alone``."""
+    z = torch.tanh(net["shared"](x))
+    found = {"left": (net["left"](z) - x[:, :1]).square().mean(), "right": 50 * net["right"](z).square().mean()}
+    return {"left": found["left"]} if alone else dict(sorted(found.items(), reverse=bool(x[0, 0] > 0)))
+
+
+def net() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    sizes = {"shared": (3, 4), "left": (4, 1), "right": (4, 1)}
+    return nn.ModuleDict({name: nn.Linear(*size, dtype=torch.float64) for name, size in sizes.items()})
+
+
+def optimizer(kind: str, model: nn.Module) -> MultiTaskOptimizer:
+    if kind == "Preconditioned":
+        return Preconditioned(model.parameters(), pt.UPGrad(), lr=1e-2, tasks=("left", "right"))
+    return KINDS[kind](model.parameters(), lr=1e-2, tasks=("left", "right"))
+
+
+def data(step: int) -> Tensor:
+    return torch.randn(RANKS, BATCH, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+
+
+def work(rank: int, folder: str, kind: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    model = net()
+    made = optimizer(kind, model)
+    for step in range(6):
+        made.step(losses(model, data(step)[rank], alone=rank == 1 and step == 3))
+    torch.save(model.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2", "AdaTask", "Preconditioned"])
+def test_ranks_take_the_step_of_one_process(kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(work, (folder, kind), nprocs=RANKS)  # type: ignore[attr-defined, no-untyped-call]
+        states = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    model = net()
+    made = optimizer(kind, model)
+    for step in range(6):
+        each = [losses(model, data(step)[rank], alone=rank == 1 and step == 3) for rank in range(RANKS)]
+        made.step({task: sum(found[task] for found in each if task in found) / RANKS for task in ("left", "right")})  # type: ignore[misc]
+    for name, value in model.state_dict().items():
+        for state in states:
+            torch.testing.assert_close(state[name], value, rtol=1e-12, atol=1e-12)
