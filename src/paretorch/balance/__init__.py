@@ -1,26 +1,52 @@
 """Balancing methods, one file each. A line here is also a method's entry in the documentation."""
 
+from paretorch.balance.aligned import AlignedMTL
 from paretorch.balance.cagrad import CAGrad
+from paretorch.balance.conflict_free import ConFIG
+from paretorch.balance.dualproj import DualProjection
 from paretorch.balance.dwa import DWA
 from paretorch.balance.equal import Equal
+from paretorch.balance.fairgrad import FairGrad
 from paretorch.balance.famo import FAMO
+from paretorch.balance.geometric_mean import GeometricMean
 from paretorch.balance.graddrop import GradDrop
-from paretorch.balance.imtl import IMTLG
+from paretorch.balance.gradnorm import GradNorm
+from paretorch.balance.gradvac import GradVac
+from paretorch.balance.imtl import IMTL
+from paretorch.balance.imtlg import IMTLG
+from paretorch.balance.imtll import IMTLL
 from paretorch.balance.mgda import MGDA, min_norm_pair
+from paretorch.balance.nash import NashMTL
 from paretorch.balance.pcgrad import PCGrad
+from paretorch.balance.rlw import RLW
+from paretorch.balance.scale_invariant import ScaleInvariant
 from paretorch.balance.static import Static
+from paretorch.balance.stch import SmoothTchebycheff
 from paretorch.balance.uncertainty import Uncertainty
 from paretorch.balance.upgrad import UPGrad
 
 __all__ = [
     "DWA",
     "FAMO",
+    "IMTL",
     "IMTLG",
+    "IMTLL",
     "MGDA",
+    "RLW",
+    "AlignedMTL",
     "CAGrad",
+    "ConFIG",
+    "DualProjection",
     "Equal",
+    "FairGrad",
+    "GeometricMean",
     "GradDrop",
+    "GradNorm",
+    "GradVac",
+    "NashMTL",
     "PCGrad",
+    "ScaleInvariant",
+    "SmoothTchebycheff",
     "Static",
     "UPGrad",
     "Uncertainty",

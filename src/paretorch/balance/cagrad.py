@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.conflict import conflict_averse
+from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.space import Range, Space
 
 RESCALINGS = (0, 1, 2)

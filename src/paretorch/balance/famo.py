@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.domain import losses_above
 from paretorch.balance.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
@@ -77,10 +78,8 @@ class FAMO(Method[FAMOState]):
         return 1.0
 
     def balance(self, evidence: Evidence, state: FAMOState) -> tuple[Balance, FAMOState]:
-        present, losses = evidence.present, evidence.needed("losses")
-        for name, loss in zip(evidence.tasks, losses.tolist(), strict=True):
-            if loss <= self.minimum:
-                raise ValueError(f"FAMO expects losses above minimum={self.minimum}, got {loss} for task {name!r}")
+        present = evidence.present
+        losses = losses_above(evidence, self.minimum, "FAMO", f"minimum={self.minimum}")
         raw = torch.softmax(state.logits[present], dim=0) / (losses - self.minimum + EPS)
         before = torch.full_like(state.before, torch.nan)
         before[present] = losses

@@ -1,47 +1,61 @@
-"""Impartial multi-task learning, gradient part (Liu et al., ICLR 2021)."""
+"""Impartial multi-task learning, both parts (Liu et al., ICLR 2021)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import cancels, pseudo_inverse
+from paretorch.balance.imtlg import IMTLG
+from paretorch.balance.imtll import IMTLL, IMTLLState, scaled
+from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
 
 
 @dataclass(frozen=True)
-class IMTLG(Method[None]):
-    r"""The combination whose projections on all unit task gradients are equal.
+class IMTL(Method[IMTLLState]):
+    r"""Losses get learned scales as in :class:`IMTLL`; the gradients of the scaled losses are combined as in :class:`IMTLG`.
 
-    .. math:: C v = 1, \qquad w_t = \frac{v_t / \lVert g_t \rVert}{\lvert \sum_s v_s / \lVert g_s \rVert \rvert}
+    .. math:: g_t' = e^{s_t} g_t, \qquad
+              w_t = e^{s_t} \, \frac{v_t / \lVert g_t' \rVert}{\lvert \sum_s v_s / \lVert g_s' \rVert \rvert}, \quad C v = 1
 
-    A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal projections may not
-    exist; then the projections are the nearest to equal ones, and zero where only zero is common.
+    Args:
+        rate: Adam's learning rate for s, above 0.
+
+    Raises:
+        ValueError: in a step, where a loss is not above 0.
 
     Example:
         >>> from paretorch.core.weights import weights
-        >>> weights(IMTLG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> weights(IMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
         tensor([0.5923, 0.4077], dtype=torch.float64)
 
     References:
-        Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, eq. (4)-(6). The paper divides by the sum itself,
-        which can be negative: then the update raises every task. We divide by its absolute value and solve on cosines.
+        Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, Algorithm 1. There each head descends its scaled loss; a
+        :class:`~paretorch.Balancer` does the same, while a head behind a :class:`~paretorch.Fork` gets the gradient of its
+        plain loss. The other differences are those of the two parts.
     """
 
-    needs = Need.GRAMIAN
+    rate: float = 0.025
+    needs = Need.GRAMIAN | Need.LOSSES
+    homogeneous = False
+    space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
+
+    def __post_init__(self) -> None:
+        IMTLL(self.rate)  # checks it
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> IMTLLState:
+        return IMTLL(self.rate).init(tasks, like)
 
     def gain(self, tasks: int) -> float:
         return 1.0
 
-    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        gramian, norms, there = evidence.needed("gramian"), evidence.norms, (evidence.norms > 0).to(torch.float64)
-        solution = pseudo_inverse(evidence.cosines, evidence.resolution) @ there
-        raw = torch.where(norms > 0, solution / torch.where(norms > 0, norms, 1.0), 0.0)
-        total = raw.sum().abs()
-        common = there @ solution  # squared length over squared projection: nothing where no common projection exists
-        if total <= 1e-12 * raw.abs().sum() or common <= len(raw) * evidence.resolution:
-            return Balance(torch.zeros_like(raw), Status.STATIONARY), state
-        weights = raw / total
-        stationary = cancels(gramian, weights, evidence.resolution)
-        return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state
+    def balance(self, evidence: Evidence, state: IMTLLState) -> tuple[Balance, IMTLLState]:
+        scales, state = scaled(evidence, state, self.rate, "IMTL")
+        assert scales.weights is not None
+        outer = torch.outer(scales.weights, scales.weights)
+        balance, _ = IMTLG().balance(replace(evidence, gramian=evidence.needed("gramian") * outer), None)
+        assert balance.weights is not None
+        return Balance(balance.weights * scales.weights, balance.status, heads=scales.weights), state

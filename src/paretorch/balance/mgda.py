@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from paretorch.balance.domain import losses_above
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers import Solution, cancels, minimum_norm
 from paretorch.core.space import Choice, Space
@@ -80,12 +81,7 @@ class MGDA(Method[None]):
         lengths = torch.where(evidence.norms > 0, evidence.norms, 1.0)
         if self.normalize == "l2":
             return lengths
-        losses = evidence.needed("losses")
-        for name, loss in zip(evidence.tasks, losses.tolist(), strict=True):
-            if loss <= 0:
-                raise ValueError(
-                    f"MGDA(normalize={self.normalize!r}) expects losses above 0, got {loss} for task {name!r}"
-                )
+        losses = losses_above(evidence, 0.0, f"MGDA(normalize={self.normalize!r})")
         return losses if self.normalize == "loss" else losses * lengths
 
 

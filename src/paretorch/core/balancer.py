@@ -241,7 +241,8 @@ class Balancer(Door):
                 part, task = own[name][place], self.tasks.index(name)
                 if part is None or not outcome.seen.present[task]:
                     continue
-                weight = weights[task] if shared or self.heads == "weighted" else 1.0
+                own_factor = 1.0 if outcome.heads is None else outcome.heads[task]
+                weight = weights[task] if shared or self.heads == "weighted" else own_factor
                 total = part * weight if total is None else total.add_(part, alpha=weight)
             if total is not None:
                 targets.append((leaf, total))

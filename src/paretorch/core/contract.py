@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Generic, TypeVar
 
@@ -48,6 +48,7 @@ class Evidence:
         present: (all,) which of the declared tasks those are: a method with state per task indexes it with this mask.
         losses: (T,) loss values, averaged over ranks; None unless the method asks or they are known anyway.
         gramian: (T, T) inner products of the task gradients.
+        cross: (T, T) inner products of the gradients on a first with those on a second batch, where the method takes several.
         jacobian: (T, n) the task gradients themselves, this rank's part of the batch.
         factor: (T,) dTotal/dL_t by which ``losses`` were multiplied before backward; ones when unknown.
         generator: random numbers, equal on all ranks.
@@ -60,6 +61,7 @@ class Evidence:
     present: TaskMask
     losses: PerTask | None = None
     gramian: TaskSquare | None = None
+    cross: TaskSquare | None = None
     jacobian: TaskRows | None = None
     factor: PerTask | None = None
     generator: torch.Generator | None = None
@@ -86,12 +88,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Balance:
-    """What a step came to. A method fills the first three; a door adds the rest, for all declared tasks, for you to read.
+    """What a step came to. A method fills the first four; a door adds the rest, for all declared tasks, for you to read.
 
     Args:
         weights: (T,) what each task's gradient (loss, for loss methods) is multiplied by; None for Jacobian methods.
         status: how the solve ended.
         update: (n,) the combined gradient of a Jacobian method.
+        heads: (T,) what a Balancer multiplies the gradients of a task's own parameters by; None: 1.
         tasks: (all,) names; ``present``: (all,) mask; ``gramian``: (all, all); ``losses``, ``factor``: (all,), nan where unknown.
         gap: cosines between the features' update and the exact one, where the Fork was asked to measure them.
     """
@@ -99,6 +102,7 @@ class Balance:
     weights: PerTask | None
     status: Status = Status.SOLVED
     update: Row | None = None
+    heads: PerTask | None = None
     tasks: tuple[str, ...] = ()
     present: Tensor | None = None
     gramian: Tensor | None = None
@@ -125,6 +129,7 @@ class Method(Generic[S]):
 
     needs: ClassVar[Need]
     homogeneous: ClassVar[bool] = True  # of degree one in the gradients
+    homogeneous_on_paper: ClassVar[bool] = True  # also with scale="paper"
     random: ClassVar[bool] = False  # draws from evidence.generator
     batches: ClassVar[int] = 1  # independent batches per step; more than one: Balancer only
     features: ClassVar[bool] = True  # can be used on features; False: Balancer only
@@ -149,7 +154,7 @@ class Method(Generic[S]):
         scale = len(evidence.tasks) / self.gain(len(evidence.tasks))
         weights = None if balance.weights is None else balance.weights * scale
         update = None if balance.update is None else balance.update * scale
-        return Balance(weights, balance.status, update), state
+        return replace(balance, weights=weights, update=update), state
 
     def observe(self, losses: Tensor, state: S) -> S:
         """The next state, given the (all,) losses on the same batch after the step, nan where absent."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.core import checks
@@ -80,6 +81,11 @@ class Door(StateHolder):
     def _recorded(self, outcome: Outcome) -> Outcome:
         self._memory.outcome, self._memory.balance = outcome, None
         return outcome
+
+    @property
+    def _homogeneous(self) -> bool:
+        """Whether gradients twice as long give an update twice as long."""
+        return self.method.homogeneous and (self.scale == "calibrated" or self.method.homogeneous_on_paper)
 
     # --- one step --------------------------------------------------------------------------------------------------------
 
@@ -157,7 +163,7 @@ class Door(StateHolder):
             factor = _ones(len(factor))
         else:
             factor = np.where(np.isnan(factor), 1.0, factor)
-        if not self.method.homogeneous:
+        if not self._homogeneous:
             gramian = None if gramian is None else gramian / factor[:, None] / factor
             jacobian = None if jacobian is None else jacobian / torch.from_numpy(factor).to(jacobian)[:, None]
         on_device = jacobian is not None
@@ -175,13 +181,17 @@ class Door(StateHolder):
         )
         act = self.method.calibrated if self.scale == "calibrated" else self.method.balance
         answer, state = act(evidence, self._state(on_device))
-        weights = None if answer.weights is None else answer.weights.tolist()
-        if weights is not None and index is not None:
-            full = [0.0] * len(self.tasks)
-            for task, weight in zip(index, weights, strict=True):
-                full[task] = weight
-            weights = full
-        return Outcome(seen, weights, answer.status, answer.update), state
+        weights, heads = self._for_all(answer.weights, index), self._for_all(answer.heads, index)
+        return Outcome(seen, weights, answer.status, answer.update, heads), state
+
+    def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None) -> list[float] | None:
+        """(all,) numbers, zero for absent tasks, from (T,) those of the present ones; ``index``: which, None: all."""
+        if values is None or index is None:
+            return None if values is None else values.tolist()
+        full = [0.0] * len(self.tasks)
+        for task, value in zip(index, values.tolist(), strict=True):
+            full[task] = value
+        return full
 
     def _state(self, on_device: bool = False) -> Any:
         """The method's state, on the host unless asked for where it is."""
@@ -224,7 +234,7 @@ class Door(StateHolder):
 
     def end_epoch(self) -> None:
         """Tell methods that count in epochs that one has ended."""
-        if self._state_type is not None:
+        if self._structure is not None:
             self._keep(self.method.end_epoch(self._state()))
 
     def _told(self, given: Mapping[str, Tensor]) -> Tensor:

@@ -53,7 +53,7 @@ class FeatureStep(Door):
             self._must_know = f"{method} with heads='weighted' looks at the losses"
         elif values:
             self._must_know = f"{method} looks at the loss values"
-        elif not method.homogeneous and self.factor is None:
+        elif not self._homogeneous and self.factor is None:
             self._must_know = f"{method} must know the factors of the losses"
 
     def __getstate__(self) -> dict[str, Any]:

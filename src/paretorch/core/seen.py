@@ -49,6 +49,7 @@ class Outcome(NamedTuple):
     weights: list[float] | None  # (all,), None for Jacobian methods
     status: Status
     update: Tensor | None = None  # (n,)
+    heads: list[float] | None = None  # (all,), what a task's own parameters' gradients are multiplied by; None: 1
     gap: dict[str, float] | None = None
 
     def balance(self, tasks: tuple[str, ...]) -> Balance:
@@ -58,6 +59,7 @@ class Outcome(NamedTuple):
             weights=None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64),
             status=self.status,
             update=self.update,
+            heads=None if self.heads is None else torch.tensor(self.heads, dtype=torch.float64),
             tasks=tasks,
             present=torch.tensor(seen.present),
             gramian=None if seen.gramian is None else torch.tensor(seen.gramian),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.core.contract import Method, Need
+from paretorch.core.fields import named_tensors, rebuilt
 
 LIVE: weakref.WeakValueDictionary[int, StateHolder] = (
     weakref.WeakValueDictionary()
@@ -35,15 +36,15 @@ class StateHolder(nn.Module):
         self.method, self.every = method, every
         self.tasks: tuple[str, ...] = ()
         self.handle = _register(self)
-        self._state_type: type[Any] | None = None
+        self._structure: Any = None  # the state before the first step, of which the buffers are the tensors
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
         """Fix the tasks and make the method's state."""
         self.tasks = tasks
         like = torch.zeros((), dtype=torch.float64)
         state = self.method.init(tasks, like)
-        self._state_type = None if state is None else type(state)
-        held = {} if state is None else {f"state_{name}": value for name, value in state._asdict().items()}
+        self._structure = state
+        held = {f"state_{name}": value for name, value in named_tensors(state).items()}
         if self.method.random:
             held["steps"] = torch.zeros((), dtype=torch.int64)
         if self.every > 1:
@@ -56,18 +57,19 @@ class StateHolder(nn.Module):
 
     def state_tensors(self) -> list[Tensor]:
         """The buffers that hold the method's state, field by field."""
-        if self._state_type is None:
-            return []
         return [tensor for name, tensor in self._buffers.items() if name.startswith("state_") and tensor is not None]
 
     def _as_state(self, values: Sequence[Tensor]) -> Any:
         """The state that the method knows, made of its fields; None for a method without."""
-        return None if self._state_type is None else self._state_type(*values)
+        return rebuilt(self._structure, iter(values))
 
     def _keep(self, state: Any) -> None:
         """Write the method's next state into the buffers."""
-        if state is not None:
-            for held, value in zip(self.state_tensors(), state, strict=True):
+        for name, value in named_tensors(state).items():
+            held = self._buffers[f"state_{name}"]
+            if held is None or held.shape != value.shape:  # (T, n) tensors, made when n is known
+                self._buffers[f"state_{name}"] = value.clone()
+            else:
                 held.copy_(value)
 
     def _buffers_changed(self) -> None:
@@ -99,6 +101,9 @@ class StateHolder(nn.Module):
             state_dict[prefix + "task_names"] = self.task_names
             for name in self._buffers:
                 value = state_dict.get(prefix + name)
+                held = self._buffers[name]
+                if isinstance(value, Tensor) and held is not None and 0 in (held.numel(), value.numel()):
+                    self._buffers[name] = held.new_empty(value.shape, dtype=value.dtype)  # (T, n): n was not known
                 if isinstance(value, Tensor) and name != "task_names" and value.ndim and order != sorted(order):
                     square = (
                         Need.JACOBIAN not in self.method.needs and value.ndim == 2 and value.shape[0] == value.shape[1]

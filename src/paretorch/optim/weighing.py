@@ -11,6 +11,7 @@ from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.evidence import summing_dtype
+from paretorch.core.fields import named_tensors, rebuilt
 from paretorch.optim.gradients import TaskGradients
 
 
@@ -90,8 +91,7 @@ class Weighing:
 
     def state_dict(self) -> dict[str, Any]:
         """The method's state field by field, and the steps it has taken."""
-        held = {} if self.state is None else dict(self.state._asdict())
-        return {"tasks": self.tasks, "steps": self.steps, "state": held}
+        return {"tasks": self.tasks, "steps": self.steps, "state": named_tensors(self.state)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the state back.
@@ -101,14 +101,13 @@ class Weighing:
         """
         self.tasks = tuple(state_dict["tasks"])
         made: Any = self.method.init(self.tasks, torch.zeros((), dtype=torch.float64)) if self.tasks else None
-        fields = () if made is None else made._fields
+        fields = tuple(named_tensors(made))
         if set(fields) != set(state_dict["state"]):
             raise ValueError(
                 f"the stored state is of another method: {self.method} keeps {fields or 'nothing'}, "
                 f"got {tuple(state_dict['state']) or 'nothing'}"
             )
-        held = {name: value.clone() for name, value in state_dict["state"].items()}
-        self.state = None if made is None else type(made)(**held)
+        self.state = rebuilt(made, iter([state_dict["state"][name].clone() for name in fields]))
         self.steps = int(state_dict["steps"])
 
 

@@ -1,0 +1,68 @@
+"""Independent component alignment (Senushkin, Patakin, Kuznetsov & Konushin, CVPR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.nonnegative import Array
+from paretorch.core.space import Choice, Space
+
+MODES = ("min", "median", "rmse")
+
+
+@dataclass(frozen=True)
+class AlignedMTL(Method[None]):
+    r"""The sum of the gradients after all principal components of their matrix have been brought to one length.
+
+    .. math:: G = V \Lambda V^T, \qquad w = \sqrt{\lambda} \; V \Lambda^{-1/2} V^T 1
+
+    over the eigenvalues above rounding, with lambda the least of them, their (lower) median, or their mean.
+
+    With ``"min"`` the update is discontinuous: equal gradients g give T g, but nearly equal ones almost nothing, since their
+    difference is a component too.
+
+    Args:
+        mode: ``"min"``, ``"median"`` or ``"rmse"``: the length that components are brought to.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(AlignedMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        tensor([1.1181, 0.8165], dtype=torch.float64)
+
+    References:
+        Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR 2023, eq. (12)-(14) and Algorithm 1.
+        Eigenvalues are kept above T times the spacing of the numbers in which the gradients were summed.
+    """
+
+    mode: str = "min"
+    needs = Need.GRAMIAN
+    space: ClassVar[Space] = {"mode": Choice(MODES)}
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode is one of {MODES}, got {self.mode!r}")
+
+    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
+        gramian = evidence.needed("gramian").numpy()
+        size = gramian.diagonal().max()
+        if size == 0:
+            return Balance(torch.zeros(len(gramian), dtype=torch.float64), Status.STATIONARY), state
+        values, vectors = np.linalg.eigh(gramian / size)
+        kept = int(np.searchsorted(values, values[-1] * len(values) * evidence.resolution, side="right"))
+        values, vectors = values[kept:], vectors[:, kept:]
+        sums = vectors.sum(axis=0)
+        weights = np.sqrt(self._level(values)) * (vectors @ (sums / np.sqrt(values)))
+        # 1 lies outside what is kept where the gradients cancel: what is left of it is rounding.
+        stationary = float(sums @ sums) <= len(gramian) * len(gramian) * evidence.resolution
+        status = Status.STATIONARY if stationary else Status.SOLVED
+        return Balance(torch.from_numpy(np.zeros_like(weights) if stationary else weights), status), state
+
+    def _level(self, values: Array) -> float:
+        if self.mode == "min":
+            return float(values[0])
+        return float(values[(len(values) - 1) // 2] if self.mode == "median" else values.mean())

@@ -1,0 +1,64 @@
+"""Conflict-free inverse gradients (Liu, Chu & Thuerey, ICLR 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.solvers import pseudo_inverse, unit_rows
+from paretorch.core.space import Choice, Space
+
+LENGTHS = ("projection", "mean", "min")
+
+
+@dataclass(frozen=True)
+class ConFIG(Method[None]):
+    r"""The direction that has one cosine with all task gradients, as long as the sum of their projections on it.
+
+    .. math:: C v = 1, \quad x = \sum_t v_t \frac{g_t}{\lVert g_t \rVert}, \qquad
+              d = \Big( \sum_t \big\langle g_t, \tfrac{x}{\lVert x \rVert} \big\rangle \Big) \frac{x}{\lVert x \rVert}
+
+    A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal cosines may not
+    exist; then they are the nearest to equal ones, and the length, which keeps its sign, can be negative.
+
+    Args:
+        length: ``"projection"``: the sum of the projections (the paper's); ``"mean"`` or ``"min"`` of the gradients' lengths.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> w = weights(ConFIG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> w @ torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+        tensor([0.1588, 2.0706, 2.0706], dtype=torch.float64)
+
+    References:
+        Liu, Chu & Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025, eq. (2)-(3).
+        They invert the matrix of unit gradients; we the cosines, with what is rounding cut off.
+    """
+
+    length: str = "projection"
+    needs = Need.GRAMIAN
+    space: ClassVar[Space] = {"length": Choice(LENGTHS)}
+
+    def __post_init__(self) -> None:
+        if self.length not in LENGTHS:
+            raise ValueError(f"length is one of {LENGTHS}, got {self.length!r}")
+
+    def gain(self, tasks: int) -> float:
+        return float(tasks) if self.length == "projection" else 1.0
+
+    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
+        matrix, norms = (torch.from_numpy(part) for part in unit_rows(evidence.needed("gramian")))
+        there = (norms > 0).to(norms)
+        solution = pseudo_inverse(matrix, evidence.resolution) @ there
+        square = there @ solution  # |x|^2: nothing where no common direction exists
+        if square <= len(norms) * evidence.resolution:
+            return Balance(torch.zeros_like(norms), Status.STATIONARY), state
+        if self.length == "projection":
+            size = (norms @ (matrix @ solution)) / square.sqrt()
+        else:
+            lengths = norms[norms > 0]
+            size = lengths.mean() if self.length == "mean" else lengths.min()
+        return Balance(torch.where(norms > 0, solution / norms, 0.0) * size / square.sqrt()), state

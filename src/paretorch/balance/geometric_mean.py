@@ -1,0 +1,37 @@
+"""The geometric mean of the losses (Chennupati et al., CVPR workshops 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from paretorch.balance.domain import losses_above
+from paretorch.core.contract import Balance, Evidence, Method, Need
+
+
+@dataclass(frozen=True)
+class GeometricMean(Method[None]):
+    r"""Descends the geometric mean of the losses: relative improvements of all tasks count the same.
+
+    .. math:: L = \Big( \prod_t L_t \Big)^{1/T}, \qquad w_t = \frac{\partial L}{\partial L_t} = \frac{L}{T \, L_t}
+
+    Raises:
+        ValueError: in a step, where a loss is not above 0.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(GeometricMean(), losses=torch.tensor([4.0, 1.0]))
+        tensor([0.2500, 1.0000], dtype=torch.float64)
+
+    References:
+        Chennupati et al., "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for Multi-Task Learning",
+        CVPR workshops 2019, eq. (3). We take the mean of the logarithms: the product itself leaves the range of floating
+        point for a few dozen tasks.
+    """
+
+    needs = Need.LOSSES
+
+    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
+        logs = torch.log(losses_above(evidence, 0.0, "GeometricMean"))
+        return Balance(torch.exp(logs.mean() - logs) / len(logs)), state

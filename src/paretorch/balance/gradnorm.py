@@ -1,0 +1,82 @@
+"""Gradient normalization (Chen, Badrinarayanan, Lee & Rabinovich, ICML 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from paretorch.balance.domain import losses_above
+from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
+
+
+class GradNormState(NamedTuple):
+    """``log_weights`` (all,): log w_t up to a constant; ``start`` (all,): each task's first loss, nan before it was seen."""
+
+    log_weights: Tensor
+    start: Tensor
+
+
+@dataclass(frozen=True)
+class GradNorm(Method[GradNormState]):
+    r"""Learned weights that bring all weighted gradients to one length, longer for tasks that train slowly.
+
+    .. math:: \log w_t \leftarrow \log w_t - \eta \, \mathrm{sign}(w_t n_t - A r_t^\alpha) \frac{w_t n_t}{A}, \quad
+              A = \frac{1}{T} \sum_t w_t n_t, \quad
+              r_t = \frac{L_t / L_t(0)}{\frac{1}{T} \sum_s L_s / L_s(0)}, \quad \sum_t w_t = T
+
+    with n_t the length of task t's gradient. A step uses the weights that the steps before have led to.
+
+    Args:
+        alpha: how strongly slow tasks are favoured, at least 0.
+        rate: eta, above 0.
+
+    Raises:
+        ValueError: in a step, where a loss is not above 0.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(GradNorm(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
+        tensor([1., 1.], dtype=torch.float64)
+
+    References:
+        Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks", ICML 2018,
+        eq. (1)-(2) and Algorithm 1. The gradient of their L1 loss is taken with respect to log w and in units of A: on w itself
+        one step turns weights negative when lengths differ by a hundred. They compare gradients on the last shared layer:
+        ``Balancer(GradNorm(), shared=last_layer)``.
+    """
+
+    alpha: float = 1.5
+    rate: float = 0.025
+    needs = Need.GRAMIAN | Need.LOSSES
+    homogeneous = False
+    space: ClassVar[Space] = {"alpha": Range(0.0, 3.0), "rate": Range(2.5e-3, 0.25, log=True)}
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha must be at least 0 and finite, got {self.alpha}")
+        if not self.rate > 0:
+            raise ValueError(f"rate must be above 0, got {self.rate}")
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> GradNormState:
+        return GradNormState(like.new_zeros(len(tasks)), like.new_full((len(tasks),), torch.nan))
+
+    def balance(self, evidence: Evidence, state: GradNormState) -> tuple[Balance, GradNormState]:
+        present, losses = evidence.present, losses_above(evidence, 0.0, "GradNorm")
+        start = state.start.clone()
+        start[present] = torch.where(torch.isnan(start[present]), losses, start[present])
+        weights = len(losses) * torch.softmax(state.log_weights[present], dim=0)
+        sizes = weights * evidence.norms
+        mean = sizes.mean()
+        if mean == 0:
+            return Balance(weights), state._replace(start=start)
+        sizes = sizes / mean
+        left = losses / start[present]
+        slowness = (left / left.mean()) ** self.alpha
+        logs = state.log_weights.clone()
+        logs[present] -= self.rate * torch.sign(sizes - slowness) * sizes
+        logs[present] -= logs[present].mean() - state.log_weights[present].mean()
+        return Balance(weights), GradNormState(logs, start)

@@ -1,0 +1,47 @@
+"""Impartial multi-task learning, gradient part (Liu et al., ICLR 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.solvers import cancels, pseudo_inverse
+
+
+@dataclass(frozen=True)
+class IMTLG(Method[None]):
+    r"""The combination whose projections on all unit task gradients are equal.
+
+    .. math:: C v = 1, \qquad w_t = \frac{v_t / \lVert g_t \rVert}{\lvert \sum_s v_s / \lVert g_s \rVert \rvert}
+
+    A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal projections may not
+    exist; then the projections are the nearest to equal ones, and zero where only zero is common.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(IMTLG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        tensor([0.5923, 0.4077], dtype=torch.float64)
+
+    References:
+        Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, eq. (4)-(6). The paper divides by the sum itself,
+        which can be negative: then the update raises every task. We divide by its absolute value and solve on cosines.
+    """
+
+    needs = Need.GRAMIAN
+
+    def gain(self, tasks: int) -> float:
+        return 1.0
+
+    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
+        gramian, norms, there = evidence.needed("gramian"), evidence.norms, (evidence.norms > 0).to(torch.float64)
+        solution = pseudo_inverse(evidence.cosines, evidence.resolution) @ there
+        raw = torch.where(norms > 0, solution / torch.where(norms > 0, norms, 1.0), 0.0)
+        total = raw.sum().abs()
+        common = there @ solution  # squared length over squared projection: nothing where no common projection exists
+        if total <= 1e-12 * raw.abs().sum() or common <= len(raw) * evidence.resolution:
+            return Balance(torch.zeros_like(raw), Status.STATIONARY), state
+        weights = raw / total
+        stationary = cancels(gramian, weights, evidence.resolution)
+        return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state

@@ -1,0 +1,99 @@
+"""Smooth Tchebycheff scalarization (Lin, Zhang, Yang, Liu, Wang & Zhang, ICML 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from paretorch.balance.domain import losses_above
+from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
+
+
+class SmoothTchebycheffState(NamedTuple):
+    """``nadir`` (all,): mean losses of the last warm-up epoch so far, nan where none is known; ``total`` and ``met`` (all,): the
+    running sum of this epoch; ``epochs`` and ``steps`` (): of the warm-up and of this epoch.
+    """
+
+    nadir: Tensor
+    total: Tensor
+    met: Tensor
+    epochs: Tensor
+    steps: Tensor
+
+
+@dataclass(frozen=True)
+class SmoothTchebycheff(Method[SmoothTchebycheffState]):
+    r"""Descends a smooth maximum of the log-losses, each measured from where warm-up left it.
+
+    .. math:: T \mu \log \sum_t \exp \Big( \tfrac{1}{\mu} \log \frac{L_t}{z_t} \Big), \qquad
+              w_t = \frac{T}{L_t} \, \mathrm{softmax}_t \Big( \tfrac{1}{\mu} \log \frac{L}{z} \Big)
+
+    In the warm-up it descends sum log L_t, so w_t = 1/L_t. The nadir z is the mean loss of the last epoch of the warm-up; a task
+    that was absent in it keeps the mean of an earlier one, or else the first loss that is seen.
+
+    Args:
+        mu: smoothing, above 0; towards 0 only the worst task counts.
+        warmup: epochs, at least 1.
+        window: steps that count as one epoch of the warm-up; None: epochs are closed by ``fork.end_epoch()``.
+
+    Raises:
+        ValueError: in a step, where a loss is not above 0.
+
+    Example:
+        >>> from paretorch.core.weights import weights
+        >>> weights(SmoothTchebycheff(), losses=torch.tensor([2.0, 0.5]))
+        tensor([0.5000, 2.0000], dtype=torch.float64)
+
+    References:
+        Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024, eq. (6) and appendix C. The
+        nadir is part of the state, so that a run that is resumed does not lose it.
+    """
+
+    mu: float = 1.0
+    warmup: int = 4
+    window: int | None = None
+    needs = Need.LOSSES
+    space: ClassVar[Space] = {"mu": Range(0.05, 5.0, log=True)}
+
+    def __post_init__(self) -> None:
+        if not self.mu > 0:
+            raise ValueError(f"mu must be above 0, got {self.mu}")
+        if self.warmup < 1:
+            raise ValueError(f"warmup is at least 1 epoch, got {self.warmup}")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window is at least 1 step, or None for epochs, got {self.window}")
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> SmoothTchebycheffState:
+        zeros, zero = like.new_zeros(len(tasks)), like.new_zeros(())
+        return SmoothTchebycheffState(torch.full_like(zeros, torch.nan), zeros, zeros.clone(), zero, zero.clone())
+
+    def balance(self, evidence: Evidence, state: SmoothTchebycheffState) -> tuple[Balance, SmoothTchebycheffState]:
+        present, losses = evidence.present, losses_above(evidence, 0.0, "SmoothTchebycheff")
+        if float(state.epochs) >= self.warmup:
+            nadir = state.nadir.clone()
+            nadir[present] = torch.where(torch.isnan(nadir[present]), losses, nadir[present])
+            logs = (torch.log(losses) - torch.log(nadir[present])) / self.mu
+            return Balance(len(losses) * torch.softmax(logs, dim=0) / losses), state._replace(nadir=nadir)
+        total, met = state.total.clone(), state.met.clone()
+        total[present] += losses
+        met[present] += 1
+        state = state._replace(total=total, met=met, steps=state.steps + 1)
+        full = self.window is not None and float(state.steps) >= self.window
+        return Balance(1 / losses), self._closed(state) if full else state
+
+    def end_epoch(self, state: SmoothTchebycheffState) -> SmoothTchebycheffState:
+        return self._closed(state) if self.window is None and float(state.epochs) < self.warmup else state
+
+    def _closed(self, state: SmoothTchebycheffState) -> SmoothTchebycheffState:
+        """An epoch of the warm-up ends."""
+        return SmoothTchebycheffState(
+            torch.where(state.met > 0, state.total / state.met.clamp_min(1), state.nadir),
+            torch.zeros_like(state.total),
+            torch.zeros_like(state.met),
+            state.epochs + 1,
+            torch.zeros_like(state.steps),
+        )
