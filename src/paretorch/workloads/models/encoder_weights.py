@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from paretorch.workloads.extras import extra
@@ -27,7 +25,7 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
     Args:
         encoder: receives them; unchanged where they do not fit.
         source: ``"torchvision"``: its best ImageNet weights, downloaded unless they lie in torch's cache; else a path,
-            to a ``.safetensors`` file or one of ``torch.save``, which is read without unpickling code.
+            to a ``.safetensors`` file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,30 +70,18 @@ def _of_torchvision(encoder: Encoder) -> Mapping[str, Tensor]:
 def _of_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"encoder weights {path}: there is no such file")
-    try:
-        if path.suffix == ".safetensors":
-            with extra("studies"):
-                from safetensors.torch import load_file
-            read: Any = load_file(path)
-        else:
-            read = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    if path.suffix != ".safetensors":
         raise ValueError(
-            f"encoder weights {path}: expected a state dict of tensors, as .safetensors or of torch.save; {reason}"
-        ) from None
-    except Exception as error:  # safetensors has an error of its own, with no base but this
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise ValueError(f"encoder weights {path}: not a .safetensors file: {error}") from None
-    for name in ("state_dict", "model"):  # as training scripts nest it
-        if isinstance(read, Mapping) and isinstance(read.get(name), Mapping):
-            read = read[name]
-    tensors = (
-        {name: value for name, value in read.items() if isinstance(value, Tensor)} if isinstance(read, Mapping) else {}
-    )
-    if not tensors:
-        raise ValueError(
-            f"encoder weights {path}: expected a state dict of tensors, got {type(read).__name__} without any"
+            f"encoder weights {path}: expected a .safetensors file; files of torch.save are not unpickled from a path that is "
+            "given. To make one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
         )
-    return tensors
+    with extra("studies"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    try:
+        read = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"encoder weights {path}: not a .safetensors file: {error}") from None
+    if not read:
+        raise ValueError(f"encoder weights {path}: expected tensors, got none")
+    return read
