@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
 from paretorch.linesearch.metrics import Identity, Metric, Row
 
@@ -121,24 +122,31 @@ class OfOptimizer(Direction):
         """The step over the rate of the first group; the other groups keep their ratios to it."""
         self._last = list(parameters)
         before = [leaf.detach().clone() for leaf in parameters]
+        # The graph of this step's forward is still needed: to it nothing happens, since every value is put back.
+        with _unsafe_preserve_version_counter(tuple(parameters)):
+            self._step(parameters, gradient, rows, losses)
+            with torch.no_grad():
+                direction: list[Tensor | None] = [
+                    (old - leaf) / self._rate() for old, leaf in zip(before, parameters, strict=True)
+                ]
+                torch._foreach_copy_(list(parameters), before)
+        return direction
+
+    def _step(
+        self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
+    ) -> None:
         if self.needs_tasks:
             step: Callable[[Mapping[str, Tensor]], object] = self.optimizer.step  # type: ignore[assignment]
             step(_with_gradients(parameters, rows, losses))
-        else:
-            held = [leaf.grad for leaf in parameters]
-            for leaf, part in zip(parameters, gradient, strict=True):
-                leaf.grad = None if part is None else part.detach().clone()
-            try:
-                self.optimizer.step()
-            finally:
-                for leaf, grad in zip(parameters, held, strict=True):
-                    leaf.grad = grad
-        with torch.no_grad():
-            direction: list[Tensor | None] = [
-                (old - leaf) / self._rate() for old, leaf in zip(before, parameters, strict=True)
-            ]
-            torch._foreach_copy_(list(parameters), before)
-        return direction
+            return
+        held = [leaf.grad for leaf in parameters]
+        for leaf, part in zip(parameters, gradient, strict=True):
+            leaf.grad = None if part is None else part.detach().clone()
+        try:
+            self.optimizer.step()
+        finally:
+            for leaf, grad in zip(parameters, held, strict=True):
+                leaf.grad = grad
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's."""

@@ -26,7 +26,7 @@ class SearchState(NamedTuple):
         last: the last accepted step; nan before the first.
         epoch_steps: steps of the last whole epoch, and of this one so far: what growth by the epoch is measured in.
         reference: (all,) Zhang & Hager's weighted mean of the losses so far; ``weight``: (all,) its sum of weights.
-        decrease: (all,) the smoothed decrease; ``slope``: (all,) the smoothed decrease that was asked for.
+        decrease: (all,) the smoothed decrease; ``slope``: (all,) the smoothed slope.
         fast: moving mean of the accepted steps; ``slow``: a slower one.
         skip: steps to take without a search.
     """
@@ -49,7 +49,8 @@ class Rules:
     .. math:: L_t(\theta - \eta d) \le R_t - \eta \beta s_t \quad \text{for all } t
 
     with s the slopes and R the losses themselves (``"monotone"``), the larger of them and their weighted mean
-    (``"nonmonotone"``), or the same inequality between moving means of both sides (``"smoothed"``).
+    (``"nonmonotone"``), or the same inequality between moving means of decrease and slope (``"smoothed"``, which also takes the
+    last step without a search for up to 9 steps while the accepted steps hardly change).
 
     Args:
         beta: share of the slope asked for, in (0, 1).
@@ -148,7 +149,9 @@ class Rules:
         if self.memory == "smoothed":
             places = list(line.places)
             decrease = _mixed(state.decrease[places], line.losses - losses)
-            lacking = _mixed(state.slope[places], asked) - decrease
+            wanted = step * self.beta * _mixed(state.slope[places], line.asked)
+            # where steps without a search went wrong, no small step mends the mean: the plain condition does as well
+            lacking = np.fmin(lacking, wanted - decrease)
         return np.where(np.isfinite(losses), lacking, np.inf)
 
     def _reference(self, line: Line, state: SearchState) -> Array:
@@ -165,7 +168,7 @@ class Rules:
         reference[places] = (AVERAGE * state.weight[places] * old + found.losses) / weight[places]
         decrease, slope = state.decrease.copy(), state.slope.copy()
         decrease[places] = _mixed(decrease[places], line.losses - found.losses)
-        slope[places] = _mixed(slope[places], found.step * self.beta * line.asked)
+        slope[places] = _mixed(slope[places], line.asked)
         fast = found.step if math.isnan(state.fast) else 0.9 * state.fast + 0.1 * found.step
         slow = found.step if math.isnan(state.slow) else 0.99 * state.slow + 0.01 * found.step
         ratio = max(fast / slow, slow / fast)
