@@ -159,11 +159,10 @@ class Door(StateHolder):
             tasks = tuple(self.tasks[task] for task in index)
             losses, factor = losses[index], factor[index]
             gramian = None if gramian is None else gramian[index[:, None], index]
-        if seen.regular and self.factor is None:
-            factor = _ones(len(factor))
-        else:
+        if not seen.regular or self.factor is not None:
             factor = np.where(np.isnan(factor), 1.0, factor)
         if not self._homogeneous:
+            assert not np.isnan(factor).any(), "a method that is not homogeneous is not asked without the factors"
             gramian = None if gramian is None else gramian / factor[:, None] / factor
             jacobian = None if jacobian is None else jacobian / torch.from_numpy(factor).to(jacobian)[:, None]
         on_device = jacobian is not None
@@ -173,23 +172,27 @@ class Door(StateHolder):
             losses=None if seen.regular or np.isnan(losses).any() else torch.from_numpy(losses),
             gramian=None if gramian is None else torch.from_numpy(gramian),
             jacobian=jacobian,
-            factor=torch.from_numpy(factor),
+            factor=_ones(len(factor)) if seen.regular and self.factor is None else torch.from_numpy(factor),
             generator=self._generator(),
             features=features,
             total=self.ranks.sum_on_device if on_device else self.ranks.sum,
             resolution=seen.resolution,
         )
-        act = self.method.calibrated if self.scale == "calibrated" else self.method.balance
-        answer, state = act(evidence, self._state(on_device))
-        weights, heads = self._for_all(answer.weights, index), self._for_all(answer.heads, index)
-        return Outcome(seen, weights, answer.status, answer.update, heads), state
+        answer, state = self.method.balance(evidence, self._state(on_device))
+        scale = self.method.calibration(len(tasks)) if self.scale == "calibrated" else 1.0
+        update = answer.update if answer.update is None or scale == 1.0 else answer.update * scale
+        weights, heads = self._for_all(answer.weights, index, scale), self._for_all(answer.heads, index)
+        return Outcome(seen, weights, answer.status, update, heads), state
 
-    def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None) -> list[float] | None:
+    def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None, scale: float = 1.0) -> list[float] | None:
         """(all,) numbers, zero for absent tasks, from (T,) those of the present ones; ``index``: which, None: all."""
-        if values is None or index is None:
-            return None if values is None else values.tolist()
+        if values is None:
+            return None
+        numbers = [value * scale for value in values.tolist()]
+        if index is None:
+            return numbers
         full = [0.0] * len(self.tasks)
-        for task, value in zip(index, values.tolist(), strict=True):
+        for task, value in zip(index, numbers, strict=True):
             full[task] = value
         return full
 
@@ -246,8 +249,8 @@ class Door(StateHolder):
 
 
 @lru_cache(maxsize=64)
-def _ones(tasks: int) -> Array:
-    return np.ones(tasks)
+def _ones(tasks: int) -> Tensor:
+    return torch.ones(tasks, dtype=torch.float64)
 
 
 def filled(

@@ -107,7 +107,7 @@ class Gradients:
         result = np.zeros((len(self.rows), len(self.rows)))
         for index in range(len(self.like)):
             flat = [None if (part := row[index]) is None else part.reshape(-1) for row in self.rows]
-            flat = [None if part is None else part.to(summing_dtype(part.dtype)) for part in flat]
+            flat = [None if part is None else _widened(part) for part in flat]
             for one, a in enumerate(flat):
                 for other, b in enumerate(flat[: one + 1]):
                     if a is not None and b is not None:
@@ -188,10 +188,17 @@ def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor | L
         if part is None:
             continue
         if total is None:
-            total = part.to(summing_dtype(part.dtype)) * weight
+            total = _widened(part) * weight
         else:
             total.add_(part, alpha=weight)
-    return _zeros(leaf) if total is None else total.to(leaf.dtype)
+    if total is None:
+        return _zeros(leaf)
+    return total if total.dtype == leaf.dtype else total.to(leaf.dtype)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """In float32 or wider. Even a conversion that does nothing costs, in a step that has just left the caches cold."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.to(summing_dtype(tensor.dtype))
 
 
 def _zeros(leaf: Tensor | Leaf) -> Tensor:
