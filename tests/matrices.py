@@ -58,11 +58,13 @@ def answer(
     tasks = tuple(str(task) for task in range(len(jacobian)))
     gradients = Gradients([[row] for row in jacobian], [jacobian[0]])
     present = torch.ones(len(tasks), dtype=torch.bool)
+    gramian = torch.from_numpy(gradients.gramian()[0])
     evidence = Evidence(
         tasks=tasks,
         present=present,
         losses=torch.arange(1, len(tasks) + 1, dtype=torch.float64) if losses is None else losses,
-        gramian=torch.from_numpy(gradients.gramian()[0]),
+        gramian=gramian,
+        cross=gramian if method.batches > 1 else None,  # as with three equal batches
         jacobian=gradients.jacobian(present) if Need.JACOBIAN in method.needs else None,
         factor=torch.ones(len(tasks), dtype=torch.float64),
         generator=torch.Generator().manual_seed(seed),

@@ -168,9 +168,15 @@ def project_on_simplex(point: Tensor) -> Tensor:
     References:
         Held, Wolfe & Crowder, "Validation of subgradient optimization", Mathematical Programming 1974.
     """
-    values = point.numpy() - point.max().item()  # the largest is zero: no entry that counts loses digits
+    return torch.from_numpy(simplex_point(point.numpy()))
+
+
+def simplex_point(point: Array) -> Array:
+    """:func:`project_on_simplex` for an array."""
+    values = point - point.max()  # the largest is zero: no entry that counts loses digits
     falling = np.sort(values)[::-1]
     thresholds = (np.cumsum(falling) - 1) / np.arange(1, len(falling) + 1)
     threshold = thresholds[np.count_nonzero(falling > thresholds) - 1]
     weights = np.maximum(values - threshold, 0.0)
-    return torch.from_numpy(weights / weights.sum())
+    result: Array = weights / weights.sum()
+    return result

@@ -1,0 +1,79 @@
+"""Robust multi-task learning with excess risks (He, Zhou, Zhang, Yu, Tan & Zhao, ICML 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from paretorch.balance.task_rows import kept_rows, over_ranks
+from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.space import Range, Space
+
+EPS = 1e-7
+
+
+class ExcessMTLState(NamedTuple):
+    """``squares`` (all, n): sums of squared gradients, no columns before the first step; ``start`` (all,): each task's first
+    excess, nan before; ``log_weights`` (all,).
+    """
+
+    squares: Tensor
+    start: Tensor
+    log_weights: Tensor
+
+
+@dataclass(frozen=True)
+class ExcessMTL(Method[ExcessMTLState]):
+    r"""Tasks that are far from their own optimum weigh more; how far is estimated from their gradients.
+
+    .. math:: s \leftarrow s + g^2, \quad e_t = \sum_i \frac{g_{ti}^2}{\sqrt{s_{ti} + 10^{-7}}}, \quad
+              w_t \leftarrow w_t \exp \Big( \eta \frac{e_t}{e_t(0)} \Big), \quad \sum_t w_t = T
+
+    A loss that noise keeps high has no excess, and so gains no weight by it. On features the gradient is summed over the batch
+    first. The state holds as many numbers as the gradients.
+
+    Args:
+        step: eta, above 0.
+
+    References:
+        He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, eq. (5)-(7) and Algorithm 1. The constant under
+        the root is part of the estimate, so that it is not of degree one in the gradients.
+    """
+
+    step: float = 1e-2
+    needs = Need.JACOBIAN
+    homogeneous = False
+    space: ClassVar[Space] = {"step": Range(1e-4, 1.0, log=True)}
+
+    def __post_init__(self) -> None:
+        if not self.step > 0:
+            raise ValueError(f"step must be above 0, got {self.step}")
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> ExcessMTLState:
+        zeros = like.new_zeros(len(tasks))
+        return ExcessMTLState(like.new_zeros(len(tasks), 0), torch.full_like(zeros, torch.nan), zeros)
+
+    def balance(self, evidence: Evidence, state: ExcessMTLState) -> tuple[Balance, ExcessMTLState]:
+        present, rows = evidence.present, evidence.needed("jacobian")
+        if evidence.features is not None:
+            rows = rows.view(len(rows), *evidence.features.shape).sum(dim=1)
+        rows = over_ranks(rows, evidence)
+        squares = (
+            kept_rows(state.squares, evidence) if state.squares.shape[1] else rows.new_zeros(len(present), len(rows[0]))
+        )
+        here = present.to(rows.device)
+        squares[here] += rows.square()
+        # g^2 / sqrt(s) as g times g / sqrt(s), whose squares never leave the range of floating point.
+        excess = (rows.abs() * (rows.abs() / (squares[here] + EPS).sqrt())).sum(dim=1).to("cpu", torch.float64)
+        start, logs = (
+            state.start.to("cpu", torch.float64, copy=True),
+            state.log_weights.to("cpu", torch.float64, copy=True),
+        )
+        start[present] = torch.where(torch.isnan(start[present]), excess, start[present])
+        logs[present] += self.step * torch.where(start[present] > 0, excess / start[present], 0.0)
+        logs[present] -= logs[present].max()
+        weights = len(evidence.tasks) * torch.softmax(logs[present], dim=0)
+        return Balance(weights), ExcessMTLState(squares, start, logs)

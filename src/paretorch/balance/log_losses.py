@@ -1,0 +1,88 @@
+"""Another method, on the gradients of the logarithms of the losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from paretorch.balance.domain import losses_above
+from paretorch.core.contract import Balance, Evidence, Method, Need
+
+
+@dataclass(frozen=True)
+class LogLosses(Method[Any]):
+    r"""Another method, given the gradients of log L_t: what it decides does not depend on any task's unit of measure.
+
+    .. math:: g_t' = g_t / L_t, \qquad d = \sum_t w_t g_t', \quad w = \mathrm{method}(g')
+
+    With a :class:`~paretorch.Balancer` each head descends its log-loss too; a head behind a :class:`~paretorch.Fork` gets the
+    gradient of its plain loss.
+
+    Args:
+        method: looks at inner products or gradients, and at one batch. Loss values that it asks for are handed to it as
+            they are.
+
+    Raises:
+        ValueError: in a step, where a loss is not above 0.
+
+    Example:
+        >>> import torch
+        >>> import paretorch as pt
+        >>> gramian = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+        >>> pt.weights(LogLosses(pt.MGDA()), gramian, losses=torch.tensor([1.0, 2.0]))
+        tensor([0.2000, 0.4000], dtype=torch.float64)
+
+    References:
+        Lin et al., "Dual-Balancing for Multi-Task Learning", 2023, section 3.1, for the logarithm.
+    """
+
+    method: Method[Any]
+    needs = Need.GRAMIAN | Need.LOSSES
+    homogeneous = False
+
+    def __post_init__(self) -> None:
+        inner = self.method
+        if not isinstance(inner, Method) or inner.needs == Need.LOSSES or inner.batches > 1 or inner.observes:
+            raise ValueError(
+                f"LogLosses takes a method that looks at the gradients of one batch, got {inner!r}. The plain sum of "
+                "log-losses is ScaleInvariant()"
+            )
+        object.__setattr__(self, "needs", inner.needs | Need.LOSSES)
+        for name in ("random", "features"):
+            object.__setattr__(self, name, getattr(inner, name))
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> Any:
+        return self.method.init(tasks, like)
+
+    def gain(self, tasks: int) -> float:
+        return self.method.gain(tasks)
+
+    def balance(self, evidence: Evidence, state: Any) -> tuple[Balance, Any]:
+        evidence, inverse = self._of_logs(evidence)
+        return _applied(inverse, *self.method.balance(evidence, state))
+
+    def calibrated(self, evidence: Evidence, state: Any) -> tuple[Balance, Any]:
+        evidence, inverse = self._of_logs(evidence)
+        return _applied(inverse, *self.method.calibrated(evidence, state))
+
+    def end_epoch(self, state: Any) -> Any:
+        return self.method.end_epoch(state)
+
+    def _of_logs(self, evidence: Evidence) -> tuple[Evidence, Tensor]:
+        """The evidence of the log-losses, and (T,) the factors of the gradients."""
+        inverse = 1 / losses_above(evidence, 0.0, "LogLosses")
+        gramian, jacobian = evidence.gramian, evidence.jacobian
+        if gramian is not None:
+            gramian = gramian * inverse[:, None] * inverse
+        if jacobian is not None:
+            jacobian = jacobian * inverse.to(jacobian)[:, None]
+        return replace(evidence, gramian=gramian, jacobian=jacobian), inverse
+
+
+def _applied(inverse: Tensor, balance: Balance, state: Any) -> tuple[Balance, Any]:
+    """The answer in terms of the plain gradients."""
+    weights = None if balance.weights is None else balance.weights * inverse
+    heads = inverse if balance.heads is None else balance.heads * inverse
+    return Balance(weights, balance.status, balance.update, heads=heads), state

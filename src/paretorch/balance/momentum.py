@@ -1,0 +1,97 @@
+"""Momentum on every task's gradient, before a method combines them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from paretorch.balance.task_rows import gramian_of, kept_rows
+from paretorch.core.contract import Balance, Evidence, Method, Need
+
+
+class MomentumState(NamedTuple):
+    """``means`` (all, n): no columns before the first step; ``seen`` (all,): 1 where one has begun; ``inner``: the method's."""
+
+    means: Tensor
+    seen: Tensor
+    inner: Any
+
+
+@dataclass(frozen=True)
+class Momentum(Method[MomentumState]):
+    r"""Another method, given running means of the task gradients in place of the gradients.
+
+    .. math:: y_t \leftarrow \beta y_t + (1 - \beta) g_t, \qquad d = \mathrm{method}(y_1, \dots, y_T)
+
+    Each mean begins as its task's first gradient. On noisy batches conflicts between gradients are often noise; between means
+    they are less so. The state holds T x n numbers. For a :class:`~paretorch.Balancer` only.
+
+    Args:
+        method: what combines the means; looks at inner products or gradients, and at one batch.
+        beta: weight of the mean so far, in [0, 1).
+
+    Example:
+        >>> import paretorch as pt
+        >>> balancer = pt.Balancer(Momentum(pt.CAGrad(c=0.4), beta=0.9))
+
+    References:
+        Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning", ICLR 2023, eq. (9), for the means.
+    """
+
+    method: Method[Any]
+    beta: float = 0.9
+    needs = Need.JACOBIAN
+    features = False
+
+    def __post_init__(self) -> None:
+        inner = self.method
+        if not isinstance(inner, Method) or inner.needs == Need.LOSSES or inner.batches > 1 or inner.observes:
+            raise ValueError(f"Momentum takes a method that looks at the gradients of one batch, got {inner!r}")
+        if not 0 <= self.beta < 1:
+            raise ValueError(f"beta must be in [0, 1), got {self.beta}")
+        object.__setattr__(self, "needs", Need.JACOBIAN | (inner.needs & Need.LOSSES))
+        for name in ("homogeneous", "homogeneous_on_paper", "random"):
+            object.__setattr__(self, name, getattr(inner, name))
+
+    def init(self, tasks: tuple[str, ...], like: Tensor) -> MomentumState:
+        inner = self.method.init(tasks, like)
+        return MomentumState(like.new_zeros(len(tasks), 0), like.new_zeros(len(tasks)), inner)
+
+    def gain(self, tasks: int) -> float:
+        return self.method.gain(tasks)
+
+    def balance(self, evidence: Evidence, state: MomentumState) -> tuple[Balance, MomentumState]:
+        evidence, state = self._averaged(evidence, state)
+        return self._combined(evidence, state, *self.method.balance(evidence, state.inner))
+
+    def calibrated(self, evidence: Evidence, state: MomentumState) -> tuple[Balance, MomentumState]:
+        evidence, state = self._averaged(evidence, state)
+        return self._combined(evidence, state, *self.method.calibrated(evidence, state.inner))
+
+    def end_epoch(self, state: MomentumState) -> MomentumState:
+        return state._replace(inner=self.method.end_epoch(state.inner))
+
+    def _averaged(self, evidence: Evidence, state: MomentumState) -> tuple[Evidence, MomentumState]:
+        """The evidence with means in place of gradients, and the state with them."""
+        present, jacobian = evidence.present, evidence.needed("jacobian")
+        means, seen = kept_rows(state.means, evidence), state.seen.to("cpu", torch.float64, copy=True)
+        new = torch.where(seen[present] > 0, 1 - self.beta, 1.0).to(jacobian)
+        here = present.to(jacobian.device)
+        rows = torch.lerp(means[here], jacobian, new[:, None])
+        means[here] = rows
+        seen[present] = 1.0
+        gramian = gramian_of(rows, evidence)
+        return replace(evidence, gramian=gramian, jacobian=rows), MomentumState(means, seen, state.inner)
+
+    def _combined(
+        self, evidence: Evidence, state: MomentumState, balance: Balance, inner: Any
+    ) -> tuple[Balance, MomentumState]:
+        """The method's weights applied to the means."""
+        rows, update = evidence.needed("jacobian"), balance.update
+        if update is None:
+            assert balance.weights is not None
+            update = balance.weights.to(rows) @ rows
+        return Balance(None, balance.status, update, heads=balance.heads), state._replace(inner=inner)
