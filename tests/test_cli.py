@@ -47,8 +47,10 @@ def test_every_help_has_an_example(verb: str) -> None:
 
 # a flag that is added, renamed or lost is a change of the product: change this list with it
 FLAGS = {
-    "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic out",
-    "study": "scale seeds out jobs resume tune",
+    "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic "
+    "clip schedule warmup out",
+    "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
+    "device",
     "report": "figures reference out",
     "list": "",
     "data list": "",

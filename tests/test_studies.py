@@ -10,7 +10,8 @@ import pytest
 
 import studies_synthetic as synthetic
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
-from paretorch.studies.study import Combine, Study, Treatment, across, alone, chosen, find, names
+from paretorch.studies.sources import find, names
+from paretorch.studies.study import Combine, Study, Treatment, across, alone, chosen
 from paretorch.training.spec import Run
 
 BASE = Run("digits", epochs=2)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.studies.study import Study, Treatment, alone, find
+from paretorch.studies.sources import find
+from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training import loop
 from paretorch.training.parts import Parts, assemble
 from paretorch.training.spec import Run

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from paretorch.reports.report import Report, report
-from paretorch.studies import study as studies
+from paretorch.studies import sources as studies
 from paretorch.studies.folder import open_folder
 from paretorch.studies.progress import Display
 from paretorch.studies.runner import TRAIN, run_folder
@@ -25,6 +27,7 @@ def run_study(
     progress: bool = True,
     train: str = TRAIN,
     tune: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Report:
     """Trains every treatment on every seed, compares them, and writes and prints the report.
 
@@ -39,6 +42,8 @@ def run_study(
         train: what trains a run, as ``module:function``.
         tune: trials in which the settings of every treatment are searched, on validation data, before it is trained on the
             seeds; 0: the study's own settings. See :mod:`paretorch.studies.tuning`.
+        options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of them has a folder of its
+            own, which ``out`` names.
 
     Returns:
         Table, findings and files.
@@ -47,7 +52,7 @@ def run_study(
         ValueError: no such study or scale, or the folder holds another one.
         KeyboardInterrupt: on Ctrl-C; the same call goes on.
     """
-    study = studies.find(name_or_file, scale)
+    study = studies.find(name_or_file, scale, options)
     path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
     folder = open_folder(path, study, scale, seeds, resume, tune)
     watch = Display(Console(quiet=not progress))

@@ -6,7 +6,7 @@ import importlib
 import inspect
 
 from paretorch.studies import catalog
-from paretorch.studies.study import names
+from paretorch.studies.sources import names
 from paretorch.training.parts import methods, optimizers
 from paretorch.training.sources import workload_class, workload_names
 

@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib
-import importlib.util
-import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from paretorch.studies import catalog
-from paretorch.training.names import unknown
 from paretorch.training.spec import Run
 
 
@@ -109,6 +102,32 @@ def chosen(label: str, runs: Iterable[Run]) -> Treatment:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """A range in which a test metric was expected before anything was measured. Never a result.
+
+    Args:
+        label: of the treatment.
+        task: of the metric.
+        metric: its name.
+        low: lowest of the range, in the metric's unit.
+        high: highest.
+    """
+
+    label: str
+    task: str
+    metric: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(
+                f"the range expected of {self.label!r}, {self.task} {self.metric}: low is at most high, got {self.low} and "
+                f"{self.high}"
+            )
+
+
+@dataclass(frozen=True)
 class Study:
     """Treatments to compare, on one workload or on several; see :func:`across`.
 
@@ -119,9 +138,11 @@ class Study:
         reference: label of the treatment to which all others are compared, seed by seed.
         baseline: label of the treatment whose mean metrics Delta m is relative to: the single-task baseline.
         threads: CPU threads per run. Sums depend on it, so it is part of the study and not of the machine.
+        expected: ranges of test metrics that were expected; the page says which of them what was measured lies in.
 
     Raises:
-        ValueError: repeated labels, a reference or baseline that is no treatment or misses a workload, no thread.
+        ValueError: repeated labels, a reference or baseline that is no treatment or misses a workload, no thread, a range
+            for what is no treatment.
     """
 
     name: str
@@ -130,6 +151,7 @@ class Study:
     reference: str
     baseline: str
     threads: int = 1
+    expected: tuple[Expected, ...] = ()
 
     def __post_init__(self) -> None:
         labels = [treatment.label for treatment in self.treatments]
@@ -138,6 +160,8 @@ class Study:
         for role in ("reference", "baseline"):
             if getattr(self, role) not in labels:
                 raise ValueError(f"study {self.name!r}: the {role} is one of {labels}, got {getattr(self, role)!r}")
+        for stray in [e.label for e in self.expected if e.label not in labels]:
+            raise ValueError(f"study {self.name!r}: a range is expected of {stray!r}, the treatments are {labels}")
         if self.threads < 1:
             raise ValueError(f"study {self.name!r}: threads is at least 1, got {self.threads}")
         for treatment in self.treatments:
@@ -156,10 +180,12 @@ class Study:
     def on(self, workload: str) -> Study:
         """The study on one of its workloads alone; treatments without a run there are left out."""
         found = [(t, t.on(workload)) for t in self.treatments if t.on(workload)]
-        treatments = (
+        treatments: Iterable[Treatment] = (
             dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 else Combine.ONE) for t, runs in found
         )
-        return dataclasses.replace(self, treatments=tuple(treatments))
+        treatments = tuple(treatments)
+        expected = tuple(e for e in self.expected if any(e.label == t.label for t in treatments))
+        return dataclasses.replace(self, treatments=treatments, expected=expected)
 
     def planned(self, seeds: Iterable[int]) -> Iterator[tuple[Treatment, Run]]:
         """Every run once, seed by seed, so that an interrupted study leaves complete pairs."""
@@ -177,7 +203,8 @@ class Study:
             {"label": t.label, "combine": t.combine.value, "runs": [run.to_json() for run in t.seeded(0)]}
             for t in self.treatments
         ]
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"treatments": treatments}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"treatments": treatments}
+        return values | {"expected": [dataclasses.asdict(expected) for expected in self.expected]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Study:
@@ -186,7 +213,8 @@ class Study:
             Treatment(t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]))
             for t in values["treatments"]
         )
-        return cls(**{**values, "treatments": treatments})
+        expected = tuple(Expected(**found) for found in values.get("expected", ()))
+        return cls(**{**values, "treatments": treatments, "expected": expected})
 
 
 def across(name: str, question: str, studies: Iterable[Study]) -> Study:
@@ -226,59 +254,5 @@ def across(name: str, question: str, studies: Iterable[Study]) -> Study:
             raise ValueError(f"study {name!r}: {treatment.label!r} is combined as {[c.value for c in several]}")
         treatments[treatment.label] = Treatment(treatment.label, runs, several[0] if several else Combine.ONE)
     reference, baseline, threads = shared.pop()
-    return Study(name, question, tuple(treatments.values()), reference, baseline, threads)
-
-
-def names() -> list[str]:
-    """Names of the shipped studies.
-
-    Example:
-        >>> "quickstart" in names()
-        True
-    """
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(catalog.__path__))
-
-
-def find(name_or_file: str | Path, scale: str) -> Study:
-    """The study of that name, or that a file's function ``study(scale)`` returns.
-
-    Args:
-        name_or_file: one of :func:`names`, or a path that ends in ``.py``.
-        scale: handed to the function: ``"smoke"``, ``"small"`` or ``"paper"``.
-
-    Raises:
-        ValueError: no such study, or a function that is missing, fails or returns something else.
-
-    Example:
-        >>> find("quickstart", "smoke").reference
-        'static weights, tuned'
-    """
-    module = _module(str(name_or_file))
-    function: Callable[[str], Study] | None = getattr(module, "study", None)
-    if not callable(function):
-        raise ValueError(f"{name_or_file}: a study file has a function study(scale) that returns a Study; it has none")
-    try:
-        study = function(scale)
-    except Exception as error:
-        raise ValueError(f"{name_or_file}: study({scale!r}) raised {type(error).__name__}: {error}") from error
-    if not isinstance(study, Study):
-        raise ValueError(f"{name_or_file}: study({scale!r}) returns a paretorch Study, got {type(study).__name__}")
-    return study
-
-
-def _module(name: str) -> ModuleType:
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise ValueError(f"no study file at {name}")
-        spec = importlib.util.spec_from_file_location(f"paretorch_study_{Path(name).stem}", name)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            raise ValueError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
-        return module
-    if name not in names():
-        raise ValueError(f"{unknown('study', name, names())}. A study of your own is a path that ends in .py")
-    return importlib.import_module(f"{catalog.__name__}.{name.replace('-', '_')}")
+    expected = tuple(found for part in parts for found in part.expected)
+    return Study(name, question, tuple(treatments.values()), reference, baseline, threads, expected)

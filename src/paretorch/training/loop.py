@@ -75,6 +75,7 @@ def _fit(
         batches = training_batches(parts.splits.train, run.batch_size, run.seed, epoch)
         for step, batch in enumerate(waiting.over(batches), start=epoch * steps):
             samples = sum(part.size for part in batch)
+            parts.schedule.before(step)
             said = parts.update(batch)
             totals.add(said, samples)
             progress.step(epoch + 1, samples, said)

@@ -95,6 +95,25 @@ def written(call: Call) -> str:
     return f"{call.name}({', '.join([*positional, *named])})"
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Names or constructors with commas between; a comma inside brackets parts nothing.
+
+    Example:
+        >>> listed("adam, SGD(lr=0.1, momentum=0.9)")
+        ('adam', 'SGD(lr=0.1, momentum=0.9)')
+        >>> listed("")
+        ()
+    """
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def _read(tree: ast.Call, text: str) -> Call:
     if not isinstance(tree.func, ast.Name):
         raise _unreadable(text, f"{ast.unparse(tree.func)!r} is not a name")

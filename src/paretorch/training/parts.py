@@ -19,10 +19,11 @@ from paretorch.core.fork import Fork
 from paretorch.optim import MultiTaskOptimizer, Preconditioned
 from paretorch.training import updates
 from paretorch.training.names import Call, check_arguments, parse, pick, unknown
+from paretorch.training.schedule import Schedule
 from paretorch.training.sources import find_workload
 from paretorch.training.spec import Run
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import Splits
+from paretorch.workloads.streams import Splits, steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Parts:
         optimizer: of the model's parameters.
         door: Fork or Balancer; None for a single task, and where the optimizer takes each task's gradient by itself.
         update: one step.
+        schedule: of the learning rate.
     """
 
     workload: Workload
@@ -46,6 +48,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     door: Fork | Balancer | None
     update: updates.Update
+    schedule: Schedule
 
     def end_epoch(self) -> None:
         """Tells a method that counts in epochs that one has ended."""
@@ -64,7 +67,7 @@ def assemble(run: Run) -> Parts:
     workload = find_workload(run.workload, run.options)
     tasks = _tasks(workload, run)
     method = find_method(run.method)
-    make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks)
+    make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip)
     device = find_device(run.device)
     model = trained_model(workload, tasks).to(device)
     splits = workload.data().only(tasks).to(device)
@@ -79,8 +82,9 @@ def assemble(run: Run) -> Parts:
         door = None
     if door is not None:
         door.to(device)
-    update = updates.choose(workload, model, optimizer, door, run.precision)
-    return Parts(workload, tasks, splits, model, optimizer, door, update)
+    update = updates.choose(workload, model, optimizer, door, run.precision, run.clip)
+    schedule = Schedule(optimizer, run.schedule, run.warmup, run.epochs * steps_per_epoch(splits.train, run.batch_size))
+    return Parts(workload, tasks, splits, model, optimizer, door, update, schedule)
 
 
 def trained_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
@@ -185,7 +189,11 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
 
 
 def find_optimizer(
-    name: str, options: Mapping[str, Any], method: Method[Any] | None = None, tasks: tuple[str, ...] | None = None
+    name: str,
+    options: Mapping[str, Any],
+    method: Method[Any] | None = None,
+    tasks: tuple[str, ...] | None = None,
+    clip: float | None = None,
 ) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
     """What makes the optimizer called ``name`` for some parameters.
 
@@ -194,6 +202,7 @@ def find_optimizer(
         options: its arguments.
         method: what ``Preconditioned`` balances by; other optimizers that see every task balance by themselves.
         tasks: their names, for those optimizers.
+        clip: the length to which those optimizers shorten the gradient of each task, unless the options say it.
 
     Raises:
         ValueError: the name or an option is not known, or the optimizer and the method both balance.
@@ -205,7 +214,7 @@ def find_optimizer(
     made = pick("optimizer", name, optimizers())
     given: dict[str, Any] = dict(options)
     if issubclass(made, MultiTaskOptimizer):
-        given = {"tasks": tasks, **given}
+        given = {"tasks": tasks, "max_norm": clip, **given}
         if made is Preconditioned:
             given["method"] = Equal() if method is None else method
         elif not (method is None or isinstance(method, Equal)):

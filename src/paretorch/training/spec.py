@@ -14,7 +14,9 @@ from paretorch.workloads.streams import Plain
 __all__ = ["Plain", "Run"]
 
 # fields younger than the first records: written only where they differ from this, so that those keep their keys
-YOUNGER: Mapping[str, Plain] = {"test": True}
+YOUNGER: Mapping[str, Plain] = {"test": True, "clip": None, "schedule": "constant", "warmup": 0.0}
+
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Run:
         precision: ``"float32"`` or ``"bfloat16"`` (autocast).
         deterministic: ask torch for deterministic kernels.
         test: score the test set after training; a tuning's trials leave it alone.
+        clip: the length to which longer gradients over all parameters are shortened before a step; an optimizer that sees
+            every task's gradient shortens each of them. None: never.
+        schedule: of the learning rate, step by step: ``"constant"``, or ``"cosine"``, half a wave down to zero.
+        warmup: the share of all steps, in 0..1, over which the learning rate first rises in a straight line.
     """
 
     workload: str
@@ -54,12 +60,21 @@ class Run:
     precision: str = "float32"
     deterministic: bool = False
     test: bool = True
+    clip: float | None = None
+    schedule: str = "constant"
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         if self.surface not in ("features", "parameters"):
             raise ValueError(f"surface is 'features' or 'parameters', got {self.surface!r}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is 'float32' or 'bfloat16', got {self.precision!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is 'constant' or 'cosine', got {self.schedule!r}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps, 0 <= warmup < 1, got {self.warmup}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is a length above 0, or None, got {self.clip}")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")

@@ -45,19 +45,29 @@ def choose(
     optimizer: torch.optim.Optimizer,
     door: Fork | Balancer | None,
     precision: str = "float32",
+    clip: float | None = None,
 ) -> Update:
-    """The update that goes with an optimizer and a door: by the optimizer, on features, on parameters, or plain."""
+    """The update that goes with an optimizer and a door: by the optimizer, on features, on parameters, or plain.
+
+    ``clip`` is the length to which the gradient of all parameters is shortened before the step; an optimizer that takes
+    each task's gradient by itself has a ``max_norm`` of its own instead.
+    """
     if isinstance(optimizer, MultiTaskOptimizer):
         return by_optimizer(workload, model, optimizer, precision)
     if isinstance(door, Fork):
-        return on_features(workload, model, optimizer, door, precision)
+        return on_features(workload, model, optimizer, door, precision, clip)
     if isinstance(door, Balancer):
-        return on_parameters(workload, model, optimizer, door, precision)
-    return plain(workload, model, optimizer, precision)
+        return on_parameters(workload, model, optimizer, door, precision, clip)
+    return plain(workload, model, optimizer, precision, clip)
 
 
 def on_features(
-    workload: Workload, model: nn.Module, optimizer: torch.optim.Optimizer, fork: Fork, precision: str = "float32"
+    workload: Workload,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fork: Fork,
+    precision: str = "float32",
+    clip: float | None = None,
 ) -> Update:
     """Balances inside an ordinary backward, on the features."""
 
@@ -69,7 +79,7 @@ def on_features(
                 return StepRecord({})
             told = fork.losses(losses)
             torch.autograd.backward(_sum(told))
-            optimizer.step()
+            _move(optimizer, clip)
             again(lambda: fork.observe(losses_of(workload, model, batch, precision)))
         return StepRecord(_detached(losses), fork.balance)
 
@@ -82,6 +92,7 @@ def on_parameters(
     optimizer: torch.optim.Optimizer,
     balancer: Balancer,
     precision: str = "float32",
+    clip: float | None = None,
 ) -> Update:
     """Balances on the shared parameters, exactly."""
 
@@ -92,7 +103,7 @@ def on_parameters(
             if not losses:
                 return StepRecord({})
             balance = balancer.backward(losses)
-            optimizer.step()
+            _move(optimizer, clip)
             again(lambda: balancer.observe(losses_of(workload, model, batch, precision)))
         return StepRecord(_detached(losses), balance)
 
@@ -114,7 +125,13 @@ def by_optimizer(
     return update
 
 
-def plain(workload: Workload, model: nn.Module, optimizer: torch.optim.Optimizer, precision: str = "float32") -> Update:
+def plain(
+    workload: Workload,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: str = "float32",
+    clip: float | None = None,
+) -> Update:
     """The sum of the losses: one task alone, or no balancing."""
 
     def update(batch: Batch) -> StepRecord:
@@ -123,7 +140,7 @@ def plain(workload: Workload, model: nn.Module, optimizer: torch.optim.Optimizer
         if not losses:
             return StepRecord({})
         torch.autograd.backward(_sum(losses))
-        optimizer.step()
+        _move(optimizer, clip)
         return StepRecord(_detached(losses))
 
     return update
@@ -159,6 +176,14 @@ def outputs_of(
                     outputs[task] = heads[task](own[place])
                     targets[task] = samples.targets[task]
     return tree_map_only(Tensor, _widened, outputs), targets
+
+
+def _move(optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+    """The step, by a gradient that is no longer than ``clip``."""
+    if clip is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
 
 
 def _sum(losses: Mapping[str, Tensor]) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
+from paretorch.cli.image_data import data
+from paretorch.cli.options import named_options
 from paretorch.training.boundary import boundary
 from paretorch.workloads.extras import extra
 
@@ -15,9 +17,6 @@ with extra("studies"):
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-if TYPE_CHECKING:
-    from paretorch.workloads.imagenet_coco import ImagenetCoco
 
 app = typer.Typer(
     name="paretorch",
@@ -36,6 +35,9 @@ Train one PyTorch model on many losses.
   [bold]paretorch list methods[/bold]                    also: optimizers, workloads, studies
 
 Every command has --help, with an example."""
+
+
+OPTIONS = "Options of a study that takes them"
 
 
 class Surface(StrEnum):
@@ -86,6 +88,9 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Ask torch for deterministic kernels.")
     ] = False,
+    clip: Annotated[float | None, typer.Option(help="Shorten longer gradients to this length.")] = None,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: 'constant' or 'cosine'.")] = "constant",
+    warmup: Annotated[float, typer.Option(help="Share of the steps over which the learning rate rises.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:
     """Train one model; the same command resumes a run that was stopped."""
@@ -99,34 +104,26 @@ def train(
         door = {"every": every, "scale": scale, "heads": heads}
         run = Run(
             workload=what.name,
-            options=_named(what.positional, what.named, workload),
+            options=named_options(what.positional, what.named, workload),
             tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
             method=method,
             surface=surface.value,
             door={name: value for name, value in door.items() if value is not None},
             optimizer=how.name,
-            optimizer_options=_named(how.positional, how.named, optimizer),
+            optimizer_options=named_options(how.positional, how.named, optimizer),
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
             device=device,
             precision=precision.value,
             deterministic=deterministic,
+            clip=clip,
+            schedule=schedule,
+            warmup=warmup,
         )
         folder = out or Path("runs") / f"{Path(what.name).stem}-{run.key}"
         result = train_run(run, folder)
         show(result, folder)
-
-
-def _named(positional: tuple[Any, ...], named: Any, text: str) -> dict[str, Any]:
-    from paretorch.training.names import Call
-
-    if positional:
-        raise ValueError(f"{text!r}: options are given by name, as in 'SGD(lr=0.1)', got {positional[0]!r} without one")
-    for name, value in named.items():
-        if isinstance(value, Call):
-            raise ValueError(f"{text!r}, option {name!r}: expected plain values, got {value.name}(...)")
-    return dict(named)
 
 
 @app.command(epilog="Example: [bold]paretorch study quickstart --scale small --seeds 5[/bold]")
@@ -142,12 +139,48 @@ def study(
     tune: Annotated[
         int, typer.Option(help="Trials in which each treatment's settings are searched, on validation data; 0: none.")
     ] = 0,
+    optimizers: Annotated[
+        str | None, typer.Option(help="Numbers 1 to 8 or names: '1,3,adamw(lr=0.01)'.", rich_help_panel=OPTIONS)
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Balancing methods: 'sum, MGDA()'.", rich_help_panel=OPTIONS)
+    ] = None,
+    baselines: Annotated[
+        bool | None,
+        typer.Option("--baselines", help="Add single tasks and tuned static weights.", rich_help_panel=OPTIONS),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Of ImageNet: 100 or 1000, a protocol each.", rich_help_panel=OPTIONS)
+    ] = None,
+    loss_weights: Annotated[
+        str | None, typer.Option(help="A number for each task: '1,0.5'.", rich_help_panel=OPTIONS)
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Where the data lie.", rich_help_panel=OPTIONS)] = None,
+    encoder: Annotated[str | None, typer.Option(help="The image encoder.", rich_help_panel=OPTIONS)] = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help="'torchvision' or FILE: its first weights.", rich_help_panel=OPTIONS)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Of all runs: 'cuda'.", rich_help_panel=OPTIONS)] = None,
 ) -> None:
     """Compare ways of training fairly: paired seeds, intervals, a verdict."""
     with boundary():
         import paretorch
 
-        paretorch.run_study(name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune)
+        given = {
+            "optimizers": optimizers,
+            "methods": methods,
+            "baselines": baselines,
+            "classes": classes,
+            "loss_weights": loss_weights,
+            "root": root,
+            "encoder": encoder,
+            "encoder_weights": encoder_weights,
+            "device": device,
+        }
+        options = {option: value for option, value in given.items() if value is not None}
+        paretorch.run_study(
+            name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune, options=options
+        )
 
 
 class Format(StrEnum):
@@ -194,88 +227,7 @@ def list_names(
         Console().print(table, highlight=False)
 
 
-data = typer.Typer(help="Image folders: what there is, whether it lies as it must, and packs of it.")
 app.add_typer(data, name="data", no_args_is_help=True)
-
-What = Annotated[
-    str, typer.Argument(metavar="[DIR|WORKLOAD]", help="A folder with all data in it, or a workload with its options.")
-]
-Root = Annotated[Path, typer.Option(help="The folder in which data are looked for.")]
-Workers = Annotated[int | None, typer.Option(help="Processes that read; by the number of cores by default.")]
-
-
-@data.command("list", epilog="Example: [bold]paretorch data list[/bold]")
-def data_list() -> None:
-    """Say which folders the workloads read, how they must lie, and where they are published."""
-    with boundary():
-        from paretorch.workloads.data import console
-
-        Console().print(escape(console.LAYOUT), highlight=False)
-
-
-@data.command("check", epilog="Example: [bold]paretorch data check data/[/bold]")
-def data_check(
-    what: What = "",
-    root: Root = Path("data"),
-    images: Annotated[int | None, typer.Option(help="Read so many images of each data set; all by default.")] = None,
-    workers: Workers = None,
-) -> None:
-    """Say what was looked for and found; read every image, name those that cannot be read; verify packs."""
-    with boundary():
-        from paretorch.workloads.data import checkup, console
-
-        workload, _ = _image_workload(what, root, {"workers": workers})
-        with console.Following() as following:
-            reports = checkup.check(
-                Path(workload.root),
-                workload.imagenet,
-                workload.coco,
-                images=images,
-                workers=workload.readers("image files"),
-                tell=following.tell,
-            )
-        print(console.checked(reports))
-        if any(report.problems for report in reports):
-            raise typer.Exit(1)
-
-
-@data.command("pack", epilog="Example: [bold]paretorch data pack 'imagenet_coco(classes=100)' --root data/[/bold]")
-def data_pack(
-    what: What = "",
-    root: Root = Path("data"),
-    size: Annotated[
-        int | None, typer.Option(help="Pixels along one side that the network gets; 256 by default.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder of packs; ROOT/packed by default.")] = None,
-    workers: Workers = None,
-) -> None:
-    """Store resized images and masks so that training never waits for them; the same command goes on after a stop.
-
-    A folder is packed whole, a workload as far as its options choose images.
-    """
-    with boundary():
-        from paretorch.workloads.data import console
-
-        workload, whole = _image_workload(what, root, {"workers": workers, "size": size})
-        with console.Following() as following:
-            packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, tell=following.tell)
-        print(console.packed(packs))
-
-
-def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:
-    """The workload, and whether all images below its root are meant."""
-    from paretorch.training.names import parse
-    from paretorch.training.sources import find_workload
-    from paretorch.workloads.imagenet_coco import ImagenetCoco
-
-    call, given = parse(what or str(root)), {name: value for name, value in flags.items() if value is not None}
-    whole = call.name != "imagenet_coco"
-    if whole and not Path(what or root).is_dir():
-        raise ValueError(f"{what or root} is no folder, and no workload that reads files (imagenet_coco does)")
-    named = {"root": what or str(root)} if whole else {"root": str(root), **_named(call.positional, call.named, what)}
-    workload = find_workload("imagenet_coco", named | given)
-    assert isinstance(workload, ImagenetCoco)
-    return workload, whole
 
 
 def main() -> None:
@@ -284,7 +236,3 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,229 @@
+"""Optimizers: which of eight trains one network on classification and segmentation best?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from paretorch.optim.presets import PRESETS, Preset, find_preset
+from paretorch.studies.hyperparameters import STATIC
+from paretorch.studies.study import Expected, Study, Treatment, alone, chosen
+from paretorch.training.names import Call, listed, parse, written
+from paretorch.training.parts import optimizers as optimizer_classes
+from paretorch.training.spec import Plain, Run
+
+TASKS = ("classification", "segmentation")
+QUESTION = "Which optimizer trains one network on classification and segmentation best?"
+BALANCES = "MTAdamV2"  # by itself: it is not crossed with balancing methods
+SHARES = (0.2, 0.35, 0.65, 0.8)  # of the first task's weight, of which --baselines chooses; a half is the sum itself
+
+# of the images: classification and segmentation, drawn
+DRAWN: dict[str, Plain] = {"depth": False, "normals": False, "detection": False}
+SMALL: dict[str, Plain] = {
+    **DRAWN,
+    "size": 64,
+    "objects": 3,
+    "hue_spread": 0.05,
+    "train": 1_500,
+    "validation": 500,
+    "test": 1_000,
+    "width": 0.35,
+    "stride": 16,
+}
+SMOKE: dict[str, Plain] = {
+    **DRAWN,
+    "size": 32,
+    "objects": 2,
+    "train": 96,
+    "validation": 48,
+    "test": 48,
+    "width": 0.25,
+    "stride": 8,
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a protocol of the paper's prescribes for its number of classes.
+
+    Args:
+        epochs: passes over the data.
+        batch_size: images of each task in a step.
+        rates: learning rates that differ from the presets', by the optimizer's name.
+        expected: what was expected before anything was measured: treatment, task, metric, lowest, highest; both in 0..1.
+    """
+
+    epochs: int
+    batch_size: int
+    rates: Mapping[str, float]
+    expected: tuple[Expected, ...]
+
+
+def _ranges(values: Mapping[str, tuple[tuple[float, float], tuple[float, float]]]) -> tuple[Expected, ...]:
+    metrics = (("classification", "accuracy"), ("segmentation", "mean IoU"))
+    return tuple(
+        Expected(label, *metric, *ends)
+        for label, both in values.items()
+        for metric, ends in zip(metrics, both, strict=True)
+    )
+
+
+PROTOCOLS = {
+    100: Protocol(
+        epochs=10,
+        batch_size=32,
+        rates={BALANCES: 3e-4},
+        expected=_ranges(
+            {
+                "SGD": ((0.35, 0.45), (0.15, 0.25)),
+                "Adam": ((0.45, 0.55), (0.25, 0.35)),
+                "AdamW": ((0.45, 0.55), (0.25, 0.35)),
+                BALANCES: ((0.40, 0.50), (0.30, 0.40)),
+            }
+        ),
+    ),
+    1000: Protocol(
+        epochs=5,
+        batch_size=8,
+        rates={},
+        expected=_ranges({preset.name: ((0.45, 0.66), (0.03, 0.04)) for preset in PRESETS}),
+    ),
+}
+
+
+def study(
+    scale: str,
+    optimizers: str = "",
+    methods: str = "sum",
+    classes: int | None = None,
+    loss_weights: str = "",
+    baselines: bool = False,
+    root: str = "data",
+    encoder: str = "mobilenet_v3_large",
+    encoder_weights: str = "",
+    device: str = "cpu",
+) -> Study:
+    """Optimizers, each with its preset and with nothing else that differs, crossed with ways of balancing.
+
+    Seeds, initial weights, data order, losses, clipping and schedule are those of all. ``MTAdamV2`` sees the gradient of each
+    task and balances by itself, so it stands once, whatever the methods.
+
+    Args:
+        scale: ``"smoke"`` and ``"small"`` are on drawn scenes, ``"paper"`` on the folders of ImageNet and COCO.
+        optimizers: numbers from 1 to 8 or names, with options where they differ from the preset: ``"sgd, adamw(lr=0.01)"``;
+            all eight where it is empty.
+        methods: ``"sum"``, and constructors of balancing methods: ``"sum, MGDA()"``.
+        classes: of ImageNet at the scale ``"paper"``: 100 (batch 32, 10 epochs) or 1000 (batch 8, 5 epochs).
+        loss_weights: one number for each task, ``"1, 0.5"``; they go with the sum and with MTAdamV2.
+        baselines: add the single-task baseline and tuned static weights, both with the optimizer of the reference.
+        root: folder of ``imagenet``, ``coco`` and packs.
+        encoder: of :data:`~paretorch.workloads.models.encoders.ENCODERS`.
+        encoder_weights: ``"torchvision"`` or a file, for the first weights of the encoder.
+        device: of all runs.
+    """
+    if scale not in ("smoke", "small", "paper"):
+        raise ValueError(f"scales of optimizers are 'smoke', 'small' and 'paper', got {scale!r}")
+    if classes is not None and scale != "paper":
+        raise ValueError(f"classes are those of ImageNet, at the scale 'paper'; {scale!r} draws six kinds of solids")
+    if (classes or 100) not in PROTOCOLS:
+        raise ValueError(f"classes are 100 or 1000, each with a protocol of its own; got {classes}")
+    protocol = PROTOCOLS[classes or 100]
+    rates = protocol.rates if scale == "paper" else {}
+    found = [_preset(text, rates) for text in listed(optimizers) or [str(p.number) for p in PRESETS]]
+    base = _base(scale, classes or 100, protocol, root, encoder, encoder_weights, device)
+    weights = _weights(loss_weights)
+    treatments = [t for label, preset in found for t in _crossed(label, preset, base, listed(methods), weights)]
+    reference = next((t for t in treatments if t.label == "Adam"), treatments[0])
+    if baselines:
+        plain = next((preset for _, preset in found if not _balances(preset)), find_preset("adam"))
+        plain = find_preset("adam") if reference.label == "Adam" else plain
+        treatments += _baselines(_with(base, plain))
+    return Study(
+        name="optimizers",
+        question=QUESTION,
+        treatments=tuple(treatments),
+        reference=reference.label,
+        baseline=treatments[-2].label if baselines else reference.label,
+        expected=_expected(protocol, treatments) if scale == "paper" else (),
+    )
+
+
+def _base(
+    scale: str, classes: int, protocol: Protocol, root: str, encoder: str, encoder_weights: str, device: str
+) -> Run:
+    """What all runs share."""
+    model: dict[str, Plain] = {"encoder": encoder, "encoder_weights": encoder_weights}
+    if scale == "paper":
+        options = {"root": root, "classes": classes, "train": 50_000, "validation": 5_000, "test": 5_000, **model}
+        run = Run("imagenet_coco", options, epochs=protocol.epochs, batch_size=protocol.batch_size)
+        # each task has its own images: their gradients meet on the parameters only
+        run = replace(run, surface="parameters")
+    elif scale == "small":
+        run = Run("scenes", {**SMALL, **model}, epochs=8, batch_size=32)
+    else:
+        run = Run("scenes", {**SMOKE, **model}, epochs=2, batch_size=16)
+    return replace(run, clip=1.0, schedule="cosine", device=device)
+
+
+def _preset(text: str, rates: Mapping[str, float]) -> tuple[str, Preset]:
+    """Its label and the preset, with the protocol's rate and the options that stand in the text."""
+    call = parse(text)
+    preset = find_preset(call.name)
+    if call.positional:
+        raise ValueError(f"{text!r}: options are given by name, as in 'sgd(lr=0.1)', got {call.positional[0]!r}")
+    if preset.name in rates:
+        preset = preset.with_options(lr=rates[preset.name])
+    if not call.named:
+        return preset.name, preset
+    return written(Call(preset.name, (), call.named)), preset.with_options(**call.named)
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(number) for number in listed(text))
+    except ValueError:
+        raise ValueError(f"loss_weights are numbers with a comma between, as in '1, 0.5', got {text!r}") from None
+    if found and (len(found) != len(TASKS) or not all(0 < weight < float("inf") for weight in found)):
+        raise ValueError(f"loss_weights: expected a number above 0 for each of {', '.join(TASKS)}, got {text!r}")
+    return found
+
+
+def _crossed(
+    label: str, preset: Preset, base: Run, methods: Sequence[str], weights: Sequence[float]
+) -> Iterable[Treatment]:
+    """An optimizer with each of the methods."""
+    run = _with(base, preset)
+    if _balances(preset):
+        if weights:
+            run = replace(run, optimizer_options={**preset.options, "weights": tuple(weights)})
+        return [Treatment(label, (run,))]
+    made = []
+    for method in methods or ("sum",):
+        if method != "sum":
+            made.append(Treatment(f"{label} + {parse(method).name}", (replace(run, method=method),)))
+        elif weights:
+            static = written(Call("Static", (dict(zip(TASKS, weights, strict=True)),)))
+            made.append(Treatment(label, (replace(run, method=static),)))
+        else:
+            made.append(Treatment(label, (run,)))
+    return made
+
+
+def _with(base: Run, preset: Preset) -> Run:
+    return replace(base, optimizer=preset.optimizer, optimizer_options=dict(preset.options))
+
+
+def _balances(preset: Preset) -> bool:
+    return optimizer_classes()[preset.optimizer].__module__.startswith("paretorch.")
+
+
+def _baselines(reference: Run) -> list[Treatment]:
+    """The single-task baseline, then static weights of which the best on validation data count."""
+    grid = [dict(zip(TASKS, (2 * share, 2 - 2 * share), strict=True)) for share in SHARES]
+    runs = [reference, *(replace(reference, method=written(Call("Static", (weights,)))) for weights in grid)]
+    return [alone("single task", reference, TASKS), chosen(STATIC, runs)]
+
+
+def _expected(protocol: Protocol, treatments: Sequence[Treatment]) -> tuple[Expected, ...]:
+    labels = {treatment.label for treatment in treatments}
+    return tuple(expected for expected in protocol.expected if expected.label in labels)
