@@ -4,18 +4,27 @@ from paretorch.linesearch.backtracking import Backtracking
 from paretorch.linesearch.bound import UpperBound
 from paretorch.linesearch.contract import Outcome, Step
 from paretorch.linesearch.fast import FastBacktracking
+from paretorch.linesearch.kronecker import Kronecker
+from paretorch.linesearch.lbfgs import LBFGS
 from paretorch.linesearch.metrics import Identity, Metric
+from paretorch.linesearch.newton import NewtonRun, NewtonStep, newton, newton_step
 from paretorch.linesearch.rules import Rules
 from paretorch.linesearch.search import LineSearch
 
 __all__ = [
+    "LBFGS",
     "Backtracking",
     "FastBacktracking",
     "Identity",
+    "Kronecker",
     "LineSearch",
     "Metric",
+    "NewtonRun",
+    "NewtonStep",
     "Outcome",
     "Rules",
     "Step",
     "UpperBound",
+    "newton",
+    "newton_step",
 ]

@@ -122,6 +122,11 @@ class FastBacktracking(LineSearch):
                 "displacement='gradient' is where the features would go along their own gradient; with a direction of an "
                 "optimizer or a metric the encoder moves them elsewhere: use 'difference' or 'linearised'"
             )
+        if isinstance(direction, Metric) and direction.needs_tasks:
+            raise ValueError(
+                f"{type(direction).__name__} compares every task's gradients before and after a step on the same data, which the "
+                "fast search does not have: use Backtracking"
+            )
         self.displacement, self.samples, self.every = displacement, samples, every
         self.displace = Displacement(encoder)
         self.trusted: set[str] = set()  # tasks whose losses were seen to come from the features that were given
