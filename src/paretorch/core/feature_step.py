@@ -56,6 +56,11 @@ class FeatureStep(Door):
         elif not self._homogeneous and self.factor is None:
             self._must_know = f"{method} must know the factors of the losses"
 
+    @property
+    def needs_losses(self) -> bool:
+        """Whether :meth:`losses` must be called: for methods that look at values or factors, and for weighted heads."""
+        return self._must_know is not None
+
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_now": Within()}
 

@@ -61,10 +61,10 @@ class Outcome(NamedTuple):
             update=self.update,
             heads=None if self.heads is None else torch.tensor(self.heads, dtype=torch.float64),
             tasks=tasks,
-            present=torch.tensor(seen.present),
-            gramian=None if seen.gramian is None else torch.tensor(seen.gramian),
-            losses=torch.tensor(seen.losses),
-            factor=torch.tensor(seen.factor),
+            present=torch.from_numpy(seen.present.copy()),  # the columns of most steps are one array for all of them
+            gramian=None if seen.gramian is None else torch.from_numpy(seen.gramian),
+            losses=torch.from_numpy(seen.losses.copy()),
+            factor=torch.from_numpy(seen.factor.copy()),
             gap=self.gap or {},
         )
 

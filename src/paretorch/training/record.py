@@ -117,7 +117,11 @@ class Record:
         result.save(self.folder)
 
     def _add(self, event: Mapping[str, Any]) -> None:
-        self._lines.append(json.dumps(to_json(event)).encode() + b"\n")
+        try:
+            line = json.dumps(event, allow_nan=False)
+        except (TypeError, ValueError):  # nan, inf, or a dataclass: written another way
+            line = json.dumps(to_json(event))
+        self._lines.append(line.encode() + b"\n")
 
     def _flush(self) -> None:
         text = b"".join(self._lines)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from paretorch.training.updates import StepRecord
 
+WAITING = 256  # values, before they are summed up
+
 
 class Means:
     """Weighted means by name. Adding waits for nothing; reading waits for the device.
@@ -28,18 +30,38 @@ class Means:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int | Tensor] = {}
+        self.waiting: dict[str, list[Tensor]] = {}  # values that count once: a sum of many at a time costs a fraction
 
     def add(self, name: str, value: Tensor, count: int | Tensor = 1) -> None:
         """Adds the mean ``value``, (), of ``count`` elements; a count of zero adds nothing, whatever the value is."""
-        wide = value.detach().to(torch.float32 if value.device.type == "mps" else torch.float64)  # MPS has no float64
+        if isinstance(count, int) and count == 1:
+            waiting = self.waiting.setdefault(name, [])
+            waiting.append(value.detach())
+            if len(waiting) == WAITING:
+                self._sum_up(name)
+            return
+        wide = _wide(value.detach())
         wide = torch.where(count > 0, wide * count, 0.0) if isinstance(count, Tensor) else wide * count
-        self.sums[name] = self.sums[name] + wide if name in self.sums else wide
+        self._take(name, wide, count)
+
+    def _sum_up(self, name: str) -> None:
+        values = self.waiting.pop(name)
+        self._take(name, _wide(torch.stack(values)).sum(), len(values))
+
+    def _take(self, name: str, total: Tensor, count: int | Tensor) -> None:
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.counts[name] = self.counts.get(name, 0) + count
 
     def read(self) -> dict[str, float]:
         """The means; nan where nothing was counted."""
+        for name in list(self.waiting):
+            self._sum_up(name)
         counts = {name: int(count) for name, count in self.counts.items()}
         return {name: float(total) / counts[name] if counts[name] else math.nan for name, total in self.sums.items()}
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.to(torch.float32 if value.device.type == "mps" else torch.float64)  # MPS has no float64
 
 
 class MeanCosines:
@@ -97,9 +119,9 @@ class EpochTotals:
             return
         self.statuses[balance.status.value] += 1
         if balance.weights is not None:
-            for index, task in enumerate(balance.tasks):
+            for task, weight in zip(balance.tasks, balance.weights.unbind(), strict=True):
                 if task in record.losses:
-                    self.weights.add(task, balance.weights[index])
+                    self.weights.add(task, weight)
         if balance.gramian is not None:
             self.cosines.add(balance.tasks, balance.gramian)
 
@@ -112,14 +134,17 @@ def step_numbers(record: StepRecord) -> Mapping[str, object]:
         return numbers
     numbers["status"] = balance.status.value
     if balance.weights is not None:
-        numbers["weights"] = {task: _short(w) for task, w in zip(balance.tasks, balance.weights, strict=True)}
-    if balance.cosines is not None and balance.present is not None:
-        index = balance.present.nonzero().flatten()
-        cosines = balance.cosines[index][:, index]
+        numbers["weights"] = {task: _short(w) for task, w in zip(balance.tasks, balance.weights.tolist(), strict=True)}
+    if balance.gramian is not None and balance.present is not None:
+        index = balance.present.numpy().nonzero()[0]
+        products = balance.gramian.numpy()[np.ix_(index, index)]
+        lengths = np.sqrt(products.diagonal())
         if len(index) > 1:
-            numbers["worst_cosine"] = _short(cosines[~torch.eye(len(index), dtype=torch.bool)].min())
+            with np.errstate(all="ignore"):  # a step whose gradients are not finite is recorded as well
+                cosines = products / np.outer(lengths, lengths)
+            numbers["worst_cosine"] = _short(cosines[np.triu_indices(len(index), 1)].min())
     return numbers
 
 
-def _short(value: Tensor) -> float:
+def _short(value: Tensor | float) -> float:
     return float(f"{float(value):.6g}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -77,7 +77,7 @@ def on_features(
             losses = losses_of(workload, model, batch, precision, fork)
             if not losses:
                 return StepRecord({})
-            told = fork.losses(losses)
+            told = fork.losses(losses) if fork.needs_losses else losses
             torch.autograd.backward(_sum(told))
             _move(optimizer, clip)
             again(lambda: fork.observe(losses_of(workload, model, batch, precision)))
@@ -166,7 +166,7 @@ def outputs_of(
     targets: dict[str, Any] = {}
     heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
     encoder: nn.Module = model.encoder  # type: ignore[assignment]
-    with torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+    with _lowered(model) if precision == "bfloat16" else nullcontext():
         features = tuple(encoder(samples.inputs) for samples in batch)
         branch = None if fork is None else fork(features)
         for place, samples in enumerate(batch):
@@ -175,7 +175,15 @@ def outputs_of(
                     own = features if branch is None else branch[task]
                     outputs[task] = heads[task](own[place])
                     targets[task] = samples.targets[task]
-    return tree_map_only(Tensor, _widened, outputs), targets
+    wide = {
+        task: _widened(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _widened, output)
+        for task, output in outputs.items()
+    }
+    return wide, targets
+
+
+def _lowered(model: nn.Module) -> torch.autocast:
+    return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
 
 
 def _move(optimizer: torch.optim.Optimizer, clip: float | None) -> None:
