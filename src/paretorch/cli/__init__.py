@@ -126,6 +126,34 @@ def train(
         show(result, folder)
 
 
+@app.command(epilog="Example: [bold]paretorch interactive --data scenes --optimizer adamw --epochs 3 --yes[/bold]")
+def interactive(
+    model: Annotated[str | None, typer.Option(help="The image encoder, by number or name.")] = None,
+    data: Annotated[str | None, typer.Option(help="scenes or imagenet_coco.")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="INTEGER", help="Images of each task in a step.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="1 to 8, or a name; with options that differ: 'adamw(lr=0.01)'.")
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="INTEGER", help="Passes over the training data.")] = None,
+    images: Annotated[int | None, typer.Option(help="Of each task to train on; not asked.")] = None,
+    root: Annotated[str, typer.Option(help="The folder in which data are looked for.")] = "data",
+    seed: Annotated[int, typer.Option(help="Decides initial weights and data order.")] = 0,
+    device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'mps'; 'auto' takes a GPU if there is one.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/interactive-KEY by default.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: defaults for all that is not given.")] = False,
+) -> None:
+    """Ask for model, data, batch size, optimizer and epochs; train; show the result, the plot and the JSON."""
+    with boundary():
+        from paretorch.cli.interactive import Flags
+        from paretorch.cli.interactive import interactive as ask
+
+        try:
+            ask(Flags(model, data, batch_size, optimizer, epochs, images, root, seed, device, out, yes), Console())
+        except EOFError:
+            Console(stderr=True).print("\nThe input ended before the last question: nothing was started.")
+            raise typer.Exit(1) from None
+
+
 @app.command(epilog="Example: [bold]paretorch study quickstart --scale small --seeds 5[/bold]")
 def study(
     name: Annotated[

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from paretorch.studies.diverged import DivergedError, check_numbers
 from paretorch.studies.folder import write_json
 from paretorch.training.spec import Run
+from paretorch.training.troubles import ExplodedError
 
 
 class Train(Protocol):
@@ -92,7 +93,7 @@ def serve(order: dict[str, Any], train: Train, send: Callable[[dict[str, Any]], 
         summary = f"{type(error).__name__}: {error}"
         folder.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {"run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
-        if isinstance(error, DivergedError):
+        if isinstance(error, DivergedError | ExplodedError):
             content["diverged"] = True
         write_json(record, content)
         send({"event": "failed", "error": summary})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from paretorch.training.loading import SlowLoadingWarning
+from paretorch.training.troubles import TroubleWarning
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
     import typer
     from rich.console import Console
     from rich.markup import escape
+
+SAID = (SlowLoadingWarning, TroubleWarning)
 
 
 @contextmanager
@@ -20,7 +25,10 @@ def boundary() -> Iterator[None]:
     Other errors, ours or of a user's own code, keep their traceback.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            shown = warnings.showwarning
+            warnings.showwarning = lambda *told: _said(told[0]) if issubclass(told[1], SAID) else shown(*told)
+            yield
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. The same command goes on from the last epoch.", highlight=False)
         raise typer.Exit(130) from None
@@ -31,6 +39,11 @@ def boundary() -> Iterator[None]:
             f"[bold red]Error:[/bold red] {escape(_message(error))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from None
+
+
+def _said(message: Warning | str) -> None:
+    """A warning about the training, as one line without Python's file and line."""
+    Console(stderr=True).print(f"[bold]Note:[/bold] {escape(str(message))}", highlight=False, soft_wrap=True)
 
 
 def _said_by_us(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from paretorch.training.packing import pack, unpack
@@ -94,6 +95,9 @@ class Checkpoint:
             self._check(part, own)
         model.load_state_dict(self.states["model"])
         optimizer.load_state_dict(self.states["optimizer"])
+        if isinstance(optimizer, torch.optim.Optimizer):
+            for parameter, state in optimizer.state.items():
+                _lay_out(state, parameter)
         if door is not None:
             door.load_state_dict(self.states["door"])
 
@@ -107,6 +111,15 @@ class Checkpoint:
             f"{expected.get(name, 'none')}, got {found.get(name, 'none')}. Was the workload's code changed? "
             f"Train into another folder"
         )
+
+
+def _lay_out(state: dict[Any, Any], parameter: Tensor) -> None:
+    """Puts moments into the memory order of their parameter, which the file does not keep and rounding may depend on."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            _lay_out(value, parameter)
+        elif isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+            state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

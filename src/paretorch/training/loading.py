@@ -82,7 +82,7 @@ def _cures(report: Loading) -> str:
     cures = ["`paretorch data pack`"] if report.kind == "image files" else []
     if report.workers < (os.cpu_count() or 1):
         cures.append(f"more workers (workers={max(1, 2 * report.workers)})")
-    cures.append("smaller images (size=...)")
+    cures.append("smaller images (size=...) or a smaller subset")
     return f"This helps: {', or '.join(cures)}"
 
 

@@ -10,13 +10,13 @@ import torch
 
 from paretorch.training import checkpoint, machine, randomness
 from paretorch.training.evaluation import evaluate
-from paretorch.training.loading import Waiting, facts
 from paretorch.training.parts import Parts, assemble, find_device, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.record import Record, finished, stride
 from paretorch.training.result import Epoch, Result, Scores
 from paretorch.training.spec import Run
 from paretorch.training.totals import EpochTotals, step_numbers
+from paretorch.training.troubles import Troubles
 from paretorch.workloads.streams import Stream, mixed, repeats, steps_per_epoch, training_batches
 
 
@@ -52,15 +52,15 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
         about = {"versions": machine.versions(), "commit": machine.commit(), "machine": machine.machine(device)}
         with Record(folder, run, about) as record, Shown(progress) as shown:
             machine.forget_peak_memory(device)
-            waiting = Waiting(parts.splits.train)
-            history = _fit(run, parts, record, shown, checkpoint_every, waiting)
-            result = _result(run, parts, history, device, waiting)
+            troubles = Troubles(run, folder, parts.splits.train)
+            history = _fit(run, parts, record, shown, checkpoint_every, troubles)
+            result = _result(run, parts, history, device, troubles)
             record.finish(result)
     return result
 
 
 def _fit(
-    run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int | None, waiting: Waiting
+    run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int | None, troubles: Troubles
 ) -> tuple[Epoch, ...]:
     device = find_device(run.device)
     done = _resume(run, parts, record.folder / "checkpoint", device)
@@ -71,13 +71,14 @@ def _fit(
     due = checkpoint.Due(checkpoint_every)
     for epoch in range(done, run.epochs):
         parts.model.train()
-        totals, began, waited = EpochTotals(), time.perf_counter(), waiting.seconds
+        totals, began, waited = EpochTotals(), time.perf_counter(), troubles.waiting.seconds
         batches = training_batches(parts.splits.train, run.batch_size, run.seed, epoch)
-        for step, batch in enumerate(waiting.over(batches), start=epoch * steps):
+        for step, batch in enumerate(troubles.waiting.over(batches), start=epoch * steps):
             samples = sum(part.size for part in batch)
             parts.schedule.before(step)
             said = parts.update(batch)
             totals.add(said, samples)
+            troubles.step(step, said)
             progress.step(epoch + 1, samples, said)
             if step % every == 0:
                 record.step(epoch + 1, step, step_numbers(said))
@@ -86,10 +87,11 @@ def _fit(
         trained = time.perf_counter()
         validation = _scores(run, parts, parts.splits.validation)
         seconds = {"training": trained - began, "evaluation": time.perf_counter() - trained}
-        seconds["loading"] = waiting.seconds - waited
+        seconds["loading"] = troubles.waiting.seconds - waited
         weights, statuses, cosines = totals.weights.read(), dict(totals.statuses), totals.cosines.read()
         history.append(Epoch(epoch + 1, losses, validation, weights, statuses, totals.samples, seconds, cosines))
         record.epoch(history[-1])
+        troubles.epoch(history, parts.model)
         if epoch + 1 == run.epochs or due(epoch + 1):
             with due.measured():
                 record.settle()
@@ -121,7 +123,7 @@ def _scores(run: Run, parts: Parts, streams: tuple[Stream, ...]) -> Scores:
     return evaluate(parts.workload, parts.model, streams, parts.tasks, run.batch_size, run.precision)
 
 
-def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.device, waiting: Waiting) -> Result:
+def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.device, troubles: Troubles) -> Result:
     memory = machine.peak_memory(device)
     metrics = {task: made for task, made in parts.workload.metrics().items() if task in parts.tasks}
     passes = repeats(parts.splits.train, run.batch_size)
@@ -136,5 +138,5 @@ def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.de
         seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in history),
         peak_memory=memory,
         parameters=parameter_counts(parts.model),
-        facts={**parts.splits.facts, "passes per epoch of each stream": passes, **facts(parts.splits, waiting)},
+        facts={**parts.splits.facts, "passes per epoch of each stream": passes, **troubles.facts(parts.splits)},
     )

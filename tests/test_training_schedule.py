@@ -1,0 +1,114 @@
+"""Clipping and the learning rate of every step: by formula, the same for all optimizers, and after a stop."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretorch.training.loop import train
+from paretorch.training.parts import assemble
+from paretorch.training.schedule import Schedule
+from paretorch.training.spec import Run
+from paretorch.workloads.streams import training_batches
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+
+
+def rates(kind: str, warmup: float, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = Schedule(optimizer, kind, warmup, steps)
+    found = []
+    for step in range(steps):
+        schedule.before(step)
+        found.append(optimizer.param_groups[0]["lr"])
+    return found
+
+
+def test_the_cosine_is_torchs_own() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    torchs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
+    wanted = []
+    for _ in range(7):
+        wanted.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        torchs.step()
+    assert rates("cosine", 0.0, 7) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_warm_up_is_a_straight_line_to_the_full_rate() -> None:
+    found = rates("cosine", 0.5, 8)
+    assert found[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+    assert found[4] == pytest.approx(0.5)
+    assert found[5:] == pytest.approx([0.25 * (1 + math.cos(math.pi * part / 4)) for part in (1, 2, 3)])
+    assert rates("constant", 0.0, 3) == [0.5] * 3
+    assert rates("constant", 0.5, 4) == pytest.approx([0.25, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("surface", ["features", "parameters"])
+@pytest.mark.parametrize("tasks", [(), ("size",)])
+def test_no_gradient_is_longer_than_the_clip(surface: str, tasks: tuple[str, ...]) -> None:
+    lengths = {}
+    for clip in (None, 0.5):
+        torch.manual_seed(0)
+        run = Run(TINY, tasks=tasks, surface=surface, optimizer="SGD", batch_size=8, clip=clip)
+        parts = assemble(run)
+        parts.update(next(training_batches(parts.splits.train, 8, 0, 0)))
+        found = [p.grad.flatten() for p in parts.model.parameters() if p.grad is not None]
+        lengths[clip] = float(torch.cat(found).norm())
+    assert lengths[None] > 0.5
+    assert lengths[0.5] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_an_optimizer_that_sees_every_task_shortens_each_gradient() -> None:
+    parts = assemble(Run(TINY, optimizer="MTAdamV2", clip=0.25))
+    assert parts.optimizer.param_groups[0]["max_norm"] == 0.25
+    own = assemble(Run(TINY, optimizer="MTAdamV2", optimizer_options={"max_norm": 2.0}, clip=0.25))
+    assert own.optimizer.param_groups[0]["max_norm"] == 2.0
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "MTAdamV2"])
+def test_a_resumed_run_has_the_rates_of_one_that_was_not_stopped(optimizer: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99)}
+    run = Run(
+        TINY,
+        optimizer=optimizer,
+        optimizer_options=options,
+        epochs=4,
+        batch_size=8,
+        clip=1.0,
+        schedule="cosine",
+        warmup=0.3,
+    )
+    whole = train(run, tmp_path / "whole", progress=None)
+
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "stopped", progress=stop)
+    resumed = train(run, tmp_path / "stopped", progress=None)
+    assert resumed.test == whole.test
+    assert [epoch.losses for epoch in resumed.history] == [epoch.losses for epoch in whole.history]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"clip": 0.0}, "clip is a length above 0, or None, got 0"),
+        ({"schedule": "step"}, "schedule is 'constant' or 'cosine', got 'step'"),
+        ({"warmup": 1.0}, "warmup is a share of the steps, 0 <= warmup < 1, got 1"),
+    ],
+)
+def test_what_no_run_can_have_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Run(TINY, **values)
+
+
+def test_runs_of_before_keep_their_key() -> None:
+    assert Run(TINY, clip=None, schedule="constant", warmup=0.0).key == Run(TINY).key
+    assert len({Run(TINY, **values).key for values in ({}, {"clip": 1.0}, {"schedule": "cosine"}, {"warmup": 0.1})}) == 4  # type: ignore[arg-type]
