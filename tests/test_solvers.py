@@ -12,7 +12,7 @@ from torch import Tensor
 from matrices import SIZES, gaussian, jacobians
 from paretorch.core.conflict import conflict_averse
 from paretorch.core.nonnegative import nonnegative_program
-from paretorch.core.solvers import cancels, minimum_norm, project_on_dual_cone, pseudo_inverse
+from paretorch.core.solvers import cancels, equal_products, minimum_norm, project_on_dual_cone
 
 
 def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -138,10 +138,19 @@ def test_columns_of_the_program_do_not_depend_on_each_other() -> None:
         )
 
 
-def test_pseudo_inverse_cuts_what_is_rounding() -> None:
-    rows = gaussian(3, 1, 0) @ gaussian(1, 5, 1)
-    gramian = rows @ rows.T
-    torch.testing.assert_close(pseudo_inverse(gramian, 2.3e-16), torch.linalg.pinv(gramian, hermitian=True, rtol=1e-12))
-    assert cancels(
-        torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
-    )
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_products_cuts_what_is_rounding(seed: int) -> None:
+    for kind, rows in jacobians(5, seed):
+        if kind.startswith(("norm ratio", "scale")):
+            continue
+        rows = rows / rows.norm(dim=1, keepdim=True)
+        gramian, ones = rows @ rows.T, torch.ones(5, dtype=torch.float64)
+        found = torch.from_numpy(equal_products(gramian.numpy(), ones.numpy(), 2.3e-16))
+        expected = torch.linalg.pinv(gramian, hermitian=True, rtol=1e-12) @ ones
+        torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
+
+
+def test_opposite_gradients_cancel() -> None:
+    opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    assert cancels(opposite, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert not cancels(opposite, torch.tensor([0.5, 0.4], dtype=torch.float64))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import pseudo_inverse, unit_rows
+from paretorch.core.solvers import equal_products, unit_rows
 from paretorch.core.space import Choice, Space
 
 LENGTHS = ("projection", "mean", "min")
@@ -50,15 +52,15 @@ class ConFIG(Method[None]):
         return float(tasks) if self.length == "projection" else 1.0
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        matrix, norms = (torch.from_numpy(part) for part in unit_rows(evidence.needed("gramian")))
-        there = (norms > 0).to(norms)
-        solution = pseudo_inverse(matrix, evidence.resolution) @ there
-        square = there @ solution  # |x|^2: nothing where no common direction exists
-        if square <= len(norms) * evidence.resolution:
-            return Balance(torch.zeros_like(norms), Status.STATIONARY), state
+        matrix, lengths = unit_rows(evidence.needed("gramian"))
+        there = lengths > 0
+        solution = equal_products(matrix, there.astype(np.float64), evidence.resolution)
+        square = float(there @ solution)  # |x|^2: nothing where no common direction exists
+        if square <= len(lengths) * evidence.resolution:
+            return Balance(torch.from_numpy(0 * lengths), Status.STATIONARY), state
         if self.length == "projection":
-            size = (norms @ (matrix @ solution)) / square.sqrt()
+            size = float(lengths @ (matrix @ solution)) / math.sqrt(square)
         else:
-            lengths = norms[norms > 0]
-            size = lengths.mean() if self.length == "mean" else lengths.min()
-        return Balance(torch.where(norms > 0, solution / norms, 0.0) * size / square.sqrt()), state
+            size = float(lengths[there].mean() if self.length == "mean" else lengths[there].min())
+        raw = np.divide(solution, lengths, out=np.zeros_like(lengths), where=there)
+        return Balance(torch.from_numpy(raw * (size / math.sqrt(square)))), state

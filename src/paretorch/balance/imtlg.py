@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import cancels, pseudo_inverse
+from paretorch.core.solvers import cancels, equal_products, unit_rows
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class IMTLG(Method[None]):
         return 1.0
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        gramian, norms, there = evidence.needed("gramian"), evidence.norms, (evidence.norms > 0).to(torch.float64)
-        solution = pseudo_inverse(evidence.cosines, evidence.resolution) @ there
-        raw = torch.where(norms > 0, solution / torch.where(norms > 0, norms, 1.0), 0.0)
-        total = raw.sum().abs()
-        common = there @ solution  # squared length over squared projection: nothing where no common projection exists
-        if total <= 1e-12 * raw.abs().sum() or common <= len(raw) * evidence.resolution:
-            return Balance(torch.zeros_like(raw), Status.STATIONARY), state
-        weights = raw / total
+        gramian = evidence.needed("gramian")
+        matrix, lengths = unit_rows(gramian)
+        there = (lengths > 0).astype(np.float64)
+        solution = equal_products(matrix, there, evidence.resolution)
+        raw = np.divide(solution, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        total = abs(float(raw.sum()))
+        common = float(there @ solution)  # squared length over squared projection: nothing where none is common
+        if total <= 1e-12 * float(np.abs(raw).sum()) or common <= len(raw) * evidence.resolution:
+            return Balance(torch.from_numpy(0 * raw), Status.STATIONARY), state
+        weights = torch.from_numpy(raw / total)
         stationary = cancels(gramian, weights, evidence.resolution)
         return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.solvers import unit_rows
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,33 @@ class PCGrad(Method[None]):
         return float(tasks) if self.reduction == "sum" else 1.0
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        cosines, norms = evidence.cosines, evidence.norms
-        tasks = len(norms)
-        order = torch.rand(tasks, tasks, generator=evidence.generator, dtype=torch.float64).argsort(dim=1)
-        rows = torch.arange(tasks)
-        surgery = torch.eye(tasks, dtype=torch.float64)  # row i: g_i' / n_i in terms of the unit gradients
-        products = cosines.clone()  # <g_i' / n_i, u_j>
-        for step in range(tasks):
-            against = order[:, step]
-            conflict = products[rows, against].clamp_max(0.0)
-            conflict = torch.where(against == rows, 0.0, conflict)
+        gramian = evidence.needed("gramian")
+        weights = _of_two(gramian) if len(gramian) == 2 else _in_turn(gramian, evidence.generator)
+        return Balance(weights if self.reduction == "sum" else weights / len(gramian)), state
+
+
+def _of_two(gramian: Tensor) -> Tensor:
+    """(2,) weights: there is one order only."""
+    (first, cross), (_, second) = gramian.tolist()
+    conflict = min(cross, 0.0)
+    pair = (1 - (conflict / first if first > 0 else 0.0), 1 - (conflict / second if second > 0 else 0.0))
+    return torch.tensor(
+        [share if square > 0 else 0.0 for share, square in zip(pair, (first, second), strict=True)], dtype=torch.float64
+    )
+
+
+def _in_turn(gramian: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(T,) weights, each gradient going through the others in an order of its own."""
+    cosines, lengths = unit_rows(gramian)
+    tasks = len(lengths)
+    order = torch.rand(tasks, tasks, generator=generator, dtype=torch.float64).numpy().argsort(axis=1)
+    rows = np.arange(tasks)
+    surgery = np.eye(tasks)  # row i: g_i' / n_i in terms of the unit gradients
+    products = cosines.copy()  # <g_i' / n_i, u_j>
+    for against in order.T:
+        conflict = np.minimum(products[rows, against], 0.0)
+        conflict[against == rows] = 0.0
+        if conflict.any():
             surgery[rows, against] -= conflict
             products -= conflict[:, None] * cosines[against]
-        weights = torch.where(norms > 0, (norms @ surgery) / torch.where(norms > 0, norms, 1.0), 0.0)
-        return Balance(weights if self.reduction == "sum" else weights / tasks), state
+    return torch.from_numpy(np.divide(lengths @ surgery, lengths, out=np.zeros(tasks), where=lengths > 0))

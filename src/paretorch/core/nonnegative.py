@@ -35,6 +35,10 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
         everywhere = np.linalg.solve(ridged, linear).astype(np.float64, copy=False)
         if everywhere.min() > 0 and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
             return everywhere, True
+    if columns == 1:
+        x, settled = _pivot(ridged, linear[:, 0])
+        if settled:
+            return x[:, None], _is_optimal(ridged, linear, x[None])
     free = linear.T > 0  # (m, T): the entries guessed to be positive
     x = np.zeros((columns, tasks))
     pending = np.arange(columns)
@@ -52,6 +56,24 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
         x[column] = _active_set(ridged, linear[:, column])
     x = np.maximum(x, 0.0)
     return x.T, _is_optimal(ridged, linear, x)
+
+
+def _pivot(matrix: Array, linear: Array) -> tuple[Array, bool]:
+    """(T,) the minimizer for one column by block pivoting, and whether it settled."""
+    tasks = len(linear)
+    free = linear > 0
+    x = np.zeros(tasks)
+    for _ in range(ROUNDS):
+        index = free.nonzero()[0]
+        x[:] = 0.0
+        if len(index):
+            x[index] = np.linalg.solve(matrix[index[:, None], index], linear[index])
+        tolerance = 8 * tasks * EPS * (1 + np.abs(x).max())
+        wrong = np.where(free, x, matrix @ x - linear) < -tolerance
+        if not wrong.any():
+            return np.maximum(x, 0.0), True
+        free ^= wrong
+    return x, False
 
 
 def definite(matrix: Array) -> Array:

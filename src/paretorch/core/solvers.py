@@ -17,6 +17,7 @@ from torch import Tensor
 from paretorch.core.nonnegative import EPS, Array, nonnegative_program
 
 FEW = 16  # up to so many tasks plain arithmetic costs less than calls into NumPy
+CERTAIN = 1e-3  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
 STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
 
 
@@ -123,6 +124,8 @@ def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
     References:
         Quinton & Rey, "Jacobian descent for multi-objective optimization", 2024, proposition 1.
     """
+    if len(gramian) == 2:
+        return _project_two(gramian, combinations)
     matrix, lengths = unit_rows(gramian)
     scaled = (combinations.numpy() * lengths).T
     sizes = np.abs(scaled).max(axis=0, initial=0.0)
@@ -130,6 +133,25 @@ def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
     added, converged = nonnegative_program(matrix, -matrix @ scaled)
     inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return Solution(torch.from_numpy(((scaled + added) * sizes).T * inverse), converged)
+
+
+def _project_two(gramian: Tensor, combinations: Tensor) -> Solution:
+    """:func:`project_on_dual_cone` for two gradients: a face of the cone, its edge, or its tip."""
+    (first, cross), (_, second) = gramian.tolist()
+    projected = []
+    for a, b in combinations.tolist():
+        p, q = a * first + b * cross, a * cross + b * second
+        if p >= 0 and q >= 0:
+            projected.append((a, b))
+            continue
+        found = (0.0, 0.0)
+        least = -4 * EPS * (abs(a) + abs(b))
+        if p < 0 and q - p / first * cross >= least * second:
+            found = (a - p / first, b)
+        elif q < 0 and p - q / second * cross >= least * first:
+            found = (a, b - q / second)
+        projected.append(found)
+    return Solution(torch.tensor(projected, dtype=torch.float64), True)
 
 
 def unit_rows(gramian: Tensor) -> tuple[Array, Array]:
@@ -140,16 +162,26 @@ def unit_rows(gramian: Tensor) -> tuple[Array, Array]:
     return matrix * inverse[:, None] * inverse[None, :], lengths
 
 
-def pseudo_inverse(matrix: Tensor, resolution: float) -> Tensor:
-    """The pseudo-inverse of a symmetric positive semidefinite matrix; eigenvalues that are rounding count as zero.
+def equal_products(matrix: Array, right: Array, resolution: float) -> Array:
+    """The shortest solution of C v = b, least squares where there is none; eigenvalues that are rounding count as zero.
 
     Args:
-        matrix: (T, T); ``resolution``: relative spacing of the numbers in which it was summed.
+        matrix: (T, T) cosines; ``right``: (T,) b; ``resolution``: relative spacing of the numbers in which C was summed.
     """
-    values, vectors = torch.linalg.eigh(matrix)
-    kept = values > values[-1] * len(matrix) * resolution
-    inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
-    result: Tensor = (vectors * inverse) @ vectors.T
+    tasks = len(right)
+    probes = np.ones((tasks, 3))  # how far they grow says whether any eigenvalue may be rounding
+    probes[:, 0] = right
+    probes[1::2, 1] = probes[tasks // 3 : 2 * tasks // 3 + 1, 2] = -1.0
+    try:
+        solved = np.linalg.solve(matrix, probes)
+    except np.linalg.LinAlgError:
+        solved = np.full_like(probes, np.inf)
+    if np.abs(solved).max() * tasks * tasks * resolution <= CERTAIN:
+        return solved[:, 0]
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > values[-1] * tasks * resolution
+    inverse = np.divide(1.0, values, out=np.zeros_like(values), where=kept)
+    result: Array = vectors @ (inverse * (right @ vectors))
     return result
 
 
