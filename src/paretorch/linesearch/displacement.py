@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -139,7 +141,7 @@ class Displacement:
     # --- exact products --------------------------------------------------------------------------------------------------
 
     def _dual(self, features: Features, inputs: Any, direction: Sequence[Tensor]) -> Moved:
-        with forward_ad.dual_level():
+        with _quiet(), forward_ad.dual_level():
             duals = {
                 name: forward_ad.make_dual(leaf.detach(), part)
                 for (name, leaf), part in zip(self.named.items(), direction, strict=True)
@@ -169,6 +171,18 @@ class Displacement:
         return [
             torch.zeros_like(leaf) if part is None else part for part, leaf in zip(found, features.leaves, strict=True)
         ]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """At its first use torch loads its forward-mode formulas, and warns of a deprecated way in which it does so itself."""
+    if "torch._decomp.decompositions_for_jvp" in sys.modules:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        yield
 
 
 def _unsupported(error: BaseException) -> bool:

@@ -91,7 +91,9 @@ class Kronecker(Metric):
             product = other @ other.T
             held[side] = product if side not in held else held[side].lerp(product, 1 - self.beta)
             if fresh:
-                held[f"{side} basis"] = torch.linalg.eigh(held[side].double()).eigenvectors.to(matrix.dtype)
+                held[f"{side} basis"] = (
+                    torch.linalg.eigh(held[side].double()).eigenvectors.to(matrix.dtype).contiguous()
+                )
         square = _rotated(held, matrix).square()
         held["second"] = (
             square * (1 - self.beta2) if "second" not in held else held["second"].lerp(square, 1 - self.beta2)

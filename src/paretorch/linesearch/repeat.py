@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
 
 class Repeat:
-    """Takes down what a forward drew and which buffers it changed; later forwards see the same and leave no trace.
+    """Takes down what a forward drew and what buffers it found; later forwards see the same and leave no trace.
 
     The first forward updates running statistics and advances the random numbers as any forward does; the others find
     everything as the first one found it, and what they change is put back.
@@ -23,45 +24,51 @@ class Repeat:
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
         self.modules, self.device = tuple(modules), device
         self._draws: tuple[list[Tensor], list[Tensor]] | None = None
-        self._changed: list[tuple[Tensor, Tensor, Tensor]] = []  # buffer, before, after
+        self._buffers: list[Tensor] = []
+        self._before: list[Tensor] = []
+        self._after: list[Tensor] = []
 
     @contextmanager
     def first(self) -> Iterator[None]:
         """Around the forward that counts."""
-        buffers = [buffer for module in self.modules for buffer in module.buffers()]
-        held = [buffer.clone() for buffer in buffers]
-        versions = [buffer._version for buffer in buffers]
+        # Every buffer, since fused kernels change running statistics without counting a version.
+        self._buffers = [
+            buffer
+            for module in self.modules
+            if any(each.training for each in module.modules())
+            for buffer in module.buffers()
+        ]
+        self._before = [buffer.clone() for buffer in self._buffers]
         before = self._random()
         yield
         after = self._random()
         drew = any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
         self._draws = (before, after) if drew else None
-        self._changed = [
-            (buffer, old, buffer.clone())
-            for buffer, old, version in zip(buffers, held, versions, strict=True)
-            if buffer._version != version
-        ]
+        self._after = [buffer.clone() for buffer in self._buffers]
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """Around a forward that repeats the first one elsewhere; nothing is recorded for a backward."""
-        with torch.no_grad():
-            for buffer, before, _ in self._changed:
-                buffer.copy_(before)
+        # Graphs of the first forward may hold the buffers: to them nothing happens, since every value is put back.
+        with torch.no_grad(), _unsafe_preserve_version_counter(tuple(self._buffers)):
+            self._put(self._before)
             if self._draws is not None:
                 self._set(self._draws[0])
             try:
                 yield
             finally:
-                for buffer, _, after in self._changed:
-                    buffer.copy_(after)
+                self._put(self._after)
                 if self._draws is not None:
                     self._set(self._draws[1])
 
     @property
     def depends_on_more(self) -> bool:
-        """Whether the forward drew random numbers or changed buffers, as dropout and BatchNorm do."""
-        return self._draws is not None or bool(self._changed)
+        """Whether the forward drew random numbers or has buffers to change, as dropout and BatchNorm do."""
+        return self._draws is not None or bool(self._buffers)
+
+    def _put(self, values: list[Tensor]) -> None:
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, values)
 
     def _random(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
