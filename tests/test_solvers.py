@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize, nnls
+from scipy.optimize import minimize, nnls, root
 from torch import Tensor
 
 from matrices import SIZES, gaussian, jacobians
+from paretorch.core.bargaining import bargain
 from paretorch.core.conflict import conflict_averse
 from paretorch.core.nonnegative import nonnegative_program
-from paretorch.core.solvers import cancels, equal_products, minimum_norm, project_on_dual_cone
+from paretorch.core.solvers import (
+    cancels,
+    equal_products,
+    minimum_norm,
+    project_on_dual_cone,
+    project_on_simplex,
+)
 
 
 def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -154,3 +162,76 @@ def test_opposite_gradients_cancel() -> None:
     opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
     assert cancels(opposite, torch.tensor([0.5, 0.5], dtype=torch.float64))
     assert not cancels(opposite, torch.tensor([0.5, 0.4], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 10])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("seed", range(2))
+def test_bargain_is_what_a_general_root_finder_finds(tasks: int, alpha: float, seed: int) -> None:
+    rows = gaussian(tasks, 2 * tasks + 3, seed)
+    gramian = rows @ rows.T
+    weights, converged, exists = bargain(gramian, alpha)
+    assert converged
+    assert exists
+    square = gramian.numpy()
+    found = root(
+        lambda logs: logs + alpha * np.log(np.maximum(square @ np.exp(logs), 1e-300)),
+        weights.log().numpy() + 0.1 * gaussian(tasks, 1, seed + 1)[:, 0].numpy(),
+        tol=1e-13,
+    )
+    assert found.success
+    torch.testing.assert_close(weights, torch.from_numpy(np.exp(found.x)), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_bargain_meets_its_system_to_1e10_or_says_that_it_has_no_solution(tasks: int, alpha: float) -> None:
+    without = {"strongly stationary", "weakly stationary", "two opposite"}
+    for kind, jacobian in jacobians(tasks, 3):
+        gramian = jacobian @ jacobian.T
+        weights, converged, exists = bargain(gramian, alpha)
+        assert converged, kind
+        assert torch.isfinite(weights).all(), kind
+        assert (weights > 0).all(), kind
+        assert exists or kind.startswith("rank") or kind in without, kind
+        assert not (exists and kind in without), kind
+        if exists:
+            residual = weights ** (1 / alpha) * (gramian @ weights) - 1
+            assert residual.abs().max() <= (1e-8 if kind.startswith("norm ratio") else 1e-9), (kind, residual)
+
+
+def test_bargain_leaves_zero_gradients_out() -> None:
+    rows = gaussian(4, 9, 0)
+    rows[2] = 0
+    there = torch.tensor([0, 1, 3])
+    weights = bargain(rows @ rows.T, 2.0).weights
+    assert weights[2] == 0
+    torch.testing.assert_close(weights[there], bargain(rows[there] @ rows[there].T, 2.0).weights)
+    nothing = bargain(torch.zeros(2, 2, dtype=torch.float64), 2.0)
+    assert nothing.weights.tolist() == [0.0, 0.0]
+    assert not nothing.exists
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_projection_on_the_simplex_is_the_nearest_point(seed: int) -> None:
+    """w is nearest iff (p - w) <= its value on the support, everywhere."""
+    point = gaussian(1 + seed, 1, seed)[:, 0] * 10.0 ** (seed % 5)
+    weights = project_on_simplex(point)
+    assert weights.min() >= 0
+    assert float(weights.sum()) == pytest.approx(1.0, rel=1e-12)
+    gap = point - weights
+    assert gap.max() - gap[weights > 0].min() <= 1e-9 * max(1.0, float(point.abs().max()))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_two_gradients_are_projected_as_many_are(seed: int) -> None:
+    """The closed form for two against the general program, on the same two gradients and a third that asks for nothing."""
+    rows = gaussian(2, 3, seed) * torch.tensor([[1.0], [10.0 ** (seed % 4)]], dtype=torch.float64)
+    combinations = gaussian(5, 2, seed + 100)
+    if seed % 3 == 0:
+        rows[1] = -2 * rows[0]
+    three = torch.cat([rows, torch.zeros(1, 3, dtype=torch.float64)])
+    wide = torch.cat([combinations, torch.zeros(5, 1, dtype=torch.float64)], dim=1)
+    found = project_on_dual_cone(rows @ rows.T, combinations).weights @ rows
+    expected = project_on_dual_cone(three @ three.T, wide).weights @ three
+    torch.testing.assert_close(found, expected, atol=1e-9 * float(rows.norm()), rtol=1e-9)
