@@ -41,6 +41,9 @@ class Silent:
     def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
         self.started = (len(jobs), planned, workers)
 
+    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
+        assert not jobs, "only a tuned study finds runs as it goes"
+
     def advance(self, job: Job, done: int, seconds: float) -> None:
         assert seconds >= 0
         self.steps.append((job.label, done))

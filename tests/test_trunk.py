@@ -48,7 +48,8 @@ class Residual(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+        result: Tensor = x + self.inner(x)
+        return result
 
 
 class Checkpointed(Residual):
@@ -244,7 +245,7 @@ def test_parameter_hooks_fire_once_and_gradients_accumulate() -> None:
     encoder, heads, x = model("norm", 3)
     fired: list[str] = []
     for name, parameter in encoder.named_parameters():
-        parameter.register_post_accumulate_grad_hook(lambda _, name=name: fired.append(name))  # type: ignore[misc]
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: fired.append(name))
     balancer = pt.Balancer(pt.UPGrad())
     balancer.backward(losses_of(encoder, heads, x))
     assert sorted(fired) == sorted(name for name, _ in encoder.named_parameters())

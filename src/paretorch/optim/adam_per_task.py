@@ -32,7 +32,7 @@ class AdamPerTask(MultiTaskOptimizer):
                 factors = self._factors(options, self.state[parameter]["by_task"], memories, lengths[place])
                 bucket = together.setdefault(
                     (parameter.device, parameter.dtype, tasks),
-                    Bucket([], tasks, *({task: [] for task in tasks} for _ in range(3))),  # type: ignore[arg-type]
+                    Bucket([], tasks, *({task: [] for task in tasks} for _ in range(3))),  # type: ignore[arg-type, unused-ignore]
                 )
                 bucket.parameters.append(parameter)
                 for task in tasks:

@@ -56,7 +56,7 @@ class AdaTask(AdamPerTask):
         weight_decay: decoupled, as in AdamW.
         amsgrad: divide by the largest second moment so far.
         foreach: one kernel for many tensors; by default on CUDA. The numbers are the same to rounding.
-        tasks: see :class:`MultiTaskOptimizer`.
+        tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`.
         max_norm: shorten each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
 

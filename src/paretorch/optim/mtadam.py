@@ -57,7 +57,7 @@ class MTAdam(AdamPerTask):
         amsgrad: divide by the largest second moment so far.
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
         foreach: one kernel for many tensors; by default on CUDA. The numbers are the same to rounding.
-        tasks: see :class:`MultiTaskOptimizer`; the first one is the anchor.
+        tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`; the first one is the anchor.
         max_norm: shorten each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
 

@@ -45,7 +45,7 @@ class MTAdamV2(AdamPerTask):
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
         foreach: one kernel for many tensors; by default on CUDA. Balanced, the numbers are the same to
             rounding.
-        tasks: see :class:`MultiTaskOptimizer`.
+        tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`.
         max_norm: shorten each task's gradient (equal: the mean's), over all parameters, to this length.
         group: ranks whose losses are averaged.
 

@@ -93,7 +93,7 @@ class Preconditioned(MultiTaskOptimizer):
 
     @property
     def balance(self) -> Balance | None:
-        """What the last step came to: weights, the Gramian in the metric, its cosines; None before the first."""
+        """Weights, the Gramian in the metric and its cosines, as the last step found them; None before the first."""
         return self.weighing.balance
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Preset:
     Args:
         number: its place in the study, from 1.
         name: what the study calls it.
-        optimizer: a class of torch.optim or of :mod:`paretorch.optim`, by name.
+        optimizer: a class of torch.optim or of ``paretorch.optim``, by name.
         options: its arguments, by name.
         space: what ``--tune`` searches, by argument.
 

@@ -41,7 +41,7 @@ def run_study(
         progress: print progress and the report.
         train: what trains a run, as ``module:function``.
         tune: trials in which the settings of every treatment are searched, on validation data, before it is trained on the
-            seeds; 0: the study's own settings. See :mod:`paretorch.studies.tuning`.
+            seeds; 0: the study's own settings. See ``paretorch.studies.tuning``.
         options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of them has a folder of its
             own, which ``out`` names.
 

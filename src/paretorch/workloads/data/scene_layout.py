@@ -107,7 +107,7 @@ def _turned(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     one, zero = torch.ones_like(yaw), torch.zeros_like(yaw)
 
     def matrix(*entries: Tensor) -> Tensor:
-        return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
+        return torch.stack(entries, dim=-1).view(*one.shape, 3, 3)
 
     about_y = matrix(yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos())
     about_x = matrix(one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos())

@@ -104,7 +104,7 @@ def _camera(pitch: Tensor) -> Tensor:
     """(n, 3, 3) directions in the camera's frame (right, down, ahead) -> in the scene's (right, up, level ahead)."""
     zero, one = torch.zeros_like(pitch), torch.ones_like(pitch)
     rows = [one, zero, zero, zero, -pitch.cos(), -pitch.sin(), zero, -pitch.sin(), pitch.cos()]
-    return torch.stack(rows, dim=1).unflatten(1, (3, 3))
+    return torch.stack(rows, dim=1).view(-1, 3, 3)
 
 
 def _hits(kind: int, start: Tensor, direction: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
 def _of_torchvision(encoder: Encoder) -> Mapping[str, Tensor]:
     with extra("studies"):
         from torchvision.models import get_model_weights
-    weights: Any = get_model_weights(ENCODERS[encoder.name].builder).DEFAULT  # type: ignore[attr-defined]
+    weights: Any = get_model_weights(ENCODERS[encoder.name].builder).DEFAULT  # type: ignore[attr-defined, unused-ignore]
     try:
         found: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
