@@ -47,7 +47,8 @@ class FastBacktracking(LineSearch):
         method: the balancing method, such as ``MGDA()``.
         max_step: the largest step; None: found at the first step, as the largest one that fulfils the condition.
         displacement: one of the four.
-        samples: compute the displacement on this many samples of the batch, or this part of it, and carry it over to the others.
+        samples: compute the displacement on this many samples of the batch, or this part of it but at least 8, and carry it over
+            to the others; None: on all.
         every: steps between two secants of ``"calibrated"``.
         beta: share of the slope that is asked for as decrease, in (0, 1).
         shrink: factor on a refused step, in (0, 1), or ``"violation"``.
@@ -91,7 +92,7 @@ class FastBacktracking(LineSearch):
         max_step: float | None = None,
         *,
         displacement: Literal["gradient", "linearised", "difference", "calibrated"] = "difference",
-        samples: float | None = None,
+        samples: float | None = 0.125,
         every: int = 10,
         beta: float = 0.1,
         shrink: float | Literal["violation"] = 0.5,

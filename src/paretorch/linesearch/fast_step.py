@@ -25,6 +25,8 @@ from paretorch.linesearch.search import LossesOf
 if TYPE_CHECKING:
     from paretorch.linesearch.fast import FastBacktracking
 
+FEWEST = 8  # samples from which the displacement of a batch is told
+
 
 class FastStep:
     """One step on one batch.
@@ -218,7 +220,7 @@ class FastStep:
         samples, batch = self.search.samples, len(self.leaves[0]) if self.leaves[0].ndim else 1
         if samples is None:
             return None
-        return int(samples) if samples >= 1 else max(1, round(samples * batch))
+        return int(samples) if samples >= 1 else max(FEWEST, round(samples * batch))
 
     # --- how far ---------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from paretorch.optim.presets import PRESETS
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.training.names import Call, check_arguments, parse, pick, written
 from paretorch.training.parts import methods, optimizers
+from paretorch.training.searching import searches
 from paretorch.training.sources import find_workload
 from paretorch.training.spec import Plain, Run
 
@@ -143,7 +144,7 @@ def _defaults(made: type) -> dict[str, Any]:
 
 def _rate(run: Run) -> float | None:
     """The run's learning rate; None where the optimizer has none."""
-    made = pick("optimizer", run.optimizer, optimizers())
+    made = pick("optimizer", run.optimizer, {**optimizers(), **searches()})
     parameter = inspect.signature(made).parameters.get("lr")
     if parameter is None:
         return None

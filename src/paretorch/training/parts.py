@@ -20,6 +20,7 @@ from paretorch.optim import MultiTaskOptimizer, Preconditioned
 from paretorch.training import updates
 from paretorch.training.names import Call, check_arguments, parse, pick, unknown
 from paretorch.training.schedule import Schedule
+from paretorch.training.searching import Searched, make_search, searches
 from paretorch.training.sources import find_workload
 from paretorch.training.spec import Run
 from paretorch.workloads.base import Workload
@@ -56,6 +57,8 @@ class Parts:
             self.door.end_epoch()
         if isinstance(self.optimizer, MultiTaskOptimizer):
             self.optimizer.end_epoch()
+        if isinstance(self.optimizer, Searched):
+            self.optimizer.search.end_epoch()
 
 
 def assemble(run: Run) -> Parts:
@@ -67,12 +70,14 @@ def assemble(run: Run) -> Parts:
     workload = find_workload(run.workload, run.options)
     tasks = _tasks(workload, run)
     method = find_method(run.method)
-    make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip)
+    searched = run.optimizer in searches()
+    if not searched:
+        make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip)
     device = find_device(run.device)
     model = trained_model(workload, tasks).to(device)
+    optimizer = make_search(run, model, method, optimizers()) if searched else make_optimizer(model.parameters())
     splits = workload.data().only(tasks).to(device)
-    optimizer = make_optimizer(model.parameters())
-    door = make_door(run, method, tasks, model)
+    door = None if searched else make_door(run, method, tasks, model)
     if isinstance(optimizer, MultiTaskOptimizer):
         if run.door:
             raise ValueError(

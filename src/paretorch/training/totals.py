@@ -129,6 +129,15 @@ class EpochTotals:
 def step_numbers(record: StepRecord) -> Mapping[str, object]:
     """What is written about one step: losses, weights, the worst cosine between two tasks; six digits."""
     numbers: dict[str, object] = {"losses": {task: _short(loss) for task, loss in record.losses.items()}}
+    if (step := record.search) is not None:
+        numbers["search"] = {"outcome": step.outcome.value, "step": _short(step.step), "bound": _short(step.bound),
+                             "trials": step.trials, "predicted": {t: _short(v) for t, v in step.predicted.items()}}  # fmt: skip
+        said = {
+            "actual": {t: _short(v) for t, v in step.actual.items()},
+            "fallback": step.fallback,
+            "lowered": step.lowered,
+        }
+        numbers["search"] |= {name: value for name, value in said.items() if value}  # type: ignore[operator]
     balance = record.balance
     if balance is None:
         return numbers

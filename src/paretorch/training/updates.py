@@ -15,8 +15,10 @@ from torch.utils._pytree import tree_map_only
 from paretorch.core.balancer import Balancer
 from paretorch.core.contract import Balance
 from paretorch.core.fork import Fork
+from paretorch.linesearch import LineSearch, Step
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.training import randomness
+from paretorch.training.searching import Searched
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Samples
 
@@ -30,10 +32,12 @@ class StepRecord:
     Args:
         losses: scalars by task, before the step, without a graph; tasks that were absent are left out.
         balance: what the method said; None without one.
+        search: what a line search said; None without one.
     """
 
     losses: Mapping[str, Tensor]
     balance: Balance | None = None
+    search: Step | None = None
 
 
 Update = Callable[[Batch], StepRecord]
@@ -52,6 +56,8 @@ def choose(
     ``clip`` is the length to which the gradient of all parameters is shortened before the step; an optimizer that takes
     each task's gradient by itself has a ``max_norm`` of its own instead.
     """
+    if isinstance(optimizer, Searched):
+        return by_search(workload, model, optimizer.search)
     if isinstance(optimizer, MultiTaskOptimizer):
         return by_optimizer(workload, model, optimizer, precision)
     if isinstance(door, Fork):
@@ -121,6 +127,31 @@ def by_optimizer(
             return StepRecord({})
         optimizer.step(losses)
         return StepRecord(_detached(losses), optimizer.balance)
+
+    return update
+
+
+def by_search(workload: Workload, model: nn.Module, search: LineSearch) -> Update:
+    """Lets a line search move the parameters."""
+    heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
+
+    def update(batch: Batch) -> StepRecord:
+        inputs = tuple(samples.inputs for samples in batch)
+        targets = {
+            task: target for samples in batch for task, target in samples.targets.items() if task in heads
+        }  # fmt: skip
+
+        def losses(features: tuple[Any, ...]) -> Mapping[str, Tensor]:
+            outputs = {
+                task: heads[task](own)
+                for samples, own in zip(batch, features, strict=True)
+                for task in samples.targets
+                if task in heads
+            }
+            return workload.losses(outputs, targets)
+
+        step = search.step(inputs, losses)
+        return StepRecord(step.losses, step.balance, step)
 
     return update
 
