@@ -202,11 +202,13 @@ def _device(name: str, console: Console) -> str:
 
 def command(run: Run, flags: Flags) -> str:
     """The command line that asks nothing and trains ``run``."""
-    preset = next(
-        p for p in PRESETS if p.optimizer == run.optimizer and p.options.keys() <= run.optimizer_options.keys()
-    )
-    changed = {name: value for name, value in run.optimizer_options.items() if preset.options.get(name) != value}
-    optimizer = written(Call(preset.name, (), changed)) if changed else preset.name
+
+    def changed(preset: Preset) -> dict[str, Plain]:
+        return {name: value for name, value in run.optimizer_options.items() if preset.options.get(name) != value}
+
+    fitting = [p for p in PRESETS if p.optimizer == run.optimizer and p.options.keys() <= run.optimizer_options.keys()]
+    preset = min(fitting, key=lambda p: len(changed(p)))
+    optimizer = written(Call(preset.name, (), changed(preset))) if changed(preset) else preset.name
     parts = [
         *("paretorch", "interactive", "--yes", "--model", str(run.options["encoder"]), "--data", run.workload),
         *("--batch-size", str(run.batch_size), "--optimizer", optimizer, "--epochs", str(run.epochs)),

@@ -1,0 +1,183 @@
+"""The menu: defaults by Enter, wrong input explained and asked again, clean ends, and the same as flags."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from image_folders import write_coco, write_imagenet
+from paretorch.cli import app
+from paretorch.cli.found_data import fitted, look
+from paretorch.cli.interactive import EXPECTED, MODELS, Flags, asked, command
+from paretorch.optim.presets import PRESETS
+from paretorch.training.result import Result
+from paretorch.training.spec import Run
+from paretorch.workloads.models.encoders import ENCODERS
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--images", "8", "--batch-size", "4", "--epochs", "1", "--optimizer", "1", "--yes"]
+
+
+def call(answers: str, *flags: str) -> tuple[int, str]:
+    """Exit code, and what was printed, without line breaks."""
+    result = CliRunner().invoke(app, ["interactive", *flags], input=answers, env={"COLUMNS": "400", "TERM": "dumb"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, re.sub(r"\s+", " ", result.output)
+
+
+def answered(answers: str, monkeypatch: pytest.MonkeyPatch, root: Path, **flags: str) -> tuple[Run, str]:
+    """The run that the answers describe, and what was printed."""
+    lines = iter(answers.split("\n"))
+
+    def ask(self: Console, prompt: str) -> str:
+        self.print(prompt)
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(Console, "input", ask)
+    console = Console(record=True, width=300, quiet=False, file=io.StringIO())
+    run = asked(Flags(root=str(root), **flags), console)  # type: ignore[arg-type]
+    return run, console.export_text()
+
+
+def test_every_default_by_enter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run, printed = answered("\n\n\n\n\n", monkeypatch, tmp_path)
+    assert (run.workload, run.options["encoder"], run.optimizer, run.epochs, run.batch_size) == (
+        "scenes",
+        "mobilenet_v3_large",
+        "AdamW",
+        8,
+        16,
+    )
+    for preset in PRESETS:
+        assert f"{preset.number}  {preset.name}  {preset}" in printed
+        assert f"expected, not measured: {EXPECTED[preset.name]}" in printed
+    assert "ImageNet was not found" in printed
+    silent, _ = answered("", monkeypatch, tmp_path, yes=True)  # type: ignore[arg-type]
+    assert silent == run
+
+
+def test_wrong_input_is_explained_and_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = "9\nresnet18\nimagenet_coco\n1\n1\nmany\n9000\n8\n0\n9\nadm\nsgd(0.1)\nsgd(lr=-1.0)\n8\n0\n2"
+    run, printed = answered(answers, monkeypatch, tmp_path)
+    assert (run.options["encoder"], run.batch_size, run.optimizer, run.epochs) == ("resnet18", 8, "MTAdamV2", 2)
+    for sentence in (
+        "Model: expected a number or a name of 1 mobilenet_v3_large",
+        "says how the folders must lie",
+        "the batch size is at least 2, as batch norm needs; got 1",
+        "the batch size is a whole number, got 'many'",
+        "the batch size is at most 1,500",
+        "an optimizer's number is 1 to 8, got 0",
+        "an optimizer's number is 1 to 8, got 9",
+        "did you mean 'adam'",
+        "options are given by name",
+        "Invalid learning rate",
+        "the number of epochs is at least 1; got 0",
+    ):
+        assert sentence in printed, sentence
+
+
+def test_the_run_is_trained_and_shown_with_its_files(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code, printed = call("", *TINY, "--out", str(out), "--root", str(tmp_path))
+    assert code == 0
+    assert "No GPU was found" in printed or Result.load(out).run.device != "cpu"
+    for what in ("The plot: ", "The page: ", f"The JSON: {out / 'result.json'}", "classification", "epoch 1/1"):
+        assert what in printed
+    (plot,) = re.findall(r"The plot: (\S+)", printed)
+    assert Path(plot).read_text().startswith("<?xml")
+    assert (out / "report.html").stat().st_size > 0
+    assert json.loads((out / "result.json").read_text())["run"]["optimizer"] == "SGD"
+
+
+def test_the_command_it_prints_is_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run, _ = answered("2\n1\n8\nmtadamv2(lr=0.002)\n3", monkeypatch, tmp_path)
+    words = shlex.split(command(run, Flags(root=str(tmp_path))))
+    assert words[:3] == ["paretorch", "interactive", "--yes"]
+    given = {words[i][2:].replace("-", "_"): words[i + 1] for i in range(3, len(words), 2)}
+    given |= {"images": int(given["images"]), "seed": int(given["seed"])}  # type: ignore[dict-item]
+    again, _ = answered("", monkeypatch, Path(given.pop("root")), yes=True, **given)  # type: ignore[arg-type]
+    assert again == run
+
+
+def test_the_end_of_the_input_is_a_clean_end(tmp_path: Path) -> None:
+    code, printed = call("1\n", "--root", str(tmp_path))
+    assert code == 1
+    assert "The input ended before the last question: nothing was started." in printed
+    assert "Traceback" not in printed
+
+
+def test_ctrl_c_at_a_question_is_a_clean_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stop(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Console, "input", stop)
+    code, printed = call("", "--root", str(tmp_path))
+    assert code == 130
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--optimizer", "9"], "an optimizer's number is 1 to 8, got 9"),
+        (["--batch-size", "1"], "at least 2, as batch norm needs"),
+        (["--data", "imagenet_coco"], "ImageNet was not found"),
+        (["--model", "resnet"], "expected a number or a name"),
+        (["--epochs", "-1"], "at least 1; got -1"),
+        (["--images", "1"], "images are at least 2"),
+        (["--device", "tpu"], "device is 'cpu'"),
+    ],
+)
+def test_a_wrong_flag_is_one_message(flags: list[str], message: str, tmp_path: Path) -> None:
+    code, printed = call("", "--yes", "--root", str(tmp_path), *flags)
+    assert code == 2
+    assert f"Error: {printed.partition('Error: ')[2]}" in printed
+    assert message in printed
+
+
+def test_folders_that_are_there_are_the_default_and_are_used_as_far_as_they_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_imagenet(tmp_path)
+    write_coco(tmp_path)
+    run, printed = answered("\n\n4\n\n1", monkeypatch, tmp_path)
+    assert run.workload == "imagenet_coco"
+    assert run.surface == "parameters"
+    assert f"found: {tmp_path / 'imagenet'}" in printed
+    assert run.options["classes"] == 3
+    sizes = fitted({task: part.source for task, part in look(str(tmp_path)).items() if part.source})
+    assert {name: run.options[name] for name in sizes} == sizes
+    assert sizes["train"] == 33  # of 36, of which three are reported on
+    assert fitted({t: p.source for t, p in look(str(tmp_path)).items() if p.source}, images=10)["train"] == 10
+
+
+def test_every_model_and_optimizer_has_its_line() -> None:
+    assert set(MODELS) == set(ENCODERS)
+    assert set(EXPECTED) == {preset.name for preset in PRESETS}
+    for name in ("Adam", "AdamW", "MTAdamV2"):
+        assert "fast" in EXPECTED[name]
+    for name in ("AdamW", "SGD+Nesterov"):
+        assert "generalises" in EXPECTED[name]
+
+
+def test_the_script_in_the_root_is_the_same(tmp_path: Path) -> None:
+    script = ROOT / "train_interactive.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--optimizer", "9", "--yes"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "an optimizer's number is 1 to 8, got 9" in done.stderr
+    assert len([line for line in script.read_text().splitlines() if line and not line.startswith('"""')]) == 3
