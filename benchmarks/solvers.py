@@ -22,6 +22,7 @@ from torch import Tensor
 from torchjd import aggregation as jd
 
 import paretorch as pt
+from paretorch.core.conflict import conflict_averse
 from paretorch.core.solvers import minimum_norm
 
 KINDS = {"gaussian": 0.0, "conflicting": 0.0, "norm ratio 1e3": 3.0}
@@ -49,14 +50,13 @@ def fair(alpha: float) -> Callable[[Tensor, Tensor], float]:
 
 
 def averse(gramian: Tensor, w: Tensor) -> float:
-    """How far the worst-off task lies below the best that the ball allows (by weak duality), as a share of the mean."""
+    """How far the worst-off task lies below the most that the ball allows, and the update outside of it; shares of |g_0|^2."""
     even = torch.full_like(w, 1 / len(w))
-    mean, size = gramian @ even, float((even @ gramian @ even).sqrt())
-    update = w * (1.25 if (w.sum() - 1.5 / 1.25).abs() < 0.2 else 1.0)  # ours divides by 1 + c^2
-    chosen = (update - even).clamp_min(0)
-    chosen = chosen / chosen.sum().clamp_min(1e-300)
-    bound = float(chosen @ mean) + 0.5 * size * float((chosen @ gramian @ chosen).clamp_min(0).sqrt())
-    return (bound - float((gramian @ update).min())) / size**2
+    square = float(even @ gramian @ even)
+    best = conflict_averse(gramian, 0.5).weights
+    bound = float(best @ gramian @ even) + 0.5 * (square * float((best @ gramian @ best).clamp_min(0))) ** 0.5
+    outside = float(((w - even) @ gramian @ (w - even)).clamp_min(0) / (0.25 * square)) ** 0.5 - 1
+    return (bound - float((gramian @ w).min())) / square + max(outside, 0.0)
 
 
 def conflict(gramian: Tensor, w: Tensor) -> float:
@@ -69,7 +69,7 @@ PAIRS = {
     "MGDA": Pair(lambda t: pt.MGDA(), lambda t: jd.MGDAWeighting(), shortest),
     "PCGrad": Pair(lambda t: pt.PCGrad(), lambda t: jd.PCGradWeighting()),
     "GradVac": Pair(lambda t: pt.GradVac(), lambda t: jd.GradVacWeighting()),
-    "CAGrad": Pair(lambda t: pt.CAGrad(c=0.5), lambda t: jd.CAGradWeighting(c=0.5), averse),
+    "CAGrad": Pair(lambda t: pt.CAGrad(c=0.5, rescale=0), lambda t: jd.CAGradWeighting(c=0.5), averse),
     "IMTLG": Pair(lambda t: pt.IMTLG(), lambda t: jd.IMTLGWeighting()),
     "NashMTL": Pair(lambda t: pt.NashMTL(), lambda t: jd.NashMTL(n_tasks=t, max_norm=0.0).weighting, fair(1.0), True),
     "FairGrad": Pair(lambda t: pt.FairGrad(), lambda t: jd.FairGradWeighting(alpha=2.0), fair(2.0)),

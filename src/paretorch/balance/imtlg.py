@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers import cancels, equal_products, unit_rows
@@ -37,6 +39,8 @@ class IMTLG(Method[None]):
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         gramian = evidence.needed("gramian")
+        if len(gramian) == 2 and float(gramian[0, 0]) > 0 and float(gramian[1, 1]) > 0:
+            return _of_two(gramian, evidence.resolution), state
         matrix, lengths = unit_rows(gramian)
         there = (lengths > 0).astype(np.float64)
         solution = equal_products(matrix, there, evidence.resolution)
@@ -48,3 +52,13 @@ class IMTLG(Method[None]):
         weights = torch.from_numpy(raw / total)
         stationary = cancels(gramian, weights, evidence.resolution)
         return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state
+
+
+def _of_two(gramian: Tensor, resolution: float) -> Balance:
+    """Two gradients: each weighs what the other is long, unless they are opposite."""
+    (first, cross), (_, second) = gramian.tolist()
+    a, b = math.sqrt(first), math.sqrt(second)
+    if 1 + cross / a / b <= 2 * resolution:
+        return Balance(torch.zeros_like(gramian[0]), Status.STATIONARY)
+    weights = torch.tensor([b / (a + b), a / (a + b)], dtype=torch.float64)
+    return Balance(weights, Status.STATIONARY if cancels(gramian, weights, resolution) else Status.SOLVED)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from paretorch.core.nonnegative import EPS
-from paretorch.core.solvers import Solution, minimum_norm
+from paretorch.core.nonnegative import EPS, Array, nonnegative_program
+from paretorch.core.solvers import Solution, minimum_norm, unit_rows
+
+ITERATIONS = 60
 
 
 def conflict_averse(gramian: Tensor, c: float) -> Solution:
@@ -14,15 +20,70 @@ def conflict_averse(gramian: Tensor, c: float) -> Solution:
 
     .. math:: \min_w b^T w + \varphi \sqrt{w^T G w}, \qquad b = G 1 / T, \quad \varphi = c \sqrt{1^T G 1} / T
 
-    For a length s = |g_w| that is held, this is the minimum norm of the shifted gradients g_t + (s / phi) g_0, whose solution
-    has some length s'; the two agree at the minimum. s' - s falls once through zero, which is bracketed and bisected with the
-    secant, s' / phi never leaving [0, max |g_t| / phi].
+    By duality g_w is a multiple of the x >= 0 that lifts what the worst-off task gains to a level m: the solution of the
+    non-negative program min x^T G x / 2 - (m - b)^T x. Its length grows with m and has to be phi; as long as the same entries of
+    x are positive its square is quadratic in m, so that a few programs find m. Where g_w vanishes there is no such m, and the
+    minimum is looked for among lengths of g_w instead.
 
     Args:
         gramian: (T, T) symmetric positive semidefinite, not zero; ``c``: in [0, 1).
 
     References:
         Liu et al., NeurIPS 2021, eq. (4).
+    """
+    phi = c * math.sqrt(max(float(gramian.mean()), 0.0))
+    weights = None if phi == 0 else _by_levels(gramian, phi)
+    return _by_lengths(gramian, c) if weights is None else Solution(torch.from_numpy(weights), True)
+
+
+def _by_levels(gramian: Tensor, phi: float) -> Array | None:
+    """(T,) the weights, found over the level of the worst-off task; None where no level gives g_w its length."""
+    matrix, lengths = unit_rows(gramian)
+    if lengths.min() == 0:
+        return None
+    gains = gramian.numpy().mean(axis=1) / lengths  # per unit of length, as the program sees them
+    levels = 1 / lengths
+    low, high = float((gains * lengths).min()), float((gains * lengths + phi * lengths).min())
+    level = high
+    for _ in range(ITERATIONS):
+        y, converged = nonnegative_program(matrix, (level * levels - gains)[:, None])
+        y = y[:, 0]
+        length = math.sqrt(max(float(y @ matrix @ y), 0.0))
+        if not converged:
+            return None
+        if abs(length - phi) <= 1e-12 * phi:
+            weights: Array = y / lengths
+            return weights / weights.sum()
+        low, high = (low, level) if length > phi else (level, high)
+        if high - low <= 4 * EPS * max(abs(low), abs(high)):
+            return None
+        level = _level(matrix, levels, gains, y > 0, phi)
+        if not low < level < high:
+            level = (low + high) / 2
+    return None
+
+
+def _level(matrix: Array, levels: Array, gains: Array, free: NDArray[np.bool_], phi: float) -> float:
+    """The level at which g_w has length phi if exactly the free entries are positive; nan where there is none."""
+    index = free.nonzero()[0]
+    if not len(index):
+        return math.nan
+    right = np.stack([levels[index], gains[index]], axis=1)
+    try:
+        products = right.T @ np.linalg.solve(matrix[index[:, None], index], right)
+    except np.linalg.LinAlgError:
+        return math.nan
+    (square, cross), (_, own) = products.tolist()
+    inside = cross * cross - square * (own - phi * phi)
+    return (cross + math.sqrt(inside)) / square if inside >= 0 and square > 0 else math.nan
+
+
+def _by_lengths(gramian: Tensor, c: float) -> Solution:
+    """The weights, found over s = |g_w|.
+
+    For an s that is held they are those of the minimum norm of the shifted gradients g_t + (s / phi) g_0, whose solution has some
+    length s'. s' - s falls once through zero, which is bracketed and bisected with the secant, s' / phi never leaving
+    [0, max |g_t| / phi].
     """
     scaled = gramian / gramian.diagonal().max()
     pull = scaled.mean(dim=1)

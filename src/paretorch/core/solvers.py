@@ -7,6 +7,7 @@ no result depends on how long a task's gradient is, nor on its ratio to the othe
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from operator import mul
 from typing import NamedTuple
 
@@ -169,9 +170,7 @@ def equal_products(matrix: Array, right: Array, resolution: float) -> Array:
         matrix: (T, T) cosines; ``right``: (T,) b; ``resolution``: relative spacing of the numbers in which C was summed.
     """
     tasks = len(right)
-    probes = np.ones((tasks, 3))  # how far they grow says whether any eigenvalue may be rounding
-    probes[:, 0] = right
-    probes[1::2, 1] = probes[tasks // 3 : 2 * tasks // 3 + 1, 2] = -1.0
+    probes = np.concatenate([right[:, None], _signs(tasks)], axis=1)
     try:
         solved = np.linalg.solve(matrix, probes)
     except np.linalg.LinAlgError:
@@ -183,6 +182,14 @@ def equal_products(matrix: Array, right: Array, resolution: float) -> Array:
     inverse = np.divide(1.0, values, out=np.zeros_like(values), where=kept)
     result: Array = vectors @ (inverse * (right @ vectors))
     return result
+
+
+@lru_cache(maxsize=64)
+def _signs(tasks: int) -> Array:
+    """(T, 2) columns that no eigenvector is likely to miss: how far they grow says whether any eigenvalue may be rounding."""
+    signs = np.ones((tasks, 2))
+    signs[1::2, 0] = signs[tasks // 3 : 2 * tasks // 3 + 1, 1] = -1.0
+    return signs
 
 
 def project_on_simplex(point: Tensor) -> Tensor:

@@ -104,7 +104,12 @@ class StateHolder(nn.Module):
                 held = self._buffers[name]
                 if isinstance(value, Tensor) and held is not None and 0 in (held.numel(), value.numel()):
                     self._buffers[name] = held.new_empty(value.shape, dtype=value.dtype)  # (T, n): n was not known
-                if isinstance(value, Tensor) and name != "task_names" and value.ndim and order != sorted(order):
+                if (
+                    isinstance(value, Tensor)
+                    and name != "task_names"
+                    and value.shape[:1] == (len(names),)
+                    and order != sorted(order)
+                ):
                     square = (
                         Need.JACOBIAN not in self.method.needs and value.ndim == 2 and value.shape[0] == value.shape[1]
                     )

@@ -1,0 +1,63 @@
+"""Every method arrives where no direction descends for all tasks: on convex quadratics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import paretorch as pt
+from matrices import gaussian
+from methods import METHODS, Entry
+from paretorch.core.contract import Evidence, Need
+from paretorch.core.solvers import minimum_norm
+
+TASKS = ("a", "b", "c")
+STEPS = 800
+GENERAL = [entry for entry in METHODS if not isinstance(entry.method, pt.Static)]
+
+
+def quadratics(seed: int) -> tuple[Tensor, Tensor]:
+    """(T, n, n) positive definite matrices and (T, n) minima."""
+    factors = gaussian(len(TASKS) * 4, 4, seed).view(len(TASKS), 4, 4)
+    return torch.eye(4, dtype=torch.float64) + 0.1 * factors @ factors.mT, 1.5 * gaussian(len(TASKS), 4, seed + 1)
+
+
+def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
+    """The shortest convex combination of the gradients at the start and at the end of a descent with shrinking steps."""
+    matrices, minima = quadratics(seed)
+    point = 3.0 * gaussian(1, 4, seed + 2)[0]
+    state: Any = method.init(TASKS, torch.zeros((), dtype=torch.float64))
+    generator = torch.Generator().manual_seed(seed)
+    present, ones = torch.ones(len(TASKS), dtype=torch.bool), torch.ones(len(TASKS), dtype=torch.float64)
+    lengths = []
+    for step in range(STEPS):
+        away = point - minima
+        rows = torch.einsum("tij,tj->ti", matrices, away)
+        losses = 0.5 * (rows * away).sum(dim=1) + 0.1
+        gramian = rows @ rows.T
+        weights = minimum_norm(gramian).weights
+        lengths.append(float((weights @ gramian @ weights).clamp_min(0).sqrt()))
+        cross = gramian if method.batches > 1 else None
+        jacobian = rows if Need.JACOBIAN in method.needs else None
+        evidence = Evidence(TASKS, present, losses, gramian, cross, jacobian, ones, generator)
+        balance, state = method.calibrated(evidence, state)
+        if balance.update is None:
+            assert balance.weights is not None
+            update = balance.weights @ rows
+        else:
+            update = balance.update
+        point = point - 0.06 / (1 + 3 * step / STEPS) ** 3 * update
+        if method.observes:
+            away = point - minima
+            state = method.observe(0.5 * torch.einsum("ti,tij,tj->t", away, matrices, away) + 0.1, state)
+    return lengths[0], lengths[-1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
+def test_convex_quadratics_end_pareto_stationary(entry: Entry) -> None:
+    start, end = descended(entry.method, seed=0)
+    assert end <= 1e-2 * start, (start, end)
