@@ -1,0 +1,146 @@
+"""A front on disk: ``front.json``, and one safetensors file per model. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.pareto.front import Front, Moment
+from paretorch.workloads.data import atomic
+from paretorch.workloads.extras import extra
+
+FORMAT = "paretorch front 1"
+
+
+def save(front: Front, folder: Path) -> None:
+    """Writes a front; ``front.json`` comes last, so that a folder that has one is whole.
+
+    Args:
+        front: what to write.
+        folder: made where it is not there; a front that it holds is replaced.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    with extra("studies"):
+        from safetensors.torch import save as serialize
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "front.json").unlink(missing_ok=True)
+    digests = []
+    for member, state in enumerate(front.states):
+        content = serialize({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})
+        atomic.write(folder / _name(member), content)
+        digests.append(hashlib.sha256(content).hexdigest())
+    values = {
+        "format": FORMAT,
+        "tasks": list(front.tasks),
+        "preferences": front.preferences.tolist(),
+        "losses": front.losses.tolist(),
+        "metrics": list(front.metrics),
+        "diverged": list(front.diverged),
+        "reference": None if front.reference is None else list(front.reference),
+        "history": [dataclasses.asdict(moment) for moment in front.history],
+        "facts": dict(front.facts),
+        "sha256": digests,
+    }
+    atomic.write(folder / "front.json", json.dumps(_strict(values), indent=1, allow_nan=False).encode())
+    member = len(front.states)
+    while (folder / _name(member)).exists():  # of a larger front that was here before
+        (folder / _name(member)).unlink()
+        member += 1
+
+
+def load(folder: Path, template: nn.Module) -> Front:
+    """Reads a front.
+
+    Args:
+        folder: that :func:`save` wrote.
+        template: a module of the models' architecture; left as it is.
+
+    Raises:
+        FileNotFoundError: there is no front.
+        ValueError: a file is damaged, or the template is of another architecture.
+    """
+    with extra("studies"):
+        from safetensors.torch import load as deserialize
+    values = _values(folder / "front.json")
+    own = {name: tuple(value.shape) for name, value in template.state_dict().items()}
+    states: list[Mapping[str, Tensor]] = []
+    for member, digest in enumerate(values["sha256"]):
+        path = folder / _name(member)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing: the front in {folder} is not whole") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(f"{path} is damaged: its content is not what was written")
+        state = deserialize(content)
+        _fits(own, {name: tuple(value.shape) for name, value in state.items()}, path)
+        states.append(state)
+    moments = [Moment(**{**m, "losses": tuple(map(tuple, m["losses"]))}) for m in values["history"]]
+    return Front(
+        tasks=tuple(values["tasks"]),
+        preferences=torch.tensor(values["preferences"], dtype=torch.float64),
+        losses=torch.tensor(values["losses"], dtype=torch.float64),
+        metrics=tuple(values["metrics"]),
+        states=tuple(states),
+        template=template,
+        diverged=tuple(values["diverged"]),
+        history=tuple(moments),
+        reference=None if values["reference"] is None else tuple(values["reference"]),
+        facts=values["facts"],
+    )
+
+
+def _name(member: int) -> str:
+    return f"model-{member:03d}.safetensors"
+
+
+def _values(path: Path) -> dict[str, Any]:
+    try:
+        values = _numbers(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not there: expected a folder that Front.save wrote") from None
+    except ValueError:
+        raise ValueError(f"{path} is damaged: it cannot be read as JSON") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")
+    return values
+
+
+def _fits(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    if own == found:
+        return
+    name = next(name for name in [*own, *found] if own.get(name) != found.get(name))
+    raise ValueError(
+        f"{path} is of another architecture: the template has {name!r} of shape {own.get(name, 'none')}, the file "
+        f"{found.get(name, 'none')}. Give a model made as the front's were"
+    )
+
+
+def _strict(value: Any) -> Any:
+    """Numbers that are not finite as strings: JSON has none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): _strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(each) for each in value]
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    """The reverse of :func:`_strict`."""
+    if value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _numbers(each) for key, each in value.items()}
+    return [_numbers(each) for each in value] if isinstance(value, list) else value

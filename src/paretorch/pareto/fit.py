@@ -1,0 +1,164 @@
+"""Training a front: a workload, an algorithm and preferences in, a set of models out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.core.checks import one_of
+from paretorch.pareto.adapt import Adaption, begin
+from paretorch.pareto.algorithm import FrontAlgorithm
+from paretorch.pareto.conditional import fit_conditional
+from paretorch.pareto.ensemble import Ensemble
+from paretorch.pareto.front import Front, Moment
+from paretorch.pareto.hypervolume import hypervolume
+from paretorch.pareto.members import fill, score
+from paretorch.pareto.plan import MakeOptimizer, Plan, adam, check_elementwise
+from paretorch.pareto.preferences import checked_preferences
+from paretorch.pareto.training import Training
+from paretorch.workloads.base import Workload
+from paretorch.workloads.streams import mixed
+
+
+def fit_front(
+    workload: Workload,
+    algorithm: FrontAlgorithm,
+    *,
+    preferences: Tensor | Sequence[Sequence[float]],
+    epochs: int,
+    batch_size: int = 256,
+    optimizer: MakeOptimizer = adam,
+    schedule: Callable[[float], float] | None = None,
+    reference: Sequence[float] | None = None,
+    starts: str = "common",
+    execution: str = "auto",
+    seed: int = 0,
+    device: str = "cpu",
+    every: int | None = None,
+    progress: Callable[[Moment], None] | None = None,
+) -> Front:
+    """Trains one model per preference, all at once; the caller's random numbers are left as they were.
+
+    Args:
+        workload: data, model, losses and metrics.
+        algorithm: how, for example :class:`~paretorch.MT2O`.
+        preferences: (N, T) on the simplex; :func:`~paretorch.preferences` makes them.
+        epochs: passes over the training data, at least 1.
+        batch_size: samples of each stream per step.
+        optimizer: makes a torch optimizer for some parameters; it sees (N, ...) stacks, and must treat every number by itself, as
+            SGD, Adam and their like do. The default is Adam at 1e-3.
+        schedule: factor of the learning rate by progress in [0, 1).
+        reference: (T,) of the hypervolume that is recorded and, where preferences move for it, grown; None: the workload's own.
+        starts: ``"common"``: all members begin with the same weights, so that what they learn can be mixed; ``"independent"``.
+        execution: ``"auto"``, ``"loop"`` or ``"vmap"``. A loop computes what N runs of their own compute, bit for bit.
+        seed: decides initial weights, data order and dropout.
+        device: where.
+        every: epochs between two looks at the validation data; None: about fifty looks in all.
+        progress: called at each look.
+
+    Raises:
+        ValueError: preferences are not on the simplex, an option is out of its range, or the optimizer mixes members.
+
+    Example:
+        >>> from paretorch.pareto.sweep import Sweep
+        >>> from paretorch.workloads.synthetic import Synthetic
+        >>> front = fit_front(Synthetic(), Sweep(), preferences=[(0.9, 0.1), (0.1, 0.9)], epochs=2)
+        >>> len(front), front.losses.shape
+        (2, torch.Size([2, 2]))
+    """
+    tasks = workload.tasks
+    given = checked_preferences(preferences, tasks)
+    algorithm.check(given, tasks)
+    one_of("starts", starts, ("common", "independent"))
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("every", 1 if every is None else every)):
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, got {value}")
+    point = _reference(workload, algorithm, reference)
+    check_elementwise(optimizer)
+    plan = Plan(workload, epochs, batch_size, optimizer, schedule, point, starts, execution, seed, device, every, progress)
+    with torch.random.fork_rng():
+        if algorithm.conditional:
+            return fit_conditional(plan, algorithm, given)
+        return _fit_members(plan, algorithm, given)
+
+
+def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
+    moving = algorithm.moving()
+    preferences = given if moving is None else begin(given)
+    point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
+    ensemble = Ensemble(plan.workload, _models(plan, len(given)), plan.execution)
+    optimizer = plan.optimizer(ensemble.parameters)
+    adaption = None if moving is None else Adaption(moving.kind, moving.rate, preferences, point)
+    training = Training(algorithm, ensemble, optimizer, preferences, plan.workload.tasks, adaption)
+    history: list[Moment] = []
+    losses, metrics, seconds = torch.empty(0), [], 0.0
+    template = _models(plan, 1)[0]
+    splits = plan.workload.data().to(torch.device(plan.device))
+    for epoch in range(plan.epochs):
+        began = time.perf_counter()
+        for step, batch in plan.batches(splits.train, epoch):
+            progress = step / plan.steps(splits.train)
+            training.step(batch, mixed(plan.seed, 1, step), progress, plan.factor(progress))
+        seconds += time.perf_counter() - began
+        if plan.looks(epoch + 1):
+            losses, metrics = [], []
+            for member in range(len(given)):
+                fill(template, ensemble.trained, ensemble.kept, member)
+                loss, found = score(plan.workload, template, splits.validation, plan.batch_size)
+                losses.append(torch.where(training.diverged[member], torch.nan, loss))
+                metrics.append(found)
+            losses = torch.stack(losses)
+            history.append(_moment(epoch + 1, training.gradients, seconds, losses, point))
+            if plan.progress is not None:
+                plan.progress(history[-1])
+    states = []
+    for member in range(len(given)):
+        fill(template, ensemble.trained, ensemble.kept, member)
+        states.append({name: value.detach().cpu().clone() for name, value in template.state_dict().items()})
+    facts = {
+        "algorithm": repr(algorithm),
+        "execution": ensemble.execution,
+        "execution because": ensemble.why,
+        "gradient evaluations": training.gradients,
+        "seconds": seconds,
+        **({"took something over": sum(training.listened) / len(training.listened)} if training.listened else {}),
+    }
+    diverged = tuple(training.diverged.nonzero()[:, 0].tolist())
+    return Front(
+        plan.workload.tasks, training.preferences, losses, tuple(metrics), tuple(states), template.cpu(), diverged,
+        tuple(history), plan.reference, facts,
+    )  # fmt: skip
+
+
+def _models(plan: Plan, count: int) -> list[nn.Module]:
+    models = []
+    for member in range(count):
+        torch.manual_seed(plan.seed if plan.starts == "common" else mixed(plan.seed, 2, member))
+        models.append(plan.workload.model().to(plan.device).train())
+    return models
+
+
+def _moment(epoch: int, gradients: int, seconds: float, losses: Tensor, reference: Tensor | None) -> Moment:
+    finite = losses[losses.isfinite().all(dim=1)]
+    volume = float("nan") if reference is None else hypervolume(finite, reference)
+    return Moment(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
+
+
+def _reference(
+    workload: Workload, algorithm: FrontAlgorithm, given: Sequence[float] | None
+) -> tuple[float, ...] | None:
+    truth = workload.truth
+    point = tuple(map(float, given)) if given is not None else None if truth is None else tuple(truth.reference)
+    if point is not None and len(point) != len(workload.tasks):
+        raise ValueError(f"the reference has {len(point)} values for the {len(workload.tasks)} tasks {workload.tasks}")
+    moving = algorithm.moving()
+    if point is None and moving is not None and moving.kind == "hypervolume":
+        raise ValueError(
+            f"preferences that move for hypervolume need a point to measure it from: give reference=, one value above the "
+            f"losses that matter for each of {workload.tasks}, or adapt='spacing'"
+        )
+    return point

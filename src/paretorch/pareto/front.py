@@ -1,0 +1,208 @@
+"""A front: trained models along a trade-off, their losses, and what one asks of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.pareto import hypervolume as volumes
+from paretorch.pareto.preferences import checked_preferences
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The front at some time of its training.
+
+    Args:
+        epoch: epochs done.
+        gradients: gradient evaluations so far, of all members together.
+        seconds: of training so far, wall-clock.
+        losses: (N, T) on validation data.
+        hypervolume: from the front's reference; nan where it has none.
+    """
+
+    epoch: int
+    gradients: int
+    seconds: float
+    losses: tuple[tuple[float, ...], ...]
+    hypervolume: float
+
+
+@dataclass(frozen=True)
+class Front:
+    """A set of models, each better than the others in some trade-off between the tasks.
+
+    Args:
+        tasks: (T,) names.
+        preferences: (N, T) what each model was trained for, after they moved.
+        losses: (N, T) float64, on validation data.
+        metrics: value by task and metric, of each model.
+        states: the models' state dicts.
+        template: a module of their architecture; its own weights do not matter.
+        diverged: the models that diverged; their losses are nan.
+        history: the front while it was trained.
+        reference: (T,) from which the history's hypervolumes were measured; None where none was given.
+        facts: plain values: algorithm, execution, seconds, the share of members that took something over.
+    """
+
+    tasks: tuple[str, ...]
+    preferences: Tensor
+    losses: Tensor
+    metrics: tuple[Mapping[str, Mapping[str, float]], ...]
+    states: tuple[Mapping[str, Tensor], ...]
+    template: nn.Module
+    diverged: tuple[int, ...] = ()
+    history: tuple[Moment, ...] = ()
+    reference: tuple[float, ...] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    @property
+    def non_dominated(self) -> Tensor:
+        """(N,) which models no other dominates; those that diverged do not count."""
+        return volumes.non_dominated(self.losses)
+
+    @property
+    def ideal(self) -> Tensor:
+        """(T,) the least loss of each task over the models."""
+        return self._finite().min(dim=0).values
+
+    @property
+    def nadir(self) -> Tensor:
+        """(T,) the largest loss of each task over the models that are not dominated."""
+        return self.losses[self.non_dominated].max(dim=0).values
+
+    def hypervolume(self, reference: Sequence[float] | None = None, *, partial: bool = False) -> float:
+        """The volume between the front and a reference point.
+
+        Args:
+            reference: (T,) in the units of the losses; None: the one the front was trained with.
+            partial: also where a model does not lie below the reference; it then adds nothing.
+
+        Raises:
+            ValueError: there is no reference, it has another length, or a model does not lie below it.
+        """
+        point = self.reference if reference is None else tuple(float(value) for value in reference)
+        if point is None:
+            raise ValueError(f"hypervolume needs a reference: one value above the losses for each of {self.tasks}")
+        if len(point) != len(self.tasks):
+            raise ValueError(f"the reference has {len(point)} values for the {len(self.tasks)} tasks {self.tasks}")
+        corner = torch.tensor(point, dtype=torch.float64)
+        finite = self.losses.isfinite().all(dim=1)
+        beyond = (finite & ~(self.losses < corner).all(dim=1)).nonzero()[:, 0].tolist()
+        if beyond and not partial:
+            first = dict(zip(self.tasks, self.losses[beyond[0]].tolist(), strict=True))
+            raise ValueError(
+                f"the reference {point} does not lie above model{'s' * (len(beyond) > 1)} {', '.join(map(str, beyond))} "
+                f"(losses of model {beyond[0]}: {first}): such models would add nothing. Give a larger reference, or "
+                "partial=True"
+            )
+        return volumes.hypervolume(self.losses[finite], corner)
+
+    @property
+    def spread(self) -> float:
+        """The mean gap between neighbours over the largest, after ideal and nadir became 0 and 1; 1: even, towards 0: clustered.
+
+        A gap is the distance of a model that is not dominated to the nearest other; nan with fewer than two such.
+        """
+        points = self._scaled()[self.non_dominated]
+        if len(points) < 2:
+            return float("nan")
+        apart = torch.cdist(points, points).fill_diagonal_(torch.inf)
+        nearest = apart.min(dim=1).values
+        return float(nearest.mean() / nearest.max()) if float(nearest.max()) > 0 else 0.0
+
+    def alignment(self) -> Tensor:
+        """(N,) cosines between the weighted losses w_t L_t of a model and the vector of ones: 1 where they are all equal."""
+        weighted = self.preferences * self.losses
+        return weighted.sum(dim=1) / weighted.norm(dim=1).clamp_min(1e-300) / len(self.tasks) ** 0.5
+
+    def coverage(self, truth: Tensor) -> float:
+        """The mean distance from points (n, T) of the true front to the nearest model: small where the front is covered."""
+        distances = torch.cdist(truth.double(), self._finite())
+        return float(distances.min(dim=1).values.mean())
+
+    def choose(self, preference: Sequence[float]) -> int:
+        """The model that serves a preference best: the least worst weighted loss, ideal and nadir taken as 0 and 1.
+
+        Args:
+            preference: (T,) on the simplex: how much each task matters.
+
+        Raises:
+            ValueError: it is not on the simplex, or all models diverged.
+        """
+        weights = checked_preferences([list(preference)], self.tasks)[0]
+        weighted = weights * self._scaled()
+        value = weighted.max(dim=1).values + 1e-3 * weighted.sum(dim=1)
+        return int(torch.where(self.non_dominated, value, torch.inf).argmin())
+
+    def closest(self, losses: Sequence[float] | Mapping[str, float]) -> int:
+        """The model whose losses are nearest to the ones given, in units of the front's extent."""
+        given = [float(losses[task]) for task in self.tasks] if isinstance(losses, Mapping) else list(losses)
+        if len(given) != len(self.tasks):
+            raise ValueError(f"expected a loss for each of {self.tasks}, got {len(given)} values")
+        apart = self._scaled(torch.tensor([given], dtype=torch.float64)) - self._scaled()
+        return int(torch.where(self.non_dominated, apart.norm(dim=1), torch.inf).argmin())
+
+    def pick(self, preference: Sequence[float]) -> nn.Module:
+        """The model that serves a preference best, ready for inference; see :meth:`choose`."""
+        return self.model(self.choose(preference))
+
+    def nearest(self, losses: Sequence[float] | Mapping[str, float]) -> nn.Module:
+        """The model whose losses are nearest to the ones given; see :meth:`closest`."""
+        return self.model(self.closest(losses))
+
+    def model(self, member: int) -> nn.Module:
+        """A copy of model ``member``, in eval mode."""
+        if not 0 <= member < len(self):
+            raise ValueError(f"the front has models 0 to {len(self) - 1}, got {member}")
+        made = copy.deepcopy(self.template)
+        made.load_state_dict(dict(self.states[member]))
+        return made.eval()
+
+    def interpolate(self, first: int, second: int, share: float) -> nn.Module:
+        """The model whose weights are (1 - share) of one's and share of another's; whether it is any good, evaluation tells.
+
+        Numbers that are not real, such as counters, are those of ``first``.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share is in [0, 1], got {share}")
+        made, other = self.model(first), self.model(second).state_dict()
+        mixed = {
+            name: value + share * (other[name] - value) if value.is_floating_point() else value
+            for name, value in made.state_dict().items()
+        }
+        made.load_state_dict(mixed)
+        return made
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``front.json`` and one safetensors file per model; see :func:`paretorch.pareto.files.save`."""
+        from paretorch.pareto.files import save
+
+        save(self, Path(folder))
+
+    @staticmethod
+    def load(folder: str | Path, template: nn.Module) -> Front:
+        """The front that :meth:`save` wrote, for a module of its architecture; see :func:`paretorch.pareto.files.load`."""
+        from paretorch.pareto.files import load
+
+        return load(Path(folder), template)
+
+    def _finite(self) -> Tensor:
+        found = self.losses[self.losses.isfinite().all(dim=1)]
+        if not len(found):
+            raise ValueError("all models of the front have diverged: train again, with a smaller learning rate")
+        return found
+
+    def _scaled(self, losses: Tensor | None = None) -> Tensor:
+        ideal = self.ideal
+        extent = self.nadir - ideal
+        return ((self.losses if losses is None else losses) - ideal) / torch.where(extent > 0, extent, 1.0)

@@ -1,0 +1,135 @@
+"""Dominance and hypervolume, exactly, for any number of tasks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+
+def non_dominated(losses: Tensor) -> Tensor:
+    """Which points no other point dominates: is at most as large in every task and smaller in one.
+
+    Args:
+        losses: (N, T); a row that is not finite counts as dominated. Of equal rows all are kept.
+
+    Returns:
+        (N,) bool.
+
+    Example:
+        >>> non_dominated(torch.tensor([[1.0, 3.0], [2.0, 2.0], [3.0, 3.0]]))
+        tensor([ True,  True, False])
+    """
+    finite = losses.isfinite().all(dim=1)
+    no_worse = (losses[:, None, :] <= losses[None, :, :]).all(dim=2)
+    better = (losses[:, None, :] < losses[None, :, :]).any(dim=2)
+    dominates = no_worse & better & finite[:, None]
+    return finite & ~dominates.any(dim=0)
+
+
+def hypervolume(losses: Tensor, reference: Tensor) -> float:
+    r"""The volume that a set of points dominates below a reference point.
+
+    .. math:: \mathrm{vol} \bigcup_i [L_{i1}, r_1] \times \dots \times [L_{iT}, r_T]
+
+    A point that does not lie below the reference in every task adds nothing. moocore computes it where it is installed and there
+    are more than three tasks; the values agree to rounding.
+
+    Args:
+        losses: (N, T) on the host.
+        reference: (T,) finite.
+
+    Raises:
+        ValueError: the shapes do not fit, or the reference is not finite.
+
+    Example:
+        >>> hypervolume(torch.tensor([[0.0, 0.5], [0.5, 0.0]]), torch.tensor([1.0, 1.0]))
+        0.75
+
+    References:
+        Zitzler & Thiele, "Multiobjective optimization using evolutionary algorithms", PPSN 1998.
+    """
+    points, corner = _checked(losses, reference)
+    points = points[(points < corner).all(axis=1)]
+    if not len(points):
+        return 0.0
+    if points.shape[1] > 3 and importlib.util.find_spec("moocore") is not None:
+        return float(importlib.import_module("moocore").hypervolume(points, ref=corner))
+    return _volume(points, corner)
+
+
+def hypervolume_gradient(losses: Tensor, reference: Tensor) -> Tensor:
+    r"""How much the hypervolume grows per unit by which one loss of one point falls.
+
+    .. math:: h_{it} = -\frac{\partial H}{\partial L_{it}}
+
+    It is the (T - 1)-dimensional volume of the facet that point i alone has at level L_it. Zero for points that are dominated or
+    do not lie below the reference.
+
+    Args:
+        losses: (N, T) on the host; where two points share a value of a task, the derivative is one-sided.
+        reference: (T,).
+
+    Returns:
+        (N, T) float64, at least zero.
+
+    Example:
+        >>> hypervolume_gradient(torch.tensor([[0.0, 0.5], [0.5, 0.0]]), torch.tensor([1.0, 1.0]))
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]], dtype=torch.float64)
+
+    References:
+        Emmerich & Deutz, "Time complexity and zeros of the hypervolume indicator gradient field", EVOLVE 2014, section 3.
+    """
+    points, corner = _checked(losses, reference)
+    count, tasks = points.shape
+    inside = (points < corner).all(axis=1)
+    kept = non_dominated(torch.from_numpy(points)).numpy() & inside
+    result = np.zeros((count, tasks))
+    for task in range(tasks):
+        others = np.arange(tasks) != task
+        flat, edge = points[:, others], corner[others]
+        for row in np.flatnonzero(kept):
+            below = kept & (points[:, task] <= points[row, task])
+            below[row] = False
+            covered = np.append(flat[below], flat[row][None], axis=0)
+            result[row, task] = _volume(covered, edge) - _volume(flat[below], edge)
+    return torch.from_numpy(np.maximum(result, 0.0))
+
+
+def _checked(losses: Tensor, reference: Tensor) -> tuple[Array, Array]:
+    if losses.ndim != 2 or reference.shape != losses.shape[1:]:
+        raise ValueError(
+            f"hypervolume: expected losses (N, T) and a reference of T values, got shapes {tuple(losses.shape)} "
+            f"and {tuple(reference.shape)}"
+        )
+    corner = reference.detach().double().cpu().numpy()
+    if not np.isfinite(corner).all():
+        raise ValueError(f"hypervolume: the reference is finite, got {corner.tolist()}")
+    return losses.detach().double().cpu().numpy(), corner
+
+
+def _volume(points: Array, corner: Array) -> float:
+    """Of points that all lie below the corner: slices along the last task, each one dimension less."""
+    if not len(points):
+        return 0.0
+    if len(corner) == 0:
+        return 1.0
+    if len(corner) == 1:
+        return float(corner[0] - points.min())
+    if len(corner) == 2:
+        order = points[:, 0].argsort(kind="stable")
+        lowest = np.minimum.accumulate(points[order, 1])
+        widths = np.diff(points[order, 0], append=corner[0])
+        return float(widths @ (corner[1] - lowest))
+    order = points[:, -1].argsort(kind="stable")
+    heights = np.diff(points[order, -1], append=corner[-1])
+    return float(
+        sum(height * _volume(points[order[: k + 1], :-1], corner[:-1]) for k, height in enumerate(heights) if height > 0)
+    )

@@ -1,0 +1,154 @@
+"""Preferences: vectors on the simplex that say how much each task matters."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretorch.core.checks import one_of
+
+KINDS = ("even", "uniform", "dirichlet")
+TOLERANCE = 1e-6  # of the sum of a preference that is given: what float32 leaves of one
+FINE = 2000  # candidates from which preferences are chosen that are no lattice
+
+
+def preferences(
+    tasks: int, count: int, *, kind: str = "even", margin: float = 0.0, concentration: float = 1.0, seed: int = 0
+) -> Tensor:
+    r"""``count`` preferences for ``tasks`` tasks, in order of falling weight of the first.
+
+    ``"even"`` is the lattice of all vectors whose entries are multiples of 1/H, which has (H + T - 1 choose T - 1) points: for two
+    tasks every count, for three 3, 6, 10, 15, 21, ... For other counts, points are taken from a finer lattice, the corners first,
+    each as far as can be from those before. ``"uniform"`` draws from the simplex evenly, ``"dirichlet"`` with ``concentration``:
+    below 1 near the corners, above 1 near the middle.
+
+    Args:
+        tasks: T, at least 2.
+        count: N, at least 1; a single preference is the middle.
+        kind: how they are made.
+        margin: the least that a task may matter, in [0, 1/T): the points are drawn towards the middle.
+        concentration: of ``"dirichlet"``, above 0.
+        seed: of the two that are drawn.
+
+    Returns:
+        (N, T) float64; rows sum to one.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    Example:
+        >>> preferences(tasks=2, count=3)
+        tensor([[1.0000, 0.0000],
+                [0.5000, 0.5000],
+                [0.0000, 1.0000]], dtype=torch.float64)
+
+    References:
+        Das & Dennis, "Normal-boundary intersection", SIAM Journal on Optimization 1998, section 4.
+    """
+    one_of("kind", kind, KINDS)
+    if tasks < 2:
+        raise ValueError(f"preferences are between at least 2 tasks, got tasks={tasks}")
+    if count < 1:
+        raise ValueError(f"count is at least 1 preference, got {count}")
+    if not 0 <= margin < 1 / tasks:
+        raise ValueError(f"margin is in [0, 1/T) = [0, {1 / tasks:.4g}), got {margin}")
+    if not (math.isfinite(concentration) and concentration > 0):
+        raise ValueError(f"concentration is above 0, got {concentration}")
+    if kind == "even":
+        points = _even(tasks, count)
+    else:
+        shape = np.full(tasks, concentration if kind == "dirichlet" else 1.0)
+        points = np.random.default_rng(seed).dirichlet(shape, size=count)
+        points = points[np.lexsort(points.T[::-1])][::-1].copy()
+    inner = torch.from_numpy(points)
+    return margin + (1 - tasks * margin) * inner
+
+
+def _even(tasks: int, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    if count == 1:
+        return np.full((1, tasks), 1 / tasks)
+    steps = 1
+    while math.comb(steps + tasks - 1, tasks - 1) < count:
+        steps += 1
+    if math.comb(steps + tasks - 1, tasks - 1) == count:
+        return _lattice(tasks, steps)
+    while math.comb(steps + tasks, tasks - 1) < FINE:
+        steps += 1
+    return _far_apart(_lattice(tasks, steps), count)
+
+
+def _lattice(tasks: int, steps: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    bars = itertools.combinations(range(steps + tasks - 1), tasks - 1)
+    edges = np.array([(-1, *bar, steps + tasks - 1) for bar in bars])
+    return (np.diff(edges, axis=1) - 1)[::-1] / steps
+
+
+def _far_apart(
+    points: np.ndarray[tuple[int, ...], np.dtype[np.float64]], count: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Some of the points, each the farthest from those taken before; the first is a corner."""
+    chosen = [0]
+    distance = ((points - points[0]) ** 2).sum(axis=1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+    return points[sorted(chosen)]
+
+
+def checked_preferences(given: Tensor | Sequence[Sequence[float]], tasks: tuple[str, ...]) -> Tensor:
+    """(N, T) float64 preferences that are on the simplex, summing to one exactly as far as rounding allows.
+
+    Args:
+        given: (N, T) a tensor or rows of numbers.
+        tasks: (T,) names.
+
+    Raises:
+        ValueError: a row has another length, a value that is negative or not finite, or does not sum to one.
+
+    Example:
+        >>> checked_preferences([(0.7, 0.4)], ("a", "b"))
+        Traceback (most recent call last):
+        ...
+        ValueError: preference 0 is [0.7, 0.4]: expected values of at least 0 that sum to 1, got the sum 1.1; divide by it
+    """
+    lengths = {len(row) for row in given}
+    if lengths and lengths != {len(tasks)}:
+        wrong = next(length for length in sorted(lengths) if length != len(tasks))
+        raise ValueError(f"a preference has one value for each of the {len(tasks)} tasks {tasks}, got {wrong} values")
+    values = torch.as_tensor(given, dtype=torch.float64).detach().cpu().clone()
+    if values.ndim != 2 or not len(values):
+        raise ValueError(f"preferences are (N, T) with N >= 1, got shape {tuple(values.shape)}")
+    for place, row in enumerate(values):
+        total = float(row.sum())
+        if not bool(row.isfinite().all()) or float(row.min()) < 0 or abs(total - 1) > TOLERANCE:
+            raise ValueError(
+                f"preference {place} is {row.tolist()}: expected values of at least 0 that sum to 1, got the sum "
+                f"{total:.6g}; divide by it"
+            )
+    return values / values.sum(dim=1, keepdim=True)
+
+
+def rays(weights: Tensor, floor: float = 0.02) -> Tensor:
+    r"""Directions of loss vectors in which the weighted losses are equal, and the reverse: d_t proportional to 1 / w_t.
+
+    Args:
+        weights: (N, T) on the simplex.
+        floor: what smaller entries are taken for, in (0, 1/T).
+
+    Returns:
+        (N, T) on the simplex.
+
+    Example:
+        >>> rays(torch.tensor([[0.8, 0.2]]))
+        tensor([[0.2000, 0.8000]])
+
+    References:
+        Qi et al., "MOEA/D with adaptive weight adjustment", Evolutionary Computation 2014, section 3.1.
+    """
+    inverse = 1 / weights.clamp_min(floor)
+    return inverse / inverse.sum(dim=1, keepdim=True)
