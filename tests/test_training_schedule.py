@@ -111,4 +111,6 @@ def test_what_no_run_can_have_is_refused(values: dict[str, Any], message: str) -
 
 def test_runs_of_before_keep_their_key() -> None:
     assert Run(TINY, clip=None, schedule="constant", warmup=0.0).key == Run(TINY).key
-    assert len({Run(TINY, **values).key for values in ({}, {"clip": 1.0}, {"schedule": "cosine"}, {"warmup": 0.1})}) == 4  # type: ignore[arg-type]
+    assert (
+        len({Run(TINY, **values).key for values in ({}, {"clip": 1.0}, {"schedule": "cosine"}, {"warmup": 0.1})}) == 4
+    )  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def troubles(**values: float) -> Troubles:
 
 
 def test_a_run_that_explodes_stops_and_names_task_checkpoint_and_step(tmp_path: Path) -> None:
-    run = Run(TINY, optimizer="SGD", optimizer_options={"lr": 1e-4}, epochs=6, batch_size=8)
+    run = Run(TINY, optimizer="SGD", optimizer_options={"lr": 1e-4}, epochs=4, batch_size=8)
     wild = replace(run, optimizer_options={"lr": 1e6})
     with pytest.raises(ExplodedError) as caught:
         train(wild, tmp_path / "wild", progress=None)

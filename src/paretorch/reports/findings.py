@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from paretorch.reports.expected import DEFINITION, expected_sentence
 from paretorch.reports.leaders import Leader, leader
+from paretorch.reports.losses import combined
 from paretorch.reports.numbers import number, points, signed_interval
 from paretorch.reports.summary import Row, Summary
 from paretorch.studies.quality import seed_spread
@@ -29,7 +31,18 @@ class Finding:
 
 def findings(summary: Summary) -> tuple[Finding, ...]:
     """All findings that the results allow, the verdict first."""
-    makers = (_verdict, _best, _fastest, _best_by_metric, _steadiest, _cheapest, _tuned, _missing)
+    makers = (
+        _verdict,
+        _best,
+        _fastest,
+        _best_by_metric,
+        _lowest_loss,
+        _steadiest,
+        _cheapest,
+        _expected,
+        _tuned,
+        _missing,
+    )
     return tuple(finding for make in makers for finding in make(summary))
 
 
@@ -170,6 +183,22 @@ def _best_by_metric(summary: Summary) -> Iterator[Finding]:
             f"{found.label}: {value}{_ends(found, number, sign)}{unit}. {_alone(found)}",
             f"{more} mean on test data, with the interval of the mean; {TESTED}",
         )
+
+
+def _lowest_loss(summary: Summary) -> Iterator[Finding]:
+    found = leader({label: combined(row.results.test_losses) for label, row in summary.rows.items()}, summary.level)
+    if found is not None:
+        yield Finding(
+            "lowest combined loss",
+            f"{found.label}: {number(found.mean)}{_ends(found, number)}. {_alone(found)}",
+            f"lowest mean of the losses' plain sum on test data, with the interval of the mean; {TESTED}",
+        )
+
+
+def _expected(summary: Summary) -> Iterator[Finding]:
+    sentence = expected_sentence(summary)
+    if sentence:
+        yield Finding("expected ranges", sentence, DEFINITION)
 
 
 def _steadiest(summary: Summary) -> Iterator[Finding]:

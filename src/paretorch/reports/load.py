@@ -51,6 +51,7 @@ class TreatmentResults:
         label: its name.
         validation: (S, K) with the last weights.
         test: (S, K) with the last weights.
+        test_losses: (S, T) mean losses on test data, with the last weights.
         curves: (S, E, K) on validation data after every epoch.
         losses: (S, E, T) mean training loss of every epoch.
         weights: (S, E, T) mean weights of the method; nan where it has none.
@@ -68,6 +69,7 @@ class TreatmentResults:
     label: str
     validation: Array
     test: Array
+    test_losses: Array
     curves: Array
     losses: Array
     weights: Array
@@ -247,6 +249,7 @@ class _Reader:
             label=treatment.label,
             validation=np.array([scores([result.validation for result in group]) for group in found]),
             test=np.array([scores([result.test for result in group]) for group in found]),
+            test_losses=np.array([self.losses([result.test for result in group]) for group in found]),
             curves=np.array([[scores(after(group, e)) for e in range(epochs)] for group in found]),
             losses=by_epoch(found, epochs, self.tasks, lambda epoch: epoch.losses),
             weights=by_epoch(found, epochs, self.tasks, lambda epoch: epoch.weights),
@@ -271,3 +274,8 @@ class _Reader:
         """(K,) the metrics, each from the scores that have it."""
         values = {(task, name): value for s in scores for task, by in s.metrics.items() for name, value in by.items()}
         return [values.get((metric.task, metric.name), math.nan) for metric in self.metrics]
+
+    def losses(self, scores: Sequence[Scores]) -> list[float]:
+        """(T,) the losses, each from the scores that have it."""
+        values = {task: value for s in scores for task, value in s.losses.items()}
+        return [values.get(task, math.nan) for task in self.tasks]

@@ -12,9 +12,11 @@ from typing import Any
 from paretorch.reports import plots
 from paretorch.reports.across import Across
 from paretorch.reports.definitions import definitions
+from paretorch.reports.expected import expected_table
 from paretorch.reports.findings import Finding, headline
 from paretorch.reports.gather import Source
 from paretorch.reports.looks import look
+from paretorch.reports.losses import loss_table
 from paretorch.reports.missing import Missing
 from paretorch.reports.numbers import signed_interval
 from paretorch.reports.overview import MOST_METRICS, by_metric, costs, dynamics, means, overview
@@ -120,7 +122,8 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
     all_means = (means(summary),) if len(results.metrics) > MOST_METRICS else ()
     titles = {f"best {metric.title}" for metric in results.metrics} if all_means else set()
     single = tuple(finding for finding in found if finding.name in titles)
-    tables = (*all_means, by_metric(summary), dynamics(summary), costs(summary))
+    own = (loss_table(summary), expected_table(summary))
+    tables = (*all_means, by_metric(summary), *own, dynamics(summary), costs(summary))
     return Part(
         anchor=anchor,
         workload=results.plan.workload,

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from paretorch.reports import figures
 from paretorch.reports.across import Across, across
+from paretorch.reports.expected import expected_table
 from paretorch.reports.findings import Finding, findings, headline
 from paretorch.reports.load import load_all
+from paretorch.reports.losses import loss_table
 from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
 from paretorch.reports.page import page
 from paretorch.reports.settings import differing
@@ -156,6 +158,8 @@ def _tables(summary: Summary) -> dict[str, Table]:
         "overview": overview(summary),
         "means": means(summary),
         "by_metric": by_metric(summary),
+        "losses": loss_table(summary),
+        "expected": expected_table(summary),
         "dynamics": dynamics(summary),
         "costs": costs(summary),
         "tuning": tuning_table(summary),

@@ -1,0 +1,93 @@
+"""Expected ranges beside what was measured, and losses on test data: by hand-made numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import studies_synthetic as synthetic
+from paretorch.reports.expected import expected_table, placed
+from paretorch.reports.findings import findings
+from paretorch.reports.load import load
+from paretorch.reports.losses import combined, loss_table
+from paretorch.reports.summary import Summary, summarize
+from paretorch.studies.study import Expected
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    return summarize(load(synthetic.finished(tmp_path_factory.mktemp("study") / "five", seeds=5).path))
+
+
+def expecting(summary: Summary, *ranges: Expected) -> Summary:
+    plan = summary.results.plan
+    study = dataclasses.replace(plan.study, expected=ranges)
+    return dataclasses.replace(
+        summary, results=dataclasses.replace(summary.results, plan=dataclasses.replace(plan, study=study))
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.2, 0.4], "inside"),
+        ([0.3, 0.3], "inside"),
+        ([0.1, 0.2], "outside, below"),
+        ([0.9, 0.9], "outside, above"),
+        ([np.nan, np.nan], "not measured"),
+    ],
+)
+def test_the_mean_lies_inside_or_outside(values: list[float], words: str) -> None:
+    assert placed(Expected("a", "left", "accuracy", 0.3, 0.5), np.array(values)) == words
+
+
+def test_each_range_has_a_line_and_one_sentence_counts_them(summary: Summary) -> None:
+    mean = float(summary.rows["good"].results.test[:, 0].mean())
+    ranges = (
+        Expected("good", "left", "accuracy", mean - 0.01, mean + 0.01),
+        Expected("bad", "left", "accuracy", 2.0, 3.0),
+        Expected("bad", "left", "no such metric", 2.0, 3.0),
+    )
+    found = expecting(summary, *ranges)
+    assert [(row[0], row[-1]) for row in expected_table(found).rows] == [("good", "inside"), ("bad", "outside, below")]
+    (said,) = [finding for finding in findings(found) if finding.name == "expected ranges"]
+    assert said.sentence == "1 of 2 inside; not: bad left accuracy (outside, below)."
+    assert "no results" in said.definition
+
+
+def test_without_expectations_nothing_is_said(summary: Summary) -> None:
+    assert expected_table(summary).rows == ()
+    assert "expected ranges" not in [finding.name for finding in findings(summary)]
+
+
+def test_losses_on_test_data_and_their_sum(summary: Summary) -> None:
+    good = summary.rows["good"].results
+    losses = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0], [2.0, 4.0], [2.0, 4.0]])
+    assert combined(losses).tolist() == [4.0, 6.0, 8.0, 6.0, 6.0]
+    rows = {
+        label: dataclasses.replace(
+            row, results=dataclasses.replace(row.results, test_losses=losses + (row is not summary.rows["good"]))
+        )
+        for label, row in summary.rows.items()
+    }
+    table = loss_table(dataclasses.replace(summary, rows=rows))
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert [float(cell.split(" ")[0]) for cell in cells["good"]] == [2.0, 4.0, 6.0]
+    (best,) = [f for f in findings(dataclasses.replace(summary, rows=rows)) if f.name == "lowest combined loss"]
+    assert best.sentence.startswith("good: 6.0")
+    assert good.test_losses.shape == (5, len(summary.results.tasks))
+
+
+def test_the_losses_are_those_of_the_files(tmp_path: Path) -> None:
+    folder = synthetic.finished(tmp_path / "study", seeds=3)
+    found = load(folder.path)
+    for label, treatment in found.treatments.items():
+        for seed in range(3):
+            group = [job for job in folder.jobs() if job.run.seed == seed and job.label == label]
+            wanted = {t: loss for job in group for t, loss in synthetic.result(job.run).test.losses.items()}
+            if len(group) in (1, len(found.tasks)) and treatment.chosen is None:
+                expected = [wanted.get(task, np.nan) for task in found.tasks]
+                np.testing.assert_array_equal(treatment.test_losses[seed], expected)
