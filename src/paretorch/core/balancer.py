@@ -186,7 +186,7 @@ class Balancer(Door):
         self, given: Mapping[str, Tensor], graph: Reach, leaves: Leaves, trunk: Trunk, retain_graph: bool
     ) -> tuple[Streams, dict[str, list[Tensor | None]]]:
         """Every task's cotangents where it enters the shared part, and its gradients on the leaves before that."""
-        parts: list[list[Tensor | None]] = []
+        streams = Streams(trunk, len(self.tasks), [self.tasks.index(name) for name in given])
         own: dict[str, list[Tensor | None]] = {}
         reached = {id(leaf): tasks for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True)}
         for task, (name, loss) in enumerate(given.items()):
@@ -194,14 +194,13 @@ class Balancer(Door):
             mine = [index for index, leaf in enumerate(leaves.others) if reached[id(leaf)] == {task}]
             ends = [GradientEdge(*trunk.edges[index]) for index in places]
             found = task_gradients([loss], [None], [*ends, *(leaves.others[index] for index in mine)], retain_graph)
-            row: list[Tensor | None] = [None] * len(trunk.edges)
             own[name] = [None] * len(leaves.others)
             for index, gradient in zip(places, found, strict=False):
-                row[index] = gradient
+                if gradient is not None:
+                    streams.enter(task, index, gradient)
             for index, gradient in zip(mine, found[len(places) :], strict=True):
                 own[name][index] = gradient
-            parts.append(row)
-        return Streams(trunk, len(self.tasks), [self.tasks.index(name) for name in given], parts), own
+        return streams, own
 
     def _task_gradients(
         self, given: Mapping[str, Tensor], leaves: Leaves, retain_graph: bool

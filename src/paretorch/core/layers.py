@@ -24,7 +24,7 @@ from paretorch.core.graph import Reach, place, several
 # Products by the name of autograd's node: the position of the second factor among its inputs, and where the first is saved.
 PRODUCTS = {"AddmmBackward0": (2, "_saved_mat1"), "MmBackward0": (1, "_saved_self")}
 ADDED = ("AddmmBackward0", 0)  # the position of what is added
-BLOCK = 1 << 22  # numbers of weight gradients that are formed at once
+BLOCK = 1 << 21  # numbers that are formed at once, so that memory does not grow with tasks times parameters
 
 
 class Linear(NamedTuple):
@@ -113,8 +113,9 @@ def inner_products(linear: Linear, gradients: Tensor) -> Tensor:
     inputs = linear.inputs.detach().to(gradients.dtype)
     n = inputs.shape[1]
     if by_inputs(tasks, rows, n, m) <= by_gradients(tasks, rows, n, m):
-        seen = torch.matmul(inputs @ inputs.T, gradients)
-        products = seen.view(tasks, -1) @ gradients.reshape(tasks, -1).T
+        between, flat = inputs @ inputs.T, gradients.reshape(tasks, -1)
+        some = gradients.split(max(1, BLOCK // (rows * m)))
+        products = torch.cat([torch.matmul(between, part).view(len(part), -1) @ flat.T for part in some])
         return ((products + products.T) / 2).to(wide_dtype(products))
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
     for part in gradients.split(max(1, BLOCK // (tasks * n)), dim=2):

@@ -96,19 +96,24 @@ class Streams:
     Args:
         trunk: the shared part.
         tasks: number of declared tasks.
-        known: which of them have a loss in this step.
-        parts: for each of those its cotangents edge by edge, None where it does not enter.
+        known: the k of them that have a loss in this step.
     """
 
-    def __init__(
-        self, trunk: Trunk, tasks: int, known: Sequence[int], parts: Sequence[Sequence[Tensor | None]]
-    ) -> None:
+    def __init__(self, trunk: Trunk, tasks: int, known: Sequence[int]) -> None:
         self.trunk, self.tasks, self.known = trunk, tasks, list(known)
-        self.stacks: list[Tensor] = []
-        for index in range(len(trunk.edges)):
-            column = [row[index] for row in parts]
-            like = next(part for part in column if part is not None)
-            self.stacks.append(torch.stack([torch.zeros_like(like) if part is None else part for part in column]))
+        self._stacks: list[Tensor | None] = [None] * len(trunk.edges)
+
+    def enter(self, row: int, index: int, cotangent: Tensor) -> None:
+        """Take in the cotangent of the row-th known task on an edge; where none comes it is zero."""
+        stack = self._stacks[index]
+        if stack is None:
+            stack = self._stacks[index] = cotangent.new_zeros(len(self.known), *cotangent.shape)
+        stack[row] = cotangent
+
+    @property
+    def stacks(self) -> list[Tensor]:
+        """(k, ...) the cotangents on each edge."""
+        return [stack for stack in self._stacks if stack is not None]
 
     @property
     def resolution(self) -> float:
@@ -179,12 +184,15 @@ def _products(trunk: Trunk, stacks: Sequence[Tensor]) -> Tensor:
     nodes = list(dict.fromkeys(node for linear in trunk.linear for node in linear.nodes))
     found = _streams(trunk, [*(GradientEdge(node, 0) for node in nodes), *trunk.direct], stacks)
     outputs = dict(zip(nodes, found, strict=False))
+    del found[: len(nodes)]
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(stacks[0]), device=stacks[0].device)
     with full_precision(stacks[0]):
-        for linear in trunk.linear:
+        for place, linear in enumerate(trunk.linear):
             parts = [outputs[node] for node in linear.nodes]
             total += inner_products(linear, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-        for gradient in found[len(nodes) :]:
+            later = {node for other in trunk.linear[place + 1 :] for node in other.nodes}
+            outputs = {node: output for node, output in outputs.items() if node in later}
+        for gradient in found:
             rows = gradient.reshape(tasks, -1).to(summing_dtype(gradient.dtype))
             total += (rows @ rows.T).to(total.dtype)
     return total
