@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,16 +95,17 @@ def frank_wolfe(gramian: Tensor, iterations: int) -> Solution:
     References:
         Sener & Koltun 2018, Algorithm 2.
     """
-    weights = torch.full_like(gramian[0], 1 / len(gramian))
+    matrix = gramian.numpy()
+    weights = np.full(len(matrix), 1 / len(matrix))
     for _ in range(iterations):
-        products = gramian @ weights
+        products = matrix @ weights
         vertex = int(products.argmin())
-        share = _share(products[vertex], weights @ products, gramian[vertex, vertex])
+        share = _share(float(products[vertex]), float(weights @ products), float(matrix[vertex, vertex]))
         if share >= 1:
             break
-        weights = share * weights
+        weights *= share
         weights[vertex] += 1 - share
-    return Solution(weights, True)
+    return Solution(torch.from_numpy(weights), True)
 
 
 def min_norm_pair(a: Tensor, b: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def min_norm_pair(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(length > 0, share.clamp(0.0, 1.0), 0.5)
 
 
-def _share(cross: Tensor, own: Tensor, other: Tensor) -> Tensor:
+def _share(cross: float, own: float, other: float) -> float:
     """The share of the present point against a vertex, from their inner products."""
     length = own - 2 * cross + other
-    return torch.where(length > 0, ((other - cross) / length).clamp(0.0, 1.0), 1.0)
+    return min(max((other - cross) / length, 0.0), 1.0) if length > 0 else 1.0
