@@ -32,13 +32,13 @@ class MT2O(FrontAlgorithm):
 
     Example:
         >>> MT2O(transfer=None).scalarization
-        SmoothTchebycheff(mu=0.1, augment=0.0)
+        SmoothTchebycheff(mu=0.02, augment=0.01)
 
     References:
         Bai, Gupta & Ong, "Multi-task gradient descent", 2024, Algorithm 1.
     """
 
-    scalarization: Scalarization = SmoothTchebycheff()
+    scalarization: Scalarization = SmoothTchebycheff(mu=0.02, augment=0.01)
     transfer: Transfer | None = Gated()
     parameters: str = "all"
     fade: bool = True
