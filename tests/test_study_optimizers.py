@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from image_folders import write_coco, write_imagenet
 from paretorch.optim.presets import PRESETS
@@ -149,6 +150,29 @@ def test_ranges_are_of_treatments_and_the_right_way_round() -> None:
         dataclasses.replace(found, expected=(Expected("Adamm", "classification", "accuracy", 0.1, 0.2),))
     with pytest.raises(ValueError, match="low is at most high"):
         Expected("Adam", "classification", "accuracy", 0.3, 0.2)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "mtadamv2"])
+def test_a_resumed_run_of_scenes_equals_one_that_was_not_stopped(optimizer: str, tmp_path: Path) -> None:
+    (run,) = first(study("smoke", optimizers=optimizer)).values()
+    few = {"train": 12, "validation": 4, "test": 4}
+    run = dataclasses.replace(run, options={**run.options, **few}, batch_size=4, epochs=3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = train(run, tmp_path / "whole", progress=None)
+
+        def stop(done: int, _: int) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "stopped", progress=stop)
+        resumed = train(run, tmp_path / "stopped", progress=None)
+    finally:
+        torch.set_num_threads(threads)
+    assert resumed.test == whole.test
+    assert [epoch.losses for epoch in resumed.history] == [epoch.losses for epoch in whole.history]
 
 
 @pytest.mark.long

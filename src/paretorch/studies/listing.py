@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 
+from paretorch.optim.presets import PRESETS
 from paretorch.studies import catalog
 from paretorch.studies.sources import names
 from paretorch.training.parts import methods, optimizers
@@ -24,13 +25,14 @@ def _constructor(name: str, method: type) -> str:
 
 
 def optimizer_lines() -> list[tuple[str, str]]:
-    """Optimizers, ours and torch's."""
+    """The eight presets by their numbers, as one would write them; then all optimizers, ours and torch's."""
 
     def about(name: str, optimizer: type) -> str:
         ours = optimizer.__module__.startswith("paretorch.")
         return _first_line(optimizer.__doc__) if ours else f"torch.optim.{name}"
 
-    return [(name, about(name, optimizer)) for name, optimizer in sorted(optimizers().items())]
+    presets = [(f"{preset.number} {preset.name}", str(preset)) for preset in PRESETS]
+    return [*presets, *((name, about(name, optimizer)) for name, optimizer in sorted(optimizers().items()))]
 
 
 def workload_lines() -> list[tuple[str, str]]:

@@ -111,8 +111,8 @@ def study(
     """Optimizers, each with its preset and with nothing else that differs, crossed with ways of balancing.
 
     Seeds, initial weights, data order, losses, clipping and schedule are those of all. On drawn scenes, where the steps are
-    few, all learning rates are :data:`FASTER` times those of the presets, the same for each of the eight. ``MTAdamV2`` sees the gradient of each
-    task and balances by itself, so it stands once, whatever the methods.
+    few, all learning rates are :data:`FASTER` times those of the presets, the same for each of the eight. ``MTAdamV2`` sees the
+    gradient of each task and balances by itself, so it stands once, whatever the methods.
 
     Args:
         scale: ``"smoke"`` and ``"small"`` are on drawn scenes, ``"paper"`` on the folders of ImageNet and COCO.
