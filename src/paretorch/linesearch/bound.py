@@ -15,6 +15,7 @@ from paretorch.linesearch.contract import Array
 RULES = ("fixed", "manual", "regression", "sasa")
 BINDS = 0.9  # above this share of first trials accepted, the bound limits the steps and not the condition
 NEWEST = 0.5  # the part of the bucket that SASA+ looks at
+STREAK = 10  # steps at the bound after which one that was found, not given, is doubled
 BATCHES = 10  # into which it is divided for the interval of its mean
 
 
@@ -28,6 +29,8 @@ class BoundState(NamedTuple):
         logs: (window, all) the tasks' newest losses, in logarithms where they are above 0; nan where there is none.
         firsts: (window,) 1 where the first trial was accepted, 0 where not; nan where there is none.
         stationarity: (window,) SASA+'s statistic; nan where there is none.
+        streak: steps in a row that were accepted at the bound, at the first trial.
+        open: whether the bound may still be raised: it was found, not given, and never lowered.
     """
 
     bound: float
@@ -36,6 +39,8 @@ class BoundState(NamedTuple):
     logs: Array
     firsts: Array
     stationarity: Array
+    streak: int
+    open: bool
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class UpperBound:
     def init(self, tasks: int, max_step: float) -> BoundState:
         """The state before the first step."""
         blank = np.full(self.window, np.nan)
-        return BoundState(max_step, 0, 0, np.full((self.window, tasks), np.nan), blank, blank)
+        return BoundState(max_step, 0, 0, np.full((self.window, tasks), np.nan), blank, blank, 0, math.isnan(max_step))
 
     def end_epoch(self, state: BoundState) -> tuple[BoundState, str]:
         """The state at the end of an epoch, and why the bound was lowered; empty where it was not."""
@@ -101,6 +106,13 @@ class UpperBound:
         if self.rule != "manual" or state.epochs % self.every:
             return state, ""
         return self._lowered(state, f"epoch {state.epochs}: by hand, every {self.every} epochs")
+
+    def raised(self, state: BoundState, step: float, first: bool) -> BoundState:
+        """The state after an accepted step, where the bound was found at the first batch: ten in a row at it double it."""
+        streak = state.streak + 1 if first and step >= state.bound else 0
+        if not state.open or streak < STREAK:
+            return state._replace(streak=streak)
+        return state._replace(bound=2 * state.bound, streak=0)
 
     def after(self, state: BoundState, losses: Array, first: bool, stationarity: float) -> tuple[BoundState, str]:
         """The state after an accepted step, and why the bound was lowered; empty where it was not.
@@ -115,13 +127,11 @@ class UpperBound:
             return state._replace(since=state.since + 1), ""
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.where(losses > 0, np.log(losses), losses)
-        state = BoundState(
-            state.bound,
-            state.since + 1,
-            state.epochs,
-            np.vstack([state.logs[1:], logs]),
-            np.append(state.firsts[1:], float(first)),
-            np.append(state.stationarity[1:], stationarity),
+        state = state._replace(
+            since=state.since + 1,
+            logs=np.vstack([state.logs[1:], logs]),
+            firsts=np.append(state.firsts[1:], float(first)),
+            stationarity=np.append(state.stationarity[1:], stationarity),
         )
         if state.since < self.window:
             return state, ""
@@ -130,7 +140,7 @@ class UpperBound:
 
     def _lowered(self, state: BoundState, reason: str) -> tuple[BoundState, str]:
         bound = state.bound * self.factor
-        return state._replace(bound=bound, since=0), f"{reason}: {state.bound:.4g} -> {bound:.4g}"
+        return state._replace(bound=bound, since=0, open=False), f"{reason}: {state.bound:.4g} -> {bound:.4g}"
 
     def _stalled(self, state: BoundState) -> str:
         share = float(np.nanmean(state.firsts))

@@ -45,10 +45,11 @@ class FastBacktracking(LineSearch):
         encoder: inputs -> features, a tensor or any nesting of tensors.
         heads: modules by task, or one module that holds them all.
         method: the balancing method, such as ``MGDA()``.
-        max_step: the largest step; None: found at the first step, as the largest one that fulfils the condition.
+        max_step: the largest step; None: found at the first step, as the largest that fulfils the condition,
+            and doubled after ten steps in a row at it.
         displacement: one of the four.
-        samples: compute the displacement on this many samples of the batch, or this part of it but at least 8, and carry it over
-            to the others; None: on all.
+        samples: compute the displacement on this many samples of the batch, or this part of it but at least 8 (32 with dropout or
+            BatchNorm), and carry it over to the others; None: on all.
         every: steps between two secants of ``"calibrated"``.
         beta: share of the slope that is asked for as decrease, in (0, 1).
         shrink: factor on a refused step, in (0, 1), or ``"violation"``.

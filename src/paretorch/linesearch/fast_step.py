@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paretorch.linesearch.fast import FastBacktracking
 
 FEWEST = 8  # samples from which the displacement of a batch is told
+MORE = 32  # the same, where they depend on each other or on random draws
 
 
 class FastStep:
@@ -121,8 +122,9 @@ class FastStep:
         self.displacement = self._displaced()
         slopes = self._slopes()
         if search.displacement == "difference" and not search.usable(slopes):
-            # the secant may rise where the tangent falls: the step it spans was too long
-            self.displacement = self._secant(search.displace.small_step(self.shared_direction))
+            # the secant may rise where the tangent falls, or a few samples where the batch falls: a short one, on all
+            short = search.displace.small_step(self.shared_direction)
+            self.displacement = self._secant(short, whole=True)
             slopes = self._slopes()
         return slopes
 
@@ -210,17 +212,21 @@ class FastStep:
         displace.calibrate(found, self.shared_direction)
         return found
 
-    def _secant(self, step: float) -> list[Tensor]:
-        """The displacement by a difference over ``step``; nan: a short one."""
+    def _secant(self, step: float, whole: bool = False) -> list[Tensor]:
+        """The displacement by a difference over ``step``; nan: a short one. On some samples, or the whole batch."""
         displace = self.search.displace
         step = displace.small_step(self.shared_direction) if math.isnan(step) else step
-        return displace.difference(self.x, self.features, self.shared_direction, self.encoding, step, self._samples())
+        samples = None if whole else self._samples()
+        return displace.difference(self.x, self.features, self.shared_direction, self.encoding, step, samples)
 
     def _samples(self) -> int | None:
         samples, batch = self.search.samples, len(self.leaves[0]) if self.leaves[0].ndim else 1
         if samples is None:
             return None
-        return int(samples) if samples >= 1 else max(FEWEST, round(samples * batch))
+        if samples >= 1:
+            return int(samples)
+        # samples that depend on each other, as in BatchNorm, are others in a small batch
+        return max(MORE if self.encoding.depends_on_more else FEWEST, round(samples * batch))
 
     # --- how far ---------------------------------------------------------------------------------------------------------
 

@@ -120,7 +120,6 @@ def newton(
     rules = Rules() if rules is None else rules
     point = start.detach().clone()
     names = checks.task_names(objectives(point))
-    state = rules.init(len(names))
 
     def values(at: Tensor) -> Tensor:
         found = objectives(at)
@@ -133,29 +132,37 @@ def newton(
         if history[-1] <= tolerance or iteration == iterations:
             break
         step = newton_step(gradients, hessians)
-        if step.value >= 0:
-            break
-        slopes = np.full(len(names), -step.value)
         direction = torch.from_numpy(step.direction).to(point)
-
-        def at(length: float, origin: Tensor = point, along: Tensor = direction) -> Array:
-            with torch.no_grad():
-                found: Array = values(origin + length * along).double().numpy()
-            return found
-
-        line = Line(names, tuple(range(len(names))), losses, slopes, slopes, at, torch.finfo(point.dtype).eps)
-        found, state = rules.search(line, state, 1.0)
-        if found.outcome is Outcome.NOISE:
-            # the decrease can no longer be seen, the gradients still tell: a whole step, if it brings them down
-            there = point + direction
-            if criticality(_derivatives(values, there, names)[1]) >= history[-1]:
+        moved = _searched(values, names, point, losses, direction, -step.value, rules) if step.value < 0 else None
+        if moved is None:
+            # the decrease can no longer be seen in the losses; the gradients still tell: a whole step, if it brings them down
+            moved = point + direction
+            if criticality(_derivatives(values, moved, names)[1]) >= history[-1]:
                 break
-            point = there
-        elif found.outcome is Outcome.ACCEPTED:
-            point = point + found.step * direction
-        else:
-            break
+        point = moved
     return NewtonRun(point, history)
+
+
+def _searched(
+    values: Callable[[Tensor], Tensor],
+    names: tuple[str, ...],
+    point: Tensor,
+    losses: Array,
+    direction: Tensor,
+    slope: float,
+    rules: Rules,
+) -> Tensor | None:
+    """The point that the search accepts; None where it accepts none."""
+
+    def at(length: float) -> Array:
+        with torch.no_grad():
+            found: Array = values(point + length * direction).double().numpy()
+        return found
+
+    slopes = np.full(len(names), slope)
+    line = Line(names, tuple(range(len(names))), losses, slopes, slopes, at, torch.finfo(point.dtype).eps)
+    found, _ = rules.search(line, rules.init(len(names)), 1.0)
+    return point + found.step * direction if found.outcome is Outcome.ACCEPTED else None
 
 
 def criticality(gradients: Array) -> float:

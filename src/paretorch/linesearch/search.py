@@ -41,7 +41,8 @@ class LineSearch(ABC):
         heads: modules by task, or one module that holds them all; their parameters move along their own task's gradient.
         method: the balancing method, such as ``MGDA()``.
         rules: acceptance, trials, start.
-        max_step: the largest step; None: found at the first step, as the largest that fulfils the condition there.
+        max_step: the largest step; None: found at the first step, as the largest that fulfils the condition there, and
+            doubled after ten steps in a row at it.
         bound: when the largest step is lowered.
         direction: an optimizer or a metric that turns the balanced gradient into the direction; None: the gradient itself.
         accept: of which part of the slopes a share is asked as decrease: ``"both"``, ``"heads"``, ``"features"``.
@@ -264,6 +265,7 @@ class LineSearch(ABC):
             square = sum(inners([moving.direction], moving.direction)[0] for moving in movings)
             motion = step * along - step**2 / 2 * square
         self._bound, lowered = self.bound.after(self._bound, losses, found.first, motion)
+        self._bound = self.bound.raised(self._bound, found.step, found.first)
         return self._kept(
             Step(
                 Outcome.ACCEPTED,
