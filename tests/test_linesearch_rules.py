@@ -101,7 +101,7 @@ def test_a_rise_is_taken_only_where_the_past_allows_it(memory: Any) -> None:
 def test_starts() -> None:
     seen = line(lambda step: [3 - step, 8 - step], [1.0, 1.0])
     state = Rules().init(2)._replace(last=0.25, epoch_steps=(2, 1))
-    first = {start: Rules(start=start).first_trial(seen, state, 10.0) for start in ("reset", "keep", "grow")}  # type: ignore[arg-type]
+    first = {start: Rules(start=start).first_trial(seen, state, 10.0) for start in ("reset", "keep", "grow")}
     assert first == {"reset": 10.0, "keep": 0.25, "grow": 0.25 * math.sqrt(2)}
     assert Rules(start="polyak", beta=0.5).first_trial(seen, state, 10.0) == 3.0
     assert Rules(start="polyak", beta=0.5, lowest=2.0).first_trial(seen, state, 10.0) == 1.0
@@ -239,12 +239,11 @@ def test_matrix_optimizers_give_the_direction_of_matrices() -> None:
 def test_an_optimizer_without_a_search_is_what_its_direction_follows() -> None:
     model, (x, targets) = Net(), data()
     twin = Net()
-    options = {"lr": 0.05}
     search = pt.Backtracking(
         model.encoder,
         model.heads,
         pt.Equal(),
-        direction=torch.optim.Adam(model.parameters(), **options),
+        direction=torch.optim.Adam(model.parameters(), lr=0.05),
         max_step=1e-4,
         start="reset",
     )

@@ -15,9 +15,15 @@ from paretorch.workloads.streams import Plain
 SMALL: dict[str, Plain] = {"train": 96, "validation": 32, "test": 32}
 
 
-def run(optimizer: str = "FastBacktracking", epochs: int = 2, **options: Plain) -> Run:
+def run(options: dict[str, Plain], optimizer: str = "FastBacktracking", epochs: int = 2) -> Run:
     return Run(
-        "digits", options=SMALL, method="MGDA()", optimizer=optimizer, optimizer_options=options, epochs=epochs, batch_size=32
+        "digits",
+        options=SMALL,
+        method="MGDA()",
+        optimizer=optimizer,
+        optimizer_options=options,
+        epochs=epochs,
+        batch_size=32,
     )
 
 
@@ -27,11 +33,11 @@ def run(optimizer: str = "FastBacktracking", epochs: int = 2, **options: Plain) 
         {},
         {"displacement": "linearised", "bound": "UpperBound('regression', window=20)"},
         {"direction": "Adam(lr=0.01)", "start": "grow"},
-        {"direction": "Preconditioned", "bound": "sasa"} | {"direction": "Kronecker(every=2)"},
+        {"direction": "Kronecker(every=2)", "bound": "sasa"},
     ],
 )
 def test_a_stopped_run_continues_as_if_it_had_not_been(tmp_path: Path, options: dict[str, Plain]) -> None:
-    whole = train(run(epochs=3, **options), tmp_path / "whole", progress=None)
+    whole = train(run(options, epochs=3), tmp_path / "whole", progress=None)
 
     class Stop(Exception):
         pass
@@ -41,14 +47,14 @@ def test_a_stopped_run_continues_as_if_it_had_not_been(tmp_path: Path, options: 
             raise Stop
 
     with pytest.raises(Stop):
-        train(run(epochs=3, **options), tmp_path / "cut", progress=stop)
-    cut = train(run(epochs=3, **options), tmp_path / "cut", progress=None)
+        train(run(options, epochs=3), tmp_path / "cut", progress=stop)
+    cut = train(run(options, epochs=3), tmp_path / "cut", progress=None)
     assert cut.test == whole.test
     assert [epoch.losses for epoch in cut.history] == [epoch.losses for epoch in whole.history]
 
 
 def test_steps_are_recorded(tmp_path: Path) -> None:
-    train(run("Backtracking", verify=1), tmp_path, progress=None)
+    train(run({"verify": 1}, "Backtracking"), tmp_path, progress=None)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["event"] == "step"]
     assert len(steps) == 6
@@ -75,4 +81,4 @@ def test_steps_are_recorded(tmp_path: Path) -> None:
 )
 def test_what_a_search_has_no_use_for_is_refused(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        train(dataclasses.replace(run(), **changed), tmp_path, progress=None)  # type: ignore[arg-type]
+        train(dataclasses.replace(run({}), **changed), tmp_path, progress=None)  # type: ignore[arg-type]
