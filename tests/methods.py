@@ -23,6 +23,7 @@ class Entry:
         calibrated: T equal gradients g give T g.
         equivariant: permuting the tasks permutes the answer, exactly and not only in distribution.
         single: one task alone gives its gradient.
+        converges: descent with shrinking steps ends Pareto stationary within the test's steps.
     """
 
     method: pt.Method[Any]
@@ -34,6 +35,7 @@ class Entry:
     calibrated: bool = True
     equivariant: bool = True
     single: bool = True
+    converges: bool = True
 
     @property
     def name(self) -> str:
@@ -87,8 +89,8 @@ METHODS = [
     Entry(pt.UPGrad(), weights=(1.111111, 0.789474), update=(0.292398, 1.900585, 1.900585), conflict_free=True),
     Entry(pt.DualProjection(), weights=(0.611111, 0.5), update=(0.555556, 1.111111, 1.111111), conflict_free=True),
     Entry(pt.ConFIG(), update=(0.158809, 2.070607, 2.070607), conflict_free="independent", scale_free=True),
-    Entry(pt.ConFIG("mean"), conflict_free="independent", scale_free=True),
-    Entry(pt.ConFIG("min"), conflict_free="independent", scale_free=True),
+    Entry(pt.ConFIG("mean"), conflict_free="independent", scale_free=True, converges=False),
+    Entry(pt.ConFIG("min"), conflict_free="independent", scale_free=True, converges=False),
     Entry(pt.GradNorm(), weights=(1, 1)),
     Entry(pt.SDMGrad(), weights=(0.115385, 0.884615)),
     Entry(pt.SDMGrad(batches=3), weights=(0.115385, 0.884615)),
@@ -97,7 +99,15 @@ METHODS = [
     Entry(pt.MoCo(), update=(-4, 1, 1), homogeneous=False),
     Entry(pt.DBMTL(), update=(0.129483, 1.688247, 1.688247), calibrated=False, single=False),
     Entry(pt.ExcessMTL(), weights=(1, 1)),
-    Entry(pt.ConFIGMomentum(), update=(-1, 1, 1), homogeneous=False, calibrated=False, equivariant=False, single=False),
+    Entry(
+        pt.ConFIGMomentum(),
+        update=(-1, 1, 1),
+        homogeneous=False,
+        calibrated=False,
+        equivariant=False,
+        single=False,
+        converges=False,
+    ),
     Entry(pt.LogLosses(pt.MGDA()), weights=(0.414141, 0.292929), calibrated=False, single=False),
     Entry(pt.LogLosses(pt.UPGrad()), calibrated=False, single=False, conflict_free=True),
     Entry(pt.Momentum(pt.CAGrad(), 0.9), update=(0.146803, 0.963299, 0.963299)),

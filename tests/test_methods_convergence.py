@@ -16,7 +16,7 @@ from paretorch.core.solvers import minimum_norm
 
 TASKS = ("a", "b", "c")
 STEPS = 800
-GENERAL = [entry for entry in METHODS if not isinstance(entry.method, pt.Static)]
+CONVERGENT = [entry for entry in METHODS if entry.converges and not isinstance(entry.method, pt.Static)]
 
 
 def quadratics(seed: int) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
             update = balance.weights @ rows
         else:
             update = balance.update
-        point = point - 0.06 / (1 + 3 * step / STEPS) ** 3 * update
+        point = point - 0.06 * (1 - step / STEPS) ** 2 * update
         if method.observes:
             away = point - minima
             state = method.observe(0.5 * torch.einsum("ti,tij,tj->t", away, matrices, away) + 0.1, state)
@@ -57,7 +57,7 @@ def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", CONVERGENT, ids=lambda entry: entry.name)
 def test_convex_quadratics_end_pareto_stationary(entry: Entry) -> None:
     start, end = descended(entry.method, seed=0)
     assert end <= 1e-2 * start, (start, end)

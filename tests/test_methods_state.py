@@ -72,7 +72,7 @@ def test_balancers_with_a_memory_of_gradients_resume_as_if_they_had_not_stopped(
             with torch.no_grad():
                 for parameter in model.parameters():
                     assert parameter.grad is not None
-                    parameter -= 1e-3 * parameter.grad
+                    parameter.sub_(parameter.grad, alpha=1e-3)
         return gradients(model)
 
     model, balancer = Net(), pt.Balancer(entry.method, TASKS)
@@ -153,7 +153,8 @@ def test_imtll_converges_to_its_closed_form() -> None:
 
 @pytest.mark.parametrize("window", [None, 3])
 def test_smooth_tchebycheff_measures_from_the_last_epoch_of_the_warmup(window: int | None) -> None:
-    method, rows, state = pt.SmoothTchebycheff(mu=0.5, warmup=2, window=window), torch.eye(2, dtype=torch.float64), None
+    method, rows = pt.SmoothTchebycheff(mu=0.5, warmup=2, window=window), torch.eye(2, dtype=torch.float64)
+    state: Any = None
     for value in (9.0, 9.0, 9.0, 2.0, 3.0, 4.0):
         losses = torch.tensor([value, 2 * value], dtype=torch.float64)
         balance, state = asked(method, state, rows, losses)

@@ -27,7 +27,8 @@ class ConFIG(Method[None]):
     exist; then they are the nearest to equal ones, and the length, which keeps its sign, can be negative.
 
     Args:
-        length: ``"projection"``: the sum of the projections (the paper's); ``"mean"`` or ``"min"`` of the gradients' lengths.
+        length: ``"projection"``: the sum of the projections (the paper's); ``"mean"`` or ``"min"`` of the gradients' lengths,
+            which do not vanish where the projections do: for steps that shrink.
 
     Example:
         >>> from paretorch.core.weights import weights

@@ -52,8 +52,8 @@ def _by_levels(gramian: Tensor, phi: float) -> Array | None:
         if not converged:
             return None
         if abs(length - phi) <= 1e-12 * phi:
-            weights: Array = y / lengths
-            return weights / weights.sum()
+            weights: Array = y / lengths / float((y / lengths).sum())
+            return weights
         low, high = (low, level) if length > phi else (level, high)
         if high - low <= 4 * EPS * max(abs(low), abs(high)):
             return None
