@@ -113,4 +113,4 @@ def test_runs_of_before_keep_their_key() -> None:
     assert Run(TINY, clip=None, schedule="constant", warmup=0.0).key == Run(TINY).key
     assert (
         len({Run(TINY, **values).key for values in ({}, {"clip": 1.0}, {"schedule": "cosine"}, {"warmup": 0.1})}) == 4
-    )  # type: ignore[arg-type]
+    )

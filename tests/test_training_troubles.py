@@ -118,7 +118,7 @@ def test_a_long_run_on_the_cpu_says_that_there_is_no_gpu(monkeypatch: pytest.Mon
 
 
 def test_the_record_has_what_was_said(tmp_path: Path) -> None:
-    run = Run(TINY, optimizer="SGD", optimizer_options={"lr": 0.0}, epochs=6, batch_size=8)
+    run = Run(TINY, optimizer="SGD", optimizer_options={"lr": 1e-5, "maximize": True}, epochs=6)
     with pytest.warns(TroubleWarning, match="not fallen in 5 epochs"):
         result = train(run, tmp_path, progress=None)
-    assert len(result.facts["troubles"]) == 1  # type: ignore[arg-type]
+    assert len(result.facts["troubles"]) == 1

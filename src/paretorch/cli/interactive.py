@@ -120,7 +120,7 @@ def asked(flags: Flags, console: Console) -> Run:
         data,
         {**options, "encoder": model},
         optimizer=preset.optimizer,
-        optimizer_options=dict(preset.options),
+        optimizer_options={**preset.plain},
         epochs=epochs,
         batch_size=batch_size,
         seed=flags.seed,
@@ -204,7 +204,7 @@ def command(run: Run, flags: Flags) -> str:
     """The command line that asks nothing and trains ``run``."""
 
     def changed(preset: Preset) -> dict[str, Plain]:
-        return {name: value for name, value in run.optimizer_options.items() if preset.options.get(name) != value}
+        return {name: value for name, value in run.optimizer_options.items() if preset.plain.get(name) != value}
 
     fitting = [p for p in PRESETS if p.optimizer == run.optimizer and p.options.keys() <= run.optimizer_options.keys()]
     preset = min(fitting, key=lambda p: len(changed(p)))

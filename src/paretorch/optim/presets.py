@@ -42,6 +42,11 @@ class Preset:
         """The same with some arguments changed or added."""
         return dataclasses.replace(self, options={**self.options, **options})
 
+    @property
+    def plain(self) -> dict[str, float | bool | str | list[float]]:
+        """The options as JSON gives them back: a run that was read from a file equals the one that was written."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
+
     def __str__(self) -> str:
         """The constructor, as ``--optimizer`` takes it."""
         return f"{self.optimizer}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"

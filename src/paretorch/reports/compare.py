@@ -11,6 +11,7 @@ from paretorch.studies import sources as studies
 from paretorch.studies.folder import open_folder
 from paretorch.studies.progress import Display
 from paretorch.studies.runner import TRAIN, run_folder
+from paretorch.training.sources import find_workload
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
@@ -50,9 +51,13 @@ def run_study(
 
     Raises:
         ValueError: no such study or scale, or the folder holds another one.
+        FileNotFoundError: data that a workload reads are not there.
         KeyboardInterrupt: on Ctrl-C; the same call goes on.
     """
     study = studies.find(name_or_file, scale, options)
+    if train == TRAIN:  # others may mean something else by the workload's name
+        for run in {title: t.on(title)[0] for t in study.treatments for title in t.workloads}.values():
+            find_workload(run.workload, run.options).require()
     path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
     folder = open_folder(path, study, scale, seeds, resume, tune)
     watch = Display(Console(quiet=not progress))

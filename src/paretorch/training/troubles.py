@@ -22,7 +22,6 @@ from paretorch.workloads.streams import Splits, Stream, steps_per_epoch
 
 STILL = 5  # epochs after which a loss that has not fallen is worth a word
 LATE = 3  # epochs whose mean is compared with the first: single ones are noisy
-FALL = 0.02  # of the first epoch's loss: less is no fall
 LONG = 3600.0  # seconds of a run on the CPU from which on a GPU is worth a word
 KEPT = 1_000  # steps, before their losses are looked at
 SMALLER = 0.1  # what is suggested, as a factor on the learning rate
@@ -161,12 +160,12 @@ def _finite(model: nn.Module) -> bool:
 
 
 def _still(history: Sequence[Epoch]) -> list[str]:
-    """The tasks whose training loss, mean of the latest epochs, is hardly below that of the first one."""
+    """The tasks whose training loss, mean of the latest epochs, is not below that of the first one."""
     first = history[0].losses
     later = {
         task: sum(epoch.losses.get(task, loss) for epoch in history[-LATE:]) / LATE for task, loss in first.items()
     }
-    return [task for task, loss in first.items() if later[task] > loss - FALL * abs(loss)]
+    return [task for task, loss in first.items() if later[task] >= loss]
 
 
 def _named(tasks: Sequence[str]) -> str:

@@ -105,6 +105,13 @@ class Workload(ABC):
         del task, target
         return size
 
+    def require(self) -> None:  # noqa: B027 - most need nothing
+        """Fails where the data are not there, without reading them: a study asks before it starts its runs.
+
+        Raises:
+            FileNotFoundError: says what was looked for, and how it must lie.
+        """
+
     @property
     def truth(self) -> Truth | None:
         """What is known about the problem; None where nothing is."""

@@ -154,6 +154,16 @@ class ImagenetCoco(Workload):
         """All images; of the masks, the pixels that are not ignored."""
         return size if task == "classification" else (target >= 0).sum()
 
+    def require(self) -> None:
+        """Fails where neither the folders nor a pack of them are there; opens no image.
+
+        Raises:
+            FileNotFoundError: says what was looked for, and how it must lie.
+        """
+        for task in TASKS:
+            if self.source == "files" or not (self.pack_folder(task) / "pack.json").exists():
+                self._files(task)
+
     def packed(
         self, folder: Path, *, whole: bool = False, tell: Callable[[str, int, int], None] | None = None
     ) -> list[Packed]:

@@ -77,8 +77,8 @@ def _fixed(base: Run) -> tuple[Treatment, ...]:
 def _searched(base: Run, window: int) -> tuple[Treatment, ...]:
     """The searches: nothing in them is tuned."""
 
-    def search(label: str, optimizer: str = "FastBacktracking", **options: Plain) -> Treatment:
-        return Treatment(label, (replace(base, optimizer=optimizer, optimizer_options=options),))
+    def search(label: str, **options: Plain) -> Treatment:
+        return Treatment(label, (replace(base, optimizer="FastBacktracking", optimizer_options=options),))
 
     def bound(rule: str, **options: Plain) -> str:
         return f"UpperBound({', '.join([repr(rule), *(f'{name}={value!r}' for name, value in options.items())])})"
@@ -86,7 +86,7 @@ def _searched(base: Run, window: int) -> tuple[Treatment, ...]:
     linearised: dict[str, Plain] = {"displacement": "linearised", "samples": 0.125}
     regression = bound("regression", window=window)
     return (
-        search("classical", "Backtracking"),
+        Treatment("classical", (replace(base, optimizer="Backtracking", optimizer_options={}),)),
         search("fast, gradient, from 1", displacement="gradient", max_step=1.0),
         search("fast, difference"),
         search("fast, linearised, fixed bound", **linearised),

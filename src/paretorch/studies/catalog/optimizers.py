@@ -204,7 +204,7 @@ def _crossed(
     run = _with(base, preset)
     if _balances(preset):
         if weights:
-            run = replace(run, optimizer_options={**preset.options, "weights": tuple(weights)})
+            run = replace(run, optimizer_options={**run.optimizer_options, "weights": [*weights]})
         return [Treatment(label, (run,))]
     made = []
     for method in methods or ("sum",):
@@ -222,7 +222,7 @@ def _crossed(
 
 
 def _with(base: Run, preset: Preset) -> Run:
-    return replace(base, optimizer=preset.optimizer, optimizer_options=dict(preset.options))
+    return replace(base, optimizer=preset.optimizer, optimizer_options={**preset.plain})
 
 
 def _balances(preset: Preset) -> bool:
