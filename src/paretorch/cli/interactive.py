@@ -120,7 +120,7 @@ def asked(flags: Flags, console: Console) -> Run:
         data,
         {**options, "encoder": model},
         optimizer=preset.optimizer,
-        optimizer_options={**preset.plain},
+        optimizer_options=preset.plain,
         epochs=epochs,
         batch_size=batch_size,
         seed=flags.seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from paretorch.core.checks import nearest
 from paretorch.core.space import Choice, Range, Space
@@ -43,7 +44,7 @@ class Preset:
         return dataclasses.replace(self, options={**self.options, **options})
 
     @property
-    def plain(self) -> dict[str, float | bool | str | list[float]]:
+    def plain(self) -> dict[str, Any]:
         """The options as JSON gives them back: a run that was read from a file equals the one that was written."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
 

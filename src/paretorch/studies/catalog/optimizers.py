@@ -222,7 +222,7 @@ def _crossed(
 
 
 def _with(base: Run, preset: Preset) -> Run:
-    return replace(base, optimizer=preset.optimizer, optimizer_options={**preset.plain})
+    return replace(base, optimizer=preset.optimizer, optimizer_options=preset.plain)
 
 
 def _balances(preset: Preset) -> bool:
