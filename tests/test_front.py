@@ -85,9 +85,14 @@ def test_the_stored_best_of_dtlz2_is_not_beaten_by_a_plain_ascent() -> None:
 
 
 @pytest.mark.long
-def test_adaptive_preferences_reach_98_percent_of_dtlz2() -> None:
+@pytest.mark.parametrize("seed", [2, 3])
+def test_adaptive_preferences_reach_98_percent_of_dtlz2(seed: int) -> None:
     front = on_points(
-        pt.MT2O(adapt="hypervolume"), pt.preferences(3, 21), "dtlz2", epochs=800, optimizer=sgd(0.3), seed=0
+        pt.MT2O(adapt="hypervolume"),
+        pt.preferences(3, 21),
+        "dtlz2",
+        epochs=500,
+        seed=seed,
     )
     assert front.hypervolume(partial=True) >= 0.98 * BEST_21
 
@@ -136,7 +141,12 @@ def plain_run(workload: Any, algorithm: pt.MT2O, preference: Tensor, make: Any) 
 def test_vmap_and_loop_train_the_same_front() -> None:
     fronts = [
         pt.fit_front(
-            Synthetic(samples=64), pt.MT2O(), preferences=pt.preferences(2, 4), epochs=5, batch_size=16, execution=execution
+            Synthetic(samples=64),
+            pt.MT2O(),
+            preferences=pt.preferences(2, 4),
+            epochs=5,
+            batch_size=16,
+            execution=execution,
         )
         for execution in ("loop", "vmap")
     ]
@@ -167,7 +177,7 @@ def test_the_gate_never_makes_a_step_worse_than_the_bound_of_descent() -> None:
     for seed in range(5):
         front = on_points(pt.MT2O(transfer=Gated(Neighbours(rho=1.0, tau=1.0))), given, epochs=30, seed=seed)
         alone = on_points(pt.MT2O(transfer=None), given, epochs=30, seed=seed)
-        value = SmoothTchebycheff(0.02, 0.01).value
+        value = SmoothTchebycheff(0.02, 0.0003).value
         assert float((value(front.losses, given) - value(alone.losses, given)).mean()) <= 0.01
     assert workload.truth is not None
 

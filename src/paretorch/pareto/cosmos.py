@@ -28,8 +28,10 @@ class COSMOS(FrontAlgorithm):
         tensor(2.)
 
     References:
-        Ruchte & Grabocka, "Scalable Pareto front approximation for deep multi-objective learning", ICDM 2021, eq. (6). Theirs gives
-        an encoder of its own T more input channels; ours puts a linear map before any encoder. Their cosine is with w itself, which
+        Ruchte & Grabocka, "Scalable Pareto front approximation for deep multi-objective learning", ICDM 2021, eq.
+        (6). Theirs gives
+        an encoder of its own T more input channels; ours puts a linear map before any encoder. Their cosine is with
+        w itself, which
         makes a loss large where its task matters, against the first term; ours is with 1/w, as Tchebycheff's ray is.
     """
 

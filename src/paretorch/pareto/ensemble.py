@@ -107,7 +107,9 @@ class Ensemble:
             kept = {name: value[member] for name, value in self.kept.items()}
             torch.manual_seed(seed)
             found = functional_call(self.losses, {f"model.{k}": v for k, v in {**own, **kept}.items()}, (batch,))
-            loss, weight, gradients = _weighed(found[None], self._present(), list(own.values()), (member,), weigh, gramian)
+            loss, weight, gradients = _weighed(
+                found[None], self._present(), list(own.values()), (member,), weigh, gramian
+            )
             for value, gradient in zip(self.parameters, gradients, strict=True):
                 if value.grad is None:
                     value.grad = torch.zeros_like(value)

@@ -22,9 +22,11 @@ class EPO(FrontAlgorithm):
     .. math:: \hat L_t = \frac{w_t L_t}{\sum_s w_s L_s}, \quad \mu = \sum_t \hat L_t \log(T \hat L_t), \quad
               a_t = w_t (\log(T \hat L_t) - \mu)
 
-    While mu, the distance from the ray, is above its tolerance, the weights on the simplex maximise beta^T C a, C the inner products,
+    While mu, the distance from the ray, is above its tolerance, the weights on the simplex maximise beta^T C a, C
+    the inner products,
     so that the step turns the losses towards the ray: the worst task must not rise, and those it lets rise do so no faster than a
-    wants. On the ray, they maximise the sum of all descents, and no task may rise. Losses are at least zero, preferences above it.
+    wants. On the ray, they maximise the sum of all descents, and no task may rise. Losses are at least zero,
+    preferences above it.
 
     Args:
         tolerance: of mu, above 0.
@@ -51,15 +53,17 @@ class EPO(FrontAlgorithm):
         """Preferences are above zero: without preference there is no ray."""
         if float(preferences.min()) <= 0:
             raise ValueError(
-                f"EPO needs preferences above 0 for each of {tasks}: a task without has no ray. preferences(..., margin=0.05) keeps "
-                "away from the corners"
+                f"EPO needs preferences above 0 for each of {tasks}: a task without has no ray. "
+                "preferences(..., margin=0.05) keeps away from the corners"
             )
 
     def weights(self, view: View) -> Tensor:
         """(n, T) weights that turn towards the ray, of sum T."""
         assert view.gramian is not None
         if bool((view.losses < 0).any()):
-            raise ValueError(f"EPO needs losses of at least 0, got {view.losses.min().item():.4g}: add what makes them so")
+            raise ValueError(
+                f"EPO needs losses of at least 0, got {view.losses.min().item():.4g}: add what makes them so"
+            )
         rows = zip(view.losses, view.preferences, view.gramian, strict=True)
         return torch.stack([self._member(*row) for row in rows])
 

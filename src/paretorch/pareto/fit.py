@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +78,9 @@ def fit_front(
             raise ValueError(f"{name} is at least 1, got {value}")
     point = _reference(workload, algorithm, reference)
     check_elementwise(optimizer)
-    plan = Plan(workload, epochs, batch_size, optimizer, schedule, point, starts, execution, seed, device, every, progress)
+    plan = Plan(
+        workload, epochs, batch_size, optimizer, schedule, point, starts, execution, seed, device, every, progress
+    )
     with torch.random.fork_rng():
         if algorithm.conditional:
             return fit_conditional(plan, algorithm, given)

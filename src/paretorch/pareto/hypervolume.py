@@ -131,5 +131,7 @@ def _volume(points: Array, corner: Array) -> float:
     order = points[:, -1].argsort(kind="stable")
     heights = np.diff(points[order, -1], append=corner[-1])
     return float(
-        sum(height * _volume(points[order[: k + 1], :-1], corner[:-1]) for k, height in enumerate(heights) if height > 0)
+        sum(
+            height * _volume(points[order[: k + 1], :-1], corner[:-1]) for k, height in enumerate(heights) if height > 0
+        )
     )

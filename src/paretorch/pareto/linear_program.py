@@ -50,8 +50,9 @@ def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
     _pivot_to_best(table, basis, costs)
     weights = np.zeros(table.shape[1] - 1)
     weights[basis] = table[:, -1]
-    found: Array = np.maximum(weights[:count], 0.0)
-    return found / found.sum()
+    found = np.maximum(weights[:count], 0.0)
+    result: Array = found / found.sum()
+    return result
 
 
 def _pivot_to_best(table: Array, basis: list[int], costs: Array) -> None:

@@ -65,8 +65,8 @@ def score(
     """
     mode = model.training
     model.eval()
-    totals = {task: 0.0 for task in workload.tasks}
-    labelled = {task: 0.0 for task in workload.tasks}
+    totals = dict.fromkeys(workload.tasks, 0.0)
+    labelled = dict.fromkeys(workload.tasks, 0.0)
     metrics = workload.metrics()
     try:
         for stream in streams:

@@ -14,7 +14,8 @@ from paretorch.pareto.ensemble import View
 
 @dataclass(frozen=True)
 class MGDAStarts(FrontAlgorithm):
-    r"""Every member descends along the shortest convex combination of its task gradients; preferences only say how many there are.
+    r"""Every member descends along the shortest convex combination of its task gradients; preferences only say how
+    many there are.
 
     .. math:: w_i = \arg\min_{w \ge 0,\, 1^T w = 1} \Big\lVert \sum_t w_t \nabla L_t(\theta_i) \Big\rVert
 
@@ -35,7 +36,9 @@ class MGDAStarts(FrontAlgorithm):
         assert view.gramian is not None
         return torch.stack(
             [
-                minimum_norm(gramian).weights if bool(gramian.isfinite().all()) else torch.full_like(gramian[0], torch.nan)
+                minimum_norm(gramian).weights
+                if bool(gramian.isfinite().all())
+                else torch.full_like(gramian[0], torch.nan)
                 for gramian in view.gramian
             ]
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -32,14 +32,14 @@ class MT2O(FrontAlgorithm):
 
     Example:
         >>> MT2O(transfer=None).scalarization
-        SmoothTchebycheff(mu=0.02, augment=0.01)
+        SmoothTchebycheff(mu=0.02, augment=0.0003)
 
     References:
         Bai, Gupta & Ong, "Multi-task gradient descent", 2024, Algorithm 1.
     """
 
-    scalarization: Scalarization = SmoothTchebycheff(mu=0.02, augment=0.01)
-    transfer: Transfer | None = Gated()
+    scalarization: Scalarization = field(default_factory=lambda: SmoothTchebycheff(0.02, 0.0003))
+    transfer: Transfer | None = field(default_factory=Gated)
     parameters: str = "all"
     fade: bool = True
     adapt: str | None = None

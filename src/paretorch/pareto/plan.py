@@ -79,6 +79,6 @@ def check_elementwise(optimizer: MakeOptimizer) -> None:
         raise ValueError(f"the optimizer cannot train stacked models: {error}. Use one such as SGD or Adam") from error
     if not torch.allclose(together.detach(), torch.stack([value.detach() for value in apart]), rtol=1e-9, atol=1e-12):
         raise ValueError(
-            f"{type(made[0]).__name__} mixes the models of a front, which are stacked in one tensor: use an optimizer that treats "
+            f"{type(made[0]).__name__} mixes the models of a front, which are stacked in one tensor: use one that treats "
             "every number by itself, such as SGD, Adam or RMSprop"
         )

@@ -22,7 +22,8 @@ def preferences(
 ) -> Tensor:
     r"""``count`` preferences for ``tasks`` tasks, in order of falling weight of the first.
 
-    ``"even"`` is the lattice of all vectors whose entries are multiples of 1/H, which has (H + T - 1 choose T - 1) points: for two
+    ``"even"`` is the lattice of all vectors whose entries are multiples of 1/H, which has (H + T - 1 choose T - 1)
+    points: for two
     tasks every count, for three 3, 6, 10, 15, 21, ... For other counts, points are taken from a finer lattice, the corners first,
     each as far as can be from those before. ``"uniform"`` draws from the simplex evenly, ``"dirichlet"`` with ``concentration``:
     below 1 near the corners, above 1 near the middle.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class Sweep(FrontAlgorithm):
         WeightedSum()
     """
 
-    scalarization: Scalarization = WeightedSum()
+    scalarization: Scalarization = field(default_factory=WeightedSum)
     adapt: str | None = None
     rate: float = 0.3
 

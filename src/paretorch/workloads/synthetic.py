@@ -21,7 +21,7 @@ NAMES = (REGRESSION, *PROBLEMS)
 CURVE = 2001  # points of the regression's front
 
 
-class ObjectiveValue(MeanAbsoluteError):
+class ObjectiveError(MeanAbsoluteError):
     """The distance of the objective from zero, which is its value where it is positive."""
 
     name = "distance from zero"
@@ -31,14 +31,14 @@ class ObjectiveValue(MeanAbsoluteError):
 class Synthetic(Workload):
     r"""A problem with known front, reference and largest hypervolume.
 
-    ``"regression"``: two targets y_t = <a_t, x>, of one variance, through a bottleneck of a single feature; the angle between a_1
-    and a_2 is ``conflict``. No network of this form does better than the best approximation of rank one, whose losses are those of
-    reading y_1 and y_2 off their projection on one direction:
+    ``"regression"``: two targets y_t = <a_t, x>, of one variance, through a bottleneck of a single feature; the angle
+    between a_1 and a_2 is ``conflict``. No network of this form does better than the best approximation of rank one, whose
+    losses are those of reading y_1 and y_2 off their projection on one direction:
 
     .. math:: (\sin^2 \varphi,\; \sin^2 (\kappa - \varphi)), \qquad 0 \le \varphi \le \kappa
 
-    with kappa the angle. The others are functions of a point, which is the encoder's parameter; its heads have none. A box is kept
-    by folding the line into it, so that no slope vanishes at its edges: x = 1 - abs((u mod 2) - 1).
+    with kappa the angle. The others are functions of a point, which is the encoder's parameter; its heads have none. A box
+    is kept by folding the line into it, so that no slope vanishes at its edges: x = 1 - abs((u mod 2) - 1).
 
     Args:
         problem: ``"regression"``, ``"vlmop2"``, ``"zdt1"``, ``"zdt2"``, ``"zdt3"``, ``"dtlz2"`` or ``"two_valley"``.
@@ -70,7 +70,7 @@ class Synthetic(Workload):
         if not 0 < self.conflict < 90:
             raise ValueError(f"synthetic: conflict is an angle above 0 and below 90 degrees, got {self.conflict}")
         least = 2 if self._objectives is None else self._objectives.least
-        if self.size and self.size < least or self.problem == "two_valley" and self.size not in (0, 2):
+        if (self.size and self.size < least) or (self.problem == "two_valley" and self.size not in (0, 2)):
             raise ValueError(f"synthetic: {self.problem} does not have {self.size} dimensions; the least is {least}")
         if self.hidden < 0 or self.samples <= self._size or not (math.isfinite(self.noise) and self.noise >= 0):
             raise ValueError(
@@ -122,7 +122,7 @@ class Synthetic(Workload):
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """The mean absolute error; of a point, its distance from zero."""
-        made = MeanAbsoluteError if self._objectives is None else ObjectiveValue
+        made = MeanAbsoluteError if self._objectives is None else ObjectiveError
         return {task: (made(),) for task in self.tasks}
 
     @property

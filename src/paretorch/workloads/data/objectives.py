@@ -86,8 +86,8 @@ def two_valley(x: Tensor) -> Tensor:
     """(..., 2) of x (..., 2): two valleys of different steepness, where many methods come to rest beside the front.
 
     References:
-        Liu et al., "Conflict-averse gradient descent", NeurIPS 2021, appendix B, in the form of Navon et al., "Multi-task learning
-        as a bargaining game", ICML 2022.
+        Liu et al., "Conflict-averse gradient descent", NeurIPS 2021, appendix B, in the form of Navon et al.,
+        "Multi-task learning as a bargaining game", ICML 2022.
     """
     p, q = x[..., 0], x[..., 1]
     f1 = ((0.5 * (-p - 7) - torch.tanh(-q)).abs()).clamp_min(LOWER).log() + 6
@@ -157,5 +157,7 @@ PROBLEMS = {
     "zdt2": Objectives(2, 30, 2, True, zdt(2), lambda _: _zdt_truth(2), _uniform),
     "zdt3": Objectives(2, 30, 2, True, zdt(3), lambda _: _zdt_truth(3), _uniform),
     "dtlz2": Objectives(3, 12, 3, True, dtlz2, lambda _: _dtlz2_truth(), _uniform),
-    "two_valley": Objectives(2, 2, 2, False, two_valley, lambda _: _two_valley_truth(), lambda _: torch.rand(2) * 18 - 9),
+    "two_valley": Objectives(
+        2, 2, 2, False, two_valley, lambda _: _two_valley_truth(), lambda _: torch.rand(2) * 18 - 9
+    ),
 }
