@@ -55,9 +55,9 @@ def gradients(module: nn.Module) -> Tensor:
     )
 
 
-def per_task(model: Net) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def per_task(model: Net, seed: int = 1) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """By hand: (T, n) gradients on the features, (T, P) on the encoder's parameters, and the losses."""
-    x, targets = data()
+    x, targets = data(seed=seed)
     z = model.encoder(x)
     outputs = {task: head(z) for task, head in model.heads.items()}
     losses = losses_of(outputs, targets)

@@ -21,7 +21,9 @@ X, TARGETS = data()
 
 
 def step(model: Net, balancer: pt.Balancer, **changes: Tensor | None) -> pt.Balance:
-    return balancer.backward({**losses_of(model(X), TARGETS), **changes})
+    losses = {**losses_of(model(X), TARGETS), **changes}
+    further = [{**losses_of(model(X), TARGETS), **changes} for _ in range(balancer.method.batches - 1)]
+    return balancer.backward(losses, others=further)
 
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
@@ -32,15 +34,25 @@ def test_the_shared_parameters_receive_the_weighted_sum_and_heads_their_own(meth
     torch.testing.assert_close(balance.gramian, rows @ rows.T, rtol=1e-12, atol=1e-15)
     assert balance.weights is not None
     if not method.random:
-        torch.testing.assert_close(balance.weights, pt.weights(method, rows @ rows.T), rtol=1e-9, atol=1e-12)
+        values = torch.stack(list(losses_of(model(X), TARGETS).values())).detach()
+        if method.batches == 1:
+            expected = pt.weights(method, rows @ rows.T, losses=values if Need.LOSSES in method.needs else None)
+            torch.testing.assert_close(balance.weights, expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(gradients(model.encoder), balance.weights @ rows, rtol=1e-12, atol=1e-14)
     total(losses_of(plain(X), TARGETS)).backward()
-    torch.testing.assert_close(gradients(model.heads), gradients(plain.heads), rtol=1e-12, atol=1e-14)
+    factors = torch.ones(len(TASKS)) if balance.heads is None else balance.heads  # LogLosses divides by the loss
+    for task, factor in zip(TASKS, factors, strict=True):
+        own = factor * gradients(plain.heads[task])
+        torch.testing.assert_close(gradients(model.heads[task]), own, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
 def test_fork_and_balancer_agree_where_the_features_are_the_parameters(method: pt.Method[Any]) -> None:
     """With the identity as encoder the features are the shared leaf."""
+    if method.batches > 1:
+        with pytest.raises(ValueError, match="cannot be used on features"):
+            pt.Fork(method, TASKS)
+        return
     heads = Net(seed=2).heads
     shared = torch.randn(12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
@@ -285,3 +297,27 @@ def test_observe_reaches_the_method() -> None:
 def test_wrong_input_is_named_with_a_cure(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(Net())
+
+
+def test_several_batches_give_the_products_between_them() -> None:
+    """MoDo moves its weights by J1 J2^T, of two further batches, and descends a third."""
+    model = Net()
+    (one, own), (two, other) = data(seed=3), data(seed=4)
+    first = per_task(model, seed=3)[1]
+    second = per_task(model, seed=4)[1]
+    balancer = pt.Balancer(pt.MoDo(gamma=0.1, rho=0.0), scale="paper")
+    with pytest.raises(ValueError, match="others= with the losses on 2 more, got 0"):
+        balancer.backward(losses_of(model(X), TARGETS))
+    balance = balancer.backward(
+        losses_of(model(X), TARGETS), others=[losses_of(model(one), own), losses_of(model(two), other)]
+    )
+    _, third, _ = per_task(model)
+    start = torch.full((3,), 1 / 3, dtype=torch.float64)
+    moved = start - 0.1 * first @ second.T @ start
+    assert balance.weights is not None
+    shift = torch.sort(moved, descending=True).values.cumsum(0)
+    fits = torch.sort(moved, descending=True).values > (shift - 1) / torch.arange(1, 4)
+    size = int(fits.sum())
+    expected = (moved - (shift[size - 1] - 1) / size).clamp_min(0)
+    torch.testing.assert_close(balance.weights, expected)
+    torch.testing.assert_close(gradients(model.encoder), expected @ third)

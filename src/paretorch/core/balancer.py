@@ -16,10 +16,10 @@ from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
-from paretorch.core.gap import summed_gramian
+from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import SINK, Reach, reach, task_gradients
-from paretorch.core.seen import Outcome, Seen
-from paretorch.core.shared import Leaves, check_graph, given_leaves
+from paretorch.core.seen import Array, Outcome, Seen
+from paretorch.core.shared import Leaves, check_graph, check_ranks_agree, given_leaves
 from paretorch.core.trunk import Streams, Trunk, is_worth_it, trunk_of
 
 _LOG = logging.getLogger("paretorch")
@@ -85,11 +85,19 @@ class Balancer(Door):
         if tasks is not None:
             self._declare(checks.task_names(tasks))
 
-    def backward(self, losses: Mapping[str, Tensor | None], *, retain_graph: bool = False) -> Balance:
+    def backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        *,
+        others: Sequence[Mapping[str, Tensor | None]] = (),
+        retain_graph: bool = False,
+    ) -> Balance:
         """Balance the losses and add the result to ``.grad``, as one backward of their sum would.
 
         Args:
             losses: scalars by task name; a task that is absent is left out, or None.
+            others: losses on further, independent batches, for methods that take several (MoDo): the weights come of these,
+                and ``losses`` is descended.
             retain_graph: keep the graph for another backward.
 
         Returns:
@@ -100,9 +108,15 @@ class Balancer(Door):
                 parameters cannot be found (give ``shared=``).
             FloatingPointError: where a loss or gradient is not finite; ``.grad`` is as before.
         """
+        if len(others) != self.method.batches - 1:
+            raise ValueError(
+                f"{self.method} takes {self.method.batches} batches: expected others= with the losses on "
+                f"{self.method.batches - 1} more, got {len(others)}"
+            )
         given = checks.given_losses(losses, "balancer.backward")
         self._know(given)
         self.ranks.join(self.tasks, self.method)
+        cross = self._cross(others) if others else None
         told = self._told({name: loss.detach() for name, loss in given.items()})
         if self.method.needs == Need.LOSSES:
             weights = self._step(self._seen(to_host([told])[0].numpy()), None).weights
@@ -124,7 +138,8 @@ class Balancer(Door):
         outcome = self._reused(source.known)
         if outcome is None:
             gramian = source.gramian() if isinstance(source, Streams) else summed_gramian(source, self.ranks)
-            outcome = self._step(self._seen(to_host([told])[0].numpy(), gramian, source.resolution), source)
+            seen = self._seen(to_host([told])[0].numpy(), gramian, source.resolution)
+            outcome = self._step(seen if cross is None else seen._replace(cross=cross), source)
         self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return self._read()
 
@@ -165,7 +180,7 @@ class Balancer(Door):
                 "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
             )
         if self.ranks.size > 1:
-            self._check_ranks_agree(compared)
+            check_ranks_agree(self.ranks, compared)
         inside = {id(leaf) for leaf in compared}
         others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
         if "found" not in self._said:
@@ -201,6 +216,16 @@ class Balancer(Door):
             for index, gradient in zip(mine, found[len(places) :], strict=True):
                 own[name][index] = gradient
         return streams, own
+
+    def _cross(self, others: Sequence[Mapping[str, Tensor | None]]) -> Array:
+        """(T, T) inner products of the task gradients on one further batch with those on another."""
+        rows = []
+        for losses in others:
+            given = checks.given_losses(losses, "balancer.backward, others")
+            checks.known_tasks(given, self.tasks, "balancer.backward, others")
+            leaves = self._leaves(given, reach([[loss] for loss in given.values()]))
+            rows.append(self._task_gradients(given, leaves, retain_graph=False)[0])
+        return cross_gramian(rows[0], rows[1], self.ranks)
 
     def _task_gradients(
         self, given: Mapping[str, Tensor], leaves: Leaves, retain_graph: bool
@@ -268,12 +293,3 @@ class Balancer(Door):
             assert isinstance(source, Gradients)
             return self._solve(seen, source.jacobian(torch.from_numpy(seen.present)))
         return self._solve(seen)
-
-    def _check_ranks_agree(self, compared: Sequence[Tensor]) -> None:
-        """All ranks must compare the same leaves, or their shares would not add up."""
-        found = self.ranks.gathered((len(compared), sum(leaf.numel() for leaf in compared)))
-        if not compared or any(other != found[0] for other in found):
-            raise ValueError(
-                "the ranks found different shared parameters (as happens where a task is present on some of them only): "
-                "give Balancer(..., shared=encoder)"
-            )

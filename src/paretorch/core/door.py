@@ -153,17 +153,19 @@ class Door(StateHolder):
 
     def _ask(self, seen: Seen, jacobian: Tensor | None = None, features: Tensor | None = None) -> tuple[Outcome, Any]:
         """The method's answer to what was seen, and its next state; nothing is changed."""
-        tasks, losses, factor, gramian = self.tasks, seen.losses, seen.factor, seen.gramian
+        tasks, losses, factor, gramian, cross = self.tasks, seen.losses, seen.factor, seen.gramian, seen.cross
         index = None if seen.regular or seen.present.all() else seen.present.nonzero()[0]
         if index is not None:
             tasks = tuple(self.tasks[task] for task in index)
             losses, factor = losses[index], factor[index]
             gramian = None if gramian is None else gramian[index[:, None], index]
+            cross = None if cross is None else cross[index[:, None], index]
         if not seen.regular or self.factor is not None:
             factor = np.where(np.isnan(factor), 1.0, factor)
         if not self._homogeneous:
             assert not np.isnan(factor).any(), "a method that is not homogeneous is not asked without the factors"
             gramian = None if gramian is None else gramian / factor[:, None] / factor
+            cross = None if cross is None else cross / factor[:, None] / factor
             jacobian = None if jacobian is None else jacobian / torch.from_numpy(factor).to(jacobian)[:, None]
         on_device = jacobian is not None
         evidence = Evidence(
@@ -171,6 +173,7 @@ class Door(StateHolder):
             present=torch.from_numpy(seen.present),
             losses=None if seen.regular or np.isnan(losses).any() else torch.from_numpy(losses),
             gramian=None if gramian is None else torch.from_numpy(gramian),
+            cross=None if cross is None else torch.from_numpy(cross),
             jacobian=jacobian,
             factor=_ones(len(factor)) if seen.regular and self.factor is None else torch.from_numpy(factor),
             generator=self._generator(),

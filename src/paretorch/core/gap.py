@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.distributed import Ranks
-from paretorch.core.evidence import Gradients
+from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.graph import reach, task_gradients
 from paretorch.core.seen import Array
 
@@ -40,6 +40,16 @@ def summed_gramian(gradients: Gradients, ranks: Ranks) -> Array:
     shares = [ranks.shard_of_sum(row) for row in gradients.jacobian(everything)]
     shared = Gradients([[share] for share in shares], [shares[0]])
     return over_ranks(shared.gramian()[0], ranks)
+
+
+def cross_gramian(first: Gradients, second: Gradients, ranks: Ranks) -> Array:
+    """(T, T) inner products of one batch's task gradients with another's, of the losses' average over ranks."""
+    everything = torch.ones(first.tasks, dtype=torch.bool)
+    one, two = first.jacobian(everything), second.jacobian(everything)
+    if ranks.alone:
+        return to_host([one @ two.T])[0].numpy()
+    shares = [torch.stack([ranks.shard_of_sum(row) for row in rows]) for rows in (one, two)]
+    return over_ranks(to_host([shares[0] @ shares[1].T])[0].numpy(), ranks)
 
 
 def over_ranks(gramian: Array, ranks: Ranks) -> Array:

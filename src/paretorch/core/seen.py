@@ -27,6 +27,7 @@ class Seen(NamedTuple):
     factor: Array  # (all,), nan where unknown
     gramian: Array | None = None  # (all, all)
     resolution: float = EPS
+    cross: Array | None = None  # (all, all) between two further batches
     regular: bool = False  # what most steps are: one process, every task present with a finite gradient, losses unknown
 
     def nonfinite(self, values: bool) -> Mask | None:

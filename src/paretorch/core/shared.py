@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from paretorch.core.distributed import Ranks
 from paretorch.core.graph import OPAQUE, Reach
 
 
@@ -51,3 +52,13 @@ def _is_static(sink: Any) -> bool:
     wrapper = getattr(sink, "ddp_weakref", None)
     module = wrapper() if wrapper is not None else None
     return bool(module is not None and module.static_graph)
+
+
+def check_ranks_agree(ranks: Ranks, compared: Sequence[Tensor]) -> None:
+    """All ranks must compare the same leaves, or their shares would not add up."""
+    found = ranks.gathered((len(compared), sum(leaf.numel() for leaf in compared)))
+    if not compared or any(other != found[0] for other in found):
+        raise ValueError(
+            "the ranks found different shared parameters (as happens where a task is present on some of them only): "
+            "give Balancer(..., shared=encoder)"
+        )
