@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from paretorch.studies.study import Study, Treatment, chosen
+from paretorch.studies.study import Study, Treatment, alone, chosen
 from paretorch.training.spec import Plain, Run
 
 QUESTION = "Is a searched step size as good as the best of eight fixed ones, and what does it cost?"
 RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1)
 ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TUNED = "SGD, features, best of 8 rates"
+ALONE = "single task, Adam"
+TASKS = {"digits": ("left", "right"), "scenes": ("classification", "segmentation")}
 
 OPTIONS: Mapping[str, dict[str, Plain]] = {"smoke": {"train": 256, "validation": 128, "test": 128}, "small": {}}
 EPOCHS = {"smoke": 1, "small": 12}
@@ -51,9 +53,15 @@ def study(scale: str, workload: str = "digits") -> Study:
     return Study(
         name="line-search",
         question=QUESTION,
-        treatments=(*_fixed(base), *_searched(base, BOUNDS[scale])),
+        treatments=(alone(ALONE, _adam(base), TASKS[workload]), *_fixed(base), *_searched(base, BOUNDS[scale])),
         reference=TUNED,
+        baseline=ALONE,
     )
+
+
+def _adam(base: Run) -> Run:
+    """The sum, by Adam at its default."""
+    return replace(base, method="Equal()", optimizer="Adam", optimizer_options={"lr": 1e-3})
 
 
 def _fixed(base: Run) -> tuple[Treatment, ...]:
