@@ -38,7 +38,7 @@ def test_alone_it_prints_where_to_start() -> None:
         assert command in printed
 
 
-@pytest.mark.parametrize("verb", ["train", "study", "report", "list", "data list", "data check", "data pack"])
+@pytest.mark.parametrize("verb", ["train", "study", "interactive", "report", "list", "data list", "data check", "data pack"])
 def test_every_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
     assert code == 0
@@ -51,6 +51,7 @@ FLAGS = {
     "clip schedule warmup out",
     "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
     "device",
+    "interactive": "model data batch-size optimizer epochs images root seed device out yes",
     "report": "figures reference out",
     "list": "",
     "data list": "",

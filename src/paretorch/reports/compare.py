@@ -55,10 +55,10 @@ def run_study(
         KeyboardInterrupt: on Ctrl-C; the same call goes on.
     """
     study = studies.find(name_or_file, scale, options)
-    if train == TRAIN:  # others may mean something else by the workload's name
+    path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
+    if train == TRAIN and not (path / "study.json").exists():  # other trainers may have workloads of their own
         for run in {title: t.on(title)[0] for t in study.treatments for title in t.workloads}.values():
             find_workload(run.workload, run.options).require()
-    path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
     folder = open_folder(path, study, scale, seeds, resume, tune)
     watch = Display(Console(quiet=not progress))
     run_folder(folder, watch, workers=jobs, train=train)
