@@ -148,14 +148,10 @@ class Method(Generic[S]):
         """The c for which T equal gradients g give the update c g at the paper's scale."""
         return float(tasks)
 
-    def calibration(self, tasks: int) -> float:
-        """What the paper's scale is multiplied by, so that T equal gradients g give T g."""
-        return tasks / self.gain(tasks)
-
     def calibrated(self, evidence: Evidence, state: S) -> tuple[Balance, S]:
         """As :meth:`balance`, scaled so that T equal gradients g give T g, as the plain sum of losses does."""
         balance, state = self.balance(evidence, state)
-        scale = self.calibration(len(evidence.tasks))
+        scale = len(evidence.tasks) / self.gain(len(evidence.tasks))
         weights = None if balance.weights is None else balance.weights * scale
         update = None if balance.update is None else balance.update * scale
         return replace(balance, weights=weights, update=update), state

@@ -181,21 +181,17 @@ class Door(StateHolder):
             total=self.ranks.sum_on_device if on_device else self.ranks.sum,
             resolution=seen.resolution,
         )
-        answer, state = self.method.balance(evidence, self._state(on_device))
-        scale = self.method.calibration(len(tasks)) if self.scale == "calibrated" else 1.0
-        update = answer.update if answer.update is None or scale == 1.0 else answer.update * scale
-        weights, heads = self._for_all(answer.weights, index, scale), self._for_all(answer.heads, index)
-        return Outcome(seen, weights, answer.status, update, heads), state
+        act = self.method.calibrated if self.scale == "calibrated" else self.method.balance
+        answer, state = act(evidence, self._state(on_device))
+        weights, heads = self._for_all(answer.weights, index), self._for_all(answer.heads, index)
+        return Outcome(seen, weights, answer.status, answer.update, heads), state
 
-    def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None, scale: float = 1.0) -> list[float] | None:
+    def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None) -> list[float] | None:
         """(all,) numbers, zero for absent tasks, from (T,) those of the present ones; ``index``: which, None: all."""
-        if values is None:
-            return None
-        numbers = [value * scale for value in values.tolist()]
-        if index is None:
-            return numbers
+        if values is None or index is None:
+            return None if values is None else values.tolist()
         full = [0.0] * len(self.tasks)
-        for task, value in zip(index, numbers, strict=True):
+        for task, value in zip(index, values.tolist(), strict=True):
             full[task] = value
         return full
 
