@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 
 import torch
@@ -27,7 +26,13 @@ SHARE = 0.8  # of the best hypervolume that is to be reached
 
 def seconds(workload: Workload, given: Tensor, execution: str, epochs: int) -> float:
     front = pt.fit_front(
-        workload, pt.MT2O(transfer=None), preferences=given, epochs=epochs, batch_size=128, execution=execution, every=10**6
+        workload,
+        pt.MT2O(transfer=None),
+        preferences=given,
+        epochs=epochs,
+        batch_size=128,
+        execution=execution,
+        every=10**6,
     )
     return float(front.facts["seconds"])
 
@@ -88,7 +93,9 @@ def main() -> None:
         print(f"{MEMBERS} x {name}: jointly / one after the other {ratio:.2f} ({execution})", flush=True)
     for starts in ("independent", "common"):
         found = sorted(gated_over_none("vlmop2", starts, 0.2998, arguments.seeds, arguments.rate))
-        print(f"vlmop2, {starts} starts: gradient evaluations gated / none to {SHARE:.0%}: {[round(r, 2) for r in found]}")
+        print(
+            f"vlmop2, {starts} starts: gradient evaluations gated / none to {SHARE:.0%}: {[round(r, 2) for r in found]}"
+        )
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ def late_fall(progress: float) -> float:
 
 def on_points(algorithm: FrontAlgorithm, given: Tensor, problem: str = "vlmop2", **options: Any) -> Front:
     options = {"epochs": 300, "optimizer": sgd(0.2), "starts": "independent", **options}
-    return pt.fit_front(
+    front: Front = pt.fit_front(
         Synthetic(problem), algorithm, preferences=given, schedule=late_fall, execution="vmap", every=10**6, **options
     )
+    return front
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -258,7 +259,8 @@ def test_a_member_that_diverges_is_left_out_and_said() -> None:
 
 
 def small_front(**options: Any) -> Front:
-    return pt.fit_front(Synthetic(samples=64), Sweep(), preferences=pt.preferences(2, 3), epochs=2, **options)
+    front: Front = pt.fit_front(Synthetic(samples=64), Sweep(), preferences=pt.preferences(2, 3), epochs=2, **options)
+    return front
 
 
 def test_a_front_is_saved_and_loaded(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class EPO(FrontAlgorithm):
         if distance > self.tolerance:
             free = pulls > 0
             least = np.where(free, -np.inf, pulls) if free.any() else np.zeros(tasks)
-            least[worst & free.any()] = 0.0
+            least[worst & bool(free.any())] = 0.0
             found = best_weights(pulls, products, least)
         else:
             found = best_weights(products.sum(axis=0), products, np.zeros(tasks))

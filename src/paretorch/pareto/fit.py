@@ -96,7 +96,8 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     adaption = None if moving is None else Adaption(moving.kind, moving.rate, preferences, point)
     training = Training(algorithm, ensemble, optimizer, preferences, plan.workload.tasks, adaption)
     history: list[Moment] = []
-    losses, metrics, seconds = torch.empty(0), [], 0.0
+    metrics: list[dict[str, dict[str, float]]] = []
+    losses, seconds = torch.empty(0), 0.0
     template = _models(plan, 1)[0]
     splits = plan.workload.data().to(torch.device(plan.device))
     for epoch in range(plan.epochs):
@@ -106,13 +107,14 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
             training.step(batch, mixed(plan.seed, 1, step), progress, plan.factor(progress))
         seconds += time.perf_counter() - began
         if plan.looks(epoch + 1):
-            losses, metrics = [], []
+            rows: list[Tensor] = []
+            metrics = []
             for member in range(len(given)):
                 fill(template, ensemble.trained, ensemble.kept, member)
                 loss, found = score(plan.workload, template, splits.validation, plan.batch_size)
-                losses.append(torch.where(training.diverged[member], torch.nan, loss))
+                rows.append(torch.where(training.diverged[member], torch.nan, loss))
                 metrics.append(found)
-            losses = torch.stack(losses)
+            losses = torch.stack(rows)
             history.append(_moment(epoch + 1, training.gradients, seconds, losses, point))
             if plan.progress is not None:
                 plan.progress(history[-1])

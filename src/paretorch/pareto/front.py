@@ -73,12 +73,14 @@ class Front:
     @property
     def ideal(self) -> Tensor:
         """(T,) the least loss of each task over the models."""
-        return self._finite().min(dim=0).values
+        least: Tensor = self._finite().min(dim=0).values
+        return least
 
     @property
     def nadir(self) -> Tensor:
         """(T,) the largest loss of each task over the models that are not dominated."""
-        return self.losses[self.non_dominated].max(dim=0).values
+        worst: Tensor = self.losses[self.non_dominated].max(dim=0).values
+        return worst
 
     def hypervolume(self, reference: Sequence[float] | None = None, *, partial: bool = False) -> float:
         """The volume between the front and a reference point.

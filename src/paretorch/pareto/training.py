@@ -185,7 +185,7 @@ def _grad(value: Tensor) -> Tensor:
 
 def _inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
     """(N,) inner products, member by member, in float64 on the host."""
-    return sum(  # type: ignore[return-value]
+    return sum(
         ((a * b).reshape(len(a), -1).sum(dim=1).double().cpu() for a, b in zip(first, second, strict=True)),
         start=torch.zeros(len(first[0]), dtype=torch.float64),
     )
