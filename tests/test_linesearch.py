@@ -80,7 +80,8 @@ def test_true_losses_fall_with_the_true_displacement(name: str) -> None:
 def test_slopes_are_finite_differences(name: str) -> None:
     for seed in range(4):
         model, (x, targets) = Net(seed=seed), data(seed=seed)
-        search = searches()[name](model.encoder, model.heads, pt.MGDA(), max_step=1e-5)
+        whole_batch = {} if name == "classical" else {"samples": None}
+        search = searches()[name](model.encoder, model.heads, pt.MGDA(), max_step=1e-5, **whole_batch)
         before = whole(model, x, targets)
         step = search.step(x, closure(model, targets))
         assert step.step == 1e-5
