@@ -5,6 +5,7 @@ Waiting for data, which is one of them, has a file of its own, :mod:`paretorch.t
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ from paretorch.training.updates import StepRecord
 from paretorch.workloads.streams import Splits, Stream, steps_per_epoch
 
 STILL = 5  # epochs after which a loss that has not fallen is worth a word
-LATE = 3  # epochs whose mean is compared with the first: single ones are noisy
 LONG = 3600.0  # seconds of a run on the CPU from which on a GPU is worth a word
 KEPT = 1_000  # steps, before their losses are looked at
 SMALLER = 0.1  # what is suggested, as a factor on the learning rate
@@ -160,11 +160,9 @@ def _finite(model: nn.Module) -> bool:
 
 
 def _still(history: Sequence[Epoch]) -> list[str]:
-    """The tasks whose training loss, mean of the latest epochs, is not below that of the first one."""
+    """The tasks whose mean training loss was never below the first epoch's."""
     first = history[0].losses
-    later = {
-        task: sum(epoch.losses.get(task, loss) for epoch in history[-LATE:]) / LATE for task, loss in first.items()
-    }
+    later = {task: min(epoch.losses.get(task, math.inf) for epoch in history[1:]) for task in first}
     return [task for task, loss in first.items() if later[task] >= loss]
 
 
