@@ -1,0 +1,71 @@
+"""What methods refuse: options out of range, and losses outside a method's domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import paretorch as pt
+from matrices import answer, gaussian
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: pt.RLW("uniform"), "distribution is one of"),
+        (lambda: pt.SmoothTchebycheff(mu=0.0), "mu must be above 0"),
+        (lambda: pt.SmoothTchebycheff(warmup=0), "warmup is at least 1"),
+        (lambda: pt.SmoothTchebycheff(window=0), "window is at least 1"),
+        (lambda: pt.IMTLL(rate=0.0), "rate must be above 0"),
+        (lambda: pt.IMTL(rate=-1.0), "rate must be above 0"),
+        (lambda: pt.GO4Align(groups=0), "groups is at least 1"),
+        (lambda: pt.GO4Align(eta=0.0), "eta must be above 0"),
+        (lambda: pt.GradVac(beta=1.5), r"beta must be in \[0, 1\]"),
+        (lambda: pt.FairGrad(alpha=0.0), "alpha must be above 0"),
+        (lambda: pt.AlignedMTL(mode="max"), "mode is one of"),
+        (lambda: pt.ConFIG(length="max"), "length is one of"),
+        (lambda: pt.GradNorm(alpha=-1.0), "alpha must be at least 0"),
+        (lambda: pt.GradNorm(rate=0.0), "rate must be above 0"),
+        (lambda: pt.SDMGrad(lam=-0.1), "lam must be at least 0"),
+        (lambda: pt.SDMGrad(batches=2), "batches is 1, or 3"),
+        (lambda: pt.MoDo(gamma=0.0), "gamma must be above 0"),
+        (lambda: pt.MoDo(rho=-1.0), "rho must be at least 0"),
+        (lambda: pt.MoCo(beta=0.0), "beta must be in"),
+        (lambda: pt.MoCo(gamma=0.0), "gamma must be above 0"),
+        (lambda: pt.MoCo(rho=-1.0), "rho must be at least 0"),
+        (lambda: pt.DBMTL(beta=1.0), "beta must be in"),
+        (lambda: pt.DBMTL(sigma=-1.0), "sigma must be at least 0"),
+        (lambda: pt.ExcessMTL(step=0.0), "step must be above 0"),
+        (lambda: pt.ConFIGMomentum(beta2=1.0), "beta2 must be in"),
+        (lambda: pt.Momentum(pt.Equal()), "Momentum takes a method that looks at the gradients"),
+        (lambda: pt.Momentum(pt.MGDA(), beta=1.0), "beta must be in"),
+        (lambda: pt.LogLosses(pt.DWA()), "ScaleInvariant"),
+        (lambda: pt.CRMOGM(pt.GradDrop()), "CRMOGM takes a method that answers with weights"),
+        (lambda: pt.CRMOGM(pt.MGDA(), alpha=1.0), "alpha must be in"),
+    ],
+)
+def test_options_out_of_range_are_named(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pt.ScaleInvariant(),
+        pt.GeometricMean(),
+        pt.IMTLL(),
+        pt.SmoothTchebycheff(),
+        pt.GO4Align(),
+        pt.GradNorm(),
+        pt.IMTL(),
+        pt.DBMTL(),
+        pt.LogLosses(pt.MGDA()),
+    ],
+    ids=repr,
+)
+def test_losses_outside_the_domain_are_named_with_their_task(method: pt.Method[Any]) -> None:
+    with pytest.raises(ValueError, match=r"above 0, got -1\.0 for task '1'"):
+        answer(method, gaussian(2, 3, 0), losses=torch.tensor([1.0, -1.0], dtype=torch.float64))
