@@ -17,7 +17,7 @@ from methods import METHODS
 from models import TASKS, Net, data, gradients, losses_of, per_task, total
 from paretorch.core.contract import Need, Status
 
-GRAMIAN = [e.method for e in METHODS if Need.GRAMIAN in e.method.needs and not e.method.random]
+GRAMIAN = [e.method for e in METHODS if Need.GRAMIAN in e.method.needs and e.method.features and not e.method.random]
 LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isinstance(e.method, pt.Static)]
 X, TARGETS = data()
 
@@ -46,14 +46,16 @@ def weights_of(model: Net) -> Tensor:
 @pytest.mark.parametrize("scale", ["calibrated", "paper"])
 def test_the_encoder_receives_the_weighted_sum_and_heads_their_own_gradient(method: pt.Method[Any], scale: str) -> None:
     model = forked(method, scale=scale)
-    tell = Need.LOSSES in method.needs
-    backward(model, tell=tell)
-    on_features, on_parameters, _ = per_task(model)
+    assert model.fork is not None
+    backward(model, tell=model.fork.needs_losses)
+    on_features, on_parameters, losses = per_task(model)
     gramian = on_features @ on_features.T
     weights = weights_of(model)
     torch.testing.assert_close(model.fork.balance.gramian, gramian, rtol=1e-12, atol=0)
     if scale == "paper":
-        torch.testing.assert_close(weights, pt.weights(method, gramian), rtol=1e-9, atol=1e-12)
+        values = torch.stack(list(losses.values())).detach()
+        expected = pt.weights(method, gramian, losses=values if Need.LOSSES in method.needs else None)
+        torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(gradients(model.encoder), weights @ on_parameters, rtol=1e-12, atol=1e-12)
     plain = Net()
     total(losses_of(plain(X), TARGETS)).backward()
