@@ -17,7 +17,11 @@ from methods import METHODS
 from models import TASKS, Net, data, gradients, losses_of, per_task, total
 from paretorch.core.contract import Need, Status
 
-GRAMIAN = [e.method for e in METHODS if Need.GRAMIAN in e.method.needs and e.method.features and not e.method.random]
+GRAMIAN = [
+    e.method
+    for e in METHODS
+    if Need.GRAMIAN in e.method.needs and e.method.features and e.method.batches == 1 and not e.method.random
+]
 LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isinstance(e.method, pt.Static)]
 X, TARGETS = data()
 
