@@ -80,7 +80,7 @@ class EPO(FrontAlgorithm):
         if distance > self.tolerance:
             free = pulls > 0
             least = np.where(free, -np.inf, pulls) if free.any() else np.zeros(tasks)
-            least[worst & bool(free.any())] = 0.0
+            least[worst] = 0.0  # where nothing is free, it is zero already
             found = best_weights(pulls, products, least)
         else:
             found = best_weights(products.sum(axis=0), products, np.zeros(tasks))

@@ -125,7 +125,8 @@ class Front:
     def alignment(self) -> Tensor:
         """(N,) cosines between the weighted losses w_t L_t of a model and the vector of ones: 1 where they are all equal."""
         weighted = self.preferences * self.losses
-        return weighted.sum(dim=1) / weighted.norm(dim=1).clamp_min(1e-300) / len(self.tasks) ** 0.5
+        cosines: Tensor = weighted.sum(dim=1) / weighted.norm(dim=1).clamp_min(1e-300) / len(self.tasks) ** 0.5
+        return cosines
 
     def coverage(self, truth: Tensor) -> float:
         """The mean distance from points (n, T) of the true front to the nearest model: small where the front is covered."""

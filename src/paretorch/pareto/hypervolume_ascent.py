@@ -54,4 +54,5 @@ class HypervolumeAscent(FrontAlgorithm):
             left &= ~layer
         own = slopes[list(view.rows)]
         own = torch.where(own.sum(dim=1, keepdim=True) > 0, own, torch.ones_like(own))
-        return own / own.norm(dim=1, keepdim=True)
+        unit: Tensor = own / own.norm(dim=1, keepdim=True)
+        return unit

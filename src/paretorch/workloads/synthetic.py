@@ -51,7 +51,7 @@ class Synthetic(Workload):
 
     Example:
         >>> round(Synthetic("vlmop2").truth.hypervolume, 4), Synthetic("dtlz2").tasks
-        (0.3415, ('f1', 'f2', 'f3'))
+        (0.3421, ('f1', 'f2', 'f3'))
     """
 
     title = "known fronts: a regression with a dial of conflict, VLMOP2, ZDT1-3, DTLZ2, the two valleys"
