@@ -38,7 +38,9 @@ def test_alone_it_prints_where_to_start() -> None:
         assert command in printed
 
 
-@pytest.mark.parametrize("verb", ["train", "study", "interactive", "report", "list", "data list", "data check", "data pack"])
+@pytest.mark.parametrize(
+    "verb", ["train", "study", "interactive", "report", "list", "data list", "data check", "data pack"]
+)
 def test_every_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
     assert code == 0

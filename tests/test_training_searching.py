@@ -39,14 +39,14 @@ def run(options: dict[str, Plain], optimizer: str = "FastBacktracking", epochs: 
 def test_a_stopped_run_continues_as_if_it_had_not_been(tmp_path: Path, options: dict[str, Plain]) -> None:
     whole = train(run(options, epochs=3), tmp_path / "whole", progress=None)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(done: int, of: int) -> None:
         if done == 2:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(run(options, epochs=3), tmp_path / "cut", progress=stop)
     cut = train(run(options, epochs=3), tmp_path / "cut", progress=None)
     assert cut.test == whole.test

@@ -30,7 +30,7 @@ class ConFIGMomentumState(NamedTuple):
 
 @dataclass(frozen=True)
 class ConFIGMomentum(Method[ConFIGMomentumState]):
-    r""":class:`ConFIG` of the tasks' momenta, of which a step refreshes one; divided as Adam divides.
+    r""":class:`~paretorch.ConFIG` of the tasks' momenta, of which a step refreshes one; divided as Adam divides.
 
     .. math:: m_t \leftarrow \beta_1 m_t + (1 - \beta_1) g_t \text{ for one } t, \qquad
               \hat m = \mathrm{ConFIG} \Big( \frac{m_1}{1 - \beta_1^{k_1}}, \dots, \frac{m_T}{1 - \beta_1^{k_T}} \Big), \\

@@ -16,7 +16,7 @@ from paretorch.core.space import Range, Space
 
 @dataclass(frozen=True)
 class IMTL(Method[IMTLLState]):
-    r"""Losses get learned scales as in :class:`IMTLL`; the gradients of the scaled losses are combined as in :class:`IMTLG`.
+    r"""Learned scales of the losses (:class:`~paretorch.IMTLL`); the scaled gradients combined by :class:`~paretorch.IMTLG`.
 
     .. math:: g_t' = e^{s_t} g_t, \qquad
               w_t = e^{s_t} \, \frac{v_t / \lVert g_t' \rVert}{\lvert \sum_s v_s / \lVert g_s' \rVert \rvert}, \quad C v = 1

@@ -45,7 +45,7 @@ class Backtracking(LineSearch):
         floor: the search ends below this part of the bound.
         trial: ``"backtracking"``, ``"parabolic"``, ``"golden"``.
         memory: ``"monotone"``, ``"nonmonotone"``, ``"smoothed"``.
-        start: ``"reset"``, ``"keep"``, ``"grow"``, ``"polyak"``; see :class:`Rules`.
+        start: ``"reset"``, ``"keep"``, ``"grow"``, ``"polyak"``; see ``linesearch.Rules``.
         lowest: what no loss falls below, for ``"polyak"``.
         bound: when the largest step is lowered: an :class:`UpperBound`, or the name of its rule.
         direction: an optimizer or a metric that turns the balanced gradient into the direction. In a metric, the method
@@ -98,7 +98,7 @@ class Backtracking(LineSearch):
         )  # fmt: skip
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
-        """Moves the parameters by one step on a batch; see :meth:`LineSearch.step`."""
+        """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
         repeat = Repeat([self.encoder, self.heads], self.shared[0].device)
         with repeat.first(), torch.enable_grad():
             given = self.given(losses_of(self.encoder(x)))

@@ -56,7 +56,7 @@ class FastBacktracking(LineSearch):
         floor: the search ends below this part of the bound.
         trial: ``"backtracking"``, ``"parabolic"``, ``"golden"``.
         memory: ``"monotone"``, ``"nonmonotone"``, ``"smoothed"``.
-        start: ``"reset"``, ``"keep"``, ``"grow"``, ``"polyak"``; see :class:`Rules`.
+        start: ``"reset"``, ``"keep"``, ``"grow"``, ``"polyak"``; see ``linesearch.Rules``.
         lowest: what no loss falls below, for ``"polyak"``.
         bound: when the largest step is lowered: an :class:`UpperBound`, or the name of its rule.
         direction: an optimizer or a metric that turns the balanced gradient into the direction.
@@ -134,7 +134,7 @@ class FastBacktracking(LineSearch):
         self.trusted: set[str] = set()  # tasks whose losses were seen to come from the features that were given
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
-        """Moves the parameters by one step on a batch; see :meth:`LineSearch.step`."""
+        """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
         return FastStep(self, x, losses_of).taken()
 
     def state_dict(self) -> dict[str, Any]:

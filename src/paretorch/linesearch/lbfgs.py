@@ -18,7 +18,7 @@ class LBFGS(Metric):
     .. math:: s_k = \theta_{k+1} - \theta_k, \qquad y_k = \sum_t w_t \big(g_t(\theta_{k+1}) - g_t(\theta_k)\big)
 
     with w the weights of the step's direction. A pair whose curvature :math:`s^T y` is not above ``least`` :math:`s^T s` is left
-    out, so that M stays positive definite. For :class:`Backtracking` on the same data in every step: between two mini-batches
+    out, so that M stays positive definite. For ``Backtracking`` on the same data in every step: between two mini-batches
     the gradients differ by more than the step.
 
     Args:

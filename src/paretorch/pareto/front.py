@@ -111,7 +111,7 @@ class Front:
 
     @property
     def spread(self) -> float:
-        """The mean gap between neighbours over the largest, after ideal and nadir became 0 and 1; 1: even, towards 0: clustered.
+        """How even the front is, ideal and nadir at 0 and 1: mean gap between neighbours over the largest; 1 is even.
 
         A gap is the distance of a model that is not dominated to the nearest other; nan with fewer than two such.
         """
@@ -187,14 +187,14 @@ class Front:
         return made
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``front.json`` and one safetensors file per model; see :func:`paretorch.pareto.files.save`."""
+        """Writes ``front.json`` and one safetensors file per model."""
         from paretorch.pareto.files import save
 
         save(self, Path(folder))
 
     @staticmethod
     def load(folder: str | Path, template: nn.Module) -> Front:
-        """The front that :meth:`save` wrote, for a module of its architecture; see :func:`paretorch.pareto.files.load`."""
+        """The front that :meth:`save` wrote, for a module of its architecture."""
         from paretorch.pareto.files import load
 
         return load(Path(folder), template)
