@@ -111,7 +111,7 @@ class Front:
 
     @property
     def spread(self) -> float:
-        """How even the front is, ideal and nadir at 0 and 1: mean gap between neighbours over the largest; 1 is even.
+        """How even the front is, with ideal and nadir at 0 and 1; the mean gap between neighbours over the largest, 1 is even.
 
         A gap is the distance of a model that is not dominated to the nearest other; nan with fewer than two such.
         """

@@ -195,7 +195,7 @@ class SceneImages(Workload):
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = MOMENTUM
         model = MultiTaskModel(made, heads)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore]
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy of classes; absolute error of depth in metres and of boxes; one minus the cosine for normals."""
