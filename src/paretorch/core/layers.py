@@ -24,7 +24,7 @@ from paretorch.core.graph import Reach, place, several
 # Products by the name of autograd's node: the position of the second factor among its inputs, and where the first is saved.
 PRODUCTS = {"AddmmBackward0": (2, "_saved_mat1"), "MmBackward0": (1, "_saved_self")}
 ADDED = ("AddmmBackward0", 0)  # the position of what is added
-BLOCK = 1 << 21  # numbers that are formed at once, so that memory does not grow with tasks times parameters
+BLOCK = 1 << 23  # numbers that are formed at once, so that memory does not grow with tasks times parameters
 
 
 class Linear(NamedTuple):
