@@ -18,7 +18,8 @@ from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import SINK, Reach, reach, task_gradients
-from paretorch.core.seen import Array, Outcome, Seen
+from paretorch.core.nonnegative import Array
+from paretorch.core.seen import Outcome, Seen
 from paretorch.core.shared import Leaves, check_graph, check_ranks_agree, given_leaves
 from paretorch.core.trunk import Streams, Trunk, is_worth_it, trunk_of
 

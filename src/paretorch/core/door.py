@@ -18,8 +18,9 @@ from paretorch.core import checks
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import to_host, wide_dtype
-from paretorch.core.seen import EPS, Array, Outcome, Seen, everyone, nothing_told
-from paretorch.core.state import StateHolder
+from paretorch.core.nonnegative import EPS, Array
+from paretorch.core.seen import Outcome, Seen, everyone, nothing_told
+from paretorch.core.state import StateHolder, draws
 
 Scale = Literal["calibrated", "paper"]
 
@@ -205,12 +206,12 @@ class Door(StateHolder):
         return self._recorded(Outcome(seen, seen.present.astype(np.float64).tolist(), status))
 
     def _generator(self) -> torch.Generator | None:
-        """Random numbers that are a function of (seed, step): equal on all ranks, and saved by saving the step."""
+        """The random numbers of the next step, for a method that draws."""
         if not self.method.random:
             return None
         if self._memory.drawn is None:
             self._memory.drawn = int(self.steps)
-        return torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self._memory.drawn) % 2**63)
+        return draws(self.seed, self._memory.drawn)
 
     def _say(self, what: str, sentence: str) -> None:
         """Warn once in this door's life."""

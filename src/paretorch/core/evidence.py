@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.seen import Array
+from paretorch.core.nonnegative import Array
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
@@ -83,11 +83,7 @@ class Gradients:
             _, low, high = limits(self.like[0].dtype)
             if not all(low < square < high for square in products.diagonal().tolist()):  # nan is neither
                 products = self._scaled_products()
-        if len(self.known) < self.tasks:
-            full = np.zeros((self.tasks, self.tasks))
-            full[np.ix_(self.known, self.known)] = products
-            products = full
-        return products, others
+        return among_all(products, self.known, self.tasks), others
 
     def _all_products(self) -> Tensor:
         """(k, k) inner products of the known rows, on their device, summed as they are."""
@@ -136,17 +132,11 @@ class Gradients:
         """
         used = [(weights[task], row) for task, row in zip(self.known, self.rows, strict=True) if weights[task] != 0]
         return [
-            self._product([weight for weight, _ in used], index)
+            sum_of_rows(self.together[index], [weight for weight, _ in used], leaf)
             if index in self.together and len(used) == len(self.known)
             else _weighted_sum([(weight, row[index]) for weight, row in used], leaf)
             for index, leaf in enumerate(self.like)
         ]
-
-    def _product(self, weights: Sequence[float], index: int) -> Tensor:
-        """sum_t w_t g_t of one leaf on which the known rows were brought together; (k,) weights."""
-        matrix, leaf = self.together[index], self.like[index]
-        with full_precision(leaf):
-            return torch.mv(matrix.T, matrix.new_tensor(weights)).to(leaf.dtype).view(leaf.shape)
 
     def meet(self) -> bool:
         """Whether some sample carries the gradients of two tasks."""
@@ -173,6 +163,21 @@ class Gradients:
     def summed(self) -> list[Tensor]:
         """The plain sum of the rows, leaf by leaf."""
         return self.combined([1.0] * self.tasks)
+
+
+def among_all(products: Array, known: Sequence[int], tasks: int) -> Array:
+    """(T, T) the (k, k) products of the known tasks in their places, zero for the others."""
+    if len(known) == tasks:
+        return products
+    full = np.zeros((tasks, tasks))
+    full[np.ix_(known, known)] = products
+    return full
+
+
+def sum_of_rows(matrix: Tensor, weights: Sequence[float], like: Tensor | Leaf) -> Tensor:
+    """sum_t w_t m_t of (k, n) rows, in the shape and dtype of ``like``."""
+    with full_precision(like):
+        return torch.mv(matrix.T, matrix.new_tensor(weights)).to(like.dtype).view(like.shape)
 
 
 def chunks(items: Sequence[Any], count: int) -> list[Sequence[Any]]:

@@ -14,7 +14,8 @@ from paretorch.core.contract import Need, Status
 from paretorch.core.door import Door, filled
 from paretorch.core.evidence import Gradients, Leaf, by_sample, chunks, to_host
 from paretorch.core.gap import gap_between, over_ranks, parameter_gramian
-from paretorch.core.seen import Array, Outcome, Seen
+from paretorch.core.nonnegative import Array
+from paretorch.core.seen import Outcome, Seen
 
 
 class Within:

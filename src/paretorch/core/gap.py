@@ -12,7 +12,7 @@ from torch import Tensor
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.graph import reach, task_gradients
-from paretorch.core.seen import Array
+from paretorch.core.nonnegative import Array
 
 
 def parameter_gramian(features: Sequence[Tensor], gradients: Gradients, ranks: Ranks) -> Array:

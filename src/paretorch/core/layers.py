@@ -35,6 +35,11 @@ class Linear(NamedTuple):
     bias: bool
 
     @property
+    def rows(self) -> int:
+        """R over all uses, from the sizes that are kept beside the inputs: those may have to be computed again to be read."""
+        return sum(int(getattr(node, f"{PRODUCTS[type(node).__name__][1]}_sym_sizes")[0]) for node in self.nodes)
+
+    @property
     def inputs(self) -> Tensor:
         """(R, n) the inputs of all uses, one below the other."""
         parts = [getattr(node, PRODUCTS[type(node).__name__][1]) for node in self.nodes]
@@ -44,7 +49,7 @@ class Linear(NamedTuple):
         """Multiplications for the inner products of ``tasks`` gradients here, and for one gradient formed."""
         if self.bias:
             return 0.0, 0.0
-        rows, (m, n) = len(self.inputs), self.leaf.shape
+        rows, (m, n) = self.rows, self.leaf.shape
         return min(by_inputs(tasks, rows, n, m), by_gradients(tasks, rows, n, m)), float(rows * n * m)
 
 
@@ -109,7 +114,7 @@ def inner_products(linear: Linear, gradients: Tensor) -> Tensor:
     tasks, rows, m = gradients.shape
     if linear.bias:
         sums = gradients.sum(dim=1)
-        return _gram(sums)
+        return gram(sums)
     inputs = linear.inputs.detach().to(gradients.dtype)
     n = inputs.shape[1]
     if by_inputs(tasks, rows, n, m) <= by_gradients(tasks, rows, n, m):
@@ -119,9 +124,10 @@ def inner_products(linear: Linear, gradients: Tensor) -> Tensor:
         return ((products + products.T) / 2).to(wide_dtype(products))
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
     for part in gradients.split(max(1, BLOCK // (tasks * n)), dim=2):
-        total += _gram(torch.matmul(part.transpose(1, 2), inputs).view(tasks, -1))
+        total += gram(torch.matmul(part.transpose(1, 2), inputs).view(tasks, -1))
     return total
 
 
-def _gram(rows: Tensor) -> Tensor:
+def gram(rows: Tensor) -> Tensor:
+    """(k, k) inner products of (k, n) rows, summed as they are, in float64 where the device has it."""
     return (rows @ rows.T).to(wide_dtype(rows))

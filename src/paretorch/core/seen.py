@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Status
+from paretorch.core.nonnegative import EPS, Array
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-EPS = float(np.finfo(np.float64).eps)
 
 
 class Seen(NamedTuple):

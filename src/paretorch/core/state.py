@@ -122,6 +122,11 @@ class StateHolder(nn.Module):
         self.handle = _register(self)
 
 
+def draws(seed: int, step: int) -> torch.Generator:
+    """Random numbers that are a function of (seed, step): equal on all ranks, and saved by saving the step."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**63)
+
+
 def _register(holder: StateHolder) -> int:
     handle = next(_HANDLES)
     LIVE[handle] = holder

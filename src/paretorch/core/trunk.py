@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from paretorch.core.evidence import full_precision, limits, summing_dtype, to_host, wide_dtype
+from paretorch.core.evidence import among_all, full_precision, limits, sum_of_rows, summing_dtype, to_host, wide_dtype
 from paretorch.core.graph import Edge, Place, Reach, hooks_silenced, place, several
-from paretorch.core.layers import Linear, inner_products, linear_uses
-from paretorch.core.seen import Array
+from paretorch.core.layers import Linear, gram, inner_products, linear_uses
+from paretorch.core.nonnegative import Array
 
 ATTEMPTS = 6  # to bring the squares into range
 STEP = 30  # powers of two between them
@@ -146,9 +146,7 @@ class Streams:
             products = to_host([_products(self.trunk, scaled)])[0].numpy()
         with np.errstate(over="ignore"):
             products = np.ldexp(products, -(exponents[:, None] + exponents))
-        full = np.zeros((self.tasks, self.tasks))
-        full[np.ix_(self.known, self.known)] = products
-        return full
+        return among_all(products, self.known, self.tasks)
 
     def combined(self, weights: Sequence[float]) -> list[Tensor]:
         """sum_t w_t c_t, the one cotangent to send in by each edge; a task of weight zero is not touched.
@@ -167,9 +165,7 @@ class Streams:
 
 def _combination(stack: Tensor, used: list[int], weights: list[float]) -> Tensor:
     rows = stack if len(used) == len(stack) else stack[used]
-    wide = rows.reshape(len(used), -1).to(summing_dtype(rows.dtype))
-    with full_precision(stack):
-        return torch.mv(wide.T, wide.new_tensor(weights)).to(stack.dtype).view(stack.shape[1:])
+    return sum_of_rows(rows.reshape(len(used), -1).to(summing_dtype(rows.dtype)), weights, stack[0])
 
 
 def _scaled(stack: Tensor, factor: Tensor) -> Tensor:
@@ -193,8 +189,7 @@ def _products(trunk: Trunk, stacks: Sequence[Tensor]) -> Tensor:
             later = {node for other in trunk.linear[place + 1 :] for node in other.nodes}
             outputs = {node: output for node, output in outputs.items() if node in later}
         for gradient in found:
-            rows = gradient.reshape(tasks, -1).to(summing_dtype(gradient.dtype))
-            total += (rows @ rows.T).to(total.dtype)
+            total += gram(gradient.reshape(tasks, -1).to(summing_dtype(gradient.dtype)))
     return total
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from paretorch.core.contract import Method, Need, Status
 from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients
-from paretorch.core.seen import Array, Outcome
+from paretorch.core.nonnegative import Array
+from paretorch.core.seen import Outcome
 
 
 class Asking(Door):

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from paretorch.core.contract import Method, Need
-from paretorch.core.door import Scale
+from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients
 from paretorch.core.graph import task_gradients
-from paretorch.linesearch.bound import UpperBound
 from paretorch.linesearch.closures import check_finite, losses_in_order, values_of
 from paretorch.linesearch.contract import Array, Found, Outcome, Slopes, Step
-from paretorch.linesearch.metrics import Metric, Row, combined, common_descent, gramian_in
+from paretorch.linesearch.metrics import Row, combined, common_descent, gramian_in
 from paretorch.linesearch.moving import Moving, inners
 from paretorch.linesearch.repeat import Repeat
-from paretorch.linesearch.rules import Rules
 from paretorch.linesearch.search import LineSearch, LossesOf
 
 
@@ -69,33 +66,6 @@ class Backtracking(LineSearch):
         Fliege & Svaiter, "Steepest descent methods for multicriteria optimization", 2000, for the shared parameters; the
         heads' part of the slope as in Filatov & Merkulov, 2021, Algorithm 1.
     """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        heads: nn.Module | Mapping[str, nn.Module],
-        method: Method[Any],
-        max_step: float | None = None,
-        *,
-        beta: float = 0.1,
-        shrink: float | Literal["violation"] = 0.5,
-        floor: float = 1e-10,
-        trial: Literal["backtracking", "parabolic", "golden"] = "backtracking",
-        memory: Literal["monotone", "nonmonotone", "smoothed"] = "monotone",
-        start: Literal["reset", "keep", "grow", "polyak"] = "reset",
-        lowest: float = 0.0,
-        bound: UpperBound | Literal["fixed", "manual", "regression", "sasa"] = "fixed",
-        direction: torch.optim.Optimizer | Metric | None = None,
-        accept: Literal["both", "heads", "features"] = "both",
-        scale: Scale = "calibrated",
-        verify: int = 0,
-        seed: int = 0,
-    ) -> None:
-        rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
-        super().__init__(
-            encoder, heads, method, rules=rules, max_step=max_step, bound=bound, direction=direction, accept=accept,
-            scale=scale, verify=verify, seed=seed,
-        )  # fmt: skip
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""

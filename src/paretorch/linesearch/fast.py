@@ -16,7 +16,6 @@ from paretorch.linesearch.contract import Step
 from paretorch.linesearch.displacement import DISPLACEMENTS, Displacement
 from paretorch.linesearch.fast_step import FastStep
 from paretorch.linesearch.metrics import Metric
-from paretorch.linesearch.rules import Rules
 from paretorch.linesearch.search import LineSearch, LossesOf
 
 
@@ -109,10 +108,9 @@ class FastBacktracking(LineSearch):
         verify: int = 0,
         seed: int = 0,
     ) -> None:
-        rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
         super().__init__(
-            encoder, heads, method, rules=rules, max_step=max_step, bound=bound, direction=direction, accept=accept,
-            scale=scale, verify=verify, seed=seed,
+            encoder, heads, method, max_step, beta=beta, shrink=shrink, floor=floor, trial=trial, memory=memory, start=start,
+            lowest=lowest, bound=bound, direction=direction, accept=accept, scale=scale, verify=verify, seed=seed,
         )  # fmt: skip
         checks.one_of("displacement", displacement, DISPLACEMENTS)
         if samples is not None and not (samples >= 1 and samples == int(samples)) and not 0 < samples < 1:

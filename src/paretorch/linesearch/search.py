@@ -56,16 +56,23 @@ class LineSearch(ABC):
         encoder: nn.Module,
         heads: nn.Module | Mapping[str, nn.Module],
         method: Method[Any],
+        max_step: float | None = None,
         *,
-        rules: Rules,
-        max_step: float | None,
-        bound: UpperBound | Literal["fixed", "manual", "regression", "sasa"],
-        direction: torch.optim.Optimizer | Metric | None,
-        accept: Literal["both", "heads", "features"],
-        scale: Scale,
-        verify: int,
-        seed: int,
+        beta: float = 0.1,
+        shrink: float | Literal["violation"] = 0.5,
+        floor: float = 1e-10,
+        trial: Literal["backtracking", "parabolic", "golden"] = "backtracking",
+        memory: Literal["monotone", "nonmonotone", "smoothed"] = "monotone",
+        start: Literal["reset", "keep", "grow", "polyak"] = "reset",
+        lowest: float = 0.0,
+        bound: UpperBound | Literal["fixed", "manual", "regression", "sasa"] = "fixed",
+        direction: torch.optim.Optimizer | Metric | None = None,
+        accept: Literal["both", "heads", "features"] = "both",
+        scale: Scale = "calibrated",
+        verify: int = 0,
+        seed: int = 0,
     ) -> None:
+        rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
         if max_step is not None and not (max_step > 0 and math.isfinite(max_step)):
             raise ValueError(f"max_step is the largest step, above 0, or None to find it; got {max_step}")
         if verify < 0:

@@ -12,6 +12,7 @@ from torch import Tensor
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.evidence import summing_dtype
 from paretorch.core.fields import named_tensors, rebuilt
+from paretorch.core.state import draws
 from paretorch.optim.gradients import TaskGradients
 
 
@@ -74,7 +75,7 @@ class Weighing:
             losses=None if bool(values.isnan().any()) else values,
             gramian=gramian[index][:, index],
             factor=torch.ones_like(values),
-            generator=torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self.steps) % 2**63),
+            generator=draws(self.seed, self.steps),
             resolution=resolution,
         )
         answer, self.state = self.method.calibrated(evidence, self.state)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from paretorch.studies.quality import delta_m
 from paretorch.studies.search import Searching
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.studies.tuned import Outcome, Tuning
-from paretorch.training.result import Result
+from paretorch.training.result import Result, spent
 
 SEED = 1_000_000  # of the trials' runs
 
@@ -120,7 +119,7 @@ class Tuner:
             place,
             value,
             outcome,
-            sum(epoch.seconds["training"] + epoch.seconds["evaluation"] for epoch in result.history),
+            sum(spent(epoch.seconds) for epoch in result.history),
         )
 
     def _value(self, search: Searching, result: Result) -> float:
@@ -195,11 +194,6 @@ def settle(study: Study, tuning: Tuning) -> Study:
     return Study(study.name, study.question, tuple(treatments), study.reference, study.baseline, study.threads)
 
 
-def _spent(seconds: Mapping[str, float]) -> float:
-    """An epoch's seconds, of which others that are recorded are parts."""
-    return seconds["training"] + seconds["evaluation"]
-
-
 def _seconds_of_events(folder: Path) -> float:
     """Seconds of the epochs that a run without a result has behind it."""
     seconds = 0.0
@@ -208,5 +202,5 @@ def _seconds_of_events(folder: Path) -> float:
             with suppress(ValueError):  # the last line may be cut off
                 event = json.loads(line)
                 if event["event"] == "epoch":
-                    seconds += _spent(event["seconds"])
+                    seconds += spent(event["seconds"])
     return seconds

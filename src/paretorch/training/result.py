@@ -64,6 +64,11 @@ class Epoch:
         return cls(**{**values, "validation": Scores(**values["validation"])})
 
 
+def spent(seconds: Mapping[str, float]) -> float:
+    """An epoch's seconds in all, of which others that are recorded are parts."""
+    return seconds["training"] + seconds["evaluation"]
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished run.
