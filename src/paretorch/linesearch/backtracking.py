@@ -53,6 +53,8 @@ class Backtracking(LineSearch):
         seed: of the method's random draws.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> import paretorch as pt
         >>> _ = torch.manual_seed(0)
         >>> encoder, left, right = (nn.Linear(n, m) for n, m in ((4, 3), (3, 1), (3, 1)))
