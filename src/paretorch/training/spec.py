@@ -14,7 +14,9 @@ from paretorch.workloads.streams import Plain
 __all__ = ["Plain", "Run"]
 
 # fields younger than the first records: written only where they differ from this, so that those keep their keys
-YOUNGER: Mapping[str, Plain] = {"test": True, "clip": None, "schedule": "constant", "warmup": 0.0}
+YOUNGER: Mapping[str, Plain] = {
+    "test": True, "clip": None, "schedule": "constant", "warmup": 0.0, "front": "", "front_options": {},
+}  # fmt: skip
 
 SCHEDULES = ("constant", "cosine")
 
@@ -43,6 +45,9 @@ class Run:
             every task's gradient shortens each of them. None: never.
         schedule: of the learning rate, step by step: ``"constant"``, or ``"cosine"``, half a wave down to zero.
         warmup: the share of all steps, in 0..1, over which the learning rate first rises in a straight line.
+        front: an algorithm that trains a set of models, written as its constructor: ``"MT2O(adapt='hypervolume')"``; empty:
+            one model is trained, by ``method``.
+        front_options: the other options of a front, by name; see :class:`~paretorch.training.fronts.FrontOptions`.
     """
 
     workload: str
@@ -63,6 +68,8 @@ class Run:
     clip: float | None = None
     schedule: str = "constant"
     warmup: float = 0.0
+    front: str = ""
+    front_options: Mapping[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.surface not in ("features", "parameters"):
@@ -75,6 +82,11 @@ class Run:
             raise ValueError(f"warmup is a share of the steps, 0 <= warmup < 1, got {self.warmup}")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip is a length above 0, or None, got {self.clip}")
+        if self.front_options and not self.front:
+            raise ValueError(
+                f"options of a front ({', '.join(self.front_options)}) without one: name its algorithm in front, as in "
+                "'MT2O()'"
+            )
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
