@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from paretorch.pareto.training import DivergedWarning
 from paretorch.training.loading import SlowLoadingWarning
 from paretorch.training.troubles import TroubleWarning
 from paretorch.workloads.extras import extra
@@ -15,7 +16,7 @@ with extra("studies"):
     from rich.console import Console
     from rich.markup import escape
 
-SAID = (SlowLoadingWarning, TroubleWarning)
+SAID = (SlowLoadingWarning, TroubleWarning, DivergedWarning)
 
 
 @contextmanager

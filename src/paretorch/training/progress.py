@@ -94,11 +94,7 @@ class Lines(Silence):
     def epoch(self, epoch: Epoch) -> None:
         """Says the epoch's losses, metrics, weights and speed."""
         speed = epoch.samples / max(epoch.seconds["training"], 1e-9)
-        parts = [
-            f"epoch {epoch.epoch}/{self._epochs}",
-            "loss " + numbers(epoch.losses),
-            "validation " + numbers(scored(epoch)),
-        ]
+        parts = [f"epoch {epoch.epoch}/{self._epochs}", _scores(epoch)]
         if epoch.weights:
             parts.append("weights " + numbers(epoch.weights))
         self._say(" | ".join([*parts, f"{speed:,.0f} samples/s"]))
@@ -143,7 +139,8 @@ class Live(Silence):
         if now - self.shown < self.REFRESH:
             return
         self.shown = now
-        shown = "loss " + numbers({task: float(loss) for task, loss in record.losses.items()})
+        losses = {task: float(loss) for task, loss in record.losses.items()}
+        shown = "loss " + numbers(losses) if losses else ""
         if record.balance is not None and record.balance.weights is not None:
             weights = record.balance.weights.tolist()
             shown += " | weights " + numbers(dict(zip(record.balance.tasks, weights, strict=True)))
@@ -152,11 +149,7 @@ class Live(Silence):
 
     def epoch(self, epoch: Epoch) -> None:
         """Leaves a line about the epoch above the bar."""
-        self.bar.console.print(
-            f"epoch {epoch.epoch}/{self.epochs} | loss {numbers(epoch.losses)} | validation {numbers(scored(epoch))}",
-            highlight=False,
-            markup=False,
-        )
+        self.bar.console.print(f"epoch {epoch.epoch}/{self.epochs} | {_scores(epoch)}", highlight=False, markup=False)
 
     def close(self) -> None:
         """Puts the terminal back."""
@@ -198,13 +191,17 @@ def choose(show: Show) -> Progress:
     return Live() if live else Lines()
 
 
+def _scores(epoch: Epoch) -> str:
+    """Training losses, where there are any, and scores on validation data."""
+    said = ["loss " + numbers(epoch.losses)] if epoch.losses else []
+    return " | ".join([*said, "validation " + numbers(scored(epoch))])
+
+
 def scored(epoch: Epoch) -> dict[str, float]:
-    """The first metric of each task, and the loss of tasks that have none."""
-    metrics = epoch.validation.metrics
-    return {
-        task: next(iter(metrics[task].values())) if metrics.get(task) else loss
-        for task, loss in epoch.validation.losses.items()
-    }
+    """The first metric of each task, and the loss of tasks that have none; metrics of no single task, by their names."""
+    metrics, losses = epoch.validation.metrics, epoch.validation.losses
+    found = {task: next(iter(metrics[task].values())) if metrics.get(task) else loss for task, loss in losses.items()}
+    return {name: value for of in metrics if of not in losses for name, value in metrics[of].items()} | found
 
 
 def numbers(values: Mapping[str, float], most: int = 6) -> str:

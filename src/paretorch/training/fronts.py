@@ -1,0 +1,281 @@
+"""A run that trains a front: names -> algorithm and preferences, the files of a run, and the front read back."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.optim import MultiTaskOptimizer
+from paretorch.pareto import Front, FrontAlgorithm, Moment, fit_front
+from paretorch.pareto.conditional import Conditioned
+from paretorch.pareto.hypervolume import hypervolume
+from paretorch.pareto.members import score
+from paretorch.training import machine, randomness
+from paretorch.training.algorithms import find_algorithm
+from paretorch.training.front_options import FrontOptions, options_of
+from paretorch.training.parts import find_device, find_optimizer, optimizers, parameter_counts
+from paretorch.training.progress import Progress, Show, Shown
+from paretorch.training.record import Record, finished, read_run
+from paretorch.training.result import Epoch, Result, Scores
+from paretorch.training.schedule import Schedule
+from paretorch.training.searching import searches
+from paretorch.training.sources import find_workload
+from paretorch.training.spec import Plain, Run
+from paretorch.training.updates import StepRecord
+from paretorch.workloads.base import Workload
+from paretorch.workloads.streams import Splits, steps_per_epoch
+
+VOLUME = "hypervolume"
+SET = "front"  # under this name the numbers about the whole set stand among those about tasks
+UNUSED: Mapping[str, Plain | tuple[str, ...]] = {
+    "method": "Equal()", "surface": "features", "door": {}, "precision": "float32", "clip": None, "tasks": (),
+}  # fmt: skip
+
+
+def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
+    """Trains a run's front in its folder, or returns the result where it is finished.
+
+    Beside the files of every run, the folder holds the front as ``Front.save`` writes it.
+
+    Args:
+        run: with ``front``.
+        folder: where everything is written; ``result.json`` comes last.
+        progress: see :func:`paretorch.training.loop.train`.
+
+    Raises:
+        ValueError: a name or option is not known, a field means nothing to a front, or the folder holds another run.
+    """
+    if (result := finished(folder, run)) is not None:
+        return result
+    device = find_device(run.device)
+    with randomness.deterministic(run.deterministic), randomness.kept(device):
+        workload = find_workload(run.workload, run.options)
+        job = _Job(run, workload, find_algorithm(run.front), options_of(run))
+        about = {"versions": machine.versions(), "commit": machine.commit(), "machine": machine.machine(device)}
+        with Record(folder, run, about) as record, Shown(progress) as shown:
+            record.rewind(0)  # what a training that was stopped had written
+            machine.forget_peak_memory(device)
+            result = job.train(record, shown)
+            record.finish(result)
+    return result
+
+
+def load_front(folder: str | Path) -> Front:
+    """The front of a run, with its models.
+
+    Args:
+        folder: of the run, as ``paretorch front`` and studies write it.
+
+    Raises:
+        FileNotFoundError: there is no front.
+        ValueError: it was saved from Python, without what says how its models are made, or a file is damaged.
+    """
+    folder = Path(folder)
+    started = read_run(folder)
+    if started is None and (folder / "front.json").exists():
+        raise ValueError(
+            f"{folder} has a front but no run.json, which says how its models are made: it was saved from Python. "
+            "Read it there, with Front.load(folder, template), or name its workload"
+        )
+    if started is None:
+        raise FileNotFoundError(f"{folder} holds no front: expected a folder that `paretorch front` wrote")
+    run = Run.from_json(started["run"])
+    if not run.front or not (folder / "front.json").exists():
+        raise FileNotFoundError(
+            f"{folder} holds no finished front: "
+            + ("the same command finishes it" if run.front else f"its run trained one model, by {run.method}")
+        )
+    workload = find_workload(run.workload, run.options)
+    return Front.load(folder, template_of(workload, find_algorithm(run.front)))
+
+
+def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
+    """A module of the architecture that an algorithm's members have; draws no random number of the caller's."""
+    with torch.random.fork_rng():
+        model = workload.model()
+        if algorithm.conditional:
+            return Conditioned(model, example_inputs(workload), len(workload.tasks))
+    return model
+
+
+def example_inputs(workload: Workload, size: int = 2) -> Any:
+    """Inputs of the encoder: the first ``size`` samples of the first validation stream."""
+    return next(iter(workload.data().validation[0].batches(size, order=None))).inputs
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One front to train."""
+
+    run: Run
+    workload: Workload
+    algorithm: FrontAlgorithm
+    options: FrontOptions
+
+    def __post_init__(self) -> None:
+        for name, value in UNUSED.items():
+            if getattr(self.run, name) != value:
+                raise ValueError(
+                    f"{name}={getattr(self.run, name)!r} means nothing to a front, which is trained by {self.run.front}: "
+                    "leave it out"
+                )
+
+    def train(self, record: Record, shown: Progress) -> Result:
+        run, device = self.run, find_device(self.run.device)
+        splits = self.workload.data()
+        reference = self.reference(splits)
+        steps = steps_per_epoch(splits.train, run.batch_size)
+        samples = steps * sum(min(run.batch_size, len(stream)) for stream in splits.train)
+        follow = _Follow(self, record, shown, steps, samples)
+        front = fit_front(
+            self.workload,
+            self.algorithm,
+            preferences=self.options.rows(self.workload.tasks),
+            epochs=run.epochs,
+            batch_size=run.batch_size,
+            optimizer=self.optimizer(),
+            schedule=self.schedule(steps * run.epochs),
+            reference=reference,
+            starts=self.options.starts,
+            execution=self.options.execution,
+            seed=run.seed,
+            device=run.device,
+            every=1,
+            progress=follow,
+        )
+        front.save(record.folder)
+        memory = machine.peak_memory(device)
+        tested = self.test(front, splits.to(device), device) if run.test else []
+        losses = torch.stack([found for found, _ in tested]) if tested else None
+        facts = {
+            "algorithm": repr(self.algorithm),
+            "preferences": front.preferences.tolist(),
+            "reference": list(reference),
+            "gradients": [moment.gradients for moment in front.history],
+            "losses": front.losses.tolist(),
+            "test losses": None if losses is None else losses.tolist(),
+            "metrics": list(front.metrics),
+            "test metrics": [found for _, found in tested],
+            "diverged": list(front.diverged),
+            "execution": front.facts.get("execution", "one network"),
+            "took something over": front.facts.get("took something over"),
+            "largest hypervolume": self.largest(reference),
+        }
+        return Result(
+            run=run,
+            tasks=self.workload.tasks,
+            history=tuple(follow.epochs),
+            validation=follow.epochs[-1].validation,
+            test=Scores({}, {}) if losses is None else set_scores(self.workload.tasks, losses, reference),
+            higher_is_better={SET: {VOLUME: True}},
+            units={SET: {VOLUME: ""}},
+            seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in follow.epochs),
+            peak_memory=memory,
+            parameters=parameter_counts(front.template),
+            facts={**splits.facts, SET: facts},
+        )
+
+    def optimizer(self) -> Callable[[Any], torch.optim.Optimizer]:
+        name = self.run.optimizer
+        if name in searches() or issubclass(optimizers().get(name, torch.optim.SGD), MultiTaskOptimizer):
+            raise ValueError(
+                f"the optimizer {name} decides by the losses of one model: a front is trained by one such as Adam or SGD"
+            )
+        return find_optimizer(name, self.run.optimizer_options)
+
+    def schedule(self, steps: int) -> Callable[[float], float] | None:
+        run = self.run
+        if run.schedule == "constant" and not run.warmup:
+            return None
+        schedule = Schedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), run.schedule, run.warmup, steps)
+        return lambda progress: schedule.factor(round(progress * steps))
+
+    def reference(self, splits: Splits) -> tuple[float, ...]:
+        """The point that hypervolumes are measured from; an untrained model's losses are rounded up to two digits."""
+        tasks, truth = self.workload.tasks, self.workload.truth
+        if self.options.reference is not None:
+            return tuple(map(float, self.options.reference))
+        if truth is not None:
+            return tuple(truth.reference)
+        torch.manual_seed(self.run.seed)
+        losses, _ = score(self.workload, self.workload.model(), splits.validation, self.run.batch_size)
+        missing = [task for task, loss in zip(tasks, losses.tolist(), strict=True) if not math.isfinite(loss)]
+        if missing:
+            raise ValueError(
+                f"an untrained model has no finite loss on the validation data of {', '.join(missing)}: give a reference, "
+                f"one value above the losses that matter for each of {tasks}"
+            )
+        return tuple(map(_rounded_up, losses.tolist()))
+
+    def largest(self, reference: Sequence[float]) -> float | None:
+        truth = self.workload.truth
+        return truth.hypervolume if truth is not None and tuple(truth.reference) == tuple(reference) else None
+
+    def test(
+        self, front: Front, splits: Splits, device: torch.device
+    ) -> list[tuple[Tensor, dict[str, dict[str, float]]]]:
+        models = (front.model(member).to(device) for member in range(len(front)))
+        return [score(self.workload, model, splits.test, self.run.batch_size) for model in models]
+
+
+class _Follow:
+    """Writes and shows the front while it is trained: called at each look at the validation data."""
+
+    def __init__(self, job: _Job, record: Record, shown: Progress, steps: int, samples: int) -> None:
+        self.job, self.record, self.shown, self.steps = job, record, shown, steps
+        self.samples = samples
+        self.epochs: list[Epoch] = []
+        self.trained, self.before = 0.0, time.perf_counter()
+        shown.start(job.run, 0, steps)
+
+    def __call__(self, moment: Moment) -> None:
+        now = time.perf_counter()
+        training = moment.seconds - self.trained
+        seconds = {"training": training, "evaluation": max(0.0, now - self.before - training), "loading": 0.0}
+        losses = torch.tensor(moment.losses, dtype=torch.float64)
+        scores = set_scores(self.job.workload.tasks, losses, None, moment.hypervolume)
+        self.epochs.append(Epoch(moment.epoch, {}, scores, {}, {}, self.samples, seconds))
+        self.record.epoch(self.epochs[-1])
+        for _ in range(self.steps):
+            self.shown.step(moment.epoch, self.samples // self.steps, StepRecord({}))
+        self.shown.epoch(self.epochs[-1])
+        self.trained, self.before = moment.seconds, now
+
+
+def set_scores(
+    tasks: tuple[str, ...], losses: Tensor, reference: Sequence[float] | None, volume: float = math.nan
+) -> Scores:
+    """What a set of models comes to: the least loss of each task over the models, and the hypervolume of the set.
+
+    Args:
+        tasks: (T,) names.
+        losses: (N, T); rows that are not finite do not count.
+        reference: (T,) from which the hypervolume is measured; None: it is ``volume``.
+        volume: the hypervolume where it is known.
+    """
+    finite = losses[losses.isfinite().all(dim=1)]
+    least = finite.min(dim=0).values.tolist() if len(finite) else [math.nan] * len(tasks)
+    if reference is not None:
+        volume = hypervolume(finite, torch.tensor(reference, dtype=torch.float64))
+    return Scores(dict(zip(tasks, least, strict=True)), {SET: {VOLUME: volume}})
+
+
+def _rounded_up(value: float) -> float:
+    """To two significant digits.
+
+    Example:
+        >>> _rounded_up(2.3026), _rounded_up(817.0)
+        (2.4, 820.0)
+    """
+    if value == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.6g}")
