@@ -10,6 +10,7 @@ import torch
 
 from paretorch.training import checkpoint, machine, randomness
 from paretorch.training.evaluation import evaluate
+from paretorch.training.fronts import train_front
 from paretorch.training.parts import Parts, assemble, find_device, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.record import Record, finished, stride
@@ -42,6 +43,8 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"checkpoint_every is at least 1 epoch, got {checkpoint_every}")
     if (result := finished(folder, run)) is not None:
+    if run.front:
+        return train_front(run, folder, progress=progress)
         return result
     device = find_device(run.device)
     with randomness.deterministic(run.deterministic), randomness.kept(device):
