@@ -15,6 +15,7 @@ with extra("studies"):
     from rich.markup import escape
 
 if TYPE_CHECKING:
+    from paretorch.workloads.data.checkup import Checkable
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
 data = typer.Typer(help="Image folders: what there is, whether it lies as it must, and packs of it.")
@@ -30,9 +31,12 @@ Workers = Annotated[int | None, typer.Option(help="Processes that read; by the n
 def data_list() -> None:
     """Say which folders the workloads read, how they must lie, and where they are published."""
     with boundary():
+        from paretorch.training.sources import workload_class, workload_names
         from paretorch.workloads.data import console
 
-        Console().print(escape(console.LAYOUT), highlight=False)
+        files = {name: workload_class(name).files for name in workload_names()}
+        parts = [f"{name} reads, below its root:\n\n{text}" for name, text in files.items() if text]
+        Console().print(escape("\n\n".join([console.LAYOUT, *parts])), highlight=False)
 
 
 @data.command("check", epilog="Example: [bold]paretorch data check data/[/bold]")
@@ -46,6 +50,13 @@ def data_check(
     with boundary():
         from paretorch.workloads.data import checkup, console
 
+        if (other := _other_workload(what, root)) is not None:
+            with console.Following() as following:
+                reports = other.checkup(images=images, tell=following.tell)
+            print(console.checked(reports))
+            if any(report.problems for report in reports):
+                raise typer.Exit(1)
+            return
         workload, _ = _image_workload(what, root, {"workers": workers})
         with console.Following() as following:
             reports = checkup.check(
@@ -82,6 +93,20 @@ def data_pack(
         with console.Following() as following:
             packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, tell=following.tell)
         print(console.packed(packs))
+
+
+def _other_workload(what: str, root: Path) -> Checkable | None:
+    """The workload called ``what``, where it reads files and is not ``imagenet_coco``."""
+    from paretorch.training.names import parse
+    from paretorch.training.sources import find_workload, workload_class, workload_names
+    from paretorch.workloads.data.checkup import Checkable
+
+    call = parse(what or str(root))
+    if call.name not in workload_names() or not workload_class(call.name).files:
+        return None
+    options = {"root": str(root), **named_options(call.positional, call.named, what)}
+    workload = find_workload(call.name, options)
+    return workload if isinstance(workload, Checkable) else None
 
 
 def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from paretorch.workloads.metrics import Metric
-from paretorch.workloads.streams import Splits
+from paretorch.workloads.streams import Plain, Splits
 
 
 class MultiTaskModel(nn.Module):
@@ -62,6 +62,8 @@ class Workload(ABC):
     """
 
     title: ClassVar[str] = ""  # one line for `paretorch list workloads`
+    files: ClassVar[str] = ""  # which files it reads, how they lie below its root, where they are published
+    protocol: ClassVar[Mapping[str, Plain]] = {}  # fields of a Run as published: optimizer, epochs, ...
 
     @property
     @abstractmethod

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -13,14 +14,14 @@ from paretorch.workloads.data.imagenet import ClassFolders
 from paretorch.workloads.data.layout import COCO, IMAGENET, contents, find_coco, find_imagenet
 from paretorch.workloads.data.pack import Manifest, Pack
 from paretorch.workloads.data.pictures import UnreadableError
+from paretorch.workloads.data.read_stream import BEARABLE
 from paretorch.workloads.data.reading import DamagedError, Item, Reader, Source
 from paretorch.workloads.data.selection import ranked
 from paretorch.workloads.data.splitting import everything
 
 EDGE = 64  # pixels to which images are decoded when only whether they can be is asked
-BEARABLE = 0.01
 SHOWN = 20  # names in a list
-Tell = Callable[[str, int, int], None]
+Tell = Callable[[str, int, int], None]  # called with the data set, the images read and the images to read
 
 
 @dataclass
@@ -36,6 +37,20 @@ class Checkup:
     title: str
     found: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A workload that reads files and says how they lie."""
+
+    def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
+        """What was looked for, what was found, and what must be mended.
+
+        Args:
+            images: read so many of each part of the data; all where it is None.
+            tell: called with what is read, the images read and the images to read.
+        """
+        ...
 
 
 def check(
@@ -127,11 +142,16 @@ def _read(report: Checkup, source: Source, images: int | None, workers: int, tit
         reasons.update(failed)
         if tell is not None:
             tell(title, chunk[-1] + 1, len(names))
-    report.found.append(f"{len(names):,} images read, {len(reasons):,} of them unreadable")
+    say_unreadable(report, len(names), reasons)
+
+
+def say_unreadable(report: Checkup, read: int, reasons: Mapping[str, str]) -> None:
+    """Enters how many images were read, and which could not be, and why."""
+    report.found.append(f"{read:,} images read, {len(reasons):,} of them unreadable")
     if reasons:
         lines = [f"  {name}: {reason}" for name, reason in sorted(reasons.items())[:SHOWN]]
         more = [f"  and {len(reasons) - SHOWN} more"] * (len(reasons) > SHOWN)
-        stops = "more than 1 %: training stops" if len(reasons) > BEARABLE * len(names) else "training leaves them out"
+        stops = "more than 1 %: training stops" if len(reasons) > BEARABLE * read else "training leaves them out"
         report.problems.append("\n".join([f"{len(reasons):,} images cannot be read, {stops}:", *lines, *more]))
 
 

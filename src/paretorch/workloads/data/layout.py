@@ -34,9 +34,11 @@ def find_imagenet(root: Path, given: str = "") -> ClassFolders:
     def fits(place: Path) -> bool:
         return any(pictures_in(place / "train" / name) for name in classes_in(place / "train"))
 
-    starts = [Path(given)] if given else list(_candidates(root, ("imagenet", "ilsvrc")))
+    starts = [Path(given)] if given else list(candidates(root, ("imagenet", "ilsvrc")))
     places = [place for start in starts for place in _unlike(start / inside for inside in INSIDE) if fits(place)]
-    return ClassFolders(_one(places, "ImageNet", "imagenet", given or str(root), starts, IMAGENET, IMAGENET_SOURCE))
+    return ClassFolders(
+        one_place(places, "ImageNet", "imagenet", given or str(root), starts, IMAGENET, IMAGENET_SOURCE)
+    )
 
 
 def find_coco(root: Path, given: str = "") -> CocoFolders:
@@ -51,16 +53,16 @@ def find_coco(root: Path, given: str = "") -> CocoFolders:
         there = [inner for inner in (place, place / "images") if (inner / FOLDERS["train"]).is_dir()]
         return there[0] if there and (place / "annotations" / f"instances_{FOLDERS['train']}.json").is_file() else None
 
-    starts = [Path(given)] if given else list(_candidates(root, ("coco", "mscoco")))
+    starts = [Path(given)] if given else list(candidates(root, ("coco", "mscoco")))
     places = [start for start in starts if images(start)]
-    place = _one(places, "COCO 2017", "coco", given or str(root), starts, COCO, COCO_SOURCE)
+    place = one_place(places, "COCO 2017", "coco", given or str(root), starts, COCO, COCO_SOURCE)
     found = images(place)
     assert found is not None
     return CocoFolders(place, found)
 
 
-def _candidates(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    """Subfolders of a fitting name, then the folder itself."""
+def candidates(root: Path, names: tuple[str, ...]) -> Iterator[Path]:
+    """Subfolders of ``root`` whose name begins with one of ``names``, then the folder itself."""
     if root.is_dir():
         yield from sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower().startswith(names))
     yield root
@@ -70,9 +72,24 @@ def _unlike(places: Iterator[Path]) -> list[Path]:
     return list(dict.fromkeys(places))
 
 
-def _one(
+def one_place(
     places: list[Path], title: str, option: str, where: str, starts: list[Path], form: str, published: str
 ) -> Path:
+    """The one place where a data set lies.
+
+    Args:
+        places: that are of the right form.
+        title: of the data set.
+        option: of the workload that names its folder.
+        where: it was looked for.
+        starts: folders that were looked into.
+        form: how it must lie, a line each.
+        published: where it is published.
+
+    Raises:
+        FileNotFoundError: there is none; the message says what was looked for and what was found.
+        ValueError: there are several.
+    """
     if len(places) > 1:
         found = ", ".join(map(str, places))
         raise ValueError(f"{title} is there {len(places)} times: {found}. Say which is meant: {option}='{places[0]}'")
