@@ -38,7 +38,9 @@ class Silent:
         self.ends: dict[str, str | None] = {}
         self.closed = False
 
-    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
+    def start(
+        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+    ) -> None:
         self.started = (len(jobs), planned, workers)
 
     def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
@@ -185,6 +187,16 @@ def test_estimate_is_epochs_to_go_times_seconds_per_epoch(tmp_path: Path) -> Non
     assert estimate.left == pytest.approx((5 * 2.0 + 8 * 4.0 + 10 * 10 / 3) / 2)
     estimate.finish(c)
     assert estimate.left == pytest.approx((5 * 2.0 + 8 * 4.0) / 2)
+
+
+def test_a_resumed_study_knows_from_its_finished_runs_how_long_the_rest_takes(tmp_path: Path) -> None:
+    a, b = jobs(tmp_path, ("A", "B"))
+    a.folder.mkdir()
+    history = [{"seconds": {"training": 3.5, "evaluation": 0.5, "loading": 1.0}}] * a.run.epochs
+    (a.folder / "result.json").write_text(json.dumps({"history": history}))
+    text = io.StringIO()
+    Display(Console(file=text, width=60)).start([b], 2, 1, finished=[a])
+    assert text.getvalue() == "2 runs, 1 of them finished before; 1 at a time; expected time: 12 s\n"
 
 
 def test_display_gives_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:

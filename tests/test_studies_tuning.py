@@ -42,7 +42,9 @@ class Counting:
         self.unknown: list[int] = []
         self.ended: list[str] = []
 
-    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
+    def start(
+        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+    ) -> None:
         self.planned, self.waiting, self.later = planned, len(jobs), len(later)
 
     def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:

@@ -24,6 +24,7 @@ from paretorch.studies.hyperparameters import with_static_weights
 from paretorch.studies.study import Study
 from paretorch.studies.tuned import Tuning
 from paretorch.training import machine
+from paretorch.training.result import spent
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
 
@@ -44,6 +45,12 @@ class Job:
     def finished(self) -> bool:
         """Whether there is a result."""
         return (self.folder / "result.json").exists()
+
+    @property
+    def seconds(self) -> float:
+        """That its epochs took, evaluation included, as its result has it; 0 where that does not say."""
+        result = json.loads((self.folder / "result.json").read_bytes())
+        return sum(spent(epoch["seconds"]) for epoch in result.get("history", ()))
 
     @property
     def diverged(self) -> bool:

@@ -18,8 +18,10 @@ with extra("studies"):
 class Watch(Protocol):
     """What the runner tells: each call names the job and the seconds since the job's last call."""
 
-    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
-        """``jobs`` are to be trained, and then as many as ``later``; the rest of ``planned`` is finished."""
+    def start(
+        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+    ) -> None:
+        """``jobs`` are to be trained, and then as many as ``later``; of ``planned``, those ``finished`` were before."""
 
     def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
         """Now ``jobs`` are to be trained as well; ``later`` stand for those that are still unknown."""
@@ -41,21 +43,30 @@ class Estimate:
         jobs: what is to be trained.
         workers: how many at a time.
         later: stand for further ones.
+        finished: were trained before; their results say how long that took.
     """
 
-    def __init__(self, jobs: Sequence[Job], workers: int, later: Sequence[Job] = ()) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+    ) -> None:
         self.jobs, self.workers, self.later = list(jobs), workers, later
         self.done: dict[Path, int] = {}  # by folder
         self.epochs: dict[str, int] = {}  # seen, by label
         self.seconds: dict[str, float] = {}
+        for job in finished:
+            if seconds := job.seconds:
+                self._saw(job, job.run.epochs, seconds)
 
     def advance(self, job: Job, done: int, seconds: float) -> None:
         """Takes in that ``done`` epochs of a job are trained, ``seconds`` after its last call."""
         before = self.done.get(job.folder)
         self.done[job.folder] = done
         if before is not None and done > before:
-            self.epochs[job.label] = self.epochs.get(job.label, 0) + done - before
-            self.seconds[job.label] = self.seconds.get(job.label, 0.0) + seconds
+            self._saw(job, done - before, seconds)
+
+    def _saw(self, job: Job, epochs: int, seconds: float) -> None:
+        self.epochs[job.label] = self.epochs.get(job.label, 0) + epochs
+        self.seconds[job.label] = self.seconds.get(job.label, 0.0) + seconds
 
     def finish(self, job: Job) -> None:
         """Takes in that nothing is left of a job, whether it failed or not."""
@@ -102,16 +113,16 @@ class Display:
         self.bars: Progress | None = None
         self.rows: dict[Path | None, TaskID] = {}
 
-    def start(self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = ()) -> None:
-        """Says what is to be done."""
-        self.estimate, self.total = Estimate(jobs, workers, later), len(jobs) + len(later)
-        finished = f", {planned - self.total} of them finished before" if planned > self.total else ""
-        rest = (
-            f"{workers} at a time; the time they take is measured on the first run"
-            if self.total
-            else "nothing is left to train"
-        )
-        self._say(f"{planned} runs{finished}; {rest}")
+    def start(
+        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+    ) -> None:
+        """Says what is to be done, and how long it will take where runs that are finished tell."""
+        self.estimate, self.total = Estimate(jobs, workers, later, finished), len(jobs) + len(later)
+        before = f", {planned - self.total} of them finished before" if planned > self.total else ""
+        known = self._left("expected time: ", "") or "the time they take is measured on the first run"
+        self.said = self.estimate.left is not None
+        rest = f"{workers} at a time; {known}" if self.total else "nothing is left to train"
+        self._say(f"{planned} runs{before}; {rest}")
         if self.console.is_terminal and jobs:
             columns = (
                 TextColumn("{task.description}"),

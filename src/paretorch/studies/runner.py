@@ -119,7 +119,8 @@ def run_jobs(
     waiting = [job for job in jobs if not job.finished]
     later = more.later() if more else ()
     count = min(workers or max(1, processors() // threads), max(1, len(waiting) + len(later)))
-    watch.start(waiting, more.planned if more else len(jobs), count, later)
+    finished = [job for job in jobs if job.finished]
+    watch.start(waiting, more.planned if more else len(jobs), count, later, finished)
     pool = _Pool(waiting, watch, count, threads, logs, train, more)
     try:
         return pool.work()
