@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from paretorch.reports import plots
 from paretorch.reports.across import Across
 from paretorch.reports.definitions import definitions
+from paretorch.reports.embedded import asset, plotly, script_data, template
 from paretorch.reports.expected import expected_table
 from paretorch.reports.findings import Finding, headline
 from paretorch.reports.gather import Source
@@ -31,7 +30,6 @@ from paretorch.training import machine
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
-    import jinja2
     from markupsafe import Markup
 
 LOOKS = 64  # looks of treatments before they repeat
@@ -99,7 +97,7 @@ def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overa
     sources = _sources(summaries)
     names = list(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
     questions = {summary.results.plan.study.question for summary in summaries}
-    return _template().render(
+    return template("page.html.jinja").render(
         title=" + ".join(names),
         question=questions.pop() if len(questions) == 1 else "",
         parts=parts,
@@ -110,9 +108,9 @@ def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overa
         more_sources=max(0, len(sources) - MOST_SOURCES),
         version=machine.versions()["paretorch"],
         data=_data(summaries, parts, overall_plots),
-        style=Markup(_asset("page.css")),
-        script=Markup(_asset("page.js")),
-        plotly=Markup(_plotly()),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("page.js")),
+        plotly=Markup(plotly()),
     )
 
 
@@ -196,10 +194,7 @@ def _data(summaries: Sequence[Summary], parts: Sequence[Part], overall: Sequence
         ],
         "plots": named,
     }
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return script_data(values)
 
 
 def _first(summary: Summary) -> list[int]:
@@ -211,19 +206,3 @@ def _first(summary: Summary) -> list[int]:
 
 def _download(name: str, text: str) -> tuple[str, str]:
     return name, "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_asset("page.html.jinja"))
-
-
-def _asset(name: str) -> str:
-    return resources.files("paretorch.reports").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    """The figures' library, as the installed package ships it."""
-    with extra("studies"):
-        from plotly.offline import get_plotlyjs
-    return str(get_plotlyjs())

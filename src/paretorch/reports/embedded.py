@@ -1,0 +1,47 @@
+"""What a page without network holds in itself: its template, style and scripts, the figures' library, and data."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+from paretorch.workloads.extras import extra
+
+with extra("studies"):
+    import jinja2
+    from markupsafe import Markup
+
+
+def template(name: str) -> jinja2.Template:
+    """The template of that name; every text that is put into it is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(asset(name))
+
+
+def asset(name: str) -> str:
+    """A file of the package's assets."""
+    return resources.files("paretorch.reports").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def plotly() -> str:
+    """The figures' library, as the installed package ships it."""
+    with extra("studies"):
+        from plotly.offline import get_plotlyjs
+    return str(get_plotlyjs())
+
+
+def script_data(values: Any) -> Markup:
+    r"""Plain values as JSON that no text in it can end, for a script element.
+
+    Raises:
+        ValueError: a number is not finite.
+
+    Example:
+        >>> script_data({"name": "</script>"})
+        Markup('{"name":"\\u003c/script\\u003e"}')
+    """
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
