@@ -71,7 +71,7 @@ def load(folder: Path, template: nn.Module) -> Front:
     """
     with extra("studies"):
         from safetensors.torch import load as deserialize
-    values = _values(folder / "front.json")
+    values = read_values(folder / "front.json")
     own = {name: tuple(value.shape) for name, value in template.state_dict().items()}
     states: list[Mapping[str, Tensor]] = []
     for member, digest in enumerate(values["sha256"]):
@@ -104,7 +104,13 @@ def _name(member: int) -> str:
     return f"model-{member:03d}.safetensors"
 
 
-def _values(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
+    """What ``front.json`` holds, without the models.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged, or another version's.
+    """
     try:
         values = _numbers(json.loads(path.read_bytes()))
     except FileNotFoundError:
