@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -271,6 +272,21 @@ def test_the_whole_way_from_a_users_file_to_the_report(
     assert run("two") == first
     assert run("one") == first
     assert "24 runs, 24 of them finished before" in capsys.readouterr().out
+
+
+def test_the_page_names_the_command_with_file_and_options(tmp_path: Path) -> None:
+    file = tmp_path / "my study.py"
+    lines = (
+        "import studies_synthetic",
+        "def study(scale, root='', fast=False):",
+        "    return studies_synthetic.study()",
+    )
+    file.write_text("\n".join(lines))
+    synthetic.finished(tmp_path / "out", seeds=3)
+    options = {"root": "a b", "fast": True}
+    found = run_study(file, "smoke", 3, tmp_path / "out", progress=False, options=options)
+    expected = f"paretorch study '{file}' --root 'a b' --fast --scale smoke --seeds 3"
+    assert expected in html.unescape(found.page.read_text())
 
 
 def test_silence_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

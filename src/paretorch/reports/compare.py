@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,18 @@ def run_study(
     if train == TRAIN and not (path / "study.json").exists():  # other trainers may have workloads of their own
         for run in {title: t.on(title)[0] for t in study.treatments for title in t.workloads}.values():
             find_workload(run.workload, run.options).require()
-    folder = open_folder(path, study, scale, seeds, resume, tune)
+    folder = open_folder(path, study, scale, seeds, resume, tune, _typed(name_or_file, options or {}))
     watch = Display(Console(quiet=not progress))
     run_folder(folder, watch, workers=jobs, train=train)
     found = report(path)
     if progress:
         found.show()
     return found
+
+
+def _typed(name_or_file: str | Path, options: Mapping[str, Any]) -> str:
+    """A study and its options as one types them."""
+    words = [str(name_or_file)]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)

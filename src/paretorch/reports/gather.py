@@ -129,7 +129,8 @@ def _of_study(study: Study, folder: StudyFolder) -> Iterator[Plan]:
 def _study_source(folder: StudyFolder, finished: Path) -> Source:
     facts = read_json(folder.path / "study.json")
     tune = f" --tune {folder.tune}" if folder.tune else ""
-    command = f"paretorch study {folder.study.name} --scale {folder.scale} --seeds {len(folder.seeds)}{tune}"
+    typed = facts.get("typed") or folder.study.name
+    command = f"paretorch study {typed} --scale {folder.scale} --seeds {len(folder.seeds)}{tune}"
     commit = str((read_run(finished) or {}).get("commit") or "")
     return Source(folder.path, command, facts["versions"], facts["machine"], commit)
 

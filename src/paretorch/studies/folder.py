@@ -101,7 +101,9 @@ class StudyFolder:
         return [Job(treatment.label, run, self.place(run)) for treatment, run in self.study.planned(self.seeds)]
 
 
-def open_folder(path: Path, study: Study, scale: str, seeds: int, resume: bool, tune: int = 0) -> StudyFolder:
+def open_folder(
+    path: Path, study: Study, scale: str, seeds: int, resume: bool, tune: int = 0, typed: str = ""
+) -> StudyFolder:
     """Makes the folder, or takes up the one that is there.
 
     Args:
@@ -111,6 +113,7 @@ def open_folder(path: Path, study: Study, scale: str, seeds: int, resume: bool, 
         seeds: how many; seed numbers are 0 .. seeds - 1.
         resume: go on with a folder that holds this study already.
         tune: trials for each run of a treatment; with them, tuned static weights join a study that compares methods.
+        typed: the study's name or file and its options, as one types them; the name by default.
 
     Raises:
         ValueError: the folder holds another study, or was written by a newer version, or holds this one and ``resume``
@@ -134,10 +137,17 @@ def open_folder(path: Path, study: Study, scale: str, seeds: int, resume: bool, 
             )
         folder = replace(there, path=path, seeds=folder.seeds)
     path.mkdir(parents=True, exist_ok=True)
-    facts = {"scale": scale, "seeds": list(folder.seeds), "tune": tune, "study": study.to_json()}
+    facts = {"typed": typed or study.name, "scale": scale, "seeds": list(folder.seeds), "tune": tune}
     on = machine.machine(torch.device("cpu")) | {"threads": study.threads}
     write_json(
-        path / "study.json", {"format": f"{MARK}{FORMAT}", **facts, "versions": machine.versions(), "machine": on}
+        path / "study.json",
+        {
+            "format": f"{MARK}{FORMAT}",
+            **facts,
+            "study": study.to_json(),
+            "versions": machine.versions(),
+            "machine": on,
+        },
     )
     return folder
 
