@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import html
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
