@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
+from paretorch.linesearch import Outcome, Step
 from paretorch.training.loop import train
+from paretorch.training.record import stride
+from paretorch.training.result import Result
+from paretorch.training.search_totals import SearchTotals
 from paretorch.training.spec import Run
 from paretorch.workloads.streams import Plain
 
@@ -82,3 +88,76 @@ def test_steps_are_recorded(tmp_path: Path) -> None:
 def test_what_a_search_has_no_use_for_is_refused(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(dataclasses.replace(run({}), **changed), tmp_path, progress=None)  # type: ignore[arg-type]
+
+
+def test_an_epoch_says_what_its_searches_came_to(tmp_path: Path) -> None:
+    result = train(run({"verify": 1}, "Backtracking"), tmp_path, progress=None)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    for epoch, said in enumerate((epoch.search for epoch in result.history), start=1):
+        steps = [e for e in events if e["event"] == "step" and e["epoch"] == epoch]
+        searches = [step["search"] for step in steps]
+        assert said["outcomes"] == {"accepted": 3}
+        assert said["trials"] == pytest.approx(sum(search["trials"] for search in searches) / 3)
+        product = math.prod(search["step"] for search in searches)
+        assert said["step"] == pytest.approx(product ** (1 / 3), rel=1e-5)
+        assert said["bound"] == pytest.approx(searches[-1]["bound"], rel=1e-5)
+        assert said["first"] == sum(search["step"] == search["bound"] for search in searches)
+        assert (said["verified"], said["raised"]) == (3, 0)
+        for task in ("left", "right"):
+            mean = sum(search["actual"][task] for search in searches) / 3
+            assert said["actual"][task] == pytest.approx(mean, rel=1e-5)
+            assert said["predicted"][task] == pytest.approx(mean, rel=1e-5)
+    assert Result.load(tmp_path).history == result.history
+
+
+def test_every_lowering_of_the_bound_is_recorded_with_its_step_and_reason(tmp_path: Path) -> None:
+    by_hand = train(run({"bound": "UpperBound('manual', every=2)"}, epochs=4), tmp_path / "manual", progress=None)
+    lowered = [epoch.search.get("lowered", []) for epoch in by_hand.history]
+    assert [len(epoch) for epoch in lowered] == [0, 1, 0, 1]
+    assert lowered[1][0]["step"] == 3
+    assert lowered[1][0]["reason"].startswith("epoch 2: by hand, every 2 epochs: ")
+    before, after = by_hand.history[1].search["bound"], by_hand.history[2].search["bound"]
+    assert after == pytest.approx(before / 2)
+
+    # so small a step that no loss is seen to fall between batches: after 20 steps, and after 20 more
+    still: dict[str, Plain] = {"max_step": 1e-4, "bound": "UpperBound('regression', window=20, confidence=0.999999)"}
+    found = train(dataclasses.replace(run(still, epochs=20), batch_size=48), tmp_path / "test", progress=None)
+    lowerings = [(epoch.epoch, each) for epoch in found.history for each in epoch.search.get("lowered", [])]
+    said = [(2 * (epoch - 1) + each["step"], each) for epoch, each in lowerings]
+    assert [place for place, _ in said] == [20, 40]
+    assert said[0][1]["reason"].startswith("no task's loss falls over 20 steps")
+
+
+def test_a_verified_step_that_raises_a_task_is_counted() -> None:
+    totals = SearchTotals()
+    losses = {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+    predicted = {"a": 0.9, "b": 1.8}
+    for actual in ({"a": 0.95, "b": 1.9}, {"a": 1.05, "b": 1.5}, {}):
+        totals.add(Step(Outcome.ACCEPTED, 0.1, 0.1, 1, True, losses, {}, predicted, actual))
+    totals.add(Step(Outcome.STATIONARY, 0.0, 0.1, 0, False, losses, reason="stationary: task 'b' stands in the way"))
+    read = totals.read()
+    assert (read["verified"], read["raised"]) == (2, 1)
+    assert read["actual"] == {"a": 1.0, "b": 1.7}
+    assert read["outcomes"] == {"accepted": 3, "stationary": 1}
+    assert read["step"] == pytest.approx(0.1)
+    assert read["refused"] == "stationary: task 'b' stands in the way"
+    assert SearchTotals().read() == {}
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_step_lines_of_a_long_searched_run_stay_small(count: int) -> None:
+    tasks = tuple(f"task number {index:03d}" for index in range(count))
+    values = dict.fromkeys(tasks, -1.23456e-10)
+    search = {"outcome": "stationary", "step": 1.23456e-10, "bound": 1.23456e-10, "trials": 40, "predicted": values}
+    words = {"actual": values, "fallback": "x" * 90, "reason": "x" * 250, "lowered": "x" * 150}
+    line = {
+        "event": "step",
+        "epoch": 100,
+        "step": 100_000,
+        "losses": values,
+        "weights": values,
+        "search": search | words,
+    }
+    written = -(-100_000 // stride(100_000, tasks, searched=True))
+    assert written > 100
+    assert written * len(json.dumps(line | {"status": "x" * 13, "worst_cosine": -1.23456e-10}) + "\n") < 4_000_000

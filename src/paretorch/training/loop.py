@@ -15,6 +15,7 @@ from paretorch.training.parts import Parts, assemble, find_device, parameter_cou
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.record import Record, finished, stride
 from paretorch.training.result import Epoch, Result, Scores
+from paretorch.training.searching import Searched
 from paretorch.training.spec import Run
 from paretorch.training.totals import EpochTotals, step_numbers
 from paretorch.training.troubles import Troubles
@@ -42,9 +43,9 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
     folder = Path(folder)
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"checkpoint_every is at least 1 epoch, got {checkpoint_every}")
-    if (result := finished(folder, run)) is not None:
     if run.front:
         return train_front(run, folder, progress=progress)
+    if (result := finished(folder, run)) is not None:
         return result
     device = find_device(run.device)
     with randomness.deterministic(run.deterministic), randomness.kept(device):
@@ -69,7 +70,7 @@ def _fit(
     done = _resume(run, parts, record.folder / "checkpoint", device)
     history = list(record.rewind(done))
     steps = steps_per_epoch(parts.splits.train, run.batch_size)
-    every = stride(steps * run.epochs, parts.tasks)
+    every = stride(steps * run.epochs, parts.tasks, isinstance(parts.optimizer, Searched))
     progress.start(run, done, steps)
     due = checkpoint.Due(checkpoint_every)
     for epoch in range(done, run.epochs):
@@ -85,14 +86,16 @@ def _fit(
             progress.step(epoch + 1, samples, said)
             if step % every == 0:
                 record.step(epoch + 1, step, step_numbers(said))
-        parts.end_epoch()
+        if lowered := parts.end_epoch():
+            totals.searches.lower(lowered)
         losses = totals.losses.read()  # waits for the device: what comes before is training
         trained = time.perf_counter()
         validation = _scores(run, parts, parts.splits.validation)
         seconds = {"training": trained - began, "evaluation": time.perf_counter() - trained}
         seconds["loading"] = troubles.waiting.seconds - waited
         weights, statuses, cosines = totals.weights.read(), dict(totals.statuses), totals.cosines.read()
-        history.append(Epoch(epoch + 1, losses, validation, weights, statuses, totals.samples, seconds, cosines))
+        numbers = weights, statuses, totals.samples, seconds, cosines, totals.searches.read()
+        history.append(Epoch(epoch + 1, losses, validation, *numbers))
         record.epoch(history[-1])
         troubles.epoch(history, parts.model)
         if epoch + 1 == run.epochs or due(epoch + 1):

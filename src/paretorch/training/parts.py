@@ -51,14 +51,13 @@ class Parts:
     update: updates.Update
     schedule: Schedule
 
-    def end_epoch(self) -> None:
-        """Tells a method that counts in epochs that one has ended."""
+    def end_epoch(self) -> str:
+        """Tells what counts in epochs that one has ended; returns why a search's bound was lowered, empty where not."""
         if self.door is not None:
             self.door.end_epoch()
         if isinstance(self.optimizer, MultiTaskOptimizer):
             self.optimizer.end_epoch()
-        if isinstance(self.optimizer, Searched):
-            self.optimizer.search.end_epoch()
+        return self.optimizer.search.end_epoch() if isinstance(self.optimizer, Searched) else ""
 
 
 def assemble(run: Run) -> Parts:

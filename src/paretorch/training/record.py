@@ -138,14 +138,20 @@ class Record:
             raise atomic.named(error, self.folder / "events.jsonl") from error
 
 
-def stride(steps: int, tasks: tuple[str, ...]) -> int:
+def stride(steps: int, tasks: tuple[str, ...], searched: bool = False) -> int:
     """Every how many steps a line is written, so that a run's step lines stay small.
+
+    Args:
+        steps: of the whole run.
+        tasks: that each line has numbers of.
+        searched: whether a line search adds its own, and its reasons.
 
     Example:
         >>> stride(100_000, ("left", "right"))
         100
     """
-    line = 160 + sum(2 * (len(task) + 18) for task in tasks)
+    numbers, fixed = (4, 700) if searched else (2, 160)
+    line = fixed + sum(numbers * (len(task) + 18) for task in tasks)
     lines = max(1, min(STEP_LINES, STEP_BYTES // line))
     return max(1, -(-steps // lines))
 

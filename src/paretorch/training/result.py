@@ -46,6 +46,7 @@ class Epoch:
         seconds: ``training`` and ``evaluation``, wall-clock; ``loading``: the part of ``training`` that waited for data.
         cosines: by task, the mean cosines between its gradient and those of the tasks after it, in their order, over the
             steps in which both were present; empty where the method does not look at gradients.
+        search: what a line search came to, see :meth:`.search_totals.SearchTotals.read`; empty without one.
     """
 
     epoch: int
@@ -56,6 +57,7 @@ class Epoch:
     samples: int
     seconds: Mapping[str, float]
     cosines: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Epoch:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretorch.training.search_totals import SearchTotals
 from paretorch.training.updates import StepRecord
 
 WAITING = 256  # values, before they are summed up
@@ -99,12 +100,13 @@ class MeanCosines:
 
 
 class EpochTotals:
-    """Mean losses, mean weights, mean cosines and counts of statuses over the steps of an epoch."""
+    """Mean losses, mean weights, mean cosines, counts of statuses and what was searched, over the steps of an epoch."""
 
     def __init__(self) -> None:
         self.losses = Means()
         self.weights = Means()
         self.cosines = MeanCosines()
+        self.searches = SearchTotals()
         self.statuses: Counter[str] = Counter()
         self.samples = 0
 
@@ -113,6 +115,8 @@ class EpochTotals:
         self.samples += samples
         for task, loss in record.losses.items():
             self.losses.add(task, loss)
+        if record.search is not None:
+            self.searches.add(record.search)
         balance = record.balance
         if balance is None:
             self.statuses["plain" if record.losses else "absent"] += 1
@@ -135,6 +139,7 @@ def step_numbers(record: StepRecord) -> Mapping[str, object]:
         said = {
             "actual": {t: _short(v) for t, v in step.actual.items()},
             "fallback": step.fallback,
+            "reason": step.reason,
             "lowered": step.lowered,
         }
         numbers["search"] |= {name: value for name, value in said.items() if value}  # type: ignore[operator]
