@@ -1,0 +1,1 @@
+"""Losses and metrics of numbers for each pixel: classes, distances, directions, offsets."""

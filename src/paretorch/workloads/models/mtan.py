@@ -1,0 +1,89 @@
+"""Task attention on a shared SegNet: each task masks the shared maps of every level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.workloads.models.segnet import Maps, SegNet, channels, convolution, pooled, prediction, resized
+
+
+class Attended(SegNet):
+    """The shared part: a SegNet, and the convolutions that hand attended maps from one level to the next.
+
+    Those convolutions are shared by all tasks and stand between the tasks' own masks, so the heads call them. They are
+    kept here, in the encoder, because all tasks' losses reach them: a Balancer that is given the encoder compares task
+    gradients on them too.
+
+    Args:
+        width: factor on the channels.
+    """
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__(width, maps=True)
+        sizes = channels(width)
+        coarser = (*sizes[1:], sizes[-1])
+        finer = (sizes[0], *sizes[:-1])
+        self.down = nn.ModuleList(map(convolution, sizes, coarser))
+        self.up = nn.ModuleList(map(convolution, sizes[:-1], finer[:-1]))
+        self.up.append(convolution(sizes[-1], sizes[-1]))
+
+
+class AttentionHead(nn.Module):
+    """One task's masks for all levels, and its prediction; :class:`.segnet.Maps` -> (B, outputs, H, W).
+
+    At a level of the encoder the mask looks at the first map of the level and, below the finest, at what comes from the
+    level above; it multiplies the level's last map, and the product is convolved, pooled and handed on. The decoder does
+    the same upwards, with bilinear resizing.
+
+    Args:
+        shared: whose convolutions hand maps on; it stays a part of the encoder, not of this module.
+        outputs: channels of the prediction.
+        width: factor on the channels, that of ``shared``.
+
+    Example:
+        >>> shared = Attended(width=0.125)
+        >>> AttentionHead(shared, 13, width=0.125)(shared(torch.zeros(2, 3, 32, 64))).shape
+        torch.Size([2, 13, 32, 64])
+
+    References:
+        Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, section 3.2, eq. (1)-(4): there the
+        convolution f between two attention modules is "a shared feature extractor" of all tasks.
+    """
+
+    def __init__(self, shared: Attended, outputs: int, width: float = 1.0) -> None:
+        super().__init__()
+        self._shared = (shared,)  # in a tuple: not a submodule, its parameters are the encoder's
+        sizes = channels(width)
+        finer = (sizes[0], *sizes[:-1])
+        self.masks = nn.ModuleList(mask(size + size * (level > 0), size) for level, size in enumerate(sizes))
+        arriving = (*finer[:-1], sizes[-1])
+        self.up_masks = nn.ModuleList(map(mask, map(sum, zip(sizes, arriving, strict=True)), finer))
+        self.prediction = prediction(sizes[0], outputs)
+
+    def forward(self, maps: Maps) -> Tensor:
+        """The prediction of the task, at the images' resolution."""
+        (shared,) = self._shared
+        x: Tensor | None = None
+        for level, (first, last) in enumerate(zip(maps.encoded, maps.encoded_last, strict=True)):
+            seen = first if x is None else torch.cat([first, x], dim=1)
+            x = pooled(shared.down[level](self.masks[level](seen) * last))
+        assert x is not None
+        for level in reversed(range(len(maps.unpooled))):
+            first, last = maps.unpooled[level], maps.decoded_last[level]
+            arrived = shared.up[level](resized(x, first))
+            x = self.up_masks[level](torch.cat([first, arrived], dim=1)) * last
+        result: Tensor = self.prediction(x)
+        return result
+
+
+def mask(inputs: int, outputs: int) -> nn.Sequential:
+    """Conv 1 x 1 - batch norm - ReLU - conv 1 x 1 - batch norm - sigmoid: a factor in 0..1 for every number of a map."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 1),
+        nn.BatchNorm2d(outputs),
+        nn.Sigmoid(),
+    )

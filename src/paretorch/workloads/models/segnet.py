@@ -1,0 +1,137 @@
+"""SegNet: an encoder of five poolings and a decoder that puts values back where they were pooled from."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+FILTERS = (64, 128, 256, 512, 512)
+LEAST = 2 ** len(FILTERS)  # pixels along one side of which the poolings leave a point
+
+
+class Maps(NamedTuple):
+    """The feature maps of one pass, finest first: level i has half the resolution of level i - 1.
+
+    Args:
+        encoded: (B, C_i, H_i, W_i) after the encoder's first convolution of each level.
+        encoded_last: (B, C_i, H_i, W_i) after its last, before the pooling.
+        unpooled: (B, C_i, H_i, W_i) where each level of the decoder begins.
+        decoded_last: (B, C_{i-1}, H_i, W_i) where it ends; C_0 at the finest.
+    """
+
+    encoded: tuple[Tensor, ...]
+    encoded_last: tuple[Tensor, ...]
+    unpooled: tuple[Tensor, ...]
+    decoded_last: tuple[Tensor, ...]
+
+
+def channels(width: float) -> tuple[int, ...]:
+    """Of the five levels: 64, 128, 256, 512, 512 times the width, rounded to multiples of 8.
+
+    Raises:
+        ValueError: the width is not above 0.
+
+    Example:
+        >>> channels(0.25)
+        (16, 32, 64, 128, 128)
+    """
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width is a factor above 0, got {width}")
+    return tuple(max(8, round(published * width / 8) * 8) for published in FILTERS)
+
+
+def convolution(inputs: int, outputs: int) -> nn.Sequential:
+    """Conv 3 x 3 - batch norm - ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def prediction(inputs: int, outputs: int) -> nn.Sequential:
+    """Conv 3 x 3 - conv 1 x 1, nothing in between, as published."""
+    return nn.Sequential(nn.Conv2d(inputs, inputs, 3, padding=1), nn.Conv2d(inputs, outputs, 1))
+
+
+class SegNet(nn.Module):
+    """Images (B, 3, H, W) -> :class:`Maps`, or the finest decoded map alone.
+
+    Each level has a first convolution, which changes the channels, and then one or, in the three coarse levels, two more;
+    all are 3 x 3 with batch norm and ReLU. The decoder has as many.
+
+    Args:
+        width: factor on the channels.
+        maps: whether all maps are given; else the finest decoded one, (B, C_0, H, W).
+
+    Example:
+        >>> import torch
+        >>> SegNet(width=0.125, maps=False)(torch.zeros(2, 3, 32, 64)).shape
+        torch.Size([2, 8, 32, 64])
+
+    References:
+        Badrinarayanan et al., "SegNet", TPAMI 2017; layers and channels as Liu, Johns & Davison, CVPR 2019, use them.
+    """
+
+    def __init__(self, width: float = 1.0, maps: bool = True) -> None:
+        super().__init__()
+        sizes = channels(width)
+        finer = (sizes[0], *sizes[:-1])  # what a level of the decoder hands to the next finer one
+        deep = [level >= 2 for level in range(len(sizes))]
+        self.maps = maps
+        self.first = nn.ModuleList(map(convolution, (3, *sizes[:-1]), sizes))
+        self.more = nn.ModuleList(map(_more, sizes, deep))
+        self.up_first = nn.ModuleList(map(convolution, sizes, finer))
+        self.up_more = nn.ModuleList(map(_more, finer, deep))
+
+    def forward(self, images: Tensor) -> Maps | Tensor:
+        """The maps of the images.
+
+        Args:
+            images: (B, 3, H, W), in 0..1.
+
+        Raises:
+            ValueError: an image is too small for five poolings.
+        """
+        if min(images.shape[-2:]) < LEAST:
+            raise ValueError(
+                f"SegNet pools five times: expected images of at least {LEAST} x {LEAST} pixels, got "
+                f"{images.shape[-2]} x {images.shape[-1]}"
+            )
+        encoded, last, places = [], [], []
+        x = images
+        for first, more in zip(self.first, self.more, strict=True):
+            encoded.append(first(x))
+            last.append(more(encoded[-1]))
+            x, chosen = functional.max_pool2d(last[-1], 2, return_indices=True)
+            places.append(chosen)
+        unpooled, decoded = [], []
+        for level in reversed(range(len(places))):
+            unpooled.append(functional.max_unpool2d(x, places[level], 2, output_size=last[level].shape[-2:]))
+            x = self.up_more[level](self.up_first[level](unpooled[-1]))
+            decoded.append(x)
+        if not self.maps:
+            return x
+        return Maps(tuple(encoded), tuple(last), tuple(reversed(unpooled)), tuple(reversed(decoded)))
+
+
+def initialised(model: nn.Module) -> None:
+    """Draws the convolutions' weights as published: normal by the fans (Glorot & Bengio, 2010), biases zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_normal_(module.weight)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+def _more(size: int, deep: bool) -> nn.Sequential:
+    return nn.Sequential(*(convolution(size, size) for _ in range(2 if deep else 1)))
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Half the resolution: (B, C, H, W) -> (B, C, H // 2, W // 2)."""
+    return functional.max_pool2d(x, 2)
+
+
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """(B, C, h, w) at the resolution of ``like``, corners on corners, as published."""
+    return functional.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
