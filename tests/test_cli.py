@@ -39,7 +39,8 @@ def test_alone_it_prints_where_to_start() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "study", "interactive", "report", "list", "data list", "data check", "data pack"]
+    "verb",
+    ["train", "study", "front", "pick", "interactive", "report", "list", "data list", "data check", "data pack"],
 )
 def test_every_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
@@ -53,6 +54,9 @@ FLAGS = {
     "clip schedule warmup out",
     "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
     "device",
+    "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
+    "deterministic schedule warmup out",
+    "pick": "model export fixed-batch workload",
     "interactive": "model data batch-size optimizer epochs images root seed device out yes",
     "report": "figures reference out",
     "list": "",
@@ -209,6 +213,7 @@ def test_errors_of_a_users_own_code_keep_their_traceback(tmp_path: Path) -> None
     [
         ("methods", ["CAGrad(c=0.5", "MGDA(", "FAMO(", "Equal() Every loss"]),
         ("optimizers", ["SGD", "AdamW"]),
+        ("algorithms", ["MT2O(", "EPO("]),
         ("workloads", ["digits two overlaid real digits"]),
         ("studies", ["quickstart Quickstart: "]),
     ],

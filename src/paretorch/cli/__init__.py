@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+from paretorch.cli.front import front, pick
 from paretorch.cli.image_data import data
 from paretorch.cli.options import named_options
 from paretorch.training.boundary import boundary
@@ -32,6 +33,7 @@ Train one PyTorch model on many losses.
 
   [bold]paretorch study quickstart[/bold]                which way of training is better
   [bold]paretorch train digits --method 'MGDA()'[/bold]  one run, on real digits
+  [bold]paretorch front digits --models 8[/bold]         models along the trade-off, and a page to pick one
   [bold]paretorch interactive[/bold]                     a menu: model, data, batch size, optimizer, epochs
   [bold]paretorch list methods[/bold]                    also: optimizers, workloads, studies
 
@@ -243,9 +245,11 @@ def report(
 
 @app.command("list", epilog="Example: [bold]paretorch list methods[/bold]")
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="methods|optimizers|workloads|studies", help="What to list.")],
+    what: Annotated[
+        str, typer.Argument(metavar="methods|optimizers|algorithms|workloads|studies", help="What to list.")
+    ],
 ) -> None:
-    """List the methods, optimizers, workloads or studies that there are."""
+    """List the methods, optimizers, algorithms of fronts, workloads or studies that there are."""
     with boundary():
         from paretorch.studies.listing import LISTS
         from paretorch.training.names import pick
@@ -256,6 +260,8 @@ def list_names(
         Console().print(table, highlight=False)
 
 
+app.command(epilog="Example: [bold]paretorch front digits --algorithm mt2o --models 8 --epochs 20[/bold]")(front)
+app.command(epilog="Example: [bold]paretorch pick runs/front 0.7,0.3 --export model.onnx[/bold]")(pick)
 app.add_typer(data, name="data", no_args_is_help=True)
 
 

@@ -8,6 +8,7 @@ import inspect
 from paretorch.optim.presets import PRESETS
 from paretorch.studies import catalog
 from paretorch.studies.sources import names
+from paretorch.training.algorithms import algorithms
 from paretorch.training.parts import methods, optimizers
 from paretorch.training.sources import workload_class, workload_names
 
@@ -35,6 +36,11 @@ def optimizer_lines() -> list[tuple[str, str]]:
     return [*presets, *((name, about(name, optimizer)) for name, optimizer in sorted(optimizers().items()))]
 
 
+def algorithm_lines() -> list[tuple[str, str]]:
+    """Algorithms for fronts, as one would write them."""
+    return [(_constructor(name, made), _first_line(made.__doc__)) for name, made in sorted(algorithms().items())]
+
+
 def workload_lines() -> list[tuple[str, str]]:
     """Shipped workloads."""
     return [(name, workload_class(name).title) for name in workload_names()]
@@ -53,6 +59,7 @@ def _first_line(documentation: str | None) -> str:
 LISTS = {
     "methods": method_lines,
     "optimizers": optimizer_lines,
+    "algorithms": algorithm_lines,
     "workloads": workload_lines,
     "studies": study_lines,
 }

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, Moment, fit_front
-from paretorch.pareto.conditional import Conditioned
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.pareto.members import score
 from paretorch.training import machine, randomness
 from paretorch.training.algorithms import find_algorithm
 from paretorch.training.front_options import FrontOptions, options_of
+from paretorch.training.names import parse
 from paretorch.training.parts import find_device, find_optimizer, optimizers, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.record import Record, finished, read_run
@@ -68,33 +68,48 @@ def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
     return result
 
 
-def load_front(folder: str | Path) -> Front:
+def load_front(folder: str | Path, workload: str | None = None) -> Front:
     """The front of a run, with its models.
 
     Args:
         folder: of the run, as ``paretorch front`` and studies write it.
+        workload: what a front that was saved from Python was trained on, as the command line names it.
 
     Raises:
         FileNotFoundError: there is no front.
-        ValueError: it was saved from Python, without what says how its models are made, or a file is damaged.
+        ValueError: it was saved from Python and no workload says how its models are made, or a file is damaged.
     """
     folder = Path(folder)
+    made = workload_of(folder, workload)
+    if not (folder / "front.json").exists():
+        raise FileNotFoundError(f"{folder} holds no finished front: the command that began it finishes it")
+    started = None if workload else read_run(folder)
+    if started is None:
+        with torch.random.fork_rng():
+            return Front.load(folder, made.model())
+    return Front.load(folder, template_of(made, find_algorithm(started["run"]["front"])))
+
+
+def workload_of(folder: Path, given: str | None = None) -> Workload:
+    """What a front was trained on: as its run says, or as ``given`` names it.
+
+    Raises:
+        FileNotFoundError: there is no front.
+        ValueError: its run says nothing, as of a front that was saved from Python.
+    """
+    if given is not None:
+        call = parse(given)
+        return find_workload(call.name, call.named)
     started = read_run(folder)
     if started is None and (folder / "front.json").exists():
         raise ValueError(
             f"{folder} has a front but no run.json, which says how its models are made: it was saved from Python. "
             "Read it there, with Front.load(folder, template), or name its workload"
         )
-    if started is None:
-        raise FileNotFoundError(f"{folder} holds no front: expected a folder that `paretorch front` wrote")
-    run = Run.from_json(started["run"])
-    if not run.front or not (folder / "front.json").exists():
-        raise FileNotFoundError(
-            f"{folder} holds no finished front: "
-            + ("the same command finishes it" if run.front else f"its run trained one model, by {run.method}")
-        )
-    workload = find_workload(run.workload, run.options)
-    return Front.load(folder, template_of(workload, find_algorithm(run.front)))
+    if started is None or not started["run"].get("front"):
+        has = "nothing" if started is None else f"a run of one model, by {started['run']['method']}"
+        raise FileNotFoundError(f"{folder} holds no front but {has}: expected a folder that `paretorch front` wrote")
+    return find_workload(started["run"]["workload"], started["run"]["options"])
 
 
 def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
@@ -102,7 +117,7 @@ def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
     with torch.random.fork_rng():
         model = workload.model()
         if algorithm.conditional:
-            return Conditioned(model, example_inputs(workload), len(workload.tasks))
+            return algorithm.family([model] * len(workload.tasks), example_inputs(workload)).template
     return model
 
 
