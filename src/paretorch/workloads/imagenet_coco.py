@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from paretorch.workloads.data.geometry import stored_edge
 from paretorch.workloads.data.layout import find_coco, find_imagenet
 from paretorch.workloads.data.pack import Manifest, Pack
 from paretorch.workloads.data.pack_writing import Packed, stale
+from paretorch.workloads.data.read_stream import reading_processes
 from paretorch.workloads.data.reading import Place, Source
 from paretorch.workloads.data.splitting import Chosen, NotPackedError, everything, split
 from paretorch.workloads.data.voc_masks import CLASSES
@@ -29,7 +29,6 @@ from paretorch.workloads.streams import Plain, Splits
 TASKS = ("classification", "segmentation")
 SPLITS = ("train", "validation", "test")
 SOURCES = ("auto", "files", "pack")
-READERS = 8  # processes at most that read one stream, where nothing is said
 
 
 @dataclass(frozen=True)
@@ -253,10 +252,7 @@ class ImagenetCoco(Workload):
 
     def readers(self, kind: str) -> int:
         """How many processes read a stream of ``kind``: decoding takes one per core, a pack half as many."""
-        if self.workers is not None:
-            return self.workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(READERS, max(1, cores - 1) if kind == "image files" else (cores - 1) // 2)
+        return reading_processes(self.workers, decodes=kind == "image files")
 
 
 def _all_places(chosen: Chosen) -> list[Place]:

@@ -170,12 +170,15 @@ class Splits:
         validation: streams to select on.
         test: streams to report on.
         facts: plain values worth recording about the data, such as the number of distinct images.
+        test_epochs: 0: the test set is read once, after training. n: as some of the literature reports, the validation part is
+            the test set, nothing is selected by it, and the test scores are the means of its scores over the last n epochs.
     """
 
     train: tuple[Stream, ...]
     validation: tuple[Stream, ...]
     test: tuple[Stream, ...]
     facts: Mapping[str, Plain] = field(default_factory=dict)
+    test_epochs: int = 0
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -194,7 +197,7 @@ class Splits:
         return self._each(lambda streams: tuple(stream.to(device) for stream in streams))
 
     def _each(self, change: Callable[[tuple[Stream, ...]], tuple[Stream, ...]]) -> Splits:
-        return Splits(change(self.train), change(self.validation), change(self.test), self.facts)
+        return Splits(change(self.train), change(self.validation), change(self.test), self.facts, self.test_epochs)
 
 
 def steps_per_epoch(streams: tuple[Stream, ...], size: int) -> int:

@@ -84,6 +84,11 @@ class Synthetic(Workload):
         return tuple(f"f{t + 1}" for t in range(2 if self._objectives is None else self._objectives.tasks))
 
     @property
+    def box(self) -> tuple[float, float] | None:
+        """Between which numbers every coordinate of the best points lies; None for the regression, whose model is a network."""
+        return None if self._objectives is None else self._objectives.box
+
+    @property
     def _objectives(self) -> Objectives | None:
         return PROBLEMS.get(self.problem)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,9 +78,14 @@ class ArrayFolder:
         Raises:
             ValueError: no image of the part can be read.
         """
-        return ArrayReader(self.root / part, tuple(names), self.fields, self._size(part))
+        return ArrayReader(self.root / part, tuple(names), self.fields, self.size(part))
 
-    def _size(self, part: str) -> tuple[int, int]:
+    def size(self, part: str) -> tuple[int, int]:
+        """(H, W) of the part's first readable image.
+
+        Raises:
+            ValueError: none can be read.
+        """
         reasons = []
         for name in self.names(part)[:10]:
             try:
@@ -196,56 +201,40 @@ def find_arrays(root: Path, title: str, prefixes: tuple[str, ...], fields: tuple
     return ArrayFolder(one_place(places, title, "root", str(root), starts, how, published), fields)
 
 
-def held_out(names: Sequence[str], share: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Scenes to train on and scenes to select on: a share, at least one, chosen by name and seed.
-
-    Raises:
-        ValueError: nothing would be left to train on.
-
-    Example:
-        >>> train, validation = held_out([str(number) for number in range(10)], share=0.2, seed=0)
-        >>> len(train), len(validation), set(train) & set(validation)
-        (8, 2, set())
-    """
-    count = max(1, round(share * len(names)))
-    if count >= len(names):
-        raise ValueError(
-            f"validation: a share of {share} of {len(names)} training scenes leaves nothing to train on; give a smaller "
-            "share, or add scenes"
-        )
-    taken = set(ranked(names, seed)[:count])
-    return tuple(name for name in names if name not in taken), tuple(name for name in names if name in taken)
-
-
-def check_arrays(
-    report: Checkup,
-    folder: ArrayFolder,
+def checked_arrays(
+    title: str,
+    find: Callable[[], ArrayFolder],
     published: Mapping[str, int],
     size: tuple[int, int],
     images: int | None,
     tell: Tell | None,
-) -> None:
-    """Enters what lies in a folder of arrays, and reads all of it.
+) -> Checkup:
+    """What lies in a folder of arrays; all of it is read.
 
     Args:
-        report: receives it.
-        folder: of the data set.
+        title: what was looked for.
+        find: the data set, or says why not.
         published: scenes of each part.
         size: (H, W) as published.
         images: read so many of each part; all where it is None.
         tell: called with the part, the scenes read and the scenes to read.
     """
+    report = Checkup(title)
+    try:
+        folder = find()
+    except (FileNotFoundError, ValueError) as error:
+        report.problems.append(str(error))
+        return report
     for part in PARTS:
         try:
             names = folder.names(part)
             reader = folder.reader(part, ranked(names, seed=0)[:images])
         except ValueError as error:
-            report.problems.append(f"{error}\n" + "\n".join(f"    {line}" for line in contents(folder.root / part)))
+            report.problems.append("\n".join([str(error), *(f"    {line}" for line in contents(folder.root / part))]))
             continue
-        height, width = reader.size
-        as_published = " as published" * (len(names) == published[part] and reader.size == size)
-        differs = "" if as_published else f" (published: {published[part]:,} of {size[0]} x {size[1]})"
-        report.found.append(f"{part}: {len(names):,} scenes of {height} x {width} pixels{as_published}{differs}")
+        as_published = len(names) == published[part] and reader.size == size
+        differs = "as published" if as_published else f"published are {published[part]:,} of {size[0]} x {size[1]}"
+        report.found.append(f"{part}: {len(names):,} scenes of {reader.size[0]} x {reader.size[1]} pixels; {differs}")
         reasons = {}
         for place in range(len(reader.names)):
             try:
@@ -255,6 +244,7 @@ def check_arrays(
             if tell is not None:
                 tell(f"{folder.root.name}/{part}", place + 1, len(reader.names))
         say_unreadable(report, len(reader.names), reasons)
+    return report
 
 
 def _arrays_in(folder: Path) -> set[str]:

@@ -25,6 +25,7 @@ class Objectives:
         size: n by default.
         least: the smallest n.
         boxed: whether points live in [0, 1]^n; else in R^n.
+        box: between which numbers every coordinate of the best points lies.
         losses: (..., n) points -> (..., T).
         truth: of n.
         start: (count, n) points to start from, by count, n and generator.
@@ -34,6 +35,7 @@ class Objectives:
     size: int
     least: int
     boxed: bool
+    box: tuple[float, float]
     losses: Callable[[Tensor], Tensor]
     truth: Callable[[int], Truth | None]
     start: Callable[[int], Tensor]
@@ -152,12 +154,12 @@ def _wide(size: int) -> Tensor:
 
 
 PROBLEMS = {
-    "vlmop2": Objectives(2, 20, 1, False, vlmop2, _vlmop2_truth, _wide),
-    "zdt1": Objectives(2, 30, 2, True, zdt(1), lambda _: _zdt_truth(1), _uniform),
-    "zdt2": Objectives(2, 30, 2, True, zdt(2), lambda _: _zdt_truth(2), _uniform),
-    "zdt3": Objectives(2, 30, 2, True, zdt(3), lambda _: _zdt_truth(3), _uniform),
-    "dtlz2": Objectives(3, 12, 3, True, dtlz2, lambda _: _dtlz2_truth(), _uniform),
+    "vlmop2": Objectives(2, 20, 1, False, (-2.0, 2.0), vlmop2, _vlmop2_truth, _wide),
+    "zdt1": Objectives(2, 30, 2, True, (0.0, 1.0), zdt(1), lambda _: _zdt_truth(1), _uniform),
+    "zdt2": Objectives(2, 30, 2, True, (0.0, 1.0), zdt(2), lambda _: _zdt_truth(2), _uniform),
+    "zdt3": Objectives(2, 30, 2, True, (0.0, 1.0), zdt(3), lambda _: _zdt_truth(3), _uniform),
+    "dtlz2": Objectives(3, 12, 3, True, (0.0, 1.0), dtlz2, lambda _: _dtlz2_truth(), _uniform),
     "two_valley": Objectives(
-        2, 2, 2, False, two_valley, lambda _: _two_valley_truth(), lambda _: torch.rand(2) * 18 - 9
+        2, 2, 2, False, (-10.0, 10.0), two_valley, lambda _: _two_valley_truth(), lambda _: torch.rand(2) * 18 - 9
     ),
 }

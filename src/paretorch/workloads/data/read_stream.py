@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from paretorch.workloads.data.reading import DamagedError
 from paretorch.workloads.streams import Loading, Samples
 
 BEARABLE = 0.01  # the share of a stream's samples that may be unreadable
+READERS = 8  # processes at most that read one stream, where nothing is said
 
 
 @dataclass
@@ -208,6 +210,19 @@ class ReadStream(ABC):
                 f"{self.name}: {len(known)} of {len(self):,} images cannot be read, more than 1 %:\n{shown}\n"
                 f"Put these files back, or take them out of the data set; `paretorch data check` finds all of them"
             )
+
+
+def reading_processes(asked: int | None, *, decodes: bool) -> int:
+    """How many processes read a stream: what is asked for, or by the number of cores, 8 at most.
+
+    Args:
+        asked: at least 0; None: one for each core but one, or half as many where nothing is decoded.
+        decodes: whether what is read must be decoded.
+    """
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(READERS, max(1, cores - 1) if decodes else (cores - 1) // 2)
 
 
 def plan(length: int, size: int, order: int | None) -> list[list[int]]:

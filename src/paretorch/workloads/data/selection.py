@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 
@@ -77,3 +77,24 @@ def dealt(available: Mapping[str, int], parts: Mapping[str, int], where: str) ->
         places[part] = {group: (begin[group], begin[group] + counts[group]) for group in available}
         begin = {group: begin[group] + counts[group] for group in available}
     return places
+
+
+def held_out(names: Sequence[str], share: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Scenes to train on and scenes to select on: a share, at least one, chosen by name and seed.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+
+    Example:
+        >>> train, validation = held_out([str(number) for number in range(10)], share=0.2, seed=0)
+        >>> len(train), len(validation), set(train) & set(validation)
+        (8, 2, set())
+    """
+    count = max(1, round(share * len(names)))
+    if count >= len(names):
+        raise ValueError(
+            f"validation: a share of {share} of {len(names)} training scenes leaves nothing to train on; give a smaller "
+            "share, or add scenes"
+        )
+    taken = set(ranked(names, seed)[:count])
+    return tuple(name for name in names if name not in taken), tuple(name for name in names if name in taken)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn import functional
+
+from paretorch.workloads.data.dense_labels import Kind
 
 
 def has_distance(target: Tensor) -> Tensor:
@@ -86,3 +90,41 @@ def offsets(output: Tensor, target: Tensor) -> Tensor | None:
     if not bool(there.any()):
         return None
     return (output[there] - target[there]).abs().mean()
+
+
+LOSSES = {
+    Kind.CLASSES: cross_entropy,
+    Kind.DISTANCE: distance,
+    Kind.INVERSE_DISTANCE: distance,
+    Kind.DIRECTIONS: direction,
+    Kind.OFFSETS: offsets,
+}
+
+
+def losses(
+    kinds: Mapping[str, Kind], outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The loss of each task's kind; tasks without a labelled pixel are left out.
+
+    Args:
+        kinds: of the labels, by task.
+        outputs: (B, ...) of the tasks in this step.
+        targets: (B, ...) by task.
+    """
+    found = {task: LOSSES[kinds[task]](output, targets[task]) for task, output in outputs.items()}
+    return {task: loss for task, loss in found.items() if loss is not None}
+
+
+def labelled(kind: Kind, target: Tensor) -> Tensor:
+    """How many numbers the loss of a kind is a mean of, (): pixels, and coordinates of offsets.
+
+    Example:
+        >>> import torch
+        >>> labelled(Kind.DISTANCE, torch.tensor([[0.0, 1.5, 2.0]])), labelled(Kind.CLASSES, torch.tensor([[-1, 0]]))
+        (tensor(2), tensor(1))
+    """
+    if kind == Kind.CLASSES:
+        return (target >= 0).sum()
+    if kind == Kind.DIRECTIONS:
+        return has_direction(target).sum()
+    return (~target.isnan()).sum() if kind == Kind.OFFSETS else has_distance(target).sum()

@@ -9,13 +9,36 @@ from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel
 from paretorch.workloads.data.dense_labels import Kind
-from paretorch.workloads.models.dilated import DilatedHead, DilatedResNet
+from paretorch.workloads.models.dilated import STRIDE, DilatedHead, DilatedResNet
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.mtan import Attended, AttentionHead
-from paretorch.workloads.models.segnet import SegNet, channels, initialised, prediction
+from paretorch.workloads.models.segnet import LEAST, SegNet, channels, initialised, prediction
 
 MODELS = ("mtan", "segnet", "dilated_resnet50")
 CHANNELS = {Kind.DISTANCE: 1, Kind.INVERSE_DISTANCE: 1, Kind.DIRECTIONS: 3, Kind.OFFSETS: 2}
+
+
+def check_architecture(name: str) -> None:
+    """Fails where there is no architecture called ``name``.
+
+    Raises:
+        ValueError: names those that there are.
+    """
+    if name not in MODELS:
+        raise ValueError(f"architecture is one of {', '.join(MODELS)}, got {name!r}")
+
+
+def check_suits(name: str, size: tuple[int, int]) -> None:
+    """Fails where images of (H, W) pixels are too small for an architecture, or would come out at another size.
+
+    Raises:
+        ValueError: says which sizes do.
+    """
+    found = "{} x {}".format(*size)
+    if name == "dilated_resnet50" and any(edge % STRIDE for edge in size):
+        raise ValueError(f"dilated_resnet50 takes images whose sides are multiples of {STRIDE} pixels, got {found}")
+    if name != "dilated_resnet50" and min(size) < LEAST:
+        raise ValueError(f"{name} pools five times: expected images of at least {LEAST} x {LEAST} pixels, got {found}")
 
 
 class Output(nn.Module):
@@ -54,10 +77,9 @@ def dense_model(
         encoder_weights: of the ResNet: ``"torchvision"``, a file, or nothing for random ones.
 
     Raises:
-        ValueError: an unknown model, a width that is not above 0, or weights for a SegNet.
+        ValueError: an unknown architecture, a width that is not above 0, or weights for a SegNet.
     """
-    if name not in MODELS:
-        raise ValueError(f"model is one of {', '.join(MODELS)}, got {name!r}")
+    check_architecture(name)
     sizes = channels(width)
     outputs = {task: CHANNELS.get(kind, classes) for task, kind in tasks.items()}
     heads: dict[str, nn.Module]
