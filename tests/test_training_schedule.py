@@ -48,6 +48,18 @@ def test_a_warm_up_is_a_straight_line_to_the_full_rate() -> None:
     assert rates("constant", 0.5, 4) == pytest.approx([0.25, 0.5, 0.5, 0.5])
 
 
+def test_a_step_is_torchs_own() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = Schedule(optimizer, "step(0.5, epochs=2)", 0.0, steps=21, epochs=7)
+    torchs = torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5), 2, 0.5)
+    for epoch in range(7):
+        for step in range(3 * epoch, 3 * epoch + 3):
+            schedule.before(step)
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(torchs.get_last_lr()[0], rel=1e-12)
+        torchs.optimizer.step()
+        torchs.step()
+
+
 @pytest.mark.parametrize("surface", ["features", "parameters"])
 @pytest.mark.parametrize("tasks", [(), ("size",)])
 def test_no_gradient_is_longer_than_the_clip(surface: str, tasks: tuple[str, ...]) -> None:
@@ -101,6 +113,10 @@ def test_a_resumed_run_has_the_rates_of_one_that_was_not_stopped(optimizer: str,
     [
         ({"clip": 0.0}, "clip is a length above 0, or None, got 0"),
         ({"schedule": "step"}, "schedule is 'constant' or 'cosine', got 'step'"),
+        ({"schedule": "step(2.0, 5)"}, "a factor in"),
+        ({"schedule": "step(0.5, 0)"}, "a factor in"),
+        ({"schedule": "step('a', 5)"}, "a factor in"),
+        ({"schedule": "drop(0.5, 5)"}, "a factor in"),
         ({"warmup": 1.0}, "warmup is a share of the steps, 0 <= warmup < 1, got 1"),
     ],
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from paretorch.training import checkpoint, machine, randomness
-from paretorch.training.evaluation import evaluate
+from paretorch.training.evaluation import evaluate, tested
 from paretorch.training.fronts import train_front
 from paretorch.training.parts import Parts, assemble, find_device, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
@@ -138,7 +139,7 @@ def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.de
         tasks=parts.tasks,
         history=history,
         validation=history[-1].validation,
-        test=_scores(run, parts, parts.splits.test) if run.test else Scores({}, {}),
+        test=tested(parts.splits, history, partial(_scores, run, parts)) if run.test else Scores({}, {}),
         higher_is_better={task: {m.name: m.higher_is_better for m in made} for task, made in metrics.items()},
         units={task: {m.name: m.unit for m in made} for task, made in metrics.items()},
         seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in history),

@@ -76,6 +76,11 @@ def assemble(run: Run) -> Parts:
     model = trained_model(workload, tasks).to(device)
     optimizer = make_search(run, model, method, optimizers()) if searched else make_optimizer(model.parameters())
     splits = workload.data().only(tasks).to(device)
+    if splits.test_epochs and not run.test:
+        raise ValueError(
+            f"{run.workload}: its validation part is the test set, by which nothing may be selected or tuned; give the workload "
+            "options with validation data of its own"
+        )
     door = None if searched else make_door(run, method, tasks, model)
     if isinstance(optimizer, MultiTaskOptimizer):
         if run.door:
@@ -87,7 +92,8 @@ def assemble(run: Run) -> Parts:
     if door is not None:
         door.to(device)
     update = updates.choose(workload, model, optimizer, door, run.precision, run.clip)
-    schedule = Schedule(optimizer, run.schedule, run.warmup, run.epochs * steps_per_epoch(splits.train, run.batch_size))
+    steps = run.epochs * steps_per_epoch(splits.train, run.batch_size)
+    schedule = Schedule(optimizer, run.schedule, run.warmup, steps, run.epochs)
     return Parts(workload, tasks, splits, model, optimizer, door, update, schedule)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paretorch.training.names import parse
 from paretorch.workloads.streams import Plain
 
 __all__ = ["Plain", "Run"]
@@ -19,6 +21,32 @@ YOUNGER: Mapping[str, Plain] = {
 }  # fmt: skip
 
 SCHEDULES = ("constant", "cosine")
+
+
+def falling(schedule: str) -> tuple[float, int]:
+    """Of ``"step(factor, epochs)"``: by what the learning rate is multiplied, and after how many epochs each time.
+
+    Raises:
+        ValueError: it is not of that form, the factor not in (0, 1), or there are no epochs.
+
+    Example:
+        >>> falling("step(0.5, 100)")
+        (0.5, 100)
+    """
+    call = parse(schedule)
+    values = inspect.signature(lambda factor, epochs: None)
+    try:
+        given = values.bind(*call.positional, **call.named).arguments
+        factor, epochs = given["factor"], given["epochs"]
+        right = call.name == "step" and 0 < factor < 1 and isinstance(epochs, int) and epochs >= 1
+    except TypeError:
+        right = False
+    if not right:
+        raise ValueError(
+            f"schedule is 'constant' or 'cosine', got {schedule!r}; or 'step(0.5, 100)': times a factor in (0, 1) each time that "
+            "so many epochs are over"
+        )
+    return float(factor), epochs
 
 
 @dataclass(frozen=True)
@@ -43,7 +71,8 @@ class Run:
         test: score the test set after training; a tuning's trials leave it alone.
         clip: the length to which longer gradients over all parameters are shortened before a step; an optimizer that sees
             every task's gradient shortens each of them. None: never.
-        schedule: of the learning rate, step by step: ``"constant"``, or ``"cosine"``, half a wave down to zero.
+        schedule: of the learning rate, step by step: ``"constant"``, ``"cosine"``, half a wave down to zero, or ``"step(0.5,
+            100)"``, times 0.5 each time that 100 epochs are over.
         warmup: the share of all steps, in 0..1, over which the learning rate first rises in a straight line.
         front: an algorithm that trains a set of models, written as its constructor: ``"MT2O(adapt='hypervolume')"``; empty:
             one model is trained, by ``method``.
@@ -77,7 +106,7 @@ class Run:
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is 'float32' or 'bfloat16', got {self.precision!r}")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is 'constant' or 'cosine', got {self.schedule!r}")
+            falling(self.schedule)
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps, 0 <= warmup < 1, got {self.warmup}")
         if self.clip is not None and not self.clip > 0:
