@@ -17,11 +17,14 @@ from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
-from paretorch.core.graph import SINK, Reach, reach, task_gradients
+from paretorch.core.graph import SINK, Reach, reach
 from paretorch.core.nonnegative import Array
+from paretorch.core.rows import check_samples, refused_samples, saves_nothing
 from paretorch.core.seen import Outcome, Seen
-from paretorch.core.shared import Leaves, check_graph, check_ranks_agree, given_leaves
-from paretorch.core.trunk import Streams, Trunk, is_worth_it, trunk_of
+from paretorch.core.shared import Leaves, check_graph, check_ranks_agree, given_leaves, leaf_gradients
+from paretorch.core.state import draws
+from paretorch.core.streams import Streams
+from paretorch.core.trunk import is_worth_it, trunk_of
 
 _LOG = logging.getLogger("paretorch")
 
@@ -45,6 +48,9 @@ class Balancer(Door):
         nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is touched; ``"skip"``: that task is left
             out of the step, and counted in ``skipped``.
         every: reuse the weights for ``every - 1`` steps.
+        samples: take the Gramian from so many samples of the batch, drawn anew in every step; None: from all. Of S among B, its
+            gradients are ``B / S`` times what the S rows of the tensors at which the tasks part contribute: unbiased for any
+            loss. What is descended is the whole batch's gradient, as ever.
         factor: what the losses were multiplied by (``scaler.get_scale()``), for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.
@@ -72,6 +78,7 @@ class Balancer(Door):
         scale: Scale = "calibrated",
         nonfinite: Literal["raise", "skip"] = "raise",
         every: int = 1,
+        samples: int | None = None,
         factor: float | None = None,
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
@@ -79,10 +86,12 @@ class Balancer(Door):
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
         checks.one_of("heads", heads, ("own", "weighted"))
         checks.one_of("nonfinite", nonfinite, ("raise", "skip"))
-        self.heads, self.nonfinite = heads, nonfinite
+        check_samples(samples, method)
+        self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
         self.skipped: dict[str, int] = {}
         self._shared = None if shared is None else given_leaves(shared)
         self._open = tasks is None  # to tasks that come later
+        self._trusted: dict[Any, bool] = {}  # see Streams
         if tasks is not None:
             self._declare(checks.task_names(tasks))
 
@@ -130,19 +139,26 @@ class Balancer(Door):
             return self._read()
         graph = reach([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
-        trunk = self._trunk(graph, leaves, len(given))
-        source: Gradients | Streams
-        if trunk is None:
-            source, own = self._task_gradients(given, leaves, retain_graph)
-        else:
-            source, own = self._entering(given, graph, leaves, trunk, retain_graph)
+        source, own = self._source(given, graph, leaves, retain_graph)
         outcome = self._reused(source.known)
         if outcome is None:
-            gramian = source.gramian() if isinstance(source, Streams) else summed_gramian(source, self.ranks)
+            gramian = self._gramian(source)
             seen = self._seen(to_host([told])[0].numpy(), gramian, source.resolution)
             outcome = self._step(seen if cross is None else seen._replace(cross=cross), source)
         self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return self._read()
+
+    def _declare(self, tasks: tuple[str, ...]) -> None:
+        super()._declare(tasks)
+        if self.samples is not None:  # what is drawn is a function of the step
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("task_names", torch.tensor(list("\n".join(tasks).encode()), dtype=torch.uint8))
+
+    def _step_number(self) -> int:
+        """The steps that were taken, by which random numbers are drawn."""
+        if self._memory.drawn is None:
+            self._memory.drawn = int(self.steps)
+        return self._memory.drawn
 
     def _read(self) -> Balance:
         assert self.balance is not None
@@ -155,9 +171,13 @@ class Balancer(Door):
         if not self.tasks:
             self._declare(checks.task_names(given))
         new = tuple(name for name in given if name not in self.tasks)
-        if new and self._open and not self._buffers and self.ranks.size == 1:
-            self.tasks = (*self.tasks, *new)  # nothing is remembered per task
-        elif new and self._open and self._buffers:
+        remembers = bool(self.state_tensors()) or self.every > 1
+        if new and self._open and not remembers and self.ranks.size == 1:
+            steps = self._buffers.get("steps")
+            self._declare((*self.tasks, *new))
+            if steps is not None:
+                self.steps.copy_(steps)
+        elif new and self._open and remembers:
             raise ValueError(
                 f"{self.method} remembers its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
                 "declare all of them with Balancer(method, tasks=...), or use a method without state"
@@ -191,32 +211,35 @@ class Balancer(Door):
         hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's
         return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
 
-    def _trunk(self, graph: Reach, leaves: Leaves, present: int) -> Trunk | None:
-        """The shared part of the graph, where inner products on it need no gradients and that is less to compute."""
-        if self.ranks.size > 1 or graph.opaque or Need.JACOBIAN in self.method.needs:
-            return None
-        trunk = trunk_of(graph, leaves.compared)
-        return trunk if trunk is not None and is_worth_it(trunk, present) else None
+    def _source(
+        self, given: Mapping[str, Tensor], graph: Reach, leaves: Leaves, retain_graph: bool
+    ) -> tuple[Gradients | Streams, dict[str, list[Tensor | None]]]:
+        """Every task's gradients or cotangents, whichever costs less; and its gradients on the leaves that are not compared."""
+        sampled = self.samples is not None and len(given) > 1
+        trunk = None
+        if sampled or (self.ranks.size == 1 and not graph.opaque):
+            trunk = trunk_of(graph, leaves.compared)
+        if sampled and (trunk is None or graph.opaque):
+            raise ValueError(refused_samples(self.samples, graph.opaque))
+        if trunk is None:
+            return leaf_gradients(given, self.tasks, leaves, retain_graph)
+        worth = Need.JACOBIAN not in self.method.needs and is_worth_it(trunk, len(given))
+        if not (sampled or worth or (trunk.is_ruled and not any(leaves.others_shared))):
+            return leaf_gradients(given, self.tasks, leaves, retain_graph)
+        streams = Streams(trunk, len(self.tasks), [self.tasks.index(name) for name in given], self._trusted)
+        own = streams.entered(given, graph, leaves.others, retain_graph)
+        return streams if sampled or worth else streams.gradients(), own
 
-    def _entering(
-        self, given: Mapping[str, Tensor], graph: Reach, leaves: Leaves, trunk: Trunk, retain_graph: bool
-    ) -> tuple[Streams, dict[str, list[Tensor | None]]]:
-        """Every task's cotangents where it enters the shared part, and its gradients on the leaves before that."""
-        streams = Streams(trunk, len(self.tasks), [self.tasks.index(name) for name in given])
-        own: dict[str, list[Tensor | None]] = {}
-        reached = {id(leaf): tasks for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True)}
-        for task, (name, loss) in enumerate(given.items()):
-            places = [index for index, mask in enumerate(trunk.entering) if mask >> task & 1]
-            mine = [index for index, leaf in enumerate(leaves.others) if reached[id(leaf)] == {task}]
-            ends = [GradientEdge(*trunk.edges[index]) for index in places]
-            found = task_gradients([loss], [None], [*ends, *(leaves.others[index] for index in mine)], retain_graph)
-            own[name] = [None] * len(leaves.others)
-            for index, gradient in zip(places, found, strict=False):
-                if gradient is not None:
-                    streams.enter(task, index, gradient)
-            for index, gradient in zip(mine, found[len(places) :], strict=True):
-                own[name][index] = gradient
-        return streams, own
+    def _gramian(self, source: Gradients | Streams) -> Array:
+        """(T, T) of all that is compared, or of the samples that are drawn."""
+        if isinstance(source, Gradients):
+            return summed_gramian(source, self.ranks)
+        if self.samples is not None and len(source.known) > 1:
+            source.draw(self.samples, draws(~self.seed, self._step_number()))
+        gramian = source.gramian() if self.ranks.size == 1 else summed_gramian(source.gradients(), self.ranks)
+        if self.samples is not None and not source.saved:
+            self._say("samples", saves_nothing(self.samples))
+        return gramian
 
     def _cross(self, others: Sequence[Mapping[str, Tensor | None]]) -> Array:
         """(T, T) inner products of the task gradients on one further batch with those on another."""
@@ -225,23 +248,8 @@ class Balancer(Door):
             given = checks.given_losses(losses, "balancer.backward, others")
             checks.known_tasks(given, self.tasks, "balancer.backward, others")
             leaves = self._leaves(given, reach([[loss] for loss in given.values()]))
-            rows.append(self._task_gradients(given, leaves, retain_graph=False)[0])
+            rows.append(leaf_gradients(given, self.tasks, leaves, retain_graph=False)[0])
         return cross_gramian(rows[0], rows[1], self.ranks)
-
-    def _task_gradients(
-        self, given: Mapping[str, Tensor], leaves: Leaves, retain_graph: bool
-    ) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
-        """Every task's gradient on the compared leaves, and on the others: one backward for each task."""
-        rows: list[list[Tensor | None] | None] = [None] * len(self.tasks)
-        own = {}
-        everything = [*leaves.compared, *leaves.others]
-        for place, (name, loss) in enumerate(given.items()):
-            keep = retain_graph or place + 1 < len(given)
-            row = task_gradients([loss], [None], everything, retain_graph=keep)
-            rows[self.tasks.index(name)] = row[: len(leaves.compared)]
-            own[name] = row[len(leaves.compared) :]
-        gradients = Gradients(rows, leaves.compared)
-        return gradients, own
 
     def _accumulate(
         self,

@@ -79,6 +79,11 @@ def several(mask: int) -> bool:
     return mask & (mask - 1) != 0
 
 
+def is_leaf(node: Any) -> bool:
+    """Whether a node is a leaf's accumulator."""
+    return hasattr(node, "variable")
+
+
 def place(edge: Edge) -> Place:
     """The place that an edge leads to."""
     node, number = edge

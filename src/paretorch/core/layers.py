@@ -20,6 +20,7 @@ from torch import Tensor
 
 from paretorch.core.evidence import summing_dtype, wide_dtype
 from paretorch.core.graph import Reach, place, several
+from paretorch.core.rows import Rows
 
 # Products by the name of autograd's node: the position of the second factor among its inputs, and where the first is saved.
 PRODUCTS = {"AddmmBackward0": (2, "_saved_mat1"), "MmBackward0": (1, "_saved_self")}
@@ -39,10 +40,10 @@ class Linear(NamedTuple):
         """R over all uses, from the sizes that are kept beside the inputs: those may have to be computed again to be read."""
         return sum(int(getattr(node, f"{PRODUCTS[type(node).__name__][1]}_sym_sizes")[0]) for node in self.nodes)
 
-    @property
-    def inputs(self) -> Tensor:
-        """(R, n) the inputs of all uses, one below the other."""
+    def inputs(self, rows: Rows | None = None) -> Tensor:
+        """(R, n) the inputs of all uses, one below the other; of some samples where not all are asked for."""
         parts = [getattr(node, PRODUCTS[type(node).__name__][1]) for node in self.nodes]
+        parts = parts if rows is None else [rows.of(part) for part in parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def flops(self, tasks: int) -> tuple[float, float]:
@@ -103,19 +104,20 @@ def _use(leaf: Tensor, parents: list[tuple[Any, int]], above: dict[Any, list[tup
     return Linear(leaf, [node for node, _ in uses], bias=False) if _once(uses) else None
 
 
-def inner_products(linear: Linear, gradients: Tensor) -> Tensor:
+def inner_products(linear: Linear, gradients: Tensor, samples: Rows | None = None) -> Tensor:
     """(k, k) inner products of k tasks' gradients on one parameter.
 
     Args:
         linear: how it is used.
         gradients: (k, R, m) of the layers' outputs, R over all uses.
+        samples: to which the R rows belong; None: to all.
     """
     gradients = gradients.to(summing_dtype(gradients.dtype))
     tasks, rows, m = gradients.shape
     if linear.bias:
         sums = gradients.sum(dim=1)
         return gram(sums)
-    inputs = linear.inputs.detach().to(gradients.dtype)
+    inputs = linear.inputs(samples).detach().to(gradients.dtype)
     n = inputs.shape[1]
     if by_inputs(tasks, rows, n, m) <= by_gradients(tasks, rows, n, m):
         between, flat = inputs @ inputs.T, gradients.reshape(tasks, -1)

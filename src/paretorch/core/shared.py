@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from paretorch.core.distributed import Ranks
-from paretorch.core.graph import OPAQUE, Reach
+from paretorch.core.evidence import Gradients
+from paretorch.core.graph import OPAQUE, Reach, task_gradients
 
 
 class Leaves(NamedTuple):
@@ -62,3 +63,18 @@ def check_ranks_agree(ranks: Ranks, compared: Sequence[Tensor]) -> None:
             "the ranks found different shared parameters (as happens where a task is present on some of them only): "
             "give Balancer(..., shared=encoder)"
         )
+
+
+def leaf_gradients(
+    given: Mapping[str, Tensor], tasks: Sequence[str], leaves: Leaves, retain_graph: bool
+) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
+    """Every task's gradient on the compared leaves, and on the others: one backward for each task."""
+    rows: list[list[Tensor | None] | None] = [None] * len(tasks)
+    own = {}
+    everything = [*leaves.compared, *leaves.others]
+    for position, (name, loss) in enumerate(given.items()):
+        keep = retain_graph or position + 1 < len(given)
+        row = task_gradients([loss], [None], everything, retain_graph=keep)
+        rows[tasks.index(name)] = row[: len(leaves.compared)]
+        own[name] = row[len(leaves.compared) :]
+    return Gradients(rows, leaves.compared), own

@@ -1,0 +1,289 @@
+"""Every task's cotangents through the shared part of the graph: the Gramian they have there, and one combined cotangent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from paretorch.core.cotangents import Cotangents
+from paretorch.core.descent import by_autograd, descend, products_by_autograd
+from paretorch.core.evidence import (
+    Gradients,
+    among_all,
+    full_precision,
+    limits,
+    sum_of_rows,
+    summing_dtype,
+    to_host,
+    wide_dtype,
+)  # fmt: skip
+from paretorch.core.graph import Reach, is_leaf, task_gradients
+from paretorch.core.layers import Linear, gram, inner_products
+from paretorch.core.nonnegative import Array
+from paretorch.core.rows import NoRuleError, Rows
+from paretorch.core.trunk import Trunk
+
+ATTEMPTS = 6  # to bring the squares into range
+STEP = 30  # powers of two between them
+
+
+class Streams:
+    """Tasks' cotangents where they enter the trunk, and what follows from them. Stands where Gradients of all leaves would.
+
+    Two ways lead down. The rules of :mod:`~paretorch.core.nodes` take all tasks at once, and some samples where not all are
+    asked for; autograd takes any graph. Where the rules know all nodes they are compared with autograd in the first step of a
+    graph of this kind, and left out where it finds another result: hooks on tensors in between are known to it alone.
+
+    Args:
+        trunk: the shared part.
+        tasks: number of declared tasks.
+        known: the k of them that have a loss in this step.
+        trusted: whether the rules found what autograd did, by kind of graph; kept from step to step.
+    """
+
+    def __init__(self, trunk: Trunk, tasks: int, known: Sequence[int], trusted: dict[Any, bool]) -> None:
+        self.trunk, self.tasks, self.known, self.trusted = trunk, tasks, list(known), trusted
+        self._stacks: list[Tensor | None] = [None] * len(trunk.edges)
+        self._rows: list[Rows | None] = [None] * len(trunk.edges)
+        self.saved = True  # whether samples that were not drawn cost nothing in the trunk
+
+    def entered(
+        self, given: Mapping[str, Tensor], graph: Reach, others: Sequence[Tensor], retain_graph: bool
+    ) -> dict[str, list[Tensor | None]]:
+        """Take in the cotangents of all losses, and return their gradients on the leaves that only one of them reaches."""
+        own: dict[str, list[Tensor | None]] = {}
+        reached = {id(leaf): tasks for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True)}
+        for task, (name, loss) in enumerate(given.items()):
+            places = [index for index, mask in enumerate(self.trunk.entering) if mask >> task & 1]
+            mine = [index for index, leaf in enumerate(others) if reached[id(leaf)] == {task}]
+            ends = [GradientEdge(*self.trunk.edges[index]) for index in places]
+            found = task_gradients([loss], [None], [*ends, *(others[index] for index in mine)], retain_graph)
+            own[name] = [None] * len(others)
+            for index, gradient in zip(places, found, strict=False):
+                if gradient is not None:
+                    self._enter(task, index, gradient)
+            for index, gradient in zip(mine, found[len(places) :], strict=True):
+                own[name][index] = gradient
+        return own
+
+    def _enter(self, row: int, index: int, cotangent: Tensor) -> None:
+        """The cotangent of the row-th known task on an edge; where none comes it is zero."""
+        stack = self._stacks[index]
+        if stack is None:
+            stack = self._stacks[index] = cotangent.new_zeros(len(self.known), *cotangent.shape)
+        stack[row] = cotangent
+
+    def draw(self, samples: int, generator: torch.Generator) -> None:
+        """Take inner products of ``samples`` rows of every tensor by which the tasks enter; parameters stay whole."""
+        drawn: dict[int, Rows] = {}
+        for index, ((node, _), stack) in enumerate(zip(self.trunk.edges, self._stacks, strict=True)):
+            if stack is None or is_leaf(node):
+                continue
+            if stack.ndim == 1:
+                raise ValueError(
+                    f"samples={samples} takes rows of the tensors at which the tasks part, and one of them is a single "
+                    "number: leave samples out"
+                )
+            size = stack.shape[1]
+            if size > samples:
+                if size not in drawn:
+                    drawn[size] = Rows.drawn(size, samples, generator, stack.device)
+                self._rows[index] = drawn[size]
+        if drawn and bool((self._largest(self.stacks) > 0).ne(self._largest(self._masked(self.stacks)) > 0).any()):
+            self._rows = [None] * len(self._rows)  # a task has no part in these samples and would pass for absent
+
+    @staticmethod
+    def _largest(stacks: Sequence[Tensor]) -> Tensor:
+        """(k,) the largest entry of every task's cotangents."""
+        k = len(stacks[0])
+        return torch.stack([stack.abs().reshape(k, -1).amax(dim=1).to(wide_dtype(stack)) for stack in stacks]).amax(
+            dim=0
+        )
+
+    @property
+    def _entered(self) -> list[int]:
+        return [index for index, stack in enumerate(self._stacks) if stack is not None]
+
+    @property
+    def stacks(self) -> list[Tensor]:
+        """(k, ...) the cotangents on each edge that some task entered by."""
+        return [stack for stack in self._stacks if stack is not None]
+
+    @property
+    def ends(self) -> list[GradientEdge]:
+        """Where to send :meth:`combined`."""
+        return [GradientEdge(*self.trunk.edges[index]) for index in self._entered]
+
+    @property
+    def resolution(self) -> float:
+        """Relative spacing of the numbers in which inner products are summed."""
+        return max(limits(leaf.dtype)[0] for leaf in self.trunk.compared)
+
+    def gramian(self) -> Array:
+        """(T, T) the Gramian in float64 on the host.
+
+        Squares that leave the range of float32 come again from cotangents that are multiplied by powers of two.
+        """
+        k, (_, low, high) = len(self.known), limits(self.trunk.compared[0].dtype)
+        products, largest = (
+            found.numpy() for found in to_host([self._products(self.stacks), self._largest(self.stacks)])
+        )
+        usable = np.isfinite(largest) & (largest > 0)
+        exponents = np.zeros(k, np.int64)
+        for attempt in range(ATTEMPTS):
+            squares = products.diagonal()
+            small, large = usable & ~(squares > low), usable & ~(squares < high)  # nan is both
+            if not (small | large).any():
+                break
+            if attempt == 0:
+                exponents = -np.frexp(np.where(usable, largest, 1.0))[1].astype(np.int64)
+            else:
+                exponents = exponents + STEP * (small & ~large) - STEP * large
+            factor = torch.from_numpy(np.ldexp(1.0, exponents))
+            scaled = [_scaled(stack, factor) for stack in self.stacks]
+            products = to_host([self._products(scaled)])[0].numpy()
+        with np.errstate(over="ignore"):
+            products = np.ldexp(products, -(exponents[:, None] + exponents))
+        return among_all(products, self.known, self.tasks)
+
+    def combined(self, weights: Sequence[float]) -> list[Tensor]:
+        """sum_t w_t c_t, the one cotangent to send in by each edge; a task of weight zero is not touched.
+
+        Args:
+            weights: (T,).
+        """
+        used = [place for place, task in enumerate(self.known) if weights[task] != 0]
+        return [_combination(stack, used, [weights[self.known[place]] for place in used]) for stack in self.stacks]
+
+    def gradients(self) -> Gradients:
+        """Every task's gradient on the compared leaves."""
+        leaves = self.trunk.compared
+        columns = self._leaf_gradients(self.stacks)
+        rows: list[list[Tensor | None] | None] = [None] * self.tasks
+        for place, task in enumerate(self.known):
+            rows[task] = [column[place] for column in columns]
+        return Gradients(rows, leaves)
+
+    # --- down the trunk --------------------------------------------------------------------------------------------------
+
+    def _masked(self, stacks: Sequence[Tensor]) -> list[Tensor]:
+        """The cotangents with zeros for samples that were not drawn."""
+        pairs = zip(self._entered, stacks, strict=True)
+        return [stack if (rows := self._rows[index]) is None else rows.only(stack) for index, stack in pairs]
+
+    def _starts(self, stacks: Sequence[Tensor]) -> tuple[list[tuple[Any, Cotangents]], Rows | None]:
+        """Where the rules begin, with what, and the samples."""
+        drawn = {id(rows): rows for rows in self._rows if rows is not None}
+        if len(drawn) > 1:
+            raise NoRuleError("batches of several sizes")
+        rows = next(iter(drawn.values()), None)
+        starts = []
+        for index, stack in zip(self._entered, stacks, strict=True):
+            node, number = self.trunk.edges[index]
+            if number != 0:
+                raise NoRuleError("a node of several outputs")
+            own, leaf = self._rows[index], is_leaf(node)
+            if rows is not None and own is None and not leaf:
+                raise NoRuleError("batches of several sizes")
+            start = stack if own is None else own.of(stack, dim=1) * own.scale
+            starts.append((node, Cotangents(start, by_row=not leaf)))
+        return starts, rows
+
+    def _chosen(self, what: str, by_rules: Callable[[], Any], by_autograd: Callable[[], Any], close: Any) -> Any:
+        """By the rules where these are trusted."""
+        kind = (what, any(self._rows), tuple(type(node).__name__ for node in self.trunk.nodes))
+        if not self.trusted.get(kind, True):
+            self.saved = False
+            return by_autograd()
+        try:
+            found = by_rules()
+        except NoRuleError:
+            self.trusted[kind] = self.saved = False
+            return by_autograd()
+        if kind not in self.trusted:
+            expected = by_autograd()
+            agrees = close(found, expected)
+            if agrees is not None:
+                self.trusted[kind] = self.saved = agrees
+            return expected
+        return found
+
+    def _products(self, stacks: Sequence[Tensor]) -> Tensor:
+        """(k, k) inner products of the tasks' gradients on the compared leaves, on their device."""
+        trunk = self.trunk
+
+        def by_rules() -> Tensor:
+            total = torch.zeros(len(self.known), len(self.known), dtype=wide_dtype(stacks[0]), device=stacks[0].device)
+            starts, rows = self._starts(stacks)
+
+            def leaf(_: Tensor, gradients: Tensor) -> None:
+                total.add_(gram(gradients.reshape(len(total), -1).to(summing_dtype(gradients.dtype))))
+
+            def linear(use: Linear, gradients: Tensor) -> None:
+                total.add_(inner_products(use, gradients, rows))
+
+            with full_precision(stacks[0]):
+                descend(trunk, starts, rows, trunk.direct, leaf, trunk.linear, linear)
+            return total
+
+        def close(found: Tensor, expected: Tensor) -> bool | None:
+            size, (_, low, high) = expected.diagonal().clamp_min(0).sqrt(), limits(trunk.compared[0].dtype)
+            if not bool(((expected.diagonal() > low) & (expected.diagonal() < high)).all()):
+                return None
+            error = (found - expected).abs() / (size[:, None] * size)
+            return bool((error <= torch.finfo(trunk.compared[0].dtype).eps ** 0.5).all())
+
+        return self._chosen(
+            "products", by_rules, lambda: products_by_autograd(trunk, self.ends, self._masked(stacks)), close
+        )
+
+    def _leaf_gradients(self, stacks: Sequence[Tensor]) -> list[Tensor]:
+        """(k, ...) every task's gradient on each compared leaf."""
+        trunk = self.trunk
+
+        def by_rules() -> list[Tensor]:
+            found: dict[int, Tensor] = {}
+            starts, rows = self._starts(stacks)
+            if rows is not None:
+                raise NoRuleError("gradients of some samples")
+
+            def leaf(leaf: Tensor, gradients: Tensor) -> None:
+                found[id(leaf)] = gradients
+
+            with full_precision(stacks[0]):
+                descend(trunk, starts, rows, trunk.compared, leaf)
+            if len(found) < len(trunk.compared):
+                raise NoRuleError("leaves that no rule reached")
+            return [found[id(leaf)] for leaf in trunk.compared]
+
+        def close(found: list[Tensor], expected: list[Tensor]) -> bool | None:
+            limit = torch.finfo(trunk.compared[0].dtype).eps ** 0.5
+            if not all(bool(other.isfinite().all()) for other in expected):
+                return None
+            pairs = zip(found, expected, strict=True)
+            return all(bool((one - other).abs().max() <= limit * other.abs().max()) for one, other in pairs)
+
+        return list(
+            self._chosen(
+                "gradients",
+                by_rules,
+                lambda: by_autograd(trunk, self.ends, trunk.compared, self._masked(stacks)),
+                close,
+            )
+        )
+
+
+def _combination(stack: Tensor, used: list[int], weights: list[float]) -> Tensor:
+    rows = stack if len(used) == len(stack) else stack[used]
+    return sum_of_rows(rows.reshape(len(used), -1).to(summing_dtype(rows.dtype)), weights, stack[0])
+
+
+def _scaled(stack: Tensor, factor: Tensor) -> Tensor:
+    """(k, ...) each task's cotangent times its factor, which may lie outside the stack's range."""
+    wide = factor.to(stack.device, wide_dtype(stack)).view(-1, *[1] * (stack.ndim - 1))
+    return (stack * wide).to(stack.dtype)
