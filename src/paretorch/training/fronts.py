@@ -34,6 +34,7 @@ from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Splits, steps_per_epoch
 
 VOLUME = "hypervolume"
+BEYOND = 0.1  # a task that a model neglects ends a little above where it began
 SET = "front"  # under this name the numbers about the whole set stand among those about tasks
 UNUSED: Mapping[str, Plain | tuple[str, ...]] = {
     "method": "Equal()", "surface": "features", "door": {}, "precision": "float32", "clip": None, "tasks": (),
@@ -210,11 +211,11 @@ class _Job:
         run = self.run
         if run.schedule == "constant" and not run.warmup:
             return None
-        schedule = Schedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), run.schedule, run.warmup, steps)
+        schedule = Schedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), run.schedule, run.warmup, steps, run.epochs)
         return lambda progress: schedule.factor(round(progress * steps))
 
     def reference(self, splits: Splits) -> tuple[float, ...]:
-        """The point that hypervolumes are measured from; an untrained model's losses are rounded up to two digits."""
+        """The point that hypervolumes are measured from; by default a tenth beyond an untrained model's losses."""
         tasks, truth = self.workload.tasks, self.workload.truth
         if self.options.reference is not None:
             return tuple(map(float, self.options.reference))
@@ -228,7 +229,7 @@ class _Job:
                 f"an untrained model has no finite loss on the validation data of {', '.join(missing)}: give a reference, "
                 f"one value above the losses that matter for each of {tasks}"
             )
-        return tuple(map(_rounded_up, losses.tolist()))
+        return tuple(_rounded_up(loss + BEYOND * abs(loss)) for loss in losses.tolist())
 
     def largest(self, reference: Sequence[float]) -> float | None:
         truth = self.workload.truth
