@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer
+from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer, moments
 
 TASKS = ("first", "second", "third")
 SIZES = {"first": 1e-3, "second": 1.0, "third": 1e3}
@@ -287,3 +287,20 @@ def test_a_deep_copy_goes_on_alike() -> None:
     for each, other in ((net, optimizer), (twin_net, twin)):
         other.step(each.losses(1))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin_net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("make", [MTAdam, MTAdamV2, AdaTask])
+def test_long_tensors_taken_part_by_part_move_as_a_whole(
+    make: Callable[..., MultiTaskOptimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = Net(), Net()
+    optimizers = {net: make(net.parameters(), lr=1e-2, weight_decay=0.1, amsgrad=True) for net in (whole, parts)}
+    for step in range(12):
+        optimizers[whole].step(whole.losses(step, absent(step)))
+        with monkeypatch.context() as context:
+            context.setattr(moments, "GRAIN", 3)
+            optimizers[parts].step(parts.losses(step, absent(step)))
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-14, atol=1e-15)
+    stored = [optimizers[net].state_dict()["state"][0]["by_task"]["third"]["taken"] for net in (whole, parts)]
+    assert stored[0] == stored[1] > 0, "a step counts once, however many parts a tensor has"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Generic, TypeVar
 
@@ -154,7 +154,7 @@ class Method(Generic[S]):
         scale = len(evidence.tasks) / self.gain(len(evidence.tasks))
         weights = None if balance.weights is None else balance.weights * scale
         update = None if balance.update is None else balance.update * scale
-        return replace(balance, weights=weights, update=update), state
+        return Balance(weights, balance.status, update, balance.heads), state
 
     def observe(self, losses: Tensor, state: S) -> S:
         """The next state, given the (all,) losses on the same batch after the step, nan where absent."""

@@ -171,7 +171,7 @@ class Door(StateHolder):
         on_device = jacobian is not None
         evidence = Evidence(
             tasks=tasks,
-            present=torch.from_numpy(seen.present),
+            present=_everyone(len(seen.present)) if seen.regular else torch.from_numpy(seen.present),
             losses=None if seen.regular or np.isnan(losses).any() else torch.from_numpy(losses),
             gramian=None if gramian is None else torch.from_numpy(gramian),
             cross=None if cross is None else torch.from_numpy(cross),
@@ -251,6 +251,11 @@ class Door(StateHolder):
 @lru_cache(maxsize=64)
 def _ones(tasks: int) -> Tensor:
     return torch.ones(tasks, dtype=torch.float64)
+
+
+@lru_cache(maxsize=64)
+def _everyone(tasks: int) -> Tensor:
+    return torch.from_numpy(everyone(tasks))
 
 
 def filled(

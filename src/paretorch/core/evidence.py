@@ -100,16 +100,16 @@ class Gradients:
 
     def _dots(self) -> Array:
         """(k, k) inner products of few rows on the host, one by one."""
-        result = np.zeros((len(self.rows), len(self.rows)))
+        few = len(self.rows)
+        result = [[0.0] * few for _ in range(few)]
         for index in range(len(self.like)):
-            flat = [None if (part := row[index]) is None else part.reshape(-1) for row in self.rows]
-            flat = [None if part is None else _widened(part) for part in flat]
+            flat = [None if (part := row[index]) is None else _widened(part.reshape(-1)) for row in self.rows]
             for one, a in enumerate(flat):
                 for other, b in enumerate(flat[: one + 1]):
                     if a is not None and b is not None:
-                        result[one, other] += torch.dot(a, b).item()
-                        result[other, one] = result[one, other]
-        return result
+                        result[one][other] += torch.dot(a, b).item()
+                        result[other][one] = result[one][other]
+        return np.array(result).reshape(few, few)
 
     def _scaled_products(self) -> Array:
         """(k, k) inner products in float64 on the host, of rows scaled by powers of two."""

@@ -44,7 +44,9 @@ class AdamPerTask(MultiTaskOptimizer):
             for bucket in together.values():
                 foreach = options["foreach"]
                 foreach = bucket.parameters[0].device.type == "cuda" if foreach is None else foreach
-                for part_of_it in [bucket] if foreach else bucket.alone():
+                for each in (each for own in bucket.memories.values() for each in own):
+                    each["taken"] += 1
+                for part_of_it in [bucket] if foreach else bucket.pieces():
                     self._move(options, part_of_it)
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 SQUARES = 1e10  # a factor beyond it, or its inverse, is not squared in float32
+GRAIN = (
+    1 << 15
+)  # numbers a thread: the gradients and moments of so many stay in a core's cache from one operation to the next
 
 Memory = dict[str, Any]
 """What a task remembers of a parameter: ``taken`` (its steps so far), ``exp_avg``, ``exp_avg_sq`` (like the parameter),
@@ -34,18 +37,46 @@ class Bucket:
     memories: Mapping[str, list[Memory]]
     factors: Mapping[str, list[float]]
 
-    def alone(self) -> list[Bucket]:
-        """One bucket for each parameter: less memory at a time, the same numbers to rounding."""
-        return [
-            Bucket(
-                [parameter],
-                self.tasks,
-                {task: [self.gradients[task][place]] for task in self.tasks},
-                {task: [self.memories[task][place]] for task in self.tasks},
-                {task: [self.factors[task][place]] for task in self.tasks},
-            )
-            for place, parameter in enumerate(self.parameters)
-        ]
+    def pieces(self) -> Iterator[Bucket]:
+        """One bucket for each parameter, or for each part of a long one: less memory at a time, the same numbers to rounding."""
+        size = GRAIN * torch.get_num_threads()
+        for place, parameter in enumerate(self.parameters):
+            own = {task: self.memories[task][place] for task in self.tasks}
+            gradients = {task: self.gradients[task][place] for task in self.tasks}
+            factors = {task: [self.factors[task][place]] for task in self.tasks}
+            touched = [
+                parameter,
+                *gradients.values(),
+                *(value for each in own.values() for value in _moments(each).values()),
+            ]
+            if parameter.numel() <= size or not all(tensor.is_contiguous() for tensor in touched):
+                yield Bucket(
+                    [parameter],
+                    self.tasks,
+                    {task: [gradient] for task, gradient in gradients.items()},
+                    {task: [each] for task, each in own.items()},
+                    factors,
+                )
+                continue
+            for start in range(0, parameter.numel(), size):
+                yield Bucket(
+                    [_part(parameter, start, size)],
+                    self.tasks,
+                    {task: [_part(gradient, start, size)] for task, gradient in gradients.items()},
+                    {
+                        task: [each | {name: _part(value, start, size) for name, value in _moments(each).items()}]
+                        for task, each in own.items()
+                    },
+                    factors,
+                )
+
+
+def _moments(remembered: Memory) -> dict[str, Tensor]:
+    return {name: value for name, value in remembered.items() if isinstance(value, Tensor)}
+
+
+def _part(tensor: Tensor, start: int, size: int) -> Tensor:
+    return tensor.view(-1)[start : start + size]
 
 
 def memory(state: dict[str, Any], task: str, like: Tensor, amsgrad: bool) -> Memory:
@@ -71,12 +102,10 @@ def remember(
 
     Args:
         gradients: k of them.
-        memories: what the task remembers of each parameter.
+        memories: what the task remembers of each parameter; this step is counted in them already.
         factors: c, one for each gradient.
         betas: of the two means.
     """
-    for each in memories:
-        each["taken"] += 1
     firsts, seconds = [each["exp_avg"] for each in memories], [each["exp_avg_sq"] for each in memories]
     if len(gradients) == 1:
         _remember_one(gradients[0], firsts[0], seconds[0], factors[0], betas)

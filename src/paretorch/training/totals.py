@@ -29,7 +29,7 @@ class Means:
     """
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor | float] = {}
         self.counts: dict[str, int | Tensor] = {}
         self.waiting: dict[str, list[Tensor]] = {}  # values that count once: a sum of many at a time costs a fraction
 
@@ -45,11 +45,15 @@ class Means:
         wide = torch.where(count > 0, wide * count, 0.0) if isinstance(count, Tensor) else wide * count
         self._take(name, wide, count)
 
+    def add_number(self, name: str, value: float) -> None:
+        """Adds a number that is on the host already and counts once."""
+        self._take(name, value, 1)
+
     def _sum_up(self, name: str) -> None:
         values = self.waiting.pop(name)
         self._take(name, _wide(torch.stack(values)).sum(), len(values))
 
-    def _take(self, name: str, total: Tensor, count: int | Tensor) -> None:
+    def _take(self, name: str, total: Tensor | float, count: int | Tensor) -> None:
         self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.counts[name] = self.counts.get(name, 0) + count
 
@@ -123,16 +127,17 @@ class EpochTotals:
             return
         self.statuses[balance.status.value] += 1
         if balance.weights is not None:
-            for task, weight in zip(balance.tasks, balance.weights.unbind(), strict=True):
+            for task, weight in zip(balance.tasks, balance.weights.tolist(), strict=True):
                 if task in record.losses:
-                    self.weights.add(task, weight)
+                    self.weights.add_number(task, weight)
         if balance.gramian is not None:
             self.cosines.add(balance.tasks, balance.gramian)
 
 
 def step_numbers(record: StepRecord) -> Mapping[str, object]:
     """What is written about one step: losses, weights, the worst cosine between two tasks; six digits."""
-    numbers: dict[str, object] = {"losses": {task: _short(loss) for task, loss in record.losses.items()}}
+    losses = torch.stack(list(record.losses.values())).tolist() if record.losses else []  # one wait for the device
+    numbers: dict[str, object] = {"losses": dict(zip(record.losses, map(_short, losses), strict=True))}
     if (step := record.search) is not None:
         numbers["search"] = {"outcome": step.outcome.value, "step": _short(step.step), "bound": _short(step.bound),
                              "trials": step.trials, "predicted": {t: _short(v) for t, v in step.predicted.items()}}  # fmt: skip
