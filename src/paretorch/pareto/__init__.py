@@ -10,7 +10,10 @@ from paretorch.pareto.hypervolume import hypervolume, hypervolume_gradient, non_
 from paretorch.pareto.hypervolume_ascent import HypervolumeAscent
 from paretorch.pareto.mgda_starts import MGDAStarts
 from paretorch.pareto.mt2o import MT2O
+from paretorch.pareto.nsga2 import NSGA2
+from paretorch.pareto.pamal import PaMaL
 from paretorch.pareto.pareto_mtl import ParetoMTL
+from paretorch.pareto.phn import PHNEPO, PHNLS
 from paretorch.pareto.preferences import preferences, rays
 from paretorch.pareto.scalarize import (
     PBI,
@@ -28,7 +31,10 @@ __all__ = [
     "COSMOS",
     "EPO",
     "MT2O",
+    "NSGA2",
     "PBI",
+    "PHNEPO",
+    "PHNLS",
     "AugmentedTchebycheff",
     "Cosine",
     "DivergedWarning",
@@ -42,6 +48,7 @@ __all__ = [
     "Moment",
     "Moving",
     "Neighbours",
+    "PaMaL",
     "ParetoMTL",
     "Scalarization",
     "Sharing",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paretorch.core.checks import one_of
 from paretorch.pareto.ensemble import View
+from paretorch.pareto.scalarize import Scalarization
 from paretorch.pareto.transfer import Transfer
+
+if TYPE_CHECKING:
+    from paretorch.pareto.family import Family
+    from paretorch.pareto.front import Front
+    from paretorch.pareto.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class FrontAlgorithm:
     """
 
     looks_at_gradients: ClassVar[bool] = False  # wants inner products: T backwards per member and step
-    conditional: ClassVar[bool] = False  # one network that takes the preference as an input, instead of N
+    conditional: ClassVar[bool] = False  # trains a family, which has a model for every preference, instead of N models
+    evolves: ClassVar[bool] = False  # takes no gradients
 
     def weights(self, view: View) -> Tensor:
         """(n, T) weights of the task gradients of the members in view."""
@@ -31,13 +38,26 @@ class FrontAlgorithm:
     def check(self, preferences: Tensor, tasks: tuple[str, ...]) -> None:
         """Refuses preferences, (N, T), that the algorithm cannot use."""
 
+    def family(self, models: list[nn.Module], example: Any) -> Family:
+        """What is trained, of T models of the workload and an encoder's inputs; conditional algorithms only."""
+        raise TypeError(f"{type(self).__name__} trains a model for each preference: it has no family")
+
     def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
-        """(T,) a preference to train on in the next step; conditional algorithms only."""
+        """(W, T) the preferences to train on in the next step; conditional algorithms only."""
         raise TypeError(f"{type(self).__name__} trains a model for each preference: it draws none")
 
-    def objective(self, losses: Tensor, preference: Tensor) -> Tensor:
-        """What the network descends, of (T,) losses and (T,) preference; conditional algorithms only."""
+    def objective(self, losses: Tensor, preferences: Tensor) -> Tensor:
+        """What a family descends, of (W, T) losses at (W, T) preferences; conditional algorithms without inner products."""
         raise TypeError(f"{type(self).__name__} trains a model for each preference: it has no common objective")
+
+    def evolve(self, plan: Plan, given: Tensor, models: list[nn.Module]) -> Front:
+        """The whole search; algorithms that take no gradients only."""
+        raise TypeError(f"{type(self).__name__} descends gradients: it does not evolve")
+
+    @property
+    def starts(self) -> int:
+        """How many models the search begins with; algorithms that take no gradients only."""
+        raise TypeError(f"{type(self).__name__} descends gradients: its models are its members")
 
     def sharing(self) -> Sharing | None:
         """How members learn from one another; None: not at all."""
@@ -54,11 +74,13 @@ class Sharing:
 
     Args:
         transfer: what makes the matrix.
+        scalarization: what each member descends, whose fall a gate watches.
         parameters: ``"all"`` or ``"encoder"``.
         fade: whether it fades linearly to nothing at the end of training.
     """
 
     transfer: Transfer
+    scalarization: Scalarization
     parameters: str = "all"
     fade: bool = False
 

@@ -1,4 +1,4 @@
-"""One network that takes the preference as an input, trained over preferences that are drawn."""
+"""Training of a family: a model for every preference, over preferences that are drawn."""
 
 from __future__ import annotations
 
@@ -10,107 +10,94 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.pareto.algorithm import FrontAlgorithm
+from paretorch.pareto.ensemble import View, inner_products
+from paretorch.pareto.family import Family
 from paretorch.pareto.front import Front, Moment
-from paretorch.pareto.hypervolume import hypervolume
-from paretorch.pareto.members import Losses, score
+from paretorch.pareto.members import Batch, Losses, score
 from paretorch.pareto.plan import Plan
-from paretorch.workloads.streams import Samples, mixed
+from paretorch.workloads.streams import Samples, Stream, mixed
 
 
-class Conditioned(nn.Module):
-    """A model whose inputs carry the preference, which is a buffer: one network, a model for every value of it.
-
-    Inputs (B, C, ...) get T further channels that hold the preference everywhere; a linear map of the channels, which begins as
-    the identity on the C given ones, brings them back to C, so that any encoder can follow.
-
-    Args:
-        model: with an encoder and heads by task.
-        example: (B, C, ...) inputs of the encoder: the number of channels is theirs.
-        tasks: T.
-
-    Raises:
-        ValueError: the inputs are no tensor of at least two dimensions of floating numbers.
-
-    Example:
-        >>> from paretorch.workloads import MultiTaskModel
-        >>> model = MultiTaskModel(nn.Linear(3, 2), {"a": nn.Linear(2, 1)})
-        >>> Conditioned(model, torch.zeros(4, 3), 2).encoder(torch.zeros(4, 3)).shape
-        torch.Size([4, 2])
-    """
-
-    preference: Tensor
-
-    def __init__(self, model: nn.Module, example: Any, tasks: int) -> None:
-        super().__init__()
-        if not isinstance(example, Tensor) or example.ndim < 2 or not example.is_floating_point():
-            found = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
-            raise ValueError(
-                f"a preference as input needs encoder inputs (B, C, ...) of real numbers, got {found}: train a front of separate "
-                "models instead, for example with MT2O()"
-            )
-        channels = example.shape[1]
-        self.inner = model
-        self.heads = model.heads
-        self.mix = nn.Linear(channels + tasks, channels, bias=False)
-        with torch.no_grad():
-            self.mix.weight[:, :channels].copy_(torch.eye(channels))
-        self.register_buffer("preference", torch.full((tasks,), 1 / tasks))
-
-    def encoder(self, inputs: Tensor) -> Any:
-        """The model's features of the inputs and the preference."""
-        held = self.preference.to(inputs).reshape(1, -1, *[1] * (inputs.ndim - 2))
-        joined = torch.cat([inputs, held.expand(len(inputs), -1, *inputs.shape[2:])], dim=1)
-        return self.inner.encoder(self.mix(joined.movedim(1, -1)).movedim(-1, 1))  # type: ignore[operator]
-
-
-def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
-    """Trains one network over drawn preferences; its members are that network at the preferences given.
+def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
+    """Trains a family over drawn preferences; the front's members are its models at the preferences given.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
-        algorithm: with ``draw`` and ``objective``.
+        algorithm: with ``family`` and ``draw``, and ``objective`` or ``weights``.
         given: (N, T).
+        models: T to start from.
     """
     splits = plan.workload.data().to(torch.device(plan.device))
-    torch.manual_seed(plan.seed)
-    base = plan.workload.model()
     _, batch = next(plan.batches(splits.train, 0))
-    model = Conditioned(base, _inputs(batch), len(plan.workload.tasks)).to(plan.device).train()
-    losses_of = Losses(plan.workload, model)
-    optimizer = plan.optimizer([value for value in model.parameters() if value.requires_grad])
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    family = algorithm.family(models, _inputs(batch)).to_device(plan.device).train()
+    family.template.train()
+    training = _Training(plan, algorithm, family, plan.steps(splits.train))
     history: list[Moment] = []
-    losses, seconds, steps = torch.empty(0), 0.0, plan.steps(splits.train)
+    losses, seconds = torch.empty(0), 0.0
     metrics: list[dict[str, dict[str, float]]] = []
-    generator = torch.Generator().manual_seed(mixed(plan.seed, 3))
     for epoch in range(plan.epochs):
         began = time.perf_counter()
         for step, batch in plan.batches(splits.train, epoch):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * plan.factor(step / steps)
-            drawn = algorithm.draw(len(plan.workload.tasks), generator)
-            model.preference.copy_(drawn)
-            optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(mixed(plan.seed, 1, step))
-            found = losses_of(batch)
-            present = torch.tensor(losses_of.present, device=found.device)
-            torch.autograd.backward(algorithm.objective(found[present], drawn.to(found)[present]))
-            optimizer.step()
+            training.step(step, batch)
         seconds += time.perf_counter() - began
         if plan.looks(epoch + 1):
-            losses, metrics = _scores(plan, model, given, splits.validation)
-            history.append(_moment(plan, epoch + 1, (epoch + 1) * steps // plan.epochs, seconds, losses))
+            losses, metrics = _scores(plan, family, given, splits.validation)
+            history.append(plan.moment(epoch + 1, training.gradients, seconds, losses))
             if plan.progress is not None:
                 plan.progress(history[-1])
-    states = []
-    for row in given:
-        model.preference.copy_(row)
-        states.append({name: value.detach().cpu().clone() for name, value in model.state_dict().items()})
-    facts = {"algorithm": repr(algorithm), "gradient evaluations": steps, "seconds": seconds}
+    facts = {"algorithm": repr(algorithm), "gradient evaluations": training.gradients, "seconds": seconds}
     return Front(
-        plan.workload.tasks, given, losses, tuple(metrics), tuple(states), copy.deepcopy(model).cpu(),
-        tuple((~losses.isfinite().all(dim=1)).nonzero()[:, 0].tolist()), tuple(history), plan.reference, facts,
+        plan.workload.tasks, given, losses, tuple(metrics), tuple(family.member(row) for row in given),
+        copy.deepcopy(family.template).cpu(), tuple((~losses.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
+        tuple(history), plan.reference, facts,
     )  # fmt: skip
+
+
+class _Training:
+    """The steps of a family."""
+
+    def __init__(self, plan: Plan, algorithm: FrontAlgorithm, family: Family, steps: int) -> None:
+        self.plan, self.algorithm, self.family, self.steps = plan, algorithm, family, steps
+        self.losses_of = Losses(plan.workload, family.template)
+        self.trained = [value for value in family.parameters() if value.requires_grad]
+        self.optimizer = plan.optimizer(self.trained)
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.generator = torch.Generator().manual_seed(mixed(plan.seed, 3))
+        self.gradients = 0
+
+    def step(self, number: int, batch: Batch) -> None:
+        progress = number / self.steps
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.plan.factor(progress)
+        drawn = self.algorithm.draw(len(self.plan.workload.tasks), self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        rows = []
+        for preference in drawn:
+            torch.manual_seed(mixed(self.plan.seed, 1, number))
+            rows.append(self.family.losses(self.losses_of, batch, preference))
+        present = torch.tensor(self.losses_of.present)
+        if not bool(present.any()):
+            return
+        found, wanted = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
+        wanted = wanted / wanted.sum(dim=1, keepdim=True).clamp_min(1e-300)
+        if self.algorithm.looks_at_gradients:
+            objective = (self._weights(found, wanted, progress).to(found) * found).sum()
+            self.gradients += found.numel()
+        else:
+            objective = self.algorithm.objective(found, wanted.to(found))
+            self.gradients += len(found)
+        torch.autograd.backward(objective)
+        self.optimizer.step()
+
+    def _weights(self, found: Tensor, wanted: Tensor, progress: float) -> Tensor:
+        """(W, T) by the inner products of the gradients of what is trained."""
+        result = []
+        for losses, preference in zip(found, wanted, strict=True):
+            streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in losses]
+            seen = losses.detach().double().cpu()[None]
+            view = View((0,), seen, preference[None], inner_products(streams, 1), seen, preference[None], progress)
+            result.append(self.algorithm.weights(view)[0])
+        return torch.stack(result)
 
 
 def _inputs(batch: tuple[Samples, ...]) -> Any:
@@ -119,20 +106,13 @@ def _inputs(batch: tuple[Samples, ...]) -> Any:
 
 
 def _scores(
-    plan: Plan, model: Conditioned, given: Tensor, streams: Any
+    plan: Plan, family: Family, given: Tensor, streams: tuple[Stream, ...]
 ) -> tuple[Tensor, list[dict[str, dict[str, float]]]]:
     losses, metrics = [], []
+    model = copy.deepcopy(family.template)
     for row in given:
-        model.preference.copy_(row)
+        family.fill(model, row)
         loss, found = score(plan.workload, model, streams, plan.batch_size)
         losses.append(loss)
         metrics.append(found)
     return torch.stack(losses), metrics
-
-
-def _moment(plan: Plan, epoch: int, gradients: int, seconds: float, losses: Tensor) -> Moment:
-    volume = float("nan")
-    if plan.reference is not None:
-        finite = losses[losses.isfinite().all(dim=1)]
-        volume = hypervolume(finite, torch.tensor(plan.reference, dtype=torch.float64))
-    return Moment(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)

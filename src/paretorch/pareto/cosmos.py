@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paretorch.pareto.algorithm import FrontAlgorithm
-from paretorch.pareto.preferences import rays
+from paretorch.pareto.family import Conditioned, ConditionedFamily, Family
+from paretorch.pareto.preferences import drawn, rays
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,14 @@ class COSMOS(FrontAlgorithm):
         penalty: lambda, at least 0: spreads the front where the weighted sum alone would collapse.
 
     Example:
-        >>> COSMOS(penalty=0.0).objective(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 0.5]))
+        >>> COSMOS(penalty=0.0).objective(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.5]]))
         tensor(2.)
 
     References:
-        Ruchte & Grabocka, "Scalable Pareto front approximation for deep multi-objective learning", ICDM 2021, eq.
-        (6). Theirs gives
-        an encoder of its own T more input channels; ours puts a linear map before any encoder. Their cosine is with
-        w itself, which
-        makes a loss large where its task matters, against the first term; ours is with 1/w, as Tchebycheff's ray is.
+        Ruchte & Grabocka, "Scalable Pareto front approximation for deep multi-objective learning", ICDM 2021, eq. (6).
+        Theirs gives an encoder of its own T more input channels; ours puts a linear map before any encoder. Their cosine is
+        with w itself, which makes a loss large where its task matters, against the first term; ours is with 1/w, as
+        Tchebycheff's ray is.
     """
 
     alpha: float = 1.0
@@ -46,14 +46,17 @@ class COSMOS(FrontAlgorithm):
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty is at least 0, got {self.penalty}")
 
-    def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
-        """(T,) from the Dirichlet distribution."""
-        seed = int(torch.randint(2**62, (1,), generator=generator))
-        return torch.from_numpy(np.random.default_rng(seed).dirichlet(np.full(tasks, self.alpha)))
+    def family(self, models: list[nn.Module], example: Any) -> Family:
+        """The first model, with the preference as an input."""
+        return ConditionedFamily(Conditioned(models[0], example, len(models)))
 
-    def objective(self, losses: Tensor, preference: Tensor) -> Tensor:
+    def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
+        """(1, T) from the Dirichlet distribution."""
+        return drawn(1, tasks, self.alpha, generator)
+
+    def objective(self, losses: Tensor, preferences: Tensor) -> Tensor:
         """The weighted sum less the penalty's cosine."""
-        total = (preference * losses).sum()
+        total = (preferences * losses).sum(dim=1)
         if not self.penalty:
-            return total
-        return total - self.penalty * torch.nn.functional.cosine_similarity(rays(preference[None])[0], losses, dim=0)
+            return total.mean()
+        return (total - self.penalty * nn.functional.cosine_similarity(rays(preferences), losses, dim=1)).mean()

@@ -56,17 +56,21 @@ class Ensemble:
         workload: whose losses.
         models: N of one architecture, with the weights to start from.
         execution: ``"loop"``, ``"vmap"``, or ``"auto"``: what a measurement on the first batch says.
+        first: the number of the first model, where these are some of a front's.
 
     Raises:
         ValueError: no model, or an unknown execution.
     """
 
-    def __init__(self, workload: Workload, models: Sequence[nn.Module], execution: str = "auto") -> None:
+    def __init__(
+        self, workload: Workload, models: Sequence[nn.Module], execution: str = "auto", first: int = 0
+    ) -> None:
         one_of("execution", execution, EXECUTIONS)
         if not models:
             raise ValueError("an ensemble has at least one model, got none")
         self.losses = Losses(workload, models[0])
         self.count = len(models)
+        self.first = first
         self.trained, self.kept = stacked(models)
         for value in self.trained.values():
             value.requires_grad_()
@@ -108,7 +112,7 @@ class Ensemble:
             torch.manual_seed(seed)
             found = functional_call(self.losses, {f"model.{k}": v for k, v in {**own, **kept}.items()}, (batch,))
             loss, weight, gradients = _weighed(
-                found[None], self._present(), list(own.values()), (member,), weigh, gramian
+                found[None], self._present(), list(own.values()), (self.first + member,), weigh, gramian
             )
             for value, gradient in zip(self.parameters, gradients, strict=True):
                 if value.grad is None:
@@ -127,7 +131,7 @@ class Ensemble:
 
         torch.manual_seed(seed)
         found = vmap(one, randomness="same")(self.trained, self.kept)
-        rows = tuple(range(self.count))
+        rows = tuple(range(self.first, self.first + self.count))
         losses, weights, gradients = _weighed(found, self._present(), self.parameters, rows, weigh, gramian)
         for value, gradient in zip(self.parameters, gradients, strict=True):
             value.grad = gradient
@@ -188,7 +192,7 @@ def _weighed(
             torch.autograd.grad(seen[:, t].sum(), parameters, retain_graph=t + 1 < len(there), allow_unused=True)
             for t in range(len(there))
         ]
-        given = weigh(rows, seen.detach(), _inner_products(streams, len(rows)))
+        given = weigh(rows, seen.detach(), inner_products(streams, len(rows)))
         gradients = [_combined(pieces, given, like) for *pieces, like in zip(*streams, parameters, strict=True)]
     else:
         given = weigh(rows, seen.detach(), None)
@@ -199,8 +203,13 @@ def _weighed(
     return losses, weights, gradients
 
 
-def _inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> Tensor:
-    """(n, T, T) in float64, tensor by tensor."""
+def inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> Tensor:
+    """(n, T, T) inner products in float64, tensor by tensor.
+
+    Args:
+        streams: for each task, the gradients (n, ...) of each tensor; with one member, also without its dimension.
+        members: n.
+    """
     tasks = len(streams)
     result = torch.zeros(members, tasks, tasks, dtype=torch.float64)
     for pieces in zip(*streams, strict=True):

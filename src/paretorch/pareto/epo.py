@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.nonnegative import Array
 from paretorch.core.solvers import minimum_norm
 from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.ensemble import View
-from paretorch.pareto.linear_program import Array, best_weights
+from paretorch.pareto.linear_program import best_weights
 
 
 @dataclass(frozen=True)

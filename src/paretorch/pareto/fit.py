@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from paretorch.core.checks import one_of
+from paretorch.core.distributed import ALL
 from paretorch.pareto.adapt import Adaption, begin
 from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.conditional import fit_conditional
 from paretorch.pareto.ensemble import Ensemble
 from paretorch.pareto.front import Front, Moment
-from paretorch.pareto.hypervolume import hypervolume
 from paretorch.pareto.members import fill, score
 from paretorch.pareto.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.preferences import checked_preferences
+from paretorch.pareto.spread import Spread
 from paretorch.pareto.training import Training
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import mixed
+from paretorch.workloads.streams import Stream, mixed
 
 
 def fit_front(
@@ -39,6 +42,7 @@ def fit_front(
     device: str = "cpu",
     every: int | None = None,
     progress: Callable[[Moment], None] | None = None,
+    group: dist.ProcessGroup | str | None = ALL,
 ) -> Front:
     """Trains one model per preference, all at once; the caller's random numbers are left as they were.
 
@@ -58,6 +62,8 @@ def fit_front(
         device: where.
         every: epochs between two looks at the validation data; None: about fifty looks in all.
         progress: called at each look.
+        group: the ranks over which the models are spread, each training some of them on the same batches: ``"all"`` where
+            torch.distributed is initialised, a process group, or None for this process alone. Every rank gets the whole front.
 
     Raises:
         ValueError: preferences are not on the simplex, an option is out of its range, or the optimizer mixes members.
@@ -79,11 +85,26 @@ def fit_front(
     point = _reference(workload, algorithm, reference)
     check_elementwise(optimizer)
     plan = Plan(
-        workload, epochs, batch_size, optimizer, schedule, point, starts, execution, seed, device, every, progress
+        workload,
+        epochs,
+        batch_size,
+        optimizer,
+        schedule,
+        point,
+        starts,
+        execution,
+        seed,
+        device,
+        every,
+        progress,
+        group,
     )
     with torch.random.fork_rng():
         if algorithm.conditional:
-            return fit_conditional(plan, algorithm, given)
+            return fit_conditional(plan, algorithm, given, _models(plan, range(len(tasks))))
+        if algorithm.evolves:
+            many = replace(plan, starts="independent")
+            return algorithm.evolve(plan, given, _models(many, range(algorithm.starts)))
         return _fit_members(plan, algorithm, given)
 
 
@@ -91,14 +112,18 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     moving = algorithm.moving()
     preferences = given if moving is None else begin(given)
     point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
-    ensemble = Ensemble(plan.workload, _models(plan, len(given)), plan.execution)
+    spread = Spread(len(given), plan.group)
+    spread.join(
+        plan.workload.tasks, (algorithm, plan.workload, plan.seed, plan.epochs, plan.batch_size, given.tolist())
+    )
+    ensemble = Ensemble(plan.workload, _models(plan, spread.rows), plan.execution, spread.rows.start)
     optimizer = plan.optimizer(ensemble.parameters)
     adaption = None if moving is None else Adaption(moving.kind, moving.rate, preferences, point)
-    training = Training(algorithm, ensemble, optimizer, preferences, plan.workload.tasks, adaption)
+    training = Training(algorithm, ensemble, optimizer, preferences, plan.workload.tasks, spread, adaption)
     history: list[Moment] = []
     metrics: list[dict[str, dict[str, float]]] = []
     losses, seconds = torch.empty(0), 0.0
-    template = _models(plan, 1)[0]
+    template = _models(plan, range(1))[0]
     splits = plan.workload.data().to(torch.device(plan.device))
     for epoch in range(plan.epochs):
         began = time.perf_counter()
@@ -107,20 +132,17 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
             training.step(batch, mixed(plan.seed, 1, step), progress, plan.factor(progress))
         seconds += time.perf_counter() - began
         if plan.looks(epoch + 1):
-            rows: list[Tensor] = []
-            metrics = []
-            for member in range(len(given)):
-                fill(template, ensemble.trained, ensemble.kept, member)
-                loss, found = score(plan.workload, template, splits.validation, plan.batch_size)
-                rows.append(torch.where(training.diverged[member], torch.nan, loss))
-                metrics.append(found)
-            losses = torch.stack(rows)
-            history.append(_moment(epoch + 1, training.gradients, seconds, losses, point))
+            losses, metrics = _scores(plan, ensemble, spread, template, splits.validation)
+            losses = torch.where(training.diverged[:, None], torch.nan, losses)
+            history.append(plan.moment(epoch + 1, training.gradients, seconds, losses))
             if plan.progress is not None:
                 plan.progress(history[-1])
     states = []
+    trained, kept = (
+        {name: spread.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
+    )
     for member in range(len(given)):
-        fill(template, ensemble.trained, ensemble.kept, member)
+        fill(template, trained, kept, member)
         states.append({name: value.detach().cpu().clone() for name, value in template.state_dict().items()})
     facts = {
         "algorithm": repr(algorithm),
@@ -137,18 +159,25 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     )  # fmt: skip
 
 
-def _models(plan: Plan, count: int) -> list[nn.Module]:
+def _scores(
+    plan: Plan, ensemble: Ensemble, spread: Spread, template: nn.Module, streams: tuple[Stream, ...]
+) -> tuple[Tensor, list[dict[str, dict[str, float]]]]:
+    """(N, T) losses and metrics of all members on a split."""
+    rows, named = [], []
+    for member in range(ensemble.count):
+        fill(template, ensemble.trained, ensemble.kept, member)
+        loss, found = score(plan.workload, template, streams, plan.batch_size)
+        rows.append(loss)
+        named.append(found)
+    return spread.gathered(torch.stack(rows)), list(spread.listed(named))  # type: ignore[arg-type]
+
+
+def _models(plan: Plan, rows: range) -> list[nn.Module]:
     models = []
-    for member in range(count):
+    for member in rows:
         torch.manual_seed(plan.seed if plan.starts == "common" else mixed(plan.seed, 2, member))
         models.append(plan.workload.model().to(plan.device).train())
     return models
-
-
-def _moment(epoch: int, gradients: int, seconds: float, losses: Tensor, reference: Tensor | None) -> Moment:
-    finite = losses[losses.isfinite().all(dim=1)]
-    volume = float("nan") if reference is None else hypervolume(finite, reference)
-    return Moment(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
 
 
 def _reference(

@@ -7,10 +7,9 @@ import importlib.util
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float64]
+from paretorch.core.nonnegative import Array
 
 
 def non_dominated(losses: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from paretorch.core.nonnegative import Array
+
 ROUNDING = 1e-10
 
 

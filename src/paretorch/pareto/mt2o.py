@@ -46,7 +46,7 @@ class MT2O(FrontAlgorithm):
     rate: float = 0.3
 
     def __post_init__(self) -> None:
-        Sharing(Gated(), self.parameters)
+        Sharing(Gated(), self.scalarization, self.parameters)
         Moving(self.adapt or "spacing", self.rate)
 
     def weights(self, view: View) -> Tensor:
@@ -55,7 +55,7 @@ class MT2O(FrontAlgorithm):
 
     def sharing(self) -> Sharing | None:
         """As ``transfer``, ``parameters`` and ``fade`` say."""
-        return None if self.transfer is None else Sharing(self.transfer, self.parameters, self.fade)
+        return None if self.transfer is None else Sharing(self.transfer, self.scalarization, self.parameters, self.fade)
 
     def moving(self) -> Moving | None:
         """As ``adapt`` and ``rate`` say."""

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from paretorch.pareto.front import Moment
+from paretorch.pareto.hypervolume import hypervolume
 from paretorch.pareto.members import Batch
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, steps_per_epoch, training_batches
@@ -38,6 +40,7 @@ class Plan:
     device: str
     every: int | None
     progress: Callable[[Moment], None] | None
+    group: dist.ProcessGroup | str | None
 
     def steps(self, streams: tuple[Stream, ...]) -> int:
         """Of the whole training."""
@@ -56,6 +59,13 @@ class Plan:
         """Whether the validation data are looked at after so many epochs; always after the last."""
         every = max(1, self.epochs // LOOKS) if self.every is None else self.every
         return done == self.epochs or done % every == 0
+
+    def moment(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> Moment:
+        """The front after so many epochs, by the (N, T) losses of its members; those that are not finite do not count."""
+        finite = losses[losses.isfinite().all(dim=1)]
+        point = None if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)
+        volume = float("nan") if point is None else hypervolume(finite, point)
+        return Moment(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
 
 
 def check_elementwise(optimizer: MakeOptimizer) -> None:

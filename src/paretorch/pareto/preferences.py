@@ -134,6 +134,23 @@ def checked_preferences(given: Tensor | Sequence[Sequence[float]], tasks: tuple[
     return values / values.sum(dim=1, keepdim=True)
 
 
+def drawn(count: int, tasks: int, concentration: float, generator: torch.Generator) -> Tensor:
+    """(count, T) float64 preferences from the Dirichlet distribution, by a generator's next number.
+
+    Args:
+        count: how many.
+        tasks: T.
+        concentration: the same for every task, above 0.
+        generator: on the host.
+
+    Example:
+        >>> drawn(3, 2, 1.0, torch.Generator().manual_seed(0)).sum(dim=1)
+        tensor([1., 1., 1.], dtype=torch.float64)
+    """
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.from_numpy(np.random.default_rng(seed).dirichlet(np.full(tasks, concentration), size=count))
+
+
 def rays(weights: Tensor, floor: float = 0.02) -> Tensor:
     r"""Directions of loss vectors in which the weighted losses are equal, and the reverse: d_t proportional to 1 / w_t.
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from paretorch.pareto.adapt import Adaption
-from paretorch.pareto.algorithm import FrontAlgorithm, Sharing
+from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.ensemble import Ensemble, View
+from paretorch.pareto.exchange import Exchange
 from paretorch.pareto.members import Batch
+from paretorch.pareto.spread import Spread
 
 PATIENCE = 3  # failed steps in a row after which a member counts as diverged
 EXPLODED = 1e6  # times its first losses' size
@@ -32,9 +34,10 @@ class Training:
         optimizer: over the stacked parameters.
         preferences: (N, T); moves where the algorithm moves it.
         tasks: (T,) names.
-        adaption: what moves it.
+        spread: of the N members over ranks; the ensemble holds this rank's.
+        adaption: what moves the preferences.
         gradients: gradient evaluations so far, all members together: N per step, N T where the algorithm looks at gradients.
-        listened: shares of members that took something over, by step, where the transfer is gated.
+        listened: shares of members that took something over, by step, where there is transfer.
         diverged: (N,) which members have.
     """
 
@@ -43,16 +46,20 @@ class Training:
     optimizer: torch.optim.Optimizer
     preferences: Tensor
     tasks: tuple[str, ...]
+    spread: Spread
     adaption: Adaption | None = None
     gradients: int = 0
     listened: list[float] = field(default_factory=list)
     diverged: Tensor = field(init=False)
+    exchange: Exchange | None = field(init=False)
     _failed: Tensor = field(init=False)
     _last: Tensor = field(init=False)
     _limit: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        count = self.ensemble.count
+        count = self.spread.count
+        sharing = self.algorithm.sharing()
+        self.exchange = None if sharing is None else Exchange(sharing, self.ensemble.trained, self.spread)
         self.diverged = torch.zeros(count, dtype=torch.bool)
         self._failed = torch.zeros(count, dtype=torch.long)
         self._last = torch.full((count, len(self.tasks)), torch.nan, dtype=torch.float64)
@@ -73,11 +80,14 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         looks = self.algorithm.looks_at_gradients
-        losses, weights = self.ensemble.gradients(batch, seed, self._weigher(progress), looks)
-        self.gradients += self.ensemble.count * (len(self.tasks) if looks else 1)
+        found = self.ensemble.gradients(batch, seed, self._weigher(progress), looks)
+        losses, weights = (self.spread.gathered(each.double().cpu()) for each in found)
+        self.gradients += self.spread.count * (len(self.tasks) if looks else 1)
         alive = self._healthy(losses)
+        if self.exchange is not None:
+            self.exchange.judge(losses, self.preferences)
         self._update(alive, progress, factor)
-        seen = losses.double().cpu()
+        seen = losses
         self._last = torch.where(seen.isfinite() & alive[:, None], seen, self._last)
         if self.adaption is not None:
             self.preferences = self.adaption.move(self.preferences, losses, weights, progress, alive)
@@ -99,14 +109,14 @@ class Training:
 
     def _healthy(self, losses: Tensor) -> Tensor:
         """(N,) whose losses and gradients are numbers, in this step; warns of those that have diverged."""
-        seen = losses.detach().double().cpu()
         present = torch.tensor(self.ensemble.losses.present)
-        seen = seen[:, present]
-        good = seen.isfinite().all(dim=1)
+        seen = losses[:, present]
+        sound = torch.ones(len(self.spread.rows), dtype=torch.bool)
         for value in self.ensemble.parameters:
             assert value.grad is not None
             for tensor in (value.detach(), value.grad):
-                good &= tensor.reshape(len(good), -1).isfinite().all(dim=1).cpu()
+                sound &= tensor.reshape(len(sound), -1).isfinite().all(dim=1).cpu()
+        good = seen.isfinite().all(dim=1) & self.spread.gathered(sound)
         size = seen.abs().amax(dim=1) if seen.shape[1] else torch.zeros(len(good), dtype=torch.float64)
         if self._limit is None and bool(present.all()):
             finite = size[size.isfinite()]
@@ -128,89 +138,19 @@ class Training:
 
     @torch.no_grad()
     def _update(self, alive: Tensor, progress: float, factor: float) -> None:
-        sharing = self.algorithm.sharing()
-        still = None if bool(alive.all()) else [value.detach()[~alive].clone() for value in self.ensemble.parameters]
+        own = self.spread.own(alive)
+        still = None if bool(own.all()) else [value.detach()[~own].clone() for value in self.ensemble.parameters]
         for value in self.ensemble.parameters:
             assert value.grad is not None
             if still is not None:
-                value.grad[~alive] = 0.0
-        if sharing is None or int(alive.sum()) < 2:
+                value.grad[~own] = 0.0
+        if self.exchange is None or int(alive.sum()) < 2:
             self.optimizer.step()
         else:
-            self._share(sharing, alive, progress, factor)
+            # preferences that move may come close to one another while their losses do not: neighbours are as they began
+            near = self.preferences if self.adaption is None else self.adaption.home
+            share = self.exchange.step(self.optimizer, near, alive, progress, factor)
+            self.listened.append(float((share > 0)[alive].double().mean()))
         if still is not None:
             for value, before in zip(self.ensemble.parameters, still, strict=True):
-                value[~alive] = before
-
-    def _share(self, sharing: Sharing, alive: Tensor, progress: float, factor: float) -> None:
-        """The optimizer's step, and the displacement towards what is taken over."""
-        shared = [
-            value
-            for name, value in self.ensemble.trained.items()
-            if sharing.parameters == "all" or name.startswith("encoder.")
-        ]
-        rate = factor * (1 - progress if sharing.fade else 1.0)
-        cosines = _cosines(self.ensemble.parameters) if sharing.transfer.looks_at_gradients else None
-        # preferences that move may come close to one another while their losses do not: neighbours are those they began as
-        near = self.preferences if self.adaption is None else self.adaption.home
-        matrix = sharing.transfer.matrix(near, rate, cosines)
-        matrix = _heard(matrix, alive)
-        moves = [_mixed(matrix, value.detach(), alive) for value in shared]
-        if not sharing.transfer.gate:
-            self.optimizer.step()
-        else:
-            share = self._gated(shared, moves, alive)
-            self.listened.append(float((share > 0)[alive].double().mean()))
-            moves = [move * _along(share, move) for move in moves]
-        for value, move in zip(shared, moves, strict=True):
-            value.add_(move)
-
-    def _gated(self, shared: list[Tensor], moves: list[Tensor], alive: Tensor) -> Tensor:
-        """(N,) how much of its displacement each member takes; makes the optimizer's step."""
-        before = [value.detach().clone() for value in self.ensemble.parameters]
-        gradients = [_grad(value) for value in self.ensemble.parameters]
-        self.optimizer.step()
-        steps = [value.detach() - old for value, old in zip(self.ensemble.parameters, before, strict=True)]
-        eta = -_inner(gradients, steps) / _inner(gradients, gradients).clamp_min(1e-300)
-        slope = _inner([_grad(value) for value in shared], moves)
-        square = _inner(moves, moves)
-        share = (2 * eta.clamp_min(0) * -slope / square.clamp_min(1e-300)).clamp(0.0, 1.0)
-        return torch.where((slope < 0) & alive & (square > 0), share, 0.0)
-
-
-def _grad(value: Tensor) -> Tensor:
-    assert value.grad is not None
-    return value.grad
-
-
-def _inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
-    """(N,) inner products, member by member, in float64 on the host."""
-    return sum(
-        ((a * b).reshape(len(a), -1).sum(dim=1).double().cpu() for a, b in zip(first, second, strict=True)),
-        start=torch.zeros(len(first[0]), dtype=torch.float64),
-    )
-
-
-def _cosines(parameters: list[Tensor]) -> Tensor:
-    """(N, N) between the members' gradients."""
-    flat = [_grad(value).reshape(len(value), -1) for value in parameters]
-    product = sum((row @ row.T for row in flat[1:]), start=flat[0] @ flat[0].T).double().cpu()
-    length = product.diagonal().clamp_min(0).sqrt().clamp_min(1e-300)
-    return product.nan_to_num() / length[:, None] / length[None, :]
-
-
-def _heard(matrix: Tensor, alive: Tensor) -> Tensor:
-    """Without what comes from members that do not train; their part stays with the listener."""
-    kept = matrix * alive[None, :]
-    return kept + torch.diag(1 - kept.sum(dim=1))
-
-
-def _mixed(matrix: Tensor, value: Tensor, alive: Tensor) -> Tensor:
-    """(N, ...) sum_j M_ij (theta_j - theta_i); zero for members that do not train."""
-    flat = torch.where(alive[:, None].to(value.device), value.reshape(len(value), -1), 0.0)
-    away = matrix.to(value) @ flat - flat
-    return (away * alive[:, None].to(value)).reshape(value.shape)
-
-
-def _along(share: Tensor, move: Tensor) -> Tensor:
-    return share.to(move).reshape(-1, *[1] * (move.ndim - 1))
+                value[~own] = before

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 ROW = 1e-6  # by which a row of a given matrix may miss one
+REACH = 2.0  # default tau, in squared distances of neighbouring preferences
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Transfer:
         """Whether a model listens only where that helps."""
         return False
 
+    @property
+    def growth(self) -> float:
+        """Of a gate: by which trust grows; 1: it does not."""
+        return 1.0
+
 
 @dataclass(frozen=True)
 class Neighbours(Transfer):
@@ -45,7 +51,8 @@ class Neighbours(Transfer):
 
     Args:
         rho: share that is taken over, in [0, 1].
-        tau: squared distance of preferences at which influence falls to 1/e, above 0.
+        tau: squared distance of preferences at which influence falls to 1/e, above 0; None: twice the median of the squared
+            distances from each preference to the nearest other, so that it fits every N and T.
         nearest: k, the models other than itself that one listens to; None: all.
 
     Example:
@@ -56,14 +63,14 @@ class Neighbours(Transfer):
         Bai, Gupta & Ong, "Multi-task gradient descent", 2024, section 4: M is any row-stochastic matrix; this form is ours.
     """
 
-    rho: float = 0.5
-    tau: float = 0.01
+    rho: float = 0.9
+    tau: float | None = None
     nearest: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.rho <= 1:
             raise ValueError(f"rho is a share in [0, 1], got {self.rho}")
-        if not (math.isfinite(self.tau) and self.tau > 0):
+        if self.tau is not None and not (math.isfinite(self.tau) and self.tau > 0):
             raise ValueError(f"tau is above 0, got {self.tau}")
         if self.nearest is not None and self.nearest < 1:
             raise ValueError(f"nearest is at least 1 model, or None for all, got {self.nearest}")
@@ -72,12 +79,19 @@ class Neighbours(Transfer):
         """(N, N); see :meth:`Transfer.matrix`."""
         count = len(preferences)
         square = (preferences[:, None, :] - preferences[None, :, :]).square().sum(dim=2)
+        tau = self._reach(square) if self.tau is None else self.tau
         if self.nearest is not None and self.nearest + 1 < count:
             far = square.argsort(dim=1, stable=True)[:, self.nearest + 1 :]
             square = square.scatter(1, far, torch.inf)
         rho = self.rho * min(max(rate, 0.0), 1.0)
         own = torch.eye(count, dtype=preferences.dtype)
-        return (1 - rho) * own + rho * torch.softmax(-square / self.tau, dim=1)
+        return (1 - rho) * own + rho * torch.softmax(-square / tau, dim=1)
+
+    def _reach(self, square: Tensor) -> float:
+        others = square + torch.diag(torch.full_like(square[0], torch.inf))
+        nearest = others.min(dim=1).values
+        apart = nearest[(nearest > 0) & nearest.isfinite()]
+        return REACH * float(apart.median()) if len(apart) else 1.0  # of equal preferences all are equally near
 
 
 @dataclass(frozen=True)
@@ -159,30 +173,44 @@ class Fixed(Transfer):
 
 @dataclass(frozen=True)
 class Gated(Transfer):
-    r"""Another transfer, from which a model takes only what descends its own scalarization, and no more than its step allows.
+    r"""Another transfer, from which a model takes only what descends its own scalarization, and no more than it may trust.
 
     With the displacement D_i = sum_j M_ij (theta_j - theta_i) and the step's learning rate eta, model i moves by t D_i,
 
-    .. math:: t = \min\Big(1, \frac{2 \eta\, |\langle \nabla F_i, D_i \rangle|}{\lVert D_i \rVert^2}\Big)
+    .. math:: t = \min\Big(1, \frac{2 c_i \eta\, |\langle \nabla F_i, D_i \rangle|}{\lVert D_i \rVert^2}\Big)
               \text{ if } \langle \nabla F_i, D_i \rangle < 0, \text{ else } 0
 
-    For an L-smooth F_i and eta <= 1/(2L), F_i then falls by at least 3/4 eta times the squared gradient, which is what plain
-    descent at eta = 1/(2L) is sure of: the transfer costs nothing of the guarantee. Of other optimizers than gradient descent,
-    eta is the ratio -<grad F_i, step> / ||grad F_i||^2 of the step that was taken.
+    For an L-smooth F_i, eta <= 1/(2L) and c_i = 1, F_i then falls by at least 3/4 eta times the squared gradient, which is what
+    plain descent at eta = 1/(2L) is sure of. That takes the worst curvature for granted in every direction, and lets the transfer
+    move a model no further than twice its own step. So the trust c_i is learnt: the next step's losses, which cost nothing, tell
+    whether F_i did fall by 3/4 eta times the squared gradient. Where it did, c_i is multiplied by ``growth``; where not, it
+    is divided by four, to no less than one. Of other optimizers than gradient descent, eta is the ratio
+    -<grad F_i, step> / ||grad F_i||^2 of the step that was taken.
 
     Args:
         of: the transfer that is gated.
+        growth: of trust, at least 1; 1: c_i = 1, the bound alone.
+
+    Raises:
+        ValueError: ``of`` is gated itself, or growth is below one.
 
     Example:
         >>> Gated().of
-        Neighbours(rho=0.5, tau=0.01, nearest=None)
+        Neighbours(rho=0.9, tau=None, nearest=None)
+
+    References:
+        The condition is that of Theorem 1 of Bai, Gupta & Ong, "Multi-task gradient descent", 2024, as far as it can be computed;
+        trust grows and falls as the radius in Conn, Gould & Toint, "Trust-region methods", 2000, section 6.1. Both are ours here.
     """
 
     of: Transfer = Neighbours()
+    growth: float = 2.0  # type: ignore[assignment]  # a field in the place of the property
 
     def __post_init__(self) -> None:
         if self.of.gate:
             raise ValueError("a gate within a gate: write Gated(Neighbours())")
+        if not (math.isfinite(self.growth) and self.growth >= 1):
+            raise ValueError(f"growth is at least 1, got {self.growth}")
 
     @property
     def looks_at_gradients(self) -> bool:

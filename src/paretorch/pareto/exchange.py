@@ -1,0 +1,136 @@
+"""What the models of a front take over from one another in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from paretorch.pareto.algorithm import Sharing
+from paretorch.pareto.spread import Spread
+
+PROMISE = 0.75  # of eta |grad F|^2: by what descent at eta = 1/(2L) is sure to make F fall
+LOST = 4.0  # by which trust falls after a step that broke the promise
+
+
+class Exchange:
+    """Transfer between models, and how far each has learnt to trust it.
+
+    Args:
+        sharing: what is taken over.
+        trained: (n, ...) stacked parameters by name, of this rank's models.
+        spread: of the N models over ranks.
+    """
+
+    def __init__(self, sharing: Sharing, trained: Mapping[str, Tensor], spread: Spread) -> None:
+        self.sharing, self.spread = sharing, spread
+        self.trained = list(trained.values())
+        self.shared = [
+            value for name, value in trained.items() if sharing.parameters == "all" or name.startswith("encoder.")
+        ]
+        self.trust = torch.ones(len(spread.rows), dtype=torch.float64)
+        self.before: Tensor | None = None  # (n, T) losses of the step before
+        self.promised = torch.full((len(spread.rows),), torch.nan, dtype=torch.float64)
+
+    def judge(self, losses: Tensor, preferences: Tensor) -> None:
+        """Learns from the losses after a step whether it kept what the gate had promised.
+
+        Args:
+            losses: (N, T), nan where a task was absent: then nothing is learnt.
+            preferences: (N, T).
+        """
+        transfer = self.sharing.transfer
+        now = self.spread.own(losses)
+        if transfer.gate and transfer.growth > 1 and self.before is not None:
+            value, own = self.sharing.scalarization.value, self.spread.own(preferences)
+            fallen = value(self.before, own) - value(now, own)
+            known = fallen.isfinite() & self.promised.isfinite()
+            gained = torch.where(fallen >= self.promised, self.trust * transfer.growth, self.trust / LOST)
+            self.trust = torch.where(known, gained.clamp(1.0, 1e9), self.trust)
+        self.before = now
+
+    @torch.no_grad()
+    def step(
+        self, optimizer: torch.optim.Optimizer, near: Tensor, alive: Tensor, progress: float, factor: float
+    ) -> Tensor:
+        """Makes the optimizer's step and the displacement towards what is taken over.
+
+        Args:
+            optimizer: over the stacked parameters.
+            near: (N, T) preferences by which neighbours are found.
+            alive: (N,) which models train.
+            progress: of the training, in [0, 1].
+            factor: of the learning rate.
+
+        Returns:
+            (N,) the share of its displacement that each model took.
+        """
+        transfer = self.sharing.transfer
+        rate = factor * (1 - progress if self.sharing.fade else 1.0)
+        cosines = self._cosines() if transfer.looks_at_gradients else None
+        matrix = _heard(transfer.matrix(near, rate, cosines), alive)
+        moves = [self._displacement(matrix, value.detach(), alive) for value in self.shared]
+        if transfer.gate:
+            share = self._gated(optimizer, moves, self.spread.own(alive))
+            moves = [move * _along(share, move) for move in moves]
+        else:
+            optimizer.step()
+            share = self.spread.own(alive).double()
+        for value, move in zip(self.shared, moves, strict=True):
+            value.add_(move)
+        return self.spread.gathered(share)
+
+    def _gated(self, optimizer: torch.optim.Optimizer, moves: list[Tensor], alive: Tensor) -> Tensor:
+        """(n,) how much of its displacement each model takes; makes the optimizer's step."""
+        before = [value.detach().clone() for value in self.trained]
+        gradients = [_grad(value) for value in self.trained]
+        optimizer.step()
+        steps = [value.detach() - old for value, old in zip(self.trained, before, strict=True)]
+        descent = -_inner(gradients, steps)
+        eta = (descent / _inner(gradients, gradients).clamp_min(1e-300)).clamp_min(0)
+        slope = _inner([_grad(value) for value in self.shared], moves)
+        square = _inner(moves, moves)
+        share = (2 * self.trust * eta * -slope / square.clamp_min(1e-300)).clamp(0.0, 1.0)
+        share = torch.where((slope < 0) & alive & (square > 0), share, 0.0)
+        # where nothing was taken over, the next losses say nothing about the transfer
+        self.promised = torch.where((share > 0) & (descent > 0), PROMISE * descent, torch.nan)
+        return share
+
+    def _displacement(self, matrix: Tensor, value: Tensor, alive: Tensor) -> Tensor:
+        """(n, ...) sum_j M_ij (theta_j - theta_i); zero for models that do not train."""
+        trains = alive[:, None].to(value.device)
+        flat = self.spread.gathered(value.reshape(len(value), -1))
+        flat = torch.where(trains, flat, 0.0)
+        away = self.spread.own(matrix).to(value) @ flat - self.spread.own(flat)
+        return (away * self.spread.own(trains).to(value)).reshape(value.shape)
+
+    def _cosines(self) -> Tensor:
+        """(N, N) between the models' gradients."""
+        flat = [self.spread.gathered(_grad(value).reshape(len(value), -1)) for value in self.trained]
+        product = sum((row @ row.T for row in flat[1:]), start=flat[0] @ flat[0].T).double().cpu()
+        length = product.diagonal().clamp_min(0).sqrt().clamp_min(1e-300)
+        return product.nan_to_num() / length[:, None] / length[None, :]
+
+
+def _grad(value: Tensor) -> Tensor:
+    assert value.grad is not None
+    return value.grad
+
+
+def _inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """(n,) inner products, model by model, in float64 on the host."""
+    return sum(
+        ((a * b).reshape(len(a), -1).sum(dim=1).double().cpu() for a, b in zip(first, second, strict=True)),
+        start=torch.zeros(len(first[0]), dtype=torch.float64),
+    )
+
+
+def _heard(matrix: Tensor, alive: Tensor) -> Tensor:
+    """Without what comes from models that do not train; their part stays with the listener."""
+    kept = matrix * alive[None, :]
+    return kept + torch.diag(1 - kept.sum(dim=1))
+
+
+def _along(share: Tensor, move: Tensor) -> Tensor:
+    return share.to(move).reshape(-1, *[1] * (move.ndim - 1))
