@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.preference import Preference, check_tasks, checked, on_simplex
-from paretorch.core.solvers import cancels, project_on_dual_cone
+from paretorch.balance.dual_cone import DualConeMethod
+from paretorch.core.solvers import Solution, project_on_dual_cone
 
 
 @dataclass(frozen=True)
-class DualProjection(Method[None]):
+class DualProjection(DualConeMethod):
     r"""The preferred mean of the gradients, projected on the cone of directions that conflict with no task.
 
     .. math:: d = \arg\min_{\langle d, g_t \rangle \ge 0 \,\forall t} \Big\lVert d - \sum_t p_t g_t \Big\rVert
@@ -34,23 +33,6 @@ class DualProjection(Method[None]):
         must not conflict are earlier ones. We project in units of each gradient's own length.
     """
 
-    preference: Preference = None
-    needs = Need.GRAMIAN
-
-    def __post_init__(self) -> None:
-        checked(self.preference)
-
-    def init(self, tasks: tuple[str, ...], like: Tensor) -> None:
-        check_tasks(self.preference, tasks)
-
-    def gain(self, tasks: int) -> float:
-        return 1.0
-
-    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        gramian = evidence.needed("gramian")
-        preferred = on_simplex(self.preference, evidence.tasks, evidence.present)
-        projection, converged = project_on_dual_cone(gramian, preferred[None])
-        weights = projection[0]
-        if cancels(gramian, weights, evidence.resolution):
-            return Balance(weights * 0, Status.STATIONARY), state
-        return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state
+    def projected(self, gramian: Tensor, preferred: Tensor) -> Solution:
+        rows, converged = project_on_dual_cone(gramian, preferred[None])
+        return Solution(rows[0], converged)

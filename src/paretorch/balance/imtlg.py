@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import cancels, equal_products, unit_rows
+from paretorch.core.solvers import STATIONARY, cancels, equal_products, unit_rows
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class IMTLG(Method[None]):
         matrix, lengths = unit_rows(gramian)
         there = (lengths > 0).astype(np.float64)
         solution = equal_products(matrix, there, evidence.resolution)
-        raw = np.divide(solution, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        raw = solution / np.where(lengths > 0, lengths, np.inf)
         total = abs(float(raw.sum()))
         common = float(there @ solution)  # squared length over squared projection: nothing where none is common
         if total <= 1e-12 * float(np.abs(raw).sum()) or common <= len(raw) * evidence.resolution:
             return Balance(torch.from_numpy(0 * raw), Status.STATIONARY), state
-        weights = torch.from_numpy(raw / total)
-        stationary = cancels(gramian, weights, evidence.resolution)
-        return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state
+        rounding = STATIONARY * float(np.abs(solution).sum())
+        stationary = common <= rounding * rounding * evidence.resolution  # what `cancels` would find
+        return Balance(torch.from_numpy(raw / total), Status.STATIONARY if stationary else Status.SOLVED), state
 
 
 def _of_two(gramian: Tensor, resolution: float) -> Balance:

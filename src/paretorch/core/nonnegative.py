@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 EPS = float(np.finfo(np.float64).eps)
+NARROW = 20  # from so many tasks on, blocks are cut to the free entries before they are solved
 ROUNDS = 12  # of block pivoting: independent rows settle in about five
+SAFE = 1e4  # a larger sum of x comes of rows that all but depend on each other
 
 
 def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
     """The minimizers of x^T C x / 2 - b^T x over x >= 0, for every column b, by block principal pivoting.
 
     All columns are solved at once: each guesses which of its entries are zero, solves for the others, and exchanges every entry
-    whose sign is wrong. A column that does not settle (dependent rows) is left to :func:`_active_set`. A ridge of a few units of
-    rounding, on a matrix of unit diagonal, makes every block invertible without favouring a longer gradient.
+    whose sign is wrong. Columns that do not settle, or whose x is so large that rows must depend on each other, are solved again
+    on a matrix with a ridge of a few units of rounding, which favours no gradient since the diagonal is one; and those that still
+    do not settle by :func:`_active_set`.
 
     Args:
         matrix: (T, T) cosines: symmetric, positive semidefinite, unit (or zero) diagonal.
@@ -29,51 +36,88 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
         Judice & Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear complementarity
         problems", Computers & Operations Research 1994.
     """
-    tasks, columns = linear.shape
-    ridged = definite(matrix)
-    if columns == 1 and linear.min() > 0:
-        everywhere = np.linalg.solve(ridged, linear).astype(np.float64, copy=False)
-        if everywhere.min() > 0 and np.abs(ridged @ everywhere - linear).max() <= 1e-9 * everywhere.sum():
-            return everywhere, True
-    if columns == 1:
-        x, settled = _pivot(ridged, linear[:, 0])
-        if settled:
-            return x[:, None], _is_optimal(ridged, linear, x[None])
-    free = linear.T > 0  # (m, T): the entries guessed to be positive
-    x = np.zeros((columns, tasks))
-    pending = np.arange(columns)
+    rows = linear.T
+    if len(rows) == 1:
+        one = _pivot_one(matrix, rows[0])
+        if one is not None:
+            return one[:, None], True
+    x, settled = _pivot(matrix, rows, SAFE)
+    if not settled.all():
+        ridged, again = definite(matrix), np.flatnonzero(~settled)
+        x[again], settled[again] = _pivot(ridged, rows[again], np.inf)
+        for row in np.flatnonzero(~settled):
+            x[row] = np.maximum(_active_set(ridged, rows[row]), 0.0)
+        settled[again] = _are_optimal(ridged, rows[again], x[again])
+    return x.T, bool(settled.all())
+
+
+def _pivot(matrix: Array, linear: Array, largest: float) -> tuple[Array, Mask]:
+    """(m, T) minimizers for (m, T) rows b by block pivoting, and (m,) which are optimal and sum to no more than ``largest``."""
+    result = np.zeros(linear.shape)
+    pending, rows, free = np.arange(len(linear)), linear, _guess(matrix, linear)
     for _ in range(ROUNDS):
-        x[pending] = _solve_free(ridged, linear[:, pending], free[pending])
-        slope = x[pending] @ ridged - linear.T[pending]
-        tolerance = 8 * tasks * EPS * (1 + np.abs(x[pending]).max(axis=1, keepdims=True))
-        wrong = np.where(free[pending], x[pending] < -tolerance, slope < -tolerance)
+        try:
+            x = _solve_free(matrix, rows, free)
+        except np.linalg.LinAlgError:
+            return result, np.zeros(len(linear), dtype=bool)
+        result[pending] = x
+        signed = np.where(free, x, x @ matrix - rows)
+        if signed.min() >= 0:
+            pending = pending[:0]
+            break
+        wrong = signed < -8 * EPS * (1 + np.abs(x).sum(axis=1, keepdims=True))
         left = wrong.any(axis=1)
-        pending = pending[left]
+        pending, rows, free = pending[left], rows[left], free[left] ^ wrong[left]
         if not len(pending):
             break
-        free[pending] ^= wrong[left]
-    for column in pending:
-        x[column] = _active_set(ridged, linear[:, column])
-    x = np.maximum(x, 0.0)
-    return x.T, _is_optimal(ridged, linear, x)
+    result = np.maximum(result, 0.0)
+    settled = _are_optimal(matrix, linear, result, largest)
+    settled[pending] = False
+    return result, settled
 
 
-def _pivot(matrix: Array, linear: Array) -> tuple[Array, bool]:
-    """(T,) the minimizer for one column by block pivoting, and whether it settled."""
-    tasks = len(linear)
-    free = linear > 0
-    x = np.zeros(tasks)
+def _pivot_one(matrix: Array, linear: Array) -> Array | None:
+    """:func:`_pivot` for one row, in fewer calls; None where it does not settle."""
+    free, tasks = linear > 0, len(linear)
     for _ in range(ROUNDS):
         index = free.nonzero()[0]
-        x[:] = 0.0
-        if len(index):
-            x[index] = np.linalg.solve(matrix[index[:, None], index], linear[index])
-        tolerance = 8 * tasks * EPS * (1 + np.abs(x).max())
-        wrong = np.where(free, x, matrix @ x - linear) < -tolerance
+        try:
+            block = matrix if len(index) == tasks else matrix[index[:, None], index]
+            solution = np.linalg.solve(block, linear[index])
+        except np.linalg.LinAlgError:
+            return None
+        x = np.zeros(tasks)
+        x[index] = solution
+        slope = matrix.dot(x) - linear
+        missed = slope[index]
+        slope[index] = solution  # of a free entry the entry itself must not be negative, of another its slope
+        size = 1 + float(np.abs(solution).sum())
+        wrong = slope < -8 * EPS * size
         if not wrong.any():
-            return np.maximum(x, 0.0), True
+            optimal = size <= SAFE and np.abs(missed).max(initial=0.0) <= 1e-12 * size
+            return np.maximum(x, 0.0) if optimal else None
         free ^= wrong
-    return x, False
+    return None
+
+
+def _guess(matrix: Array, linear: Array) -> Mask:
+    """(m, T) which entries are positive after a few accelerated projected gradient steps: most of them to the end."""
+    square = (matrix @ matrix).ravel()
+    step = 1 / max(math.sqrt(math.sqrt(float(square @ square))), EPS)  # one over a bound of the largest eigenvalue
+    pull, kept = linear * step, _unit(len(matrix)) - matrix * step
+    x = ahead = np.maximum(pull, 0.0)
+    for number in range(4 + len(matrix) // 6):
+        moved = ahead @ kept
+        moved += pull
+        np.maximum(moved, 0.0, out=moved)
+        ahead = moved + number / (number + 3) * (moved - x)
+        x = moved
+    return x > 0
+
+
+@lru_cache(maxsize=64)
+def _unit(tasks: int) -> Array:
+    return np.eye(tasks)
 
 
 def definite(matrix: Array) -> Array:
@@ -101,12 +145,23 @@ def _lifted(matrix: Array, ridge: float) -> Array:
     return result
 
 
-def _solve_free(matrix: Array, linear: Array, free: NDArray[np.bool_]) -> Array:
-    """(m, T) solutions of C x = b on each column's free entries, zero elsewhere, with one step of refinement."""
-    blocks = np.where(free[:, :, None] & free[:, None, :], matrix, np.eye(len(matrix)))
-    right = np.where(free, linear.T, 0.0)[:, :, None]
-    solution: Array = np.linalg.solve(blocks, right)[:, :, 0]
-    return np.where(free, solution, 0.0)
+def _solve_free(matrix: Array, linear: Array, free: Mask) -> Array:
+    """(m, T) solutions of C x = b on the free entries of each of the (m, T) rows b, zero elsewhere."""
+    tasks = len(matrix)
+    if tasks < NARROW:
+        blocks = np.where(free[:, :, None] & free[:, None, :], matrix, _unit(tasks))
+        return np.linalg.solve(blocks, (linear * free)[:, :, None])[:, :, 0]
+    counts = free.sum(axis=1)
+    order = np.argsort(~free, axis=1, kind="stable")[
+        :, : counts.max()
+    ]  # free entries first, then what is cut or masked
+    inside = np.arange(order.shape[1]) < counts[:, None]
+    blocks = matrix[order[:, :, None], order[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
+    blocks.reshape(len(free), -1)[:, :: order.shape[1] + 1] += ~inside
+    place = np.arange(len(free))[:, None], order
+    x = np.zeros(linear.shape)
+    x[place] = np.linalg.solve(blocks, (linear[place] * inside)[:, :, None])[:, :, 0]
+    return x
 
 
 def _active_set(matrix: Array, linear: Array) -> Array:
@@ -135,8 +190,9 @@ def _active_set(matrix: Array, linear: Array) -> Array:
     return x
 
 
-def _is_optimal(matrix: Array, linear: Array, x: Array) -> bool:
-    """Whether slopes are non-negative and vanish where x is positive, to 1e-9 of the terms they are sums of."""
-    slope = x @ matrix - linear.T
-    scale = 1e-9 * (np.abs(linear.T).max(axis=1, keepdims=True) + x.sum(axis=1, keepdims=True))
-    return bool((slope >= -scale).all() and (np.minimum(x, slope) <= scale).all())
+def _are_optimal(matrix: Array, linear: Array, x: Array, largest: float = np.inf) -> Mask:
+    """(m,) whether slopes C x - b are non-negative and vanish where x is positive, to 1e-9 of the terms they are sums of."""
+    total = x.sum(axis=1)
+    missed = np.abs(np.minimum(x, x @ matrix - linear)).max(axis=1)
+    result: Mask = (missed <= 1e-9 * (float(np.abs(linear).max()) + total)) & (total <= largest)
+    return result

@@ -42,8 +42,8 @@ def on_simplex(preference: Preference, tasks: tuple[str, ...], present: Tensor) 
         tasks: (T,) names of the present tasks; ``present``: (all,) bool, for preferences given in order.
     """
     if preference is None:
-        values = torch.ones(len(tasks), dtype=torch.float64)
-    elif isinstance(preference, Mapping):
+        return torch.full((len(tasks),), 1 / max(len(tasks), 1), dtype=torch.float64)
+    if isinstance(preference, Mapping):
         values = torch.tensor([float(preference[name]) for name in tasks], dtype=torch.float64)
     else:
         values = torch.tensor([float(value) for value in preference], dtype=torch.float64)[present]

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from paretorch.core.nonnegative import EPS, Array, nonnegative_program
+from paretorch.core.pivoting import pivoted, unit_lists
 
-FEW = 16  # up to so many tasks plain arithmetic costs less than calls into NumPy
+FEW = 8  # up to so many tasks plain arithmetic costs less than calls into NumPy
 CERTAIN = 1e-3  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
+TINY = 1e-300  # in place of zero, to divide by
 STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
 
 
@@ -56,8 +58,8 @@ def cancels(gramian: Tensor, weights: Tensor, resolution: float = EPS) -> bool:
         square = sum(share * sum(map(mul, row, shares)) for row, share in zip(rows, shares, strict=True))
         return bool(square <= STATIONARY**2 * resolution * length**2)
     matrix, weight = gramian.numpy(), weights.numpy()
-    terms = np.abs(weight) @ np.sqrt(np.maximum(matrix.diagonal(), 0.0))
-    return bool(weight @ matrix @ weight <= STATIONARY**2 * resolution * terms**2)
+    terms = float(np.abs(weight).dot(np.sqrt(np.maximum(matrix.diagonal(), 0.0))))
+    return float(weight.dot(matrix.dot(weight))) <= STATIONARY**2 * resolution * terms**2
 
 
 def minimum_norm(gramian: Tensor) -> Solution:
@@ -81,6 +83,10 @@ def minimum_norm(gramian: Tensor) -> Solution:
     """
     if len(gramian) == 2:
         return _minimum_norm_of_two(gramian)
+    if len(gramian) <= FEW:
+        few = _minimum_norm_of_few(gramian)
+        if few is not None:
+            return few
     matrix, lengths = unit_rows(gramian)
     if lengths.min() == 0:  # a zero gradient is the shortest combination
         zero = (lengths == 0).astype(np.float64)
@@ -102,6 +108,18 @@ def _minimum_norm_of_two(gramian: Tensor) -> Solution:
         share = 1.0 if cross >= short else (long - cross) / length
     pair = (share, 1 - share) if first <= second else (1 - share, share)
     return Solution(torch.tensor(pair, dtype=torch.float64), True)
+
+
+def _minimum_norm_of_few(gramian: Tensor) -> Solution | None:
+    """:func:`minimum_norm` in plain arithmetic; None where that does not reach it."""
+    rows, lengths = unit_lists(gramian.tolist())
+    least = min(lengths)
+    x = None if least == 0 else pivoted(rows, inverse := [least / length for length in lengths])
+    if x is None:
+        return None
+    raw = list(map(mul, x, inverse))
+    total = sum(raw)
+    return Solution(torch.tensor([share / total for share in raw], dtype=torch.float64), True)
 
 
 def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
@@ -127,13 +145,62 @@ def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
     """
     if len(gramian) == 2:
         return _project_two(gramian, combinations)
+    if len(combinations) * len(gramian) ** 3 <= FEW**3:
+        few = _project_few(gramian, combinations)
+        if few is not None:
+            return few
     matrix, lengths = unit_rows(gramian)
-    scaled = (combinations.numpy() * lengths).T
-    sizes = np.abs(scaled).max(axis=0, initial=0.0)
-    scaled = scaled / np.where(sizes > 0, sizes, 1.0)
-    added, converged = nonnegative_program(matrix, -matrix @ scaled)
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return Solution(torch.from_numpy(((scaled + added) * sizes).T * inverse), converged)
+    rows = combinations.numpy() * lengths
+    sizes = np.maximum(np.abs(rows).max(axis=1, keepdims=True), TINY)
+    rows = rows / sizes
+    added, converged = nonnegative_program(matrix, -(rows @ matrix).T)
+    return Solution(torch.from_numpy((rows + added.T) * (sizes / np.where(lengths > 0, lengths, np.inf))), converged)
+
+
+def sum_of_projections(gramian: Tensor, shares: Tensor) -> Solution:
+    r"""The projections of all gradients on the dual cone, each taken in its share: one combination of the gradients.
+
+    .. math:: v = \sum_t p_t \, v^{(t)}, \qquad v^{(t)} = \arg\min_v v^T G v \quad \text{s.t.} \quad v \ge e_t
+
+    Args:
+        gramian: (T, T) symmetric positive semidefinite.
+        shares: (T,) p.
+
+    Example:
+        >>> gramian = torch.tensor([[18.0, -22.0], [-22.0, 38.0]], dtype=torch.float64)
+        >>> sum_of_projections(gramian, torch.tensor([0.5, 0.5], dtype=torch.float64)).weights
+        tensor([1.1111, 0.7895], dtype=torch.float64)
+
+    References:
+        Quinton & Rey, "Jacobian descent for multi-objective optimization", 2024, section 2.2 and proposition 1.
+    """
+    tasks = len(gramian)
+    if tasks**4 <= FEW**3:
+        each, converged = project_on_dual_cone(gramian, torch.eye(tasks, dtype=torch.float64))
+        return Solution(shares @ each, converged)
+    matrix, lengths = unit_rows(gramian)
+    added, converged = nonnegative_program(matrix, -matrix)
+    parts = shares.numpy() * lengths
+    return Solution(torch.from_numpy((parts + added @ parts) / np.where(lengths > 0, lengths, np.inf)), converged)
+
+
+def _project_few(gramian: Tensor, combinations: Tensor) -> Solution | None:
+    """:func:`project_on_dual_cone` in plain arithmetic; None where that does not reach it."""
+    rows, lengths = unit_lists(gramian.tolist())
+    projected = []
+    for combination in combinations.tolist():
+        scaled = list(map(mul, combination, lengths))
+        size = max(map(abs, scaled)) or 1.0
+        added = pivoted(rows, [-sum(map(mul, row, scaled)) / size for row in rows])
+        if added is None:
+            return None
+        projected.append(
+            [
+                (own + size * more) / length if length > 0 else 0.0
+                for own, more, length in zip(scaled, added, lengths, strict=True)
+            ]
+        )
+    return Solution(torch.tensor(projected, dtype=torch.float64), True)
 
 
 def _project_two(gramian: Tensor, combinations: Tensor) -> Solution:
@@ -159,6 +226,8 @@ def unit_rows(gramian: Tensor) -> tuple[Array, Array]:
     """(T, T) cosines and (T,) lengths; the row of a zero gradient is zero."""
     matrix: Array = gramian.numpy()
     lengths: Array = np.sqrt(np.maximum(matrix.diagonal(), 0.0))
+    if lengths.min() > 0:
+        return matrix / lengths / lengths[:, None], lengths
     inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return matrix * inverse[:, None] * inverse[None, :], lengths
 
