@@ -10,6 +10,7 @@ from paretorch.linesearch.metrics import Identity, Metric
 from paretorch.linesearch.newton import NewtonRun, NewtonStep, newton, newton_step
 from paretorch.linesearch.rules import Rules
 from paretorch.linesearch.search import LineSearch
+from paretorch.linesearch.units import Units
 
 __all__ = [
     "LBFGS",
@@ -24,6 +25,7 @@ __all__ = [
     "Outcome",
     "Rules",
     "Step",
+    "Units",
     "UpperBound",
     "newton",
     "newton_step",

@@ -40,6 +40,11 @@ class Asking(Door):
         """Fixes the tasks."""
         self._declare(tasks)
 
+    @property
+    def weighs_gradients(self) -> bool:
+        """Whether the method answers from gradients, so that its direction may be made of divided losses."""
+        return self.method.needs != Need.LOSSES
+
     def answer(
         self,
         losses: Mapping[str, float],
@@ -59,7 +64,7 @@ class Asking(Door):
         for task, value in losses.items():
             told[:, self.tasks.index(task)] = value, 1.0, 1.0
         seen = self._seen(told, gramian, gradients.resolution)
-        if self.method.needs == Need.LOSSES:
+        if not self.weighs_gradients:
             seen = seen._replace(present=seen.told & (seen.losses != 0))
         if not seen.present.any():
             return Outcome(seen, [0.0] * len(self.tasks), Status.ABSENT)
@@ -77,6 +82,6 @@ class Asking(Door):
 
     def head_weights(self, outcome: Outcome) -> Sequence[float]:
         """(all,) by what each task's gradient on its head is multiplied: its weight for loss methods, else 1."""
-        if self.method.needs == Need.LOSSES and outcome.weights is not None:
+        if not self.weighs_gradients and outcome.weights is not None:
             return outcome.weights
         return [1.0] * len(self.tasks)

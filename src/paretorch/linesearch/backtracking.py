@@ -13,8 +13,9 @@ from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients
 from paretorch.core.graph import task_gradients
 from paretorch.linesearch.closures import check_finite, losses_in_order, values_of
-from paretorch.linesearch.contract import Array, Found, Outcome, Slopes, Step
-from paretorch.linesearch.metrics import Row, combined, common_descent, gramian_in
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
+from paretorch.linesearch.metrics import Row, combined, common_descent, divided, gramian_in
 from paretorch.linesearch.moving import Moving, inners
 from paretorch.linesearch.repeat import Repeat
 from paretorch.linesearch.search import LineSearch, LossesOf
@@ -49,6 +50,8 @@ class Backtracking(LineSearch):
             balances by the inner products of that metric.
         accept: of which part of the slopes a share is asked: ``"both"``, ``"heads"``, ``"features"``.
         scale: of the method's weights: ``"calibrated"``, ``"paper"``.
+        imbalance: how many times as curved as another a task may be before its loss is divided for the direction, at least 1;
+            inf: never. See ``linesearch.Units``.
         verify: not needed: predicted losses are the true ones.
         seed: of the method's random draws.
 
@@ -112,10 +115,15 @@ class Backtracking(LineSearch):
         self, rows: Mapping[str, list[Tensor | None]], values: Mapping[str, float]
     ) -> tuple[list[Tensor | None], Slopes, str]:
         """The direction of all parameters, its slopes, and why it is not the method's; empty where it is."""
-        count, metric = len(self.shared), self.direction.metric_before
-        shared = {task: row[:count] for task, row in rows.items()}
+        count, metric, divisors = len(self.shared), self.direction.metric_before, self.divisors(rows)
+        everything = [*self.shared, *self.own]
         if metric is not None and metric.needs_tasks:
-            metric.learn_tasks([*self.shared, *self.own], list(rows.values()))
+            metric.learn_tasks(everything, list(rows.values()))
+        if not self.asking.weighs_gradients:
+            divisors = dict.fromkeys(rows, 1.0)
+        weighed = {task: divided(row, divisors[task]) for task, row in rows.items()}
+        losses = {task: value / divisors[task] for task, value in values.items()}
+        shared = {task: row[:count] for task, row in weighed.items()}
         every: list[Row | None] = [shared.get(task) for task in self.tasks]
         gradients = Gradients(every, self.shared)
         gramian = gradients.gramian()[0]
@@ -124,25 +132,25 @@ class Backtracking(LineSearch):
             inside, _ = gramian_in(metric, [[*row, *gap] for row in shared.values()])
             places = [self.tasks.index(task) for task in shared]
             gramian[np.ix_(places, places)] = inside
-        answer = self.asking.answer(values, gradients, gramian)
+        answer = self.asking.answer(losses, gradients, gramian)
         weights = self.asking.head_weights(answer)
-        heads = [row[count:] for row in rows.values()]
+        heads = [row[count:] for row in weighed.values()]
         own = combined([weights[self.tasks.index(task)] for task in rows], heads)
-        balanced: list[Tensor | None] = [*self.asking.combined(answer, gradients), *own]
-        direction = balanced
+        direction: list[Tensor | None] = [*self.asking.combined(answer, gradients), *own]
         if not self.direction.plain:
             if metric is not None and metric.needs_tasks and answer.weights is not None:
-                metric.remember([answer.weights[self.tasks.index(task)] for task in rows])
-            direction = self.direction.make([*self.shared, *self.own], balanced, rows, values)
+                metric.remember([answer.weights[self.tasks.index(task)] / divisors[task] for task in rows])
+            direction = self.direction.make(everything, direction, rows, values)
         slopes = self._slopes(list(rows.values()), direction)
         if self.usable(slopes):
             return direction, slopes, ""
         worst = int(slopes.total.argmin())
         fallback = f"the direction would raise task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
-        direction = self._common(list(rows.values()))
+        divisors = self.divisors(rows)
+        direction = self._common([divided(row, divisors[task]) for task, row in rows.items()])
         return direction, self._slopes(list(rows.values()), direction), fallback
 
-    def _common(self, rows: Sequence[list[Tensor | None]]) -> list[Tensor | None]:
+    def _common(self, rows: Sequence[Row]) -> list[Tensor | None]:
         """The minimum norm on the shared parameters, each head along its own gradient, both in the metric."""
         count, metric = len(self.shared), self.direction.metric
         gap: list[Tensor | None] = [None] * len(self.own)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.graph import reach
-from paretorch.linesearch.contract import Array
+from paretorch.core.nonnegative import Array
 
 
 def check_origin(

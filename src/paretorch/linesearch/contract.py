@@ -11,14 +11,10 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.core.contract import Balance
-
-Array = NDArray[np.float64]
-EPS = float(np.finfo(np.float64).eps)
+from paretorch.core.nonnegative import EPS, Array
 
 
 class Outcome(enum.Enum):

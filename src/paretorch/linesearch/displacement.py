@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from paretorch.linesearch.extrapolation import extrapolated, first_rows
 from paretorch.linesearch.features import Features
@@ -60,7 +61,13 @@ class Displacement:
                     "computed by a double backward, on the whole batch. displacement='difference' needs neither",
                     stacklevel=5,
                 )
-        return self._twice(features, direction)
+        try:
+            return self._twice(features, direction)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the encoder has neither a forward-mode derivative nor a second backward ({str(error).splitlines()[0][:100]}): "
+                "expected one of them for displacement='linearised', use displacement='difference'"
+            ) from error
 
     def difference(
         self,
@@ -141,7 +148,8 @@ class Displacement:
     # --- exact products --------------------------------------------------------------------------------------------------
 
     def _dual(self, features: Features, inputs: Any, direction: Sequence[Tensor]) -> Moved:
-        with _quiet(), forward_ad.dual_level():
+        # fused attention has neither a forward-mode derivative nor a second backward, its plain form has both
+        with _quiet(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
             duals = {
                 name: forward_ad.make_dual(leaf.detach(), part)
                 for (name, leaf), part in zip(self.named.items(), direction, strict=True)

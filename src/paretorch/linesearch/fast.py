@@ -61,6 +61,8 @@ class FastBacktracking(LineSearch):
         direction: an optimizer or a metric that turns the balanced gradient into the direction.
         accept: of which part of the slopes a share is asked: ``"both"``, ``"heads"``, ``"features"``.
         scale: of the method's weights: ``"calibrated"``, ``"paper"``.
+        imbalance: how many times as curved as another a task may be before its loss is divided for the direction, at least 1;
+            inf: never. See ``linesearch.Units``.
         verify: a true forward tells the losses after every so many steps; 0: never.
         seed: of the method's random draws.
 
@@ -105,12 +107,14 @@ class FastBacktracking(LineSearch):
         direction: torch.optim.Optimizer | Metric | None = None,
         accept: Literal["both", "heads", "features"] = "both",
         scale: Scale = "calibrated",
+        imbalance: float = 10.0,
         verify: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(
             encoder, heads, method, max_step, beta=beta, shrink=shrink, floor=floor, trial=trial, memory=memory, start=start,
-            lowest=lowest, bound=bound, direction=direction, accept=accept, scale=scale, verify=verify, seed=seed,
+            lowest=lowest, bound=bound, direction=direction, accept=accept, scale=scale, imbalance=imbalance,
+            verify=verify, seed=seed,
         )  # fmt: skip
         checks.one_of("displacement", displacement, DISPLACEMENTS)
         if samples is not None and not (samples >= 1 and samples == int(samples)) and not 0 < samples < 1:

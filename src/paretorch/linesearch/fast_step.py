@@ -15,9 +15,10 @@ from paretorch.core.evidence import Gradients, by_sample
 from paretorch.core.graph import task_gradients
 from paretorch.core.seen import Outcome as Answer
 from paretorch.linesearch.closures import check_finite, check_origin, losses_in_order, values_of
-from paretorch.linesearch.contract import Array, Found, Line, Outcome, Slopes, Step
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.features import Features, moved
-from paretorch.linesearch.metrics import Row, combined, common_descent
+from paretorch.linesearch.metrics import Row, combined, common_descent, divided
 from paretorch.linesearch.moving import Moving, inners
 from paretorch.linesearch.repeat import Repeat
 from paretorch.linesearch.search import LossesOf
@@ -61,7 +62,8 @@ class FastStep:
             self._look()
         if not self.values:
             return search.absent(self.given)
-        answer = search.asking.answer(self.values, self.gradients, self.gramian, by_sample(self.features.leaves))
+        losses = {task: value / self.divisors[task] for task, value in self.values.items()}
+        answer = search.asking.answer(losses, self.weighed, self.gramian, by_sample(self.features.leaves))
         slopes = self._first_direction(answer)
         if not search.usable(slopes):
             slopes = self._fall_back(slopes)
@@ -87,8 +89,7 @@ class FastStep:
             row = task_gradients([loss], [None], [*self.leaves, *search.own], retain_graph=keep)
             rows[search.tasks.index(task)] = row[:count]
             self.heads_rows[task] = row[count:]
-        self.gradients = Gradients(rows, self.leaves)
-        self.gramian = self.gradients.gramian()[0]
+        self._weigh(rows)
         squares = {task: inners([row], row)[0] for task, row in self.heads_rows.items()}
         on_features = {task: float(self.gramian[place, place]) for task, place in self._places(squares).items()}
         check_finite(self.values, {task: squares[task] + on_features[task] for task in squares})
@@ -96,6 +97,16 @@ class FastStep:
             if squares[task] + on_features[task] == 0:
                 del self.values[task], self.heads_rows[task]
         self.squares = {task: squares[task] for task in self.values}
+
+    def _weigh(self, rows: list[Row | None]) -> None:
+        """The gradients on the features as they are, and as the method sees them: of divided losses."""
+        search = self.search
+        self.gradients = self.weighed = Gradients(rows, self.leaves)
+        self.divisors = search.divisors(search.tasks) if search.asking.weighs_gradients else dict.fromkeys(search.tasks, 1.0)
+        if max(self.divisors.values()) > 1:
+            each = zip(rows, self.divisors.values(), strict=True)
+            self.weighed = Gradients([None if row is None else divided(row, by) for row, by in each], self.leaves)
+        self.gramian = self.weighed.gramian()[0]
 
     def _places(self, tasks: Iterable[str]) -> dict[str, int]:
         return {task: self.search.tasks.index(task) for task in tasks}
@@ -105,9 +116,9 @@ class FastStep:
     def _first_direction(self, answer: Answer) -> Slopes:
         """Sets the direction that method and optimizer want; returns its slopes."""
         search = self.search
-        self.along = search.asking.combined(answer, self.gradients)
+        self.along = search.asking.combined(answer, self.weighed)
         weights = search.asking.head_weights(answer)
-        factors = [weights[place] for place in self._places(self.values).values()]
+        factors = [weights[place] / self.divisors[task] for task, place in self._places(self.values).items()]
         self.heads_direction = combined(factors, list(self.heads_rows.values()))
         if search.displacement == "gradient":
             return self._feature_slopes(answer)
@@ -139,21 +150,22 @@ class FastStep:
         search, tasks = self.search, list(self.values)
         worst = int(slopes.total.argmin())
         self.fallback = f"the direction would raise task {tasks[worst]!r} (slope {slopes.total[worst]:.3g})"
-        metric, heads = search.direction.metric, list(self.heads_rows.values())
-        own = combined([1.0] * len(heads), heads)
+        metric, heads, divisors = search.direction.metric, list(self.heads_rows.values()), search.divisors(tasks)
+        own = combined([1 / divisors[task] for task in tasks], heads)
         if search.displacement == "gradient":
-            known = [self.gradients.rows[self.gradients.known.index(p)] for p in self._places(tasks).values()
-                     if p in self.gradients.known]  # fmt: skip
+            known = [divided(self.gradients.rows[self.gradients.known.index(place)], divisors[task])
+                     for task, place in self._places(tasks).items() if place in self.gradients.known]  # fmt: skip
             self.along = self.displacement = filled(common_descent(metric, known)[0], self.leaves)
             self.heads_direction = own
             return self._slopes()
         nothing: list[Tensor | None] = [None] * len(search.own)
-        rows = [[*row[: len(search.shared)], *nothing] for row in self._parameter_rows().values()]
+        whole = self._parameter_rows().items()
+        rows = [[*divided(row[: len(search.shared)], divisors[task]), *nothing] for task, row in whole]
         shared, _, exact = common_descent(metric, rows)
         away = metric.inverse([*([None] * len(search.shared)), *own])
         self._take([*shared[: len(search.shared)], *away[len(search.shared) :]])
         self.displacement = self._displaced()
-        return Slopes(np.array(inners(heads, self.heads_direction)), exact)
+        return Slopes(np.array(inners(heads, self.heads_direction)), exact * np.array(list(divisors.values())))
 
     @property
     def shared_direction(self) -> list[Tensor]:
@@ -168,10 +180,11 @@ class FastStep:
         if answer.weights is None or self.search.asking.method.needs == Need.LOSSES:
             return self._slopes()
         places = list(self._places(self.values).values())
-        own = np.array(list(self.squares.values()))
+        divisors = np.array([self.divisors[task] for task in self.values])
+        own = np.array(list(self.squares.values())) / divisors
         if self._heads_shared():
             own = np.array(inners(list(self.heads_rows.values()), self.heads_direction))
-        return Slopes(own, (self.gramian @ np.array(answer.weights))[places])
+        return Slopes(own, (self.gramian @ np.array(answer.weights))[places] * divisors)
 
     def _heads_shared(self) -> bool:
         rows = list(self.heads_rows.values())

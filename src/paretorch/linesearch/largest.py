@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from paretorch.linesearch.contract import Array, Line
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.contract import Line
 from paretorch.linesearch.rules import Rules
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.solvers import Solution, minimum_norm
-from paretorch.linesearch.contract import Array
+from paretorch.core.nonnegative import Array
 from paretorch.linesearch.moving import inners
 
 Row = Sequence[Tensor | None]
@@ -82,6 +82,11 @@ def common_descent(metric: Metric, rows: Sequence[Row]) -> tuple[list[Tensor | N
     solution = minimum_norm(torch.from_numpy(gramian))
     weights = solution.weights.tolist()
     return combined(weights, moved), solution, gramian @ solution.weights.numpy()
+
+
+def divided(row: Row, divisor: float) -> Row:
+    """A gradient over a number, leaf by leaf."""
+    return row if divisor == 1 else [None if part is None else part / divisor for part in row]
 
 
 def combined(weights: Sequence[float], rows: Sequence[Row]) -> list[Tensor | None]:

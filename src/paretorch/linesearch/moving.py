@@ -45,6 +45,13 @@ def inners(rows: Sequence[Sequence[Tensor | None]], direction: Sequence[Tensor |
     return [math.fsum(next(values) for _ in range(count)) for count in counts]
 
 
+def stationarity(movings: Sequence[Moving], step: float) -> float:
+    r"""SASA+'s statistic :math:`\eta \langle \theta, d \rangle - \frac{\eta^2}{2} \lVert d \rVert^2` of parameters before a step."""
+    along = sum(inners([moving.origin], moving.direction)[0] for moving in movings)
+    square = sum(inners([moving.direction], moving.direction)[0] for moving in movings)
+    return step * along - step**2 / 2 * square
+
+
 def length(tensors: Sequence[Tensor | None]) -> float:
     """The Euclidean length of a list of tensors."""
     return math.sqrt(inners([tensors], tensors)[0])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from paretorch.core import checks
 from paretorch.core.solvers import minimum_norm
-from paretorch.linesearch.contract import Array, Line, Outcome
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.contract import Line, Outcome
 from paretorch.linesearch.rules import Rules
 
 TOLERANCE = 1e-13  # of the dual, relative to the objectives' models

@@ -5,10 +5,16 @@ from __future__ import annotations
 from paretorch.linesearch.contract import Found, Line, Outcome
 
 
-def why_not(outcome: Outcome, line: Line, found: Found, bound: float, floor: float) -> str:
-    """The sentence of a step in which nothing moved."""
-    if outcome is Outcome.ABSENT:
-        return "no task was present in this batch"
+def why_not(line: Line, found: Found, bound: float, floor: float) -> str:
+    """The sentence of a step in which nothing moved.
+
+    Args:
+        line: what was searched on.
+        found: the refusal.
+        bound: the largest step that was allowed.
+        floor: the part of it at which the search ended.
+    """
+    outcome = found.outcome
     worst = int(line.slopes.argmin()) if outcome is Outcome.STATIONARY else found.worst
     who = f"task {line.tasks[worst]!r} (loss {line.losses[worst]:.6g}, slope {line.slopes[worst]:.3g})"
     if outcome is Outcome.STATIONARY:

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from paretorch.core import checks
-from paretorch.linesearch.contract import Array, Found, Line, Outcome
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.contract import Found, Line, Outcome
 from paretorch.linesearch.trials import TRIALS, next_trial
 
 MEMORIES = ("monotone", "nonmonotone", "smoothed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,14 +20,16 @@ from paretorch.core.evidence import limits
 from paretorch.linesearch.asking import Asking
 from paretorch.linesearch.bound import BoundState, UpperBound
 from paretorch.linesearch.closures import detached
-from paretorch.linesearch.contract import Array, Found, Line, Outcome, Slopes, Step
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.directions import direction_from
 from paretorch.linesearch.largest import largest_step
 from paretorch.linesearch.metrics import Metric
-from paretorch.linesearch.moving import Moving, inners
+from paretorch.linesearch.moving import Moving, stationarity
 from paretorch.linesearch.refusals import why_not
 from paretorch.linesearch.rules import Rules, SearchState
 from paretorch.linesearch.states import packed, unpacked
+from paretorch.linesearch.units import Units, UnitsState
 
 LossesOf = Callable[[Any], Mapping[str, Tensor | None]]
 ACCEPTS = ("both", "heads", "features")
@@ -47,6 +49,8 @@ class LineSearch(ABC):
         direction: an optimizer or a metric that turns the balanced gradient into the direction; None: the gradient itself.
         accept: of which part of the slopes a share is asked as decrease: ``"both"``, ``"heads"``, ``"features"``.
         scale: of the method's weights, as in Fork and Balancer.
+        imbalance: how many times as curved as another a task may be before its loss is divided for the direction, at least 1;
+            inf: never. See ``linesearch.Units``.
         verify: a true forward tells the losses after every so many steps; 0: never.
         seed: of the method's random draws.
     """
@@ -69,6 +73,7 @@ class LineSearch(ABC):
         direction: torch.optim.Optimizer | Metric | None = None,
         accept: Literal["both", "heads", "features"] = "both",
         scale: Scale = "calibrated",
+        imbalance: float = 10.0,
         verify: int = 0,
         seed: int = 0,
     ) -> None:
@@ -89,6 +94,7 @@ class LineSearch(ABC):
         self.encoder, self.rules, self.max_step, self.accept, self.verify = encoder, rules, max_step, accept, verify
         self.heads = heads if isinstance(heads, nn.Module) else nn.ModuleDict(dict(heads))
         self.bound = UpperBound(bound) if isinstance(bound, str) else bound
+        self.units = Units(imbalance)
         self.direction = direction_from(direction)
         self.shared = [leaf for leaf in encoder.parameters() if leaf.requires_grad]
         inside = {id(leaf) for leaf in self.shared}
@@ -103,6 +109,7 @@ class LineSearch(ABC):
         self.last: Step | None = None
         self._said: set[str] = set()
         self._search: SearchState = rules.init(0)
+        self._units: UnitsState = self.units.init(0)
         self._bound: BoundState = self.bound.init(0, math.nan)
         if isinstance(self.heads, nn.ModuleDict):
             self._declare(tuple(self.heads))
@@ -148,6 +155,7 @@ class LineSearch(ABC):
             "method": dict(self.asking.state_dict()),
             "search": packed(self._search) if self.tasks else None,
             "bound": packed(self._bound) if self.tasks else None,
+            "units": packed(self._units) if self.tasks else None,
             "direction": self.direction.state_dict(),
         }
 
@@ -166,6 +174,7 @@ class LineSearch(ABC):
         if tasks:
             self._search = unpacked(self._search, state_dict["search"])
             self._bound = unpacked(self._bound, state_dict["bound"])
+            self._units = unpacked(self._units, state_dict["units"])
         self.asking.load_state_dict(dict(state_dict["method"]))
         self.direction.load_state_dict(dict(state_dict["direction"]))
 
@@ -178,6 +187,7 @@ class LineSearch(ABC):
             self.asking.declare(checks.task_names(tasks))
         self.tasks = tasks
         self._search = self.rules.init(len(tasks))
+        self._units = self.units.init(len(tasks))
         self._bound = self.bound.init(len(tasks), math.nan if self.max_step is None else self.max_step)
 
     def given(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -215,6 +225,10 @@ class LineSearch(ABC):
         found, self._search = self.rules.search(line, self._search, self._bound.bound)
         return found
 
+    def divisors(self, tasks: Iterable[str]) -> dict[str, float]:
+        """By task, what its loss is divided by where directions must suit all: powers of two, at least 1."""
+        return {task: float(2 ** self._units.exponents[self.tasks.index(task)]) for task in tasks}
+
     def usable(self, slopes: Slopes) -> bool:
         """Whether every task falls, and by more than the share that will be asked."""
         return bool((slopes.total > 0).all() and (self.rules.beta * slopes.asked(self.accept) < slopes.total).all())
@@ -232,25 +246,15 @@ class LineSearch(ABC):
 
     def refused(self, found: Found, line: Line, given: Mapping[str, Tensor], fallback: str) -> Step:
         """The report of a step in which nothing moved."""
-        outcome, bound = found.outcome, self._bound.bound
-        reason = why_not(outcome, line, found, bound, self.rules.floor)
-        if outcome is Outcome.REJECTED and "rejected" not in self._said:
+        reason = why_not(line, found, self._bound.bound, self.rules.floor)
+        if found.outcome is Outcome.REJECTED and "rejected" not in self._said:
             self._said.add("rejected")
             warnings.warn(reason, stacklevel=4)
+        slopes = dict(zip(line.tasks, line.slopes.tolist(), strict=True))
         return self._kept(
-            Step(
-                outcome,
-                0.0,
-                bound,
-                found.trials,
-                False,
-                detached(given),
-                dict(zip(line.tasks, line.slopes.tolist(), strict=True)),
-                fallback=fallback,
-                reason=reason,
-                balance=self.asking.balance,
-            )
-        )
+            Step(found.outcome, 0.0, self._bound.bound, found.trials, False, detached(given), slopes, fallback=fallback,
+                 reason=reason, balance=self.asking.balance)
+        )  # fmt: skip
 
     def accepted(
         self,
@@ -265,14 +269,12 @@ class LineSearch(ABC):
         bound = self._bound.bound
         losses = np.full(len(self.tasks), np.nan)
         losses[list(line.places)] = line.losses
-        motion = math.nan
-        if self.bound.rule == "sasa":
-            step = found.step
-            along = sum(inners([moving.origin], moving.direction)[0] for moving in movings)
-            square = sum(inners([moving.direction], moving.direction)[0] for moving in movings)
-            motion = step * along - step**2 / 2 * square
+        motion = stationarity(movings, found.step) if self.bound.rule == "sasa" else math.nan
         self._bound, lowered = self.bound.after(self._bound, losses, found.first, motion)
         self._bound = self.bound.raised(self._bound, found.step, found.first)
+        units, self._units = self._units, self.units.after(self._units, line, found)
+        if self._bound.open and (units.exponents != self._units.exponents).any():
+            self._bound = self._bound._replace(bound=math.nan, streak=0)  # of other directions: found anew
         return self._kept(
             Step(
                 Outcome.ACCEPTED,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paretorch.linesearch.contract import Array, Found, Line, Outcome
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.contract import Found, Line, Outcome
 
 if TYPE_CHECKING:
     from paretorch.linesearch.rules import Rules, SearchState
