@@ -19,6 +19,7 @@ from paretorch.training.sources import find_workload, workload_class, workload_n
 from paretorch.training.updates import losses_of, plain
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
+from published_files import shared_files
 
 # small sizes for those whose defaults are large; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
@@ -28,6 +29,11 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         for options in ({}, {"depth": False, "normals": False, "detection": False, "attributes": 40})
     ],
     "imagenet_coco": [{"root": shared_root(), "encoder": "resnet18", "width": 0.125, **SMALL_FOLDERS}],
+    "multimnist": [
+        {"root": shared_files(), "variant": "sener"},
+        {"root": shared_files(), "variant": "pmtl", "train": 150, "validation": 40, "test": 40},
+    ],
+    "cifar10": [{"root": shared_files(), "width": 0.125, "stride": 16}],
 }
 TINY = str(Path(__file__).parent / "training_workload.py")
 CASES = [(name, options) for name in workload_names() for options in SMALL.get(name, [{}])]

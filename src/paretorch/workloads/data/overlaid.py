@@ -50,9 +50,30 @@ def overlay(digits: Tensor, classes: Tensor, count: int, canvas: int, levels: in
         raise ValueError(f"canvas: expected at least {max(height, width)} pixels, the edge of a digit, got {canvas}")
     generator = torch.Generator().manual_seed(seed)
     first, second = torch.randint(len(digits), (2, count), generator=generator)
-    upper = torch.zeros(count, canvas, canvas)
-    lower = torch.zeros(count, canvas, canvas)
-    upper[:, :height, :width] = digits[first]
-    lower[:, canvas - height :, canvas - width :] = digits[second]
-    images = torch.maximum(upper, lower).div_(levels).unsqueeze(1)
+    images = laid(digits[first], digits[second], canvas, (canvas - height, canvas - width)).div_(levels).unsqueeze(1)
     return Pairs(images, classes[first], classes[second], digits[second].sum(dim=(1, 2)))
+
+
+def laid(upper: Tensor, lower: Tensor, canvas: int, offset: int | tuple[int, int]) -> Tensor:
+    """Two images on one canvas, the larger of the two grey levels at each point, 0 where there is none.
+
+    Args:
+        upper: (n, h, w) that begin in the corner up left.
+        lower: (n, h, w) that begin ``offset`` lower and further to the right.
+        canvas: edge of the result.
+        offset: rows and columns; one number for both.
+
+    Returns:
+        (n, canvas, canvas), of the images' type.
+
+    Example:
+        >>> laid(torch.tensor([[[3, 4]]]), torch.tensor([[[9, 1]]]), canvas=3, offset=(0, 1))[0, 0].tolist()
+        [3, 9, 1]
+    """
+    height, width = upper.shape[1:]
+    down, right = (offset, offset) if isinstance(offset, int) else offset
+    made = upper.new_zeros(len(upper), canvas, canvas)
+    made[:, :height, :width] = upper
+    below = made[:, down : down + height, right : right + width]
+    torch.maximum(below, lower, out=below)
+    return made

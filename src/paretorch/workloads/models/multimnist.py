@@ -1,0 +1,82 @@
+"""The LeNets of the two published Multi-MNIST protocols."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.workloads.models import lenet
+
+MEAN, SPREAD = 0.1307, 0.3081  # of MNIST's pixels in 0..1
+
+
+class Scaled(nn.Module):
+    """Bytes -> ``(x / 255 - center) / spread``; floats pass as they are.
+
+    Args:
+        center: subtracted.
+        spread: divided by.
+    """
+
+    def __init__(self, center: float = 0.0, spread: float = 1.0) -> None:
+        super().__init__()
+        self.center, self.spread = center, spread
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, ...) of the same shape."""
+        if images.is_floating_point():
+            return images
+        return images.to(torch.get_default_dtype()).div_(255).sub_(self.center).div_(self.spread)
+
+
+def sener_encoder() -> nn.Sequential:
+    """Conv 10 x 5 - pool - ReLU - conv 20 x 5 - dropout - pool - ReLU - linear 320-50 - ReLU; (B, 1, 28, 28) -> (B, 50).
+
+    Example:
+        >>> sener_encoder()(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 50])
+    """
+    return nn.Sequential(
+        Scaled(MEAN, SPREAD),
+        nn.Conv2d(1, 10, kernel_size=5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(10, 20, kernel_size=5),
+        nn.Dropout2d(),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(320, 50),
+        nn.ReLU(),
+    )
+
+
+def sener_head() -> nn.Sequential:
+    """Linear 50-50 - ReLU - linear 50-10."""
+    return lenet.classifier()
+
+
+def pmtl_encoder() -> nn.Sequential:
+    """Conv 10 x 9 - ReLU - pool - conv 20 x 5 - ReLU - pool - linear 500-50 - ReLU; (B, 1, 36, 36) -> (B, 50).
+
+    Example:
+        >>> pmtl_encoder()(torch.zeros(2, 1, 36, 36)).shape
+        torch.Size([2, 50])
+    """
+    return nn.Sequential(
+        Scaled(),
+        nn.Conv2d(1, 10, kernel_size=9),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(10, 20, kernel_size=5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(500, 50),
+        nn.ReLU(),
+    )
+
+
+def pmtl_head() -> nn.Linear:
+    """Linear 50-10."""
+    return nn.Linear(50, 10)

@@ -1,0 +1,223 @@
+"""Multi-MNIST: two digits, or two pieces of clothing, or one of each, in one image; from the published idx files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from paretorch.workloads.base import MultiTaskModel, Workload
+from paretorch.workloads.data import idx
+from paretorch.workloads.data.checkup import Checkup, Tell
+from paretorch.workloads.data.overlaid import laid
+from paretorch.workloads.metrics import Accuracy, Metric
+from paretorch.workloads.models import multimnist as models
+from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, mixed
+
+TASKS = ("left", "right")
+SPLITS = ("train", "validation", "test")
+SOURCES = {
+    "mnist": (idx.MNIST, idx.MNIST),
+    "fashion": (idx.FASHION, idx.FASHION),
+    "fashion+mnist": (idx.FASHION, idx.MNIST),
+}
+CANVAS = 36
+HELD_OUT = 6  # of the published training images, one in so many is for validation
+AT_A_TIME = 4096  # pairs that are laid out at once
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A published protocol.
+
+    Args:
+        offset: pixels by which the right image lies lower and to the right.
+        edge: of the image that the network gets.
+        pairs: of the training images and of the test images; None: each image once as the left one, with one partner.
+        encoder: a new encoder.
+        head: a new head.
+    """
+
+    offset: int
+    edge: int
+    pairs: tuple[int, int] | None
+    encoder: Callable[[], nn.Module]
+    head: Callable[[], nn.Module]
+
+
+VARIANTS = {
+    "sener": Variant(6, 28, None, models.sener_encoder, models.sener_head),
+    "pmtl": Variant(8, 36, (120_000, 20_000), models.pmtl_encoder, models.pmtl_head),
+}
+
+
+@dataclass(frozen=True)
+class MultiMNIST(Workload):
+    """What the upper left image shows, and what the lower right one, both 28 x 28 on a canvas of 36 x 36, the larger grey wins.
+
+    The published test images are the test set; of the training images a sixth, drawn by ``data_seed``, is for validation.
+    So no image is in two splits.
+
+    Args:
+        variant: ``"sener"``: offset 6, resized to 28 x 28, each image once on the left with a partner drawn among the others
+            of its split; ``"pmtl"``: offset 8, 120,000 pairs of training images and 20,000 of validation and of test images,
+            drawn with replacement. Each with its LeNet.
+        images: ``"mnist"``, ``"fashion"``, or ``"fashion+mnist"``: clothing on the left and a digit on the right.
+        root: the folder in which ``MNIST/raw`` and ``FashionMNIST/raw`` are looked for.
+        mnist: MNIST's folder, where it lies elsewhere.
+        fashion: Fashion-MNIST's folder, where it lies elsewhere.
+        train: pairs to train on; as many as the variant prescribes where it is None.
+        validation: pairs to select on.
+        test: pairs to report on.
+        data_seed: decides which images are for validation and which pairs are drawn; a run's seed does not.
+
+    Example:
+        >>> MultiMNIST(variant="pmtl", images="fashion").tasks
+        ('left', 'right')
+
+    References:
+        Sabour et al., NeurIPS 2017; ``sener``: Sener & Koltun, NeurIPS 2018; ``pmtl``: Lin et al., "Pareto multi-task
+        learning", NeurIPS 2019. Both select on the test set, we on held-out training images. Lin et al. publish a pickle; we
+        draw the pairs anew.
+    """
+
+    title = "two overlaid images of MNIST or Fashion-MNIST, with the LeNet of either protocol, read from the idx files"
+    files: ClassVar[str] = f"{idx.MNIST.form}\n{idx.FASHION.form}\n{idx.MNIST.source}.\n{idx.FASHION.source}"
+
+    variant: str = "sener"
+    images: str = "mnist"
+    root: str = "data"
+    mnist: str = ""
+    fashion: str = ""
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("variant", VARIANTS), ("images", SOURCES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"multimnist: {name} is one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name in SPLITS:
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(
+                    f"multimnist: {name} is at least 1 pair, or None for the protocol's number, got {count}"
+                )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """``left`` and ``right``."""
+        return TASKS
+
+    def require(self) -> None:
+        """Fails where the files are not there."""
+        for which in SOURCES[self.images]:
+            self._folder(which)
+
+    def data(self) -> Splits:
+        """One stream of (B, 1, edge, edge) images, bytes, and classes (B,).
+
+        Raises:
+            FileNotFoundError: the files are not there.
+            ValueError: a file is damaged, or there are too few images.
+        """
+        read = {which: self._parts(which) for which in dict.fromkeys(SOURCES[self.images])}
+        parts = [read[which] for which in SOURCES[self.images]]
+        streams: dict[str, tuple[Stream, ...]] = {}
+        facts: dict[str, Plain] = {}
+        for name in SPLITS:
+            (left, left_classes), (right, right_classes) = (part[name] for part in parts)
+            first, second = self._pairs(name, len(left), len(right))
+            images = self._laid(left, right, first, second)
+            targets = {"left": left_classes[first], "right": right_classes[second]}
+            streams[name] = (TensorStream(images, targets),)
+            distinct = len(left) if left is right else len(left) + len(right)
+            facts |= {f"distinct images, {name}": distinct, f"pairs, {name}": len(images)}
+        return Splits(streams["train"], streams["validation"], streams["test"], facts)
+
+    def model(self) -> nn.Module:
+        """The variant's LeNet: features (B, 50)."""
+        variant = VARIANTS[self.variant]
+        return MultiTaskModel(variant.encoder(), {task: variant.head() for task in TASKS})
+
+    def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Cross-entropy."""
+        return {task: functional.cross_entropy(output, targets[task]) for task, output in outputs.items()}
+
+    def metrics(self) -> dict[str, tuple[Metric, ...]]:
+        """Accuracy in 0..1."""
+        return {task: (Accuracy(),) for task in TASKS}
+
+    def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
+        """What lies below the root, and whether it can be read; files are read whole, whatever ``images`` says."""
+        del images
+        return [self._checked(which, tell) for which in dict.fromkeys(SOURCES[self.images])]
+
+    def _checked(self, which: idx.DigitSet, tell: Tell | None) -> Checkup:
+        report = Checkup(f"{which.title}, looked for below {self.root}:\n{which.form}")
+        try:
+            folder = self._folder(which)
+            report.found.append(f"in {folder}")
+            for split, published in idx.PUBLISHED.items():
+                count = len(idx.read_digits(folder, split)[1])
+                report.found.append(f"{split}: {count:,} images with labels (published: {published:,})")
+                if count != published:
+                    report.problems.append(
+                        f"{split} has {count:,} images, {published:,} are published: copy the files again"
+                    )
+                if tell is not None:
+                    tell(f"{which.title}, {split}", count, count)
+        except (FileNotFoundError, ValueError) as error:
+            report.problems.append(str(error))
+        return report
+
+    def _folder(self, which: idx.DigitSet) -> Path:
+        return idx.find_digits(Path(self.root), which, getattr(self, which.option))
+
+    def _parts(self, which: idx.DigitSet) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images and classes of each split: a partition."""
+        folder = self._folder(which)
+        images, classes = idx.read_digits(folder, "train")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.data_seed))
+        held_out = max(1, len(images) // HELD_OUT)
+        members = {"train": order[held_out:].sort().values, "validation": order[:held_out].sort().values}
+        parts = {name: (images[index], classes[index]) for name, index in members.items()}
+        parts["test"] = idx.read_digits(folder, "test")
+        for name, (found, _) in parts.items():
+            if len(found) < 2:
+                raise ValueError(f"{folder}: a pair takes two images, {name} has {len(found)}")
+        return parts
+
+    def _pairs(self, split: str, left: int, right: int) -> tuple[Tensor, Tensor]:
+        """Places of the left and right image of each pair."""
+        variant, generator = VARIANTS[self.variant], torch.Generator()
+        generator.manual_seed(mixed(self.data_seed, SPLITS.index(split)))
+        asked: int | None = getattr(self, split)
+        if variant.pairs is None:
+            count = left if asked is None else asked
+            if count > left:
+                raise ValueError(
+                    f"multimnist: sener has one pair for each of the {left:,} {split} images, got {split}={count:,}"
+                )
+            first = torch.randperm(left, generator=generator)[:count]
+            second = torch.randint(right - 1, (count,), generator=generator)
+            return first, second + (second >= first) if left == right else second
+        count = variant.pairs[0 if split == "train" else 1] if asked is None else asked
+        return torch.randint(left, (count,), generator=generator), torch.randint(right, (count,), generator=generator)
+
+    def _laid(self, left: Tensor, right: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """(n, 1, edge, edge) bytes."""
+        variant = VARIANTS[self.variant]
+        made = torch.empty(len(first), 1, variant.edge, variant.edge, dtype=torch.uint8)
+        for start in range(0, len(first), AT_A_TIME):
+            some = slice(start, start + AT_A_TIME)
+            canvas = laid(left[first[some]], right[second[some]], CANVAS, variant.offset)[:, None]
+            if variant.edge != CANVAS:
+                canvas = functional.interpolate(canvas, size=(variant.edge, variant.edge), mode="nearest-exact")
+            made[some] = canvas
+        return made

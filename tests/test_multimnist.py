@@ -1,0 +1,192 @@
+"""Multi-MNIST from the published idx files, in the form in which they lie."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from paretorch.cli import app
+from paretorch.training.parts import parameter_counts
+from paretorch.workloads.data.idx import MNIST, find_digits, read_digits, read_idx
+from paretorch.workloads.multimnist import MultiMNIST
+from paretorch.workloads.streams import TensorStream
+from published_files import COUNTS, drawn, idx, shared_files, write_digits
+
+
+def stream(workload: MultiMNIST, split: str) -> TensorStream:
+    (found,) = getattr(workload.data(), split)
+    assert isinstance(found, TensorStream)
+    return found
+
+
+def sources(image: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+    """What is left of the two images where the other does not reach."""
+    return image[0, :offset, :28], image[0, 28:, offset : offset + 28]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_are_read_as_published(tmp_path: Path, packed: bool) -> None:
+    place = write_digits(tmp_path, packed=packed)
+    assert find_digits(tmp_path, MNIST) == place
+    assert find_digits(tmp_path / "elsewhere", MNIST, str(tmp_path / "MNIST")) == place
+    images, classes = read_digits(place, "train")
+    expected = drawn(COUNTS["train"], seed=5)
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.numpy(), expected[0])
+    assert np.array_equal(classes.numpy(), expected[1])
+
+
+def test_pmtl_lays_the_right_image_eight_pixels_lower_and_the_brighter_wins() -> None:
+    workload = MultiMNIST("pmtl", "fashion+mnist", shared_files(), train=40, validation=10, test=30)
+    digits = read_digits(find_digits(Path(shared_files()), MNIST), "test")
+    found = stream(workload, "test")
+    assert found.inputs.shape == (30, 1, 36, 36)
+    for image, right in zip(found.inputs, found.targets["right"], strict=True):
+        _, below = sources(image, 8)
+        fits = [i for i in range(len(digits[0])) if torch.equal(digits[0][i, 20:], below[:, :28])]
+        assert fits
+        place = fits[0]
+        assert digits[1][place] == right
+        covered = image[0, 8:36, 8:36]
+        assert bool((covered >= digits[0][place]).all())
+        assert bool((image[0, :8, 28:] == 0).all())
+        assert bool((image[0, 28:, :8] == 0).all())
+
+
+def test_sener_has_each_image_once_on_the_left_with_another_as_partner() -> None:
+    workload = MultiMNIST("sener", root=shared_files())
+    splits = workload.data()
+    assert splits.facts["pairs, train"] == splits.facts["distinct images, train"] == 100
+    assert splits.facts["pairs, validation"] == 20
+    assert splits.facts["pairs, test"] == 24
+    train = stream(workload, "train")
+    assert train.inputs.shape == (100, 1, 28, 28)
+    assert train.inputs.dtype == torch.uint8
+    first, second = workload._pairs("train", 100, 100)
+    assert sorted(first.tolist()) == list(range(100))
+    assert bool((first != second).all())
+    assert 0 <= int(second.min()) <= int(second.max()) < 100
+
+
+@pytest.mark.parametrize("variant", ["sener", "pmtl"])
+def test_no_image_is_in_two_splits(variant: str) -> None:
+    parts = MultiMNIST(variant, root=shared_files())._parts(MNIST)
+    images = [set(map(bytes, part.numpy().reshape(len(part), -1))) for part, _ in parts.values()]
+    assert [len(each) for each in images] == [100, 20, 24]
+    assert not images[0] & images[1]
+    assert not (images[0] | images[1]) & images[2]
+
+
+def test_pairs_follow_the_data_seed_alone() -> None:
+    def first(data_seed: int, torch_seed: int) -> Tensor:
+        torch.manual_seed(torch_seed)
+        return stream(MultiMNIST("pmtl", root=shared_files(), train=50, data_seed=data_seed), "train").inputs
+
+    assert torch.equal(first(0, 0), first(0, 1))
+    assert not torch.equal(first(0, 0), first(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("variant", "edge", "encoder", "head"),
+    [("sener", 28, 10 * 26 + 20 * 251 + 321 * 50, 51 * 50 + 510), ("pmtl", 36, 10 * 82 + 20 * 251 + 501 * 50, 510)],
+)
+def test_the_networks_are_the_published_ones(variant: str, edge: int, encoder: int, head: int) -> None:
+    model = MultiMNIST(variant).model()
+    counts = parameter_counts(model)
+    assert (counts["encoder"], counts["head left"], counts["head right"]) == (encoder, head, head)
+    outputs = model.eval()(torch.full((3, 1, edge, edge), 255, dtype=torch.uint8))
+    assert {task: tuple(output.shape) for task, output in outputs.items()} == {"left": (3, 10), "right": (3, 10)}
+    assert any(isinstance(module, nn.Dropout2d) for module in model.modules()) == (variant == "sener")
+
+
+def test_missing_files_are_named_with_where_they_must_lie(tmp_path: Path) -> None:
+    write_digits(tmp_path, "FashionMNIST")
+    MultiMNIST(images="fashion", root=str(tmp_path)).require()
+    with pytest.raises(FileNotFoundError) as caught:
+        MultiMNIST(images="fashion+mnist", root=str(tmp_path)).require()
+    for words in (
+        "MNIST was not found in",
+        "MNIST/raw/train-images-idx3-ubyte",
+        "FashionMNIST",
+        "mnist='FOLDER'",
+        "yann.lecun.com",
+    ):
+        assert words in str(caught.value)
+
+
+def test_a_file_of_four_that_lacks_is_no_data_set(tmp_path: Path) -> None:
+    place = write_digits(tmp_path)
+    (place / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match="MNIST was not found"):
+        MultiMNIST(root=str(tmp_path)).data()
+    with pytest.raises(FileNotFoundError, match="no t10k-labels-idx1-ubyte"):
+        read_digits(place, "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "begins with nothing"),
+        (b"\x80\x04pickled", "no idx file"),
+        (idx(np.zeros((5, 28, 28), np.uint8))[:-1], "is damaged: its head says 5 x 28 x 28 bytes, it holds 3919"),
+        (idx(np.zeros((5, 28, 28), np.uint8)) + b"x", "is damaged"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        read_idx(path)
+
+
+def test_a_packed_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros((5, 28, 28), np.uint8)))[:-9])
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz cannot be unpacked"):
+        read_idx(path)
+
+
+def test_labels_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    place = write_digits(tmp_path)
+    (place / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(24, 11, np.uint8)))
+    with pytest.raises(ValueError, match="labels are 0 to 9, got 11"):
+        read_digits(place, "test")
+    (place / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(23, np.uint8)))
+    with pytest.raises(ValueError, match="an image for each label"):
+        read_digits(place, "test")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"variant": "senner"}, "variant is one of sener, pmtl"),
+        ({"images": "kmnist"}, "images is one of mnist, fashion, fashion"),
+        ({"train": 0}, "train is at least 1 pair"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MultiMNIST(**options)  # type: ignore[arg-type]
+
+
+def test_sener_has_no_more_pairs_than_images() -> None:
+    with pytest.raises(ValueError, match="one pair for each of the 100 train images, got train=101"):
+        MultiMNIST(root=shared_files(), train=101).data()
+
+
+def test_data_check_knows_the_files(tmp_path: Path) -> None:
+    write_digits(tmp_path)
+    said = CliRunner().invoke(app, ["data", "check", "multimnist", "--root", str(tmp_path)])
+    assert said.exit_code == 1, "these are not all of the published images"
+    assert "train: 120 images with labels (published: 60,000)" in said.output
+    assert "test has 24 images, 10,000 are published" in said.output
+    absent = CliRunner().invoke(app, ["data", "check", "multimnist(images='fashion')", "--root", str(tmp_path)])
+    assert absent.exit_code == 1
+    assert "Fashion-MNIST was not found" in absent.output
+    assert "MNIST/raw/train-images-idx3-ubyte" in CliRunner().invoke(app, ["data", "list"]).output
