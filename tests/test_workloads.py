@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import paretorch.workloads
+from dense_folders import shared_nyuv2
 from image_folders import SMALL as SMALL_FOLDERS
 from image_folders import shared_root
 from paretorch.training.evaluation import evaluate
@@ -29,6 +30,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         for options in ({}, {"depth": False, "normals": False, "detection": False, "attributes": 40})
     ],
     "imagenet_coco": [{"root": shared_root(), "encoder": "resnet18", "width": 0.125, **SMALL_FOLDERS}],
+    "nyuv2": [{"root": shared_nyuv2(), "width": 0.125, "workers": 0}],
     "multimnist": [
         {"root": shared_files(), "variant": "sener"},
         {"root": shared_files(), "variant": "pmtl", "train": 150, "validation": 40, "test": 40},

@@ -136,7 +136,7 @@ class ArrayReader:
 
     def _colours(self, name: str) -> Tensor:
         array = self._array(IMAGE, name, 3)
-        if array.dtype == np.uint8:
+        if array.dtype == torch.uint8:
             return array.permute(2, 0, 1).float() / 255
         image = array.permute(2, 0, 1).float()
         least, most = image.min().item(), image.max().item()

@@ -106,7 +106,7 @@ class SegNet(nn.Module):
             places.append(chosen)
         unpooled, decoded = [], []
         for level in reversed(range(len(places))):
-            unpooled.append(functional.max_unpool2d(x, places[level], 2, output_size=last[level].shape[-2:]))
+            unpooled.append(functional.max_unpool2d(x, places[level], (2, 2), output_size=last[level].shape[-2:]))
             x = self.up_more[level](self.up_first[level](unpooled[-1]))
             decoded.append(x)
         if not self.maps:
