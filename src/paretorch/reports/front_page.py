@@ -73,7 +73,7 @@ def front_page(folder: Path, result: Result, values: Mapping[str, Any]) -> str:
     header = ("model", *(f"weight of {task}" for task in front.tasks), *_headings(quantities))
     return template("front.html.jinja").render(
         title=f"{workload_title(result.run)}, {len(front)} models",
-        subtitle=f"{result.run.front}, {result.run.epochs} epochs, seed {result.run.seed}",
+        subtitle=f"{result.run.front}, {result.run.epochs} epoch{'s' * (result.run.epochs > 1)}, seed {result.run.seed}",
         notices=list(_notices(front, result)),
         tasks=front.tasks,
         caption=_caption(len(front.tasks)),

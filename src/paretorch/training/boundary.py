@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from paretorch.pareto.training import DivergedWarning
+from paretorch.pareto import DivergedWarning
 from paretorch.training.loading import SlowLoadingWarning
 from paretorch.training.troubles import TroubleWarning
 from paretorch.workloads.extras import extra

@@ -195,7 +195,7 @@ class _Job:
             units={SET: {VOLUME: ""}},
             seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in follow.epochs),
             peak_memory=memory,
-            parameters=parameter_counts(front.template),
+            parameters=parameter_counts(self.workload.model()),
             facts={**splits.facts, SET: facts},
         )
 

@@ -1,0 +1,175 @@
+"""Fronts: how fast do ways of training a set of models cover the trade-off, and does transfer between them help?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from paretorch.studies.study import Study, Treatment, across
+from paretorch.training.spec import Plain, Run
+
+QUESTION = (
+    "Which way of training a set of models covers the trade-off best, and how much faster does transfer get there?"
+)
+REFERENCE = "MT2O, no transfer"
+SCALES = ("smoke", "small", "paper")
+
+OWN: Mapping[str, Plain] = {"starts": "independent"}
+
+# what every problem has; the first is what the others are compared with
+ALGORITHMS: Mapping[str, tuple[str, Mapping[str, Plain]]] = {
+    REFERENCE: ("MT2O(transfer=None)", {}),
+    "MT2O, gated": ("MT2O()", {}),
+    "MT2O, neighbours": ("MT2O(transfer=Neighbours())", {}),
+    "MT2O, gated, moving preferences": ("MT2O(adapt='hypervolume')", {}),
+    "weighted sums": ("Sweep()", {}),
+    "Pareto MTL": ("ParetoMTL()", {}),
+    "EPO": ("EPO()", {}),
+    "hypervolume ascent": ("HypervolumeAscent()", {}),
+    "MGDA from N starts": ("MGDAStarts()", OWN),
+}
+# where all models of the others begin with the same weights: what independent starts cost, and what transfer then saves
+SEPARATE: Mapping[str, tuple[str, Mapping[str, Plain]]] = {
+    "MT2O, no transfer, N starts": ("MT2O(transfer=None)", OWN),
+    "MT2O, gated, N starts": ("MT2O()", OWN),
+}
+FAMILIES: Mapping[str, tuple[str, Mapping[str, Plain]]] = {"COSMOS": ("COSMOS()", {})}
+SINGLE = "single task"
+
+DIGITS: Mapping[str, dict[str, Plain]] = {
+    "smoke": {"train": 256, "validation": 128, "test": 128},
+    "small": {"train": 2048, "validation": 512, "test": 1024},
+}
+SCENES: dict[str, Plain] = {"depth": False, "normals": False, "detection": False, "size": 32, "objects": 2}
+SCENES_SIZE: Mapping[str, dict[str, Plain]] = {
+    "smoke": {"train": 64, "validation": 32, "test": 32, "width": 0.25},
+    "small": {"train": 384, "validation": 128, "test": 256, "width": 0.35, "stride": 8},
+}
+
+
+def study(scale: str, root: str = "data", device: str = "cpu") -> Study:
+    """Algorithms for fronts on problems with known fronts and on images.
+
+    Args:
+        scale: ``"smoke"`` (seconds, says nothing), ``"small"`` (about a quarter of an hour on two cores) or ``"paper"``
+            (MultiMNIST and NYUv2 from their files).
+        root: where the data of ``"paper"`` lie.
+        device: of all runs.
+
+    Raises:
+        ValueError: the scale is not known.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scales of fronts are {', '.join(SCALES)}, got {scale!r}")
+    problems = _paper(root) if scale == "paper" else [*_points(scale), *_regressions(scale), *_images(scale)]
+    return across("fronts", QUESTION, [_on(replace(run, device=device), more) for run, more in problems])
+
+
+Problem = tuple[
+    Run, Mapping[str, tuple[str, Mapping[str, Plain]]]
+]  # and the algorithms that it has beside those of all
+
+
+def _points(scale: str) -> Iterator[Problem]:
+    """The true front is known, and a gradient costs nothing: what counts is how many of them are needed."""
+    epochs, models = {"smoke": (6, 4), "small": (200, 10)}[scale]
+    base = Run("synthetic", optimizer="SGD", optimizer_options={"lr": 0.1}, epochs=epochs)
+    vlmop2 = replace(base, options={"problem": "vlmop2"}, front_options={"models": models}, front="MT2O()")
+    yield vlmop2, SEPARATE
+    count = {"smoke": 6, "small": 15}[scale]
+    yield replace(vlmop2, options={"problem": "dtlz2"}, front_options={"models": count}), {}
+
+
+def _regressions(scale: str) -> Iterator[Problem]:
+    """Two targets through one feature, from nearly one direction to nearly orthogonal ones."""
+    epochs, models = {"smoke": (2, 3), "small": (30, 8)}[scale]
+    base = Run(
+        "synthetic",
+        optimizer="Adam",
+        optimizer_options={"lr": 5e-3},
+        epochs=epochs,
+        batch_size=64,
+        front="MT2O()",
+        front_options={"models": models},
+    )
+    for conflict in (20.0, 75.0):
+        yield replace(base, options={"conflict": conflict}), {**SEPARATE, **FAMILIES}
+
+
+def _images(scale: str) -> Iterator[Problem]:
+    digits_epochs, scenes_epochs, models = {"smoke": (1, 1, 2), "small": (12, 5, 5)}[scale]
+    options: dict[str, Plain] = {"models": models, "reference": [2.0, 2.0]}
+    digits = Run(
+        "digits",
+        options=DIGITS[scale],
+        optimizer_options={"lr": 5e-3},
+        epochs=digits_epochs,
+        batch_size=128,
+        front="MT2O()",
+        front_options=options,
+    )
+    yield digits, FAMILIES
+    yield (
+        replace(
+            digits,
+            workload="scenes",
+            options={**SCENES, **SCENES_SIZE[scale]},
+            optimizer_options={"lr": 1e-3},
+            epochs=scenes_epochs,
+            batch_size=32,
+        ),
+        FAMILIES,
+    )
+
+
+def _paper(root: str) -> Iterator[Problem]:
+    """The protocols of the literature, on the published files."""
+    digits = Run(
+        "multimnist",
+        options={"root": root},
+        optimizer="SGD",
+        optimizer_options={"lr": 1e-3, "momentum": 0.9},
+        epochs=100,
+        batch_size=256,
+        front="MT2O()",
+        front_options={"models": 10, "reference": [2.0, 2.0]},
+    )
+    yield digits, {**SEPARATE, **FAMILIES}
+    rooms = Run(
+        "nyuv2",
+        options={"root": root, "architecture": "segnet"},
+        optimizer_options={"lr": 1e-4},
+        epochs=200,
+        batch_size=2,
+        front="MT2O()",
+        front_options={"models": 10, "reference": [2.6, 1.5, 1.0]},
+    )
+    yield rooms, FAMILIES
+
+
+def _on(base: Run, more: Mapping[str, tuple[str, Mapping[str, Plain]]]) -> Study:
+    """The study on one workload."""
+    treatments = [
+        Treatment(label, (replace(base, front=algorithm, front_options={**base.front_options, **options}),))
+        for label, (algorithm, options) in {**ALGORITHMS, **more}.items()
+    ]
+    treatments.append(Treatment(SINGLE, (_alone(base),)))
+    return Study(
+        name="fronts", question=QUESTION, treatments=tuple(treatments), reference=REFERENCE, baseline=REFERENCE
+    )
+
+
+def _alone(base: Run) -> Run:
+    """A model for each task, trained on that task alone."""
+    kept = {name: value for name, value in base.front_options.items() if name != "models"}
+    return replace(base, front="Sweep()", front_options={**kept, "preferences": _identity(_tasks(base))})
+
+
+def _tasks(run: Run) -> int:
+    if run.workload == "nyuv2" or run.options.get("problem") == "dtlz2":
+        return 3
+    return 2
+
+
+def _identity(tasks: int) -> Sequence[Plain]:
+    return [[float(row == column) for column in range(tasks)] for row in range(tasks)]
