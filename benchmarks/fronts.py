@@ -1,27 +1,82 @@
 """Fronts: N models jointly over N runs one after the other, and what transfer saves in gradient evaluations.
 
-    python benchmarks/fronts.py [--threads 2] [--rounds 3] [--seeds 10]
+    python benchmarks/fronts.py time [--threads 2] [--rounds 3]
+    python benchmarks/fronts.py transfer [--seeds 10] [--problems vlmop2 regression ...]
 
-Times are ratios of both sides in one process, alternating; the smallest of the rounds counts on each side.
+Times are ratios of both sides in one process, alternating; the smallest of the rounds counts on each side. Of transfer, the
+table has gradient evaluations with `Gated()` over those without transfer, from the same seed, until the front's hypervolume is
+first at a share of the best that N points can have; means are geometric, intervals are of Student's t on logarithms, 95 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 import paretorch as pt
-from paretorch.pareto import Front, SmoothTchebycheff
+from paretorch.pareto import Front, SmoothTchebycheff, best_subset, hypervolume
 from paretorch.workloads.base import Workload
 from paretorch.workloads.digits import Digits
 from paretorch.workloads.synthetic import Synthetic
 
 MEMBERS = 10
-SHARE = 0.8  # of the best hypervolume that is to be reached
+CANDIDATES = 2000  # points of a known front, of which the best N are sought
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What transfer is measured on.
+
+    Args:
+        workload: what is trained.
+        optimizer: over the stacked parameters.
+        epochs: of training; transfer fades over them.
+        share: of the best hypervolume that is to be reached.
+        members: N.
+        batch_size: samples per step.
+        reference: of the hypervolume; None: the workload's own.
+        every: epochs between two looks.
+        adapt: see MT2O; on both sides.
+        smoothing: mu of the smooth Tchebycheff.
+    """
+
+    workload: Workload
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]
+    epochs: int
+    share: float = 0.8
+    members: int = MEMBERS
+    batch_size: int = 128
+    reference: tuple[float, ...] | None = None
+    every: int = 1
+    adapt: str | None = None
+    smoothing: float = 0.1
+
+
+def sgd(rate: float) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    return lambda parameters: torch.optim.SGD(parameters, lr=rate)
+
+
+def adam(rate: float) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    return lambda parameters: torch.optim.Adam(parameters, lr=rate)
+
+
+PROBLEMS: dict[str, Problem] = {
+    "vlmop2": Problem(Synthetic("vlmop2"), sgd(0.05), 400),
+    "zdt1": Problem(Synthetic("zdt1"), sgd(0.05), 400),
+    "zdt2": Problem(Synthetic("zdt2"), sgd(0.05), 400),
+    "zdt3": Problem(Synthetic("zdt3"), sgd(0.05), 400, share=0.7),
+    "dtlz2": Problem(Synthetic("dtlz2"), sgd(0.05), 400, members=21, every=4, smoothing=0.02),
+    "two_valley": Problem(Synthetic("two_valley"), sgd(0.2), 400),
+    "correlated": Problem(Synthetic(conflict=20.0), sgd(0.02), 60),
+    "conflicting": Problem(Synthetic(conflict=80.0), sgd(0.02), 60),
+    "digits": Problem(Digits(train=512, validation=256, test=64), adam(1e-3), 12, reference=(2.4, 2.4)),
+}
 
 
 def seconds(workload: Workload, given: Tensor, execution: str, epochs: int) -> float:
@@ -48,54 +103,98 @@ def joint_over_separate(workload: Workload, rounds: int, epochs: int) -> tuple[f
     return min(joint) / min(apart), execution
 
 
-def evaluations(front: Front, target: float) -> float:
-    """Gradient evaluations until the hypervolume is first at the target; infinite where it never is."""
-    return next((float(moment.gradients) for moment in front.history if moment.hypervolume >= target), math.inf)
-
-
-def gated_over_none(problem: str, starts: str, best: float, seeds: int, rate: float) -> list[float]:
-    workload = Synthetic(problem)
-    ratios = []
-    for seed in range(seeds):
-        needed = []
-        for algorithm in (pt.MT2O(SmoothTchebycheff(0.1)), pt.MT2O(SmoothTchebycheff(0.1), transfer=None)):
-            front = pt.fit_front(
-                workload,
-                algorithm,
-                preferences=pt.preferences(2, MEMBERS),
-                epochs=150,
-                optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate),
-                starts=starts,
-                execution="vmap",
-                seed=seed,
-                every=1,
-            )
-            needed.append(evaluations(front, SHARE * best))
-        ratios.append(needed[0] / needed[1] if math.isfinite(max(needed)) else math.nan)
-    return ratios
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--rate", type=float, default=0.1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def times(rounds: int) -> None:
     timed: dict[str, Callable[[], Workload]] = {
         "MLP (regression, 32 hidden)": lambda: Synthetic(samples=1024),
         "MLP (regression, 256 hidden)": lambda: Synthetic(samples=1024, hidden=256),
         "LeNet (digits)": lambda: Digits(train=1024, validation=64, test=64),
     }
     for name, make in timed.items():
-        ratio, execution = joint_over_separate(make(), arguments.rounds, 4)
+        ratio, execution = joint_over_separate(make(), rounds, 4)
         print(f"{MEMBERS} x {name}: jointly / one after the other {ratio:.2f} ({execution})", flush=True)
-    for starts in ("independent", "common"):
-        found = sorted(gated_over_none("vlmop2", starts, 0.2998, arguments.seeds, arguments.rate))
-        print(
-            f"vlmop2, {starts} starts: gradient evaluations gated / none to {SHARE:.0%}: {[round(r, 2) for r in found]}"
-        )
+
+
+def trained(problem: Problem, transfer: pt.pareto.Transfer | None, starts: str, seed: int) -> Front:
+    algorithm = pt.MT2O(SmoothTchebycheff(problem.smoothing, 0.0003), transfer, adapt=problem.adapt)
+    return pt.fit_front(
+        problem.workload,
+        algorithm,
+        preferences=pt.preferences(len(problem.workload.tasks), problem.members),
+        epochs=problem.epochs,
+        batch_size=problem.batch_size,
+        optimizer=problem.optimizer,
+        reference=problem.reference,
+        starts=starts,
+        seed=seed,
+        every=problem.every,
+    )
+
+
+def best_known(problem: Problem, fronts: Sequence[Front]) -> float:
+    """Of N points on the known front; where there is none, the best of all fronts that were trained."""
+    truth = problem.workload.truth
+    if truth is None:
+        return max(moment.hypervolume for front in fronts for moment in front.history)
+    reference = torch.tensor(truth.reference, dtype=torch.float64)
+    inside = truth.front[(truth.front < reference).all(dim=1)].double()
+    points = inside[:: max(1, len(inside) // CANDIDATES)]
+    return hypervolume(points[best_subset(points, problem.members, reference)], reference)
+
+
+def evaluations(front: Front, target: float) -> float:
+    """Gradient evaluations until the hypervolume is first at the target; infinite where it never is."""
+    return next((float(moment.gradients) for moment in front.history if moment.hypervolume >= target), math.inf)
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Geometric mean of ratios and its 95 % bounds."""
+    logs = torch.tensor(ratios, dtype=torch.float64).log()
+    mean = float(logs.mean())
+    width = 0.0 if len(logs) < 2 else float(stats.t.ppf(0.975, len(logs) - 1) * logs.std() / math.sqrt(len(logs)))
+    return math.exp(mean), math.exp(mean - width), math.exp(mean + width)
+
+
+def transfer_saves(name: str, starts: str, seeds: int) -> str:
+    """A row of the table."""
+    problem = PROBLEMS[name]
+    fronts = [[trained(problem, each, starts, seed) for each in (pt.pareto.Gated(), None)] for seed in range(seeds)]
+    target = problem.share * best_known(problem, [front for pair in fronts for front in pair])
+    needed = [tuple(evaluations(front, target) for front in pair) for pair in fronts]
+    limit = float(fronts[0][0].history[-1].gradients)
+    # a side that never arrives needed more than the whole training: the ratio is then a bound in its disfavour
+    ratios = [min(gated, limit) / min(none, limit) for gated, none in needed if min(gated, none) <= limit]
+    arrived = [sum(math.isfinite(pair[side]) for pair in needed) for side in (0, 1)]
+    ends = [sum(pair[side].history[-1].hypervolume for pair in fronts) / seeds for side in (0, 1)]
+    heard = sum(float(pair[0].facts["took something over"]) for pair in fronts) / seeds
+    if not ratios:
+        return f"| {name} | {starts} | {problem.share:.0%} | neither arrives |  |  | {heard:.0%} |"
+    mean, low, high = interval(ratios)
+    return (
+        f"| {name} | {starts} | {problem.share:.0%} | {mean:.2f} [{low:.2f}, {high:.2f}] | {1 / mean:.1f} [{1 / high:.1f}, "
+        f"{1 / low:.1f}] | {arrived[0]} / {arrived[1]} of {seeds} | {ends[0]:.4g} / {ends[1]:.4g} | {heard:.0%} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("time", "transfer"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--problems", nargs="*", choices=tuple(PROBLEMS), default=list(PROBLEMS))
+    parser.add_argument("--starts", nargs="*", choices=("independent", "common"), default=["independent", "common"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.what == "time":
+        times(arguments.rounds)
+        return
+    print(
+        "| problem | starts | target | evaluations gated / none | times fewer | arrived | end gated / none | listened |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for name in arguments.problems:
+        for starts in arguments.starts:
+            print(transfer_saves(name, starts, arguments.seeds), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from paretorch.pareto import (
     SmoothTchebycheff,
     Tchebycheff,
     WeightedSum,
+    best_subset,
     hypervolume,
     hypervolume_gradient,
     non_dominated,
@@ -29,6 +30,7 @@ from paretorch.pareto import (
 )
 from paretorch.pareto.linear_program import best_weights
 from paretorch.pareto.preferences import checked_preferences
+from paretorch.pareto.subset import gains
 
 F64 = torch.float64
 
@@ -183,12 +185,63 @@ def test_dominance_is_by_the_definition() -> None:
 
 def test_neighbours_are_row_stochastic_and_fade_with_the_rate() -> None:
     weights = preferences(3, 15)
-    for transfer in (Neighbours(), Neighbours(rho=1.0, nearest=3), Gated(Neighbours(tau=1.0))):
+    for transfer in (Neighbours(), Neighbours(rho=1.0, tau=0.01, nearest=3), Gated(Neighbours(tau=1.0))):
         matrix = transfer.matrix(weights, 1.0, None)
         assert float(matrix.min()) >= 0
         assert torch.allclose(matrix.sum(dim=1), torch.ones(15, dtype=F64))
     assert torch.equal(Neighbours().matrix(weights, 0.0, None), torch.eye(15, dtype=F64))
-    assert ((Neighbours(rho=1.0, nearest=3).matrix(weights, 1.0, None) > 0).sum(dim=1) == 4).all()
+    assert ((Neighbours(rho=1.0, tau=0.01, nearest=3).matrix(weights, 1.0, None) > 0).sum(dim=1) == 4).all()
+
+
+@pytest.mark.parametrize("count", [3, 11, 101])
+def test_neighbours_reach_as_far_for_every_number_of_models(count: int) -> None:
+    """By default the nearest are heard e^(-1/2) times as much as oneself, however close they lie."""
+    middle = Neighbours(rho=1.0).matrix(preferences(2, count), 1.0, None)[count // 2]
+    assert float(middle[count // 2 + 1] / middle[count // 2]) == pytest.approx(math.exp(-0.5))
+
+
+def test_equal_preferences_hear_one_another_equally() -> None:
+    matrix = Neighbours(rho=1.0).matrix(torch.full((4, 2), 0.5, dtype=F64), 1.0, None)
+    assert torch.allclose(matrix, torch.full((4, 4), 0.25, dtype=F64))
+
+
+@pytest.mark.parametrize(("growth", "words"), [(0.5, "growth is at least 1"), (math.inf, "growth is at least 1")])
+def test_trust_never_shrinks_where_it_is_earned(growth: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Gated(growth=growth)
+    with pytest.raises(ValueError, match="a gate within a gate"):
+        Gated(Gated())
+
+
+def brute_best(candidates: Tensor, count: int, reference: Tensor) -> float:
+    return max(
+        hypervolume(candidates[list(chosen)], reference)
+        for chosen in itertools.combinations(range(len(candidates)), count)
+    )
+
+
+@pytest.mark.parametrize(("tasks", "count"), [(2, 4), (3, 3), (4, 2)])
+def test_the_best_few_points_are_those_of_all_subsets(tasks: int, count: int) -> None:
+    reference = torch.full((tasks,), 1.1, dtype=F64)
+    for seed in range(3):
+        candidates = points(12, tasks, seed=seed)
+        found = candidates[best_subset(candidates, count, reference)]
+        assert hypervolume(found, reference) >= 0.99 * brute_best(candidates, count, reference)
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 4])
+def test_gains_are_differences_of_hypervolumes(tasks: int) -> None:
+    candidates, chosen = points(20, tasks, seed=1), points(5, tasks, seed=2)
+    reference = torch.full((tasks,), 1.2, dtype=F64)
+    found = gains(candidates, chosen, reference)
+    before = hypervolume(chosen, reference)
+    for point, gain in zip(candidates, found.tolist(), strict=True):
+        assert gain == pytest.approx(hypervolume(torch.cat([chosen, point[None]]), reference) - before, abs=1e-12)
+
+
+def test_too_few_points_are_said() -> None:
+    with pytest.raises(ValueError, match="1 points lie below"):
+        best_subset(torch.tensor([[0.5, 0.5], [2.0, 0.0]]), 2, torch.ones(2))
 
 
 def test_cosine_rows_stay_stochastic_for_many_models() -> None:

@@ -23,6 +23,8 @@ from paretorch.pareto.scalarize import (
     Tchebycheff,
     WeightedSum,
 )
+from paretorch.pareto.stationarity import residual
+from paretorch.pareto.subset import best_subset
 from paretorch.pareto.sweep import Sweep
 from paretorch.pareto.training import DivergedWarning
 from paretorch.pareto.transfer import Cosine, Fixed, Gated, Neighbours, Transfer
@@ -58,10 +60,12 @@ __all__ = [
     "Transfer",
     "View",
     "WeightedSum",
+    "best_subset",
     "fit_front",
     "hypervolume",
     "hypervolume_gradient",
     "non_dominated",
     "preferences",
     "rays",
+    "residual",
 ]

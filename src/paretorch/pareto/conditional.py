@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.ensemble import View, inner_products
 from paretorch.pareto.family import Family
-from paretorch.pareto.front import Front, Moment
-from paretorch.pareto.members import Batch, Losses, score
+from paretorch.pareto.front import Front
+from paretorch.pareto.members import Losses, score
 from paretorch.pareto.plan import Plan
+from paretorch.pareto.resume import Keeper, Looks
+from paretorch.workloads.passes import Batch
 from paretorch.workloads.streams import Samples, Stream, mixed
 
 
@@ -32,24 +34,23 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
     family = algorithm.family(models, _inputs(batch)).to_device(plan.device).train()
     family.template.train()
     training = _Training(plan, algorithm, family, plan.steps(splits.train))
-    history: list[Moment] = []
-    losses, seconds = torch.empty(0), 0.0
-    metrics: list[dict[str, dict[str, float]]] = []
-    for epoch in range(plan.epochs):
-        began = time.perf_counter()
+    looks, keeper = Looks(plan), Keeper(plan.checkpoint, plan.declared(algorithm, given))
+    if (state := keeper.load()) is not None:
+        looks.load(state["looks"])
+        training.load(state["training"])
+    for epoch in range(looks.epoch, plan.epochs):
+        looks.begin()
         for step, batch in plan.batches(splits.train, epoch):
             training.step(step, batch)
-        seconds += time.perf_counter() - began
-        if plan.looks(epoch + 1):
-            losses, metrics = _scores(plan, family, given, splits.validation)
-            history.append(plan.moment(epoch + 1, training.gradients, seconds, losses))
-            if plan.progress is not None:
-                plan.progress(history[-1])
-    facts = {"algorithm": repr(algorithm), "gradient evaluations": training.gradients, "seconds": seconds}
+        if looks.due():
+            looks.add(training.gradients, *_scores(plan, family, given, splits.validation))
+            keeper.save({"looks": looks.state(), "training": training.state()})
+    losses = looks.losses
+    facts = {"algorithm": repr(algorithm), "gradient evaluations": training.gradients, "seconds": looks.seconds}
     return Front(
-        plan.workload.tasks, given, losses, tuple(metrics), tuple(family.member(row) for row in given),
+        plan.workload.tasks, given, losses, tuple(looks.metrics), tuple(family.member(row) for row in given),
         copy.deepcopy(family.template).cpu(), tuple((~losses.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
-        tuple(history), plan.reference, facts,
+        tuple(looks.history), plan.reference, facts,
     )  # fmt: skip
 
 
@@ -64,6 +65,24 @@ class _Training:
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.generator = torch.Generator().manual_seed(mixed(plan.seed, 3))
         self.gradients = 0
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes."""
+        return {
+            "family": self.family.state_dict(),
+            "template": self.family.template.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "gradients": self.gradients,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state."""
+        self.family.load_state_dict(state["family"])
+        self.family.template.load_state_dict(state["template"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.gradients = state["gradients"]
 
     def step(self, number: int, batch: Batch) -> None:
         progress = number / self.steps

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from paretorch.core.checks import one_of
-from paretorch.pareto.members import Batch, Losses, stacked
+from paretorch.pareto.members import Losses, stacked
 from paretorch.workloads.base import Workload
+from paretorch.workloads.passes import Batch
 
 EXECUTIONS = ("auto", "loop", "vmap")
 TRIES = 3  # of each way, to choose between them; the fastest of each counts
@@ -214,6 +215,8 @@ def inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> 
     result = torch.zeros(members, tasks, tasks, dtype=torch.float64)
     for pieces in zip(*streams, strict=True):
         here = [t for t in range(tasks) if pieces[t] is not None]
+        if not here:
+            continue
         flat = torch.stack([piece.reshape(members, -1) for piece in pieces if piece is not None], dim=1)
         index = torch.tensor(here)
         result[:, index[:, None], index[None, :]] += (flat @ flat.transpose(1, 2)).double().cpu()

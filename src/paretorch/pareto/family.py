@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from paretorch.pareto.members import Batch, Losses
+from paretorch.pareto.members import Losses
+from paretorch.workloads.passes import Batch
 
 
 class Family(nn.Module):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from paretorch.pareto.front import Front, Moment
 from paretorch.pareto.members import fill, score
 from paretorch.pareto.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.preferences import checked_preferences
+from paretorch.pareto.resume import Keeper, Looks
 from paretorch.pareto.spread import Spread
 from paretorch.pareto.training import Training
 from paretorch.workloads.base import Workload
@@ -43,6 +44,7 @@ def fit_front(
     every: int | None = None,
     progress: Callable[[Moment], None] | None = None,
     group: dist.ProcessGroup | str | None = ALL,
+    checkpoint: str | Path | None = None,
 ) -> Front:
     """Trains one model per preference, all at once; the caller's random numbers are left as they were.
 
@@ -64,6 +66,8 @@ def fit_front(
         progress: called at each look.
         group: the ranks over which the models are spread, each training some of them on the same batches: ``"all"`` where
             torch.distributed is initialised, a process group, or None for this process alone. Every rank gets the whole front.
+        checkpoint: a folder in which the training is kept at each look, so that the same call goes on where it was killed, bit
+            for bit; for one process, and for algorithms that descend gradients.
 
     Raises:
         ValueError: preferences are not on the simplex, an option is out of its range, or the optimizer mixes members.
@@ -98,11 +102,14 @@ def fit_front(
         every,
         progress,
         group,
+        checkpoint,
     )
     with torch.random.fork_rng():
         if algorithm.conditional:
             return fit_conditional(plan, algorithm, given, _models(plan, range(len(tasks))))
         if algorithm.evolves:
+            if checkpoint is not None:
+                raise ValueError(f"{type(algorithm).__name__} cannot be stopped and go on: leave checkpoint out")
             many = replace(plan, starts="independent")
             return algorithm.evolve(plan, given, _models(many, range(algorithm.starts)))
         return _fit_members(plan, algorithm, given)
@@ -113,30 +120,28 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     preferences = given if moving is None else begin(given)
     point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
     spread = Spread(len(given), plan.group)
-    spread.join(
-        plan.workload.tasks, (algorithm, plan.workload, plan.seed, plan.epochs, plan.batch_size, given.tolist())
-    )
+    spread.join(plan.workload.tasks, plan.declared(algorithm, given))
     ensemble = Ensemble(plan.workload, _models(plan, spread.rows), plan.execution, spread.rows.start)
     optimizer = plan.optimizer(ensemble.parameters)
     adaption = None if moving is None else Adaption(moving.kind, moving.rate, preferences, point)
     training = Training(algorithm, ensemble, optimizer, preferences, plan.workload.tasks, spread, adaption)
-    history: list[Moment] = []
-    metrics: list[dict[str, dict[str, float]]] = []
-    losses, seconds = torch.empty(0), 0.0
     template = _models(plan, range(1))[0]
     splits = plan.workload.data().to(torch.device(plan.device))
-    for epoch in range(plan.epochs):
-        began = time.perf_counter()
+    if plan.checkpoint is not None and not spread.alone:
+        raise ValueError("checkpoint keeps the training of one process: leave it out on several ranks")
+    looks, keeper = Looks(plan), Keeper(plan.checkpoint, plan.declared(algorithm, given))
+    if (state := keeper.load()) is not None:
+        looks.load(state["looks"])
+        training.load(state["training"])
+    for epoch in range(looks.epoch, plan.epochs):
+        looks.begin()
         for step, batch in plan.batches(splits.train, epoch):
             progress = step / plan.steps(splits.train)
             training.step(batch, mixed(plan.seed, 1, step), progress, plan.factor(progress))
-        seconds += time.perf_counter() - began
-        if plan.looks(epoch + 1):
+        if looks.due():
             losses, metrics = _scores(plan, ensemble, spread, template, splits.validation)
-            losses = torch.where(training.diverged[:, None], torch.nan, losses)
-            history.append(plan.moment(epoch + 1, training.gradients, seconds, losses))
-            if plan.progress is not None:
-                plan.progress(history[-1])
+            looks.add(training.gradients, torch.where(training.diverged[:, None], torch.nan, losses), metrics)
+            keeper.save({"looks": looks.state(), "training": training.state()})
     states = []
     trained, kept = (
         {name: spread.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
@@ -149,13 +154,13 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
         "execution": ensemble.execution,
         "execution because": ensemble.why,
         "gradient evaluations": training.gradients,
-        "seconds": seconds,
+        "seconds": looks.seconds,
         **({"took something over": sum(training.listened) / len(training.listened)} if training.listened else {}),
     }
     diverged = tuple(training.diverged.nonzero()[:, 0].tolist())
     return Front(
-        plan.workload.tasks, training.preferences, losses, tuple(metrics), tuple(states), template.cpu(), diverged,
-        tuple(history), plan.reference, facts,
+        plan.workload.tasks, training.preferences, looks.losses, tuple(looks.metrics), tuple(states), template.cpu(), diverged,
+        tuple(looks.history), plan.reference, facts,
     )  # fmt: skip
 
 

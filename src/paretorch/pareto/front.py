@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from paretorch.pareto import hypervolume as volumes
 from paretorch.pareto.preferences import checked_preferences
+from paretorch.workloads.base import Workload
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,22 @@ class Front:
         weighted = self.preferences * self.losses
         cosines: Tensor = weighted.sum(dim=1) / weighted.norm(dim=1).clamp_min(1e-300) / len(self.tasks) ** 0.5
         return cosines
+
+    def residuals(self, workload: Workload, *, batch_size: int = 256) -> Tensor:
+        """(N,) how far each model is from Pareto critical, on the training data in eval mode: see :func:`residual`.
+
+        Args:
+            workload: that the front was trained on.
+            batch_size: samples at a time.
+        """
+        from paretorch.pareto.stationarity import residual
+
+        streams = workload.data().train
+        found = [
+            float("nan") if member in self.diverged else residual(workload, self.model(member), streams, batch_size)
+            for member in range(len(self))
+        ]
+        return torch.tensor(found, dtype=torch.float64)
 
     def coverage(self, truth: Tensor) -> float:
         """The mean distance from points (n, T) of the true front to the nearest model: small where the front is covered."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import Samples, Stream
-
-Batch = tuple[Samples, ...]  # one per stream
+from paretorch.workloads.passes import Batch, outputs_of
+from paretorch.workloads.streams import Stream
 
 
 class Losses(nn.Module):
@@ -35,20 +33,6 @@ class Losses(nn.Module):
         self.present = tuple(task in found for task in self.workload.tasks)
         zero = next(iter(found.values())).new_zeros(()) if found else next(self.model.parameters()).new_zeros(())
         return torch.stack([found.get(task, zero) for task in self.workload.tasks])
-
-
-def outputs_of(model: nn.Module, batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The heads' outputs and the targets by task; each stream passes the encoder once."""
-    outputs: dict[str, Any] = {}
-    targets: dict[str, Any] = {}
-    heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
-    for samples in batch:
-        features = model.encoder(samples.inputs)  # type: ignore[operator]
-        for task in samples.targets:
-            if task in heads:
-                outputs[task] = heads[task](features)
-                targets[task] = samples.targets[task]
-    return outputs, targets
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from paretorch.pareto.front import Moment
 from paretorch.pareto.hypervolume import hypervolume
-from paretorch.pareto.members import Batch
 from paretorch.workloads.base import Workload
+from paretorch.workloads.passes import Batch
 from paretorch.workloads.streams import Stream, steps_per_epoch, training_batches
 
 LOOKS = 50  # at the validation data, by default
@@ -41,6 +42,14 @@ class Plan:
     every: int | None
     progress: Callable[[Moment], None] | None
     group: dist.ProcessGroup | str | None
+    checkpoint: str | Path | None
+
+    def declared(self, algorithm: object, given: Tensor) -> str:
+        """What decides the numbers of the training, in words."""
+        return (
+            f"{algorithm} on {self.workload}, epochs={self.epochs}, batch_size={self.batch_size}, seed={self.seed}, "
+            f"starts={self.starts}, preferences={given.tolist()}"
+        )
 
     def steps(self, streams: tuple[Stream, ...]) -> int:
         """Of the whole training."""

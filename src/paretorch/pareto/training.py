@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ from paretorch.pareto.adapt import Adaption
 from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.ensemble import Ensemble, View
 from paretorch.pareto.exchange import Exchange
-from paretorch.pareto.members import Batch
 from paretorch.pareto.spread import Spread
+from paretorch.workloads.passes import Batch
 
 PATIENCE = 3  # failed steps in a row after which a member counts as diverged
 EXPLODED = 1e6  # times its first losses' size
@@ -92,6 +93,38 @@ class Training:
         if self.adaption is not None:
             self.preferences = self.adaption.move(self.preferences, losses, weights, progress, alive)
         return losses
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes: all that decides the steps to come."""
+        exchange, adaption = self.exchange, self.adaption
+        return {
+            "trained": dict(self.ensemble.trained),
+            "kept": dict(self.ensemble.kept),
+            "execution": (self.ensemble.execution, self.ensemble.why),
+            "optimizer": self.optimizer.state_dict(),
+            "preferences": self.preferences,
+            "gradients": self.gradients,
+            "listened": list(self.listened),
+            "health": (self.diverged, self._failed, self._last, self._limit),
+            "exchange": None if exchange is None else (exchange.trust, exchange.before, exchange.promised),
+            "adaption": None if adaption is None else (adaption.losses, adaption.shares, adaption.steps),
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state, on the devices where everything is."""
+        for held, found in ((self.ensemble.trained, state["trained"]), (self.ensemble.kept, state["kept"])):
+            for name, value in held.items():
+                value.copy_(found[name])
+        self.ensemble.execution, self.ensemble.why = state["execution"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.preferences, self.gradients = state["preferences"], state["gradients"]
+        self.listened = list(state["listened"])
+        self.diverged, self._failed, self._last, self._limit = state["health"]
+        if self.exchange is not None:
+            self.exchange.trust, self.exchange.before, self.exchange.promised = state["exchange"]
+        if self.adaption is not None:
+            self.adaption.losses, self.adaption.shares, self.adaption.steps = state["adaption"]
 
     def _weigher(self, progress: float) -> Callable[[tuple[int, ...], Tensor, Tensor | None], Tensor]:
         def weigh(rows: tuple[int, ...], losses: Tensor, gramian: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from paretorch.training.packing import pack, unpack
+from paretorch.core.packing import pack, unpack
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
 from paretorch.workloads.extras import extra

@@ -19,10 +19,9 @@ from paretorch.linesearch import LineSearch, Step
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.training import randomness
 from paretorch.training.searching import Searched
+from paretorch.workloads import passes
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import Samples
-
-Batch = tuple[Samples, ...]  # one per stream
+from paretorch.workloads.passes import Batch
 
 
 @dataclass(frozen=True)
@@ -193,19 +192,8 @@ def outputs_of(
     Where tasks have their own inputs, the features of all streams go through the fork together, as one tuple: a step is
     one forward of the fork.
     """
-    outputs: dict[str, Any] = {}
-    targets: dict[str, Any] = {}
-    heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
-    encoder: nn.Module = model.encoder  # type: ignore[assignment]
     with _lowered(model) if precision == "bfloat16" else nullcontext():
-        features = tuple(encoder(samples.inputs) for samples in batch)
-        branch = None if fork is None else fork(features)
-        for place, samples in enumerate(batch):
-            for task in samples.targets:
-                if task in heads:
-                    own = features if branch is None else branch[task]
-                    outputs[task] = heads[task](own[place])
-                    targets[task] = samples.targets[task]
+        outputs, targets = passes.outputs_of(model, batch, fork)
     wide = {
         task: _widened(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _widened, output)
         for task, output in outputs.items()

@@ -1,0 +1,128 @@
+"""A front between two looks: what was seen of it so far, and the file from which a killed training goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paretorch.core.packing import pack, unpack
+from paretorch.pareto.front import Moment
+from paretorch.pareto.plan import Plan
+from paretorch.workloads.data import atomic
+from paretorch.workloads.extras import extra
+
+FORMAT = "paretorch front in training 1"
+FILE = "training.safetensors"
+
+
+class Looks:
+    """What was seen of a front on validation data.
+
+    Args:
+        plan: the arguments of :func:`~paretorch.fit_front`.
+
+    Attributes:
+        epoch: epochs done.
+        seconds: of training so far.
+        losses: (N, T) at the last look.
+        metrics: of each member at the last look.
+        history: all looks.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.epoch, self.seconds = 0, 0.0
+        self.losses = torch.empty(0, dtype=torch.float64)
+        self.metrics: list[dict[str, dict[str, float]]] = []
+        self.history: list[Moment] = []
+        self._began = 0.0
+
+    def begin(self) -> None:
+        """An epoch begins."""
+        self._began = time.perf_counter()
+
+    def due(self) -> bool:
+        """An epoch has ended: whether the validation data are looked at."""
+        self.seconds += time.perf_counter() - self._began
+        self.epoch += 1
+        return self.plan.looks(self.epoch)
+
+    def add(self, gradients: int, losses: Tensor, metrics: list[dict[str, dict[str, float]]]) -> None:
+        """A look; tells whoever follows the training."""
+        self.losses, self.metrics = losses, metrics
+        self.history.append(self.plan.moment(self.epoch, gradients, self.seconds, losses))
+        if self.plan.progress is not None:
+            self.plan.progress(self.history[-1])
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` takes."""
+        history = [dataclasses.asdict(moment) for moment in self.history]
+        return {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "metrics": self.metrics,
+            "history": history,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from a state."""
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.losses, self.metrics = state["losses"], state["metrics"]
+        self.history = [Moment(**moment) for moment in state["history"]]
+
+
+class Keeper:
+    """The file of a training that can be killed, or none.
+
+    Args:
+        folder: where it lies; None: nothing is kept.
+        declared: what decides the training's numbers, in words.
+    """
+
+    def __init__(self, folder: str | Path | None, declared: str) -> None:
+        self.path = None if folder is None else Path(folder) / FILE
+        self.declared = declared
+
+    def save(self, tree: dict[str, Any]) -> None:
+        """Writes a state in the place of the one before, whole or not at all."""
+        if self.path is None:
+            return
+        with extra("studies"):
+            from safetensors.torch import save as serialize
+        values, tensors = pack(tree)
+        about = {"format": FORMAT, "declared": self.declared, "values": json.dumps(values)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(self.path, serialize(tensors, metadata=about))
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was written last; None where there is none.
+
+        Raises:
+            ValueError: the file is damaged, or of another training.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        with extra("studies"):
+            from safetensors import SafetensorError, safe_open
+        try:
+            with safe_open(self.path, framework="pt") as opened:
+                about = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is damaged: {error}. Remove it to start this training again") from None
+        if about.get("format") != FORMAT:
+            raise ValueError(f"{self.path} is not of the format {FORMAT!r}: another version of paretorch wrote it")
+        if about["declared"] != self.declared:
+            raise ValueError(
+                f"{self.path} belongs to another training: it was {about['declared']}, this is {self.declared}. "
+                "Give another folder as checkpoint"
+            )
+        found: dict[str, Any] = unpack(json.loads(about["values"]), tensors)
+        return found

@@ -1,0 +1,65 @@
+"""How near each model of a front is to a point from which no step helps every task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.core.solvers import minimum_norm
+from paretorch.pareto.ensemble import inner_products
+from paretorch.workloads.base import Workload
+from paretorch.workloads.passes import outputs_of
+from paretorch.workloads.streams import Stream
+
+
+def residual(workload: Workload, model: nn.Module, streams: tuple[Stream, ...], size: int = 256) -> float:
+    r"""The length of the shortest convex combination of a model's task gradients, zero at Pareto critical points.
+
+    .. math:: \min_{\alpha \ge 0,\, 1^T \alpha = 1} \Big\lVert \sum_t \alpha_t \nabla L_t(\theta) \Big\rVert
+
+    Losses are means over a whole split, as the model is in its present mode; tasks without a label there do not count.
+
+    Args:
+        workload: whose losses.
+        model: with an encoder and heads by task.
+        streams: the split.
+        size: B, samples per batch.
+
+    Raises:
+        ValueError: no task has a label, or a gradient is not finite.
+
+    Example:
+        >>> from paretorch.workloads.synthetic import Synthetic
+        >>> workload = Synthetic("vlmop2")
+        >>> model = workload.model()
+        >>> _ = nn.init.zeros_(model.encoder.point)  # the middle of the front
+        >>> round(residual(workload, model, workload.data().train), 6)
+        0.0
+
+    References:
+        Desideri, "Multiple-gradient descent algorithm for multiobjective optimization", Comptes Rendus 2012; in the terms of
+        Karush, Kuhn and Tucker it is what is left of stationarity with the best multipliers.
+    """
+    parameters = [value for value in model.parameters() if value.requires_grad]
+    totals: dict[str, list[Tensor]] = {}
+    counts = dict.fromkeys(workload.tasks, 0.0)
+    for stream in streams:
+        for samples in stream.batches(size, order=None):
+            outputs, targets = outputs_of(model, (samples,))
+            losses = workload.losses(outputs, targets)
+            for task, loss in losses.items():
+                count = float(workload.labelled(task, targets[task], samples.size))
+                found = torch.autograd.grad(
+                    loss * count, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+                before = totals.get(task)
+                totals[task] = list(found) if before is None else [a + b for a, b in zip(before, found, strict=True)]
+                counts[task] += count
+    rows = [[part / counts[task] for part in parts] for task, parts in totals.items() if counts[task]]
+    if not rows:
+        raise ValueError(f"no task of {workload.tasks} has a label in this split: there is no gradient")
+    gramian = inner_products(rows, 1)[0]
+    if not bool(gramian.isfinite().all()):
+        raise ValueError(f"a gradient of {list(totals)} is not finite: the residual is not known")
+    weights = minimum_norm(gramian).weights
+    return float((weights @ gramian @ weights).clamp_min(0).sqrt())

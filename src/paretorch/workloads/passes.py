@@ -1,0 +1,38 @@
+"""A batch through a model: each stream's inputs once through the encoder, then every labelled task's head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from paretorch.workloads.streams import Samples
+
+Batch = tuple[Samples, ...]  # one part per stream
+
+
+def outputs_of(
+    model: nn.Module, batch: Batch, fork: Callable[[tuple[Any, ...]], Mapping[str, Any]] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The heads' outputs and the targets, by task of the model.
+
+    Args:
+        model: with an encoder and heads by task.
+        batch: one part per stream.
+        fork: what the features of all streams go through together, as one tuple, so that a step is one forward of it: features
+            -> each task's features. None: heads read the features themselves.
+    """
+    outputs: dict[str, Any] = {}
+    targets: dict[str, Any] = {}
+    heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
+    encoder: nn.Module = model.encoder  # type: ignore[assignment]
+    features = tuple(encoder(samples.inputs) for samples in batch)
+    branch = None if fork is None else fork(features)
+    for place, samples in enumerate(batch):
+        for task in samples.targets:
+            if task in heads:
+                own = features if branch is None else branch[task]
+                outputs[task] = heads[task](own[place])
+                targets[task] = samples.targets[task]
+    return outputs, targets

@@ -1,0 +1,158 @@
+"""Families of models, one for every preference: known fronts are reached, and members are what they are said to be."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import paretorch as pt
+from paretorch.pareto import NSGA2, PHNEPO, PHNLS, FrontAlgorithm, PaMaL, rays
+from paretorch.pareto.family import Hypernetwork, Simplex
+from paretorch.workloads.synthetic import Synthetic
+from training_workload import Tiny
+
+F64 = torch.float64
+
+
+def adam(rate: float) -> Any:
+    return lambda parameters: torch.optim.Adam(parameters, lr=rate)
+
+
+def late_fall(progress: float) -> float:
+    return min(1.0, 2 * (1 - progress) + 0.01)
+
+
+def on_vlmop2(algorithm: FrontAlgorithm, rate: float, epochs: int) -> pt.Front:
+    return pt.fit_front(
+        Synthetic("vlmop2"),
+        algorithm,
+        preferences=pt.preferences(2, 5, margin=0.15),
+        epochs=epochs,
+        optimizer=adam(rate),
+        schedule=late_fall,
+        every=10**6,
+    )
+
+
+def off_the_front(front: pt.Front, problem: str = "vlmop2") -> float:
+    truth = Synthetic(problem).truth
+    assert truth is not None
+    return float(torch.cdist(front.losses, truth.front.double()).min(dim=1).values.max())
+
+
+def test_phn_epo_has_a_model_on_every_ray() -> None:
+    front = on_vlmop2(PHNEPO(hidden=32), 3e-3, 500)
+    assert off_the_front(front) <= 0.02
+    unit = torch.nn.functional.normalize(rays(front.preferences), dim=1)
+    cosines = (torch.nn.functional.normalize(front.losses, dim=1) * unit).sum(dim=1).clamp(max=1)
+    assert math.degrees(float(cosines.acos().max())) <= 6.0
+
+
+@pytest.mark.parametrize("algorithm", [PHNLS(hidden=32), PaMaL(order=0.1)], ids=["PHN-LS", "PaMaL"])
+def test_families_come_near_the_regressions_front_in_the_order_of_preferences(algorithm: FrontAlgorithm) -> None:
+    workload = Synthetic(samples=256)
+    front = pt.fit_front(
+        workload,
+        algorithm,
+        preferences=pt.preferences(2, 4, margin=0.1),
+        epochs=100,
+        batch_size=64,
+        optimizer=adam(5e-3),
+        every=10**6,
+    )
+    assert front.losses[:, 0].tolist() == sorted(front.losses[:, 0].tolist())
+    assert float(front.losses[-1, 0] - front.losses[0, 0]) > 0.1
+    truth = workload.truth
+    assert truth is not None
+    assert float(torch.cdist(front.losses, truth.front).min(dim=1).values.max()) <= 0.15
+
+
+def test_members_of_a_simplex_are_mixtures_of_its_ends() -> None:
+    front = pt.fit_front(
+        Synthetic(samples=64),
+        PaMaL(),
+        preferences=[(1.0, 0.0), (0.25, 0.75), (0.0, 1.0)],
+        epochs=2,
+        batch_size=32,
+        starts="independent",
+    )
+    first, middle, last = front.states
+    assert not torch.equal(first["encoder.0.weight"], last["encoder.0.weight"])
+    for name, value in middle.items():
+        torch.testing.assert_close(value, 0.25 * first[name] + 0.75 * last[name])
+
+
+def test_pamal_punishes_losses_in_the_wrong_order() -> None:
+    wanted = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
+    right, wrong = torch.tensor([[0.1, 0.9], [0.9, 0.1]]), torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+    algorithm = PaMaL(window=2, order=2.0)
+    assert float(algorithm.objective(right, wanted)) == pytest.approx(0.26)
+    # each task has one pair, whose loss is larger by .8 where it matters more
+    assert float(algorithm.objective(wrong, wanted)) == pytest.approx(0.74 + 2 * 2.0 * 0.8)
+
+
+def test_families_keep_batch_norm_and_dropout() -> None:
+    for algorithm in (PHNLS(hidden=8), PaMaL()):
+        front = pt.fit_front(Tiny(), algorithm, preferences=pt.preferences(2, 2), epochs=2, batch_size=16)
+        assert bool(front.losses.isfinite().all())
+        assert front.model(0)(torch.zeros(3, 4))["sign"].shape == (3, 2)
+
+
+def test_a_family_begins_as_the_workloads_model() -> None:
+    models = [Tiny().model(), Tiny().model()]
+    weights = torch.tensor([0.3, 0.7], dtype=F64)
+    for name, value in Hypernetwork(models[0], 2, 4).at(weights).items():
+        assert torch.equal(value, models[0].get_parameter(name))
+    for name, value in Simplex(models).at(weights).items():
+        expected: Tensor = 0.3 * models[0].get_parameter(name) + 0.7 * models[1].get_parameter(name)
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: PHNLS(alpha=0.0), "alpha is above 0"),
+        (lambda: PHNLS(hidden=0), "at least 1 unit"),
+        (lambda: PHNEPO(margin=0.5), "margin"),
+        (lambda: PaMaL(window=0), "at least 1 preference"),
+        (lambda: PaMaL(order=-1.0), "order is at least 0"),
+        (lambda: NSGA2(population=2), "at least 4"),
+    ],
+)
+def test_what_cannot_be_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_evolution_needs_a_box_and_cannot_be_stopped() -> None:
+    with pytest.raises(ValueError, match="searches a box of parameters"):
+        pt.fit_front(Synthetic(samples=64), NSGA2(population=4), preferences=[(0.5, 0.5)], epochs=1)
+    with pytest.raises(ValueError, match="leave checkpoint out"):
+        pt.fit_front(Synthetic("zdt1"), NSGA2(population=4), preferences=[(0.5, 0.5)], epochs=1, checkpoint="nowhere")
+    with pytest.raises(ValueError, match="need a population as large"):
+        pt.fit_front(Synthetic("zdt1"), NSGA2(population=4), preferences=pt.preferences(2, 5), epochs=1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pymoo") is not None, reason="pymoo is installed")
+def test_without_pymoo_the_command_that_installs_it_is_named() -> None:
+    with pytest.raises(ImportError, match=r"pip install .*fronts"):
+        pt.fit_front(Synthetic("zdt1"), NSGA2(population=4), preferences=[(0.5, 0.5)], epochs=1)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("pymoo") is None, reason="needs pymoo, of paretorch[fronts]")
+def test_nsga2_comes_near_the_front_of_zdt1() -> None:
+    front = pt.fit_front(
+        Synthetic("zdt1", size=8), NSGA2(population=40), preferences=pt.preferences(2, 10), epochs=120, every=40
+    )
+    truth = Synthetic("zdt1").truth
+    assert truth is not None
+    assert off_the_front(front, "zdt1") <= 0.05
+    assert front.hypervolume(partial=True) >= 0.9 * truth.hypervolume
+    assert len({tuple(row) for row in front.losses.tolist()}) == 10
+    assert front.facts["gradient evaluations"] == 0

@@ -1,0 +1,29 @@
+"""A front spread over ranks equals the same front in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from front_ranks import ALGORITHMS, every_front, numbers, spread_front, too_few_models
+from ranks import on_ranks
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_train_the_front_of_one_process(world: int, tmp_path: Path) -> None:
+    found = on_ranks(every_front, world, tmp_path)
+    for name in ALGORITHMS:
+        alone = numbers(spread_front(name))
+        assert alone["points"].dtype == torch.float64
+        for rank in range(world):
+            for what, value in alone.items():
+                torch.testing.assert_close(found[rank][name][what], value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.long
+def test_more_ranks_than_models_are_refused(tmp_path: Path) -> None:
+    for said in on_ranks(too_few_models, 2, tmp_path):
+        assert "front of 1 models cannot be spread over 2 ranks" in said

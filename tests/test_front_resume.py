@@ -1,0 +1,64 @@
+"""A front whose training was killed goes on to the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import paretorch as pt
+from paretorch.pareto import COSMOS, Front, FrontAlgorithm, Moment, PaMaL
+from training_workload import Tiny
+
+
+class KilledError(Exception):
+    """Stands for a signal."""
+
+
+def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = None, **options: Any) -> Front:
+    def watch(moment: Moment) -> None:
+        if moment.epoch == kill_at:
+            raise KilledError
+
+    options = {"seed": 3, "epochs": 6, **options}
+    made: Front = pt.fit_front(
+        Tiny(),
+        algorithm,
+        preferences=pt.preferences(2, 3, margin=0.1),
+        batch_size=16,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        reference=(2.0, 4000.0),
+        every=2,
+        checkpoint=folder,
+        progress=watch,
+        **options,
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    "algorithm", [pt.MT2O(adapt="hypervolume"), PaMaL(), COSMOS()],
+    ids=lambda a: type(a).__name__,
+)  # fmt: skip
+def test_a_killed_training_goes_on_bit_for_bit(algorithm: FrontAlgorithm, tmp_path: Path) -> None:
+    whole = front(algorithm, None)
+    with pytest.raises(KilledError):
+        front(algorithm, tmp_path, kill_at=4)
+    resumed = front(algorithm, tmp_path)
+    assert torch.equal(resumed.losses, whole.losses)
+    assert torch.equal(resumed.preferences, whole.preferences)
+    for one, other in zip(resumed.states, whole.states, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [moment.losses for moment in resumed.history] == [moment.losses for moment in whole.history]
+    assert resumed.facts["gradient evaluations"] == whole.facts["gradient evaluations"]
+
+
+def test_the_file_of_another_training_is_refused(tmp_path: Path) -> None:
+    front(pt.MT2O(), tmp_path, epochs=2)
+    with pytest.raises(ValueError, match="belongs to another training"):
+        front(pt.MT2O(), tmp_path, epochs=2, seed=4)
+    (tmp_path / "training.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"training.safetensors is damaged"):
+        front(pt.MT2O(), tmp_path, epochs=2)
