@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import paretorch.workloads
-from dense_folders import shared_nyuv2
+from dense_folders import shared_city_arrays, shared_city_images, shared_nyuv2
 from image_folders import SMALL as SMALL_FOLDERS
 from image_folders import shared_root
 from paretorch.training.evaluation import evaluate
@@ -25,12 +25,18 @@ from published_files import shared_files
 # small sizes for those whose defaults are large; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
     "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)],
+    "tabular": [{"table": table} for table in ("diabetes", "linnerud", "wine")],
     "scenes": [
         {"size": 32, "width": 0.25, "train": 96, "validation": 40, "test": 40, **options}
         for options in ({}, {"depth": False, "normals": False, "detection": False, "attributes": 40})
     ],
     "imagenet_coco": [{"root": shared_root(), "encoder": "resnet18", "width": 0.125, **SMALL_FOLDERS}],
     "nyuv2": [{"root": shared_nyuv2(), "width": 0.125, "workers": 0}],
+    "cityscapes": [
+        {"root": shared_city_arrays(), "width": 0.125, "workers": 0, "architecture": "segnet"},
+        {"root": shared_city_images(), "form": "images", "height": 32, "classes_of": 19, "workers": 0}
+        | {"width": 0.125, "architecture": "dilated_resnet50"},
+    ],
     "multimnist": [
         {"root": shared_files(), "variant": "sener"},
         {"root": shared_files(), "variant": "pmtl", "train": 150, "validation": 40, "test": 40},
