@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretorch.reports.epochs import after, by_epoch, cosines, epoch_seconds, memory, seconds
+from paretorch.reports.front_results import Fronts, fronts
 from paretorch.reports.gather import Plan, gather
 from paretorch.reports.missing import Missing, missing
+from paretorch.reports.searches import Searches, searches
 from paretorch.studies.quality import delta_m, seed_mean
 from paretorch.studies.study import Combine, Treatment
 from paretorch.training.result import Result, Scores
@@ -64,6 +66,9 @@ class TreatmentResults:
         settings: what was trained, on the first seed; several runs where they are joined.
         chosen: of a grid, the run that counts, with the first seed.
         missing: runs without a result.
+        searches: what line searches did; None where there was none.
+        fronts: the sets of models; None where single ones were trained.
+        grid: of a grid, what each of its runs came to, in their order.
     """
 
     label: str
@@ -82,6 +87,9 @@ class TreatmentResults:
     settings: tuple[Run, ...]
     chosen: Run | None = None
     missing: tuple[Missing, ...] = ()
+    searches: Searches | None = None
+    fronts: Fronts | None = None
+    grid: tuple[TreatmentResults, ...] = ()
 
     @property
     def seeds(self) -> int:
@@ -236,6 +244,7 @@ class _Reader:
             runs=sum(member.runs for member in members),
             chosen=treatment.runs[best],
             missing=tuple(run for member in members for run in member.missing),
+            grid=tuple(members),
         )
 
     def treatment(self, treatment: Treatment, runs: Sequence[Run]) -> TreatmentResults:
@@ -268,6 +277,8 @@ class _Reader:
                 for run in group
                 if run.key not in self.results
             ),
+            searches=searches(found, epochs, self.plan.places),
+            fronts=fronts(found, epochs),
         )
 
     def scores(self, scores: Sequence[Scores]) -> list[float]:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paretorch.reports import plots
+from paretorch.reports import front_plots, plots, search_plots
 from paretorch.reports.across import Across
 from paretorch.reports.definitions import definitions
 from paretorch.reports.embedded import asset, plotly, script_data, template
 from paretorch.reports.expected import expected_table
 from paretorch.reports.findings import Finding, headline
+from paretorch.reports.front_tables import front_tables
 from paretorch.reports.gather import Source
 from paretorch.reports.looks import look
 from paretorch.reports.losses import loss_table
@@ -20,6 +21,7 @@ from paretorch.reports.missing import Missing
 from paretorch.reports.numbers import signed_interval
 from paretorch.reports.overview import MOST_METRICS, by_metric, costs, dynamics, means, overview
 from paretorch.reports.plots import Plot
+from paretorch.reports.search_tables import lowered_table, search_table, time_table
 from paretorch.reports.settings import alike, differing
 from paretorch.reports.spreadsheets import seeds_csv, treatments_csv
 from paretorch.reports.summary import Summary, ordered
@@ -121,7 +123,16 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
     titles = {f"best {metric.title}" for metric in results.metrics} if all_means else set()
     single = tuple(finding for finding in found if finding.name in titles)
     own = (loss_table(summary), expected_table(summary))
-    tables = (*all_means, by_metric(summary), *own, dynamics(summary), costs(summary))
+    searched = (search_table(summary), time_table(summary), lowered_table(summary))
+    tables = (
+        *all_means,
+        by_metric(summary),
+        *front_tables(summary),
+        *own,
+        *searched,
+        dynamics(summary),
+        costs(summary),
+    )
     return Part(
         anchor=anchor,
         workload=results.plan.workload,
@@ -130,7 +141,7 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
         groups=tuple(_groups(summary)),
         tuned=budget(summary),
         notices=tuple(_notices(summary)),
-        plots=tuple(plots.plots(summary)),
+        plots=(*plots.plots(summary), *front_plots.plots(summary), *search_plots.plots(summary)),
         overview=overview(summary),
         tables=tuple(table for table in tables if table.rows),
         downloads=(_download("treatments.csv", treatments_csv(summary)), _download("seeds.csv", seeds_csv(summary))),

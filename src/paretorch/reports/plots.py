@@ -92,9 +92,9 @@ def _curves(summary: Summary) -> list[Plot]:
         "Validation data after every epoch, mean over seeds; bands are 95 % intervals of the mean. Time is that of training, "
         "without evaluation."
     )
-    found = [_lines("curves", "Learning curves", caption, series.learning_curves(summary), timed=True)]
+    found = [lines_plot("curves", "Learning curves", caption, series.learning_curves(summary), timed=True)]
     caption = "Mean training loss of an epoch, as the task's own loss, before any weight."
-    found.append(_lines("losses", "Training losses", caption, series.training_losses(summary), timed=True))
+    found.append(lines_plot("losses", "Training losses", caption, series.training_losses(summary), timed=True))
     return [plot for plots in found for plot in plots]
 
 
@@ -102,7 +102,7 @@ def _mechanism(summary: Summary) -> list[Plot]:
     caption = (
         "By what each method multiplied a task, mean over an epoch's steps. Methods without weights are not shown."
     )
-    found = _lines("weights", "Weights over time", caption, series.weights(summary))
+    found = lines_plot("weights", "Weights over time", caption, series.weights(summary))
     pairs, panels = len(summary.results.pairs), series.cosines(summary)
     caption = (
         "Mean cosine between the gradients of two tasks where the method compares them; below 0 they conflict. Methods that do "
@@ -110,10 +110,11 @@ def _mechanism(summary: Summary) -> list[Plot]:
     )
     if pairs > len(panels):
         caption += f" Of {pairs} pairs, these are the {len(panels)} with the lowest mean; the matrix has all."
-    return [*found, *_lines("cosines", "Do the tasks agree?", caption, panels), *_matrix(summary)]
+    return [*found, *lines_plot("cosines", "Do the tasks agree?", caption, panels), *_matrix(summary)]
 
 
-def _lines(name: str, title: str, caption: str, panels: Sequence[Panel], timed: bool = False) -> list[Plot]:
+def lines_plot(name: str, title: str, caption: str, panels: Sequence[Panel], timed: bool = False) -> list[Plot]:
+    """Lines over epochs, and over seconds where those are known; none without a panel."""
     if not panels:
         return []
     timed = timed and any(np.isfinite(line.seconds).any() for panel in panels for line in panel.lines)

@@ -46,10 +46,11 @@ def _seconds(values: Array) -> Array:
 
 
 def _points(values: Iterable[Array], level: float) -> tuple[Point, ...]:
-    return tuple(_point(each, level) for each in values)
+    return tuple(point(each, level) for each in values)
 
 
-def _point(each: Array, level: float) -> Point:
+def point(each: Array, level: float) -> Point:
+    """The mean of (S,) values with its interval; seeds without a value are left out."""
     found = interval(each[np.isfinite(each)], level)
     low, high = (None, None) if found is None else (found.low, found.high)
     return Point(seed_mean(each), low, high, each)

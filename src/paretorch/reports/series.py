@@ -91,6 +91,31 @@ def training_losses(summary: Summary) -> tuple[Panel, ...]:
     return _filled(panels)
 
 
+def combined_loss(summary: Summary) -> tuple[Panel, ...]:
+    """The sum over tasks of the mean training losses by epoch, as each task's own loss."""
+    axis = "combined training loss, lower is better"
+    return _filled([_panel(summary, "all tasks", axis, lambda t: np.asarray(t.losses.sum(axis=2)), 1)])
+
+
+def searched_steps(summary: Summary) -> tuple[Panel, ...]:
+    """What line searches did by epoch: accepted steps, the bound, trials; none where nothing was searched."""
+
+    def read(name: str) -> Callable[[TreatmentResults], Array]:
+        def values(treatment: TreatmentResults) -> Array:
+            empty = np.full(treatment.losses.shape[:2], math.nan)
+            return empty if treatment.searches is None else np.asarray(getattr(treatment.searches, name))
+
+        return values
+
+    return _filled(
+        [
+            _panel(summary, "accepted step", "accepted step", read("step"), 3),
+            _panel(summary, "largest step allowed", "largest step allowed", read("bound"), 3),
+            _panel(summary, "trials per step", "trials per step", read("trials"), 3, logarithmic=False),
+        ]
+    )
+
+
 def weights(summary: Summary) -> tuple[Panel, ...]:
     """By what each task was multiplied, mean over the steps of an epoch."""
     tasks = summary.results.tasks

@@ -67,14 +67,21 @@
         x: x(line), y: line.y, type: "scatter", mode: line.y.length === 1 ? "markers" : "lines+markers", line: { color: ink(style), dash: style[2], width: 1.8 },
         marker: { symbol: style[3], size: line.y.map((_, i) => (i % every === line.t % every ? 7 : 0)), color: ink(style), line: { width: 0 } },
         error_y: line.y.length === 1 && line.l ? { type: "data", symmetric: false, array: [line.h[0] - line.y[0]], arrayminus: [line.y[0] - line.l[0]], thickness: 1.2 } : undefined,
-        text: line.y.map((y, i) => `<b>${plain(names[line.t])}</b><br>${plain(panel.title)} ${digits(y)}${line.l ? ` [${digits(line.l[i])}, ${digits(line.h[i])}]` : ""}<br>epoch ${line.x[i]}, ${line.n} ${line.n === 1 ? "seed" : "seeds"}`),
+        text: line.y.map((y, i) => `<b>${plain(names[line.t])}</b><br>${plain(panel.title)} ${digits(y)}${line.l ? ` [${digits(line.l[i])}, ${digits(line.h[i])}]` : ""}<br>${plain(panel.x ?? "epoch")} ${digits(line.x[i])}, ${line.n} ${line.n === 1 ? "seed" : "seeds"}`),
         hoverinfo: "text",
       });
     }
+    for (const line of lines.filter((each) => each.m)) {
+      traces.push({
+        x: line.m.map((mark) => mark[state.timed ? 1 : 0]), y: line.m.map((mark) => mark[2]), type: "scatter", mode: "markers",
+        marker: { symbol: "cross-thin", size: 12, line: { width: 2.5, color: ink(look(line.t)) } },
+        text: line.m.map((mark) => `<b>${plain(names[line.t])}</b><br>${wrapped(mark[3], 60)}`), hoverinfo: "text",
+      });
+    }
     const last = Math.max(1, ...lines.map((line) => line.x[line.x.length - 1]));
-    const more = layout(state.timed ? "seconds of training" : "epoch", panel.quantity);
+    const more = layout(state.timed ? "seconds of training" : panel.x ?? "epoch", panel.quantity);
     if (panel.log) more.yaxis = { ...more.yaxis, type: "log", dtick: 1 };
-    if (!state.timed && last <= 10) more.xaxis.dtick = 1;
+    if (!state.timed && !panel.x && last <= 10) more.xaxis.dtick = 1;
     return [traces, more];
   }
 
@@ -116,6 +123,45 @@
     return [traces, layout(x.title, y.title)];
   }
 
+  // sets of models by their losses: a plane, a space, or lines over the tasks
+  function fronts(spec, part) {
+    const names = data.parts[part].labels;
+    const { tasks, reference } = spec;
+    const below = (point) => point.every((value, t) => value !== null && value < reference[t]);
+    const dominated = (point, points) => points.some((other) => other.every((value, t) => value <= point[t]) && other.some((value, t) => value < point[t]));
+    const told = (place, point) => `<b>${plain(names[place])}</b><br>${point.map((value, t) => `${plain(tasks[t])} ${digits(value)}`).join("<br>")}`;
+    const traces = [];
+    const add = (place, points, mode, marker, more = {}) => {
+      if (!points.length) return;
+      const axes = tasks.length === 3 ? { type: "scatter3d", z: points.map((point) => point[2]) } : { type: "scatter" };
+      traces.push({ ...axes, x: points.map((point) => point[0]), y: points.map((point) => point[1]), mode, marker, text: points.map((point) => told(place, point)), hoverinfo: "text", ...more });
+    };
+    for (const [place, seeds, alone] of spec.points) {
+      if (!shown[part].has(place)) continue;
+      const style = look(place);
+      const [symbol, color] = [tasks.length === 3 ? "circle" : style[3], ink(style)];
+      seeds.forEach((all, seed) => {
+        const points = all.filter((point) => below(point)).sort((a, b) => a[0] - b[0]);
+        if (tasks.length > 3) {
+          points.forEach((point) => traces.push({ x: tasks.map((_, t) => t), y: point, type: "scatter", mode: "lines", line: { color, dash: style[2], width: 1 }, opacity: seed ? 0.25 : 0.8, text: tasks.map(() => told(place, point)), hoverinfo: "text" }));
+          return;
+        }
+        const front = points.filter((point) => !dominated(point, points));
+        if (seed === 0) add(place, front, tasks.length === 3 ? "markers" : "lines+markers", { symbol, size: tasks.length === 3 ? 5 : 8, color }, { line: { color, dash: style[2], width: 1.4 } });
+        else add(place, points, "markers", { symbol, size: tasks.length === 3 ? 2.5 : 4, color, opacity: 0.35 });
+        if (alone && seed === 0 && all.length) add(place, [tasks.map((_, t) => Math.min(...all.map((point) => point[t] ?? Infinity)))], "markers", { symbol: tasks.length === 3 ? "diamond" : "star", size: tasks.length === 3 ? 7 : 15, color });
+      });
+    }
+    const loss = (t) => `${tasks[t]} loss, lower is better`;
+    if (tasks.length === 3) {
+      const [x, y, z] = tasks.map((_, t) => ({ title: { text: plain(loss(t)) }, color: colour("ink") }));
+      return [traces, { ...layout("", ""), margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { xaxis: x, yaxis: y, zaxis: z } }];
+    }
+    const more = layout(tasks.length === 2 ? loss(0) : "", tasks.length === 2 ? loss(1) : "loss, lower is better");
+    if (tasks.length > 3) Object.assign(more.xaxis, { tickvals: tasks.map((_, t) => t), ticktext: tasks.map((task) => plain(cut(task, 16))) });
+    return [traces, more];
+  }
+
   function matrix(spec, part, state) {
     const values = spec.matrices[state.panel][1];
     const short = spec.tasks.map((task) => plain(cut(task, 16)));
@@ -150,11 +196,73 @@
     return [traces, more];
   }
 
-  const kinds = { lines: (spec, part, state, place) => curves(spec.panels[place], part, state), forest, plane, matrix, ranks };
+  // losses over fixed rates, each with its band, and the searches as lines across
+  function rates(panel, part, state) {
+    const names = data.parts[part].labels;
+    const traces = [];
+    const grids = panel.grids.filter((grid) => shown[part].has(grid.t));
+    const levels = panel.levels.filter((level) => shown[part].has(level.t) && level.point[0] !== null);
+    const all = panel.grids.flatMap((grid) => grid.x);
+    const [from, to] = [Math.min(...all) / 1.3, Math.max(...all) * 1.3];
+    const ends = (points) => ({ l: points.map((p) => p[1]), h: points.map((p) => p[2]) });
+    const bands = state.bands && grids.length + levels.length <= MOST_SHOWN;
+    if (bands) {
+      for (const { t, x, points } of grids) traces.push(band(ends(points), x, faint(ink(look(t)), 0.1)));
+      for (const { t, point } of levels) traces.push(band(ends([point, point]), [from, to], faint(ink(look(t)), 0.07)));
+    }
+    const says = (t, point, more) => `<b>${plain(names[t])}</b><br>${digits(point[0])}${point[1] === null ? "" : ` [${digits(point[1])}, ${digits(point[2])}]`}<br>${more}`;
+    for (const { t, x, points, chosen } of grids) {
+      const style = look(t);
+      traces.push({
+        x, y: points.map((p) => p[0]), type: "scatter", mode: "lines+markers", line: { color: ink(style), dash: style[2], width: 1.8 },
+        marker: { symbol: style[3], size: x.map((_, i) => (i === chosen ? 13 : 6)), color: ink(style) },
+        text: points.map((p, i) => says(t, p, `rate ${digits(x[i])}${i === chosen ? ", chosen on validation data" : ""}`)), hoverinfo: "text",
+      });
+    }
+    levels.forEach(({ t, point }, i) => {
+      const style = look(t);
+      const at = from * (to / from) ** ((i + 0.5) / levels.length); // marks beside each other, for lines may lie on each other
+      traces.push({
+        x: [from, at, to], y: [point[0], point[0], point[0]], type: "scatter", mode: "lines+markers", line: { color: ink(style), dash: style[2], width: 1.8 },
+        marker: { symbol: style[3], size: [0, 9, 0], color: ink(style) }, text: Array(3).fill(says(t, point, "searched")), hoverinfo: "text",
+      });
+    });
+    const more = layout("fixed learning rate", panel.quantity);
+    more.xaxis = { ...more.xaxis, type: "log", range: [Math.log10(from), Math.log10(to)], dtick: 1 };
+    const values = [...grids.flatMap((grid) => grid.points), ...levels.map((level) => level.point)].map((p) => p[0]).filter((y) => y > 0);
+    if (values.length && Math.max(...values) > 8 * Math.min(...values)) more.yaxis = { ...more.yaxis, type: "log", range: [Math.log10(Math.min(...values) / 1.6), Math.log10(Math.max(...values) * 1.6)] };
+    return [traces, more];
+  }
+
+  // what a search saw against what was true; on the diagonal it saw the truth
+  function pairs(panel, part) {
+    const names = data.parts[part].labels;
+    const groups = panel.groups.filter((group) => shown[part].has(group.t));
+    const all = groups.flatMap((group) => [...group.x, ...group.y]).filter((value) => value !== null);
+    const traces = [];
+    if (all.length) {
+      const ends = [Math.min(...all), Math.max(...all)];
+      traces.push({ x: ends, y: ends, type: "scatter", mode: "lines", line: { color: colour("soft"), width: 1 }, hoverinfo: "skip" });
+    }
+    for (const group of groups) {
+      const style = look(group.t);
+      traces.push({
+        x: group.x, y: group.y, type: "scatter", mode: "markers", marker: { symbol: style[3], size: 6, color: ink(style), opacity: 0.6 }, hoverinfo: "text",
+        text: group.x.map((x, i) => `<b>${plain(names[group.t])}</b><br>${plain(group.tasks[group.of[i]])}<br>seen ${digits(x)}, true ${digits(group.y[i])}`),
+      });
+    }
+    const more = layout(panel.x, panel.y);
+    if (panel.log) for (const name of ["xaxis", "yaxis"]) more[name] = { ...more[name], type: "log" };
+    return [traces, more];
+  }
+
+  const panelled = { lines: curves, rates, pairs };
+  const whole = { forest, fronts, plane, matrix, ranks };
 
   function render(plot) {
     plot.axes.forEach(({ box, place }) => {
-      const [traces, more] = kinds[plot.spec.kind](plot.spec, plot.part, plot.state, place);
+      const { spec, part, state } = plot;
+      const [traces, more] = spec.panels ? panelled[spec.kind](spec.panels[place], part, state) : whole[spec.kind](spec, part, state);
       if (more.height) box.style.height = more.height + "px";
       window.Plotly.react(box, traces, more, options);
     });
@@ -163,7 +271,7 @@
   function axes(plot) {
     plot.axes.forEach(({ box }) => window.Plotly.purge(box));
     plot.panels.replaceChildren();
-    const titles = plot.spec.kind === "lines" ? plot.spec.panels.map((panel) => panel.title) : [""];
+    const titles = plot.spec.panels ? plot.spec.panels.map((panel) => panel.title) : [""];
     const places = titles.length > MANY ? [plot.state.panel] : titles.map((_, i) => i);
     plot.panels.classList.toggle("single", places.length === 1);
     plot.axes = places.map((place) => {
@@ -195,14 +303,15 @@
 
   function controls(plot) {
     const { spec, state } = plot;
-    if (spec.kind === "lines" && spec.panels.length > MANY) choice(plot, "Shown:", spec.panels.map((panel) => panel.title), "panel", axes);
+    if (spec.panels && spec.panels.length > MANY) choice(plot, "Shown:", spec.panels.map((panel) => panel.title), "panel", axes);
     if (spec.kind === "matrix" && spec.matrices.length > 1) choice(plot, "Treatment:", spec.matrices.map(([place]) => data.parts[plot.part].labels[place]), "panel", render);
     if (spec.kind === "plane" && spec.axes.length > 2) {
       choice(plot, "Across:", spec.axes.map((axis) => axis.title), "x", render);
       choice(plot, "Up:", spec.axes.map((axis) => axis.title), "y", render);
     }
-    if (spec.timed) toggle(plot, "by time instead of epoch", "timed");
-    if (spec.kind === "lines" && spec.panels.some((panel) => panel.lines.some((line) => line.l))) toggle(plot, "intervals", "bands");
+    if (spec.timed) toggle(plot, spec.panels[0].x ? "by time" : "by time instead of epoch", "timed");
+    const banded = { lines: (panel) => panel.lines.some((line) => line.l), rates: (panel) => panel.grids.some((grid) => grid.points.some((p) => p[1] !== null)), pairs: () => false };
+    if (spec.panels && spec.panels.some(banded[spec.kind])) toggle(plot, "intervals", "bands");
   }
 
   function swatch(place) {
