@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 
 import paretorch as pt
 from matrices import answer, gaussian
+from methods import METHODS, Entry
+from paretorch.core import room
 
 
 @pytest.mark.parametrize(
@@ -22,7 +26,7 @@ from matrices import answer, gaussian
         (lambda: pt.IMTL(rate=-1.0), "rate must be above 0"),
         (lambda: pt.GO4Align(groups=0), "groups is at least 1"),
         (lambda: pt.GO4Align(eta=0.0), "eta must be above 0"),
-        (lambda: pt.GradVac(beta=1.5), r"beta must be in \[0, 1\]"),
+        (lambda: pt.GradVac(beta=1.5), r"beta must be in \[0, 1\], got 1\.5"),
         (lambda: pt.FairGrad(alpha=0.0), "alpha must be above 0"),
         (lambda: pt.AlignedMTL(mode="max"), "mode is one of"),
         (lambda: pt.ConFIG(length="max"), "length is one of"),
@@ -51,6 +55,28 @@ def test_options_out_of_range_are_named(make: Any, words: str) -> None:
         make()
 
 
+NUMBERS = [
+    (entry, field.name, value)
+    for entry in {type(entry.method): entry for entry in METHODS}.values()
+    for field in dataclasses.fields(entry.method)  # type: ignore[arg-type]
+    for value in {float: (math.nan, math.inf, -1.0), int: (-1,)}.get(type(getattr(entry.method, field.name)), ())
+]
+ANY_SIGN = {"minimum"}  # of FAMO: a bound of losses that may be negative
+
+
+@pytest.mark.parametrize(
+    ("entry", "option", "value"),
+    NUMBERS,
+    ids=lambda part: type(part.method).__name__ if isinstance(part, Entry) else str(part),
+)
+def test_no_number_of_any_method_may_be_absurd(entry: Entry, option: str, value: Any) -> None:
+    if option in ANY_SIGN and value == -1.0:
+        assert dataclasses.replace(entry.method, **{option: value}) != entry.method  # type: ignore[type-var]
+        return
+    with pytest.raises(ValueError, match=f"{option} (is|must be) .*, got"):
+        dataclasses.replace(entry.method, **{option: value})  # type: ignore[type-var]
+
+
 @pytest.mark.parametrize(
     "method",
     [
@@ -69,3 +95,18 @@ def test_options_out_of_range_are_named(make: Any, words: str) -> None:
 def test_losses_outside_the_domain_are_named_with_their_task(method: pt.Method[Any]) -> None:
     with pytest.raises(ValueError, match=r"above 0, got -1\.0 for task '1'"):
         answer(method, gaussian(2, 3, 0), losses=torch.tensor([1.0, -1.0], dtype=torch.float64))
+
+
+def test_gradients_too_large_for_memory_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.ones(2, 1000, dtype=torch.float64)
+    monkeypatch.setattr(room, "memory", lambda device: 2 * 1000 * 8)
+    answer(pt.GradDrop(), rows)
+    monkeypatch.setattr(room, "memory", lambda device: 2 * 1000 * 8 - 1)
+    with pytest.raises(ValueError, match=r"2 tasks with respect to 1,000 numbers take .* GiB.*pt\.Fork"):
+        answer(pt.GradDrop(), rows)
+    assert room.memory(torch.device("meta")) is None
+
+
+def test_the_memory_of_this_machine_is_known() -> None:
+    there = room.memory(torch.device("cpu"))
+    assert there is None or there > 2**28

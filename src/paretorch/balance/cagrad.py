@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from paretorch.balance.ranges import share
 from paretorch.core.conflict import conflict_averse
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.space import Range, Space
@@ -44,8 +45,7 @@ class CAGrad(Method[None]):
     space: ClassVar[Space] = {"c": Range(0.1, 0.9)}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.c < 1:
-            raise ValueError(f"c must be in [0, 1), got {self.c}")
+        share("c", self.c)
         if self.rescale not in RESCALINGS:
             raise ValueError(f"rescale is one of {RESCALINGS}, got {self.rescale!r}")
 

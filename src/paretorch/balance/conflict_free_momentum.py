@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.conflict_free import ConFIG
+from paretorch.balance.ranges import share
 from paretorch.balance.task_rows import gramian_of, kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
@@ -59,8 +60,7 @@ class ConFIGMomentum(Method[ConFIGMomentumState]):
 
     def __post_init__(self) -> None:
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {value}")
+            share(name, value)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> ConFIGMomentumState:
         size, nothing = len(tasks), like.new_zeros(1, 0)

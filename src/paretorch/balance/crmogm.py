@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import share
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 
@@ -46,8 +47,7 @@ class CRMOGM(Method[CRMOGMState]):
         inner = self.method
         if not isinstance(inner, Method) or Need.JACOBIAN in inner.needs or inner.batches > 1 or inner.observes:
             raise ValueError(f"CRMOGM takes a method that answers with weights for one batch, got {inner!r}")
-        if not 0 <= self.alpha < 1:
-            raise ValueError(f"alpha must be in [0, 1), got {self.alpha}")
+        share("alpha", self.alpha)
         for name in ("needs", "homogeneous", "homogeneous_on_paper", "random", "features"):
             object.__setattr__(self, name, getattr(inner, name))
 

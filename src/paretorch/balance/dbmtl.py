@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.domain import losses_above
+from paretorch.balance.ranges import at_least, share
 from paretorch.balance.task_rows import kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.space import Range, Space
@@ -52,10 +53,8 @@ class DBMTL(Method[DBMTLState]):
     space: ClassVar[Space] = {"beta": Range(0.0, 0.99), "sigma": Range(0.0, 1.0)}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta must be in [0, 1), got {self.beta}")
-        if not 0 <= self.sigma < float("inf"):
-            raise ValueError(f"sigma must be at least 0 and finite, got {self.sigma}")
+        share("beta", self.beta)
+        at_least("sigma", self.sigma)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> DBMTLState:
         return DBMTLState(like.new_zeros(len(tasks), 0), like.new_zeros(len(tasks)))

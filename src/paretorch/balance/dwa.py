@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import above, count
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
 
@@ -52,10 +53,9 @@ class DWA(Method[DWAState]):
     space: ClassVar[Space] = {"temperature": Range(0.5, 8.0, log=True)}
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window is at least 1 step, or None for epochs, got {self.window}")
+        above("temperature", self.temperature)
+        if self.window is not None:
+            count("window", self.window, " step, or None for epochs")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> DWAState:
         zeros, unknown = like.new_zeros(len(tasks)), like.new_full((len(tasks),), torch.nan)

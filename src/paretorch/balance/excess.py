@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import above
 from paretorch.balance.task_rows import kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
@@ -49,8 +50,7 @@ class ExcessMTL(Method[ExcessMTLState]):
     space: ClassVar[Space] = {"step": Range(1e-4, 1.0, log=True)}
 
     def __post_init__(self) -> None:
-        if not self.step > 0:
-            raise ValueError(f"step must be above 0, got {self.step}")
+        above("step", self.step)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> ExcessMTLState:
         zeros = like.new_zeros(len(tasks))

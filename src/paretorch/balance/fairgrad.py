@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from paretorch.balance.ranges import above
 from paretorch.core.bargaining import bargain
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.space import Range, Space
@@ -43,8 +44,7 @@ class FairGrad(Method[None]):
     space: ClassVar[Space] = {"alpha": Range(0.5, 5.0, log=True)}
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"alpha must be above 0 and finite, got {self.alpha}")
+        above("alpha", self.alpha)
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         weights, converged, exists = bargain(evidence.needed("gramian"), self.alpha)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.domain import losses_above
+from paretorch.balance.ranges import above, at_least, finite
 from paretorch.balance.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
@@ -65,10 +66,9 @@ class FAMO(Method[FAMOState]):
     observes = True
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise ValueError(f"rate must be above 0, got {self.rate}")
-        if not self.gamma >= 0:
-            raise ValueError(f"gamma must be at least 0, got {self.gamma}")
+        above("rate", self.rate)
+        at_least("gamma", self.gamma)
+        finite("minimum", self.minimum)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> FAMOState:
         zeros = like.new_zeros(len(tasks))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.domain import losses_above
+from paretorch.balance.ranges import above, count
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.nonnegative import Array
 from paretorch.core.space import Range, Space
@@ -52,10 +53,8 @@ class GO4Align(Method[GO4AlignState]):
     space: ClassVar[Space] = {"eta": Range(1e-6, 1e-1, log=True), "groups": Range(1, 8, whole=True)}
 
     def __post_init__(self) -> None:
-        if not self.eta > 0:
-            raise ValueError(f"eta must be above 0, got {self.eta}")
-        if self.groups < 1:
-            raise ValueError(f"groups is at least 1, got {self.groups}")
+        above("eta", self.eta)
+        count("groups", self.groups)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> GO4AlignState:
         return GO4AlignState(like.new_zeros(len(tasks)))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from paretorch.balance.ranges import share
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
 
@@ -35,8 +36,7 @@ class GradDrop(Method[None]):
     random = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.leak <= 1:
-            raise ValueError(f"leak must be in [0, 1], got {self.leak}")
+        share("leak", self.leak, "[]")
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         jacobian, features = evidence.needed("jacobian"), evidence.features

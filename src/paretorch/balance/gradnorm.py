@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.domain import losses_above
+from paretorch.balance.ranges import above, at_least
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
 
@@ -56,10 +57,8 @@ class GradNorm(Method[GradNormState]):
     space: ClassVar[Space] = {"alpha": Range(0.0, 3.0), "rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha must be at least 0 and finite, got {self.alpha}")
-        if not self.rate > 0:
-            raise ValueError(f"rate must be above 0, got {self.rate}")
+        at_least("alpha", self.alpha)
+        above("rate", self.rate)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> GradNormState:
         return GradNormState(like.new_zeros(len(tasks)), like.new_full((len(tasks),), torch.nan))

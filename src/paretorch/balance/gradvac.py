@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import share
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.solvers import unit_rows
 from paretorch.core.space import Range, Space
@@ -52,8 +53,7 @@ class GradVac(Method[GradVacState]):
     random = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta must be in [0, 1], got {self.beta}")
+        share("beta", self.beta, "[]")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> GradVacState:
         return GradVacState(like.new_zeros(len(tasks), len(tasks)))

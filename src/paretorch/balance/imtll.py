@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.domain import losses_above
+from paretorch.balance.ranges import above
 from paretorch.balance.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
@@ -53,8 +54,7 @@ class IMTLL(Method[IMTLLState]):
     space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise ValueError(f"rate must be above 0, got {self.rate}")
+        above("rate", self.rate)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> IMTLLState:
         zeros = like.new_zeros(len(tasks))

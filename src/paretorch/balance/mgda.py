@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.domain import losses_above
+from paretorch.balance.ranges import count
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers import Solution, cancels, minimum_norm
 from paretorch.core.space import Choice, Space
@@ -56,8 +57,7 @@ class MGDA(Method[None]):
             raise ValueError(f"normalize is one of {NORMALIZATIONS}, got {self.normalize!r}")
         if self.solver not in SOLVERS:
             raise ValueError(f"solver is one of {SOLVERS}, got {self.solver!r}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations is at least 1, got {self.iterations}")
+        count("iterations", self.iterations)
         if self.normalize in ("loss", "loss+"):
             object.__setattr__(self, "needs", Need.GRAMIAN | Need.LOSSES)
             object.__setattr__(self, "homogeneous", False)

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import above, at_least, share
 from paretorch.balance.simplex_weights import of_present, put_back
 from paretorch.balance.task_rows import gramian_of, kept_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
@@ -52,12 +53,9 @@ class MoCo(Method[MoCoState]):
     space: ClassVar[Space] = {"beta": Range(0.05, 1.0, log=True), "gamma": Range(1e-3, 10.0, log=True)}
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta <= 1:
-            raise ValueError(f"beta must be in (0, 1], got {self.beta}")
-        if not self.gamma > 0:
-            raise ValueError(f"gamma must be above 0, got {self.gamma}")
-        if not self.rho >= 0:
-            raise ValueError(f"rho must be at least 0, got {self.rho}")
+        share("beta", self.beta, "(]")
+        above("gamma", self.gamma)
+        at_least("rho", self.rho)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> MoCoState:
         size = len(tasks)

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from paretorch.balance.ranges import above, at_least
 from paretorch.balance.simplex_weights import of_present, put_back
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.solvers import project_on_simplex
@@ -46,10 +47,8 @@ class MoDo(Method[MoDoState]):
     space: ClassVar[Space] = {"gamma": Range(1e-5, 1.0, log=True), "rho": Range(0.0, 1.0)}
 
     def __post_init__(self) -> None:
-        if not self.gamma > 0:
-            raise ValueError(f"gamma must be above 0, got {self.gamma}")
-        if not self.rho >= 0:
-            raise ValueError(f"rho must be at least 0, got {self.rho}")
+        above("gamma", self.gamma)
+        at_least("rho", self.rho)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> MoDoState:
         return MoDoState(like.new_full((len(tasks),), 1 / len(tasks)))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import share
 from paretorch.balance.task_rows import gramian_of, kept_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
@@ -50,8 +51,7 @@ class Momentum(Method[MomentumState]):
         inner = self.method
         if not isinstance(inner, Method) or inner.needs == Need.LOSSES or inner.batches > 1 or inner.observes:
             raise ValueError(f"Momentum takes a method that looks at the gradients of one batch, got {inner!r}")
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta must be in [0, 1), got {self.beta}")
+        share("beta", self.beta)
         object.__setattr__(self, "needs", Need.JACOBIAN | (inner.needs & Need.LOSSES))
         for name in ("homogeneous", "homogeneous_on_paper", "random"):
             object.__setattr__(self, name, getattr(inner, name))

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import at_least
 from paretorch.balance.simplex_weights import of_present, put_back
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers import simplex_point
@@ -53,8 +54,7 @@ class SDMGrad(Method[SDMGradState]):
     space: ClassVar[Space] = {"lam": Range(0.0, 10.0)}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam < float("inf"):
-            raise ValueError(f"lam must be at least 0 and finite, got {self.lam}")
+        at_least("lam", self.lam)
         if self.batches not in (1, 3):
             raise ValueError(f"batches is 1, or 3 for double sampling, got {self.batches}")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.domain import losses_above
+from paretorch.balance.ranges import above, count
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
 
@@ -60,12 +61,10 @@ class SmoothTchebycheff(Method[SmoothTchebycheffState]):
     space: ClassVar[Space] = {"mu": Range(0.05, 5.0, log=True)}
 
     def __post_init__(self) -> None:
-        if not self.mu > 0:
-            raise ValueError(f"mu must be above 0, got {self.mu}")
-        if self.warmup < 1:
-            raise ValueError(f"warmup is at least 1 epoch, got {self.warmup}")
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window is at least 1 step, or None for epochs, got {self.window}")
+        above("mu", self.mu)
+        count("warmup", self.warmup, " epoch")
+        if self.window is not None:
+            count("window", self.window, " step, or None for epochs")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> SmoothTchebycheffState:
         zeros, zero = like.new_zeros(len(tasks)), like.new_zeros(())

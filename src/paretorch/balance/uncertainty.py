@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from paretorch.balance.ranges import above
 from paretorch.balance.scalar_adam import Moments, adam, no_moments
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
@@ -55,8 +56,7 @@ class Uncertainty(Method[UncertaintyState]):
     space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise ValueError(f"rate must be above 0, got {self.rate}")
+        above("rate", self.rate)
         for name, kind in (self.kinds or {}).items():
             if kind not in FACTORS:
                 raise ValueError(f"the kind of {name!r} is 'classification' or 'regression', got {kind!r}")

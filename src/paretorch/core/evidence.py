@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.nonnegative import Array
+from paretorch.core.room import check_room
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
@@ -150,6 +151,7 @@ class Gradients:
         """(T', n) the gradients of the present tasks as rows, in float32 or better, on their device."""
         first = self.like[0]
         size = sum(leaf.shape.numel() for leaf in self.like)
+        check_room(self.tasks, size, summing_dtype(first.dtype), first.device)
         full = torch.zeros(self.tasks, size, dtype=summing_dtype(first.dtype), device=first.device)
         if self.known:
             full[self.known] = torch.cat([self.matrix(index).to(full.dtype) for index in range(len(self.like))], dim=1)

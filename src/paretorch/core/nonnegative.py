@@ -150,7 +150,8 @@ def _solve_free(matrix: Array, linear: Array, free: Mask) -> Array:
     tasks = len(matrix)
     if tasks < NARROW:
         blocks = np.where(free[:, :, None] & free[:, None, :], matrix, _unit(tasks))
-        return np.linalg.solve(blocks, (linear * free)[:, :, None])[:, :, 0]
+        whole: Array = np.linalg.solve(blocks, (linear * free)[:, :, None])[:, :, 0]
+        return whole
     counts = free.sum(axis=1)
     order = np.argsort(~free, axis=1, kind="stable")[
         :, : counts.max()

@@ -19,6 +19,7 @@ from paretorch.core.nonnegative import EPS, Array, nonnegative_program
 from paretorch.core.pivoting import pivoted, unit_lists
 
 FEW = 8  # up to so many tasks plain arithmetic costs less than calls into NumPy
+FEW_PIVOTS = 1000  # and for projections, up to so many times cubed tasks
 CERTAIN = 1e-3  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
 TINY = 1e-300  # in place of zero, to divide by
 STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
@@ -145,7 +146,7 @@ def project_on_dual_cone(gramian: Tensor, combinations: Tensor) -> Solution:
     """
     if len(gramian) == 2:
         return _project_two(gramian, combinations)
-    if len(combinations) * len(gramian) ** 3 <= FEW**3:
+    if len(combinations) * len(gramian) ** 3 <= FEW_PIVOTS:
         few = _project_few(gramian, combinations)
         if few is not None:
             return few
@@ -175,7 +176,7 @@ def sum_of_projections(gramian: Tensor, shares: Tensor) -> Solution:
         Quinton & Rey, "Jacobian descent for multi-objective optimization", 2024, section 2.2 and proposition 1.
     """
     tasks = len(gramian)
-    if tasks**4 <= FEW**3:
+    if tasks**4 <= FEW_PIVOTS:
         each, converged = project_on_dual_cone(gramian, torch.eye(tasks, dtype=torch.float64))
         return Solution(shares @ each, converged)
     matrix, lengths = unit_rows(gramian)
