@@ -19,6 +19,11 @@ RECORDED = ("paretorch", "torch", "torchvision", "numpy", "scikit-learn", "safet
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that decide a run's numbers."""
+    return dict(_versions())
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in RECORDED:
         with suppress(metadata.PackageNotFoundError):

@@ -16,7 +16,7 @@ from paretorch.training.sources import digest
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
 
-STEP_LINES = 1_000  # at most, however many steps a run has
+STEP_LINES = 300  # at most, however many steps a run has: enough for a curve
 STEP_SECONDS = 1.0  # that lines about steps may wait: those after the last checkpoint are written again anyway
 STEP_BYTES = 3_000_000  # of them all together, at most: a line grows with the number of tasks
 
@@ -148,7 +148,7 @@ def stride(steps: int, tasks: tuple[str, ...], searched: bool = False) -> int:
 
     Example:
         >>> stride(100_000, ("left", "right"))
-        100
+        334
     """
     numbers, fixed = (4, 700) if searched else (2, 160)
     line = fixed + sum(numbers * (len(task) + 18) for task in tasks)
