@@ -2,70 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from paretorch.studies.study import Study, Treatment, alone, chosen
+from paretorch.studies.study import Study, Treatment, across, alone, chosen
 from paretorch.training.spec import Plain, Run
+from paretorch.workloads.data.cifar import CLASSES
 
+NAME = "line-search"
 QUESTION = "Is a searched step size as good as the best of eight fixed ones, and what does it cost?"
 RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1)
 ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TUNED = "SGD, features, best of 8 rates"
 ALONE = "single task, Adam"
-TASKS = {"digits": ("left", "right"), "scenes": ("classification", "segmentation")}
+LARGEST = 1.0  # of a searched step along a gradient: the thesis's, and ten times the largest fixed rate
+VERIFY = 20  # steps from one true forward to the next
 
-OPTIONS: Mapping[str, dict[str, Plain]] = {"smoke": {"train": 256, "validation": 128, "test": 128}, "small": {}}
-EPOCHS = {"smoke": 1, "small": 12}
-BOUNDS = {"smoke": 20, "small": 100}  # steps that the automatic rules look at
-
+TASKS = {"digits": ("left", "right"), "scenes": ("classification", "segmentation"), "multimnist": ("left", "right"),
+         "cifar10": CLASSES}  # fmt: skip
 SCENES: dict[str, Plain] = {
     "depth": False, "normals": False, "detection": False, "size": 32, "objects": 2, "train": 512, "validation": 128,
-    "test": 256, "width": 0.35, "stride": 8,
+    "test": 256, "encoder": "resnet18", "width": 0.125, "stride": 8,
 }  # fmt: skip
+SMOKE: dict[str, Plain] = {"train": 256, "validation": 128, "test": 128}
 
 
-def study(scale: str, workload: str = "digits") -> Study:
-    """Fixed steps, tuned, beside searches that nobody tunes; all balance by MGDA but the plain sum.
+def study(scale: str, root: str = "data", device: str = "cpu") -> Study:
+    """Fixed steps, tuned on validation data, beside searches in which nothing is tuned; all balance by MGDA but the plain sum.
 
     Args:
-        scale: ``"smoke"`` (seconds, says nothing) or ``"small"``.
-        workload: ``"digits"``, or ``"scenes"`` for a short look at another.
+        scale: ``"smoke"`` (seconds, says nothing): ``digits``; ``"small"``: ``digits``, and in short ``scenes``; ``"paper"``:
+            ``multimnist`` and ``cifar10`` from their published files.
+        root: the folder of those files.
+        device: of all runs.
 
     Raises:
-        ValueError: the scale or the workload is not known.
+        ValueError: the scale is not known.
     """
-    if scale not in EPOCHS:
-        raise ValueError(f"scales of line-search are {sorted(EPOCHS)}, got {scale!r}")
-    if workload not in ("digits", "scenes"):
-        raise ValueError(f"line-search is on 'digits' or 'scenes', got {workload!r}")
-    size = {"digits": 256, "scenes": 32}[workload] if scale == "small" else 64
-    options = OPTIONS[scale] if workload == "digits" else {**SCENES, **OPTIONS[scale]}
-    base = Run(
-        workload,
-        options=options,
-        method="MGDA()",
-        optimizer="SGD",
-        optimizer_options={"lr": 0.1},
-        epochs=EPOCHS[scale],
-        batch_size=size,
-    )
-    return Study(
-        name="line-search",
-        question=QUESTION,
-        treatments=(alone(ALONE, _adam(base), TASKS[workload]), *_fixed(base), *_searched(base, BOUNDS[scale])),
-        reference=TUNED,
-        baseline=ALONE,
-    )
+    if scale == "smoke":
+        return _whole(Run("digits", SMOKE, batch_size=64, epochs=1, device=device), window=20)
+    if scale == "small":
+        digits = _whole(Run("digits", batch_size=64, epochs=16, device=device), window=100)
+        scenes = _short(Run("scenes", SCENES, batch_size=32, epochs=16, device=device), window=50)
+        return across(NAME, QUESTION, (digits, scenes))
+    if scale == "paper":
+        mnist = _whole(Run("multimnist", {"root": root}, batch_size=256, epochs=100, device=device), window=200)
+        cifar = _whole(Run("cifar10", {"root": root}, batch_size=256, epochs=100, device=device), window=200)
+        return across(NAME, QUESTION, (mnist, cifar))
+    raise ValueError(f"scales of line-search are 'smoke', 'small' and 'paper', got {scale!r}")
 
 
-def _adam(base: Run) -> Run:
-    """The sum, by Adam at its default."""
-    return replace(base, method="Equal()", optimizer="Adam", optimizer_options={"lr": 1e-3})
+def _whole(run: Run, window: int) -> Study:
+    """Every baseline and every search."""
+    base = replace(run, method="MGDA()", optimizer="SGD", optimizer_options={"lr": 0.1})
+    return _study(base, (*_fixed(base), *_searched(base, window), *_directed(base, window)))
+
+
+def _short(run: Run, window: int) -> Study:
+    """The baseline to which all are compared, Adam, and the searches along the gradient."""
+    base = replace(run, method="MGDA()", optimizer="SGD", optimizer_options={"lr": 0.1})
+    labels = (TUNED, "Adam, best of 6 rates", "Adam, default", "fast, gradient", "fast, linearised, regression",
+              "fast, linearised, SASA+")  # fmt: skip
+    treatments = [t for t in (*_fixed(base), *_searched(base, window)) if t.label in labels]
+    return _study(base, treatments)
+
+
+def _study(base: Run, treatments: Sequence[Treatment]) -> Study:
+    adam = replace(base, method="Equal()", optimizer="Adam", optimizer_options={"lr": 1e-3})
+    single = alone(ALONE, adam, TASKS[base.workload])
+    return Study(NAME, QUESTION, (single, *treatments), reference=TUNED, baseline=ALONE)
 
 
 def _fixed(base: Run) -> tuple[Treatment, ...]:
-    """The three baselines over eight rates, Adam over six and at its default."""
+    """The three baselines over eight rates, Adam over six and at its default; rates are chosen on validation data."""
     exact = replace(base, surface="parameters")
     total = replace(base, method="Equal()")
     adam = replace(base, optimizer="Adam")
@@ -83,26 +92,45 @@ def _fixed(base: Run) -> tuple[Treatment, ...]:
 
 
 def _searched(base: Run, window: int) -> tuple[Treatment, ...]:
-    """The searches: nothing in them is tuned."""
-
-    def search(label: str, **options: Plain) -> Treatment:
-        return Treatment(label, (replace(base, optimizer="FastBacktracking", optimizer_options=options),))
-
-    def bound(rule: str, **options: Plain) -> str:
-        return f"UpperBound({', '.join([repr(rule), *(f'{name}={value!r}' for name, value in options.items())])})"
-
-    linearised: dict[str, Plain] = {"displacement": "linearised", "samples": 0.125}
-    regression = bound("regression", window=window)
+    """Searches along the balanced gradient."""
+    linearised: dict[str, Plain] = {"displacement": "linearised", "max_step": LARGEST}
     return (
-        Treatment("classical", (replace(base, optimizer="Backtracking", optimizer_options={}),)),
-        search("fast, gradient, from 1", displacement="gradient", max_step=1.0),
-        search("fast, difference"),
-        search("fast, linearised, fixed bound", **linearised),
-        search("fast, linearised, manual bound", bound=bound("manual", every=4), **linearised),
-        search("fast, linearised, regression", bound=regression, **linearised),
-        search("fast, linearised, SASA+", bound=bound("sasa", window=window), **linearised),
-        search("fast, linearised, Adam, regression", bound=regression, direction="Adam", **linearised),
-        search("fast, linearised, RMSprop", direction="RMSprop", **linearised),
-        search("fast, linearised, momentum", direction="SGD(lr=0.1, momentum=0.9)", **linearised),
-        search("fast, linearised, Kronecker", direction="Kronecker()", **linearised),
+        _search(base, "classical", "Backtracking", max_step=LARGEST),
+        _search(base, "fast, gradient", displacement="gradient", max_step=LARGEST),
+        _search(base, "fast, difference", max_step=LARGEST),
+        _search(base, "fast, linearised, fixed bound", **linearised),
+        _search(base, "fast, linearised, manual bound", bound=_bound("manual", every=4), **linearised),
+        _search(base, "fast, linearised, regression", bound=_bound("regression", window=window), **linearised),
+        _search(base, "fast, linearised, SASA+", bound=_bound("sasa", window=window), **linearised),
+        _search(
+            base, "fast, linearised, non-monotone", bound=_bound("regression", window=window), memory="nonmonotone",
+            **linearised,
+        ),
+    )  # fmt: skip
+
+
+def _directed(base: Run, window: int) -> tuple[Treatment, ...]:
+    """Searches along the directions of adaptive and second-order methods, whose steps are in units of their own."""
+    options: dict[str, Plain] = {"displacement": "linearised", "bound": _bound("regression", window=window)}
+    directions = {
+        "momentum": "SGD(lr=0.1, momentum=0.9)",
+        "Adam": "Adam",
+        "AdamW": "AdamW",
+        "RMSprop": "RMSprop",
+        "Adagrad": "Adagrad",
+        "Kronecker": "Kronecker()",
+    }
+    return tuple(
+        _search(base, f"fast, linearised, {name}", direction=direction, **options)
+        for name, direction in directions.items()
     )
+
+
+def _search(base: Run, label: str, optimizer: str = "FastBacktracking", **options: Plain) -> Treatment:
+    given: Mapping[str, Plain] = {**options, "verify": VERIFY}
+    return Treatment(label, (replace(base, optimizer=optimizer, optimizer_options=given),))
+
+
+def _bound(rule: str, **options: Plain) -> str:
+    """An upper bound, written as its constructor."""
+    return f"UpperBound({', '.join([repr(rule), *(f'{name}={value!r}' for name, value in options.items())])})"
