@@ -1,0 +1,215 @@
+"""Runs that train fronts: by name, on disk, read back, exported, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from paretorch.pareto import MT2O, Front, Gated, Neighbours, SmoothTchebycheff
+from paretorch.pareto.export import export
+from paretorch.pareto.hypervolume import hypervolume
+from paretorch.reports.front_page import loading, write_front_page
+from paretorch.training.algorithms import find_algorithm
+from paretorch.training.front_options import FrontOptions
+from paretorch.training.fronts import load_front, train_front
+from paretorch.training.loop import train
+from paretorch.training.result import Result
+from paretorch.training.spec import Run
+
+TINY = str(Path(__file__).parent / "training_workload.py")
+RUN = Run(
+    "synthetic",
+    options={"samples": 64, "hidden": 8},
+    front="mt2o",
+    front_options={"models": 3},
+    epochs=2,
+    batch_size=32,
+    optimizer_options={"lr": 1e-2},
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("front")
+    train_front(RUN, folder, progress=None)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("mt2o", MT2O()),
+        ("MT2O(transfer=None)", MT2O(transfer=None)),
+        ("mt2o(transfer=Gated(Neighbours(rho=0.3)))", MT2O(transfer=Gated(Neighbours(rho=0.3)))),
+        ("MT2O(SmoothTchebycheff(0.1), adapt='spacing')", MT2O(SmoothTchebycheff(0.1), adapt="spacing")),
+    ],
+)
+def test_an_algorithm_is_read_as_it_is_written(text: str, made: MT2O) -> None:
+    assert find_algorithm(text) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mt2a", "unknown algorithm 'mt2a': did you mean 'MT2O'"),
+        ("mt2o(tranfser=None)", "did you mean 'transfer'"),
+        ("mt2o(transfer='gated')", "transfer is one of .*Gated.*, written as a constructor, got 'gated'"),
+        ("mt2o(transfer=SmoothTchebycheff())", "transfer is one of"),
+        ("mt2o(scalarization=None)", "scalarization is one of"),
+        ("mt2o(transfer=Fixed(((0.5, 0.4), (0.5, 0.5))))", "row 0 of the transfer matrix"),
+        ("mt2o(transfer=open('x'))", "unknown scalarization or transfer 'open'"),
+    ],
+)
+def test_what_is_no_algorithm_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_algorithm(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": 1}, "at least 2 models, got 1"),
+        ({"preferences": [[1.0, 0.0]]}, "at least 2 models, got 1"),
+        ({"preferences": [[0.5, 0.5], [0.9, 0.1]], "models": 3}, "2 preferences are for 2 models, got models=3"),
+        ({"margin": 1.0}, "margin is a share"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FrontOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"front_options": {"preferences": [[0.5, 0.6], [0.5, 0.5]]}}, "preference 0 is .* divide by it"),
+        ({"front_options": {"preferences": [[1.0], [1.0]]}}, "one value for each of the 2 tasks"),
+        ({"front_options": {"model": 3}}, "did you mean 'models'"),
+        ({"front_options": {"models": 2, "reference": [1.0]}}, "the reference has 1 values for the 2 tasks"),
+        ({"method": "MGDA()"}, "method='MGDA\\(\\)' means nothing to a front"),
+        ({"clip": 1.0}, "clip=1.0 means nothing to a front"),
+        ({"tasks": ("f1",)}, "tasks=.* means nothing to a front"),
+        ({"optimizer": "MTAdam"}, "the optimizer MTAdam decides by the losses of one model"),
+        ({"optimizer": "FastBacktracking", "optimizer_options": {}}, "decides by the losses of one model"),
+    ],
+)
+def test_what_means_nothing_to_a_front_is_refused(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_front(dataclasses.replace(RUN, **changes), tmp_path, progress=None)  # type: ignore[arg-type]
+
+
+def test_options_of_a_front_without_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="name its algorithm in front"):
+        Run("synthetic", front_options={"models": 3})
+
+
+def test_runs_without_a_front_keep_their_keys() -> None:
+    assert not {"front", "front_options"} & Run("digits").to_json().keys()
+    assert Run.from_json(json.loads(json.dumps(RUN.to_json()))) == RUN
+
+
+def test_the_record_is_that_of_any_run_and_a_front_beside_it(trained: Path) -> None:
+    result = Result.load(trained)
+    said = result.facts["front"]
+    events = [json.loads(line) for line in (trained / "events.jsonl").read_text().splitlines()]
+    assert [event["epoch"] for event in events] == [1, 2]
+    volume = result.history[-1].validation.metrics["front"]["hypervolume"]
+    assert events[-1]["validation"]["metrics"]["front"]["hypervolume"] == volume
+    losses = torch.tensor(said["losses"], dtype=torch.float64)
+    assert result.validation.metrics["front"]["hypervolume"] == hypervolume(losses, torch.tensor(said["reference"]))
+    assert list(result.validation.losses.values()) == losses.min(dim=0).values.tolist()
+    assert said["gradients"] == [6, 12]  # three models, two steps an epoch
+    assert np.shape(said["test losses"]) == (3, 2)
+
+
+def test_the_loop_hands_fronts_on_and_a_finished_one_is_not_trained_again(trained: Path) -> None:
+    before = (trained / "result.json").stat().st_mtime_ns
+    assert train(RUN, trained, progress=None) == Result.load(trained)
+    assert (trained / "result.json").stat().st_mtime_ns == before
+
+
+def test_the_three_lines_of_the_page_load_the_model(trained: Path) -> None:
+    names: dict[str, object] = {}
+    exec(loading(trained, 1), names)  # what a user would paste
+    model, front = names["model"], names["front"]
+    assert isinstance(model, torch.nn.Module)
+    assert isinstance(front, Front)
+    assert not model.training
+    assert all(torch.equal(value, front.states[1][name]) for name, value in model.state_dict().items())
+
+
+def test_a_folder_without_a_front_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no front"):
+        load_front(tmp_path)
+    (tmp_path / "front.json").write_text("{}")
+    with pytest.raises(ValueError, match="it was saved from Python"):
+        load_front(tmp_path)
+
+
+def test_weights_are_exported_with_what_they_are_for(trained: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    front = load_front(trained)
+    path = export(front, 2, tmp_path / "new" / "model.safetensors")
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["tasks"]) == ["f1", "f2"]
+        assert json.loads(file.metadata()["preference"]) == front.preferences[2].tolist()
+        assert {name: file.get_tensor(name).tolist() for name in file.keys()} == {  # noqa: SIM118 - no mapping
+            name: value.tolist() for name, value in front.states[2].items()
+        }
+
+
+def test_what_cannot_be_exported_is_refused(trained: Path, tmp_path: Path) -> None:
+    front = load_front(trained)
+    with pytest.raises(ValueError, match=r"as .onnx or .safetensors, got the ending '.pt'"):
+        export(front, 0, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="the front has models 0 to 2, got 3"):
+        export(front, 3, tmp_path / "model.safetensors")
+    pytest.importorskip("onnxscript")
+    with pytest.raises(ValueError, match="made from an example"):
+        export(front, 0, tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="with two or more"):
+        export(front, 0, tmp_path / "model.onnx", example=torch.zeros(1, 20))
+
+
+@pytest.mark.long
+def test_an_onnx_model_computes_what_the_model_does_for_any_number_of_samples(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    front = load_front(trained)
+    path = export(front, 1, tmp_path / "model.onnx", example=torch.zeros(2, 20))
+    run = reference.ReferenceEvaluator(str(path))
+    inputs = torch.randn(5, 20)
+    outputs = run.run(None, {"inputs": inputs.numpy()})
+    assert run.output_names == ["f1", "f2"]
+    with torch.no_grad():
+        expected = front.model(1)(inputs)
+    for output, task in zip(outputs, front.tasks, strict=True):
+        np.testing.assert_allclose(output, expected[task].numpy(), atol=1e-5)
+
+
+def test_the_page_needs_no_network_and_knows_every_model(trained: Path) -> None:
+    text = write_front_page(trained).read_text(encoding="utf-8")
+    outside = text.partition("<script type")[0]
+    assert "http" not in outside
+    data = json.loads(text.split('id="data">', 1)[1].split("</script>", 1)[0])
+    front = load_front(trained)
+    assert data["tasks"] == ["f1", "f2"]
+    assert len(data["members"]) == len(front)
+    # the page picks by the numbers given to it: by its rule, the model that Front.choose takes
+    for first in (0.1, 0.5, 0.9):
+        weights = (first, 1 - first)
+        values = [
+            max(w * s for w, s in zip(weights, m["scaled"], strict=True))
+            + 1e-3 * sum(w * s for w, s in zip(weights, m["scaled"], strict=True))
+            if m["front"]
+            else math.inf
+            for m in data["members"]
+        ]
+        assert int(np.argmin(values)) == front.choose(weights)
