@@ -1,6 +1,6 @@
 """Cost of one step: forward and gradients, against the plain sum of losses and against TorchJD, in one process.
 
-    python benchmarks/step.py [--rounds 60] [--cases mlp-10 ...] [--memory] [--record]
+    python benchmarks/step.py [--rounds 60] [--cases mlp-10 ...] [--contenders balancer ...] [--memory] [--record]
 
 Within a case all contenders alternate, so that a slow phase of the machine meets all of them; every number is the median over
 rounds of a contender's time divided by plain's time in the same round. ``--memory`` runs each contender in a process of its own
@@ -15,7 +15,6 @@ import datetime
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -60,19 +59,25 @@ def cnn(tasks: int) -> Case:
     return _case(encoder, heads, torch.randn(BATCH, 1, 28, 28))
 
 
-def mlp(tasks: int) -> Case:
-    """784-768-512 with linear heads: about a million shared parameters."""
-    encoder = nn.Sequential(nn.Linear(784, 768), nn.ReLU(), nn.Linear(768, 512), nn.ReLU())
-    return _case(encoder, {f"t{t}": nn.Linear(512, 10) for t in range(tasks)}, torch.randn(BATCH, 784))
+def mlp(tasks: int, width: int = 768) -> Case:
+    """784-768-512 with linear heads: about a million shared parameters. Another width scales both layers."""
+    last = width * 2 // 3
+    encoder = nn.Sequential(nn.Linear(784, width), nn.ReLU(), nn.Linear(width, last), nn.ReLU())
+    return _case(encoder, {f"t{t}": nn.Linear(last, 10) for t in range(tasks)}, torch.randn(BATCH, 784))
 
 
 def _case(encoder: nn.Module, heads: dict[str, nn.Module], inputs: Tensor) -> Case:
     return Case(encoder, nn.ModuleDict(heads), inputs, {task: torch.randint(10, (BATCH,)) for task in heads})
 
 
-CASES: dict[str, Callable[[], Case]] = {
-    "cnn-2": partial(cnn, 2), "mlp-2": partial(mlp, 2), "mlp-10": partial(mlp, 10), "mlp-40": partial(mlp, 40),
-}  # fmt: skip
+KINDS: dict[str, Callable[..., Case]] = {"cnn": cnn, "mlp": mlp}
+CASES = ("cnn-2", "mlp-2", "mlp-10", "mlp-40")
+
+
+def made(name: str) -> Case:
+    """The case of a name: model, tasks and, of an MLP, width."""
+    kind, *sizes = name.split("-")
+    return KINDS[kind](*map(int, sizes))
 
 
 def plain(case: Case) -> Callable[[], None]:
@@ -92,8 +97,8 @@ def fork(case: Case) -> Callable[[], None]:
     return step
 
 
-def balancer(case: Case) -> Callable[[], None]:
-    door = pt.Balancer(pt.UPGrad())
+def balancer(case: Case, samples: int | None = None) -> Callable[[], None]:
+    door = pt.Balancer(pt.UPGrad(), samples=samples)
 
     def step() -> None:
         features = case.encoder(case.inputs)
@@ -135,6 +140,7 @@ CONTENDERS: dict[str, Callable[[Case], Callable[[], None]]] = {
     "plain": plain,
     "fork": fork,
     "balancer": balancer,
+    "balancer, samples=64": partial(balancer, samples=64),
     "torchjd jacobian": partial(torchjd_jacobian, chunk=None),
     "torchjd jacobian, one by one": partial(torchjd_jacobian, chunk=1),
     "torchjd gramian": torchjd_gramian,
@@ -162,7 +168,7 @@ def timed(case: Case, step: Callable[[], None]) -> float:
 def ratios(name: str, names: list[str], rounds: int) -> dict[str, tuple[float, float]]:
     """Median seconds and median ratio to plain, by contender."""
     torch.manual_seed(0)
-    case = CASES[name]()
+    case = made(name)
     # Engines of other libraries hook the modules for good: each contender has a copy of its own.
     cases = {contender: copy.deepcopy(case) for contender in names}
     steps = {contender: CONTENDERS[contender](cases[contender]) for contender in names}
@@ -180,30 +186,6 @@ def ratios(name: str, names: list[str], rounds: int) -> dict[str, tuple[float, f
         )
         for contender, values in times.items()
     }
-
-
-def peak_memory(name: str, contender: str) -> float:
-    """MiB at the peak of five steps above imports, model and data, in a process of its own."""
-    output = subprocess.run(
-        [sys.executable, __file__, "--peak", name, contender], check=True, capture_output=True, text=True
-    ).stdout
-    return float(output.splitlines()[-1])
-
-
-def measure_peak(name: str, contender: str) -> None:
-    torch.manual_seed(0)
-    case = CASES[name]()
-    step = CONTENDERS[contender](case)
-
-    def status(field: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return float(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    for _ in range(5):
-        timed(case, step)
-    print(status("VmHWM") - before)
 
 
 def table(results: dict[str, dict[str, tuple[float, float]]]) -> list[str]:
@@ -231,16 +213,13 @@ def versions() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--cases", nargs="+", default=list(CASES))
+    parser.add_argument("--contenders", nargs="+", default=None, choices=list(CONTENDERS))
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--record", action="store_true")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    if options.peak:
-        measure_peak(*options.peak)
-        return
-    names = available()
+    names = available() if options.contenders is None else ["plain", *options.contenders]
     text = [f"\n## Step, {datetime.datetime.now(datetime.UTC).date()}", "", versions(), ""]
     results = {case: ratios(case, names, options.rounds) for case in options.cases}
     text += ["Time over the plain sum of losses (median of paired ratios; median milliseconds):", "", *table(results)]
@@ -252,8 +231,10 @@ def main() -> None:
             "| contender | " + " | ".join(options.cases) + " |",
         ]
         text.append("|---|" + "---|" * len(options.cases))
+        from memory import measured
+
         for name in names:
-            cells = " | ".join(f"{peak_memory(case, name):.0f}" for case in options.cases)
+            cells = " | ".join(f"{measured(case, name):.0f}" for case in options.cases)
             text.append(f"| {name} | {cells} |")
     print("\n".join(text))
     if options.record:

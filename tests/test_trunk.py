@@ -42,6 +42,34 @@ class Tied(nn.Module):
         return F.linear(torch.tanh(F.linear(x, self.weight)), self.weight.T)
 
 
+class Indices(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 10).long() % 5
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.LSTM(2, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.inner(x.view(-1, 3, 2))[0][:, -1]
+        return result
+
+
+class Arithmetic(nn.Module):
+    """Broadcast factors and shifts, means, softmax, and a weight that is used transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.factor, self.shift = nn.Linear(6, 6), nn.Parameter(torch.rand(6)), nn.Parameter(torch.rand(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.inner(x) * self.factor - self.shift
+        z = torch.sin(z) / (2 + self.factor.exp()) + z.softmax(dim=-1) - z.mean(dim=1, keepdim=True)
+        return (z.view(-1, 2, 3).transpose(1, 2).flatten(1) * 2) @ self.inner.weight.cos()
+
+
 class Residual(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -80,6 +108,26 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
         nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(18, 6)
     ),
     "sequence": lambda: nn.Sequential(nn.Unflatten(1, (3, 2)), nn.Linear(2, 4), nn.Tanh(), nn.Flatten(), nn.Linear(12, 6)),
+    "convolutions": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 3, padding=2), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(4, 6, (1, 2), stride=(2, 1), dilation=(1, 2), groups=2, padding=(0, 1)), nn.GroupNorm(3, 6),
+        nn.ConvTranspose2d(6, 2, 2, stride=2, output_padding=1), nn.LeakyReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.LazyLinear(6),
+    ),
+    "3-D convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 1, 2, 3)), nn.Conv3d(1, 3, (1, 2, 2)), nn.SiLU(), nn.ConvTranspose3d(3, 1, 2), nn.Flatten(),
+        nn.Linear(12, 6),
+    ),
+    "transposed 1-D": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 3)), nn.ConvTranspose1d(2, 4, 3, stride=2, groups=2), nn.Hardtanh(), nn.Flatten(), nn.Linear(28, 6)
+    ),
+    "padding modes": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 2, 3, padding=1, padding_mode="circular"),
+        nn.Conv1d(2, 2, 3, padding="same", padding_mode="reflect"), nn.Flatten(), nn.Linear(12, 6),
+    ),
+    "embedding": lambda: nn.Sequential(Indices(), nn.Embedding(5, 3), nn.Flatten(), nn.Linear(18, 6)),
+    "recurrent": lambda: Recurrent(),
+    "fixed norm": lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6).eval(), nn.Softplus(), nn.Linear(6, 6)),
+    "arithmetic": Arithmetic,
     "attention": lambda: nn.Sequential(
         nn.Unflatten(1, (3, 2)),
         nn.TransformerEncoderLayer(2, 1, 4, dropout=0.0, batch_first=True),
@@ -148,6 +196,20 @@ def test_gramian_and_gradients_equal_explicit_ones(kind: str, tasks: int) -> Non
         own, torch.autograd.grad(torch.stack(list(losses.values())).sum(), own), strict=True
     ):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_gramian_in_single_precision(kind: str) -> None:
+    encoder, heads, x = model(kind, 3, torch.float32)
+    balancer = pt.Balancer(pt.UPGrad())
+    for _ in range(2):  # the first step looks whether the rules agree with autograd, the second relies on it
+        losses = losses_of(encoder, heads, x)
+        expected = oracle(losses, list(encoder.parameters()))
+        gramian = balancer.backward(losses).gramian
+        assert gramian is not None
+        size = expected.diagonal().sqrt()
+        assert ((gramian - expected).abs() / size[:, None] / size[None, :]).max() <= 1e-4
 
 
 @pytest.mark.usefixtures("always")

@@ -156,8 +156,7 @@ class Balancer(Door):
 
     def _step_number(self) -> int:
         """The steps that were taken, by which random numbers are drawn."""
-        if self._memory.drawn is None:
-            self._memory.drawn = int(self.steps)
+        self._memory.drawn = int(self.steps) if self._memory.drawn is None else self._memory.drawn
         return self._memory.drawn
 
     def _read(self) -> Balance:
@@ -196,7 +195,8 @@ class Balancer(Door):
         met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
         parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
         compared = self._shared or parameters or list(met.values())  # inputs that require grad are no parameters
-        if not compared and len(given) > 1:
+        compared = compared or (graph.leaves if len(given) == 1 else [])  # what a task alone shares cannot be seen
+        if not compared:
             raise ValueError(
                 "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
             )
@@ -216,19 +216,15 @@ class Balancer(Door):
     ) -> tuple[Gradients | Streams, dict[str, list[Tensor | None]]]:
         """Every task's gradients or cotangents, whichever costs less; and its gradients on the leaves that are not compared."""
         sampled = self.samples is not None and len(given) > 1
-        trunk = None
-        if sampled or (self.ranks.size == 1 and not graph.opaque):
-            trunk = trunk_of(graph, leaves.compared)
-        if sampled and (trunk is None or graph.opaque):
+        usual = self.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
+        trunk = trunk_of(graph, leaves.compared) if sampled or usual else None
+        if sampled and (trunk is None or graph.opaque or trunk.is_hooked):
             raise ValueError(refused_samples(self.samples, graph.opaque))
-        if trunk is None:
-            return leaf_gradients(given, self.tasks, leaves, retain_graph)
-        worth = Need.JACOBIAN not in self.method.needs and is_worth_it(trunk, len(given))
-        if not (sampled or worth or (trunk.is_ruled and not any(leaves.others_shared))):
+        if trunk is None or not (sampled or is_worth_it(trunk, len(given))) or (not sampled and trunk.is_hooked):
             return leaf_gradients(given, self.tasks, leaves, retain_graph)
         streams = Streams(trunk, len(self.tasks), [self.tasks.index(name) for name in given], self._trusted)
         own = streams.entered(given, graph, leaves.others, retain_graph)
-        return streams if sampled or worth else streams.gradients(), own
+        return streams, own
 
     def _gramian(self, source: Gradients | Streams) -> Array:
         """(T, T) of all that is compared, or of the samples that are drawn."""

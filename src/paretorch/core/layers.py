@@ -25,7 +25,7 @@ from paretorch.core.rows import Rows
 # Products by the name of autograd's node: the position of the second factor among its inputs, and where the first is saved.
 PRODUCTS = {"AddmmBackward0": (2, "_saved_mat1"), "MmBackward0": (1, "_saved_self")}
 ADDED = ("AddmmBackward0", 0)  # the position of what is added
-BLOCK = 1 << 23  # numbers that are formed at once, so that memory does not grow with tasks times parameters
+BLOCK = 1 << 21  # numbers that are formed at once, so that memory does not grow with tasks times parameters
 
 
 class Linear(NamedTuple):
@@ -121,8 +121,12 @@ def inner_products(linear: Linear, gradients: Tensor, samples: Rows | None = Non
     n = inputs.shape[1]
     if by_inputs(tasks, rows, n, m) <= by_gradients(tasks, rows, n, m):
         between, flat = inputs @ inputs.T, gradients.reshape(tasks, -1)
-        some = gradients.split(max(1, BLOCK // (rows * m)))
-        products = torch.cat([torch.matmul(between, part).view(len(part), -1) @ flat.T for part in some])
+        size = min(tasks, max(1, BLOCK // (rows * m)))
+        moved, products = gradients.new_empty(size, rows, m), gradients.new_empty(tasks, tasks)
+        for first in range(0, tasks, size):
+            some = gradients[first : first + size]
+            out = torch.bmm(between.expand(len(some), rows, rows), some, out=moved[: len(some)])
+            torch.mm(out.view(len(some), -1), flat.T, out=products[first : first + size])
         return ((products + products.T) / 2).to(wide_dtype(products))
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
     for part in gradients.split(max(1, BLOCK // (tasks * n)), dim=2):

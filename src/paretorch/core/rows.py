@@ -80,7 +80,7 @@ def refused_samples(samples: int | None, opaque: Iterable[str]) -> str:
         return f"samples={samples} cannot look through {hidden}: leave samples out"
     return (
         f"samples={samples} takes rows of the tensors at which the tasks part, and here one task uses the inside of what "
-        "another uses the end of, or a part of shared= alone: leave samples out, or give shared= what all of them end with"
+        "another uses the end of, or a part of shared= alone, or a hook changes gradients there: leave samples out"
     )
 
 
@@ -88,5 +88,6 @@ def saves_nothing(samples: int | None) -> str:
     """What is said where the Gramian is that of the samples, but costs as much as of all."""
     return (
         f"samples={samples} saves no time on this model: its shared part has layers that look at several samples at once "
-        "(BatchNorm in training mode) or that Paretorch has no rule for, so that the whole batch goes through it"
+        "(BatchNorm in training mode) or that Paretorch has no rule for, or each task has inputs of its own; the whole batch "
+        "goes through it, so that the exact Gramian (leave samples out) costs no more"
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
@@ -94,8 +95,6 @@ class Streams:
                 if size not in drawn:
                     drawn[size] = Rows.drawn(size, samples, generator, stack.device)
                 self._rows[index] = drawn[size]
-        if drawn and bool((self._largest(self.stacks) > 0).ne(self._largest(self._masked(self.stacks)) > 0).any()):
-            self._rows = [None] * len(self._rows)  # a task has no part in these samples and would pass for absent
 
     @staticmethod
     def _largest(stacks: Sequence[Tensor]) -> Tensor:
@@ -104,6 +103,11 @@ class Streams:
         return torch.stack([stack.abs().reshape(k, -1).amax(dim=1).to(wide_dtype(stack)) for stack in stacks]).amax(
             dim=0
         )
+
+    def _met(self) -> NDArray[np.bool_]:
+        """(k,) whether a task's cotangents are zero throughout, or not so in the samples that were drawn."""
+        drawn, everything = (self._largest(stacks) for stacks in (self._masked(self.stacks), self.stacks))
+        return to_host([(drawn > 0) | (everything == 0)])[0].numpy()
 
     @property
     def _entered(self) -> list[int]:
@@ -129,24 +133,31 @@ class Streams:
 
         Squares that leave the range of float32 come again from cotangents that are multiplied by powers of two.
         """
-        k, (_, low, high) = len(self.known), limits(self.trunk.compared[0].dtype)
-        products, largest = (
-            found.numpy() for found in to_host([self._products(self.stacks), self._largest(self.stacks)])
-        )
-        usable = np.isfinite(largest) & (largest > 0)
-        exponents = np.zeros(k, np.int64)
-        for attempt in range(ATTEMPTS):
-            squares = products.diagonal()
-            small, large = usable & ~(squares > low), usable & ~(squares < high)  # nan is both
-            if not (small | large).any():
-                break
-            if attempt == 0:
-                exponents = -np.frexp(np.where(usable, largest, 1.0))[1].astype(np.int64)
-            else:
-                exponents = exponents + STEP * (small & ~large) - STEP * large
-            factor = torch.from_numpy(np.ldexp(1.0, exponents))
-            scaled = [_scaled(stack, factor) for stack in self.stacks]
-            products = to_host([self._products(scaled)])[0].numpy()
+        _, low, high = limits(self.trunk.compared[0].dtype)
+        products = to_host([self._products(self.stacks)])[0].numpy()
+        exponents = np.zeros(len(self.known), np.int64)
+        if any(self._rows) or not all(low < square < high for square in products.diagonal().tolist()):  # nan is neither
+            largest = to_host([self._largest(self.stacks)])[0].numpy()
+            usable = np.isfinite(largest) & (largest > 0)
+            if any(self._rows):
+                if (usable & (products.diagonal() == 0)).any() and not self._met().all():
+                    self._rows = [None] * len(
+                        self._rows
+                    )  # a task has no part in these samples, and would pass for absent
+                    return self.gramian()
+                products[~np.isfinite(largest)] = np.nan  # in samples that were not drawn
+            for attempt in range(ATTEMPTS):
+                squares = products.diagonal()
+                small, large = usable & ~(squares > low), usable & ~(squares < high)
+                if not (small | large).any():
+                    break
+                if attempt == 0:
+                    exponents = -np.frexp(np.where(usable, largest, 1.0))[1].astype(np.int64)
+                else:
+                    exponents = exponents + STEP * (small & ~large) - STEP * large
+                factor = torch.from_numpy(np.ldexp(1.0, exponents))
+                scaled = [_scaled(stack, factor) for stack in self.stacks]
+                products = to_host([self._products(scaled)])[0].numpy()
         with np.errstate(over="ignore"):
             products = np.ldexp(products, -(exponents[:, None] + exponents))
         return among_all(products, self.known, self.tasks)
@@ -162,8 +173,8 @@ class Streams:
 
     def gradients(self) -> Gradients:
         """Every task's gradient on the compared leaves."""
-        leaves = self.trunk.compared
-        columns = self._leaf_gradients(self.stacks)
+        leaves, self.saved = self.trunk.compared, False
+        columns = by_autograd(self.trunk, self.ends, leaves, self._masked(self.stacks))
         rows: list[list[Tensor | None] | None] = [None] * self.tasks
         for place, task in enumerate(self.known):
             rows[task] = [column[place] for column in columns]
@@ -194,88 +205,48 @@ class Streams:
             starts.append((node, Cotangents(start, by_row=not leaf)))
         return starts, rows
 
-    def _chosen(self, what: str, by_rules: Callable[[], Any], by_autograd: Callable[[], Any], close: Any) -> Any:
-        """By the rules where these are trusted."""
-        kind = (what, any(self._rows), tuple(type(node).__name__ for node in self.trunk.nodes))
-        if not self.trusted.get(kind, True):
-            self.saved = False
-            return by_autograd()
-        try:
-            found = by_rules()
-        except NoRuleError:
-            self.trusted[kind] = self.saved = False
-            return by_autograd()
-        if kind not in self.trusted:
-            expected = by_autograd()
-            agrees = close(found, expected)
-            if agrees is not None:
-                self.trusted[kind] = self.saved = agrees
-            return expected
-        return found
-
     def _products(self, stacks: Sequence[Tensor]) -> Tensor:
         """(k, k) inner products of the tasks' gradients on the compared leaves, on their device."""
-        trunk = self.trunk
+        trusts = self._trusts(stacks)
+        found = self._products_by_rules(stacks) if trusts else None
+        self.saved = found is not None and not all(is_leaf(node) for node, _ in self.trunk.edges)
+        return products_by_autograd(self.trunk, self.ends, self._masked(stacks)) if found is None else found
 
-        def by_rules() -> Tensor:
-            total = torch.zeros(len(self.known), len(self.known), dtype=wide_dtype(stacks[0]), device=stacks[0].device)
+    def _products_by_rules(self, stacks: Sequence[Tensor]) -> Tensor | None:
+        k, like = len(stacks[0]), stacks[0]
+        total = torch.zeros(k, k, dtype=wide_dtype(like), device=like.device)
+
+        def leaf(_: Tensor, gradients: Tensor) -> None:
+            total.add_(gram(gradients.reshape(k, -1).to(summing_dtype(gradients.dtype))))
+
+        try:
             starts, rows = self._starts(stacks)
-
-            def leaf(_: Tensor, gradients: Tensor) -> None:
-                total.add_(gram(gradients.reshape(len(total), -1).to(summing_dtype(gradients.dtype))))
 
             def linear(use: Linear, gradients: Tensor) -> None:
                 total.add_(inner_products(use, gradients, rows))
 
-            with full_precision(stacks[0]):
-                descend(trunk, starts, rows, trunk.direct, leaf, trunk.linear, linear)
-            return total
+            with full_precision(like):
+                descend(self.trunk, starts, rows, self.trunk.direct, leaf, self.trunk.linear, linear)
+        except NoRuleError:
+            return None
+        return total
 
-        def close(found: Tensor, expected: Tensor) -> bool | None:
-            size, (_, low, high) = expected.diagonal().clamp_min(0).sqrt(), limits(trunk.compared[0].dtype)
-            if not bool(((expected.diagonal() > low) & (expected.diagonal() < high)).all()):
-                return None
-            error = (found - expected).abs() / (size[:, None] * size)
-            return bool((error <= torch.finfo(trunk.compared[0].dtype).eps ** 0.5).all())
-
-        return self._chosen(
-            "products", by_rules, lambda: products_by_autograd(trunk, self.ends, self._masked(stacks)), close
-        )
-
-    def _leaf_gradients(self, stacks: Sequence[Tensor]) -> list[Tensor]:
-        """(k, ...) every task's gradient on each compared leaf."""
-        trunk = self.trunk
-
-        def by_rules() -> list[Tensor]:
-            found: dict[int, Tensor] = {}
-            starts, rows = self._starts(stacks)
-            if rows is not None:
-                raise NoRuleError("gradients of some samples")
-
-            def leaf(leaf: Tensor, gradients: Tensor) -> None:
-                found[id(leaf)] = gradients
-
-            with full_precision(stacks[0]):
-                descend(trunk, starts, rows, trunk.compared, leaf)
-            if len(found) < len(trunk.compared):
-                raise NoRuleError("leaves that no rule reached")
-            return [found[id(leaf)] for leaf in trunk.compared]
-
-        def close(found: list[Tensor], expected: list[Tensor]) -> bool | None:
-            limit = torch.finfo(trunk.compared[0].dtype).eps ** 0.5
-            if not all(bool(other.isfinite().all()) for other in expected):
-                return None
-            pairs = zip(found, expected, strict=True)
-            return all(bool((one - other).abs().max() <= limit * other.abs().max()) for one, other in pairs)
-
-        return list(
-            self._chosen(
-                "gradients",
-                by_rules,
-                lambda: by_autograd(trunk, self.ends, trunk.compared, self._masked(stacks)),
-                close,
-            )
-        )
+    def _trusts(self, stacks: Sequence[Tensor]) -> bool:
+        """Whether the rules find what autograd does, on a graph of this kind, for the tasks' mean cotangent."""
+        kind = (any(self._rows), tuple(type(node).__name__ for node in self.trunk.nodes))
+        if kind not in self.trusted:
+            mean = [stack.mean(dim=0, keepdim=True) for stack in stacks]
+            found = self._products_by_rules(mean)
+            if found is None:
+                self.trusted[kind] = False
+                return False
+            expected = products_by_autograd(self.trunk, self.ends, self._masked(mean)).item()
+            _, low, high = limits(self.trunk.compared[0].dtype)
+            if not low < expected < high:  # tells nothing
+                return True
+            error = abs(found.item() - expected) / expected
+            self.trusted[kind] = error <= torch.finfo(self.trunk.compared[0].dtype).eps ** 0.5
+        return self.trusted[kind]
 
 
 def _combination(stack: Tensor, used: list[int], weights: list[float]) -> Tensor:

@@ -1,0 +1,72 @@
+"""Cost of a step against the number of tasks T, and against the shared parameters P: time and peak memory, both sides.
+
+    python benchmarks/scaling.py [--rounds 20] [--time] [--memory]
+
+Every point is taken as in step.py: the contenders alternate in one process and their times are divided by plain's in the same
+round; memory is the peak of a process that runs one contender alone. What is found goes into scaling.json and RESULTS.md;
+docs/pictures/cost.py draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memory import measured
+from step import THREADS, available, made, ratios, versions
+
+TASKS = (1, 2, 5, 10, 20, 40, 80, 128)  # at the width of step.py
+WIDTHS = (96, 192, 384, 768, 1536, 3072)  # at ten tasks
+AXES = {"tasks": [f"mlp-{tasks}" for tasks in TASKS], "width": [f"mlp-10-{width}" for width in WIDTHS]}
+FILE = Path(__file__).parent / "scaling.json"
+
+
+def size(axis: str, name: str) -> int:
+    """Where a case lies on its axis: T, or P."""
+    if axis == "tasks":
+        return int(name.split("-")[1])
+    return sum(parameter.numel() for parameter in made(name).encoder.parameters())
+
+
+def table(found: dict[str, list[float]], axis: str, places: list[int], digits: int) -> list[str]:
+    """Markdown: a row for each contender."""
+    symbol = "T" if axis == "tasks" else "P"
+    lines = [f"| {symbol} | " + " | ".join(f"{place:,}" for place in places) + " |", "|---|" + "---|" * len(places)]
+    return lines + [f"| {name} | " + " | ".join(f"{v:.{digits}f}" for v in row) + " |" for name, row in found.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--time", action="store_true", help="time alone")
+    parser.add_argument("--memory", action="store_true", help="memory alone")
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    both, names = options.time == options.memory, available()
+    results: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {}
+    results["versions"] = versions()
+    text = [f"\n## Scaling, {datetime.datetime.now(datetime.UTC).date()}", "", versions(), ""]
+    for axis, cases in AXES.items():
+        places = results.setdefault("places", {})[axis] = [size(axis, name) for name in cases]
+        if both or options.time:
+            columns = [ratios(case, names, options.rounds) for case in cases]
+            found = {name: [column[name][1] for column in columns] for name in names}
+            results.setdefault("time", {})[axis] = found
+            text += ["Time over the plain sum of losses:", "", *table(found, axis, places, 2), ""]
+        if both or options.memory:
+            found = {name: [measured(case, name) for case in cases] for name in names}
+            results.setdefault("memory", {})[axis] = found
+            text += ["Peak memory above imports, model and data, MiB:", "", *table(found, axis, places, 0), ""]
+        FILE.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n".join(text))
+    with (Path(__file__).parent / "RESULTS.md").open("a") as file:
+        file.write("\n".join(text).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

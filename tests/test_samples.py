@@ -1,0 +1,273 @@
+"""The Gramian from some samples of the batch: that of the rows that were drawn, unbiased, saved with the state, or refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+from paretorch.core.rows import NoRuleError, Rows
+from paretorch.core.state import draws
+
+BATCH, TASKS = 12, 3
+Encoder = Callable[[], nn.Module]
+
+# Whether the samples that were not drawn cost nothing in it, and the encoder.
+ENCODERS: dict[str, tuple[bool, Encoder]] = {
+    "mlp": (True, lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6), nn.Tanh())),
+    "used twice": (True, lambda: nn.Sequential(*[nn.Linear(6, 6)] * 2, nn.GELU())),
+    "sequence": (
+        True,
+        lambda: nn.Sequential(nn.Unflatten(1, (3, 2)), nn.Linear(2, 4), nn.LayerNorm(4), nn.Flatten(), nn.Linear(12, 6)),
+    ),
+    "convolutions": (
+        True,
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 2, padding=1), nn.GroupNorm(2, 4), nn.MaxPool2d(2), nn.ReLU(),
+            nn.ConvTranspose2d(4, 2, 2), nn.Flatten(), nn.LazyLinear(6),
+        ),
+    ),
+    "fixed norm": (True, lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6).eval(), nn.Sigmoid())),
+    "weight norm": (False, lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 6), dim=None)),
+    "norm of the batch": (False, lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6))),
+    "attention": (
+        False,
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (3, 2)), nn.TransformerEncoderLayer(2, 1, 4, dropout=0.0, batch_first=True), nn.Flatten()
+        ),
+    ),
+}  # fmt: skip
+
+
+def model(kind: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
+    torch.manual_seed(0)
+    encoder, x = ENCODERS[kind][1](), torch.randn(BATCH, 6)
+    with torch.no_grad():
+        copy.deepcopy(encoder)(x) if kind != "convolutions" else encoder(x)
+    heads = nn.ModuleDict({f"t{task}": nn.Linear(6, 2) for task in range(TASKS)})
+    return encoder.to(dtype), heads.to(dtype), x.to(dtype)
+
+
+def losses_of(heads: nn.ModuleDict, z: Tensor) -> dict[str, Tensor]:
+    return {name: (head(z) - place).square().mean() for place, (name, head) in enumerate(heads.items())}
+
+
+def by_rows(losses: dict[str, Tensor], z: Tensor, parameters: list[Tensor], index: Tensor) -> Tensor:
+    """(T, P) what the rows of the features contribute, times B / S."""
+    mask = torch.zeros(len(z), 1, dtype=z.dtype)
+    mask[index] = len(z) / len(index)
+    rows = []
+    for loss in losses.values():
+        (cotangent,) = torch.autograd.grad(loss, z, retain_graph=True)
+        rows.append(torch.autograd.grad(z, parameters, cotangent * mask, retain_graph=True))
+    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+
+
+@pytest.mark.filterwarnings("ignore:samples=5 saves no time")
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_gramian_of_the_samples_and_gradients_of_the_batch(kind: str) -> None:
+    encoder, heads, x = model(kind)
+    balancer = pt.Balancer(pt.UPGrad(), samples=5, seed=3)
+    for step in range(3):
+        encoder.zero_grad()
+        z = encoder(x)
+        losses = losses_of(heads, z)
+        parameters = list(encoder.parameters())
+        index = torch.randperm(BATCH, generator=draws(~3, step))[:5]
+        expected = by_rows(losses, z, parameters, index)
+        whole = by_rows(losses, z, parameters, torch.arange(BATCH))
+        balance = balancer.backward(losses)
+        torch.testing.assert_close(balance.gramian, expected @ expected.T, rtol=1e-9, atol=1e-13)
+        assert balance.weights is not None
+        received = torch.cat([cast(Tensor, parameter.grad).flatten() for parameter in parameters])
+        torch.testing.assert_close(received, balance.weights @ whole, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_whether_it_saves_time_is_said(kind: str, recwarn: pytest.WarningsRecorder) -> None:
+    encoder, heads, x = model(kind)
+    balancer = pt.Balancer(pt.MGDA(), samples=5)
+    for _ in range(2):
+        balancer.backward(losses_of(heads, encoder(x)))
+    said = [str(warning.message) for warning in recwarn if "saves no time" in str(warning.message)]
+    assert len(said) == (0 if ENCODERS[kind][0] else 1)
+
+
+@pytest.mark.parametrize("samples", [BATCH, BATCH + 5])
+def test_all_samples_are_the_exact_gramian(samples: int) -> None:
+    encoder, heads, x = model("mlp")
+    exact = pt.Balancer(pt.UPGrad()).backward(losses_of(heads, encoder(x))).gramian
+    drawn = pt.Balancer(pt.UPGrad(), samples=samples).backward(losses_of(heads, encoder(x))).gramian
+    torch.testing.assert_close(drawn, exact, rtol=1e-12, atol=1e-14)
+
+
+def test_the_gradients_of_the_samples_are_unbiased() -> None:
+    """Over all draws of one sample: their mean is the batch's gradient, and the mean Gramian is the covariance above it."""
+    encoder, heads, x = model("mlp")
+    z = encoder(x)
+    losses, parameters = losses_of(heads, z), list(encoder.parameters())
+    each = [by_rows(losses, z, parameters, torch.tensor([sample])) for sample in range(BATCH)]
+    whole = by_rows(losses, z, parameters, torch.arange(BATCH))
+    torch.testing.assert_close(torch.stack(each).mean(dim=0), whole)
+    found: dict[tuple[float, ...], Tensor] = {}
+    for seed in range(200):
+        gramian = pt.Balancer(pt.MGDA(), samples=1, seed=seed).backward(losses, retain_graph=True).gramian
+        assert gramian is not None
+        found.setdefault(tuple(gramian.diagonal().round(decimals=9).tolist()), gramian)
+    assert len(found) == BATCH
+    expected = sum((row @ row.T for row in each), start=torch.zeros(TASKS, TASKS, dtype=torch.float64)) / BATCH
+    torch.testing.assert_close(torch.stack(list(found.values())).mean(dim=0), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_draws_are_a_function_of_seed_and_step_and_saved() -> None:
+    encoder, heads, x = model("mlp")
+
+    def gramians(balancer: pt.Balancer, steps: int) -> list[Tensor]:
+        found = [balancer.backward(losses_of(heads, encoder(x))).gramian for _ in range(steps)]
+        return [gramian for gramian in found if gramian is not None]
+
+    one, two, other = (pt.Balancer(pt.MGDA(), samples=4, seed=seed) for seed in (1, 1, 2))
+    first = gramians(one, 4)
+    assert all(torch.equal(a, b) for a, b in zip(first, gramians(two, 4), strict=True))
+    assert not torch.equal(first[0], gramians(other, 1)[0])
+    assert not torch.equal(first[0], first[1])
+    resumed = pt.Balancer(pt.MGDA(), samples=4, seed=1)
+    resumed.load_state_dict(one.state_dict())
+    assert torch.equal(gramians(resumed, 1)[0], gramians(one, 1)[0])
+    assert torch.equal(gramians(copy.deepcopy(one), 1)[0], gramians(one, 1)[0])
+
+
+def test_tasks_may_join_later_and_one_alone_is_exact() -> None:
+    encoder, heads, x = model("mlp")
+    balancer = pt.Balancer(pt.MGDA(), samples=4, shared=encoder)
+    losses = losses_of(heads, encoder(x))
+    alone = balancer.backward({"t0": losses["t0"]}, retain_graph=True).gramian
+    parameters = list(encoder.parameters())
+    square = sum(g.square().sum() for g in torch.autograd.grad(losses["t0"], parameters, retain_graph=True))
+    torch.testing.assert_close(alone, cast(Tensor, square).view(1, 1))
+    assert balancer.backward(losses).tasks == ("t0", "t1", "t2")
+    assert int(balancer.steps) == 2
+
+
+def test_a_task_with_few_samples_does_not_pass_for_absent() -> None:
+    encoder, heads, x = model("mlp")
+    balancer = pt.Balancer(pt.UPGrad(), samples=2)
+    for _ in range(6):
+        z = encoder(x)
+        losses = losses_of(heads, z)
+        losses["t1"] = heads["t1"](z[7:8]).square().mean()  # one sample has a label
+        losses["t2"] = losses["t2"] * 0
+        balance = balancer.backward(losses)
+        assert balance.present is not None
+        assert balance.present.tolist() == [True, True, False]
+
+
+def test_what_is_not_finite_is_seen_in_samples_that_were_not_drawn() -> None:
+    encoder, heads, x = model("mlp")
+    for seed in range(4):
+        z = encoder(x)
+        losses = losses_of(heads, z)
+        losses["t1"] = losses["t1"] + (z[3] - z[3].detach()).abs().sqrt().sum() * 0  # a finite loss, gradients nan
+        with pytest.raises(FloatingPointError, match="t1"):
+            pt.Balancer(pt.MGDA(), samples=2, seed=seed).backward(losses)
+        assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_own_inputs_meet_at_the_parameters_only() -> None:
+    """There every task's gradient is whole: the Gramian is exact, and it is said that nothing was saved."""
+    encoder, heads, x = model("mlp")
+    losses = {name: heads[name](encoder(x[place:])).square().mean() for place, name in enumerate(heads)}
+    exact = pt.Balancer(pt.MGDA()).backward(losses, retain_graph=True).gramian
+    with pytest.warns(UserWarning, match="each task has inputs of its own"):
+        drawn = pt.Balancer(pt.MGDA(), samples=3).backward(losses).gramian
+    torch.testing.assert_close(drawn, exact, rtol=1e-12, atol=1e-14)
+
+
+def test_features_of_several_sizes_have_draws_of_their_own() -> None:
+    encoder, heads, x = model("mlp")
+    other = nn.Linear(6, 6).double()
+    whole = encoder(x)
+    first, second = whole.tanh(), other(whole[:8])
+    losses = {
+        "t0": heads["t0"](first).square().mean() + heads["t0"](second).exp().mean(),
+        "t1": heads["t1"](first).exp().mean() + second.square().mean(),
+    }
+    parameters, rows = list(encoder.parameters()), []
+    generator = draws(~0, 0)
+    index = {size: torch.randperm(size, generator=generator)[:3] for size in (BATCH, 8)}
+    for loss in losses.values():
+        found = torch.autograd.grad(loss, (first, second), retain_graph=True)
+        masked = []
+        for cotangent in found:
+            mask = torch.zeros(len(cotangent), 1, dtype=x.dtype)
+            mask[index[len(cotangent)]] = len(cotangent) / 3
+            masked.append(cotangent * mask)
+        back = torch.autograd.grad((first, second), parameters, masked, retain_graph=True)
+        rows.append(torch.cat([part.flatten() for part in back]))
+    matrix = torch.stack(rows)
+    with pytest.warns(UserWarning, match="saves no time"):
+        balance = pt.Balancer(pt.MGDA(), samples=3, shared=encoder).backward(losses)
+    torch.testing.assert_close(balance.gramian, matrix @ matrix.T, rtol=1e-9, atol=1e-13)
+
+
+def test_weights_are_reused_between_draws() -> None:
+    encoder, heads, x = model("mlp")
+    balancer = pt.Balancer(pt.MGDA(), samples=4, every=3)
+    weights = [balancer.backward(losses_of(heads, encoder(x))).weights for _ in range(4)]
+    assert weights[0] is not None
+    assert torch.equal(weights[0], cast(Tensor, weights[2]))
+    assert not torch.equal(weights[0], cast(Tensor, weights[3]))
+
+
+@pytest.mark.parametrize("samples", [0, -1, 2.0, True, "64"])
+def test_what_is_no_number_of_samples(samples: object) -> None:
+    with pytest.raises(ValueError, match="samples is a whole number of at least 1"):
+        pt.Balancer(pt.MGDA(), samples=cast(Any, samples))
+
+
+@pytest.mark.parametrize("method", [pt.Equal(), pt.GradDrop(), pt.MoDo()], ids=repr)
+def test_methods_that_take_no_gramian_of_one_batch(method: pt.Method[Any]) -> None:
+    with pytest.raises(ValueError, match="leave it out"):
+        pt.Balancer(method, samples=8)
+
+
+def test_graphs_in_which_samples_cannot_be_told_apart() -> None:
+    encoder, heads, x = model("mlp")
+    low = cast(nn.Sequential, encoder)[0](x)
+    deep = cast(nn.Sequential, encoder)[1:](low)
+    losses = {"t0": low.square().mean(), "t1": heads["t1"](deep).square().mean(), "t2": heads["t2"](deep).exp().mean()}
+    with pytest.raises(ValueError, match="uses the inside of what another uses the end of"):
+        pt.Balancer(pt.MGDA(), samples=4).backward(losses)
+    scale = encoder(x).mean()
+    with pytest.raises(ValueError, match="a single number: leave samples out"):
+        pt.Balancer(pt.MGDA(), samples=4).backward({"t0": scale * 2, "t1": scale.square()})
+
+
+def test_hooks_on_the_features_are_refused_and_those_inside_respected() -> None:
+    encoder, heads, x = model("mlp")
+    z = encoder(x)
+    z.register_hook(lambda gradient: gradient * 0.5)
+    with pytest.raises(ValueError, match="a hook changes gradients"):
+        pt.Balancer(pt.MGDA(), samples=4).backward(losses_of(heads, z))
+    first, last = cast(nn.Sequential, encoder)[0], cast(nn.Sequential, encoder)[1:]
+    low = first(x)
+    low.register_hook(lambda gradient: gradient * 0.5)
+    z = last(low)
+    losses = losses_of(heads, z)
+    expected = by_rows(losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=draws(~0, 0))[:4])
+    with pytest.warns(UserWarning, match="saves no time"):
+        gramian = pt.Balancer(pt.MGDA(), samples=4).backward(losses).gramian
+    torch.testing.assert_close(gramian, expected @ expected.T, rtol=1e-9, atol=1e-13)
+
+
+def test_rows_of_tensors_with_several_for_each_sample() -> None:
+    rows = Rows(torch.tensor([0, 2]), 3)
+    assert rows.of(torch.arange(6)).tolist() == [0, 1, 4, 5]
+    assert rows.only(torch.ones(1, 6)).tolist() == [[1.5, 1.5, 0, 0, 1.5, 1.5]]
+    with pytest.raises(NoRuleError, match="4 rows do not belong to 3 samples"):
+        rows.of(torch.arange(4))
