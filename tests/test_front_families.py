@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import paretorch as pt
+from front_points import late_fall
 from paretorch.pareto import NSGA2, PHNEPO, PHNLS, FrontAlgorithm, PaMaL, rays
 from paretorch.pareto.family import Hypernetwork, Simplex
 from paretorch.workloads.synthetic import Synthetic
@@ -21,10 +22,6 @@ F64 = torch.float64
 
 def adam(rate: float) -> Any:
     return lambda parameters: torch.optim.Adam(parameters, lr=rate)
-
-
-def late_fall(progress: float) -> float:
-    return min(1.0, 2 * (1 - progress) + 0.01)
 
 
 def on_vlmop2(algorithm: FrontAlgorithm, rate: float, epochs: int) -> pt.Front:

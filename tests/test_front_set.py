@@ -1,0 +1,103 @@
+"""A front as a set of models: kept in files, asked, measured; and the truths that fronts are measured by."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from front_points import small_front
+from paretorch import pareto
+from paretorch.pareto import (
+    Front,
+)
+from paretorch.workloads.synthetic import Synthetic
+
+F64 = torch.float64
+
+
+def test_a_front_is_saved_and_loaded(tmp_path: Path) -> None:
+    front = small_front()
+    front.save(tmp_path / "front")
+    again = Front.load(tmp_path / "front", Synthetic(samples=64).model())
+    assert torch.equal(again.losses, front.losses)
+    assert torch.equal(again.preferences, front.preferences)
+    assert again.history == front.history
+    inputs = torch.randn(5, 20)
+    for member in range(3):
+        one, two = front.model(member)(inputs), again.model(member)(inputs)
+        assert all(torch.equal(one[task], two[task]) for task in front.tasks)
+
+
+def test_a_front_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    small_front().save(tmp_path)
+    with pytest.raises(ValueError, match=r"model-000.safetensors is of another architecture: .*shape \(7, 20\)"):
+        Front.load(tmp_path, Synthetic(hidden=7).model())
+    (tmp_path / "model-001.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"model-001.safetensors is damaged"):
+        Front.load(tmp_path, Synthetic(samples=64).model())
+    with pytest.raises(FileNotFoundError, match="expected a folder"):
+        Front.load(tmp_path / "nothing", nn.Linear(1, 1))
+
+
+def made(losses: list[list[float]]) -> Front:
+    values = torch.tensor(losses, dtype=F64)
+    states = tuple({"weight": torch.full((1, 1), float(i)), "bias": torch.zeros(1)} for i in range(len(losses)))
+    even = torch.full_like(values, 1 / values.shape[1])
+    return Front(("a", "b"), even, values, ({},) * len(losses), states, nn.Linear(1, 1))
+
+
+def test_picking_follows_the_preference() -> None:
+    front = made([[0.0, 1.0], [0.4, 0.4], [1.0, 0.0], [0.9, 0.9]])
+    assert [front.choose(w) for w in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))] == [0, 1, 2]
+    assert front.closest((0.9, 0.2)) == 2
+    assert front.closest({"b": 0.95, "a": 0.8}) == 1  # 3 is nearer, and dominated
+    assert float(front.interpolate(0, 2, 0.25).state_dict()["weight"]) == 0.5
+    with pytest.raises(ValueError, match="sum to 1"):
+        front.pick((0.7, 0.7))
+
+
+def test_a_reference_below_a_member_is_said() -> None:
+    front = made([[0.0, 1.0], [0.5, 0.5]])
+    assert front.hypervolume((2.0, 2.0)) == pytest.approx(2 * 1 + 1.5 * 0.5)
+    with pytest.raises(ValueError, match=r"does not lie above model 0 .*'b': 1.0"):
+        front.hypervolume((1.0, 1.0))
+    assert front.hypervolume((1.0, 1.0), partial=True) == 0.25
+    with pytest.raises(ValueError, match="has 3 values"):
+        front.hypervolume((1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="needs a reference"):
+        front.hypervolume()
+
+
+def test_spread_is_one_for_even_points() -> None:
+    assert made([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]).spread == pytest.approx(1.0)
+    assert made([[0.0, 1.0], [0.01, 0.99], [1.0, 0.0]]).spread < 0.5
+    assert math.isnan(made([[0.0, 1.0]]).spread)
+
+
+@pytest.mark.parametrize(("problem", "expected"), [("zdt1", 0.21 + 2 / 3), ("zdt2", 0.21 + 1 / 3), ("vlmop2", 0.3421)])
+def test_the_truths_hypervolume_is_that_of_its_formula(problem: str, expected: float) -> None:
+    truth = Synthetic(problem).truth
+    assert truth is not None
+    assert truth.hypervolume == pytest.approx(expected, abs=1e-3)
+    volume = pareto.hypervolume(truth.front, torch.tensor(truth.reference, dtype=F64))
+    assert volume == pytest.approx(truth.hypervolume, rel=1e-3)
+
+
+@pytest.mark.parametrize("problem", ["vlmop2", "zdt1", "zdt2", "zdt3", "dtlz2", "two_valley", "regression"])
+def test_no_point_dominates_the_true_front(problem: str) -> None:
+    workload = Synthetic(problem, samples=64)
+    truth = workload.truth
+    assert truth is not None
+    assert bool(pareto.non_dominated(truth.front[:: max(1, len(truth.front) // 300)]).all())
+    inputs = workload.data().train[0]
+    for seed in range(30):
+        torch.manual_seed(seed)
+        model = workload.model()
+        samples = next(iter(inputs.batches(64, order=None)))
+        losses = workload.losses(model(samples.inputs), samples.targets)
+        point = torch.stack(list(losses.values())).detach().double()
+        assert not bool((point < truth.front - 1e-6).all(dim=1).any())
