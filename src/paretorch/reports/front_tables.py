@@ -41,7 +41,7 @@ def came_to(found: dict[str, TreatmentResults], level: float = 0.95) -> Table:
                 mean_interval(fronts.ideal, level),
                 number(_mean(fronts.efficient), 3),
                 number(100 * _mean(fronts.opened), 3),
-                number(_mean(_last(fronts.gradients)), 6),
+                f"{_mean(_last(fronts.gradients)):,.0f}",
             )
         )
     header = (

@@ -11,6 +11,7 @@ from paretorch.reports import figures
 from paretorch.reports.across import Across, across
 from paretorch.reports.expected import expected_table
 from paretorch.reports.findings import Finding, findings, headline
+from paretorch.reports.front_tables import front_tables
 from paretorch.reports.load import load_all
 from paretorch.reports.losses import loss_table
 from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
@@ -160,6 +161,7 @@ def _tables(summary: Summary) -> dict[str, Table]:
         "by_metric": by_metric(summary),
         "losses": loss_table(summary),
         "expected": expected_table(summary),
+        **dict(zip(("fronts", "faster"), front_tables(summary), strict=False)),
         "dynamics": dynamics(summary),
         "costs": costs(summary),
         "tuning": tuning_table(summary),
