@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Array = NDArray[Any]
 SIZE = (32, 64)
@@ -46,10 +48,65 @@ def save(path: Path, array: Array) -> None:
     np.save(path, array)
 
 
-@lru_cache(maxsize=1)
+def write_city_arrays(root: Path, train: int = 8, val: int = 4, classes: int = 7) -> Path:
+    """``cityscapes/{train,val}/{image,label,depth}/NUMBER.npy``; depths are inverse."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", train), ("val", val)):
+        for number in range(count):
+            arrays = room(random, classes=classes)
+            depth = arrays["depth"]
+            arrays["depth"] = np.where(depth > 0, 1 / np.where(depth > 0, depth, 1), 0)
+            for folder in ("image", "label", "depth"):
+                save(root / "cityscapes" / part / folder / f"{number}.npy", arrays[folder])
+    return root / "cityscapes"
+
+
+def write_city_images(root: Path, train: int = 8, val: int = 4, size: tuple[int, int] = (64, 128)) -> Path:
+    """``leftImg8bit``, ``gtFine`` and ``disparity``: a road, the sky, two cars; the left edge without disparity."""
+    random = np.random.default_rng(0)
+    height, width = size
+    for part, count in (("train", train), ("val", val)):
+        for number in range(count):
+            city = ("aachen", "bonn")[number % 2]
+            labels = np.full(size, 23, np.uint8)
+            labels[height // 2 :] = 7
+            labels[0] = 1
+            instances = labels.astype(np.uint16)
+            for car in range(2):
+                top, left = int(random.integers(height // 3, height // 2)), int(random.integers(0, width // 3))
+                left += car * width // 2
+                box = np.s_[top : top + height // 4, left : left + width // 8]
+                labels[box], instances[box] = 26, 26000 + car
+            disparity = (1 + 256 * (4 + 20 * np.mgrid[0:height, 0:width][0] / height)).astype(np.uint16)
+            disparity[:, :8] = 0
+            image = np.stack([labels * 7, instances % 1000 * 90, disparity // 40], axis=-1).astype(np.uint8)
+            stem = f"{part}/{city}/{city}_{number:06d}_000019_"
+            for folder, ending, array in (
+                ("leftImg8bit", "leftImg8bit", image), ("gtFine", "gtFine_labelIds", labels),
+                ("gtFine", "gtFine_instanceIds", instances), ("disparity", "disparity", disparity),
+            ):  # fmt: skip
+                path = root / "cityscapes" / folder / f"{stem}{ending}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+    return root / "cityscapes"
+
+
 def shared_nyuv2() -> str:
-    """A folder for the whole test run, which nothing changes."""
+    """A folder for the whole test run, which nothing changes; the same of those below."""
+    return _shared(write_nyuv2)
+
+
+def shared_city_arrays() -> str:
+    return _shared(write_city_arrays)
+
+
+def shared_city_images() -> str:
+    return _shared(write_city_images)
+
+
+@lru_cache(maxsize=3)
+def _shared(write: Callable[..., Path]) -> str:
     folder = tempfile.mkdtemp(prefix="paretorch-test-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    write_nyuv2(Path(folder), train=80, val=6)
+    write(Path(folder), train=80, val=6)
     return folder

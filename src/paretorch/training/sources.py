@@ -18,7 +18,7 @@ import paretorch.workloads
 from paretorch.training.names import check_arguments, unknown
 from paretorch.workloads.base import Workload
 
-NOT_WORKLOADS = ("base", "extras", "metrics", "streams")  # the files beside them in the folder
+NOT_WORKLOADS = ("base", "extras", "metrics", "passes", "streams")  # the files beside them in the folder
 
 
 def workload_names() -> tuple[str, ...]:

@@ -1,0 +1,122 @@
+"""Both forms of Cityscapes on tiny folders of the true form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dense_folders import write_city_arrays, write_city_images
+from paretorch.workloads.cityscapes import Cityscapes
+from paretorch.workloads.data.dense_cityscapes import classes_by_number, offsets_to_means
+from paretorch.workloads.data.dense_labels import Kind
+from test_nyuv2 import call
+
+SMALL: dict[str, Any] = {"width": 0.125, "workers": 0, "augmentation": "none"}
+
+
+def test_labels_are_the_evaluated_ones_in_their_order() -> None:
+    nineteen, seven = classes_by_number(19), classes_by_number(7)
+    assert nineteen.unique().tolist() == list(range(-1, 19))
+    assert [int(nineteen[number]) for number in (7, 8, 11, 17, 23, 24, 26, 33)] == [0, 1, 2, 5, 10, 11, 13, 18]
+    assert [int(seven[number]) for number in (7, 12, 17, 21, 23, 25, 31)] == [0, 1, 2, 3, 4, 5, 6]
+    assert torch.equal(nineteen < 0, seven < 0)
+    with pytest.raises(ValueError, match="19 classes, or 7 categories"):
+        classes_by_number(20)
+
+
+def test_offsets_lead_to_the_middle_of_the_instance() -> None:
+    instances = torch.full((6, 8), 7)
+    instances[1:4, 2:7] = 26001
+    instances[5, 0] = 24000
+    ways = offsets_to_means(instances)
+    assert bool((ways.isnan().any(dim=0) == (instances < 1000)).all())
+    for row, column in (instances == 26001).nonzero().tolist():
+        assert ways[:, row, column].tolist() == pytest.approx([4 - column, 2 - row])
+    assert ways[:, 5, 0].tolist() == [0, 0]
+
+
+def test_arrays_are_read_as_they_lie(tmp_path: Path) -> None:
+    write_city_arrays(tmp_path, train=4, val=2)
+    workload = Cityscapes(root=str(tmp_path), **SMALL)
+    assert dict(workload.kinds) == {"segmentation": Kind.CLASSES, "depth": Kind.INVERSE_DISTANCE}
+    (samples,) = workload.data().test[0].batches(2, order=None)
+    for place in range(2):
+        for task, folder in (("segmentation", "label"), ("depth", "depth")):
+            lies = np.load(tmp_path / "cityscapes" / "val" / folder / f"{place}.npy")
+            np.testing.assert_allclose(samples.targets[task][place], lies.reshape(32, 64), atol=1e-6)
+
+
+def test_images_become_three_tasks_at_the_networks_resolution(tmp_path: Path) -> None:
+    place = write_city_images(tmp_path, train=4, val=2)
+    workload = Cityscapes(root=str(place), form="images", classes_of=19, height=32, **SMALL)
+    splits = workload.data()
+    assert splits.facts["pixels"] == "32 x 64"
+    (samples,) = splits.test[0].batches(2, order=None)
+    assert samples.inputs.shape == (2, 3, 32, 64)
+    assert 0 <= float(samples.inputs.min()) < float(samples.inputs.max()) <= 1
+    stem = "val/aachen/aachen_000000_000019_"
+    labels = np.array(Image.open(place / "gtFine" / f"{stem}gtFine_labelIds.png"))
+    found = samples.targets["segmentation"][0]
+    # of a 2 x 2 block, the nearest pixel is one of the block's own
+    blocks = (
+        classes_by_number(19)[torch.from_numpy(labels.astype(np.int64))]
+        .reshape(32, 2, 64, 2)
+        .permute(0, 2, 1, 3)
+        .flatten(2)
+    )
+    assert bool((blocks == found[..., None]).any(dim=-1).all())
+    stored = np.array(Image.open(place / "disparity" / f"{stem}disparity.png")).astype(np.float64)
+    depth = samples.targets["depth"][0]
+    assert bool((depth[:, :4] == 0).all())
+    rows = torch.from_numpy((stored[::2, -1] - 1) / 256), torch.from_numpy((stored[1::2, -1] - 1) / 256)
+    assert bool(((depth[:, -1] - rows[0]).abs().minimum((depth[:, -1] - rows[1]).abs()) < 1e-5).all())
+    instance = samples.targets["instance"]
+    assert bool((~instance[0].isnan().any(dim=0)).any())
+    assert float(instance[~instance.isnan()].abs().max()) <= 8  # cars of 16 x 16 pixels, at half the resolution
+
+
+def test_rotation_is_for_streets(tmp_path: Path) -> None:
+    write_city_images(tmp_path, train=4, val=2)
+    options = {**SMALL, "augmentation": "rotate"}
+    stream = Cityscapes(root=str(tmp_path), form="images", height=32, **options).data().train[0]
+    first, second = (next(stream.batches(3, order)).inputs for order in (1, 2))
+    assert first.shape == second.shape == (3, 3, 32, 64)
+    assert not torch.equal(first.sum(), second.sum())
+
+
+def test_check_says_what_is_missing(tmp_path: Path) -> None:
+    code, printed = call("data", "check", "cityscapes(form='images')", "--root", str(tmp_path))
+    assert code == 1
+    assert "cityscapes-dataset.com" in printed
+    place = write_city_images(tmp_path, train=4, val=2)
+    code, printed = call("data", "check", "cityscapes(form='images')", "--root", str(tmp_path))
+    assert code == 0
+    assert "train: 4 scenes of 2 cities" in printed
+    broken = place / "disparity" / "val" / "aachen" / "aachen_000000_000019_disparity.png"
+    broken.write_bytes(b"not a picture")
+    (place / "gtFine" / "train" / "bonn" / "bonn_000001_000019_gtFine_labelIds.png").unlink()
+    code, printed = call("data", "check", "cityscapes(form='images')", "--root", str(tmp_path))
+    assert code == 1
+    assert "there is no gtFine/train/bonn/bonn_000001_000019_gtFine_labelIds.png" in printed
+    assert "disparity/val/aachen/aachen_000000_000019_disparity.png: cannot identify" in printed
+    code, printed = call("data", "check", "cityscapes", "--root", str(tmp_path))
+    assert code == 1
+    assert "cityscapes/{train,val}/depth/0.npy" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "video"}, "form is one of arrays, images, got 'video'"),
+        ({"classes_of": 8}, "classes_of is 7 or 19, got 8"),
+        ({"height": 100}, "height is at least 32 and a multiple of 8, got 100"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Cityscapes(**options)
