@@ -1,0 +1,75 @@
+"""The study of line searches: what it compares, and that nothing in a search is tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paretorch.reports.compare import run_study
+from paretorch.studies.catalog.line_search import ADAM_RATES, RATES, TUNED
+from paretorch.studies.sources import find
+from paretorch.studies.study import Combine, Study
+from paretorch.training.names import check_arguments, parse, pick
+from paretorch.training.parts import find_method, optimizers
+from paretorch.training.searching import searches
+
+SEARCHES = ("classical", "fast, gradient", "fast, difference", "fast, linearised, regression", "fast, linearised, SASA+",
+            "fast, linearised, Adam", "fast, linearised, Kronecker")  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_fixed_rates_are_chosen_from_eight_and_searches_have_none(scale: str) -> None:
+    study: Study = find("line-search", scale)
+    first = study.on(study.workloads[0])
+    by_label = {treatment.label: treatment for treatment in first.treatments}
+    assert study.reference == TUNED
+    for label in ("SGD, sum, best of 8 rates", "SGD, parameters, best of 8 rates", TUNED):
+        assert by_label[label].combine is Combine.CHOOSE
+        assert [run.optimizer_options["lr"] for run in by_label[label].runs] == list(RATES)
+    assert [run.optimizer_options["lr"] for run in by_label["Adam, best of 6 rates"].runs] == list(ADAM_RATES)
+    assert (min(RATES), max(RATES), len(RATES), len(ADAM_RATES)) == (1e-3, 1e-1, 8, 6)
+    for label in SEARCHES:
+        (run,) = by_label[label].runs
+        assert run.optimizer in searches()
+        assert "lr" not in run.optimizer_options
+        assert run.optimizer_options["verify"]
+    assert {run.batch_size for treatment in first.treatments for run in treatment.runs} == {
+        first.treatments[0].runs[0].batch_size
+    }
+
+
+def test_small_is_on_digits_and_in_short_on_scenes() -> None:
+    study = find("line-search", "small")
+    assert [title.partition("(")[0] for title in study.workloads] == ["digits", "scenes"]
+    digits, scenes = (study.on(title) for title in study.workloads)
+    assert {treatment.label for treatment in scenes.treatments} < {treatment.label for treatment in digits.treatments}
+
+
+def test_paper_is_on_the_published_data() -> None:
+    study = find("line-search", "paper", {"root": "elsewhere"})
+    assert study.workloads == ("multimnist(root='elsewhere')", "cifar10(root='elsewhere')")
+
+
+def test_paper_says_before_it_starts_that_the_data_are_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"MNIST was not found in .*nowhere"):
+        run_study(
+            "line-search", "paper", 1, tmp_path / "out", options={"root": str(tmp_path / "nowhere")}, progress=False
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_scales_are_named() -> None:
+    with pytest.raises(ValueError, match="'smoke', 'small' and 'paper', got 'large'"):
+        find("line-search", "large")
+
+
+def test_every_option_of_a_search_is_one_that_it_takes() -> None:
+    for treatment in find("line-search", "small").treatments:
+        for run in treatment.runs:
+            find_method(run.method)
+            if run.optimizer in searches():
+                made = pick("search", run.optimizer, searches())
+                check_arguments(run.optimizer, made, (None, None, None), dict(run.optimizer_options))
+                direction = run.optimizer_options.get("direction")
+                assert direction is None or parse(str(direction)).name in {*optimizers(), "Kronecker"}
