@@ -1,0 +1,113 @@
+"""Tables as workloads: any CSV, words and gaps, missing labels, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretorch.training.parts import trained_model
+from paretorch.training.updates import losses_of
+from paretorch.workloads.tabular import Tabular
+
+HEADER = "name,rooms,kind,price,sold\n"
+ROWS = [
+    f"house {i},{i % 5},{'flat' if i % 2 else 'villa'},{100 + 3 * i},{'yes' if i % 3 else 'no'}\n" for i in range(40)
+]
+
+
+def table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "houses.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def houses(path: Path, **options: Any) -> Tabular:
+    return Tabular(path=str(path), **{"targets": "price,sold", "ignore": "name", **options})
+
+
+def test_words_are_classes_and_numbers_are_standardised_by_the_rows_trained_on(tmp_path: Path) -> None:
+    made = houses(table(tmp_path, HEADER + "".join(ROWS)))
+    splits = made.data()
+    assert [len(streams[0]) for streams in (splits.train, splits.validation, splits.test)] == [28, 6, 6]
+    (samples,) = splits.train[0].batches(28, order=None)
+    assert samples.inputs.shape == (28, 3)  # rooms, and one number for each kind
+    assert samples.targets["price"].mean().item() == pytest.approx(0.0, abs=1e-6)
+    assert samples.targets["price"].std(correction=0).item() == pytest.approx(1.0, abs=1e-6)
+    assert set(samples.targets["sold"].tolist()) == {0, 1}
+
+
+def test_the_error_is_in_the_columns_own_unit(tmp_path: Path) -> None:
+    made = houses(table(tmp_path, HEADER + "".join(ROWS)))
+    (samples,) = made.data().test[0].batches(6, order=None)
+    (metric,) = made.metrics()["price"]
+    metric.update(torch.zeros(6), samples.targets["price"])  # the mean of the rows trained on
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    prices = 100 + 3 * order.double()
+    assert metric.compute() == pytest.approx((prices[34:] - prices[:28].mean()).abs().mean().item(), rel=1e-5)
+
+
+def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [row.replace(",yes", ",NA").replace(",no", ",") if i < 39 else row for i, row in enumerate(ROWS)]
+    rows = [row.replace(f",{100 + 3 * i},", ",,") if i % 4 == 0 else row for i, row in enumerate(rows)]
+    rows[0] = "house 0,,villa,,no\n"
+    made = houses(table(tmp_path, HEADER + "".join(rows)))
+    splits = made.data()
+    assert splits.facts["missing labels"] == {"price": 10, "sold": 38}
+    (samples,) = splits.train[0].batches(28, order=None)
+    assert samples.inputs.shape == (28, 4)  # an empty input says so
+    known = ~samples.targets["price"].isnan()
+    assert int(made.labelled("price", samples.targets["price"], 28)) == int(known.sum()) < 28
+    model = trained_model(made, made.tasks)
+    found = losses_of(made, model, (samples,), "float32")
+    expected = (model(samples.inputs)["price"] - samples.targets["price"])[known].square().mean()
+    assert torch.equal(found["price"], expected)
+    none = {"price": torch.full((2,), torch.nan), "sold": torch.tensor([-1, -1])}
+    assert made.losses(model(samples.inputs[:2]), none) == {}
+
+
+def test_numbers_may_name_classes(tmp_path: Path) -> None:
+    made = houses(table(tmp_path, HEADER + "".join(ROWS)), targets=["rooms", "price"], classes="rooms")
+    outputs = trained_model(made, made.tasks)(next(made.data().test[0].batches(6, order=None)).inputs)
+    assert outputs["rooms"].shape == (6, 5)
+    assert outputs["price"].shape == (6,)
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    path = table(tmp_path, HEADER + "".join(ROWS))
+    made = houses(path)
+    assert made.data().facts["rows"] == 40
+    path.write_text(HEADER + "".join(ROWS[:20]))
+    assert made.data().facts["rows"] == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (HEADER + "".join(ROWS), {"targets": "prize"}, r"has no column 'prize'; its columns: name, rooms"),
+        (HEADER + "".join(ROWS), {"targets": ""}, "name the target columns"),
+        (HEADER + "".join(ROWS), {"targets": "name,rooms,kind,price,sold", "ignore": ""}, "nothing is left"),
+        (HEADER + "".join(ROWS), {"classes": "rooms"}, "classes are targets"),
+        (HEADER + "".join(ROWS), {"targets": "price,price"}, "'price' cannot name a task"),
+        (HEADER + "".join(ROWS[:4]), {}, "has 4 rows: at least 10"),
+        (HEADER, {}, "at least one row"),
+        (HEADER + "".join(ROWS) + "one,two\n", {}, "row 41: expected 5 cells, got 2"),
+        (HEADER.replace("rooms", "price") + "".join(ROWS), {}, r"a name of its own for each column, got \['price'\]"),
+        (HEADER + "".join(row.replace(",no", ",yes") for row in ROWS), {}, "'sold' has 1 class"),
+    ],
+)
+def test_what_is_no_table_of_these_targets_is_refused(
+    text: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = table(tmp_path, text)
+    with pytest.raises(ValueError, match=message):
+        houses(path, **options).require()
+
+
+def test_a_missing_file_and_an_unknown_table_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a CSV file whose first line names the columns"):
+        houses(tmp_path / "nowhere.csv").require()
+    with pytest.raises(ValueError, match="table is one of diabetes, linnerud, wine"):
+        Tabular("iris")
