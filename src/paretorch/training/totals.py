@@ -85,20 +85,30 @@ class MeanCosines:
         self.tasks: tuple[str, ...] = ()
         self.sums: NDArray[np.float64] | float = 0.0
         self.counts: NDArray[np.int64] | int = 0
+        self.waiting: list[NDArray[np.float64]] = []  # many steps at a time cost a fraction
 
     def add(self, tasks: tuple[str, ...], gramian: Tensor) -> None:
         """Takes in one step: (T, T) inner products of the task gradients; pairs that are zero or not finite are left out."""
-        products = gramian.detach().double().numpy()
-        squares = products.diagonal()
+        self.tasks = tasks
+        self.waiting.append(gramian.numpy())
+        if len(self.waiting) == WAITING:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        products = np.stack(self.waiting).astype(np.float64)
+        self.waiting = []
+        squares = products.diagonal(axis1=1, axis2=2)
         there = (squares > 0) & np.isfinite(squares)
         inverse = 1 / np.sqrt(np.where(there, squares, 1.0))
-        both = np.outer(there, there) & np.isfinite(products)
-        self.tasks = tasks
-        self.sums = self.sums + np.where(both, products, 0.0) * np.outer(inverse, inverse)
-        self.counts = self.counts + both
+        both = there[:, :, None] & there[:, None] & np.isfinite(products)
+        cosines = np.where(both, products, 0.0) * inverse[:, :, None] * inverse[:, None]
+        self.sums = self.sums + cosines.sum(axis=0)
+        self.counts = self.counts + both.sum(axis=0)
 
     def read(self) -> dict[str, list[float]]:
         """By task: its mean cosines with the tasks after it, in their order, four digits; nan where two never met."""
+        if self.waiting:
+            self._sum_up()
         means = np.where(self.counts, self.sums / np.maximum(self.counts, 1), math.nan)
         return {task: [round(float(value), 4) for value in means[i, i + 1 :]] for i, task in enumerate(self.tasks)}
 
@@ -155,14 +165,18 @@ def step_numbers(record: StepRecord) -> Mapping[str, object]:
     if balance.weights is not None:
         numbers["weights"] = {task: _short(w) for task, w in zip(balance.tasks, balance.weights.tolist(), strict=True)}
     if balance.gramian is not None and balance.present is not None:
-        index = balance.present.numpy().nonzero()[0]
-        products = balance.gramian.numpy()[np.ix_(index, index)]
-        lengths = np.sqrt(products.diagonal())
-        if len(index) > 1:
-            with np.errstate(all="ignore"):  # a step whose gradients are not finite is recorded as well
-                cosines = products / np.outer(lengths, lengths)
-            numbers["worst_cosine"] = _short(cosines[np.triu_indices(len(index), 1)].min())
+        present = [task for task, here in enumerate(balance.present.tolist()) if here]
+        if len(present) > 1:
+            numbers["worst_cosine"] = _short(_worst_cosine(balance.gramian.tolist(), present))
     return numbers
+
+
+def _worst_cosine(products: list[list[float]], present: list[int]) -> float:
+    """The least cosine between two tasks; nan where a gradient was zero or not finite. Plain numbers: T is small."""
+    squares = {task: products[task][task] for task in present}
+    lengths = {task: math.sqrt(square) if 0 < square < math.inf else math.nan for task, square in squares.items()}
+    cosines = [products[s][t] / (lengths[s] * lengths[t]) for place, s in enumerate(present) for t in present[:place]]
+    return math.nan if any(map(math.isnan, cosines)) else min(cosines)
 
 
 def _short(value: Tensor | float) -> float:
