@@ -147,20 +147,17 @@ def _lifted(matrix: Array, ridge: float) -> Array:
 
 def _solve_free(matrix: Array, linear: Array, free: Mask) -> Array:
     """(m, T) solutions of C x = b on the free entries of each of the (m, T) rows b, zero elsewhere."""
-    tasks = len(matrix)
+    tasks, x = len(matrix), np.zeros(linear.shape)
     if tasks < NARROW:
         blocks = np.where(free[:, :, None] & free[:, None, :], matrix, _unit(tasks))
-        whole: Array = np.linalg.solve(blocks, (linear * free)[:, :, None])[:, :, 0]
-        return whole
+        x[:] = np.linalg.solve(blocks, (linear * free)[:, :, None])[:, :, 0]
+        return x
     counts = free.sum(axis=1)
-    order = np.argsort(~free, axis=1, kind="stable")[
-        :, : counts.max()
-    ]  # free entries first, then what is cut or masked
+    order = np.argsort(~free, axis=1, kind="stable")[:, : counts.max()]  # free entries first; the rest is masked
     inside = np.arange(order.shape[1]) < counts[:, None]
     blocks = matrix[order[:, :, None], order[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
     blocks.reshape(len(free), -1)[:, :: order.shape[1] + 1] += ~inside
     place = np.arange(len(free))[:, None], order
-    x = np.zeros(linear.shape)
     x[place] = np.linalg.solve(blocks, (linear[place] * inside)[:, :, None])[:, :, 0]
     return x
 

@@ -19,7 +19,7 @@ from paretorch.core.nonnegative import EPS, Array, nonnegative_program
 from paretorch.core.pivoting import pivoted, unit_lists
 
 FEW = 8  # up to so many tasks plain arithmetic costs less than calls into NumPy
-FEW_PIVOTS = 1000  # and for projections, up to so many times cubed tasks
+FEW_PIVOTS = 650  # and for projections, up to so many times cubed tasks
 CERTAIN = 1e-3  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
 TINY = 1e-300  # in place of zero, to divide by
 STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
