@@ -211,7 +211,10 @@ def test_an_encoder_that_can_be_differentiated_once_is_refused_with_the_cure() -
     model, x = Model(partial(Custom, OnlyOnce)), inputs()
     before = copy.deepcopy(model.state_dict())
     search = SEARCHES["linearised"](model.encoder, model.heads, pt.MGDA())
-    with pytest.warns(UserWarning, match="double backward"), pytest.raises(ValueError, match="displacement='difference'"):
+    with (
+        pytest.warns(UserWarning, match="double backward"),
+        pytest.raises(ValueError, match="displacement='difference'"),
+    ):
         search.step(x, model.losses)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     other = SEARCHES["difference"](model.encoder, model.heads, pt.MGDA())
@@ -311,7 +314,9 @@ def test_what_is_out_of_range_is_said_with_what_was_expected(
 def test_a_loss_of_something_else_than_the_features_is_refused_by_name() -> None:
     model, x = Model(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
-    with pytest.raises(ValueError, match="the loss of task 'b' reaches the encoder past the features .* use Backtracking"):
+    with pytest.raises(
+        ValueError, match="the loss of task 'b' reaches the encoder past the features .* use Backtracking"
+    ):
         search.step(x, lambda z: {**model.losses(z), "b": model.losses(model.encoder(x))["b"]})
     with pytest.raises(ValueError, match="the loss of task 'b' does not come from the features"):
         search.step(x, lambda z: {**model.losses(z), "b": next(model.heads["b"].parameters()).sum()})

@@ -75,9 +75,7 @@ def losses_of(model: Model, targets: dict[str, Tensor]) -> Callable[[Tensor], di
     return lambda z: {task: (head(z) - targets[task]).square().mean() for task, head in model.heads.items()}  # type: ignore[operator]
 
 
-def measured(
-    model: Model, x: Tensor, targets: dict[str, Tensor], surface: str
-) -> float:
+def measured(model: Model, x: Tensor, targets: dict[str, Tensor], surface: str) -> float:
     """The shortest convex combination of the tasks' gradients, on features and heads or on all parameters."""
     z = model.encoder(x)
     leaves = [z] if surface == "features" else list(model.encoder.parameters())
@@ -167,7 +165,9 @@ def _worst_model(x: Tensor, targets: dict[str, Tensor]) -> Model:
     return min((Model(seed) for seed in range(100)), key=slope)
 
 
-def _directions(model: Model, x: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], dict[str, list[Tensor]], Tensor, Tensor]:
+def _directions(
+    model: Model, x: Tensor, targets: dict[str, Tensor]
+) -> tuple[Tensor, list[Tensor], dict[str, list[Tensor]], Tensor, Tensor]:
     """Features, the encoder's direction, the heads', the true displacement and the features' own direction."""
     z = model.encoder(x)
     losses = losses_of(model, targets)(z)
@@ -189,7 +189,9 @@ def _directions(model: Model, x: Tensor, targets: dict[str, Tensor]) -> tuple[Te
     return z.detach(), u, own, q.detach(), along.detach()
 
 
-def _slopes(model: Model, x: Tensor, targets: dict[str, Tensor], q: Tensor, p: dict[str, list[Tensor]]) -> dict[str, float]:
+def _slopes(
+    model: Model, x: Tensor, targets: dict[str, Tensor], q: Tensor, p: dict[str, list[Tensor]]
+) -> dict[str, float]:
     z = model.encoder(x).detach().requires_grad_()
     losses = losses_of(model, targets)(z)
     return {
@@ -250,9 +252,17 @@ def metric(cases: int = 2000) -> Figure:
     figure, axis = plt.subplots(figsize=(7.2, 3.0), layout="constrained")
     for (name, values), (colour, dash) in zip(worst.items(), (STYLES[1], STYLES[0]), strict=True):
         raised = 100 * sum(value < -1e-9 for value in values) / cases
-        axis.plot(sorted(values), np.linspace(0, 1, cases), color=colour, ls=dash, label=f"{name}: {raised:.0f} % raise a task")
+        axis.plot(
+            sorted(values),
+            np.linspace(0, 1, cases),
+            color=colour,
+            ls=dash,
+            label=f"{name}: {raised:.0f} % raise a task",
+        )
     axis.axvline(0, color=GREY, lw=0.8)
-    axis.set(xlabel="cosine of the direction with the gradient of the task that falls least", ylabel="share of cases below")
+    axis.set(
+        xlabel="cosine of the direction with the gradient of the task that falls least", ylabel="share of cases below"
+    )
     axis.legend(loc="lower right")
     return figure
 
@@ -305,7 +315,9 @@ def imbalance(steps: int = 400) -> Figure:
     matrices = [q @ torch.diag(torch.logspace(0, 1, 6, dtype=torch.float64)) @ q.T for q in bases]
     centers, start = [2 * draw(6) for _ in TASKS], 5 * draw(6)
     figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained", sharey=True)
-    for axis, most, title in zip(axes, (math.inf, 10.0), ("losses as they are", "imbalance=10, the default"), strict=True):
+    for axis, most, title in zip(
+        axes, (math.inf, 10.0), ("losses as they are", "imbalance=10, the default"), strict=True
+    ):
         for ratio, (colour, dash) in zip((1, 100, 1000), STYLES, strict=False):
             point = Free(start)
 
@@ -322,7 +334,9 @@ def imbalance(steps: int = 400) -> Figure:
                 seen.append(criticality(torch.stack(rows).numpy()))
                 if not search.step(torch.zeros(1, dtype=torch.float64), of).accepted:
                     break
-            axis.loglog(np.arange(1, len(seen) + 1), np.array(seen) / seen[0], color=colour, ls=dash, label=f"units 1 : {ratio}")
+            axis.loglog(
+                np.arange(1, len(seen) + 1), np.array(seen) / seen[0], color=colour, ls=dash, label=f"units 1 : {ratio}"
+            )
         axis.set(xlabel="step", title=title, ylim=(1e-9, 3))
     axes[0].set_ylabel("distance from criticality,\nrelative to the start")
     axes[0].legend(loc="lower left", fontsize=8.5)

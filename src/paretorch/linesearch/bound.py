@@ -15,7 +15,8 @@ from paretorch.core.nonnegative import Array
 RULES = ("fixed", "manual", "regression", "sasa")
 BINDS = 0.9  # above this share of first trials accepted, the bound limits the steps and not the condition
 NEWEST = 0.5  # the part of the bucket that SASA+ looks at
-STREAK = 10  # steps at the bound after which one that was found, not given, is doubled
+STREAK = 10  # steps at the bound after which one that was found, not given, may be doubled
+PATIENCE = 80  # the same at most, after it was refused: each refusal doubles it
 BATCHES = 10  # into which it is divided for the interval of its mean
 
 
@@ -30,6 +31,7 @@ class BoundState(NamedTuple):
         firsts: (window,) 1 where the first trial was accepted, 0 where not; nan where there is none.
         stationarity: (window,) SASA+'s statistic; nan where there is none.
         streak: steps in a row that were accepted at the bound, at the first trial.
+        patience: how many such steps it takes before doubling is tried.
         open: whether the bound may still be raised: it was found, not given, and never lowered.
     """
 
@@ -40,6 +42,7 @@ class BoundState(NamedTuple):
     firsts: Array
     stationarity: Array
     streak: int
+    patience: int
     open: bool
 
 
@@ -98,7 +101,9 @@ class UpperBound:
     def init(self, tasks: int, max_step: float) -> BoundState:
         """The state before the first step."""
         blank = np.full(self.window, np.nan)
-        return BoundState(max_step, 0, 0, np.full((self.window, tasks), np.nan), blank, blank, 0, math.isnan(max_step))
+        return BoundState(
+            max_step, 0, 0, np.full((self.window, tasks), np.nan), blank, blank, 0, STREAK, math.isnan(max_step)
+        )
 
     def end_epoch(self, state: BoundState) -> tuple[BoundState, str]:
         """The state at the end of an epoch, and why the bound was lowered; empty where it was not."""
@@ -107,12 +112,19 @@ class UpperBound:
             return state, ""
         return self._lowered(state, f"epoch {state.epochs}: by hand, every {self.every} epochs")
 
-    def raised(self, state: BoundState, step: float, first: bool) -> BoundState:
-        """The state after an accepted step, where the bound was found at the first batch: ten in a row at it double it."""
-        streak = state.streak + 1 if first and step >= state.bound else 0
-        if not state.open or streak < STREAK:
-            return state._replace(streak=streak)
-        return state._replace(bound=2 * state.bound, streak=0)
+    def at_bound(self, state: BoundState, step: float, first: bool) -> BoundState:
+        """The state after an accepted step, which counts those at the bound."""
+        return state._replace(streak=state.streak + 1 if first and step >= state.bound else 0)
+
+    def due(self, state: BoundState) -> bool:
+        """Whether twice the bound may be tried: it was found at the first batch, and the steps have been at it for long."""
+        return state.open and state.streak >= state.patience
+
+    def raised(self, state: BoundState, held: bool) -> BoundState:
+        """The state after twice the bound was tried: doubled, or tried again after twice as many steps."""
+        if held:
+            return state._replace(bound=2 * state.bound, streak=0, patience=STREAK)
+        return state._replace(streak=0, patience=min(2 * state.patience, PATIENCE))
 
     def after(self, state: BoundState, losses: Array, first: bool, stationarity: float) -> tuple[BoundState, str]:
         """The state after an accepted step, and why the bound was lowered; empty where it was not.

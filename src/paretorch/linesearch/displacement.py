@@ -15,12 +15,14 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from paretorch.core.graph import reach
 from paretorch.linesearch.extrapolation import extrapolated, first_rows
 from paretorch.linesearch.features import Features
 from paretorch.linesearch.moving import length
 from paretorch.linesearch.repeat import Repeat
 
 DISPLACEMENTS = ("gradient", "linearised", "difference", "calibrated")
+NOT_TWICE = "torch::autograd::Error"  # the node that stands for the derivative of a derivative which there is not
 TINY = 1e-3  # of a difference without a step to go by: relative to the parameters' length
 
 Moved = tuple[list[Tensor], list[Tensor]]  # features as they were, and how they move
@@ -41,6 +43,7 @@ class Displacement:
         self.named = {name: leaf for name, leaf in encoder.named_parameters() if leaf.requires_grad}
         self.ratio = math.nan  # of the lengths of q and u, when it was last computed
         self.double_backward = False
+        self._seen_twice = False  # that every operation can be differentiated twice
         self._apart: bool | None = None  # whether a sample's features are the same in any batch
 
     def linearised(
@@ -172,6 +175,7 @@ class Displacement:
             back = torch.autograd.grad(
                 features.leaves, leaves, dummies, retain_graph=True, create_graph=True, allow_unused=True
             )
+            self._differentiable([one for one in back if one is not None])
             pairs = [(one, part) for one, part in zip(back, direction, strict=True) if one is not None]
             found = torch.autograd.grad(
                 [one for one, _ in pairs], dummies, [part for _, part in pairs], allow_unused=True
@@ -179,6 +183,12 @@ class Displacement:
         return [
             torch.zeros_like(leaf) if part is None else part for part, leaf in zip(found, features.leaves, strict=True)
         ]
+
+    def _differentiable(self, back: Sequence[Tensor]) -> None:
+        """A function that can be differentiated once does not raise here: it would be left out of the derivative in silence."""
+        if not self._seen_twice and any(node.name() == NOT_TWICE for node, _ in reach([back]).masks):
+            raise RuntimeError("a torch.autograd.Function is marked with @once_differentiable")
+        self._seen_twice = True
 
 
 @contextmanager

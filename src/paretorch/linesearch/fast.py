@@ -44,8 +44,8 @@ class FastBacktracking(LineSearch):
         encoder: inputs -> features, a tensor or any nesting of tensors.
         heads: modules by task, or one module that holds them all.
         method: the balancing method, such as ``MGDA()``.
-        max_step: the largest step; None: found at the first step, as the largest that fulfils the condition,
-            and doubled after ten steps in a row at it.
+        max_step: the largest step; None: found at the first step, as the largest at which the true losses fulfil the condition,
+            and doubled after ten steps in a row at it, where they fulfil it there too.
         displacement: one of the four.
         samples: compute the displacement on this many samples of the batch, or this part of it but at least 8 (32 with dropout or
             BatchNorm), and carry it over to the others; None: on all.

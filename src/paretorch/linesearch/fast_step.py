@@ -102,7 +102,9 @@ class FastStep:
         """The gradients on the features as they are, and as the method sees them: of divided losses."""
         search = self.search
         self.gradients = self.weighed = Gradients(rows, self.leaves)
-        self.divisors = search.divisors(search.tasks) if search.asking.weighs_gradients else dict.fromkeys(search.tasks, 1.0)
+        self.divisors = (
+            search.divisors(search.tasks) if search.asking.weighs_gradients else dict.fromkeys(search.tasks, 1.0)
+        )
         if max(self.divisors.values()) > 1:
             each = zip(rows, self.divisors.values(), strict=True)
             self.weighed = Gradients([None if row is None else divided(row, by) for row, by in each], self.leaves)

@@ -23,7 +23,7 @@ from paretorch.linesearch.closures import detached
 from paretorch.core.nonnegative import Array
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.directions import direction_from
-from paretorch.linesearch.largest import largest_step
+from paretorch.linesearch.largest import holds, largest_step
 from paretorch.linesearch.metrics import Metric
 from paretorch.linesearch.moving import Moving, stationarity
 from paretorch.linesearch.refusals import why_not
@@ -43,14 +43,13 @@ class LineSearch(ABC):
         heads: modules by task, or one module that holds them all; their parameters move along their own task's gradient.
         method: the balancing method, such as ``MGDA()``.
         rules: acceptance, trials, start.
-        max_step: the largest step; None: found at the first step, as the largest that fulfils the condition there, and
-            doubled after ten steps in a row at it.
+        max_step: the largest step; None: found at the first step, as the largest at which the true losses fulfil the condition,
+            and doubled after ten steps in a row at it, where they fulfil it there too.
         bound: when the largest step is lowered.
         direction: an optimizer or a metric that turns the balanced gradient into the direction; None: the gradient itself.
         accept: of which part of the slopes a share is asked as decrease: ``"both"``, ``"heads"``, ``"features"``.
         scale: of the method's weights, as in Fork and Balancer.
-        imbalance: how many times as curved as another a task may be before its loss is divided for the direction, at least 1;
-            inf: never. See ``linesearch.Units``.
+        imbalance: how many times as curved as another a task may be before its loss is divided; see ``linesearch.Units``.
         verify: a true forward tells the losses after every so many steps; 0: never.
         seed: of the method's random draws.
     """
@@ -222,6 +221,8 @@ class LineSearch(ABC):
         if math.isnan(self._bound.bound):
             bound = largest_step(self.rules, line, true_at)
             self._bound = self._bound._replace(bound=bound)
+        elif self.bound.due(self._bound):
+            self._bound = self.bound.raised(self._bound, holds(self.rules, line, true_at, 2 * self._bound.bound))
         found, self._search = self.rules.search(line, self._search, self._bound.bound)
         return found
 
@@ -271,7 +272,7 @@ class LineSearch(ABC):
         losses[list(line.places)] = line.losses
         motion = stationarity(movings, found.step) if self.bound.rule == "sasa" else math.nan
         self._bound, lowered = self.bound.after(self._bound, losses, found.first, motion)
-        self._bound = self.bound.raised(self._bound, found.step, found.first)
+        self._bound = self.bound.at_bound(self._bound, found.step, found.first)
         units, self._units = self._units, self.units.after(self._units, line, found)
         if self._bound.open and (units.exponents != self._units.exponents).any():
             self._bound = self._bound._replace(bound=math.nan, streak=0)  # of other directions: found anew

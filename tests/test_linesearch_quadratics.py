@@ -1,0 +1,161 @@
+"""Convex quadratics nobody tuned for: every search comes to rest on the Pareto set, whatever scale and units."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+from paretorch.linesearch import LineSearch, Units
+from paretorch.linesearch.contract import Found, Line, Outcome
+from paretorch.linesearch.newton import criticality
+
+SEARCHES: dict[str, Callable[..., LineSearch]] = {
+    "classical": pt.Backtracking,
+    **{
+        name: partial(pt.FastBacktracking, displacement=name)
+        for name in ("gradient", "linearised", "difference", "calibrated")
+    },
+}
+
+
+class Point(nn.Module):
+    def __init__(self, at: Tensor) -> None:
+        super().__init__()
+        self.at = nn.Parameter(at.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.at * x
+
+
+@dataclass
+class Quadratics:
+    """Convex, each with its matrix, minimum and unit."""
+
+    matrices: list[Tensor]
+    centers: list[Tensor]
+    units: list[float]
+    start: Tensor
+
+    def losses(self, z: Tensor) -> dict[str, Tensor]:
+        return {
+            f"task {place}": unit * ((z - center) @ matrix @ (z - center)) / 2
+            for place, (unit, matrix, center) in enumerate(zip(self.units, self.matrices, self.centers, strict=True))
+        }
+
+    def left(self, z: Tensor) -> float:
+        """The shortest convex combination of the gradients, all in one unit."""
+        rows = [matrix @ (z - center) for matrix, center in zip(self.matrices, self.centers, strict=True)]
+        return criticality(torch.stack(rows).numpy())
+
+
+def drawn(seed: int, **fixed: float) -> Quadratics:
+    """Two to four tasks in two to six dimensions; condition up to 100, scale 1e-6 to 1e6, units up to 1000 apart."""
+    draws, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    tasks, size = draws.randint(2, 4), draws.randint(2, 6)
+    exponents = {"condition": draws.uniform(0, 2), "scale": draws.uniform(-6, 6), "ratio": draws.uniform(0, 3)} | fixed
+    normal = partial(torch.randn, generator=generator, dtype=torch.float64)
+    curvatures = torch.logspace(0, exponents["condition"], size, dtype=torch.float64)
+    bases = [torch.linalg.qr(normal(size, size)).Q for _ in range(tasks)]
+    units = [10 ** (exponents["scale"] + exponents["ratio"] * place / (tasks - 1)) for place in range(tasks)]
+    draws.shuffle(units)
+    return Quadratics(
+        [basis @ torch.diag(curvatures) @ basis.T for basis in bases],
+        [2 * normal(size) for _ in range(tasks)],
+        units,
+        5 * normal(size),
+    )
+
+
+def share_left(make: Callable[..., LineSearch], problem: Quadratics, steps: int, method: Any) -> float:
+    """What is left of the distance from criticality; ends where it is a hundred-thousandth."""
+    point = Point(problem.start)
+    search, before = make(point, nn.ModuleDict(), method), problem.left(problem.start)
+    for _ in range(steps):
+        step = search.step(torch.ones_like(problem.start), problem.losses)
+        if not step.accepted or problem.left(point.at.detach()) < 1e-5 * before:
+            break
+    return problem.left(point.at.detach()) / before
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", SEARCHES)
+def test_quadratics_of_any_scale_and_units_become_stationary(name: str, seed: int) -> None:
+    assert share_left(SEARCHES[name], drawn(seed), 400, pt.MGDA()) < 1e-5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6, 40))
+@pytest.mark.parametrize("name", SEARCHES)
+def test_more_quadratics_become_stationary(name: str, seed: int) -> None:
+    assert share_left(SEARCHES[name], drawn(seed), 600, pt.MGDA()) < 1e-5
+
+
+@pytest.mark.parametrize("method", [pt.UPGrad(), pt.IMTLG(), pt.Equal()], ids=repr)
+def test_other_methods_come_to_rest_on_the_pareto_set_as_well(method: pt.Method[Any]) -> None:
+    for seed in (0, 1):
+        problem = drawn(seed, condition=1.0)
+        assert share_left(pt.FastBacktracking, problem, 400, method) < 1e-5
+
+
+def test_without_division_units_far_apart_hold_the_search_up() -> None:
+    problem = drawn(2, condition=1.0, ratio=3.0)
+    assert share_left(pt.FastBacktracking, problem, 150, pt.MGDA()) < 1e-5
+    assert share_left(partial(pt.FastBacktracking, imbalance=math.inf), problem, 150, pt.MGDA()) > 1e-4
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_scale_changes_no_step(name: str) -> None:
+    """Powers of two change no digit, so that the points are the same bit by bit."""
+    ends = []
+    for exponent in (-40, 0, 40):
+        problem = drawn(3, scale=0.0, condition=1.0)
+        problem.units = [2.0**exponent * unit for unit in problem.units]
+        point = Point(problem.start)
+        search = SEARCHES[name](point, nn.ModuleDict(), pt.MGDA())
+        for _ in range(25):
+            search.step(torch.ones_like(problem.start), problem.losses)
+        ends.append(point.at.detach().clone())
+    assert torch.allclose(ends[0], ends[1], rtol=1e-9, atol=0)
+    assert torch.allclose(ends[2], ends[1], rtol=1e-9, atol=0)
+
+
+# --- divisors ------------------------------------------------------------------------------------------------------------
+
+
+def fed(units: Units, curvatures: list[float], steps: int) -> list[list[float]]:
+    """The exponents after each of so many steps on parabolas of these curvatures."""
+    count, made, seen = len(curvatures), np.array(curvatures), []
+    state = units.init(count)
+    for step in range(steps):
+        length = 0.5 + 0.1 * step  # steps differ in length: only what the tasks are to each other counts
+        line = Line(
+            tuple("abcd"[:count]), tuple(range(count)), np.ones(count), np.ones(count), np.ones(count), lambda _: made
+        )
+        found = Found(Outcome.ACCEPTED, length, 1 - length + made * length**2 / 2, 1)
+        state = units.after(state, line, found)
+        seen.append(state.exponents.tolist())
+    return seen
+
+
+def test_what_is_beyond_the_imbalance_is_divided_out() -> None:
+    seen = fed(Units(imbalance=4.0), [1.0, 8.0, 1024.0], 8)
+    assert seen[3] == [0, 0, 0]  # a few curvatures first
+    assert seen[-1] == [0, 1, 8]
+    assert fed(Units(imbalance=4.0), [1.0, 3.0, 8.0], 8)[-1] == [0, 0, 0]  # less than two doublings beyond
+    assert fed(Units(imbalance=math.inf), [1.0, 1e6], 8)[-1] == [0, 0]
+
+
+def test_tasks_without_a_curvature_to_see_are_left_as_they_are() -> None:
+    assert fed(Units(), [1.0, 0.0], 8)[-1] == [0, 0]
+    assert fed(Units(), [1e-30, 1e6], 8)[-1] == [0, 0]
+    assert fed(Units(), [1.0, -1e3, 1e6], 8)[-1] == [0, 0, 17]
