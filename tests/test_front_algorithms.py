@@ -81,6 +81,7 @@ def test_adaptive_preferences_reach_98_percent_of_dtlz2(seed: int) -> None:
     assert front.hypervolume(partial=True) >= 0.98 * BEST_21
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("starts", "fewer"), [("independent", 4.0), ("common", 1.8)])
 def test_gated_transfer_needs_fewer_gradients_on_vlmop2(starts: str, fewer: float) -> None:
     """To 80 % of the best ten points. benchmarks/fronts.py has ten seeds and the other problems."""

@@ -42,6 +42,7 @@ def off_the_front(front: pt.Front, problem: str = "vlmop2") -> float:
     return float(torch.cdist(front.losses, truth.front.double()).min(dim=1).values.max())
 
 
+@pytest.mark.long
 def test_phn_epo_has_a_model_on_every_ray() -> None:
     front = on_vlmop2(PHNEPO(hidden=32), 3e-3, 500)
     assert off_the_front(front) <= 0.02
@@ -50,6 +51,7 @@ def test_phn_epo_has_a_model_on_every_ray() -> None:
     assert math.degrees(float(cosines.acos().max())) <= 6.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", [PHNLS(hidden=32), PaMaL(order=0.1)], ids=["PHN-LS", "PaMaL"])
 def test_families_come_near_the_regressions_front_in_the_order_of_preferences(algorithm: FrontAlgorithm) -> None:
     workload = Synthetic(samples=256)
