@@ -52,7 +52,7 @@ def test_the_error_is_in_the_columns_own_unit(tmp_path: Path) -> None:
 def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [row.replace(",yes", ",NA").replace(",no", ",") if i < 39 else row for i, row in enumerate(ROWS)]
     rows = [row.replace(f",{100 + 3 * i},", ",,") if i % 4 == 0 else row for i, row in enumerate(rows)]
-    rows[0] = "house 0,,villa,,no\n"
+    rows[0] = "house 0,,villa,,yes\n"
     made = houses(table(tmp_path, HEADER + "".join(rows)))
     splits = made.data()
     assert splits.facts["missing labels"] == {"price": 10, "sold": 38}
