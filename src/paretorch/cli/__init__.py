@@ -92,7 +92,9 @@ def train(
         bool, typer.Option("--deterministic", help="Ask torch for deterministic kernels.")
     ] = False,
     clip: Annotated[float | None, typer.Option(help="Shorten longer gradients to this length.")] = None,
-    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, cosine, 'step(0.5, 100)'.")] = "constant",
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: constant, cosine, 'step(0.5, 100)'.")
+    ] = "constant",
     warmup: Annotated[float, typer.Option(help="Share of the steps over which the learning rate rises.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:

@@ -158,7 +158,9 @@ def rotated(scene: Scene, angle: float) -> Scene:
 
     def change(label: Tensor, kind: Kind) -> Tensor:
         planes = label if label.ndim == 3 else label[None]
-        turned: Tensor = transforms.rotate(planes, angle, InterpolationMode.NEAREST, fill=[UNLABELLED[kind]] * len(planes))
+        turned: Tensor = transforms.rotate(
+            planes, angle, InterpolationMode.NEAREST, fill=[UNLABELLED[kind]] * len(planes)
+        )
         if kind == Kind.OFFSETS:
             turned = torch.stack([cosine * turned[0] + sine * turned[1], cosine * turned[1] - sine * turned[0]])
         return turned.reshape(label.shape)
