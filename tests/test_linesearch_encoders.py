@@ -315,7 +315,7 @@ def test_a_loss_of_something_else_than_the_features_is_refused_by_name() -> None
     model, x = Model(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     with pytest.raises(
-        ValueError, match="the loss of task 'b' reaches the encoder past the features .* use Backtracking"
+        ValueError, match=r"the loss of task 'b' reaches the encoder past the features .* use Backtracking"
     ):
         search.step(x, lambda z: {**model.losses(z), "b": model.losses(model.encoder(x))["b"]})
     with pytest.raises(ValueError, match="the loss of task 'b' does not come from the features"):
@@ -335,5 +335,5 @@ def test_a_state_of_other_tasks_is_refused() -> None:
     search.step(x, model.losses)
     stored = search.state_dict()
     other = pt.FastBacktracking(model.encoder, nn.ModuleDict({"left": nn.Linear(4, 2)}), pt.MGDA())
-    with pytest.raises(ValueError, match="tasks .*'a', 'b'.* has .*'left'"):
+    with pytest.raises(ValueError, match=r"tasks .*'a', 'b'.* has .*'left'"):
         other.load_state_dict(stored)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from models import Net, data, losses_of
+from paretorch.core.nonnegative import Array
 from paretorch.linesearch import LBFGS, Identity, Kronecker, Metric, Rules, newton, newton_step
 from paretorch.linesearch.bound import student_quantile, trend
-from paretorch.core.nonnegative import Array
 from paretorch.linesearch.contract import Line, Outcome
 from paretorch.linesearch.metrics import common_descent
 from paretorch.linesearch.newton import criticality

@@ -159,7 +159,7 @@ def _worst_model(x: Tensor, targets: dict[str, Tensor]) -> Model:
     """Of a hundred networks, the one whose features' direction raises a task most when the encoder follows it."""
 
     def slope(model: Model) -> float:
-        _, u, p, q, _ = _directions(model, x, targets)
+        _, _, p, q, _ = _directions(model, x, targets)
         return min(_slopes(model, x, targets, q, p).values())
 
     return min((Model(seed) for seed in range(100)), key=slope)

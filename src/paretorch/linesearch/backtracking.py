@@ -12,8 +12,8 @@ from torch import Tensor
 from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients
 from paretorch.core.graph import task_gradients
-from paretorch.linesearch.closures import check_finite, losses_in_order, values_of
 from paretorch.core.nonnegative import Array
+from paretorch.linesearch.closures import check_finite, losses_in_order, values_of
 from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
 from paretorch.linesearch.metrics import Row, combined, common_descent, divided, gramian_in
 from paretorch.linesearch.moving import Moving, inners

@@ -13,9 +13,9 @@ from torch import Tensor
 from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients, by_sample
 from paretorch.core.graph import task_gradients
+from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Outcome as Answer
 from paretorch.linesearch.closures import check_finite, check_origin, losses_in_order, values_of
-from paretorch.core.nonnegative import Array
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.features import Features, moved
 from paretorch.linesearch.metrics import Row, combined, common_descent, divided

@@ -25,7 +25,6 @@ def largest_step(rules: Rules, line: Line, at: Callable[[float], Array]) -> floa
         line: losses and slopes.
         at: (T,) true losses at a step.
     """
-
     sizes = np.abs(line.losses)
     step = float((np.where(sizes > 0, sizes, line.slopes) / line.slopes).min())
     if holds(rules, line, at, step):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.solvers import Solution, minimum_norm
 from paretorch.core.nonnegative import Array
+from paretorch.core.solvers import Solution, minimum_norm
 from paretorch.linesearch.moving import inners
 
 Row = Sequence[Tensor | None]

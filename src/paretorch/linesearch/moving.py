@@ -46,7 +46,7 @@ def inners(rows: Sequence[Sequence[Tensor | None]], direction: Sequence[Tensor |
 
 
 def stationarity(movings: Sequence[Moving], step: float) -> float:
-    r"""SASA+'s statistic :math:`\eta \langle \theta, d \rangle - \frac{\eta^2}{2} \lVert d \rVert^2` of parameters before a step."""
+    r"""SASA+'s :math:`\eta \langle \theta, d \rangle - \frac{\eta^2}{2} \lVert d \rVert^2`, with theta before the step."""
     along = sum(inners([moving.origin], moving.direction)[0] for moving in movings)
     square = sum(inners([moving.direction], moving.direction)[0] for moving in movings)
     return step * along - step**2 / 2 * square

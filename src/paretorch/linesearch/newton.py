@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from paretorch.core import checks
-from paretorch.core.solvers import minimum_norm
 from paretorch.core.nonnegative import Array
+from paretorch.core.solvers import minimum_norm
 from paretorch.linesearch.contract import Line, Outcome
 from paretorch.linesearch.rules import Rules
 

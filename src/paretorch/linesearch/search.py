@@ -17,10 +17,10 @@ from paretorch.core import checks
 from paretorch.core.contract import Balance, Method
 from paretorch.core.door import Scale
 from paretorch.core.evidence import limits
+from paretorch.core.nonnegative import Array
 from paretorch.linesearch.asking import Asking
 from paretorch.linesearch.bound import BoundState, UpperBound
 from paretorch.linesearch.closures import detached
-from paretorch.core.nonnegative import Array
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.directions import direction_from
 from paretorch.linesearch.largest import holds, largest_step
