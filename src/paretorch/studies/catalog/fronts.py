@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from paretorch.studies.study import Study, Treatment, across
@@ -171,5 +171,5 @@ def _tasks(run: Run) -> int:
     return 2
 
 
-def _identity(tasks: int) -> Sequence[Plain]:
+def _identity(tasks: int) -> list[Plain]:
     return [[float(row == column) for column in range(tasks)] for row in range(tasks)]

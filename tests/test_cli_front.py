@@ -1,0 +1,88 @@
+"""`paretorch front` and `paretorch pick` as a user sees them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import paretorch as pt
+from paretorch.training.fronts import load_front
+from paretorch.workloads.synthetic import Synthetic
+from test_cli import call
+
+SMALL = ["synthetic(samples=64, hidden=8)", "--models", "3", "--epochs", "2", "--batch-size", "32"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("runs") / "front"
+    code, printed = call("front", *SMALL, "--out", str(made))
+    assert code == 0
+    assert "epoch 2/2 | validation hypervolume" in printed
+    assert f"The page: {made / 'front.html'}" in printed
+    assert f"paretorch pick {made} 0.50,0.50" in printed
+    return made
+
+
+def test_front_writes_a_front_and_its_page(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} >= {"run.json", "result.json", "front.json", "front.html"}
+    assert len(load_front(folder)) == 3
+
+
+def test_the_same_command_finds_the_front_finished(folder: Path) -> None:
+    code, printed = call("front", *SMALL, "--out", str(folder))
+    assert code == 0
+    assert "epoch" not in printed
+
+
+def test_pick_says_which_model_and_exports_it(folder: Path, tmp_path: Path) -> None:
+    front = load_front(folder)
+    member = front.choose((0.9, 0.1))
+    path = tmp_path / "model.safetensors"
+    code, printed = call("pick", str(folder), "0.9,0.1", "--export", str(path))
+    assert code == 0
+    assert f"model {member} of 3" in printed
+    assert f"front.model({member})" in printed
+    assert path.exists()
+    assert re.search("model 2 of 3", call("pick", str(folder), "--model", "2")[1])
+
+
+def test_a_front_saved_from_python_needs_its_workload(tmp_path: Path) -> None:
+    pt.fit_front(
+        Synthetic(samples=64), pt.MT2O(), preferences=pt.preferences(2, 2, margin=0.1), epochs=1, batch_size=32
+    ).save(tmp_path)
+    code, printed = call("pick", str(tmp_path), "0.5,0.5")
+    assert code == 2
+    assert "saved from Python" in printed
+    assert call("pick", str(tmp_path), "0.5,0.5", "--workload", "synthetic(samples=64)")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["front", "synthetic", "--algorithm", "mt2a"], "unknown algorithm 'mt2a': did you mean 'MT2O'"),
+        (["front", "synthetic", "--models", "1"], "at least 2 models, got 1"),
+        (["front", "synthetic", "--preferences", "0.5,0.6 1,0"], "divide by it"),
+        (["front", "synthetic", "--preferences", "0.5;0.5 1,0"], "cannot read '0.5;0.5'"),
+        (["front", "synthetic", "--preferences", "0.5,0.3,0.2 1,0,0"], "one value for each of the 2 tasks"),
+        (["front", "synthetic", "--reference", "1"], "the reference has 1 values"),
+        (["front", "synthetic", "--optimizer", "MTAdam()"], "decides by the losses of one model"),
+        (["pick", "{folder}", "0.5,0.6"], "divide by it"),
+        (["pick", "{folder}", "1"], "one value for each of the 2 tasks"),
+        (["pick", "{folder}"], "give either the weights of the tasks"),
+        (["pick", "{folder}", "--model", "7"], "the front has models 0 to 2, got 7"),
+        (["pick", "{folder}", "0.5,0.5", "--export", "model.pt"], "as .onnx or .safetensors"),
+        (["pick", "nowhere", "0.5,0.5"], "holds no front"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_user_can_cure_is_one_message(
+    arguments: list[str], message: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed = call(*(argument.replace("{folder}", str(folder)) for argument in arguments))
+    assert code == 2
+    assert message in printed
+    assert "Traceback" not in printed
