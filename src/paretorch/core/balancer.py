@@ -142,8 +142,7 @@ class Balancer(Door):
         source, own = self._source(given, graph, leaves, retain_graph)
         outcome = self._reused(source.known)
         if outcome is None:
-            gramian = self._gramian(source)
-            seen = self._seen(to_host([told])[0].numpy(), gramian, source.resolution)
+            seen = self._seen(to_host([told])[0].numpy(), self._gramian(source), source.resolution)
             outcome = self._step(seen if cross is None else seen._replace(cross=cross), source)
         self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return self._read()
@@ -174,8 +173,7 @@ class Balancer(Door):
         if new and self._open and not remembers and self.ranks.size == 1:
             steps = self._buffers.get("steps")
             self._declare((*self.tasks, *new))
-            if steps is not None:
-                self.steps.copy_(steps)
+            self._buffers.update({} if steps is None else {"steps": steps})
         elif new and self._open and remembers:
             raise ValueError(
                 f"{self.method} remembers its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
@@ -228,10 +226,11 @@ class Balancer(Door):
 
     def _gramian(self, source: Gradients | Streams) -> Array:
         """(T, T) of all that is compared, or of the samples that are drawn."""
+        generator = None if self.samples is None else draws(~self.seed, self._step_number())
         if isinstance(source, Gradients):
             return summed_gramian(source, self.ranks)
-        if self.samples is not None and len(source.known) > 1:
-            source.draw(self.samples, draws(~self.seed, self._step_number()))
+        if self.samples is not None and generator is not None:
+            source.draw(self.samples, generator)
         gramian = source.gramian() if self.ranks.size == 1 else summed_gramian(source.gradients(), self.ranks)
         if self.samples is not None and not source.saved:
             self._say("samples", saves_nothing(self.samples))

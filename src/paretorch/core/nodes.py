@@ -32,6 +32,12 @@ def _pointwise(name: str, backward: Callable[[Step, Tensor], Tensor]) -> tuple[R
     return lambda step: step.same(backward(step, step.kept(name))), (name,)
 
 
+def _gelu_slope(step: Step, x: Tensor) -> Tensor:
+    """Its backward does not broadcast in every library that torch calls."""
+    slope: Tensor = ATEN.gelu_backward(torch.ones_like(x), x, approximate=step.number("approximate"))
+    return slope
+
+
 def _relu(step: Step) -> Found:
     result = step.kept("result")
     if step.given.own:
@@ -136,9 +142,7 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "SinBackward0": _pointwise("self", lambda step, x: step.values * x.cos()),
     "CosBackward0": _pointwise("self", lambda step, x: step.values * -x.sin()),
     "SiluBackward0": _pointwise("self", lambda step, x: ATEN.silu_backward(step.values, x)),
-    "GeluBackward0": _pointwise(
-        "self", lambda step, x: ATEN.gelu_backward(step.values, x, approximate=step.number("approximate"))
-    ),
+    "GeluBackward0": _pointwise("self", lambda step, x: step.values * _gelu_slope(step, x)),
     "LeakyReluBackward0": _pointwise(
         "self", lambda step, x: ATEN.leaky_relu_backward(step.values, x, step.number("negative_slope"), False)
     ),
