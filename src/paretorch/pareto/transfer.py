@@ -204,7 +204,7 @@ class Gated(Transfer):
     """
 
     of: Transfer = Neighbours()
-    growth: float = 2.0  # type: ignore[assignment]  # a field in the place of the property
+    growth: float = 2.0  # in the place of the property
 
     def __post_init__(self) -> None:
         if self.of.gate:
