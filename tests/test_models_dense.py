@@ -174,7 +174,7 @@ def test_a_copy_of_the_model_has_convolutions_of_its_own() -> None:
     with torch.no_grad():
         for parameter in twin.encoder.down.parameters():  # type: ignore[union-attr]
             parameter.zero_()
-        assert not torch.equal(model.eval()(images)["depth"], twin.eval()(images)["depth"])
+        assert not torch.allclose(model(images)["depth"], twin(images)["depth"], rtol=1e-3)
         assert isinstance(model.encoder, Attended)
         assert bool((next(model.encoder.down.parameters()) != 0).any())
 
