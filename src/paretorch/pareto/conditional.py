@@ -60,7 +60,7 @@ class _Training:
     def __init__(self, plan: Plan, algorithm: FrontAlgorithm, family: Family, steps: int) -> None:
         self.plan, self.algorithm, self.family, self.steps = plan, algorithm, family, steps
         self.losses_of = Losses(plan.workload, family.template)
-        self.trained = [value for value in family.parameters() if value.requires_grad]
+        self.trained: list[Tensor] = [value for value in family.parameters() if value.requires_grad]
         self.optimizer = plan.optimizer(self.trained)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.generator = torch.Generator().manual_seed(mixed(plan.seed, 3))

@@ -175,8 +175,8 @@ class Hypernetwork(Family):
         self.last = nn.ModuleList(nn.Linear(hidden, value.numel()) for value in made.values())
         with torch.no_grad():
             for layer, value in zip(self.last, made.values(), strict=True):
-                layer.weight.zero_()  # type: ignore[union-attr, operator]
-                layer.bias.copy_(value.reshape(-1))  # type: ignore[union-attr, operator, arg-type]
+                layer.weight.zero_()  # type: ignore[operator]
+                layer.bias.copy_(value.reshape(-1))  # type: ignore[operator]
 
     def at(self, preference: Tensor) -> Mapping[str, Tensor]:
         """What it makes of the preference."""

@@ -35,16 +35,11 @@ class Spread:
                 f"a front of {count} models cannot be spread over {self.size} ranks: give at most {count} as group, or "
                 "group=None on one of them"
             )
-        rank = (
-            0
-            if self.size == 1
-            else dist.get_rank()
-            if isinstance(group, str)
-            else dist.get_group_rank(
-                group,
-                dist.get_rank(),  # type: ignore[arg-type]
-            )
-        )
+        rank = 0
+        if self.size > 1:
+            everywhere = dist.get_rank()
+            known = None if group is None or isinstance(group, str) else group
+            rank = everywhere if known is None else dist.get_group_rank(known, everywhere)
         least, more = divmod(count, self.size)
         first = rank * least + min(rank, more)
         self.rows = range(first, first + least + (rank < more))
