@@ -112,7 +112,8 @@ def test_losses_are_drawn_over_rising_rates_with_the_searches_across(summary: Su
         assert means[1] == pytest.approx(2 * 1.01 / synthetic.EPOCHS)
         assert all(point.low is not None and point.low < point.mean for point in grid.points)
     (level,) = train.levels
-    assert (level.label, level.point.mean) == ("searched", pytest.approx(2 * 1.51 / synthetic.EPOCHS))
+    assert level.label == "searched"
+    assert level.point.mean == pytest.approx(2 * 1.51 / synthetic.EPOCHS)
 
 
 def test_a_grid_of_other_things_than_rates_is_not_drawn(summary: Summary) -> None:

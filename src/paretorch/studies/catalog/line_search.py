@@ -15,6 +15,7 @@ RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1)
 ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TUNED = "SGD, features, best of 8 rates"
 ALONE = "single task, Adam"
+CLASSICAL = "classical"
 LARGEST = 1.0  # of a searched step along a gradient: the thesis's, and ten times the largest fixed rate
 VERIFY = 20  # steps from one true forward to the next
 
@@ -95,7 +96,7 @@ def _searched(base: Run, window: int) -> tuple[Treatment, ...]:
     """Searches along the balanced gradient."""
     linearised: dict[str, Plain] = {"displacement": "linearised", "max_step": LARGEST}
     return (
-        _search(base, "classical", "Backtracking", max_step=LARGEST),
+        _search(base, CLASSICAL, max_step=LARGEST),
         _search(base, "fast, gradient", displacement="gradient", max_step=LARGEST),
         _search(base, "fast, difference", max_step=LARGEST),
         _search(base, "fast, linearised, fixed bound", **linearised),
@@ -126,7 +127,8 @@ def _directed(base: Run, window: int) -> tuple[Treatment, ...]:
     )
 
 
-def _search(base: Run, label: str, optimizer: str = "FastBacktracking", **options: Plain) -> Treatment:
+def _search(base: Run, label: str, /, **options: Plain) -> Treatment:
+    optimizer = "Backtracking" if label == CLASSICAL else "FastBacktracking"
     given: Mapping[str, Plain] = {**options, "verify": VERIFY}
     return Treatment(label, (replace(base, optimizer=optimizer, optimizer_options=given),))
 
