@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -33,7 +33,7 @@ ENCODERS: dict[str, tuple[bool, Encoder]] = {
         ),
     ),
     "fixed norm": (True, lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6).eval(), nn.Sigmoid())),
-    "weight norm": (False, lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 6), dim=None)),
+    "weight norm": (False, lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))),
     "norm of the batch": (False, lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6))),
     "attention": (
         False,
@@ -57,7 +57,7 @@ def losses_of(heads: nn.ModuleDict, z: Tensor) -> dict[str, Tensor]:
     return {name: (head(z) - place).square().mean() for place, (name, head) in enumerate(heads.items())}
 
 
-def by_rows(losses: dict[str, Tensor], z: Tensor, parameters: list[Tensor], index: Tensor) -> Tensor:
+def by_rows(losses: dict[str, Tensor], z: Tensor, parameters: Sequence[Tensor], index: Tensor) -> Tensor:
     """(T, P) what the rows of the features contribute, times B / S."""
     mask = torch.zeros(len(z), 1, dtype=z.dtype)
     mask[index] = len(z) / len(index)

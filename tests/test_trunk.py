@@ -67,7 +67,8 @@ class Arithmetic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = self.inner(x) * self.factor - self.shift
         z = torch.sin(z) / (2 + self.factor.exp()) + z.softmax(dim=-1) - z.mean(dim=1, keepdim=True)
-        return (z.view(-1, 2, 3).transpose(1, 2).flatten(1) * 2) @ self.inner.weight.cos()
+        result: Tensor = (z.view(-1, 2, 3).transpose(1, 2).flatten(1) * 2) @ self.inner.weight.cos()
+        return result
 
 
 class Residual(nn.Module):

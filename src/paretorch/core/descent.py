@@ -81,11 +81,11 @@ def descend(
             del given
             found = inputs_of(step)
             del step
-            for (child, number), cotangents in zip(node.next_functions, found, strict=True):
-                if cotangents is not None:
+            for (child, number), arrived in zip(node.next_functions, found, strict=True):
+                if arrived is not None:
                     if number != 0:
                         raise NoRuleError("a node of several outputs")
-                    _hold(held, child, cotangents)
+                    _hold(held, child, arrived)
             del found
     if waiting:
         raise NoRuleError("a layer of which one use is not reached")

@@ -27,7 +27,7 @@ class Trunk(NamedTuple):
     def is_hooked(self) -> bool:
         """Whether hooks change what enters: what is taken there has passed them, and would pass them again."""
         starts = [GradientEdge(node, number) for node, number in self.edges if not is_leaf(node)]
-        about = [start.node._input_metadata[start.output_nr] for start in starts]  # type: ignore[attr-defined]
+        about = [start.node._input_metadata[start.output_nr] for start in starts]
         ones = [torch.ones((), dtype=each.dtype, device=each.device).expand(each.shape) for each in about]
         if not starts:
             return False
