@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import paretorch.training
+from paretorch.core.packing import pack, unpack
 from paretorch.training import checkpoint
 from paretorch.training.loop import train
-from paretorch.training.packing import pack, unpack
 from paretorch.training.spec import Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
