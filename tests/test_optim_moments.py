@@ -302,5 +302,5 @@ def test_long_tensors_taken_part_by_part_move_as_a_whole(
             optimizers[parts].step(parts.losses(step, absent(step)))
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-14, atol=1e-15)
-    stored = [optimizers[net].state_dict()["state"][0]["by_task"]["third"]["taken"] for net in (whole, parts)]
+    stored = [optimizers[net].state_dict()["state"][1]["by_task"]["third"]["taken"] for net in (whole, parts)]
     assert stored[0] == stored[1] > 0, "a step counts once, however many parts a tensor has"

@@ -29,7 +29,7 @@ def find_algorithm(text: str) -> FrontAlgorithm:
 
     Example:
         >>> find_algorithm("mt2o(transfer=Neighbours(rho=0.3), adapt='spacing')").transfer
-        Neighbours(rho=0.3, tau=0.01, nearest=None)
+        Neighbours(rho=0.3, tau=None, nearest=None)
     """
     call = parse(text)
     return _built(call, _named("algorithm", call.name, algorithms()))
