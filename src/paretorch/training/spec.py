@@ -76,7 +76,8 @@ class Run:
         warmup: the share of all steps, in 0..1, over which the learning rate first rises in a straight line.
         front: an algorithm that trains a set of models, written as its constructor: ``"MT2O(adapt='hypervolume')"``; empty:
             one model is trained, by ``method``.
-        front_options: the other options of a front, by name; see :class:`~paretorch.training.fronts.FrontOptions`.
+        front_options: the other options of a front, by name: ``models``, ``preferences``, ``margin``, ``starts``,
+            ``execution``, ``reference``.
     """
 
     workload: str
