@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
 from paretorch.workloads.data import cifar
-from paretorch.workloads.data.checkup import Checkup, Tell
+from paretorch.workloads.data.checkup import Checkup, Tell, check_counts
 from paretorch.workloads.metrics import Metric
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain, Splits, TensorStream
@@ -188,19 +188,14 @@ class Cifar10(Workload):
     def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
         """What lies below the root, and whether it can be read; files are read whole, whatever ``images`` says."""
         del images
-        report = Checkup(f"CIFAR-10, looked for below {self.root}:\n{cifar.FORM}")
-        try:
-            folder = cifar.find_cifar(Path(self.root), self.cifar)
-            report.found.append(f"in {folder}")
-            for split, published in cifar.PUBLISHED.items():
-                count = len(cifar.read_cifar(folder, split)[1])
-                report.found.append(f"{split}: {count:,} images (published: {published:,})")
-                if count != published:
-                    report.problems.append(
-                        f"{split} has {count:,} images, {published:,} are published: unpack them again"
-                    )
-                if tell is not None:
-                    tell(f"CIFAR-10, {split}", count, count)
-        except (FileNotFoundError, ValueError) as error:
-            report.problems.append(str(error))
-        return [report]
+        return [
+            check_counts(
+                "CIFAR-10",
+                f"below {self.root}:\n{cifar.FORM}",
+                lambda: cifar.find_cifar(Path(self.root), self.cifar),
+                lambda folder, split: len(cifar.read_cifar(folder, split)[1]),
+                cifar.PUBLISHED,
+                ("images", "unpack them again"),
+                tell,
+            )
+        ]

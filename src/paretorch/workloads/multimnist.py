@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
 from paretorch.workloads.data import idx
-from paretorch.workloads.data.checkup import Checkup, Tell
+from paretorch.workloads.data.checkup import Checkup, Tell, check_counts
 from paretorch.workloads.data.overlaid import laid
 from paretorch.workloads.metrics import Accuracy, Metric
 from paretorch.workloads.models import multimnist as models
@@ -159,22 +159,15 @@ class MultiMNIST(Workload):
         return [self._checked(which, tell) for which in dict.fromkeys(SOURCES[self.images])]
 
     def _checked(self, which: idx.DigitSet, tell: Tell | None) -> Checkup:
-        report = Checkup(f"{which.title}, looked for below {self.root}:\n{which.form}")
-        try:
-            folder = self._folder(which)
-            report.found.append(f"in {folder}")
-            for split, published in idx.PUBLISHED.items():
-                count = len(idx.read_digits(folder, split)[1])
-                report.found.append(f"{split}: {count:,} images with labels (published: {published:,})")
-                if count != published:
-                    report.problems.append(
-                        f"{split} has {count:,} images, {published:,} are published: copy the files again"
-                    )
-                if tell is not None:
-                    tell(f"{which.title}, {split}", count, count)
-        except (FileNotFoundError, ValueError) as error:
-            report.problems.append(str(error))
-        return report
+        return check_counts(
+            which.title,
+            f"below {self.root}:\n{which.form}",
+            lambda: self._folder(which),
+            lambda folder, split: len(idx.read_digits(folder, split)[1]),
+            idx.PUBLISHED,
+            ("images with labels", "copy the files again"),
+            tell,
+        )
 
     def _folder(self, which: idx.DigitSet) -> Path:
         return idx.find_digits(Path(self.root), which, getattr(self, which.option))

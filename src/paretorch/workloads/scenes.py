@@ -16,6 +16,7 @@ from paretorch.workloads.base import MultiTaskModel, Workload
 from paretorch.workloads.data.scene_labels import ATTRIBUTES, Labels, labels_of
 from paretorch.workloads.data.scene_layout import CLASSES, KINDS, drawn_scenes
 from paretorch.workloads.data.scene_render import render
+from paretorch.workloads.dense.metrics import MeanAngle
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
@@ -43,28 +44,10 @@ class DepthError(MeanAbsoluteError):
     unit = "m"
 
 
-class NormalError(Metric):
+class NormalError(MeanAngle):
     """Mean angle between the predicted normals and the true ones."""
 
     name = "angle"
-    higher_is_better = False
-    unit = "degrees"
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.seen = 0
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, 3, H, W) unit vectors."""
-        true = target.float()
-        # by the chord, which is exact at small angles, where the arc cosine of a float32 is not
-        half = (functional.normalize(output.float(), dim=1) - functional.normalize(true, dim=1)).norm(dim=1) / 2
-        self.total += math.degrees(float((2 * half.clamp(max=1).asin()).sum()))
-        self.seen += target.shape[0] * target[0, 0].numel()
-
-    def compute(self) -> float:
-        """Summed angle over pixels."""
-        return self.total / self.seen if self.seen else math.nan
 
 
 class BoxOverlap(Metric):

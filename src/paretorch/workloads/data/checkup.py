@@ -53,6 +53,43 @@ class Checkable(Protocol):
         ...
 
 
+def check_counts(
+    title: str,
+    place: str,
+    find: Callable[[], Path],
+    count: Callable[[Path, str], int],
+    published: Mapping[str, int],
+    wording: tuple[str, str],
+    tell: Tell | None,
+) -> Checkup:
+    """Whether a data set of whole files is there, can be read, and has as many images as are published.
+
+    Args:
+        title: of the data set.
+        place: where it is looked for, and how it must lie.
+        find: its folder; raises FileNotFoundError or ValueError.
+        count: reads a split in that folder and says how many images it has; raises likewise.
+        published: images by split.
+        wording: what is counted, and how to mend a wrong count.
+        tell: called when a split has been read.
+    """
+    report = Checkup(f"{title}, looked for {place}")
+    counted, cure = wording
+    try:
+        folder = find()
+        report.found.append(f"in {folder}")
+        for split, expected in published.items():
+            found = count(folder, split)
+            report.found.append(f"{split}: {found:,} {counted} (published: {expected:,})")
+            if found != expected:
+                report.problems.append(f"{split} has {found:,} images, {expected:,} are published: {cure}")
+            if tell is not None:
+                tell(f"{title}, {split}", found, found)
+    except (FileNotFoundError, ValueError) as error:
+        report.problems.append(str(error))
+    return report
+
+
 def check(
     root: Path,
     imagenet: str = "",
