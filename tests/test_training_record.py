@@ -168,8 +168,8 @@ def test_lines_of_steps_are_there_after_an_error(tmp_path: Path) -> None:
 
 
 def test_a_short_run_writes_every_step() -> None:
-    assert stride(1, ("a",)) == stride(300, ("a",)) == 1
-    assert stride(301, ("a",)) == 2
+    assert stride(1, ("a",)) == stride(150, ("a",)) == stride(300, ("a",), searched=True) == 1
+    assert stride(151, ("a",)) == stride(301, ("a",), searched=True) == 2
 
 
 def test_numbers_that_are_not_finite_are_strict_json(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_loss_that_is_no_number_with_sound_parameters_is_a_word(tmp_path: Path
     seen = troubles()
     seen.step(0, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.nan)}))
     with pytest.warns(TroubleWarning, match=r"the loss of 'size' was not finite in step 1 of epoch 1; .*lr=0.05"):
-        seen.epoch([epoch(1, sign=1.0)], nn.Linear(1, 1))
+        seen.epoch([epoch(1, sign=1.0, size=math.nan)], nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("steps", [3, KEPT + 5])

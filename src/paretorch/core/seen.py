@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
         """As the record that users read."""
         seen = self.seen
         return Balance(
-            weights=None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64),
+            weights=None if self.weights is None else torch.from_numpy(np.array(self.weights, np.float64)),
             status=self.status,
             update=self.update,
             heads=None if self.heads is None else torch.tensor(self.heads, dtype=torch.float64),

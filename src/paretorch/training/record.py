@@ -16,7 +16,8 @@ from paretorch.training.sources import digest
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
 
-STEP_LINES = 300  # at most, however many steps a run has: enough for a curve
+STEP_LINES = 150  # at most, however many steps a run has: enough for a curve
+SEARCH_LINES = 300  # of a line search, whose steps are points of a plot
 STEP_SECONDS = 1.0  # that lines about steps may wait: those after the last checkpoint are written again anyway
 STEP_BYTES = 3_000_000  # of them all together, at most: a line grows with the number of tasks
 
@@ -148,11 +149,11 @@ def stride(steps: int, tasks: tuple[str, ...], searched: bool = False) -> int:
 
     Example:
         >>> stride(100_000, ("left", "right"))
-        334
+        667
     """
-    numbers, fixed = (4, 700) if searched else (2, 160)
+    numbers, fixed, most = (4, 700, SEARCH_LINES) if searched else (2, 160, STEP_LINES)
     line = fixed + sum(numbers * (len(task) + 18) for task in tasks)
-    lines = max(1, min(STEP_LINES, STEP_BYTES // line))
+    lines = max(1, min(most, STEP_BYTES // line))
     return max(1, -(-steps // lines))
 
 

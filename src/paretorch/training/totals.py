@@ -31,27 +31,30 @@ class Means:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor | float] = {}
         self.counts: dict[str, int | Tensor] = {}
-        self.waiting: dict[str, list[Tensor]] = {}  # values that count once: a sum of many at a time costs a fraction
+        self.waiting: dict[str, list[tuple[Tensor, int | Tensor]]] = {}  # a sum of many at a time costs a fraction
 
     def add(self, name: str, value: Tensor, count: int | Tensor = 1) -> None:
-        """Adds the mean ``value``, (), of ``count`` elements; a count of zero adds nothing, whatever the value is."""
-        if isinstance(count, int) and count == 1:
-            waiting = self.waiting.setdefault(name, [])
-            waiting.append(value.detach())
-            if len(waiting) == WAITING:
-                self._sum_up(name)
-            return
-        wide = _wide(value.detach())
-        wide = torch.where(count > 0, wide * count, 0.0) if isinstance(count, Tensor) else wide * count
-        self._take(name, wide, count)
+        """Adds the mean ``value``, (), without a graph, of ``count`` elements; a count of zero adds nothing, whatever the value is."""
+        waiting = self.waiting.setdefault(name, [])
+        waiting.append((value, count))
+        if len(waiting) == WAITING:
+            self._sum_up(name)
 
     def add_number(self, name: str, value: float) -> None:
         """Adds a number that is on the host already and counts once."""
         self._take(name, value, 1)
 
     def _sum_up(self, name: str) -> None:
-        values = self.waiting.pop(name)
-        self._take(name, _wide(torch.stack(values)).sum(), len(values))
+        values, counts = zip(*self.waiting.pop(name), strict=True)
+        wide = _wide(torch.stack(values))
+        if all(isinstance(count, int) and count == 1 for count in counts):
+            self._take(name, wide.sum(), len(counts))
+            return
+        if any(isinstance(count, Tensor) for count in counts):
+            whole = torch.stack([torch.as_tensor(count, device=wide.device) for count in counts])
+        else:
+            whole = torch.tensor(counts, device=wide.device)
+        self._take(name, torch.where(whole > 0, wide * whole, 0.0).sum(), whole.sum())
 
     def _take(self, name: str, total: Tensor | float, count: int | Tensor) -> None:
         self.sums[name] = self.sums[name] + total if name in self.sums else total

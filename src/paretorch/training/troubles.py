@@ -94,6 +94,8 @@ class Troubles:
         Raises:
             ExplodedError: the model's parameters are no numbers any more. The last checkpoint, which is good, stays.
         """
+        if all(map(math.isfinite, history[-1].losses.values())):
+            self._kept = []  # a finite mean has no other terms
         bad = self.first_bad()
         if not _finite(model):
             raise ExplodedError(self._exploded(bad))
@@ -155,8 +157,7 @@ class Troubles:
 
 def _finite(model: nn.Module) -> bool:
     """Whether every parameter is a number; one transfer from the device."""
-    checks = [parameter.detach().isfinite().all() for parameter in model.parameters()]
-    return not checks or bool(torch.stack(checks).all())
+    return bool(nn.utils.get_total_norm([p.detach() for p in model.parameters()], math.inf).isfinite())
 
 
 def _still(history: Sequence[Epoch]) -> list[str]:

@@ -46,10 +46,9 @@ class Accuracy(Metric):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Takes in (B, C) scores and (B,) classes."""
-        labelled = target >= 0
-        right = ((output.argmax(dim=1) == target) & labelled).sum()
+        right, seen = (output.argmax(dim=1) == target).sum(), (target >= 0).sum()
         self.right = right if self.right is None else self.right + right
-        self.seen = labelled.sum() if self.seen is None else self.seen + labelled.sum()
+        self.seen = seen if self.seen is None else self.seen + seen
 
     def compute(self) -> float:
         """Right over labelled."""
