@@ -34,7 +34,7 @@ class Means:
         self.waiting: dict[str, list[tuple[Tensor, int | Tensor]]] = {}  # a sum of many at a time costs a fraction
 
     def add(self, name: str, value: Tensor, count: int | Tensor = 1) -> None:
-        """Adds the mean ``value``, (), without a graph, of ``count`` elements; a count of zero adds nothing, whatever the value is."""
+        """Adds the mean ``value``, (), without a graph, of ``count`` elements; zero adds nothing, whatever the value is."""
         waiting = self.waiting.setdefault(name, [])
         waiting.append((value, count))
         if len(waiting) == WAITING:
