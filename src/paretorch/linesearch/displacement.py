@@ -23,7 +23,7 @@ from paretorch.linesearch.repeat import Repeat
 
 DISPLACEMENTS = ("gradient", "linearised", "difference", "calibrated")
 NOT_TWICE = "torch::autograd::Error"  # the node that stands for the derivative of a derivative which there is not
-TINY = 1e-3  # of a difference without a step to go by: relative to the parameters' length
+TINY = 3e-5  # of a difference without a step to go by: relative to the parameters' length
 
 Moved = tuple[list[Tensor], list[Tensor]]  # features as they were, and how they move
 
@@ -94,7 +94,7 @@ class Displacement:
         return self._on_samples(x, features, repeat, samples, secant)
 
     def small_step(self, direction: Sequence[Tensor]) -> float:
-        """A step that moves the parameters by a thousandth of their length."""
+        """A step that moves the parameters by a small part of their length, well above rounding."""
         size = length(direction)
         return TINY * max(length(list(self.named.values())), 1e-6) / size if size > 0 else 1.0
 

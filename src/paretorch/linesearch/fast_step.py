@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
 from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients, by_sample
@@ -27,6 +28,7 @@ from paretorch.linesearch.search import LossesOf
 if TYPE_CHECKING:
     from paretorch.linesearch.fast import FastBacktracking
 
+REFUSED = (Outcome.REJECTED, Outcome.NOISE)
 OFF = 1.25  # factor between an accepted step and that of the secant, beyond which the secant is taken anew
 
 
@@ -44,6 +46,7 @@ class FastStep:
         self.fallback = ""
         self.secant = math.nan  # the step over which the displacement was taken, where it is a secant
         self.renewable = search.displacement == "difference"  # once in a step
+        self.exact = False  # every step is confirmed, by a secant on the whole batch: where all else was refused
         self.direction: list[Tensor] | None = None  # of the encoder's parameters
         device = search.shared[0].device
         self.encoding, self.decoding = Repeat([search.encoder], device), Repeat([search.heads], device)
@@ -70,10 +73,13 @@ class FastStep:
         if not search.usable(slopes):
             slopes = self._fall_back(slopes)
         found = self._found(slopes)
-        if found.outcome is Outcome.REJECTED and search.displacement == "difference":
-            self.heads_moving.to(0)
-            slopes, self.renewable = self._tangent_slopes(), False
-            found = self._found(slopes)
+        if search.displacement == "difference" and found.outcome in REFUSED:
+            slopes = self._tangent_slopes()
+            found = self._found_with_care(slopes)
+            if found.outcome is not Outcome.ACCEPTED and not self.fallback:
+                slopes = self._fall_back(slopes)
+                self._tangent_slopes()
+                found = self._found_with_care(slopes)
         if found.outcome is not Outcome.ACCEPTED:
             self.heads_moving.to(0)
             return search.refused(found, self.line, self.given, self.fallback)
@@ -86,6 +92,12 @@ class FastStep:
         if not self.search.usable(slopes):
             return Found(Outcome.STATIONARY, 0.0, self.line.losses, 0)
         return self.search.searched(self.line, self._true)
+
+    def _found_with_care(self, slopes: Slopes) -> Found:
+        """The same after a refusal: the displacement may be what is wrong, being a secant over another step, or of some samples."""
+        self.heads_moving.to(0)
+        self.renewable = self.exact = True
+        return self._found(slopes)
 
     # --- what the batch says ---------------------------------------------------------------------------------------------
 
@@ -159,7 +171,8 @@ class FastStep:
         """The common descent direction instead of the method's."""
         search, tasks = self.search, list(self.values)
         worst = int(slopes.total.argmin())
-        self.fallback = f"the direction would raise task {tasks[worst]!r} (slope {slopes.total[worst]:.3g})"
+        fails = "would raise" if slopes.total[worst] <= 0 else "was not seen to lower"
+        self.fallback = f"the direction {fails} task {tasks[worst]!r} (slope {slopes.total[worst]:.3g})"
         metric, heads, divisors = search.direction.metric, list(self.heads_rows.values()), search.divisors(tasks)
         own = combined([1 / divisors[task] for task in tasks], heads)
         if search.displacement == "gradient":
@@ -263,24 +276,35 @@ class FastStep:
             return losses_in_order(self.losses_of(there), self.values)
 
     def _confirmed(self, step: float) -> Array:
-        """The losses of a trial; the first that a secant over another step would let pass is looked at again by its own."""
+        """The losses of a trial; the first that a secant over another step would let pass is looked at again by its own.
+
+        After a refusal, every one of them is.
+        """
         search, losses = self.search, self._trial(step)
         if not self.renewable or max(step / self.secant, self.secant / step) <= OFF:
             return losses
         if not search.acceptable(self.line, step, losses):
             return losses
-        self.renewable, self.secant, self.displacement = False, step, self._secant(step)
-        return self._trial(step)
+        before = self.secant, self.displacement
+        self.secant, self.displacement = step, self._secant(step, whole=self.exact)
+        losses = self._trial(step)
+        if not self.exact:
+            self.renewable = False
+        elif not search.acceptable(self.line, step, losses):
+            self.secant, self.displacement = before  # the tangent again, for the shorter steps
+        return losses
 
     def _true(self, step: float) -> Array:
         """(T,) losses of the whole model, moved; the encoder is put back."""
         moving = Moving(self.search.shared, self.shared_direction)
-        moving.to(step)
-        self.heads_moving.to(step)
-        try:
-            return self._forward()
-        finally:
-            moving.to(0)
+        # to the graph, of which a backward may still come, nothing happens
+        with _unsafe_preserve_version_counter(tuple(moving.parameters)):
+            moving.to(step)
+            self.heads_moving.to(step)
+            try:
+                return self._forward()
+            finally:
+                moving.to(0)
 
     def _forward(self) -> Array:
         with self.encoding.again():
