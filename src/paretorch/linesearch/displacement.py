@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from paretorch.core.graph import reach
 from paretorch.linesearch.extrapolation import extrapolated, first_rows
 from paretorch.linesearch.features import Features
+from paretorch.linesearch.matching import layers_of
 from paretorch.linesearch.moving import length
 from paretorch.linesearch.repeat import Repeat
 
@@ -44,7 +45,8 @@ class Displacement:
         self.ratio = math.nan  # of the lengths of q and u, when it was last computed
         self.double_backward = False
         self._seen_twice = False  # that every operation can be differentiated twice
-        self._apart: bool | None = None  # whether a sample's features are the same in any batch
+        self.norms = layers_of(encoder)
+        self.apart: bool | None = None  # whether a sample's features can be had without the others; None: not known yet
 
     def linearised(
         self, x: Any, features: Features, direction: Sequence[Tensor], repeat: Repeat, samples: int | None
@@ -130,23 +132,24 @@ class Displacement:
                 f"{[tuple(leaf.shape) for leaf in features.leaves]}: use samples=None"
             )
         some = first_rows(x, batch, samples)
-        base = [leaf[:samples] for leaf in features.leaves] if self._alone(some, features, repeat) else None
-        with repeat.again():
+        alone = self._alone(some, features, repeat, samples)
+        base = [leaf[:samples] for leaf in features.leaves] if alone else None
+        with repeat.again(), repeat.matching.matched(samples) if alone else nullcontext():
             own, displacement = displace(some, base)
         return extrapolated(features.leaves, own, displacement)
 
-    def _alone(self, some: Any, features: Features, repeat: Repeat) -> bool:
-        """Whether the features of some samples are those they have in the batch; tried at the first step."""
-        if repeat.depends_on_more:
+    def _alone(self, some: Any, features: Features, repeat: Repeat, samples: int) -> bool:
+        """Whether some samples have by themselves the features that they have in the batch; tried at the first step."""
+        if repeat.drew:
             return False
-        if self._apart is None:
-            with repeat.again():
+        if self.apart is None:
+            with repeat.again(), repeat.matching.matched(samples):
                 again = features.same(self.encoder(some))
-            self._apart = all(
+            self.apart = all(
                 torch.allclose(one, leaf[: len(one)].detach(), rtol=1e-3, atol=1e-4 * float(leaf.detach().abs().max()))
                 for one, leaf in zip(again, features.leaves, strict=True)
             )
-        return self._apart
+        return self.apart
 
     # --- exact products --------------------------------------------------------------------------------------------------
 

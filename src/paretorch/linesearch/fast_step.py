@@ -20,6 +20,7 @@ from paretorch.linesearch.closures import check_finite, check_origin, losses_in_
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.extrapolation import samples_of
 from paretorch.linesearch.features import Features, moved
+from paretorch.linesearch.matching import Matching
 from paretorch.linesearch.metrics import Row, combined, common_descent, divided
 from paretorch.linesearch.moving import Moving, filled, inners
 from paretorch.linesearch.repeat import Repeat
@@ -49,7 +50,8 @@ class FastStep:
         self.exact = False  # every step is confirmed, by a secant on the whole batch: where all else was refused
         self.direction: list[Tensor] | None = None  # of the encoder's parameters
         device = search.shared[0].device
-        self.encoding, self.decoding = Repeat([search.encoder], device), Repeat([search.heads], device)
+        matching = Matching(search.displace.norms if search.samples is not None else ())
+        self.encoding, self.decoding = Repeat([search.encoder], device, matching), Repeat([search.heads], device)
         with self.encoding.first(), torch.enable_grad():
             self.features = Features(search.encoder(x))
         self.leaves = [leaf.detach().requires_grad_() for leaf in self.features.leaves]
@@ -264,7 +266,8 @@ class FastStep:
 
     def _samples(self) -> int | None:
         batch = len(self.leaves[0]) if self.leaves[0].ndim else 1
-        return samples_of(batch, self.search.samples, self.encoding.depends_on_more)
+        depend = self.encoding.drew or self.search.displace.apart is False
+        return samples_of(batch, self.search.samples, depend)
 
     # --- how far ---------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
+from paretorch.linesearch.matching import Matching
+
 
 class Repeat:
     """Takes down what a forward drew and what buffers it found; later forwards see the same and leave no trace.
@@ -19,10 +21,12 @@ class Repeat:
     Args:
         modules: whose buffers a forward may change.
         device: whose generator it may draw from, beside the CPU's.
+        matching: lets later forwards of some samples pass as among all.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
+    def __init__(self, modules: Iterable[nn.Module], device: torch.device, matching: Matching | None = None) -> None:
         self.modules, self.device = tuple(modules), device
+        self.matching = Matching() if matching is None else matching
         self._draws: tuple[list[Tensor], list[Tensor]] | None = None
         self._buffers: list[Tensor] = []
         self._before: list[Tensor] = []
@@ -40,7 +44,8 @@ class Repeat:
         ]
         self._before = [buffer.clone() for buffer in self._buffers]
         before = self._random()
-        yield
+        with self.matching.noted():
+            yield
         after = self._random()
         drew = any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
         self._draws = (before, after) if drew else None
@@ -62,9 +67,9 @@ class Repeat:
                     self._set(self._draws[1])
 
     @property
-    def depends_on_more(self) -> bool:
-        """Whether the forward drew random numbers or has buffers to change, as dropout and BatchNorm do."""
-        return self._draws is not None or bool(self._buffers)
+    def drew(self) -> bool:
+        """Whether the forward drew random numbers, as dropout does."""
+        return self._draws is not None
 
     def _put(self, values: list[Tensor]) -> None:
         if self._buffers:
