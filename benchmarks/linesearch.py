@@ -2,9 +2,10 @@
 
     python benchmarks/linesearch.py [--rounds 40] [--cases lenet resnet18] [--rises 200] [--record]
 
-Baseline (c) is gradient descent along the features' minimum norm: a Fork and SGD. Within a case all contenders alternate, so that
-a slow phase of the machine meets all of them; every number is the median over rounds of a contender's time divided by the
-baseline's in the same round. ``--rises`` then takes so many steps of each search, outside the timing, on the workloads ``digits``
+Baseline (c) is gradient descent along the features' minimum norm: a Fork and SGD. All train on batches of real digits, a new one
+in every round: a search's price depends on what it meets. Within a case all contenders alternate, so that a slow phase of the
+machine meets all of them; every number is the median over rounds of a contender's time divided by the baseline's in the same
+round. ``--rises`` then takes so many steps of each search, outside the timing, on the workloads ``digits``
 and ``scenes``, and tells the share of accepted steps after which a true forward finds some task's loss on the batch raised.
 ``--record`` appends to RESULTS.md.
 """
@@ -43,8 +44,16 @@ class Case:
 
     encoder: nn.Module
     heads: nn.ModuleDict
-    inputs: Tensor
-    targets: dict[str, Tensor]
+    shape: tuple[int, ...]  # of the inputs
+
+    def meet(self, number: int) -> None:
+        """Take the batch of a number: pairs of digits, enlarged, to tell one, the other, or the last digit of their sum."""
+        stream = Digits().data().train[0]
+        index = torch.randperm(len(stream), generator=torch.Generator().manual_seed(number))[: self.shape[0]]
+        images = F.interpolate(stream.inputs[index], size=self.shape[2:], mode="bilinear")
+        self.inputs = images.expand(-1, self.shape[1], -1, -1).contiguous()
+        left, right = (stream.targets[task][index] for task in ("left", "right"))
+        self.targets = dict(zip(self.heads, (left, right, (left + right) % 10), strict=False))
 
     def losses(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         return {task: F.cross_entropy(head(features[task]), self.targets[task]) for task, head in self.heads.items()}
@@ -64,7 +73,7 @@ def lenet() -> Case:
         nn.Flatten(), nn.Linear(720, 50), nn.ReLU(),
     )  # fmt: skip
     heads = {task: nn.Sequential(nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 10)) for task in ("left", "right")}
-    return _case(encoder, heads, torch.rand(256, 1, 36, 36))
+    return Case(encoder, nn.ModuleDict(heads), (256, 1, 36, 36))
 
 
 def resnet18() -> Case:
@@ -74,11 +83,7 @@ def resnet18() -> Case:
     encoder = make(weights=None)
     encoder.fc = nn.Identity()
     heads = {f"task {t}": nn.Linear(512, 10) for t in range(3)}
-    return _case(encoder, heads, torch.rand(64, 3, 64, 64))
-
-
-def _case(encoder: nn.Module, heads: dict[str, Any], inputs: Tensor) -> Case:
-    return Case(encoder, nn.ModuleDict(heads), inputs, {task: torch.randint(10, (len(inputs),)) for task in heads})
+    return Case(encoder, nn.ModuleDict(heads), (64, 3, 64, 64))
 
 
 CASES: dict[str, Callable[[], Case]] = {"lenet": lenet, "resnet18": resnet18}
@@ -144,10 +149,12 @@ def measured(case: Callable[[], Case], names: list[str], rounds: int) -> dict[st
     """By contender: the median ratio to the baseline, and its median milliseconds."""
     torch.manual_seed(0)
     made = case()
-    steps = {name: CONTENDERS[name](copy.deepcopy(made)) for name in names}
+    own_case = {name: copy.deepcopy(made) for name in names}
+    steps = {name: CONTENDERS[name](own_case[name]) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 3):
         for name, step in steps.items():
+            own_case[name].meet(turn)
             began = time.perf_counter()
             step()
             if turn >= 3:

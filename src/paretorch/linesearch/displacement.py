@@ -46,6 +46,7 @@ class Displacement:
         self.double_backward = False
         self._seen_twice = False  # that every operation can be differentiated twice
         self.norms = layers_of(encoder)
+        self.telling = True  # whether the samples tell how those of the whole batch move
         self.apart: bool | None = None  # whether a sample's features can be had without the others; None: not known yet
 
     def linearised(

@@ -46,10 +46,11 @@ class FastBacktracking(LineSearch):
         method: the balancing method, such as ``MGDA()``.
         max_step: the largest step; None: found, see :class:`~paretorch.UpperBound`.
         displacement: one of the four.
-        samples: compute the displacement on this many samples of the batch, or this part of it but at least 16 (32 with dropout
-            or BatchNorm), and carry it over to the others; None: on all.
+        samples: compute the displacement on this many samples of the batch, or this part of it but at least 16 (32 with
+            dropout), and carry it over to the others; None: on all. Whether a part tells the slopes of the batch is looked at
+            every 50 steps; where it does not, as in deep networks, the whole batch is used from then on.
         every: steps between two secants of ``"calibrated"``.
-        beta: share of the slope that is asked for as decrease, in (0, 1).
+        beta: share of the slope that is asked for as decrease, in (0, 1); it also leaves room for what the displacement misses.
         shrink: factor on a refused step, in (0, 1), or ``"violation"``: by how far it was missed; see ``linesearch.Rules``.
         floor: the search ends below this part of the bound.
         trial: ``"backtracking"``, ``"parabolic"``, ``"golden"``.
@@ -93,9 +94,9 @@ class FastBacktracking(LineSearch):
         max_step: float | None = None,
         *,
         displacement: Literal["gradient", "linearised", "difference", "calibrated"] = "difference",
-        samples: float | None = 0.125,
+        samples: float | None = 0.0625,
         every: int = 10,
-        beta: float = 0.1,
+        beta: float = 0.15,
         shrink: float | Literal["violation"] = "violation",
         floor: float = 1e-10,
         trial: Literal["backtracking", "parabolic", "golden"] = "backtracking",
@@ -140,7 +141,7 @@ class FastBacktracking(LineSearch):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
-        return {**super().state_dict(), "ratio": self.displace.ratio}
+        return {**super().state_dict(), "ratio": self.displace.ratio, "telling": self.displace.telling}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the state back.
@@ -149,4 +150,4 @@ class FastBacktracking(LineSearch):
             ValueError: it is of other tasks.
         """
         super().load_state_dict(state_dict)
-        self.displace.ratio = float(state_dict["ratio"])
+        self.displace.ratio, self.displace.telling = float(state_dict["ratio"]), bool(state_dict["telling"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from paretorch.linesearch.fast import FastBacktracking
 
 REFUSED = (Outcome.REJECTED, Outcome.NOISE)
+COMPARED = 50  # steps between two looks at whether some samples tell the displacement of the batch
+TOLD = 0.6  # part of a slope by which the one that they tell may be off: half is harmless where it is the same for all tasks
 OFF = 1.25  # factor between an accepted step and that of the secant, beyond which the secant is taken anew
 
 
@@ -96,7 +98,7 @@ class FastStep:
         return self.search.searched(self.line, self._true)
 
     def _found_with_care(self, slopes: Slopes) -> Found:
-        """The same after a refusal: the displacement may be what is wrong, being a secant over another step, or of some samples."""
+        """The same after a refusal: the displacement may have been wrong, a secant over another step or of some samples."""
         self.heads_moving.to(0)
         self.renewable = self.exact = True
         return self._found(slopes)
@@ -217,12 +219,16 @@ class FastStep:
 
     def _slopes(self) -> Slopes:
         """Of the present tasks, along the present direction."""
+        own = np.array(inners(list(self.heads_rows.values()), self.heads_direction))
+        return Slopes(own, self._slopes_along(self.displacement))
+
+    def _slopes_along(self, displacement: Sequence[Tensor]) -> Array:
+        """(T,) how fast each present task falls as the features move."""
         known = self.gradients.known
-        features = [
-            inners([self.gradients.rows[known.index(place)]], self.displacement)[0] if place in known else 0.0
+        return np.array([
+            inners([self.gradients.rows[known.index(place)]], displacement)[0] if place in known else 0.0
             for place in self._places(self.values).values()
-        ]
-        return Slopes(np.array(inners(list(self.heads_rows.values()), self.heads_direction)), np.array(features))
+        ])  # fmt: skip
 
     def _parameter_rows(self) -> dict[str, list[Tensor | None]]:
         """By task, the gradient on the encoder's parameters and the heads': one encoder backward for each."""
@@ -243,31 +249,56 @@ class FastStep:
     def _displaced(self) -> list[Tensor]:
         search, displace = self.search, self.search.displace
         if search.displacement == "linearised":
-            return displace.linearised(self.x, self.features, self.shared_direction, self.encoding, self._samples())
+            return self._by_some(self._product)
         if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
             return displace.scaled(self.along, self.shared_direction)
         self.secant = search.expected_step()
-        found = self._secant(self.secant)
+        found = self._by_some(lambda samples: self._secant(self.secant, samples))
         displace.calibrate(found, self.shared_direction)
         return found
 
-    def _secant(self, step: float, whole: bool = False) -> list[Tensor]:
-        """The displacement by a difference over ``step``; nan: a short one. On some samples, or the whole batch."""
+    def _by_some(self, displaced: Callable[[int | None], list[Tensor]]) -> list[Tensor]:
+        """The displacement told by some samples of the batch, or the whole batch's; now and then by both, to compare.
+
+        Some samples tell that of a small network. In a deep one, each of the others moves in a way of its own: once they did
+        not, the whole batch is used.
+        """
+        search, samples = self.search, self._samples()
+        if samples is None or search.steps % COMPARED or not search.displace.telling or (search.samples or 1) >= 1:
+            return displaced(self._used_samples())
+        whole = displaced(None)
+        true = self._slopes_along(whole)
+        off = self._slopes_along(displaced(samples)) - true
+        total = true + np.array(inners(list(self.heads_rows.values()), self.heads_direction))
+        search.displace.telling = bool((np.abs(off) <= TOLD * np.abs(total)).all())
+        return whole
+
+    def _product(self, samples: int | None) -> list[Tensor]:
+        """J_z u."""
+        displace = self.search.displace
+        return displace.linearised(self.x, self.features, self.shared_direction, self.encoding, samples)
+
+    def _secant(self, step: float, samples: int | None) -> list[Tensor]:
+        """The displacement by a difference over ``step``; nan: a short one."""
         displace = self.search.displace
         step = displace.small_step(self.shared_direction) if math.isnan(step) else step
-        samples = None if whole else self._samples()
         return displace.difference(self.x, self.features, self.shared_direction, self.encoding, step, samples)
 
     def _tangent_slopes(self) -> Slopes:
         """Sets the displacement to the secant over a short step, on the whole batch; returns its slopes."""
         self.secant = self.search.displace.small_step(self.shared_direction)
-        self.displacement = self._secant(self.secant, whole=True)
+        self.displacement = self._secant(self.secant, None)
         return self._slopes()
 
     def _samples(self) -> int | None:
+        """How many samples may tell the displacement of the batch; None: all."""
         batch = len(self.leaves[0]) if self.leaves[0].ndim else 1
         depend = self.encoding.drew or self.search.displace.apart is False
-        return samples_of(batch, self.search.samples, depend)
+        samples = samples_of(batch, self.search.samples, depend)
+        return None if samples is None or samples >= batch else samples
+
+    def _used_samples(self) -> int | None:
+        return self._samples() if self.search.displace.telling else None
 
     # --- how far ---------------------------------------------------------------------------------------------------------
 
@@ -289,7 +320,7 @@ class FastStep:
         if not search.acceptable(self.line, step, losses):
             return losses
         before = self.secant, self.displacement
-        self.secant, self.displacement = step, self._secant(step, whole=self.exact)
+        self.secant, self.displacement = step, self._secant(step, None if self.exact else self._used_samples())
         losses = self._trial(step)
         if not self.exact:
             self.renewable = False

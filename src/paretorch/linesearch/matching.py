@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
-LEAST = 0.01  # of a layer's momentum: below, the moments of a batch are lost in the digits of the running ones
-
 
 class Moments(NamedTuple):
     """(C,) mean, and 1 / sqrt(variance + eps), over all but the channels."""
@@ -50,22 +48,13 @@ class Matching:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Around the forward of the whole batch."""
-        before: list[tuple[Tensor, Tensor]] = []
-
-        def keep(layer: _BatchNorm, given: tuple[Tensor, ...]) -> None:
-            if layer.running_mean is not None and layer.running_var is not None:
-                before.append((layer.running_mean.clone(), layer.running_var.clone()))
 
         def note(layer: _BatchNorm, given: tuple[Tensor, ...], out: Tensor) -> None:
-            was = before.pop() if before else None
-            if _uses_batch(layer):
-                inputs = given[0].detach()
-                moments = None if was is None else _told(layer, inputs, *was)
-                self.calls.append(Call(layer, inputs, moments or _normalised(inputs, layer.eps)[1]))
+            if layer.training or layer.running_mean is None:
+                self.calls.append(Call(layer, given[0].detach(), _moments(layer, given[0].detach(), out)))
 
         with ExitStack() as stack:
             for layer in self.layers:
-                stack.callback(layer.register_forward_pre_hook(keep).remove)
                 stack.callback(layer.register_forward_hook(note).remove)
             yield
 
@@ -110,21 +99,15 @@ def layers_of(encoder: nn.Module) -> list[_BatchNorm]:
     return [each for each in modules if isinstance(each, _BatchNorm) and not isinstance(each, SyncBatchNorm)]
 
 
-def _uses_batch(layer: _BatchNorm) -> bool:
-    return layer.training or layer.running_mean is None
-
-
 def _normalised(inputs: Tensor, eps: float) -> tuple[Tensor, Moments]:
     """(B, C, ...) inputs of mean 0 and variance 1 in every channel, and the moments that they had."""
     out, mean, inverse = torch.native_batch_norm(inputs, None, None, None, None, True, 0.0, eps)
     return out, Moments(mean, inverse)
 
 
-def _told(layer: _BatchNorm, inputs: Tensor, mean: Tensor, variance: Tensor) -> Moments | None:
-    """The moments of a batch from the running ones before, (C,), and after it: no pass over the inputs."""
-    share = layer.momentum
-    count = inputs.numel() // inputs.shape[1]
-    if not share or share < LEAST or layer.running_mean is None or layer.running_var is None or count < 2:
-        return None
-    own = (layer.running_var - (1 - share) * variance) / share * ((count - 1) / count)
-    return Moments((layer.running_mean - (1 - share) * mean) / share, (own.clamp_min(0) + layer.eps).rsqrt())
+def _moments(layer: _BatchNorm, inputs: Tensor, out: Tensor) -> Moments:
+    """Those of a batch by which the layer has just normalised: as its backward keeps them, or computed once more."""
+    mean, inverse = (getattr(out.grad_fn, f"_saved_result{place}", None) for place in (1, 2))
+    if isinstance(mean, Tensor) and isinstance(inverse, Tensor):
+        return Moments(mean.detach(), inverse.detach())
+    return _normalised(inputs, layer.eps)[1]

@@ -251,9 +251,13 @@ class LineSearch(ABC):
         if found.outcome is Outcome.REJECTED and "rejected" not in self._said:
             self._said.add("rejected")
             warnings.warn(reason, stacklevel=4)
-        slopes = dict(zip(line.tasks, line.slopes.tolist(), strict=True))
+        slopes, bound = dict(zip(line.tasks, line.slopes.tolist(), strict=True)), self._bound.bound
+        if self._bound.open and found.outcome is not Outcome.STATIONARY:
+            self._bound = self._bound._replace(
+                bound=math.nan, streak=0
+            )  # what misled the search may have misled it before
         return self._kept(
-            Step(found.outcome, 0.0, self._bound.bound, found.trials, False, detached(given), slopes, fallback=fallback,
+            Step(found.outcome, 0.0, bound, found.trials, False, detached(given), slopes, fallback=fallback,
                  reason=reason, balance=self.asking.balance)
         )  # fmt: skip
 
