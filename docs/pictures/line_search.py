@@ -263,7 +263,7 @@ def metric(cases: int = 2000) -> Figure:
     axis.set(
         xlabel="cosine of the direction with the gradient of the task that falls least", ylabel="share of cases below"
     )
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper left")
     return figure
 
 
@@ -303,7 +303,7 @@ def dual() -> Figure:
             break
     right.semilogy(seen, "s--", color=WARM, mfc="white", label="first order, the same search")
     right.set(xlabel="iteration", ylabel="criticality (VLMOP2, n = 20)")
-    right.legend(loc="best", fontsize=8.5)
+    right.legend(loc="lower right", fontsize=8.5)
     return figure
 
 
