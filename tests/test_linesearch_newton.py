@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paretorch.core.nonnegative import Array
 from paretorch.linesearch import newton, newton_step
+from paretorch.workloads.data.objectives import PROBLEMS
 
 
 def vlmop2(x: Tensor) -> dict[str, Tensor]:
@@ -27,14 +28,24 @@ def quartic(x: Tensor) -> dict[str, Tensor]:
     }
 
 
+def shipped(name: str) -> Callable[[Tensor], dict[str, Tensor]]:
+    return lambda x: {str(place): value for place, value in enumerate(PROBLEMS[name].losses(x))}
+
+
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(("objectives", "size", "reach"), [(vlmop2, 20, 0.5), (quartic, 6, 4.0)])
+@pytest.mark.parametrize(
+    ("objectives", "size", "low", "high"),
+    [
+        (vlmop2, 20, -0.5, 0.5),
+        (quartic, 6, -4.0, 4.0),
+        (shipped("two_valley"), 2, -9.0, 9.0),
+        (shipped("dtlz2"), 12, 0.25, 0.75),  # further out it leaves the box, beyond which it has no minimum
+    ],
+)
 def test_newton_converges_superlinearly(
-    objectives: Callable[[Tensor], dict[str, Tensor]], size: int, reach: float, seed: int
+    objectives: Callable[[Tensor], dict[str, Tensor]], size: int, low: float, high: float, seed: int
 ) -> None:
-    start = torch.empty(size, dtype=torch.float64).uniform_(
-        -reach, reach, generator=torch.Generator().manual_seed(seed)
-    )
+    start = torch.empty(size, dtype=torch.float64).uniform_(low, high, generator=torch.Generator().manual_seed(seed))
     left = newton(objectives, start).criticalities
     assert left[-1] <= 1e-8
     assert len(left) - 1 <= 15
