@@ -252,10 +252,8 @@ class LineSearch(ABC):
             self._said.add("rejected")
             warnings.warn(reason, stacklevel=4)
         slopes, bound = dict(zip(line.tasks, line.slopes.tolist(), strict=True)), self._bound.bound
-        if self._bound.open and found.outcome is not Outcome.STATIONARY:
-            self._bound = self._bound._replace(
-                bound=math.nan, streak=0
-            )  # what misled the search may have misled it before
+        if self._bound.open and found.outcome is Outcome.NOISE and found.trials == 1:
+            self._bound = self._bound._replace(bound=math.nan, streak=0)  # no decrease shows at it: it was found amiss
         return self._kept(
             Step(found.outcome, 0.0, bound, found.trials, False, detached(given), slopes, fallback=fallback,
                  reason=reason, balance=self.asking.balance)
