@@ -62,7 +62,7 @@ def test_samples_that_stand_for_the_batch_move_as_they_do_among_it() -> None:
         encoder(x)
     with torch.no_grad():
         for leaf in encoder.parameters():
-            leaf += 0.05 * torch.randn_like(leaf)
+            leaf.add_(torch.randn_like(leaf), alpha=0.05)
         with matching.matched(len(half)):
             some = encoder(half)
         assert torch.allclose(some, encoder(x)[: len(half)], rtol=1e-9, atol=1e-9)
