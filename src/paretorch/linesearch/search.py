@@ -98,9 +98,7 @@ class LineSearch(ABC):
         inside = {id(leaf) for leaf in self.shared}
         self.own = [leaf for leaf in self.heads.parameters() if leaf.requires_grad and id(leaf) not in inside]
         if not self.shared:
-            raise ValueError(
-                "the encoder has no parameter that requires grad: nothing is shared, so nothing to balance"
-            )
+            raise ValueError("the encoder has no parameter that requires grad: nothing is shared or balanced")
         self.asking = Asking(method, scale, seed)
         self.tasks: tuple[str, ...] = ()
         self.steps = 0

@@ -1,0 +1,150 @@
+"""The forward of a step on one batch, and how far its features go when the encoder goes along a direction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretorch.core.evidence import Gradients
+from paretorch.core.graph import task_gradients
+from paretorch.core.nonnegative import Array
+from paretorch.linesearch.closures import values_of
+from paretorch.linesearch.contract import Slopes
+from paretorch.linesearch.extrapolation import samples_of
+from paretorch.linesearch.features import Features
+from paretorch.linesearch.matching import Matching
+from paretorch.linesearch.metrics import Row
+from paretorch.linesearch.moving import filled, inners
+from paretorch.linesearch.repeat import Repeat
+from paretorch.linesearch.search import LossesOf
+
+if TYPE_CHECKING:
+    from paretorch.linesearch.fast import FastBacktracking
+
+COMPARED = 50  # steps between two looks at whether some samples tell the displacement of the batch
+TOLD = 0.6  # part of a slope by which the one that they tell may be off: half is harmless where it is the same for all tasks
+
+
+class FastForward:
+    """One batch through encoder and heads, with what a step along a direction is told by. Not made directly: see FastStep.
+
+    Args:
+        search: whose step it is.
+        x: the encoder's input.
+        losses_of: features -> losses by task.
+    """
+
+    gradients: Gradients  # of the tasks on the features
+    along: list[Tensor]  # the balanced gradient on the features
+    displacement: list[Tensor]
+    heads_direction: list[Tensor | None]
+
+    def __init__(self, search: FastBacktracking, x: Any, losses_of: LossesOf) -> None:
+        self.search, self.x, self.losses_of = search, x, losses_of
+        self.fallback = ""
+        self.secant = math.nan  # the step over which the displacement was taken, where it is a secant
+        self.renewable = search.displacement == "difference"  # once in a step
+        self.exact = False  # every step is confirmed, by a secant on the whole batch: where all else was refused
+        self.direction: list[Tensor] | None = None  # of the encoder's parameters
+        device = search.shared[0].device
+        matching = Matching(search.displace.norms if search.samples is not None else ())
+        self.encoding, self.decoding = Repeat([search.encoder], device, matching), Repeat([search.heads], device)
+        with self.encoding.first(), torch.enable_grad():
+            self.features = Features(search.encoder(x))
+        self.leaves = [leaf.detach().requires_grad_() for leaf in self.features.leaves]
+        with self.decoding.first(), torch.enable_grad():
+            # a copy, so that heads may work in place on the features
+            given = losses_of(self.features.with_leaves([leaf.clone() for leaf in self.leaves]))
+            self.given = search.given(given)
+        self.values = values_of(self.given)
+        self.heads_rows: dict[str, Row] = {}
+
+    @property
+    def shared_direction(self) -> list[Tensor]:
+        """Of the encoder's parameters; with "gradient" it is asked for only when a step was accepted."""
+        if self.direction is None:
+            self.direction = self._encoder_gradient(self.along)
+        return self.direction
+
+    def _encoder_gradient(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
+        """J_z^T times a cotangent of the features."""
+        again = self.search.displacement != "gradient"
+        row = task_gradients(self.features.leaves, list(cotangent), self.search.shared, retain_graph=again)
+        return filled(row, self.search.shared)
+
+    def _places(self, tasks: Iterable[str]) -> dict[str, int]:
+        return {task: self.search.tasks.index(task) for task in tasks}
+
+    def _slopes(self) -> Slopes:
+        """Of the present tasks, along the present direction."""
+        own = np.array(inners(list(self.heads_rows.values()), self.heads_direction))
+        return Slopes(own, self._slopes_along(self.displacement))
+
+    def _slopes_along(self, displacement: Sequence[Tensor]) -> Array:
+        """(T,) how fast each present task falls as the features move."""
+        known = self.gradients.known
+        return np.array([
+            inners([self.gradients.rows[known.index(place)]], displacement)[0] if place in known else 0.0
+            for place in self._places(self.values).values()
+        ])  # fmt: skip
+
+    # --- how the features go ---------------------------------------------------------------------------------------------
+
+    def _displaced(self) -> list[Tensor]:
+        search, displace = self.search, self.search.displace
+        if search.displacement == "linearised":
+            return self._by_some(self._product)
+        if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
+            return displace.scaled(self.along, self.shared_direction)
+        self.secant = search.expected_step()
+        found = self._by_some(lambda samples: self._secant(self.secant, samples))
+        displace.calibrate(found, self.shared_direction)
+        return found
+
+    def _by_some(self, displaced: Callable[[int | None], list[Tensor]]) -> list[Tensor]:
+        """The displacement told by some samples of the batch, or the whole batch's; now and then by both, to compare.
+
+        Some samples tell that of a small network. In a deep one, each of the others moves in a way of its own: once they did
+        not, the whole batch is used.
+        """
+        search, samples = self.search, self._samples()
+        if samples is None or search.steps % COMPARED or not search.displace.telling or (search.samples or 1) >= 1:
+            return displaced(self._used_samples())
+        whole = displaced(None)
+        true = self._slopes_along(whole)
+        off = self._slopes_along(displaced(samples)) - true
+        total = true + np.array(inners(list(self.heads_rows.values()), self.heads_direction))
+        search.displace.telling = bool((np.abs(off) <= TOLD * np.abs(total)).all())
+        return whole
+
+    def _product(self, samples: int | None) -> list[Tensor]:
+        """J_z u."""
+        displace = self.search.displace
+        return displace.linearised(self.x, self.features, self.shared_direction, self.encoding, samples)
+
+    def _secant(self, step: float, samples: int | None) -> list[Tensor]:
+        """The displacement by a difference over ``step``; nan: a short one."""
+        displace = self.search.displace
+        step = displace.small_step(self.shared_direction) if math.isnan(step) else step
+        return displace.difference(self.x, self.features, self.shared_direction, self.encoding, step, samples)
+
+    def _tangent_slopes(self) -> Slopes:
+        """Sets the displacement to the secant over a short step, on the whole batch; returns its slopes."""
+        self.secant = self.search.displace.small_step(self.shared_direction)
+        self.displacement = self._secant(self.secant, None)
+        return self._slopes()
+
+    def _samples(self) -> int | None:
+        """How many samples may tell the displacement of the batch; None: all."""
+        batch = len(self.leaves[0]) if self.leaves[0].ndim else 1
+        depend = self.encoding.drew or self.search.displace.apart is False
+        samples = samples_of(batch, self.search.samples, depend)
+        return None if samples is None or samples >= batch else samples
+
+    def _used_samples(self) -> int | None:
+        return self._samples() if self.search.displace.telling else None
