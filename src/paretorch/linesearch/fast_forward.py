@@ -52,7 +52,8 @@ class FastForward:
         self.exact = False  # every step is confirmed, by a secant on the whole batch: where all else was refused
         self.direction: list[Tensor] | None = None  # of the encoder's parameters
         device = search.shared[0].device
-        matching = Matching(search.displace.norms if search.samples is not None else ())
+        some = search.samples is not None and search.displacement != "gradient" and search.displace.telling
+        matching = Matching(search.displace.norms if some else ())
         self.encoding, self.decoding = Repeat([search.encoder], device, matching), Repeat([search.heads], device)
         with self.encoding.first(), torch.enable_grad():
             self.features = Features(search.encoder(x))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Moments(NamedTuple):
@@ -96,7 +96,7 @@ def layers_of(encoder: nn.Module) -> list[_BatchNorm]:
     modules = list(encoder.modules())
     if any(hasattr(each, "_orig_mod") or getattr(each, "_compiled_call_impl", None) is not None for each in modules):
         return []
-    return [each for each in modules if isinstance(each, _BatchNorm) and not isinstance(each, SyncBatchNorm)]
+    return [each for each in modules if getattr(each.forward, "__func__", None) is _BatchNorm.forward]  # type: ignore[misc]
 
 
 def _normalised(inputs: Tensor, eps: float) -> tuple[Tensor, Moments]:

@@ -245,11 +245,12 @@ class LineSearch(ABC):
 
     def refused(self, found: Found, line: Line, given: Mapping[str, Tensor], fallback: str) -> Step:
         """The report of a step in which nothing moved."""
-        reason = why_not(line, found, self._bound.bound, self.rules.floor)
+        bound = self._bound.bound
+        reason = why_not(line, found, bound, self.rules.floor)
         if found.outcome is Outcome.REJECTED and "rejected" not in self._said:
             self._said.add("rejected")
             warnings.warn(reason, stacklevel=4)
-        slopes, bound = dict(zip(line.tasks, line.slopes.tolist(), strict=True)), self._bound.bound
+        slopes = dict(zip(line.tasks, line.slopes.tolist(), strict=True))
         if self._bound.open and found.outcome is Outcome.NOISE and found.trials == 1:
             self._bound = self._bound._replace(bound=math.nan, streak=0)  # no decrease shows at it: it was found amiss
         return self._kept(

@@ -50,10 +50,7 @@ class Means:
         if all(isinstance(count, int) and count == 1 for count in counts):
             self._take(name, wide.sum(), len(counts))
             return
-        if any(isinstance(count, Tensor) for count in counts):
-            whole = torch.stack([torch.as_tensor(count, device=wide.device) for count in counts])
-        else:
-            whole = torch.tensor(counts, device=wide.device)
+        whole = torch.stack([torch.as_tensor(count, device=wide.device) for count in counts])
         self._take(name, torch.where(whole > 0, wide * whole, 0.0).sum(), whole.sum())
 
     def _take(self, name: str, total: Tensor | float, count: int | Tensor) -> None:
