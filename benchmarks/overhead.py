@@ -1,11 +1,11 @@
 """Cost of the machinery of a run: paretorch's loop with its record, against the same training written out by hand.
 
-    python benchmarks/overhead.py [--rounds 15] [--epochs 4] [--profile] [--record]
+    python benchmarks/overhead.py [--rounds 15] [--epochs 4] [--workloads digits scenes] [--profile] [--record]
 
-Both sides train the workload `digits` with the same initial weights, batches, optimizer and Fork, score the validation split
-after every epoch and the test split at the end; the last weights must be equal to the bit. What is compared is the rest:
-events, checkpoints, result, progress, sums over an epoch. The sides alternate within a round; the number is the median over
-rounds of the ratio of their times.
+Both sides train `digits`, or `scenes` with two tasks, with the same initial weights, batches, optimizer and Fork, score
+the validation split after every epoch and the test split at the end; the last weights must be equal to the bit. What is compared
+is the rest: events, checkpoints, result, progress, sums over an epoch. The sides alternate within a round; the number is the
+median over rounds of the ratio of their times.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import pstats
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,31 +31,79 @@ from torch.nn import functional
 import paretorch as pt
 from paretorch.training.loop import train
 from paretorch.training.spec import Run
+from paretorch.workloads.base import Workload
 from paretorch.workloads.digits import Digits
+from paretorch.workloads.scenes import SceneImages
 from paretorch.workloads.streams import mixed
 
-BATCH = 256
 LR = 5e-3
 SEED = 3
+
+DIGITS: dict[str, Any] = {"ink": True}
+SCENES: dict[str, Any] = {
+    "depth": False,
+    "normals": False,
+    "detection": False,
+    "train": 512,
+    "validation": 128,
+    "test": 128,
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run and its twin by hand: `method` balances the Fork of both."""
+    """A run and its twin by hand.
 
-    name: str
+    Args:
+        workload: by name.
+        options: of it.
+        batch: samples of a step.
+        method: balances the Fork of both.
+    """
+
+    workload: str
+    options: dict[str, Any]
+    batch: int
     method: str
 
+    @property
+    def made(self) -> Workload:
+        return Digits(**self.options) if self.workload == "digits" else SceneImages(**self.options)
+
+    @property
+    def name(self) -> str:
+        return f"{self.workload}, {self.method}"
+
     def fork(self) -> pt.Fork:
-        return pt.Fork(eval(f"pt.{self.method}"), tasks=("left", "right", "ink"), seed=SEED)
+        return pt.Fork(eval(f"pt.{self.method}"), tasks=self.made.tasks, seed=SEED)
 
 
-CASES = (Case("sum of losses", "Equal()"), Case("MGDA on features", "MGDA()"))
+CASES = (
+    Case("digits", DIGITS, 256, "Equal()"),
+    Case("digits", DIGITS, 256, "MGDA()"),
+    Case("scenes", SCENES, 32, "Equal()"),
+    Case("scenes", SCENES, 32, "MGDA()"),
+)
+
+Named = Mapping[str, Tensor]
+
+
+def digits_losses(outputs: Named, targets: Named) -> dict[str, Tensor]:
+    return {
+        "left": functional.cross_entropy(outputs["left"], targets["left"]),
+        "right": functional.cross_entropy(outputs["right"], targets["right"]),
+        "ink": functional.mse_loss(outputs["ink"], targets["ink"]),
+    }
+
+
+def scenes_losses(outputs: Named, targets: Named) -> dict[str, Tensor]:
+    return {task: functional.cross_entropy(outputs[task], targets[task].long()) for task in outputs}
 
 
 def by_hand(case: Case, epochs: int) -> dict[str, Tensor]:
     """The training, as one would write it for this workload alone; returns the last weights."""
-    workload = Digits(ink=True)
+    workload, batch = case.made, case.batch
+    losses_of = digits_losses if case.workload == "digits" else scenes_losses
     torch.manual_seed(SEED)
     model = workload.model()
     encoder: nn.Module = model.encoder  # type: ignore[assignment]
@@ -68,49 +117,52 @@ def by_hand(case: Case, epochs: int) -> dict[str, Tensor]:
     for epoch in range(epochs):
         model.train()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(mixed(SEED, epoch, 0, 0)))
-        for start in range(0, len(images) // BATCH * BATCH, BATCH):
-            index = order[start : start + BATCH]
+        for start in range(0, len(images) // batch * batch, batch):
+            index = order[start : start + batch]
             optimizer.zero_grad(set_to_none=True)
             branch = fork(encoder(images[index]))
-            losses = {
-                "left": functional.cross_entropy(heads["left"](branch["left"]), targets["left"][index]),
-                "right": functional.cross_entropy(heads["right"](branch["right"]), targets["right"][index]),
-                "ink": functional.mse_loss(heads["ink"](branch["ink"]), targets["ink"][index]),
-            }
+            outputs = {task: head(branch[task]) for task, head in heads.items()}
+            losses = losses_of(outputs, {task: target[index] for task, target in targets.items()})
             losses = fork.losses(losses) if fork.needs_losses else losses
-            (losses["left"] + losses["right"] + losses["ink"]).backward()
+            sum(losses.values()).backward()  # type: ignore[union-attr]
             optimizer.step()
-        score(model, validation)
-    score(model, test)
+        score(model, validation, case)
+    score(model, test, case)
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 @torch.no_grad()
-def score(model: nn.Module, split: object) -> list[float]:
+def score(model: nn.Module, split: object, case: Case) -> list[float]:
     """Losses and metrics of a split."""
     model.eval()
     images, targets = split.inputs, split.targets  # type: ignore[attr-defined]
-    sums = torch.zeros(6, dtype=torch.float64)
-    for start in range(0, len(images), BATCH):
-        outputs = model(images[start : start + BATCH])
-        wanted = {task: target[start : start + BATCH] for task, target in targets.items()}
-        size = len(wanted["ink"])
-        for place, task in enumerate(("left", "right")):
-            sums[place] += functional.cross_entropy(outputs[task], wanted[task]) * size
-            sums[3 + place] += (outputs[task].argmax(dim=1) == wanted[task]).sum()
-        sums[2] += functional.mse_loss(outputs["ink"], wanted["ink"]) * size
-        sums[5] += (outputs["ink"] - wanted["ink"]).abs().sum()
-    return [float(value) for value in sums / len(images)]
+    losses_of = digits_losses if case.workload == "digits" else scenes_losses
+    sums, confusion = torch.zeros(6, dtype=torch.float64), torch.zeros(64, dtype=torch.int64)
+    for start in range(0, len(images), case.batch):
+        outputs = model(images[start : start + case.batch])
+        wanted = {task: target[start : start + case.batch] for task, target in targets.items()}
+        for place, (task, loss) in enumerate(losses_of(outputs, wanted).items()):
+            sums[place] += loss * len(wanted[task])
+            if task == "segmentation":
+                pairs = wanted[task].long() * 8 + outputs[task].argmax(dim=1)
+                confusion += torch.bincount(pairs.flatten(), minlength=64)
+            elif task == "ink":
+                sums[3 + place] += (outputs[task] - wanted[task]).abs().sum()
+            else:
+                sums[3 + place] += (outputs[task].argmax(dim=1) == wanted[task]).sum()
+    table = confusion.view(8, 8)
+    overlap = table.diagonal() / (table.sum(dim=0) + table.sum(dim=1) - table.diagonal())
+    return [float(value) for value in sums / len(images)] + [float(overlap.nanmean())]
 
 
 def by_machine(case: Case, epochs: int, folder: Path) -> None:
     run = Run(
-        "digits",
-        options={"ink": True},
+        case.workload,
+        options=case.options,
         method=case.method,
         optimizer_options={"lr": LR},
         epochs=epochs,
-        batch_size=BATCH,
+        batch_size=case.batch,
         seed=SEED,
     )
     train(run, folder, progress=None, checkpoint_every=None)  # as a study's worker does
@@ -149,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workloads", nargs="+", default=["digits"], choices=["digits", "scenes"])
     parser.add_argument(
         "--cpu",
         action="store_true",
@@ -169,7 +222,7 @@ def main() -> None:
         "| training | by hand, s | with the machinery, times as long | middle half of the rounds |",
         "|---|---|---|---|",
     ]
-    for case in CASES:
+    for case in (case for case in CASES if case.workload in chosen.workloads):
         check_equal(case)
         ratios, seconds = measured(
             case, chosen.epochs, chosen.rounds, time.process_time if chosen.cpu else time.perf_counter

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 import paretorch as pt
-from paretorch.pareto import Cosine, Front, FrontAlgorithm, Gated, HypervolumeAscent
+from paretorch.pareto import Cosine, Front, FrontAlgorithm, Gated, HypervolumeAscent, SmoothTchebycheff
 from paretorch.workloads.synthetic import Synthetic
 
 ALGORITHMS: dict[str, FrontAlgorithm] = {
     "gated": pt.MT2O(),
+    "adopting": pt.MT2O(SmoothTchebycheff(0.1)),  # on two valleys
     "adaptive": pt.MT2O(transfer=Gated(Cosine()), adapt="hypervolume"),
     "hypervolume": HypervolumeAscent((1.0, 1.0)),
 }
+PROBLEMS = {"adopting": "two_valley"}  # others: vlmop2
 MEMBERS = 5  # does not divide by two or four
 
 
@@ -24,7 +26,7 @@ def spread_front(name: str) -> Front:
     torch.set_default_dtype(torch.float64)
     try:
         front: Front = pt.fit_front(
-            Synthetic("vlmop2"),
+            Synthetic(PROBLEMS.get(name, "vlmop2")),
             ALGORITHMS[name],
             preferences=pt.preferences(2, MEMBERS, margin=0.05),
             epochs=12,

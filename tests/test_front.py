@@ -121,7 +121,7 @@ def test_the_gate_never_makes_a_step_worse_than_the_bound_of_descent() -> None:
 def test_trust_grows_where_the_promise_is_kept_and_falls_where_not() -> None:
     sharing = pt.MT2O(SmoothTchebycheff(0.1)).sharing()
     assert sharing is not None
-    exchange = Exchange(sharing, {"encoder.a": torch.zeros(3, 2)}, Spread(3, group=None))
+    exchange = Exchange(sharing, {"encoder.a": torch.zeros(3, 2)}, {}, Spread(3, group=None))
     weights = torch.full((3, 2), 0.5, dtype=F64)
     exchange.judge(torch.ones(3, 2, dtype=F64), weights)
     assert exchange.trust.tolist() == [1, 1, 1]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from paretorch.pareto.adoption import Adoption
 from paretorch.pareto.algorithm import Sharing
 from paretorch.pareto.extent import Extent
 from paretorch.pareto.spread import Spread
@@ -22,18 +24,23 @@ class Exchange:
     Args:
         sharing: what is taken over.
         trained: (n, ...) stacked parameters by name, of this rank's models.
+        kept: (n, ...) their buffers.
         spread: of the N models over ranks.
     """
 
-    def __init__(self, sharing: Sharing, trained: Mapping[str, Tensor], spread: Spread) -> None:
+    def __init__(
+        self, sharing: Sharing, trained: Mapping[str, Tensor], kept: Mapping[str, Tensor], spread: Spread
+    ) -> None:
         self.sharing, self.spread = sharing, spread
-        self.trained = list(trained.values())
+        self.trained, self.kept = list(trained.values()), list(kept.values())
         self.shared = [
             value for name, value in trained.items() if sharing.parameters == "all" or name.startswith("encoder.")
         ]
         self.trust = torch.ones(len(spread.rows), dtype=torch.float64)
-        self.before: Tensor | None = None  # (n, T) losses of the step before
+        self.before: Tensor | None = None  # (N, T) losses of the step before
         self.promised = torch.full((len(spread.rows),), torch.nan, dtype=torch.float64)
+        # heads that stay where they are would be of no use to another's encoder
+        self.adoption = Adoption(spread) if sharing.transfer.adopts and sharing.parameters == "all" else None
 
     def judge(self, losses: Tensor, preferences: Tensor, extent: Extent | None = None) -> None:
         """Learns from the losses after a step whether it kept what the gate had promised.
@@ -43,16 +50,28 @@ class Exchange:
             preferences: (N, T).
             extent: in which the scalarization measures losses; None: they are as they are.
         """
-        transfer = self.sharing.transfer
-        now = self.spread.own(losses)
+        transfer, score = self.sharing.transfer, self.sharing.scalarization
+        value = score.value if extent is None else partial(extent.value, score)
+        if self.adoption is not None:
+            own = self.spread.own(preferences)
+            self.adoption.compare(torch.stack([value(losses, row.expand_as(losses)) for row in own]))
         if transfer.gate and transfer.growth > 1 and self.before is not None:
-            score, own = self.sharing.scalarization, self.spread.own(preferences)
-            value = score.value if extent is None else partial(extent.value, score)
-            fallen = value(self.before, own) - value(now, own)
+            fallen = self.spread.own(value(self.before, preferences) - value(losses, preferences))
             known = fallen.isfinite() & self.promised.isfinite()
             gained = torch.where(fallen >= self.promised, self.trust * transfer.growth, self.trust / LOST)
             self.trust = torch.where(known, gained.clamp(1.0, 1e9), self.trust)
-        self.before = now
+        self.before = losses
+
+    def state(self) -> tuple[Any, ...]:
+        """What :meth:`load` takes."""
+        adoption = self.adoption
+        return self.trust, self.before, self.promised, None if adoption is None else (adoption.sure, adoption.lead)
+
+    def load(self, state: tuple[Any, ...]) -> None:
+        """Goes on from a state."""
+        self.trust, self.before, self.promised, adopting = state
+        if self.adoption is not None:
+            self.adoption.sure, self.adoption.lead = adopting
 
     @torch.no_grad()
     def step(
@@ -75,19 +94,35 @@ class Exchange:
         cosines = self._cosines() if transfer.looks_at_gradients else None
         matrix = _heard(transfer.matrix(near, rate, cosines), alive)
         moves = [self._displacement(matrix, value.detach(), alive) for value in self.shared]
+        before = [value.detach().clone() for value in self.trained] if transfer.gate else []
         if transfer.gate:
-            share = self._gated(optimizer, moves, self.spread.own(alive))
+            share = self._gated(optimizer, before, moves, self.spread.own(alive))
             moves = [move * _along(share, move) for move in moves]
         else:
             optimizer.step()
             share = self.spread.own(alive).double()
         for value, move in zip(self.shared, moves, strict=True):
             value.add_(move)
+        if self.adoption is not None:
+            share = self._adopted(optimizer, before, self.spread.own(matrix), share, self.spread.own(alive))
         return self.spread.gathered(share)
 
-    def _gated(self, optimizer: torch.optim.Optimizer, moves: list[Tensor], alive: Tensor) -> Tensor:
+    def _adopted(
+        self, optimizer: torch.optim.Optimizer, before: list[Tensor], heard: Tensor, share: Tensor, alive: Tensor
+    ) -> Tensor:
+        """(n,) the shares, with those of models that took another's place, which are made here."""
+        assert self.adoption is not None
+        whose = self.adoption.whose(heard, alive & (share == 0))
+        takes = whose != self.adoption.own
+        if bool(self.spread.gathered(takes).any()):  # on all ranks or none
+            self.adoption.take(whose, self.trained, before, self.kept, optimizer)
+            self.promised = torch.where(takes, torch.nan, self.promised)
+        return torch.where(takes, 1.0, share)
+
+    def _gated(
+        self, optimizer: torch.optim.Optimizer, before: list[Tensor], moves: list[Tensor], alive: Tensor
+    ) -> Tensor:
         """(n,) how much of its displacement each model takes; makes the optimizer's step."""
-        before = [value.detach().clone() for value in self.trained]
         gradients = [_grad(value) for value in self.trained]
         optimizer.step()
         steps = [value.detach() - old for value, old in zip(self.trained, before, strict=True)]
@@ -97,8 +132,11 @@ class Exchange:
         square = _inner(moves, moves)
         share = (2 * self.trust * eta * -slope / square.clamp_min(1e-300)).clamp(0.0, 1.0)
         share = torch.where((slope < 0) & alive & (square > 0), share, 0.0)
+        sure = PROMISE * descent
+        if self.adoption is not None:
+            self.adoption.sure = sure.clamp_min(0.0)
         # where nothing was taken over, the next losses say nothing about the transfer
-        self.promised = torch.where((share > 0) & (descent > 0), PROMISE * descent, torch.nan)
+        self.promised = torch.where((share > 0) & (descent > 0), sure, torch.nan)
         return share
 
     def _displacement(self, matrix: Tensor, value: Tensor, alive: Tensor) -> Tensor:

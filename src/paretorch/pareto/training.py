@@ -70,7 +70,8 @@ class Training:
         self.tasks, point = self.plan.workload.tasks, self.plan.reference
         self.reference = None if point is None else torch.tensor(point, dtype=torch.float64)
         sharing = self.algorithm.sharing()
-        self.exchange = None if sharing is None else Exchange(sharing, self.ensemble.trained, self.spread)
+        held = self.ensemble.trained, self.ensemble.kept
+        self.exchange = None if sharing is None else Exchange(sharing, *held, self.spread)
         self.diverged = torch.zeros(count, dtype=torch.bool)
         self.tracker = Tracker(count, len(self.tasks)) if self.algorithm.normalizes else None
         self._failed = torch.zeros(count, dtype=torch.long)
@@ -120,7 +121,7 @@ class Training:
             "gradients": self.gradients,
             "listened": list(self.listened),
             "health": (self.diverged, self._failed, self._last, self._limit),
-            "exchange": None if exchange is None else (exchange.trust, exchange.before, exchange.promised),
+            "exchange": None if exchange is None else exchange.state(),
             "adaption": None if adaption is None else (adaption.losses, adaption.shares, adaption.steps),
             "extent": None if tracker is None else (tracker.means, tracker.ideal, tracker.least),
         }
@@ -137,7 +138,7 @@ class Training:
         self.listened = list(state["listened"])
         self.diverged, self._failed, self._last, self._limit = state["health"]
         if self.exchange is not None:
-            self.exchange.trust, self.exchange.before, self.exchange.promised = state["exchange"]
+            self.exchange.load(state["exchange"])
         if self.adaption is not None:
             self.adaption.losses, self.adaption.shares, self.adaption.steps = state["adaption"]
         if self.tracker is not None:

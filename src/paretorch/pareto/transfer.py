@@ -37,6 +37,11 @@ class Transfer:
         return False
 
     @property
+    def adopts(self) -> bool:
+        """Of a gate: whether a model may take another's place."""
+        return False
+
+    @property
     def growth(self) -> float:
         """Of a gate: by which trust grows; 1: it does not."""
         return 1.0
@@ -187,9 +192,15 @@ class Gated(Transfer):
     is divided by four, to no less than one. Of other optimizers than gradient descent, eta is the ratio
     -<grad F_i, step> / ||grad F_i||^2 of the step that was taken.
 
+    Where nothing that a model hears descends F_i, it may still lie in a worse valley than another does. All models see the same
+    batches, so F_i at every model's losses is known. One whose losses were better for F_i in three steps in a row, by more than
+    the model's own step is sure of, has its place taken, buffers and the optimizer's moments included: row i of M is its unit
+    vector.
+
     Args:
         of: the transfer that is gated.
         growth: of trust, at least 1; 1: c_i = 1, the bound alone.
+        adopts: whether a model may take another's place; never where only encoders are transferred.
 
     Raises:
         ValueError: ``of`` is gated itself, or growth is below one.
@@ -205,6 +216,7 @@ class Gated(Transfer):
 
     of: Transfer = Neighbours()
     growth: float = 2.0  # in the place of the property
+    adopts: bool = True  # likewise
 
     def __post_init__(self) -> None:
         if self.of.gate:

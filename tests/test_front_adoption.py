@@ -1,0 +1,116 @@
+"""Models of a front take another's place where it serves them better, with all that belongs to it, and only then."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import paretorch as pt
+from front_points import sgd
+from front_ranks import spread_front
+from paretorch.pareto import Front, Gated, Neighbours, SmoothTchebycheff, Transfer
+from paretorch.pareto.adoption import STEADY, Adoption
+from paretorch.pareto.exchange import Exchange
+from paretorch.pareto.spread import Spread
+from paretorch.workloads.synthetic import Synthetic
+
+F64 = torch.float64
+ALL = torch.ones(2, dtype=torch.bool)
+HEARD = torch.full((2, 2), 0.5)
+
+
+def second_is_better(steps: int, sure: float = 0.1, gap: float = 1.0) -> Adoption:
+    """For both models, the second's losses are better by ``gap``."""
+    adoption = Adoption(Spread(2, group=None))
+    adoption.sure = torch.full((2,), sure, dtype=F64)
+    for _ in range(steps):
+        adoption.compare(torch.tensor([[gap, 0.0], [gap, 0.0]], dtype=F64))
+    return adoption
+
+
+def test_a_place_is_taken_after_some_steps_in_a_row() -> None:
+    assert second_is_better(STEADY - 1).whose(HEARD, ALL).tolist() == [0, 1]
+    assert second_is_better(STEADY).whose(HEARD, ALL).tolist() == [1, 1]
+    broken = second_is_better(STEADY - 1)
+    broken.compare(torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=F64))
+    broken.compare(torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=F64))
+    assert broken.whose(HEARD, ALL)[0] == 0
+
+
+@pytest.mark.parametrize("sure", [math.nan, 1.0, 2.0])
+def test_no_place_is_taken_for_less_than_the_models_own_step_is_sure_of(sure: float) -> None:
+    assert second_is_better(9, sure).whose(HEARD, ALL).tolist() == [0, 1]
+
+
+def test_no_place_is_taken_of_a_model_that_is_not_heard_or_whose_losses_are_no_numbers() -> None:
+    adoption = second_is_better(9)
+    assert adoption.whose(torch.eye(2), ALL).tolist() == [0, 1]
+    assert adoption.whose(HEARD, ~ALL).tolist() == [0, 1]
+    assert second_is_better(9, gap=math.nan).whose(HEARD, ALL).tolist() == [0, 1]
+
+
+def test_what_belongs_to_a_model_goes_along() -> None:
+    adoption = second_is_better(STEADY)
+    value = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    optimizer = torch.optim.Adam([value], lr=0.1)
+    value.grad = torch.tensor([[1.0, 1.0], [5.0, 5.0]])
+    before, buffer = value.detach().clone(), torch.tensor([7, 8])
+    optimizer.step()
+    stepped = value.detach().clone()
+    with torch.no_grad():
+        adoption.take(torch.tensor([1, 1]), [value], [before], [buffer], optimizer)
+    assert value[0].tolist() == [3.0, 4.0]  # where it was when its losses were measured
+    assert torch.equal(value[1], stepped[1])
+    assert buffer.tolist() == [8, 8]
+    for name in ("exp_avg", "exp_avg_sq"):
+        moment = optimizer.state[value][name]
+        assert torch.equal(moment[0], moment[1])
+    assert not adoption.lead[0].any()
+
+
+def on_valleys(transfer: Transfer | None, seed: int, starts: str = "common") -> Front:
+    front: Front = pt.fit_front(
+        Synthetic("two_valley"),
+        pt.MT2O(SmoothTchebycheff(0.1, 0.0003), transfer),
+        preferences=pt.preferences(2, 6),
+        epochs=120,
+        optimizer=sgd(0.2),
+        starts=starts,
+        seed=seed,
+    )
+    return front
+
+
+def test_models_leave_the_worse_valley() -> None:
+    ends = [
+        [on_valleys(Gated(adopts=adopts), seed).history[-1].hypervolume for seed in range(4)]
+        for adopts in (True, False)
+    ]
+    assert min(a - b for a, b in zip(*ends, strict=True)) >= 0.0
+    assert max(a - b for a, b in zip(*ends, strict=True)) > 0.5
+
+
+def test_encoders_alone_take_no_ones_place() -> None:
+    sharing = pt.MT2O(parameters="encoder").sharing()
+    assert sharing is not None
+    assert Exchange(sharing, {"encoder.a": torch.zeros(2, 2)}, {}, Spread(2, group=None)).adoption is None
+
+
+def test_what_the_spread_front_is_tested_on_takes_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Tensor] = []
+    take = Adoption.take
+
+    def noted(self: Adoption, whose: Tensor, *others: object) -> None:
+        taken.append(whose)
+        take(self, whose, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Adoption, "take", noted)
+    spread_front("adopting")
+    assert taken
+
+
+def test_neighbours_without_a_gate_take_no_places() -> None:
+    assert not Neighbours().adopts
