@@ -93,8 +93,9 @@ def test_models_leave_the_worse_valley() -> None:
     assert max(a - b for a, b in zip(*ends, strict=True)) > 0.5
 
 
-def test_encoders_alone_take_no_ones_place() -> None:
-    sharing = pt.MT2O(parameters="encoder").sharing()
+@pytest.mark.parametrize("algorithm", [pt.MT2O(parameters="encoder"), pt.MT2O(adapt="spacing")], ids=str)
+def test_encoders_alone_and_moving_preferences_take_no_ones_place(algorithm: pt.MT2O) -> None:
+    sharing = algorithm.sharing()
     assert sharing is not None
     assert Exchange(sharing, {"encoder.a": torch.zeros(2, 2)}, {}, Spread(2, group=None)).adoption is None
 

@@ -89,6 +89,8 @@ class Sharing:
         parameters: ``"all"`` or ``"encoder"``.
         fade: whether it fades linearly to nothing at the end of training.
         normalize: whether the scalarization is of losses in their range.
+        settled: whether preferences stay. Where they move, who is the better model for whom changes faster than a model gets
+            there by itself, and nobody takes another's place.
     """
 
     transfer: Transfer
@@ -96,6 +98,7 @@ class Sharing:
     parameters: str = "all"
     fade: bool = False
     normalize: bool = False
+    settled: bool = True
 
     def __post_init__(self) -> None:
         one_of("parameters", self.parameters, ("all", "encoder"))

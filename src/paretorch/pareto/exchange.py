@@ -40,7 +40,8 @@ class Exchange:
         self.before: Tensor | None = None  # (N, T) losses of the step before
         self.promised = torch.full((len(spread.rows),), torch.nan, dtype=torch.float64)
         # heads that stay where they are would be of no use to another's encoder
-        self.adoption = Adoption(spread) if sharing.transfer.adopts and sharing.parameters == "all" else None
+        adopts = sharing.transfer.adopts and sharing.settled and sharing.parameters == "all"
+        self.adoption = Adoption(spread) if adopts else None
 
     def judge(self, losses: Tensor, preferences: Tensor, extent: Extent | None = None) -> None:
         """Learns from the losses after a step whether it kept what the gate had promised.

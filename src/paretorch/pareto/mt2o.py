@@ -66,7 +66,9 @@ class MT2O(FrontAlgorithm):
         """As ``transfer``, ``parameters`` and ``fade`` say."""
         if self.transfer is None:
             return None
-        return Sharing(self.transfer, self.scalarization, self.parameters, self.fade, self.normalize)
+        return Sharing(
+            self.transfer, self.scalarization, self.parameters, self.fade, self.normalize, settled=self.adapt is None
+        )
 
     def moving(self) -> Moving | None:
         """As ``adapt`` and ``rate`` say."""

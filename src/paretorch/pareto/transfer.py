@@ -200,7 +200,7 @@ class Gated(Transfer):
     Args:
         of: the transfer that is gated.
         growth: of trust, at least 1; 1: c_i = 1, the bound alone.
-        adopts: whether a model may take another's place; never where only encoders are transferred.
+        adopts: whether a model may take another's place; never where only encoders are transferred, or while preferences move.
 
     Raises:
         ValueError: ``of`` is gated itself, or growth is below one.
