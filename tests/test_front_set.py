@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from paretorch import pareto
 from paretorch.pareto import (
     Front,
 )
+from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.synthetic import Synthetic
 
 F64 = torch.float64
@@ -41,6 +44,49 @@ def test_a_front_of_another_architecture_is_refused(tmp_path: Path) -> None:
         Front.load(tmp_path, Synthetic(samples=64).model())
     with pytest.raises(FileNotFoundError, match="expected a folder"):
         Front.load(tmp_path / "nothing", nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("change", ["other losses", "fewer losses", "no losses"])
+def test_a_front_whose_numbers_were_edited_is_refused(tmp_path: Path, change: str) -> None:
+    small_front().save(tmp_path)
+    values = json.loads((tmp_path / "front.json").read_text())
+    losses = values.pop("losses")
+    if change != "no losses":
+        values["losses"] = [[0.0, 0.0]] * 3 if change == "other losses" else losses[:2]
+    (tmp_path / "front.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"front\.json is damaged"):
+        Front.load(tmp_path, Synthetic(samples=64).model())
+
+
+def test_a_front_that_diverged_says_so() -> None:
+    front = made([[math.nan, math.nan]] * 2)
+    for ask in (lambda: front.hypervolume((1.0, 1.0)), lambda: front.nadir, lambda: front.ideal):
+        with pytest.raises(ValueError, match="all models of the front have diverged"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "losses", [(math.nan, 1.0), (math.inf, 1.0), {"a": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0}], ids=str
+)
+def test_the_nearest_model_is_to_finite_losses_of_all_tasks(losses: Any) -> None:
+    with pytest.raises(ValueError, match="for each of"):
+        made([[0.0, 1.0], [1.0, 0.0]]).closest(losses)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0.5, 0.5], "got a flat list"),
+        (torch.tensor([0.5, 0.5]), "got a flat list"),
+        ([[-0.5, 1.5]], r"expected finite values of at least 0 that sum to 1$"),
+        ([[math.nan, 1.0]], r"expected finite values of at least 0 that sum to 1$"),
+        ([[0.7, 0.7]], "divide by it"),
+    ],
+    ids=str,
+)
+def test_preferences_that_are_none_are_told_what_they_lack(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked_preferences(given, ("a", "b"))
 
 
 def made(losses: list[list[float]]) -> Front:

@@ -159,3 +159,25 @@ def test_tasks_without_a_curvature_to_see_are_left_as_they_are() -> None:
     assert fed(Units(), [1.0, 0.0], 8)[-1] == [0, 0]
     assert fed(Units(), [1e-30, 1e6], 8)[-1] == [0, 0]
     assert fed(Units(), [1.0, -1e3, 1e6], 8)[-1] == [0, 0, 17]
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("search", [pt.Backtracking, pt.FastBacktracking])
+def test_in_float32_a_task_whose_decrease_cannot_show_does_not_hold_the_others_up(search: Any, unit: float) -> None:
+    torch.manual_seed(0)
+    encoder, heads = nn.Linear(4, 6), nn.ModuleDict({name: nn.Linear(6, 1) for name in "abc"})
+    x, y = torch.randn(64, 4), torch.randn(64, 3)
+
+    def losses(z: Tensor) -> dict[str, Tensor]:
+        return {
+            name: (head(z)[:, 0] - y[:, place]).square().mean() * (unit if name == "a" else 1)
+            for place, (name, head) in enumerate(heads.items())
+        }
+
+    found = search(encoder, heads, pt.MGDA())
+    before = {name: float(loss.detach()) for name, loss in losses(encoder(x)).items()}
+    steps = [found.step(x, losses) for _ in range(120)]
+    after = {name: float(loss.detach()) for name, loss in losses(encoder(x)).items()}
+    assert sum(step.outcome is Outcome.ACCEPTED for step in steps) >= 100
+    for name in "abc":
+        assert after[name] <= 0.97 * before[name], name

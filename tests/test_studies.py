@@ -10,8 +10,10 @@ import pytest
 
 import studies_synthetic as synthetic
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
+from paretorch.studies.runner import run_folder
 from paretorch.studies.sources import find, names
 from paretorch.studies.study import Combine, Study, Treatment, across, alone, chosen
+from paretorch.training.loop import train
 from paretorch.training.spec import Run
 
 BASE = Run("digits", epochs=2)
@@ -183,3 +185,40 @@ def test_a_folder_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     file.write_text(json.dumps(content)[:-20])
     with pytest.raises(ValueError, match="not a whole JSON file"):
         read_folder(tmp_path)
+    for broken, error in (
+        ({key: value for key, value in content.items() if key != "study"}, "KeyError"),
+        (content | {"study": content["study"] | {"zzz": 1}}, "TypeError"),
+    ):
+        file.write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match=rf"study\.json is not what paretorch wrote \({error}"):
+            read_folder(tmp_path)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not a whole JSON file"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["workload", "empty result", "edited result"])
+def test_finished_runs_are_looked_at_before_others_join_them(tmp_path: Path, change: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text((Path(__file__).parent / "training_workload.py").read_text())
+    run = Run(str(file), {"samples": 24}, batch_size=8)
+    study = Study("mine", "Which?", (Treatment("sum", (run,)),), "sum", "sum")
+    folder = open_folder(tmp_path / "study", study, "small", 1, resume=True)
+    train(run, folder.jobs()[0].folder, progress=None)
+    result = folder.jobs()[0].folder / "result.json"
+    folder.jobs()[0].check()
+    if change == "workload":
+        file.write_text(file.read_text().replace("30 *", "31 *"))
+        message = r"mine\.py has changed since"
+    else:
+        result.write_bytes(b"" if change == "empty result" else result.read_bytes().replace(b"0.", b"1.", 1))
+        message = r"result\.json"
+    with pytest.raises(ValueError, match=message):
+        run_folder(open_folder(tmp_path / "study", study, "small", 2, resume=True), Unwatched())
+
+
+class Unwatched:
+    """Nobody looks."""
+
+    def __getattr__(self, name: str) -> object:
+        return pytest.fail

@@ -86,7 +86,7 @@ class FAMO(Method[FAMOState]):
         return Balance(raw / raw.sum()), state._replace(before=before)
 
     def observe(self, losses: Tensor, state: FAMOState) -> FAMOState:
-        met = ~torch.isnan(losses) & ~torch.isnan(state.before)
+        met = torch.isfinite(losses) & torch.isfinite(state.before)
         if not bool(met.any()):
             return state
         fall = torch.log(state.before[met] - self.minimum + EPS) - torch.log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 
 
 def above(option: str, value: float, least: float = 0.0) -> None:
@@ -32,9 +33,9 @@ def share(option: str, value: float, ends: str = "[)") -> None:
 
 def count(option: str, value: int, of: str = "") -> None:
     """The option's value is a whole number, at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{option} is at least 1{of}, got {value!r}")
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -16,5 +16,9 @@ def of_present(weights: Tensor, present: Tensor) -> Tensor:
 def put_back(weights: Tensor, present: Tensor, shares: Tensor) -> Tensor:
     """(all,) the weights after the present tasks have divided anew what they hold together."""
     moved = weights.to("cpu", torch.float64, copy=True)
-    moved[present] = shares * moved[present].sum()
+    held = moved[present].sum()
+    if not held > 0:  # all of it lies with tasks that are away: the present ones take the part that is their number's
+        held = present.double().mean()
+        moved[~present] *= 1 - held
+    moved[present] = shares * held
     return moved

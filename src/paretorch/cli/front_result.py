@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 
 from paretorch.pareto.front import Front
@@ -39,8 +40,18 @@ def show_front(result: Result, folder: Path, page: Path, console: Console) -> No
     )
     reference = ", ".join(f"{task} {value:.4g}" for task, value in zip(result.tasks, said["reference"], strict=True))
     _say(console, f"Hypervolume: {told}; measured from {reference}.")
+    for name, scores in volumes.items():
+        if scores.metrics and not scores.metrics["front"]["hypervolume"] > 0:
+            _say(
+                console,
+                f"Of {name} data the hypervolume says nothing: no model lies below that point in every task. Train longer, or "
+                "give a point above the losses with --reference.",
+            )
     _say(console, f"The page: {page}")
-    _say(console, f"One of them: paretorch pick {folder} {_even(len(result.tasks))} --export model.onnx")
+    _say(
+        console,
+        f"One of them: paretorch pick {shlex.quote(str(folder))} {_even(len(result.tasks))} --export model.onnx",
+    )
 
 
 def show_pick(front: Front, member: int, folder: Path, exported: Path | None, console: Console) -> None:

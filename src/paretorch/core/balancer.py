@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,11 +19,11 @@ from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
-from paretorch.core.graph import SINK, Reach, reach
+from paretorch.core.graph import Reach, reach
 from paretorch.core.nonnegative import Array
 from paretorch.core.rows import check_samples, refused_samples, saves_nothing
 from paretorch.core.seen import Outcome, Seen
-from paretorch.core.shared import Leaves, check_graph, check_ranks_agree, given_leaves, leaf_gradients
+from paretorch.core.shared import Leaves, check_ranks_agree, compared_leaves, given_leaves, leaf_gradients
 from paretorch.core.state import draws
 from paretorch.core.streams import Streams
 from paretorch.core.trunk import is_worth_it, trunk_of
@@ -47,7 +48,8 @@ class Balancer(Door):
         heads: ``"own"``: parameters of one task receive its plain gradient; ``"weighted"``: times the task's weight.
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
         nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is touched; ``"skip"``: that task is left
-            out of the step, and counted in ``skipped``.
+            out of the step, and counted in ``skipped``; ``"pass"``: the plain sum is passed on, so that a GradScaler sees inf
+            or nan, skips its step and lowers its scale.
         every: reuse the weights for ``every - 1`` steps.
         samples: take the Gramian from so many samples of the batch (of each rank's), drawn anew in every step; None: from all.
             Of S among B, its gradients are ``B / S`` times what the S rows of the tensors at which the tasks part contribute:
@@ -77,7 +79,7 @@ class Balancer(Door):
         shared: nn.Module | Iterable[Tensor] | None = None,
         heads: Literal["own", "weighted"] = "own",
         scale: Scale = "calibrated",
-        nonfinite: Literal["raise", "skip"] = "raise",
+        nonfinite: Literal["raise", "skip", "pass"] = "raise",
         every: int = 1,
         samples: int | None = None,
         factor: float | None = None,
@@ -86,7 +88,7 @@ class Balancer(Door):
     ) -> None:
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
         checks.one_of("heads", heads, ("own", "weighted"))
-        checks.one_of("nonfinite", nonfinite, ("raise", "skip"))
+        checks.one_of("nonfinite", nonfinite, ("raise", "skip", "pass"))
         check_samples(samples, method)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
         self.skipped: dict[str, int] = {}
@@ -130,9 +132,11 @@ class Balancer(Door):
         cross = self._cross(others) if others else None
         told = self._told(given).numpy()
         if self.method.needs == Need.LOSSES:
-            weights = self._step(self._seen(told), None).weights
-            assert weights is not None
-            factors = {name: weights[self.tasks.index(name)] for name in given}
+            places = {name: self.tasks.index(name) for name in given}
+            outcome = self._reused(list(places.values()), lambda: ~np.isfinite(told[0]))
+            outcome = self._step(self._seen(told), None) if outcome is None else outcome
+            assert outcome.weights is not None
+            factors = {name: outcome.weights[place] for name, place in places.items()}
             used = {name: loss for name, loss in given.items() if factors[name] != 0}
             if used:
                 starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
@@ -141,7 +145,7 @@ class Balancer(Door):
         graph = reach([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
-        outcome = self._reused(source.known)
+        outcome = self._reused(source.known, source.broken)
         if outcome is None:
             seen = self._seen(told, self._gramian(source), source.resolution)
             outcome = self._step(seen if cross is None else seen._replace(cross=cross), source)
@@ -192,25 +196,14 @@ class Balancer(Door):
 
     def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:
         """Which leaves are compared, and which others take a gradient."""
-        check_graph(graph, found=self._shared is None)
-        met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
-        parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
-        compared = self._shared or parameters or list(met.values())  # inputs that require grad are no parameters
-        compared = compared or (graph.leaves if len(given) == 1 else [])  # what a task alone shares cannot be seen
-        if not compared:
-            raise ValueError(
-                "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
-            )
+        leaves = compared_leaves(self._shared, graph, len(given))
         if self.ranks.size > 1:
-            check_ranks_agree(self.ranks, compared)
-        inside = {id(leaf) for leaf in compared}
-        others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
+            check_ranks_agree(self.ranks, leaves.compared)
         if "found" not in self._said:
             self._said.add("found")
-            size = sum(leaf.numel() for leaf in compared)
-            _LOG.info("tasks %s are balanced on %d numbers in %d tensors", self.tasks, size, len(compared))
-        hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's
-        return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
+            sizes = [leaf.numel() for leaf in leaves.compared]
+            _LOG.info("tasks %s are balanced on %d numbers in %d tensors", self.tasks, sum(sizes), len(sizes))
+        return leaves
 
     def _source(
         self, given: Mapping[str, Tensor], graph: Reach, leaves: Leaves, retain_graph: bool
@@ -266,9 +259,14 @@ class Balancer(Door):
             targets = list(zip(source.ends, source.combined(weights), strict=True))
         else:
             combined = source.combined(weights) if outcome.update is None else source.split(outcome.update)
-            targets = list(zip(leaves.compared, combined, strict=True))
+            reached = source.reached if self.ranks.alone else [True] * len(combined)
+            targets = list(compress(zip(leaves.compared, combined, strict=True), reached))
         own_factors = weights if self.heads == "weighted" else outcome.heads or [1.0] * len(self.tasks)
-        there = [(own[name], task) for name in given if outcome.seen.present[task := self.tasks.index(name)]]
+        present, gramian = outcome.seen.present, outcome.seen.gramian
+        own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
+        # a task without a gradient on what is shared may have one on what is its own; one that was skipped has none
+        sound = present if gramian is None else present | (gramian.diagonal() == 0)
+        there = [(own[name], task) for name in given if sound[task := self.tasks.index(name)]]
         for place, (leaf, shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
             factors = weights if shared else own_factors
             parts = [(part, factors[task]) for row, task in there if (part := row[place]) is not None]
@@ -287,8 +285,10 @@ class Balancer(Door):
             if self.nonfinite == "raise":
                 raise FloatingPointError(
                     f"the loss or gradient of {', '.join(map(repr, names))} is not finite; .grad and the state are as before. "
-                    "Balancer(..., nonfinite='skip') leaves such a task out of the step"
+                    "Balancer(..., nonfinite='skip') leaves such a task out of the step; under a GradScaler use 'pass'"
                 )
+            if self.nonfinite == "pass":
+                return self._passed_on(seen, Status.NONFINITE)
             for name in names:
                 self.skipped[name] = self.skipped.get(name, 0) + 1
             seen = seen._replace(present=seen.present & ~broken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -37,6 +38,12 @@ def one_of(option: str, value: object, known: tuple[str, ...]) -> None:
     """The value of an option is among those it can have."""
     if value not in known:
         raise ValueError(f"{option} is {' or '.join(map(repr, known))}, got {value!r}")
+
+
+def whole(option: str, value: object, least: int | None = 1) -> None:
+    """The value of an option is a whole number, of at least ``least`` where that is given."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
+        raise ValueError(f"{option} is a whole number{'' if least is None else f' of at least {least}'}, got {value!r}")
 
 
 def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> None:

@@ -51,10 +51,12 @@ class Door(StateHolder):
         if not isinstance(method, Method):
             raise ValueError(f"expected a balancing method such as paretorch.MGDA(), got {method!r}")
         checks.one_of("scale", scale, ("calibrated", "paper"))
-        if every < 1 or (every > 1 and Need.JACOBIAN in method.needs):
-            raise ValueError(f"every is at least 1, and 1 for a method without weights; got {every} for {method}")
-        if factor is not None and not factor > 0:
-            raise ValueError(f"factor is dTotal/dL_t, above zero, got {factor}")
+        checks.whole("every", every)
+        if every > 1 and Need.JACOBIAN in method.needs:
+            raise ValueError(f"every is 1 for a method without weights; got {every} for {method}")
+        if factor is not None and not 0 < factor < math.inf:
+            raise ValueError(f"factor is dTotal/dL_t, above zero and finite, got {factor}")
+        checks.whole("seed", seed, least=None)
         super().__init__(method, every)
         self.scale, self.factor, self.seed = scale, factor, seed
         self.ranks = Ranks(group)
@@ -123,8 +125,11 @@ class Door(StateHolder):
         present = known & (losses != 0) & (factor != 0) if gramian is None else gramian.diagonal() != 0
         return Seen(present, known, losses, factor, gramian, resolution)
 
-    def _reused(self, known: Sequence[int]) -> Outcome | None:
-        """The last weights, where ``every`` says that they still serve and they cover every task that is present."""
+    def _reused(self, known: Sequence[int], broken: Callable[[], NDArray[np.bool_]]) -> Outcome | None:
+        """The last weights, where ``every`` says that they still serve and they cover every task that is present.
+
+        Not where something is ``broken``, (all,) of this rank's tasks: that is a step of its own.
+        """
         if self.every == 1:
             return None
         if self._memory.mirror is None:
@@ -132,10 +137,11 @@ class Door(StateHolder):
         age, weights = self._memory.mirror
         if age in (0, self.every):
             return None
-        here = torch.zeros(len(self.tasks), dtype=torch.float64)
-        here[list(known)] = 1
-        present = self.ranks.sum(here).numpy() > 0
-        if np.isnan(weights[present]).any():
+        here = np.zeros((2, len(self.tasks)))
+        here[0, list(known)] = 1
+        here[1] = broken()
+        present, bad = self.ranks.sum(torch.from_numpy(here)).numpy() > 0
+        if bad.any() or np.isnan(weights[present]).any():
             return None
         self.age += 1
         self._memory.mirror = (age + 1, weights)

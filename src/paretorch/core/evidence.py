@@ -13,6 +13,7 @@ from torch import Tensor
 
 from paretorch.core.nonnegative import Array
 from paretorch.core.room import check_room
+from paretorch.core.seen import Mask
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
@@ -35,14 +36,21 @@ class Gradients:
         rows: for each of the T tasks its gradient leaf by leaf, or None where the task is absent.
         like: the leaves, or their shapes, dtypes and device: those of every row.
         memory: kept from step to step to bring rows together in: fresh pages cost more than the copy. By leaf.
+        batch: of leaves that all have it in front, as features may, the samples: a row of the Jacobian, and an update, then go
+            sample by sample, all leaves side by side. None: leaf by leaf.
     """
 
     def __init__(
-        self, rows: Sequence[Row | None], like: Sequence[Tensor | Leaf], memory: dict[int, Tensor] | None = None
+        self,
+        rows: Sequence[Row | None],
+        like: Sequence[Tensor | Leaf],
+        memory: dict[int, Tensor] | None = None,
+        batch: int | None = None,
     ) -> None:
         self.tasks = len(rows)
         self.like = like
         self.memory = memory
+        self.batch = 1 if batch is None else batch
         self.together: dict[int, Tensor] = {}
         self.known: list[int] = []
         self.rows: list[Row] = []
@@ -69,6 +77,16 @@ class Gradients:
     def resolution(self) -> float:
         """Relative spacing of the numbers in which inner products are summed."""
         return max(limits(leaf.dtype)[0] for leaf in self.like)
+
+    @property
+    def reached(self) -> list[bool]:
+        """Which leaves some task reaches."""
+        return [any(row[index] is not None for row in self.rows) for index in range(len(self.like))]
+
+    def broken(self) -> Mask:
+        """(T,) whose gradient holds inf or nan, or sums to more than its numbers can hold."""
+        sums = [torch.stack([_widened(part).sum() for part in row if part is not None]).sum() for row in self.rows]
+        return among_tasks(to_host([torch.stack(sums)])[0] if sums else torch.zeros(0), self.known, self.tasks)
 
     def gramian(self, beside: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
         """(T, T) the Gramian in float64 on the host, and other tensors brought there with it in one transfer.
@@ -112,7 +130,9 @@ class Gradients:
     def _scaled_products(self) -> Array:
         """(k, k) inner products in float64 on the host, of rows scaled by powers of two."""
         with full_precision(self.like[0]):
-            matrices = [self.matrix(index) for index in range(len(self.like))]
+            matrices = [m for index in range(len(self.like)) if (m := self.matrix(index)).numel()]
+            if not matrices:
+                return np.zeros((len(self.rows), len(self.rows)))
             largest = torch.stack([m.abs().amax(dim=1).to(wide_dtype(m)) for m in matrices]).amax(dim=0)
             usable = torch.isfinite(largest) & (largest > 0)
             exponent = torch.where(usable, torch.frexp(torch.where(usable, largest, 1.0)).exponent, 0)
@@ -151,17 +171,27 @@ class Gradients:
         check_room(self.tasks, size, summing_dtype(first.dtype), first.device)
         full = torch.zeros(self.tasks, size, dtype=summing_dtype(first.dtype), device=first.device)
         if self.known:
-            full[self.known] = torch.cat([self.matrix(index).to(full.dtype) for index in range(len(self.like))], dim=1)
+            k = len(self.known)
+            parts = [self.matrix(index).to(full.dtype).view(k, self.batch, -1) for index in range(len(self.like))]
+            full[self.known] = torch.cat(parts, dim=2).view(k, size)
         return full[present.to(full.device)]
 
     def split(self, update: Tensor) -> list[Tensor]:
         """An (n,) update as one tensor for each leaf."""
-        parts = update.split([leaf.shape.numel() for leaf in self.like])
-        return [part.to(leaf.dtype).view(leaf.shape) for part, leaf in zip(parts, self.like, strict=True)]
+        rows = update.view(self.batch, -1)
+        parts = rows.split([leaf.shape.numel() // self.batch for leaf in self.like], dim=1)
+        return [part.to(leaf.dtype).reshape(leaf.shape) for part, leaf in zip(parts, self.like, strict=True)]
 
     def summed(self) -> list[Tensor]:
         """The plain sum of the rows, leaf by leaf."""
         return self.combined([1.0] * self.tasks)
+
+
+def among_tasks(sums: Tensor, known: Sequence[int], tasks: int) -> Mask:
+    """(T,) which of the (k,) sums of the known tasks are not finite; on the host."""
+    broken = np.zeros(tasks, bool)
+    broken[list(known)] = ~np.isfinite(sums.numpy())
+    return broken
 
 
 def among_all(products: Array, known: Sequence[int], tasks: int) -> Array:
@@ -176,7 +206,7 @@ def among_all(products: Array, known: Sequence[int], tasks: int) -> Array:
 def across(one: Tensor, other: Tensor) -> Tensor:
     """(k, m) inner products of (k, n) with (m, n) rows, summed as they are, in float64 where the device has it."""
     size = one.shape[1]
-    if one.device.type == "cpu" and len(other) <= FEW and size % PARTS == 0:
+    if one.device.type == "cpu" and len(other) <= FEW and size and size % PARTS == 0:
         parts, others = (rows.view(len(rows), PARTS, -1).transpose(0, 1) for rows in (one, other))
         return torch.bmm(parts, others.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
     return (one @ other.T).to(wide_dtype(one))
@@ -256,11 +286,13 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     return result
 
 
-def by_sample(leaves: Sequence[Tensor]) -> Tensor | None:
-    """(B, D) the leaves side by side, where all share a leading batch dimension; None where they do not.
+def batch_of(leaves: Sequence[Tensor | Leaf]) -> int | None:
+    """The samples, where all leaves share a leading batch dimension; None where they do not."""
+    first = {leaf.shape[0] if len(leaf.shape) > 1 else 0 for leaf in leaves}
+    return None if len(first) != 1 or 0 in first else first.pop()
 
-    Only with a single leaf is the (B, D) layout that of a row of :class:`Gradients`; several leaves are told apart by None.
-    """
-    if len(leaves) != 1 or leaves[0].ndim < 2:
-        return None
-    return leaves[0].detach().reshape(leaves[0].shape[0], -1)
+
+def by_sample(leaves: Sequence[Tensor]) -> Tensor | None:
+    """(B, D) the leaves side by side, where all share a leading batch dimension; None where they do not."""
+    batch = batch_of(leaves)
+    return None if batch is None else torch.cat([leaf.detach().reshape(batch, -1) for leaf in leaves], dim=1)

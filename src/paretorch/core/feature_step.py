@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paretorch.core.contract import Need, Status
 from paretorch.core.door import Door, filled
-from paretorch.core.evidence import Gradients, Leaf, by_sample, chunks, to_host
+from paretorch.core.evidence import Gradients, Leaf, batch_of, by_sample, chunks, to_host
 from paretorch.core.gap import gap_between, over_ranks, parameter_gramian
 from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Outcome, Seen
@@ -33,6 +33,8 @@ class Within:
         """Forget the forwards of the last step."""
         self.waiting: list[weakref.ref[Any]] = []  # nodes of the forwards whose losses are to be told, in eager mode
         self.link: Tensor | None = None  # of the last forward, in a compiled graph
+        self.told: set[int] | None = None  # the tasks whose losses were told; None: it is not known
+        self.balanced = False  # whether some forward's features were
         self.new_step = False
 
 
@@ -119,12 +121,21 @@ class FeatureStep(Door):
             outcome = self._balanced(Gradients(chunks(cotangents, len(self.tasks)), like), told, [])
         else:
             self.ranks.join(self.tasks, self.method)
-            seen = self._seen(to_host([told])[0].numpy())
-            unusable = self._unusable(seen)
-            outcome = self._solve(seen) if unusable is None else self._passed_on(seen, unusable)
+            outcome = self._weighted(to_host([told])[0].numpy(), [task for task, *_ in sent])
         assert outcome.weights is not None
-        weights = outcome.weights
+        # what is absent on the features may have a gradient on its head
+        present = outcome.seen.present
+        weights = [weight if present[task] else 1.0 for task, weight in enumerate(outcome.weights)]
         return [None if f is None else f * weights[task] for task, f in zip(index, factors, strict=True)] + [told]
+
+    def _weighted(self, told: Array, known: list[int]) -> Outcome:
+        """One step of a method that looks at losses alone, (3, all) as they are told."""
+        reused = self._reused(known, lambda: ~np.isfinite(told[0]))
+        if reused is not None:
+            return reused
+        seen = self._seen(told)
+        unusable = self._unusable(seen)
+        return self._solve(seen) if unusable is None else self._passed_on(seen, unusable)
 
     def combine(
         self,
@@ -136,14 +147,22 @@ class FeatureStep(Door):
     ) -> list[Tensor]:
         """Called by the backward of the features: the one gradient to send into the encoder, leaf by leaf."""
         self._now.new_step = True
-        gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._now.rows)
+        batch = batch_of(like) if Need.JACOBIAN in self.method.needs else None
+        gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._now.rows, batch)
         if self._now.pauses:
             return gradients.summed()
         self._notice_calls(calls, gradients.known)
         if told is None and self._must_know is not None:
             raise RuntimeError(f"{self._must_know}: write losses = fork.losses(losses) before summing them")
-        if self.sums:
-            return gradients.summed()
+        untold = set(gradients.known) - self._now.told if self._must_know and self._now.told is not None else ()
+        if untold:
+            names = ", ".join(repr(self.tasks[task]) for task in sorted(untold))
+            raise RuntimeError(
+                f"{self._must_know}, and fork.losses(losses) was not given the loss of {names}: give it all"
+            )
+        if self.sums or (not gradients.known and self._now.balanced and self.ranks.alone):
+            return gradients.summed()  # the latter: of a forward that this backward did not come from
+        self._now.balanced = bool(gradients.known)
         outcome = self._balanced(gradients, told, kept)
         if outcome.update is not None:
             return gradients.split(outcome.update)
@@ -152,7 +171,7 @@ class FeatureStep(Door):
 
     def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> Outcome:
         """One step on the features' gradients."""
-        reused = self._reused(gradients.known)
+        reused = self._reused(gradients.known, gradients.broken)
         if reused is not None:
             return reused
         local, host = gradients.gramian(() if told is None else (told,))

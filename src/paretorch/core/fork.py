@@ -84,9 +84,9 @@ class Fork(FeatureStep):
             raise ValueError(f"{method} cannot be used on features: use paretorch.Balancer")
         if heads == "weighted" and Need.JACOBIAN in method.needs:
             raise ValueError(f"{method} has no weights to give to the heads: use heads='own'")
-        if gap is not None and (
-            gap < 1 or Need.JACOBIAN in method.needs or method.needs == Need.LOSSES or heads == "weighted"
-        ):
+        if gap is not None:
+            checks.whole("gap", gap)
+        if gap is not None and (Need.JACOBIAN in method.needs or method.needs == Need.LOSSES or heads == "weighted"):
             raise ValueError(
                 f"gap is a number of steps, for a method that looks at the Gramian and heads='own'; got {gap} for {method}"
             )
@@ -113,8 +113,11 @@ class Fork(FeatureStep):
         if not (self.training and torch.is_grad_enabled()) or self._now.pauses:
             return {task: tree_map(_cloned, features) if self.copies else features for task in self.tasks}
         leaves, nest = ([features], None) if isinstance(features, Tensor) else tree_flatten(features)
-        places = [i for i, leaf in enumerate(leaves) if _is_balanced(leaf)]
-        _check_features(leaves, places)
+        found = [i for i, leaf in enumerate(leaves) if _is_balanced(leaf)]
+        _check_features(leaves, found)
+        # a tensor that is nested in several places is one surface
+        firsts = [next(j for j in found if leaves[j] is leaves[i]) for i in found]
+        places = [i for i, first in zip(found, firsts, strict=True) if i == first]
         if not torch.compiler.is_compiling():
             self.ranks.join(self.tasks, self.method)
         if self._now.new_step:
@@ -129,8 +132,9 @@ class Fork(FeatureStep):
         branch = {}
         for task, own in zip(self.tasks, chunks(aliases, len(self.tasks)), strict=True):
             filled = list(leaves)
-            for place, alias in zip(places, own, strict=True):
-                filled[place] = alias
+            aliased = dict(zip(places, own, strict=True))
+            for place, first in zip(found, firsts, strict=True):
+                filled[place] = aliased[first]
             branch[task] = tree_unflatten(filled, nest)
         return branch
 
@@ -165,6 +169,7 @@ class Fork(FeatureStep):
         self._now.new_step = True
         names = tuple(checked)
         index = tuple(self.tasks.index(name) for name in names)
+        self._now.told = set(index)
         told = fork_graph.tell(self, links, index, [*checked.values(), *branches])
         return dict(zip(names or self.tasks[:1], told, strict=True))
 
@@ -187,7 +192,13 @@ def _cloned(leaf: Any) -> Any:
 
 
 def _check_features(leaves: Sequence[Any], balanced: Sequence[int]) -> None:
-    """Features must carry a gradient, and torch.func must not be at work."""
+    """Features must carry a gradient, in containers that are known, and torch.func must not be at work."""
+    for leaf in leaves:
+        if isinstance(leaf, Mapping | list | tuple):
+            raise ValueError(
+                f"fork(features) takes tensors in any nesting of dicts, lists and tuples, got a {type(leaf).__name__}: make it "
+                "a plain one, as with dict(features), or register it with torch.utils._pytree"
+            )
     if not balanced:
         got = (
             ", ".join(type(leaf).__name__ if not isinstance(leaf, Tensor) else str(leaf.dtype) for leaf in leaves)

@@ -111,4 +111,11 @@ def task_gradients(
 ) -> list[Tensor | None]:
     """One task's gradients with respect to leaves or at edges of the graph; None where it does not reach one."""
     with hooks_silenced([leaf for leaf in ends if isinstance(leaf, Tensor)]):
-        return list(torch.autograd.grad(outputs, ends, cotangents, retain_graph=retain_graph, allow_unused=True))
+        found = list(torch.autograd.grad(outputs, ends, cotangents, retain_graph=retain_graph, allow_unused=True))
+    for part in found:
+        if part is not None and part.layout is not torch.strided:
+            raise ValueError(
+                f"a shared parameter of shape {tuple(part.shape)} has a sparse gradient, of which inner products cannot be "
+                "taken: make the embedding with sparse=False"
+            )
+    return found

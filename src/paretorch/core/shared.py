@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import Gradients
-from paretorch.core.graph import OPAQUE, Reach, task_gradients
+from paretorch.core.graph import OPAQUE, SINK, Reach, task_gradients
 from paretorch.core.room import check_room
 
 
@@ -31,6 +31,50 @@ def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
     if not leaves:
         raise ValueError("shared has no parameter that requires grad")
     return leaves
+
+
+def compared_leaves(given: Sequence[Tensor] | None, graph: Reach, tasks: int) -> Leaves:
+    """What is compared in this step, and what else takes a gradient.
+
+    Args:
+        given: the leaves that ``shared=`` names; None: those that two losses or more reach.
+        graph: of the losses.
+        tasks: how many losses there are.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    check_graph(graph, found=given is None)
+    met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
+    if given is None:
+        parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
+        compared = parameters or list(met.values())  # inputs that require grad are no parameters
+        compared = compared or (graph.leaves if tasks == 1 else [])  # what a task alone shares cannot be seen
+        if not compared:
+            raise ValueError(
+                "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
+            )
+    else:
+        compared = [leaf for leaf in given if leaf.requires_grad]
+        if not compared:
+            raise ValueError(
+                "shared has no parameter that requires grad any more: unfreeze some, or leave the Balancer out"
+            )
+        reached = {id(leaf) for leaf in graph.leaves}
+        if tasks and not graph.opaque and reached.isdisjoint(map(id, compared)):
+            raise ValueError(
+                "no loss reaches any parameter of shared=: is it of another model, or of a copy of this one? Give the "
+                "encoder that computed the losses"
+            )
+    if any(leaf.is_complex() for leaf in compared):
+        raise ValueError(
+            "a shared parameter is complex, and inner products of gradients are those of real numbers: keep it as "
+            "torch.view_as_real gives it, and make it complex in the forward"
+        )
+    inside = {id(leaf) for leaf in compared}
+    others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
+    hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's
+    return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
 
 
 def check_graph(graph: Reach, found: bool) -> None:

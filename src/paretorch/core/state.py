@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.core.contract import Method, Need
+from paretorch.core.contract import Method
 from paretorch.core.fields import named_tensors, rebuilt
 
 LIVE: weakref.WeakValueDictionary[int, StateHolder] = (
@@ -98,6 +98,7 @@ class StateHolder(nn.Module):
                     f"the stored state is of the tasks {names}, this {type(self).__name__} has {self.tasks}"
                 )
             order = [names.index(name) for name in self.tasks]
+            fields = {f"state_{name}": value.shape for name, value in named_tensors(self._structure).items()}
             state_dict[prefix + "task_names"] = self.task_names
             for name in self._buffers:
                 value = state_dict.get(prefix + name)
@@ -110,9 +111,7 @@ class StateHolder(nn.Module):
                     and value.shape[:1] == (len(names),)
                     and order != sorted(order)
                 ):
-                    square = (
-                        Need.JACOBIAN not in self.method.needs and value.ndim == 2 and value.shape[0] == value.shape[1]
-                    )
+                    square = fields.get(name) == (len(names), len(names))  # (T, n) tensors have no columns at first
                     state_dict[prefix + name] = value[order][:, order] if square else value[order]
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._buffers_changed()

@@ -17,6 +17,7 @@ from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import (
     Gradients,
     among_all,
+    among_tasks,
     full_precision,
     limits,
     sum_of_rows,
@@ -107,10 +108,10 @@ class Streams:
     @staticmethod
     def _largest(stacks: Sequence[Tensor]) -> Tensor:
         """(k,) the largest entry of every task's cotangents."""
-        k = len(stacks[0])
-        return torch.stack([stack.abs().reshape(k, -1).amax(dim=1).to(wide_dtype(stack)) for stack in stacks]).amax(
-            dim=0
-        )
+        k, filled = len(stacks[0]), [stack for stack in stacks if stack.numel()]
+        if not filled:
+            return stacks[0].new_zeros(k, dtype=wide_dtype(stacks[0]))
+        return torch.stack([each.abs().reshape(k, -1).amax(dim=1).to(wide_dtype(each)) for each in filled]).amax(dim=0)
 
     def _met(self) -> NDArray[np.bool_]:
         """(k,) whether a task's cotangents are zero throughout, or not so in the samples that were drawn."""
@@ -135,6 +136,12 @@ class Streams:
     def resolution(self) -> float:
         """Relative spacing of the numbers in which inner products are summed."""
         return max(limits(leaf.dtype)[0] for leaf in self.trunk.compared)
+
+    def broken(self) -> NDArray[np.bool_]:
+        """(T,) whose cotangents hold inf or nan, or sum to more than their numbers can hold."""
+        k = len(self.known)
+        sums = [stack.reshape(k, -1).to(summing_dtype(stack.dtype)).sum(dim=1) for stack in self.stacks]
+        return among_tasks(to_host([torch.stack(sums).sum(dim=0)])[0], self.known, self.tasks)
 
     def gramian(self) -> Array:
         """(T, T) the Gramian in float64 on the host.

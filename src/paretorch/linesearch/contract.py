@@ -11,6 +11,8 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.core.contract import Balance
@@ -65,6 +67,19 @@ class Line:
     asked: Array
     at: Callable[[float], Array]
     resolution: float = EPS
+
+    def shown(self, step: float) -> NDArray[np.bool_]:
+        """(T,) whether a loss, as it is rounded, can show the decrease that its slope promises at a step."""
+        return step * self.slopes > self._rounding
+
+    def slack(self, step: float) -> Array:
+        """(T,) by what a loss may miss its decrease: its rounding, where it cannot show one and another task's can."""
+        shown = self.shown(step)
+        return np.where(shown, 0.0, self._rounding) if shown.any() else np.zeros(len(shown))
+
+    @property
+    def _rounding(self) -> Array:
+        return 2 * self.resolution * np.abs(self.losses)
 
 
 @dataclass(frozen=True)

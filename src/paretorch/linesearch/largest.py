@@ -14,7 +14,9 @@ from paretorch.linesearch.rules import Rules
 def holds(rules: Rules, line: Line, at: Callable[[float], Array], step: float) -> bool:
     """Whether the condition holds for every task at a step, by its true losses."""
     losses = at(step)
-    return bool(np.isfinite(losses).all() and (losses <= line.losses - step * rules.beta * line.asked).all())
+    return bool(
+        np.isfinite(losses).all() and (losses <= line.losses - step * rules.beta * line.asked + line.slack(step)).all()
+    )
 
 
 def largest_step(rules: Rules, line: Line, at: Callable[[float], Array]) -> float:

@@ -149,7 +149,7 @@ class Rules:
         """(T,) what each task lacks of the condition at a step: at most 0 where it is fulfilled, inf where not finite."""
         asked = step * self.beta * line.asked
         before = self._reference(line, state)
-        lacking = losses - (before - asked)
+        lacking = losses - (before - asked) - line.slack(step)
         if self.memory == "smoothed":
             places = list(line.places)
             decrease = _mixed(state.decrease[places], line.losses - losses)

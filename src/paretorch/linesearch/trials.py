@@ -53,9 +53,7 @@ def _backtracked(rules: Rules, line: Line, missing: Missing, start: float, bound
         worst = int(lacking.argmax())
         if lacking[worst] <= 0:
             return Found(Outcome.ACCEPTED, step, losses, trials, trials == 1)
-        # below it a loss cannot show the decrease that its slope promises
-        shown = step * line.slopes > 2 * line.resolution * np.abs(line.losses)
-        if not shown[worst] and np.isfinite(losses).all():
+        if not line.shown(step)[worst] and np.isfinite(losses).all():
             return Found(Outcome.NOISE, 0.0, line.losses, trials, worst=worst)
         step *= _factor(rules, line, step, losses, lacking)
         if not step > rules.floor * min(bound, start):

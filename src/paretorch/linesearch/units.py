@@ -71,6 +71,11 @@ class Units:
         places = np.array(line.places)
         curved = found.losses - line.losses + found.step * line.slopes
         told = curved > SHOWN * line.resolution * np.maximum(np.abs(line.losses), np.abs(found.losses))
+        # A loss so small beside the others that nothing shows at their steps: were its least value zero, a parabola with its
+        # slope would be at least as curved as this.
+        least = np.square(found.step * line.slopes) / (4 * np.abs(line.losses)).clip(1e-300)
+        roughly = ~told & (state.seen[places] < FEWEST) & ~line.shown(found.step) & (line.slopes > 0)
+        curved, told = np.where(roughly, least, curved), told | roughly & (least > 0)
         if math.isinf(self.imbalance) or not told.any():
             return state
         new, places = np.log2(curved[told]), places[told]

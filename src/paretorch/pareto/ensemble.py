@@ -111,7 +111,12 @@ class Ensemble:
             self.execution, self.why = self._faster(batch, seed, weigh, gramian)
         run = self._by_vmap if self.execution == "vmap" else self._by_loop
         with torch.random.fork_rng(devices=self._devices()):
-            return run(batch, seed, weigh, gramian)
+            try:
+                return run(batch, seed, weigh, gramian)
+            except RuntimeError as error:
+                if self.execution != "vmap" or ("vmap" not in str(error) and "Batching rule" not in str(error)):
+                    raise
+                raise RuntimeError(f"vmap cannot run this model: use execution='loop' or 'auto' ({error})") from error
 
     def _devices(self) -> list[torch.device]:
         device = self.parameters[0].device

@@ -51,7 +51,10 @@ def save(front: Front, folder: Path) -> None:
         "facts": dict(front.facts),
         "sha256": digests,
     }
-    atomic.write(folder / "front.json", json.dumps(_strict(values), indent=1, allow_nan=False).encode())
+    strict = _strict(values)
+    atomic.write(
+        folder / "front.json", json.dumps({**strict, "checksum": _checksum(strict)}, indent=1, allow_nan=False).encode()
+    )
     member = len(front.states)
     while (folder / _name(member)).exists():  # of a larger front that was here before
         (folder / _name(member)).unlink()
@@ -100,6 +103,10 @@ def load(folder: Path, template: nn.Module) -> Front:
     )
 
 
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
 def _name(member: int) -> str:
     return f"model-{member:03d}.safetensors"
 
@@ -112,14 +119,16 @@ def read_values(path: Path) -> dict[str, Any]:
         ValueError: it is damaged, or another version's.
     """
     try:
-        values = _numbers(json.loads(path.read_bytes()))
+        values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there: expected a folder that Front.save wrote") from None
     except ValueError:
         raise ValueError(f"{path} is damaged: it cannot be read as JSON") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")
-    return values
+    if values.pop("checksum", None) != _checksum(values):
+        raise ValueError(f"{path} is damaged: its content is not what was written")
+    return dict(_numbers(values))
 
 
 def _fits(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:

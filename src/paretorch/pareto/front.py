@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,7 @@ class Front:
     @property
     def nadir(self) -> Tensor:
         """(T,) the largest loss of each task over the models that are not dominated."""
+        self._finite()
         worst: Tensor = self.losses[self.non_dominated].max(dim=0).values
         return worst
 
@@ -98,6 +100,7 @@ class Front:
             raise ValueError(f"hypervolume needs a reference: one value above the losses for each of {self.tasks}")
         if len(point) != len(self.tasks):
             raise ValueError(f"the reference has {len(point)} values for the {len(self.tasks)} tasks {self.tasks}")
+        self._finite()
         corner = torch.tensor(point, dtype=torch.float64)
         finite = self.losses.isfinite().all(dim=1)
         beyond = (finite & ~(self.losses < corner).all(dim=1)).nonzero()[:, 0].tolist()
@@ -166,9 +169,13 @@ class Front:
 
     def closest(self, losses: Sequence[float] | Mapping[str, float]) -> int:
         """The model whose losses are nearest to the ones given, in units of the front's extent."""
-        given = [float(losses[task]) for task in self.tasks] if isinstance(losses, Mapping) else list(losses)
-        if len(given) != len(self.tasks):
-            raise ValueError(f"expected a loss for each of {self.tasks}, got {len(given)} values")
+        if isinstance(losses, Mapping) and set(losses) != set(self.tasks):
+            raise ValueError(f"expected a loss for each of {self.tasks}, got {tuple(losses)}")
+        given = (
+            [float(losses[task]) for task in self.tasks] if isinstance(losses, Mapping) else list(map(float, losses))
+        )
+        if len(given) != len(self.tasks) or not all(map(math.isfinite, given)):
+            raise ValueError(f"expected a finite loss for each of {self.tasks}, got {given}")
         apart = self._scaled(torch.tensor([given], dtype=torch.float64)) - self._scaled()
         return int(torch.where(self.non_dominated, apart.norm(dim=1), torch.inf).argmin())
 

@@ -117,6 +117,10 @@ def checked_preferences(given: Tensor | Sequence[Sequence[float]], tasks: tuple[
         ...
         ValueError: preference 0 is [0.7, 0.4]: expected values of at least 0 that sum to 1, got the sum 1.1; divide by it
     """
+    if (isinstance(given, Tensor) and given.ndim != 2) or any(isinstance(row, int | float) for row in given):
+        raise ValueError(
+            "preferences are rows, one for each model: expected [(0.5, 0.5), ...], got a flat list of numbers"
+        )
     lengths = {len(row) for row in given}
     if lengths and lengths != {len(tasks)}:
         wrong = next(length for length in sorted(lengths) if length != len(tasks))
@@ -126,7 +130,11 @@ def checked_preferences(given: Tensor | Sequence[Sequence[float]], tasks: tuple[
         raise ValueError(f"preferences are (N, T) with N >= 1, got shape {tuple(values.shape)}")
     for place, row in enumerate(values):
         total = float(row.sum())
-        if not bool(row.isfinite().all()) or float(row.min()) < 0 or abs(total - 1) > TOLERANCE:
+        if not bool(row.isfinite().all()) or float(row.min()) < 0:
+            raise ValueError(
+                f"preference {place} is {row.tolist()}: expected finite values of at least 0 that sum to 1"
+            )
+        if abs(total - 1) > TOLERANCE:
             raise ValueError(
                 f"preference {place} is {row.tolist()}: expected values of at least 0 that sum to 1, got the sum "
                 f"{total:.6g}; divide by it"

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import torch
 from paretorch.studies.hyperparameters import with_static_weights
 from paretorch.studies.study import Study
 from paretorch.studies.tuned import Tuning
-from paretorch.training import machine
+from paretorch.training import machine, record
 from paretorch.training.result import spent
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
@@ -45,6 +47,14 @@ class Job:
     def finished(self) -> bool:
         """Whether there is a result."""
         return (self.folder / "result.json").exists()
+
+    def check(self) -> None:
+        """That its result, where there is one, is whole, of this run, and of the workload as it is now.
+
+        Raises:
+            ValueError: it is not; the message says what to do.
+        """
+        record.finished(self.folder, self.run)
 
     @property
     def seconds(self) -> float:
@@ -169,13 +179,27 @@ def read_folder(path: Path) -> StudyFolder:
         ValueError: no study there, a file that is not whole, or one of a newer version.
     """
     content = read_json(path / "study.json")
-    study, tune = Study.from_json(content["study"]), content.get("tune", 0)
-    folder = StudyFolder(path, study, content["scale"], tuple(content["seeds"]), tune)
+    with _whole(path / "study.json"):
+        study, tune = Study.from_json(content["study"]), content.get("tune", 0)
+        folder = StudyFolder(path, study, content["scale"], tuple(content["seeds"]), tune)
     if not (path / "tuning.json").exists():
         return folder
     found = read_json(path / "tuning.json")
-    tuning, settled = Tuning.from_json(found["tuning"]), Study.from_json(found["study"])
+    with _whole(path / "tuning.json"):
+        tuning, settled = Tuning.from_json(found["tuning"]), Study.from_json(found["study"])
     return replace(folder, study=settled, tuning=tuning, asked=study)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Within it a file's content is taken apart: what is not there, or of another kind, is damage."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not what paretorch wrote ({type(error).__name__}: {error}): put it back, or delete the folder and run "
+            "again"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -184,7 +208,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent} has no {path.name}: expected a folder that paretorch wrote") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a whole JSON file ({error}): delete it and run again with resume") from error
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, str) or not re.fullmatch(MARK + "[0-9]+", written):

@@ -49,10 +49,13 @@ def run_folder(folder: StudyFolder, watch: Watch, *, workers: int | None = None,
         What failed, trials included.
 
     Raises:
-        ValueError: see :func:`run_jobs` and :mod:`paretorch.studies.tuning`.
+        ValueError: a result that is there is damaged, or of another version of the workload's file; see also
+            :func:`run_jobs` and :mod:`paretorch.studies.tuning`.
     """
     logs, threads = folder.path / "logs", folder.study.threads
     if not folder.tune or folder.tuning is not None:
+        for job in folder.jobs():
+            job.check()
         return run_jobs(folder.jobs(), watch, workers=workers, threads=threads, logs=logs, train=train)
     from paretorch.studies.tuning import Tuner  # Optuna, which other studies do not need
 

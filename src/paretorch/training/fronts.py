@@ -60,6 +60,7 @@ def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
     with randomness.deterministic(run.deterministic), randomness.kept(device):
         workload = find_workload(run.workload, run.options)
         job = _Job(run, workload, find_algorithm(run.front), options_of(run))
+        job.check()
         about = {"versions": machine.versions(), "commit": machine.commit(), "machine": machine.machine(device)}
         with Record(folder, run, about) as record, Shown(progress) as shown:
             machine.forget_peak_memory(device)
@@ -143,6 +144,19 @@ class _Job:
                     f"{name}={getattr(self.run, name)!r} means nothing to a front, which is trained by {self.run.front}: "
                     "leave it out"
                 )
+
+    def check(self) -> None:
+        """Refuses what can be refused before a folder is begun.
+
+        Raises:
+            ValueError: preferences or a reference that the workload cannot have.
+        """
+        self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
+        point = self.options.reference
+        if point is not None and len(point) != len(self.workload.tasks):
+            raise ValueError(
+                f"the reference has {len(point)} values for the tasks {self.workload.tasks}: give one for each"
+            )
 
     def train(self, record: Record, shown: Progress) -> Result:
         run, device = self.run, find_device(self.run.device)

@@ -27,7 +27,12 @@ def outputs_of(
     targets: dict[str, Any] = {}
     heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
     encoder: nn.Module = model.encoder  # type: ignore[assignment]
-    features = tuple(encoder(samples.inputs) for samples in batch)
+    try:
+        features = tuple(encoder(samples.inputs) for samples in batch)
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise ValueError(f"batch norm cannot train on one sample: use a batch size of 2 or more ({error})") from error
     alone = len(batch) == 1
     branch = None if fork is None else fork(features[0] if alone else features)
     for place, samples in enumerate(batch):

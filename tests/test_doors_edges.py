@@ -1,0 +1,282 @@
+"""What both doors do at the edges: heads without a way back, reused weights, losses told in part, odd features, odd leaves."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+from paretorch.core.contract import Method, Status
+
+F64 = torch.float64
+
+
+class Model(NamedTuple):
+    encoder: nn.Linear
+    heads: nn.ModuleList
+    inputs: Tensor
+
+
+def model(tasks: int = 2, dtype: torch.dtype = F64) -> Model:
+    torch.manual_seed(0)
+    return Model(
+        nn.Linear(4, 8, dtype=dtype),
+        nn.ModuleList(nn.Linear(8, 1, dtype=dtype) for _ in range(tasks)),
+        torch.randn(16, 4, dtype=dtype),
+    )
+
+
+def losses_of(made: Model, branches: Any = None) -> dict[str, Tensor]:
+    z = made.encoder(made.inputs)
+    return {
+        str(task): (head(z if branches is None else branches[str(task)]) - task - 1).square().mean()
+        for task, head in enumerate(made.heads)
+    }
+
+
+def test_a_head_that_sends_nothing_back_is_trained_all_the_same() -> None:
+    """Its weight begins at zero, so its task has no gradient on the encoder; it must not stay there."""
+    made = model()
+    first: nn.Linear = made.heads[0]  # type: ignore[assignment]
+    nn.init.zeros_(first.weight)
+    balancer = pt.Balancer(pt.UPGrad())
+    balance = balancer.backward(losses_of(made))
+    assert balance.present.tolist() == [False, True]
+    expected = torch.autograd.grad(losses_of(made)["0"], first.weight)[0]
+    assert torch.equal(first.weight.grad, expected)  # type: ignore[arg-type]
+    assert float(expected.abs().max()) > 0
+
+
+def test_heads_are_trained_where_no_task_has_a_gradient_on_what_is_shared() -> None:
+    made = model(3)
+    for head in made.heads:
+        nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+    balance = pt.Balancer(pt.MGDA()).backward(losses_of(made))
+    assert balance.status is Status.ABSENT
+    assert all(float(head.weight.grad.abs().max()) > 0 for head in made.heads)  # type: ignore[union-attr]
+    assert not made.encoder.weight.grad.any()  # type: ignore[union-attr]
+
+
+def test_weighted_heads_of_an_absent_task_keep_their_gradient() -> None:
+    made = model()
+    first: nn.Linear = made.heads[0]  # type: ignore[assignment]
+    nn.init.zeros_(first.weight)
+    fork = pt.Fork(pt.NashMTL(), tasks=("0", "1"), heads="weighted")
+    sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+    expected = torch.autograd.grad(losses_of(made)["0"], first.weight)[0]
+    torch.testing.assert_close(first.weight.grad, expected)
+
+
+@pytest.mark.parametrize("samples", [None, 8])
+@pytest.mark.parametrize("tasks", [2, 4])
+def test_reused_weights_do_not_let_nan_through_a_balancer(tasks: int, samples: int | None) -> None:
+    made = model(tasks)
+    balancer = pt.Balancer(pt.UPGrad(), every=3, samples=samples)
+    balancer.backward(losses_of(made))
+    before = made.encoder.weight.grad.clone()  # type: ignore[union-attr]
+    broken = losses_of(made)
+    broken["1"] = broken["1"] * math.nan
+    with pytest.raises(FloatingPointError, match="'1'"):
+        balancer.backward(broken)
+    assert torch.equal(made.encoder.weight.grad, before)  # type: ignore[arg-type]
+
+
+def test_reused_weights_do_not_let_nan_through_a_fork_that_raises() -> None:
+    made = model()
+    fork = pt.Fork(pt.MGDA(), tasks=("0", "1"), every=3, nonfinite="raise")
+    sum(losses_of(made, fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
+    losses = losses_of(made, fork(made.encoder(made.inputs)))
+    with pytest.raises(FloatingPointError, match="'1'"):
+        (losses["0"] + losses["1"] * math.inf).backward()
+
+
+def test_a_balancer_under_a_scaler_recovers_from_an_overflow() -> None:
+    made = model(dtype=torch.float32)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    optimizer = torch.optim.SGD([*made.encoder.parameters(), *made.heads.parameters()], lr=1e-3)
+    balancer = pt.Balancer(pt.MGDA(), nonfinite="pass")
+    start = made.encoder.weight.detach().clone()
+    statuses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        balance = balancer.backward({name: scaler.scale(100 * loss) for name, loss in losses_of(made).items()})
+        statuses.append(balance.status)
+        scaler.step(optimizer)
+        scaler.update()
+        if balance.status is Status.SOLVED and not torch.equal(made.encoder.weight, start):
+            break
+    assert statuses[0] is Status.NONFINITE
+    assert statuses[-1] is Status.SOLVED
+    assert not torch.equal(made.encoder.weight, start)
+
+
+@pytest.mark.parametrize("features", ["tensor", "nested"])
+def test_features_of_an_empty_batch_are_absent(features: str) -> None:
+    encoder, fork = nn.Linear(4, 3), pt.Fork(pt.MGDA(), tasks=("a", "b"))
+    z = encoder(torch.randn(0, 4))
+    branch = fork(z if features == "tensor" else {"x": z, "y": [encoder(torch.zeros(0, 4))]})
+    leaves = [v if features == "tensor" else v["x"] + v["y"][0] for v in branch.values()]
+    sum(leaf.square().sum() for leaf in leaves).backward()  # type: ignore[union-attr]
+    assert fork.balance.status is Status.ABSENT
+
+
+def test_an_empty_leaf_beside_others_changes_nothing() -> None:
+    made = model()
+    fork = pt.Fork(pt.MGDA(), tasks=("0", "1"))
+    branch = fork({"x": made.encoder(made.inputs), "boxes": made.encoder(made.inputs[:0])})
+    left = made.heads[0](branch["0"]["x"]).square().mean() + branch["0"]["boxes"].sum()
+    right = made.heads[1](branch["1"]["x"]).square().mean() * 0
+    (left + right).backward()
+    assert fork.balance.present.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("tasks", [2, 5])
+def test_a_shared_parameter_of_size_zero_changes_nothing(tasks: int) -> None:
+    made = model(tasks)
+    nothing = nn.Parameter(torch.zeros(0, dtype=F64))
+    losses = {name: loss * (name != "0") + nothing.sum() for name, loss in losses_of(made).items()}
+    balance = pt.Balancer(pt.UPGrad()).backward(losses)
+    assert balance.present.tolist() == [False] + [True] * (tasks - 1)
+
+
+def test_a_tensor_that_is_nested_twice_is_one_surface() -> None:
+    point = nn.Parameter(torch.zeros(2, dtype=F64))
+    fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
+    z = point[None] * 1.0
+    branch = fork({"last": z, "hidden": [z]})
+    a = branch["a"]["last"][0] @ torch.tensor([1.0, 0.0], dtype=F64)
+    b = branch["b"]["hidden"][0][0] @ torch.tensor([-5.0, 1.0], dtype=F64)
+    (a + b).backward()
+    assert fork.balance.gramian.tolist() == [[1.0, -5.0], [-5.0, 26.0]]
+    assert float(point.grad @ torch.tensor([-5.0, 1.0], dtype=F64)) >= 0  # type: ignore[operator]
+
+
+def test_containers_that_are_not_known_are_refused() -> None:
+    class Own(dict[str, Tensor]):
+        pass
+
+    fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
+    z = nn.Linear(2, 2)(torch.ones(3, 2))
+    with pytest.raises(ValueError, match="got a Own"):
+        fork([z, Own(x=z)])
+
+
+@pytest.mark.parametrize("method", [pt.GradNorm(), pt.LogLosses(pt.MGDA()), pt.Uncertainty()], ids=str)
+def test_losses_that_are_told_in_part_are_named(method: Method[Any]) -> None:
+    made = model()
+    fork = pt.Fork(method, tasks=("0", "1"))
+    losses = losses_of(made, fork(made.encoder(made.inputs)))
+    told = fork.losses({"0": losses["0"]})
+    with pytest.raises(RuntimeError, match="was not given the loss of '1'"):
+        (told["0"] + losses["1"]).backward()
+
+
+@pytest.mark.parametrize("door", ["fork", "balancer"])
+def test_loss_methods_reuse_weights_as_well(door: str) -> None:
+    made = model()
+    fork, balancer = pt.Fork(pt.RLW(), tasks=("0", "1"), every=3), pt.Balancer(pt.RLW(), every=3)
+    seen = []
+    for _ in range(6):
+        if door == "fork":
+            sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+            seen.append(fork.balance.weights.tolist())
+        else:
+            seen.append(balancer.backward(losses_of(made)).weights.tolist())  # type: ignore[union-attr]
+    assert seen[0] == seen[1] == seen[2] != seen[3]
+    assert seen[3] == seen[4] == seen[5]
+
+
+def test_a_forward_kept_alive_does_not_change_the_record() -> None:
+    made = model()
+    fork = pt.Fork(pt.GradNorm(), tasks=("0", "1"))
+    kept = losses_of(made, fork(made.encoder(made.inputs)))
+    sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+    assert fork.balance.status is Status.SOLVED
+    assert kept
+
+
+def test_what_shared_names_must_be_reached() -> None:
+    made = model()
+    for other in (nn.Linear(3, 3), copy.deepcopy(made.encoder)):
+        with pytest.raises(ValueError, match=r"no loss reaches any parameter of shared="):
+            pt.Balancer(pt.UPGrad(), shared=other).backward(losses_of(made))
+
+
+def test_what_was_frozen_since_is_left_out_and_what_is_not_reached_gets_no_gradient() -> None:
+    made, aside = model(), nn.Linear(2, 2)
+    balancer = pt.Balancer(pt.UPGrad(), shared=[*made.encoder.parameters(), *aside.parameters()])
+    made.encoder.bias.requires_grad_(False)
+    balancer.backward(losses_of(made))
+    assert made.encoder.weight.grad is not None
+    assert made.encoder.bias.grad is None
+    assert aside.weight.grad is None
+
+
+def test_sparse_and_complex_gradients_are_refused_with_a_cure() -> None:
+    words, heads = nn.Embedding(9, 4, sparse=True), nn.ModuleList(nn.Linear(4, 1) for _ in range(2))
+    z = words(torch.arange(5))
+    with pytest.raises(ValueError, match="sparse=False"):
+        pt.Balancer(pt.MGDA()).backward({str(t): head(z).square().mean() for t, head in enumerate(heads)})
+    waves = nn.Parameter(torch.randn(4, 4, dtype=torch.complex64))
+    for tasks in (2, 4):
+        z = (torch.randn(5, 4, dtype=torch.complex64) @ waves).abs()
+        with pytest.raises(ValueError, match="view_as_real"):
+            pt.Balancer(pt.UPGrad()).backward({str(t): (z * (t + 1)).square().mean() for t in range(tasks)})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("every", 2.5), ("every", "2"), ("gap", 1.5), ("factor", math.inf), ("seed", None)]
+)
+def test_options_of_the_wrong_kind_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=option):
+        pt.Fork(pt.MGDA(), tasks=("a", "b"), **{option: value})
+
+
+def test_an_infinite_loss_after_the_step_teaches_famo_nothing() -> None:
+    made = model()
+    fork = pt.Fork(pt.FAMO(), tasks=("0", "1"))
+    for after in (math.inf, 0.5):
+        sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+        fork.observe({"0": torch.tensor(0.4), "1": torch.tensor(after)})
+        assert fork.get_buffer("state_logits").isfinite().all()
+    assert fork.balance.weights.isfinite().all()
+
+
+def test_state_of_methods_in_methods_is_loaded_by_name() -> None:
+    made = model(3)
+    balancers = [pt.Balancer(pt.Momentum(pt.GradVac()), tasks=order) for order in (("0", "1", "2"), ("2", "0", "1"))]
+    for _ in range(3):
+        balancers[0].backward(losses_of(made))
+    balancers[1].load_state_dict(balancers[0].state_dict())
+    first, second = (balancer.get_buffer("state_inner__targets") for balancer in balancers)
+    order = [2, 0, 1]
+    assert torch.equal(second, first[order][:, order])
+    assert not torch.equal(second, first)
+
+
+def test_weights_on_the_simplex_move_on_when_the_task_that_holds_all_is_away() -> None:
+    from paretorch.balance.simplex_weights import put_back
+
+    away = torch.tensor([False, True, True])
+    moved = put_back(torch.tensor([1.0, 0.0, 0.0]), away, torch.tensor([0.75, 0.25], dtype=F64))
+    torch.testing.assert_close(moved, torch.tensor([1 / 3, 0.5, 1 / 6], dtype=F64))
+
+
+def test_excess_risk_on_nested_features_does_not_mind_the_batch() -> None:
+    coarse, fine = nn.Linear(3, 4), nn.Linear(3, 2)
+    fork = pt.Fork(pt.ExcessMTL(), tasks=("a", "b"))
+    for rows in (8, 8, 5):
+        x = torch.randn(rows, 3)
+        branch = fork({"p3": coarse(x), "p4": fine(x)})
+        losses = {
+            "a": branch["a"]["p3"].square().mean() + branch["a"]["p4"].mean(),
+            "b": (branch["b"]["p3"] - 1).square().mean() - branch["b"]["p4"].square().mean(),
+        }
+        sum(fork.losses(losses).values()).backward()  # type: ignore[union-attr]
+    assert fork.get_buffer("state_squares").shape == (2, 6)
+    assert fork.balance.weights is not None
