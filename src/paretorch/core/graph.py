@@ -111,7 +111,9 @@ def task_gradients(
 ) -> list[Tensor | None]:
     """One task's gradients with respect to leaves or at edges of the graph; None where it does not reach one."""
     with hooks_silenced([leaf for leaf in ends if isinstance(leaf, Tensor)]):
-        found = list(torch.autograd.grad(outputs, ends, cotangents, retain_graph=retain_graph, allow_unused=True))
+        found: list[Tensor | None] = list(
+            torch.autograd.grad(outputs, ends, cotangents, retain_graph=retain_graph, allow_unused=True)
+        )
     for part in found:
         if part is not None and part.layout is not torch.strided:
             raise ValueError(

@@ -67,6 +67,19 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         self.param_groups[-1]["tasks"] = self.param_groups[0]["tasks"]
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the state back.
+
+        Raises:
+            ValueError: it is of another optimizer.
+        """
+        for group in state_dict["param_groups"]:
+            missing = sorted(self.defaults.keys() - group.keys())
+            if missing or len(group["betas"]) != len(self.defaults["betas"]):
+                what = f"has no {', '.join(missing)}" if missing else f"has {len(group['betas'])} betas"
+                raise ValueError(f"the stored state is of another optimizer than {type(self).__name__}: it {what}")
+        super().load_state_dict(state_dict)
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks met so far, or declared, in the order that counts."""
@@ -115,6 +128,11 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
 
     def _take(self, given: Mapping[str, Tensor]) -> None:
         """One step from checked losses."""
+        if any(parameter.is_complex() for group in self.param_groups for parameter in group["params"]):
+            raise ValueError(
+                f"{type(self).__name__} got a complex parameter, and lengths of gradients are those of real numbers: keep it as "
+                "torch.view_as_real gives it, and make it complex in the forward"
+            )
         parameters, found = self._gradients(given, self.tasks)
         if found.tasks:
             self._update(parameters, found)
@@ -159,7 +177,10 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         if not all(0 <= beta < 1 for beta in options["betas"]):
             raise ValueError(f"{name}: betas are in 0 <= beta < 1, got {options['betas']}")
         if options["declared"]:
-            shares(options["weights"], tuple(options["tasks"]))
+            weights = options["weights"]
+            shares(weights, tuple(options["tasks"]))
+            if isinstance(weights, Mapping):
+                checks.known_tasks(weights, tuple(options["tasks"]), f"{name}: weights")
 
     def _groups(self, parameters: Sequence[Tensor]) -> Iterator[tuple[dict[str, Any], list[int]]]:
         """Each group with the places of its parameters among ``parameters``."""
@@ -172,7 +193,7 @@ def shares(weights: Weights, tasks: Sequence[str]) -> dict[str, float]:
     """The weight of each task: as given, by name or in the order of the tasks; 1 where none are given.
 
     Raises:
-        ValueError: a task has no weight, a weight has no task, or one is not above 0.
+        ValueError: a task has no weight, one is not above 0, or as many as there are tasks were not given in order.
 
     Example:
         >>> shares((0.5, 2.0), ("seg", "depth"))
