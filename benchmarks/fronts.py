@@ -83,7 +83,7 @@ PROBLEMS: dict[str, Problem] = {
     "two_valley": Problem(Synthetic("two_valley"), sgd(0.2), 400),
     "correlated": Problem(Synthetic(conflict=20.0), sgd(0.1), 60),
     "conflicting": Problem(Synthetic(conflict=80.0), sgd(0.1), 120),
-    "digits": Problem(Digits(train=512, validation=256, test=64), adam(1e-3), 12, reference=(2.4, 2.4)),
+    "digits": Problem(Digits(train=1024, validation=256, test=64), adam(5e-3), 20, reference=(2.4, 2.4)),
 }
 
 
