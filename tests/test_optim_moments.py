@@ -132,9 +132,11 @@ def test_a_regression_with_two_heads_is_solved_for_every_order_of_parameters(kin
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2"])
-def test_a_regression_with_two_heads_is_solved_for_all_orders(kind: str) -> None:
-    worst = max(max(regression(kind, order)) for order in itertools.permutations(range(6)))
-    assert worst <= 2e-3
+def test_a_regression_with_two_heads_is_the_same_for_all_orders(kind: str) -> None:
+    """To the last bit, so that what is solved for one order is solved for all of them."""
+    expected = regression(kind, range(6), steps=60)
+    assert all(regression(kind, order, steps=60) == expected for order in itertools.permutations(range(6)))
+    assert max(regression(kind, range(6))) <= 2e-3
 
 
 def regression(kind: str, order: Sequence[int], steps: int = 600) -> list[float]:

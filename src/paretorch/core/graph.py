@@ -117,7 +117,7 @@ def task_gradients(
     for part in found:
         if part is not None and part.layout is not torch.strided:
             raise ValueError(
-                f"a shared parameter of shape {tuple(part.shape)} has a sparse gradient, of which inner products cannot be "
-                "taken: make the embedding with sparse=False"
+                f"a parameter of shape {tuple(part.shape)} has sparse gradients, of which inner products cannot be taken: make "
+                "the embedding with sparse=False"
             )
     return found

@@ -83,8 +83,6 @@ def _check(task: str, row: Sequence[Tensor | None]) -> None:
             f"the loss of task {task!r} reaches none of the optimizer's parameters: was the optimizer made of another "
             "model's? Leave the task out (or give None) when it is absent"
         )
-    if any(part is not None and part.is_sparse for part in row):
-        raise ValueError(f"task {task!r} has sparse gradients: make its embedding with sparse=False")
 
 
 def _averaged(

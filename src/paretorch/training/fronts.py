@@ -154,9 +154,8 @@ class _Job:
         self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
         point = self.options.reference
         if point is not None and len(point) != len(self.workload.tasks):
-            raise ValueError(
-                f"the reference has {len(point)} values for the tasks {self.workload.tasks}: give one for each"
-            )
+            tasks = self.workload.tasks
+            raise ValueError(f"the reference has {len(point)} values for the {len(tasks)} tasks {tasks}")
 
     def train(self, record: Record, shown: Progress) -> Result:
         run, device = self.run, find_device(self.run.device)
