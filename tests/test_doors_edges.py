@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.core.contract import Balance, Method, Status
+from paretorch.core.weights import weights
 
 F64 = torch.float64
 
@@ -291,3 +292,16 @@ def test_excess_risk_on_nested_features_does_not_mind_the_batch() -> None:
         sum(fork.losses(losses).values()).backward()  # type: ignore[union-attr]
     assert fork.get_buffer("state_squares").shape == (2, 6)
     assert said(fork).weights is not None
+
+
+def test_cagrad_follows_no_direction_that_is_rounding() -> None:
+    """Three gradients that nearly cancel: d lies within its ball around the mean, or is the mean itself."""
+    torch.manual_seed(1)
+    worst = 0.0
+    for _ in range(600):
+        rows, share = torch.randn(3, 1000, dtype=F64), torch.rand((), dtype=F64)
+        rows[2] = -share * rows[0] - (1 - share) * rows[1] + 1e-8 * torch.randn(1000, dtype=F64)
+        rows[2] *= 0.3 + torch.rand((), dtype=F64)
+        combined, mean = weights(pt.CAGrad(c=0.5, rescale=0), rows @ rows.T) @ rows, rows.mean(dim=0)
+        worst = max(worst, float((combined - mean).norm() / (0.5 * mean.norm())))
+    assert worst <= 1 + 1e-6

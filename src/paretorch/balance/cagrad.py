@@ -10,6 +10,7 @@ import torch
 from paretorch.balance.ranges import share
 from paretorch.core.conflict import conflict_averse
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.solvers import cancels
 from paretorch.core.space import Range, Space
 
 RESCALINGS = (0, 1, 2)
@@ -23,7 +24,8 @@ class CAGrad(Method[None]):
               d = g_0 + \frac{c \lVert g_0 \rVert}{\lVert g_w \rVert} g_w, \quad
               w = \arg\min_{\text{simplex}} \langle g_w, g_0 \rangle + c \lVert g_0 \rVert \lVert g_w \rVert
 
-    with g_0 the mean gradient and g_w = sum w_t g_t. Where g_w vanishes, d = g_0.
+    with g_0 the mean gradient and g_w = sum w_t g_t. Where g_w vanishes, as far as the
+    gradients' precision can tell, d = g_0.
 
     Args:
         c: radius of the ball, in [0, 1).
@@ -64,5 +66,6 @@ class CAGrad(Method[None]):
             return Balance(even / self._divisor, Status.STATIONARY), state
         chosen, converged = conflict_averse(gramian, self.c)
         length = (chosen @ gramian @ chosen).clamp_min(0).sqrt()
-        toward = chosen * (self.c * mean / length) if length > 1e-8 * mean else torch.zeros_like(chosen)
+        none = not length > 0 or cancels(gramian, chosen, evidence.resolution)
+        toward = torch.zeros_like(chosen) if none else chosen * (self.c * mean / length)
         return Balance((even + toward) / self._divisor, Status.SOLVED if converged else Status.NOT_CONVERGED), state
