@@ -152,7 +152,7 @@ class Ensemble:
         rows = tuple(range(self.first, self.first + self.count))
         losses, weights, gradients = _weighed(found, self._present(), self.parameters, rows, weigh, gramian)
         for value, gradient in zip(self.parameters, gradients, strict=True):
-            value.grad = gradient
+            value.grad = gradient.contiguous()  # those of linear layers come transposed, and slow every look at them
         return losses, weights
 
     def _present(self) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.core.evidence import wide_dtype
 from paretorch.pareto.adoption import Adoption
 from paretorch.pareto.algorithm import Sharing
 from paretorch.pareto.extent import Extent
@@ -163,10 +164,8 @@ def _grad(value: Tensor) -> Tensor:
 
 def _inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
     """(n,) inner products, model by model, in float64 on the host."""
-    return sum(
-        ((a * b).reshape(len(a), -1).sum(dim=1).double().cpu() for a, b in zip(first, second, strict=True)),
-        start=torch.zeros(len(first[0]), dtype=torch.float64),
-    )
+    products = [(a * b).flatten(1).sum(dim=1).to(wide_dtype(a)) for a, b in zip(first, second, strict=True)]
+    return torch.stack(products).cpu().double().sum(dim=0)
 
 
 def _heard(matrix: Tensor, alive: Tensor) -> Tensor:

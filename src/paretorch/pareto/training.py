@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,12 +166,7 @@ class Training:
         """(N,) whose losses and gradients are numbers, in this step; warns of those that have diverged."""
         present = torch.tensor(self.ensemble.losses.present)
         seen = losses[:, present]
-        sound = torch.ones(len(self.spread.rows), dtype=torch.bool)
-        for value in self.ensemble.parameters:
-            assert value.grad is not None
-            for tensor in (value.detach(), value.grad):
-                sound &= tensor.reshape(len(sound), -1).isfinite().all(dim=1).cpu()
-        good = seen.isfinite().all(dim=1) & self.spread.gathered(sound)
+        good = seen.isfinite().all(dim=1) & self.spread.gathered(_sound(self.ensemble.parameters))
         size = seen.abs().amax(dim=1) if seen.shape[1] else torch.zeros(len(good), dtype=torch.float64)
         if self._limit is None and bool(present.all()):
             finite = size[size.isfinite()]
@@ -209,3 +204,13 @@ class Training:
         if still is not None:
             for value, before in zip(self.ensemble.parameters, still, strict=True):
                 value[~own] = before
+
+
+def _sound(parameters: Sequence[Tensor]) -> Tensor:
+    """(n,) whose parameters and gradients are all numbers; on the host."""
+    tensors = [tensor for value in parameters for tensor in (value.detach(), value.grad) if tensor is not None]
+    # sums tell it in one pass; that of finite numbers may leave their range, and is then looked into
+    sums = torch.stack([each.sum(dim=tuple(range(1, each.ndim)), dtype=torch.float32) for each in tensors]).cpu()
+    if bool(sums.isfinite().all()):
+        return torch.ones(sums.shape[1], dtype=torch.bool)
+    return torch.stack([each.isfinite().flatten(1).all(dim=1) for each in tensors]).all(dim=0).cpu()
