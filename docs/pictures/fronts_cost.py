@@ -183,8 +183,14 @@ def main() -> None:
             panel.set_xticks(where, [f"{each:,}" for each in where])
             panel.minorticks_off()
             panel.grid(alpha=0.25)
-    for row, label in zip(rows, ("a step of all models\nover a step of one (times)", "peak memory (MiB)"), strict=True):
+    labels = {
+        "a step of all models\nover a step of one (times)": (2, 5, 10, 20, 50),
+        "peak memory (MiB)": (3, 10, 30, 100),
+    }
+    for row, (label, ticks) in zip(rows, labels.items(), strict=True):
         row[0].set_ylabel(label)
+        row[0].set_yticks(ticks, [str(tick) for tick in ticks])
+        row[0].minorticks_off()
         row[0].legend(frameon=False, fontsize=7)
     figure.savefig(arguments.svg, metadata={"Date": None})
 
