@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import paretorch as pt
 from front_points import on_points, sgd, small_front
@@ -87,6 +87,35 @@ def test_vmap_and_loop_train_the_same_front() -> None:
         for execution in ("loop", "vmap")
     ]
     assert torch.allclose(fronts[0].losses, fronts[1].losses, rtol=1e-4)
+
+
+class Scaled(Synthetic):
+    """Its encoder ends with a factor that is a single number."""
+
+    def model(self) -> nn.Module:
+        made = super().model()
+        made.encoder = nn.Sequential(made.encoder, Factor())  # type: ignore[arg-type]
+        return made
+
+
+class Factor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+@pytest.mark.parametrize("execution", ["loop", "vmap"])
+def test_parameters_that_are_single_numbers_are_trained_and_watched(execution: str) -> None:
+    options = {"preferences": pt.preferences(2, 3), "epochs": 2, "batch_size": 16, "execution": execution}
+    front = pt.fit_front(Scaled(samples=64), pt.MT2O(), starts="independent", **options)
+    factors = {float(state["encoder.1.factor"]) for state in front.states}
+    assert len(factors) == 3
+    with pytest.warns(DivergedWarning):
+        front = pt.fit_front(Scaled(samples=64), pt.MT2O(), optimizer=sgd(1e20), **options)
+    assert len(front.diverged) == 3
 
 
 def test_batch_norm_statistics_are_each_members_own() -> None:

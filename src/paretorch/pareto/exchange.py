@@ -164,7 +164,7 @@ def _grad(value: Tensor) -> Tensor:
 
 def _inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
     """(n,) inner products, model by model, in float64 on the host."""
-    products = [(a * b).flatten(1).sum(dim=1).to(wide_dtype(a)) for a, b in zip(first, second, strict=True)]
+    products = [(a * b).reshape(len(a), -1).sum(dim=1).to(wide_dtype(a)) for a, b in zip(first, second, strict=True)]
     return torch.stack(products).cpu().double().sum(dim=0)
 
 

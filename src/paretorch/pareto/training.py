@@ -210,7 +210,8 @@ def _sound(parameters: Sequence[Tensor]) -> Tensor:
     """(n,) whose parameters and gradients are all numbers; on the host."""
     tensors = [tensor for value in parameters for tensor in (value.detach(), value.grad) if tensor is not None]
     # sums tell it in one pass; that of finite numbers may leave their range, and is then looked into
-    sums = torch.stack([each.sum(dim=tuple(range(1, each.ndim)), dtype=torch.float32) for each in tensors]).cpu()
+    flat = [each.unsqueeze(1) if each.ndim == 1 else each for each in tensors]
+    sums = torch.stack([each.sum(dim=tuple(range(1, each.ndim)), dtype=torch.float32) for each in flat]).cpu()
     if bool(sums.isfinite().all()):
         return torch.ones(sums.shape[1], dtype=torch.bool)
-    return torch.stack([each.isfinite().flatten(1).all(dim=1) for each in tensors]).all(dim=0).cpu()
+    return torch.stack([each.isfinite().flatten(1).all(dim=1) for each in flat]).all(dim=0).cpu()
