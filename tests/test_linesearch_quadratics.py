@@ -97,7 +97,9 @@ def test_quadratics_of_any_scale_and_units_become_stationary(name: str, seed: in
 @pytest.mark.parametrize("seed", range(6, 40))
 @pytest.mark.parametrize("name", SEARCHES)
 def test_more_quadratics_become_stationary(name: str, seed: int) -> None:
-    assert share_left(partial(SEARCHES[name], beta=0.1), drawn(seed), 600, pt.MGDA()) < 1e-5
+    # a calibrated displacement has a length that is estimated from steps before
+    steps = 700 if name == "calibrated" else 600
+    assert share_left(partial(SEARCHES[name], beta=0.1), drawn(seed), steps, pt.MGDA()) < 1e-5
     # the default asks for more than a tenth of the slope, for batches' sake, and takes a few more steps on the worst of these
     assert share_left(SEARCHES[name], drawn(seed), 800, pt.MGDA()) < 1e-5
 
