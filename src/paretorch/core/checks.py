@@ -46,6 +46,15 @@ def whole(option: str, value: object, least: int | None = 1) -> None:
         raise ValueError(f"{option} is a whole number{'' if least is None else f' of at least {least}'}, got {value!r}")
 
 
+def real(parameters: Iterable[Tensor], where: str) -> None:
+    """No parameter is complex: lengths and inner products of gradients are those of real numbers."""
+    if any(parameter.is_complex() for parameter in parameters):
+        raise ValueError(
+            f"{where} got a complex parameter, and lengths and inner products of gradients are those of real numbers: keep it "
+            "as torch.view_as_real gives it, and make it complex in the forward"
+        )
+
+
 def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> None:
     """Every given name is a declared task."""
     for name in given:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from paretorch.core import checks
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import Gradients
 from paretorch.core.graph import OPAQUE, SINK, Reach, task_gradients
@@ -66,11 +67,7 @@ def compared_leaves(given: Sequence[Tensor] | None, graph: Reach, tasks: int) ->
                 "no loss reaches any parameter of shared=: is it of another model, or of a copy of this one? Give the "
                 "encoder that computed the losses"
             )
-    if any(leaf.is_complex() for leaf in compared):
-        raise ValueError(
-            "a shared parameter is complex, and inner products of gradients are those of real numbers: keep it as "
-            "torch.view_as_real gives it, and make it complex in the forward"
-        )
+    checks.real(compared, "a Balancer")
     inside = {id(leaf) for leaf in compared}
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
     hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's

@@ -30,6 +30,7 @@ from paretorch.core.graph import Reach, is_leaf, task_gradients
 from paretorch.core.layers import Linear, gram, inner_products
 from paretorch.core.nonnegative import Array
 from paretorch.core.rows import NoRuleError, Rows
+from paretorch.core.seen import Mask
 from paretorch.core.trunk import Trunk
 
 ATTEMPTS = 6  # to bring the squares into range
@@ -137,7 +138,7 @@ class Streams:
         """Relative spacing of the numbers in which inner products are summed."""
         return max(limits(leaf.dtype)[0] for leaf in self.trunk.compared)
 
-    def broken(self) -> NDArray[np.bool_]:
+    def broken(self) -> Mask:
         """(T,) whose cotangents hold inf or nan, or sum to more than their numbers can hold."""
         k = len(self.known)
         sums = [stack.reshape(k, -1).to(summing_dtype(stack.dtype)).sum(dim=1) for stack in self.stacks]

@@ -128,11 +128,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
 
     def _take(self, given: Mapping[str, Tensor]) -> None:
         """One step from checked losses."""
-        if any(parameter.is_complex() for group in self.param_groups for parameter in group["params"]):
-            raise ValueError(
-                f"{type(self).__name__} got a complex parameter, and lengths of gradients are those of real numbers: keep it as "
-                "torch.view_as_real gives it, and make it complex in the forward"
-            )
+        checks.real((parameter for group in self.param_groups for parameter in group["params"]), type(self).__name__)
         parameters, found = self._gradients(given, self.tasks)
         if found.tasks:
             self._update(parameters, found)

@@ -18,6 +18,7 @@ from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.conditional import fit_conditional
 from paretorch.pareto.ensemble import Ensemble
 from paretorch.pareto.front import Front, Moment
+from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.members import fill, score
 from paretorch.pareto.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.preferences import checked_preferences
@@ -182,8 +183,8 @@ def _reference(
 ) -> tuple[float, ...] | None:
     truth = workload.truth
     point = tuple(map(float, given)) if given is not None else None if truth is None else tuple(truth.reference)
-    if point is not None and len(point) != len(workload.tasks):
-        raise ValueError(f"the reference has {len(point)} values for the {len(workload.tasks)} tasks {workload.tasks}")
+    if point is not None:
+        check_reference(point, workload.tasks)
     if point is None and algorithm.needs_reference:
         raise ValueError(
             f"{type(algorithm).__name__} makes the hypervolume grow and needs a point to measure it from: give reference=, one "

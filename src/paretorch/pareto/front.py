@@ -98,8 +98,7 @@ class Front:
         point = self.reference if reference is None else tuple(float(value) for value in reference)
         if point is None:
             raise ValueError(f"hypervolume needs a reference: one value above the losses for each of {self.tasks}")
-        if len(point) != len(self.tasks):
-            raise ValueError(f"the reference has {len(point)} values for the {len(self.tasks)} tasks {self.tasks}")
+        volumes.check_reference(point, self.tasks)
         self._finite()
         corner = torch.tensor(point, dtype=torch.float64)
         finite = self.losses.isfinite().all(dim=1)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from paretorch.core.nonnegative import Array
+
+
+def check_reference(point: Sequence[float], tasks: Sequence[str]) -> None:
+    """A reference point has a value for each task.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if len(point) != len(tasks):
+        raise ValueError(f"the reference has {len(point)} values for the {len(tasks)} tasks {tuple(tasks)}")
 
 
 def non_dominated(losses: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.ensemble import View
-from paretorch.pareto.hypervolume import hypervolume_gradient, non_dominated
+from paretorch.pareto.hypervolume import check_reference, hypervolume_gradient, non_dominated
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class HypervolumeAscent(FrontAlgorithm):
 
     def check(self, preferences: Tensor, tasks: tuple[str, ...]) -> None:
         """The reference has a value per task."""
-        if self.reference is not None and len(self.reference) != len(tasks):
-            raise ValueError(f"the reference has {len(self.reference)} values for the {len(tasks)} tasks {tasks}")
+        if self.reference is not None:
+            check_reference(self.reference, tasks)
 
     def weights(self, view: View) -> Tensor:
         """(n, T) slopes of the hypervolume, of length one."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
+from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.members import score
 from paretorch.pareto.resume import epochs_kept
 from paretorch.training import machine, randomness
@@ -152,10 +153,8 @@ class _Job:
             ValueError: preferences or a reference that the workload cannot have.
         """
         self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
-        point = self.options.reference
-        if point is not None and len(point) != len(self.workload.tasks):
-            tasks = self.workload.tasks
-            raise ValueError(f"the reference has {len(point)} values for the {len(tasks)} tasks {tasks}")
+        if self.options.reference is not None:
+            check_reference(self.options.reference, self.workload.tasks)
 
     def train(self, record: Record, shown: Progress) -> Result:
         run, device = self.run, find_device(self.run.device)
