@@ -40,7 +40,9 @@ def front(
         ),
     ] = None,
     starts: Annotated[str, typer.Option(help="Initial weights: 'common' or 'independent'.")] = "common",
-    execution: Annotated[str, typer.Option(help="'auto' measures; 'loop' or 'vmap'.")] = "auto",
+    execution: Annotated[
+        str, typer.Option(help="'auto' measures; 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
+    ] = "auto",
     optimizer: Annotated[
         str, typer.Option(help="An optimizer as its constructor, without the parameters.")
     ] = "Adam(lr=0.001)",

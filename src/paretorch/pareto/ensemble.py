@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
 
 from paretorch.core.checks import one_of
 from paretorch.pareto.extent import Extent
-from paretorch.pareto.members import Losses, stacked
+from paretorch.pareto.fastest import fastest
+from paretorch.pareto.members import Features, Losses, stacked
 from paretorch.pareto.scalarize import Scalarization
 from paretorch.workloads.base import Workload
 from paretorch.workloads.passes import Batch
 
-EXECUTIONS = ("auto", "loop", "vmap")
-TRIES = 3  # of each way, to choose between them; the fastest of each counts
-AGREE = 1e-3  # relative difference of losses and gradients up to which the two ways compute the same
+WAYS = ("loop", "vmap", "vmap encoder", "vmap heads")
+EXECUTIONS = ("auto", *WAYS)
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,14 @@ class Ensemble:
 
     In the loop, activations of one model are alive at a time, and each member's numbers are those of a model trained alone, bit
     for bit. By vmap all members pass as one: linear layers become one batched product, which is 2-3 times as fast on the CPU;
-    sums may be rounded differently.
+    sums may be rounded differently. Where it serves only the encoder or only the heads, the other passes in a loop, and the
+    activations of all members are alive as they are by vmap.
 
     Args:
         workload: whose losses.
         models: N of one architecture, with the weights to start from.
-        execution: ``"loop"``, ``"vmap"``, or ``"auto"``: what a measurement on the first batch says.
+        execution: ``"loop"``, ``"vmap"``, ``"vmap encoder"``, ``"vmap heads"``, or ``"auto"``: what a measurement on the first
+            batch says.
         first: the number of the first model, where these are some of a front's.
 
     Raises:
@@ -81,7 +86,7 @@ class Ensemble:
         one_of("execution", execution, EXECUTIONS)
         if not models:
             raise ValueError("an ensemble has at least one model, got none")
-        self.losses = Losses(workload, models[0])
+        self.losses, self.features = Losses(workload, models[0]), Features(models[0])
         self.count = len(models)
         self.first = first
         self.trained, self.kept = stacked(models)
@@ -108,15 +113,26 @@ class Ensemble:
             (N, T) losses without a graph, absent tasks nan, and (N, T) weights, absent tasks 0.
         """
         if self.execution == "auto":
-            self.execution, self.why = self._faster(batch, seed, weigh, gramian)
-        run = self._by_vmap if self.execution == "vmap" else self._by_loop
+            self.execution, self.why = self._fastest(batch, seed, weigh, gramian)
+        try:
+            return self._run(self.execution, batch, seed, weigh, gramian)
+        except RuntimeError as error:
+            if self.execution == "loop" or ("vmap" not in str(error) and "Batching rule" not in str(error)):
+                raise
+            raise RuntimeError(f"vmap cannot run this model: use execution='loop' or 'auto' ({error})") from error
+
+    def _run(self, way: str, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
         with torch.random.fork_rng(devices=self._devices()):
-            try:
-                return run(batch, seed, weigh, gramian)
-            except RuntimeError as error:
-                if self.execution != "vmap" or ("vmap" not in str(error) and "Batching rule" not in str(error)):
-                    raise
-                raise RuntimeError(f"vmap cannot run this model: use execution='loop' or 'auto' ({error})") from error
+            if way == "loop":
+                return self._by_loop(batch, seed, weigh, gramian)
+            torch.manual_seed(seed)
+            losses = partial(self._of_all, self.losses, batch)
+            if way == "vmap":
+                found = losses(batched=True)
+            else:
+                features = self._of_all(self.features, batch, batched=way == "vmap encoder")
+                found = losses(features, batched=way == "vmap heads")
+            return self._together(found, weigh, gramian)
 
     def _devices(self) -> list[torch.device]:
         device = self.parameters[0].device
@@ -140,15 +156,29 @@ class Ensemble:
             weights.append(weight)
         return torch.cat(losses), torch.cat(weights)
 
-    def _by_vmap(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
-        def one(own: dict[str, Tensor], kept: dict[str, Tensor]) -> Tensor:
-            found: Tensor = functional_call(
-                self.losses, {f"model.{k}": v for k, v in {**own, **kept}.items()}, (batch,)
-            )
-            return found
+    def _of_all(self, module: nn.Module, batch: Batch, features: Any = (), *, batched: bool) -> Any:
+        """What a module gives for a batch with every member's parameters, stacked; every member draws the same numbers."""
 
-        torch.manual_seed(seed)
-        found = vmap(one, randomness="same")(self.trained, self.kept)
+        def one(own: dict[str, Tensor], kept: dict[str, Tensor], *given: Any) -> Any:
+            return functional_call(module, {f"model.{k}": v for k, v in {**own, **kept}.items()}, (batch, *given))
+
+        given = (features,) if features else ()
+        if batched:
+            return vmap(one, randomness="same")(self.trained, self.kept, *given)
+        own = {name: value.unbind() for name, value in self.trained.items()}  # one node, whose backward stacks
+        found = []
+        for member in range(self.count):
+            last = member == self.count - 1  # what comes next draws on from where the last one stopped
+            with nullcontext() if last else torch.random.fork_rng(devices=self._devices()):
+                found.append(
+                    one(
+                        {name: values[member] for name, values in own.items()},
+                        *tree_map(lambda value, member=member: value[member], (self.kept, *given)),
+                    )
+                )
+        return tree_map(lambda *values: torch.stack(values), *found)
+
+    def _together(self, found: Tensor, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
         rows = tuple(range(self.first, self.first + self.count))
         losses, weights, gradients = _weighed(found, self._present(), self.parameters, rows, weigh, gramian)
         for value, gradient in zip(self.parameters, gradients, strict=True):
@@ -158,41 +188,26 @@ class Ensemble:
     def _present(self) -> Tensor:
         return torch.tensor(self.losses.present)
 
-    def _faster(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[str, str]:
+    def _fastest(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[str, str]:
         """Which way, and why; leaves buffers and gradients as they were."""
         before = {name: value.clone() for name, value in self.kept.items()}
-        seconds: dict[str, list[float]] = {"loop": [], "vmap": []}
-        results: dict[str, list[Tensor]] = {}
-        ways = {"loop": self._by_loop, "vmap": self._by_vmap}
-        try:
-            for _ in range(TRIES):
-                for name, way in ways.items():
-                    for kept, value in before.items():
-                        self.kept[kept].copy_(value)
-                    began = time.perf_counter()
-                    with torch.random.fork_rng(devices=self._devices()):
-                        losses, _ = way(batch, seed, weigh, gramian)
-                    seconds[name].append(time.perf_counter() - began)
-                    gradients = [value.grad.clone() for value in self.parameters if value.grad is not None]
-                    results[name] = [losses, *gradients, *(value.clone() for value in self.kept.values())]
-        except Exception as error:  # vmap refuses what it cannot batch in many ways; the reason is recorded
-            if "loop" not in results:
-                raise
-            return "loop", f"vmap cannot run this model: {str(error).splitlines()[0][:200]}"
-        finally:
+
+        def restore() -> None:
             for name, value in before.items():
                 self.kept[name].copy_(value)
             for parameter in self.parameters:
                 parameter.grad = None
-        if not all(_close(a, b) for a, b in zip(results["loop"], results["vmap"], strict=True)):
-            return "loop", "vmap gives other numbers for this model"
-        ratio = min(seconds["vmap"]) / min(seconds["loop"])
-        return ("vmap" if ratio < 1 else "loop"), f"vmap takes {ratio:.2f} x the time of the loop"
 
+        def tried(way: str) -> list[list[Tensor]]:
+            restore()
+            losses, _ = self._run(way, batch, seed, weigh, gramian)
+            gradients = [value.grad for value in self.parameters if value.grad is not None]
+            return [[losses], gradients, *([value] for value in self.kept.values())]
 
-def _close(first: Tensor, second: Tensor) -> bool:
-    scale = max(float(first.detach().double().abs().nan_to_num().max()), 1e-12) if first.numel() else 1.0
-    return torch.allclose(first.double(), second.double(), rtol=AGREE, atol=AGREE * scale, equal_nan=True)
+        try:
+            return fastest({way: partial(tried, way) for way in WAYS})
+        finally:
+            restore()
 
 
 def _weighed(

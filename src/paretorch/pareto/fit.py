@@ -61,7 +61,8 @@ def fit_front(
         schedule: factor of the learning rate by progress in [0, 1).
         reference: (T,) of the hypervolume that is recorded and, where preferences move for it, grown; None: the workload's own.
         starts: ``"common"``: all members begin with the same weights, so that what they learn can be mixed; ``"independent"``.
-        execution: ``"auto"``, ``"loop"`` or ``"vmap"``. A loop computes what N runs of their own compute, bit for bit.
+        execution: ``"auto"`` measures; ``"loop"``, ``"vmap"``, or by vmap only the ``"vmap encoder"`` or ``"vmap heads"``. A
+            loop computes what N runs of their own compute, bit for bit.
         seed: decides initial weights, data order and dropout.
         device: where.
         every: epochs between two looks at the validation data; None: about fifty looks in all.

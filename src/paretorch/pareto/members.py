@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from paretorch.workloads.base import Workload
-from paretorch.workloads.passes import Batch, outputs_of
+from paretorch.workloads.passes import Batch, features_of, outputs_of
 from paretorch.workloads.streams import Stream
 
 
@@ -26,13 +27,34 @@ class Losses(nn.Module):
         self.model = model
         self.present: tuple[bool, ...] = ()  # of the last call, by task
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(T,) losses in the order of the workload's tasks; absent tasks are zero, and False in :attr:`present`."""
-        outputs, targets = outputs_of(self.model, batch)
+    def forward(self, batch: Batch, features: tuple[Any, ...] | None = None) -> Tensor:
+        """(T,) losses in the order of the workload's tasks; absent tasks are zero, and False in :attr:`present`.
+
+        Args:
+            batch: one part per stream.
+            features: the encoder's, by stream; None: it computes them.
+        """
+        outputs, targets = outputs_of(self.model, batch, features=features)
         found = self.workload.losses(outputs, targets)
         self.present = tuple(task in found for task in self.workload.tasks)
         zero = next(iter(found.values())).new_zeros(()) if found else next(self.model.parameters()).new_zeros(())
         return torch.stack([found.get(task, zero) for task in self.workload.tasks])
+
+
+class Features(nn.Module):
+    """The encoder's part of :class:`Losses`, with parameters of the same names.
+
+    Args:
+        model: with an encoder.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> tuple[Any, ...]:
+        """Features by stream."""
+        return features_of(self.model, batch)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class FrontOptions:
         preferences: (N, T) rows on the simplex; None: spread evenly.
         margin: the share of a preference that is spread over all tasks, in [0, 1), where they are spread evenly.
         starts: ``"common"`` or ``"independent"``.
-        execution: ``"auto"``, ``"loop"`` or ``"vmap"``.
+        execution: ``"auto"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``.
         reference: (T,) from which hypervolume is measured; None: the workload's own, or an untrained model's losses.
 
     Raises:

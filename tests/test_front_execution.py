@@ -1,0 +1,114 @@
+"""How the models of a front are executed: every way computes the same, and the one that is chosen is the one that is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+from front_points import sgd
+from paretorch.pareto import EPO, FrontAlgorithm
+from paretorch.pareto.ensemble import WAYS
+from paretorch.pareto.fastest import fastest
+from paretorch.workloads.base import MultiTaskModel
+from training_workload import Tiny
+
+
+class Branches(nn.Module):
+    """Features as a nesting of tensors."""
+
+    def forward(self, x: Tensor) -> dict[str, list[Tensor]]:
+        return {"both": [x, x.square()]}
+
+
+class Joined(nn.Module):
+    def forward(self, features: dict[str, list[Tensor]]) -> Tensor:
+        first, second = features["both"]
+        return first + 0.1 * second
+
+
+@dataclass(frozen=True)
+class Noisy(Tiny):
+    """Batch norm and dropout on both sides of the features, which are a nesting of tensors."""
+
+    def model(self) -> nn.Module:
+        made = super().model()
+        encoder, heads = made.get_submodule("encoder"), made.get_submodule("heads")
+        return MultiTaskModel(
+            nn.Sequential(encoder, nn.Dropout(0.3), Branches()),
+            {
+                task: nn.Sequential(
+                    Joined(), nn.Linear(self.width, self.width), nn.BatchNorm1d(self.width), nn.Dropout(0.2), head
+                )
+                for task, head in heads.named_children()
+            },
+        )
+
+
+@pytest.mark.parametrize("own_inputs", [False, True])
+@pytest.mark.parametrize("algorithm", [pt.MT2O(), EPO()], ids=["losses", "gradients"])
+def test_every_way_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: bool) -> None:
+    fronts = {
+        way: pt.fit_front(
+            Noisy(own_inputs=own_inputs),
+            algorithm,
+            preferences=pt.preferences(2, 3, margin=0.1),
+            epochs=2,
+            batch_size=15,
+            optimizer=sgd(0.002),
+            starts="independent",
+            execution=way,
+        )
+        for way in WAYS
+    }
+    for way in WAYS[1:]:
+        assert fronts[way].facts["execution"] == way
+        for state, expected in zip(fronts[way].states, fronts["loop"].states, strict=True):
+            for name, value in expected.items():
+                assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-5), (way, name)
+
+
+def work(times: int) -> list[list[Tensor]]:
+    matrix = torch.ones(200, 200)
+    for _ in range(times):
+        matrix = matrix @ torch.full((200, 200), 0.005)
+    return [[matrix]]
+
+
+def test_the_way_that_is_clearly_faster_is_chosen_and_others_are_said_to_be_out() -> None:
+    def fails() -> list[list[Tensor]]:
+        raise RuntimeError("no rule for this\nand more")
+
+    chosen, why = fastest(
+        {"slow": lambda: work(400), "fast": lambda: work(4), "fails": fails, "wrong": lambda: [[torch.zeros(200, 200)]]}
+    )
+    assert chosen == "fast"
+    assert "fast takes 0." in why
+    assert "x the time of the slow" in why
+    assert "fails cannot run this model: no rule for this" in why
+    assert "and more" not in why
+    assert "wrong gives other numbers" in why
+    assert fastest({"fast": lambda: work(4), "slow": lambda: work(400)})[0] == "fast"
+
+
+def test_what_the_trusted_way_cannot_do_is_raised() -> None:
+    def fails() -> list[list[Tensor]]:
+        raise ValueError("batch norm cannot train on one sample")
+
+    with pytest.raises(ValueError, match="batch norm"):
+        fastest({"fails": fails, "works": lambda: work(1)})
+
+
+def test_gradients_that_are_rounding_may_differ_and_others_may_not() -> None:
+    large, rounding = torch.full((3,), 2.0), torch.tensor([1e-8, -1e-8, 0.0])
+
+    def ways(second: Tensor) -> dict[str, object]:
+        return {"a": lambda: [[large, rounding]], "b": lambda: [[large, second]]}
+
+    assert "other numbers" not in fastest(ways(-rounding))[1]  # type: ignore[arg-type]
+    assert "other numbers" in fastest(ways(rounding + 1e-3))[1]  # type: ignore[arg-type]
+    alone = {"a": lambda: [[large], [rounding]], "b": lambda: [[large], [-rounding]]}
+    assert "other numbers" in fastest(alone)[1]  # of another group, whose scale is its own
