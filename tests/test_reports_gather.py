@@ -182,3 +182,16 @@ def test_the_luckiest_of_equal_treatments_is_seldom_told_from_any_other() -> Non
     found = leader({"a": [0.0, 0.1, 0.05, 0.02, 0.0], "b": [9.0, 9.1, 9.2, 8.9, 9.0], "c": [float("nan")] * 5})
     assert found is not None
     assert (found.label, found.tied, found.tested) == ("a", (), 1)
+
+
+def test_runs_of_two_versions_of_a_users_file_are_said(tmp_path: Path) -> None:
+    places = {method: tmp_path / method for method in ("Equal()", "MGDA()", "FAMO()")}
+    for place, (method, path) in enumerate(places.items()):
+        run = Run("mine.py", method=method)
+        single(path, run, place)
+        facts = {"format": 1, "run": run.to_json(), "key": run.key, "source": "abcdef0123" if place else "9876543210"}
+        (path / "run.json").write_text(json.dumps(facts))
+    (note,) = [note for note in load(tmp_path).plan.notes if "changed between" in note]
+    assert "1 of version 98765432, such as Equal()" in note
+    assert "2 of version abcdef01" in note
+    assert not [note for note in load_all([places["MGDA()"], places["FAMO()"]])[0].plan.notes if "changed" in note]

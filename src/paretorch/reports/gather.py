@@ -95,7 +95,7 @@ def gather(paths: Sequence[str | Path], reference: str | None = None) -> tuple[P
     groups: dict[str, list[Plan]] = {}
     for plan in plans:
         groups.setdefault(plan.workload, []).append(plan)
-    return tuple(_referred(_merged(group), reference) for group in groups.values())
+    return tuple(_noted(_referred(_merged(group), reference)) for group in groups.values())
 
 
 def _found(path: Path) -> Iterator[Path]:
@@ -214,3 +214,22 @@ def _referred(plan: Plan, reference: str | None) -> Plan:
     if reference not in labels:
         raise ValueError(f"the reference is one of the treatments {labels}, got {reference!r}")
     return replace(plan, study=replace(plan.study, reference=reference))
+
+
+def _noted(plan: Plan) -> Plan:
+    """With a note where the file of a user's workload changed between the runs: they may be of two problems."""
+    if not any(run.workload.endswith(".py") for treatment in plan.study.treatments for run in treatment.runs):
+        return plan
+    started = {place: read_run(place) for place in plan.places.values() if (place / "result.json").exists()}
+    versions: dict[str, list[str]] = {}
+    for place, facts in started.items():
+        if facts is not None and facts.get("source"):
+            versions.setdefault(str(facts["source"])[:8], []).append(place.name)
+    if len(versions) < 2:
+        return plan
+    parts = "; ".join(f"{len(names)} of version {digest}, such as {names[0]}" for digest, names in versions.items())
+    note = (
+        f"The file of the workload changed between these runs ({parts}): where what it computes has changed, they are not "
+        "comparable."
+    )
+    return replace(plan, notes=(*plan.notes, note))
