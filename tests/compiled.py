@@ -19,6 +19,10 @@ METHODS: dict[str, tuple[pt.Method[Any], str]] = {
     "famo": (pt.FAMO(), "inside"),
     "dwa": (pt.DWA(window=2), "inside"),
     "loss+": (pt.MGDA(normalize="loss+"), "inside"),
+    "gradnorm": (pt.GradNorm(), "inside"),
+    "gradvac": (pt.GradVac(beta=0.3), "outside"),
+    "uncertainty": (pt.Uncertainty(), "inside"),
+    "excess": (pt.ExcessMTL(step=0.3), "inside"),
     "told outside": (pt.MGDA(normalize="loss+"), "outside"),
 }
 
@@ -42,9 +46,11 @@ class Net(nn.Module):
 
 
 def compare(name: str) -> dict[str, Any]:
-    method, tell = METHODS[name]
+    """With ``aot`` before the name no kernels are made of the graph: its copies of the state are not optimised away."""
+    torch._dynamo.reset()
+    method, tell = METHODS[name.removeprefix("aot ")]
     eager, compiled = Net(method), Net(method)
-    step = torch.compile(compiled, fullgraph=True)
+    step = torch.compile(compiled, fullgraph=True, backend="aot_eager" if name.startswith("aot ") else "inductor")
     x = torch.randn(7, 5, dtype=torch.float64)
     worst = 0.0
     for turn in range(4):

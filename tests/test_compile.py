@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-QUICK, REST = ("mgda", "famo"), ("graddrop", "pcgrad", "dwa", "loss+", "told outside")
+QUICK = ("mgda", "famo", "aot famo", "aot gradnorm", "aot gradvac", "aot uncertainty", "aot excess", "aot told outside")
+REST = ("graddrop", "pcgrad", "dwa", "loss+", "told outside", "gradnorm", "gradvac", "uncertainty", "excess")
 
 
 def run(names: tuple[str, ...]) -> dict[str, Any]:

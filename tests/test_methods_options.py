@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -48,11 +50,45 @@ from paretorch.core import room
         (lambda: pt.LogLosses(pt.DWA()), "ScaleInvariant"),
         (lambda: pt.CRMOGM(pt.GradDrop()), "CRMOGM takes a method that answers with weights"),
         (lambda: pt.CRMOGM(pt.MGDA(), alpha=1.0), "alpha must be in"),
+        (lambda: pt.Balancer(pt.FAMO()).observe({"a": torch.tensor(1.0)}), "declared are none yet"),
+        (lambda: pt.weights(pt.MGDA(), losses=torch.ones(2)), "looks at the gramian: give gramian="),
+        (lambda: pt.weights(pt.GradNorm(), torch.eye(2)), "looks at the losses: give losses="),
+        (lambda: pt.weights(pt.MoDo(), torch.eye(2)), "looks at more than one Gramian"),
+        (lambda: pt.weights(pt.MoCo(), torch.eye(2)), "looks at more than one Gramian"),
+        (lambda: pt.weights(pt.MGDA(), torch.ones(2, 3)), r"gramian is a tensor of shape \(T, T\), got \(2, 3\)"),
+        (lambda: pt.weights(pt.MGDA(), torch.full((2, 2), math.nan)), "gramian is finite"),
+        (lambda: pt.weights(pt.MGDA(), torch.eye(2), tasks=("a",)), "tasks names 1 tasks"),
+        (lambda: pt.weights(pt.Equal(), torch.eye(2), torch.ones(3)), "of the same tasks"),
     ],
 )
 def test_options_out_of_range_are_named(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+KINDS = {
+    "pt.UPGrad(preference=3)": "a preference has a value for each task",
+    "pt.UPGrad(preference='ab')": "a preference has a value for each task",
+    "pt.UPGrad(preference=['1', '2'])": "a preference has a number for each task",
+    "pt.Static({'a': '1'})": "the weight of 'a' must be a finite number",
+    "pt.Static({'a': None})": "the weight of 'a' must be a finite number",
+    "pt.Uncertainty(['a'])": "kinds is a dict",
+    "pt.Fork(pt.MGDA(), 2)": "tasks is a sequence of names, got 2",
+    "pt.Fork(pt.MGDA(), ('a', 'b'), factor='x')": "factor is dTotal/dL_t, a number",
+    "pt.Fork(pt.MGDA(), ('a', 'b'), group=0)": "group is a process group",
+    "pt.Balancer(pt.MGDA(), shared=3)": "shared is a module or an iterable",
+    "pt.weights(pt.MGDA(), [[1, 0], [0, 1]])": "gramian is a tensor of shape (T, T), got list",
+}
+
+
+def test_values_of_another_kind_are_named() -> None:
+    """In a process of its own, where nothing checks types before we do."""
+    lines = [f"try: {call}\nexcept ValueError as error: print(error)" for call in KINDS]
+    script = "\n".join(["import paretorch as pt", *lines])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for found, words in zip(done.stdout.splitlines(), KINDS.values(), strict=True):
+        assert words in found
 
 
 NUMBERS = [

@@ -158,6 +158,27 @@ def test_equal_products_cuts_what_is_rounding(seed: int) -> None:
         torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.parametrize("tasks", [4, 5, 7, 20, 128])
+def test_equal_products_sees_a_pair_that_is_one_gradient_wherever_it_stands(tasks: int) -> None:
+    generator = torch.Generator().manual_seed(tasks)
+    for _ in range(20):
+        rows = torch.randn(tasks, tasks + 5, dtype=torch.float64, generator=generator)
+        one, other = torch.randperm(tasks, generator=generator)[:2].tolist()
+        rows[other] = 10 * rows[one]
+        rows = rows / rows.norm(dim=1, keepdim=True)
+        ones = torch.ones(tasks, dtype=torch.float64)
+        found = torch.from_numpy(equal_products((rows @ rows.T).numpy(), ones.numpy(), 2.3e-16))
+        torch.testing.assert_close(found[one], found[other], atol=1e-7, rtol=1e-7)  # the shortest solution shares alike
+        torch.testing.assert_close(rows @ (rows.T @ found), ones, atol=1e-7, rtol=1e-7)
+
+
+def test_one_gradient_twice_is_shared_alike_where_rounding_would_choose() -> None:
+    for seed in range(50):
+        row = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        rows = torch.stack([row / row.norm(), 3.7 * row / (3.7 * row).norm()])
+        assert minimum_norm(rows @ rows.T).weights.tolist() == [0.5, 0.5]
+
+
 def test_opposite_gradients_cancel() -> None:
     opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
     assert cancels(opposite, torch.tensor([0.5, 0.5], dtype=torch.float64))

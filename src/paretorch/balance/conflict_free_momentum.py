@@ -39,8 +39,9 @@ class ConFIGMomentum(Method[ConFIGMomentumState]):
               v \leftarrow \beta_2 v + (1 - \beta_2) \tilde g^2, \qquad d = \frac{\hat m}{\sqrt{v / (1 - \beta_2^k)} + 10^{-8}}
 
     Refreshed is, of the tasks that are present, the one whose momentum is of the fewest gradients: give the
-    :class:`~paretorch.Balancer` one task's loss a step, in turn, and a step costs one backward. Use it with
-    ``torch.optim.SGD``, since the update is already divided. The state holds (T + 2) x n numbers. For a Balancer only.
+    :class:`~paretorch.Balancer` one task's loss a step, in turn, and a step costs one backward. One loss does not show what it
+    shares with others: ``shared=encoder`` says it. Use it with ``torch.optim.SGD``, since the update is already divided. The
+    state holds (T + 2) x n numbers. For a Balancer only.
 
     Args:
         beta1: of the momenta, in [0, 1).

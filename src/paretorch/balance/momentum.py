@@ -45,6 +45,7 @@ class Momentum(Method[MomentumState]):
     method: Method[Any]
     beta: float = 0.9
     needs = Need.JACOBIAN
+    homogeneous = False  # in the gradients of one step
     features = False
 
     def __post_init__(self) -> None:
@@ -53,8 +54,7 @@ class Momentum(Method[MomentumState]):
             raise ValueError(f"Momentum takes a method that looks at the gradients of one batch, got {inner!r}")
         share("beta", self.beta)
         object.__setattr__(self, "needs", Need.JACOBIAN | (inner.needs & Need.LOSSES))
-        for name in ("homogeneous", "homogeneous_on_paper", "random"):
-            object.__setattr__(self, name, getattr(inner, name))
+        object.__setattr__(self, "random", inner.random)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> MomentumState:
         inner = self.method.init(tasks, like)

@@ -49,8 +49,8 @@ class Static(Method[None]):
                 f"Static takes weights by task name, such as {{'left': 1.0, 'right': 0.5}}; got {self.weights!r}"
             )
         for name, weight in self.weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"the weight of {name!r} must be finite and at least 0, got {weight}")
+            if not isinstance(weight, int | float) or not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"the weight of {name!r} must be a finite number of at least 0, got {weight!r}")
 
     def __hash__(self) -> int:
         return hash(tuple(self.weights.items()))

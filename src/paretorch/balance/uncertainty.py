@@ -57,6 +57,8 @@ class Uncertainty(Method[UncertaintyState]):
 
     def __post_init__(self) -> None:
         above("rate", self.rate)
+        if self.kinds is not None and not isinstance(self.kinds, Mapping):
+            raise ValueError(f"kinds is a dict from task name to 'classification' or 'regression', got {self.kinds!r}")
         for name, kind in (self.kinds or {}).items():
             if kind not in FACTORS:
                 raise ValueError(f"the kind of {name!r} is 'classification' or 'regression', got {kind!r}")

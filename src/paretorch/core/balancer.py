@@ -23,7 +23,14 @@ from paretorch.core.graph import Reach, reach
 from paretorch.core.nonnegative import Array
 from paretorch.core.rows import check_samples, refused_samples, saves_nothing
 from paretorch.core.seen import Outcome, Seen
-from paretorch.core.shared import Leaves, check_ranks_agree, compared_leaves, given_leaves, leaf_gradients
+from paretorch.core.shared import (
+    Leaves,
+    check_ranks_agree,
+    compared_leaves,
+    further_gradients,
+    given_leaves,
+    leaf_gradients,
+)
 from paretorch.core.state import draws
 from paretorch.core.streams import Streams
 from paretorch.core.trunk import is_worth_it, trunk_of
@@ -110,7 +117,7 @@ class Balancer(Door):
         Args:
             losses: scalars by task name; a task that is absent is left out, or None.
             others: losses on further, independent batches, for methods that take several (MoDo): the weights come of these,
-                and ``losses`` is descended.
+                and ``losses`` is descended. A task takes part that is in all of them.
             retain_graph: keep the graph for another backward.
 
         Returns:
@@ -129,7 +136,6 @@ class Balancer(Door):
         given = checks.given_losses(losses, "balancer.backward")
         self._know(given)
         self.ranks.join(self.tasks, self.method)
-        cross = self._cross(others) if others else None
         told = self._told(given).numpy()
         if self.method.needs == Need.LOSSES:
             places = {name: self.tasks.index(name) for name in given}
@@ -148,7 +154,7 @@ class Balancer(Door):
         outcome = self._reused(source.known, source.broken)
         if outcome is None:
             seen = self._seen(told, self._gramian(source), source.resolution)
-            outcome = self._step(seen if cross is None else seen._replace(cross=cross), source)
+            outcome = self._step(self._with_further(seen, others, leaves) if others else seen, source)
         self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return cast(Balance, self.balance)
 
@@ -157,11 +163,6 @@ class Balancer(Door):
         if self.samples is not None:  # what is drawn is a function of the step
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
             self.register_buffer("task_names", torch.tensor(list("\n".join(tasks).encode()), dtype=torch.uint8))
-
-    def _step_number(self) -> int:
-        """The steps that were taken, by which random numbers are drawn."""
-        self._memory.drawn = int(self.steps) if self._memory.drawn is None else self._memory.drawn
-        return self._memory.drawn
 
     def _know(self, given: Mapping[str, Tensor]) -> None:
         """Check the names against the declared tasks; the first step declares them."""
@@ -196,7 +197,9 @@ class Balancer(Door):
 
     def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:
         """Which leaves are compared, and which others take a gradient."""
-        leaves = compared_leaves(self._shared, graph, len(given))
+        before = [leaf for ref in self._memory.surface if (leaf := ref()) is not None]
+        alone = len(given) > 1 or len(self.tasks) == 1 or not self._keeps_rows
+        leaves = compared_leaves(self._shared, graph, len(given), before, alone)
         if self.ranks.size > 1:
             check_ranks_agree(self.ranks, leaves.compared)
         if "found" not in self._said:
@@ -233,15 +236,11 @@ class Balancer(Door):
             self._say("samples", saves_nothing(self.samples))
         return gramian
 
-    def _cross(self, others: Sequence[Mapping[str, Tensor | None]]) -> Array:
-        """(T, T) inner products of the task gradients on one further batch with those on another."""
-        rows = []
-        for losses in others:
-            given = checks.given_losses(losses, "balancer.backward, others")
-            checks.known_tasks(given, self.tasks, "balancer.backward, others")
-            leaves = self._leaves(given, reach([[loss] for loss in given.values()]))
-            rows.append(leaf_gradients(given, self.tasks, leaves, retain_graph=False)[0])
-        return cross_gramian(rows[0], rows[1], self.ranks)
+    def _with_further(self, seen: Seen, others: Sequence[Mapping[str, Tensor | None]], leaves: Leaves) -> Seen:
+        """With the inner products of the gradients on two further batches; a task is present that is in all of them."""
+        cross, (one, two) = cross_gramian(*further_gradients(others, self.tasks, leaves.compared), self.ranks)
+        there, sound = np.minimum(one, two) != 0, np.isfinite(one + two)
+        return seen._replace(present=seen.present & there, cross=cross, broken=~sound)
 
     def _accumulate(
         self,
@@ -296,5 +295,6 @@ class Balancer(Door):
             return self._passed_on(seen, Status.ABSENT)
         if Need.JACOBIAN in self.method.needs:
             assert isinstance(source, Gradients)
+            self._follow([leaf for leaf in source.like if isinstance(leaf, Tensor)])
             return self._solve(seen, source.jacobian(torch.from_numpy(seen.present)))
         return self._solve(seen)

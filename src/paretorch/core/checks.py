@@ -14,6 +14,8 @@ def task_names(names: Iterable[str]) -> tuple[str, ...]:
     """The declared task names, checked to be distinct strings."""
     if isinstance(names, str):
         raise ValueError(f"tasks is a sequence of names, got the string {names!r}: write ({names!r},)")
+    if not isinstance(names, Iterable):
+        raise ValueError(f"tasks is a sequence of names, got {names!r}")
     tasks = tuple(names)
     if not tasks:
         raise ValueError("expected at least one task name, got none")
@@ -59,7 +61,8 @@ def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> Non
     """Every given name is a declared task."""
     for name in given:
         if name not in tasks:
-            raise ValueError(f"{where} got the unknown task {name!r}; declared are {nearest(str(name), tasks)}")
+            declared = nearest(str(name), tasks) if tasks else "none yet: the first step, or tasks=, declares them"
+            raise ValueError(f"{where} got the unknown task {name!r}; declared are {declared}")
 
 
 def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ class Ranks:
     """
 
     def __init__(self, group: dist.ProcessGroup | str | None = ALL) -> None:
-        if isinstance(group, str) and group != ALL:
+        if group != ALL if isinstance(group, str) else not (group is None or hasattr(group, "size")):
             raise ValueError(f"group is a process group, {ALL!r} or None, got {group!r}")
         self.group = group
         self._host: Any = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import to_host, wide_dtype
 from paretorch.core.nonnegative import EPS, Array
-from paretorch.core.seen import Outcome, Seen, everyone, nothing_told
+from paretorch.core.seen import Outcome, Seen, all_present, everyone, filled, nothing_told, ones
 from paretorch.core.state import StateHolder, draws
 
 Scale = Literal["calibrated", "paper"]
@@ -31,8 +32,13 @@ class _Memory:
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
         self.balance: Balance | None = None  # made of the outcome, when it is read
-        self.mirror: tuple[int, Array] | None = None  # of age and last_weights, to read them without synchronisation
+        self.mirror: tuple[int, Array, Array] | None = (
+            None  # of age, last_weights and last_heads: read without synchronisation
+        )
         self.drawn: int | None = None  # of steps, likewise
+        self.surface: list[
+            weakref.ref[Tensor]
+        ] = []  # the leaves that were compared, for a method that remembers gradients
 
 
 class Door(StateHolder):
@@ -54,8 +60,8 @@ class Door(StateHolder):
         checks.whole("every", every)
         if every > 1 and Need.JACOBIAN in method.needs:
             raise ValueError(f"every is 1 for a method without weights; got {every} for {method}")
-        if factor is not None and not 0 < factor < math.inf:
-            raise ValueError(f"factor is dTotal/dL_t, above zero and finite, got {factor}")
+        if factor is not None and not (isinstance(factor, int | float) and 0 < factor < math.inf):
+            raise ValueError(f"factor is dTotal/dL_t, a number above zero and finite, got {factor!r}")
         checks.whole("seed", seed, least=None)
         super().__init__(method, every)
         self.scale, self.factor, self.seed = scale, factor, seed
@@ -133,8 +139,11 @@ class Door(StateHolder):
         if self.every == 1:
             return None
         if self._memory.mirror is None:
-            self._memory.mirror = (int(self.age), self.last_weights.to("cpu", torch.float64).numpy().copy())
-        age, weights = self._memory.mirror
+            weights, heads = (
+                held.to("cpu", torch.float64).numpy().copy() for held in (self.last_weights, self.last_heads)
+            )
+            self._memory.mirror = (int(self.age), weights, heads)
+        age, weights, heads = self._memory.mirror
         if age in (0, self.every):
             return None
         here = np.zeros((2, len(self.tasks)))
@@ -144,24 +153,43 @@ class Door(StateHolder):
         if bad.any() or np.isnan(weights[present]).any():
             return None
         self.age += 1
-        self._memory.mirror = (age + 1, weights)
+        self._memory.mirror = (age + 1, weights, heads)
         seen = Seen(present, *nothing_told(len(weights), None))
-        return self._recorded(Outcome(seen, np.where(present, weights, 0.0).tolist(), Status.SOLVED))
+        own = None if np.isnan(heads).all() else np.where(present, heads, 0.0).tolist()
+        return self._recorded(Outcome(seen, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own))
 
     def _solve(self, seen: Seen, jacobian: Tensor | None = None, features: Tensor | None = None) -> Outcome:
         """One step of the method on what was seen: state advances, and the outcome is recorded."""
         outcome, state = self._ask(seen, jacobian, features)
         self._keep(state)
         if self.every > 1 and outcome.weights is not None:
-            self._memory.mirror = (1, np.where(seen.present, outcome.weights, np.nan))
+            weights = np.where(seen.present, outcome.weights, np.nan)
+            heads = np.where(seen.present, np.nan if outcome.heads is None else outcome.heads, np.nan)
+            self._memory.mirror = (1, weights, heads)
             self.age.fill_(1)
-            self.last_weights.copy_(torch.from_numpy(self._memory.mirror[1]))
+            self.last_weights.copy_(torch.from_numpy(weights))
+            self.last_heads.copy_(torch.from_numpy(heads))
         if self._memory.drawn is not None:
             self._memory.drawn += 1
             self.steps.fill_(self._memory.drawn)
         if outcome.status is Status.NOT_CONVERGED:
             self._say("solve", f"{self.method} did not reach its tolerance on this Gramian: see .balance.status")
         return self._recorded(outcome)
+
+    def _follow(self, leaves: Sequence[Tensor]) -> None:
+        """Rows of gradients that are remembered begin anew where they are of other leaves than these."""
+        if not self._keeps_rows:
+            return
+        before, length = [ref() for ref in self._memory.surface], sum(leaf.numel() for leaf in leaves)
+        same = len(before) == len(leaves) and all(old is new for old, new in zip(before, leaves, strict=True))
+        if not (same if before else self._fits(length)):
+            self._keep(self._first())
+            self._say(
+                "surface",
+                f"the gradients that {self.method} remembers are of other parameters than the {length} numbers that are compared "
+                "from now on: it begins anew. Balancer(..., shared=encoder) says what is compared whatever tasks are present",
+            )
+        self._memory.surface = list(map(weakref.ref, leaves))
 
     def _ask(self, seen: Seen, jacobian: Tensor | None = None, features: Tensor | None = None) -> tuple[Outcome, Any]:
         """The method's answer to what was seen, and its next state; nothing is changed."""
@@ -182,12 +210,12 @@ class Door(StateHolder):
         on_device = jacobian is not None
         evidence = Evidence(
             tasks=tasks,
-            present=_everyone(len(seen.present)) if seen.regular else torch.from_numpy(seen.present),
+            present=all_present(len(seen.present)) if seen.regular else torch.from_numpy(seen.present),
             losses=None if seen.regular or np.isnan(losses).any() else torch.from_numpy(losses),
             gramian=None if gramian is None else torch.from_numpy(gramian),
             cross=None if cross is None else torch.from_numpy(cross),
             jacobian=jacobian,
-            factor=_ones(len(factor)) if seen.regular and self.factor is None else torch.from_numpy(factor),
+            factor=ones(len(factor)) if seen.regular and self.factor is None else torch.from_numpy(factor),
             generator=self._generator(),
             features=features,
             total=self.ranks.sum_on_device if on_device else self.ranks.sum,
@@ -196,7 +224,10 @@ class Door(StateHolder):
         act = self.method.calibrated if self.scale == "calibrated" else self.method.balance
         answer, state = act(evidence, self._state(on_device))
         weights, heads = self._for_all(answer.weights, index), self._for_all(answer.heads, index)
-        return Outcome(seen, weights, answer.status, answer.update, heads), state
+        update = answer.update
+        if update is not None and not self._homogeneous:  # it is made of gradients that were divided
+            update = update * float(factor.mean())
+        return Outcome(seen, weights, answer.status, update, heads), state
 
     def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None) -> list[float] | None:
         """(all,) numbers, zero for absent tasks, from (T,) those of the present ones; ``index``: which, None: all."""
@@ -220,9 +251,12 @@ class Door(StateHolder):
         """The random numbers of the next step, for a method that draws."""
         if not self.method.random:
             return None
-        if self._memory.drawn is None:
-            self._memory.drawn = int(self.steps)
-        return draws(self.seed, self._memory.drawn)
+        return draws(self.seed, self._step_number())
+
+    def _step_number(self) -> int:
+        """The steps that were taken, by which random numbers are drawn."""
+        self._memory.drawn = int(self.steps) if self._memory.drawn is None else self._memory.drawn
+        return self._memory.drawn
 
     def _say(self, what: str, sentence: str) -> None:
         """Warn once in this door's life."""
@@ -257,33 +291,3 @@ class Door(StateHolder):
         like = next(iter(given.values()), torch.zeros(()))
         blank = torch.zeros(3, len(self.tasks), device=like.device, dtype=wide_dtype(like))
         return filled(blank, index, list(given.values()))
-
-
-@lru_cache(maxsize=64)
-def _ones(tasks: int) -> Tensor:
-    return torch.ones(tasks, dtype=torch.float64)
-
-
-@lru_cache(maxsize=64)
-def _everyone(tasks: int) -> Tensor:
-    return torch.from_numpy(everyone(tasks))
-
-
-def filled(
-    blank: Tensor, index: Sequence[int], losses: Sequence[Tensor], factors: Sequence[Tensor] | None = None
-) -> Tensor:
-    """(3, all) what losses tell: their values, their factors, and one call each; zero for the tasks that are not there.
-
-    Args:
-        blank: (3, all) zeros, filled in place.
-        index: (k,) places of the k losses among the tasks.
-        losses: k scalars.
-        factors: k scalars dTotal/dL; None: ones.
-    """
-    if index:
-        values = torch.stack([loss.detach() for loss in losses]).to(blank)
-        ones = torch.ones_like(values)
-        blank[:, list(index)] = torch.stack(
-            [values, ones if factors is None else torch.stack(list(factors)).to(blank), ones]
-        )
-    return blank

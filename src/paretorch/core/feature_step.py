@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Need, Status
-from paretorch.core.door import Door, filled
+from paretorch.core.door import Door
 from paretorch.core.evidence import Gradients, Leaf, batch_of, by_sample, chunks, to_host
 from paretorch.core.gap import gap_between, over_ranks, parameter_gramian
 from paretorch.core.nonnegative import Array
-from paretorch.core.seen import Outcome, Seen
+from paretorch.core.seen import Outcome, Seen, filled
 
 
 class Within:

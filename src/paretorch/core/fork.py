@@ -39,7 +39,8 @@ class Fork(FeatureStep):
         nonfinite: ``"pass"``: a step with inf or nan passes the plain sum on, so that GradScaler sees it and skips;
             ``"raise"``: raises FloatingPointError naming the task, on all ranks together.
         every: reuse the weights for ``every - 1`` steps.
-        gap: every ``gap`` steps compare with the exact update on the encoder's parameters (``balance.gap``; T encoder backwards).
+        gap: every ``gap`` steps (of those whose weights are not reused) compare with the exact update on the encoder's parameters
+            (``balance.gap``; T encoder backwards).
         factor: dTotal/dL_t where :meth:`losses` is not used, for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.

@@ -147,6 +147,13 @@ def _named_split(tasks: tuple[str, ...], leaves: int) -> Any:
     return type(NODE_NAME.format(listing), (_Split,), {})
 
 
+def _shown(fork: Fork, state: list[Tensor]) -> None:
+    """Writes the fork's state where the graph expects it: in its buffers, or in copies that it will write back into them."""
+    for target, held in zip(state, fork.state_tensors(), strict=True):
+        if target.shape == held.shape:  # (T, n) ones are new buffers, of which the next graph knows
+            target.copy_(held)
+
+
 # Compiled graphs call these operators. They return nothing and write into ``out``: functionalization does not take operators
 # that change a list (the state) and return another.
 
@@ -160,11 +167,11 @@ def _combine(
     state: list[Tensor],
     out: list[Tensor],
 ) -> None:
-    del state  # the fork's own buffers: named so that a compiled graph knows they change
     fork = _fork(handle)
     fork.ranks.join(fork.tasks, fork.method)
     for target, value in zip(out, fork.combine(cotangents, told, out, kept, []), strict=True):
         target.copy_(value)
+    _shown(fork, state)
 
 
 @torch.library.custom_op("paretorch::weigh", mutates_args={"state", "out"})
@@ -176,8 +183,9 @@ def _weigh(
     state: list[Tensor],
     out: list[Tensor],
 ) -> None:
-    del state
-    *scaled, told = _fork(handle).weigh(losses, factors, out[-1], index, [])
+    fork = _fork(handle)
+    *scaled, told = fork.weigh(losses, factors, out[-1], index, [])
+    _shown(fork, state)
     assert told is not None
     for target, value in zip(out, [*scaled, told], strict=True):
         if value is None:

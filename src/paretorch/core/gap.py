@@ -42,14 +42,22 @@ def summed_gramian(gradients: Gradients, ranks: Ranks) -> Array:
     return over_ranks(shared.gramian()[0], ranks)
 
 
-def cross_gramian(first: Gradients, second: Gradients, ranks: Ranks) -> Array:
-    """(T, T) inner products of one batch's task gradients with another's, of the losses' average over ranks."""
+def cross_gramian(first: Gradients, second: Gradients, ranks: Ranks) -> tuple[Array, Array]:
+    """Inner products of one batch's task gradients with another's, of the losses' average over ranks.
+
+    Returns:
+        (T, T) inner products, and (2, T) numbers above zero where a task has a gradient on the one and on the other batch, inf
+        or nan where it is not finite.
+    """
     everything = torch.ones(first.tasks, dtype=torch.bool)
     one, two = first.jacobian(everything), second.jacobian(everything)
+    if not ranks.alone:
+        one, two = (torch.stack([ranks.shard_of_sum(row) for row in rows]) for rows in (one, two))
+    largest = torch.stack([rows.abs().amax(dim=1) for rows in (one, two)])
+    cross, sizes = to_host([one @ two.T, largest])
     if ranks.alone:
-        return to_host([one @ two.T])[0].numpy()
-    shares = [torch.stack([ranks.shard_of_sum(row) for row in rows]) for rows in (one, two)]
-    return over_ranks(to_host([shares[0] @ shares[1].T])[0].numpy(), ranks)
+        return cross.numpy(), sizes.numpy()
+    return over_ranks(cross.numpy(), ranks), ranks.sum(sizes).numpy()
 
 
 def over_ranks(gramian: Array, ranks: Ranks) -> Array:

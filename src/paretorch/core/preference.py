@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -18,7 +18,12 @@ def checked(preference: Preference) -> None:
     """The values are finite, at least zero, and not all zero."""
     if preference is None:
         return
-    values = list(preference.values() if isinstance(preference, Mapping) else preference)
+    numbers = preference.values() if isinstance(preference, Mapping) else preference
+    if not isinstance(numbers, Iterable) or isinstance(numbers, str):
+        raise ValueError(f"a preference has a value for each task, by name or in order; got {preference!r}")
+    values = list(numbers)
+    if any(isinstance(value, str) or value is None for value in values):
+        raise ValueError(f"a preference has a number for each task, got {preference!r}")
     if not values or not all(math.isfinite(value) and value >= 0 for value in values) or not sum(values) > 0:
         raise ValueError(f"a preference has a finite value of at least 0 for each task, not all 0; got {preference!r}")
 

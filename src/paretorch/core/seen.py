@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Seen(NamedTuple):
     gramian: Array | None = None  # (all, all)
     resolution: float = EPS
     cross: Array | None = None  # (all, all) between two further batches
+    broken: Mask | None = None  # (all,) tasks whose gradient on these is not finite
     regular: bool = False  # what most steps are: one process, every task present with a finite gradient, losses unknown
 
     def nonfinite(self, values: bool) -> Mask | None:
@@ -33,6 +35,8 @@ class Seen(NamedTuple):
         if self.regular and not values:
             return None
         broken = np.zeros_like(self.present)
+        if self.broken is not None:
+            broken |= self.broken
         if self.gramian is not None:
             broken |= ~np.isfinite(self.gramian.diagonal())
         if self.gramian is None or values:
@@ -82,3 +86,35 @@ def everyone(tasks: int) -> Mask:
 def nothing_told(tasks: int, factor: float | None) -> tuple[Mask, Array, Array]:
     """The columns ``told``, ``losses`` and ``factor`` where the losses are not known."""
     return np.zeros(tasks, bool), np.full(tasks, np.nan), np.full(tasks, np.nan if factor is None else factor)
+
+
+@lru_cache(maxsize=64)
+def ones(tasks: int) -> Tensor:
+    """The column ``factor`` where none is known, for methods."""
+    return torch.ones(tasks, dtype=torch.float64)
+
+
+@lru_cache(maxsize=64)
+def all_present(tasks: int) -> Tensor:
+    """:func:`everyone` for methods."""
+    return torch.from_numpy(everyone(tasks))
+
+
+def filled(
+    blank: Tensor, index: Sequence[int], losses: Sequence[Tensor], factors: Sequence[Tensor] | None = None
+) -> Tensor:
+    """(3, all) what losses tell: their values, their factors, and one call each; zero for the tasks that are not there.
+
+    Args:
+        blank: (3, all) zeros, filled in place.
+        index: (k,) places of the k losses among the tasks.
+        losses: k scalars.
+        factors: k scalars dTotal/dL; None: ones.
+    """
+    if index:
+        values = torch.stack([loss.detach() for loss in losses]).to(blank)
+        ones = torch.ones_like(values)
+        blank[:, list(index)] = torch.stack(
+            [values, ones if factors is None else torch.stack(list(factors)).to(blank), ones]
+        )
+    return blank

@@ -24,23 +24,29 @@ class Leaves(NamedTuple):
 
 def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
     """The parameters that ``shared=`` names, in order, once each."""
+    if not isinstance(shared, nn.Module | Iterable) or isinstance(shared, str | Tensor):
+        raise ValueError(f"shared is a module or an iterable of parameters, got a {type(shared).__name__}")
     tensors = list(shared.parameters()) if isinstance(shared, nn.Module) else list(shared)
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"shared is a module or parameters, got an item of type {type(tensor).__name__}")
-    leaves = list({id(tensor): tensor for tensor in tensors if tensor.requires_grad}.values())
-    if not leaves:
+    leaves = list({id(tensor): tensor for tensor in tensors}.values())  # those that are frozen may be thawed
+    if not any(leaf.requires_grad for leaf in leaves):
         raise ValueError("shared has no parameter that requires grad")
     return leaves
 
 
-def compared_leaves(given: Sequence[Tensor] | None, graph: Reach, tasks: int) -> Leaves:
+def compared_leaves(
+    given: Sequence[Tensor] | None, graph: Reach, tasks: int, before: Sequence[Tensor] = (), alone: bool = True
+) -> Leaves:
     """What is compared in this step, and what else takes a gradient.
 
     Args:
         given: the leaves that ``shared=`` names; None: those that two losses or more reach.
         graph: of the losses.
         tasks: how many losses there are.
+        before: what was compared in earlier steps, and is again: a state as long as the surface must find it as it was.
+        alone: whether one task may be compared on all that it reaches.
 
     Raises:
         ValueError: there is nothing to compare.
@@ -50,7 +56,13 @@ def compared_leaves(given: Sequence[Tensor] | None, graph: Reach, tasks: int) ->
     if given is None:
         parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
         compared = parameters or list(met.values())  # inputs that require grad are no parameters
-        compared = compared or (graph.leaves if tasks == 1 else [])  # what a task alone shares cannot be seen
+        compared = list({id(leaf): leaf for leaf in (*before, *compared) if leaf.requires_grad}.values())
+        if not compared and tasks == 1 and not alone:
+            raise ValueError(
+                "of one task's loss it cannot be seen what it shares with others, and this method remembers gradients on what is "
+                "shared: give Balancer(..., shared=encoder)"
+            )
+        compared = compared or (graph.leaves if tasks == 1 else [])
         if not compared:
             raise ValueError(
                 "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
@@ -105,6 +117,19 @@ def check_ranks_agree(ranks: Ranks, compared: Sequence[Tensor]) -> None:
             "the ranks found different shared parameters (as happens where a task is present on some of them only): "
             "give Balancer(..., shared=encoder)"
         )
+
+
+def further_gradients(
+    others: Sequence[Mapping[str, Tensor | None]], tasks: tuple[str, ...], compared: list[Tensor]
+) -> tuple[Gradients, Gradients]:
+    """Every task's gradient on what the step compares, of each of two further batches."""
+    rows = []
+    for losses in others:
+        given = checks.given_losses(losses, "balancer.backward, others")
+        checks.known_tasks(given, tasks, "balancer.backward, others")
+        rows.append(leaf_gradients(given, tasks, Leaves(compared, [], []), retain_graph=False)[0])
+    first, second = rows
+    return first, second
 
 
 def leaf_gradients(

@@ -7,7 +7,6 @@ no result depends on how long a task's gradient is, nor on its ratio to the othe
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from operator import mul
 from typing import NamedTuple
 
@@ -103,8 +102,8 @@ def _minimum_norm_of_two(gramian: Tensor) -> Solution:
     (first, cross), (_, second) = gramian.tolist()
     short, long = min(first, second), max(first, second)
     length = (short - cross) + (long - cross)
-    if length <= 0:
-        share = 0.5 if short == long else 1.0
+    if length <= 4 * EPS * long:  # one gradient twice: which end is nearer is rounding
+        share = 0.5 if long - short <= 4 * EPS * long else 1.0
     else:
         share = 1.0 if cross >= short else (long - cross) / length
     pair = (share, 1 - share) if first <= second else (1 - share, share)
@@ -241,11 +240,13 @@ def equal_products(matrix: Array, right: Array, resolution: float) -> Array:
         matrix: (T, T) cosines; ``right``: (T,) b; ``resolution``: relative spacing of the numbers in which C was summed.
     """
     tasks = len(right)
-    probes = np.concatenate([right[:, None], _signs(tasks)], axis=1)
+    columns = np.concatenate([right[:, None], np.eye(tasks)], axis=1)
     try:
-        solved = np.linalg.solve(matrix, probes)
+        solved = np.linalg.solve(
+            matrix, columns
+        )  # and the inverse, of which no entry is large unless an eigenvalue is small
     except np.linalg.LinAlgError:
-        solved = np.full_like(probes, np.inf)
+        solved = np.full_like(columns, np.inf)
     if np.abs(solved).max() * tasks * tasks * resolution <= CERTAIN:
         return solved[:, 0]
     values, vectors = np.linalg.eigh(matrix)
@@ -253,14 +254,6 @@ def equal_products(matrix: Array, right: Array, resolution: float) -> Array:
     inverse = np.divide(1.0, values, out=np.zeros_like(values), where=kept)
     result: Array = vectors @ (inverse * (right @ vectors))
     return result
-
-
-@lru_cache(maxsize=64)
-def _signs(tasks: int) -> Array:
-    """(T, 2) columns that no eigenvector is likely to miss: how far they grow says whether any eigenvalue may be rounding."""
-    signs = np.ones((tasks, 2))
-    signs[1::2, 0] = signs[tasks // 3 : 2 * tasks // 3 + 1, 1] = -1.0
-    return signs
 
 
 def project_on_simplex(point: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class StateHolder(nn.Module):
     steps: Tensor
     age: Tensor
     last_weights: Tensor
+    last_heads: Tensor
 
     def __init__(self, method: Method[Any], every: int) -> None:
         super().__init__()
@@ -41,8 +42,7 @@ class StateHolder(nn.Module):
     def _declare(self, tasks: tuple[str, ...]) -> None:
         """Fix the tasks and make the method's state."""
         self.tasks = tasks
-        like = torch.zeros((), dtype=torch.float64)
-        state = self.method.init(tasks, like)
+        state = self._first()
         self._structure = state
         held = {f"state_{name}": value for name, value in named_tensors(state).items()}
         if self.method.random:
@@ -50,6 +50,7 @@ class StateHolder(nn.Module):
         if self.every > 1:
             held["age"] = torch.zeros((), dtype=torch.int64)  # of last_weights, in steps; 0: there are none
             held["last_weights"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
+            held["last_heads"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)  # nan: no factors
         if held:
             held["task_names"] = torch.tensor(list("\n".join(tasks).encode()), dtype=torch.uint8)
         for name, value in held.items():
@@ -71,6 +72,23 @@ class StateHolder(nn.Module):
                 self._buffers[f"state_{name}"] = value.clone()
             else:
                 held.copy_(value)
+
+    def _first(self) -> Any:
+        """The method's state before the first step."""
+        return self.method.init(self.tasks, torch.zeros((), dtype=torch.float64))
+
+    @property
+    def _keeps_rows(self) -> bool:
+        """Whether the state has a row of gradients for each task, as long as what is compared: at first without columns."""
+        return any(value.shape[1:] == (0,) for value in named_tensors(self._structure).values())
+
+    def _fits(self, length: int) -> bool:
+        """Whether such rows are this long, or not yet begun."""
+        return all(
+            self._buffers[f"state_{name}"].shape[1] in (0, length)  # type: ignore[union-attr]
+            for name, value in named_tensors(self._structure).items()
+            if value.shape[1:] == (0,)
+        )
 
     def _buffers_changed(self) -> None:
         """Called when the buffers were written from outside."""

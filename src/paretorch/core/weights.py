@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.core.contract import Evidence, Method
+from paretorch.core.checks import task_names
+from paretorch.core.contract import Evidence, Method, Need
 
 
 def weights(
@@ -30,15 +31,20 @@ def weights(
     Returns:
         (T,) float64.
 
+    Raises:
+        ValueError: something that the method looks at is missing, not finite or of another shape, or it gives no weights.
+
     Example:
         >>> import paretorch as pt
         >>> weights(pt.MGDA(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.6000, 0.4000], dtype=torch.float64)
     """
-    given = gramian if gramian is not None else losses
-    if given is None:
-        raise ValueError("give the method something to look at: gramian=, losses= or both")
-    names = tuple(str(task) for task in range(len(given))) if tasks is None else tuple(tasks)
+    if Need.JACOBIAN in method.needs or method.batches > 1:
+        raise ValueError(f"{method} looks at more than one Gramian: give it to a Fork or Balancer")
+    size = _checked(method, gramian, losses)
+    names = tuple(str(task) for task in range(size)) if tasks is None else task_names(tasks)
+    if len(names) != size:
+        raise ValueError(f"tasks names {len(names)} tasks {names}, and what is given is of {size}")
     evidence = Evidence(
         tasks=names,
         present=torch.ones(len(names), dtype=torch.bool),
@@ -51,3 +57,23 @@ def weights(
     if balance.weights is None:
         raise ValueError(f"{method} answers with an update, not with weights")
     return balance.weights
+
+
+def _checked(method: Method[Any], gramian: Tensor | None, losses: Tensor | None) -> int:
+    """T, of evidence that has the shapes it must have, and all that the method looks at."""
+    sizes = set()
+    for name, value, need, dimensions in (("gramian", gramian, Need.GRAMIAN, 2), ("losses", losses, Need.LOSSES, 1)):
+        shape = "(T, T)" if dimensions == 2 else "(T,)"
+        if value is None:
+            if need in method.needs:
+                raise ValueError(f"{method} looks at the {name}: give {name}=, a tensor of shape {shape}")
+        elif not isinstance(value, Tensor) or value.ndim != dimensions or len({*value.shape}) != 1:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} is a tensor of shape {shape}, got {got}")
+        elif not value.isfinite().all():
+            raise ValueError(f"{name} is finite, got {value.tolist()}")
+        else:
+            sizes.add(len(value))
+    if len(sizes) != 1:
+        raise ValueError("gramian= and losses= are of the same tasks; give at least one of them")
+    return sizes.pop()
