@@ -133,16 +133,22 @@ from paretorch.workloads.data import pack_writing
 from paretorch.workloads.imagenet_coco import ImagenetCoco
 pack_writing.CHUNK = 2
 root = Path(sys.argv[1])
-made = ImagenetCoco(root=str(root), classes=3, train=24, validation=9, test=6, size=32, workers=0)
+size, workers = map(int, sys.argv[2:])
+made = ImagenetCoco(root=str(root), classes=3, train=24, validation=9, test=6, size=size, workers=workers)
 made.packed(root / "packed", tell=lambda *numbers: print(*numbers, flush=True))
 """
+
+
+def packing(root: Path, size: int = 32, workers: int = 0) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", PACKING, str(root), str(size), str(workers)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("moment", [3, 17, 31])
 def test_a_killed_packing_goes_on_to_the_same_bytes(root: Path, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
     workload(root).packed(root / "whole")
-    process = subprocess.Popen([sys.executable, "-c", PACKING, str(root)], stdout=subprocess.PIPE, text=True)
+    process = packing(root)
     assert process.stdout is not None
     for _, _ in zip(range(moment), process.stdout, strict=False):
         pass
@@ -152,6 +158,42 @@ def test_a_killed_packing_goes_on_to_the_same_bytes(root: Path, moment: int, mon
     added = [pack.added for pack in workload(root).packed(root / "packed")]
     assert sum(added) < 2 * TOTAL
     assert content(root / "packed") == content(root / "whole")
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_packing_leaves_neither_lock_nor_workers(
+    root: Path, way: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_writing, "CHUNK", 2)
+    made = workload(root, size=128)
+    made.packed(root / "whole")
+    process = packing(root, size=128, workers=2)
+    assert process.stdout is not None
+    for _, _ in zip(range(5), process.stdout, strict=False):
+        pass
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.0)  # the workers' results, larger than a pipe, wait in it
+    process.send_signal(way)
+    process.send_signal(signal.SIGCONT)
+    process.wait()
+    assert sum(pack.added for pack in made.packed(root / "packed")) < 2 * TOTAL
+    assert content(root / "packed") == content(root / "whole")
+    process.communicate(timeout=20)  # its output ends when the last worker does
+
+
+def test_images_that_changed_since_they_were_packed_are_named(root: Path) -> None:
+    made = workload(root)
+    made.packed(root / "packed", whole=True)
+    (image, other, *_) = sorted((root / "imagenet" / "train" / "n01443537").iterdir())
+    other.write_bytes(other.read_bytes())  # younger, and the same
+    assert [pack.added for pack in made.packed(root / "packed", whole=True)] == [0, 0]
+    age = image.stat()
+    save_jpeg(image, np.zeros((40, 40, 3), np.uint8))
+    os.utime(image, ns=(age.st_atime_ns, age.st_mtime_ns))
+    with pytest.raises(
+        ValueError, match=f"classification-36 is out of date: train/n01443537/{image.name} changed since"
+    ):
+        made.packed(root / "packed", whole=True)
 
 
 @pytest.mark.parametrize("cut", [1, 7, 36 * 36 * 4 - 1, 36 * 36 * 4 + 5])
@@ -249,7 +291,7 @@ def test_a_pack_of_older_data_is_refused(root: Path) -> None:
 
 
 def test_two_packings_at_once_are_refused(root: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", PACKING, str(root)], stdout=subprocess.PIPE, text=True)
+    process = packing(root)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGSTOP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from paretorch.pareto import MT2O, Front, Gated, Neighbours, SmoothTchebycheff
 from paretorch.pareto.export import export
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.pareto.resume import epochs_kept
+from paretorch.reports.embedded import asset
 from paretorch.reports.front_page import loading, write_front_page
 from paretorch.training.algorithms import find_algorithm
 from paretorch.training.front_options import FrontOptions
@@ -215,6 +217,13 @@ def test_the_page_needs_no_network_and_knows_every_model(trained: Path) -> None:
             for m in data["members"]
         ]
         assert int(np.argmin(values)) == front.choose(weights)
+
+
+def test_the_plot_of_three_tasks_shows_a_cube_and_names_as_they_are() -> None:
+    (space,) = re.findall(r"function space\(.*?\n  }\n", asset("front.js"), flags=re.DOTALL)
+    assert 'aspectmode: "cube"' in space
+    assert "spatial(title)" in space
+    assert "axis(quantity" not in space, "axes in space show entities as they are written"
 
 
 def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:

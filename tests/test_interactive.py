@@ -65,6 +65,7 @@ def test_every_default_by_enter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert f"{preset.number}  {preset.name}  {preset}" in printed
         assert f"expected, not measured: {EXPECTED[preset.name]}" in printed
     assert "ImageNet was not found" in printed
+    assert ".;" not in printed
     silent, _ = answered("", monkeypatch, tmp_path, yes=True)  # type: ignore[arg-type]
     assert silent == run
 
@@ -126,6 +127,8 @@ def test_ctrl_c_at_a_question_is_a_clean_end(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(Console, "input", stop)
     code, printed = call("", "--root", str(tmp_path))
     assert code == 130
+    assert "Stopped before the last question: nothing was started." in printed
+    assert "goes on" not in printed
     assert "Traceback" not in printed
 
 

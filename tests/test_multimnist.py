@@ -162,6 +162,14 @@ def test_labels_that_do_not_fit_are_named(tmp_path: Path) -> None:
         read_digits(place, "test")
 
 
+def test_a_file_without_images_is_named(tmp_path: Path) -> None:
+    place = write_digits(tmp_path)
+    (place / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((0, 28, 28), np.uint8)))
+    (place / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(0, np.uint8)))
+    with pytest.raises(ValueError, match=r"raw/train-images-idx3-ubyte is empty: its head says 0 x 28 x 28"):
+        MultiMNIST(root=str(tmp_path)).data()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from paretorch.training.parts import trained_model
+from paretorch.training.promises import trained_model
 from paretorch.training.updates import losses_of
 from paretorch.workloads.tabular import Tabular
 
@@ -73,6 +73,53 @@ def test_numbers_may_name_classes(tmp_path: Path) -> None:
     outputs = trained_model(made, made.tasks)(next(made.data().test[0].batches(6, order=None)).inputs)
     assert outputs["rooms"].shape == (6, 5)
     assert outputs["price"].shape == (6,)
+
+
+def test_classes_keep_all_their_digits(tmp_path: Path) -> None:
+    numbers = ["1000001", "1000002", "1000001.0", "-0.0", "0", "0.1"]
+    rows = "".join(f"{i},{numbers[i % 6]},{i}\n" for i in range(60))
+    made = Tabular(path=str(table(tmp_path, "x,id,y\n" + rows)), targets="id,y", classes="id")
+    assert made._prepared().classes["id"] == ("0", "0.1", "1000001", "1000002")
+
+
+def test_classes_that_the_table_may_have_rounded_are_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{9007199254740992 + i % 2},{i}\n" for i in range(20))
+    made = Tabular(path=str(table(tmp_path, "x,id,y\n" + rows)), targets="id,y", classes="id")
+    with pytest.raises(ValueError, match=r"column 'id' has the class 9007199254740992, .*: put a letter before them"):
+        made.data()
+
+
+def test_a_constant_is_not_standardised_by_its_rounding(tmp_path: Path) -> None:
+    held_out = torch.randperm(200, generator=torch.Generator().manual_seed(0))[-1]
+    rows = "".join(f"{i},{0.2 if i == held_out else 0.1},{i},0.1\n" for i in range(200))
+    made = Tabular(path=str(table(tmp_path, "x,k,y,u\n" + rows)), targets="y,u")
+    assert made._prepared().scales["u"] == 1.0
+    splits = made.data()
+    (train,) = splits.train[0].batches(200, order=None)
+    (test,) = splits.test[0].batches(200, order=None)
+    assert bool((train.inputs[:, 1] == 0).all())
+    assert bool((train.targets["u"] == 0).all())
+    assert test.inputs[:, 1].max().item() == pytest.approx(0.1)
+
+
+def test_a_small_spread_about_a_large_mean_is_one(tmp_path: Path) -> None:
+    rows = "".join(f"{1.7e9 + i / 1000:.3f},{i}\n" for i in range(40))
+    (train,) = Tabular(path=str(table(tmp_path, "x,y\n" + rows)), targets="y").data().train[0].batches(40, order=None)
+    assert train.inputs.std(correction=0).item() == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("cell", ["inf", "-inf", "1e300"])
+@pytest.mark.parametrize("column", ["rooms", "price"])
+def test_a_cell_that_is_no_finite_number_is_named(column: str, cell: str, tmp_path: Path) -> None:
+    names = HEADER.strip().split(",")
+    cells = [row.strip().split(",") for row in ROWS]
+    cells[6][names.index(column)] = cell
+    path = table(tmp_path, HEADER + "".join(",".join(row) + "\n" for row in cells))
+    value = cell.replace("1e300", r"1e\+300")
+    with pytest.raises(ValueError, match=rf"houses.csv, column '{column}', row 7: expected a number .*, got {value}\."):
+        houses(path).require()
+    others = "price" if column == "rooms" else "rooms"
+    houses(path, targets=f"{others},sold", ignore=f"name,{column}").require()
 
 
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:

@@ -92,7 +92,15 @@ def test_misspelt_optimizers_say_what_is_near(name: str, options: dict[str, floa
 
 def test_optimizers_are_those_of_torch() -> None:
     assert {"SGD", "Adam", "AdamW", "RMSprop"} <= set(optimizers())
-    assert not {"Optimizer", "LBFGS"} & set(optimizers())
+    assert not {"Optimizer", "LBFGS", "SparseAdam"} & set(optimizers())
+
+
+def test_the_parameters_are_no_option_of_an_optimizer() -> None:
+    with pytest.raises(ValueError, match=r"option of the optimizer Adam 'rate': .*Known: ") as caught:
+        find_optimizer("Adam", {"rate": 0.1})
+    known = str(caught.value).partition("Known: ")[2].split(", ")
+    assert "lr" in known
+    assert "params" not in known
 
 
 def test_a_workload_is_a_name_a_module_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -103,6 +107,38 @@ def test_a_workload_that_changed_is_not_resumed(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("30 *", "31 *"))
     with pytest.raises(ValueError, match=r"mine\.py has changed since"):
         train(run, tmp_path / "run", progress=None)
+
+
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from paretorch.training.record import Record
+from paretorch.training.spec import Run
+record = Record(Path(sys.argv[1]), Run(sys.argv[2]), {})
+if not os.fork():
+    print("forked", flush=True)
+    time.sleep(60)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_a_folder_is_free_when_the_process_that_trained_in_it_is_dead_whatever_it_forked(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", FORKING, str(tmp_path), TINY]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "forked\n"
+        with pytest.raises(BlockingIOError, match="another process is training in"):
+            Record(tmp_path, Run(TINY), {})
+        process.kill()
+        process.wait()
+        with Record(tmp_path, Run(TINY), {}):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:

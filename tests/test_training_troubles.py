@@ -65,9 +65,25 @@ def test_the_last_good_checkpoint_stays_and_is_named(tmp_path: Path, monkeypatch
 
 def test_a_loss_that_is_no_number_with_sound_parameters_is_a_word(tmp_path: Path) -> None:
     seen = troubles()
-    seen.step(0, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.nan)}))
-    with pytest.warns(TroubleWarning, match=r"the loss of 'size' was not finite in step 1 of epoch 1; .*lr=0.05"):
+    seen.steps = 2
+    seen.step(1, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.nan)}))
+    with pytest.warns(TroubleWarning, match=r"the loss of 'size' was not finite in step 2 of epoch 1; .*lr=0.05"):
         seen.epoch([epoch(1, sign=1.0, size=math.nan)], nn.Linear(1, 1))
+
+
+def test_before_the_first_update_no_step_is_blamed() -> None:
+    seen = troubles()
+    seen.step(0, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.nan)}))
+    with pytest.warns(TroubleWarning, match=r"'size' was not finite in step 1 of epoch 1; .*sound. No update") as said:
+        seen.epoch([epoch(1, sign=1.0, size=math.nan)], nn.Linear(1, 1))
+    seen.step(0, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.inf)}))
+    broken = nn.Linear(1, 1)
+    nn.init.constant_(broken.weight, math.nan)
+    with pytest.raises(ExplodedError, match=r"'size' was not finite in step 1 .*No update had been made yet") as caught:
+        seen.epoch([epoch(1, sign=1.0, size=math.inf)], broken)
+    for text in (str(said[0].message), str(caught.value)):
+        assert "look at the inputs and targets of that batch, and at the initial weights" in text
+        assert "smaller step" not in text
 
 
 @pytest.mark.parametrize("steps", [3, KEPT + 5])

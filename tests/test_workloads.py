@@ -16,7 +16,7 @@ from face_folders import shared_celeba
 from image_folders import SMALL as SMALL_FOLDERS
 from image_folders import shared_root
 from paretorch.training.evaluation import evaluate
-from paretorch.training.parts import trained_model
+from paretorch.training.promises import trained_model
 from paretorch.training.sources import find_workload, workload_class, workload_names
 from paretorch.training.updates import losses_of, plain
 from paretorch.workloads import Samples, Workload

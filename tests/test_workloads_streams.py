@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from paretorch.workloads import Accuracy, MeanAbsoluteError, Splits, TensorStream
+from paretorch.workloads import Accuracy, MeanAbsoluteError, Samples, Splits, TensorStream
 from paretorch.workloads.streams import Stream, repeats, steps_per_epoch, training_batches
 
 
@@ -59,6 +62,39 @@ def test_a_stream_of_unequal_lengths_is_refused() -> None:
         TensorStream(torch.zeros(3), {"a": torch.zeros(2)})
     with pytest.raises(ValueError, match="at least one sample"):
         TensorStream(torch.zeros(0), {})
+
+
+@dataclass(frozen=True)
+class Shifted(TensorStream):
+    by: float = 0.0
+
+    def batches(self, size: int, order: int | None) -> Iterator[Samples]:
+        for samples in super().batches(size, order):
+            yield Samples(samples.inputs + self.by, samples.targets, samples.size)
+
+
+class Doubled(TensorStream):
+    def __init__(self, count: int) -> None:
+        super().__init__(2 * torch.arange(count), {"a": torch.arange(count)})
+
+
+def test_a_subclass_of_a_stream_stays_one_on_a_device() -> None:
+    shifted = Shifted(torch.arange(3), {"a": torch.arange(3)}, by=0.5)
+    streams = Splits((shifted,), (Doubled(3),), (numbers(3),)).to(torch.device("cpu"))
+    (batch,) = streams.train[0].batches(3, order=None)
+    assert batch.inputs.tolist() == [0.5, 1.5, 2.5]
+    assert isinstance(streams.validation[0], Doubled)
+    moved = shifted.to(torch.device("meta"))
+    assert (moved.inputs.device.type, moved.targets["a"].device.type, moved.by) == ("meta", "meta", 0.5)
+    assert shifted.inputs.device.type == "cpu"
+
+
+def test_splits_of_no_streams_are_refused() -> None:
+    one = (numbers(3),)
+    with pytest.raises(ValueError, match=r"'validation': expected a tuple of streams, got TensorStream; .*\(stream,\)"):
+        Splits(one, numbers(3), one)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'test': expected streams, .*got Tensor\. .*TensorStream\(inputs, targets\)"):
+        Splits(one, one, (torch.zeros(3),))  # type: ignore[arg-type]
 
 
 def test_a_task_in_two_streams_is_refused() -> None:

@@ -149,14 +149,18 @@ def interactive(
 ) -> None:
     """Ask for model, data, batch size, optimizer and epochs; train; show the result, the plot and the JSON."""
     with boundary():
-        from paretorch.cli.interactive import Flags
-        from paretorch.cli.interactive import interactive as ask
+        from paretorch.cli.interactive import Flags, asked, trained
 
+        flags = Flags(model, data, batch_size, optimizer, epochs, images, root, seed, device, out, yes)
         try:
-            ask(Flags(model, data, batch_size, optimizer, epochs, images, root, seed, device, out, yes), Console())
+            run = asked(flags, Console())
         except EOFError:
             Console(stderr=True).print("\nThe input ended before the last question: nothing was started.")
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            Console(stderr=True).print("\nStopped before the last question: nothing was started.")
+            raise typer.Exit(130) from None
+        trained(run, flags, Console())
 
 
 @app.command(epilog="Example: [bold]paretorch study quickstart --scale small --seeds 5[/bold]")

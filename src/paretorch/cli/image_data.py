@@ -47,7 +47,7 @@ def data_check(
     workers: Workers = None,
 ) -> None:
     """Say what was looked for and found; read every image, name those that cannot be read; verify packs."""
-    with boundary():
+    with boundary("Nothing was changed."):
         from paretorch.workloads.data import checkup, console
 
         if (other := _other_workload(what, root)) is not None:
@@ -86,7 +86,7 @@ def data_pack(
 
     A folder is packed whole, a workload as far as its options choose images.
     """
-    with boundary():
+    with boundary("The same command goes on from there."):
         from paretorch.workloads.data import console
 
         workload, whole = _image_workload(what, root, {"workers": workers, "size": size})

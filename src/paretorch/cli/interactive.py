@@ -75,15 +75,12 @@ class Flags:
     yes: bool = False
 
 
-def interactive(flags: Flags, console: Console) -> None:
-    """Asks for what the flags do not say, trains, and shows what came of it.
+def trained(run: Run, flags: Flags, console: Console) -> None:
+    """Trains what was asked for, and shows what came of it.
 
     Raises:
-        ValueError: a flag is wrong.
-        EOFError: the input ended before the last question.
-        KeyboardInterrupt: on Ctrl-C; a run that was under way is resumed by the command that is printed before it.
+        KeyboardInterrupt: on Ctrl-C; the command that is printed before the training resumes it.
     """
-    run = asked(flags, console)
     folder = flags.out or Path("runs") / f"interactive-{run.key}"
     console.print(f"\nThe same without questions:\n  {escape(command(run, flags))}\n", highlight=False, soft_wrap=True)
     from paretorch.reports.report import report
@@ -101,7 +98,13 @@ def interactive(flags: Flags, console: Console) -> None:
 
 
 def asked(flags: Flags, console: Console) -> Run:
-    """The run that the answers describe."""
+    """The run that the answers describe: asks for what the flags do not say.
+
+    Raises:
+        ValueError: a flag is wrong.
+        EOFError: the input ended before the last question.
+        KeyboardInterrupt: on Ctrl-C.
+    """
     questions = Questions(console, flags.yes)
     found = look(flags.root)
     model = questions.choose(
@@ -133,7 +136,7 @@ def asked(flags: Flags, console: Console) -> Run:
 
 
 def _data(questions: Questions, flags: Flags, found: Mapping[str, Found]) -> str:
-    missing = "; ".join(part.where for part in found.values() if part.source is None)
+    missing = "; ".join(part.where.rstrip(".") for part in found.values() if part.source is None)
     if missing:
         missing += f"\n       `paretorch data check {flags.root}` says how the folders must lie; --root DIR names another place"
     where = missing or "found: " + ", ".join(part.where for part in found.values())

@@ -20,10 +20,13 @@ SAID = (SlowLoadingWarning, TroubleWarning, DivergedWarning)
 
 
 @contextmanager
-def boundary() -> Iterator[None]:
+def boundary(stopped: str = "The same command goes on from the last epoch.") -> Iterator[None]:
     """Turns what a user can cure into one message and exit code 2, and Ctrl-C into exit code 130.
 
     Other errors, ours or of a user's own code, keep their traceback.
+
+    Args:
+        stopped: what is said after a Ctrl-C.
     """
     try:
         with warnings.catch_warnings():
@@ -31,7 +34,7 @@ def boundary() -> Iterator[None]:
             warnings.showwarning = lambda *told: _said(told[0]) if issubclass(told[1], SAID) else shown(*told)
             yield
     except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped. The same command goes on from the last epoch.", highlight=False)
+        Console(stderr=True).print(f"Stopped. {stopped}", highlight=False)
         raise typer.Exit(130) from None
     except (ValueError, FloatingPointError, ModuleNotFoundError, OSError) as error:
         if not (isinstance(error, OSError) or _said_by_us(error)):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from paretorch.training.promises import metrics_of
 from paretorch.training.result import Epoch, Scores
 from paretorch.training.totals import Means
 from paretorch.training.updates import outputs_of
@@ -30,7 +31,7 @@ def evaluate(
         precision: ``"float32"`` or ``"bfloat16"``.
     """
     losses = Means()
-    metrics = {task: made for task, made in workload.metrics().items() if task in tasks}
+    metrics = metrics_of(workload, tasks)
     training = model.training
     model.eval()
     try:
@@ -40,7 +41,7 @@ def evaluate(
                 for task, loss in workload.losses(outputs, targets).items():
                     losses.add(task, loss, workload.labelled(task, targets[task], samples.size))
                 for task, output in outputs.items():
-                    for metric in metrics.get(task, ()):
+                    for metric in metrics[task]:
                         metric.update(output, targets[task])
     finally:
         model.train(training)

@@ -25,6 +25,7 @@ from paretorch.training.front_options import FrontOptions, options_of
 from paretorch.training.names import parse
 from paretorch.training.parts import find_device, find_optimizer, optimizers, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
+from paretorch.training.promises import check_losses, data_of, metrics_of, trained_model
 from paretorch.training.record import Record, finished, read_run
 from paretorch.training.result import Result, Scores
 from paretorch.training.schedule import Schedule
@@ -61,11 +62,11 @@ def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
     with randomness.deterministic(run.deterministic), randomness.kept(device):
         workload = find_workload(run.workload, run.options)
         job = _Job(run, workload, find_algorithm(run.front), options_of(run))
-        job.check()
+        splits = job.check()
         about = {"versions": machine.versions(), "commit": machine.commit(), "machine": machine.machine(device)}
         with Record(folder, run, about) as record, Shown(progress) as shown:
             machine.forget_peak_memory(device)
-            result = job.train(record, shown)
+            result = job.train(splits, record, shown)
             record.finish(result)
         shutil.rmtree(folder / KEPT, ignore_errors=True)
     return result
@@ -146,19 +147,24 @@ class _Job:
                     "leave it out"
                 )
 
-    def check(self) -> None:
-        """Refuses what can be refused before a folder is begun.
+    def check(self) -> Splits:
+        """The data; refuses what can be refused before a folder is begun.
 
         Raises:
-            ValueError: preferences or a reference that the workload cannot have.
+            ValueError: preferences or a reference that the workload cannot have, or the workload breaks a promise.
         """
         self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
         if self.options.reference is not None:
             check_reference(self.options.reference, self.workload.tasks)
+        metrics_of(self.workload, self.workload.tasks)
+        with torch.random.fork_rng():
+            model = trained_model(self.workload, self.workload.tasks)
+        splits = data_of(self.workload)
+        check_losses(self.workload, model, splits)
+        return splits
 
-    def train(self, record: Record, shown: Progress) -> Result:
+    def train(self, splits: Splits, record: Record, shown: Progress) -> Result:
         run, device = self.run, find_device(self.run.device)
-        splits = self.workload.data()
         reference = self.reference(splits)
         steps = steps_per_epoch(splits.train, run.batch_size)
         samples = steps * sum(min(run.batch_size, len(stream)) for stream in splits.train)

@@ -15,6 +15,7 @@ from paretorch.training.evaluation import evaluate, tested
 from paretorch.training.fronts import train_front
 from paretorch.training.parts import Parts, assemble, find_device, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
+from paretorch.training.promises import metrics_of
 from paretorch.training.record import Record, finished, stride
 from paretorch.training.result import Epoch, Result, Scores
 from paretorch.training.searching import Searched
@@ -137,7 +138,7 @@ def _scores(run: Run, parts: Parts, streams: tuple[Stream, ...]) -> Scores:
 
 def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.device, troubles: Troubles) -> Result:
     memory = machine.peak_memory(device)
-    metrics = {task: made for task, made in parts.workload.metrics().items() if task in parts.tasks}
+    metrics = metrics_of(parts.workload, parts.tasks)
     passes = repeats(parts.splits.train, run.batch_size)
     return Result(
         run=run,

@@ -151,14 +151,15 @@ def check_arguments(
             kind.
     """
     parameters = inspect.signature(constructor).parameters
+    options = list(parameters)[len(positional) :]
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in named:
         if name not in parameters and not open_ended:
-            raise unknown(f"option of {what}", name, parameters)
+            raise unknown(f"option of {what}", name, options)
     try:
         bound = inspect.signature(constructor).bind(*positional, **named)
     except TypeError as error:
-        raise ValueError(f"{what}: {error}. Its options: {', '.join(parameters) or 'none'}") from None
+        raise ValueError(f"{what}: {error}. Its options: {', '.join(options) or 'none'}") from None
     for name, value in bound.arguments.items():
         _check_kind(f"{what}: option {name!r}", parameters[name].annotation, value)
     return dict(bound.arguments)

@@ -19,6 +19,7 @@ from paretorch.core.fork import Fork
 from paretorch.optim import MultiTaskOptimizer, Preconditioned
 from paretorch.training import updates
 from paretorch.training.names import Call, check_arguments, parse, pick, unknown
+from paretorch.training.promises import check_losses, data_of, metrics_of, trained_model
 from paretorch.training.schedule import Schedule
 from paretorch.training.searching import Searched, make_search, searches
 from paretorch.training.sources import find_workload
@@ -75,7 +76,9 @@ def assemble(run: Run) -> Parts:
     device = find_device(run.device)
     model = trained_model(workload, tasks).to(device)
     optimizer = make_search(run, model, method, optimizers()) if searched else make_optimizer(model.parameters())
-    splits = workload.data().only(tasks).to(device)
+    metrics_of(workload, tasks)
+    splits = data_of(workload).only(tasks).to(device)
+    check_losses(workload, model, splits)
     if splits.test_epochs and not run.test:
         raise ValueError(
             f"{run.workload}: its validation part is the test set, by which nothing may be selected or tuned; give the workload "
@@ -95,28 +98,6 @@ def assemble(run: Run) -> Parts:
     steps = run.epochs * steps_per_epoch(splits.train, run.batch_size)
     schedule = Schedule(optimizer, run.schedule, run.warmup, steps, run.epochs)
     return Parts(workload, tasks, splits, model, optimizer, door, update, schedule)
-
-
-def trained_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
-    """The workload's model with the heads of ``tasks`` only; the weights are those of the whole model.
-
-    Raises:
-        ValueError: the model is not an encoder with a head for each of the workload's tasks.
-    """
-    model = workload.model()
-    heads = getattr(model, "heads", None)
-    if not isinstance(getattr(model, "encoder", None), nn.Module) or not isinstance(heads, nn.ModuleDict):
-        raise ValueError(
-            f"{type(workload).__name__}.model(): expected a module with an encoder and heads, an nn.ModuleDict by "
-            f"task; got {type(model).__name__}. paretorch.workloads.MultiTaskModel(encoder, heads) is one"
-        )
-    if set(heads) != set(workload.tasks):
-        raise ValueError(
-            f"{type(workload).__name__}.model(): expected a head for each of {workload.tasks}, got {tuple(heads)}"
-        )
-    for task in set(workload.tasks) - set(tasks):
-        del heads[task]
-    return model
 
 
 def _tasks(workload: Workload, run: Run) -> tuple[str, ...]:
@@ -187,7 +168,7 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
         for name, value in vars(torch.optim).items()
         if inspect.isclass(value)
         and issubclass(value, torch.optim.Optimizer)
-        and value is not torch.optim.Optimizer
+        and value not in (torch.optim.Optimizer, torch.optim.SparseAdam)  # dense gradients are none of the latter's
         and inspect.signature(value.step).parameters["closure"].default is None
     }
     ours = {

@@ -57,7 +57,7 @@ class Record:
                 _same_source(folder, run, started.get("source"), source)
             self._events = open(folder / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         except BaseException:
-            os.close(self._lock)
+            atomic.unlock(self._lock)
             raise
 
     def __enter__(self) -> Record:
@@ -73,7 +73,7 @@ class Record:
                 self._flush()
         finally:
             self._events.close()
-            os.close(self._lock)
+            atomic.unlock(self._lock)
 
     def rewind(self, epochs: int) -> tuple[Epoch, ...]:
         """Drops the lines after the first ``epochs`` epochs, which will be trained again, and returns those epochs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paretorch.training.result import Result
+from paretorch.training.result import Result, Scores
 from paretorch.workloads.extras import extra
 
 with extra("studies"):
@@ -20,9 +20,9 @@ def show(result: Result, folder: Path) -> None:
         table.add_column(column, justify="left" if column in ("task", "metric") else "right")
     for task in result.tasks:
         rows = {"loss": (result.validation.losses.get(task), result.test.losses.get(task))}
-        for name, higher in result.higher_is_better[task].items():
+        for name, higher in result.higher_is_better.get(task, {}).items():
             unit = f", {result.units[task][name]}" if result.units[task][name] else ""
-            values = result.validation.metrics[task][name], result.test.metrics[task][name]
+            values = _metric(result.validation, task, name), _metric(result.test, task, name)
             rows[f"{name}{unit} ({'higher' if higher else 'lower'} is better)"] = values
         for name, (validation, test) in rows.items():
             table.add_row(escape(task), escape(name), _number(validation), _number(test))
@@ -34,6 +34,11 @@ def show(result: Result, folder: Path) -> None:
     console.print(
         f"{result.seconds_per_epoch:.3g} seconds per epoch (median). The record is in {folder}", highlight=False
     )
+
+
+def _metric(scores: Scores, task: str, name: str) -> float | None:
+    """None where the task has no label in the split: a metric of nothing is nan."""
+    return scores.metrics[task][name] if task in scores.losses else None
 
 
 def _number(value: float | None) -> str:

@@ -25,6 +25,7 @@ STILL = 5  # epochs after which a loss that has not fallen is worth a word
 LONG = 3600.0  # seconds of a run on the CPU from which on a GPU is worth a word
 KEPT = 1_000  # steps, before their losses are looked at
 SMALLER = 0.1  # what is suggested, as a factor on the learning rate
+FIRST = "No update had been made yet: look at the inputs and targets of that batch, and at the initial weights"
 NO_GPU = (
     "No GPU was found: training on the CPU. If it takes too long: a smaller subset (fewer training images), smaller images, "
     "or fewer epochs."
@@ -100,9 +101,9 @@ class Troubles:
         if not _finite(model):
             raise ExplodedError(self._exploded(bad))
         if bad is not None:
+            cure = f"Look at that batch's labels, or take a smaller step: {self._smaller()}" if bad[1] else FIRST
             self._say(
-                f"the loss of {bad[0]!r} was not finite in {self._when(bad[1])}; the parameters are sound. Look at that batch's "
-                "labels, or take a smaller step: " + self._smaller()
+                f"the loss of {bad[0]!r} was not finite in {self._when(bad[1])}; the parameters are sound. {cure}"
             )
             self._bad = {}
         if len(history) == STILL and (still := _still(history)):
@@ -130,6 +131,8 @@ class Troubles:
 
     def _exploded(self, bad: tuple[str, int] | None) -> str:
         where = f"the loss of {bad[0]!r} exploded in {self._when(bad[1])}" if bad else "the parameters exploded"
+        if bad and not bad[1]:
+            return f"the loss of {bad[0]!r} was not finite in {self._when(0)}, and the step made the parameters so. {FIRST}"
         saved = checkpoint.saved(self.folder / "checkpoint")
         good = f"the last good checkpoint is {saved[-1]}" if saved else "there was no checkpoint before it"
         return (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -153,9 +154,12 @@ class TensorStream:
     def _samples(self, index: slice | Tensor, size: int) -> Samples:
         return Samples(self.inputs[index], {task: target[index] for task, target in self.targets.items()}, size)
 
-    def to(self, device: torch.device) -> TensorStream:
-        """The same stream on ``device``."""
-        return TensorStream(self.inputs.to(device), {task: target.to(device) for task, target in self.targets.items()})
+    def to(self, device: torch.device) -> Self:
+        """The same stream with its inputs and targets on ``device``; whatever a subclass adds stays as it is."""
+        moved = copy.copy(self)  # whose constructor may be another
+        object.__setattr__(moved, "inputs", self.inputs.to(device))
+        object.__setattr__(moved, "targets", {task: target.to(device) for task, target in self.targets.items()})
+        return moved
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ class Splits:
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
+            _check_streams(name, getattr(self, name))
             tasks = [task for stream in getattr(self, name) for task in stream.tasks]
             if repeated := sorted({task for task in tasks if tasks.count(task) > 1}):
                 raise ValueError(f"split {name!r}: a task belongs to one stream, but several hold {repeated}")
@@ -198,6 +203,19 @@ class Splits:
 
     def _each(self, change: Callable[[tuple[Stream, ...]], tuple[Stream, ...]]) -> Splits:
         return Splits(change(self.train), change(self.validation), change(self.test), self.facts, self.test_epochs)
+
+
+def _check_streams(split: str, streams: Any) -> None:
+    if not isinstance(streams, tuple | list):
+        raise ValueError(
+            f"split {split!r}: expected a tuple of streams, got {type(streams).__name__}; one stream is written (stream,)"
+        )
+    for stream in streams:
+        if not all(hasattr(stream, name) for name in ("tasks", "batches", "to", "__len__")):
+            raise ValueError(
+                f"split {split!r}: expected streams, which have tasks, len(), batches(size, order) and to(device); got "
+                f"{type(stream).__name__}. paretorch.workloads.TensorStream(inputs, targets) is one"
+            )
 
 
 def steps_per_epoch(streams: tuple[Stream, ...], size: int) -> int:

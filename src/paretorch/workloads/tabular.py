@@ -25,6 +25,8 @@ TARGETS = {
 }
 SHARES = (0.7, 0.15)  # of the rows, to train and to validate on; the rest is the test set
 FEWEST = 10  # rows
+NOISE = 1e-14  # a relative spread that rounding alone may make
+EXACT = 2**53  # from which on numbers of a table may be rounded
 
 
 class TargetError(MeanAbsoluteError):
@@ -207,6 +209,8 @@ def _read(
         raise ValueError(f"{where}: all columns are targets or ignored, so nothing is left to read them from")
     if table.rows < FEWEST:
         raise ValueError(f"{where} has {table.rows} rows: at least {FEWEST} are needed to train, validate and test")
+    for column in (*inputs, *tasks):
+        table.check(column, where)
     order = torch.randperm(table.rows, generator=torch.Generator().manual_seed(seed))
     sizes = [round(table.rows * share) for share in SHARES]
     parts = torch.split(order, [*sizes, table.rows - sum(sizes)])
@@ -240,12 +244,24 @@ def _input(table: Table, column: str, train: Tensor) -> Tensor:
 
 
 def _classes(table: Table, task: str, where: str) -> tuple[Tensor, tuple[str, ...]]:
-    cells = [("" if cell != cell else f"{cell:g}") if isinstance(cell, float) else cell for cell in table.columns[task]]
+    cells = [_class_name(cell, task, where) if isinstance(cell, float) else cell for cell in table.columns[task]]
     names = tuple(sorted(set(cells) - {""}))
     if len(names) < 2:
         raise ValueError(f"{where}: column {task!r} has {len(names)} class: at least two are needed to tell apart")
     places = {name: place for place, name in enumerate(names)}
     return torch.tensor([places.get(cell, -1) for cell in cells]), names
+
+
+def _class_name(cell: float, task: str, where: str) -> str:
+    """All digits of a number, so that no two classes become one; empty for a gap."""
+    if math.isnan(cell):
+        return ""
+    if abs(cell) >= EXACT:
+        raise ValueError(
+            f"{where}: column {task!r} has the class {cell:.0f}, and numbers from {EXACT:,} on may be rounded into each other: "
+            "put a letter before them"
+        )
+    return repr(cell + 0.0).removesuffix(".0")  # -0.0 is 0
 
 
 def _numbers(table: Table, task: str, train: Tensor, where: str) -> tuple[Tensor, float]:
@@ -257,9 +273,11 @@ def _numbers(table: Table, task: str, train: Tensor, where: str) -> tuple[Tensor
 
 
 def _spread(values: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of what is not empty; 1 where it is constant."""
+    """Mean and standard deviation of what is not empty; 1 where it is constant, up to rounding."""
     there = values[~values.isnan()]
     if not len(there):
         return 0.0, 1.0
     deviation = float(there.std(correction=0))
-    return float(there.mean()), deviation if deviation > 0 and math.isfinite(deviation) else 1.0
+    if deviation <= NOISE * float(there.abs().max()):
+        return float(there[0]), 1.0  # the mean of equal numbers may be rounded
+    return float(there.mean()), deviation

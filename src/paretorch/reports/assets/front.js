@@ -6,6 +6,8 @@
   const by = (id) => document.getElementById(id);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  // axes in space know no entities, and no tags but <b>, <i>, <br>, <sub>, <sup>, which a space of no width breaks up
+  const spatial = (text) => String(text).replace(/</g, "<\u200b");
   const digits = (value) => (value === null ? "–" : Number(value.toPrecision(4)).toString());
   const element = (tag, attributes = {}, text = "") => {
     const made = document.createElement(tag);
@@ -68,8 +70,11 @@
       group(there.filter((i) => members[i].front && i !== state.chosen), { symbol: "circle", size: 5, color: colour("accent") }),
       group(there.filter((i) => i === state.chosen), { symbol: "diamond", size: 9, color: colour("worse") }),
     ];
-    const away = by("plot").clientWidth < 500 ? 1.9 : 1.5; // in a small square, titles of axes would be cut off
-    const scene = { camera: { eye: { x: away, y: away, z: 0.8 * away } }, xaxis: axis(quantity.titles[0]), yaxis: axis(quantity.titles[1]), zaxis: axis(quantity.titles[2]) };
+    const away = by("plot").clientWidth < 500 ? 1.9 : 1.6; // nearer, titles of axes would be cut off
+    const [x, y, z] = quantity.titles.map((title) => ({ ...axis(""), title: { text: spatial(title) } }));
+    // a cube, as losses of unlike spread would make it long and flat; a little lower than its middle, as titles are below it
+    const camera = { eye: { x: away, y: away, z: 0.8 * away }, center: { x: 0, y: 0, z: -0.15 } };
+    const scene = { aspectmode: "cube", camera, xaxis: x, yaxis: y, zaxis: z };
     return [traces, layout({ scene, uirevision: "turned", margin: { l: 0, r: 0, t: 0, b: 0 } })];
   }
 

@@ -7,6 +7,8 @@ import errno
 import os
 from pathlib import Path
 
+_locks: set[int] = set()  # handles that this process holds
+
 
 def write(path: Path, content: bytes) -> None:
     """Writes a file beside ``path``, forces it to the disk and moves it there in one step.
@@ -60,7 +62,9 @@ def named(error: OSError, path: Path) -> OSError:
 
 
 def locked(path: Path, taken: str) -> int:
-    """An open handle on ``path`` that no other process can have until it is closed or this process ends.
+    """An open handle on ``path`` that no other process can have until :func:`unlock` or until this process ends.
+
+    Processes that are forked from this one do not hold it: a loader's worker that outlives it locks nobody out.
 
     Args:
         path: an empty file, made if it is not there.
@@ -73,10 +77,28 @@ def locked(path: Path, taken: str) -> int:
     try:
         import fcntl
     except ImportError:  # Windows has no advisory locks of this kind: there, the user takes care
+        _locks.add(handle)
         return handle
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise BlockingIOError(errno.EWOULDBLOCK, taken) from None
+    _locks.add(handle)
     return handle
+
+
+def unlock(handle: int) -> None:
+    """Gives up what :func:`locked` gave."""
+    _locks.discard(handle)
+    os.close(handle)
+
+
+def _close_inherited() -> None:
+    """In a forked process: closing its copies leaves the locks to the process that took them."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from paretorch.workloads.data.coco import FOLDERS, CocoFolders
 from paretorch.workloads.data.imagenet import ClassFolders
@@ -18,6 +18,7 @@ from paretorch.workloads.data.read_stream import BEARABLE
 from paretorch.workloads.data.reading import DamagedError, Item, Reader, Source
 from paretorch.workloads.data.selection import ranked
 from paretorch.workloads.data.splitting import everything
+from paretorch.workloads.data.workers import loader
 
 EDGE = 64  # pixels to which images are decoded when only whether they can be is asked
 SHOWN = 20  # names in a list
@@ -174,8 +175,7 @@ def _read(report: Checkup, source: Source, images: int | None, workers: int, tit
     reader = source.reader([Item(name) for name in names], EDGE)
     chunks = [list(range(start, min(start + 32, len(names)))) for start in range(0, len(names), 32)]
     reasons: dict[str, str] = {}
-    loader = DataLoader(Probing(reader), sampler=chunks, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
-    for chunk, failed in zip(chunks, loader, strict=True):
+    for chunk, failed in zip(chunks, loader(Probing(reader), chunks, workers), strict=True):
         reasons.update(failed)
         if tell is not None:
             tell(title, chunk[-1] + 1, len(names))
@@ -255,7 +255,3 @@ class Probing(Dataset[dict[str, str]]):
 
 def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
-def _as_it_is(batch: object) -> object:
-    return batch

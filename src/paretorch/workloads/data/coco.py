@@ -150,6 +150,10 @@ class CocoFolders:
         del group
         return [f"{FOLDERS[folder]}/{name}" for name in self._listed[folder] if name in self._there[folder]]
 
+    def file(self, name: str) -> Path:
+        """Where the image lies."""
+        return self.images / name
+
     def fingerprint(self) -> Mapping[str, str]:
         """The files of instances."""
         files = [self.annotations(folder) for folder in FOLDERS]

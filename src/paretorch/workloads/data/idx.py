@@ -116,7 +116,7 @@ def read_digits(folder: Path, split: str) -> tuple[Tensor, Tensor]:
             f"{paths[0]}: expected ({len(labels)}, {EDGE}, {EDGE}) bytes, an image for each label of {paths[1].name}, got "
             f"{tuple(images.shape)}"
         )
-    if len(labels) and int(labels.max()) >= CLASSES:
+    if int(labels.max()) >= CLASSES:
         raise ValueError(f"{paths[1]}: labels are 0 to {CLASSES - 1}, got {int(labels.max())}")
     return images, labels.long()
 
@@ -125,7 +125,7 @@ def read_idx(path: Path) -> Tensor:
     """The array of bytes in an idx file.
 
     Raises:
-        ValueError: it is no such file, or is cut off or too long.
+        ValueError: it is no such file, or is empty, cut off or too long.
 
     References:
         LeCun, Cortes & Burges, "The MNIST database": two zeros, the type, the number of dimensions, each dimension as four
@@ -144,6 +144,10 @@ def read_idx(path: Path) -> Tensor:
             f"{path} is no idx file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}, not with 00 00 08"
         )
     shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(int).tolist()
+    if not math.prod(shape):
+        raise ValueError(
+            f"{path} is empty: its head says {' x '.join(map(str, shape))}. Copy it again from where it is published"
+        )
     if len(content) - start != math.prod(shape):
         raise ValueError(
             f"{path} is damaged: its head says {' x '.join(map(str, shape))} bytes, it holds {len(content) - start}. Copy it "

@@ -50,6 +50,10 @@ class ClassFolders:
             for folder in ("train", "val")
         }
 
+    def file(self, name: str) -> Path:
+        """Where the image lies."""
+        return self.root / name
+
     def fingerprint(self) -> Mapping[str, str]:
         """The names of the classes, whose order numbers them."""
         names = {folder: "/".join(classes_in(self.root / folder)) for folder in ("train", "val")}

@@ -199,6 +199,11 @@ class Pack:
                 if 0 < len(self.names(folder, group)) < count:
                     raise NotPackedError(f"{self.folder} holds images that data_seed={self.manifest.seed} chose")
 
+    def file(self, name: str) -> Path:
+        """All rows are in one."""
+        del name
+        return self.folder / "rows.u8"
+
     def fingerprint(self) -> Mapping[str, str]:
         """The source's, when it was packed."""
         return self.manifest.fingerprint

@@ -7,22 +7,24 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from paretorch.workloads.data import atomic
 from paretorch.workloads.data.pack import Line, Manifest, damaged, mapped, read_lines
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.reading import Item, Place, Reader, Source
+from paretorch.workloads.data.workers import loader
 
 CHUNK = 32  # images between two writes to the disk
 BEARABLE = 0.01  # the share of images that may be unreadable
+SHOWN = 10  # names in a message
 Tell = Callable[[int, int], None]
 
 
@@ -68,8 +70,8 @@ def pack(
         tell: called with the images packed and the images asked for.
 
     Raises:
-        ValueError: the folder holds a pack of something else, or a damaged one, or more than 1 % of the images cannot
-            be read.
+        ValueError: the folder holds a pack of something else, or a damaged one, or images that changed since, or more than
+            1 % of the images cannot be read.
         OSError: the disk is full, or another process packs here.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,12 +80,13 @@ def pack(
         manifest = _begun(folder, wanted)
         manifest, lines = _recovered(folder, manifest)
         done = {line.name: line for line in lines}
+        _check_images(source, [place for place in places if place.name in done], folder, manifest, done, workers)
         missing = [place for place in places if place.name not in done or done[place.name].row < 0]
         _check_room(folder, manifest, len(missing))
         added = _append(source, missing, folder, manifest, done, len(places), workers, tell)
         _finish(folder, replace(manifest, available=wanted.available, rows=manifest.rows + added))
     finally:
-        os.close(lock)
+        atomic.unlock(lock)
     asked = {place.name for place in places}
     unreadable = {name: line.reason for name, line in sorted(done.items()) if line.row < 0 and name in asked}
     return Packed(folder, len(places), added, unreadable, (manifest.rows + added) * manifest.row_bytes)
@@ -111,10 +114,14 @@ def _begun(folder: Path, wanted: Manifest) -> Manifest:
 
 def stale(folder: Path, there: Mapping[str, str], now: Mapping[str, str]) -> ValueError:
     """The error for a pack of data that have changed since."""
-    changed = sorted(name for name in {*there, *now} if there.get(name) != now.get(name))
+    return _out_of_date(folder, sorted(name for name in {*there, *now} if there.get(name) != now.get(name)))
+
+
+def _out_of_date(folder: Path, changed: Sequence[str]) -> ValueError:
+    more = f" and {len(changed) - SHOWN:,} more" * (len(changed) > SHOWN)
     return ValueError(
-        f"{folder} is out of date: {', '.join(changed)} changed since it was packed. Remove the folder {folder} and run "
-        "`paretorch data pack` again"
+        f"{folder} is out of date: {', '.join(changed[:SHOWN])}{more} changed since it was packed. Remove the folder {folder} "
+        "and run `paretorch data pack` again"
     )
 
 
@@ -148,6 +155,35 @@ def _recovered(folder: Path, manifest: Manifest) -> tuple[Manifest, list[Line]]:
     return replace(manifest, rows=count), lines
 
 
+def _check_images(
+    source: Source,
+    packed: Sequence[Place],
+    folder: Path,
+    manifest: Manifest,
+    done: Mapping[str, Line],
+    workers: int,
+) -> None:
+    """Fails where packed images have changed; only files that are younger than the manifest are read again."""
+    began = (folder / "pack.json").stat().st_mtime_ns
+    young = [place for place in packed if done[place.name].row >= 0 and _younger(source.file(place.name), began)]
+    changed = []
+    for chunk, read in _squares(source, young, manifest.edge, workers):
+        for place, square in zip(chunk, read, strict=True):
+            if isinstance(square, str) or zlib.crc32(square.data) != done[place.name].crc:
+                changed.append(place.name)
+    if changed:
+        raise _out_of_date(folder, changed)
+
+
+def _younger(file: Path, moment: int) -> bool:
+    """Whether a file was written, or put where it is, at ``moment`` or later; also where it cannot be asked."""
+    try:
+        found = file.stat()
+    except OSError:
+        return True
+    return max(found.st_mtime_ns, found.st_ctime_ns) >= moment
+
+
 def _append(
     source: Source,
     missing: Sequence[Place],
@@ -159,25 +195,21 @@ def _append(
     tell: Tell | None,
 ) -> int:
     """Packs ``missing``, enters them into ``done``, and returns how many could be read."""
-    items = [Item(place.name) for place in missing]
-    chunks = [list(range(start, min(start + CHUNK, len(items)))) for start in range(0, len(items), CHUNK)]
-    squares = Squares(source.reader(items, manifest.edge))
-    loader = DataLoader(squares, sampler=chunks, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
     failed: dict[str, str] = {}
-    row = manifest.rows
+    row, read_so_far = manifest.rows, total - len(missing)
     if tell is not None:
-        tell(total - len(missing), total)
+        tell(read_so_far, total)
     with open(folder / "rows.u8", "ab") as rows, open(folder / "index.jsonl", "ab") as index:
-        for chunk, read in zip(chunks, loader, strict=True):
+        for chunk, read in _squares(source, missing, manifest.edge, workers):
             lines = []
-            for place, square in zip([missing[number] for number in chunk], read, strict=True):
+            for place, square in zip(chunk, read, strict=True):
                 if isinstance(square, str):
                     failed[place.name] = square
                     if place.name in done and done[place.name].reason == square:
                         continue
                     line = Line(place.folder, place.group, place.name, -1, reason=square)
                 else:
-                    line = Line(place.folder, place.group, place.name, row, zlib.crc32(square))
+                    line = Line(place.folder, place.group, place.name, row, zlib.crc32(square.data))
                     _write(rows, square.tobytes(), folder / "rows.u8")
                     row += 1
                 lines.append(line)
@@ -190,9 +222,20 @@ def _append(
             done.update((line.name, line) for line in lines)
             if len(failed) > BEARABLE * total:
                 raise ValueError(_too_many(folder, failed, total))
+            read_so_far += len(chunk)
             if tell is not None:
-                tell(total - len(missing) + chunk[-1] + 1, total)
+                tell(read_so_far, total)
     return row - manifest.rows
+
+
+def _squares(
+    source: Source, places: Sequence[Place], edge: int, workers: int
+) -> Iterator[tuple[Sequence[Place], list[NDArray[np.uint8] | str]]]:
+    """The rows of the images, or why there are none, a few images at a time."""
+    chunks = [range(start, min(start + CHUNK, len(places))) for start in range(0, len(places), CHUNK)]
+    squares = Squares(source.reader([Item(place.name) for place in places], edge))
+    for chunk, read in zip(chunks, loader(squares, [list(chunk) for chunk in chunks], workers), strict=True):
+        yield places[chunk.start : chunk.stop], read
 
 
 @dataclass(frozen=True)
@@ -244,7 +287,3 @@ def _too_many(folder: Path, failed: Mapping[str, str], total: int) -> str:
         f"{folder}: {len(failed)} of {total:,} images cannot be read, more than 1 %:\n{shown}\n"
         "Put these files back, or take them out of the data set, and run the same command again: it goes on"
     )
-
-
-def _as_it_is(batch: object) -> object:
-    return batch

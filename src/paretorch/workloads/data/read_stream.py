@@ -8,14 +8,15 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.reading import DamagedError
+from paretorch.workloads.data.workers import loader
 from paretorch.workloads.streams import Loading, Samples
 
 BEARABLE = 0.01  # the share of a stream's samples that may be unreadable
@@ -165,16 +166,8 @@ class ReadStream(ABC):
         Raises:
             ValueError: more than 1 % of the samples cannot be read, or a pack is damaged.
         """
-        loader = DataLoader(
-            Gathering(self._sampler(), order),
-            sampler=plan(len(self), size, order),
-            batch_size=None,
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator().manual_seed(0),  # else it would draw from the run's own random numbers
-        )
-        batches = iter(loader)
+        gathering, chunks = Gathering(self._sampler(), order), plan(len(self), size, order)
+        batches = iter(loader(gathering, chunks, self.workers, pin_memory=self.device.type == "cuda"))
         while True:
             began = time.perf_counter()
             batch = next(batches, None)
@@ -244,7 +237,3 @@ def plan(length: int, size: int, order: int | None) -> list[list[int]]:
         places = torch.randperm(length, generator=torch.Generator().manual_seed(order)).tolist()
         end = max(1, length // size) * size
     return [places[start : start + size] for start in range(0, end, size)]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

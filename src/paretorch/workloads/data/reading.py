@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
@@ -84,6 +85,10 @@ class Source(Protocol):
 
     def names(self, folder: str, group: str) -> Sequence[str]:
         """The images of a group."""
+        ...
+
+    def file(self, name: str) -> Path:
+        """The file that an image is read from."""
         ...
 
     def fingerprint(self) -> Mapping[str, str]:

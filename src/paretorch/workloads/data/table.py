@@ -11,6 +11,7 @@ from typing import Any
 
 from paretorch.workloads.extras import extra
 
+LARGEST = 3.4e38  # that float32 holds
 GAPS = ("", "na", "n/a", "nan", "null", "none", "?")  # how an empty cell is written, in small letters
 
 
@@ -28,6 +29,23 @@ class Table:
     def words(self, name: str) -> bool:
         """Whether a column holds words."""
         return isinstance(self.columns[name][0], str)
+
+    def check(self, name: str, where: str) -> None:
+        """Checks that a column can be computed with.
+
+        Args:
+            name: the column's.
+            where: the table's name, for the message.
+
+        Raises:
+            ValueError: a number of it is infinite, or larger than float32 holds.
+        """
+        for row, cell in enumerate(self.columns[name], start=1):
+            if isinstance(cell, float) and abs(cell) > LARGEST:
+                raise ValueError(
+                    f"{where}, column {name!r}, row {row}: expected a number up to {LARGEST:g}, got {cell:g}. Leave the cell "
+                    "empty where the number is not known, or ignore the column"
+                )
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Table:

@@ -1,0 +1,95 @@
+"""What a workload must give is checked before its run begins: one sentence each, and no folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from paretorch.cli import app
+from paretorch.training.fronts import train_front
+from paretorch.training.loop import train
+from paretorch.training.promises import check_losses, trained_model
+from paretorch.training.result import Result
+from paretorch.training.result_table import show
+from paretorch.training.spec import Run
+from training_workload import Tiny
+
+TINY = Path(__file__).parent / "training_workload.py"
+DATA = "        return Splits(*(self._streams(count, seed) for seed, count in enumerate((self.samples, 24, 24))))"
+LOSSES = "        return losses\n"
+METRICS = '        return {"sign": (Accuracy(),), "size": (SizeError(),)}\n'
+
+BROKEN = [
+    (DATA, "        return None\n" + DATA, r"Tiny\.data\(\): expected .*Splits\(train, validation, test\), got NoneType"),
+    (
+        DATA,
+        "        return Splits(*(self._streams(9, seed)[0] for seed in range(3)))\n" + DATA,
+        r"split 'train': expected a tuple of streams, got TensorStream; one stream is written \(stream,\)",
+    ),
+    (LOSSES, "        return None\n", r"Tiny\.losses\(\): expected a dict of a scalar loss by task, got NoneType"),
+    (LOSSES, "        return list(losses.values())\n", r"expected a dict of a scalar loss by task, got list"),
+    (LOSSES, "        return {**losses, 'other': losses['size']}\n", r"expected losses of sign, size, .*got \['other'\]"),
+    (LOSSES, "        return {'size': float(losses['size'])}\n", r"expected a scalar tensor for 'size', .*got float"),
+    (LOSSES, "        return {'size': losses['size'].expand(3)}\n", r"for 'size', .*got a tensor of shape \(3,\)"),
+    (METRICS, "        return [Accuracy()]\n", r"Tiny\.metrics\(\): expected a dict of metrics by task, .*got list"),
+    (METRICS, "        return {'sign': Accuracy()}\n", r"a tuple of metrics for 'sign', got Accuracy; .*\(Accuracy\(\),\)"),
+    (METRICS, "        return {'sign': (Accuracy,)}\n", r"objects of .*Metric for 'sign', .*got the class Accuracy"),
+    (METRICS, "        return {'other': ()}\n", r"expected metrics of the tasks sign, size, got \['other'\]"),
+]  # fmt: skip
+
+
+def changed(path: Path, old: str, new: str) -> str:
+    text = TINY.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    return str(path)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN)
+def test_a_broken_promise_is_said_before_anything_is_begun(old: str, new: str, message: str, tmp_path: Path) -> None:
+    workload = changed(tmp_path / "mine.py", old, new)
+    with pytest.raises(ValueError, match=message) as caught:
+        train(Run(workload, epochs=1), tmp_path / "run", progress=None)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=message):
+        train_front(
+            Run(workload, epochs=1, front="mt2o", front_options={"models": 2}), tmp_path / "front", progress=None
+        )
+    assert not (tmp_path / "front" / "run.json").exists()
+
+
+def test_looking_at_the_losses_leaves_no_trace() -> None:
+    torch.manual_seed(3)
+    model = trained_model(Tiny(), ("sign", "size"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    check_losses(Tiny(), model, Tiny().data())
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_task_may_have_no_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workload = changed(tmp_path / "mine.py", METRICS, "        return {'sign': (Accuracy(),)}\n")
+    result = train(Run(workload, epochs=1, batch_size=8), tmp_path / "run", progress=None)
+    assert dict(result.validation.metrics["size"]) == dict(result.higher_is_better["size"]) == {}
+    show(result, tmp_path / "run")
+    assert "accuracy" in capsys.readouterr().out
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
+
+
+def test_a_task_without_labels_says_so_in_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one: Any = "        splits = Splits(*(self._streams(24, seed) for seed in range(3)))\n"
+    one += "        there = splits.train[0]\n"
+    one += "        return Splits(splits.train, (TensorStream(there.inputs, {'sign': there.targets['sign']}),), splits.test)\n"
+    workload = changed(tmp_path / "mine.py", DATA, one + DATA)
+    train(Run(workload, epochs=1, batch_size=8), tmp_path / "run", progress=None)
+    show(Result.load(tmp_path / "run"), tmp_path / "run")
+    rows = [line for line in capsys.readouterr().out.splitlines() if "size" in line and "\u2502" in line]
+    assert len(rows) == 2
+    assert all("no labels" in row and "nan" not in row for row in rows)
