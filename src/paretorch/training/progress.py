@@ -89,7 +89,8 @@ class Lines(Silence):
         """Says what is trained and where it stands."""
         self._epochs = run.epochs
         resumed = f", resumed after epoch {done}" if done else ""
-        self._say(f"{run.workload}: {run.epochs} epochs of {steps} steps on {run.device}{resumed}")
+        epochs = f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
+        self._say(f"{run.workload}: {epochs} of {steps} step{'s' * (steps != 1)} on {run.device}{resumed}")
 
     def epoch(self, epoch: Epoch) -> None:
         """Says the epoch's losses, metrics, weights and speed."""
