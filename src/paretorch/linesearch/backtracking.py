@@ -91,7 +91,8 @@ class Backtracking(LineSearch):
         line = self.line(values, slopes, at, self.shared[0].dtype)
         if not self.usable(slopes):
             return self.refused(Found(Outcome.STATIONARY, 0.0, line.losses, 0), line, given, fallback)
-        found = self.searched(line, at)
+        with moving.kept():
+            found = self.searched(line, at)
         if found.outcome is not Outcome.ACCEPTED:
             moving.to(0)
             return self.refused(found, line, given, fallback)
@@ -146,8 +147,13 @@ class Backtracking(LineSearch):
         worst = int(slopes.total.argmin())
         fallback = f"the direction would raise task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
         divisors = self.divisors(rows)
-        direction = self._common([divided(row, divisors[task]) for task, row in rows.items()])
-        return direction, self._slopes(list(rows.values()), direction), fallback
+        weighed = {task: divided(row, divisors[task]) for task, row in rows.items()}
+        direction = self._common(list(weighed.values()))
+        slopes = self._slopes(list(rows.values()), direction)
+        if not self.usable(slopes):  # heads meet, in the metric or in a parameter of several tasks
+            direction = common_descent(self.direction.metric, list(weighed.values()))[0]
+            slopes = self._slopes(list(rows.values()), direction)
+        return direction, slopes, fallback
 
     def _common(self, rows: Sequence[Row]) -> list[Tensor | None]:
         """The minimum norm on the shared parameters, each head along its own gradient, both in the metric."""

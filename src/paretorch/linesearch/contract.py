@@ -42,8 +42,9 @@ class Slopes:
         return self.heads + self.features
 
     def asked(self, accept: str) -> Array:
-        """(T,) the part of which a share is asked as decrease."""
-        return {"both": self.total, "heads": self.heads, "features": self.features}[accept]
+        """(T,) the part of which a share is asked as decrease; never a rise, nor more than all that the task falls."""
+        part = {"both": self.total, "heads": self.heads, "features": self.features}[accept]
+        return np.clip(part, 0.0, np.maximum(self.total, 0.0))
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ class FastBacktracking(LineSearch):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
-        return {**super().state_dict(), "ratio": self.displace.ratio, "telling": self.displace.telling}
+        displace = self.displace
+        return {**super().state_dict(), "ratio": displace.ratio, "telling": displace.telling, "apart": displace.apart}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the state back.
@@ -151,3 +152,4 @@ class FastBacktracking(LineSearch):
         """
         super().load_state_dict(state_dict)
         self.displace.ratio, self.displace.telling = float(state_dict["ratio"]), bool(state_dict["telling"])
+        self.displace.apart = state_dict["apart"]

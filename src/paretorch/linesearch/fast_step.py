@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -45,6 +45,15 @@ class FastStep(FastForward):
         slopes = self._first_direction(answer)
         if not search.usable(slopes):
             slopes = self._fall_back(slopes)
+        try:
+            return self._searched(slopes)
+        except BaseException:
+            self.heads_moving.to(0)
+            raise
+
+    def _searched(self, slopes: Slopes) -> Step:
+        """The step along the first direction that has one."""
+        search = self.search
         found = self._found(slopes)
         if search.displacement == "difference" and found.outcome in REFUSED:
             slopes = self._tangent_slopes()
@@ -146,19 +155,43 @@ class FastStep(FastForward):
         metric, heads, divisors = search.direction.metric, list(self.heads_rows.values()), search.divisors(tasks)
         own = combined([1 / divisors[task] for task in tasks], heads)
         if search.displacement == "gradient":
-            known = [divided(self.gradients.rows[self.gradients.known.index(place)], divisors[task])
+            known = [divided(self._feature_row(task), divisors[task])
                      for task, place in self._places(tasks).items() if place in self.gradients.known]  # fmt: skip
             self.along = self.displacement = filled(common_descent(metric, known)[0], self.leaves)
             self.heads_direction = own
-            return self._slopes()
-        nothing: list[Tensor | None] = [None] * len(search.own)
-        whole = self._parameter_rows().items()
-        rows = [[*divided(row[: len(search.shared)], divisors[task]), *nothing] for task, row in whole]
-        shared, _, exact = common_descent(metric, rows)
-        away = metric.inverse([*([None] * len(search.shared)), *own])
-        self._take([*shared[: len(search.shared)], *away[len(search.shared) :]])
+            slopes = self._slopes()
+            if not search.usable(slopes):  # tasks meet in a parameter of several heads
+                known = [
+                    divided([*self._feature_row(task), *row], divisors[task]) for task, row in self.heads_rows.items()
+                ]
+                together = common_descent(metric, known)[0]
+                self.along = self.displacement = filled(together[: len(self.leaves)], self.leaves)
+                self.heads_direction = together[len(self.leaves) :]
+                slopes = self._slopes()
+            return slopes
+        count, nothing = len(search.shared), [None] * len(search.own)
+        whole = {task: divided(row, divisors[task]) for task, row in self._parameter_rows().items()}
+        shared = common_descent(metric, [[*row[:count], *nothing] for row in whole.values()])[0]
+        away = metric.inverse([*([None] * count), *own])
+        slopes = self._toward([*shared[:count], *away[count:]], whole)
+        if not search.usable(slopes):  # heads meet, in the metric or in a parameter of several
+            slopes = self._toward(common_descent(metric, list(whole.values()))[0], whole)
         self.displacement = self._displaced()
-        return Slopes(np.array(inners(heads, self.heads_direction)), exact * np.array(list(divisors.values())))
+        by = np.array([divisors[task] for task in whole])
+        return Slopes(slopes.heads * by, slopes.features * by)
+
+    def _feature_row(self, task: str) -> Row:
+        """The gradient of a task on the features."""
+        known, place = self.gradients.known, self.search.tasks.index(task)
+        return self.gradients.rows[known.index(place)] if place in known else [None] * len(self.leaves)
+
+    def _toward(self, direction: Sequence[Tensor | None], rows: Mapping[str, Row]) -> Slopes:
+        """Takes a direction of all parameters; the slopes of rows along it."""
+        self._take(direction)
+        assert self.direction is not None
+        count, given = len(self.search.shared), list(rows.values())
+        own = inners([row[count:] for row in given], self.heads_direction)
+        return Slopes(np.array(own), np.array(inners([row[:count] for row in given], self.direction)))
 
     def _feature_slopes(self, answer: Answer) -> Slopes:
         """Along the features' own direction: read off the Gramian where the method answers with weights."""
@@ -234,9 +267,10 @@ class FastStep(FastForward):
         """The heads are moved, the encoder follows."""
         search = self.search
         moving = Moving(search.shared, self.shared_direction)
-        moving.to(found.step)
-        self.heads_moving.to(found.step)
         actual: dict[str, float] = {}
-        if search.verify and search.steps % search.verify == 0:
-            actual = dict(zip(self.values, self._forward().tolist(), strict=True))
+        with moving.kept():
+            moving.to(found.step)
+            self.heads_moving.to(found.step)
+            if search.verify and search.steps % search.verify == 0:
+                actual = dict(zip(self.values, self._forward().tolist(), strict=True))
         return search.accepted(found, line, self.given, self.fallback, actual, [moving, self.heads_moving])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -22,6 +23,15 @@ class Moving:
         self.parameters = [leaf for leaf, _ in pairs]
         self.direction = [part for _, part in pairs]
         self.origin = [leaf.detach().clone() for leaf in self.parameters]
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within it an exception leaves the parameters where they stood."""
+        try:
+            yield
+        except BaseException:
+            self.to(0)
+            raise
 
     @torch.no_grad()
     def to(self, step: float) -> None:

@@ -14,10 +14,11 @@ from paretorch.core import checks
 from paretorch.core.nonnegative import Array
 from paretorch.core.solvers import minimum_norm
 from paretorch.linesearch.contract import Line, Outcome
+from paretorch.linesearch.minmax import minmax_weights
 from paretorch.linesearch.rules import Rules
 
 TOLERANCE = 1e-13  # of the dual, relative to the objectives' models
-SWEEPS = 200
+SWEEPS = 40  # exchanges of weight between two tasks
 ROOTS = 60
 LEAST = 1e-8  # least eigenvalue of a changed Hessian, relative to its largest in size
 
@@ -45,8 +46,9 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
               s = -H_\lambda^{-1} g_\lambda
 
     with g_l and H_l the sums weighted by lambda. The dual is convex; its derivative by lambda_t is -2 times model t at s, so
-    it is solved by moving weight from the task of the smallest model to that of the largest until they are equal. Hessians that
-    are not positive definite have their eigenvalues replaced by their sizes.
+    it is solved by moving weight from the task of the smallest model to that of the largest until they are equal; where that
+    is too slow, an interior-point method brings the weights near. Hessians that are not positive definite have their
+    eigenvalues replaced by their sizes.
 
     Args:
         gradients: (T, n).
@@ -72,17 +74,30 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
         models: Array = gradients @ direction + np.einsum("i,tij,j->t", direction, hessians, direction) / 2
         return direction, models
 
-    direction, models = at(weights)
-    for _ in range(SWEEPS if count > 1 else 0):
-        gains = int(models.argmax())
-        loses = int(np.where(weights > 0, models, np.inf).argmin())
-        scale = np.abs(gradients @ direction).max() + np.abs(models).max()
-        if models[gains] - models[loses] <= TOLERANCE * scale or scale == 0:
-            break
-        before, weights = weights, _moved(weights, gains, loses, lambda w: at(w)[1], TOLERANCE * scale)
-        if (before == weights).all():
-            break
+    def equalised(weights: Array) -> tuple[Array, bool]:
+        """Weight moved until the models are equal, and whether they are."""
         direction, models = at(weights)
+        for _ in range(SWEEPS):
+            gains = int(models.argmax())
+            loses = int(np.where(weights > 0, models, np.inf).argmin())
+            scale = np.abs(gradients @ direction).max() + np.abs(models).max()
+            if models[gains] - models[loses] <= TOLERANCE * scale or scale == 0:
+                return weights, True
+            before, weights = weights, _moved(weights, gains, loses, lambda w: at(w)[1], TOLERANCE * scale)
+            if (before == weights).all():
+                break
+            direction, models = at(weights)
+        return weights, False
+
+    def gap(weights: Array) -> float:
+        models = at(weights)[1]
+        return float(models.max() - weights @ models)
+
+    if count > 1:
+        weights, equal = equalised(weights)
+        if not equal and count > 2:  # pairs of models of unlike curvature pass their weight to and fro
+            weights = min(weights, equalised(minmax_weights(gradients, hessians))[0], key=gap)
+    direction, models = at(weights)
     return NewtonStep(direction, weights, float(min(models.max(), 0.0)))
 
 
@@ -134,7 +149,10 @@ def newton(
             break
         step = newton_step(gradients, hessians)
         direction = torch.from_numpy(step.direction).to(point)
-        moved = _searched(values, names, point, losses, direction, -step.value, rules) if step.value < 0 else None
+        slopes = -gradients @ step.direction
+        moved = (
+            _searched(values, names, point, losses, direction, slopes, -step.value, rules) if step.value < 0 else None
+        )
         if moved is None:
             # the decrease can no longer be seen in the losses; the gradients still tell: a whole step, if it brings them down
             moved = point + direction
@@ -150,18 +168,19 @@ def _searched(
     point: Tensor,
     losses: Array,
     direction: Tensor,
-    slope: float,
+    slopes: Array,
+    asked: float,
     rules: Rules,
 ) -> Tensor | None:
-    """The point that the search accepts; None where it accepts none."""
+    """The point that the search accepts; None where it accepts none. Of each objective a share of ``asked`` is asked for."""
 
     def at(length: float) -> Array:
         with torch.no_grad():
             found: Array = values(point + length * direction).double().numpy()
         return found
 
-    slopes = np.full(len(names), slope)
-    line = Line(names, tuple(range(len(names))), losses, slopes, slopes, at, torch.finfo(point.dtype).eps)
+    wanted = np.full(len(names), asked)
+    line = Line(names, tuple(range(len(names))), losses, slopes, wanted, at, torch.finfo(point.dtype).eps)
     found, _ = rules.search(line, rules.init(len(names)), 1.0)
     return point + found.step * direction if found.outcome is Outcome.ACCEPTED else None
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
 from paretorch.linesearch.matching import Matching
+
+
+class _Replaced(NamedTuple):
+    """A buffer that the forward did not change in place: the module has another tensor since."""
+
+    owner: dict[str, Tensor | None]
+    name: str
+    before: Tensor | None
+    after: Tensor | None
 
 
 class Repeat:
@@ -19,7 +29,7 @@ class Repeat:
     everything as the first one found it, and what they change is put back.
 
     Args:
-        modules: whose buffers a forward may change.
+        modules: whose buffers a forward may change, in place or by assigning others.
         device: whose generator it may draw from, beside the CPU's.
         matching: lets later forwards of some samples pass as among all.
     """
@@ -31,24 +41,31 @@ class Repeat:
         self._buffers: list[Tensor] = []
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
+        self._replaced: list[_Replaced] = []
 
     @contextmanager
     def first(self) -> Iterator[None]:
         """Around the forward that counts."""
         # Every buffer, since fused kernels change running statistics without counting a version.
-        self._buffers = [
-            buffer
+        found = [
+            (each._buffers, name, buffer, None if buffer is None else buffer.clone())
             for module in self.modules
-            if any(each.training for each in module.modules())
-            for buffer in module.buffers()
+            for each in module.modules()
+            for name, buffer in each._buffers.items()
         ]
-        self._before = [buffer.clone() for buffer in self._buffers]
-        before = self._random()
+        draws = self._random()
         with self.matching.noted():
             yield
         after = self._random()
-        drew = any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
-        self._draws = (before, after) if drew else None
+        drew = any(not torch.equal(one, other) for one, other in zip(draws, after, strict=True))
+        self._draws = (draws, after) if drew else None
+        self._buffers, self._before = [], []
+        for owner, name, buffer, before in found:
+            if owner.get(name) is not buffer:
+                self._replaced.append(_Replaced(owner, name, before, owner.get(name)))
+            elif buffer is not None and before is not None:
+                self._buffers.append(buffer)
+                self._before.append(before)
         self._after = [buffer.clone() for buffer in self._buffers]
 
     @contextmanager
@@ -57,12 +74,16 @@ class Repeat:
         # Graphs of the first forward may hold the buffers: to them nothing happens, since every value is put back.
         with torch.no_grad(), _unsafe_preserve_version_counter(tuple(self._buffers)):
             self._put(self._before)
+            for owner, name, before, _ in self._replaced:
+                owner[name] = None if before is None else before.clone()
             if self._draws is not None:
                 self._set(self._draws[0])
             try:
                 yield
             finally:
                 self._put(self._after)
+                for owner, name, _, after in self._replaced:
+                    owner[name] = after
                 if self._draws is not None:
                     self._set(self._draws[1])
 

@@ -229,8 +229,8 @@ class LineSearch(ABC):
         return {task: float(2 ** self._units.exponents[self.tasks.index(task)]) for task in tasks}
 
     def usable(self, slopes: Slopes) -> bool:
-        """Whether every task falls, and by more than the share that will be asked."""
-        return bool((slopes.total > 0).all() and (self.rules.beta * slopes.asked(self.accept) < slopes.total).all())
+        """Whether every task falls."""
+        return bool((slopes.total > 0).all())
 
     def expected_step(self) -> float:
         """The step that the next search will probably accept; nan before the first."""

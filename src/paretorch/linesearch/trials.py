@@ -72,9 +72,11 @@ def _factor(rules: Rules, line: Line, step: float, losses: Array, lacking: Array
             minimum = (step * line.slopes[lacking > 0] / (2 * rise)).min()
         return float(min(max(minimum, LEAST), MOST)) if math.isfinite(minimum) and minimum > 0 else MOST
     if rules.shrink == "violation":
-        asked = rules.beta * step * line.asked
-        reached = float(((asked - lacking) / asked).min())  # below 1: the share of the asked decrease
-        return max(LEAST_BY_VIOLATION, constant * (1 - rules.beta) / (1 - rules.beta * reached))
+        refused = lacking > 0
+        room = (
+            step * (line.slopes - rules.beta * line.asked)[refused]
+        )  # between the slope's line and that of the condition
+        return max(LEAST_BY_VIOLATION, constant * float((room / (room + lacking[refused])).min()))
     return constant
 
 
