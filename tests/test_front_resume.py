@@ -22,15 +22,19 @@ def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = 
         if moment.epoch == kill_at:
             raise KilledError
 
-    options = {"seed": 3, "epochs": 6, **options}
+    options = {
+        "seed": 3,
+        "epochs": 6,
+        "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        "reference": (2.0, 4000.0),
+        "every": 2,
+        **options,
+    }
     made: Front = pt.fit_front(
         Tiny(),
         algorithm,
         preferences=pt.preferences(2, 3, margin=0.1),
         batch_size=16,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
-        reference=(2.0, 4000.0),
-        every=2,
         checkpoint=folder,
         progress=watch,
         **options,
@@ -62,3 +66,40 @@ def test_the_file_of_another_training_is_refused(tmp_path: Path) -> None:
     (tmp_path / "training.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"training.safetensors is damaged"):
         front(pt.MT2O(), tmp_path, epochs=2)
+
+
+@pytest.mark.parametrize("algorithm", [pt.MT2O(), COSMOS()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(
+    ("option", "other", "words"),
+    [
+        ("optimizer", lambda p: torch.optim.Adam(p, lr=0.1), r"optimizer was Adam\(lr=0.01, .*, is Adam\(lr=0.1, "),
+        (
+            "optimizer",
+            lambda p: torch.optim.Adam(p, lr=1e-2, betas=(0.0, 0.5)),
+            r"optimizer was .*, is Adam\(lr=0.01, betas=\(0.0, 0.5\)",
+        ),
+        ("optimizer", lambda p: torch.optim.SGD(p, lr=1e-2), r"optimizer was Adam\(.*, is SGD\("),
+        ("schedule", lambda progress: 1 - progress, "schedule was 1 at 0, .*, is 1 at 0, 0.99 at 0.01, "),
+        ("reference", (3.0, 4000.0), r"reference was \(2.0, 4000.0\), is \(3.0, 4000.0\)"),
+        ("every", 1, "every was 2, is 1"),
+        ("execution", "loop", "execution was auto, is loop"),
+    ],
+    ids=["rate", "betas", "class", "schedule", "reference", "every", "execution"],
+)
+def test_the_file_of_another_training_says_what_differs(
+    algorithm: FrontAlgorithm, option: str, other: Any, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        front(algorithm, tmp_path, kill_at=4)
+    with pytest.raises(ValueError, match=rf"belongs to another training: {words}") as refused:
+        front(algorithm, tmp_path, **{option: other})
+    assert str(refused.value).count(" was ") == 1
+
+
+def test_what_computes_the_same_is_the_same_training(tmp_path: Path) -> None:
+    whole = front(pt.MT2O(), None)
+    with pytest.raises(KilledError):
+        front(pt.MT2O(), tmp_path, kill_at=4)
+    tensor = torch.tensor(2.0)
+    resumed = front(pt.MT2O(), tmp_path, schedule=lambda progress: 1.0, reference=(tensor, 4000), execution="auto")
+    assert torch.equal(resumed.losses, whole.losses)

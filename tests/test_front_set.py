@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,15 @@ def test_picking_follows_the_preference() -> None:
     assert float(front.interpolate(0, 2, 0.25).state_dict()["weight"]) == 0.5
     with pytest.raises(ValueError, match="sum to 1"):
         front.pick((0.7, 0.7))
+
+
+def test_mixing_with_no_share_of_one_model_gives_the_other_bit_for_bit() -> None:
+    weights = [{"weight": torch.tensor([[value]]), "bias": torch.tensor([-0.0])} for value in (1.0, 1e-9)]
+    front = replace(made([[0.0, 1.0], [1.0, 0.0]]), states=tuple(weights))
+    for share, wanted in enumerate(weights):
+        found = front.interpolate(0, 1, share).state_dict()
+        for name, value in wanted.items():
+            assert torch.equal(found[name].view(torch.int32), value.view(torch.int32))
 
 
 def test_a_reference_below_a_member_is_said() -> None:

@@ -239,7 +239,17 @@ def test_gains_are_differences_of_hypervolumes(tasks: int) -> None:
         assert gain == pytest.approx(hypervolume(torch.cat([chosen, point[None]]), reference) - before, abs=1e-12)
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_the_best_few_points_are_different_where_further_ones_gain_nothing(count: int) -> None:
+    candidates = torch.tensor([[0.2, 0.4], [0.5, 0.5], [0.4, 0.2], [0.2, 0.4]], dtype=F64)
+    rows = best_subset(candidates, count, torch.ones(2)).tolist()
+    assert len(set(rows)) == count
+    assert 2 in rows
+
+
 def test_too_few_points_are_said() -> None:
+    with pytest.raises(ValueError, match="count is at least 1, got 0"):
+        best_subset(torch.tensor([[0.5, 0.5]]), 0, torch.ones(2))
     with pytest.raises(ValueError, match="1 points lie below"):
         best_subset(torch.tensor([[0.5, 0.5], [2.0, 0.0]]), 2, torch.ones(2))
 

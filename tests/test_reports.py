@@ -128,6 +128,30 @@ def test_cells_are_escaped() -> None:
     assert "[4]" in text.getvalue(), "taken for markup"
 
 
+@pytest.mark.parametrize(
+    ("name", "markdown", "latex"),
+    [
+        ("R^2 ~ {k}", r"R^2 \~ {k}", r"R\textasciicircum{}2 \textasciitilde{} \{k\}"),
+        ("a\\b|c", r"a\\b\|c", r"a\textbackslash{}b|c"),
+        ("a\\|b", r"a\\\|b", r"a\textbackslash{}|b"),
+        ("a<b>", r"a\<b>", r"a\textless{}b\textgreater{}"),
+        ("100 % #1 $x$", r"100 % #1 \$x\$", r"100 \% \#1 \$x\$"),
+        ("two\r\nlines", "two lines", "two lines"),
+        ("[x] `c`", r"[x] \`c\`", "{[}x] `c`"),
+        ("[x](y) &amp; &", r"[x\](y) \&amp; &", r"{[}x](y) \&amp; \&"),
+        ("*_b_*", r"\*\_b\_\*", r"{*}\_b\_*"),
+    ],
+)
+def test_names_appear_as_they_are_written(name: str, markdown: str, latex: str) -> None:
+    table = Table(name, (name, "1"), ((name, "2"),), notes=(name,))
+    assert (
+        table.markdown() == f"**{markdown}**\n\n| {markdown} | 1 |\n| :-- | --: |\n| {markdown} | 2 |\n\n- {markdown}\n"
+    )
+    title, _, _, header, _, row, *_ = table.latex().split("\n")
+    assert title == f"% {' '.join(name.splitlines())}"
+    assert (header, row) == (rf"{latex} & 1 \\", rf"{latex} & 2 \\")
+
+
 def test_findings_are_computed(summary: Summary) -> None:
     found = {finding.name: finding.sentence for finding in findings(summary)}
     assert found["verdict"].startswith(

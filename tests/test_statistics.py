@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from paretorch.studies import statistics
 from paretorch.studies.quality import delta_m, mean_rank, seed_mean, seed_spread
 from paretorch.studies.statistics import (
     BOOTSTRAP_FROM,
@@ -122,6 +123,16 @@ def test_the_interval_of_few_seeds_covers_where_the_percentile_bootstrap_does_no
 @pytest.mark.parametrize("seeds", [BOOTSTRAP_FROM, 10, 20])
 def test_the_bootstrap_interval_covers_from_seven_seeds_on(seeds: int) -> None:
     assert covered(bootstrap_bounds(draws(seeds, studies=4000))) >= 0.94
+
+
+@pytest.mark.parametrize(("seeds", "share"), [(7, 0.940), (8, 0.943), (10, 0.946)])
+def test_the_bootstrap_interval_covers_as_often_as_is_written(seeds: int, share: float) -> None:
+    parts = [draws(seeds, studies=4000, key=key) for key in range(5)]
+    bootstrap, student = (np.mean([covered(bounds(d)) for d in parts]) for bounds in (bootstrap_bounds, t_bounds))
+    assert bootstrap == pytest.approx(share, abs=0.006)  # 3.5 standard errors
+    assert student == pytest.approx(0.95, abs=0.006)
+    assert bootstrap < student
+    assert f"{100 * share:.1f}" in str(statistics.__doc__)
 
 
 def test_the_bootstrap_interval_asks_for_no_shape() -> None:

@@ -74,7 +74,8 @@ def fit_front(
             that descend gradients.
 
     Raises:
-        ValueError: preferences are not on the simplex, an option is out of its range, or the optimizer mixes members.
+        ValueError: preferences are not on the simplex, an option is out of its range, the optimizer mixes members, or the
+            checkpoint is of another training.
 
     Example:
         >>> from paretorch.pareto.sweep import Sweep

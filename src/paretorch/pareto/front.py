@@ -197,13 +197,14 @@ class Front:
     def interpolate(self, first: int, second: int, share: float) -> nn.Module:
         """The model whose weights are (1 - share) of one's and share of another's; whether it is any good, evaluation tells.
 
-        Numbers that are not real, such as counters, are those of ``first``.
+        At 0 and 1 they are those of the one and of the other bit for bit. Numbers that are not real, such as counters, are
+        always those of ``first``.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share is in [0, 1], got {share}")
         made, other = self.model(first), self.model(second).state_dict()
         mixed = {
-            name: value + share * (other[name] - value) if value.is_floating_point() else value
+            name: _between(value, other[name], share) if value.is_floating_point() else value
             for name, value in made.state_dict().items()
         }
         made.load_state_dict(mixed)
@@ -232,3 +233,10 @@ class Front:
         ideal = self.ideal
         extent = self.nadir - ideal
         return ((self.losses if losses is None else losses) - ideal) / torch.where(extent > 0, extent, 1.0)
+
+
+def _between(one: Tensor, other: Tensor, share: float) -> Tensor:
+    """(1 - share) of one and share of the other, without rounding at both ends."""
+    if share in (0, 1):
+        return other if share else one
+    return one + share * (other - one)

@@ -17,6 +17,7 @@ from paretorch.workloads.passes import Batch
 from paretorch.workloads.streams import Stream, steps_per_epoch, training_batches
 
 LOOKS = 50  # at the validation data, by default
+PROGRESSES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999)  # at which schedules are compared
 MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
@@ -44,12 +45,26 @@ class Plan:
     group: dist.ProcessGroup | str | None
     checkpoint: str | Path | None
 
-    def declared(self, algorithm: object, given: Tensor) -> str:
-        """What decides the numbers of the training, in words."""
-        return (
-            f"{algorithm} on {self.workload}, epochs={self.epochs}, batch_size={self.batch_size}, seed={self.seed}, "
-            f"starts={self.starts}, preferences={given.tolist()}"
-        )
+    def declared(self, algorithm: object, given: Tensor) -> dict[str, str]:
+        """What decides the numbers of the training, in words by argument; its optimizer is told by :func:`described`."""
+        return {
+            "algorithm": str(algorithm),
+            "workload": str(self.workload),
+            "epochs": str(self.epochs),
+            "batch_size": str(self.batch_size),
+            "seed": str(self.seed),
+            "starts": self.starts,
+            "preferences": str(given.tolist()),
+            "schedule": ", ".join(f"{self.factor(progress):.9g} at {progress:g}" for progress in PROGRESSES),
+            "reference": str(self.reference),
+            "every": str(self.between),
+            "execution": self.execution,
+        }
+
+    @property
+    def between(self) -> int:
+        """Epochs between two looks at the validation data."""
+        return max(1, self.epochs // LOOKS) if self.every is None else self.every
 
     def steps(self, streams: tuple[Stream, ...]) -> int:
         """Of the whole training."""
@@ -66,8 +81,7 @@ class Plan:
 
     def looks(self, done: int) -> bool:
         """Whether the validation data are looked at after so many epochs; always after the last."""
-        every = max(1, self.epochs // LOOKS) if self.every is None else self.every
-        return done == self.epochs or done % every == 0
+        return done == self.epochs or done % self.between == 0
 
     def moment(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> Moment:
         """The front after so many epochs, by the (N, T) losses of its members; those that are not finite do not count."""
@@ -75,6 +89,22 @@ class Plan:
         point = None if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)
         volume = float("nan") if point is None else hypervolume(finite, point)
         return Moment(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
+
+
+def described(optimizer: torch.optim.Optimizer) -> str:
+    """A freshly made optimizer in words: its class, and the plain options of each of its parameter groups.
+
+    Example:
+        >>> described(torch.optim.Rprop([torch.zeros(1)], lr=0.1, foreach=False))[:49]
+        'Rprop(lr=0.1, etas=(0.5, 1.2), step_sizes=(1e-06,'
+    """
+    plain = (bool, int, float, str, tuple, list, Tensor, type(None))
+    groups = []
+    for group in optimizer.param_groups:
+        options = {name: value for name, value in group.items() if name != "params" and isinstance(value, plain)}
+        words = (f"{name}={v.tolist() if isinstance(v, Tensor) else v}" for name, v in options.items())
+        groups.append(", ".join(words))
+    return f"{type(optimizer).__name__}({'; '.join(groups)})"
 
 
 def check_elementwise(optimizer: MakeOptimizer) -> None:

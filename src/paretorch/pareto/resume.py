@@ -14,13 +14,13 @@ from torch import Tensor
 from paretorch.core.due import Due
 from paretorch.core.packing import pack, unpack
 from paretorch.pareto.front import Moment
-from paretorch.pareto.plan import Plan
+from paretorch.pareto.plan import Plan, described
 from paretorch.workloads.data import atomic
 from paretorch.workloads.extras import extra
 from paretorch.workloads.passes import Batch
 from paretorch.workloads.streams import Stream
 
-FORMAT = "paretorch front in training 1"
+FORMAT = "paretorch front in training 2"
 FILE = "training.safetensors"
 
 Seen = tuple[Tensor, list[dict[str, dict[str, float]]]]  # (N, T) losses and the metrics of each member
@@ -30,6 +30,7 @@ class Trains(Protocol):
     """What is trained epoch by epoch."""
 
     gradients: int
+    optimizer: torch.optim.Optimizer
 
     def step(self, number: int, batch: Batch) -> object:
         """The step of that number in the training."""
@@ -41,17 +42,20 @@ class Trains(Protocol):
         """Goes on from a state."""
 
 
-def train(plan: Plan, declared: str, training: Trains, streams: tuple[Stream, ...], see: Callable[[], Seen]) -> Looks:
+def train(
+    plan: Plan, declared: Mapping[str, str], training: Trains, streams: tuple[Stream, ...], see: Callable[[], Seen]
+) -> Looks:
     """All epochs that are left, with a look at the validation data where one is due.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
-        declared: what decides the training's numbers, in words.
-        training: what is trained.
+        declared: what decides the training's numbers beside its optimizer, in words by argument.
+        training: what is trained; its optimizer is as it was made.
         streams: the training data.
         see: looks at the validation data.
     """
-    looks, keeper = Looks(plan), Keeper(plan.checkpoint, declared)
+    looks = Looks(plan)
+    keeper = Keeper(plan.checkpoint, {**declared, "optimizer": described(training.optimizer)})
     if (state := keeper.load()) is not None:
         looks.load(state["looks"])
         training.load(state["training"])
@@ -132,12 +136,12 @@ class Keeper:
 
     Args:
         folder: where it lies; None: nothing is kept.
-        declared: what decides the training's numbers, in words.
+        declared: what decides the training's numbers, in words by argument.
     """
 
-    def __init__(self, folder: str | Path | None, declared: str) -> None:
+    def __init__(self, folder: str | Path | None, declared: Mapping[str, str]) -> None:
         self.path = None if folder is None else Path(folder) / FILE
-        self.declared = declared
+        self.declared = dict(declared)
         self.due = Due(None, guess=0.0)  # the first look is always kept
 
     def save(self, looks: Looks, training: Trains) -> None:
@@ -151,7 +155,12 @@ class Keeper:
         with extra("studies"):
             from safetensors.torch import save as serialize
         values, tensors = pack({"looks": looks.state(), "training": training.state()})
-        about = {"format": FORMAT, "declared": self.declared, "epochs": str(looks.epoch), "values": json.dumps(values)}
+        about = {
+            "format": FORMAT,
+            "declared": json.dumps(self.declared),
+            "epochs": str(looks.epoch),
+            "values": json.dumps(values),
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(path, serialize(tensors, metadata=about))
 
@@ -164,11 +173,10 @@ class Keeper:
         if self.path is None or not self.path.exists():
             return None
         about, tensors = _opened(self.path)
-        if about["declared"] != self.declared:
-            raise ValueError(
-                f"{self.path} belongs to another training: it was {about['declared']}, this is {self.declared}. "
-                "Give another folder as checkpoint"
-            )
+        before = json.loads(about["declared"])
+        if different := [name for name, now in self.declared.items() if before.get(name) != now]:
+            listing = "; ".join(f"{name} was {before.get(name)}, is {self.declared[name]}" for name in different)
+            raise ValueError(f"{self.path} belongs to another training: {listing}. Give another folder as checkpoint")
         found: dict[str, Any] = unpack(json.loads(about["values"]), tensors)
         return found
 

@@ -17,10 +17,11 @@ def best_subset(points: Tensor, count: int, reference: Tensor) -> Tensor:
         reference: (T,) from which the hypervolume is measured.
 
     Returns:
-        (N,) rows, ascending; a local optimum of the exchanges, not proven to be the best of all.
+        (N,) rows, ascending and all different, even where further points gain nothing; a local optimum of the exchanges, not
+        proven to be the best of all.
 
     Raises:
-        ValueError: fewer points than wanted lie below the reference.
+        ValueError: fewer points than wanted lie below the reference, or none is wanted.
 
     Example:
         >>> line = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -33,17 +34,22 @@ def best_subset(points: Tensor, count: int, reference: Tensor) -> Tensor:
     """
     corner = reference.to(points)
     below = (points < corner).all(dim=1)
-    if count < 1 or int(below.sum()) < count:
+    if count < 1:
+        raise ValueError(f"count is at least 1, got {count}")
+    if int(below.sum()) < count:
         raise ValueError(f"{int(below.sum())} points lie below the reference {reference.tolist()}, {count} are wanted")
     candidates = points[below]
     chosen: list[int] = []
     for _ in range(count):
-        chosen.append(int(gains(candidates, candidates[chosen], corner).argmax()))
+        found = gains(candidates, candidates[chosen], corner)
+        found[chosen] = -1  # a point is taken once, though all others gain nothing
+        chosen.append(int(found.argmax()))
     for _ in range(PASSES):
         before = list(chosen)
         for place in range(count):
             rest = chosen[:place] + chosen[place + 1 :]
             found = gains(candidates, candidates[rest], corner)
+            found[rest] = -1
             best = int(found.argmax())
             if float(found[best]) > float(found[chosen[place]]) * (1 + 1e-12):
                 chosen[place] = best

@@ -14,6 +14,19 @@ with extra("studies"):
     from rich.text import Text
 
 GAP = 2  # characters between two columns: the padding and the box's own blank
+TEX = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{symbol: f"\\{symbol}" for symbol in "{}%&#_$"},
+    "Δm": r"$\Delta m$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "†": r"$^\dagger$",
+    "\u00a0": "~",
+}
 
 
 @dataclass(frozen=True)
@@ -76,16 +89,16 @@ class Table:
         """GitHub's Markdown."""
         rule = [":--" if place == 0 or place in self.left else "--:" for place in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        notes = "".join(f"\n- {note}" for note in self.notes)
-        return f"**{self.title}**\n\n{body}\n" + (f"{notes}\n" if notes else "")
+        body = "\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines)
+        notes = "".join(f"\n- {_markdown(note)}" for note in self.notes)
+        return f"**{_markdown(self.title)}**\n\n{body}\n" + (f"{notes}\n" if notes else "")
 
     def latex(self) -> str:
         """A tabular for the booktabs package."""
         columns = "".join("l" if place == 0 or place in self.left else "r" for place in range(len(self.header)))
-        lines = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in (self.header, *self.rows)]
+        lines = [_tex_row(row) for row in (self.header, *self.rows)]
         body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-        return f"% {self.title}\n\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"
+        return f"% {_line(self.title)}\n\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"
 
 
 def _broken(cell: str, words: bool) -> str:
@@ -93,14 +106,21 @@ def _broken(cell: str, words: bool) -> str:
     return cell.replace(" ", "\n") if words else cell.replace(" [", "\n[")
 
 
-def _tex(cell: str) -> str:
-    escaped = re.sub(r"([%&#_{}$])", r"\\\1", cell)
-    for symbol, command in {
-        "Δm": r"$\Delta m$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "†": r"$^\dagger$",
-        "\u00a0": "~",
-    }.items():
-        escaped = escaped.replace(symbol, command)
+def _line(text: str) -> str:
+    """Text on one line."""
+    return " ".join(text.splitlines()).strip(" ")
+
+
+def _markdown(text: str) -> str:
+    """Text that GitHub's Markdown shows as it is written."""
+    return re.sub(r"[\\`*_~$<|]|&(?=#?\w+;)|\](?=[(\[])", r"\\\g<0>", _line(text))
+
+
+def _tex(text: str) -> str:
+    escaped = re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], _line(text))
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
+
+
+def _tex_row(cells: tuple[str, ...]) -> str:
+    """A row of a tabular; its beginning is not read as an argument of the command before it."""
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(map(_tex, cells))) + r" \\"

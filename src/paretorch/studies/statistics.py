@@ -4,8 +4,10 @@ Shapes: ``S`` seeds, ``N`` treatments. Differences are *paired*, treatment minus
 is better*, as for the Delta m they are usually taken of.
 
 Which interval. With 5 seeds the percentile bootstrap covers the true mean in 83 of 100 studies where it promises 95,
-with 3 in 75; the bootstrap-t is unbounded with 3. Student's interval holds 95 there on normal differences. From 7 seeds
-on the percentile bootstrap with widened quantiles (Hesterberg 2015) holds it as well and assumes no shape. So
+with 3 in 75; the bootstrap-t is unbounded with 3. Student's interval holds 95 there on normal differences. The percentile
+bootstrap with widened quantiles (Hesterberg 2015) assumes no shape and nearly holds it from 7 seeds on: in 200,000
+simulated studies with normal differences it covers the mean in 94.0 of 100 with 7 seeds, 94.3 with 8 and 94.6 with 10,
+where Student's does in 95.0; with exponential ones in 89.6 with 7 and 90.7 with 10, where Student's does in 89.0 and 90.0. So
 :func:`interval` is Student's below 7 seeds and the bootstrap from there on, and says which it was.
 
 Which test. The exact two-sided Wilcoxon test cannot fall below p = 0.0625 with 5 seeds: it would never find anything.
@@ -34,7 +36,7 @@ from scipy import stats
 Array = NDArray[np.float64]
 
 FEWEST_SEEDS = 3  # below this neither an interval nor a test is given
-BOOTSTRAP_FROM = 7  # seeds from which the bootstrap interval holds its coverage
+BOOTSTRAP_FROM = 7  # seeds from which the bootstrap interval nearly holds its coverage
 NORMAL = NormalDist()
 
 
