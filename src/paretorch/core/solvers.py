@@ -240,19 +240,17 @@ def equal_products(matrix: Array, right: Array, resolution: float) -> Array:
         matrix: (T, T) cosines; ``right``: (T,) b; ``resolution``: relative spacing of the numbers in which C was summed.
     """
     tasks = len(right)
-    columns = np.concatenate([right[:, None], np.eye(tasks)], axis=1)
     try:
-        solved = np.linalg.solve(
-            matrix, columns
-        )  # and the inverse, of which no entry is large unless an eigenvalue is small
+        inverse = np.linalg.inv(matrix)  # of which no entry is large unless an eigenvalue is small
     except np.linalg.LinAlgError:
-        solved = np.full_like(columns, np.inf)
-    if np.abs(solved).max() * tasks * tasks * resolution <= CERTAIN:
-        return solved[:, 0]
+        inverse = np.full_like(matrix, np.inf)
+    if np.abs(inverse).max() * tasks * tasks * resolution <= CERTAIN:
+        solved: Array = inverse @ right
+        return solved
     values, vectors = np.linalg.eigh(matrix)
     kept = values > values[-1] * tasks * resolution
-    inverse = np.divide(1.0, values, out=np.zeros_like(values), where=kept)
-    result: Array = vectors @ (inverse * (right @ vectors))
+    shares = np.divide(1.0, values, out=np.zeros_like(values), where=kept)
+    result: Array = vectors @ (shares * (right @ vectors))
     return result
 
 
