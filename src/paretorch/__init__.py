@@ -1,62 +1,61 @@
 """Train one PyTorch model on many losses: balance them, search the step size, train fronts, compare fairly."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paretorch.balance import *  # noqa: F403
-from paretorch.balance import __all__ as _methods
-from paretorch.core.balancer import Balancer
-from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.fork import Fork
-from paretorch.core.fork_at import fork_at
-from paretorch.core.weights import weights
+if TYPE_CHECKING:
+    from paretorch.balance import *  # noqa: F403
+    from paretorch.core.balancer import Balancer as Balancer
+    from paretorch.core.contract import Balance as Balance
+    from paretorch.core.contract import Evidence as Evidence
+    from paretorch.core.contract import Method as Method
+    from paretorch.core.contract import Need as Need
+    from paretorch.core.contract import Status as Status
+    from paretorch.core.fork import Fork as Fork
+    from paretorch.core.fork_at import fork_at as fork_at
+    from paretorch.core.weights import weights as weights
 
 __version__ = "0.1.0"
 
-# imported where it is first used: what few need, and what needs the optional packages of paretorch[studies]
-_LATER = {
+# where each public name is imported from when it is first used; all others are those of paretorch.balance
+_HOMES = {
     "AdaTask": "paretorch.optim",
     "Backtracking": "paretorch.linesearch",
+    "Balance": "paretorch.core.contract",
+    "Balancer": "paretorch.core.balancer",
+    "Evidence": "paretorch.core.contract",
     "FastBacktracking": "paretorch.linesearch",
+    "Fork": "paretorch.core.fork",
     "Front": "paretorch.pareto",
     "MT2O": "paretorch.pareto",
     "MTAdam": "paretorch.optim",
     "MTAdamV2": "paretorch.optim",
+    "Method": "paretorch.core.contract",
+    "Need": "paretorch.core.contract",
     "Preconditioned": "paretorch.optim",
+    "Status": "paretorch.core.contract",
     "UpperBound": "paretorch.linesearch",
     "fit_front": "paretorch.pareto",
+    "fork_at": "paretorch.core.fork_at",
     "preferences": "paretorch.pareto",
     "run_study": "paretorch.reports.compare",
+    "weights": "paretorch.core.weights",
 }
-
-__all__ = [
-    "AdaTask",
-    "Backtracking",
-    "Balance",
-    "Balancer",
-    "Evidence",
-    "FastBacktracking",
-    "Fork",
-    "Front",
-    "MT2O",
-    "MTAdam",
-    "MTAdamV2",
-    "Method",
-    "Need",
-    "Preconditioned",
-    "Status",
-    "UpperBound",
-    "fit_front",
-    "fork_at",
-    "preferences",
-    "run_study",
-    "weights",
-    *_methods,
-]
 
 
 def __getattr__(name: str) -> Any:
-    """Names that are imported where they are first used."""
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
+    """Names are imported when they are first used, so that importing the package costs nothing beside torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    balance = importlib.import_module("paretorch.balance")
+    if name == "balance":
+        return balance
+    if name == "__all__":
+        return [*_HOMES, *balance.__all__]
+    if name in balance.__all__:
+        return getattr(balance, name)
     raise AttributeError(f"module 'paretorch' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})
