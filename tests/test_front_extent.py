@@ -123,6 +123,7 @@ def test_what_is_tracked_is_kept(tmp_path: Path) -> None:
             epochs=4,
             batch_size=32,
             every=1,
+            execution="vmap",
             checkpoint=folder,
             progress=watch,
         )

@@ -227,7 +227,7 @@ def test_the_plot_of_three_tasks_shows_a_cube_and_names_as_they_are() -> None:
 
 
 def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
-    run = dataclasses.replace(RUN, epochs=4)
+    run = dataclasses.replace(RUN, epochs=4, front_options={**RUN.front_options, "execution": "vmap"})
     whole = train_front(run, tmp_path / "whole", progress=None)
 
     with pytest.raises(KeyboardInterrupt):
