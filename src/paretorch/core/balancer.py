@@ -198,7 +198,7 @@ class Balancer(Door):
     def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:
         """Which leaves are compared, and which others take a gradient."""
         before = [leaf for ref in self._memory.surface if (leaf := ref()) is not None]
-        alone = len(given) > 1 or len(self.tasks) == 1 or not self._keeps_rows
+        alone = len(given) > 1 or len(self.tasks) == 1 or not self._rows
         leaves = compared_leaves(self._shared, graph, len(given), before, alone)
         if self.ranks.size > 1:
             check_ranks_agree(self.ranks, leaves.compared)

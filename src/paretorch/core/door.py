@@ -178,7 +178,7 @@ class Door(StateHolder):
 
     def _follow(self, leaves: Sequence[Tensor]) -> None:
         """Rows of gradients that are remembered begin anew where they are of other leaves than these."""
-        if not self._keeps_rows:
+        if not self._rows:
             return
         before, length = [ref() for ref in self._memory.surface], sum(leaf.numel() for leaf in leaves)
         same = len(before) == len(leaves) and all(old is new for old, new in zip(before, leaves, strict=True))

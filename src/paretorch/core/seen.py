@@ -113,8 +113,8 @@ def filled(
     """
     if index:
         values = torch.stack([loss.detach() for loss in losses]).to(blank)
-        ones = torch.ones_like(values)
+        calls = torch.ones_like(values)
         blank[:, list(index)] = torch.stack(
-            [values, ones if factors is None else torch.stack(list(factors)).to(blank), ones]
+            [values, calls if factors is None else torch.stack(list(factors)).to(blank), calls]
         )
     return blank

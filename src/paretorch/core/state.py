@@ -78,17 +78,13 @@ class StateHolder(nn.Module):
         return self.method.init(self.tasks, torch.zeros((), dtype=torch.float64))
 
     @property
-    def _keeps_rows(self) -> bool:
-        """Whether the state has a row of gradients for each task, as long as what is compared: at first without columns."""
-        return any(value.shape[1:] == (0,) for value in named_tensors(self._structure).values())
+    def _rows(self) -> list[str]:
+        """The fields with a row of gradients for each task, as long as what is compared: at first without columns."""
+        return [name for name, value in named_tensors(self._structure).items() if value.shape[1:] == (0,)]
 
     def _fits(self, length: int) -> bool:
         """Whether such rows are this long, or not yet begun."""
-        return all(
-            self._buffers[f"state_{name}"].shape[1] in (0, length)  # type: ignore[union-attr]
-            for name, value in named_tensors(self._structure).items()
-            if value.shape[1:] == (0,)
-        )
+        return all(self._buffers[f"state_{name}"].shape[1] in (0, length) for name in self._rows)  # type: ignore[union-attr]
 
     def _buffers_changed(self) -> None:
         """Called when the buffers were written from outside."""

@@ -13,6 +13,12 @@ SHORT = 0.99  # of the way to where a weight would be zero
 LEAST = 1e-9  # weights below are none: the method ends inside the simplex
 
 
+def models_at(gradients: Array, hessians: Array, step: Array) -> Array:
+    """(T,) the quadratic models of (T, n) gradients and (T, n, n) Hessians after an (n,) step."""
+    found: Array = gradients @ step + np.einsum("i,tij,j->t", step, hessians, step) / 2
+    return found
+
+
 def minmax_weights(gradients: Array, hessians: Array) -> Array:
     r"""The weights of the models at the minimum of the largest, by a primal-dual interior-point method.
 
@@ -38,8 +44,7 @@ def minmax_weights(gradients: Array, hessians: Array) -> Array:
     point, top = np.zeros(size), float(mean @ np.linalg.solve(np.tensordot(weights, hessians, 1), mean)) / 2
 
     def models(at: Array) -> Array:
-        found: Array = gradients @ at + np.einsum("i,tij,j->t", at, hessians, at) / 2
-        return found
+        return models_at(gradients, hessians, at)
 
     for _ in range(STEPS if top > 0 else 0):
         room, slopes = top - models(point), gradients + hessians @ point

@@ -14,7 +14,7 @@ from paretorch.core import checks
 from paretorch.core.nonnegative import Array
 from paretorch.core.solvers import minimum_norm
 from paretorch.linesearch.contract import Line, Outcome
-from paretorch.linesearch.minmax import minmax_weights
+from paretorch.linesearch.minmax import minmax_weights, models_at
 from paretorch.linesearch.rules import Rules
 
 TOLERANCE = 1e-13  # of the dual, relative to the objectives' models
@@ -71,8 +71,7 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
     def at(weights: Array) -> tuple[Array, Array]:
         mixed = np.tensordot(weights, hessians, axes=1)
         direction = np.asarray(-np.linalg.solve(mixed, weights @ gradients), dtype=np.float64)
-        models: Array = gradients @ direction + np.einsum("i,tij,j->t", direction, hessians, direction) / 2
-        return direction, models
+        return direction, models_at(gradients, hessians, direction)
 
     def equalised(weights: Array) -> tuple[Array, bool]:
         """Weight moved until the models are equal, and whether they are."""
