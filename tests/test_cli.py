@@ -241,6 +241,12 @@ def test_the_workload_of_the_docs_trains(tmp_path: Path) -> None:
         assert "accuracy" in printed
 
 
+def test_help_and_a_stop_while_torch_is_imported_need_not_wait_for_it() -> None:
+    code = "import sys, paretorch.cli; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
     code = "import sys; sys.modules['typer'] = None; import paretorch.cli"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

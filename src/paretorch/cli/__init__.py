@@ -7,11 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+from paretorch.cli.boundary import boundary
 from paretorch.cli.front import front, pick
 from paretorch.cli.image_data import data
 from paretorch.cli.options import named_options
-from paretorch.training.boundary import boundary
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 with extra("studies"):
     import typer

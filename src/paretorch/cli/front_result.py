@@ -6,10 +6,10 @@ import math
 import shlex
 from pathlib import Path
 
+from paretorch.extras import extra
 from paretorch.pareto.front import Front
 from paretorch.reports.front_page import loading
 from paretorch.training.result import Result
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from rich.console import Console

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from paretorch.cli.boundary import boundary
 from paretorch.cli.options import named_options
-from paretorch.training.boundary import boundary
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 with extra("studies"):
     import typer

@@ -11,13 +11,13 @@ import torch
 
 from paretorch.cli.found_data import Found, fitted, look
 from paretorch.cli.questions import Option, Questions, whole
+from paretorch.extras import extra
 from paretorch.optim.presets import PRESETS, Preset, find_preset
 from paretorch.studies.catalog.optimizers import SMALL
 from paretorch.training.names import Call, parse, written
 from paretorch.training.parts import find_device, find_optimizer
 from paretorch.training.spec import Run
 from paretorch.training.troubles import NO_GPU
-from paretorch.workloads.extras import extra
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 with extra("studies"):
     from rich.console import Console

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from paretorch.extras import extra
 from paretorch.pareto.front import Front
 from paretorch.workloads.data import atomic
-from paretorch.workloads.extras import extra
 
 INPUTS, BATCH = "inputs", "batch"
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretorch.extras import extra
 from paretorch.pareto.front import Front, Moment
 from paretorch.workloads.data import atomic
-from paretorch.workloads.extras import extra
 
 FORMAT = "paretorch front 1"
 

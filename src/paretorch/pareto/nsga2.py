@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from paretorch.extras import extra
 from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.front import Front, Moment
 from paretorch.pareto.hypervolume import non_dominated
 from paretorch.pareto.members import score
-from paretorch.workloads.extras import extra
 
 if TYPE_CHECKING:
     from paretorch.pareto.plan import Plan

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from paretorch.core.due import Due
 from paretorch.core.packing import pack, unpack
+from paretorch.extras import extra
 from paretorch.pareto.front import Moment
 from paretorch.pareto.plan import Plan, described
 from paretorch.workloads.data import atomic
-from paretorch.workloads.extras import extra
 from paretorch.workloads.passes import Batch
 from paretorch.workloads.streams import Stream
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paretorch.extras import extra
 from paretorch.reports.report import Report, report
 from paretorch.studies import sources as studies
 from paretorch.studies.folder import open_folder
 from paretorch.studies.progress import Display
 from paretorch.studies.runner import TRAIN, run_folder
 from paretorch.training.sources import find_workload
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from rich.console import Console

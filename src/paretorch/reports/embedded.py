@@ -6,7 +6,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 with extra("studies"):
     import jinja2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paretorch.extras import extra
 from paretorch.reports import series
 from paretorch.reports.looks import look
 from paretorch.reports.points import Point, cost_points, metric_points
@@ -16,7 +17,6 @@ from paretorch.reports.series import Line, Panel
 from paretorch.reports.summary import Summary, ordered
 from paretorch.studies.ranking import Ranking
 from paretorch.studies.statistics import FEWEST_SEEDS
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from matplotlib import rc_context

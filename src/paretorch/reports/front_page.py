@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from paretorch.extras import extra
 from paretorch.pareto.files import read_values
 from paretorch.pareto.front import Front
 from paretorch.reports.embedded import asset, plotly, script_data, template
@@ -20,7 +21,6 @@ from paretorch.studies.study import workload_title
 from paretorch.training import machine
 from paretorch.training.result import Result
 from paretorch.workloads.data import atomic
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from markupsafe import Markup

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paretorch.extras import extra
 from paretorch.reports import front_plots, plots, search_plots
 from paretorch.reports.across import Across
 from paretorch.reports.definitions import definitions
@@ -29,7 +30,6 @@ from paretorch.reports.tables import Table
 from paretorch.reports.tuning import budget, tuning_table
 from paretorch.studies.statistics import FEWEST_SEEDS, Verdict
 from paretorch.training import machine
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from markupsafe import Markup

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paretorch.extras import extra
 from paretorch.reports import figures
 from paretorch.reports.across import Across, across
 from paretorch.reports.expected import expected_table
@@ -22,7 +23,6 @@ from paretorch.reports.summary import Summary, summarize
 from paretorch.reports.tables import Table
 from paretorch.reports.tuning import budget, tuning_table
 from paretorch.workloads.data import atomic
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 with extra("studies"):
     import rich.console

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from paretorch.extras import extra
 from paretorch.training import checkpoint
-from paretorch.workloads.extras import extra
 
 
 class DivergedError(FloatingPointError):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from paretorch.extras import extra
 from paretorch.studies.folder import Job
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from rich.console import Console

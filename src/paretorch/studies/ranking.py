@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 Array = NDArray[np.float64]
 

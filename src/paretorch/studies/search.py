@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from paretorch.core.space import Choice, PerTask, Range
+from paretorch.extras import extra
 from paretorch.studies.hyperparameters import present, settled, space_of, tasks_of
 from paretorch.studies.tuned import Outcome, Search, Trial
 from paretorch.training.spec import Plain, Run
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     import optuna

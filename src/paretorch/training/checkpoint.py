@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from paretorch.core.packing import pack, unpack
+from paretorch.extras import extra
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
-from paretorch.workloads.extras import extra
 
 FORMAT = "paretorch checkpoint 1"
 PARTS = ("model", "optimizer", "door", "random")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
+from paretorch.extras import extra
 from paretorch.training.result import Epoch
 from paretorch.training.spec import Run
 from paretorch.training.updates import StepRecord
-from paretorch.workloads.extras import extra
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

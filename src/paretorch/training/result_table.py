@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from paretorch.extras import extra
 from paretorch.training.result import Result, Scores
-from paretorch.workloads.extras import extra
 
 with extra("studies"):
     from rich.console import Console

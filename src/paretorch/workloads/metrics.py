@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 
 class Metric(ABC):

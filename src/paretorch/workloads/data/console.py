@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from paretorch.extras import extra
 from paretorch.workloads.data.checkup import Checkup
 from paretorch.workloads.data.layout import COCO, COCO_SOURCE, IMAGENET, IMAGENET_SOURCE
 from paretorch.workloads.data.pack_writing import Packed
-from paretorch.workloads.extras import extra
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

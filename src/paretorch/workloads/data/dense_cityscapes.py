@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from paretorch.extras import extra
 from paretorch.workloads.data.checkup import Checkup, Tell, read_each
 from paretorch.workloads.data.dense_labels import Kind, Scene
 from paretorch.workloads.data.layout import candidates, one_place
 from paretorch.workloads.data.pictures import UnreadableError, read_rgb
 from paretorch.workloads.data.selection import ranked
-from paretorch.workloads.extras import extra
 
 PARTS = ("train", "val")
 FILES = {

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 Augmentation = Literal["zoom", "rotate", "flip", "none"]
 ZOOMS = (1.0, 1.2, 1.5)

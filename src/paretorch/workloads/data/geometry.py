@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 Augmentation = Literal["crop", "zoom", "none"]
 AREA = (0.35, 1.0)  # of the stored square that "zoom" takes

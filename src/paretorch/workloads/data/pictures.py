@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 if TYPE_CHECKING:
     from PIL.Image import Image

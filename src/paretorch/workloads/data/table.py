@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 LARGEST = 3.4e38  # that float32 holds
 GAPS = ("", "na", "n/a", "nan", "null", "none", "?")  # how an empty cell is written, in small letters

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretorch.extras import extra
 from paretorch.workloads.data.pictures import UnreadableError
-from paretorch.workloads.extras import extra
 
 IGNORED = 255  # in a mask of bytes
 # Pascal VOC's classes in its order, and COCO's name and id of each; 0 is the background

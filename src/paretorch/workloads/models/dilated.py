@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 from paretorch.workloads.models.encoders import Encoder, encoder
 
 STRIDE = 8

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 from paretorch.workloads.models.encoders import ENCODERS, Encoder
 
 TORCHVISION = "torchvision"

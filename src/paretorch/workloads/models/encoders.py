@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 # of ImageNet's pixels, in 0..1, by colour: what torchvision's weights were trained with
 MEAN = (0.485, 0.456, 0.406)

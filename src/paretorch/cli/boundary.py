@@ -6,17 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from paretorch.pareto import DivergedWarning
-from paretorch.training.loading import SlowLoadingWarning
-from paretorch.training.troubles import TroubleWarning
-from paretorch.workloads.extras import extra
+from paretorch.extras import extra
 
 with extra("studies"):
     import typer
     from rich.console import Console
     from rich.markup import escape
-
-SAID = (SlowLoadingWarning, TroubleWarning, DivergedWarning)
 
 
 @contextmanager
@@ -31,7 +26,7 @@ def boundary(stopped: str = "The same command goes on from the last epoch.") -> 
     try:
         with warnings.catch_warnings():
             shown = warnings.showwarning
-            warnings.showwarning = lambda *told: _said(told[0]) if issubclass(told[1], SAID) else shown(*told)
+            warnings.showwarning = lambda *told: _said(told[0]) if _is_ours(told[1]) else shown(*told)
             yield
     except KeyboardInterrupt:
         Console(stderr=True).print(f"Stopped. {stopped}", highlight=False)
@@ -43,6 +38,15 @@ def boundary(stopped: str = "The same command goes on from the last epoch.") -> 
             f"[bold red]Error:[/bold red] {escape(_message(error))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from None
+
+
+def _is_ours(kind: type[Warning]) -> bool:
+    """Whether a warning is about the training. Imports what commands that train have imported, and others need not wait for."""
+    from paretorch.pareto import DivergedWarning
+    from paretorch.training.loading import SlowLoadingWarning
+    from paretorch.training.troubles import TroubleWarning
+
+    return issubclass(kind, (SlowLoadingWarning, TroubleWarning, DivergedWarning))
 
 
 def _said(message: Warning | str) -> None:
