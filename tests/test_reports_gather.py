@@ -195,3 +195,14 @@ def test_runs_of_two_versions_of_a_users_file_are_said(tmp_path: Path) -> None:
     assert "1 of version 98765432, such as Equal()" in note
     assert "2 of version abcdef01" in note
     assert not [note for note in load_all([places["MGDA()"], places["FAMO()"]])[0].plan.notes if "changed" in note]
+
+
+def test_names_stand_in_the_markdown_as_they_are_written(tmp_path: Path) -> None:
+    odd = many.study(["a_b_c *x*", "<b>`d`", "e|f"], name="own_study_1")
+    many.finished(tmp_path / "study", odd, ("left_1", "right_1"), seeds=3)
+    text = (report(tmp_path / "study").files[1]).read_text()
+    assert text.startswith("# own\\_study\\_1\n")
+    plain = [line for line in text.splitlines() if "`: " not in line and not line.startswith("!")]
+    for written, raw in (("a\\_b\\_c \\*x\\*", "a_b_c"), ("\\<b>\\`d\\`", " <b>")):
+        assert any(written in line for line in plain)
+        assert not any(raw in line for line in plain)

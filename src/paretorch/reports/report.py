@@ -20,7 +20,7 @@ from paretorch.reports.page import page
 from paretorch.reports.settings import differing
 from paretorch.reports.spreadsheets import seeds_csv, treatments_csv
 from paretorch.reports.summary import Summary, summarize
-from paretorch.reports.tables import Table
+from paretorch.reports.tables import Table, as_written
 from paretorch.reports.tuning import budget, tuning_table
 from paretorch.workloads.data import atomic
 
@@ -200,26 +200,30 @@ def _markdown(
     shown: Sequence[Sequence[Path]],
 ) -> str:
     names = " + ".join(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
-    parts = [f"# {names}"]
+    parts = [f"# {as_written(names)}"]
     if overall is not None:
         parts += [
-            f"{overall.sentence} {overall.note}",
+            as_written(f"{overall.sentence} {overall.note}"),
             *(table.markdown() for table in (overall.table, overall.transfer) if table),
         ]
     for summary, said, drawn in zip(summaries, found, shown, strict=True):
         plan = summary.results.plan
         parts += [
-            *([f"# {plan.workload}"] if overall is not None else []),
-            f"{plan.study.question}\n\n**{headline(summary)}**\n\n{said[0].sentence}",
+            *([f"# {as_written(plan.workload)}"] if overall is not None else []),
+            as_written(plan.study.question),
+            f"**{as_written(headline(summary))}**\n\n{as_written(said[0].sentence)}",
             "\n".join(table.markdown() for table in _tables(summary).values()),
             "\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in drawn),
-            "## Findings\n\n" + "\n".join(f"- **{f.name}**: {f.sentence} ({f.definition})" for f in said[1:]),
-            f"## Settings\n\nseeds {', '.join(map(str, plan.seeds))}. {budget(summary)} Seeds, initial weights and data order "
-            f"are shared by all treatments.\n\n{differing(summary.results).markdown()}",
+            "## Findings\n\n"
+            + "\n".join(
+                f"- **{as_written(f.name)}**: {as_written(f'{f.sentence} ({f.definition})')}" for f in said[1:]
+            ),
+            f"## Settings\n\nseeds {', '.join(map(str, plan.seeds))}. {as_written(budget(summary))} Seeds, initial weights and "
+            f"data order are shared by all treatments.\n\n{differing(summary.results).markdown()}",
         ]
     sources = {source.path: source for summary in summaries for source in summary.results.plan.sources}
     made = [
-        f"- {source.path.resolve().name}: `{source.command}`; "
+        f"- {as_written(source.path.resolve().name)}: `{source.command}`; "
         + ", ".join(f"{name} {value}" for name, value in [*source.versions.items(), *source.machine.items()])
         for source in sources.values()
     ]

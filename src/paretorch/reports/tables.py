@@ -89,9 +89,9 @@ class Table:
         """GitHub's Markdown."""
         rule = [":--" if place == 0 or place in self.left else "--:" for place in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
-        body = "\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines)
-        notes = "".join(f"\n- {_markdown(note)}" for note in self.notes)
-        return f"**{_markdown(self.title)}**\n\n{body}\n" + (f"{notes}\n" if notes else "")
+        body = "\n".join("| " + " | ".join(map(as_written, line)) + " |" for line in lines)
+        notes = "".join(f"\n- {as_written(note)}" for note in self.notes)
+        return f"**{as_written(self.title)}**\n\n{body}\n" + (f"{notes}\n" if notes else "")
 
     def latex(self) -> str:
         """A tabular for the booktabs package."""
@@ -111,7 +111,7 @@ def _line(text: str) -> str:
     return " ".join(text.splitlines()).strip(" ")
 
 
-def _markdown(text: str) -> str:
+def as_written(text: str) -> str:
     """Text that GitHub's Markdown shows as it is written."""
     return re.sub(r"[\\`*_~$<|]|&(?=#?\w+;)|\](?=[(\[])", r"\\\g<0>", _line(text))
 
