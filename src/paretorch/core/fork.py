@@ -18,6 +18,8 @@ from paretorch.core.door import Scale
 from paretorch.core.evidence import chunks
 from paretorch.core.feature_step import FeatureStep
 
+CONTAINERS = (Mapping, list, tuple)  # as a tuple: torch 2.7 does not compile a union
+
 
 class Fork(FeatureStep):
     r"""Hands every task its own alias of the features and, in ``backward()``, sends one balanced gradient into the encoder.
@@ -195,7 +197,7 @@ def _cloned(leaf: Any) -> Any:
 def _check_features(leaves: Sequence[Any], balanced: Sequence[int]) -> None:
     """Features must carry a gradient, in containers that are known, and torch.func must not be at work."""
     for leaf in leaves:
-        if isinstance(leaf, Mapping | list | tuple):
+        if isinstance(leaf, CONTAINERS):
             raise ValueError(
                 f"fork(features) takes tensors in any nesting of dicts, lists and tuples, got a {type(leaf).__name__}: make it "
                 "a plain one, as with dict(features), or register it with torch.utils._pytree"
