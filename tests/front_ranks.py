@@ -16,7 +16,9 @@ ALGORITHMS: dict[str, FrontAlgorithm] = {
     "adopting": pt.MT2O(SmoothTchebycheff(0.1)),  # on two valleys
     "adaptive": pt.MT2O(transfer=Gated(Cosine()), adapt="hypervolume"),
     "hypervolume": HypervolumeAscent((1.0, 1.0)),
+    "hypervolume, together": HypervolumeAscent((1.0, 1.0)),
 }
+TOGETHER = {"hypervolume, together"}  # by vmap; others: in a loop
 PROBLEMS = {"adopting": "two_valley"}  # others: vlmop2
 MEMBERS = 5  # does not divide by two or four
 
@@ -32,7 +34,7 @@ def spread_front(name: str) -> Front:
             epochs=12,
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.5),
             starts="independent",
-            execution="loop",
+            execution="vmap" if name in TOGETHER else "loop",
         )
     finally:
         torch.set_default_dtype(before)

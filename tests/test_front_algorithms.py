@@ -24,6 +24,7 @@ from paretorch.pareto import (
     rays,
 )
 from paretorch.workloads.synthetic import Synthetic
+from training_workload import Tiny
 
 F64 = torch.float64
 
@@ -152,3 +153,27 @@ def test_networks_come_near_the_regressions_front_in_the_order_of_preferences(al
     truth = workload.truth
     assert truth is not None
     assert float(torch.cdist(front.losses, truth.front).min(dim=1).values.max()) <= 0.15
+
+
+@pytest.mark.parametrize("execution", ["loop", "vmap"])
+def test_hypervolume_ascent_parts_models_that_start_as_one_and_waits_for_no_task(execution: str) -> None:
+    front = pt.fit_front(
+        Synthetic(samples=64), HypervolumeAscent(reference=(9.0, 9.0)), preferences=pt.preferences(2, 4), epochs=12,
+        batch_size=16, optimizer=sgd(0.01), execution=execution,
+    )  # fmt: skip
+    distance = torch.cdist(front.losses, front.losses) + 9 * torch.eye(4)
+    assert float(distance.min()) > 0.01
+
+
+@pytest.mark.parametrize("execution", ["loop", "vmap"])
+def test_hypervolume_ascent_goes_on_where_a_task_is_absent(execution: str) -> None:
+    front = pt.fit_front(
+        Tiny(missing=True),
+        HypervolumeAscent(reference=(9.0, 9e4)),
+        preferences=pt.preferences(2, 3),
+        epochs=3,
+        batch_size=2,
+        optimizer=sgd(1e-6),
+        execution=execution,
+    )
+    assert front.losses.isfinite().all()

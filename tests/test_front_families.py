@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import paretorch as pt
 from front_points import late_fall
-from paretorch.pareto import NSGA2, PHNEPO, PHNLS, FrontAlgorithm, PaMaL, rays
+from paretorch.pareto import COSMOS, NSGA2, PHNEPO, PHNLS, FrontAlgorithm, PaMaL, rays
 from paretorch.pareto.family import Hypernetwork, Simplex
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
@@ -155,3 +156,51 @@ def test_nsga2_comes_near_the_front_of_zdt1() -> None:
     assert front.hypervolume(partial=True) >= 0.9 * truth.hypervolume
     assert len({tuple(row) for row in front.losses.tolist()}) == 10
     assert front.facts["gradient evaluations"] == 0
+
+
+class Tied(Tiny):
+    """Two layers of the encoder have one weight."""
+
+    def model(self) -> nn.Module:
+        model = super().model()
+        encoder = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+        encoder[4].weight = encoder[2].weight
+        model.encoder = encoder
+        return model
+
+
+@pytest.mark.parametrize("algorithm", [PHNLS(hidden=8), PHNEPO(hidden=8), PaMaL(), COSMOS()], ids=repr)
+def test_a_member_of_a_model_with_tied_weights_has_the_trained_ones(algorithm: FrontAlgorithm) -> None:
+    front = pt.fit_front(
+        Tied(), algorithm, preferences=pt.preferences(2, 3, margin=0.1), epochs=2, batch_size=16, optimizer=adam(0.01)
+    )
+    model: Any = front.pick((0.5, 0.5))
+    layers = model.inner.encoder if isinstance(algorithm, COSMOS) else model.encoder
+    torch.manual_seed(0)
+    start: Any = Tied().model()
+    assert layers[4].weight is layers[2].weight
+    assert not torch.equal(layers[4].weight, start.encoder[4].weight)
+    assert set(model(torch.randn(5, 4))) == {"sign", "size"}
+
+
+@pytest.mark.parametrize("algorithm", [PHNLS(hidden=8), PHNEPO(hidden=8), PaMaL(), COSMOS()], ids=repr)
+def test_families_are_made_in_the_models_own_precision(algorithm: FrontAlgorithm) -> None:
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(F64)
+        data = Tiny().data()
+        model = Tiny().model()
+    finally:
+        torch.set_default_dtype(before)
+
+    class Wide(Tiny):
+        def data(self) -> Any:
+            return data
+
+        def model(self) -> nn.Module:
+            return copy.deepcopy(model)
+
+    front = pt.fit_front(
+        Wide(), algorithm, preferences=pt.preferences(2, 3, margin=0.1), epochs=1, batch_size=16, optimizer=adam(0.01)
+    )
+    assert all(value.dtype == F64 for value in front.pick((0.5, 0.5)).parameters())

@@ -34,11 +34,12 @@ class View:
         losses: (n, T) of this batch, without a graph; T counts the tasks that are present.
         preferences: (n, T) on the simplex.
         gramian: (n, T, T) inner products of each member's task gradients, where the algorithm asks for it.
-        everyone: (N, T) the losses of all members, of the step before where this one's are not known yet.
+        everyone: (N, all T) the losses of all members in the step before, inf where they are not known.
         all_preferences: (N, T).
         progress: of the training, in [0, 1].
         reference: (T,) of all tasks, from which the training's hypervolume is measured; None: from nowhere.
         extent: ideal and nadir of the tasks that are present, where the algorithm asks for them.
+        present: (all T,) which tasks are; None: all.
     """
 
     rows: tuple[int, ...]
@@ -50,6 +51,7 @@ class View:
     progress: float
     reference: Tensor | None = None
     extent: Extent | None = None
+    present: Tensor | None = None
 
     def slopes(self, scalarization: Scalarization) -> Tensor:
         """(n, T) those of a scalarization by the losses, in their range where the algorithm asks for it."""
@@ -101,7 +103,7 @@ class Ensemble:
         return list(self.trained.values())
 
     def gradients(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
-        """Fills ``.grad`` of the stacked parameters with sum_t w_it dL_it / dtheta_i.
+        """Fills ``.grad`` of the stacked parameters with sum_t w_it dL_it / dtheta_i; None where no present task reaches them.
 
         Args:
             batch: one part per stream, the same for all members.
@@ -140,6 +142,8 @@ class Ensemble:
 
     def _by_loop(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
         losses, weights = [], []
+        for value in self.parameters:
+            value.grad = None
         for member in range(self.count):
             own = {name: value.detach()[member].requires_grad_() for name, value in self.trained.items()}
             kept = {name: value[member] for name, value in self.kept.items()}
@@ -149,9 +153,9 @@ class Ensemble:
                 found[None], self._present(), list(own.values()), (self.first + member,), weigh, gramian
             )
             for value, gradient in zip(self.parameters, gradients, strict=True):
-                if value.grad is None:
-                    value.grad = torch.zeros_like(value)
-                value.grad[member].copy_(gradient)
+                if gradient is not None:
+                    value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+                    value.grad[member].copy_(gradient)
             losses.append(loss)
             weights.append(weight)
         return torch.cat(losses), torch.cat(weights)
@@ -182,7 +186,8 @@ class Ensemble:
         rows = tuple(range(self.first, self.first + self.count))
         losses, weights, gradients = _weighed(found, self._present(), self.parameters, rows, weigh, gramian)
         for value, gradient in zip(self.parameters, gradients, strict=True):
-            value.grad = gradient.contiguous()  # those of linear layers come transposed, and slow every look at them
+            # those of linear layers come transposed, and slow every look at them
+            value.grad = None if gradient is None else gradient.contiguous()
         return losses, weights
 
     def _present(self) -> Tensor:
@@ -212,13 +217,13 @@ class Ensemble:
 
 def _weighed(
     found: Tensor, present: Tensor, parameters: list[Tensor], rows: tuple[int, ...], weigh: Weigh, gramian: bool
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Losses (n, T), weights (n, T) and the combined gradients of some members' parameters."""
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """Losses (n, T), weights (n, T) and the combined gradients of some members' parameters, None where no task reaches one."""
     there = present.nonzero()[:, 0].to(found.device)
     losses = torch.where(present.to(found.device), found.detach(), torch.nan)
     weights = torch.zeros_like(losses)
     if not len(there):
-        return losses, weights, [torch.zeros_like(value) for value in parameters]
+        return losses, weights, [None] * len(parameters)
     seen = found[:, there]
     if gramian:
         streams = [
@@ -230,8 +235,7 @@ def _weighed(
     else:
         given = weigh(rows, seen.detach(), None)
         total = (given.to(seen) * seen).sum()
-        combined = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
-        gradients = list(combined)
+        gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
     weights[:, there] = given.to(weights)
     return losses, weights, gradients
 
@@ -255,8 +259,10 @@ def inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> 
     return result
 
 
-def _combined(pieces: list[Tensor | None], weights: Tensor, like: Tensor) -> Tensor:
+def _combined(pieces: list[Tensor | None], weights: Tensor, like: Tensor) -> Tensor | None:
     """sum_t w_t g_t of one tensor, whose leading dimension is that of the members where there are several."""
+    if all(piece is None for piece in pieces):
+        return None
     total = torch.zeros_like(like)
     for task, piece in enumerate(pieces):
         if piece is not None:

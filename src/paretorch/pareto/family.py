@@ -51,8 +51,13 @@ class Family(nn.Module):
     @torch.no_grad()
     def fill(self, model: nn.Module, preference: Tensor) -> None:
         """Copies the member at a preference into a module of its architecture."""
-        values = {**self.template.state_dict(), **self.at(preference)}
-        model.load_state_dict({name: value.detach() for name, value in values.items()})
+        held = {**dict(self.template.named_parameters()), **dict(self.template.named_buffers())}
+        made = self.at(preference)
+        for name, value in [
+            *model.named_parameters(),
+            *model.named_buffers(),
+        ]:  # tied ones once, under their first name
+            value.copy_(made[name] if name in made else held[name])
 
     def to_device(self, device: str) -> Family:
         """On a device, with its template."""
@@ -105,10 +110,16 @@ class Conditioned(nn.Module):
         channels = example.shape[1]
         self.inner = model
         self.heads = model.heads
-        self.mix = nn.Linear(channels + tasks, channels, bias=False)
+        dtype = next((value.dtype for value in model.parameters() if value.is_floating_point()), None)
+        self.mix = nn.Linear(channels + tasks, channels, bias=False, dtype=dtype)
         with torch.no_grad():
             self.mix.weight[:, :channels].copy_(torch.eye(channels))
-        self.register_buffer("preference", torch.full((tasks,), 1 / tasks))
+        self.register_buffer("preference", torch.full((tasks,), 1 / tasks, dtype=dtype))
+
+    def forward(self, inputs: Tensor) -> dict[str, Any]:
+        """Every task's output."""
+        features = self.encoder(inputs)
+        return {task: head(features) for task, head in self.heads.items()}  # type: ignore[union-attr, operator]
 
     def encoder(self, inputs: Tensor) -> Any:
         """The model's features of the inputs and the preference."""
@@ -180,8 +191,11 @@ class Hypernetwork(Family):
             raise ValueError(f"a hypernetwork has at least 1 hidden unit, got {hidden}")
         made = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.shapes = {name: value.shape for name, value in made.items()}
-        self.trunk = nn.Sequential(nn.Linear(tasks, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
-        self.last = nn.ModuleList(nn.Linear(hidden, value.numel()) for value in made.values())
+        dtype = next((value.dtype for value in made.values()), None)
+        self.trunk = nn.Sequential(
+            nn.Linear(tasks, hidden, dtype=dtype), nn.ReLU(), nn.Linear(hidden, hidden, dtype=dtype), nn.ReLU()
+        )
+        self.last = nn.ModuleList(nn.Linear(hidden, value.numel(), dtype=value.dtype) for value in made.values())
         with torch.no_grad():
             for layer, value in zip(self.last, made.values(), strict=True):
                 layer.weight.zero_()  # type: ignore[operator]
@@ -191,6 +205,6 @@ class Hypernetwork(Family):
         """What it makes of the preference."""
         features = self.trunk(preference.to(next(self.trunk.parameters())))
         return {
-            name: layer(features).reshape(shape)
+            name: layer(features.to(layer.weight.dtype)).reshape(shape)
             for (name, shape), layer in zip(self.shapes.items(), self.last, strict=True)
         }

@@ -18,8 +18,10 @@ class HypervolumeAscent(FrontAlgorithm):
 
     .. math:: w_{it} = -\frac{\partial H}{\partial L_{it}} \Big/ \Big\lVert \frac{\partial H}{\partial L_i} \Big\rVert
 
-    Dominated members are treated as fronts of their own, layer behind layer; members beyond the reference descend the sum. Where
-    members run in a loop, the losses of the others are those of the step before.
+    The losses L are all members' of the step before, so that the same step follows wherever members are trained, together or
+    one after the other. Dominated members are treated as fronts of their own, layer behind layer; members beyond the reference
+    descend the sum; those whose losses are not known yet, and those that share one point, descend the sum that their preferences
+    weigh, and part.
 
     Args:
         reference: (T,) from which the hypervolume is measured, above the losses to come; None: that of the training.
@@ -49,16 +51,18 @@ class HypervolumeAscent(FrontAlgorithm):
         """(n, T) slopes of the hypervolume, of length one."""
         point = view.reference if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)
         assert point is not None
-        if view.everyone.shape[1] != len(point):
-            raise ValueError("a task is absent from a batch: the hypervolume of the front is not known in this step")
         slopes = torch.zeros_like(view.everyone)
-        left = view.everyone.isfinite().all(dim=1)
+        known = view.everyone.isfinite().all(dim=1)
+        left = known.clone()
         while bool(left.any()):
             seen = torch.where(left[:, None], view.everyone, torch.inf)
             layer = non_dominated(seen)
             slopes[layer] = hypervolume_gradient(seen[layer], point)
             left &= ~layer
-        own = slopes[list(view.rows)]
-        own = torch.where(own.sum(dim=1, keepdim=True) > 0, own, torch.ones_like(own))
+        rows = list(view.rows)
+        own = slopes[rows] if view.present is None else slopes[rows][:, view.present]
+        beyond = known[rows] & ~(view.everyone[rows] < point).all(dim=1)
+        instead = torch.where(beyond[:, None], torch.ones_like(view.preferences), view.preferences)
+        own = torch.where(own.sum(dim=1, keepdim=True) > 0, own, instead)
         unit: Tensor = own / own.norm(dim=1, keepdim=True)
         return unit

@@ -151,13 +151,14 @@ class Training:
             preferences = self.preferences[:, present]
             preferences = preferences / preferences.sum(dim=1, keepdim=True).clamp_min(1e-300)
             seen = losses.double().cpu()
-            last = self._last[:, present]
-            everyone = torch.where(last.isfinite(), last, torch.inf).index_copy(0, index, seen)
+            everyone = torch.where(self._last.isfinite(), self._last, torch.inf)
             extent = None
             if self.tracker is not None:
                 extent = self.tracker.extent(seen, ~self.diverged, present)
             point = self.reference
-            view = View(rows, seen, preferences[index], gramian, everyone, preferences, progress, point, extent)
+            view = View(
+                rows, seen, preferences[index], gramian, everyone, preferences, progress, point, extent, present
+            )
             return self.algorithm.weights(view)
 
         return weigh
@@ -191,8 +192,7 @@ class Training:
         own = self.spread.own(alive)
         still = None if bool(own.all()) else [value.detach()[~own].clone() for value in self.ensemble.parameters]
         for value in self.ensemble.parameters:
-            assert value.grad is not None
-            if still is not None:
+            if still is not None and value.grad is not None:
                 value.grad[~own] = 0.0
         if self.exchange is None or int(alive.sum()) < 2:
             self.optimizer.step()
