@@ -222,7 +222,7 @@ def test_the_page_needs_no_network_and_knows_every_model(trained: Path) -> None:
 def test_the_plot_of_three_tasks_shows_a_cube_and_names_as_they_are() -> None:
     (space,) = re.findall(r"function space\(.*?\n  }\n", asset("front.js"), flags=re.DOTALL)
     assert 'aspectmode: "cube"' in space
-    assert "spatial(title)" in space
+    assert "folded(title, 24, spatial)" in space
     assert "axis(quantity" not in space, "axes in space show entities as they are written"
 
 

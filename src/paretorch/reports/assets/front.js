@@ -8,6 +8,18 @@
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   // axes in space know no entities, and no tags but <b>, <i>, <br>, <sub>, <sup>, which a space of no width breaks up
   const spatial = (text) => String(text).replace(/</g, "<\u200b");
+  // on a few lines of so many characters, and cut off after them; hovering tells the whole name
+  function folded(text, size, written, rows = 3) {
+    const lines = [""];
+    for (const word of String(text).split(/(?<=[ _/-])/)) {
+      const pieces = word.match(new RegExp(`.{1,${size}}`, "gsu")) || [""];
+      if (lines[lines.length - 1].length + pieces[0].length <= size) lines[lines.length - 1] += pieces.shift();
+      lines.push(...pieces);
+    }
+    const shown = lines.slice(0, rows);
+    if (lines.length > rows) shown[rows - 1] = `${shown[rows - 1].slice(0, size - 1)}…`;
+    return shown.map((line) => written(line.trim())).join("<br>");
+  }
   const digits = (value) => (value === null ? "–" : Number(value.toPrecision(4)).toString());
   const element = (tag, attributes = {}, text = "") => {
     const made = document.createElement(tag);
@@ -36,7 +48,7 @@
   const hover = (member) => `<b>model ${member}</b>${members[member].front ? "" : " (dominated)"}<br>${numbers(member).join("<br>")}`;
 
   function axis(title) {
-    return { title: { text: plain(title), standoff: 8 }, gridcolor: colour("grid"), linecolor: colour("soft"), zerolinecolor: colour("grid"), ticks: "outside", tickcolor: colour("soft"), automargin: true, color: colour("ink") };
+    return { title: { text: folded(title, 40, plain), standoff: 8 }, gridcolor: colour("grid"), linecolor: colour("soft"), zerolinecolor: colour("grid"), ticks: "outside", tickcolor: colour("soft"), automargin: true, color: colour("ink") };
   }
   function layout(more) {
     return {
@@ -71,7 +83,7 @@
       group(there.filter((i) => i === state.chosen), { symbol: "diamond", size: 9, color: colour("worse") }),
     ];
     const away = by("plot").clientWidth < 500 ? 1.9 : 1.6; // nearer, titles of axes would be cut off
-    const [x, y, z] = quantity.titles.map((title) => ({ ...axis(""), title: { text: spatial(title) } }));
+    const [x, y, z] = quantity.titles.map((title) => ({ ...axis(""), title: { text: folded(title, 24, spatial) } }));
     // a cube, as losses of unlike spread would make it long and flat; a little lower than its middle, as titles are below it
     const camera = { eye: { x: away, y: away, z: 0.8 * away }, center: { x: 0, y: 0, z: -0.15 } };
     const scene = { aspectmode: "cube", camera, xaxis: x, yaxis: y, zaxis: z };
@@ -90,9 +102,13 @@
       const line = { color: colour(chosen ? "worse" : members[i].front ? "accent" : "soft"), width: chosen ? 4 : 1.4, dash: members[i].front ? "solid" : "dot" };
       return { x: places, y: scaled(i), customdata: places.map(() => i), type: "scatter", mode: "lines+markers", line, marker: { size: chosen ? 9 : 5 }, opacity: chosen ? 1 : 0.75, text: places.map(() => hover(i)), hoverinfo: "text" };
     });
-    const ticks = { tickvals: places, ticktext: quantity.titles.map((title, t) => `${plain(title)}<br>${digits(low[t])} to ${digits(high[t])}`), showgrid: true, zeroline: false };
+    const room = (by("plot").clientWidth - 80) / tasks.length;
+    const slanted = room < ROOM;
+    const words = quantity.titles.map((title, t) => `${slanted ? folded(title, 24, plain, 1) : folded(title, Math.floor(room / 7.5), plain)}<br>${digits(low[t])} to ${digits(high[t])}`);
+    // half a place beside the first and the last axis, or the words below them would not fit and be left out
+    const ticks = { tickvals: places, ticktext: words, range: [-0.5, tasks.length - 0.5], showgrid: true, zeroline: false };
     const ends = { tickvals: [0, 1], ticktext: ["lowest", "highest"], zeroline: false };
-    return [traces, layout({ xaxis: { ...axis(""), ...ticks, tickangle: by("plot").clientWidth < ROOM * tasks.length ? -60 : 0 }, yaxis: { ...axis(""), ...ends } })];
+    return [traces, layout({ xaxis: { ...axis(""), ...ticks, tickangle: slanted ? -60 : 0 }, yaxis: { ...axis(""), ...ends } })];
   }
 
   function draw() {
