@@ -18,6 +18,7 @@ from paretorch.pareto import (
     DivergedWarning,
     Fixed,
     Gated,
+    HypervolumeAscent,
     MGDAStarts,
     Neighbours,
     SmoothTchebycheff,
@@ -266,3 +267,35 @@ def clipped(parameters: list[Tensor]) -> torch.optim.Optimizer:
 def test_an_optimizer_that_mixes_members_is_refused() -> None:
     with pytest.raises(ValueError, match="NormalisedSGD mixes the models"):
         small_front(optimizer=clipped)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: Fixed(3), "rows of numbers"),  # type: ignore[arg-type]
+        (lambda: Fixed(((1.0, 0.0), (0.0, "a"))), "rows of numbers"),  # type: ignore[arg-type]
+        (lambda: pt.MT2O(transfer="neighbours"), r"such as Gated\(\), or None, got 'neighbours'"),
+        (lambda: pt.MT2O("tchebycheff"), "scalarization is one, made"),
+        (lambda: pt.fit_front(Synthetic(), "mt2o", preferences=[(0.5, 0.5)], epochs=1), r"made, such as MT2O\(\), got 'mt2o'"),
+        (lambda: pt.fit_front(Synthetic(), pt.MT2O, preferences=[(0.5, 0.5)], epochs=1), r"made, such as MT2O\(\)"),
+        (lambda: pt.fit_front(Synthetic(), pt.MT2O(), preferences=[("a", "b")], epochs=1), "preferences are rows of numbers"),
+        (lambda: HypervolumeAscent(reference=(1.0, "a")).check(pt.preferences(2, 2), ("a", "b")), "a finite number for each"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused_in_words(wrong: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        wrong()
+
+
+def test_a_preference_may_be_given_by_name_and_a_reference_is_a_number() -> None:
+    front = small_front()
+    first, second = front.tasks
+    assert (
+        front.choose({second: 0.2, first: 0.8})
+        == front.choose((0.8, 0.2))
+        == front.choose(torch.tensor([0.8, 0.2]).unbind())
+    )
+    with pytest.raises(ValueError, match="expected a weight for each of"):
+        front.choose({first: 1.0})
+    with pytest.raises(ValueError, match="a reference is a finite number"):
+        front.hypervolume((math.nan, 1.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -46,6 +46,11 @@ def whole(option: str, value: object, least: int | None = 1) -> None:
     """The value of an option is a whole number, of at least ``least`` where that is given."""
     if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
         raise ValueError(f"{option} is a whole number{'' if least is None else f' of at least {least}'}, got {value!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a real number, and not a bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def real(parameters: Iterable[Tensor], where: str) -> None:

@@ -84,6 +84,8 @@ def fit_front(
         >>> len(front), front.losses.shape
         (2, torch.Size([2, 2]))
     """
+    if not isinstance(algorithm, FrontAlgorithm):
+        raise ValueError(f"algorithm is one of paretorch.pareto, made, such as MT2O(), got {algorithm!r}")
     tasks = workload.tasks
     given = checked_preferences(preferences, tasks)
     algorithm.check(given, tasks)

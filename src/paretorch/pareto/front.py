@@ -152,33 +152,37 @@ class Front:
         distances = torch.cdist(truth.double(), self._finite())
         return float(distances.min(dim=1).values.mean())
 
-    def choose(self, preference: Sequence[float]) -> int:
+    def choose(self, preference: Sequence[float] | Mapping[str, float]) -> int:
         """The model that serves a preference best: the least worst weighted loss, ideal and nadir taken as 0 and 1.
 
         Args:
-            preference: (T,) on the simplex: how much each task matters.
+            preference: (T,) on the simplex: how much each task matters, in the order of the tasks or by name.
 
         Raises:
             ValueError: it is not on the simplex, or all models diverged.
         """
-        weights = checked_preferences([list(preference)], self.tasks)[0]
+        weights = checked_preferences([self._in_order(preference, "a weight")], self.tasks)[0]
         weighted = weights * self._scaled()
         value = weighted.max(dim=1).values + 1e-3 * weighted.sum(dim=1)
         return int(torch.where(self.non_dominated, value, torch.inf).argmin())
 
     def closest(self, losses: Sequence[float] | Mapping[str, float]) -> int:
         """The model whose losses are nearest to the ones given, in units of the front's extent."""
-        if isinstance(losses, Mapping) and set(losses) != set(self.tasks):
-            raise ValueError(f"expected a loss for each of {self.tasks}, got {tuple(losses)}")
-        given = (
-            [float(losses[task]) for task in self.tasks] if isinstance(losses, Mapping) else list(map(float, losses))
-        )
+        given = list(map(float, self._in_order(losses, "a loss")))
         if len(given) != len(self.tasks) or not all(map(math.isfinite, given)):
             raise ValueError(f"expected a finite loss for each of {self.tasks}, got {given}")
         apart = self._scaled(torch.tensor([given], dtype=torch.float64)) - self._scaled()
         return int(torch.where(self.non_dominated, apart.norm(dim=1), torch.inf).argmin())
 
-    def pick(self, preference: Sequence[float]) -> nn.Module:
+    def _in_order(self, values: Sequence[float] | Mapping[str, float], what: str) -> list[float]:
+        """Values of the tasks in their order, from those or from values by name."""
+        if not isinstance(values, Mapping):
+            return list(values)
+        if set(values) != set(self.tasks):
+            raise ValueError(f"expected {what} for each of {self.tasks}, got {tuple(values)}")
+        return [values[task] for task in self.tasks]
+
+    def pick(self, preference: Sequence[float] | Mapping[str, float]) -> nn.Module:
         """The model that serves a preference best, ready for inference; see :meth:`choose`."""
         return self.model(self.choose(preference))
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.checks import is_number
 from paretorch.core.nonnegative import Array
 
 
 def check_reference(point: Sequence[float], tasks: Sequence[str]) -> None:
-    """A reference point has a value for each task.
+    """A reference point has a finite value for each task.
 
     Raises:
         ValueError: it has not.
     """
+    if not all(is_number(value) and math.isfinite(value) for value in point):
+        raise ValueError(f"a reference is a finite number for each of {tuple(tasks)}, got {tuple(point)}")
     if len(point) != len(tasks):
         raise ValueError(f"the reference has {len(point)} values for the {len(tasks)} tasks {tuple(tasks)}")
 

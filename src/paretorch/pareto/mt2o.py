@@ -50,6 +50,10 @@ class MT2O(FrontAlgorithm):
     normalize: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scalarization, Scalarization):
+            raise ValueError(f"scalarization is one, made, such as SmoothTchebycheff(0.02), got {self.scalarization!r}")
+        if not isinstance(self.transfer, Transfer | None):
+            raise ValueError(f"transfer is one, made, such as Gated(), or None, got {self.transfer!r}")
         Sharing(Gated(), self.scalarization, self.parameters)
         Moving(self.adapt or "spacing", self.rate)
 

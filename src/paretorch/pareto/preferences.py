@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.checks import one_of
+from paretorch.core.checks import is_number, one_of
 
 KINDS = ("even", "uniform", "dirichlet")
 TOLERANCE = 1e-6  # of the sum of a preference that is given: what float32 leaves of one
@@ -125,6 +125,8 @@ def checked_preferences(given: Tensor | Sequence[Sequence[float]], tasks: tuple[
     if lengths and lengths != {len(tasks)}:
         wrong = next(length for length in sorted(lengths) if length != len(tasks))
         raise ValueError(f"a preference has one value for each of the {len(tasks)} tasks {tasks}, got {wrong} values")
+    if not isinstance(given, Tensor) and not all(map(_is_number, itertools.chain.from_iterable(given))):
+        raise ValueError(f"preferences are rows of numbers, one for each of {tasks}, got {list(given)!r}")
     values = torch.as_tensor(given, dtype=torch.float64).detach().cpu().clone()
     if values.ndim != 2 or not len(values):
         raise ValueError(f"preferences are (N, T) with N >= 1, got shape {tuple(values.shape)}")
@@ -178,3 +180,7 @@ def rays(weights: Tensor, floor: float = 0.02) -> Tensor:
     """
     inverse = 1 / weights.clamp_min(floor)
     return inverse / inverse.sum(dim=1, keepdim=True)
+
+
+def _is_number(value: object) -> bool:
+    return is_number(value) or (isinstance(value, Tensor) and not value.ndim)

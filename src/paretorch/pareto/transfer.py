@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from paretorch.core.checks import is_number
+
 ROW = 1e-6  # by which a row of a given matrix may miss one
 REACH = 2.0  # default tau, in squared distances of neighbouring preferences
 
@@ -159,6 +161,11 @@ class Fixed(Transfer):
     rows: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
+        rows = self.rows if isinstance(self.rows, tuple | list) else ()
+        if not rows or not all(isinstance(row, tuple | list) and all(map(is_number, row)) for row in rows):
+            raise ValueError(
+                f"a transfer matrix is given as rows of numbers, ((0.9, 0.1), (0.2, 0.8)), got {self.rows!r}"
+            )
         for place, row in enumerate(self.rows):
             if len(row) != len(self.rows):
                 raise ValueError(f"a transfer matrix is square: row {place} of {len(self.rows)} has {len(row)} values")
