@@ -86,7 +86,11 @@ def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> No
         progress(epoch, run.epochs)
     tasks = run.tasks or TASKS
     test = _scores(run, run.epochs, 1.0) if run.test else Scores({}, {})
-    higher, units = {task: {"error": False} for task in tasks}, {task: {"error": ""} for task in tasks}
+    names = ("error", *_uncounted())
+    higher, units = (
+        {task: dict.fromkeys(names, False) for task in tasks},
+        {task: dict.fromkeys(names, "") for task in tasks},
+    )
     memory, counts = {"bytes": 1 << 20, "measures": "nothing"}, {"encoder": 1, "total": 2}
     scores = history[-1].validation
     Result(run, tuple(tasks), tuple(history), scores, test, higher, units, 1.0, memory, counts, {}).save(folder)
@@ -96,7 +100,12 @@ def _scores(run: Run, epoch: int, shift: float) -> Scores:
     tasks = run.tasks or TASKS
     noise = torch.randn(len(TASKS), generator=torch.Generator().manual_seed(run.seed)).tolist()
     values = {task: 2.0 + shift + error(run) + 0.01 * noise[TASKS.index(task)] + 0.5**epoch for task in tasks}
-    return Scores(dict(values), {task: {"error": value} for task, value in values.items()})
+    return Scores(dict(values), {task: {"error": value, **_uncounted()} for task, value in values.items()})
+
+
+def _uncounted() -> dict[str, float]:
+    """Metrics from which no relative change can be taken, where a test asks for them."""
+    return {"none": 0.0, "never": math.nan} if "TUNED_UNCOUNTED" in os.environ else {}
 
 
 def _epoch(run: Run, epoch: int) -> Epoch:

@@ -206,3 +206,17 @@ def test_names_stand_in_the_markdown_as_they_are_written(tmp_path: Path) -> None
     for written, raw in (("a\\_b\\_c \\*x\\*", "a_b_c"), ("\\<b>\\`d\\`", " <b>")):
         assert any(written in line for line in plain)
         assert not any(raw in line for line in plain)
+
+
+def test_one_lucky_seed_of_eight_is_no_lead() -> None:
+    nan = float("nan")
+    steady = [0.0, -4.75, 1.0, 0.5, 0.2, 0.1, 0.3, 0.4]
+    rows = {"steady": steady, "worse": [value + 1 for value in steady], "lucky": [nan, -4.64, *[nan] * 6]}
+    found = leader(rows)
+    assert found is not None
+    assert found.label == "steady"
+    three = leader(
+        {**rows, "three": [nan, -4.7, 1.2, *[nan] * 4, 0.5]}
+    )  # lower in the mean, higher on each of its seeds
+    assert three is not None
+    assert three.label == "steady"

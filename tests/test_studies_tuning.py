@@ -265,6 +265,18 @@ def test_a_tuning_survives_json(tuned: StudyFolder) -> None:
     assert repr(back) == repr(tuning)
 
 
+def test_metrics_that_are_zero_or_not_there_for_the_baseline_are_left_out_as_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = synthetic.study(methods=("Equal()",))
+    tune(tmp_path / "without", small, seeds=1, trials=3)
+    monkeypatch.setenv("TUNED_UNCOUNTED", "1")
+    tune(tmp_path / "with", small, seeds=1, trials=3)
+    without, uncounted = (read_folder(tmp_path / name) for name in ("without", "with"))
+    assert [s.settings for s in searches(uncounted)] == [s.settings for s in searches(without)]
+    assert all(job.finished for job in uncounted.jobs())
+
+
 def test_workloads_are_tuned_each_for_itself(tmp_path: Path) -> None:
     def inky(run: Run) -> Run:
         return dataclasses.replace(run, options={"canvas": 12})

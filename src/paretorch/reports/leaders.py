@@ -15,7 +15,7 @@ from paretorch.studies.statistics import FEWEST_SEEDS, Interval, holm, interval,
 
 @dataclass(frozen=True)
 class Leader:
-    """The treatment with the lowest mean.
+    """The treatment with the lowest mean on the seeds that are compared.
 
     Args:
         label: its name.
@@ -37,6 +37,9 @@ class Leader:
 def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | None:
     r"""The lowest mean, and paired t tests of it against all others.
 
+    Means are compared over the seeds that all have. One with fewer than three seeds leads only where all have as few: a single
+    lucky seed is no lead, and would leave few seeds to compare on.
+
     The leader is chosen by looking at the results, so its p-values are corrected as if every pair had been tested: Holm over
     all :math:`N (N - 1) / 2` pairs. Otherwise the luckiest of many equal treatments would often seem better than some other.
 
@@ -57,7 +60,7 @@ def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | Non
     known = [label for label, mean in means.items() if not math.isnan(mean)]
     if not known:
         return None
-    best = min(known, key=lambda label: means[label])
+    best = _lowest({label: rows[label] for label in known})
     others = [label for label in known if label != best]
     p = _against(best, others, rows)
     own = rows[best][np.isfinite(rows[best])]
@@ -69,6 +72,14 @@ def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | Non
         tested=int(np.isfinite(p).sum()),
         seeds=len(own),
     )
+
+
+def _lowest(rows: Mapping[str, NDArray[np.float64]]) -> str:
+    """The lowest mean over the seeds that all have, of those that have enough."""
+    complete = {label: np.isfinite(row) for label, row in rows.items()}
+    enough = [label for label, there in complete.items() if there.sum() >= FEWEST_SEEDS] or list(rows)
+    common = np.logical_and.reduce([complete[label] for label in enough])
+    return min(enough, key=lambda label: seed_mean(rows[label][common] if common.any() else rows[label]))
 
 
 def _against(best: str, others: list[str], rows: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from paretorch.reports.front_results import Fronts, fronts
 from paretorch.reports.gather import Plan, gather
 from paretorch.reports.missing import Missing, missing
 from paretorch.reports.searches import Searches, searches
-from paretorch.studies.quality import delta_m, seed_mean
+from paretorch.studies.quality import countable, delta_m, seed_mean
 from paretorch.studies.study import Combine, Treatment
 from paretorch.training.result import Result, Scores
 from paretorch.training.spec import Run
@@ -153,8 +153,7 @@ def load_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple
 
 def counted(base: Array) -> list[bool]:
     """(K,) whether a relative change can be taken of each metric's mean over the seeds of (S, K)."""
-    means = [seed_mean(base[:, k]) for k in range(base.shape[1])]
-    return [math.isfinite(mean) and mean != 0 for mean in means]
+    return [countable(seed_mean(base[:, k])) for k in range(base.shape[1])]
 
 
 def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:

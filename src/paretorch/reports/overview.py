@@ -35,11 +35,17 @@ def overview(summary: Summary) -> Table:
         *(() if metrics else (f"The means of all {len(summary.results.metrics)} metrics are a table of their own.",)),
         f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
         f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_words(summary)}.",
-        "rank: mean over metrics and seeds, 1 is best. s/epoch and peak MiB: training, mean over seeds.",
+        f"rank: mean over metrics and {_ranked_seeds(summary)}, 1 is best. s/epoch and peak MiB: training, mean over seeds.",
         "verdict: paired t test at 5 %, Holm-corrected for all rows; each interval is for its row alone.",
         *_caveats(summary),
     )
     return Table(f"{study.name}: {study.question}", header, rows, notes, left=(1,))
+
+
+def _ranked_seeds(summary: Summary) -> str:
+    """The seeds over which ranks are means."""
+    ranked = summary.ranked
+    return "seeds" if all(ranked) else f"the {sum(ranked)} of {len(ranked)} seeds that every treatment has"
 
 
 def _caveats(summary: Summary) -> Iterator[str]:

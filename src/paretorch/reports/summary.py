@@ -62,6 +62,13 @@ class Summary:
         return self.rows[self.results.plan.study.reference]
 
     @property
+    def ranked(self) -> list[bool]:
+        """(S,) the seeds over which ranks are means: those that all treatments have, of those that have any."""
+        tests = [row.results.test for row in self.rows.values() if row.results.seeds]
+        there = [np.isfinite(test).all(axis=1) for test in tests]
+        return list(map(bool, np.logical_and.reduce(there))) if there else []
+
+    @property
     def left_out(self) -> list[str]:
         """Titles of the metrics that Delta m does not count, for the baseline's mean is zero or not there."""
         results = self.results

@@ -5,6 +5,7 @@ Shapes: ``N`` treatments, ``S`` seeds, ``K`` metrics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,6 +46,11 @@ def delta_m(metrics: ArrayLike, baseline: ArrayLike, higher_is_better: Sequence[
         )
     sign = np.where(np.asarray(higher_is_better, bool), -1.0, 1.0)
     return np.asarray(100 * np.mean(sign * (metrics - baseline) / np.abs(baseline), axis=-1))
+
+
+def countable(baseline: float) -> bool:
+    """Whether a relative change can be taken from the baseline's value of a metric."""
+    return math.isfinite(baseline) and baseline != 0
 
 
 def mean_rank(metrics: ArrayLike, higher_is_better: Sequence[bool]) -> Array:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from paretorch.studies.folder import Job, StudyFolder, keep_tuning
 from paretorch.studies.hyperparameters import base_of, settled
-from paretorch.studies.quality import delta_m
+from paretorch.studies.quality import countable, delta_m
 from paretorch.studies.search import Searching
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.studies.tuned import Outcome, Tuning
@@ -123,16 +123,17 @@ class Tuner:
         )
 
     def _value(self, search: Searching, result: Result) -> float:
-        """Delta m on validation data; nan where a metric is no number."""
+        """Delta m on validation data, over the metrics that the page counts; nan where one of those is no number."""
         found = values_of(result)
         if not found:
             raise ValueError(
                 f"{search.label}: {search.workload} has no metric on validation data to tune by: give it one"
             )
-        if not all(math.isfinite(value) for value, _ in found.values()):
-            return math.nan
         if search.label == self.study.baseline:
-            base = self.own.setdefault(self.searches.index(search), found)
+            place = self.searches.index(search)
+            if any(countable(value) for value, _ in found.values()):
+                self.own.setdefault(place, found)
+            base = self.own.get(place, found)
         else:
             base = self.values[search.workload]
         if missing := [f"{task} {name}" for task, name in found if (task, name) not in base]:
@@ -140,8 +141,11 @@ class Tuner:
                 f"{search.label}: the baseline {self.study.baseline!r} has no {missing} on {search.workload}, to which others "
                 "are compared: let the baseline train all tasks"
             )
-        mine = [value for value, _ in found.values()]
-        return float(delta_m(mine, [base[key][0] for key in found], [higher for _, higher in found.values()]))
+        counted = {key: value for key, value in found.items() if countable(base[key][0])}
+        mine = [value for value, _ in counted.values()]
+        if not mine or not all(map(math.isfinite, mine)):
+            return math.nan
+        return float(delta_m(mine, [base[key][0] for key in counted], [higher for _, higher in counted.values()]))
 
     def _released(self) -> list[Job]:
         """What the end of the baseline's searches, or of all, makes possible."""

@@ -117,6 +117,8 @@ class Run:
                 f"options of a front ({', '.join(self.front_options)}) without one: name its algorithm in front, as in "
                 "'MT2O()'"
             )
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed is a whole number of 64 bits, from -2^63 to 2^63 - 1, got {self.seed}")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
