@@ -296,3 +296,6 @@ def test_best_weights_are_those_of_the_best_vertex(seed: int) -> None:
     if found is not None and best is not None:
         assert gain @ found == pytest.approx(gain @ best, abs=1e-8)
         assert (matrix @ found >= least - 1e-7).all()
+    units = 2.0 ** draws.integers(-60, 60, size=tasks)  # what is small is no rounding
+    again = best_weights(gain * 2.0**-70, matrix * units[:, None], least * units)
+    assert np.array_equal(again, found) if found is not None and again is not None else again is found

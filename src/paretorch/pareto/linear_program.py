@@ -7,6 +7,7 @@ import numpy as np
 from paretorch.core.nonnegative import Array
 
 ROUNDING = 1e-10
+TINY = 1e-300  # in place of zero, to divide by
 
 
 def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
@@ -16,7 +17,7 @@ def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
 
     Args:
         gain: (T,) c.
-        matrix: (m, T) A, of size about one.
+        matrix: (m, T) A.
         least: (m,) b; minus infinity where there is no bound.
 
     Returns:
@@ -30,7 +31,9 @@ def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
         Dantzig's simplex method in two phases, with the rule of Bland, "New finite pivoting rules", 1977, so that it ends.
     """
     bounded = np.isfinite(least)
-    rows, bound = matrix[bounded], least[bounded]
+    # in units of each row's largest entry: what is small is no rounding
+    size = np.maximum(np.abs(matrix).max(axis=1, initial=0.0), TINY)[bounded]
+    rows, bound = matrix[bounded] / size[:, None], least[bounded] / size
     count, many = len(gain), len(rows)
     # A w - s = b, 1^T w = 1 with slacks s >= 0; rows are turned so that the right side is not negative
     left = np.block([[rows, -np.eye(many)], [np.ones((1, count)), np.zeros((1, many))]])
@@ -45,7 +48,7 @@ def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
     if float(sum(table[row, -1] for row, column in enumerate(basis) if column >= count + many)) > 1e-8:
         return None
     costs = np.zeros(table.shape[1] - 1)
-    costs[:count] = gain
+    costs[:count] = gain / max(float(np.abs(gain).max()), TINY)
     costs[count + many :] = -np.inf  # never enter again
     _pivot_to_best(table, basis, costs)
     weights = np.zeros(table.shape[1] - 1)
