@@ -27,6 +27,16 @@ def test_complex_parameters_are_refused_with_a_cure(name: str) -> None:
         optimizer.step({"a": (waves * 2j).abs().sum(), "b": (waves - 1j).abs().square().sum()})
 
 
+@pytest.mark.parametrize("name", ["MTAdam", "MTAdamV2", "AdaTask"])
+def test_float16_parameters_are_refused_before_anything_moves(name: str) -> None:
+    first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, dtype=torch.float16))
+    optimizer = MAKERS[name]([first, second])
+    with pytest.raises(ValueError, match="float32 with the forward under autocast"):
+        optimizer.step({"a": first.sum() + 3e-7 * second.sum(), "b": second.sum() * 3e-7})
+    assert torch.equal(first, torch.ones(2))
+    assert not optimizer.state
+
+
 @pytest.mark.parametrize(("one", "other"), [("AdaTask", "MTAdam"), ("MTAdam", "AdaTask"), ("AdaTask", "MTAdamV2")])
 def test_a_state_of_another_optimizer_is_refused(one: str, other: str) -> None:
     layer = nn.Linear(2, 2)

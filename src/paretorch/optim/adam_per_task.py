@@ -21,6 +21,14 @@ LengthOver = Literal["tensor", "group"]
 class AdamPerTask(MultiTaskOptimizer):
     """An optimizer with Adam's moments for every task and parameter. Not made directly."""
 
+    def _take(self, given: Mapping[str, Tensor]) -> None:
+        if any(parameter.dtype == torch.float16 for group in self.param_groups for parameter in group["params"]):
+            raise ValueError(
+                f"{type(self).__name__} got a float16 parameter, and squares of gradients leave the range of float16: keep "
+                "parameters in float32 with the forward under autocast, or in bfloat16"
+            )
+        super()._take(given)
+
     def _update(self, parameters: Sequence[Tensor], gradients: TaskGradients) -> None:
         for options, places in self._groups(parameters):
             rows = {place: self._memories(options, parameters[place], gradients, place) for place in places}
