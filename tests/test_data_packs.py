@@ -310,7 +310,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(root: Path, monk
         free = 100
 
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
-    with pytest.raises(OSError, match=r"39 images of 36 x 36 pixels need .* GB.*--out"):
+    with pytest.raises(OSError, match=r"39 images of 36 x 36 pixels need 151\.6 kB, .* has 100 bytes free.*--out"):
         workload(root).packed(root / "packed")
 
 

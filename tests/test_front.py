@@ -291,11 +291,7 @@ def test_a_preference_may_be_given_by_name_and_a_reference_is_a_number() -> None
     front = small_front()
     first, second = front.tasks
     tensor: Any = torch.tensor([0.8, 0.2])
-    assert (
-        front.choose({second: 0.2, first: 0.8})
-        == front.choose((0.8, 0.2))
-        == front.choose(tensor)
-    )
+    assert front.choose({second: 0.2, first: 0.8}) == front.choose((0.8, 0.2)) == front.choose(tensor)
     with pytest.raises(ValueError, match="expected a weight for each of"):
         front.choose({first: 1.0})
     with pytest.raises(ValueError, match="a reference is a finite number"):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
 from paretorch.workloads.data import celeba
-from paretorch.workloads.data.checkup import Checkup, Tell
+from paretorch.workloads.data.checkup import Checkup, Tell, training_refuses
 from paretorch.workloads.data.read_stream import reading_processes
 from paretorch.workloads.metrics import F1, Detected, Metric
 from paretorch.workloads.models.encoders import encoder
@@ -117,9 +117,15 @@ class CelebA(Workload):
         workers = reading_processes(self.workers, decodes=True)
         for split, faces in celeba.read_faces(folder).items():
             asked = len(faces.names) if getattr(self, split) is None else getattr(self, split)
-            if not 1 <= asked <= len(faces.names):
+            if not faces.names:
                 raise ValueError(
-                    f"celeba: {folder} has {len(faces.names):,} faces for {split}, asked for are {asked:,}"
+                    f"celeba: {folder} has no faces for {split}: expected lines that end in {celeba.SPLITS.index(split)} in "
+                    f"{celeba.PARTITION}; unpack Eval again"
+                )
+            if asked > len(faces.names):
+                raise ValueError(
+                    f"celeba: {folder} has {len(faces.names):,} faces for {split}, asked for are {asked:,}: ask for fewer "
+                    f"({split}={len(faces.names)}), or leave {split} out for all"
                 )
             streams[split] = celeba.FaceStream(split, faces.first(asked), self.size, workers)
             facts[f"images, {split}"] = asked
@@ -144,4 +150,5 @@ class CelebA(Workload):
 
     def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
         """What lies below the root, and which photographs cannot be read."""
-        return [celeba.checked_faces(self.root, self.celeba, images, tell)]
+        report = celeba.checked_faces(self.root, self.celeba, images, tell)
+        return [training_refuses(report, self.data)]

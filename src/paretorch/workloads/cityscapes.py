@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from paretorch.workloads.data.checkup import Checkup, Tell
+from paretorch.workloads.data.checkup import Checkup, Tell, training_refuses
 from paretorch.workloads.data.dense_arrays import ArrayFolder, Field, checked_arrays, find_arrays
 from paretorch.workloads.data.dense_cityscapes import KINDS, CityFolders, checked_cities, find_cityscapes
 from paretorch.workloads.data.dense_labels import Kind
@@ -99,11 +99,13 @@ class Cityscapes(DenseWorkload):
         """What lies below the root, and which of it cannot be read."""
         title = f"Cityscapes, looked for below {self.root}:\n{ARRAYS if self.form == 'arrays' else IMAGES}"
         if self.form == "arrays":
-            return [checked_arrays(title, self._arrays, PUBLISHED, SIZE, images, tell)]
+            report = checked_arrays(title, self._arrays, PUBLISHED, SIZE, images, tell)
+            return [training_refuses(report, self.data)]
         try:
-            return [checked_cities(title, self._images(), images, tell)]
+            report = checked_cities(title, self._images(), images, tell)
         except (FileNotFoundError, ValueError) as error:
-            return [Checkup(title, problems=[str(error)])]
+            report = Checkup(title, problems=[str(error)])
+        return [training_refuses(report, self.data)]
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """Mean IoU and pixel accuracy; absolute and relative error of the inverse depth; mean error of the offsets."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from paretorch.workloads.data.checkup import Checkup, Tell
+from paretorch.workloads.data.checkup import Checkup, Tell, training_refuses
 from paretorch.workloads.data.dense_arrays import ArrayFolder, Field, checked_arrays, find_arrays
 from paretorch.workloads.data.dense_labels import Kind
 from paretorch.workloads.dense.metrics import AbsoluteError, PixelAccuracy, RelativeError, of_directions
@@ -80,7 +80,8 @@ The preprocessed arrays are published with MTAN (github.com/lorenmt/mtan)"""
     def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
         """What lies below the root, and which arrays cannot be read."""
         title = f"NYUv2, looked for below {self.root}:\n{self.files}"
-        return [checked_arrays(title, self.source, PUBLISHED, SIZE, images, tell)]
+        report = checked_arrays(title, self.source, PUBLISHED, SIZE, images, tell)
+        return [training_refuses(report, self.data)]
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """The nine numbers of the literature: mean IoU, pixel accuracy; absolute and relative error; five of the angles."""

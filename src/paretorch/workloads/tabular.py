@@ -215,6 +215,11 @@ def _read(
     sizes = [round(table.rows * share) for share in SHARES]
     parts = torch.split(order, [*sizes, table.rows - sum(sizes)])
     features = torch.cat([_input(table, column, parts[0]) for column in inputs], dim=1)
+    if not features.shape[1]:
+        raise ValueError(
+            f"{where}: the inputs {', '.join(inputs)} are empty in every row to train on, so nothing is left to learn from: fill "
+            "them in, or name other inputs"
+        )
     named, scales, targets = {}, {}, {}
     for task in tasks:
         if task in classes or table.words(task):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from io import FileIO
 from pathlib import Path
 
 _locks: set[int] = set()  # handles that this process holds
@@ -42,6 +43,26 @@ def write_through(path: Path, content: bytes) -> None:
         raise named(error, path) from error
 
 
+def appending(path: Path) -> FileIO:
+    """A file that :func:`append` writes to: without a buffer, so that closing it writes nothing more."""
+    return open(path, "ab", buffering=0)
+
+
+def append(file: FileIO, content: bytes) -> None:
+    """Writes to the end of a file and forces it to the disk.
+
+    Raises:
+        OSError: with the file's name and the cure, where the disk is full.
+    """
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise named(error, Path(os.fsdecode(file.name))) from error
+
+
 def settle(folder: Path) -> None:
     """Forces a folder's entries to the disk, where the system can (Windows cannot)."""
     if os.name == "nt":
@@ -57,7 +78,9 @@ def named(error: OSError, path: Path) -> OSError:
     """The error with the file and the cure in it, where the disk is full; itself otherwise."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error
-    message = f"no space left to write {path}: free some and run the same command again, it resumes"
+    larger = error.errno == errno.EFBIG
+    cure = "the file system or `ulimit -f` allows no larger file; raise that" if larger else "free some"
+    message = f"no space left to write {path}: {cure} and run the same command again, it resumes"
     return OSError(error.errno, message)
 
 

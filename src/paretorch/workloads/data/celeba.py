@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from paretorch.workloads.data.checkup import Checkup, Tell, read_each
+from paretorch.workloads.data.extensions import as_spelled
 from paretorch.workloads.data.layout import candidates, one_place
 from paretorch.workloads.data.pictures import read_rgb
 from paretorch.workloads.data.read_stream import Count, ReadStream
@@ -77,7 +78,7 @@ class Faces:
             UnreadableError: it cannot be used.
         """
         name = self.names[place]
-        return read_rgb(self.folder / name, name)
+        return read_rgb(as_spelled(self.folder / name), name)
 
     def first(self, count: int | None) -> Faces:
         """The first ``count`` of them; all for None."""
@@ -109,8 +110,8 @@ def read_faces(place: Path) -> dict[str, Faces]:
 
 def _attributes(path: Path) -> tuple[list[str], Tensor]:
     """The faces' names, and (N, 40) what is true of them."""
-    lines = path.read_text().splitlines()
-    if len(lines) < 2 or not lines[0].strip().isdigit():
+    lines = _lines(path)
+    if len(lines) < 2 or not lines[0].strip().isdecimal():
         raise ValueError(f"{path}, line 1: expected the number of faces, got {lines[0] if lines else 'nothing'!r}")
     if tuple(lines[1].split()) != ATTRIBUTES:
         raise ValueError(f"{path}, line 2: expected the names of CelebA's forty attributes, got {lines[1][:60]!r}")
@@ -127,15 +128,27 @@ def _attributes(path: Path) -> tuple[list[str], Tensor]:
     return names, torch.from_numpy(signs.astype(bool))
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line, found = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise ValueError(
+            f"{path}, line {line}: expected text in UTF-8, got the byte 0x{found:02x}: unpack it again, or save it as UTF-8"
+        ) from None
+
+
 def _partition(path: Path) -> dict[str, int]:
     """The split of each face, by name."""
-    found = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    found: dict[str, int] = {}
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         name, *value = line.split()
         if value not in (["0"], ["1"], ["2"]):
             raise ValueError(f"{path}, line {number}: expected a file name and 0, 1 or 2, got {line[:60]!r}")
+        if name in found:
+            raise ValueError(f"{path}, line {number}: expected each face once, got {name} again: unpack Eval again")
         found[name] = int(value[0])
     return found
 

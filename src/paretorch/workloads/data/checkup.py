@@ -206,6 +206,21 @@ def read_each(
     _say_unreadable(report, count, reasons)
 
 
+def training_refuses(report: Checkup, data: Callable[[], object]) -> Checkup:
+    """The report with what training would say before it begins, unless that is in it already.
+
+    Args:
+        report: of a workload's files.
+        data: of the workload; raises FileNotFoundError or ValueError where it cannot be trained.
+    """
+    try:
+        data()
+    except (FileNotFoundError, ValueError) as error:
+        if not any(str(error) in problem for problem in report.problems):
+            report.problems.append(str(error))
+    return report
+
+
 def _say_unreadable(report: Checkup, read: int, reasons: Mapping[str, str]) -> None:
     """Enters how many images were read, and which could not be, and why."""
     report.found.append(f"{read:,} images read, {len(reasons):,} of them unreadable")

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from paretorch.workloads.data.extensions import as_spelled, plain
 from paretorch.workloads.data.geometry import squared
 from paretorch.workloads.data.pictures import pictures_in, read_rgb
 from paretorch.workloads.data.reading import Example, Item
@@ -62,8 +63,9 @@ def _read(file: Path, size: int, changed: int) -> Instances:
             for each in values["annotations"]
         ]
         categories = [(int(each["id"]), str(each.get("name", ""))) for each in values.get("categories", ())]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        reasons = {KeyError: f"it has no {error}", RecursionError: "its lists or objects are nested too deeply"}
+        reason = reasons.get(type(error), str(error))
         raise ValueError(
             f"{file} is not a file of COCO instances: {reason}. Expected a JSON object with images (id, file_name, height, "
             f"width) and annotations (id, image_id, category_id, segmentation, iscrowd)"
@@ -148,11 +150,11 @@ class CocoFolders:
     def names(self, folder: str, group: str) -> Sequence[str]:
         """Images that are both listed and there."""
         del group
-        return [f"{FOLDERS[folder]}/{name}" for name in self._listed[folder] if name in self._there[folder]]
+        return [f"{FOLDERS[folder]}/{name}" for name in self._listed[folder] if plain(name) in self._there[folder]]
 
     def file(self, name: str) -> Path:
         """Where the image lies."""
-        return self.images / name
+        return as_spelled(self.images / name)
 
     def fingerprint(self) -> Mapping[str, str]:
         """The files of instances."""
@@ -161,7 +163,7 @@ class CocoFolders:
 
     def missing(self, folder: str) -> list[str]:
         """Images that are listed and not there."""
-        return [name for name in self._listed[folder] if name not in self._there[folder]]
+        return [name for name in self._listed[folder] if plain(name) not in self._there[folder]]
 
     def reader(self, items: Sequence[Item], edge: int) -> CocoReader:
         """Decodes the files and draws the masks."""
@@ -180,7 +182,7 @@ class CocoFolders:
 
     @cached_property
     def _there(self) -> dict[str, set[str]]:
-        return {folder: set(pictures_in(self.images / name)) for folder, name in FOLDERS.items()}
+        return {folder: set(map(plain, pictures_in(self.images / name))) for folder, name in FOLDERS.items()}
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ class CocoReader:
     def read(self, index: int) -> Example:
         """One image and its mask."""
         name = self.items[index].name
-        image = read_rgb(self.root / name, name, shape=self.shapes[index])
+        image = read_rgb(as_spelled(self.root / name), name, shape=self.shapes[index])
         mask = mask_of(json.loads(self.objects[index]), self.shapes[index], name)
         image, square = squared(image, mask, self.edge)
         assert square is not None

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.workloads.data.array_files import Numbers, read_array
 from paretorch.workloads.data.checkup import Checkup, Tell, read_each
 from paretorch.workloads.data.dense_labels import Kind, Scene
+from paretorch.workloads.data.extensions import spellings
 from paretorch.workloads.data.layout import candidates, contents, one_place
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.selection import ranked
 
 IMAGE = "image"
 PARTS = ("train", "val")
+NPY = spellings(".npy")
 BEYOND = 0.01  # how far resizing may take an image's values out of 0..1
 SHORTEST, LONGEST = 0.5, 1.5  # of what should be unit vectors: resizing shortens them at edges
 
@@ -89,8 +91,8 @@ class ArrayFolder:
         reasons = []
         for name in self.names(part)[:10]:
             try:
-                height, width = _loaded(self.root / part, IMAGE, name).shape[:2]
-            except (UnreadableError, ValueError) as error:
+                height, width, _ = _image(self.root / part, name).shape
+            except UnreadableError as error:
                 reasons.append(str(error))
             else:
                 return height, width
@@ -174,9 +176,9 @@ class ArrayReader:
         if channels == 1 and array.ndim == 2:
             array = array[..., None]
         if array.shape != (*self.size, channels):
-            expected = "{} x {}".format(*self.size) + (f" x {channels}" if channels > 1 else "")
-            found = " x ".join(map(str, array.shape))
-            raise _unusable(folder, name, f"expected an array of {expected}, as the others are, got {found}")
+            last = f" x {channels}" if channels > 1 else ""
+            expected = f"expected an array of {_shown(self.size)}{last}, as the others are, got {_shown(array.shape)}"
+            raise _unusable(folder, name, f"{expected}; its axes are height x width{last}")
         return torch.from_numpy(array)
 
 
@@ -240,31 +242,27 @@ def checked_arrays(
 
 
 def _arrays_in(folder: Path) -> set[str]:
-    return {path.stem for path in folder.glob("*.npy") if not path.name.startswith(".")}
+    return {path.stem for path in folder.glob("*.*") if path.suffix in NPY and not path.name.startswith(".")}
 
 
 def _by_number(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
-def _loaded(part: Path, folder: str, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    path = part / folder / f"{name}.npy"
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise _unusable(folder, name, "it is not there") from None
-    except (ValueError, OSError, EOFError) as error:
-        reason = "it holds Python objects, which are never unpickled" if "pickle" in str(error) else str(error)
-        raise _unusable(folder, name, reason) from None
-    if (
-        not isinstance(array, np.ndarray)
-        or array.dtype.kind not in "buif"
-        or array.ndim not in (2, 3)
-        or not array.size
-    ):
-        found = f"{array.dtype} of {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        raise _unusable(folder, name, f"expected an array of numbers, (H, W) or (H, W, channels), got {found}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def _image(part: Path, name: str) -> Numbers:
+    """(H, W, 3); only the last axis is checked."""
+    array = _loaded(part, IMAGE, name)
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise _unusable(IMAGE, name, f"expected an image, height x width x 3, got {_shown(array.shape)}")
+    return array
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _loaded(part: Path, folder: str, name: str) -> Numbers:
+    return read_array(part / folder / f"{name}.npy", f"{folder}/{name}.npy")
 
 
 def _unusable(folder: str, name: str, reason: str) -> UnreadableError:

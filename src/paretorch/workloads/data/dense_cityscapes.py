@@ -15,11 +15,14 @@ from torch.nn import functional
 from paretorch.extras import extra
 from paretorch.workloads.data.checkup import Checkup, Tell, read_each
 from paretorch.workloads.data.dense_labels import Kind, Scene
+from paretorch.workloads.data.extensions import as_spelled, spellings
 from paretorch.workloads.data.layout import candidates, one_place
 from paretorch.workloads.data.pictures import UnreadableError, read_rgb
 from paretorch.workloads.data.selection import ranked
 
 PARTS = ("train", "val")
+SQUEEZED = 0.02  # share by which the sides of small copies may differ from those of the large, by rounding
+PNG = spellings(".png")
 FILES = {
     "image": ("leftImg8bit", "leftImg8bit"),
     "label": ("gtFine", "gtFine_labelIds"),
@@ -69,11 +72,11 @@ def offsets_to_means(instances: Tensor) -> Tensor:
         tensor([[ 0.5000, -0.5000,     nan]])
     """
     height, width = instances.shape
-    rows, columns = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
-    places = torch.stack([columns, rows]).reshape(2, -1)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    places = torch.stack([columns, rows]).reshape(2, -1).double()  # sums of coordinates are too large for float32
     _, which, counts = instances.flatten().unique(return_inverse=True, return_counts=True)
-    means = torch.zeros(2, len(counts)).index_add_(1, which, places) / counts
-    ways = (means[:, which] - places).reshape(2, height, width)
+    means = torch.zeros(2, len(counts), dtype=torch.float64).index_add_(1, which, places) / counts
+    ways = (means[:, which] - places).reshape(2, height, width).float()
     return torch.where(instances >= INSTANCES, ways, math.nan)
 
 
@@ -123,9 +126,10 @@ class CityFolders:
 
     def _there(self, part: str, kind: str) -> set[str]:
         folder, ending = FILES[kind]
-        tail = f"_{ending}.png"
-        found = (self.root / folder / part).glob(f"*/*{tail}")
-        return {f"{path.parent.name}/{path.name.removesuffix(tail)}" for path in found if not path.name.startswith(".")}
+        files = (self.root / folder / part).glob(f"*/*_{ending}.*")
+        pictures = [path for path in files if path.suffix in PNG and not path.name.startswith(".")]
+        seen = [path for path in pictures if not path.parent.name.startswith(".")]
+        return {f"{path.parent.name}/{path.stem.removesuffix(f'_{ending}')}" for path in seen}
 
 
 @dataclass(frozen=True)
@@ -160,34 +164,40 @@ class CityReader:
         """The scene at ``place``: image, classes, offsets in the network's pixels, disparity in those of the photograph.
 
         Raises:
-            UnreadableError: a file is missing or damaged, or holds numbers that Cityscapes does not have.
+            UnreadableError: a file is missing or damaged, of another shape, or holds numbers that Cityscapes does not have.
         """
         name = self.names[place]
         path, shown = self._path("image", name)
-        image = read_rgb(path, shown).float() / 255
+        photograph = read_rgb(path, shown).float() / 255
+        stored = tuple(photograph.shape[1:])
         size = [self.height, 2 * self.height]
-        image = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-        numbers = self._numbers("label", name)
+        image = functional.interpolate(photograph[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+        numbers = self._numbers("label", name, stored)
         if int(numbers.max()) >= NUMBERS:
             raise UnreadableError(self._path("label", name)[1], f"expected labels 0 to 33, got {int(numbers.max())}")
-        disparity = self._numbers("disparity", name)
+        disparity = self._numbers("disparity", name, stored)
         labels = {
             "segmentation": classes_by_number(self.classes)[numbers],
-            "instance": offsets_to_means(self._numbers("instance", name)),
+            "instance": offsets_to_means(self._numbers("instance", name, stored)),
             "depth": torch.where(disparity > 0, (disparity.float() - 1) / 256, 0.0),
         }
         return Scene(image, labels, KINDS)
 
-    def _numbers(self, kind: str, name: str) -> Tensor:
+    def _numbers(self, kind: str, name: str, stored: tuple[int, ...]) -> Tensor:
+        """At the network's resolution, from a file of the shape of the photograph's (H, W), if not of its size."""
         path, shown = self._path(kind, name)
-        numbers = read_numbers(path, shown)[None, None].double()
+        numbers = read_numbers(path, shown)
+        (height, width), (high, wide) = stored, numbers.shape
+        if not abs(high * width - height * wide) <= SQUEEZED * height * wide:
+            expected = f"expected {width} x {height} pixels, as the photograph has, or the same at another scale"
+            raise UnreadableError(shown, f"{expected}, got {wide} x {high}")
         size = [self.height, 2 * self.height]
-        return functional.interpolate(numbers, size, mode="nearest-exact")[0, 0].long()
+        return functional.interpolate(numbers[None, None].double(), size, mode="nearest-exact")[0, 0].long()
 
     def _path(self, kind: str, name: str) -> tuple[Path, str]:
         folder, ending = FILES[kind]
-        shown = f"{folder}/{self.part}/{name}_{ending}.png"
-        return self.root / shown, shown
+        path = as_spelled(self.root / folder / self.part / f"{name}_{ending}.png")
+        return path, path.relative_to(self.root).as_posix()
 
 
 def read_numbers(path: Path, name: str) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,9 +198,9 @@ def _append(
     row, read_so_far = manifest.rows, total - len(missing)
     if tell is not None:
         tell(read_so_far, total)
-    with open(folder / "rows.u8", "ab") as rows, open(folder / "index.jsonl", "ab") as index:
+    with atomic.appending(folder / "rows.u8") as rows, atomic.appending(folder / "index.jsonl") as index:
         for chunk, read in _squares(source, missing, manifest.edge, workers):
-            lines = []
+            lines, squares = [], []
             for place, square in zip(chunk, read, strict=True):
                 if isinstance(square, str):
                     failed[place.name] = square
@@ -210,15 +209,12 @@ def _append(
                     line = Line(place.folder, place.group, place.name, -1, reason=square)
                 else:
                     line = Line(place.folder, place.group, place.name, row, zlib.crc32(square.data))
-                    _write(rows, square.tobytes(), folder / "rows.u8")
+                    squares.append(square.tobytes())
                     row += 1
                 lines.append(line)
-            for file in (rows, index):
-                if file is index:
-                    text = "".join(json.dumps(astuple(line), separators=(",", ":")) + "\n" for line in lines)
-                    _write(index, text.encode(), folder / "index.jsonl")
-                file.flush()
-                os.fsync(file.fileno())
+            atomic.append(rows, b"".join(squares))
+            text = "".join(json.dumps(astuple(line), separators=(",", ":")) + "\n" for line in lines)
+            atomic.append(index, text.encode())
             done.update((line.name, line) for line in lines)
             if len(failed) > BEARABLE * total:
                 raise ValueError(_too_many(folder, failed, total))
@@ -268,17 +264,23 @@ def _check_room(folder: Path, manifest: Manifest, images: int) -> None:
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{images:,} images of {manifest.edge} x {manifest.edge} pixels need {needed / 1e9:,.1f} GB, {folder} has "
-            f"{free / 1e9:,.1f} GB free: pack fewer images ('imagenet_coco(classes=..., train=...)'), smaller ones (size=...), "
+            f"{images:,} images of {manifest.edge} x {manifest.edge} pixels need {_amount(needed)}, {folder} has "
+            f"{_amount(free)} free: pack fewer images ('imagenet_coco(classes=..., train=...)'), smaller ones (size=...), "
             "or elsewhere (--out)",
         )
 
 
-def _write(file: object, content: bytes, path: Path) -> None:
-    try:
-        file.write(content)  # type: ignore[attr-defined]
-    except OSError as error:
-        raise atomic.named(error, path) from error
+def _amount(size: int) -> str:
+    """Bytes in a unit that leaves digits before the point.
+
+    Example:
+        >>> _amount(0), _amount(40_500), _amount(7_200_000), _amount(2_400_000_000_000)
+        ('0 bytes', '40.5 kB', '7.2 MB', '2,400.0 GB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size} bytes"
 
 
 def _too_many(folder: Path, failed: Mapping[str, str], total: int) -> str:

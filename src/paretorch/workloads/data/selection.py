@@ -90,6 +90,10 @@ def held_out(names: Sequence[str], share: float, seed: int) -> tuple[tuple[str, 
         >>> len(train), len(validation), set(train) & set(validation)
         (8, 2, set())
     """
+    if len(names) < 2:
+        raise ValueError(
+            f"validation: expected two training scenes or more, to train and to select on, got {len(names)}: add some"
+        )
     count = max(1, round(share * len(names)))
     if count >= len(names):
         raise ValueError(

@@ -52,7 +52,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Table:
     """The table in a file whose first line names the columns.
 
     A column is of numbers where every cell that is not empty is one, otherwise of words. Empty, and ``na``, ``nan``, ``null``,
-    ``none`` and ``?``, however capitalised, are gaps.
+    ``none`` and ``?``, however capitalised, are gaps. A number has no underscores.
 
     Args:
         path: of the file, in UTF-8.
@@ -111,6 +111,8 @@ def _loaders() -> Mapping[str, Callable[[], Any]]:
 
 def _column(cells: Sequence[str]) -> list[float] | list[str]:
     blank = ["" if cell.lower() in GAPS else cell for cell in cells]
+    if any("_" in cell for cell in blank):  # float() would read 1_0 as 10
+        return blank
     try:
         return [float(cell) if cell else math.nan for cell in blank]
     except ValueError:

@@ -16,6 +16,7 @@ from paretorch.extras import extra
 from paretorch.workloads.data.pictures import UnreadableError
 
 IGNORED = 255  # in a mask of bytes
+FAR = 10  # times the image's longer side: pycocotools follows edges pixel by pixel, so none may lead further out
 # Pascal VOC's classes in its order, and COCO's name and id of each; 0 is the background
 VOC = (
     ("background", "", 0),
@@ -71,7 +72,7 @@ def mask_of(objects: Sequence[Object], shape: tuple[int, int], name: str) -> Ten
     for identity, label, crowd, segmentation in objects:
         try:
             region = decoded(_encoded(segmentation, shape))
-        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
             raise UnreadableError(name, f"the segmentation of annotation {identity} is malformed: {error}") from None
         drawn.append((crowd, int(region.sum()), identity, IGNORED if crowd else label, region))
     mask = np.zeros(shape, np.uint8)
@@ -109,6 +110,11 @@ def _encoded(segmentation: Any, shape: tuple[int, int]) -> Any:
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2 or not all(map(math.isfinite, polygon)):
             raise ValueError(f"expected three points or more in a polygon, got {polygon}"[:200])
+        if abs(farthest := max(polygon, key=abs)) > FAR * max(shape):
+            expected = (
+                f"expected points within {FAR} times the longer side of the image's {shape[1]} x {shape[0]} pixels"
+            )
+            raise ValueError(f"{expected}, got the coordinate {farthest:g}")
     return runs.merge(runs.frPyObjects(polygons, *shape))
 
 

@@ -110,7 +110,7 @@ class MeanAngle(Metric):
 class MedianAngle(Metric):
     """Median angle over all pixels, from a histogram: within 0.01 degrees of the exact one.
 
-    The median is where half of the pixels' angles are below, in between two bins' edges by a straight line.
+    Of an even number of angles it is the mean of the two in the middle. Within a bin, angles are taken to lie evenly.
 
     Example:
         >>> metric = MedianAngle()
@@ -143,12 +143,17 @@ class MedianAngle(Metric):
         """In degrees; nan where no pixel has a direction, or one that was predicted is nan."""
         if self.broken or self.counts is None or not int(self.counts.sum()):
             return math.nan
-        below = self.counts.cpu().double().cumsum(dim=0)
-        half = float(below[-1]) / 2
-        place = int(torch.searchsorted(below, half))
-        before = float(below[place - 1]) if place else 0.0
-        within = (half - before) / (float(below[place]) - before)
-        return (place + within) * STRAIGHT / BINS
+        below = self.counts.cpu().cumsum(dim=0)
+        seen = int(below[-1])
+        return (_ranked(below, (seen - 1) // 2) + _ranked(below, seen // 2)) / 2
+
+
+def _ranked(below: Tensor, rank: int) -> float:
+    """The angle at a rank, from 0, in degrees, from the (BINS,) counts of angles up to the end of each bin."""
+    place = int(torch.searchsorted(below, rank, right=True))
+    before = int(below[place - 1]) if place else 0
+    within = (rank - before + 0.5) / (int(below[place]) - before)
+    return (place + within) * STRAIGHT / BINS
 
 
 class WithinAngle(Metric):
