@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -53,10 +54,8 @@ class Family(nn.Module):
         """Copies the member at a preference into a module of its architecture."""
         held = {**dict(self.template.named_parameters()), **dict(self.template.named_buffers())}
         made = self.at(preference)
-        for name, value in [
-            *model.named_parameters(),
-            *model.named_buffers(),
-        ]:  # tied ones once, under their first name
+        # those that are tied once, by their first name
+        for name, value in chain(model.named_parameters(), model.named_buffers()):
             value.copy_(made[name] if name in made else held[name])
 
     def to_device(self, device: str) -> Family:

@@ -64,5 +64,5 @@ class HypervolumeAscent(FrontAlgorithm):
         beyond = known[rows] & ~(view.everyone[rows] < point).all(dim=1)
         instead = torch.where(beyond[:, None], torch.ones_like(view.preferences), view.preferences)
         own = torch.where(own.sum(dim=1, keepdim=True) > 0, own, instead)
-        unit: Tensor = own / own.norm(dim=1, keepdim=True)
+        unit: Tensor = own / own.norm(dim=1, keepdim=True).clamp_min(1e-300)  # zero without a task that matters
         return unit
