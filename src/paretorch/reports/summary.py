@@ -10,7 +10,7 @@ import numpy as np
 
 from paretorch.reports.load import Array, StudyResults, TreatmentResults, quality
 from paretorch.studies.curves import Convergence, Stability, convergence, stability, target_of
-from paretorch.studies.quality import mean_rank, seed_mean
+from paretorch.studies.quality import complete_seeds, mean_rank, seed_mean
 from paretorch.studies.statistics import Comparison, compare
 
 
@@ -65,8 +65,7 @@ class Summary:
     def ranked(self) -> list[bool]:
         """(S,) the seeds over which ranks are means: those that all treatments have, of those that have any."""
         tests = [row.results.test for row in self.rows.values() if row.results.seeds]
-        there = [np.isfinite(test).all(axis=1) for test in tests]
-        return list(map(bool, np.logical_and.reduce(there))) if there else []
+        return list(map(bool, complete_seeds(tests))) if tests else []
 
     @property
     def left_out(self) -> list[str]:

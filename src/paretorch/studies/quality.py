@@ -53,6 +53,12 @@ def countable(baseline: float) -> bool:
     return math.isfinite(baseline) and baseline != 0
 
 
+def complete_seeds(metrics: ArrayLike) -> NDArray[np.bool_]:
+    """(S,) the seeds on which each of (N, S, K) is there: those over which ranks are means."""
+    found: NDArray[np.bool_] = np.isfinite(np.asarray(metrics, float)).all(axis=(0, 2))
+    return found
+
+
 def mean_rank(metrics: ArrayLike, higher_is_better: Sequence[bool]) -> Array:
     """Rank among the compared, 1 is best, ties share their mean; averaged over metrics and seeds.
 
@@ -68,7 +74,7 @@ def mean_rank(metrics: ArrayLike, higher_is_better: Sequence[bool]) -> Array:
         array([1.25, 1.75])
     """
     metrics = np.asarray(metrics, float)
-    complete = np.isfinite(metrics).all(axis=(0, 2))
+    complete = complete_seeds(metrics)
     if not complete.any():
         return np.full(len(metrics), np.nan)
     cost = metrics[:, complete] * np.where(np.asarray(higher_is_better, bool), -1.0, 1.0)
