@@ -12,6 +12,7 @@ from paretorch.core import checks
 from paretorch.core.contract import Method
 from paretorch.core.door import Scale
 from paretorch.linesearch.bound import UpperBound
+from paretorch.linesearch.calm import Calm
 from paretorch.linesearch.contract import Step
 from paretorch.linesearch.displacement import DISPLACEMENTS, Displacement
 from paretorch.linesearch.fast_step import FastStep
@@ -133,6 +134,7 @@ class FastBacktracking(LineSearch):
             )
         self.displacement, self.samples, self.every = displacement, samples, every
         self.displace = Displacement(encoder)
+        self.calm = Calm()
         self.trusted: set[str] = set()  # tasks whose losses were seen to come from the features that were given
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
@@ -142,7 +144,8 @@ class FastBacktracking(LineSearch):
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
         displace = self.displace
-        return {**super().state_dict(), "ratio": displace.ratio, "telling": displace.telling, "apart": displace.apart}
+        told = {"ratio": displace.ratio, "telling": displace.telling, "apart": displace.apart}
+        return {**super().state_dict(), **told, "calm": tuple(self.calm)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the state back.
@@ -152,4 +155,4 @@ class FastBacktracking(LineSearch):
         """
         super().load_state_dict(state_dict)
         self.displace.ratio, self.displace.telling = float(state_dict["ratio"]), bool(state_dict["telling"])
-        self.displace.apart = state_dict["apart"]
+        self.displace.apart, self.calm = state_dict["apart"], Calm(*state_dict["calm"])

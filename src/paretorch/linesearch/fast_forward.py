@@ -19,15 +19,19 @@ from paretorch.linesearch.extrapolation import samples_of
 from paretorch.linesearch.features import Features
 from paretorch.linesearch.matching import Matching
 from paretorch.linesearch.metrics import Row
-from paretorch.linesearch.moving import filled, inners
+from paretorch.linesearch.moving import Moving, filled, inners
 from paretorch.linesearch.repeat import Repeat
 from paretorch.linesearch.search import LossesOf
 
 if TYPE_CHECKING:
     from paretorch.linesearch.fast import FastBacktracking
 
+BRIEF = 1e-3  # part of the bound below which steps are so short that rounding may hide what the features do
+RENEWALS = 2  # times in a step that the secant is taken anew
 COMPARED = 50  # steps between two looks at whether some samples tell the displacement of the batch
-TOLD = 0.6  # part of a slope by which the one that they tell may be off: half is harmless where it is the same for all tasks
+EARLY = (5, 10, 20)  # steps of such looks at the beginning
+TOLD = 0.7  # part of a slope by which the one that they tell may be off: half is harmless where it is the same for all tasks
+UNLIKE = 2.0  # by how many times more they may be off for one task than for another
 
 
 class FastForward:
@@ -48,7 +52,10 @@ class FastForward:
         self.search, self.x, self.losses_of = search, x, losses_of
         self.fallback = ""
         self.secant = math.nan  # the step over which the displacement was taken, where it is a secant
-        self.renewable = search.displacement == "difference"  # once in a step
+        self.earlier: tuple[float, list[Tensor]] | None = None  # the shortest secant before this one
+        self.renewals = RENEWALS if search.displacement == "difference" else 0  # that are left
+        self.by_some = False  # whether the displacement is told by some samples
+        self.heads_moving = Moving((), ())
         self.exact = False  # every step is confirmed, by a secant on the whole batch: where all else was refused
         self.direction: list[Tensor] | None = None  # of the encoder's parameters
         device = search.shared[0].device
@@ -64,6 +71,9 @@ class FastForward:
             self.given = search.given(given)
         self.values = values_of(self.given)
         self.heads_rows: dict[str, Row] = {}
+        # whether the features are taken to go as they did, without a look: where a look is a forward of the whole batch
+        dear = search.displacement == "difference" and search.samples is not None and not search.displace.telling
+        self.resting = dear and search.direction.plain and search.calm.rests
 
     @property
     def shared_direction(self) -> list[Tensor]:
@@ -81,10 +91,10 @@ class FastForward:
     def _places(self, tasks: Iterable[str]) -> dict[str, int]:
         return {task: self.search.tasks.index(task) for task in tasks}
 
-    def _slopes(self) -> Slopes:
-        """Of the present tasks, along the present direction."""
+    def _slopes(self, displacement: Sequence[Tensor] | None = None) -> Slopes:
+        """Of the present tasks, along the present direction; where another displacement is given, as if it were the features'."""
         own = np.array(inners(list(self.heads_rows.values()), self.heads_direction))
-        return Slopes(own, self._slopes_along(self.displacement))
+        return Slopes(own, self._slopes_along(self.displacement if displacement is None else displacement))
 
     def _slopes_along(self, displacement: Sequence[Tensor]) -> Array:
         """(T,) how fast each present task falls as the features move."""
@@ -94,6 +104,16 @@ class FastForward:
             for place in self._places(self.values).values()
         ])  # fmt: skip
 
+    def _way(self, step: float) -> list[Tensor]:
+        r"""The displacement at a step: of two secants, as a parabola through both their ends and the features has it.
+
+        .. math:: q(\eta) = q_2 + (q_1 - q_2) \frac{\eta - h_2}{h_1 - h_2}
+        """
+        if self.earlier is None:
+            return self.displacement
+        over, other = self.earlier
+        return list(torch._foreach_lerp(self.displacement, other, (step - self.secant) / (over - self.secant)))
+
     # --- how the features go ---------------------------------------------------------------------------------------------
 
     def _displaced(self) -> list[Tensor]:
@@ -102,7 +122,12 @@ class FastForward:
             return self._by_some(self._product)
         if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
             return displace.scaled(self.along, self.shared_direction)
+        if self.resting and math.isfinite(displace.ratio):
+            return displace.scaled(self.along, self.shared_direction)
         self.secant = search.expected_step()
+        if search.last is None or not self.secant >= BRIEF * search.last.bound:
+            short = displace.small_step(self.shared_direction)
+            self.secant = short if math.isnan(self.secant) else max(self.secant, short)
         found = self._by_some(lambda samples: self._secant(self.secant, samples))
         displace.calibrate(found, self.shared_direction)
         return found
@@ -114,13 +139,14 @@ class FastForward:
         not, the whole batch is used.
         """
         search, samples = self.search, self._samples()
-        if samples is None or search.steps % COMPARED or not search.displace.telling or (search.samples or 1) >= 1:
+        due = search.steps % COMPARED == 0 or search.steps in EARLY
+        if samples is None or not due or not search.displace.telling or (search.samples or 1) >= 1:
             return displaced(self._used_samples())
-        whole = displaced(None)
-        true = self._slopes_along(whole)
-        off = self._slopes_along(displaced(samples)) - true
-        total = true + np.array(inners(list(self.heads_rows.values()), self.heads_direction))
-        search.displace.telling = bool((np.abs(off) <= TOLD * np.abs(total)).all())
+        told, whole = self._slopes(displaced(samples)).total, displaced(None)
+        true = self._slopes(whole).total
+        with np.errstate(divide="ignore", invalid="ignore"):
+            part = told / true
+        search.displace.telling = bool((np.abs(part - 1) <= TOLD).all() and part.max() <= UNLIKE * part.min())
         return whole
 
     def _product(self, samples: int | None) -> list[Tensor]:
@@ -129,10 +155,11 @@ class FastForward:
         return displace.linearised(self.x, self.features, self.shared_direction, self.encoding, samples)
 
     def _secant(self, step: float, samples: int | None) -> list[Tensor]:
-        """The displacement by a difference over ``step``; nan: a short one."""
-        displace = self.search.displace
-        step = displace.small_step(self.shared_direction) if math.isnan(step) else step
-        return displace.difference(self.x, self.features, self.shared_direction, self.encoding, step, samples)
+        """The displacement by a difference over ``step``."""
+        self.by_some = samples is not None
+        return self.search.displace.difference(
+            self.x, self.features, self.shared_direction, self.encoding, step, samples
+        )
 
     def _tangent_slopes(self) -> Slopes:
         """Sets the displacement to the secant over a short step, on the whole batch; returns its slopes."""

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-from torch import Tensor
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
-from paretorch.core.contract import Need
-from paretorch.core.evidence import Gradients, by_sample
-from paretorch.core.graph import task_gradients
+from paretorch.core.evidence import by_sample
 from paretorch.core.nonnegative import Array
-from paretorch.core.seen import Outcome as Answer
-from paretorch.linesearch.closures import check_finite, check_origin, losses_in_order
+from paretorch.linesearch.closures import losses_in_order
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
-from paretorch.linesearch.fast_forward import FastForward
+from paretorch.linesearch.fast_direction import FastDirection
 from paretorch.linesearch.features import moved
-from paretorch.linesearch.metrics import Row, combined, common_descent, divided
-from paretorch.linesearch.moving import Moving, filled, inners
+from paretorch.linesearch.moving import Moving
 
 REFUSED = (Outcome.REJECTED, Outcome.NOISE)
 OFF = 1.25  # factor between an accepted step and that of the secant, beyond which the secant is taken anew
 
 
-class FastStep(FastForward):
+class Uphill(Exception):  # noqa: N818 - no error: a search ends by it and another one begins
+    """Two secants say that the direction, which one of them let pass, raises a task from the start."""
+
+
+class Doubt(Exception):  # noqa: N818 - as above
+    """A step that was to be taken without a look is not as easy as the last ones."""
+
+
+class FastStep(FastDirection):
     """One step on one batch.
 
     Args:
@@ -54,168 +54,38 @@ class FastStep(FastForward):
     def _searched(self, slopes: Slopes) -> Step:
         """The step along the first direction that has one."""
         search = self.search
-        found = self._found(slopes)
+        found = None
+        while found is None:
+            try:
+                found = self._found_anew(slopes)
+            except Doubt:
+                self.resting = False
+                slopes = self._told()
+                slopes = slopes if search.usable(slopes) else self._fall_back(slopes)
+            except Uphill:
+                slopes = self._fall_back(self._slopes(self._way(0.0)))
         if search.displacement == "difference" and found.outcome in REFUSED:
             slopes = self._tangent_slopes()
-            found = self._found_with_care(slopes)
+            self.exact = True
+            found = self._found_anew(slopes)
             if found.outcome is not Outcome.ACCEPTED and not self.fallback:
                 slopes = self._fall_back(slopes)
                 self._tangent_slopes()
-                found = self._found_with_care(slopes)
+                found = self._found_anew(slopes)
         if found.outcome is not Outcome.ACCEPTED:
             self.heads_moving.to(0)
             return search.refused(found, self.line, self.given, self.fallback)
         return self._moved(found, self.line)
 
-    def _found(self, slopes: Slopes) -> Found:
-        """The step along the present direction."""
+    def _found_anew(self, slopes: Slopes) -> Found:
+        """The step along the present direction and displacement; every later one starts from where the heads stood."""
+        self.heads_moving.to(0)
         self.heads_moving = Moving(self.search.own, self.heads_direction)
+        self.earlier = None
         self.line = self.search.line(self.values, slopes, self._confirmed, self.leaves[0].dtype)
         if not self.search.usable(slopes):
             return Found(Outcome.STATIONARY, 0.0, self.line.losses, 0)
         return self.search.searched(self.line, self._true)
-
-    def _found_with_care(self, slopes: Slopes) -> Found:
-        """The same after a refusal: the displacement may have been wrong, a secant over another step or of some samples."""
-        self.heads_moving.to(0)
-        self.renewable = self.exact = True
-        return self._found(slopes)
-
-    # --- what the batch says ---------------------------------------------------------------------------------------------
-
-    def _look(self) -> None:
-        """Every task's gradient on features and heads; tasks without any are absent."""
-        search, count = self.search, len(self.leaves)
-        check_origin(self.given, self.leaves, search.shared, search.trusted)
-        rows: list[Row | None] = [None] * len(search.tasks)
-        for place, (task, loss) in enumerate(self.given.items()):
-            keep = place + 1 < len(self.given)
-            row = task_gradients([loss], [None], [*self.leaves, *search.own], retain_graph=keep)
-            rows[search.tasks.index(task)] = row[:count]
-            self.heads_rows[task] = row[count:]
-        self._weigh(rows)
-        squares = {task: inners([row], row)[0] for task, row in self.heads_rows.items()}
-        on_features = {task: float(self.gramian[place, place]) for task, place in self._places(squares).items()}
-        check_finite(self.values, {task: squares[task] + on_features[task] for task in squares})
-        for task in squares:
-            if squares[task] + on_features[task] == 0:
-                del self.values[task], self.heads_rows[task]
-        self.squares = {task: squares[task] for task in self.values}
-
-    def _weigh(self, rows: list[Row | None]) -> None:
-        """The gradients on the features as they are, and as the method sees them: of divided losses."""
-        search = self.search
-        self.gradients = self.weighed = Gradients(rows, self.leaves)
-        self.divisors = (
-            search.divisors(search.tasks) if search.asking.weighs_gradients else dict.fromkeys(search.tasks, 1.0)
-        )
-        if max(self.divisors.values()) > 1:
-            each = zip(rows, self.divisors.values(), strict=True)
-            self.weighed = Gradients([None if row is None else divided(row, by) for row, by in each], self.leaves)
-        self.gramian = self.weighed.gramian()[0]
-
-    # --- where to go -----------------------------------------------------------------------------------------------------
-
-    def _first_direction(self, answer: Answer) -> Slopes:
-        """Sets the direction that method and optimizer want; returns its slopes."""
-        search = self.search
-        self.along = search.asking.combined(answer, self.weighed)
-        weights = search.asking.head_weights(answer)
-        factors = [weights[place] / self.divisors[task] for task, place in self._places(self.values).items()]
-        self.heads_direction = combined(factors, list(self.heads_rows.values()))
-        if search.displacement == "gradient":
-            return self._feature_slopes(answer)
-        gradient = self._encoder_gradient(self.along)
-        if search.direction.plain:
-            self.direction = gradient
-        else:
-            rows = self._parameter_rows() if search.direction.needs_tasks else {}
-            parameters = [*search.shared, *search.own]
-            made = search.direction.make(parameters, [*gradient, *self.heads_direction], rows, self.values)
-            self._take(made)
-        self.displacement = self._displaced()
-        slopes = self._slopes()
-        if search.displacement == "difference" and not search.usable(slopes):
-            # the secant may rise where the tangent falls, or a few samples where the batch falls
-            slopes = self._tangent_slopes()
-        return slopes
-
-    def _take(self, made: Sequence[Tensor | None]) -> None:
-        """A direction of all parameters: the encoder's without gaps, the heads' as it is."""
-        count = len(self.search.shared)
-        self.direction = filled(made[:count], self.search.shared)
-        self.heads_direction = list(made[count:])
-
-    def _fall_back(self, slopes: Slopes) -> Slopes:
-        """The common descent direction instead of the method's."""
-        search, tasks = self.search, list(self.values)
-        worst = int(slopes.total.argmin())
-        fails = "would raise" if slopes.total[worst] <= 0 else "was not seen to lower"
-        self.fallback = f"the direction {fails} task {tasks[worst]!r} (slope {slopes.total[worst]:.3g})"
-        metric, heads, divisors = search.direction.metric, list(self.heads_rows.values()), search.divisors(tasks)
-        own = combined([1 / divisors[task] for task in tasks], heads)
-        if search.displacement == "gradient":
-            known = [divided(self._feature_row(task), divisors[task])
-                     for task, place in self._places(tasks).items() if place in self.gradients.known]  # fmt: skip
-            self.along = self.displacement = filled(common_descent(metric, known)[0], self.leaves)
-            self.heads_direction = own
-            slopes = self._slopes()
-            if not search.usable(slopes):  # tasks meet in a parameter of several heads
-                known = [
-                    divided([*self._feature_row(task), *row], divisors[task]) for task, row in self.heads_rows.items()
-                ]
-                together = common_descent(metric, known)[0]
-                self.along = self.displacement = filled(together[: len(self.leaves)], self.leaves)
-                self.heads_direction = together[len(self.leaves) :]
-                slopes = self._slopes()
-            return slopes
-        count, nothing = len(search.shared), [None] * len(search.own)
-        whole = {task: divided(row, divisors[task]) for task, row in self._parameter_rows().items()}
-        shared = common_descent(metric, [[*row[:count], *nothing] for row in whole.values()])[0]
-        away = metric.inverse([*([None] * count), *own])
-        slopes = self._toward([*shared[:count], *away[count:]], whole)
-        if not search.usable(slopes):  # heads meet, in the metric or in a parameter of several
-            slopes = self._toward(common_descent(metric, list(whole.values()))[0], whole)
-        self.displacement = self._displaced()
-        by = np.array([divisors[task] for task in whole])
-        return Slopes(slopes.heads * by, slopes.features * by)
-
-    def _feature_row(self, task: str) -> Row:
-        """The gradient of a task on the features."""
-        known, place = self.gradients.known, self.search.tasks.index(task)
-        return self.gradients.rows[known.index(place)] if place in known else [None] * len(self.leaves)
-
-    def _toward(self, direction: Sequence[Tensor | None], rows: Mapping[str, Row]) -> Slopes:
-        """Takes a direction of all parameters; the slopes of rows along it."""
-        self._take(direction)
-        assert self.direction is not None
-        count, given = len(self.search.shared), list(rows.values())
-        own = inners([row[count:] for row in given], self.heads_direction)
-        return Slopes(np.array(own), np.array(inners([row[:count] for row in given], self.direction)))
-
-    def _feature_slopes(self, answer: Answer) -> Slopes:
-        """Along the features' own direction: read off the Gramian where the method answers with weights."""
-        self.displacement = self.along
-        if answer.weights is None or self.search.asking.method.needs == Need.LOSSES:
-            return self._slopes()
-        places = list(self._places(self.values).values())
-        divisors = np.array([self.divisors[task] for task in self.values])
-        own = np.array(list(self.squares.values())) / divisors
-        if self._heads_shared():
-            own = np.array(inners(list(self.heads_rows.values()), self.heads_direction))
-        return Slopes(own, (self.gramian @ np.array(answer.weights))[places] * divisors)
-
-    def _heads_shared(self) -> bool:
-        rows = list(self.heads_rows.values())
-        return any(sum(row[place] is not None for row in rows) > 1 for place in range(len(self.search.own)))
-
-    def _parameter_rows(self) -> dict[str, list[Tensor | None]]:
-        """By task, the gradient on the encoder's parameters and the heads': one encoder backward for each."""
-        rows: dict[str, list[Tensor | None]] = {}
-        for task, place in self._places(self.values).items():
-            unit = [float(other == place) for other in range(len(self.search.tasks))]
-            rows[task] = [*self._encoder_gradient(self.gradients.combined(unit)), *self.heads_rows[task]]
-        return rows
 
     # --- how far ---------------------------------------------------------------------------------------------------------
 
@@ -223,27 +93,48 @@ class FastStep(FastForward):
         """(T,) losses of the heads, moved, on the features, moved."""
         self.heads_moving.to(step)
         with self.decoding.again():
-            there = self.features.with_leaves(moved(self.leaves, self.displacement, step))
+            there = self.features.with_leaves(moved(self.leaves, self._way(step), step))
             return losses_in_order(self.losses_of(there), self.values)
 
     def _confirmed(self, step: float) -> Array:
-        """The losses of a trial; the first that a secant over another step would let pass is looked at again by its own.
+        """The losses of a trial; one that its secant should not let pass is looked at again.
 
-        After a refusal, every one of them is.
+        Where the secant is over another step, by that over its own; where some samples told it and the step comes to less than
+        the last ones let expect, by the whole batch. At most twice in a step; after a refusal, every one of them is.
+
+        Raises:
+            Uphill: two secants say that some task rises from the start.
+            Doubt: nothing was looked at, and the step is not easy.
         """
         search, losses = self.search, self._trial(step)
-        if not self.renewable or max(step / self.secant, self.secant / step) <= OFF:
+        share = self._share(step, losses)
+        if self.resting:
+            if search.calm.broken(share):
+                raise Doubt
             return losses
-        if not search.acceptable(self.line, step, losses):
+        off = max(step / self.secant, self.secant / step) > OFF
+        amazed = self.by_some and search.calm.broken(share)
+        if not (off or amazed) or not (self.exact or self.renewals) or not search.acceptable(self.line, step, losses):
             return losses
         before = self.secant, self.displacement
-        self.secant, self.displacement = step, self._secant(step, None if self.exact else self._used_samples())
-        losses = self._trial(step)
+        whole = self.exact or amazed
+        self.secant, self.displacement = step, self._secant(step, None if whole else self._used_samples())
         if not self.exact:
-            self.renewable = False
-        elif not search.acceptable(self.line, step, losses):
+            self.renewals -= 1
+            shortest = before if self.earlier is None else min(before, self.earlier, key=lambda secant: secant[0])
+            self.earlier = None if amazed else shortest
+        losses = self._trial(step)
+        if search.acceptable(self.line, step, losses):
+            return losses
+        if self.exact:
             self.secant, self.displacement = before  # the tangent again, for the shorter steps
+        elif not self.fallback and not search.usable(self._slopes(self._way(0.0))):
+            raise Uphill
         return losses
+
+    def _share(self, step: float, losses: Array) -> float:
+        """Of its slope, what the worst task keeps over a step."""
+        return float(((self.line.losses - losses) / (step * self.line.slopes)).min())
 
     def _true(self, step: float) -> Array:
         """(T,) losses of the whole model, moved; the encoder is put back."""
@@ -273,4 +164,7 @@ class FastStep(FastForward):
             self.heads_moving.to(found.step)
             if search.verify and search.steps % search.verify == 0:
                 actual = dict(zip(self.values, self._forward().tolist(), strict=True))
-        return search.accepted(found, line, self.given, self.fallback, actual, [moving, self.heads_moving])
+        share = 0.0 if self.fallback else self._share(found.step, found.losses)
+        search.calm = search.calm.after(share, not self.resting)
+        told = not self.resting
+        return search.accepted(found, line, self.given, self.fallback, actual, [moving, self.heads_moving], told)

@@ -184,8 +184,7 @@ class LineSearch(ABC):
 
     def given(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """The losses, checked; the first ones declare the tasks where the heads did not."""
-        given = checks.given_losses(losses, "losses_of")
-        if not self.tasks and given:
+        if (given := checks.given_losses(losses, "losses_of")) and not self.tasks:
             self._declare(checks.task_names(given))
         checks.known_tasks(given, self.tasks, "losses_of")
         return given
@@ -266,15 +265,16 @@ class LineSearch(ABC):
         fallback: str,
         actual: Mapping[str, float],
         movings: Sequence[Moving],
+        told: bool = True,
     ) -> Step:
-        """The report of an accepted step; the bound takes it in."""
+        """The report of an accepted step; the bound takes it in, and the units, where the features' way was ``told``."""
         bound = self._bound.bound
         losses = np.full(len(self.tasks), np.nan)
         losses[list(line.places)] = line.losses
         motion = stationarity(movings, found.step) if self.bound.rule == "sasa" else math.nan
         self._bound, lowered = self.bound.after(self._bound, losses, found.first, motion)
         self._bound = self.bound.at_bound(self._bound, found.step, found.first)
-        units, self._units = self._units, self.units.after(self._units, line, found)
+        units, self._units = self._units, self.units.after(self._units, line, found) if told else self._units
         if self._bound.open and (units.exponents != self._units.exponents).any():
             self._bound = self._bound._replace(bound=math.nan, streak=0)  # of other directions: found anew
         return self._kept(
