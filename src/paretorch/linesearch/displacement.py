@@ -113,6 +113,15 @@ class Displacement:
         factor = self.ratio * length(direction) / size if size > 0 else 0.0
         return [part * factor for part in along]
 
+    def projected(self, along: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+        r"""The part of J_z u that lies along d_z, for u = J_z^T d_z: :math:`d_z \lVert u \rVert^2 / \lVert d_z \rVert^2`.
+
+        It tells the balanced loss's slope exactly, and nothing else.
+        """
+        size = length(along)
+        factor = (length(gradient) / size) ** 2 if size > 0 else 0.0
+        return [part * factor for part in along]
+
     # --- on all samples or on some ---------------------------------------------------------------------------------------
 
     def _on_samples(

@@ -122,8 +122,8 @@ class FastForward:
             return self._by_some(self._product)
         if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
             return displace.scaled(self.along, self.shared_direction)
-        if self.resting and math.isfinite(displace.ratio):
-            return displace.scaled(self.along, self.shared_direction)
+        if self.resting:
+            return displace.projected(self.along, self.shared_direction)
         self.secant = search.expected_step()
         if search.last is None or not self.secant >= BRIEF * search.last.bound:
             short = displace.small_step(self.shared_direction)
