@@ -112,7 +112,8 @@ class FastStep(FastDirection):
             if search.calm.broken(share):
                 raise Doubt
             return losses
-        off = max(step / self.secant, self.secant / step) > OFF
+        known = [self.secant] if self.earlier is None else [self.secant, self.earlier[0]]
+        off = all(max(step / over, over / step) > OFF for over in known)
         amazed = self.by_some and search.calm.broken(share)
         if not (off or amazed) or not (self.exact or self.renewals) or not search.acceptable(self.line, step, losses):
             return losses

@@ -1,0 +1,210 @@
+"""When a search looks at where the features go: always, closer, or not at all while its steps are easy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import paretorch as pt
+from paretorch.linesearch import fast_step
+from paretorch.linesearch.calm import EASY, ENOUGH, MOST, RESTED, Calm
+
+TASKS = ("a", "b")
+
+
+@given(st.lists(st.floats(-1, 2), max_size=60))
+def test_two_of_three_steps_rest_after_five_easy_ones_and_none_after_another(shares: list[float]) -> None:
+    calm, easy, unlooked = Calm(), 0, 0
+    for share in shares:
+        looked = not calm.rests
+        unlooked = 0 if looked else unlooked + 1
+        assert unlooked <= RESTED
+        assert looked or easy >= 1, "a look that was not easy is followed by a look"
+        calm = calm.after(share, looked)
+        easy = easy if not looked else easy + 1 if share >= EASY else 0
+        assert 0 <= calm.level <= MOST
+        assert calm.broken(share) == (calm.level >= ENOUGH and share < EASY)
+
+
+def test_what_is_no_number_is_not_easy() -> None:
+    assert Calm(ENOUGH, 0).broken(math.nan)
+    assert not Calm(ENOUGH - 1, 0).broken(-1.0)
+
+
+class Counted(nn.Module):
+    """Counts calls of an encoder, and those with the whole batch."""
+
+    def __init__(self, inner: nn.Module, batch: int) -> None:
+        super().__init__()
+        self.inner, self.batch, self.calls, self.whole = inner, batch, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.whole += len(x) == self.batch
+        out: Tensor = self.inner(x)
+        return out
+
+
+def squares(z: Tensor, curvature: float = 1.0) -> dict[str, Tensor]:
+    return {"a": curvature * (z - 1).square().mean(), "b": 2 * curvature * (z[:, :2] - 1.1).square().mean()}
+
+
+def apart(max_step: float = 0.5) -> tuple[Counted, pt.FastBacktracking, Tensor]:
+    """An encoder of which no sample is taken to tell how another moves."""
+    torch.manual_seed(0)
+    encoder = Counted(nn.Embedding(64, 4).double(), 64)
+    search = pt.FastBacktracking(encoder, {}, pt.MGDA(), max_step)
+    search.displace.telling = False
+    return encoder, search, torch.arange(64)
+
+
+def test_a_deep_encoder_is_looked_at_in_one_of_three_easy_steps() -> None:
+    encoder, search, x = apart()
+    calls = []
+    for _ in range(14):
+        before = encoder.calls
+        assert search.step(x, squares).accepted
+        calls.append(encoder.calls - before)
+    assert calls[1:] == [2, 2, 2, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2]
+
+
+def test_a_rested_step_has_the_slope_of_the_balanced_loss() -> None:
+    encoder, search, x = apart()
+    for _ in range(5):
+        search.step(x, squares)
+    assert search.calm.rests
+    before = {task: float(loss) for task, loss in squares(encoder(x).detach()).items()}
+    step = search.step(x, squares)
+    assert step.balance is not None
+    assert step.balance.weights is not None
+    after = {task: float(loss) for task, loss in squares(encoder(x).detach()).items()}
+    weights = dict(zip(TASKS, step.balance.weights, strict=True))
+    true = sum(weights[task] * (before[task] - after[task]) for task in TASKS) / step.step
+    told = sum(weights[task] * step.slopes[task] for task in TASKS)
+    assert true == pytest.approx(told, rel=0.05)  # up to the curvature of a short step
+
+
+def test_a_step_that_is_not_as_easy_as_the_last_ones_is_looked_at() -> None:
+    encoder, search, x = apart(max_step=4.0)
+    for _ in range(5):
+        search.step(x, squares)
+    assert search.calm.rests
+    before = encoder.calls
+    step = search.step(x, lambda z: squares(z, curvature=12.0))
+    assert encoder.calls - before >= 2
+    assert step.accepted
+    there = squares(encoder(x).detach(), curvature=12.0)
+    assert all(float(there[task]) < float(step.losses[task]) for task in TASKS)
+    assert not search.calm.rests
+
+
+def test_a_loss_that_leaves_its_domain_is_not_taken_for_easy() -> None:
+    encoder, search, x = apart()
+    for _ in range(5):
+        search.step(x, squares)
+    first = encoder(x).detach()
+
+    def walled(z: Tensor) -> dict[str, Tensor]:
+        away = (z - first).abs().max()
+        return {task: loss + 0 * (1e-6 - away).log() for task, loss in squares(z).items()}
+
+    step = search.step(x, walled)
+    assert step.accepted
+    assert float((encoder(x) - first).abs().max()) < 1e-6
+
+
+def test_rest_is_resumed() -> None:
+    encoder, search, x = apart()
+    for _ in range(6):
+        search.step(x, squares)
+    again = pt.FastBacktracking(encoder, {}, pt.MGDA(), 0.5)
+    again.load_state_dict(search.state_dict())
+    assert again.calm == search.calm == Calm(5, 1)
+
+
+@pytest.mark.parametrize("options", [{"samples": None}, {"displacement": "linearised"}, {"direction": "adam"}])
+def test_what_was_asked_for_by_name_is_always_looked_at(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    encoder = Counted(nn.Embedding(64, 4).double(), 64)
+    if "direction" in options:
+        options = {"direction": torch.optim.Adam(encoder.parameters(), lr=0.01)}
+    search = pt.FastBacktracking(encoder, {}, pt.MGDA(), 0.01, **options)  # type: ignore[arg-type]
+    for _ in range(12):
+        before = encoder.calls
+        search.step(torch.arange(64), squares)
+        assert encoder.calls - before >= 2
+
+
+def test_where_samples_tell_less_than_expected_the_whole_batch_is_asked() -> None:
+    torch.manual_seed(0)
+    encoder = Counted(nn.Linear(6, 4).double(), 64)
+    search = pt.FastBacktracking(encoder, {}, pt.MGDA(), 0.05)
+    x = torch.randn(1, 6, dtype=torch.float64) + 0.1 * torch.randn(64, 6, dtype=torch.float64)
+    for _ in range(ENOUGH + 3):
+        search.step(x, squares)
+    assert search.displace.telling
+    assert search.calm.level >= ENOUGH
+    before = encoder.whole
+    search.step(x, squares)
+    assert encoder.whole - before == 1
+    before = encoder.whole
+    step = search.step(x, lambda z: squares(z, curvature=8.0))
+    assert step.accepted
+    assert encoder.whole - before >= 2
+
+
+def unlike(seed: int) -> tuple[pt.FastBacktracking, Callable[[], tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]]]:
+    """A normalised network, six tasks of random labels in units one to six, and its batches."""
+    torch.manual_seed(seed)
+    layers = [part for k in range(4) for part in (nn.Linear(16 if k else 6, 16), nn.BatchNorm1d(16), nn.ReLU())]
+    encoder = nn.Sequential(*layers).double()
+    heads = nn.ModuleDict({str(task): nn.Linear(16, 3) for task in range(6)}).double()
+    generator = torch.Generator().manual_seed(seed)
+
+    def batch() -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+        x = torch.randn(16, 6, generator=generator).double()
+        labels = torch.randint(3, (6, 16), generator=generator)
+        return x, lambda z: {
+            task: (1 + int(task)) * F.cross_entropy(head(z), labels[int(task)]) for task, head in heads.items()
+        }
+
+    return pt.FastBacktracking(encoder, heads, pt.MGDA(), samples=None, verify=1), batch
+
+
+@pytest.mark.parametrize("seed", [0, 4, 8])
+def test_a_direction_that_two_secants_refute_gives_way(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuted: list[int] = []
+    search, batch = unlike(seed)
+
+    class Uphill(fast_step.Uphill):
+        def __init__(self) -> None:
+            refuted.append(search.steps)
+            super().__init__()
+
+    monkeypatch.setattr(fast_step, "Uphill", Uphill)
+    steps = [search.step(*batch()) for _ in range(60)]
+    assert refuted
+    for number in refuted:
+        assert "would raise task" in steps[number].fallback
+    for step in steps:
+        assert step.accepted
+        assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())
+
+
+def test_a_secant_is_never_over_less_than_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, batch = unlike(0)
+    search.step(*batch())
+    assert search.last is not None
+    search._search = search._search._replace(last=1e-12 * search.last.bound)
+    over: list[float] = []
+    difference = search.displace.difference
+    monkeypatch.setattr(search.displace, "difference", lambda *given: over.append(given[4]) or difference(*given))
+    search.step(*batch())
+    assert over[0] > 1e-6 * search.last.bound
