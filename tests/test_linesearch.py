@@ -173,7 +173,7 @@ def test_the_encoder_runs_as_often_whatever_the_number_of_trials(
     search = pt.FastBacktracking(counted, model.heads, pt.MGDA(), max_step=1000.0, shrink=shrink, **options)
     trials = [search.step(x, closure(model, targets)).trials for _ in range(8)]
     assert sum(trials) > 16
-    # a secant is taken anew at most once in a step, where the step has changed
+    # a secant is taken anew where the step has changed: on this network at most once in a step
     renewed = counted.forwards - 8 * forwards
     assert 0 <= renewed <= (8 if options["displacement"] == "difference" else 0)
     assert counted.backwards == 8

@@ -34,7 +34,8 @@ class FastBacktracking(LineSearch):
       effect only the heads are controlled.
     * ``"linearised"``: :math:`q = J_z u`, exact slopes: one forward-mode product.
     * ``"difference"``: the secant (z(theta) - z(theta - h u)) / h with h the last accepted step: one more forward. Where a step
-      further than a quarter from h would be accepted, it is looked at again by its own secant, once in a step.
+      further than a quarter from h would be accepted, it is looked at again by its own secant, at most twice in a step. Of two
+      secants the features' way is the parabola through both; where its slope at 0 raises a task, the direction is given up.
     * ``"calibrated"``: the secant every ``every`` steps; in between d_z at the length that it had.
 
     Where some s_t is not above 0, u becomes the common descent direction of the tasks' gradients on the encoder's parameters (T
@@ -49,7 +50,9 @@ class FastBacktracking(LineSearch):
         displacement: one of the four.
         samples: compute the displacement on this many samples of the batch, or this part of it but at least 16 (32 with
             dropout), and carry it over to the others; None: on all. Whether a part tells the slopes of the batch is looked at
-            every 50 steps; where it does not, as in deep networks, the whole batch is used from then on.
+            in the first steps and every 50; where it does not, as in deep networks, the whole batch is used from then on, in
+            one of three steps while all of them keep .7 of every task's slope. A step between is judged by the heads and by
+            the balanced loss's slope, :math:`q = d_z \lVert u \rVert^2 / \lVert d_z \rVert^2`.
         every: steps between two secants of ``"calibrated"``.
         beta: share of the slope that is asked for as decrease, in (0, 1); it also leaves room for what the displacement misses.
         shrink: factor on a refused step, in (0, 1), or ``"violation"``: by how far it was missed; see ``linesearch.Rules``.

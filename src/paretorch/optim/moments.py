@@ -56,14 +56,19 @@ class Bucket:
                     factors,
                 )
                 continue
-            for start in range(0, parameter.numel(), size):
+            parameters = _cut(parameter, size)
+            cut = {task: _cut(gradient, size) for task, gradient in gradients.items()}
+            moments = {
+                task: {name: _cut(value, size) for name, value in _moments(each).items()} for task, each in own.items()
+            }
+            for number, part in enumerate(parameters):
                 yield Bucket(
-                    [_part(parameter, start, size)],
+                    [part],
                     self.tasks,
-                    {task: [_part(gradient, start, size)] for task, gradient in gradients.items()},
+                    {task: [parts[number]] for task, parts in cut.items()},
                     {
-                        task: [each | {name: _part(value, start, size) for name, value in _moments(each).items()}]
-                        for task, each in own.items()
+                        task: [own[task] | {name: parts[number] for name, parts in named.items()}]
+                        for task, named in moments.items()
                     },
                     factors,
                 )
@@ -73,8 +78,8 @@ def _moments(remembered: Memory) -> dict[str, Tensor]:
     return {name: value for name, value in remembered.items() if isinstance(value, Tensor)}
 
 
-def _part(tensor: Tensor, start: int, size: int) -> Tensor:
-    return tensor.view(-1)[start : start + size]
+def _cut(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
+    return tensor.view(-1).split(size)
 
 
 def memory(state: dict[str, Any], task: str, like: Tensor, amsgrad: bool) -> Memory:
@@ -164,7 +169,10 @@ def descend(
     for first, second in zip(firsts[2:], seconds[2:], strict=True):
         torch._foreach_add_(total, first)
         torch._foreach_maximum_(root, second)
-    root = list(torch._foreach_sqrt(root))
+    if root is seconds[0]:
+        root = list(torch._foreach_sqrt(root))
+    else:
+        torch._foreach_sqrt_(root)
     torch._foreach_add_(root, eps * unbiased[1] ** 0.5)
     torch._foreach_addcdiv_(list(parameters), total, root, -rate * unbiased[1] ** 0.5 / unbiased[0])
 
