@@ -5,26 +5,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 EASY = 0.7  # least share of its slope that a task keeps over a step far below what it allows
+PLAIN = 0.8  # the same of a step after which the next need not be looked at
+TOLD = 0.3  # and the share of what the balanced loss's slope alone says of it
 ENOUGH = 5  # easy steps after which the next is expected to be one
 MOST = 20  # easy steps that are remembered
 RESTED = 2  # steps in a row that are taken without a look
 
 
 class Calm(NamedTuple):
-    """How easy the last steps were: each of them kept at least .7 of every task's slope.
+    """How easy the last steps were.
 
     Args:
-        level: one more with every easy step, to 20, a quarter less with every other.
+        level: one more with every step that kept .7 of every task's slope, to 20, a quarter less with every other.
+        run: looks in a row at which every task kept .8, and .3 of what is known without a look.
         unlooked: steps since one was looked at.
     """
 
     level: int = 0
-    unlooked: int = RESTED
+    run: int = 0
+    unlooked: int = 0
 
     @property
     def rests(self) -> bool:
-        """Whether the next step need not be looked at: two of three, after five easy ones and while the looks are."""
-        return self.level >= ENOUGH and self.unlooked < RESTED
+        """Whether the next step need not be looked at: two of three after a run of five, while it lasts."""
+        return self.run >= ENOUGH and self.unlooked < RESTED
 
     def broken(self, share: float) -> bool:
         """Whether a step comes to less than the last ones let expect.
@@ -34,15 +38,16 @@ class Calm(NamedTuple):
         """
         return self.level >= ENOUGH and not share >= EASY
 
-    def after(self, share: float, looked: bool) -> Calm:
-        """The state after an accepted step.
+    def rested(self) -> Calm:
+        """The state after a step that was not looked at."""
+        return self._replace(unlooked=self.unlooked + 1)
+
+    def after(self, share: float, told: float = 0.0) -> Calm:
+        """The state after a step that was looked at.
 
         Args:
             share: of its slope that the worst task kept.
-            looked: whether the features' way was looked at for it.
+            told: of the slope that would have been taken for its own without a look.
         """
-        if not looked:
-            return self._replace(unlooked=self.unlooked + 1)
-        if share >= EASY:
-            return Calm(min(self.level + 1, MOST), 0)
-        return Calm(3 * self.level // 4, RESTED)
+        level = min(self.level + 1, MOST) if share >= EASY else 3 * self.level // 4
+        return Calm(level, self.run + 1 if share >= PLAIN and told >= TOLD else 0)

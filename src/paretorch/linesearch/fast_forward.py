@@ -71,9 +71,10 @@ class FastForward:
             self.given = search.given(given)
         self.values = values_of(self.given)
         self.heads_rows: dict[str, Row] = {}
-        # whether the features are taken to go as they did, without a look: where a look is a forward of the whole batch
-        dear = search.displacement == "difference" and search.samples is not None and not search.displace.telling
-        self.resting = dear and search.direction.plain and search.calm.rests
+        # a look at where the features go is a forward of the whole batch, and may be left out while steps are easy
+        self.dear = search.displacement == "difference" and search.samples is not None and not search.displace.telling
+        self.dear = self.dear and search.direction.plain
+        self.resting = self.dear and search.calm.rests
 
     @property
     def shared_direction(self) -> list[Tensor]:
@@ -123,7 +124,7 @@ class FastForward:
         if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
             return displace.scaled(self.along, self.shared_direction)
         if self.resting:
-            return displace.projected(self.along, self.shared_direction)
+            return self._unlooked()
         self.secant = search.expected_step()
         if search.last is None or not self.secant >= BRIEF * search.last.bound:
             short = displace.small_step(self.shared_direction)
@@ -131,6 +132,10 @@ class FastForward:
         found = self._by_some(lambda samples: self._secant(self.secant, samples))
         displace.calibrate(found, self.shared_direction)
         return found
+
+    def _unlooked(self) -> list[Tensor]:
+        """What is known of the displacement without a look."""
+        return self.search.displace.projected(self.along, self.shared_direction)
 
     def _by_some(self, displaced: Callable[[int | None], list[Tensor]]) -> list[Tensor]:
         """The displacement told by some samples of the batch, or the whole batch's; now and then by both, to compare.

@@ -6,6 +6,7 @@ from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr
 
 from paretorch.core.evidence import by_sample
 from paretorch.core.nonnegative import Array
+from paretorch.linesearch.calm import Calm
 from paretorch.linesearch.closures import losses_in_order
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.fast_direction import FastDirection
@@ -133,9 +134,20 @@ class FastStep(FastDirection):
             raise Uphill
         return losses
 
-    def _share(self, step: float, losses: Array) -> float:
+    def _share(self, step: float, losses: Array, slopes: Array | None = None) -> float:
         """Of its slope, what the worst task keeps over a step."""
-        return float(((self.line.losses - losses) / (step * self.line.slopes)).min())
+        slopes = self.line.slopes if slopes is None else slopes
+        return float(((self.line.losses - losses) / (step * slopes)).min())
+
+    def _calmed(self, found: Found) -> Calm:
+        """How easy the steps are, after one that was looked at."""
+        if self.fallback:
+            return self.search.calm.after(0.0)
+        share, told = self._share(found.step, found.losses), 0.0
+        if self.dear and share > 0:
+            slopes = self._slopes(self._unlooked()).total
+            told = self._share(found.step, found.losses, slopes) if slopes.min() > 0 else 0.0
+        return self.search.calm.after(share, told)
 
     def _true(self, step: float) -> Array:
         """(T,) losses of the whole model, moved; the encoder is put back."""
@@ -165,7 +177,7 @@ class FastStep(FastDirection):
             self.heads_moving.to(found.step)
             if search.verify and search.steps % search.verify == 0:
                 actual = dict(zip(self.values, self._forward().tolist(), strict=True))
-        share = 0.0 if self.fallback else self._share(found.step, found.losses)
-        search.calm = search.calm.after(share, not self.resting)
-        told = not self.resting
-        return search.accepted(found, line, self.given, self.fallback, actual, [moving, self.heads_moving], told)
+        search.calm = search.calm.rested() if self.resting else self._calmed(found)
+        return search.accepted(
+            found, line, self.given, self.fallback, actual, [moving, self.heads_moving], not self.resting
+        )
