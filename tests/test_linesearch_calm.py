@@ -219,7 +219,8 @@ def test_a_secant_is_never_over_less_than_rounding(monkeypatch: pytest.MonkeyPat
 
     def spied(*given: Any) -> list[Tensor]:
         over.append(given[4])
-        return difference(*given)
+        found: list[Tensor] = difference(*given)
+        return found
 
     monkeypatch.setattr(search.displace, "difference", spied)
     search.step(*batch())
