@@ -79,7 +79,8 @@ def _moments(remembered: Memory) -> dict[str, Tensor]:
 
 
 def _cut(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
-    return tensor.view(-1).split(size)
+    parts: tuple[Tensor, ...] = tensor.view(-1).split(size)
+    return parts
 
 
 def memory(state: dict[str, Any], task: str, like: Tensor, amsgrad: bool) -> Memory:
