@@ -50,9 +50,10 @@ class FastBacktracking(LineSearch):
         displacement: one of the four.
         samples: compute the displacement on this many samples of the batch, or this part of it but at least 16 (32 with
             dropout), and carry it over to the others; None: on all. Whether a part tells the slopes of the batch is looked at
-            in the first steps and every 50; where it does not, as in deep networks, the whole batch is used from then on, in
-            one of three steps while all of them keep .7 of every task's slope. A step between is judged by the heads and by
-            the balanced loss's slope, :math:`q = d_z \lVert u \rVert^2 / \lVert d_z \rVert^2`.
+            in the first steps and every 50; where it does not, as in deep networks, the whole batch is used from then on; in
+            one of three steps after a run of five that kept .8 of every task's slope, and .3 of the one that is known without
+            a look. A step between is judged by the heads and by that slope: the balanced loss's, of
+            :math:`q = d_z \lVert u \rVert^2 / \lVert d_z \rVert^2`.
         every: steps between two secants of ``"calibrated"``.
         beta: share of the slope that is asked for as decrease, in (0, 1); it also leaves room for what the displacement misses.
         shrink: factor on a refused step, in (0, 1), or ``"violation"``: by how far it was missed; see ``linesearch.Rules``.

@@ -91,6 +91,10 @@ class FastDirection(FastForward):
         self.direction = filled(made[:count], self.search.shared)
         self.heads_direction = list(made[count:])
 
+    def _falling(self, slopes: Slopes) -> Slopes:
+        """The slopes, or those of the common descent direction where some task would rise."""
+        return slopes if self.search.usable(slopes) else self._fall_back(slopes)
+
     def _fall_back(self, slopes: Slopes) -> Slopes:
         """The common descent direction instead of the method's."""
         search, tasks = self.search, list(self.values)

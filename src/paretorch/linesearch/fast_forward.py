@@ -72,8 +72,8 @@ class FastForward:
         self.values = values_of(self.given)
         self.heads_rows: dict[str, Row] = {}
         # a look at where the features go is a forward of the whole batch, and may be left out while steps are easy
-        self.dear = search.displacement == "difference" and search.samples is not None and not search.displace.telling
-        self.dear = self.dear and search.direction.plain
+        whole = search.samples is not None and not search.displace.telling
+        self.dear = whole and search.displacement == "difference" and search.direction.plain
         self.resting = self.dear and search.calm.rests
 
     @property

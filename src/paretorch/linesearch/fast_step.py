@@ -1,4 +1,4 @@
-"""One step of the fast search, piece by piece: what the batch says, where to go, how far."""
+"""One step of the fast search: how far along its direction, and how closely the features are looked at for it."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class FastStep(FastDirection):
             return search.absent(self.given)
         losses = {task: value / self.divisors[task] for task, value in self.values.items()}
         answer = search.asking.answer(losses, self.weighed, self.gramian, by_sample(self.features.leaves))
-        slopes = self._first_direction(answer)
-        if not search.usable(slopes):
-            slopes = self._fall_back(slopes)
+        slopes = self._falling(self._first_direction(answer))
         try:
             return self._searched(slopes)
         except BaseException:
@@ -61,8 +59,7 @@ class FastStep(FastDirection):
                 found = self._found_anew(slopes)
             except Doubt:
                 self.resting = False
-                slopes = self._told()
-                slopes = slopes if search.usable(slopes) else self._fall_back(slopes)
+                slopes = self._falling(self._told())
             except Uphill:
                 slopes = self._fall_back(self._slopes(self._way(0.0)))
         if search.displacement == "difference" and found.outcome in REFUSED:
