@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any, Literal, cast
 
@@ -11,12 +12,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale
+from paretorch.core.engine import accumulate, is_hooked
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import Reach, reach
@@ -32,7 +33,7 @@ from paretorch.core.shared import (
     leaf_gradients,
 )
 from paretorch.core.state import draws
-from paretorch.core.streams import Streams
+from paretorch.core.streams import Experience, Streams
 from paretorch.core.trunk import is_worth_it, trunk_of
 
 _LOG = logging.getLogger("paretorch")
@@ -101,7 +102,7 @@ class Balancer(Door):
         self.skipped: dict[str, int] = {}
         self._shared = None if shared is None else given_leaves(shared)
         self._open = tasks is None  # to tasks that come later
-        self._trusted: dict[Any, bool] = {}  # see Streams
+        self._experience = Experience()
         if tasks is not None:
             self._declare(checks.task_names(tasks))
 
@@ -140,7 +141,9 @@ class Balancer(Door):
         if self.method.needs == Need.LOSSES:
             places = {name: self.tasks.index(name) for name in given}
             outcome = self._reused(list(places.values()), lambda: ~np.isfinite(told[0]))
-            outcome = self._step(self._seen(told), None) if outcome is None else outcome
+            if outcome is None:
+                outcome, settle = self._step(self._seen(told), None)
+                settle()
             assert outcome.weights is not None
             factors = {name: outcome.weights[place] for name, place in places.items()}
             used = {name: loss for name, loss in given.items() if factors[name] != 0}
@@ -151,11 +154,25 @@ class Balancer(Door):
         graph = reach([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
+        further = self._further(others, leaves) if others else None
         outcome = self._reused(source.known, source.broken)
         if outcome is None:
-            seen = self._seen(told, self._gramian(source), source.resolution)
-            outcome = self._step(self._with_further(seen, others, leaves) if others else seen, source)
-        self._accumulate(outcome, given, leaves, source, own, retain_graph)
+            skipped = dict(self.skipped)
+            while True:
+                seen = self._seen(told, self._gramian(source), source.resolution)
+                outcome, settle = self._step(seen if further is None else further(seen), source)
+                shared = self._shared_gradient(outcome, source)
+                if shared is not None:
+                    break
+                self.skipped = dict(skipped)  # the Gramian comes from the general way next, and the method answers anew
+            settle()
+        else:
+            shared = self._shared_gradient(outcome, source, is_new=False)
+            shared = shared or self._shared_gradient(outcome, source, is_new=False)
+        assert shared is not None
+        if isinstance(source, Streams) and not retain_graph:
+            source.free()
+        self._accumulate(outcome, given, leaves, shared, own)
         return cast(Balance, self.balance)
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
@@ -216,11 +233,17 @@ class Balancer(Door):
         usual = self.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
         usual = usual and len(given) > 2  # one backward more is as much as two tasks' gradients could save
         trunk = trunk_of(graph, leaves.compared) if sampled or usual else None
-        if sampled and (trunk is None or graph.opaque or trunk.is_hooked):
+        if sampled and (trunk is None or graph.opaque or is_hooked(trunk.starts)):
             raise ValueError(refused_samples(self.samples, graph.opaque))
-        if trunk is None or not (sampled or is_worth_it(trunk, len(given))) or (not sampled and trunk.is_hooked):
+        if (
+            trunk is None
+            or not (sampled or is_worth_it(trunk, len(given)))
+            or (not sampled and is_hooked(trunk.starts))
+        ):
             return leaf_gradients(given, self.tasks, leaves, retain_graph)
-        streams = Streams(trunk, len(self.tasks), [self.tasks.index(name) for name in given], self._trusted)
+        known = [self.tasks.index(name) for name in given]
+        passive = [leaf for leaf, is_shared in zip(leaves.others, leaves.others_shared, strict=True) if is_shared]
+        streams = Streams(trunk, len(self.tasks), known, self._experience, passive)
         own = streams.entered(given, graph, leaves.others, retain_graph)
         return streams, own
 
@@ -236,48 +259,58 @@ class Balancer(Door):
             self._say("samples", saves_nothing(self.samples))
         return gramian
 
-    def _with_further(self, seen: Seen, others: Sequence[Mapping[str, Tensor | None]], leaves: Leaves) -> Seen:
-        """With the inner products of the gradients on two further batches; a task is present that is in all of them."""
+    def _further(self, others: Sequence[Mapping[str, Tensor | None]], leaves: Leaves) -> Callable[[Seen], Seen]:
+        """Adds the inner products of the gradients on two further batches; a task is present that is in all of them."""
         cross, (one, two) = cross_gramian(*further_gradients(others, self.tasks, leaves.compared), self.ranks)
         there, sound = np.minimum(one, two) != 0, np.isfinite(one + two)
-        return seen._replace(present=seen.present & there, cross=cross, broken=~sound)
+        return lambda seen: seen._replace(present=seen.present & there, cross=cross, broken=~sound)
+
+    def _shared_gradient(
+        self, outcome: Outcome, source: Gradients | Streams, is_new: bool = True
+    ) -> list[tuple[Tensor, Tensor]] | None:
+        """Every leaf that several tasks reach with its balanced gradient; None where that contradicts the Gramian."""
+        weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
+        if isinstance(source, Streams):
+            found = source.gradient(weights, outcome.seen.gramian if is_new else None)
+            if found is None:
+                return None
+            pairs = zip([*source.trunk.compared, *source.passive], found, strict=True)
+            return [(leaf, part) for leaf, part in pairs if part is not None]
+        combined = source.combined(weights) if outcome.update is None else source.split(outcome.update)
+        reached = source.reached if self.ranks.alone else [True] * len(combined)
+        like = [leaf for leaf in source.like if isinstance(leaf, Tensor)]
+        return list(compress(zip(like, combined, strict=True), reached))
 
     def _accumulate(
         self,
         outcome: Outcome,
         given: Mapping[str, Tensor],
         leaves: Leaves,
-        source: Gradients | Streams,
+        shared: list[tuple[Tensor, Tensor]],
         own: dict[str, list[Tensor | None]],
-        retain_graph: bool,
     ) -> None:
-        """Send the balanced gradients into the leaves' accumulators, with all hooks, by one backward."""
+        """Add the balanced gradients to ``.grad``, with all hooks of the leaves, by one backward."""
         weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
-        targets: list[tuple[Tensor | GradientEdge, Tensor]]
-        if isinstance(source, Streams):
-            targets = list(zip(source.ends, source.combined(weights), strict=True))
-        else:
-            combined = source.combined(weights) if outcome.update is None else source.split(outcome.update)
-            reached = source.reached if self.ranks.alone else [True] * len(combined)
-            targets = list(compress(zip(leaves.compared, combined, strict=True), reached))
+        ends, gradients = [leaf for leaf, _ in shared], [part for _, part in shared]
+        shared.clear()  # the accumulators take them over
         own_factors = weights if self.heads == "weighted" else outcome.heads or [1.0] * len(self.tasks)
         present, gramian = outcome.seen.present, outcome.seen.gramian
         own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
         # a task without a gradient on what is shared may have one on what is its own; one that was skipped has none
         sound = present if gramian is None else present | (gramian.diagonal() == 0)
         there = [(own[name], task) for name in given if sound[task := self.tasks.index(name)]]
-        for place, (leaf, shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
-            factors = weights if shared else own_factors
+        for place, (leaf, is_shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
+            factors = weights if is_shared else own_factors
             parts = [(part, factors[task]) for row, task in there if (part := row[place]) is not None]
             terms = [part if factor == 1 else part * factor for part, factor in parts]
             if terms:
-                targets.append((leaf, sum(terms[1:], terms[0])))
-        if targets:
-            ends, gradients = zip(*targets, strict=True)
-            torch.autograd.backward(ends, gradients, retain_graph=retain_graph)
+                ends.append(leaf)
+                gradients.append(sum(terms[1:], terms[0]))
+            del parts, terms
+        accumulate(ends, gradients)
 
-    def _step(self, seen: Seen, source: Gradients | Streams | None) -> Outcome:
-        """One step of the method, or the reason why not."""
+    def _step(self, seen: Seen, source: Gradients | Streams | None) -> tuple[Outcome, Callable[[], object]]:
+        """One step of the method, or the reason why not; and what keeps the state that it ends with."""
         broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
         if broken is not None:
             names = [name for name, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
@@ -287,14 +320,16 @@ class Balancer(Door):
                     "Balancer(..., nonfinite='skip') leaves such a task out of the step; under a GradScaler use 'pass'"
                 )
             if self.nonfinite == "pass":
-                return self._passed_on(seen, Status.NONFINITE)
+                return self._passed_on(seen, Status.NONFINITE), lambda: None
             for name in names:
                 self.skipped[name] = self.skipped.get(name, 0) + 1
             seen = seen._replace(present=seen.present & ~broken)
         if not seen.present.any():
-            return self._passed_on(seen, Status.ABSENT)
+            return self._passed_on(seen, Status.ABSENT), lambda: None
         if Need.JACOBIAN in self.method.needs:
             assert isinstance(source, Gradients)
             self._follow([leaf for leaf in source.like if isinstance(leaf, Tensor)])
-            return self._solve(seen, source.jacobian(torch.from_numpy(seen.present)))
-        return self._solve(seen)
+            outcome, state = self._ask(seen, source.jacobian(torch.from_numpy(seen.present)))
+        else:
+            outcome, state = self._ask(seen)
+        return outcome, partial(self._settle, outcome, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,11 +18,17 @@ def input_gradients(node: Any, cotangents: Tensor) -> Tensor:
     weight = node._saved_weight
     k, rows = cotangents.shape[:2]
     images = cotangents.flatten(0, 1)
-    stride, padding, dilation, groups = (
-        node._saved_stride, node._saved_padding, node._saved_dilation, node._saved_groups,
-    )  # fmt: skip
+    # one number stands for all dimensions
+    stride, padding, dilation = (
+        _of_each_dimension(value, weight.ndim - 2)
+        for value in (node._saved_stride, node._saved_padding, node._saved_dilation)
+    )
+    groups = node._saved_groups
     if node._saved_transposed:
         found = CONVOLUTIONS[weight.ndim](images, weight, None, stride, padding, dilation, groups)
+        whole = node._saved_input.shape[2:]
+        # output padding of a stride or more leaves room for further places, which no input has
+        found = found[(..., *(slice(size) for size in whole))]
     else:
         whole = node._saved_input.shape[2:]
         reached = [
@@ -30,7 +37,11 @@ def input_gradients(node: Any, cotangents: Tensor) -> Tensor:
         ]
         beyond = [size - end for size, end in zip(whole, reached, strict=True)]
         found = TRANSPOSED[weight.ndim](images, weight, None, stride, padding, beyond, groups, dilation)
-    return found.view(k, rows, *found.shape[1:])
+    return found.reshape(k, rows, *found.shape[1:])
+
+
+def _of_each_dimension(value: Sequence[int], dimensions: int) -> list[int]:
+    return list(value) * dimensions if len(value) == 1 else list(value)
 
 
 def weight_gradients(node: Any, cotangents: Tensor, inputs: Tensor) -> Tensor:

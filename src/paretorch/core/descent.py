@@ -11,23 +11,11 @@ from torch.autograd.graph import GradientEdge
 
 from paretorch.core.cotangents import Cotangents, Step
 from paretorch.core.evidence import full_precision, summing_dtype, wide_dtype
-from paretorch.core.graph import hooks_silenced, is_leaf
+from paretorch.core.graph import is_leaf, task_gradients
 from paretorch.core.layers import Linear, gram, inner_products
 from paretorch.core.nodes import inputs_of, is_known
-from paretorch.core.rows import NoRuleError, Rows
+from paretorch.core.rows import BrokenRuleError, NoRuleError, Rows
 from paretorch.core.trunk import Trunk
-
-# Nodes through which autograd sends T cotangents at once, as one batch, at no more than T times the cost of one. Others are
-# slower so, and some cannot: then one after the other.
-BATCHED = frozenset(
-    {
-        "AddmmBackward0", "MmBackward0", "BmmBackward0", "TBackward0", "TransposeBackward0", "PermuteBackward0",
-        "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "ExpandBackward0", "CloneBackward0",
-        "AddBackward0", "SubBackward0", "MulBackward0", "DivBackward0", "ReluBackward0", "TanhBackward0",
-        "SigmoidBackward0", "GeluBackward0", "SiluBackward0", "LeakyReluBackward0", "EluBackward0", "CatBackward0",
-        "SliceBackward0", "SelectBackward0", "ToCopyBackward0", "AccumulateGrad",
-    }
-)  # fmt: skip
 
 
 @torch.no_grad()
@@ -74,12 +62,22 @@ def descend(
             if len(parts) == len(uses[place].nodes):
                 ordered = [parts[each] for each in uses[place].nodes]
                 del waiting[place], parts
-                at_use(uses[place], ordered[0] if len(ordered) == 1 else torch.cat(ordered, dim=1))
+                try:
+                    at_use(uses[place], ordered[0] if len(ordered) == 1 else torch.cat(ordered, dim=1))
+                except NoRuleError:
+                    raise
+                except Exception as error:
+                    raise BrokenRuleError(f"the inner products of {type(node).__name__}") from error
                 del ordered
         step = Step(node, given, rows, [child in needed for child, _ in node.next_functions])
         if any(step.wanted):
             del given
-            found = inputs_of(step)
+            try:
+                found = inputs_of(step)
+            except NoRuleError:
+                raise
+            except Exception as error:
+                raise BrokenRuleError(f"the rule of {type(node).__name__}") from error
             del step
             for (child, number), arrived in zip(node.next_functions, found, strict=True):
                 if arrived is not None:
@@ -105,34 +103,50 @@ def _hold(held: dict[Any, Cotangents], node: Any, found: Cotangents) -> None:
 
 
 def products_by_autograd(trunk: Trunk, starts: Sequence[GradientEdge], stacks: Sequence[Tensor]) -> Tensor:
-    """(k, k) inner products of the gradients on the compared leaves, of (k, ...) cotangents at the starts."""
+    """(k, k) inner products of the gradients on the compared leaves, of (k, ...) cotangents at the starts.
+
+    Of linear layers only the cotangents on their outputs are taken from autograd.
+    """
     tasks = len(stacks[0])
     nodes = list(dict.fromkeys(node for linear in trunk.linear for node in linear.nodes))
-    found = by_autograd(trunk, starts, [*(GradientEdge(node, 0) for node in nodes), *trunk.direct], stacks)
+    found = by_autograd(starts, [*(GradientEdge(node, 0) for node in nodes), *trunk.direct], stacks)
     outputs = dict(zip(nodes, found, strict=False))
     del found[: len(nodes)]
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(stacks[0]), device=stacks[0].device)
     with full_precision(stacks[0]):
         for place, linear in enumerate(trunk.linear):
-            parts = [outputs[node] for node in linear.nodes]
-            total += inner_products(linear, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+            parts = [part for node in linear.nodes if (part := outputs[node]) is not None]
+            if 0 < len(parts) < len(linear.nodes):
+                raise NoRuleError("a layer of which one use is not reached")
+            if parts:
+                total += inner_products(linear, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
             later = {node for other in trunk.linear[place + 1 :] for node in other.nodes}
             outputs = {node: output for node, output in outputs.items() if node in later}
         for gradient in found:
-            total += gram(gradient.reshape(tasks, -1).to(summing_dtype(gradient.dtype)))
+            if gradient is not None:
+                total += gram(gradient.reshape(tasks, -1).to(summing_dtype(gradient.dtype)))
     return total
 
 
 def by_autograd(
-    trunk: Trunk, starts: Sequence[GradientEdge], ends: Sequence[Any], stacks: Sequence[Tensor]
-) -> list[Tensor]:
-    """(k, ...) every task's gradient at each end."""
-    names = {type(node).__name__ for node in trunk.nodes}
-    with hooks_silenced(trunk.compared):
-        if names <= BATCHED:
-            return list(torch.autograd.grad(starts, ends, stacks, retain_graph=True, is_grads_batched=True))
-        each = [
-            torch.autograd.grad(starts, ends, [stack[task] for stack in stacks], retain_graph=True)
-            for task in range(len(stacks[0]))
-        ]
-    return [torch.stack(column) for column in zip(*each, strict=True)]
+    starts: Sequence[GradientEdge], ends: Sequence[Any], stacks: Sequence[Tensor], retain_graph: bool = True
+) -> list[Tensor | None]:
+    """(k, ...) every task's gradient at each end, one task after the other; None where no task reaches it.
+
+    Never as one batch under vmap: hooks that look at numbers, random recomputation and ``retain_grad`` do not work there.
+
+    Raises:
+        ValueError: the gradient of a leaf is sparse.
+    """
+    tasks = len(stacks[0])
+    each = [
+        task_gradients(starts, [stack[task] for stack in stacks], ends, retain_graph or task + 1 < tasks)  # type: ignore[arg-type]
+        for task in range(tasks)
+    ]
+    return [_stacked(column) for column in zip(*each, strict=True)]
+
+
+def _stacked(column: Sequence[Tensor | None]) -> Tensor | None:
+    """One end's gradients below one another, zero for tasks that do not reach it."""
+    like = next((part for part in column if part is not None), None)
+    return None if like is None else torch.stack([torch.zeros_like(like) if part is None else part for part in column])

@@ -160,8 +160,12 @@ class Door(StateHolder):
 
     def _solve(self, seen: Seen, jacobian: Tensor | None = None, features: Tensor | None = None) -> Outcome:
         """One step of the method on what was seen: state advances, and the outcome is recorded."""
-        outcome, state = self._ask(seen, jacobian, features)
+        return self._settle(*self._ask(seen, jacobian, features))
+
+    def _settle(self, outcome: Outcome, state: Any) -> Outcome:
+        """Keep the state that a step ends with, and record its outcome."""
         self._keep(state)
+        seen = outcome.seen
         if self.every > 1 and outcome.weights is not None:
             weights = np.where(seen.present, outcome.weights, np.nan)
             heads = np.where(seen.present, np.nan if outcome.heads is None else outcome.heads, np.nan)

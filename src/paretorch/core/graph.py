@@ -108,16 +108,32 @@ def task_gradients(
     cotangents: Sequence[Tensor | None],
     ends: Sequence[Any],  # leaves, or edges of the graph
     retain_graph: bool,
+    dense: int | None = None,
 ) -> list[Tensor | None]:
-    """One task's gradients with respect to leaves or at edges of the graph; None where it does not reach one."""
+    """One task's gradients with respect to leaves or at edges of the graph; None where it does not reach one.
+
+    Args:
+        outputs, cotangents: where the backward begins, and with what (None: one).
+        ends: leaves, whose hooks do not run, or edges.
+        retain_graph: keep the graph for another backward.
+        dense: of how many ends, from the first, the gradients must be dense; None: of all.
+
+    Raises:
+        ValueError: one of these gradients is sparse.
+    """
     with hooks_silenced([leaf for leaf in ends if isinstance(leaf, Tensor)]):
         found: list[Tensor | None] = list(
             torch.autograd.grad(outputs, ends, cotangents, retain_graph=retain_graph, allow_unused=True)
         )
-    for part in found:
+    check_dense(found[:dense])
+    return found
+
+
+def check_dense(gradients: Sequence[Tensor | None]) -> None:
+    """Inner products are taken of dense gradients only."""
+    for part in gradients:
         if part is not None and part.layout is not torch.strided:
             raise ValueError(
                 f"a parameter of shape {tuple(part.shape)} has sparse gradients, of which inner products cannot be taken: make "
-                "the embedding with sparse=False"
+                "the embedding with sparse=False, or leave it out of what is compared (Balancer(..., shared=encoder))"
             )
-    return found

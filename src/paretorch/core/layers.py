@@ -20,7 +20,7 @@ from torch import Tensor
 
 from paretorch.core.evidence import across, summing_dtype, wide_dtype
 from paretorch.core.graph import Reach, place, several
-from paretorch.core.rows import Rows
+from paretorch.core.rows import NoRuleError, Rows
 
 # Products by the name of autograd's node: the position of the second factor among its inputs, and where the first is saved.
 PRODUCTS = {"AddmmBackward0": (2, "_saved_mat1"), "MmBackward0": (1, "_saved_self")}
@@ -43,6 +43,8 @@ class Linear(NamedTuple):
     def inputs(self, rows: Rows | None = None) -> Tensor:
         """(R, n) the inputs of all uses, one below the other; of some samples where not all are asked for."""
         parts = [getattr(node, PRODUCTS[type(node).__name__][1]) for node in self.nodes]
+        if any(part.layout is not torch.strided for part in parts):
+            raise NoRuleError("inputs that are not dense")
         parts = parts if rows is None else [rows.of(part) for part in parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -92,7 +94,9 @@ def _once(uses: list[tuple[Any, int]]) -> bool:
 
 def _use(leaf: Tensor, parents: list[tuple[Any, int]], above: dict[Any, list[tuple[Any, int]]]) -> Linear | None:
     if all((type(node).__name__, position) == ADDED for node, position in parents):
-        alike = all(tuple(leaf.shape) == (node._saved_mat2_sym_sizes[1],) for node, _ in parents)
+        alike = all(
+            tuple(leaf.shape) == (node._saved_mat2_sym_sizes[1],) and node._saved_beta == 1 for node, _ in parents
+        )
         return Linear(leaf, [node for node, _ in parents], bias=True) if alike and _once(parents) else None
     if leaf.ndim != 2 or not all(type(node).__name__ == "TBackward0" for node, _ in parents):
         return None
@@ -127,11 +131,11 @@ def inner_products(linear: Linear, gradients: Tensor, samples: Rows | None = Non
         for first in range(0, rows, size):
             some = between[first : first + size].expand(tasks, -1, rows)
             out = torch.bmm(some, gradients, out=moved[: some.shape[0] * some.shape[1] * m].view(tasks, -1, m))
-            products += across(out.view(tasks, -1), gradients[:, first : first + size].view(tasks, -1))
+            products += across(out.view(tasks, -1), gradients[:, first : first + size].reshape(tasks, -1))
         return (products + products.T) / 2
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
     for part in gradients.split(max(1, BLOCK // (tasks * n)), dim=2):
-        total += gram(torch.matmul(part.transpose(1, 2), inputs).view(tasks, -1))
+        total += gram(torch.matmul(part.transpose(1, 2), inputs).reshape(tasks, -1))
     return total
 
 

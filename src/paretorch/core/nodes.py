@@ -185,14 +185,16 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
 
 
 def is_known(node: Any) -> bool:
-    """Whether a rule can be applied to the node: what it saved lies there, and is not unpacked anew by every look."""
+    """Whether a rule can be applied to the node: what it saved is dense, and is not unpacked anew by every look."""
     if is_leaf(node):
         return True
     if type(node).__name__ not in RULES:
         return False
     for name in RULES[type(node).__name__][1]:
         one, other = (getattr(node, f"_saved_{name}", None) for _ in range(2))
-        if one is not None and (other is None or one.data_ptr() != other.data_ptr()):
+        if one is None:
+            continue
+        if one.layout is not torch.strided or other is None or one.data_ptr() != other.data_ptr():
             return False
     return True
 

@@ -16,6 +16,10 @@ class NoRuleError(Exception):
     """The rules of our own do not lead through this part of the graph; autograd does. Never leaves the package."""
 
 
+class BrokenRuleError(Exception):
+    """A rule failed where it should hold; its message names the node. Never leaves the package."""
+
+
 class Rows:
     """S of B samples. A tensor whose leading dimension counts g rows for each sample, one sample after the other, is cut to S g.
 

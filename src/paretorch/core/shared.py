@@ -147,7 +147,7 @@ def leaf_gradients(
     everything = [*leaves.compared, *leaves.others]
     for position, (name, loss) in enumerate(given.items()):
         keep = retain_graph or position + 1 < len(given)
-        row = task_gradients([loss], [None], everything, retain_graph=keep)
+        row = task_gradients([loss], [None], everything, retain_graph=keep, dense=len(leaves.compared))
         rows[tasks.index(name)] = row[: len(leaves.compared)]
         own[name] = row[len(leaves.compared) :]
     return Gradients(rows, leaves.compared), own

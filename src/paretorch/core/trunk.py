@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from paretorch.core.graph import Edge, Place, Reach, is_leaf, place, several
+from paretorch.core.graph import Edge, Place, Reach, place, several
 from paretorch.core.layers import Linear, linear_uses
 
 
@@ -24,15 +23,9 @@ class Trunk(NamedTuple):
     compared: list[Tensor]  # both, as they were given
 
     @property
-    def is_hooked(self) -> bool:
-        """Whether hooks change what enters: what is taken there has passed them, and would pass them again."""
-        starts = [GradientEdge(node, number) for node, number in self.edges if not is_leaf(node)]
-        about = [start.node._input_metadata[start.output_nr] for start in starts]
-        ones = [torch.ones((), dtype=each.dtype, device=each.device).expand(each.shape) for each in about]
-        if not starts:
-            return False
-        found = torch.autograd.grad(starts, starts, ones, retain_graph=True, allow_unused=True)
-        return any(one is None or one.data_ptr() != other.data_ptr() for one, other in zip(found, ones, strict=True))
+    def starts(self) -> list[GradientEdge]:
+        """The entries, as the autograd engine takes them."""
+        return [GradientEdge(*edge) for edge in self.edges]
 
 
 def trunk_of(graph: Reach, compared: Sequence[Tensor]) -> Trunk | None:
