@@ -17,7 +17,7 @@ from paretorch.core import checks
 from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale
-from paretorch.core.engine import accumulate, is_hooked
+from paretorch.core.engine import accumulate, allow_repeated_backwards, is_hooked
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import Reach, reach
@@ -47,7 +47,19 @@ class Balancer(Door):
               G_{st} = \Big\langle \frac{\partial L_s}{\partial \theta}, \frac{\partial L_t}{\partial \theta} \Big\rangle
 
     over the shared parameters theta: those that two losses or more reach. Every other parameter receives the plain gradient of
-    its own task. Exact for any graph, also where each task has its own input; it takes one backward per task.
+    its own task. Exact for any graph, also where each task has its own input; it takes one backward per task, or less where
+    inner products can be had without the gradients. In every step the length of the gradient is compared with the Gramian
+    (:math:`\lVert \sum_t w_t g_t \rVert^2 = w^T G w`); where they differ the step is computed again from one ordinary backward
+    for each task, before ``.grad`` is changed.
+
+    Hooks on parameters run once, on the balanced gradient. Hooks on tensors and nodes within the shared part run once for each
+    task, on that task's gradient, whatever the number of tasks: g_t is what an ordinary backward of L_t alone gives, hooks
+    included. They may run more often than that, so they must depend on nothing but their argument, and what ``retain_grad()``
+    keeps there is a sum over several passes. For methods that look at losses alone there is one backward of the weighted sum,
+    and such a hook runs once, on its gradient.
+
+    Encoders that ``torch.compile`` makes after the Balancer keep what their backward needs for several passes
+    (``torch._functorch.config.donated_buffer`` is set to False).
 
     Args:
         method: the balancing method, such as ``UPGrad()``.
@@ -103,6 +115,7 @@ class Balancer(Door):
         self._shared = None if shared is None else given_leaves(shared)
         self._open = tasks is None  # to tasks that come later
         self._experience = Experience()
+        allow_repeated_backwards()
         if tasks is not None:
             self._declare(checks.task_names(tasks))
 

@@ -90,6 +90,18 @@ def accumulate(leaves: Sequence[Tensor], gradients: list[Tensor]) -> None:
         root.backward()
 
 
+def allow_repeated_backwards() -> None:
+    """Let functions that are compiled from now on be passed by several backwards.
+
+    torch.compile may let the first backward overwrite what the forward saved ("donated buffers"), and then refuses the second.
+    The switch is one for the whole process.
+    """
+    from torch._functorch import config
+
+    if hasattr(config, "donated_buffer"):
+        config.donated_buffer = False  # type: ignore[attr-defined]
+
+
 def free(nodes: Sequence[Any]) -> None:
     """Free the tensors that nodes of a graph saved, as a backward without ``retain_graph`` does."""
     for node in nodes:

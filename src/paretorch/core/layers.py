@@ -126,7 +126,7 @@ def inner_products(linear: Linear, gradients: Tensor, samples: Rows | None = Non
     if by_inputs(tasks, rows, n, m) <= by_gradients(tasks, rows, n, m):
         between = inputs @ inputs.T
         products = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
-        size = max(1, rows // 4, BLOCK // (tasks * m))  # few rows at a time make slow products
+        size = max(1, rows // 4, BLOCK // max(1, tasks * m))  # few rows at a time make slow products
         moved = gradients.new_empty(tasks * min(size, rows) * m)
         for first in range(0, rows, size):
             some = between[first : first + size].expand(tasks, -1, rows)
@@ -134,7 +134,7 @@ def inner_products(linear: Linear, gradients: Tensor, samples: Rows | None = Non
             products += across(out.view(tasks, -1), gradients[:, first : first + size].reshape(tasks, -1))
         return (products + products.T) / 2
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
-    for part in gradients.split(max(1, BLOCK // (tasks * n)), dim=2):
+    for part in gradients.split(max(1, BLOCK // max(1, tasks * n)), dim=2):
         total += gram(torch.matmul(part.transpose(1, 2), inputs).reshape(tasks, -1))
     return total
 

@@ -126,6 +126,60 @@ def _softmax(step: Step) -> Found:
     return step.same(inner - result * inner.sum(dim, keepdim=True))
 
 
+def _batched_product(step: Step) -> Found:
+    """Products of (b, n, m) and (b, m, p), as (k, b, n, p) cotangents see them."""
+    found: Found = [None, None]
+    if step.wanted[0]:
+        found[0] = step.given._replace(values=step.values @ step.kept("mat2").transpose(-1, -2), own=True)
+    if step.wanted[1]:
+        found[1] = step.given._replace(values=step.kept("self").transpose(-1, -2) @ step.values, own=True)
+    return found
+
+
+def _cat(step: Step) -> Found:
+    dim = step.dim(step.number("dim"))
+    first, found = 0, list[Cotangents | None]()
+    for place, wanted in enumerate(step.wanted):
+        shape = step.shape(place)
+        size = 0 if len(shape) == 1 and shape[0] == 0 else shape[dim - 1]  # an empty tensor joins any others
+        found.append(
+            step.given._replace(values=step.values.narrow(dim, first, size), own=False) if wanted and size else None
+        )
+        first += size
+    return found
+
+
+def _into_zeros(step: Step, dim: int, place: slice | int) -> Found:
+    """The cotangents in their place in the input, zero elsewhere."""
+    shape = list(step.shape(0))
+    shape[0] = shape[0] if dim == 1 else step.values.shape[1]
+    full = step.values.new_zeros(len(step.values), *shape)
+    full[(slice(None),) * dim + (place,)] = step.values
+    return step.same(full)
+
+
+def _slice(step: Step) -> Found:
+    size = step.number("self_sym_sizes")
+    dim = step.dim(step.number("dim"))
+    names = ("start", "end", "step")
+    start, end, stride = (value - 2**64 if value >= 2**63 else value for value in map(step.number, names))
+    return _into_zeros(step, dim, slice(*slice(start, end, stride).indices(size[dim - 1])))
+
+
+def _select(step: Step) -> Found:
+    shape = step.number("self_sym_sizes")
+    dim, index = ((value - 2**64 if value >= 2**63 else value) for value in (step.number("dim"), step.number("index")))
+    dim %= len(shape)
+    if dim == 0:
+        step.whole()
+    return _into_zeros(step, dim + 1, index)
+
+
+def _elu(step: Step) -> Found:
+    numbers = [step.number(name) for name in ("alpha", "scale", "input_scale")]
+    return step.same(ATEN.elu_backward(step.values, *numbers, False, step.kept("self")))
+
+
 def _dropout(step: Step) -> Found:
     kept = 1 - step.number("p")
     return step.same(step.values * step.kept("result1") * (1 / kept if kept > 0 else 0.0))
@@ -154,11 +208,16 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
         "self",
         lambda step, x: ATEN.softplus_backward(step.values, x, step.number("beta"), step.number("threshold")),
     ),
+    "EluBackward0": (_elu, ("self",)),
     "NegBackward0": (lambda step: step.same(-step.values), ()),
     "AddBackward0": (_sum(1), ()),
     "SubBackward0": (_sum(-1), ()),
     "MulBackward0": (_product, ("self", "other")),
     "DivBackward0": (_quotient, ("self", "other")),
+    "BmmBackward0": (_batched_product, ("self", "mat2")),
+    "CatBackward0": (_cat, ()),
+    "SliceBackward0": (_slice, ()),
+    "SelectBackward0": (_select, ()),
     "ViewBackward0": (_reshaped, ()),
     "UnsafeViewBackward0": (_reshaped, ()),
     "ReshapeAliasBackward0": (_reshaped, ()),

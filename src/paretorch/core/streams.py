@@ -29,7 +29,7 @@ from paretorch.core.evidence import (
     wide_dtype,
 )  # fmt: skip
 from paretorch.core.gap import summed_gramian
-from paretorch.core.graph import Reach, is_leaf, task_gradients
+from paretorch.core.graph import Reach, check_dense, is_leaf, task_gradients
 from paretorch.core.layers import Linear, gram, inner_products
 from paretorch.core.nonnegative import Array
 from paretorch.core.room import check_room
@@ -426,6 +426,7 @@ class Streams:
         gradient, has_python = observed_gradients(
             self.ends, [each[0] for each in self._masked(mixed)], self.trunk.compared
         )
+        check_dense(gradient)
         if has_python:
             self._leave_for(Level.EXPLICIT, HAS_PYTHON)
             return

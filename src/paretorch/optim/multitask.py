@@ -14,6 +14,7 @@ from torch import Tensor
 from paretorch.core import checks
 from paretorch.core.contract import Balance
 from paretorch.core.distributed import ALL, Ranks
+from paretorch.core.engine import allow_repeated_backwards
 from paretorch.optim.gradients import TaskGradients, clipped, gradients_of
 
 Losses = Mapping[str, Tensor | None]
@@ -55,6 +56,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         # kept in the groups, where every tool that saves an optimizer saves them
         known = {"tasks": named, "declared": tasks is not None, "max_norm": max_norm}
         self.ranks = Ranks(group)
+        allow_repeated_backwards()
         super().__init__(params, defaults | known)
         for options in self.param_groups:
             self._check_group(options)
