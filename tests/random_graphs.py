@@ -336,7 +336,8 @@ def _function(graph: Graph) -> Block:
 def _norm(graph: Graph) -> Block:
     kind = graph.random.choice(["layer", "batch", "batch eval", "group", "rms"])
     if kind == "batch" and graph.rows > 1:
-        return graph.own(nn.BatchNorm1d(graph.width))
+        training = graph.own(nn.BatchNorm1d(graph.width))
+        return lambda x: training(x) if len(x) > 1 else x
     if kind == "batch eval":
         return graph.own(nn.BatchNorm1d(graph.width).eval())
     if kind == "group":

@@ -184,3 +184,111 @@ def static_graph_refused(rank: int) -> str:
     except ValueError as error:
         return str(error)
     return "nothing was raised"
+
+
+# --- wrappers of the model -----------------------------------------------------------------------------------------------
+
+
+def raised(step: Callable[[], object]) -> str:
+    """What a step raises, or a sentence that it raises nothing."""
+    try:
+        step()
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+def missing_losses(rank: int) -> dict[str, Any]:
+    """Four steps under find_unused_parameters, of which rank 1 lacks one task's loss, though its output was computed."""
+    found: dict[str, Any] = {}
+    for door in ("balancer", "plain"):
+        net = Net()
+        model = DistributedDataParallel(net, find_unused_parameters=True)
+        balancer = pt.Balancer(pt.Equal() if door == "plain" else pt.MGDA(), TASKS, shared=net.encoder)
+        grads = []
+        for step in range(4):
+            model.zero_grad()
+            x, targets = data(seed=31 * step + rank)
+            losses = losses_of(model(x), targets)
+            if rank == 1:
+                del losses["b"]
+            if rank == 1 and step == 3:
+                losses = {task: 0 * loss for task, loss in losses.items()}
+            if door == "plain":
+                total(losses).backward()
+            else:
+                balancer.backward(losses)
+            grads.append(gradients(net))
+        found[door] = torch.stack(grads)
+    return found
+
+
+def no_losses(rank: int) -> list[str]:
+    """A rank that gives no losses at all, where the wrapper waits for the heads."""
+    answers = []
+    for method in (pt.MGDA(), pt.Uncertainty()):
+        for unused in (False, True):
+            net = Net()
+            model = DistributedDataParallel(net, find_unused_parameters=unused)
+            x, targets = data(seed=rank)
+            losses = losses_of(model(x), targets)
+            balancer = pt.Balancer(method, TASKS, shared=net.encoder)
+            answers.append(raised(lambda: balancer.backward({} if rank == 1 else losses)))  # noqa: B023
+    return answers
+
+
+def uneven_inputs(rank: int) -> list[str]:
+    """Batches run out on rank 1 first, under join(), for Fork and Balancer."""
+    answers = []
+    for door in ("fork", "balancer", "fork outside"):
+        fork = pt.Fork(pt.MGDA(), TASKS)
+        net = Net(fork=fork if door == "fork" else None)
+        model = DistributedDataParallel(net)
+        balancer = pt.Balancer(pt.MGDA(), TASKS, shared=net.encoder)
+
+        def train() -> None:
+            with model.join():  # noqa: B023
+                for step in range(3 - rank):
+                    x, targets = data(seed=step)
+                    losses = losses_of(model(x), targets)  # noqa: B023
+                    if door == "balancer":  # noqa: B023
+                        balancer.backward(losses)  # noqa: B023
+                    elif door == "fork":  # noqa: B023
+                        total(losses).backward()
+                    else:
+                        branch = fork(x.requires_grad_())  # noqa: B023
+                        (branch["a"].sum() + branch["b"].square().sum()).backward()
+
+        answers.append(raised(train))
+    return answers
+
+
+def divided(rank: int) -> dict[str, str]:
+    """Balancer and multi-task optimizer on parameters of which each rank holds a part."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    answers: dict[str, str] = {}
+    for how in ("encoder", "layers", "heads", "tensor parallel"):
+        for when in ("before", "after", "found"):
+            net = Net().float()
+            makes = {
+                "balancer": lambda: pt.Balancer(pt.MGDA(), shared=None if when == "found" else net.encoder).backward,  # noqa: B023
+                "optimizer": lambda: pt.MTAdamV2(net.parameters()).step,  # noqa: B023
+            }
+            steps = {name: make() for name, make in makes.items()} if when == "before" else {}
+            if how == "tensor parallel":
+                plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+                parallelize_module(net.encoder, init_device_mesh("cpu", (2,)), plan)
+            else:
+                for layer in (net.encoder[0], net.encoder[2]) if how == "layers" else ():
+                    fully_shard(layer)
+                for part in (*net.heads.values(), net.encoder) if how == "heads" else (net.encoder,):
+                    fully_shard(part)
+            steps = steps or {name: make() for name, make in makes.items()}
+            for name, step in steps.items():
+                x, targets = data(seed=rank)
+                losses = losses_of(net(x.float()), {task: target.float() for task, target in targets.items()})
+                answers[f"{how}, {name} made {when}"] = raised(lambda: step(losses))  # noqa: B023
+    return answers

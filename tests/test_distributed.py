@@ -136,3 +136,43 @@ def test_groups_keep_to_their_ranks(tmp_path: Path) -> None:
     squares = torch.tensor([6 * (2.0 * (rank + 1)) ** 2 for rank in range(4)], dtype=torch.float64)
     torch.testing.assert_close(own, squares)
     torch.testing.assert_close(half, squares.view(2, 2).sum(dim=1).repeat_interleave(2) / 4)
+
+
+def test_a_loss_that_is_missing_on_one_rank_under_find_unused_parameters(tmp_path: Path) -> None:
+    """The next forward goes through, as after a plain backward, and the gradients are those of one process."""
+    results = on_ranks(ranks.missing_losses, 2, tmp_path)
+    net, found = Net(), []
+    balancer = pt.Balancer(pt.MGDA(), TASKS, shared=net.encoder)
+    for step in range(4):
+        net.zero_grad()
+        means: dict[str, Tensor] = {}
+        for rank in range(2):
+            x, targets = ranks.data(seed=31 * step + rank)
+            for task, loss in losses_of(net(x), targets).items():
+                if not (rank == 1 and (task == "b" or step == 3)):
+                    means[task] = means.get(task, torch.zeros(())) + loss / 2
+        balancer.backward(means)
+        found.append(gradients(net))
+    expected = torch.stack(found)
+    for result in results:
+        assert float((result["balancer"] - expected).norm() / expected.norm()) <= 1e-12
+        assert bool(result["plain"].any(dim=1).all())
+
+
+def test_a_rank_without_losses_is_refused_on_all_ranks_where_the_wrapper_would_wait(tmp_path: Path) -> None:
+    for answers in on_ranks(ranks.no_losses, 2, tmp_path):
+        assert all("0 * output.sum()" in answer for answer in answers), answers
+
+
+def test_uneven_inputs_end_with_an_error_on_all_ranks(tmp_path: Path) -> None:
+    for answers in on_ranks(ranks.uneven_inputs, 2, tmp_path):
+        assert all("throw_on_early_termination" in answer for answer in answers), answers
+
+
+def test_divided_parameters_are_refused_and_the_fork_is_named(tmp_path: Path) -> None:
+    for answers in on_ranks(ranks.divided, 2, tmp_path):
+        wrong = {case: answer for case, answer in answers.items() if "paretorch.Fork" not in answer}
+        stale = {
+            case: answer for case, answer in wrong.items() if "no loss reaches any parameter of shared=" not in answer
+        }
+        assert not stale

@@ -1,60 +1,118 @@
-"""Methods that look at the gradients themselves, over two ranks, against one process on the joined batch."""
+"""Every method of the table, by Fork and Balancer, on two ranks under DistributedDataParallel, against one process."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 import paretorch as pt
-import ranks
 from methods import METHODS
-from models import TASKS, Net, gradients
-from paretorch.core.contract import Need
+from models import TASKS, Net, data, gradients, losses_of, total
 from ranks import on_ranks
-from test_distributed import joined_losses
 
 STEPS = 3
-JACOBIAN = {entry.name: entry.method for entry in METHODS if Need.JACOBIAN in entry.method.needs}
-ranks.METHODS.update({name: lambda method=method: method for name, method in JACOBIAN.items()})  # type: ignore[misc]
+WORLD = 2
+ALL = {entry.name: entry.method for entry in METHODS if not isinstance(entry.method, pt.Static)}
+ALL["LogLosses(GradDrop)"] = pt.LogLosses(pt.GradDrop())
+ALL["Static"] = pt.Static({"a": 0.5, "b": 2.0, "c": 1.0})
+CASES = [
+    (door, name)
+    for name, method in ALL.items()
+    for door in ("fork", "balancer")
+    if door == "balancer" or (method.features and method.batches == 1)
+]
 
 
-def all_steps(rank: int) -> dict[str, torch.Tensor]:
-    """(STEPS, P) gradients of every method's run; one set of processes for all of them."""
-    return {name: ranks.balanced_steps(rank, name, {}, "all", STEPS)["gradients"] for name in JACOBIAN}
+def batches(step: int, rank: int) -> tuple[Tensor, dict[str, Tensor]]:
+    return data(samples=6, seed=17 * step + rank)
+
+
+class Outputs(nn.Module):
+    """What DDP wraps: the outputs on one batch, or on several that are given one after the other."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.net(x)
+        return outputs
+
+
+def mean_losses(outputs: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean over ranks of the losses on each rank's part of the batch."""
+    sizes = [len(next(iter(part.values()))) for part in parts]
+    found: dict[str, Tensor] = {}
+    for task, output in outputs.items():
+        pieces = output.split(sizes)
+        losses = [losses_of({task: piece}, part)[task] for piece, part in zip(pieces, parts, strict=True)]
+        found[task] = torch.stack(losses).mean()
+    return found
+
+
+def steps(door: str, method: pt.Method[Any], ranks: list[int], wrapped: bool) -> dict[str, Tensor]:
+    """Gradients of every step, and the state at the end, on the joined batch of these ranks."""
+    group: Any = "all" if wrapped else None
+    fork = pt.Fork(method, TASKS, group=group) if door == "fork" else None
+    net = Net(fork=fork)
+    balancer = None if fork is not None else pt.Balancer(method, TASKS, group=group, shared=net.encoder)
+    model = DistributedDataParallel(Outputs(net)) if wrapped else Outputs(net)
+    found = []
+
+    def losses(step: int) -> dict[str, Tensor]:
+        parts = [batches(step, rank) for rank in ranks]
+        return mean_losses(model(torch.cat([x for x, _ in parts])), [targets for _, targets in parts])
+
+    for step in range(STEPS):
+        net.zero_grad()
+        if fork is not None:
+            total(fork.losses(losses(step))).backward()
+        elif balancer is not None:
+            further = [losses(100 * (batch + 1) + step) for batch in range(method.batches - 1)]
+            balancer.backward(losses(step), others=further)
+        found.append(gradients(net))
+        with torch.no_grad():
+            for parameter in net.parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(0.03 * parameter.grad)
+        if method.observes:
+            with torch.no_grad():
+                (fork or balancer).observe(losses(step))  # type: ignore[union-attr]
+    state = (fork if fork is not None else balancer).state_dict()  # type: ignore[union-attr]
+    return {"gradients": torch.stack(found)} | {name: value.clone() for name, value in state.items()}
+
+
+def on_this_rank(rank: int) -> dict[str, dict[str, Tensor]]:
+    """All cases in one pair of processes: starting them costs more than running them."""
+    return {f"{door}/{name}": steps(door, ALL[name], [rank], wrapped=True) for door, name in CASES}
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    return on_ranks(all_steps, 2, tmp_path_factory.mktemp("jacobian"))
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    yield on_ranks(on_this_rank, WORLD, tmp_path_factory.mktemp("methods"))
 
 
-def one_process(method: pt.Method[Any]) -> torch.Tensor:
-    """(STEPS, P) gradients of the same steps on both ranks' data at once."""
-    net = Net()
-    balancer, found = pt.Balancer(method, TASKS, shared=net.encoder), []
-    for _ in range(STEPS):
-        net.zero_grad()
-        balancer.backward(joined_losses(net, 2, "all"))
-        found.append(gradients(net))
-        with torch.no_grad():
-            for p in net.parameters():
-                assert p.grad is not None
-                p.sub_(0.05 * p.grad)
-    return torch.stack(found)
+def test_every_exported_method_is_among_the_cases() -> None:
+    exported = {name for name in pt.balance.__all__ if isinstance(getattr(pt, name), type)}
+    assert exported == {type(ALL[name]).__name__ for door, name in CASES if door == "balancer"}
+    for name, method in ALL.items():
+        if ("fork", name) not in CASES:
+            with pytest.raises(ValueError, match="cannot be used on features"):
+                pt.Fork(method, TASKS)
 
 
-@pytest.mark.parametrize("name", [name for name, method in JACOBIAN.items() if not method.random])
-def test_two_ranks_equal_one_process(two: list[Any], name: str) -> None:
-    expected = one_process(JACOBIAN[name])
+@pytest.mark.parametrize(("door", "name"), CASES, ids=[f"{door}/{name}" for door, name in CASES])
+def test_two_ranks_equal_one_process(two: list[Any], door: str, name: str) -> None:
+    expected = steps(door, ALL[name], list(range(WORLD)), wrapped=False)
     for result in two:
-        torch.testing.assert_close(result[name], expected, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", [name for name, method in JACOBIAN.items() if method.random])
-def test_random_methods_send_one_gradient_on_both_ranks(two: list[Any], name: str) -> None:
-    one, other = (result[name] for result in two)
-    assert torch.equal(one, other)
-    assert bool(torch.isfinite(one).all())
-    assert bool(one.any(dim=1).all())
+        got = result[f"{door}/{name}"]
+        assert float((got["gradients"] - expected["gradients"]).norm() / expected["gradients"].norm()) <= 1e-12
+        shared = {key for key, value in expected.items() if value.ndim < 2 or key == "gradients"}
+        assert got.keys() == expected.keys()
+        for key in shared:
+            torch.testing.assert_close(got[key], expected[key], rtol=1e-10, atol=1e-12, equal_nan=True)

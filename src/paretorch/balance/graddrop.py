@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from paretorch.balance.ranges import share
+from paretorch.balance.task_rows import over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.space import Range, Space
 
@@ -41,6 +42,8 @@ class GradDrop(Method[None]):
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         jacobian, features = evidence.needed("jacobian"), evidence.features
         signs = jacobian
+        if evidence.on_parameters:
+            signs = over_ranks(jacobian, evidence)  # of the whole batch, not of this rank's part
         if features is not None:
             samples = jacobian.view(len(jacobian), *features.shape)
             signs = evidence.total((features.sign() * samples).sum(dim=1))

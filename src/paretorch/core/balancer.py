@@ -20,12 +20,13 @@ from paretorch.core.door import Door, Scale
 from paretorch.core.engine import accumulate, allow_repeated_backwards, is_hooked
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
-from paretorch.core.graph import Reach, reach
+from paretorch.core.graph import Reach, below_sinks, reach
 from paretorch.core.nonnegative import Array
 from paretorch.core.rows import check_samples, refused_samples, saves_nothing
 from paretorch.core.seen import Outcome, Seen
 from paretorch.core.shared import (
     Leaves,
+    check_losses_given,
     check_ranks_agree,
     compared_leaves,
     further_gradients,
@@ -91,6 +92,8 @@ class Balancer(Door):
         Sener & Koltun 2018, Algorithm 2, for MGDA; Quinton & Rey 2024 for UPGrad; the Balancer is the same for every method.
     """
 
+    on_parameters = True
+
     def __init__(
         self,
         method: Method[Any],
@@ -150,6 +153,8 @@ class Balancer(Door):
         given = checks.given_losses(losses, "balancer.backward")
         self._know(given)
         self.ranks.join(self.tasks, self.method)
+        if not self.ranks.alone:
+            check_losses_given(self.ranks, bool(given), self._shared)
         told = self._told(given).numpy()
         if self.method.needs == Need.LOSSES:
             places = {name: self.tasks.index(name) for name in given}
@@ -185,7 +190,7 @@ class Balancer(Door):
         assert shared is not None
         if isinstance(source, Streams) and not retain_graph:
             source.free()
-        self._accumulate(outcome, given, leaves, shared, own)
+        self._accumulate(outcome, given, leaves, shared, own, below_sinks(graph))
         return cast(Balance, self.balance)
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
@@ -229,7 +234,7 @@ class Balancer(Door):
         """Which leaves are compared, and which others take a gradient."""
         before = [leaf for ref in self._memory.surface if (leaf := ref()) is not None]
         alone = len(given) > 1 or len(self.tasks) == 1 or not self._rows
-        leaves = compared_leaves(self._shared, graph, len(given), before, alone)
+        leaves = compared_leaves(self._shared, graph, len(given), self.ranks, before, alone)
         if self.ranks.size > 1:
             check_ranks_agree(self.ranks, leaves.compared)
         if "found" not in self._said:
@@ -301,10 +306,12 @@ class Balancer(Door):
         leaves: Leaves,
         shared: list[tuple[Tensor, Tensor]],
         own: dict[str, list[Tensor | None]],
+        awaited: Sequence[Tensor],
     ) -> None:
         """Add the balanced gradients to ``.grad``, with all hooks of the leaves, by one backward."""
         weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
-        ends, gradients = [leaf for leaf, _ in shared], [part for _, part in shared]
+        ends: list[Tensor] = [leaf for leaf, _ in shared]
+        gradients: list[Tensor | None] = [part for _, part in shared]
         shared.clear()  # the accumulators take them over
         own_factors = weights if self.heads == "weighted" else outcome.heads or [1.0] * len(self.tasks)
         present, gramian = outcome.seen.present, outcome.seen.gramian
@@ -320,6 +327,10 @@ class Balancer(Door):
                 ends.append(leaf)
                 gradients.append(sum(terms[1:], terms[0]))
             del parts, terms
+        ready = {id(leaf) for leaf in ends}
+        missed = [leaf for leaf in awaited if id(leaf) not in ready]
+        ends += missed
+        gradients += [None] * len(missed)
         accumulate(ends, gradients)
 
     def _step(self, seen: Seen, source: Gradients | Streams | None) -> tuple[Outcome, Callable[[], object]]:

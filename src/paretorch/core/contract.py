@@ -53,6 +53,8 @@ class Evidence:
         factor: (T,) dTotal/dL_t by which ``losses`` were multiplied before backward; ones when unknown.
         generator: random numbers, equal on all ranks.
         features: (B, D) the point at which a (T, B * D) Jacobian was taken; None on the surface of parameters.
+        on_parameters: whether a coordinate of the Jacobian is the same number on all ranks, of which each has the part that its
+            batch contributes; on features every rank has coordinates of its own.
         total: sums a tensor over ranks.
         resolution: relative spacing of the numbers in which the gradients were summed.
     """
@@ -66,6 +68,7 @@ class Evidence:
     factor: PerTask | None = None
     generator: torch.Generator | None = None
     features: Tensor | None = None
+    on_parameters: bool = False
     total: Callable[[Tensor], Tensor] = lambda tensor: tensor
     resolution: float = torch.finfo(torch.float64).eps
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 ALL = "all"  # the default group: every rank, where torch.distributed is initialised
 
@@ -28,6 +33,7 @@ class Ranks:
         self._host: Any = None
         self._device: Any = None
         self._joined = False
+        self._wrappers: list[weakref.ref[Any]] = []
         self.alone = True  # whether there was no other rank when it was last joined
 
     def __deepcopy__(self, memo: dict[int, object]) -> Ranks:
@@ -48,8 +54,13 @@ class Ranks:
     def join(self, tasks: tuple[str, ...], method: object) -> None:
         """Create the groups, once, and check that all ranks declare the same. Every rank must come here."""
         self.alone = self.size == 1
-        if self.alone or self._joined:
+        if self.alone:
             return
+        if self._joined:
+            self._check_even_inputs()
+            return
+        self._wrappers = _wrappers()
+        self._check_even_inputs()
         members = None if isinstance(self.group, str) else dist.get_process_group_ranks(self.group)
         local = members is not None
         self._host = dist.new_group(members, backend="gloo", use_local_synchronization=local)
@@ -61,6 +72,34 @@ class Ranks:
                 f"all ranks must declare the same tasks, in the same order, and the same method; got\n{listing}"
             )
         self._joined = True
+
+    def _check_even_inputs(self) -> None:
+        """Refuse ``with model.join():``, in which a rank without further batches takes part in the wrapper's collectives only."""
+        for ref in self._wrappers:
+            config = getattr(ref(), "_join_config", None)
+            if config is not None and config.enable and not config.throw_on_early_termination:
+                raise RuntimeError(
+                    "balancing takes all ranks in every step, and under join() a rank that has no batch left takes part in the "
+                    "wrapper's collectives only, so that the others would wait for it: use "
+                    "model.join(throw_on_early_termination=True), give all ranks as many batches (DistributedSampler), or "
+                    "balance each rank by itself with group=None"
+                )
+
+    def waits_beyond(self, leaves: Iterable[Tensor]) -> bool:
+        """Whether DistributedDataParallel wraps a model whose parameters are not all among the leaves."""
+        given = {id(leaf) for leaf in leaves}
+        wrapped = [module for ref in self._wrappers if isinstance(module := ref(), DistributedDataParallel)]
+        return any(id(leaf) not in given for module in wrapped for leaf in module.parameters() if leaf.requires_grad)
+
+    @property
+    def divided(self) -> list[Any]:
+        """The modules that ``fully_shard`` has divided."""
+        return [module for ref in self._wrappers if hasattr(module := ref(), "set_requires_gradient_sync")]
+
+    def divides(self, leaves: Iterable[Tensor]) -> bool:
+        """Whether some leaf is a parameter of a module that ``fully_shard`` has divided."""
+        given = {id(leaf) for leaf in leaves}
+        return any(id(leaf) in given for module in self.divided for leaf in module.parameters())
 
     def gathered(self, value: object) -> list[object]:
         """What every rank hands over here, by rank: the same list everywhere, so that all decide alike."""
@@ -95,3 +134,12 @@ class Ranks:
         result = row.new_empty(share)
         dist.reduce_scatter_tensor(result, padded, group=self._device)
         return result
+
+
+def _wrappers() -> list[weakref.ref[Any]]:
+    """The modules and optimizers of this process that communicate in a backward; nothing but the heap names them all."""
+    known = [("torch.distributed.algorithms.join", "Joinable"), ("torch.distributed.fsdp", "FSDPModule")]
+    kinds = tuple(
+        getattr(sys.modules[module], name) for module, name in known if hasattr(sys.modules.get(module), name)
+    )
+    return [weakref.ref(found) for found in gc.get_objects() if issubclass(type(found), kinds)]

@@ -7,7 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class _Memory:
 
 class Door(StateHolder):
     """Takes one balanced step at a time. Not made directly: see Fork and Balancer."""
+
+    on_parameters: ClassVar[bool]  # whether gradients are compared there, or on features
 
     def __init__(
         self,
@@ -222,6 +224,7 @@ class Door(StateHolder):
             factor=ones(len(factor)) if seen.regular and self.factor is None else torch.from_numpy(factor),
             generator=self._generator(),
             features=features,
+            on_parameters=self.on_parameters,
             total=self.ranks.sum_on_device if on_device else self.ranks.sum,
             resolution=seen.resolution,
         )

@@ -71,7 +71,7 @@ class _Deliver(torch.autograd.Function):
     """Hands gradients that were computed before to the leaves' accumulators, and keeps no reference: none is copied."""
 
     @staticmethod
-    def forward(ctx: Any, gradients: list[Tensor], *leaves: Tensor) -> Tensor:
+    def forward(ctx: Any, gradients: list[Tensor | None], *leaves: Tensor) -> Tensor:
         ctx.gradients = gradients
         return leaves[0].new_zeros(())
 
@@ -82,8 +82,11 @@ class _Deliver(torch.autograd.Function):
         return found
 
 
-def accumulate(leaves: Sequence[Tensor], gradients: list[Tensor]) -> None:
-    """Add the gradients to ``.grad`` by one backward, so that every hook on the leaves runs once; ``gradients`` is emptied."""
+def accumulate(leaves: Sequence[Tensor], gradients: list[Tensor | None]) -> None:
+    """Add the gradients to ``.grad`` by one backward, so that every hook on the leaves runs once; ``gradients`` is emptied.
+
+    Where a gradient is None the leaf's accumulator runs without one, as in a backward that reaches it from no loss.
+    """
     if leaves:
         with torch.enable_grad():
             root = _Deliver.apply(gradients, *leaves)

@@ -41,6 +41,8 @@ class Within:
 class FeatureStep(Door):
     """Balances on the features in the backward. Not made directly: see Fork."""
 
+    on_parameters = False
+
     def _prepare(self, heads: str, nonfinite: str, gap: int | None) -> None:
         """Settle what every step asks."""
         method, values = self.method, Need.LOSSES in self.method.needs

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 # Nodes whose inside cannot be seen, or which react to every pass: by the name of their class, and what to do about them.
+FSDP = "RegisterPostBackwardFunctionBackward"
 SINK = "_DDPSinkBackward"  # one node for all outputs, each of which passes straight through
 OPAQUE = {
     "CompiledFunctionBackward": "a compiled function",
     SINK: "DistributedDataParallel",
     "CheckpointFunctionBackward": "reentrant checkpointing",
-    "RegisterPostBackwardFunctionBackward": "FSDP",
+    FSDP: "FSDP",
 }
 
 
@@ -72,6 +73,21 @@ def reach(outputs: Sequence[Sequence[Tensor]]) -> Reach:
     names = frozenset(type(node).__name__ for node, _ in masks) & OPAQUE.keys()
     sinks = [node for node, _ in masks if type(node).__name__ == SINK]
     return Reach(list(found), tasks, names, sinks, roots, {here: below[here] for here in masks}, masks)
+
+
+def below_sinks(graph: Reach) -> list[Tensor]:
+    """The leaves of everything that DistributedDataParallel returned, whether or not a loss was made of it.
+
+    With ``find_unused_parameters=True`` it waits for each of these; a backward reaches them all, some without a gradient.
+    """
+    ahead = [edge for node in graph.sinks for edge in node.next_functions]
+    passed: set[Any] = set()
+    while ahead:
+        node, _ = ahead.pop()
+        if node is not None and node not in passed:
+            passed.add(node)
+            ahead.extend(node.next_functions)
+    return [node.variable for node in passed if is_leaf(node)]
 
 
 def several(mask: int) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from paretorch.core import checks
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import Gradients
-from paretorch.core.graph import OPAQUE, SINK, Reach, task_gradients
+from paretorch.core.graph import FSDP, OPAQUE, SINK, Reach, task_gradients
 from paretorch.core.room import check_room
 
 
@@ -37,7 +38,12 @@ def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
 
 
 def compared_leaves(
-    given: Sequence[Tensor] | None, graph: Reach, tasks: int, before: Sequence[Tensor] = (), alone: bool = True
+    given: Sequence[Tensor] | None,
+    graph: Reach,
+    tasks: int,
+    ranks: Ranks,
+    before: Sequence[Tensor] = (),
+    alone: bool = True,
 ) -> Leaves:
     """What is compared in this step, and what else takes a gradient.
 
@@ -45,13 +51,15 @@ def compared_leaves(
         given: the leaves that ``shared=`` names; None: those that two losses or more reach.
         graph: of the losses.
         tasks: how many losses there are.
+        ranks: whose losses are averaged.
         before: what was compared in earlier steps, and is again: a state as long as the surface must find it as it was.
         alone: whether one task may be compared on all that it reaches.
 
     Raises:
         ValueError: there is nothing to compare.
     """
-    check_graph(graph, found=given is None)
+    check_whole(given or (), graph, ranks, "a Balancer")
+    check_graph(graph, given is None)
     met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
     if given is None:
         parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
@@ -86,6 +94,21 @@ def compared_leaves(
     return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
 
 
+def check_whole(parameters: Iterable[Tensor], graph: Reach, ranks: Ranks, where: str) -> None:
+    """Refuse parameters, and graphs of parameters, of which each rank holds a part."""
+    if FSDP in graph.opaque or ranks.divides(graph.leaves):
+        raise ValueError(
+            f"{where} takes one backward for each task, and under FSDP each of these would free and reduce the parameters: "
+            "use paretorch.Fork at the encoder's output, which is exact under fully_shard"
+        )
+    for leaf in (*parameters, *graph.leaves):
+        if type(leaf).__name__ == "DTensor" or getattr(leaf, "_is_flat_param", False):
+            raise ValueError(
+                f"{where} takes whole parameters, got one that is spread over ranks ({type(leaf).__name__}, as FSDP and tensor "
+                "parallelism make them): use paretorch.Fork at the encoder's output, which is exact under fully_shard"
+            )
+
+
 def check_graph(graph: Reach, found: bool) -> None:
     """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be told."""
     if "CheckpointFunctionBackward" in graph.opaque:
@@ -116,6 +139,16 @@ def check_ranks_agree(ranks: Ranks, compared: Sequence[Tensor]) -> None:
         raise ValueError(
             "the ranks found different shared parameters (as happens where a task is present on some of them only): "
             "give Balancer(..., shared=encoder)"
+        )
+
+
+def check_losses_given(ranks: Ranks, are_given: bool, shared: Sequence[Tensor] | None) -> None:
+    """Refuse, on all ranks, a rank without losses whose wrapper waits for the gradients of parameters of one task."""
+    stuck = not are_given and ranks.waits_beyond(shared or ())
+    if float(ranks.sum(torch.tensor(float(stuck)))) > 0:
+        raise RuntimeError(
+            "a rank gave no losses, and DistributedDataParallel waits there for parameters that no backward reaches: give "
+            "that rank one of its outputs times zero, balancer.backward({task: 0 * output.sum()}), which counts as absent"
         )
 
 

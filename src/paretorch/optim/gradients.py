@@ -49,8 +49,7 @@ def gradients_of(
     for place, (task, loss) in enumerate(losses.items()):
         keep = place + 1 < len(losses)
         rows[task] = task_gradients([loss], [None], parameters, retain_graph=keep) if loss.requires_grad else []
-        if ranks.size == 1:
-            _check(task, rows[task])
+        _check(task, rows[task])
     if ranks.size > 1:
         rows = _averaged(rows, parameters, tasks, ranks)
     lengths = _lengths(rows)
@@ -81,7 +80,8 @@ def _check(task: str, row: Sequence[Tensor | None]) -> None:
     if all(part is None for part in row):
         raise ValueError(
             f"the loss of task {task!r} reaches none of the optimizer's parameters: was the optimizer made of another "
-            "model's? Leave the task out (or give None) when it is absent"
+            "model's, or before fully_shard divided them, or are they spread over ranks? A multi-task optimizer takes whole "
+            "parameters: under FSDP use paretorch.Fork. Leave the task out (or give None) when it is absent"
         )
 
 

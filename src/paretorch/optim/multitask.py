@@ -15,6 +15,8 @@ from paretorch.core import checks
 from paretorch.core.contract import Balance
 from paretorch.core.distributed import ALL, Ranks
 from paretorch.core.engine import allow_repeated_backwards
+from paretorch.core.graph import reach
+from paretorch.core.shared import check_whole
 from paretorch.optim.gradients import TaskGradients, clipped, gradients_of
 
 Losses = Mapping[str, Tensor | None]
@@ -141,6 +143,9 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         wanted = [parameter for parameter in parameters if parameter.requires_grad]
         if not wanted:
             raise ValueError(f"{type(self).__name__} has no parameter that requires grad: unfreeze some")
+        if self.ranks.size > 1:
+            graph = reach([[loss] for loss in losses.values()] if self.ranks.divided else [])
+            check_whole(wanted, graph, self.ranks, type(self).__name__)
         found = gradients_of(losses, wanted, names, self.ranks)
         return wanted, clipped(found, self.param_groups[0]["max_norm"])
 
