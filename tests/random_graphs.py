@@ -315,7 +315,8 @@ def _adjacency(graph: Graph) -> Block:
         torch.manual_seed(graph.seed)
         dense = (torch.rand(len(h), len(h)) > 0.5).to(h.dtype) + torch.eye(len(h))
         if layout == "mm":
-            return torch.sparse.mm(dense.to_sparse(), h)
+            product: Tensor = torch.sparse.mm(dense.to_sparse(), h)
+            return product
         return (dense.to_sparse() if layout == "coo" else dense.to_sparse_csr()) @ h
 
     return block
@@ -388,7 +389,7 @@ def _sequence(graph: Graph) -> Block:
     turned = graph.random.random() < 0.5
 
     def block(x: Tensor) -> Tensor:
-        y = x.unflatten(1, (-1, size))
+        y: Tensor = x.unflatten(1, (-1, size))
         y = inner(y.transpose(0, 1)).transpose(0, 1) if turned else inner(y)
         return y.flatten(1)
 
@@ -407,22 +408,20 @@ def _convolution(graph: Graph) -> Block:
     shape = (2, graph.width // 2) if two else (graph.width,)
     kind, back = (nn.Conv2d, nn.ConvTranspose2d) if two else (nn.Conv1d, nn.ConvTranspose1d)
     groups = draw.choice([1, 1, 2])
-    first = kind(1, 4, 1 if two else 3, padding=draw.choice(["valid", "same", 1]), bias=draw.random() < 0.7)
-    second: nn.Module = kind(
-        4, 4, 1, groups=groups, stride=draw.choice([1, 2]), padding=draw.choice([0, "valid"] if two else [0, 1])
-    )
+    padding: Any = draw.choice(["valid", "same", 1])
+    first = kind(1, 4, 1 if two else 3, padding=padding, bias=draw.random() < 0.7)
+    padding = draw.choice([0, "valid"] if two else [0, 1])
+    second: nn.Module = kind(4, 4, 1, groups=groups, stride=draw.choice([1, 2]), padding=padding)
     if draw.random() < 0.4:
         stride, dilation = draw.choice([(1, 2), (2, 1), (2, 3)])
         second = back(4, 4, 2, stride=stride, dilation=dilation, groups=groups, output_padding=draw.choice([0, 1]))
-    if second.__class__ in (nn.Conv1d, nn.Conv2d) and second.stride[0] == 2 and second.padding == "same":  # type: ignore[union-attr]
-        second.stride = (1,) * len(shape)  # type: ignore[assignment]
     norm = draw.choice([nn.Identity(), nn.GroupNorm(2, 4)])
     inner = nn.Sequential(first, nn.ReLU(), second, norm)
     pool = draw.choice(["none", "max", "average", "adaptive"])
     width = graph.width
 
     def images(x: Tensor) -> Tensor:
-        y = inner(x.view(-1, 1, *shape) if x.is_contiguous() else x.reshape(-1, 1, *shape))
+        y: Tensor = inner(x.view(-1, 1, *shape) if x.is_contiguous() else x.reshape(-1, 1, *shape))
         if pool == "max" and min(y.shape[2:]) > 1:
             y = (F.max_pool2d if two else F.max_pool1d)(y, 2)
         elif pool == "average" and min(y.shape[2:]) > 1:

@@ -269,23 +269,25 @@ def divided(rank: int) -> dict[str, str]:
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+    divide: Any = fully_shard
+    parallelize: Callable[..., object] = parallelize_module
     answers: dict[str, str] = {}
     for how in ("encoder", "layers", "heads", "tensor parallel"):
         for when in ("before", "after", "found"):
             net = Net().float()
-            makes = {
+            makes: dict[str, Callable[[], Callable[..., object]]] = {
                 "balancer": lambda: pt.Balancer(pt.MGDA(), shared=None if when == "found" else net.encoder).backward,  # noqa: B023
                 "optimizer": lambda: pt.MTAdamV2(net.parameters()).step,  # noqa: B023
             }
             steps = {name: make() for name, make in makes.items()} if when == "before" else {}
             if how == "tensor parallel":
                 plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
-                parallelize_module(net.encoder, init_device_mesh("cpu", (2,)), plan)
+                parallelize(net.encoder, init_device_mesh("cpu", (2,)), plan)
             else:
                 for layer in (net.encoder[0], net.encoder[2]) if how == "layers" else ():
-                    fully_shard(layer)
+                    divide(layer)
                 for part in (*net.heads.values(), net.encoder) if how == "heads" else (net.encoder,):
-                    fully_shard(part)
+                    divide(part)
             steps = steps or {name: make() for name, make in makes.items()}
             for name, step in steps.items():
                 x, targets = data(seed=rank)

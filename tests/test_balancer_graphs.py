@@ -152,12 +152,13 @@ def test_a_hook_within_the_encoder_acts_on_each_task_gradient(hook: str, tasks: 
     """For any number of tasks alike, also where it comes after the first step."""
     first, second, x = two_layers()
     heads = [nn.Linear(WIDTH, 2) for _ in range(tasks)]
+    weight, bias = second.parameters()
     heads[0].weight.data *= 30.0  # one task's gradient is long, and alone is clipped
 
     def losses(hooked: bool) -> Losses:
-        turned = second.weight.t()
+        turned = weight.t()
         u = torch.tanh(first(x))
-        y = torch.tanh(torch.addmm(second.bias, u, turned))  # type: ignore[arg-type]
+        y = torch.tanh(torch.addmm(bias, u, turned))
         if hooked:
             match hook:
                 case "scale":
@@ -346,7 +347,7 @@ def test_saved_tensors_are_freed_unless_the_graph_is_kept(tasks: int) -> None:
     balancer = pt.Balancer(pt.MGDA())
     for _ in range(2):
         z = encoder(x)
-        hidden = weakref.ref(z.grad_fn._saved_mat1.untyped_storage())  # type: ignore[union-attr]
+        hidden = weakref.ref(z.grad_fn._saved_mat1.untyped_storage())
         losses = squares(z, heads)
         balancer.backward(losses, retain_graph=True)
         balancer.backward(losses)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import paretorch as pt
 import ranks
-from models import TASKS, Net, gradients, losses_of, total
+from models import TASKS, Net, data, gradients, losses_of, total
 from ranks import METHODS, on_ranks, present_on, rank_data
 
 STEPS = 3
@@ -147,7 +147,7 @@ def test_a_loss_that_is_missing_on_one_rank_under_find_unused_parameters(tmp_pat
         net.zero_grad()
         means: dict[str, Tensor] = {}
         for rank in range(2):
-            x, targets = ranks.data(seed=31 * step + rank)
+            x, targets = data(seed=31 * step + rank)
             for task, loss in losses_of(net(x), targets).items():
                 if not (rank == 1 and (task == "b" or step == 3)):
                     means[task] = means.get(task, torch.zeros(())) + loss / 2

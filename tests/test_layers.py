@@ -1,4 +1,4 @@
-"""The house has floors: imports go downwards, the ground floors need torch and numpy only, and files stay small."""
+"""The house has floors: imports go downwards, and the ground floors need torch and numpy only."""
 
 from __future__ import annotations
 
@@ -28,9 +28,6 @@ FLOORS = {
 ROOF = 5  # the package itself imports all floors for its users; only the command line may stand on it
 LIGHT = ("core", "balance")
 LIGHT_PACKAGES = {"torch", "numpy"}
-LINES = 300
-# Longer than a file should be, each still about one subject. Take a name out when its file has been divided.
-LONG: set[str] = set()
 VAGUE = {"utils", "helpers", "misc", "common"}
 
 
@@ -149,14 +146,6 @@ def test_the_rules_see_what_breaks_them(tmp_path: Path, file: str, text: str, cl
     found = list(imports(tmp_path))
     assert any(upward(each) for each in found) == climbs
     assert any(heavy(each) for each in found) == weighs
-
-
-def test_files_stay_short() -> None:
-    sizes = {
-        str(file.relative_to(SOURCE / "paretorch")): len(file.read_text(encoding="utf-8").splitlines())
-        for file in (SOURCE / "paretorch").rglob("*.py")
-    }
-    assert {name for name, lines in sizes.items() if lines > LINES} == LONG
 
 
 def test_files_are_named_after_their_subject() -> None:

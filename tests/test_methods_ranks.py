@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -93,8 +92,8 @@ def on_this_rank(rank: int) -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
-    yield on_ranks(on_this_rank, WORLD, tmp_path_factory.mktemp("methods"))
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return on_ranks(on_this_rank, WORLD, tmp_path_factory.mktemp("methods"))
 
 
 def test_every_exported_method_is_among_the_cases() -> None:

@@ -28,7 +28,8 @@ def input_gradients(node: Any, cotangents: Tensor) -> Tensor:
         found = CONVOLUTIONS[weight.ndim](images, weight, None, stride, padding, dilation, groups)
         whole = node._saved_input.shape[2:]
         # output padding of a stride or more leaves room for further places, which no input has
-        found = found[(..., *(slice(size) for size in whole))]
+        for dim, size in enumerate(whole, start=2):
+            found = found.narrow(dim, 0, size)
     else:
         whole = node._saved_input.shape[2:]
         reached = [

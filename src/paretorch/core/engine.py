@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -102,7 +101,7 @@ def allow_repeated_backwards() -> None:
     from torch._functorch import config
 
     if hasattr(config, "donated_buffer"):
-        config.donated_buffer = False  # type: ignore[attr-defined]
+        config.donated_buffer = False
 
 
 def free(nodes: Sequence[Any]) -> None:
@@ -110,7 +109,7 @@ def free(nodes: Sequence[Any]) -> None:
     for node in nodes:
         if is_leaf(node):
             continue
-        for name in _saved_names(type(node)):
+        for name in _saved_names(node):
             saved = getattr(node, name)
             for each in saved if isinstance(saved, list | tuple) else (saved,):
                 try:
@@ -119,9 +118,15 @@ def free(nodes: Sequence[Any]) -> None:
                     continue
 
 
-@lru_cache(maxsize=512)
-def _saved_names(kind: type) -> tuple[str, ...]:
-    return tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
+_SAVED: dict[str, tuple[str, ...]] = {}  # by the name of a node
+
+
+def _saved_names(node: Any) -> tuple[str, ...]:
+    """The attributes in which a node holds what it saved."""
+    kind = type(node).__name__
+    if kind not in _SAVED:
+        _SAVED[kind] = tuple(name for name in dir(node) if name.startswith("_raw_saved_"))
+    return _SAVED[kind]
 
 
 def _dropped(_: Tensor) -> None:
