@@ -54,7 +54,7 @@ class Evidence:
         generator: random numbers, equal on all ranks.
         features: (B, D) the point at which a (T, B * D) Jacobian was taken; None on the surface of parameters.
         total: sums a tensor over ranks.
-        resolution: relative spacing of the numbers in which the gradients were summed.
+        resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
     """
 
     tasks: tuple[str, ...]
