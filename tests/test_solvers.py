@@ -13,8 +13,8 @@ from torch import Tensor
 from matrices import SIZES, gaussian, jacobians
 from paretorch.core.bargaining import bargain
 from paretorch.core.conflict import conflict_averse
-from paretorch.core.nonnegative import nonnegative_program
 from paretorch.core.equal_products import least_squares
+from paretorch.core.nonnegative import nonnegative_program
 from paretorch.core.solvers import (
     cancels,
     minimum_norm,
