@@ -101,7 +101,7 @@ METHODS = [
     Entry(pt.ExcessMTL(), weights=(1, 1)),
     Entry(
         pt.ConFIGMomentum(),
-        update=(-1, 1, 1),
+        update=(1, 1, 1),
         homogeneous=False,
         calibrated=False,
         equivariant=False,

@@ -36,7 +36,7 @@ class Status(enum.Enum):
     STATIONARY = "stationary"  # no direction descends for every task: the gradients (nearly) cancel
     NOT_CONVERGED = "not converged"  # the solver stopped above its tolerance
     NONFINITE = "nonfinite"  # some loss or gradient was inf or nan
-    ABSENT = "absent"  # no task was present
+    ABSENT = "absent"  # no task was present, or one that the method needs has never been
 
 
 @dataclass(frozen=True)
