@@ -37,7 +37,8 @@ class Published:
         combined = mean * (1 - BETA1**self.steps)
         gradient = (combined - BETA1 * self.combined) / (1 - BETA1)
         self.combined, self.square = combined, BETA2 * self.square + (1 - BETA2) * gradient.square()
-        return mean / ((self.square / (1 - BETA2**self.steps)).sqrt() + 1e-8)
+        update: Tensor = mean / ((self.square / (1 - BETA2**self.steps)).sqrt() + 1e-8)
+        return update
 
 
 def asked(state: ConFIGMomentumState, rows: dict[int, Tensor], tasks: int) -> tuple[Balance, ConFIGMomentumState]:

@@ -42,7 +42,7 @@ class Front:
         """One step: (N,) shares taken, shares by the formula, and descents that are promised."""
         self.points.grad = None
         values = self.values()
-        values.sum().backward()  # type: ignore[no-untyped-call]
+        values.sum().backward()
         assert self.points.grad is not None
         gradient = self.points.grad.clone()
         self.exchange.judge(self.losses().detach(), self.preferences)
