@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from paretorch.core.nonnegative import Array
 from paretorch.core.solvers import cancels, minimum_norm, negligible
 
-CERTAIN = 1e-2  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
+CERTAIN = 2e-2  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
 
 
 class EqualProducts(NamedTuple):
@@ -51,7 +52,7 @@ def equal_products(matrix: Array, there: Array, resolution: float) -> EqualProdu
     square = float(there @ solution)
     if square <= tasks * resolution:
         return EqualProducts(solution, square, stationary=True, exists=False)
-    if float((matrix @ solution)[there > 0].min()) < 0:
+    if float((matrix @ solution).min()) < 0:
         gramian = torch.from_numpy(matrix[np.ix_(there > 0, there > 0)])
         if cancels(gramian, minimum_norm(gramian).weights, resolution):
             return EqualProducts(solution, square, stationary=True, exists=False)
@@ -71,7 +72,8 @@ def least_squares(matrix: Array, right: Array, resolution: float) -> Array:
     except np.linalg.LinAlgError:
         pass
     else:
-        condition = float(np.abs(inverse).sum(axis=1).max() * np.abs(matrix).sum(axis=1).max())  # or above it
+        flat, other = matrix.ravel(), inverse.ravel()
+        condition = math.sqrt(float(flat @ flat) * float(other @ other))  # or above it
         if condition * tasks * resolution <= CERTAIN:
             solved: Array = inverse @ right
             return solved
