@@ -17,7 +17,8 @@ class Entry:
     Args:
         method: an instance that works for any number of tasks.
         weights, update: frozen answer at the paper's scale to J = [[-4, 1, 1], [6, 1, 1]] with losses (1, 2).
-        conflict_free: <d, g_t> >= 0 for all tasks, on every input, or ('independent') where the gradients are independent.
+        conflict_free: <d, g_t> >= 0 for all tasks, on every input, or ('independent') where the gradients are independent, as
+            far as rounding in their inner products can tell.
         homogeneous: of degree one in the gradients, as calibrated.
         scale_free: the direction does not change when a task's gradient is scaled.
         calibrated: T equal gradients g give T g.
@@ -101,7 +102,7 @@ METHODS = [
     Entry(pt.ExcessMTL(), weights=(1, 1)),
     Entry(
         pt.ConFIGMomentum(),
-        update=(-1, 1, 1),
+        update=(1, 1, 1),
         homogeneous=False,
         calibrated=False,
         equivariant=False,

@@ -206,7 +206,7 @@ def test_equal_preferences_hear_one_another_equally() -> None:
 
 
 @pytest.mark.parametrize(("growth", "words"), [(0.5, "growth is at least 1"), (math.inf, "growth is at least 1")])
-def test_trust_never_shrinks_where_it_is_earned(growth: float, words: str) -> None:
+def test_a_gate_refuses_a_growth_below_one_and_another_gate(growth: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Gated(growth=growth)
     with pytest.raises(ValueError, match="a gate within a gate"):

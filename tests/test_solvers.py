@@ -13,10 +13,10 @@ from torch import Tensor
 from matrices import SIZES, gaussian, jacobians
 from paretorch.core.bargaining import bargain
 from paretorch.core.conflict import conflict_averse
+from paretorch.core.equal_products import least_squares
 from paretorch.core.nonnegative import nonnegative_program
 from paretorch.core.solvers import (
     cancels,
-    equal_products,
     minimum_norm,
     project_on_dual_cone,
     project_on_simplex,
@@ -153,7 +153,7 @@ def test_equal_products_cuts_what_is_rounding(seed: int) -> None:
             continue
         rows = rows / rows.norm(dim=1, keepdim=True)
         gramian, ones = rows @ rows.T, torch.ones(5, dtype=torch.float64)
-        found = torch.from_numpy(equal_products(gramian.numpy(), ones.numpy(), 2.3e-16))
+        found = torch.from_numpy(least_squares(gramian.numpy(), ones.numpy(), 2.3e-16))
         expected = torch.linalg.pinv(gramian, hermitian=True, rtol=1e-12) @ ones
         torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-8)
 
@@ -167,7 +167,7 @@ def test_equal_products_sees_a_pair_that_is_one_gradient_wherever_it_stands(task
         rows[other] = 10 * rows[one]
         rows = rows / rows.norm(dim=1, keepdim=True)
         ones = torch.ones(tasks, dtype=torch.float64)
-        found = torch.from_numpy(equal_products((rows @ rows.T).numpy(), ones.numpy(), 2.3e-16))
+        found = torch.from_numpy(least_squares((rows @ rows.T).numpy(), ones.numpy(), 2.3e-16))
         torch.testing.assert_close(found[one], found[other], atol=1e-7, rtol=1e-7)  # the shortest solution shares alike
         torch.testing.assert_close(rows @ (rows.T @ found), ones, atol=1e-7, rtol=1e-7)
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import equal_products, unit_rows
+from paretorch.core.equal_products import equal_products
+from paretorch.core.solvers import unit_rows
 from paretorch.core.space import Choice, Space
 
 LENGTHS = ("projection", "mean", "min")
@@ -24,7 +25,8 @@ class ConFIG(Method[None]):
               d = \Big( \sum_t \big\langle g_t, \tfrac{x}{\lVert x \rVert} \big\rangle \Big) \frac{x}{\lVert x \rVert}
 
     A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal cosines may not
-    exist; then they are the nearest to equal ones, and the length, which keeps its sign, can be negative.
+    exist; then they are the nearest to equal ones, and the length, which keeps its sign, can be negative. The update is zero
+    where no direction is common to all, or where it would raise a task although zero lies in the convex hull of the gradients.
 
     Args:
         length: ``"projection"``: the sum of the projections (the paper's); ``"mean"`` or ``"min"`` of the gradients' lengths,
@@ -55,13 +57,13 @@ class ConFIG(Method[None]):
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         matrix, lengths = unit_rows(evidence.needed("gramian"))
         there = lengths > 0
-        solution = equal_products(matrix, there.astype(np.float64), evidence.resolution)
-        square = float(there @ solution)  # |x|^2: nothing where no common direction exists
-        if square <= len(lengths) * evidence.resolution:
+        solution, square, stationary, exists = equal_products(matrix, there.astype(np.float64), evidence.resolution)
+        if not exists:
             return Balance(torch.from_numpy(0 * lengths), Status.STATIONARY), state
         if self.length == "projection":
             size = float(lengths @ (matrix @ solution)) / math.sqrt(square)
         else:
             size = float(lengths[there].mean() if self.length == "mean" else lengths[there].min())
         raw = np.divide(solution, lengths, out=np.zeros_like(lengths), where=there)
-        return Balance(torch.from_numpy(raw * (size / math.sqrt(square)))), state
+        weights = torch.from_numpy(raw * (size / math.sqrt(square)))
+        return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state

@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.conflict_free import ConFIG
 from paretorch.balance.ranges import share
 from paretorch.balance.task_rows import gramian_of, kept_rows, over_ranks
-from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.space import Range, Space
 
 EPS = 1e-8
@@ -19,7 +19,7 @@ EPS = 1e-8
 
 class ConFIGMomentumState(NamedTuple):
     """``momenta`` (all, n) of the gradients; ``taken`` (all,): the gradients in each; ``combined`` and ``square`` (1, n): first
-    and second moment of the update; no columns before the first step; ``steps`` (): how many there were.
+    and second moment of the update; no columns before the first step; ``steps`` (): how many moved, with every task's gradient.
     """
 
     momenta: Tensor
@@ -43,13 +43,17 @@ class ConFIGMomentum(Method[ConFIGMomentumState]):
     shares with others: ``shared=encoder`` says it. Use it with ``torch.optim.SGD``, since the update is already divided. The
     state holds (T + 2) x n numbers. For a Balancer only.
 
+    Until every declared task has had a gradient, the update is zero and the status ABSENT, and k counts from the step at which
+    the last one has: a direction that is free of conflict with some tasks says nothing of the others. A step in which several
+    tasks without a momentum are present begins all of theirs, so that with all tasks present the first step moves.
+
     Args:
         beta1: of the momenta, in [0, 1).
         beta2: of the second moment, in [0, 1).
 
     References:
         Liu, Chu & Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025,
-        Algorithm 1 (M-ConFIG).
+        Algorithm 1 (M-ConFIG). The authors' code waits in the same way.
     """
 
     beta1: float = 0.9
@@ -72,14 +76,17 @@ class ConFIGMomentum(Method[ConFIGMomentumState]):
     def balance(self, evidence: Evidence, state: ConFIGMomentumState) -> tuple[Balance, ConFIGMomentumState]:
         present, jacobian = evidence.present, evidence.needed("jacobian")
         momenta, taken = kept_rows(state.momenta, evidence), state.taken.to("cpu", torch.float64, copy=True)
-        chosen = int(taken[present].argmin())
-        task = int(present.nonzero()[chosen])
-        momenta[task] = self.beta1 * momenta[task] + (1 - self.beta1) * jacobian[chosen]
-        taken[task] += 1
-        known = taken > 0
-        rows = momenta[known.to(momenta.device)] / (1 - self.beta1 ** taken[known]).to(momenta)[:, None]
-        names = tuple(str(place) for place in known.nonzero().flatten().tolist())
-        seen = Evidence(names, known, gramian=gramian_of(rows, evidence), resolution=evidence.resolution)
+        begins = (taken[present] == 0).nonzero().flatten().tolist()
+        for chosen in begins or [int(taken[present].argmin())]:
+            task = int(present.nonzero()[chosen])
+            momenta[task] = self.beta1 * momenta[task] + (1 - self.beta1) * jacobian[chosen]
+            taken[task] += 1
+        if not bool(taken.all()):
+            waiting = state._replace(momenta=momenta, taken=taken)
+            return Balance(None, Status.ABSENT, torch.zeros_like(jacobian[0])), waiting
+        rows = momenta / (1 - self.beta1**taken).to(momenta)[:, None]
+        names = tuple(str(place) for place in range(len(taken)))
+        seen = Evidence(names, taken > 0, gramian=gramian_of(rows, evidence), resolution=evidence.resolution)
         balance, _ = ConFIG().balance(seen, None)
         assert balance.weights is not None
         mean = balance.weights.to(rows) @ rows

@@ -47,7 +47,7 @@ class FairGrad(Method[None]):
         above("alpha", self.alpha)
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        weights, converged, exists = bargain(evidence.needed("gramian"), self.alpha)
+        weights, converged, exists = bargain(evidence.needed("gramian"), self.alpha, evidence.resolution)
         if not converged:
             return Balance(weights, Status.NOT_CONVERGED), state
         return Balance(weights, Status.SOLVED if exists else Status.STATIONARY), state

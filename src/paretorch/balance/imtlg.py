@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import STATIONARY, cancels, equal_products, unit_rows
+from paretorch.core.equal_products import equal_products
+from paretorch.core.solvers import cancels, unit_rows
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class IMTLG(Method[None]):
     .. math:: C v = 1, \qquad w_t = \frac{v_t / \lVert g_t \rVert}{\lvert \sum_s v_s / \lVert g_s \rVert \rvert}
 
     A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal projections may not
-    exist; then the projections are the nearest to equal ones, and zero where only zero is common.
+    exist; then the projections are the nearest to equal ones. The update is zero where only zero is common to all, or where it
+    would raise a task although zero lies in the convex hull of the gradients.
 
     Example:
         >>> from paretorch.core.weights import weights
@@ -43,15 +45,12 @@ class IMTLG(Method[None]):
             return _of_two(gramian, evidence.resolution), state
         matrix, lengths = unit_rows(gramian)
         there = (lengths > 0).astype(np.float64)
-        solution = equal_products(matrix, there, evidence.resolution)
-        raw = solution / np.where(lengths > 0, lengths, np.inf)
+        found = equal_products(matrix, there, evidence.resolution)
+        raw = found.weights / np.where(lengths > 0, lengths, np.inf)
         total = abs(float(raw.sum()))
-        common = float(there @ solution)  # squared length over squared projection: nothing where none is common
-        if total <= 1e-12 * float(np.abs(raw).sum()) or common <= len(raw) * evidence.resolution:
+        if not found.exists or total <= 1e-12 * float(np.abs(raw).sum()):
             return Balance(torch.from_numpy(0 * raw), Status.STATIONARY), state
-        rounding = STATIONARY * float(np.abs(solution).sum())
-        stationary = common <= rounding * rounding * evidence.resolution  # what `cancels` would find
-        return Balance(torch.from_numpy(raw / total), Status.STATIONARY if stationary else Status.SOLVED), state
+        return Balance(torch.from_numpy(raw / total), Status.STATIONARY if found.stationary else Status.SOLVED), state
 
 
 def _of_two(gramian: Tensor, resolution: float) -> Balance:

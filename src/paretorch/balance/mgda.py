@@ -71,11 +71,9 @@ class MGDA(Method[None]):
             divisor = self._divisor(evidence)
             gramian = gramian / divisor[:, None] / divisor[None, :]
         weights, converged = minimum_norm(gramian) if self.solver == "exact" else frank_wolfe(gramian, self.iterations)
-        if not converged:
-            return Balance(weights, Status.NOT_CONVERGED), state
-        return Balance(
-            weights, Status.STATIONARY if cancels(gramian, weights, evidence.resolution) else Status.SOLVED
-        ), state
+        if cancels(gramian, weights, evidence.resolution):  # whatever the weights are, they prove it
+            return Balance(weights, Status.STATIONARY), state
+        return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state
 
     def _divisor(self, evidence: Evidence) -> Tensor:
         """(T,) by what each gradient is divided; a zero gradient stays zero."""

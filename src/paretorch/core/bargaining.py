@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.nonnegative import EPS, Array, definite
-from paretorch.core.solvers import unit_rows
+from paretorch.core.solvers import negligible, unit_rows
 
 TOLERANCE = 1e-10  # of the relative residual
 FARTHEST = 1e3  # in units of each gradient's length: larger weights mean that the gradients all but cancel
@@ -26,7 +26,7 @@ class Agreement(NamedTuple):
     exists: bool
 
 
-def bargain(gramian: Tensor, alpha: float) -> Agreement:
+def bargain(gramian: Tensor, alpha: float, resolution: float = EPS) -> Agreement:
     r"""The weights w > 0 with
 
     .. math:: (G w)_t = w_t^{-1/\alpha}
@@ -38,6 +38,7 @@ def bargain(gramian: Tensor, alpha: float) -> Agreement:
     Args:
         gramian: (T, T) symmetric positive semidefinite.
         alpha: above 0.
+        resolution: bound on the rounding error of an inner product, relative to the lengths.
 
     Example:
         >>> bargain(torch.tensor([[18.0, -22.0], [-22.0, 38.0]], dtype=torch.float64), alpha=1.0).weights
@@ -58,23 +59,24 @@ def bargain(gramian: Tensor, alpha: float) -> Agreement:
     )  # lengths are taken relative to it, so that no power overflows
     power = 1 / alpha
     pull = (lengths[there] / middle) ** (power - 1)
-    y, converged = _newton(matrix, pull, power, stop_early=True)
+    y, converged = _newton(matrix, pull, power, negligible(resolution, len(pull)))
     exists = y is not None
     if y is None:
         matrix.flat[:: len(matrix) + 1] += RIDGE
-        y, converged = _newton(matrix, pull, power, stop_early=False)
+        y, converged = _newton(matrix, pull, power, None)
         assert y is not None
     # Lengths times m multiply w by m^(-2 alpha / (1 + alpha)).
     weights[there] = y / (lengths[there] / middle) * middle ** (-2 / (1 + power))
     return Agreement(torch.from_numpy(weights), converged, exists)
 
 
-def _newton(matrix: Array, pull: Array, power: float, stop_early: bool) -> tuple[Array | None, bool]:
+def _newton(matrix: Array, pull: Array, power: float, least: float | None) -> tuple[Array | None, bool]:
     """The y > 0 with (C y)_t = b_t y_t^(-p), and whether it holds to 1e-10, or to rounding; None where there is none.
 
     Args:
         matrix: (T, T) cosines, positive definite; ``pull``: (T,) b; ``power``: p, above 0.
-        stop_early: give up as soon as y proves that the hull of the unit gradients all but contains zero.
+        least: give up as soon as y proves that the hull of the unit gradients all but contains zero: its combination is longer
+            than FARTHEST allows, or its square is at most this share of the squared sum of its terms. None: never.
     """
     tasks = len(pull)
     y = pull ** (1 / (1 + power))  # the answer for orthogonal gradients
@@ -84,7 +86,9 @@ def _newton(matrix: Array, pull: Array, power: float, stop_early: bool) -> tuple
         products = matrix @ y
         wanted = pull * y ** (1 - power)
         square = float(y @ products)
-        if stop_early and y.max() * math.sqrt(tasks) > FARTHEST * math.sqrt(max(square, 0.0)):
+        if least is not None and (
+            y.max() * math.sqrt(tasks) > FARTHEST * math.sqrt(max(square, 0.0)) or square <= least * y.sum() ** 2
+        ):
             return None, False
         slope = wanted - y * products
         rounding = 4 * tasks * EPS * y * (np.abs(matrix) @ y)

@@ -36,7 +36,7 @@ class Status(enum.Enum):
     STATIONARY = "stationary"  # no direction descends for every task: the gradients (nearly) cancel
     NOT_CONVERGED = "not converged"  # the solver stopped above its tolerance
     NONFINITE = "nonfinite"  # some loss or gradient was inf or nan
-    ABSENT = "absent"  # no task was present
+    ABSENT = "absent"  # no task was present, or one that the method needs has never been
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Evidence:
         on_parameters: whether a coordinate of the Jacobian is the same number on all ranks, of which each has the part that its
             batch contributes; on features every rank has coordinates of its own.
         total: sums a tensor over ranks.
-        resolution: relative spacing of the numbers in which the gradients were summed.
+        resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
     """
 
     tasks: tuple[str, ...]

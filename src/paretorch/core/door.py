@@ -111,7 +111,7 @@ class Door(StateHolder):
         Args:
             told: (3, all) sums over calls of loss and of factor, and the number of calls, on this rank.
             gramian: (all, all) of the gradients of the averaged losses, or None where losses are all that is known.
-            resolution: relative spacing of the numbers in which the gradients were summed.
+            resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
         """
         if told is None and gramian is not None and self.ranks.alone:
             squares = gramian.diagonal().tolist()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from paretorch.core.nonnegative import Array
 from paretorch.core.room import check_room
+from paretorch.core.rounding import product_rounding
 from paretorch.core.seen import Mask
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
@@ -75,8 +76,9 @@ class Gradients:
 
     @property
     def resolution(self) -> float:
-        """Relative spacing of the numbers in which inner products are summed."""
-        return max(limits(leaf.dtype)[0] for leaf in self.like)
+        """Bound on the rounding of inner products, relative to the lengths."""
+        spacing = max(limits(leaf.dtype)[0] for leaf in self.like)
+        return product_rounding(spacing, sum(leaf.shape.numel() for leaf in self.like))
 
     @property
     def reached(self) -> list[bool]:

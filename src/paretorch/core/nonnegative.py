@@ -142,11 +142,12 @@ def definite(matrix: Array) -> Array:
     are not negative.
     """
     ridge = 4 * len(matrix) * EPS
-    result = _lifted(matrix, ridge)
+    symmetric = (matrix + matrix.T) / 2
+    result = _lifted(symmetric, ridge)
     try:
         np.linalg.cholesky(result)
     except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(matrix)
+        values, vectors = np.linalg.eigh(symmetric)
         near = (vectors * np.maximum(values, 0.0)) @ vectors.T
         size = np.sqrt(np.maximum(near.diagonal(), EPS))
         result = _lifted(near / size[:, None] / size[None, :], ridge)

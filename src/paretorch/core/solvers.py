@@ -19,9 +19,8 @@ from paretorch.core.pivoting import pivoted, unit_lists
 
 FEW = 8  # up to so many tasks plain arithmetic costs less than calls into NumPy
 FEW_PIVOTS = 650  # and for projections, up to so many times cubed tasks
-CERTAIN = 1e-3  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
 TINY = 1e-300  # in place of zero, to divide by
-STATIONARY = 6.7  # in square roots of rounding: a combination so short against its terms cannot be told from zero
+STATIONARY = 4.0  # in square roots of rounding: a combination so short against its terms cannot be told from zero
 
 
 class Solution(NamedTuple):
@@ -44,11 +43,18 @@ def cosines(gramian: Tensor) -> Tensor:
 
 
 def cancels(gramian: Tensor, weights: Tensor, resolution: float = EPS) -> bool:
-    """Whether sum_t w_t g_t is zero as far as the gradients' precision can tell: its direction would be rounding.
+    r"""Whether sum_t w_t g_t is zero as far as the gradients' precision can tell: its direction would be rounding.
 
-    Rounding leaves errors of ``resolution`` in the Gramian, and so of its square root in lengths: 1e-7 of the sum of the terms'
-    lengths for float64, 2e-3 for float32.
+    .. math:: w^T G w \le 16 \, (\rho + T u) \Big( \sum_t |w_t| \lVert g_t \rVert \Big)^2
+
+    Rounding moves w^T G w by at most rho times that square, and solving in float64 by T u times it.
+
+    Args:
+        gramian: (T, T); ``weights``: (T,) w.
+        resolution: rho, the bound on the rounding error of an inner product, relative to the lengths: see
+            :func:`~paretorch.core.rounding.product_rounding`.
     """
+    least = negligible(resolution, len(weights))
     if len(weights) <= FEW:
         rows, shares = gramian.tolist(), weights.tolist()
         length = sum(
@@ -56,10 +62,15 @@ def cancels(gramian: Tensor, weights: Tensor, resolution: float = EPS) -> bool:
             for task, (row, share) in enumerate(zip(rows, shares, strict=True))
         )
         square = sum(share * sum(map(mul, row, shares)) for row, share in zip(rows, shares, strict=True))
-        return bool(square <= STATIONARY**2 * resolution * length**2)
+        return bool(square <= least * length**2)
     matrix, weight = gramian.numpy(), weights.numpy()
     terms = float(np.abs(weight).dot(np.sqrt(np.maximum(matrix.diagonal(), 0.0))))
-    return float(weight.dot(matrix.dot(weight))) <= STATIONARY**2 * resolution * terms**2
+    return float(weight.dot(matrix.dot(weight))) <= least * terms**2
+
+
+def negligible(resolution: float, tasks: int) -> float:
+    """Squared length, relative to the squared sum of its terms' lengths, up to which a combination is rounding."""
+    return STATIONARY**2 * (resolution + tasks * EPS)
 
 
 def minimum_norm(gramian: Tensor) -> Solution:
@@ -231,27 +242,6 @@ def unit_rows(gramian: Tensor) -> tuple[Array, Array]:
         return matrix / lengths / lengths[:, None], lengths
     inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return matrix * inverse[:, None] * inverse[None, :], lengths
-
-
-def equal_products(matrix: Array, right: Array, resolution: float) -> Array:
-    """The shortest solution of C v = b, least squares where there is none; eigenvalues that are rounding count as zero.
-
-    Args:
-        matrix: (T, T) cosines; ``right``: (T,) b; ``resolution``: relative spacing of the numbers in which C was summed.
-    """
-    tasks = len(right)
-    try:
-        inverse = np.linalg.inv(matrix)  # of which no entry is large unless an eigenvalue is small
-    except np.linalg.LinAlgError:
-        inverse = np.full_like(matrix, np.inf)
-    if np.abs(inverse).max() * tasks * tasks * resolution <= CERTAIN:
-        solved: Array = inverse @ right
-        return solved
-    values, vectors = np.linalg.eigh(matrix)
-    kept = values > values[-1] * tasks * resolution
-    shares = np.divide(1.0, values, out=np.zeros_like(values), where=kept)
-    result: Array = vectors @ (shares * (right @ vectors))
-    return result
 
 
 def project_on_simplex(point: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from paretorch.core.graph import Reach, check_dense, is_leaf, task_gradients
 from paretorch.core.layers import Linear, gram, inner_products
 from paretorch.core.nonnegative import Array
 from paretorch.core.room import check_room
+from paretorch.core.rounding import product_rounding
 from paretorch.core.rows import BrokenRuleError, NoRuleError, Rows
 from paretorch.core.seen import Mask
 from paretorch.core.trunk import Trunk
@@ -191,8 +192,9 @@ class Streams:
 
     @property
     def resolution(self) -> float:
-        """Relative spacing of the numbers in which inner products are summed."""
-        return max(limits(leaf.dtype)[0] for leaf in self.trunk.compared)
+        """Bound on the rounding of inner products, relative to the lengths."""
+        spacing = max(limits(leaf.dtype)[0] for leaf in self.trunk.compared)
+        return product_rounding(spacing, sum(leaf.shape.numel() for leaf in self.trunk.compared))
 
     def broken(self) -> Mask:
         """(T,) whose cotangents hold inf or nan, or sum to more than their numbers can hold."""

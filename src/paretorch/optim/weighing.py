@@ -12,6 +12,7 @@ from torch import Tensor
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.evidence import summing_dtype
 from paretorch.core.fields import named_tensors, rebuilt
+from paretorch.core.rounding import product_rounding
 from paretorch.core.state import draws
 from paretorch.optim.gradients import TaskGradients
 
@@ -63,7 +64,7 @@ class Weighing:
         Args:
             gramian: (all, all) in float64 on the host.
             losses: the values that are known, by task.
-            resolution: relative spacing of the numbers in which it was summed.
+            resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
         """
         present = gramian.diagonal() > 0
         index = present.nonzero().flatten()
@@ -115,7 +116,7 @@ class Weighing:
 def metric_gramian(
     gradients: TaskGradients, tasks: Sequence[str], inverse: Mapping[int, Tensor]
 ) -> tuple[Tensor, float]:
-    """(all, all) inner products <g_s, M^-1 g_t> in float64 on the host, and the spacing of the numbers they were summed in.
+    """(all, all) inner products <g_s, M^-1 g_t> in float64 on the host, and the bound on their rounding, relative to the lengths.
 
     Rows are brought to length one before the products are summed, so that no square leaves the range of float32.
 
@@ -127,10 +128,10 @@ def metric_gramian(
     here = [task for task in gradients.tasks if any(gradients.lengths[task][place] > 0 for place in inverse)]
     lengths = {task: math.hypot(*(gradients.lengths[task][place] for place in inverse)) for task in here}
     total = torch.zeros(len(here), len(here), dtype=torch.float64)
-    resolution = torch.finfo(torch.float64).eps
+    spacing, summands = torch.finfo(torch.float64).eps, 0
     for place, diagonal in inverse.items():
         wide = diagonal.to(summing_dtype(diagonal.dtype))
-        resolution = max(resolution, torch.finfo(wide.dtype).eps)
+        spacing, summands = max(spacing, torch.finfo(wide.dtype).eps), summands + wide.numel()
         rows = [gradients.rows[task][place] for task in here]
         units = [
             torch.zeros_like(wide) if row is None else row.to(wide.dtype) / lengths[task]
@@ -144,4 +145,4 @@ def metric_gramian(
     full = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
     total = (total + total.T) / 2 * sizes[:, None] * sizes[None, :]
     full[places[:, None], places[None, :]] = total
-    return full, resolution
+    return full, product_rounding(spacing, summands)

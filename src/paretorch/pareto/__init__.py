@@ -2,12 +2,13 @@
 
 from paretorch.pareto.algorithm import FrontAlgorithm, Moving, Sharing
 from paretorch.pareto.cosmos import COSMOS
+from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.ensemble import Ensemble, View
 from paretorch.pareto.epo import EPO
 from paretorch.pareto.extent import Extent
 from paretorch.pareto.fit import fit_front
 from paretorch.pareto.front import Front, Moment
-from paretorch.pareto.hypervolume import hypervolume, hypervolume_gradient, non_dominated
+from paretorch.pareto.hypervolume import hypervolume, hypervolume_gradient
 from paretorch.pareto.hypervolume_ascent import HypervolumeAscent
 from paretorch.pareto.mgda_starts import MGDAStarts
 from paretorch.pareto.mt2o import MT2O

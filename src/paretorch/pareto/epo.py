@@ -13,7 +13,7 @@ from paretorch.core.nonnegative import Array
 from paretorch.core.solvers import minimum_norm
 from paretorch.pareto.algorithm import FrontAlgorithm
 from paretorch.pareto.ensemble import View
-from paretorch.pareto.linear_program import best_weights
+from paretorch.pareto.linear_program import best_weights, solver
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,10 @@ class EPO(FrontAlgorithm):
     .. math:: \hat L_t = \frac{w_t L_t}{\sum_s w_s L_s}, \quad \mu = \sum_t \hat L_t \log(T \hat L_t), \quad
               a_t = w_t (\log(T \hat L_t) - \mu)
 
-    While mu, the distance from the ray, is above its tolerance, the weights on the simplex maximise beta^T C a, C
-    the inner products,
-    so that the step turns the losses towards the ray: the worst task must not rise, and those it lets rise do so no faster than a
-    wants. On the ray, they maximise the sum of all descents, and no task may rise. Losses are at least zero,
-    preferences above it.
+    While mu, the distance from the ray, is above its tolerance, the weights on the simplex maximise beta^T C a, C the inner
+    products, so that the step turns the losses towards the ray: the worst task must not rise, and those it lets rise do so no
+    faster than a wants. On the ray, they maximise the sum of all descents, and no task may rise. Losses are at least zero,
+    preferences above it. SciPy solves the programs: ``pip install 'paretorch[fronts]'``.
 
     Args:
         tolerance: of mu, above 0.
@@ -51,7 +50,8 @@ class EPO(FrontAlgorithm):
             raise ValueError(f"tolerance is above 0, got {self.tolerance}")
 
     def check(self, preferences: Tensor, tasks: tuple[str, ...]) -> None:
-        """Preferences are above zero: without preference there is no ray."""
+        """Preferences are above zero: without preference there is no ray. SciPy is there."""
+        solver()
         if float(preferences.min()) <= 0:
             raise ValueError(
                 f"EPO needs preferences above 0 for each of {tasks}: a task without has no ray. "

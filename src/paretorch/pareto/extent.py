@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from paretorch.pareto.hypervolume import non_dominated
+from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.scalarize import Scalarization
 
 SMOOTH = 0.9  # of the running means of losses: single batches are too noisy to be anyone's least loss

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretorch.pareto import dominance
 from paretorch.pareto import hypervolume as volumes
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.base import Workload
@@ -70,7 +71,7 @@ class Front:
     @property
     def non_dominated(self) -> Tensor:
         """(N,) which models no other dominates; those that diverged do not count."""
-        return volumes.non_dominated(self.losses)
+        return dominance.non_dominated(self.losses)
 
     @property
     def ideal(self) -> Tensor:
@@ -121,8 +122,7 @@ class Front:
         points = self._scaled()[self.non_dominated]
         if len(points) < 2:
             return float("nan")
-        apart = torch.cdist(points, points).fill_diagonal_(torch.inf)
-        nearest = apart.min(dim=1).values
+        nearest = dominance.nearest_distances(points)
         return float(nearest.mean() / nearest.max()) if float(nearest.max()) > 0 else 0.0
 
     def alignment(self) -> Tensor:

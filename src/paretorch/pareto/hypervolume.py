@@ -1,4 +1,4 @@
-"""Dominance and hypervolume, exactly, for any number of tasks."""
+"""Hypervolume, exactly, for any number of tasks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from paretorch.core.checks import is_number
 from paretorch.core.nonnegative import Array
+from paretorch.pareto.dominance import non_dominated
 
 
 def check_reference(point: Sequence[float], tasks: Sequence[str]) -> None:
@@ -25,26 +26,6 @@ def check_reference(point: Sequence[float], tasks: Sequence[str]) -> None:
         raise ValueError(f"a reference is a finite number for each of {tuple(tasks)}, got {tuple(point)}")
     if len(point) != len(tasks):
         raise ValueError(f"the reference has {len(point)} values for the {len(tasks)} tasks {tuple(tasks)}")
-
-
-def non_dominated(losses: Tensor) -> Tensor:
-    """Which points no other point dominates: is at most as large in every task and smaller in one.
-
-    Args:
-        losses: (N, T); a row that is not finite counts as dominated. Of equal rows all are kept.
-
-    Returns:
-        (N,) bool.
-
-    Example:
-        >>> non_dominated(torch.tensor([[1.0, 3.0], [2.0, 2.0], [3.0, 3.0]]))
-        tensor([ True,  True, False])
-    """
-    finite = losses.isfinite().all(dim=1)
-    no_worse = (losses[:, None, :] <= losses[None, :, :]).all(dim=2)
-    better = (losses[:, None, :] < losses[None, :, :]).any(dim=2)
-    dominates = no_worse & better & finite[:, None]
-    return finite & ~dominates.any(dim=0)
 
 
 def hypervolume(losses: Tensor, reference: Tensor) -> float:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from paretorch.pareto.algorithm import FrontAlgorithm
+from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.ensemble import View
-from paretorch.pareto.hypervolume import check_reference, hypervolume_gradient, non_dominated
+from paretorch.pareto.hypervolume import check_reference, hypervolume_gradient
 
 
 @dataclass(frozen=True)

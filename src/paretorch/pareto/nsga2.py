@@ -14,8 +14,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from paretorch.extras import extra
 from paretorch.pareto.algorithm import FrontAlgorithm
+from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.front import Front, Moment
-from paretorch.pareto.hypervolume import non_dominated
 from paretorch.pareto.members import score
 
 if TYPE_CHECKING:

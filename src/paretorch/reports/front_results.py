@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from paretorch.pareto.hypervolume import hypervolume, non_dominated
+from paretorch.pareto.dominance import non_dominated
+from paretorch.pareto.hypervolume import hypervolume
 from paretorch.training.result import Result
 
 Array = NDArray[np.float64]

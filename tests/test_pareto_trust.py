@@ -1,0 +1,90 @@
+"""How a gate's trust grows and falls over the steps of a training, against the rule computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from paretorch.pareto import Gated, Neighbours, WeightedSum
+from paretorch.pareto.algorithm import Sharing
+from paretorch.pareto.exchange import Exchange
+from paretorch.pareto.spread import Spread
+
+F64 = torch.float64
+MEMBERS, SIZE = 5, 6
+PROMISED = 0.75  # of eta |grad F|^2
+
+
+class Front:
+    """Members that descend weighted sums of two quadratics, the second one ``curvature`` times as curved, and hear each other."""
+
+    def __init__(self, growth: float, curvature: float, rate: float, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.preferences = torch.stack([torch.linspace(0.1, 0.9, MEMBERS, dtype=F64)] * 2, dim=1)
+        self.preferences[:, 1] = 1 - self.preferences[:, 0]
+        self.targets = torch.randn(2, SIZE, generator=draw, dtype=F64)
+        self.scales = torch.tensor([1.0, curvature], dtype=F64)
+        self.points = torch.randn(MEMBERS, SIZE, generator=draw, dtype=F64).requires_grad_()
+        sharing = Sharing(Gated(Neighbours(rho=0.9, tau=1.0), growth=growth, adopts=False), WeightedSum())
+        self.exchange = Exchange(sharing, {"encoder.point": self.points}, {}, Spread(MEMBERS, group=None))
+        self.optimizer = torch.optim.SGD([self.points], lr=rate)
+        self.rate = rate
+
+    def losses(self) -> Tensor:
+        return self.scales * (self.points[:, None] - self.targets).square().sum(dim=2) / 2
+
+    def values(self) -> Tensor:
+        """(N,) each member's weighted sum."""
+        return (self.preferences * self.losses()).sum(dim=1)
+
+    def step(self) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: (N,) shares taken, shares by the formula, and descents that are promised."""
+        self.points.grad = None
+        values = self.values()
+        values.sum().backward()
+        assert self.points.grad is not None
+        gradient = self.points.grad.clone()
+        self.exchange.judge(self.losses().detach(), self.preferences)
+        matrix = self.exchange.sharing.transfer.matrix(self.preferences, 1.0, None)
+        towards = matrix @ self.points.detach() - self.points.detach()
+        slope, square = (gradient * towards).sum(dim=1), towards.square().sum(dim=1)
+        formula = (2 * self.exchange.trust * self.rate * -slope / square).clamp(0.0, 1.0)
+        shares = self.exchange.step(self.optimizer, self.preferences, torch.ones(MEMBERS) > 0, 0.0, 1.0)
+        return shares, formula, PROMISED * self.rate * gradient.square().sum(dim=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("growth", "curvature", "rate"), [(2.0, 1.0, 0.3), (1.5, 3.0, 0.1), (4.0, 1.0, 1.2), (1.0, 1.0, 0.3)]
+)
+def test_trust_grows_by_growth_where_the_fall_is_kept_and_falls_to_a_quarter_where_not(
+    growth: float, curvature: float, rate: float, seed: int
+) -> None:
+    front = Front(growth, curvature, rate, seed)
+    expected = torch.ones(MEMBERS, dtype=F64)
+    kept = broken = 0
+    for _ in range(12):
+        before = front.values().detach()
+        shares, formula, promised = front.step()
+        torch.testing.assert_close(front.exchange.trust, expected, rtol=1e-12, atol=0)  # of the steps before this one
+        torch.testing.assert_close(shares, formula, rtol=1e-9, atol=1e-12)
+        fallen, heard = before - front.values().detach(), shares > 0
+        holds = fallen >= promised
+        if growth > 1:
+            after = torch.where(holds, growth * expected, expected / 4).clamp(1.0, 1e9)
+            expected = torch.where(heard, after, expected)
+        kept += int((heard & holds).sum())
+        broken += int((heard & ~holds).sum())
+    assert kept + broken >= MEMBERS  # members do hear each other
+    assert (kept if rate < 1 else broken) > 0
+    assert growth > 1 or front.exchange.trust.tolist() == [1.0] * MEMBERS
+
+
+def test_trust_that_has_grown_lets_a_member_move_further() -> None:
+    shares = {}
+    for growth in (1.0, 4.0):
+        front = Front(growth, curvature=1.0, rate=0.05, seed=0)
+        shares[growth] = torch.stack([front.step()[0] for _ in range(6)])
+    assert torch.equal(shares[4.0][0], shares[1.0][0])  # nothing is learnt before the first step
+    assert float(shares[4.0][1:].sum()) > 1.5 * float(shares[1.0][1:].sum())
