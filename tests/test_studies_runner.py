@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from interrupts import restore_interrupts
 from paretorch.studies.folder import Job
 from paretorch.studies.progress import Display, Estimate, duration
 from paretorch.studies.runner import run_jobs
@@ -137,7 +138,9 @@ run_jobs(jobs(Path({root!r}), ("Slow", "A"), 8), Silent(), workers=2, logs=Path(
 
 def test_ctrl_c_stops_the_workers_and_leaves_no_half_written_file(tmp_path: Path) -> None:
     script = INTERRUPTED.format(here=str(HERE), root=str(tmp_path / "cut"))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, preexec_fn=restore_interrupts
+    )
     checkpoint = tmp_path / "cut" / "Slow" / "checkpoint.json"
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import studies_tuned as synthetic
+from interrupts import restore_interrupts
 from paretorch.studies.folder import Job, StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import run_folder
 from paretorch.studies.study import Combine, Study, Treatment, across, chosen
@@ -185,7 +186,9 @@ def test_interrupted_anywhere_and_resumed_equals_unbroken(
     path = tmp_path / "study"
     script = INTERRUPTED.format(here=str(HERE), path=str(path))
     environment = os.environ | {"TUNED_SLEEP": "0.01"}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL, preexec_fn=restore_interrupts
+    )
     deadline = time.monotonic() + 120
     while len(list(path.rglob("result.json"))) < when and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
