@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from paretorch.workloads.data import atomic
-from paretorch.workloads.data.pack import Line, Manifest, damaged, mapped, read_lines
+from paretorch.workloads.data.pack import Manifest, damaged, mapped
+from paretorch.workloads.data.pack_index import Line, read_lines
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.reading import Item, Place, Reader, Source
 from paretorch.workloads.data.workers import loader
