@@ -27,7 +27,7 @@ FAKE = "studies_fake_training:train"
 
 @pytest.fixture(autouse=True)
 def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 class Silent:
@@ -134,6 +134,18 @@ from test_studies_runner import jobs, Silent, FAKE
 from paretorch.studies.runner import run_jobs
 run_jobs(jobs(Path({root!r}), ("Slow", "A"), 8), Silent(), workers=2, logs=Path({root!r}) / "logs", train=FAKE)
 """
+
+
+def test_workers_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("json", "torch", "numpy", "typing", "paretorch", "sitecustomize", "safetensors"):
+        (here / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})\n")
+    monkeypatch.chdir(here)
+    watch = work(tmp_path / "study", workers=2)
+    assert not (tmp_path / "imported").exists()
+    assert watch.ends == {"A": None, "B": None, "C": None}
+    assert set(results(tmp_path / "study")) == {"A", "B", "C"}
 
 
 def test_ctrl_c_stops_the_workers_and_leaves_no_half_written_file(tmp_path: Path) -> None:

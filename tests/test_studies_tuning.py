@@ -32,7 +32,7 @@ TRIALS = 8
 
 @pytest.fixture(autouse=True)
 def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 class Counting:
@@ -79,7 +79,7 @@ def files(path: Path) -> dict[str, str]:
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     path = tmp_path_factory.mktemp("tuned") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HERE))
+        patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
         tune(path)
     return read_folder(path)
 

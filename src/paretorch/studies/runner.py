@@ -207,7 +207,8 @@ class _Pool:
         more: Further | None,
     ) -> None:
         self.waiting, self.watch, self.count, self.logs, self.more = deque(jobs), watch, count, logs, more
-        self.command = [sys.executable, "-m", "paretorch.studies.worker", train, str(threads)]
+        # -P: -m alone puts the current folder first, where a json.py or torch.py of anybody's would be imported
+        self.command = [sys.executable, "-P", "-m", "paretorch.studies.worker", train, str(threads)]
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.inbox: Inbox = queue.SimpleQueue()
         self.workers: list[Worker] = []
