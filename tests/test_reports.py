@@ -6,6 +6,7 @@ import dataclasses
 import html
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 

@@ -20,13 +20,14 @@ from paretorch.pareto.members import score
 from paretorch.pareto.resume import epochs_kept
 from paretorch.training import machine, randomness
 from paretorch.training.algorithms import find_algorithm
+from paretorch.training.claims import read_run
 from paretorch.training.front_epochs import SET, VOLUME, Follow, set_scores
 from paretorch.training.front_options import FrontOptions, options_of
 from paretorch.training.names import parse
 from paretorch.training.parts import find_device, find_optimizer, optimizers, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.promises import check_losses, data_of, metrics_of, trained_model
-from paretorch.training.record import Record, finished, read_run
+from paretorch.training.record import Record, finished
 from paretorch.training.result import Result, Scores
 from paretorch.training.schedule import Schedule
 from paretorch.training.searching import searches

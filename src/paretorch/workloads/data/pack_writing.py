@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,7 +98,11 @@ def _begun(folder: Path, wanted: Manifest) -> Manifest:
     if not (folder / "pack.json").exists():
         fresh = replace(wanted, lines=0, rows=0, length=0, sha256=sha256(b"").hexdigest())
         for name in ("rows.u8", "index.jsonl"):
-            (folder / name).unlink(missing_ok=True)
+            if os.path.lexists(folder / name):
+                raise ValueError(
+                    f"{folder} holds {name} but no pack.json, so nothing says that it belongs to a pack. Pack into another "
+                    "folder (--out), or remove this one"
+                )
         atomic.write(folder / "pack.json", fresh.to_json())
         return fresh
     there = Manifest.read(folder)
@@ -150,7 +155,7 @@ def _recovered(folder: Path, manifest: Manifest) -> tuple[Manifest, list[Line]]:
         end, count = end + len(text), count + (line.row >= 0)
     del present
     for file, length in ((path, end), (rows, count * manifest.row_bytes)):
-        with open(file, "ab") as handle:
+        with atomic.appending(file) as handle:
             handle.truncate(length)
     return replace(manifest, rows=count), lines
 
