@@ -6,7 +6,7 @@ import math
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
+from paretorch.pareto.files import FORMAT
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.members import score
+from paretorch.pareto.ownership import check_front
 from paretorch.pareto.resume import epochs_kept
 from paretorch.training import machine, randomness
 from paretorch.training.algorithms import find_algorithm
@@ -31,11 +33,13 @@ from paretorch.training.record import Record, finished
 from paretorch.training.result import Result, Scores
 from paretorch.training.schedule import Schedule
 from paretorch.training.searching import searches
-from paretorch.training.sources import find_workload
+from paretorch.training.sources import find_workload, recorded_workload
 from paretorch.training.spec import Plain, Run
 from paretorch.workloads.base import Workload
+from paretorch.workloads.data import atomic
 from paretorch.workloads.streams import Splits, steps_per_epoch
 
+RUN = "run"  # the front's fact that is the digest of its run
 KEPT = "checkpoint"  # where a training that was killed goes on
 BEYOND = 0.1  # a task that a model neglects ends a little above where it began
 UNUSED: Mapping[str, Plain | tuple[str, ...]] = {
@@ -55,10 +59,13 @@ def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
         progress: see :func:`paretorch.training.loop.train`.
 
     Raises:
-        ValueError: a name or option is not known, a field means nothing to a front, or the folder holds another run.
+        ValueError: a name or option is not known, a field means nothing to a front, or the folder holds another run or a file
+            of a front's names that no front wrote.
     """
     if (result := finished(folder, run)) is not None:
         return result
+    check_front(folder, FORMAT)
+    atomic.check_own(folder / KEPT)
     device = find_device(run.device)
     with randomness.deterministic(run.deterministic), randomness.kept(device):
         workload = find_workload(run.workload, run.options)
@@ -78,43 +85,55 @@ def load_front(folder: str | Path, workload: str | None = None) -> Front:
 
     Args:
         folder: of the run, as ``paretorch front`` and studies write it.
-        workload: what a front that was saved from Python was trained on, as the command line names it.
+        workload: what it was trained on, as the command line names it. A Python file is executed where it is named here, or
+            where ``run.json`` names it and its content is that of a file that was named before.
 
     Raises:
         FileNotFoundError: there is no front.
-        ValueError: it was saved from Python and no workload says how its models are made, or a file is damaged.
+        ValueError: it was saved from Python, or trained on a file that was not named before, and no workload is given; or a file
+            is damaged or of another run.
     """
     folder = Path(folder)
     made = workload_of(folder, workload)
     if not (folder / "front.json").exists():
         raise FileNotFoundError(f"{folder} holds no finished front: the command that began it finishes it")
-    started = None if workload else read_run(folder)
-    if started is None:
+    started = read_run(folder)
+    if started is None or not started["run"].get("front"):
         with torch.random.fork_rng():
             return Front.load(folder, made.model())
-    return Front.load(folder, template_of(made, find_algorithm(started["run"]["front"])))
+    front = Front.load(folder, template_of(made, find_algorithm(started["run"]["front"])))
+    if started.get("digest") not in (None, front.facts.get(RUN)):
+        raise ValueError(
+            f"{folder / 'front.json'} is not of the run in {folder / 'run.json'}: it was copied from another run. Put the file "
+            f"back, or remove the folder {folder} and train again"
+        )
+    return front
 
 
 def workload_of(folder: Path, given: str | None = None) -> Workload:
-    """What a front was trained on: as its run says, or as ``given`` names it.
+    """What a front was trained on: as ``given`` names it, or as its run says.
+
+    Options that are not given are those of the run, where that names a workload of the same name.
 
     Raises:
         FileNotFoundError: there is no front.
-        ValueError: its run says nothing, as of a front that was saved from Python.
+        ValueError: its run says nothing, as of a front that was saved from Python, or names code that the user has not.
     """
+    started = read_run(folder)
+    run = {} if started is None else started["run"]
     if given is not None:
         call = parse(given)
-        return find_workload(call.name, call.named)
-    started = read_run(folder)
+        same = run.get("front") and Path(call.name).name == Path(run["workload"]).name
+        return find_workload(call.name, call.named or (run["options"] if same else {}))
     if started is None and (folder / "front.json").exists():
         raise ValueError(
             f"{folder} has a front but no run.json, which says how its models are made: it was saved from Python. "
             "Read it there, with Front.load(folder, template), or name its workload"
         )
-    if started is None or not started["run"].get("front"):
-        has = "nothing" if started is None else f"a run of one model, by {started['run']['method']}"
+    if not run.get("front"):
+        has = "nothing" if started is None else f"a run of one model, by {run['method']}"
         raise FileNotFoundError(f"{folder} holds no front but {has}: expected a folder that `paretorch front` wrote")
-    return find_workload(started["run"]["workload"], started["run"]["options"])
+    return recorded_workload(run["workload"], run["options"], folder / "run.json")
 
 
 def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
@@ -189,7 +208,7 @@ class _Job:
             progress=follow,
             checkpoint=kept,
         )
-        front.save(record.folder)
+        replace(front, facts={**front.facts, RUN: record.digest}).save(record.folder)
         memory = machine.peak_memory(device)
         tested = self.test(front, splits.to(device), device) if run.test else []
         losses = torch.stack([found for found, _ in tested]) if tested else None

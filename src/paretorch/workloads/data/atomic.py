@@ -66,15 +66,20 @@ def appending(path: Path) -> FileIO:
 
 
 def own_folder(path: Path) -> Path:
-    """A folder of our own, made where it is not there.
+    """A folder of our own, made where it is not there; see :func:`check_own`."""
+    check_own(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def check_own(path: Path) -> None:
+    """Refuses to write into a folder that is a link: files of the same names elsewhere would be replaced or removed.
 
     Raises:
-        OSError: it is a link: files of the same names elsewhere would be replaced.
+        OSError: it is a link.
     """
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{path} is a link to another folder, in which nothing is replaced: remove the link")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _handle(path: str | Path, flags: int) -> int:
