@@ -111,7 +111,7 @@ def _is_export(path: Path) -> bool:
         pass
     with extra("export"):
         import onnx
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError:

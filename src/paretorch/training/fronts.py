@@ -1,4 +1,4 @@
-"""A run that trains a front: names -> algorithm and preferences, the files of a run, and the front read back."""
+"""A run that trains a front: names -> algorithm and preferences, and the files of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
@@ -22,10 +22,9 @@ from paretorch.pareto.ownership import check_front
 from paretorch.pareto.resume import epochs_kept
 from paretorch.training import machine, randomness
 from paretorch.training.algorithms import find_algorithm
-from paretorch.training.claims import read_run
 from paretorch.training.front_epochs import SET, VOLUME, Follow, set_scores
 from paretorch.training.front_options import FrontOptions, options_of
-from paretorch.training.names import parse
+from paretorch.training.open_front import RUN, example_inputs, load_front, workload_of
 from paretorch.training.parts import find_device, find_optimizer, optimizers, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.promises import check_losses, data_of, metrics_of, trained_model
@@ -33,13 +32,14 @@ from paretorch.training.record import Record, finished
 from paretorch.training.result import Result, Scores
 from paretorch.training.schedule import Schedule
 from paretorch.training.searching import searches
-from paretorch.training.sources import find_workload, recorded_workload
+from paretorch.training.sources import find_workload
 from paretorch.training.spec import Plain, Run
 from paretorch.workloads.base import Workload
 from paretorch.workloads.data import atomic
 from paretorch.workloads.streams import Splits, steps_per_epoch
 
-RUN = "run"  # the front's fact that is the digest of its run
+__all__ = ["check", "example_inputs", "load_front", "train_front", "workload_of"]
+
 KEPT = "checkpoint"  # where a training that was killed goes on
 BEYOND = 0.1  # a task that a model neglects ends a little above where it began
 UNUSED: Mapping[str, Plain | tuple[str, ...]] = {
@@ -80,74 +80,16 @@ def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
     return result
 
 
-def load_front(folder: str | Path, workload: str | None = None) -> Front:
-    """The front of a run, with its models.
-
-    Args:
-        folder: of the run, as ``paretorch front`` and studies write it.
-        workload: what it was trained on, as the command line names it. A Python file is executed where it is named here, or
-            where ``run.json`` names it and its content is that of a file that was named before.
+def check(run: Run) -> None:
+    """Refuses what the names and options of a front's run alone exclude; no data are read, and no model is made.
 
     Raises:
-        FileNotFoundError: there is no front.
-        ValueError: it was saved from Python, or trained on a file that was not named before, and no workload is given; or a file
-            is damaged or of another run.
+        ValueError: a name or option is not known, or they do not go together.
     """
-    folder = Path(folder)
-    made = workload_of(folder, workload)
-    if not (folder / "front.json").exists():
-        raise FileNotFoundError(f"{folder} holds no finished front: the command that began it finishes it")
-    started = read_run(folder)
-    if started is None or not started["run"].get("front"):
-        with torch.random.fork_rng():
-            return Front.load(folder, made.model())
-    front = Front.load(folder, template_of(made, find_algorithm(started["run"]["front"])))
-    if started.get("digest") not in (None, front.facts.get(RUN)):
-        raise ValueError(
-            f"{folder / 'front.json'} is not of the run in {folder / 'run.json'}: it was copied from another run. Put the file "
-            f"back, or remove the folder {folder} and train again"
-        )
-    return front
-
-
-def workload_of(folder: Path, given: str | None = None) -> Workload:
-    """What a front was trained on: as ``given`` names it, or as its run says.
-
-    Options that are not given are those of the run, where that names a workload of the same name.
-
-    Raises:
-        FileNotFoundError: there is no front.
-        ValueError: its run says nothing, as of a front that was saved from Python, or names code that the user has not.
-    """
-    started = read_run(folder)
-    run = {} if started is None else started["run"]
-    if given is not None:
-        call = parse(given)
-        same = run.get("front") and Path(call.name).name == Path(run["workload"]).name
-        return find_workload(call.name, call.named or (run["options"] if same else {}))
-    if started is None and (folder / "front.json").exists():
-        raise ValueError(
-            f"{folder} has a front but no run.json, which says how its models are made: it was saved from Python. "
-            "Read it there, with Front.load(folder, template), or name its workload"
-        )
-    if not run.get("front"):
-        has = "nothing" if started is None else f"a run of one model, by {run['method']}"
-        raise FileNotFoundError(f"{folder} holds no front but {has}: expected a folder that `paretorch front` wrote")
-    return recorded_workload(run["workload"], run["options"], folder / "run.json")
-
-
-def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
-    """A module of the architecture that an algorithm's members have; draws no random number of the caller's."""
-    with torch.random.fork_rng():
-        model = workload.model()
-        if algorithm.conditional:
-            return algorithm.family([model] * len(workload.tasks), example_inputs(workload)).template
-    return model
-
-
-def example_inputs(workload: Workload, size: int = 2) -> Any:
-    """Inputs of the encoder: the first ``size`` samples of the first validation stream."""
-    return next(iter(workload.data().validation[0].batches(size, order=None))).inputs
+    job = _Job(run, find_workload(run.workload, run.options), find_algorithm(run.front), options_of(run))
+    find_device(run.device)
+    job.check_options()
+    job.optimizer()
 
 
 @dataclass(frozen=True)
@@ -167,16 +109,20 @@ class _Job:
                     "leave it out"
                 )
 
+    def check_options(self) -> None:
+        """Refuses preferences, a reference or metrics that the workload cannot have."""
+        self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
+        if self.options.reference is not None:
+            check_reference(self.options.reference, self.workload.tasks)
+        metrics_of(self.workload, self.workload.tasks)
+
     def check(self) -> Splits:
         """The data; refuses what can be refused before a folder is begun.
 
         Raises:
             ValueError: preferences or a reference that the workload cannot have, or the workload breaks a promise.
         """
-        self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
-        if self.options.reference is not None:
-            check_reference(self.options.reference, self.workload.tasks)
-        metrics_of(self.workload, self.workload.tasks)
+        self.check_options()
         with torch.random.fork_rng():
             model = trained_model(self.workload, self.workload.tasks)
         splits = data_of(self.workload)

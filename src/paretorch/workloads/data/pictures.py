@@ -6,7 +6,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +102,7 @@ def read_rgb(
 
 
 @contextmanager
-def opened_picture(path: Path, name: str, formats: Sequence[str], most: int) -> Iterator[Image]:
+def opened_picture(path: Path, name: str, formats: tuple[str, ...], most: int) -> Iterator[Image]:
     """An image file whose header was read; within it, what Pillow raises is said of the file.
 
     Args:
