@@ -128,7 +128,7 @@ def read_values(path: Path) -> dict[str, Any]:
         values = json.loads(read_regular(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there: expected a folder that Front.save wrote") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: it cannot be read as JSON") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")

@@ -228,7 +228,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(read_regular(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent} has no {path.name}: expected a folder that paretorch wrote") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole JSON file ({error}): delete it and run again with resume") from error
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, str) or not re.fullmatch(MARK + "[0-9]+", written):

@@ -179,7 +179,7 @@ def _load(path: Path, run: Run, digest: str | None) -> Checkpoint:
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(read_regular(path))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         raise _damaged(path, "it cannot be read as JSON") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise _damaged(path, f"expected the format {FORMAT!r}")

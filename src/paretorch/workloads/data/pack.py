@@ -90,7 +90,7 @@ class Manifest:
             return found
         except DamagedError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise damaged(path, str(error) or type(error).__name__) from None
 
 

@@ -35,7 +35,7 @@ def read_lines(content: bytes) -> list[Line]:
     """
     try:
         lines = [Line(*json.loads(line)) for line in content.splitlines()]
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
     for line in lines:
         if type(line.row) is not int or type(line.crc) is not int or not isinstance(line.name, str):
