@@ -118,11 +118,12 @@ def test_files_of_a_run_without_its_name_are_not_taken_over(tmp_path: Path) -> N
 
 def test_the_writer_makes_a_new_file(tmp_path: Path, victim: Path) -> None:
     temporary = tmp_path / ".a.json.writing"
-    for plant in (
+    plants: tuple[Callable[[], object], ...] = (
         lambda: temporary.symlink_to(victim),
         lambda: os.link(victim, temporary),
         lambda: os.mkfifo(temporary),
-    ):
+    )
+    for plant in plants:
         plant()
         atomic.write(tmp_path / "a.json", b"new")
         assert (tmp_path / "a.json").read_bytes() == b"new"

@@ -68,7 +68,7 @@ class Record:
                 self.digest = started.get("digest")
             self._events = atomic.appending(folder / "events.jsonl")
             if self.digest is not None and not os.fstat(self._events.fileno()).st_size:
-                self._events.write(header(self.digest))
+                atomic.append(self._events, header(self.digest))
         except BaseException:
             atomic.unlock(self._lock)
             raise
