@@ -167,10 +167,14 @@ def of_an_earlier_version(folder: Path) -> None:
     del values["digest"]
     (folder / "run.json").write_text(json.dumps(values))
     result = Result.load(folder)
-    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
-    assert json.loads(lines[0])["event"] == "run"
-    (folder / "events.jsonl").write_text("".join(lines[1:]))
+    events_of_an_earlier_version(folder)
     result.save(folder)
+
+
+def events_of_an_earlier_version(folder: Path) -> None:
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert len({event.pop("run") for event in events if event["event"] == "epoch"}) == 1
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
 def test_runs_of_earlier_versions_are_read_and_checked_by_their_values(trained: StudyFolder, tmp_path: Path) -> None:
@@ -195,8 +199,7 @@ def test_an_unfinished_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None
     values = json.loads((folder / "run.json").read_text())
     del values["digest"]
     (folder / "run.json").write_text(json.dumps(values))
-    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
-    (folder / "events.jsonl").write_text("".join(lines[1:]))
+    events_of_an_earlier_version(folder)
     (state,) = folder.glob("checkpoint/epoch-*/state.json")
     content = json.loads(state.read_text())
     del content["digest"]

@@ -1,8 +1,8 @@
 """Which run the files of a folder belong to. Each says so itself: the name of a folder says nothing.
 
-``run.json`` holds the run, the digest of the workload's file, and a digest of both. The first line of ``events.jsonl`` repeats
-that digest, ``result.json`` holds the run and the checksum of the events, a checkpoint the run and the digest. So a file that
-was copied from another run, and a folder that was renamed into another's place, are found out.
+``run.json`` holds the run, the digest of the workload's file, and a digest of both. Every epoch's line of ``events.jsonl``
+repeats that digest, ``result.json`` holds the run and the checksum of the events, a checkpoint the run and the digest. So a
+file that was copied from another run, and a folder that was renamed into another's place, are found out.
 
 Runs of earlier versions have no such digest. They are read where the run in ``run.json`` and the one in ``result.json`` are
 the planned one; that their events are of the same version of a workload's file is not known.
@@ -20,7 +20,9 @@ from paretorch.training.result import Result
 from paretorch.training.spec import Run
 from paretorch.workloads.data.regular_files import open_regular, read_regular
 
-LONGEST = 1000  # bytes of the first line of events
+RUN = "run"  # the key of the digest in the line of an epoch
+EPOCH = b'{"event": "epoch"'  # how such a line begins
+LONGEST = 1 << 24  # bytes of a line of events
 
 
 def digest_of(run: Mapping[str, Any], source: str | None) -> str:
@@ -33,20 +35,17 @@ def digest_of(run: Mapping[str, Any], source: str | None) -> str:
     return hashlib.sha256(json.dumps({"run": run, "source": source}, sort_keys=True).encode()).hexdigest()
 
 
-def header(digest: str) -> bytes:
-    """The first line of ``events.jsonl``."""
-    return json.dumps({"event": "run", "epoch": 0, "digest": digest}).encode() + b"\n"
-
-
 def events_digest(folder: Path) -> str | None:
-    """The digest in the first line of ``events.jsonl``; None where there are no events, or those of an earlier version."""
+    """The digest that the epochs in ``events.jsonl`` have; None where there are none, or those of an earlier version."""
     try:
         with open_regular(folder / "events.jsonl") as file:
-            line = file.readline(LONGEST)
-        event = json.loads(line)
+            while line := file.readline(LONGEST):
+                if line.startswith(EPOCH):  # steps have none
+                    event = json.loads(line)
+                    return event.get(RUN) if isinstance(event, dict) else None
     except (FileNotFoundError, ValueError, RecursionError):
-        return None
-    return event.get("digest") if isinstance(event, dict) and event.get("event") == "run" else None
+        pass
+    return None
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -105,10 +104,16 @@ def check_events(folder: Path, started: Mapping[str, Any] | None) -> None:
     """
     expected = None if started is None else started.get("digest")
     if expected is not None and events_digest(folder) != expected:
-        raise ValueError(
-            f"{folder / 'events.jsonl'} is not of the run in {folder / 'run.json'}: it was copied from another run. Put the "
-            f"file back, or remove the folder {folder} and run again"
-        )
+        raise foreign(folder / "events.jsonl")
+
+
+def foreign(path: Path) -> ValueError:
+    """The error for a file that is not of the run in the ``run.json`` beside it."""
+    folder = path.parent
+    return ValueError(
+        f"{path} is not of the run in {folder / 'run.json'}: it was copied from another run. Put the file back, or remove the "
+        f"folder {folder} and run again"
+    )
 
 
 def claimed(folder: Path, run: Run | None = None) -> Result:

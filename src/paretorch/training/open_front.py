@@ -10,7 +10,7 @@ from torch import nn
 
 from paretorch.pareto import Front, FrontAlgorithm
 from paretorch.training.algorithms import find_algorithm
-from paretorch.training.claims import read_run
+from paretorch.training.claims import foreign, read_run
 from paretorch.training.names import parse
 from paretorch.training.sources import find_workload, recorded_workload
 from paretorch.workloads.base import Workload
@@ -41,10 +41,7 @@ def load_front(folder: str | Path, workload: str | None = None) -> Front:
             return Front.load(folder, made.model())
     front = Front.load(folder, template_of(made, find_algorithm(started["run"]["front"])))
     if started.get("digest") not in (None, front.facts.get(RUN)):
-        raise ValueError(
-            f"{folder / 'front.json'} is not of the run in {folder / 'run.json'}: it was copied from another run. Put the file "
-            f"back, or remove the folder {folder} and train again"
-        )
+        raise foreign(folder / "front.json")
     return front
 
 

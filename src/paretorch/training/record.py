@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from paretorch.training.claims import check_events, check_run, claimed, digest_of, header, read_run
+from paretorch.training.claims import RUN, check_run, claimed, digest_of, foreign, read_run
 from paretorch.training.result import FORMAT, Epoch, Result, to_json
 from paretorch.training.sources import digest
 from paretorch.training.spec import Run
@@ -67,8 +67,6 @@ class Record:
                 _same_source(folder, run, started.get("source"), source)
                 self.digest = started.get("digest")
             self._events = atomic.appending(folder / "events.jsonl")
-            if self.digest is not None and not os.fstat(self._events.fileno()).st_size:
-                atomic.append(self._events, header(self.digest))
         except BaseException:
             atomic.unlock(self._lock)
             raise
@@ -95,19 +93,17 @@ class Record:
             ValueError: the lines of these epochs are not all there, or they are of another run.
         """
         path = self.folder / "events.jsonl"
-        if epochs:
-            check_events(self.folder, {"digest": self.digest})
-        kept = [] if self.digest is None else [header(self.digest)]
+        kept: list[bytes] = []
         history: list[Epoch] = []
         content = read_regular(path)
         for line in content.splitlines(keepends=True):
             event = _event(line)
-            if event is not None and event.get("event") == "run":
-                continue
             if event is None or event["epoch"] > epochs:
                 break
             kept.append(line)
             if event.pop("event") == "epoch":
+                if event.pop(RUN, None) != self.digest:
+                    raise foreign(path)
                 history.append(Epoch.from_json(event))
         if [epoch.epoch for epoch in history] != list(range(1, epochs + 1)):
             raise ValueError(
@@ -131,7 +127,8 @@ class Record:
 
     def epoch(self, epoch: Epoch) -> None:
         """One line about an epoch."""
-        self._flush({"event": "epoch"} | to_json(epoch))
+        whose = {} if self.digest is None else {RUN: self.digest}
+        self._flush({"event": "epoch"} | to_json(epoch) | whose)
 
     def settle(self) -> None:
         """Forces all lines to the disk: a checkpoint that follows relies on them."""
