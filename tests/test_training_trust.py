@@ -37,6 +37,12 @@ def running(mark: Path) -> str:
 def _nothing_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
+    trust._named.clear()
+
+
+def forget() -> None:
+    trust._named.clear()
+    trust.store().unlink()
 
 
 def front(folder: Path, workload: str = "synthetic(samples=64, hidden=8)") -> Path:
@@ -98,7 +104,7 @@ def test_the_file_that_the_user_names_is_run_and_opens_the_front(tmp_path: Path)
     mine = tmp_path / "mine.py"
     mine.write_text(HARMLESS)
     folder = front(tmp_path / "front", str(mine))
-    trust.store().unlink()  # as on another machine
+    forget()  # as on another machine
     assert call("pick", str(folder), "0.5,0.5")[0] == 2
     code, printed = call("pick", str(folder), "0.5,0.5", "--workload", str(mine))
     assert code == 0, printed
@@ -124,7 +130,7 @@ def test_a_conditional_front_is_opened_by_the_workload_that_is_named(tmp_path: P
     mine.write_text(HARMLESS)
     code, printed = call("front", str(mine), "--algorithm", "COSMOS()", *SMALL, "--out", str(tmp_path / "front"))
     assert code == 0, printed
-    trust.store().unlink()
+    forget()
     assert len(load_front(tmp_path / "front", str(mine))) == 2
 
 
@@ -163,13 +169,28 @@ def test_what_is_trusted_lies_in_the_users_configuration_alone(tmp_path: Path, m
     assert trust.store() == tmp_path / "home" / ".config" / "paretorch" / trust.FILE
     assert trust.is_trusted(b"pass")
     assert not trust.is_trusted(b"pass\n")
+    trust._named.clear()
+    assert trust.is_trusted(b"pass"), "by another process, too"
     before = trust.store().read_bytes()
     trust.trust(Path("a.py"), b"pass")
     assert trust.store().read_bytes() == before
     trust.store().unlink()
     trust.store().symlink_to(tmp_path / "elsewhere")
+    trust._named.clear()
     trust.trust(Path("a.py"), b"pass")
     assert not (tmp_path / "elsewhere").exists()
+    assert trust.is_trusted(b"pass"), "in this process"
+
+
+@pytest.mark.parametrize(
+    "run", [{}, {"front": "mt2o"}, {"front": 1, "workload": "digits", "options": {}, "method": ""}]
+)
+def test_a_run_without_its_values_is_damaged(tmp_path: Path, run: dict[str, Any]) -> None:
+    front(tmp_path / "shared")
+    (tmp_path / "shared" / "run.json").write_text(json.dumps({"run": run}))
+    code, printed = call("pick", str(tmp_path / "shared"), "0.5,0.5")
+    assert code == 2
+    assert "run.json is damaged: its run has no" in printed
 
 
 def test_a_planted_tuning_names_no_other_workload(tmp_path: Path) -> None:

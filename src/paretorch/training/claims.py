@@ -60,6 +60,9 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         values = json.loads(read_regular(path))
         if not isinstance(values, dict) or not isinstance(values.get("run"), dict):
             raise ValueError("no run in it")
+        for name, kind, absent in (("workload", str, None), ("options", dict, {}), ("front", str, "")):
+            if not isinstance(values["run"].get(name, absent), kind):
+                raise ValueError(f"its run has no {name} of type {kind.__name__}")
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

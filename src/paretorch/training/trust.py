@@ -20,6 +20,7 @@ from paretorch.workloads.data import atomic
 from paretorch.workloads.data.regular_files import read_regular
 
 FILE = "trusted-workloads.txt"
+_named: set[str] = set()  # digests of files that this process was told: enough where no configuration can be written
 
 
 def store() -> Path:
@@ -35,6 +36,8 @@ def store() -> Path:
 
 def is_trusted(content: bytes) -> bool:
     """Whether the user has named a file of this content before."""
+    if _digest(content) in _named:
+        return True
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # no home: nothing was named before
         lines = read_regular(store()).decode("utf-8", errors="replace").splitlines()
         return _digest(content) in {line.partition(" ")[0] for line in lines}
@@ -42,8 +45,10 @@ def is_trusted(content: bytes) -> bool:
 
 
 def trust(path: Path, content: bytes) -> None:
-    """Keeps the digest of a file that the user has named; where the configuration cannot be written, nothing is kept."""
-    if is_trusted(content):
+    """Keeps the digest of a file that the user has named: in the configuration, if it can be written, else in this process."""
+    known = is_trusted(content)
+    _named.add(_digest(content))
+    if known:
         return
     with contextlib.suppress(OSError, RuntimeError):
         place = store()

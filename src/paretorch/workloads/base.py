@@ -21,7 +21,7 @@ class MultiTaskModel(nn.Module):
         heads: features -> output, by task.
 
     Raises:
-        ValueError: a task has a name that no head can have; see :func:`check_head_names`.
+        ValueError: a task has a name that an nn.ModuleDict refuses: empty, with a dot, or one of its own attributes.
 
     Example:
         >>> import torch
