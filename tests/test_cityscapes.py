@@ -103,7 +103,7 @@ def test_check_says_what_is_missing(tmp_path: Path) -> None:
     code, printed = call("data", "check", "cityscapes(form='images')", "--root", str(tmp_path))
     assert code == 1
     assert "there is no gtFine/train/bonn/bonn_000001_000019_gtFine_labelIds.png" in printed
-    assert "disparity/val/aachen/aachen_000000_000019_disparity.png: cannot identify" in printed
+    assert "disparity/val/aachen/aachen_000000_000019_disparity.png: it is not an image" in printed
     code, printed = call("data", "check", "cityscapes", "--root", str(tmp_path))
     assert code == 1
     assert "cityscapes/{train,val}/depth/0.npy" in printed

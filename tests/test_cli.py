@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from interrupts import restore_interrupts
 from paretorch.cli import app
 from paretorch.training import loop
 from paretorch.training.result import Result
@@ -186,7 +187,9 @@ def test_ctrl_c_is_a_clean_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_real_ctrl_c_stops_a_real_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
     arguments = [TINY, "--method", "MGDA()", "--epochs", "60", "--batch-size", "8", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "paretorch.cli", "train", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore_interrupts
+    )
     while process.poll() is None and not list(tmp_path.glob("checkpoint/epoch-*")):
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)

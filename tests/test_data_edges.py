@@ -145,7 +145,10 @@ def test_a_header_of_more_than_the_memory_is_named(tmp_path: Path) -> None:
     content = (tmp_path / "0.npy").read_bytes()
     absurd = b"(32, 64" + 14 * b"0" + b", 1), }"
     (tmp_path / "0.npy").write_bytes(content.replace(b"(32, 64, 1), }" + 14 * b" ", absurd))
-    with pytest.raises(UnreadableError, match="its header cannot be used: Unable to allocate"):
+    with pytest.raises(
+        UnreadableError,
+        match=r"its header cannot be used: it says .* 819,200,000,000,000,000 bytes; at most 268,435,456",
+    ):
         read_array(tmp_path / "0.npy", "0.npy")
 
 

@@ -100,17 +100,22 @@ def test_encoders_alone_and_moving_preferences_take_no_ones_place(algorithm: pt.
     assert Exchange(sharing, {"encoder.a": torch.zeros(2, 2)}, {}, Spread(2, group=None)).adoption is None
 
 
-def test_what_the_spread_front_is_tested_on_takes_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Tensor] = []
+def test_the_front_of_the_ranks_test_differs_by_adoption(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
     take = Adoption.take
 
-    def noted(self: Adoption, whose: Tensor, *others: object) -> None:
-        taken.append(whose)
+    def counted(self: Adoption, whose: Tensor, *others: object) -> None:
+        moved.append(int((whose != self.own).sum()))
         take(self, whose, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Adoption, "take", noted)
-    spread_front("adopting")
-    assert taken
+    monkeypatch.setattr(Adoption, "take", counted)
+    adopting = spread_front("adopting")
+    assert sum(moved) >= 1
+    monkeypatch.setattr(Adoption, "whose", lambda self, heard, free: self.own)
+    alone = spread_front("adopting")
+    points = [torch.stack([state["encoder.point"] for state in front.states]) for front in (adopting, alone)]
+    changed = (points[0] - points[1]).abs().flatten(1).amax(dim=1)
+    assert float(changed.max()) > 1e-3
 
 
 def test_neighbours_without_a_gate_take_no_places() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import html
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,7 +283,7 @@ def test_a_report_is_written_and_can_be_written_again(folder: StudyFolder) -> No
 def test_the_whole_way_from_a_users_file_to_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent), prepend=os.pathsep)
 
     def run(out: str) -> dict[str, str]:
         run_study(synthetic.__file__, "smoke", 3, tmp_path / out, jobs=2, train="studies_synthetic:train")
@@ -314,7 +315,7 @@ def test_the_page_names_the_command_with_file_and_options(tmp_path: Path) -> Non
 
 
 def test_silence_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent), prepend=os.pathsep)
     synthetic.finished(tmp_path, seeds=3)
     found = run_study(synthetic.__file__, "smoke", 3, tmp_path, progress=False)
     assert capsys.readouterr().out == ""

@@ -83,11 +83,19 @@ def test_losses_on_test_data_and_their_sum(summary: Summary) -> None:
 
 def test_the_losses_are_those_of_the_files(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=3)
+    given: dict[str, list[dict[str, float]]] = {}
+    for job in folder.jobs():  # a loss of its own for each method, seed and task
+        outcome = synthetic.result(job.run)
+        name = job.run.method if job.label == "tuned" else job.label
+        runs = given.setdefault(name, [{} for _ in range(3)])
+        number = 100 * list(given).index(name) + 10 * job.run.seed
+        losses = {task: float(number + synthetic.TASKS.index(task)) for task in outcome.tasks}
+        runs[job.run.seed] |= losses
+        synthetic.write(dataclasses.replace(outcome, test=dataclasses.replace(outcome.test, losses=losses)), job.folder)
+    given["tuned"] = given["Static(2)"]  # the best of the grid
     found = load(folder.path)
+    assert set(found.tasks) == set(synthetic.TASKS)
+    assert set(found.treatments) == {"single task", "tuned", "good", "bad", "same"}
     for label, treatment in found.treatments.items():
-        for seed in range(3):
-            group = [job for job in folder.jobs() if job.run.seed == seed and job.label == label]
-            wanted = {t: loss for job in group for t, loss in synthetic.result(job.run).test.losses.items()}
-            if len(group) in (1, len(found.tasks)) and treatment.chosen is None:
-                expected = [wanted.get(task, np.nan) for task in found.tasks]
-                np.testing.assert_array_equal(treatment.test_losses[seed], expected)
+        expected = [[losses[task] for task in found.tasks] for losses in given[label]]
+        np.testing.assert_array_equal(treatment.test_losses, expected)

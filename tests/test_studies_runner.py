@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from interrupts import restore_interrupts
 from paretorch.studies.folder import Job
 from paretorch.studies.progress import Display, Estimate, duration
 from paretorch.studies.runner import run_jobs
@@ -26,7 +27,7 @@ FAKE = "studies_fake_training:train"
 
 @pytest.fixture(autouse=True)
 def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 class Silent:
@@ -135,9 +136,23 @@ run_jobs(jobs(Path({root!r}), ("Slow", "A"), 8), Silent(), workers=2, logs=Path(
 """
 
 
+def test_workers_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("json", "torch", "numpy", "typing", "paretorch", "sitecustomize", "safetensors"):
+        (here / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})\n")
+    monkeypatch.chdir(here)
+    watch = work(tmp_path / "study", workers=2)
+    assert not (tmp_path / "imported").exists()
+    assert watch.ends == {"A": None, "B": None, "C": None}
+    assert set(results(tmp_path / "study")) == {"A", "B", "C"}
+
+
 def test_ctrl_c_stops_the_workers_and_leaves_no_half_written_file(tmp_path: Path) -> None:
     script = INTERRUPTED.format(here=str(HERE), root=str(tmp_path / "cut"))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, preexec_fn=restore_interrupts
+    )
     checkpoint = tmp_path / "cut" / "Slow" / "checkpoint.json"
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:

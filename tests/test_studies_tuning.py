@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import studies_tuned as synthetic
+from interrupts import restore_interrupts
 from paretorch.studies.folder import Job, StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import run_folder
 from paretorch.studies.study import Combine, Study, Treatment, across, chosen
@@ -31,7 +32,7 @@ TRIALS = 8
 
 @pytest.fixture(autouse=True)
 def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 class Counting:
@@ -78,7 +79,7 @@ def files(path: Path) -> dict[str, str]:
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     path = tmp_path_factory.mktemp("tuned") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HERE))
+        patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
         tune(path)
     return read_folder(path)
 
@@ -185,7 +186,9 @@ def test_interrupted_anywhere_and_resumed_equals_unbroken(
     path = tmp_path / "study"
     script = INTERRUPTED.format(here=str(HERE), path=str(path))
     environment = os.environ | {"TUNED_SLEEP": "0.01"}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL, preexec_fn=restore_interrupts
+    )
     deadline = time.monotonic() + 120
     while len(list(path.rglob("result.json"))) < when and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

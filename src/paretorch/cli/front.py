@@ -111,7 +111,10 @@ def pick(
     ] = None,
     workload: Annotated[
         str | None,
-        typer.Option(metavar="WORKLOAD|FILE.py", help="What a front was trained on that was saved from Python."),
+        typer.Option(
+            metavar="WORKLOAD|FILE.py",
+            help="What it was trained on, where it was saved from Python, or on a file that you have not named yet.",
+        ),
     ] = None,
 ) -> None:
     """Say which model of a front serves a preference best, and export it."""

@@ -13,9 +13,11 @@ from torch.utils._pytree import tree_flatten
 
 from paretorch.extras import extra
 from paretorch.pareto.front import Front
+from paretorch.pareto.ownership import MARK, check_export
 from paretorch.workloads.data import atomic
 
 INPUTS, BATCH = "inputs", "batch"
+FORMAT = "paretorch exported model 1"
 
 
 def export(front: Front, member: int, path: str | Path, *, example: Any = None, fixed_batch: bool = False) -> Path:
@@ -36,13 +38,15 @@ def export(front: Front, member: int, path: str | Path, *, example: Any = None, 
         The path.
 
     Raises:
-        ValueError: another ending, no such model, no example where one is needed, or a model that cannot be exported.
+        ValueError: another ending, no such model, no example where one is needed, a model that cannot be exported, or a path
+            where something lies that no export wrote, such as a model of the front itself.
         ModuleNotFoundError: onnx and onnxscript are not installed; the message holds the command.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".safetensors"):
         raise ValueError(f"{path}: a model is exported as .onnx or .safetensors, got the ending {path.suffix!r}")
     model = front.model(member)
+    check_export(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".onnx":
         _onnx(model, front.tasks, path, example, fixed_batch)
@@ -113,6 +117,8 @@ def _onnx(model: nn.Module, tasks: tuple[str, ...], path: Path, example: Any, fi
             f"{path}: torch cannot export this model to ONNX: {cause[0] if cause else type(error).__name__}{hint}"
         ) from error
     assert program is not None
+    program.model.metadata_props[MARK] = FORMAT
+    path.unlink(missing_ok=True)  # of an earlier export; a link would be followed
     program.save(str(path))
 
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from paretorch.extras import extra
 from paretorch.pareto.front import Front, Moment
+from paretorch.pareto.ownership import MARK, check_front
 from paretorch.workloads.data import atomic
+from paretorch.workloads.data.regular_files import open_regular, read_regular
 
 FORMAT = "paretorch front 1"
 
@@ -28,15 +30,18 @@ def save(front: Front, folder: Path) -> None:
         folder: made where it is not there; a front that it holds is replaced.
 
     Raises:
+        ValueError: the folder has a file of such a name that no front wrote; nothing was changed.
         OSError: the disk is full or the folder cannot be written.
     """
     with extra("studies"):
         from safetensors.torch import save as serialize
+    check_front(folder, FORMAT)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "front.json").unlink(missing_ok=True)
     digests = []
     for member, state in enumerate(front.states):
-        content = serialize({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        content = serialize(tensors, metadata={MARK: FORMAT})
         atomic.write(folder / _name(member), content)
         digests.append(hashlib.sha256(content).hexdigest())
     values = {
@@ -80,7 +85,8 @@ def load(folder: Path, template: nn.Module) -> Front:
     for member, digest in enumerate(values["sha256"]):
         path = folder / _name(member)
         try:
-            content = path.read_bytes()
+            with open_regular(path) as file:
+                content = file.read()
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: the front in {folder} is not whole") from None
         if hashlib.sha256(content).hexdigest() != digest:
@@ -119,10 +125,10 @@ def read_values(path: Path) -> dict[str, Any]:
         ValueError: it is damaged, or another version's.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_regular(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there: expected a folder that Front.save wrote") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: it cannot be read as JSON") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")

@@ -17,6 +17,7 @@ from paretorch.extras import extra
 from paretorch.pareto.front import Moment
 from paretorch.pareto.plan import Plan, described
 from paretorch.workloads.data import atomic
+from paretorch.workloads.data.regular_files import open_regular
 from paretorch.workloads.passes import Batch
 from paretorch.workloads.streams import Stream
 
@@ -189,6 +190,8 @@ def _opened(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """
     with extra("studies"):
         from safetensors import SafetensorError, safe_open
+    with open_regular(path):  # safetensors would wait for a FIFO
+        pass
     try:
         with safe_open(path, framework="pt") as opened:
             about = opened.metadata() or {}

@@ -13,6 +13,7 @@ from paretorch.studies import sources as studies
 from paretorch.studies.folder import open_folder
 from paretorch.studies.progress import Display
 from paretorch.studies.runner import TRAIN, run_folder
+from paretorch.studies.treatments import check_treatments
 from paretorch.training.sources import find_workload
 
 with extra("studies"):
@@ -51,7 +52,7 @@ def run_study(
         Table, findings and files.
 
     Raises:
-        ValueError: no such study or scale, or the folder holds another one.
+        ValueError: no such study or scale, a treatment that cannot run, or the folder holds another study.
         FileNotFoundError: data that a workload reads are not there.
         KeyboardInterrupt: on Ctrl-C; the same call goes on.
     """
@@ -60,6 +61,8 @@ def run_study(
     if train == TRAIN and not (path / "study.json").exists():  # other trainers may have workloads of their own
         for run in {title: t.on(title)[0] for t in study.treatments for title in t.workloads}.values():
             find_workload(run.workload, run.options).require()
+    if train == TRAIN and not any(path.glob("*/result.json")):
+        check_treatments(study)
     folder = open_folder(path, study, scale, seeds, resume, tune, _typed(name_or_file, options or {}))
     watch = Display(Console(quiet=not progress))
     run_folder(folder, watch, workers=jobs, train=train)

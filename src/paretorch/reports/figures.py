@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from paretorch.reports.series import Line, Panel
 from paretorch.reports.summary import Summary, ordered
 from paretorch.studies.ranking import Ranking
 from paretorch.studies.statistics import FEWEST_SEEDS
+from paretorch.workloads.data import atomic
 
 with extra("studies"):
     from matplotlib import rc_context
@@ -93,7 +95,9 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("svg
         path = folder / f"{name}.{form}"
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[form]
         with rc_context({"svg.hashsalt": name}):  # else the file's inner names are drawn anew each time
-            figure.savefig(path, dpi=160, metadata=undated)
+            drawn = io.BytesIO()  # written as a whole or not at all, and never through a link
+            figure.savefig(drawn, format=form, dpi=160, metadata=undated)
+            atomic.write(path, drawn.getvalue())
         paths.append(path)
     return tuple(paths)
 

@@ -16,11 +16,12 @@ from paretorch.extras import extra
 from paretorch.pareto.files import read_values
 from paretorch.pareto.front import Front
 from paretorch.reports.embedded import asset, plotly, script_data, template
+from paretorch.reports.pages import HTML, write_page
 from paretorch.reports.plots import short
 from paretorch.studies.study import workload_title
 from paretorch.training import machine
+from paretorch.training.claims import claimed
 from paretorch.training.result import Result
-from paretorch.workloads.data import atomic
 
 with extra("studies"):
     from markupsafe import Markup
@@ -49,12 +50,12 @@ def write_front_page(folder: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: there is no finished front.
-        ValueError: its files are damaged.
+        ValueError: its files are damaged, or a ``front.html`` is there that is no such page.
     """
     folder = Path(folder)
-    result = Result.load(folder)
+    result = claimed(folder)
     values = read_values(folder / "front.json")
-    atomic.write(folder / PAGE, front_page(folder, result, values).encode())
+    write_page(folder / PAGE, front_page(folder, result, values).encode(), HTML)
     return folder / PAGE
 
 

@@ -13,7 +13,7 @@ from paretorch.reports.loose import study_of
 from paretorch.studies.folder import StudyFolder, read_folder, read_json
 from paretorch.studies.study import Study, Treatment, workload_title
 from paretorch.studies.tuned import Tuning
-from paretorch.training.record import read_run
+from paretorch.training.claims import read_run
 from paretorch.training.result import Result
 from paretorch.training.spec import Run
 

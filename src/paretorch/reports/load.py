@@ -24,6 +24,7 @@ from paretorch.reports.missing import Missing, missing
 from paretorch.reports.searches import Searches, searches
 from paretorch.studies.quality import countable, delta_m, seed_mean
 from paretorch.studies.study import Combine, Treatment
+from paretorch.training.claims import claimed
 from paretorch.training.result import Result, Scores
 from paretorch.training.spec import Run
 
@@ -144,8 +145,8 @@ def load_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple
         reference: label of the treatment to which all others are compared, instead of the studies' own.
 
     Raises:
-        ValueError: no finished run there, one of a newer version, a damaged or edited result, runs with unlike metrics, or a
-            baseline without any result, to which nothing can be compared.
+        ValueError: no finished run there, one of a newer version, a result that is damaged, edited or of another run, runs
+            with unlike metrics, or a baseline without any result, to which nothing can be compared.
     """
     with _uncollected():
         return tuple(map(_read, gather(paths, reference)))
@@ -168,7 +169,7 @@ def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:
 def _read(plan: Plan) -> StudyResults:
     runs = {run.key: run for _, run in plan.study.planned(plan.seeds)}
     found = {key: plan.places[key] for key in runs if key in plan.places}
-    results = {key: Result.load(place) for key, place in found.items() if (place / "result.json").exists()}
+    results = {key: claimed(place, runs[key]) for key, place in found.items() if (place / "result.json").exists()}
     tasks = tuple(
         dict.fromkeys(task for r in sorted(results.values(), key=lambda r: -len(r.tasks)) for task in r.tasks)
     )

@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from paretorch.training.claims import check_run
 from paretorch.training.spec import Run
+from paretorch.workloads.data.regular_files import read_regular
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,19 @@ def missing(label: str, run: Run, folder: Path | None) -> Missing:
     """What is known about a run without a result.
 
     Raises:
-        ValueError: a record of a failure that is damaged.
+        ValueError: a record of a failure that is damaged, or of another run.
     """
     path = None if folder is None else folder / "failed.json"
     if path is None or not path.exists():
         return Missing(label, run, folder)
     try:
-        record = json.loads(path.read_bytes())
-        return Missing(label, run, folder, str(record["error"]), str(record["traceback"]))
-    except (ValueError, KeyError, TypeError):
+        record = json.loads(read_regular(path))
+        error, traceback, found = (
+            str(record["error"]),
+            str(record["traceback"]),
+            dict(record.get("run") or run.to_json()),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path} is damaged: remove it; the study's command trains the run again") from None
+    check_run(path, json.loads(json.dumps(found)), run)
+    return Missing(label, run, folder, error, traceback)

@@ -17,6 +17,7 @@ from paretorch.reports.load import load_all
 from paretorch.reports.losses import loss_table
 from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
 from paretorch.reports.page import page
+from paretorch.reports.pages import HTML, MARKDOWN, check_page, write_page
 from paretorch.reports.settings import differing
 from paretorch.reports.spreadsheets import seeds_csv, treatments_csv
 from paretorch.reports.summary import Summary, summarize
@@ -106,7 +107,8 @@ def report(
         reference: label of the treatment to which all others are compared, instead of the study's own.
 
     Raises:
-        ValueError: no path or format, or see :func:`paretorch.reports.load.load_all`.
+        ValueError: no path or format, a file of a page's name that no report wrote, or see
+            :func:`paretorch.reports.load.load_all`.
 
     Example:
         >>> report()
@@ -122,9 +124,11 @@ def report(
     found = tuple(map(findings, summaries))
     overall = across(summaries) if len(summaries) > 1 else None
     place = Path(out) if out is not None else Path(paths[0]) if len(paths) == 1 else Path("report-of-runs")
+    check_page(place / PAGE, HTML)
+    check_page(place / TEXT, MARKDOWN)
     place.mkdir(parents=True, exist_ok=True)
-    (place / FOLDER).mkdir(exist_ok=True)
-    atomic.write(place / PAGE, page(summaries, found, overall).encode())
+    atomic.own_folder(place / FOLDER)
+    write_page(place / PAGE, page(summaries, found, overall).encode(), HTML)
     files = [place / PAGE, place / TEXT]
     shown = []
     for summary, mark in zip(summaries, _marks(summaries), strict=True):
@@ -134,7 +138,7 @@ def report(
         files += _write_tables(summary, place / FOLDER, mark)
     if overall is not None:
         files += _write_across(overall, place / FOLDER, formats)
-    atomic.write(place / TEXT, _markdown(summaries, found, overall, shown).encode())
+    write_page(place / TEXT, _markdown(summaries, found, overall, shown).encode(), MARKDOWN)
     return Report(summaries, found, overall, place / PAGE, tuple(files))
 
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from paretorch.studies.hyperparameters import with_static_weights
 from paretorch.studies.study import Study
 from paretorch.studies.tuned import Tuning
 from paretorch.training import machine, record
+from paretorch.training.claims import check_run
 from paretorch.training.result import spent
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
+from paretorch.workloads.data.regular_files import read_regular
 
 FORMAT = 2  # raised when older versions of the package can no longer read what is written
 MARK = "paretorch study "
@@ -59,14 +62,18 @@ class Job:
     @property
     def seconds(self) -> float:
         """That its epochs took, evaluation included, as its result has it; 0 where that does not say."""
-        result = json.loads((self.folder / "result.json").read_bytes())
+        result = json.loads(read_regular(self.folder / "result.json"))
         return sum(spent(epoch["seconds"]) for epoch in result.get("history", ()))
 
     @property
     def diverged(self) -> bool:
         """Whether it is a trial that was stopped because its parameters were no numbers any more."""
         path = self.folder / "failed.json"
-        return self.trial is not None and path.exists() and bool(json.loads(path.read_bytes()).get("diverged"))
+        if self.trial is None or not path.exists():
+            return False
+        found = json.loads(read_regular(path))
+        check_run(path, found["run"], self.run)
+        return bool(found.get("diverged"))
 
     @property
     def title(self) -> str:
@@ -187,7 +194,20 @@ def read_folder(path: Path) -> StudyFolder:
     found = read_json(path / "tuning.json")
     with _whole(path / "tuning.json"):
         tuning, settled = Tuning.from_json(found["tuning"]), Study.from_json(found["study"])
+        _check_settled(study, settled)
     return replace(folder, study=settled, tuning=tuning, asked=study)
+
+
+def _check_settled(asked: Study, settled: Study) -> None:
+    """Tuning chooses settings only: labels and workloads are those that were asked for, and no file may name others.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for there, here in zip_longest(settled.treatments, asked.treatments):
+        if there is None or here is None or (there.label, there.workloads) != (here.label, here.workloads):
+            found, expected = (each and (each.label, each.workloads) for each in (there, here))
+            raise ValueError(f"expected the treatment and workloads {expected}, got {found}")
 
 
 @contextmanager
@@ -205,10 +225,10 @@ def _whole(path: Path) -> Iterator[None]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of this package's, checked for its format."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent} has no {path.name}: expected a folder that paretorch wrote") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole JSON file ({error}): delete it and run again with resume") from error
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, str) or not re.fullmatch(MARK + "[0-9]+", written):

@@ -18,6 +18,7 @@ from typing import Any
 
 from paretorch.studies.folder import Job, StudyFolder, write_json
 from paretorch.studies.progress import Watch
+from paretorch.workloads.data import atomic
 
 TRAIN = "paretorch.studies.worker:train_sparingly"
 Inbox = queue.SimpleQueue[tuple["Worker", dict[str, Any] | None]]
@@ -139,7 +140,7 @@ class Worker:
         self.job: Job | None = None
         self.heard = time.perf_counter()
         self.log = log
-        with log.open("wb") as file:
+        with atomic.created(log) as file:
             # a session of its own, so that Ctrl-C reaches the runner alone, which then stops the workers in order
             self.process = subprocess.Popen(
                 command,
@@ -207,7 +208,8 @@ class _Pool:
         more: Further | None,
     ) -> None:
         self.waiting, self.watch, self.count, self.logs, self.more = deque(jobs), watch, count, logs, more
-        self.command = [sys.executable, "-m", "paretorch.studies.worker", train, str(threads)]
+        # -P: -m alone puts the current folder first, where a json.py or torch.py of anybody's would be imported
+        self.command = [sys.executable, "-P", "-m", "paretorch.studies.worker", train, str(threads)]
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.inbox: Inbox = queue.SimpleQueue()
         self.workers: list[Worker] = []
@@ -240,7 +242,7 @@ class _Pool:
             self.idle.clear()
 
     def hire(self) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
+        atomic.own_folder(self.logs)
         log = self.logs / f"worker-{self.hired}.txt"
         self.workers.append(Worker(self.command, self.environment, log, self.inbox))
         self.hired += 1

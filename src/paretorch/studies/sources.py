@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from paretorch.studies import catalog
 from paretorch.studies.study import Study
 from paretorch.training.names import check_arguments, unknown
+from paretorch.training.trust import executed
+from paretorch.workloads.data.regular_files import read_regular
 
 
 def names() -> list[str]:
@@ -60,15 +61,11 @@ def _module(name: str) -> ModuleType:
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise ValueError(f"no study file at {name}")
-        spec = importlib.util.spec_from_file_location(f"paretorch_study_{Path(name).stem}", name)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        path = Path(name)
         try:
-            spec.loader.exec_module(module)
+            return executed(f"paretorch_study_{path.stem}", path, read_regular(path))
         except Exception as error:
             raise ValueError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
-        return module
     if name not in names():
         raise ValueError(f"{unknown('study', name, names())}. A study of your own is a path that ends in .py")
     return importlib.import_module(f"{catalog.__name__}.{name.replace('-', '_')}")

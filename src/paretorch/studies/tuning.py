@@ -30,6 +30,7 @@ from paretorch.studies.quality import countable, delta_m
 from paretorch.studies.search import Searching
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.studies.tuned import Outcome, Tuning
+from paretorch.training.claims import claimed
 from paretorch.training.result import Result, spent
 
 SEED = 1_000_000  # of the trials' runs
@@ -112,7 +113,7 @@ class Tuner:
             outcome = Outcome.DIVERGED if job.diverged else Outcome.FAILED
             search.tell(place, math.nan, outcome, _seconds_of_events(job.folder))
             return
-        result = Result.load(job.folder)
+        result = claimed(job.folder, job.run)
         value = self._value(search, result)
         outcome = Outcome.DIVERGED if math.isnan(value) else Outcome.FINISHED
         search.tell(
@@ -159,6 +160,8 @@ class Tuner:
         if self.tuned is None and not any(search.left for search in self.searches):
             tuning = Tuning(self.folder.tune, SEED, tuple(search.found for search in self.searches))
             self.tuned = keep_tuning(self.folder, tuning, settle(self.study, tuning))
+            for job in self.tuned.jobs():
+                job.check()
             jobs += [job for job in self.tuned.jobs() if not job.finished]
         return jobs
 
@@ -171,7 +174,8 @@ class Tuner:
                     f"no trial of the baseline {search.label!r} on {search.workload} has a result on validation data, so nothing "
                     f"can be tuned against it: failed.json in the folders below {self.folder.path / 'tuning'} says why"
                 )
-            values |= values_of(Result.load(self.folder.path / found.trials[found.chosen].folder))
+            best = found.trials[found.chosen]
+            values |= values_of(claimed(self.folder.path / best.folder, best.run))
         return values
 
 

@@ -1,8 +1,9 @@
 """A worker process: trains the runs it is sent, one after the other, and says how they go.
 
-Started by the runner as ``python -m paretorch.studies.worker MODULE:FUNCTION THREADS``. Lines of JSON in (a run and its
-folder), lines of JSON out (events). A process of its own, rather than a fork or a pickled function, so that a script or
-notebook that starts a study needs no main guard, threads are set before torch is imported, and a crash costs one run.
+Started by the runner as ``python -P -m paretorch.studies.worker MODULE:FUNCTION THREADS``: without the current folder on the
+import path. Lines of JSON in (a run and its folder), lines of JSON out (events). A process of its own, rather than a fork or a
+pickled function, so that a script or notebook that starts a study needs no main guard, threads are set before torch is
+imported, and a crash costs one run.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from paretorch.core.packing import pack, unpack
 from paretorch.extras import extra
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
+from paretorch.workloads.data.regular_files import open_regular, read_regular
 
 FORMAT = "paretorch checkpoint 1"
 PARTS = ("model", "optimizer", "door", "random")
@@ -96,7 +97,7 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def save(folder: Path, run: Run, epoch: int, states: Mapping[str, Any]) -> None:
+def save(folder: Path, run: Run, epoch: int, states: Mapping[str, Any], digest: str | None = None) -> None:
     """Writes the checkpoint of ``epoch`` under ``folder`` and removes the ones before.
 
     Args:
@@ -104,14 +105,17 @@ def save(folder: Path, run: Run, epoch: int, states: Mapping[str, Any]) -> None:
         run: whose checkpoint it is.
         epoch: epochs done.
         states: the state dict of each of :data:`PARTS`.
+        digest: of the run and its workload's file; see :mod:`paretorch.training.claims`.
 
     Raises:
-        OSError: the disk is full; the checkpoint before this one is still there.
+        OSError: the disk is full, or ``folder`` is a link; the checkpoint before this one is still there.
     """
     with extra("studies"):
         from safetensors.torch import save as serialize
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.own_folder(folder)
     writing = folder / ".writing"
+    if writing.is_symlink():
+        writing.unlink()
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir()
     try:
@@ -121,7 +125,8 @@ def save(folder: Path, run: Run, epoch: int, states: Mapping[str, Any]) -> None:
             content = serialize(tensors)
             atomic.write_through(writing / f"{part}.safetensors", content)
             files[f"{part}.safetensors"] = {"bytes": len(content), "sha256": _digest(content)}
-        state = {"format": FORMAT, "epoch": epoch, "run": run.to_json(), "files": files, "values": values}
+        whose = {"run": run.to_json(), "digest": digest}
+        state = {"format": FORMAT, "epoch": epoch, **whose, "files": files, "values": values}
         atomic.write_through(writing / "state.json", json.dumps(state).encode())
         atomic.settle(writing)
         target = folder / f"epoch-{epoch}"
@@ -144,21 +149,26 @@ def saved(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def load_latest(folder: Path, run: Run) -> Checkpoint | None:
+def load_latest(folder: Path, run: Run, digest: str | None = None) -> Checkpoint | None:
     """The newest checkpoint under ``folder``, or None where there is none.
+
+    Args:
+        folder: the run's checkpoint folder.
+        run: whose checkpoint it must be.
+        digest: that it must have; None: any, as for a run that an earlier version started.
 
     Raises:
         ValueError: it is damaged, or of another run; the message names the file.
     """
     paths = saved(folder)
-    return _load(paths[-1], run) if paths else None
+    return _load(paths[-1], run, digest) if paths else None
 
 
-def _load(path: Path, run: Run) -> Checkpoint:
+def _load(path: Path, run: Run, digest: str | None) -> Checkpoint:
     with extra("studies"):
         from safetensors.torch import load as deserialize
     state = _read_state(path / "state.json")
-    if state["run"] != json.loads(json.dumps(run.to_json())):
+    if state["run"] != json.loads(json.dumps(run.to_json())) or digest not in (None, state.get("digest")):
         raise ValueError(f"checkpoint {path} belongs to another run: train into another folder, or remove this one")
     contents = {name: _read_checked(path / name, facts) for name, facts in state["files"].items()}
     tensors = {part: deserialize(contents[f"{part}.safetensors"]) for part in PARTS}
@@ -168,8 +178,8 @@ def _load(path: Path, run: Run) -> Checkpoint:
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
-        state = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        state = json.loads(read_regular(path))
+    except (FileNotFoundError, ValueError, RecursionError):
         raise _damaged(path, "it cannot be read as JSON") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise _damaged(path, f"expected the format {FORMAT!r}")
@@ -182,7 +192,8 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 def _read_checked(path: Path, facts: Mapping[str, Any]) -> bytes:
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except FileNotFoundError:
         raise _damaged(path, "it is missing") from None
     if len(content) != facts["bytes"]:

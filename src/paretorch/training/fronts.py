@@ -1,4 +1,4 @@
-"""A run that trains a front: names -> algorithm and preferences, the files of a run, and the front read back."""
+"""A run that trains a front: names -> algorithm and preferences, and the files of a run."""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ import math
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
+from paretorch.pareto.files import FORMAT
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.members import score
+from paretorch.pareto.ownership import check_front
 from paretorch.pareto.resume import epochs_kept
 from paretorch.training import machine, randomness
 from paretorch.training.algorithms import find_algorithm
 from paretorch.training.front_epochs import SET, VOLUME, Follow, set_scores
 from paretorch.training.front_options import FrontOptions, options_of
-from paretorch.training.names import parse
+from paretorch.training.open_front import RUN, example_inputs, load_front, workload_of
 from paretorch.training.parts import find_device, find_optimizer, optimizers, parameter_counts
 from paretorch.training.progress import Progress, Show, Shown
 from paretorch.training.promises import check_losses, data_of, metrics_of, trained_model
-from paretorch.training.record import Record, finished, read_run
+from paretorch.training.record import Record, finished
 from paretorch.training.result import Result, Scores
 from paretorch.training.schedule import Schedule
 from paretorch.training.searching import searches
 from paretorch.training.sources import find_workload
 from paretorch.training.spec import Plain, Run
 from paretorch.workloads.base import Workload
+from paretorch.workloads.data import atomic
 from paretorch.workloads.streams import Splits, steps_per_epoch
+
+__all__ = ["check", "example_inputs", "load_front", "train_front", "workload_of"]
 
 KEPT = "checkpoint"  # where a training that was killed goes on
 BEYOND = 0.1  # a task that a model neglects ends a little above where it began
@@ -54,10 +59,13 @@ def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
         progress: see :func:`paretorch.training.loop.train`.
 
     Raises:
-        ValueError: a name or option is not known, a field means nothing to a front, or the folder holds another run.
+        ValueError: a name or option is not known, a field means nothing to a front, or the folder holds another run or a file
+            of a front's names that no front wrote.
     """
     if (result := finished(folder, run)) is not None:
         return result
+    check_front(folder, FORMAT)
+    atomic.check_own(folder / KEPT)
     device = find_device(run.device)
     with randomness.deterministic(run.deterministic), randomness.kept(device):
         workload = find_workload(run.workload, run.options)
@@ -72,62 +80,16 @@ def train_front(run: Run, folder: Path, *, progress: Show = "auto") -> Result:
     return result
 
 
-def load_front(folder: str | Path, workload: str | None = None) -> Front:
-    """The front of a run, with its models.
-
-    Args:
-        folder: of the run, as ``paretorch front`` and studies write it.
-        workload: what a front that was saved from Python was trained on, as the command line names it.
+def check(run: Run) -> None:
+    """Refuses what the names and options of a front's run alone exclude; no data are read, and no model is made.
 
     Raises:
-        FileNotFoundError: there is no front.
-        ValueError: it was saved from Python and no workload says how its models are made, or a file is damaged.
+        ValueError: a name or option is not known, or they do not go together.
     """
-    folder = Path(folder)
-    made = workload_of(folder, workload)
-    if not (folder / "front.json").exists():
-        raise FileNotFoundError(f"{folder} holds no finished front: the command that began it finishes it")
-    started = None if workload else read_run(folder)
-    if started is None:
-        with torch.random.fork_rng():
-            return Front.load(folder, made.model())
-    return Front.load(folder, template_of(made, find_algorithm(started["run"]["front"])))
-
-
-def workload_of(folder: Path, given: str | None = None) -> Workload:
-    """What a front was trained on: as its run says, or as ``given`` names it.
-
-    Raises:
-        FileNotFoundError: there is no front.
-        ValueError: its run says nothing, as of a front that was saved from Python.
-    """
-    if given is not None:
-        call = parse(given)
-        return find_workload(call.name, call.named)
-    started = read_run(folder)
-    if started is None and (folder / "front.json").exists():
-        raise ValueError(
-            f"{folder} has a front but no run.json, which says how its models are made: it was saved from Python. "
-            "Read it there, with Front.load(folder, template), or name its workload"
-        )
-    if started is None or not started["run"].get("front"):
-        has = "nothing" if started is None else f"a run of one model, by {started['run']['method']}"
-        raise FileNotFoundError(f"{folder} holds no front but {has}: expected a folder that `paretorch front` wrote")
-    return find_workload(started["run"]["workload"], started["run"]["options"])
-
-
-def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
-    """A module of the architecture that an algorithm's members have; draws no random number of the caller's."""
-    with torch.random.fork_rng():
-        model = workload.model()
-        if algorithm.conditional:
-            return algorithm.family([model] * len(workload.tasks), example_inputs(workload)).template
-    return model
-
-
-def example_inputs(workload: Workload, size: int = 2) -> Any:
-    """Inputs of the encoder: the first ``size`` samples of the first validation stream."""
-    return next(iter(workload.data().validation[0].batches(size, order=None))).inputs
+    job = _Job(run, find_workload(run.workload, run.options), find_algorithm(run.front), options_of(run))
+    find_device(run.device)
+    job.check_options()
+    job.optimizer()
 
 
 @dataclass(frozen=True)
@@ -147,16 +109,20 @@ class _Job:
                     "leave it out"
                 )
 
+    def check_options(self) -> None:
+        """Refuses preferences, a reference or metrics that the workload cannot have."""
+        self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
+        if self.options.reference is not None:
+            check_reference(self.options.reference, self.workload.tasks)
+        metrics_of(self.workload, self.workload.tasks)
+
     def check(self) -> Splits:
         """The data; refuses what can be refused before a folder is begun.
 
         Raises:
             ValueError: preferences or a reference that the workload cannot have, or the workload breaks a promise.
         """
-        self.algorithm.check(self.options.rows(self.workload.tasks), self.workload.tasks)
-        if self.options.reference is not None:
-            check_reference(self.options.reference, self.workload.tasks)
-        metrics_of(self.workload, self.workload.tasks)
+        self.check_options()
         with torch.random.fork_rng():
             model = trained_model(self.workload, self.workload.tasks)
         splits = data_of(self.workload)
@@ -188,7 +154,7 @@ class _Job:
             progress=follow,
             checkpoint=kept,
         )
-        front.save(record.folder)
+        replace(front, facts={**front.facts, RUN: record.digest}).save(record.folder)
         memory = machine.peak_memory(device)
         tested = self.test(front, splits.to(device), device) if run.test else []
         losses = torch.stack([found for found, _ in tested]) if tested else None

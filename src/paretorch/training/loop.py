@@ -70,7 +70,7 @@ def _fit(
     run: Run, parts: Parts, record: Record, progress: Progress, checkpoint_every: int | None, troubles: Troubles
 ) -> tuple[Epoch, ...]:
     device = find_device(run.device)
-    done = _resume(run, parts, record.folder / "checkpoint", device)
+    done = _resume(run, parts, record, device)
     history = list(record.rewind(done))
     steps = steps_per_epoch(parts.splits.train, run.batch_size)
     every = stride(steps * run.epochs, parts.tasks, isinstance(parts.optimizer, Searched))
@@ -108,14 +108,14 @@ def _fit(
         if epoch + 1 == run.epochs or due(epoch + 1):
             with due.measured():
                 record.settle()
-                checkpoint.save(record.folder / "checkpoint", run, epoch + 1, _states(parts, device))
+                checkpoint.save(record.folder / "checkpoint", run, epoch + 1, _states(parts, device), record.digest)
         progress.epoch(history[-1])
     return tuple(history)
 
 
-def _resume(run: Run, parts: Parts, folder: Path, device: torch.device) -> int:
+def _resume(run: Run, parts: Parts, record: Record, device: torch.device) -> int:
     """Loads the newest checkpoint, if there is one; returns the epochs done."""
-    found = checkpoint.load_latest(folder, run)
+    found = checkpoint.load_latest(record.folder / "checkpoint", run, record.digest)
     if found is None:
         return 0
     found.load_into(parts.model, parts.optimizer, parts.door)

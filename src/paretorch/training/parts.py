@@ -24,7 +24,7 @@ from paretorch.training.schedule import Schedule
 from paretorch.training.searching import Searched, make_search, searches
 from paretorch.training.sources import find_workload
 from paretorch.training.spec import Run
-from paretorch.workloads.base import Workload
+from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names
 from paretorch.workloads.streams import Splits, steps_per_epoch
 
 
@@ -84,20 +84,51 @@ def assemble(run: Run) -> Parts:
             f"{run.workload}: its validation part is the test set, by which nothing may be selected or tuned; give the workload "
             "options with validation data of its own"
         )
-    door = None if searched else make_door(run, method, tasks, model)
-    if isinstance(optimizer, MultiTaskOptimizer):
-        if run.door:
-            raise ValueError(
-                f"the optimizer {run.optimizer} takes each task's gradient by itself: options of a Fork or Balancer, "
-                f"here {', '.join(run.door)}, mean nothing to it. Leave them out"
-            )
-        door = None
+    door = _door_beside(run, method, tasks, model, optimizer)
     if door is not None:
         door.to(device)
     update = updates.choose(workload, model, optimizer, door, run.precision, run.clip)
     steps = run.epochs * steps_per_epoch(splits.train, run.batch_size)
     schedule = Schedule(optimizer, run.schedule, run.warmup, steps, run.epochs)
     return Parts(workload, tasks, splits, model, optimizer, door, update, schedule)
+
+
+def check(run: Run) -> None:
+    """Refuses what a run's names and options alone exclude; no data are read, and no model of the workload is made.
+
+    Raises:
+        ValueError: a name or option is not known, or they do not go together.
+    """
+    workload = find_workload(run.workload, run.options)
+    tasks = _tasks(workload, run)
+    method = find_method(run.method)
+    find_device(run.device)
+    metrics_of(workload, tasks)
+    check_head_names(workload.tasks)
+    with torch.random.fork_rng(devices=()):
+        model = MultiTaskModel(nn.Linear(1, 1), {f"{place}": nn.Linear(1, 1) for place in range(len(tasks))})
+    if run.optimizer in searches():
+        make_search(run, model, method, optimizers())
+        return
+    optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip)(model.parameters())
+    _door_beside(run, method, tasks, model, optimizer)
+
+
+def _door_beside(
+    run: Run, method: Method[Any], tasks: tuple[str, ...], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Fork | Balancer | None:
+    """The Fork or Balancer of a run; None where the optimizer asks for each task's gradient by itself."""
+    if isinstance(optimizer, Searched):
+        return None
+    door = make_door(run, method, tasks, model)
+    if not isinstance(optimizer, MultiTaskOptimizer):
+        return door
+    if run.door:
+        raise ValueError(
+            f"the optimizer {run.optimizer} takes each task's gradient by itself: options of a Fork or Balancer, "
+            f"here {', '.join(run.door)}, mean nothing to it. Leave them out"
+        )
+    return None
 
 
 def _tasks(workload: Workload, run: Run) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from paretorch.training import randomness
 from paretorch.workloads import passes
-from paretorch.workloads.base import Workload
+from paretorch.workloads.base import Workload, check_head_names
 from paretorch.workloads.metrics import Metric
 from paretorch.workloads.streams import Loads, Splits
 
@@ -21,8 +21,10 @@ def trained_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
     """The workload's model with the heads of ``tasks`` only; the weights are those of the whole model.
 
     Raises:
-        ValueError: the model is not an encoder with a head for each of the workload's tasks.
+        ValueError: the model is not an encoder with a head for each of the workload's tasks, or a task has a name that no head
+            can have.
     """
+    check_head_names(workload.tasks)
     model = workload.model()
     heads = getattr(model, "heads", None)
     if not isinstance(getattr(model, "encoder", None), nn.Module) or not isinstance(heads, nn.ModuleDict):

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from paretorch.training.claims import RUN, check_run, claimed, digest_of, foreign, read_run
 from paretorch.training.result import FORMAT, Epoch, Result, to_json
 from paretorch.training.sources import digest
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
+from paretorch.workloads.data.regular_files import read_regular
 
 STEP_LINES = 150  # at most, however many steps a run has: enough for a curve
 SEARCH_LINES = 300  # of a line search, whose steps are points of a plot
@@ -35,8 +37,13 @@ class Record:
         about: further facts for ``run.json``: versions, commit, machine.
 
     Raises:
-        ValueError: the folder holds another run, or the workload's file has changed since it was started.
+        ValueError: the folder holds another run, files of a run without its ``run.json``, or the workload's file has changed
+            since it was started.
         BlockingIOError: another process is training in this folder.
+        OSError: a file of a run's names is a link: it is not written to.
+
+    Attributes:
+        digest: of the run; None for one that an earlier version started. See :mod:`paretorch.training.claims`.
     """
 
     def __init__(self, folder: Path, run: Run, about: Mapping[str, Any]) -> None:
@@ -50,12 +57,16 @@ class Record:
             source = digest(run.workload)
             started = read_run(folder)
             if started is None:
-                values = {"format": FORMAT, "run": run.to_json(), "key": run.key, "source": source} | dict(about)
+                _check_unused(folder)
+                self.digest: str | None = digest_of(json.loads(json.dumps(run.to_json())), source)
+                names = {"key": run.key, "source": source, "digest": self.digest}
+                values = {"format": FORMAT, "run": run.to_json(), **names} | dict(about)
                 atomic.write(folder / "run.json", json.dumps(to_json(values), indent=1).encode())
             else:
-                same_run(folder, run, started)
+                check_run(folder, started["run"], run)
                 _same_source(folder, run, started.get("source"), source)
-            self._events = open(folder / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+                self.digest = started.get("digest")
+            self._events = atomic.appending(folder / "events.jsonl")
         except BaseException:
             atomic.unlock(self._lock)
             raise
@@ -79,27 +90,30 @@ class Record:
         """Drops the lines after the first ``epochs`` epochs, which will be trained again, and returns those epochs.
 
         Raises:
-            ValueError: the lines of these epochs are not all there.
+            ValueError: the lines of these epochs are not all there, or they are of another run.
         """
         path = self.folder / "events.jsonl"
         kept: list[bytes] = []
         history: list[Epoch] = []
-        for line in path.read_bytes().splitlines(keepends=True):
+        content = read_regular(path)
+        for line in content.splitlines(keepends=True):
             event = _event(line)
             if event is None or event["epoch"] > epochs:
                 break
             kept.append(line)
             if event.pop("event") == "epoch":
+                if event.pop(RUN, None) != self.digest:
+                    raise foreign(path)
                 history.append(Epoch.from_json(event))
         if [epoch.epoch for epoch in history] != list(range(1, epochs + 1)):
             raise ValueError(
                 f"{path} is damaged: expected the epochs 1 to {epochs} that the checkpoint has seen, got "
                 f"{[epoch.epoch for epoch in history]}. Remove the folder {self.folder} to start this run again"
             )
-        if len(b"".join(kept)) < path.stat().st_size:
+        if b"".join(kept) != content:
             self._events.close()
             atomic.write(path, b"".join(kept))
-            self._events = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+            self._events = atomic.appending(path)
         return tuple(history)
 
     def step(self, epoch: int, step: int, numbers: Numbers) -> None:
@@ -113,7 +127,8 @@ class Record:
 
     def epoch(self, epoch: Epoch) -> None:
         """One line about an epoch."""
-        self._flush({"event": "epoch"} | to_json(epoch))
+        whose = {} if self.digest is None else {RUN: self.digest}
+        self._flush({"event": "epoch"} | to_json(epoch) | whose)
 
     def settle(self) -> None:
         """Forces all lines to the disk: a checkpoint that follows relies on them."""
@@ -157,37 +172,14 @@ def stride(steps: int, tasks: tuple[str, ...], searched: bool = False) -> int:
     return max(1, -(-steps // lines))
 
 
-def read_run(folder: Path) -> dict[str, Any] | None:
-    """The content of ``run.json``, or None where no run was started.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    path = folder / "run.json"
-    try:
-        values = json.loads(path.read_bytes())
-        if not isinstance(values, dict) or "run" not in values:
-            raise ValueError("no run in it")
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Remove the folder {folder} to start this run again") from None
-    return values
-
-
-def same_run(folder: Path, run: Run, started: Mapping[str, Any]) -> None:
-    """Checks that the folder's run is ``run``.
-
-    Raises:
-        ValueError: it is another; the message names what differs.
-    """
-    there, here = started["run"], json.loads(json.dumps(run.to_json()))
-    if there != here:
-        name = next(name for name in [*here, *there] if there.get(name) != here.get(name))
-        raise ValueError(
-            f"{folder} holds another run: its {name} is {there.get(name)!r}, asked for is {here.get(name)!r}. "
-            f"Train into another folder, or remove this one"
-        )
+def _check_unused(folder: Path) -> None:
+    """Refuses a folder with files of a run's names and no ``run.json``: nothing says that they are this run's."""
+    for name in ("events.jsonl", "result.json", "checkpoint"):
+        if os.path.lexists(folder / name):
+            raise ValueError(
+                f"{folder} holds {name} but no run.json, so nothing says which run it is of. Put run.json back, train into "
+                "another folder, or remove this one"
+            )
 
 
 def _same_source(folder: Path, run: Run, there: str | None, here: str | None) -> None:
@@ -219,12 +211,10 @@ def finished(folder: Path, run: Run) -> Result | None:
     """The result of ``run`` where ``folder`` holds it finished.
 
     Raises:
-        ValueError: the folder holds another run, or the workload's file has changed since.
+        ValueError: a file in the folder is of another run, or the workload's file has changed since.
     """
     if not (folder / "result.json").exists():
         return None
-    result = Result.load(folder)
-    started = read_run(folder)
-    same_run(folder, run, started or {"run": json.loads(json.dumps(result.run.to_json()))})
-    _same_source(folder, run, (started or {}).get("source"), digest(run.workload))
+    result = claimed(folder, run)
+    _same_source(folder, run, (read_run(folder) or {}).get("source"), digest(run.workload))
     return result

@@ -13,6 +13,7 @@ from typing import Any
 
 from paretorch.training.spec import Run
 from paretorch.workloads.data import atomic
+from paretorch.workloads.data.regular_files import open_regular, read_regular
 
 FORMAT = 2  # raised when older versions of the package can no longer read what is written
 NOT_FINITE = (b'"nan"', b'"inf"', b'"-inf"')  # how such numbers are written
@@ -148,9 +149,9 @@ class Result:
                 f"{path} is not there: the run in {folder} is not finished. The same command resumes it"
             )
         try:
-            text = path.read_bytes()
+            text = read_regular(path)
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(
                 f"{path} is damaged: it cannot be read as JSON. Remove it to finish the run again"
             ) from None
@@ -188,7 +189,7 @@ def _content(values: Mapping[str, Any]) -> str:
 def _events(folder: Path) -> str | None:
     """The SHA-256 of the events; None where there are none."""
     try:
-        with open(folder / "events.jsonl", "rb") as file:
+        with open_regular(folder / "events.jsonl") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None

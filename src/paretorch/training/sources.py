@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,9 @@ from typing import Any
 
 import paretorch.workloads
 from paretorch.training.names import check_arguments, unknown
+from paretorch.training.trust import executed, is_trusted, trust
 from paretorch.workloads.base import Workload
+from paretorch.workloads.data.regular_files import read_regular
 
 NOT_WORKLOADS = ("base", "extras", "metrics", "passes", "streams")  # the files beside them in the folder
 
@@ -33,6 +34,9 @@ def find_workload(name: str, options: Mapping[str, Any]) -> Workload:
     A shipped name, an importable module, or a path that ends in ``.py``. The module holds a top-level object
     ``workload``, or one subclass of :class:`~paretorch.workloads.Workload`.
 
+    The name is the user's own: a file or module of it is executed, and the file's digest is kept. See
+    :func:`recorded_workload` for a name that stands in a file.
+
     Raises:
         ValueError: nothing is called so, the module has no workload or several, an option is not one of its fields.
         FileNotFoundError: there is no such file.
@@ -41,7 +45,43 @@ def find_workload(name: str, options: Mapping[str, Any]) -> Workload:
         >>> find_workload("digits", {"ink": True}).tasks
         ('left', 'right', 'ink')
     """
-    found = _workload_in(_module(name), name)
+    return _made(_module(name), name, options)
+
+
+def recorded_workload(name: str, options: Mapping[str, Any], where: Path) -> Workload:
+    """The workload that a file of a run names, where no code is executed that the user has not named.
+
+    A shipped workload, or a Python file with the content of one that the user has named before.
+
+    Args:
+        name: as the file has it.
+        options: fields to set.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: it is a module, or a Python file that the user has not named yet.
+        FileNotFoundError: there is no such file.
+    """
+    if name in workload_names():
+        return find_workload(name, options)
+    cure = (
+        "name it yourself: --workload FILE (in Python: load_front(folder, workload=FILE)), once you know what it does. What is "
+        "named is executed"
+    )
+    if not name.endswith(".py"):
+        raise ValueError(f"{where} names the module {name!r}, which is not imported because a file says so: {cure}")
+    path = Path(name)
+    content = _content(path, f", which {where} names. If it lies elsewhere, {cure}")
+    if not is_trusted(content):
+        raise ValueError(
+            f"{where} names the workload file {name}, whose content is none that you have trained on before, so it is not "
+            f"executed: {cure}"
+        )
+    return _made(executed(_module_name(path), path, content), name, options)
+
+
+def _made(module: ModuleType, name: str, options: Mapping[str, Any]) -> Workload:
+    found = _workload_in(module, name)
     if isinstance(found, Workload):
         if not dataclasses.is_dataclass(found):
             if options:
@@ -80,20 +120,19 @@ def _module(name: str) -> ModuleType:
 
 
 def _module_of_file(path: Path) -> ModuleType:
+    content = _content(path, ": expected a Python file with a workload in it")
+    trust(path, content)
+    return executed(_module_name(path), path, content)
+
+
+def _module_name(path: Path) -> str:
+    return f"paretorch_workload_{path.stem}"
+
+
+def _content(path: Path, why: str) -> bytes:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: expected a Python file with a workload in it")
-    name = f"paretorch_workload_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while they are made
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+        raise FileNotFoundError(f"{path} is not there{why}")
+    return read_regular(path)
 
 
 def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
@@ -116,4 +155,4 @@ def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
 def digest(name: str) -> str | None:
     """The SHA-256 of a workload that is a file; None for others, whose versions are recorded."""
     path = Path(name)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if name.endswith(".py") and path.is_file() else None
+    return hashlib.sha256(read_regular(path)).hexdigest() if name.endswith(".py") and path.is_file() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +20,9 @@ class MultiTaskModel(nn.Module):
         encoder: inputs -> features, a tensor or any nesting of tensors.
         heads: features -> output, by task.
 
+    Raises:
+        ValueError: a task has a name that an nn.ModuleDict refuses: empty, with a dot, or one of its own attributes.
+
     Example:
         >>> import torch
         >>> model = MultiTaskModel(nn.Linear(3, 2), {"a": nn.Linear(2, 1), "b": nn.Linear(2, 5)})
@@ -29,6 +32,7 @@ class MultiTaskModel(nn.Module):
 
     def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
+        check_head_names(heads)
         self.encoder = encoder
         self.heads = nn.ModuleDict(dict(heads))
 
@@ -36,6 +40,35 @@ class MultiTaskModel(nn.Module):
         """Every task's output."""
         features = self.encoder(inputs)
         return {task: head(features) for task, head in self.heads.items()}
+
+
+def check_head_names(tasks: Iterable[str]) -> None:
+    """Checks that heads can be called as the tasks are: an nn.ModuleDict keeps them under these names.
+
+    Raises:
+        ValueError: a name is empty, has a dot, or is that of an attribute of nn.ModuleDict.
+
+    Example:
+        >>> check_head_names(["left", "type"])
+        Traceback (most recent call last):
+        ...
+        ValueError: no task can be called 'type': an nn.ModuleDict, which keeps the heads, has an attribute of this name. ...
+    """
+    for task in tasks:
+        if not task or "." in task:
+            reason = "an nn.ModuleDict, which keeps the heads, takes no name that is empty or has a dot"
+        elif task in ATTRIBUTES:
+            reason = "an nn.ModuleDict, which keeps the heads, has an attribute of this name"
+        else:
+            continue
+        other = task.replace(".", "_") or "task"
+        raise ValueError(
+            f"no task can be called {task!r}: {reason}. Rename it, for example to {other + '_' * (other in ATTRIBUTES)!r}; where "
+            "tasks are columns of a table, rename the column in its first line"
+        )
+
+
+ATTRIBUTES = frozenset(dir(nn.ModuleDict()))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from tokenize import TokenError
+from typing import BinaryIO
 
 import numpy as np
 
 from paretorch.workloads.data.extensions import as_spelled
 from paretorch.workloads.data.pictures import UnreadableError
+from paretorch.workloads.data.regular_files import open_regular
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 MAGIC = b"\x93NUMPY"  # how such a file begins
+MOST = 1 << 28  # bytes of an array: a hundred times an image of NYUv2, 288 x 384 x 3 doubles
 OBJECTS = "it holds Python objects, which are never unpickled"
 # what NumPy raises where a header is damaged
 DAMAGES = (
@@ -27,12 +32,14 @@ def read_array(path: Path, name: str) -> Numbers:
         name: what it is called in messages.
 
     Raises:
-        UnreadableError: it is missing, damaged, or holds something else.
+        UnreadableError: it is missing, damaged, no regular file, of more than :data:`MOST` bytes, or holds something else.
     """
     try:
-        with open(as_spelled(path), "rb") as file:
+        with open_regular(as_spelled(path)) as file:
             if (start := file.read(len(MAGIC))) != MAGIC:
                 raise UnreadableError(name, _other_file(start))
+            file.seek(0)
+            _check_size(file, name)
             file.seek(0)
             array: Numbers = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
@@ -43,6 +50,23 @@ def read_array(path: Path, name: str) -> Numbers:
         found = f"{array.dtype} of {array.shape}"
         raise UnreadableError(name, f"expected an array of numbers, (H, W) or (H, W, channels), got {found}")
     return _for_torch(array)
+
+
+def _check_size(file: BinaryIO, name: str) -> None:
+    """Compares what the header declares with the bound and with the file, before NumPy takes memory for it."""
+    version = np.lib.format.read_magic(file)
+    # versions 2 and 3 differ in the coding of field names, which arrays of numbers do not have
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(file)
+    declared, held = math.prod(shape) * kind.itemsize, os.fstat(file.fileno()).st_size - file.tell()
+    if kind.hasobject:
+        return  # refused by NumPy
+    form = " x ".join(map(str, shape)) or "no shape"
+    said = f"its header cannot be used: it says {kind} of {form}, which are {declared:,} bytes"
+    if declared > MOST:
+        raise UnreadableError(name, f"{said}; at most {MOST:,} are read: save a smaller array, or a smaller type")
+    if declared > held:
+        raise UnreadableError(name, f"{said}; it holds {held:,}: copy it again")
 
 
 def _damage(error: Exception) -> str:

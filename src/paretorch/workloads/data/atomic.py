@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from io import FileIO
 from pathlib import Path
 
@@ -29,23 +30,72 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_through(path: Path, content: bytes) -> None:
-    """Writes a file and forces it to the disk.
+    """Writes a file anew and forces it to the disk.
 
     Raises:
         OSError: with the file's name and the cure, where the disk is full.
     """
     try:
-        with open(path, "wb") as file:
-            file.write(content)
-            file.flush()
+        with created(path) as file:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
     except OSError as error:
         raise named(error, path) from error
 
 
+def created(path: Path) -> FileIO:
+    """A new file, open for writing, in the place of what ``path`` was: a link is removed, never followed.
+
+    Raises:
+        OSError: a folder has this name, or it cannot be written.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return open(path, "xb", buffering=0, opener=_handle)
+
+
 def appending(path: Path) -> FileIO:
-    """A file that :func:`append` writes to: without a buffer, so that closing it writes nothing more."""
-    return open(path, "ab", buffering=0)
+    """A file that :func:`append` writes to: without a buffer, so that closing it writes nothing more.
+
+    Raises:
+        OSError: it is a link or no regular file: what was written would end elsewhere.
+    """
+    return open(path, "ab", buffering=0, opener=_handle)
+
+
+def own_folder(path: Path) -> Path:
+    """A folder of our own, made where it is not there; see :func:`check_own`."""
+    check_own(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def check_own(path: Path) -> None:
+    """Refuses to write into a folder that is a link: files of the same names elsewhere would be replaced or removed.
+
+    Raises:
+        OSError: it is a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path} is a link to another folder, in which nothing is replaced: remove the link")
+
+
+def _handle(path: str | Path, flags: int) -> int:
+    """A handle on a regular file that is no link. The flags that refuse links and do not wait for FIFOs are POSIX's."""
+    extra = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")]
+    refused = f"{path} is a link or no regular file: it is not written to. Remove it and run the same command again"
+    try:
+        handle = os.open(path, flags | sum(extra), 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            raise OSError(error.errno, refused) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, refused)
+    return handle
 
 
 def append(file: FileIO, content: bytes) -> None:
@@ -95,8 +145,9 @@ def locked(path: Path, taken: str) -> int:
 
     Raises:
         BlockingIOError: another process has it.
+        OSError: it is a link or no regular file.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _handle(path, os.O_RDWR | os.O_CREAT)
     try:
         import fcntl
     except ImportError:  # Windows has no advisory locks of this kind: there, the user takes care

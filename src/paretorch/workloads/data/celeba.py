@@ -16,6 +16,7 @@ from paretorch.workloads.data.extensions import as_spelled
 from paretorch.workloads.data.layout import candidates, one_place
 from paretorch.workloads.data.pictures import read_rgb
 from paretorch.workloads.data.read_stream import Count, ReadStream
+from paretorch.workloads.data.regular_files import read_regular
 from paretorch.workloads.data.selection import ranked
 from paretorch.workloads.streams import Samples
 
@@ -37,6 +38,7 @@ ATTRIBUTES = (
     "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick",
     "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
+LIST = 1 << 28  # bytes of a list: ten times the published ones
 SPLITS = ("train", "validation", "test")
 PUBLISHED = {"train": 162_770, "validation": 19_867, "test": 19_962}
 
@@ -130,7 +132,7 @@ def _attributes(path: Path) -> tuple[list[str], Tensor]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_regular(path, LIST).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         line, found = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
         raise ValueError(
@@ -233,12 +235,12 @@ def checked_faces(root: str, given: str, images: int | None, tell: Tell | None) 
     report = Checkup(f"CelebA, looked for below {given or root}:\n{FORM}")
     try:
         splits = read_faces(find_celeba(Path(root), given))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         report.problems.append(str(error))
         return report
     for split, faces in splits.items():
         differs = "as published" if len(faces.names) == PUBLISHED[split] else f"published are {PUBLISHED[split]:,}"
         report.found.append(f"{split}: {len(faces.names):,} faces; {differs}")
         asked = replace(faces, names=ranked(list(faces.names), seed=0)[:images])
-        read_each(report, f"celeba/{split}", len(asked.names), asked.image, tell)
+        read_each(report, f"celeba/{split}", asked.names, asked.image, tell)
     return report

@@ -15,7 +15,7 @@ from paretorch.workloads.data.layout import COCO, IMAGENET, contents, find_coco,
 from paretorch.workloads.data.pack import Manifest, Pack
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.read_stream import BEARABLE
-from paretorch.workloads.data.reading import DamagedError, Item, Reader, Source
+from paretorch.workloads.data.reading import Item, Reader, Source
 from paretorch.workloads.data.selection import ranked
 from paretorch.workloads.data.splitting import everything
 from paretorch.workloads.data.workers import loader
@@ -78,16 +78,21 @@ def check_counts(
     counted, cure = wording
     try:
         folder = find()
-        report.found.append(f"in {folder}")
-        for split, expected in published.items():
-            found = count(folder, split)
-            report.found.append(f"{split}: {found:,} {counted} (published: {expected:,})")
-            if found != expected:
-                report.problems.append(f"{split} has {found:,} images, {expected:,} are published: {cure}")
-            if tell is not None:
-                tell(f"{title}, {split}", found, found)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         report.problems.append(str(error))
+        return report
+    report.found.append(f"in {folder}")
+    for split, expected in published.items():
+        try:
+            found = count(folder, split)
+        except (OSError, ValueError) as error:
+            report.problems.append(str(error))
+            continue
+        report.found.append(f"{split}: {found:,} {counted} (published: {expected:,})")
+        if found != expected:
+            report.problems.append(f"{split} has {found:,} images, {expected:,} are published: {cure}")
+        if tell is not None:
+            tell(f"{title}, {split}", found, found)
     return report
 
 
@@ -120,7 +125,7 @@ def check(
         try:
             source = look(report, *arguments)
             _read(report, source, images, workers, title, tell)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             report.problems.append(str(error))
     reports += [_pack(folder.parent, tell) for folder in sorted(root.glob("packed/*/pack.json"))]
     return reports
@@ -183,27 +188,38 @@ def _read(report: Checkup, source: Source, images: int | None, workers: int, tit
 
 
 def read_each(
-    report: Checkup, title: str, count: int, read: Callable[[int], object], tell: Tell | None, below: str = ""
+    report: Checkup, title: str, names: Sequence[str], read: Callable[[int], object], tell: Tell | None, below: str = ""
 ) -> None:
     """Reads images one by one, and enters how many could not be.
 
     Args:
         report: where it is entered.
         title: of what is read, for ``tell``.
-        count: images to read.
-        read: the image at a place; raises UnreadableError.
+        names: of the images.
+        read: the image at a place; whatever it raises is entered, and the next one is read.
         tell: called when one was read.
         below: what stands before the names of images.
     """
-    reasons = {}
-    for place in range(count):
-        try:
-            read(place)
-        except UnreadableError as error:
-            reasons[below + error.name] = error.reason
+    reasons: dict[str, str] = {}
+    for place, name in enumerate(names):
+        reasons.update((below + file, reason) for file, reason in failure(name, read, place).items())
         if tell is not None:
-            tell(title, place + 1, count)
-    _say_unreadable(report, count, reasons)
+            tell(title, place + 1, len(names))
+    _say_unreadable(report, len(names), reasons)
+
+
+def failure(name: str, read: Callable[[int], object], place: int) -> dict[str, str]:
+    """Why one image cannot be read, by the name of its file; empty where it can be.
+
+    A check reads what training would, and goes on: no file may end it, so every error is a reason.
+    """
+    try:
+        read(place)
+    except UnreadableError as error:
+        return {error.name: error.reason}
+    except Exception as error:
+        return {name: f"{type(error).__name__}: {error}"}
+    return {}
 
 
 def training_refuses(report: Checkup, data: Callable[[], object]) -> Checkup:
@@ -211,11 +227,11 @@ def training_refuses(report: Checkup, data: Callable[[], object]) -> Checkup:
 
     Args:
         report: of a workload's files.
-        data: of the workload; raises FileNotFoundError or ValueError where it cannot be trained.
+        data: of the workload; raises OSError or ValueError where it cannot be trained.
     """
     try:
         data()
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         if not any(str(error) in problem for problem in report.problems):
             report.problems.append(str(error))
     return report
@@ -247,7 +263,7 @@ def _pack(folder: Path, tell: Tell | None) -> Checkup:
                 f"{len(broken):,} rows are not what was written: {_some(broken)}. Remove the folder {folder} and run "
                 "`paretorch data pack` again"
             )
-    except DamagedError as error:
+    except (OSError, ValueError) as error:
         report.problems.append(str(error))
     return report
 
@@ -259,12 +275,9 @@ class Probing(Dataset[dict[str, str]]):
     reader: Reader
 
     def __getitem__(self, places: list[int]) -> dict[str, str]:
-        failed = {}
+        failed: dict[str, str] = {}
         for place in places:
-            try:
-                self.reader.read(place)
-            except UnreadableError as error:
-                failed[error.name] = error.reason
+            failed |= failure(self.reader.items[place].name, self.reader.read, place)
         return failed
 
 

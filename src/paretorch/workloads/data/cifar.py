@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from paretorch.workloads.data.layout import candidates, one_place
+from paretorch.workloads.data.regular_files import read_regular
 
 EDGE = 32
 ROW = 1 + 3 * EDGE**2  # a label, then the red, green and blue plane of an image
+MOST = 10 * 10_000 * ROW  # bytes of a file: ten times what is published
 FILES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
 PUBLISHED = {"train": 50_000, "test": 10_000}
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -59,7 +61,7 @@ def read_cifar(folder: Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def _rows(path: Path) -> Tensor:
-    content = np.fromfile(path, dtype=np.uint8)
+    content = np.frombuffer(bytearray(read_regular(path, MOST)), dtype=np.uint8)
     if not len(content) or len(content) % ROW:
         raise ValueError(
             f"{path} is damaged: expected images of {ROW} bytes each, got {len(content):,} bytes, which is no whole number of "

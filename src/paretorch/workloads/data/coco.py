@@ -15,8 +15,10 @@ from paretorch.workloads.data.extensions import as_spelled, plain
 from paretorch.workloads.data.geometry import squared
 from paretorch.workloads.data.pictures import pictures_in, read_rgb
 from paretorch.workloads.data.reading import Example, Item
+from paretorch.workloads.data.regular_files import open_regular, read_regular
 from paretorch.workloads.data.voc_masks import KNOWN, LABELS, NAMES, mask_of
 
+MOST = 1 << 32  # bytes of a file of instances: nine times the published one
 FOLDERS = {"train": "train2017", "val": "val2017"}
 
 
@@ -53,7 +55,7 @@ def read_instances(file: Path) -> Instances:
 def _read(file: Path, size: int, changed: int) -> Instances:
     del size, changed
     try:
-        values = json.loads(file.read_bytes())
+        values = json.loads(read_regular(file, MOST))
         images = {
             int(image["id"]): (Path(str(image["file_name"])).name, (int(image["height"]), int(image["width"])))
             for image in values["images"]
@@ -89,7 +91,7 @@ def _read(file: Path, size: int, changed: int) -> Instances:
 
 
 def _digest(file: Path) -> str:
-    with open(file, "rb") as content:
+    with open_regular(file) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 

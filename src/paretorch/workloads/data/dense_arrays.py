@@ -224,7 +224,7 @@ def checked_arrays(
     report = Checkup(title)
     try:
         folder = find()
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         report.problems.append(str(error))
         return report
     for part in PARTS:
@@ -237,7 +237,7 @@ def checked_arrays(
         as_published = len(names) == published[part] and reader.size == size
         differs = "as published" if as_published else f"published are {published[part]:,} of {size[0]} x {size[1]}"
         report.found.append(f"{part}: {len(names):,} scenes of {reader.size[0]} x {reader.size[1]} pixels; {differs}")
-        read_each(report, f"{folder.root.name}/{part}", len(reader.names), reader.read, tell, below=f"{part}/")
+        read_each(report, f"{folder.root.name}/{part}", reader.names, reader.read, tell, below=f"{part}/")
     return report
 
 

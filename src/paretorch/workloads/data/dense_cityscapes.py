@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from paretorch.extras import extra
 from paretorch.workloads.data.checkup import Checkup, Tell, read_each
 from paretorch.workloads.data.dense_labels import Kind, Scene
 from paretorch.workloads.data.extensions import as_spelled, spellings
 from paretorch.workloads.data.layout import candidates, one_place
-from paretorch.workloads.data.pictures import UnreadableError, read_rgb
+from paretorch.workloads.data.pictures import UnreadableError, opened_picture, read_rgb
 from paretorch.workloads.data.selection import ranked
 
 PARTS = ("train", "val")
 SQUEEZED = 0.02  # share by which the sides of small copies may differ from those of the large, by rounding
 PNG = spellings(".png")
+PIXELS = 1 << 24  # of a file: eight times those of the published photographs, which have 2048 x 1024
 FILES = {
     "image": ("leftImg8bit", "leftImg8bit"),
     "label": ("gtFine", "gtFine_labelIds"),
@@ -168,7 +168,7 @@ class CityReader:
         """
         name = self.names[place]
         path, shown = self._path("image", name)
-        photograph = read_rgb(path, shown).float() / 255
+        photograph = read_rgb(path, shown, most=PIXELS).float() / 255
         stored = tuple(photograph.shape[1:])
         size = [self.height, 2 * self.height]
         image = functional.interpolate(photograph[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
@@ -204,18 +204,11 @@ def read_numbers(path: Path, name: str) -> Tensor:
     """A PNG of one channel, of 8 or 16 bits, as (H, W) int64.
 
     Raises:
-        UnreadableError: it is missing, damaged, or has colours.
+        UnreadableError: it is missing, damaged, no PNG, of more than :data:`PIXELS`, or has colours.
     """
-    with extra("studies"):
-        from PIL import Image, UnidentifiedImageError
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            mode, pixels = picture.mode, np.array(picture)
-    except FileNotFoundError:
-        raise UnreadableError(name, "it is not there") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UnreadableError(name, str(error) or type(error).__name__) from None
+    with opened_picture(path, name, ("PNG",), PIXELS) as picture:
+        picture.load()
+        mode, pixels = picture.mode, np.array(picture)
     if mode not in ("L", "P", "I") and not mode.startswith("I;16"):
         raise UnreadableError(name, f"expected numbers in one channel, got an image of mode {mode}")
     return torch.from_numpy(pixels.astype(np.int64))
@@ -254,5 +247,5 @@ def checked_cities(title: str, folders: CityFolders, images: int | None, tell: T
         cities = len({name.partition("/")[0] for name in names})
         report.found.append(f"{part}: {len(names):,} scenes of {cities} cities")
         reader = folders.reader(part, ranked(names, seed=0)[:images])
-        read_each(report, f"cityscapes/{part}", len(reader.names), reader.read, tell)
+        read_each(report, f"cityscapes/{part}", reader.names, reader.read, tell)
     return report

@@ -8,15 +8,18 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from paretorch.workloads.data.layout import one_place
+from paretorch.workloads.data.regular_files import open_regular, read_exactly
 
 BYTES = 0x08  # idx's mark of unsigned bytes
 EDGE, CLASSES = 28, 10
+MOST = 1 << 28  # bytes of an array: the largest set of digits of this form, EMNIST's, has 240,000 x 28 x 28
 PUBLISHED = {"train": 60_000, "test": 10_000}
 STEMS = {"train": "train", "test": "t10k"}
 PARTS = {"images": 3, "labels": 1}  # and their dimensions
@@ -125,32 +128,44 @@ def read_idx(path: Path) -> Tensor:
     """The array of bytes in an idx file.
 
     Raises:
-        ValueError: it is no such file, or is empty, cut off or too long.
+        ValueError: it is no such file, is empty, cut off or too long, or its head declares more than :data:`MOST` bytes.
+        OSError: it is no regular file.
 
     References:
         LeCun, Cortes & Burges, "The MNIST database": two zeros, the type, the number of dimensions, each dimension as four
         bytes with the highest first, the values.
     """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
+    with open_regular(path) as file:
+        if path.suffix != ".gz":
+            return _array(path, file)
         try:
-            content = gzip.decompress(content)
+            return _array(path, cast(BinaryIO, gzip.GzipFile(fileobj=file)))
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} cannot be unpacked ({error}): copy it again from where it is published") from None
-    dimensions = content[3] if len(content) > 3 else 0
-    start = 4 + 4 * dimensions
-    if content[:3] != bytes([0, 0, BYTES]) or not dimensions or len(content) < start:
+
+
+def _array(path: Path, file: BinaryIO) -> Tensor:
+    """The array of a file that is open; no more of it is unpacked than its head says that it holds."""
+    start = bytes(read_exactly(file, 4))
+    dimensions = start[3] if len(start) > 3 else 0
+    sizes = read_exactly(file, 4 * dimensions)
+    if start[:3] != bytes([0, 0, BYTES]) or not dimensions or len(sizes) < 4 * dimensions:
         raise ValueError(
-            f"{path} is no idx file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}, not with 00 00 08"
+            f"{path} is no idx file of bytes: it begins with {start.hex(' ') or 'nothing'}, not with 00 00 08"
         )
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(int).tolist()
-    if not math.prod(shape):
+    shape = np.frombuffer(sizes, ">u4").astype(int).tolist()
+    expected, said = math.prod(shape), " x ".join(map(str, shape))
+    if not expected:
+        raise ValueError(f"{path} is empty: its head says {said}. Copy it again from where it is published")
+    if expected > MOST:
         raise ValueError(
-            f"{path} is empty: its head says {' x '.join(map(str, shape))}. Copy it again from where it is published"
+            f"{path}: its head says {said} bytes, at most {MOST:,} are read, more than five times MNIST. Copy it again from "
+            "where it is published"
         )
-    if len(content) - start != math.prod(shape):
+    content = read_exactly(file, expected)
+    if len(content) != expected or file.read(1):
+        held = len(content) if len(content) != expected else "more"
         raise ValueError(
-            f"{path} is damaged: its head says {' x '.join(map(str, shape))} bytes, it holds {len(content) - start}. Copy it "
-            "again from where it is published"
+            f"{path} is damaged: its head says {said} bytes, it holds {held}. Copy it again from where it is published"
         )
-    return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
+    return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)

@@ -24,8 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from paretorch.workloads.data.pack_index import Line, read_lines
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.reading import DamagedError, Example, Item
+from paretorch.workloads.data.regular_files import open_regular, read_exactly, read_regular
 from paretorch.workloads.data.splitting import NotPackedError
 
 FORMAT = "paretorch pack 1"
@@ -77,50 +79,19 @@ class Manifest:
         """
         path = folder / "pack.json"
         try:
-            values = json.loads(path.read_bytes())
+            values = json.loads(read_regular(path))
             if values.pop("format") != FORMAT:
                 raise damaged(path, f"expected the format {FORMAT!r}")
             found = cls(**values)
             if any(type(getattr(found, name)) is not int for name in ("edge", "seed", "lines", "rows", "length")):
                 raise damaged(path, "a count is not a number")
+            if found.edge < 1 or min(found.lines, found.rows, found.length) < 0:
+                raise damaged(path, "a count is below zero")
             return found
         except DamagedError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise damaged(path, str(error) or type(error).__name__) from None
-
-
-@dataclass(frozen=True)
-class Line:
-    """One image of a pack.
-
-    Args:
-        folder: ``train`` or ``val``.
-        group: its class; empty where there are none.
-        name: as the source calls it.
-        row: -1 where it could not be read.
-        crc: CRC-32 of the row.
-        reason: why it could not be read.
-    """
-
-    folder: str
-    group: str
-    name: str
-    row: int
-    crc: int = 0
-    reason: str = ""
-
-
-def read_lines(content: bytes) -> list[Line]:
-    """The lines of an index.
-
-    Raises:
-        ValueError: one is not of its form.
-    """
-    try:
-        return [Line(*json.loads(line)) for line in content.splitlines()]
-    except TypeError as error:
-        raise ValueError(str(error)) from None
 
 
 def damaged(path: Path, reason: str) -> DamagedError:
@@ -163,10 +134,19 @@ class Pack:
     def lines(self) -> dict[str, Line]:
         """The valid lines, by the image's name."""
         path = self.folder / "index.jsonl"
-        content = path.read_bytes()[: self.manifest.length] if path.is_file() else b""
+        content = b""
+        if path.is_file():
+            with open_regular(path) as file:
+                content = bytes(read_exactly(file, self.manifest.length))
         if sha256(content).hexdigest() != self.manifest.sha256:
             raise damaged(path, "its content is not what was written")
-        return {line.name: line for line in read_lines(content)}
+        try:
+            lines = read_lines(content)
+        except ValueError as error:
+            raise damaged(path, str(error)) from None
+        if far := next((line for line in lines if line.row >= self.manifest.rows), None):
+            raise damaged(path, f"it names the row {far.row} of {far.name}, there are {self.manifest.rows}")
+        return {line.name: line for line in lines}
 
     @property
     def place(self) -> str:

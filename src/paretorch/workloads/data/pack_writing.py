@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from paretorch.workloads.data import atomic
-from paretorch.workloads.data.pack import Line, Manifest, damaged, mapped, read_lines
+from paretorch.workloads.data.pack import Manifest, damaged, mapped
+from paretorch.workloads.data.pack_index import Line, read_lines
 from paretorch.workloads.data.pictures import UnreadableError
 from paretorch.workloads.data.reading import Item, Place, Reader, Source
 from paretorch.workloads.data.workers import loader
@@ -96,7 +98,11 @@ def _begun(folder: Path, wanted: Manifest) -> Manifest:
     if not (folder / "pack.json").exists():
         fresh = replace(wanted, lines=0, rows=0, length=0, sha256=sha256(b"").hexdigest())
         for name in ("rows.u8", "index.jsonl"):
-            (folder / name).unlink(missing_ok=True)
+            if os.path.lexists(folder / name):
+                raise ValueError(
+                    f"{folder} holds {name} but no pack.json, so nothing says that it belongs to a pack. Pack into another "
+                    "folder (--out), or remove this one"
+                )
         atomic.write(folder / "pack.json", fresh.to_json())
         return fresh
     there = Manifest.read(folder)
@@ -149,7 +155,7 @@ def _recovered(folder: Path, manifest: Manifest) -> tuple[Manifest, list[Line]]:
         end, count = end + len(text), count + (line.row >= 0)
     del present
     for file, length in ((path, end), (rows, count * manifest.row_bytes)):
-        with open(file, "ab") as handle:
+        with atomic.appending(file) as handle:
             handle.truncate(length)
     return replace(manifest, rows=count), lines
 

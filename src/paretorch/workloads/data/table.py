@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.extras import extra
+from paretorch.workloads.data.regular_files import read_regular
 
 LARGEST = 3.4e38  # that float32 holds
 GAPS = ("", "na", "n/a", "nan", "null", "none", "?")  # how an empty cell is written, in small letters
@@ -65,8 +67,8 @@ def read_csv(path: Path, delimiter: str = ",") -> Table:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: expected a CSV file whose first line names the columns")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [row for row in csv.reader(file, delimiter=delimiter) if row]
+        text = read_regular(path).decode("utf-8-sig")
+        lines = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}") from None
     if len(lines) < 2:

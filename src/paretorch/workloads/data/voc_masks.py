@@ -68,16 +68,19 @@ def mask_of(objects: Sequence[Object], shape: tuple[int, int], name: str) -> Ten
         Lin et al., "Microsoft COCO", ECCV 2014. Scripts for this mapping elsewhere ignore every overlap, which takes
         the rider off the horse, or let the order in the file decide.
     """
-    drawn: list[tuple[bool, int, int, int, NDArray[np.uint8]]] = []
+    with extra("studies"):
+        from pycocotools import mask as runs
+    drawn: list[tuple[bool, int, int, int, Any]] = []  # as runs: decoded, each would take as much as the image
     for identity, label, crowd, segmentation in objects:
         try:
-            region = decoded(_encoded(segmentation, shape))
+            encoded = _encoded(segmentation, shape)
+            area = int(runs.area(encoded))
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
             raise UnreadableError(name, f"the segmentation of annotation {identity} is malformed: {error}") from None
-        drawn.append((crowd, int(region.sum()), identity, IGNORED if crowd else label, region))
+        drawn.append((crowd, area, identity, IGNORED if crowd else label, encoded))
     mask = np.zeros(shape, np.uint8)
-    for _, _, _, label, region in sorted(drawn, key=lambda each: (not each[0], -each[1], each[2])):
-        mask[region != 0] = label
+    for _, _, _, label, encoded in sorted(drawn, key=lambda each: (not each[0], -each[1], each[2])):
+        mask[decoded(encoded) != 0] = label
     return torch.from_numpy(mask)
 
 

@@ -1,0 +1,14 @@
+"""Processes that tests stop by Ctrl-C, wherever the tests themselves run."""
+
+from __future__ import annotations
+
+import signal
+
+
+def restore_interrupts() -> None:
+    """Gives SIGINT its default action; a ``preexec_fn`` of :class:`subprocess.Popen`.
+
+    A shell starts background jobs with SIGINT ignored, and their children inherit that. Python installs its handler, which
+    raises KeyboardInterrupt, only where SIGINT is not ignored when it starts.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
