@@ -31,7 +31,7 @@ from paretorch.core.shared import (
     given_leaves,
     leaf_gradients,
 )
-from paretorch.core.state import draws
+from paretorch.core.state import draws, encoded
 from paretorch.core.streams import Streams
 from paretorch.core.trunk import is_worth_it, trunk_of
 
@@ -162,7 +162,7 @@ class Balancer(Door):
         super()._declare(tasks)
         if self.samples is not None:  # what is drawn is a function of the step
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-            self.register_buffer("task_names", torch.tensor(list("\n".join(tasks).encode()), dtype=torch.uint8))
+            self.register_buffer("task_names", encoded(tasks))
 
     def _know(self, given: Mapping[str, Tensor]) -> None:
         """Check the names against the declared tasks; the first step declares them."""
@@ -278,7 +278,7 @@ class Balancer(Door):
 
     def _step(self, seen: Seen, source: Gradients | Streams | None) -> Outcome:
         """One step of the method, or the reason why not."""
-        broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
+        broken = seen.nonfinite()
         if broken is not None:
             names = [name for name, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
             if self.nonfinite == "raise":

@@ -76,6 +76,11 @@ class Door(StateHolder):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memory": _Memory()}
 
+    def reset_state(self) -> None:
+        """Put the method's state back to what it was before the first step, and forget the record of the last one."""
+        super().reset_state()
+        self._memory = _Memory()
+
     def _buffers_changed(self) -> None:
         self._memory.mirror = self._memory.drawn = None
 
@@ -111,6 +116,7 @@ class Door(StateHolder):
             gramian: (all, all) of the gradients of the averaged losses, or None where losses are all that is known.
             resolution: relative spacing of the numbers in which the gradients were summed.
         """
+        self._verify_state()
         if told is None and gramian is not None and self.ranks.alone:
             squares = gramian.diagonal().tolist()
             if all(squares) and math.isfinite(sum(squares)):
@@ -136,6 +142,7 @@ class Door(StateHolder):
 
         Not where something is ``broken``, (all,) of this rank's tasks: that is a step of its own.
         """
+        self._verify_state()
         if self.every == 1:
             return None
         if self._memory.mirror is None:

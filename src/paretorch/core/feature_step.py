@@ -199,7 +199,7 @@ class FeatureStep(Door):
         """Why the method cannot be asked this time, if so."""
         if not seen.regular and not seen.present.any():
             return Status.ABSENT
-        broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
+        broken = seen.nonfinite()
         if broken is None:
             return None
         if self.nonfinite == "raise":
