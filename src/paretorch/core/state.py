@@ -82,6 +82,16 @@ class StateHolder(nn.Module):
             else:
                 held.copy_(value)
 
+    def _snapshot(self) -> dict[str, Tensor]:
+        """The buffers as they are, for :meth:`_restore`."""
+        return {name: value.clone() for name, value in self._buffers.items() if value is not None and name != "task_names"}
+
+    def _restore(self, before: dict[str, Tensor]) -> None:
+        """Take a step back."""
+        for name, value in before.items():
+            self._buffers[name].copy_(value)  # type: ignore[union-attr]
+        self._buffers_changed()
+
     def _first(self) -> Any:
         """The method's state before the first step."""
         return self.method.init(self.tasks, torch.zeros((), dtype=torch.float64))
