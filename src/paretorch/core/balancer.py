@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any, Literal, cast
 
@@ -20,9 +21,10 @@ from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import Reach, reach
+from paretorch.core.loss_step import descend_losses
 from paretorch.core.nonnegative import Array
 from paretorch.core.rows import check_samples, refused_samples, saves_nothing
-from paretorch.core.seen import Outcome, Seen
+from paretorch.core.seen import Mask, Outcome, Seen
 from paretorch.core.shared import (
     Leaves,
     check_ranks_agree,
@@ -98,7 +100,6 @@ class Balancer(Door):
         checks.one_of("nonfinite", nonfinite, ("raise", "skip", "pass"))
         check_samples(samples, method)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
-        self.skipped: dict[str, int] = {}
         self._shared = None if shared is None else given_leaves(shared)
         self._open = tasks is None  # to tasks that come later
         self._trusted: dict[Any, bool] = {}  # see Streams
@@ -138,15 +139,8 @@ class Balancer(Door):
         self.ranks.join(self.tasks, self.method)
         told = self._told(given).numpy()
         if self.method.needs == Need.LOSSES:
-            places = {name: self.tasks.index(name) for name in given}
-            outcome = self._reused(list(places.values()), lambda: ~np.isfinite(told[0]))
-            outcome = self._step(self._seen(told), None) if outcome is None else outcome
-            assert outcome.weights is not None
-            factors = {name: outcome.weights[place] for name, place in places.items()}
-            used = {name: loss for name, loss in given.items() if factors[name] != 0}
-            if used:
-                starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
-                torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
+            weigh = partial(self._weigh, told, [self.tasks.index(name) for name in given], self._snapshot())
+            descend_losses(given, self.tasks, weigh, self.nonfinite, self.ranks, retain_graph)
             return cast(Balance, self.balance)
         graph = reach([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
@@ -157,6 +151,14 @@ class Balancer(Door):
             outcome = self._step(self._with_further(seen, others, leaves) if others else seen, source)
         self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return cast(Balance, self.balance)
+
+    def _weigh(self, told: Array, known: list[int], before: dict[str, Tensor], broken: Mask) -> Outcome:
+        """The weights of a method that looks at losses alone, without the tasks whose gradients are not finite."""
+        if broken.any():  # the step is taken back, and taken without them
+            self._restore(before)
+            return self._step(self._seen(told)._replace(broken=broken), None)
+        outcome = self._reused(known, lambda: ~np.isfinite(told[0]))
+        return self._step(self._seen(told), None) if outcome is None else outcome
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
         super()._declare(tasks)
@@ -188,11 +190,8 @@ class Balancer(Door):
         if given:
             factor = self.factor or 1.0  # they came multiplied by it
             values = to_host([torch.stack([loss.detach() for loss in given.values()])])[0].numpy()
-            told[:, [self.tasks.index(name) for name in given]] = (
-                values / factor,
-                [factor] * len(given),
-                [1] * len(given),
-            )
+            index = [self.tasks.index(name) for name in given]
+            told[0, index], told[1, index], told[2, index] = values / factor, factor, 1
         return torch.from_numpy(told)
 
     def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:

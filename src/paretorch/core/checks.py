@@ -78,7 +78,7 @@ def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, T
     """
     if not isinstance(losses, Mapping):
         raise ValueError(f"{where} takes a dict of losses by task name, got {type(losses).__name__}")
-    given = {name: loss for name, loss in losses.items() if not _stands_for_no_loss(loss)}
+    given = {name: loss for name, loss in losses.items() if loss is not None and not _is_bare_zero(loss)}
     for name, loss in given.items():
         if not isinstance(loss, Tensor):
             raise ValueError(f"the loss of task {name!r} must be a scalar tensor, got {type(loss).__name__}")
@@ -103,9 +103,7 @@ def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, T
     return given
 
 
-def _stands_for_no_loss(loss: object) -> bool:
-    if loss is None:
-        return True
+def _is_bare_zero(loss: object) -> bool:
     if is_number(loss):
         return loss == 0
     if not isinstance(loss, Tensor) or loss.requires_grad or not torch.is_grad_enabled() or loss.numel() != 1:

@@ -168,7 +168,9 @@ class Balance:
             for each pair of present tasks in declared order, and ``gap/NAME``. Unknown numbers are left out.
         """
         columns = {"weight": self.weights, "head": self.heads, "loss": self.losses}
-        numbers = per_task(self._names, {kind: column.tolist() for kind, column in columns.items() if column is not None})
+        numbers = per_task(
+            self._names, {kind: column.tolist() for kind, column in columns.items() if column is not None}
+        )
         if self.gramian is not None:
             here = [True] * len(self._names) if self.present is None else self.present.tolist()
             numbers |= compared(self._names, here, self.norms.tolist(), self.cosines.tolist())

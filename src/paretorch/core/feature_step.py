@@ -26,7 +26,9 @@ class Within:
         self.pauses = 0
         self.backwards = 0  # counted for gap
         self.weighed = -1  # the backward in which losses were
-        self.before: dict[str, Tensor] | None = None  # the buffers before losses were weighed, where that may be taken back
+        self.before: dict[str, Tensor] | None = (
+            None  # the buffers before losses were weighed, where that may be taken back
+        )
         self.rows: dict[int, Tensor] = {}  # memory in which the tasks' gradients are brought together, by leaf
         self.begin()
         self.new_step = True  # the next forward begins one
@@ -55,7 +57,6 @@ class FeatureStep(Door):
         method, values = self.method, Need.LOSSES in self.method.needs
         self.heads, self.nonfinite, self.gap = heads, nonfinite, gap
         self._now = Within()
-        self.skipped: dict[str, int] = {}
         # Whether the weights are applied at the losses, and the branches' gradients are just summed.
         self.sums = method.needs == Need.LOSSES or heads == "weighted"
         # What the backward must find again beside the gradients.
@@ -80,10 +81,9 @@ class FeatureStep(Door):
     def _new_notices(self) -> Notices:
         return Notices(self.tasks, remembers=bool(self._rows) or self.method.needs == Need.LOSSES)
 
-    def reset_state(self) -> None:
-        """Put the method's state back to what it was before the first step, and forget the record of the last one."""
-        super().reset_state()
-        self.skipped, self._now.backwards = {}, 0
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self._now.backwards = 0
 
     def await_losses(self, node: Any) -> None:
         """Called by the node of a forward: it waits for its losses to be told, and keeps this fork alive until backward."""
@@ -200,7 +200,9 @@ class FeatureStep(Door):
                 f"{self._must_know}, and fork.losses(losses) was not given the loss of {names}: give it all"
             )
         if self.sums:
-            return gradients.summed() if self._now.before is None else self._summed_if_finite(gradients, self._now.before)
+            return (
+                gradients.summed() if self._now.before is None else self._summed_if_finite(gradients, self._now.before)
+            )
         if not gradients.known and self._now.balanced and self.ranks.alone:
             return gradients.summed()  # of a forward that this backward did not come from
         if gradients.known:

@@ -79,8 +79,8 @@ def _without_gradient(leaves: Sequence[Any]) -> str:
     objects = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor) and leaf is not None})
     if objects and not any(isinstance(leaf, Tensor) for leaf in leaves):
         return (
-            f"{start}: no field of {', '.join(objects)} holds such a tensor. Hand over the tensors themselves, in a dict, list or "
-            "tuple"
+            f"{start}: no field of {', '.join(objects)} holds such a tensor. Hand over the tensors themselves, in a dict, list "
+            "or tuple"
         )
     return (
         f"{start}: was the encoder frozen, or its output detached? For a frozen encoder there is nothing to balance: leave the "

@@ -165,7 +165,9 @@ class Fork(FeatureStep):
         if "eval" in self._said or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return features
         leaves, fill = opened(features, is_balanced)
-        watched = [leaf.view_as(leaf) if is_balanced(leaf) and leaf.layout is torch.strided else leaf for leaf in leaves]
+        watched = [
+            leaf.view_as(leaf) if is_balanced(leaf) and leaf.layout is torch.strided else leaf for leaf in leaves
+        ]
         for before, after in zip(leaves, watched, strict=True):
             if before is not after:
                 after.register_hook(self._notice_eval)

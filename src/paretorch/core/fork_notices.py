@@ -14,8 +14,8 @@ from paretorch.core.evidence import Gradients
 from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Mask
 
-STEPS = 10  # after so many, a task that never had a gradient is no coincidence
-TOGETHER = 5  # likewise two tasks whose gradients never had an entry in common
+STEPS = 5  # after so many, a task that never had a gradient is hardly absent by chance
+TOGETHER = 5  # after so many, that two gradients never had an entry in common is hardly chance
 NODES = 20_000  # of a graph that are looked at
 
 SEVERAL_CALLS = (
@@ -59,7 +59,9 @@ class Notices:
     def __init__(self, tasks: Sequence[str], remembers: bool) -> None:
         self.tasks = tuple(tasks)
         self.last = -1  # the backward in which features were balanced
-        self.alone: int | None = -1 if len(self.tasks) > 1 and not remembers else None  # the task of the last step; None: settled
+        self.alone: int | None = (
+            -1 if len(self.tasks) > 1 and not remembers else None
+        )  # the task of the last step; None: settled
         self.unseen = set(range(len(self.tasks)))  # tasks whose branch has had no gradient yet
         self.steps = 0  # counted while there are such
         self.astray: set[int] = set()  # tasks of this step whose loss does not reach their branch
@@ -151,7 +153,7 @@ class Notices:
             say(
                 "bypass",
                 f"no gradient came through the branch of {names} in the first {STEPS} steps: its head reads the features "
-                "themselves or another task's branch, or its loss is not in the sum. Give the head its own branch, "
+                "themselves or another task's branch, or it was absent in all of them. Give the head its own branch, "
                 "fork(features)[task]",
             )
 
@@ -179,8 +181,8 @@ class Notices:
         if counts.any():
             say(
                 "bypass",
-                f"the loss of {self._names(counts.nonzero()[0].tolist())} was told to the Fork, and no gradient of it came through "
-                "its branch: its head reads the features themselves or another task's branch, so that its gradient is not "
+                f"the loss of {self._names(counts.nonzero()[0].tolist())} was told to the Fork, and no gradient of it came "
+                "through its branch: its head reads the features themselves or another task's branch, so that its gradient is not "
                 "balanced, or counts as another's. Give the head its own branch, fork(features)[task]; where a head must read "
                 "more than that use paretorch.Balancer",
             )
@@ -217,13 +219,13 @@ class Notices:
         where = (
             "have no entry of the features in common: each head reads positions, channels, levels or inputs of its own"
             if row
-            else "lie on different rows of the features: each task has samples of its own (or positions, where the first dimension "
-            "is not that of the samples)"
+            else "lie on different rows of the features: each task has samples of its own (or positions, where the first "
+            "dimension is not that of the samples)"
         )
         say(
             "apart",
-            f"the gradients of {self.tasks[s]!r} and {self.tasks[t]!r} {where}. Their cosine is 0 by construction, and balancing on "
-            "the features is blind to conflict: use paretorch.Balancer, which compares them on the shared parameters",
+            f"the gradients of {self.tasks[s]!r} and {self.tasks[t]!r} {where}. Their cosine is 0 by construction, and balancing "
+            "on the features is blind to conflict: use paretorch.Balancer, which compares them on the shared parameters",
         )
 
     def _names(self, tasks: Iterable[int]) -> str:
@@ -241,7 +243,9 @@ def in_common(gradients: Gradients, s: int, t: int) -> tuple[bool, bool]:
         count = leaf.shape[0] if len(leaf.shape) > 1 else 1
         for place, part in enumerate((a, b)):
             if part is not None and part.numel():
-                there = rows.setdefault(count, [torch.zeros(count, dtype=torch.bool, device=leaf.device) for _ in range(2)])
+                there = rows.setdefault(
+                    count, [torch.zeros(count, dtype=torch.bool, device=leaf.device) for _ in range(2)]
+                )
                 there[place] |= (part != 0).reshape(count, -1).any(dim=1)
         if a is not None and b is not None and bool(((a != 0) & (b != 0)).any()):
             return True, True

@@ -60,9 +60,7 @@ def _opened(nesting: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...]
     return [leaf for found, _ in parts for leaf in found], fill
 
 
-def _opened_object(
-    whole: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...]
-) -> tuple[list[Any], Fill]:
+def _opened_object(whole: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...]) -> tuple[list[Any], Fill]:
     """The leaves in an object's fields, or the object as a leaf where none of them is wanted."""
     if any(whole is outer for outer in within):
         return [whole], _only
@@ -72,7 +70,9 @@ def _opened_object(
         leaves, fill = _opened(value, wanted, (*within, whole))
         for leaf in leaves:
             if isinstance(leaf, CONTAINERS) and any(map(wanted, _content(leaf))):
-                raise ValueError(_refused(whole, name, f"lies in a {type(leaf).__name__}, and that cannot be filled anew"))
+                raise ValueError(
+                    _refused(whole, name, f"lies in a {type(leaf).__name__}, and that cannot be filled anew")
+                )
         if any(map(wanted, leaves)):
             if any(leaf is outer for leaf in leaves for outer in (*within, whole)):
                 raise ValueError(_refused(whole, name, "lies in a circle of references"))

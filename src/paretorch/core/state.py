@@ -84,7 +84,9 @@ class StateHolder(nn.Module):
 
     def _snapshot(self) -> dict[str, Tensor]:
         """The buffers as they are, for :meth:`_restore`."""
-        return {name: value.clone() for name, value in self._buffers.items() if value is not None and name != "task_names"}
+        return {
+            name: value.clone() for name, value in self._buffers.items() if value is not None and name != "task_names"
+        }
 
     def _restore(self, before: dict[str, Tensor]) -> None:
         """Take a step back."""
@@ -105,18 +107,8 @@ class StateHolder(nn.Module):
         """Whether such rows are this long, or not yet begun."""
         return all(self._buffers[f"state_{name}"].shape[1] in (0, length) for name in self._rows)  # type: ignore[union-attr]
 
-    def reset_state(self) -> None:
-        """Put the method's state back to what it was before the first step: buffers, counters and reused weights.
-
-        Example:
-            >>> import paretorch as pt
-            >>> fork = pt.Fork(pt.FAMO(), tasks=("left", "right"))
-            >>> fork.state_logits.fill_(3.0)
-            tensor([3., 3.], dtype=torch.float64)
-            >>> fork.reset_state()
-            >>> fork.state_logits
-            tensor([0., 0.], dtype=torch.float64)
-        """
+    def _begin_anew(self) -> None:
+        """Write into the buffers what they hold before the first step."""
         state = None if self._structure is None else self._first()
         first = {f"state_{name}": value for name, value in named_tensors(state).items()}
         for name, held in self._buffers.items():
@@ -130,6 +122,12 @@ class StateHolder(nn.Module):
                 held.detach().copy_(value)
         self._buffers_changed()
 
+    def _forget(self) -> None:
+        """Undeclare the tasks: the next step declares them."""
+        self.tasks, self._structure = (), None
+        for name in list(self._buffers):
+            delattr(self, name)
+
     def _verify_state(self) -> None:
         """The buffers must be of these tasks; called in every step, and free where the names were not written since.
 
@@ -137,11 +135,13 @@ class StateHolder(nn.Module):
         make what a checkpoint lacks; torch.distributed.checkpoint loads another order of tasks in place.
         """
         held = self._buffers.get("task_names")
-        if held is None or (self._verified is not None and held is self._verified[0] and held._version == self._verified[1]):
+        if held is None or (
+            self._verified is not None and held is self._verified[0] and held._version == self._verified[1]
+        ):
             return
         names = decoded(held)
         if names is None or set(names) != set(self.tasks):
-            self.reset_state()
+            self._begin_anew()
             warnings.warn(
                 f"the state of this {type(self).__name__} is not that of the tasks {self.tasks}: its buffers were never "
                 "initialised, or were overwritten. It begins anew, as after reset_state(); a checkpoint that has the state "
@@ -181,7 +181,7 @@ class StateHolder(nn.Module):
                 dtype = torch.float32 if moved.device.type == "mps" and buffer.dtype == torch.float64 else buffer.dtype
                 self._buffers[name] = buffer.to(moved.device, dtype)
         if any(b is not None and b.is_meta and not self._buffers[name].is_meta for name, b in before.items()):  # type: ignore[union-attr]
-            StateHolder.reset_state(self)  # memory that nobody has written
+            self._begin_anew()  # memory that nobody has written
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -206,7 +206,7 @@ class StateHolder(nn.Module):
             "anew: the buffers were not initialised when they were saved, or were averaged as whole numbers",
             stacklevel=3,
         )
-        StateHolder.reset_state(self)
+        self._begin_anew()
         state_dict |= {prefix + name: value.clone() for name, value in self._buffers.items() if value is not None}
 
     def _bring_into_order(self, state_dict: dict[str, Any], prefix: str, names: tuple[str, ...]) -> None:
