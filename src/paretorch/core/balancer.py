@@ -139,7 +139,8 @@ class Balancer(Door):
         self.ranks.join(self.tasks, self.method)
         told = self._told(given).numpy()
         if self.method.needs == Need.LOSSES:
-            weigh = partial(self._weigh, told, [self.tasks.index(name) for name in given], self._snapshot())
+            before = self._snapshot(), self._memory.outcome
+            weigh = partial(self._weigh, told, [self.tasks.index(name) for name in given], before)
             descend_losses(given, self.tasks, weigh, self.nonfinite, self.ranks, retain_graph)
             return cast(Balance, self.balance)
         graph = reach([[loss] for loss in given.values()])
@@ -152,13 +153,13 @@ class Balancer(Door):
         self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return cast(Balance, self.balance)
 
-    def _weigh(self, told: Array, known: list[int], before: dict[str, Tensor], broken: Mask) -> Outcome:
+    def _weigh(self, told: Array, known: list[int], before: tuple[Any, Any], broken: Mask) -> Outcome:
         """The weights of a method that looks at losses alone, without the tasks whose gradients are not finite."""
         if broken.any():  # the step is taken back, and taken without them
-            self._restore(before)
-            return self._step(self._seen(told)._replace(broken=broken), None)
-        outcome = self._reused(known, lambda: ~np.isfinite(told[0]))
-        return self._step(self._seen(told), None) if outcome is None else outcome
+            self._restore(before[0])
+            self._memory.record(before[1])
+        outcome = None if broken.any() else self._reused(known, lambda: ~np.isfinite(told[0]))
+        return self._step(self._seen(told)._replace(broken=broken), None) if outcome is None else outcome
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
         super()._declare(tasks)
@@ -286,7 +287,7 @@ class Balancer(Door):
                     "Balancer(..., nonfinite='skip') leaves such a task out of the step; under a GradScaler use 'pass'"
                 )
             if self.nonfinite == "pass":
-                return self._passed_on(seen, Status.NONFINITE)
+                return self._passed_on(seen._replace(present=seen.present | broken), Status.NONFINITE)
             for name in names:
                 self.skipped[name] = self.skipped.get(name, 0) + 1
             seen = seen._replace(present=seen.present & ~broken)

@@ -98,7 +98,7 @@ class Door(StateHolder):
         return partial(outcome.without_update().balance, self.tasks) if outcome is not None else lambda: None
 
     def _recorded(self, outcome: Outcome) -> Outcome:
-        self._memory.outcome, self._memory.balance = outcome, None
+        self._memory.record(outcome)
         return outcome
 
     @property

@@ -23,3 +23,7 @@ class Memory:
         self.surface: list[
             weakref.ref[Tensor]
         ] = []  # the leaves that were compared, for a method that remembers gradients
+
+    def record(self, outcome: Outcome | None) -> None:
+        """Remember what a step came to; None: that there was none."""
+        self.outcome, self.balance = outcome, None

@@ -167,7 +167,7 @@ class FeatureStep(Door):
 
     def _weighted(self, told: Array, known: list[int]) -> Outcome:
         """One step of a method that looks at losses alone, (3, all) as they are told."""
-        self._now.before = None if self.nonfinite == "pass" else self._snapshot()
+        self._now.before = None if self.nonfinite == "pass" else (self._snapshot(), self._memory.outcome)
         reused = self._reused(known, lambda: ~np.isfinite(told[0]))
         if reused is not None:
             return reused
@@ -200,9 +200,8 @@ class FeatureStep(Door):
                 f"{self._must_know}, and fork.losses(losses) was not given the loss of {names}: give it all"
             )
         if self.sums:
-            return (
-                gradients.summed() if self._now.before is None else self._summed_if_finite(gradients, self._now.before)
-            )
+            before = self._now.before
+            return gradients.summed() if before is None else self._summed_if_finite(gradients, *before)
         if not gradients.known and self._now.balanced and self.ranks.alone:
             return gradients.summed()  # of a forward that this backward did not come from
         if gradients.known:
@@ -224,14 +223,15 @@ class FeatureStep(Door):
             call.sent = combined
         return combined
 
-    def _summed_if_finite(self, gradients: Gradients, before: dict[str, Tensor]) -> list[Tensor]:
+    def _summed_if_finite(self, gradients: Gradients, buffers: dict[str, Tensor], record: Any) -> list[Tensor]:
         """The sum of gradients whose losses were weighed, without those that are not finite; the state is put back then."""
         broken = self.ranks.sum(torch.from_numpy(gradients.broken().astype(np.float64))).numpy() > 0
         if not broken.any():
             return gradients.summed()
-        self._restore(before)
+        self._restore(buffers)
         names = broken_names(self.tasks, broken)
         if self.nonfinite == "raise":
+            self._memory.record(record)
             raise FloatingPointError(_not_finite(names, "the encoder received nothing, and the state is as before"))
         self._count_skipped(names)
         outcome = self._memory.outcome
@@ -279,7 +279,7 @@ class FeatureStep(Door):
             if self.nonfinite == "raise":
                 raise FloatingPointError(_not_finite(names, "the encoder and the state are as before"))
             if self.nonfinite == "pass":
-                return seen, Status.NONFINITE
+                return seen._replace(present=seen.present | broken), Status.NONFINITE
             self._count_skipped(names)
             seen = seen._replace(present=seen.present & ~broken, broken=broken)
         return seen, None if seen.present.any() else Status.ABSENT

@@ -176,15 +176,15 @@ class Notices:
             told: (3, all) as losses are told.
             known: the tasks whose branches had a gradient.
         """
-        counts = (told[2] > 0) & (told[1] != 0) & (told[0] != 0)
+        counts = (told[2] > 0) & (told[1] != 0) & (told[0] != 0) & np.isfinite(told[0])
         counts[[task for task in known if task not in self.astray]] = False
         if counts.any():
             say(
                 "bypass",
                 f"the loss of {self._names(counts.nonzero()[0].tolist())} was told to the Fork, and no gradient of it came "
-                "through its branch: its head reads the features themselves or another task's branch, so that its gradient is not "
-                "balanced, or counts as another's. Give the head its own branch, fork(features)[task]; where a head must read "
-                "more than that use paretorch.Balancer",
+                "through its branch: its head reads the features themselves or another task's branch, so that its gradient "
+                "is not balanced, or counts as another's. Give the head its own branch, fork(features)[task]; where a head must "
+                "read more than that use paretorch.Balancer",
             )
 
     # --- gradients that never meet --------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import summing_dtype
-from paretorch.core.graph import Reach, hooks_silenced, reach
+from paretorch.core.graph import Reach, hooks_silenced, place, reach, several
 from paretorch.core.seen import Mask, Outcome
 
 
@@ -22,7 +22,6 @@ class Weighted(NamedTuple):
     leaves: list[Tensor]
     gradients: list[Tensor]
     suspects: list[str]  # the tasks whose gradient is not finite
-    certain: bool = True  # whether each of them is known to be one, or only that some of them is
 
 
 def descend_losses(
@@ -39,13 +38,9 @@ def descend_losses(
         given: losses by task.
         tasks: (all,) names.
         weigh: the weights, without the (all,) tasks whose gradient was found not to be finite; raises where that is an error.
-        nonfinite: ``"pass"``: gradients are not looked at; ``"skip"``: tasks whose gradient is not finite are left out;
-            ``"raise"``: they are named.
+        nonfinite: ``"pass"``: gradients are not looked at; else they are.
         ranks: those that decide together.
         retain_graph: keep the graph for another backward.
-
-    Raises:
-        FloatingPointError: where some gradient is not finite and it cannot be told whose.
     """
     broken = np.zeros(len(tasks), bool)
     while True:
@@ -54,17 +49,13 @@ def descend_losses(
         factors = {name: weights[tasks.index(name)] for name in given}
         used = {name: loss for name, loss in given.items() if factors[name] != 0}
         starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
-        found = None if nonfinite == "pass" else weighted_gradients(used, starts, nonfinite == "skip", retain_graph)
+        keeps = retain_graph or nonfinite == "skip"  # for the backward without the task that is left out
+        found = None if nonfinite == "pass" else weighted_gradients(used, starts, keeps)
         here = np.isin(tasks, [] if found is None else found.suspects)
         if nonfinite != "pass" and not ranks.alone:
             here = ranks.sum(torch.from_numpy(here.astype(np.float64))).numpy() > 0
         if not here.any():
             break
-        if found is not None and not found.certain:
-            raise FloatingPointError(
-                f"the gradient of one of {', '.join(map(repr, found.suspects))} is not finite; .grad is as before. "
-                "Balancer(..., nonfinite='skip') finds out which, and leaves it out"
-            )
         broken = broken | here
     if found is None and used:
         torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
@@ -72,19 +63,15 @@ def descend_losses(
         torch.autograd.backward(found.leaves, found.gradients)
 
 
-def weighted_gradients(
-    losses: Mapping[str, Tensor], starts: Sequence[Tensor], exact: bool, retain_graph: bool
-) -> Weighted | None:
+def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], retain_graph: bool) -> Weighted | None:
     """The gradient of ``sum_t w_t L_t`` on all leaves by one backward, and whose part of it is not finite.
 
-    Where every task has a parameter of its own, these tell the tasks apart, and the graph is freed on the way as in an ordinary
-    backward. Where some task has none, or ``exact`` is asked for, the graph is kept until the losses are released, so that the
-    tasks can be looked at one by one in the rare step that is not finite.
+    The tasks are told apart by what each sends into the nodes that it shares with others, and by the leaves that it alone
+    reaches. Where all of that is finite and the sum is not, it is the gradient of every task that reaches there.
 
     Args:
         losses: by task.
         starts: their factors, in the same order.
-        exact: whether it must be certain whose gradient is not finite.
         retain_graph: keep the graph for another backward.
 
     Returns:
@@ -94,43 +81,62 @@ def weighted_gradients(
     graph = reach([[loss] for loss in losses.values()])
     if graph.opaque:
         return None
-    names, keeps = list(losses), exact or not _have_own(graph, len(losses))
-    found = _gradients(list(losses.values()), starts, graph.leaves, retain_graph or keeps)
-    there = [place for place, part in enumerate(found) if part is not None]
-    parts = [part for part in found if part is not None]
-    result = Weighted([graph.leaves[place] for place in there], parts, [])
-    if all_finite(parts):
-        return result
-    if keeps:
-        rows = [
-            _gradients([loss], [start], graph.leaves, True) for loss, start in zip(losses.values(), starts, strict=True)
-        ]
-        bad = [not all_finite([part for part in row if part is not None]) for row in rows]
-        return result._replace(suspects=list(compress(names, bad)))
-    reaching = [
-        graph.tasks[place] for place in there if not all_finite([part for part in [found[place]] if part is not None])
+    sent: list[list[Tensor]] = [[] for _ in losses]
+    handles = [
+        node.register_hook(partial(_note, sent[mask.bit_length() - 1], places))
+        for (node, _), mask in graph.masks.items()
+        if not several(mask) and (places := _into_shared(node, graph))
     ]
-    own = frozenset[int]().union(*(tasks for tasks in reaching if len(tasks) == 1))
-    suspects = own or frozenset.intersection(*reaching) or frozenset.union(*reaching)
-    return result._replace(suspects=[names[task] for task in sorted(suspects)], certain=bool(own) or len(suspects) == 1)
+    try:
+        with hooks_silenced(graph.leaves):
+            found = torch.autograd.grad(
+                list(losses.values()), graph.leaves, starts, retain_graph=retain_graph, allow_unused=True
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    there = [
+        (leaf, part, tasks)
+        for leaf, part, tasks in zip(graph.leaves, found, graph.tasks, strict=True)
+        if part is not None
+    ]
+    result = Weighted([leaf for leaf, _, _ in there], [part for _, part, _ in there], [])
+    if all_finite(result.gradients):
+        return result
+    reaching = [tasks for _, part, tasks in there if not all_finite([part])]
+    suspects = {task for task, sums in enumerate(sent) if not all_finite(sums)}
+    suspects = suspects.union(*(tasks for tasks in reaching if len(tasks) == 1)) or set().union(*reaching)
+    names = list(losses)
+    return result._replace(suspects=[names[task] for task in sorted(suspects)])
 
 
-def _have_own(graph: Reach, tasks: int) -> bool:
-    return len({next(iter(reaching)) for reaching in graph.tasks if len(reaching) == 1}) == tasks
+def _into_shared(node: Any, graph: Reach) -> list[int]:
+    """The inputs of a node of one task at which the graph goes on into what several tasks reach."""
+    return [
+        number
+        for number, edge in enumerate(node.next_functions)
+        if edge[0] is not None and several(graph.masks.get(place(edge), 0))
+    ]
 
 
-def _gradients(
-    losses: Sequence[Tensor], starts: Sequence[Tensor], leaves: Sequence[Tensor], retain_graph: bool
-) -> list[Tensor | None]:
-    with hooks_silenced(leaves):
-        return list(torch.autograd.grad(losses, leaves, starts, retain_graph=retain_graph, allow_unused=True))
+def _note(sums: list[Tensor], places: Sequence[int], sent: Sequence[Tensor | None], _: Any) -> None:
+    sums += [_sum(part) for number in places if (part := sent[number]) is not None]
 
 
 def all_finite(parts: Sequence[Tensor]) -> bool:
     """Whether all numbers are finite: by sums, and one by one where a sum is not."""
-    values = [part.coalesce().values() if part.is_sparse else part for part in parts]
-    if not values:
+    if not parts:
         return True
-    sums = [value.sum(dtype=None if value.is_complex() else summing_dtype(value.dtype)) for value in values]
-    wide = torch.stack([torch.view_as_real(s).sum() if s.is_complex() else s.to(torch.float64) for s in sums])
-    return bool(torch.isfinite(wide).all()) or all(bool(torch.isfinite(value).all()) for value in values)
+    sums = torch.stack([_sum(part).to(torch.float64) for part in parts])
+    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(_values(part)).all()) for part in parts)
+
+
+def _sum(part: Tensor) -> Tensor:
+    values = _values(part)
+    return values.sum(dtype=summing_dtype(values.dtype))
+
+
+def _values(part: Tensor) -> Tensor:
+    """The real numbers in a dense, sparse or complex tensor."""
+    dense = part.coalesce().values() if part.is_sparse else part
+    return torch.view_as_real(dense) if dense.is_complex() else dense
