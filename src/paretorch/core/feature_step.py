@@ -190,7 +190,9 @@ class FeatureStep(Door):
             return gradients.summed()
         if not self.ranks.alone:
             self._notices.alone = None  # other ranks may have other tasks
-        self._notices.one_at_a_time(call, gradients.known, self._say)
+        again = bool(gradients.known) and self._notices.comes_again(call)
+        if not again:
+            self._notices.one_at_a_time(call, gradients.known, self._say)
         if told is None and self._must_know is not None:
             raise RuntimeError(f"{self._must_know}: write losses = fork.losses(losses) before summing them")
         untold = set(gradients.known) - self._now.told if self._must_know and self._now.told is not None else ()
@@ -205,12 +207,11 @@ class FeatureStep(Door):
         if not gradients.known and self._now.balanced and self.ranks.alone:
             return gradients.summed()  # of a forward that this backward did not come from
         if gradients.known:
-            if self._notices.comes_again(call):
-                if not gradients.any():
-                    if self.ranks.alone:
-                        return gradients.summed()  # a forward all of whose losses are masked
-                elif self._memory.outcome is not None and self._memory.outcome.seen.present.any():
+            if again and gradients.any():
+                if self._memory.outcome is not None and self._memory.outcome.seen.present.any():
                     raise RuntimeError(SEVERAL_CALLS)
+            elif again and self.ranks.alone:
+                return gradients.summed()  # zeros, of a forward all of whose losses are masked
             self._notices.reached(gradients.known, told is not None or not self.ranks.alone, self._say)
         self._now.balanced = bool(gradients.known)
         outcome = self._balanced(gradients, told, kept)

@@ -39,7 +39,7 @@ def opened(features: Any, wanted: Callable[[Any], bool]) -> tuple[list[Any], Fil
     Raises:
         ValueError: on an object that holds a wanted leaf and cannot be copied, or that contains itself.
     """
-    return _opened(features, wanted, ())
+    return _opened(features, wanted, (), set())
 
 
 def has_fields(leaf: Any) -> bool:
@@ -47,11 +47,13 @@ def has_fields(leaf: Any) -> bool:
     return not isinstance(leaf, PLAIN) and bool(_fields(leaf))
 
 
-def _opened(nesting: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...]) -> tuple[list[Any], Fill]:
+def _opened(
+    nesting: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...], circles: set[int]
+) -> tuple[list[Any], Fill]:
     leaves, spec = tree_flatten(nesting)
     if not any(map(has_fields, leaves)):
         return leaves, partial(tree_unflatten, treespec=spec)
-    parts = [_opened_object(leaf, wanted, within) if has_fields(leaf) else ([leaf], _only) for leaf in leaves]
+    parts = [_opened_object(leaf, wanted, within, circles) if has_fields(leaf) else ([leaf], _only) for leaf in leaves]
 
     def fill(values: Sequence[Any]) -> Any:
         rest = iter(values)
@@ -60,26 +62,29 @@ def _opened(nesting: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...]
     return [leaf for found, _ in parts for leaf in found], fill
 
 
-def _opened_object(whole: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...]) -> tuple[list[Any], Fill]:
+def _opened_object(
+    whole: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...], circles: set[int]
+) -> tuple[list[Any], Fill]:
     """The leaves in an object's fields, or the object as a leaf where none of them is wanted."""
     if any(whole is outer for outer in within):
+        circles.add(id(whole))
         return [whole], _only
     found: list[list[Any]] = []
     fills: list[tuple[str, Fill]] = []
     for name, value in _fields(whole).items():
-        leaves, fill = _opened(value, wanted, (*within, whole))
+        leaves, fill = _opened(value, wanted, (*within, whole), circles)
         for leaf in leaves:
             if isinstance(leaf, CONTAINERS) and any(map(wanted, _content(leaf))):
                 raise ValueError(
                     _refused(whole, name, f"lies in a {type(leaf).__name__}, and that cannot be filled anew")
                 )
         if any(map(wanted, leaves)):
-            if any(leaf is outer for leaf in leaves for outer in (*within, whole)):
-                raise ValueError(_refused(whole, name, "lies in a circle of references"))
             found.append(leaves)
             fills.append((name, fill))
     if not found:
         return [whole], _only
+    if id(whole) in circles:  # a copy would lead back to what is not replaced
+        raise ValueError(_refused(whole, fills[0][0], "lies in a circle of references"))
 
     def filled(values: Sequence[Any]) -> Any:
         rest = iter(values)
