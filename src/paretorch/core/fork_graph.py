@@ -128,9 +128,12 @@ def split(fork: Fork, leaves: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tenso
     if torch.compiler.is_compiling():
         *aliases, link = _CompiledSplit.apply(fork.handle, len(fork.tasks), fork.state_tensors(), fork.keeps, *leaves)
         return aliases, link
-    # The losses' node is made while the link is read again, which no packing of saved tensors, as by checkpoints, stands for.
-    with saved_tensors_hooks(_as_it_is, _as_it_is):
-        *aliases, link = _named_split(fork.tasks, len(leaves)).apply(fork, *leaves)
+    node = _named_split(fork.tasks, len(leaves))
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        *aliases, link = node.apply(fork, *leaves)
+    else:  # the link is read again when the losses are told, which no packing, as by a checkpoint, is made for
+        with saved_tensors_hooks(_as_it_is, _as_it_is):
+            *aliases, link = node.apply(fork, *leaves)
     return aliases, link
 
 
