@@ -21,7 +21,7 @@ STATEFUL: list[Method[Any]] = [
     pt.Uncertainty(),
     pt.FAMO(),
     pt.GradVac(beta=0.3),
-    pt.DBMTL(),
+    pt.ExcessMTL(step=0.3),
     pt.RLW(),
     pt.DWA(window=2),
 ]
