@@ -147,7 +147,7 @@ def test_a_bare_zero_is_an_absent_task(door: str, method: pt.Method[Any], zero: 
         balancer = pt.Balancer(method, TASKS, shared=net.encoder)
         if door == "fork":
             total(net.fork.losses(losses)).backward()
-        balance = net.fork.balance if door == "fork" else balancer.backward(losses)
+        balance: Any = net.fork.balance if door == "fork" else balancer.backward(losses)
         assert balance.present.tolist() == [True, False, True]
         found.append([p.grad for p in net.parameters() if p.grad is not None])
     for one, other in zip(*found, strict=True):

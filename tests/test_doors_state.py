@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 import paretorch as pt
@@ -154,7 +155,7 @@ AVERAGES: dict[str, dict[str, Any]] = {
 def test_names_survive_an_average_over_buffers(kind: str) -> None:
     tasks = ("größe", "深度", "z")
     model = Model(pt.Uncertainty(), tasks=tasks)
-    averaged = AveragedModel(model, use_buffers=True, **AVERAGES[kind])
+    averaged: Any = AveragedModel(model, use_buffers=True, **AVERAGES[kind])
     for _ in range(300):
         averaged.update_parameters(model)
     model.step()
@@ -206,10 +207,10 @@ def test_a_distributed_checkpoint_goes_round_by_task_name(
     models = [Model(method, door, tasks=orders[0])]
     models[0].step(3)
     for number, order in enumerate((*orders[1:], orders[0])):
-        dcp.save(models[-1].state_dict(), checkpoint_id=tmp_path / str(number), no_dist=True)
+        save(models[-1].state_dict(), checkpoint_id=tmp_path / str(number), no_dist=True)
         model = Model(method, door, tasks=order)
         stored = model.state_dict()
-        dcp.load(stored, checkpoint_id=tmp_path / str(number), no_dist=True)
+        load(stored, checkpoint_id=tmp_path / str(number), no_dist=True)
         if loads:
             model.load_state_dict(stored)
             assert decoded(model.door.task_names) == order
@@ -221,11 +222,11 @@ def test_a_distributed_checkpoint_goes_round_by_task_name(
         else:
             model.step()
     for model in models[1:]:
-        order = [models[0].door.tasks.index(task) for task in model.door.tasks]
+        places = [models[0].door.tasks.index(task) for task in model.door.tasks]
         for name, value in models[0].door.named_buffers():
             if name == "task_names":
                 continue
-            right = value if value.ndim == 0 else value[order][:, order] if value.shape == (3, 3) else value[order]
+            right = value if value.ndim == 0 else value[places][:, places] if value.shape == (3, 3) else value[places]
             torch.testing.assert_close(model.door.get_buffer(name), right, rtol=1e-9, atol=1e-12)
         if not isinstance(method, pt.GradVac):
             torch.testing.assert_close(model.encoder.weight.grad, models[0].encoder.weight.grad, rtol=1e-9, atol=1e-12)

@@ -50,6 +50,16 @@ def said(body: Callable[[], object]) -> list[str]:
     return [str(warning.message) for warning in found]
 
 
+def times(count: int, body: Callable[[], object]) -> Callable[[], None]:
+    """A call many times."""
+
+    def repeated() -> None:
+        for _ in range(count):
+            body()
+
+    return repeated
+
+
 # --- several forwards before one backward ------------------------------------------------------------------------------------
 
 GRADIENTS: list[Method[Any]] = [
@@ -177,7 +187,7 @@ def test_a_head_that_reads_another_branch_is_named_at_once_where_losses_are_told
 
 def test_a_head_that_reads_another_branch_is_named_after_some_steps() -> None:
     parts = made()
-    found = said(lambda: [step(parts, lambda task, z, branch: branch["a"], tell=False) for _ in range(12)])
+    found = said(times(12, lambda: step(parts, lambda task, z, branch: branch["a"], tell=False)))
     assert len(found) == 1
     assert "'b'" in found[0]
 
@@ -192,7 +202,7 @@ def test_branches_that_are_swapped_are_named() -> None:
 @pytest.mark.parametrize("copies", [False, True])
 def test_heads_that_read_their_branch_say_nothing(tell: bool, copies: bool) -> None:
     parts = made(tasks="abc", copies=copies)
-    assert said(lambda: [step(parts, lambda task, z, branch: branch[task], tell) for _ in range(12)]) == []
+    assert said(times(12, lambda: step(parts, lambda task, z, branch: branch[task], tell))) == []
 
 
 def test_batched_heads_and_losses_beside_the_fork_say_nothing() -> None:
@@ -206,7 +216,7 @@ def test_batched_heads_and_losses_beside_the_fork_say_nothing() -> None:
         losses = parts.fork.losses({"a": outputs[0].square().mean(), "b": (outputs[1] - 1).square().mean()})
         (losses["a"] + losses["b"] + z.square().mean()).backward()
 
-    assert said(lambda: [run() for _ in range(12)]) == []
+    assert said(times(12, run)) == []
 
 
 @pytest.mark.parametrize("absent", ["left out", "masked", "not finite"])
@@ -220,7 +230,7 @@ def test_an_absent_task_is_not_taken_for_a_bypass(absent: str) -> None:
         losses["b"] = None if absent == "left out" else parts.loss("b", branch["b"]) * factor
         sum(parts.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
 
-    assert said(lambda: [run() for _ in range(12)]) == []
+    assert said(times(12, run)) == []
 
 
 # --- eval mode ---------------------------------------------------------------------------------------------------------------
@@ -315,7 +325,7 @@ def test_one_of_three_tasks_with_positions_of_its_own_is_named() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b", "c"))
     branch = fork(torch.randn(8, 6, requires_grad=True) * 1)
     losses = [branch["a"][:, :4].square().mean(), branch["b"].exp().mean(), branch["c"][:, 4:].square().mean()]
-    (sentence,) = said(lambda: sum(losses).backward())  # type: ignore[union-attr]
+    (sentence,) = said(lambda: sum(losses).backward())
     assert "'a' and 'c'" in sentence
 
 
@@ -326,7 +336,8 @@ def test_samples_of_its_own_for_each_task_are_said_and_an_overflow_does_not_hide
         branch = parts.fork(parts.encoder(parts.x))
         (parts.loss("a", branch["a"][:6]) * factor + parts.loss("b", branch["b"][6:])).backward()
 
-    found = said(lambda: (run(torch.inf), run(1.0)))
+    factors = iter((torch.inf, 1.0))
+    found = said(times(2, lambda: run(next(factors))))
     assert len(found) == 1
     assert "samples of its own" in found[0]
 
@@ -377,6 +388,7 @@ class Guarded:
     """As field classes with validation are: no assignment after it was made."""
 
     __slots__ = ("t",)
+    t: Tensor
 
     def __init__(self, t: Tensor) -> None:
         object.__setattr__(self, "t", t)

@@ -26,9 +26,8 @@ class Within:
         self.pauses = 0
         self.backwards = 0  # counted for gap
         self.weighed = -1  # the backward in which losses were
-        self.before: dict[str, Tensor] | None = (
-            None  # the buffers before losses were weighed, where that may be taken back
-        )
+        # The buffers and the record before losses were weighed, where that may be taken back.
+        self.before: tuple[dict[str, Tensor], Outcome | None] | None = None
         self.rows: dict[int, Tensor] = {}  # memory in which the tasks' gradients are brought together, by leaf
         self.begin()
         self.new_step = True  # the next forward begins one
