@@ -180,7 +180,7 @@ PLACES = BREAKS | {
 @pytest.mark.parametrize("heads", [True, False], ids=["heads", "no heads"])
 @pytest.mark.parametrize("which", TASKS)
 @pytest.mark.parametrize("kind", PLACES)
-@over_losses
+@pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
 def test_a_balancer_names_the_task_and_leaves_grad_and_state(
     method: Method[Any], kind: str, which: str, heads: bool
 ) -> None:
@@ -199,7 +199,7 @@ def test_a_balancer_names_the_task_and_leaves_grad_and_state(
 
 @pytest.mark.parametrize("heads", [True, False], ids=["heads", "no heads"])
 @pytest.mark.parametrize("kind", PLACES)
-@over_losses
+@pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
 def test_a_balancer_that_skips_takes_the_step_without_the_task(method: Method[Any], kind: str, heads: bool) -> None:
     net, other = Net(heads), Net(heads)
     balancer, expected = pt.Balancer(method, TASKS, nonfinite="skip"), pt.Balancer(method, TASKS)
@@ -214,6 +214,28 @@ def test_a_balancer_that_skips_takes_the_step_without_the_task(method: Method[An
             torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
     for name, value in balancer.state_dict().items():
         torch.testing.assert_close(value, expected.state_dict()[name], equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["with features", "head alone"])
+@pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
+def test_a_gradient_that_is_not_finite_on_a_head_alone_is_noticed(method: Method[Any], alone: bool) -> None:
+    def losses(net: Net) -> dict[str, Tensor]:
+        made = net.losses(dict.fromkeys(TASKS, net.features()))
+        head: Tensor = net.heads["b"].weight  # type: ignore[assignment]
+        return made | {"b": (1.0 if alone else made["b"]) + (head.sum() * 0).sqrt()}
+
+    net, balancer = Net(), pt.Balancer(method, TASKS)
+    with pytest.raises(FloatingPointError, match="of 'b' is not finite"):
+        balancer.backward(losses(net))
+    assert all(gradient is None for gradient in net.grads())
+    balancer.nonfinite = "skip"
+    balancer.backward(losses(net))
+    assert balancer.skipped == {"b": 1}
+    other = Net()
+    plain = other.losses(dict.fromkeys(TASKS, other.features()))
+    pt.Balancer(method, TASKS).backward({"a": plain["a"], "c": plain["c"]})
+    for one, two in zip(net.grads(), other.grads(), strict=True):
+        torch.testing.assert_close(torch.zeros(1) if one is None else one, torch.zeros(1) if two is None else two)
 
 
 @over_losses

@@ -21,7 +21,7 @@ from paretorch.core.door import Door, Scale
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import Reach, reach
-from paretorch.core.loss_step import descend_losses
+from paretorch.core.loss_step import descend_losses, mark_broken
 from paretorch.core.nonnegative import Array
 from paretorch.core.rows import check_samples, refused_samples, saves_nothing
 from paretorch.core.seen import Mask, Outcome, Seen
@@ -139,26 +139,27 @@ class Balancer(Door):
         self.ranks.join(self.tasks, self.method)
         told = self._told(given).numpy()
         if self.method.needs == Need.LOSSES:
-            before = self._snapshot(), self._memory.outcome
-            weigh = partial(self._weigh, told, [self.tasks.index(name) for name in given], before)
+            weigh = partial(self._weigh, told, (self._snapshot(), self._memory.outcome))
             descend_losses(given, self.tasks, weigh, self.nonfinite, self.ranks, retain_graph)
             return cast(Balance, self.balance)
         graph = reach([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
-        outcome = self._reused(source.known, source.broken)
+        if self.nonfinite != "pass":
+            mark_broken(told, own, self.tasks)
+        outcome = self._reused(source.known, lambda: source.broken() | ~np.isfinite(told[0]))
         if outcome is None:
             seen = self._seen(told, self._gramian(source), source.resolution)
             outcome = self._step(self._with_further(seen, others, leaves) if others else seen, source)
         self._accumulate(outcome, given, leaves, source, own, retain_graph)
         return cast(Balance, self.balance)
 
-    def _weigh(self, told: Array, known: list[int], before: tuple[Any, Any], broken: Mask) -> Outcome:
+    def _weigh(self, told: Array, before: tuple[Any, Any], broken: Mask) -> Outcome:
         """The weights of a method that looks at losses alone, without the tasks whose gradients are not finite."""
         if broken.any():  # the step is taken back, and taken without them
             self._restore(before[0])
             self._memory.record(before[1])
-        outcome = None if broken.any() else self._reused(known, lambda: ~np.isfinite(told[0]))
+        outcome = None if broken.any() else self._reused(told[2].nonzero()[0].tolist(), lambda: ~np.isfinite(told[0]))
         return self._step(self._seen(told)._replace(broken=broken), None) if outcome is None else outcome
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
@@ -261,10 +262,8 @@ class Balancer(Door):
             reached = source.reached if self.ranks.alone else [True] * len(combined)
             targets = list(compress(zip(leaves.compared, combined, strict=True), reached))
         own_factors = weights if self.heads == "weighted" else outcome.heads or [1.0] * len(self.tasks)
-        present, gramian = outcome.seen.present, outcome.seen.gramian
+        present, sound = outcome.seen.present, outcome.seen.with_own_gradient()
         own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
-        # a task without a gradient on what is shared may have one on what is its own; one that was skipped has none
-        sound = present if gramian is None else present | (gramian.diagonal() == 0)
         there = [(own[name], task) for name in given if sound[task := self.tasks.index(name)]]
         for place, (leaf, shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
             factors = weights if shared else own_factors
@@ -290,7 +289,7 @@ class Balancer(Door):
                 return self._passed_on(seen._replace(present=seen.present | broken), Status.NONFINITE)
             for name in names:
                 self.skipped[name] = self.skipped.get(name, 0) + 1
-            seen = seen._replace(present=seen.present & ~broken)
+            seen = seen.without(broken)
         if not seen.present.any():
             return self._passed_on(seen, Status.ABSENT)
         if Need.JACOBIAN in self.method.needs:

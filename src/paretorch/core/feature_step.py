@@ -141,9 +141,9 @@ class FeatureStep(Door):
             outcome = self._weighted(to_host([told])[0].numpy(), [task for task, *_ in sent])
         assert outcome.weights is not None
         # what is absent on the features may have a gradient on its head; zero times inf or nan is nan
-        present, broken = outcome.seen.present, outcome.seen.broken
+        present = outcome.seen.present
         weights = [weight if present[task] else 1.0 for task, weight in enumerate(outcome.weights)]
-        left_out = [] if broken is None or self.nonfinite != "skip" else broken.nonzero()[0].tolist()
+        left_out = [] if outcome.seen.left_out is None else outcome.seen.left_out.nonzero()[0].tolist()
         return [
             None if f is None or task in left_out else f * weights[task] for task, f in zip(index, factors, strict=True)
         ] + [told]
@@ -236,7 +236,7 @@ class FeatureStep(Door):
         self._count_skipped(names)
         outcome = self._memory.outcome
         if outcome is not None and outcome.weights is not None:
-            seen = outcome.seen._replace(present=outcome.seen.present & ~broken, broken=broken)
+            seen = outcome.seen.without(broken)
             weights = np.where(seen.present, outcome.weights, 0.0).tolist()
             self._recorded(outcome._replace(seen=seen, weights=weights))
         return gradients.combined((~broken).astype(np.float64).tolist())
@@ -281,7 +281,7 @@ class FeatureStep(Door):
             if self.nonfinite == "pass":
                 return seen._replace(present=seen.present | broken), Status.NONFINITE
             self._count_skipped(names)
-            seen = seen._replace(present=seen.present & ~broken, broken=broken)
+            seen = seen.without(broken)
         return seen, None if seen.present.any() else Status.ABSENT
 
     def _count_skipped(self, names: Sequence[str]) -> None:

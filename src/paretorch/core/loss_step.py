@@ -13,6 +13,7 @@ from torch import Tensor
 from paretorch.core.distributed import Ranks
 from paretorch.core.evidence import summing_dtype
 from paretorch.core.graph import Reach, hooks_silenced, place, reach, several
+from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Mask, Outcome
 
 
@@ -61,6 +62,19 @@ def descend_losses(
         torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
     elif found is not None and found.leaves:
         torch.autograd.backward(found.leaves, found.gradients)
+
+
+def mark_broken(told: Array, own: Mapping[str, Sequence[Tensor | None]], tasks: Sequence[str]) -> None:
+    """Tell as nan the loss of a task whose gradient on its own parameters is not finite: so all ranks learn of it.
+
+    Args:
+        told: (3, all) losses as they are told, changed in place.
+        own: every task's gradients on the parameters that are not compared.
+        tasks: (all,) names.
+    """
+    for name, row in own.items():
+        if not all_finite([part for part in row if part is not None]):
+            told[0, tasks.index(name)] = np.nan
 
 
 def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], retain_graph: bool) -> Weighted | None:

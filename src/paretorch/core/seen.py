@@ -28,7 +28,20 @@ class Seen(NamedTuple):
     resolution: float = EPS
     cross: Array | None = None  # (all, all) between two further batches
     broken: Mask | None = None  # (all,) tasks whose gradient on these is not finite
+    left_out: Mask | None = None  # (all,) tasks that are skipped, because something of theirs is not finite
     regular: bool = False  # what most steps are: one process, every task present with a finite gradient, losses unknown
+
+    def without(self, broken: Mask) -> Seen:
+        """The same, from which (all,) tasks are left out."""
+        return self._replace(present=self.present & ~broken, left_out=broken)
+
+    def with_own_gradient(self) -> Mask:
+        """(all,) tasks whose own parameters receive their gradient.
+
+        A task without a gradient on what is compared may have one on what is its own; one that is left out has none.
+        """
+        there = self.present if self.gramian is None else self.present | (self.gramian.diagonal() == 0)
+        return there if self.left_out is None else there & ~self.left_out
 
     def nonfinite(self) -> Mask | None:
         """(all,) tasks whose gradient or known loss is inf or nan; None: no such task.
