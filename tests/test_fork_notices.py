@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
@@ -203,6 +206,17 @@ def test_branches_that_are_swapped_are_named() -> None:
 def test_heads_that_read_their_branch_say_nothing(tell: bool, copies: bool) -> None:
     parts = made(tasks="abc", copies=copies)
     assert said(times(12, lambda: step(parts, lambda task, z, branch: branch[task], tell))) == []
+
+
+def test_features_that_are_a_parameter_are_compared_within_their_own_step() -> None:
+    """A hook on a leaf outlives the step; a task that is absent from the first steps is no bypass."""
+    fork, z = pt.Fork(pt.MGDA(), ("a", "b", "c")), nn.Parameter(torch.ones(3, 2))
+
+    def run() -> None:
+        branch = fork(z)
+        ((branch["a"] - 1).square().sum() + branch["b"].exp().sum()).backward()
+
+    assert said(times(4, run)) == []
 
 
 def test_batched_heads_and_losses_beside_the_fork_say_nothing() -> None:
@@ -451,6 +465,24 @@ class Stubborn:
 
 class Bag(dict[str, Tensor]):
     pass
+
+
+def test_distributed_features_are_refused_in_the_forward() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        parts = made()
+        z = distribute_tensor(
+            parts.encoder(parts.x).detach(), init_device_mesh("cpu", (1,)), [Shard(0)]
+        ).requires_grad_()
+        with pytest.raises(ValueError, match=r"a DTensor: hand over z\.to_local\(\)"):
+            parts.fork(z)
+        with pytest.raises(ValueError, match=r"z\.full_tensor\(\)"):
+            parts.fork({"z": [z]})
+        branch = parts.fork(z.to_local())
+        (parts.loss("a", branch["a"]) + parts.loss("b", branch["b"])).backward()
+        assert parts.fork.balance is not None
+    finally:
+        dist.destroy_process_group()
 
 
 def circular(t: Tensor) -> Any:

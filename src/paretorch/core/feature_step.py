@@ -220,7 +220,7 @@ class FeatureStep(Door):
             assert outcome.weights is not None
             combined = gradients.combined(outcome.weights)
         if call.compares:
-            call.sent = combined
+            call.sent = dict(enumerate(combined))
         return combined
 
     def _summed_if_finite(self, gradients: Gradients, buffers: dict[str, Tensor], record: Any) -> list[Tensor]:

@@ -34,7 +34,7 @@ class Call:
         self.backwards: list[list[int]] = []  # the tasks that had a gradient in each backward of this forward
         # The backward in which the forward ran: that of a reentrant checkpoint, within which its own will run; -1: in none.
         self.outer = running_backward()
-        self.sent: list[Tensor] | None = None  # what it sent into the encoder, while that is compared
+        self.sent: dict[int, Tensor] = {}  # what it sent into the encoder, by leaf, until that is compared
         self.compares = False
 
     @property
@@ -129,7 +129,8 @@ class Notices:
             leaf.register_hook(partial(self._received, call, place, say))
 
     def _received(self, call: Call, place: int, say: Say, gradient: Tensor) -> None:
-        if call.sent is None or not self.unseen or gradient.data_ptr() == call.sent[place].data_ptr():
+        sent = call.sent.pop(place, None)
+        if sent is None or not self.unseen or gradient.data_ptr() == sent.data_ptr():
             return
         names = self._names(self.unseen)
         self.unseen = set()
