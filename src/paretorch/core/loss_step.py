@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -138,11 +139,11 @@ def _note(sums: list[Tensor], places: Sequence[int], sent: Sequence[Tensor | Non
 
 
 def all_finite(parts: Sequence[Tensor]) -> bool:
-    """Whether all numbers are finite: by sums, and one by one where a sum is not."""
+    """Whether all numbers are finite: by their norm, and one by one where that is not."""
     if not parts:
         return True
-    sums = torch.stack([_sum(part).to(torch.float64) for part in parts])
-    return bool(torch.isfinite(sums).all()) or all(bool(torch.isfinite(_values(part)).all()) for part in parts)
+    total = torch.nn.utils.get_total_norm([_values(part) for part in parts])
+    return math.isfinite(total) or all(bool(torch.isfinite(_values(part)).all()) for part in parts)
 
 
 def _sum(part: Tensor) -> Tensor:
