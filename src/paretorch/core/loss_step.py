@@ -73,6 +73,8 @@ def mark_broken(told: Array, own: Mapping[str, Sequence[Tensor | None]], tasks: 
         own: every task's gradients on the parameters that are not compared.
         tasks: (all,) names.
     """
+    if all_finite([part for row in own.values() for part in row if part is not None]):
+        return
     for name, row in own.items():
         if not all_finite([part for part in row if part is not None]):
             told[0, tasks.index(name)] = np.nan
