@@ -21,9 +21,10 @@ from paretorch.core.engine import accumulate, allow_repeated_backwards, is_hooke
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import Reach, below_sinks, reach
+from paretorch.core.loss_step import descend_losses, mark_broken
 from paretorch.core.nonnegative import Array
 from paretorch.core.rows import check_samples, refused_samples, saves_nothing
-from paretorch.core.seen import Outcome, Seen
+from paretorch.core.seen import Mask, Outcome, Seen
 from paretorch.core.shared import (
     Leaves,
     check_losses_given,
@@ -33,7 +34,7 @@ from paretorch.core.shared import (
     given_leaves,
     leaf_gradients,
 )
-from paretorch.core.state import draws
+from paretorch.core.state import draws, encoded
 from paretorch.core.streams import Experience, Streams
 from paretorch.core.trunk import is_worth_it, trunk_of
 
@@ -114,7 +115,6 @@ class Balancer(Door):
         checks.one_of("nonfinite", nonfinite, ("raise", "skip", "pass"))
         check_samples(samples, method)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
-        self.skipped: dict[str, int] = {}
         self._shared = None if shared is None else given_leaves(shared)
         self._open = tasks is None  # to tasks that come later
         self._experience = Experience()
@@ -157,23 +157,16 @@ class Balancer(Door):
             check_losses_given(self.ranks, bool(given), self._shared)
         told = self._told(given).numpy()
         if self.method.needs == Need.LOSSES:
-            places = {name: self.tasks.index(name) for name in given}
-            outcome = self._reused(list(places.values()), lambda: ~np.isfinite(told[0]))
-            if outcome is None:
-                outcome, settle = self._step(self._seen(told), None)
-                settle()
-            assert outcome.weights is not None
-            factors = {name: outcome.weights[place] for name, place in places.items()}
-            used = {name: loss for name, loss in given.items() if factors[name] != 0}
-            if used:
-                starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
-                torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
+            weigh = partial(self._weigh, told, (self._snapshot(), self._memory.outcome))
+            descend_losses(given, self.tasks, weigh, self.nonfinite, self.ranks, retain_graph)
             return cast(Balance, self.balance)
         graph = reach([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
         further = self._further(others, leaves) if others else None
-        outcome = self._reused(source.known, source.broken)
+        if self.nonfinite != "pass":
+            mark_broken(told, own, self.tasks)
+        outcome = self._reused(source.known, lambda: source.broken() | ~np.isfinite(told[0]))
         if outcome is None:
             skipped = dict(self.skipped)
             while True:
@@ -186,18 +179,30 @@ class Balancer(Door):
             settle()
         else:
             shared = self._shared_gradient(outcome, source, is_new=False)
-            shared = shared or self._shared_gradient(outcome, source, is_new=False)
+            if shared is None:
+                shared = self._shared_gradient(outcome, source, is_new=False)
         assert shared is not None
         if isinstance(source, Streams) and not retain_graph:
             source.free()
         self._accumulate(outcome, given, leaves, shared, own, below_sinks(graph))
         return cast(Balance, self.balance)
 
+    def _weigh(self, told: Array, before: tuple[Any, Any], broken: Mask) -> Outcome:
+        """The weights of a method that looks at losses alone, without the tasks whose gradients are not finite."""
+        if broken.any():  # the step is taken back, and taken without them
+            self._restore(before[0])
+            self._memory.record(before[1])
+        outcome = None if broken.any() else self._reused(told[2].nonzero()[0].tolist(), lambda: ~np.isfinite(told[0]))
+        if outcome is None:
+            outcome, settle = self._step(self._seen(told)._replace(broken=broken), None)
+            settle()
+        return outcome
+
     def _declare(self, tasks: tuple[str, ...]) -> None:
         super()._declare(tasks)
         if self.samples is not None:  # what is drawn is a function of the step
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-            self.register_buffer("task_names", torch.tensor(list("\n".join(tasks).encode()), dtype=torch.uint8))
+            self.register_buffer("task_names", encoded(tasks))
 
     def _know(self, given: Mapping[str, Tensor]) -> None:
         """Check the names against the declared tasks; the first step declares them."""
@@ -223,11 +228,8 @@ class Balancer(Door):
         if given:
             factor = self.factor or 1.0  # they came multiplied by it
             values = to_host([torch.stack([loss.detach() for loss in given.values()])])[0].numpy()
-            told[:, [self.tasks.index(name) for name in given]] = (
-                values / factor,
-                [factor] * len(given),
-                [1] * len(given),
-            )
+            index = [self.tasks.index(name) for name in given]
+            told[0, index], told[1, index], told[2, index] = values / factor, factor, 1
         return torch.from_numpy(told)
 
     def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:
@@ -314,10 +316,8 @@ class Balancer(Door):
         gradients: list[Tensor | None] = [part for _, part in shared]
         shared.clear()  # the accumulators take them over
         own_factors = weights if self.heads == "weighted" else outcome.heads or [1.0] * len(self.tasks)
-        present, gramian = outcome.seen.present, outcome.seen.gramian
+        present, sound = outcome.seen.present, outcome.seen.with_own_gradient()
         own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
-        # a task without a gradient on what is shared may have one on what is its own; one that was skipped has none
-        sound = present if gramian is None else present | (gramian.diagonal() == 0)
         there = [(own[name], task) for name in given if sound[task := self.tasks.index(name)]]
         for place, (leaf, is_shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
             factors = weights if is_shared else own_factors
@@ -335,7 +335,7 @@ class Balancer(Door):
 
     def _step(self, seen: Seen, source: Gradients | Streams | None) -> tuple[Outcome, Callable[[], object]]:
         """One step of the method, or the reason why not; and what keeps the state that it ends with."""
-        broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
+        broken = seen.nonfinite()
         if broken is not None:
             names = [name for name, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
             if self.nonfinite == "raise":
@@ -344,10 +344,10 @@ class Balancer(Door):
                     "Balancer(..., nonfinite='skip') leaves such a task out of the step; under a GradScaler use 'pass'"
                 )
             if self.nonfinite == "pass":
-                return self._passed_on(seen, Status.NONFINITE), lambda: None
+                return self._passed_on(seen._replace(present=seen.present | broken), Status.NONFINITE), lambda: None
             for name in names:
                 self.skipped[name] = self.skipped.get(name, 0) + 1
-            seen = seen._replace(present=seen.present & ~broken)
+            seen = seen.without(broken)
         if not seen.present.any():
             return self._passed_on(seen, Status.ABSENT), lambda: None
         if Need.JACOBIAN in self.method.needs:

@@ -71,10 +71,14 @@ def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> Non
 
 
 def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, Tensor]:
-    """The losses that are given (None means absent), each checked to be a scalar with a graph, all on one device."""
+    """The losses that are given, each checked to be a scalar with a graph, all on one device.
+
+    Absent, and left out, are None, the number zero, and a scalar tensor that is zero and has no graph: what is written for a
+    batch without labels.
+    """
     if not isinstance(losses, Mapping):
         raise ValueError(f"{where} takes a dict of losses by task name, got {type(losses).__name__}")
-    given = {name: loss for name, loss in losses.items() if loss is not None}
+    given = {name: loss for name, loss in losses.items() if loss is not None and not _is_bare_zero(loss)}
     for name, loss in given.items():
         if not isinstance(loss, Tensor):
             raise ValueError(f"the loss of task {name!r} must be a scalar tensor, got {type(loss).__name__}")
@@ -97,3 +101,12 @@ def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, T
         listing = ", ".join(f"{name!r} on {loss.device}" for name, loss in given.items())
         raise ValueError(f"all losses must be on one device, got {listing}: move the targets or outputs together")
     return given
+
+
+def _is_bare_zero(loss: object) -> bool:
+    if is_number(loss):
+        return loss == 0
+    if not isinstance(loss, Tensor) or loss.requires_grad or not torch.is_grad_enabled() or loss.numel() != 1:
+        return False
+    # A compiled graph cannot decide by a value; a loss on the meta device has none.
+    return not torch.compiler.is_compiling() and loss.device.type != "meta" and loss.ndim == 0 and float(loss) == 0

@@ -16,6 +16,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from paretorch.core.scalars import compared, per_task, table
 from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
 from paretorch.core.solvers import cosines, norms
 from paretorch.core.space import Space
@@ -89,17 +90,37 @@ class Evidence:
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Balance:
-    """What a step came to. A method fills the first four; a door adds the rest, for all declared tasks, for you to read.
+    """The result of a step. A method fills the first four fields; Fork and Balancer add the rest, for all declared tasks.
+
+    What a Fork or a Balancer records looks the same for every method: ``weights``, ``heads``, ``present``, ``losses`` and
+    ``factor`` have one entry for each declared task, in declared order, whichever tasks were present. ``print(balance)`` shows
+    a table.
 
     Args:
-        weights: (T,) what each task's gradient (loss, for loss methods) is multiplied by; None for Jacobian methods.
+        weights: (T,) what each task's gradient (loss, for loss methods) is multiplied by, zero for absent tasks; None for
+            Jacobian methods, which combine the gradients entry by entry and have no weights.
         status: how the solve ended.
         update: (n,) the combined gradient of a Jacobian method.
-        heads: (T,) what a Balancer multiplies the gradients of a task's own parameters by; None: 1.
-        tasks: (all,) names; ``present``: (all,) mask; ``gramian``: (all, all); ``losses``, ``factor``: (all,), nan where unknown.
+        heads: (T,) what a Balancer multiplies the gradients of a task's own parameters by; None, in a method's answer: 1.
+        tasks: (all,) names.
+        present: (all,) mask of the tasks that took part.
+        gramian: (all, all) inner products of the task gradients; None where they were not compared.
+        losses: (all,) loss values, nan where unknown.
+        factor: (all,) dTotal/dL_t, nan where unknown.
         gap: cosines between the features' update and the exact one, where the Fork was asked to measure them.
+
+    Example:
+        >>> gramian = torch.tensor([[4.0, -2.0], [-2.0, 4.0]])
+        >>> balance = Balance(torch.tensor([1.0, 1.0]), tasks=("seg", "depth"), gramian=gramian)
+        >>> balance
+        Balance(status=solved)
+          task   weight  norm  lowest cosine
+          seg         1     2           -0.5
+          depth       1     2           -0.5
+        >>> balance.scalars("balance")["balance/cosine/seg/depth"]
+        -0.5
     """
 
     weights: PerTask | None
@@ -114,14 +135,59 @@ class Balance:
     gap: dict[str, float] = field(default_factory=dict)
 
     @property
-    def norms(self) -> Tensor | None:
-        """(all,) lengths of the task gradients."""
-        return None if self.gramian is None else norms(self.gramian)
+    def norms(self) -> Tensor:
+        """(all,) lengths of the task gradients; zero for absent tasks.
+
+        Raises:
+            AttributeError: where the step has no Gramian.
+        """
+        return norms(self._compared("norms"))
 
     @property
-    def cosines(self) -> Tensor | None:
-        """(all, all) cosines between the task gradients."""
-        return None if self.gramian is None else cosines(self.gramian)
+    def cosines(self) -> Tensor:
+        """(all, all) cosines between the task gradients; the row of an absent task is zero.
+
+        Raises:
+            AttributeError: where the step has no Gramian.
+        """
+        return cosines(self._compared("cosines"))
+
+    def _compared(self, what: str) -> Tensor:
+        if self.gramian is None:
+            raise AttributeError(
+                f"this step has no {what}: the tasks' gradients were not compared, because the method looks at the losses alone "
+                "or the weights of an earlier step were reused (every=); where .gramian is not None there are some"
+            )
+        return self.gramian
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """What is known, as plain numbers for a logger.
+
+        Args:
+            prefix: put before every name, with a slash; empty: nothing.
+
+        Returns:
+            dict with ``weight/TASK``, ``head/TASK`` (where it is not 1), ``loss/TASK``, ``norm/TASK``, ``cosine/TASK/OTHER``
+            for each pair of present tasks in declared order, and ``gap/NAME``. Unknown numbers are left out.
+        """
+        columns = {"weight": self.weights, "head": self.heads, "loss": self.losses}
+        numbers = per_task(
+            self._names, {kind: column.tolist() for kind, column in columns.items() if column is not None}
+        )
+        if self.gramian is not None:
+            here = [True] * len(self._names) if self.present is None else self.present.tolist()
+            numbers |= compared(self._names, here, self.norms.tolist(), self.cosines.tolist())
+        numbers |= {f"gap/{name}": float(value) for name, value in self.gap.items()}
+        return {f"{prefix}/{name}" if prefix else name: value for name, value in numbers.items()}
+
+    def __repr__(self) -> str:
+        title = ", ".join([f"status={self.status.value}", *(f"{name}={value:.4g}" for name, value in self.gap.items())])
+        here = None if self.present is None else self.present.tolist()
+        return f"Balance({title})\n{table(self._names, here, self.scalars())}"
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self.tasks or tuple(map(str, range(0 if self.weights is None else len(self.weights))))
 
 
 S = TypeVar("S")  # a method's state: a NamedTuple of tensors, or None

@@ -18,6 +18,7 @@ from torch import Tensor
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.distributed import Ranks
+from paretorch.core.door_memory import Memory
 from paretorch.core.evidence import to_host, wide_dtype
 from paretorch.core.nonnegative import EPS, Array
 from paretorch.core.seen import Outcome, Seen, all_present, everyone, filled, nothing_told, ones
@@ -26,25 +27,12 @@ from paretorch.core.state import StateHolder, draws
 Scale = Literal["calibrated", "paper"]
 
 
-class _Memory:
-    """What a door remembers beside its state, and forgets in copies: a plain object, cheap to write to."""
-
-    def __init__(self) -> None:
-        self.outcome: Outcome | None = None
-        self.balance: Balance | None = None  # made of the outcome, when it is read
-        self.mirror: tuple[int, Array, Array] | None = (
-            None  # of age, last_weights and last_heads: read without synchronisation
-        )
-        self.drawn: int | None = None  # of steps, likewise
-        self.surface: list[
-            weakref.ref[Tensor]
-        ] = []  # the leaves that were compared, for a method that remembers gradients
-
-
 class Door(StateHolder):
     """Takes one balanced step at a time. Not made directly: see Fork and Balancer."""
 
     on_parameters: ClassVar[bool]  # whether gradients are compared there, or on features
+    skipped: dict[str, int]  # by task, the steps from which it was left out
+    _open = False  # whether the first step declares the tasks
 
     def __init__(
         self,
@@ -67,16 +55,32 @@ class Door(StateHolder):
         checks.whole("seed", seed, least=None)
         super().__init__(method, every)
         self.scale, self.factor, self.seed = scale, factor, seed
-        self.ranks = Ranks(group)
+        self.ranks, self.skipped = Ranks(group), {}
         self._said: set[str] = set()
-        self._memory = _Memory()
+        self._memory = Memory()
 
     def extra_repr(self) -> str:
         """The method and the tasks, in the model's print."""
         return f"{self.method}, tasks={self.tasks}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_memory": _Memory()}
+        return {**self.__dict__, "_memory": Memory()}
+
+    def reset_state(self) -> None:
+        """As before the first step: state, counters, record. A Balancer that was made without tasks forgets its tasks.
+
+        Example:
+            >>> import paretorch as pt
+            >>> fork = pt.Fork(pt.FAMO(), tasks=("left", "right"))
+            >>> _ = fork.state_logits.fill_(1.0)
+            >>> fork.reset_state()
+            >>> fork.state_logits
+            tensor([0., 0.], dtype=torch.float64)
+        """
+        self._begin_anew()
+        self._memory, self.skipped = Memory(), {}
+        if self._open:
+            self._forget()
 
     def _buffers_changed(self) -> None:
         self._memory.mirror = self._memory.drawn = None
@@ -95,7 +99,7 @@ class Door(StateHolder):
         return partial(outcome.without_update().balance, self.tasks) if outcome is not None else lambda: None
 
     def _recorded(self, outcome: Outcome) -> Outcome:
-        self._memory.outcome, self._memory.balance = outcome, None
+        self._memory.record(outcome)
         return outcome
 
     @property
@@ -113,6 +117,7 @@ class Door(StateHolder):
             gramian: (all, all) of the gradients of the averaged losses, or None where losses are all that is known.
             resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
         """
+        self._verify_state()
         if told is None and gramian is not None and self.ranks.alone:
             squares = gramian.diagonal().tolist()
             if all(squares) and math.isfinite(sum(squares)):
@@ -138,6 +143,7 @@ class Door(StateHolder):
 
         Not where something is ``broken``, (all,) of this rank's tasks: that is a step of its own.
         """
+        self._verify_state()
         if self.every == 1:
             return None
         if self._memory.mirror is None:

@@ -158,13 +158,9 @@ class Gradients:
             for index, leaf in enumerate(self.like)
         ]
 
-    def meet(self) -> bool:
-        """Whether some sample carries the gradients of two tasks."""
-        for index, leaf in enumerate(self.like):
-            samples = leaf.shape[0] if len(leaf.shape) > 1 else 1
-            if bool((self.matrix(index).view(len(self.rows), samples, -1).any(dim=2).sum(dim=0) > 1).any()):
-                return True
-        return False
+    def any(self) -> bool:
+        """Whether some number in some row is not zero."""
+        return any(bool(part.any()) for row in self.rows for part in row if part is not None)
 
     def jacobian(self, present: Tensor) -> Tensor:
         """(T', n) the gradients of the present tasks as rows, in float32 or better, on their device."""

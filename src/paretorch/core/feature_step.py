@@ -13,6 +13,7 @@ from torch import Tensor
 from paretorch.core.contract import Need, Status
 from paretorch.core.door import Door
 from paretorch.core.evidence import Gradients, Leaf, batch_of, by_sample, chunks, to_host
+from paretorch.core.fork_notices import SEVERAL_CALLS, Call, Notices, broken_names
 from paretorch.core.gap import gap_between, over_ranks, parameter_gramian
 from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Outcome, Seen, filled
@@ -24,7 +25,9 @@ class Within:
     def __init__(self) -> None:
         self.pauses = 0
         self.backwards = 0  # counted for gap
-        self.met = False  # whether two tasks were seen to have gradients on the same samples
+        self.weighed = -1  # the backward in which losses were
+        # The buffers and the record before losses were weighed, where that may be taken back.
+        self.before: tuple[dict[str, Tensor], Outcome | None] | None = None
         self.rows: dict[int, Tensor] = {}  # memory in which the tasks' gradients are brought together, by leaf
         self.begin()
         self.new_step = True  # the next forward begins one
@@ -33,15 +36,21 @@ class Within:
         """Forget the forwards of the last step."""
         self.waiting: list[weakref.ref[Any]] = []  # nodes of the forwards whose losses are to be told, in eager mode
         self.link: Tensor | None = None  # of the last forward, in a compiled graph
+        self.links = 0  # forwards whose losses were told
         self.told: set[int] | None = None  # the tasks whose losses were told; None: it is not known
         self.balanced = False  # whether some forward's features were
         self.new_step = False
+
+    def nodes(self) -> list[Any]:
+        """Those of this step's forwards that are still there."""
+        return [node for ref in self.waiting if (node := ref()) is not None]
 
 
 class FeatureStep(Door):
     """Balances on the features in the backward. Not made directly: see Fork."""
 
     on_parameters = False
+    _notices: Notices
 
     def _prepare(self, heads: str, nonfinite: str, gap: int | None) -> None:
         """Settle what every step asks."""
@@ -67,7 +76,14 @@ class FeatureStep(Door):
         return self._must_know is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_now": Within()}
+        return {**super().__getstate__(), "_now": Within(), "_notices": self._new_notices()}
+
+    def _new_notices(self) -> Notices:
+        return Notices(self.tasks, remembers=bool(self._rows) or self.method.needs == Need.LOSSES)
+
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self._now.backwards = 0
 
     def await_losses(self, node: Any) -> None:
         """Called by the node of a forward: it waits for its losses to be told, and keeps this fork alive until backward."""
@@ -79,15 +95,11 @@ class FeatureStep(Door):
             return [self._now.link], []
         links: list[Tensor] = []
         rows: list[list[Tensor]] = [[] for _ in self.tasks]
-        for ref in self._now.waiting:
-            node = ref()
+        for node in self._now.nodes():
             try:
-                saved = [] if node is None else list(node.saved_tensors)
+                link, *kept = node.saved_tensors
             except RuntimeError:  # its backward has run
                 continue
-            if not saved:  # it was dropped
-                continue
-            link, *kept = saved
             links.append(link)
             if self.heads == "weighted":
                 for row, part in zip(rows, chunks(kept, len(self.tasks)), strict=True):
@@ -107,8 +119,12 @@ class FeatureStep(Door):
         told = filled(
             torch.zeros_like(link), [t for t, _, _ in sent], [loss for _, loss, _ in sent], [f for *_, f in sent]
         )
-        if not self.sums or self._now.pauses:
+        if self._now.pauses:
             return [*factors, told]
+        if not self.sums:
+            return [*self._finite_only(index, losses, factors), told]
+        if sent:
+            self._now.weighed = self._notices.check_one_weighing(self._now.weighed)
         if self.heads == "weighted":
             cotangents: Sequence[Tensor | None] = [None] * len(branches)
             if sent:
@@ -125,18 +141,37 @@ class FeatureStep(Door):
             self.ranks.join(self.tasks, self.method)
             outcome = self._weighted(to_host([told])[0].numpy(), [task for task, *_ in sent])
         assert outcome.weights is not None
-        # what is absent on the features may have a gradient on its head
+        # what is absent on the features may have a gradient on its head; zero times inf or nan is nan
         present = outcome.seen.present
         weights = [weight if present[task] else 1.0 for task, weight in enumerate(outcome.weights)]
-        return [None if f is None else f * weights[task] for task, f in zip(index, factors, strict=True)] + [told]
+        left_out = [] if outcome.seen.left_out is None else outcome.seen.left_out.nonzero()[0].tolist()
+        return [
+            None if f is None or task in left_out else f * weights[task] for task, f in zip(index, factors, strict=True)
+        ] + [told]
+
+    def _finite_only(
+        self, index: Sequence[int], losses: Sequence[Tensor], factors: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """What to send to each loss of a gradient method: as it comes, but nothing to one that is to be skipped.
+
+        The heads' gradients cannot be taken back once they are there; a loss that is not finite is known before.
+        """
+        if self.nonfinite == "pass" or not losses:
+            return list(factors)
+        finite = torch.isfinite(torch.stack([loss.detach() for loss in losses])).tolist()
+        broken = [task for task, fine, f in zip(index, finite, factors, strict=True) if not fine and f is not None]
+        if broken and self.nonfinite == "raise" and self.ranks.alone:
+            raise FloatingPointError(_not_finite([self.tasks[task] for task in broken], "no gradient was sent"))
+        skips = self.nonfinite == "skip"
+        return [None if skips and not fine else f for fine, f in zip(finite, factors, strict=True)]
 
     def _weighted(self, told: Array, known: list[int]) -> Outcome:
         """One step of a method that looks at losses alone, (3, all) as they are told."""
+        self._now.before = None if self.nonfinite == "pass" else (self._snapshot(), self._memory.outcome)
         reused = self._reused(known, lambda: ~np.isfinite(told[0]))
         if reused is not None:
             return reused
-        seen = self._seen(told)
-        unusable = self._unusable(seen)
+        seen, unusable = self._judged(self._seen(told))
         return self._solve(seen) if unusable is None else self._passed_on(seen, unusable)
 
     def combine(
@@ -145,7 +180,7 @@ class FeatureStep(Door):
         told: Tensor | None,
         like: Sequence[Tensor | Leaf],
         kept: Sequence[Tensor],
-        calls: list[list[int]],
+        call: Call,
     ) -> list[Tensor]:
         """Called by the backward of the features: the one gradient to send into the encoder, leaf by leaf."""
         self._now.new_step = True
@@ -153,7 +188,11 @@ class FeatureStep(Door):
         gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._now.rows, batch)
         if self._now.pauses:
             return gradients.summed()
-        self._notice_calls(calls, gradients.known)
+        if not self.ranks.alone:
+            self._notices.alone = None  # other ranks may have other tasks
+        again = bool(gradients.known) and self._notices.comes_again(call)
+        if not again:
+            self._notices.one_at_a_time(call, gradients.known, self._say)
         if told is None and self._must_know is not None:
             raise RuntimeError(f"{self._must_know}: write losses = fork.losses(losses) before summing them")
         untold = set(gradients.known) - self._now.told if self._must_know and self._now.told is not None else ()
@@ -162,14 +201,46 @@ class FeatureStep(Door):
             raise RuntimeError(
                 f"{self._must_know}, and fork.losses(losses) was not given the loss of {names}: give it all"
             )
-        if self.sums or (not gradients.known and self._now.balanced and self.ranks.alone):
-            return gradients.summed()  # the latter: of a forward that this backward did not come from
+        if self.sums:
+            before = self._now.before
+            return gradients.summed() if before is None else self._summed_if_finite(gradients, *before)
+        if not gradients.known and self._now.balanced and self.ranks.alone:
+            return gradients.summed()  # of a forward that this backward did not come from
+        if gradients.known:
+            if again and gradients.any():
+                if self._memory.outcome is not None and self._memory.outcome.seen.present.any():
+                    raise RuntimeError(SEVERAL_CALLS)
+            elif again and self.ranks.alone:
+                return gradients.summed()  # zeros, of a forward all of whose losses are masked
+            self._notices.reached(gradients.known, told is not None or not self.ranks.alone, self._say)
         self._now.balanced = bool(gradients.known)
         outcome = self._balanced(gradients, told, kept)
         if outcome.update is not None:
-            return gradients.split(outcome.update)
-        assert outcome.weights is not None
-        return gradients.combined(outcome.weights)
+            combined = gradients.split(outcome.update)
+        else:
+            assert outcome.weights is not None
+            combined = gradients.combined(outcome.weights)
+        if call.compares:
+            call.sent = dict(enumerate(combined))
+        return combined
+
+    def _summed_if_finite(self, gradients: Gradients, buffers: dict[str, Tensor], record: Any) -> list[Tensor]:
+        """The sum of gradients whose losses were weighed, without those that are not finite; the state is put back then."""
+        broken = self.ranks.sum(torch.from_numpy(gradients.broken().astype(np.float64))).numpy() > 0
+        if not broken.any():
+            return gradients.summed()
+        self._restore(buffers)
+        names = broken_names(self.tasks, broken)
+        if self.nonfinite == "raise":
+            self._memory.record(record)
+            raise FloatingPointError(_not_finite(names, "the encoder received nothing, and the state is as before"))
+        self._count_skipped(names)
+        outcome = self._memory.outcome
+        if outcome is not None and outcome.weights is not None:
+            seen = outcome.seen.without(broken)
+            weights = np.where(seen.present, outcome.weights, 0.0).tolist()
+            self._recorded(outcome._replace(seen=seen, weights=weights))
+        return gradients.combined((~broken).astype(np.float64).tolist())
 
     def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> Outcome:
         """One step on the features' gradients."""
@@ -177,13 +248,15 @@ class FeatureStep(Door):
         if reused is not None:
             return reused
         local, host = gradients.gramian(() if told is None else (told,))
-        if not self._now.met:
-            self._notice_own_inputs(gradients, local)
+        if not self._notices.settled:
+            self._notices.apart_by_construction(gradients, local, self._say)
+        if host and self._now.links == 1 and "bypass" not in self._said:
+            self._notices.missed(host[0], gradients.known, self._say)
         whole = local if self.ranks.alone else over_ranks(local, self.ranks)
         seen = self._seen(host[0] if host else None, whole, gradients.resolution)
         measured = self.gap is not None and self._now.backwards % self.gap == 0
         self._now.backwards += 1
-        unusable = self._unusable(seen)
+        seen, unusable = self._judged(seen)
         if unusable is not None:
             return self._passed_on(seen, unusable)
         if Need.JACOBIAN in self.method.needs:
@@ -197,40 +270,28 @@ class FeatureStep(Door):
         assert expected.weights is not None
         return self._recorded(used._replace(gap=gap_between(exact, used.weights, expected.weights)))
 
-    def _unusable(self, seen: Seen) -> Status | None:
-        """Why the method cannot be asked this time, if so."""
-        if not seen.regular and not seen.present.any():
-            return Status.ABSENT
-        broken = seen.nonfinite(values=Need.LOSSES in self.method.needs)
-        if broken is None:
-            return None
-        if self.nonfinite == "raise":
-            names = [task for task, bad in zip(self.tasks, broken, strict=True) if bad]
-            raise FloatingPointError(
-                f"the gradient or loss of {', '.join(map(repr, names))} is not finite; nothing was changed"
-            )
-        return Status.NONFINITE
+    def _judged(self, seen: Seen) -> tuple[Seen, Status | None]:
+        """What the method is to see, and why it cannot be asked this time, if so."""
+        if seen.regular:
+            return seen, None
+        broken = seen.nonfinite()
+        if broken is not None:
+            names = broken_names(self.tasks, broken)
+            if self.nonfinite == "raise":
+                raise FloatingPointError(_not_finite(names, "the encoder and the state are as before"))
+            if self.nonfinite == "pass":
+                return seen._replace(present=seen.present | broken), Status.NONFINITE
+            self._count_skipped(names)
+            seen = seen.without(broken)
+        return seen, None if seen.present.any() else Status.ABSENT
 
-    def _notice_calls(self, calls: list[list[int]], known: list[int]) -> None:
-        """Warn where the tasks' losses are sent backward one at a time: then there is nothing to balance."""
-        if calls and any(set(known).isdisjoint(earlier) for earlier in calls):
-            self._say(
-                "calls",
-                "each task's loss was sent backward on its own, so nothing is balanced: call backward once, on the sum",
-            )
-        calls.append(known)
+    def _count_skipped(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.skipped[name] = self.skipped.get(name, 0) + 1
 
-    def _notice_own_inputs(self, gradients: Gradients, gramian: Array) -> None:
-        """Warn where no two tasks have a gradient on the same sample: their features never meet."""
-        there = np.count_nonzero(gramian.diagonal())
-        if there < 2:
-            return
-        self._now.met = "inputs" in self._said or bool(np.count_nonzero(gramian) > there)
-        if self._now.met:
-            return
-        if sum(leaf.shape[0] if len(leaf.shape) > 1 else 1 for leaf in gradients.like) > 1 and not gradients.meet():
-            self._say(
-                "inputs",
-                "each task has samples of its own, so the tasks' gradients on the features never meet and balancing on them is "
-                "blind to conflict: use paretorch.Balancer",
-            )
+
+def _not_finite(names: Sequence[str], what: str) -> str:
+    return (
+        f"the gradient or loss of {', '.join(map(repr, names))} is not finite; {what}. Fork(..., nonfinite='skip') leaves such a "
+        "task out of the step; under a GradScaler use 'pass'"
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import is_
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from paretorch.core import checks, fork_graph
 from paretorch.core.contract import Method, Need
@@ -17,8 +18,8 @@ from paretorch.core.distributed import ALL
 from paretorch.core.door import Scale
 from paretorch.core.evidence import chunks
 from paretorch.core.feature_step import FeatureStep
-
-CONTAINERS = (Mapping, list, tuple)  # as a tuple: torch 2.7 does not compile a union
+from paretorch.core.features import check_features, is_balanced
+from paretorch.core.nested import has_fields, opened
 
 
 class Fork(FeatureStep):
@@ -29,7 +30,7 @@ class Fork(FeatureStep):
               G_{st} = \Big\langle \frac{\partial L_s}{\partial z}, \frac{\partial L_t}{\partial z} \Big\rangle
 
     One encoder backward, whatever the number of tasks. Heads receive their own task's gradient, unweighted. In ``eval()`` and
-    under ``torch.no_grad()`` the branches are plain aliases.
+    under ``torch.no_grad()`` the branches are plain aliases; a backward through those made in ``eval()`` warns once.
 
     Args:
         method: the balancing method, such as ``MGDA()``.
@@ -39,7 +40,9 @@ class Fork(FeatureStep):
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
         copies: give each task a copy, for heads that work in place on the features.
         nonfinite: ``"pass"``: a step with inf or nan passes the plain sum on, so that GradScaler sees it and skips;
-            ``"raise"``: raises FloatingPointError naming the task, on all ranks together.
+            ``"raise"``: raises FloatingPointError naming the task, on all ranks together; ``"skip"``: leaves that task out of the
+            step, and counts it in ``skipped``. The heads' gradients are there before the Fork's backward: see the
+            documentation, "When something is wrong", for what each option promises about them.
         every: reuse the weights for ``every - 1`` steps.
         gap: every ``gap`` steps (of those whose weights are not reused) compare with the exact update on the encoder's parameters
             (``balance.gap``; T encoder backwards).
@@ -73,7 +76,7 @@ class Fork(FeatureStep):
         heads: Literal["own", "weighted"] = "own",
         scale: Scale = "calibrated",
         copies: bool = False,
-        nonfinite: Literal["pass", "raise"] = "pass",
+        nonfinite: Literal["pass", "raise", "skip"] = "pass",
         every: int = 1,
         gap: int | None = None,
         factor: float | None = None,
@@ -82,7 +85,7 @@ class Fork(FeatureStep):
     ) -> None:
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
         checks.one_of("heads", heads, ("own", "weighted"))
-        checks.one_of("nonfinite", nonfinite, ("pass", "raise"))
+        checks.one_of("nonfinite", nonfinite, ("pass", "raise", "skip"))
         if method.batches > 1 or not method.features:
             raise ValueError(f"{method} cannot be used on features: use paretorch.Balancer")
         if heads == "weighted" and Need.JACOBIAN in method.needs:
@@ -96,6 +99,7 @@ class Fork(FeatureStep):
         self.copies = copies
         self._prepare(heads, nonfinite, gap)
         self._declare(checks.task_names(tasks))
+        self._notices = self._new_notices()
 
     # --- forward ---------------------------------------------------------------------------------------------------------
 
@@ -103,21 +107,25 @@ class Fork(FeatureStep):
         """One alias of the features for each task.
 
         Args:
-            features: a tensor of any shape, or any nesting of dicts, lists and tuples of tensors; floating leaves that require
-                grad are balanced, everything else is passed along.
+            features: a tensor of any shape, or any nesting of dicts, lists, tuples and objects with fields (dataclasses and the
+                like); floating tensors that require grad are balanced, everything else is passed along.
 
         Returns:
-            dict from task name to features nested as given.
+            dict from task name to features nested as given; objects that hold balanced tensors are shallow copies.
 
         Raises:
-            ValueError: in training, where no leaf requires grad.
+            ValueError: in training, where no leaf requires grad, or a leaf that does cannot be balanced (a distributed, sparse,
+                nested or complex tensor, an object that cannot be copied).
             RuntimeError: inside a torch.func transform.
         """
         if not (self.training and torch.is_grad_enabled()) or self._now.pauses:
-            return {task: tree_map(_cloned, features) if self.copies else features for task in self.tasks}
+            return self._unbalanced(features)
         leaves, nest = ([features], None) if isinstance(features, Tensor) else tree_flatten(features)
-        found = [i for i, leaf in enumerate(leaves) if _is_balanced(leaf)]
-        _check_features(leaves, found)
+        fill = None
+        if nest is not None and not torch.compiler.is_compiling() and any(map(has_fields, leaves)):
+            leaves, fill = opened(features, is_balanced)
+        found = [i for i, leaf in enumerate(leaves) if is_balanced(leaf)]
+        check_features(leaves, found)
         # a tensor that is nested in several places is one surface
         firsts = [next(j for j in found if leaves[j] is leaves[i]) for i in found]
         places = [i for i, first in zip(found, firsts, strict=True) if i == first]
@@ -128,6 +136,8 @@ class Fork(FeatureStep):
         aliases, link = fork_graph.split(self, [leaves[place] for place in places])
         if torch.compiler.is_compiling():
             self._now.link = link
+        elif self._notices.unseen and not self.sums:
+            self._notices.watch(link.grad_fn.call, [leaves[place] for place in places], self._say)  # type: ignore[union-attr]
         if self.copies:
             aliases = [alias.clone() for alias in aliases]
         if nest is None:
@@ -138,8 +148,39 @@ class Fork(FeatureStep):
             aliased = dict(zip(places, own, strict=True))
             for place, first in zip(found, firsts, strict=True):
                 filled[place] = aliased[first]
-            branch[task] = tree_unflatten(filled, nest)
+            branch[task] = tree_unflatten(filled, nest) if fill is None else fill(filled)
         return branch
+
+    def _unbalanced(self, features: Any) -> dict[str, Any]:
+        """The features for every task as they are, or copied, where nothing is to be balanced."""
+        if torch.is_grad_enabled() and not self.training and not self._now.pauses:
+            features = self._watched(features)
+        if not self.copies:
+            return dict.fromkeys(self.tasks, features)
+        leaves, fill = opened(features, _is_tensor)
+        return {task: fill([leaf.clone() if _is_tensor(leaf) else leaf for leaf in leaves]) for task in self.tasks}
+
+    def _watched(self, features: Any) -> Any:
+        """The features, seen as others whose gradient is noticed: a backward through a fork in eval mode is a plain sum."""
+        if "eval" in self._said or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return features
+        leaves, fill = opened(features, is_balanced)
+        watched = [
+            leaf.view_as(leaf) if is_balanced(leaf) and leaf.layout is torch.strided else leaf for leaf in leaves
+        ]
+        for before, after in zip(leaves, watched, strict=True):
+            if before is not after:
+                after.register_hook(self._notice_eval)
+        return features if all(map(is_, leaves, watched)) else fill(watched)
+
+    def _notice_eval(self, _: Tensor) -> None:
+        if not self._now.pauses:
+            self._say(
+                "eval",
+                "this backward goes through branches that a Fork in eval mode made: it is the plain sum of the tasks' gradients, "
+                "and nothing is balanced. fork.train() makes the Fork balance, whatever mode the rest of the model is in; where "
+                "plain gradients are meant, use `with fork.paused():`",
+            )
 
     def losses(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """Passes the losses through, values unchanged, and tells the fork what they are and, in backward, their factors.
@@ -148,10 +189,10 @@ class Fork(FeatureStep):
         rank where no task is present call ``fork.losses({})``: the zero it returns keeps the ranks together.
 
         Args:
-            losses: scalars by task name; a task that is absent is left out, or None.
+            losses: scalars by task name; a task that is absent is left out, None, or a zero without a graph.
 
         Returns:
-            dict of the given losses; with none given, one zero.
+            dict of the losses of the tasks that are present; with none, one zero.
 
         Raises:
             ValueError: on unknown names and losses that are not scalars with a graph on one device.
@@ -172,7 +213,9 @@ class Fork(FeatureStep):
         self._now.new_step = True
         names = tuple(checked)
         index = tuple(self.tasks.index(name) for name in names)
-        self._now.told = set(index)
+        self._now.told, self._now.links = set(index), len(links)
+        if not torch.compiler.is_compiling() and self._notices.walks and self.method.needs != Need.LOSSES:
+            self._notices.follow(dict(zip(index, checked.values(), strict=True)), self._now.nodes())
         told = fork_graph.tell(self, links, index, [*checked.values(), *branches])
         return dict(zip(names or self.tasks[:1], told, strict=True))
 
@@ -186,33 +229,5 @@ class Fork(FeatureStep):
             self._now.pauses -= 1
 
 
-def _is_balanced(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad
-
-
-def _cloned(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _check_features(leaves: Sequence[Any], balanced: Sequence[int]) -> None:
-    """Features must carry a gradient, in containers that are known, and torch.func must not be at work."""
-    for leaf in leaves:
-        if isinstance(leaf, CONTAINERS):
-            raise ValueError(
-                f"fork(features) takes tensors in any nesting of dicts, lists and tuples, got a {type(leaf).__name__}: make it "
-                "a plain one, as with dict(features), or register it with torch.utils._pytree"
-            )
-    if not balanced:
-        got = (
-            ", ".join(type(leaf).__name__ if not isinstance(leaf, Tensor) else str(leaf.dtype) for leaf in leaves)
-            or "nothing"
-        )
-        raise ValueError(
-            f"fork(features) in training expects floating features that require grad, got {got} without: was the encoder "
-            "frozen, or its output detached? For a frozen encoder there is nothing to balance: leave the Fork out, or call "
-            "fork.eval()"
-        )
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "a Fork cannot run inside a torch.func transform (grad, vmap, jvp): wrap it in `with fork.paused():`"
-        )
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)

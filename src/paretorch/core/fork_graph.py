@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from paretorch.core.evidence import Leaf, wide_dtype
+from paretorch.core.fork_notices import Call
 from paretorch.core.state import LIVE
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class _Split(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fork: Fork, *leaves: Tensor) -> tuple[Tensor, ...]:
         link, aliases = _link_and_aliases(leaves, len(fork.tasks))
-        ctx.fork, ctx.calls = fork, []
+        ctx.fork, ctx.call = fork, Call()
         ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(link, *_kept(fork.keeps, leaves, aliases))
@@ -46,7 +48,7 @@ class _Split(torch.autograd.Function):
                 "this branch belongs to a step whose backward() has already run: call fork(features) again for a new step, or "
                 "pass retain_graph=True to the first backward()"
             ) from error
-        return (None, *ctx.fork.combine(cotangents[:-1], cotangents[-1], ctx.like, kept, ctx.calls))
+        return (None, *ctx.fork.combine(cotangents[:-1], cotangents[-1], ctx.like, kept, ctx.call))
 
 
 class _CompiledSplit(torch.autograd.Function):
@@ -108,7 +110,8 @@ class _Tell(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *factors: Tensor | None) -> Any:
         links, end = ctx.links, ctx.links + len(ctx.index)
-        link, losses, branches = ctx.saved_tensors[0], list(ctx.saved_tensors[links:end]), list(ctx.saved_tensors[end:])
+        saved = ctx.saved_tensors  # non-reentrant checkpointing lets them be read once
+        link, losses, branches = saved[0], list(saved[links:end]), list(saved[end:])
         given = list(factors[: len(losses)])
         if torch.compiler.is_compiling():
             out = [torch.empty_like(tensor) for tensor in (*losses, link)]
@@ -125,8 +128,17 @@ def split(fork: Fork, leaves: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tenso
     if torch.compiler.is_compiling():
         *aliases, link = _CompiledSplit.apply(fork.handle, len(fork.tasks), fork.state_tensors(), fork.keeps, *leaves)
         return aliases, link
-    *aliases, link = _named_split(fork.tasks, len(leaves)).apply(fork, *leaves)
+    node = _named_split(fork.tasks, len(leaves))
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        *aliases, link = node.apply(fork, *leaves)
+    else:  # the link is read again when the losses are told, which no packing, as by a checkpoint, is made for
+        with saved_tensors_hooks(_as_it_is, _as_it_is):
+            *aliases, link = node.apply(fork, *leaves)
     return aliases, link
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def tell(fork: Fork, links: Sequence[Tensor], index: tuple[int, ...], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -169,7 +181,7 @@ def _combine(
 ) -> None:
     fork = _fork(handle)
     fork.ranks.join(fork.tasks, fork.method)
-    for target, value in zip(out, fork.combine(cotangents, told, out, kept, []), strict=True):
+    for target, value in zip(out, fork.combine(cotangents, told, out, kept, Call()), strict=True):
         target.copy_(value)
     _shown(fork, state)
 

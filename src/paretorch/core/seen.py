@@ -28,20 +28,34 @@ class Seen(NamedTuple):
     resolution: float = EPS
     cross: Array | None = None  # (all, all) between two further batches
     broken: Mask | None = None  # (all,) tasks whose gradient on these is not finite
+    left_out: Mask | None = None  # (all,) tasks that are skipped, because something of theirs is not finite
     regular: bool = False  # what most steps are: one process, every task present with a finite gradient, losses unknown
 
-    def nonfinite(self, values: bool) -> Mask | None:
-        """(all,) present tasks whose gradient (or loss, where that is looked at) is inf or nan; None: no such task."""
-        if self.regular and not values:
+    def without(self, broken: Mask) -> Seen:
+        """The same, from which (all,) tasks are left out."""
+        return self._replace(present=self.present & ~broken, left_out=broken)
+
+    def with_own_gradient(self) -> Mask:
+        """(all,) tasks whose own parameters receive their gradient.
+
+        A task without a gradient on what is compared may have one on what is its own; one that is left out has none.
+        """
+        there = self.present if self.gramian is None else self.present | (self.gramian.diagonal() == 0)
+        return there if self.left_out is None else there & ~self.left_out
+
+    def nonfinite(self) -> Mask | None:
+        """(all,) tasks whose gradient or known loss is inf or nan; None: no such task.
+
+        A loss that is nan or inf counts whatever its gradient is, zero included: methods that look at losses alone cannot know
+        the gradient, and all methods judge a step alike.
+        """
+        if self.regular:
             return None
-        broken = np.zeros_like(self.present)
+        broken = self.told & ~np.isfinite(self.losses)
         if self.broken is not None:
-            broken |= self.broken
+            broken |= self.broken & self.present
         if self.gramian is not None:
-            broken |= ~np.isfinite(self.gramian.diagonal())
-        if self.gramian is None or values:
-            broken |= self.told & ~np.isfinite(self.losses)
-        broken &= self.present
+            broken |= ~np.isfinite(self.gramian.diagonal()) & self.present
         return broken if broken.any() else None
 
 
@@ -66,7 +80,7 @@ class Outcome(NamedTuple):
             weights=None if self.weights is None else torch.from_numpy(np.array(self.weights, np.float64)),
             status=self.status,
             update=self.update,
-            heads=None if self.heads is None else torch.tensor(self.heads, dtype=torch.float64),
+            heads=torch.tensor([1.0] * len(tasks) if self.heads is None else self.heads, dtype=torch.float64),
             tasks=tasks,
             present=torch.from_numpy(seen.present.copy()),  # the columns of most steps are one array for all of them
             gramian=None if seen.gramian is None else torch.from_numpy(seen.gramian),

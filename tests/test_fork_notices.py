@@ -1,0 +1,542 @@
+"""What a Fork says, or refuses, where it is used in a way in which it would be the plain sum without a word."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.utils.checkpoint import checkpoint
+
+import paretorch as pt
+from paretorch.core.contract import Method
+
+F64 = torch.float64
+
+
+class Parts(NamedTuple):
+    encoder: nn.Linear
+    heads: nn.ModuleDict
+    fork: pt.Fork
+    x: Tensor
+
+    def loss(self, task: str, features: Tensor) -> Tensor:
+        made: Tensor = (self.heads[task](features) - ord(task) + 96).square().mean()
+        return made
+
+    def gradients(self) -> Tensor:
+        parameters = [*self.encoder.parameters(), *self.heads.parameters()]
+        return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+
+def made(method: Method[Any] | None = None, tasks: str = "ab", rows: int = 8, **options: Any) -> Parts:
+    torch.manual_seed(0)
+    encoder = nn.Linear(5, 6, dtype=F64)
+    heads = nn.ModuleDict({task: nn.Linear(6, 1, dtype=F64) for task in tasks})
+    return Parts(encoder, heads, pt.Fork(method or pt.MGDA(), tuple(tasks), **options), torch.randn(rows, 5, dtype=F64))
+
+
+def said(body: Callable[[], object]) -> list[str]:
+    """The warnings of a call."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        body()
+    return [str(warning.message) for warning in found]
+
+
+def times(count: int, body: Callable[[], object]) -> Callable[[], None]:
+    """A call many times."""
+
+    def repeated() -> None:
+        for _ in range(count):
+            body()
+
+    return repeated
+
+
+# --- several forwards before one backward ------------------------------------------------------------------------------------
+
+GRADIENTS: list[Method[Any]] = [
+    pt.MGDA(),
+    pt.IMTLG(),
+    pt.CAGrad(),
+    pt.NashMTL(),
+    pt.GradDrop(),
+    pt.MGDA(normalize="loss"),
+]
+
+
+@pytest.mark.parametrize("method", GRADIENTS, ids=repr)
+@pytest.mark.parametrize("whole", [False, True], ids=["one task each", "all tasks each"])
+def test_several_calls_in_one_backward_are_refused_with_the_cure(method: Method[Any], whole: bool) -> None:
+    parts = made(method)
+    losses: dict[str, list[Tensor]] = {"a": [], "b": []}
+    for seed, task in enumerate("ab"):
+        branch = parts.fork(parts.encoder(torch.randn(8, 5, dtype=F64, generator=torch.Generator().manual_seed(seed))))
+        for own in "ab" if whole else task:
+            losses[own].append(parts.loss(own, branch[own]))
+    sums = {task: torch.stack(found).sum() for task, found in losses.items()}
+    told = parts.fork.losses(sums) if parts.fork.needs_losses else sums
+    with pytest.raises(RuntimeError, match=r"several calls of this Fork.*fork\(\(z1, z2\)\).*paretorch\.Balancer"):
+        (told["a"] + told["b"]).backward()
+
+
+def test_several_calls_within_reentrant_checkpoints_are_refused() -> None:
+    parts = made()
+    x = parts.x.requires_grad_()
+
+    def run(task: str) -> Tensor:
+        made: Tensor = checkpoint(lambda x: parts.loss(task, parts.fork(parts.encoder(x))[task]), x, use_reentrant=True)
+        return made
+
+    with pytest.raises(RuntimeError, match="several calls of this Fork"):
+        (run("a") + run("b")).backward()
+
+
+@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_forward_that_is_not_sent_backward_changes_nothing(which: int, tell: bool) -> None:
+    parts, alone = made(), made()
+    branches = [parts.fork(parts.encoder(parts.x + shift)) for shift in range(2)]
+    losses = {task: parts.loss(task, branches[which][task]) for task in "ab"}
+    assert said(lambda: sum((parts.fork.losses(losses) if tell else losses).values()).backward()) == []  # type: ignore[union-attr]
+    branch = alone.fork(alone.encoder(alone.x + which))
+    (alone.loss("a", branch["a"]) + alone.loss("b", branch["b"])).backward()
+    torch.testing.assert_close(parts.gradients(), alone.gradients(), rtol=1e-12, atol=1e-14)
+    assert parts.fork.balance is not None
+    assert bool(parts.fork.balance.present.all())  # type: ignore[union-attr]
+
+
+def test_two_forwards_with_a_backward_each_are_two_steps() -> None:
+    parts, steps = made(), made()
+    branches = [parts.fork(parts.encoder(parts.x + shift)) for shift in range(2)]
+    for branch in branches:
+        (parts.loss("a", branch["a"]) + parts.loss("b", branch["b"])).backward()
+    for shift in range(2):
+        branch = steps.fork(steps.encoder(steps.x + shift))
+        (steps.loss("a", branch["a"]) + steps.loss("b", branch["b"])).backward()
+    torch.testing.assert_close(parts.gradients(), steps.gradients(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", [pt.FAMO(), pt.GeometricMean(), pt.DWA()], ids=repr)
+def test_loss_methods_weigh_the_losses_of_several_forwards_together(method: Method[Any]) -> None:
+    parts = made(method)
+    losses = {task: parts.loss(task, parts.fork(parts.encoder(parts.x + 1))[task]) for task in "ab"}
+    sum(parts.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
+    assert parts.fork.balance is not None
+    weights = parts.fork.balance.weights
+    assert weights is not None
+    plain = made()
+    sum(
+        weight * plain.loss(task, plain.encoder(plain.x + 1)) for task, weight in zip("ab", weights, strict=True)
+    ).backward()
+    torch.testing.assert_close(parts.gradients(), plain.gradients(), rtol=1e-12, atol=1e-14)
+    told = [parts.fork.losses({t: parts.loss(t, parts.fork(parts.encoder(parts.x))[t])})[t] for t in "ab"]
+    with pytest.raises(RuntimeError, match="several times for one backward"):
+        (told[0] + told[1]).backward()
+
+
+def test_one_task_in_each_backward_is_said() -> None:
+    parts = made()
+
+    def accumulate() -> None:
+        for task in "ab":
+            parts.loss(task, parts.fork(parts.encoder(parts.x))[task]).backward()
+
+    (sentence,) = said(accumulate)
+    assert "'a', then 'b'" in sentence
+    assert "paretorch.Balancer" in sentence
+    assert said(accumulate) == []
+
+
+# --- heads that read something else ------------------------------------------------------------------------------------------
+
+
+def step(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], tell: bool) -> None:
+    z = parts.encoder(parts.x)
+    branch = parts.fork(z)
+    losses = {task: parts.loss(task, read(task, z, branch)) for task in parts.heads}
+    sum((parts.fork.losses(losses) if tell else losses).values()).backward()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("tasks", ["ab", "abcd"])
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.UPGrad(), pt.GradDrop()], ids=repr)
+def test_a_head_that_reads_the_features_is_named_once(method: Method[Any], tasks: str, tell: bool) -> None:
+    parts = made(method, tasks)
+    run = lambda: step(parts, lambda task, z, branch: z if task == "b" else branch[task], tell)  # noqa: E731
+    (sentence,) = said(run)
+    assert "'b'" in sentence
+    assert not any(repr(task) in sentence for task in tasks if task != "b")
+    assert said(run) == []
+
+
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+def test_a_head_that_reads_another_branch_is_named_at_once_where_losses_are_told(heads: str) -> None:
+    parts = made(heads=heads)
+    (sentence,) = said(lambda: step(parts, lambda task, z, branch: branch["a"], tell=True))
+    assert "'b'" in sentence
+    assert "'a'" not in sentence
+
+
+def test_a_head_that_reads_another_branch_is_named_after_some_steps() -> None:
+    parts = made()
+    found = said(times(12, lambda: step(parts, lambda task, z, branch: branch["a"], tell=False)))
+    assert len(found) == 1
+    assert "'b'" in found[0]
+
+
+def test_branches_that_are_swapped_are_named() -> None:
+    parts = made()
+    (sentence,) = said(lambda: step(parts, lambda task, z, branch: branch["b" if task == "a" else "a"], tell=True))
+    assert "'a', 'b'" in sentence
+
+
+@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("copies", [False, True])
+def test_heads_that_read_their_branch_say_nothing(tell: bool, copies: bool) -> None:
+    parts = made(tasks="abc", copies=copies)
+    assert said(times(12, lambda: step(parts, lambda task, z, branch: branch[task], tell))) == []
+
+
+def test_features_that_are_a_parameter_are_compared_within_their_own_step() -> None:
+    """A hook on a leaf outlives the step; a task that is absent from the first steps is no bypass."""
+    fork, z = pt.Fork(pt.MGDA(), ("a", "b", "c")), nn.Parameter(torch.ones(3, 2))
+
+    def run() -> None:
+        branch = fork(z)
+        ((branch["a"] - 1).square().sum() + branch["b"].exp().sum()).backward()
+
+    assert said(times(4, run)) == []
+
+
+def test_batched_heads_and_losses_beside_the_fork_say_nothing() -> None:
+    parts = made()
+    weight = torch.randn(2, 6, 1, dtype=F64, requires_grad=True)
+
+    def run() -> None:
+        z = parts.encoder(parts.x)
+        branch = parts.fork(z)
+        outputs = torch.bmm(torch.stack([branch["a"], branch["b"]]), weight)
+        losses = parts.fork.losses({"a": outputs[0].square().mean(), "b": (outputs[1] - 1).square().mean()})
+        (losses["a"] + losses["b"] + z.square().mean()).backward()
+
+    assert said(times(12, run)) == []
+
+
+@pytest.mark.parametrize("absent", ["left out", "masked", "not finite"])
+def test_an_absent_task_is_not_taken_for_a_bypass(absent: str) -> None:
+    parts = made(tasks="abc", nonfinite="skip" if absent == "not finite" else "pass")
+
+    def run() -> None:
+        branch = parts.fork(parts.encoder(parts.x))
+        losses: dict[str, Tensor | None] = {task: parts.loss(task, branch[task]) for task in "abc"}
+        factor = {"left out": 1.0, "masked": 0.0, "not finite": torch.nan}[absent]
+        losses["b"] = None if absent == "left out" else parts.loss("b", branch["b"]) * factor
+        sum(parts.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
+
+    assert said(times(12, run)) == []
+
+
+# --- eval mode ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_backward_through_branches_of_eval_mode_is_said_once(copies: bool, nested: bool) -> None:
+    parts, plain = made(copies=copies), made()
+    parts.fork.eval()
+
+    def run() -> None:
+        z = parts.encoder(parts.x)
+        branch = parts.fork({"z": z} if nested else z)
+        own = {task: features["z"] if nested else features for task, features in branch.items()}
+        (parts.loss("a", own["a"]) + parts.loss("b", own["b"])).backward()
+
+    (sentence,) = said(run)
+    assert "fork.train()" in sentence
+    z = plain.encoder(plain.x)
+    (plain.loss("a", z) + plain.loss("b", z)).backward()
+    torch.testing.assert_close(parts.gradients(), plain.gradients(), rtol=1e-13, atol=1e-15)
+    assert said(run) == []
+
+
+def test_inference_in_eval_mode_with_gradients_on_says_nothing() -> None:
+    parts = made()
+    parts.fork.eval()
+    z = parts.encoder(parts.x)
+    assert said(lambda: parts.heads["a"](parts.fork(z)["a"])) == []
+    assert said(lambda: z.sum().backward()) == []
+
+
+def test_a_paused_fork_in_eval_mode_says_nothing() -> None:
+    parts = made()
+    parts.fork.eval()
+
+    def saliency() -> None:
+        with parts.fork.paused():
+            parts.loss("a", parts.fork(parts.encoder(parts.x))["a"]).backward()
+
+    assert said(saliency) == []
+
+
+def test_a_fork_in_training_mode_balances_whatever_mode_the_model_is_in() -> None:
+    parts, plain = made(), made()
+    model = nn.ModuleList([parts.encoder, parts.heads, parts.fork]).eval()
+    parts.fork.train()
+    assert not model.training
+    assert said(lambda: step(parts, lambda task, z, branch: branch[task], tell=False)) == []
+    step(plain, lambda task, z, branch: branch[task], tell=False)
+    assert torch.equal(parts.gradients(), plain.gradients())
+
+
+# --- gradients that never meet -----------------------------------------------------------------------------------------------
+
+POSITIONS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "columns": ((8, 6), lambda z: z[:, :-1], lambda z: z[:, -1]),
+    "tokens": ((4, 7, 6), lambda z: z[:, :-1], lambda z: z[:, -1]),
+    "channels": ((4, 6, 3, 3), lambda z: z[:, :2], lambda z: z[:, 2:]),
+    "pixels": ((4, 2, 3, 3), lambda z: z[..., 0], lambda z: z[..., 1:]),
+    "one sample": ((1, 5, 6), lambda z: z[:, :2], lambda z: z[:, 2:]),
+}
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_positions_of_its_own_for_each_task_are_said_once(kind: str) -> None:
+    shape, left, right = POSITIONS[kind]
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+
+    def run() -> None:
+        branch = fork(torch.randn(shape, requires_grad=True) * 1)
+        (left(branch["a"]).square().mean() + right(branch["b"]).exp().mean()).backward()
+
+    (sentence,) = said(run)
+    assert "'a' and 'b'" in sentence
+    assert "positions, channels" in sentence
+    assert "samples of its own" not in sentence
+    assert "paretorch.Balancer" in sentence
+    assert said(run) == []
+
+
+def test_levels_of_its_own_for_each_task_are_no_samples_of_its_own() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    branch = fork([torch.randn(4, 3, requires_grad=True) * 1, torch.randn(4, 5, requires_grad=True) * 1])
+    (sentence,) = said(lambda: (branch["a"][0].square().mean() + branch["b"][1].square().mean()).backward())
+    assert "levels" in sentence
+    assert "samples of its own" not in sentence
+
+
+def test_one_of_three_tasks_with_positions_of_its_own_is_named() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b", "c"))
+    branch = fork(torch.randn(8, 6, requires_grad=True) * 1)
+    losses = [branch["a"][:, :4].square().mean(), branch["b"].exp().mean(), branch["c"][:, 4:].square().mean()]
+    (sentence,) = said(lambda: sum(losses).backward())
+    assert "'a' and 'c'" in sentence
+
+
+def test_samples_of_its_own_for_each_task_are_said_and_an_overflow_does_not_hide_it() -> None:
+    parts = made()
+
+    def run(factor: float) -> None:
+        branch = parts.fork(parts.encoder(parts.x))
+        (parts.loss("a", branch["a"][:6]) * factor + parts.loss("b", branch["b"][6:])).backward()
+
+    factors = iter((torch.inf, 1.0))
+    found = said(times(2, lambda: run(next(factors))))
+    assert len(found) == 1
+    assert "samples of its own" in found[0]
+
+
+def test_gradients_that_are_orthogonal_by_their_values_say_nothing() -> None:
+    fork = pt.Fork(pt.MGDA(), ("a", "b"))
+    branch = fork(torch.ones(4, 2, requires_grad=True) * 1)
+    rows = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
+    assert said(lambda: ((branch["a"] * rows[0]).sum() + (branch["b"] * rows[1]).sum()).backward()) == []
+
+
+# --- features in objects -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Plain:
+    t: Tensor
+    size: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    t: Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    t: Tensor
+
+
+class Pair(NamedTuple):
+    t: Tensor
+    other: object = None
+
+
+class Deep:
+    def __init__(self, t: Tensor) -> None:
+        self.inner = {"x": [types.SimpleNamespace(y=t)]}
+        self.config = {"name": "deep"}
+
+    @property
+    def t(self) -> Tensor:
+        found: Tensor = self.inner["x"][0].y
+        return found
+
+
+class Guarded:
+    """As field classes with validation are: no assignment after it was made."""
+
+    __slots__ = ("t",)
+    t: Tensor
+
+    def __init__(self, t: Tensor) -> None:
+        object.__setattr__(self, "t", t)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+    def __copy__(self) -> Guarded:
+        return Guarded(self.t)
+
+
+OBJECTS: list[Callable[[Tensor], Any]] = [
+    Plain, Frozen, Slotted, Pair, Deep, Guarded, lambda t: types.SimpleNamespace(t=t), lambda t: Pair(t, Plain(t)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", OBJECTS, ids=lambda wrap: getattr(wrap, "__name__", "made"))
+@pytest.mark.parametrize("alone", [False, True])
+def test_features_in_the_fields_of_objects_are_balanced_like_tensors(
+    wrap: Callable[[Tensor], Any], alone: bool
+) -> None:
+    found = []
+    for how in (wrap, lambda t: types.SimpleNamespace(t=t)):
+        torch.manual_seed(0)
+        encoders = [nn.Linear(5, 6, dtype=F64) for _ in range(2)]
+        x = torch.randn(8, 5, dtype=F64)
+        levels = [encoder(x) for encoder in encoders]
+        fork = pt.Fork(pt.MGDA(), ("a", "b"))
+        given: Any = how(levels[1]) if alone else [levels[0], how(levels[1])]
+        branch: dict[str, Any] = fork(given if how is wrap else (levels[1] if alone else tuple(levels)))
+        parts = {task: [part] if alone else list(part) for task, part in branch.items()}
+        second = {task: part[-1] if isinstance(part[-1], Tensor) else part[-1].t for task, part in parts.items()}
+        first = {task: 0 if alone else part[0] for task, part in parts.items()}
+        ((first["a"] + second["a"]).square().mean() + 100 * (first["b"] - second["b"] - 1).square().mean()).backward()
+        found.append([encoder.weight.grad for encoder in encoders[alone:]])
+        if how is wrap:
+            assert second["a"] is not levels[1]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_what_an_object_has_beside_tensors_with_gradients_is_the_same_object() -> None:
+    parts = made()
+    note = types.SimpleNamespace(mask=torch.ones(3), name="n")
+    holder = Plain(parts.encoder(parts.x))
+    branch = parts.fork({"z": holder, "note": note, "size": 7})
+    assert branch["a"]["note"] is note
+    assert branch["a"]["size"] == 7
+    assert branch["a"]["z"].size == 3
+    assert holder.t.grad_fn is not branch["a"]["z"].t.grad_fn
+
+
+class Stubborn:
+    def __init__(self, t: Tensor) -> None:
+        self.t = t
+
+    def __copy__(self) -> Stubborn:
+        return self
+
+
+class Bag(dict[str, Tensor]):
+    pass
+
+
+def test_distributed_features_are_refused_in_the_forward(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        parts = made()
+        z: Any = distribute_tensor(
+            parts.encoder(parts.x).detach(), init_device_mesh("cpu", (1,)), [Shard(0)]
+        ).requires_grad_()
+        with pytest.raises(ValueError, match=r"a DTensor: hand over z\.to_local\(\)"):
+            parts.fork(z)
+        with pytest.raises(ValueError, match=r"z\.full_tensor\(\)"):
+            parts.fork({"z": [z]})
+        branch = parts.fork(z.to_local())
+        (parts.loss("a", branch["a"]) + parts.loss("b", branch["b"])).backward()
+        assert parts.fork.balance is not None
+    finally:
+        dist.destroy_process_group()
+
+
+def circular(t: Tensor) -> Any:
+    one, two = types.SimpleNamespace(t=t), types.SimpleNamespace(size=3)
+    one.two, two.one = two, one
+    return one
+
+
+@pytest.mark.parametrize(
+    ("wrap", "words"),
+    [
+        (Stubborn, "a Stubborn whose field 't'"),
+        (lambda t: types.SimpleNamespace(bag=Bag(x=t)), "a SimpleNamespace whose field 'bag'.*Bag"),
+        (circular, "a SimpleNamespace whose field 't'.*circle"),
+        (lambda t: {t}, "got a set"),
+        (lambda t: Bag(x=t), "got a Bag"),
+        (lambda t: Plain(t.detach()), "no field of Plain holds"),
+        (lambda t: torch.complex(t, t), "view_as_real"),
+        (lambda t: t.to_sparse(), "to_dense"),
+        (lambda t: torch.nested.nested_tensor_from_jagged(t, torch.tensor([0, 3, 8])), r"values\(\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*prototype")
+def test_features_that_cannot_be_balanced_are_refused_with_their_type_and_field(wrap: Any, words: str) -> None:
+    parts = made()
+    with pytest.raises(ValueError, match=words) as caught:
+        parts.fork([wrap(parts.encoder(parts.x))])
+    assert "frozen" not in str(caught.value)
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO(), pt.GradNorm(), pt.MGDA(normalize="loss")], ids=repr)
+def test_losses_told_within_a_checkpoint_equal_those_without(method: Method[Any], heads: str) -> None:
+    inside, outside = made(method, heads=heads), made(method, heads=heads)
+    for _ in range(3):
+        for parts, packed in ((inside, True), (outside, False)):
+
+            def forward(x: Tensor, parts: Parts = parts) -> tuple[Tensor, ...]:
+                branch = parts.fork(parts.encoder(x))
+                return tuple(parts.fork.losses({t: parts.loss(t, branch[t]) for t in "ab"}).values())
+
+            losses = checkpoint(forward, parts.x, use_reentrant=False) if packed else forward(parts.x)
+            (losses[0] + losses[1]).backward()
+    torch.testing.assert_close(inside.gradients(), outside.gradients(), rtol=1e-12, atol=1e-14)
+    for name, value in outside.fork.state_dict().items():
+        torch.testing.assert_close(inside.fork.state_dict()[name], value, rtol=1e-12, atol=1e-14, equal_nan=True)
+
+
+def test_a_copy_notices_for_itself() -> None:
+    parts = made()
+    said(lambda: step(parts, lambda task, z, branch: branch["a"], tell=False))
+    other = parts._replace(fork=copy.deepcopy(parts.fork))
+    assert said(lambda: step(other, lambda task, z, branch: z if task == "b" else branch[task], tell=False))
