@@ -148,7 +148,7 @@ class FastBacktracking(LineSearch):
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
         displace = self.displace
-        told = {"ratio": displace.ratio, "telling": displace.telling, "apart": displace.apart}
+        told = {"ratio": displace.ratio, "telling": displace.telling, "apart": displace.apart, "divisible": displace.divisible}
         return {**super().state_dict(), **told, "calm": tuple(self.calm)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -160,3 +160,4 @@ class FastBacktracking(LineSearch):
         super().load_state_dict(state_dict)
         self.displace.ratio, self.displace.telling = float(state_dict["ratio"]), bool(state_dict["telling"])
         self.displace.apart, self.calm = state_dict["apart"], Calm(*state_dict["calm"])
+        self.displace.divisible = state_dict.get("divisible")  # states stored by earlier versions have none

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients
-from paretorch.core.graph import task_gradients
 from paretorch.core.seen import Outcome as Answer
+from paretorch.linesearch.backwards import Backwards
 from paretorch.linesearch.closures import check_finite, check_origin
 from paretorch.linesearch.contract import Slopes
 from paretorch.linesearch.fast_forward import FastForward
@@ -28,9 +28,9 @@ class FastDirection(FastForward):
         search, count = self.search, len(self.leaves)
         check_origin(self.given, self.leaves, search.shared, search.trusted)
         rows: list[Row | None] = [None] * len(search.tasks)
-        for place, (task, loss) in enumerate(self.given.items()):
-            keep = place + 1 < len(self.given)
-            row = task_gradients([loss], [None], [*self.leaves, *search.own], retain_graph=keep)
+        losses = Backwards(list(self.given.values()), self._losses_anew)
+        for place, task in enumerate(self.given):
+            row = losses.gradients([*self.leaves, *search.own], place=place, last=place + 1 == len(self.given))
             rows[search.tasks.index(task)] = row[:count]
             self.heads_rows[task] = row[count:]
         self._weigh(rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +12,16 @@ import torch
 from torch import Tensor
 
 from paretorch.core.evidence import Gradients
-from paretorch.core.graph import task_gradients
 from paretorch.core.nonnegative import Array
-from paretorch.linesearch.closures import values_of
+from paretorch.linesearch.backwards import Backwards
+from paretorch.linesearch.closures import InputDerivative, by_the_input, requiring_grad, values_of
 from paretorch.linesearch.contract import Slopes
 from paretorch.linesearch.extrapolation import samples_of
 from paretorch.linesearch.features import Features
 from paretorch.linesearch.matching import Matching
 from paretorch.linesearch.metrics import Row
 from paretorch.linesearch.moving import Moving, filled, inners
-from paretorch.linesearch.repeat import Repeat
+from paretorch.linesearch.repeat import Repeat, lacks_graph
 from paretorch.linesearch.search import LossesOf
 
 if TYPE_CHECKING:
@@ -61,20 +62,42 @@ class FastForward:
         device = search.shared[0].device
         some = search.samples is not None and search.displacement != "gradient" and search.displace.telling
         matching = Matching(search.displace.norms if some else ())
-        self.encoding, self.decoding = Repeat([search.encoder], device, matching), Repeat([search.heads], device)
+        self.encoding = Repeat([search.encoder], device, matching)
+        self.decoding = Repeat([search.heads], device, graph=search.differentiates)
         with self.encoding.first(), torch.enable_grad():
             self.features = Features(search.encoder(x))
         self.leaves = [leaf.detach().requires_grad_() for leaf in self.features.leaves]
         with self.decoding.first(), torch.enable_grad():
-            # a copy, so that heads may work in place on the features
-            given = losses_of(self.features.with_leaves([leaf.clone() for leaf in self.leaves]))
-            self.given = search.given(given)
+            self.given = search.given(self._first_losses())
         self.values = values_of(self.given)
+        self.encoder_backwards = Backwards(self.features.leaves, self._features_anew)
         self.heads_rows: dict[str, Row] = {}
         # a look at where the features go is a forward of the whole batch, and may be left out while steps are easy
         whole = search.samples is not None and not search.displace.telling
         self.dear = whole and search.displacement == "difference" and search.direction.plain
         self.resting = self.dear and search.calm.rests
+
+    def _losses(self) -> Mapping[str, Tensor | None]:
+        """With their graphs, of copies of the features, so that heads may work in place on them."""
+        return self.losses_of(self.features.with_leaves([leaf.clone() for leaf in self.leaves]))
+
+    def _first_losses(self) -> Mapping[str, Tensor | None]:
+        inputs = requiring_grad(self.x)
+        try:
+            with InputDerivative(inputs) if inputs else nullcontext():
+                return self._losses()
+        except RuntimeError as error:
+            if not lacks_graph(error):
+                raise
+            raise by_the_input() from error
+
+    def _losses_anew(self) -> list[Tensor]:
+        with self.decoding.again(graph=True):
+            return list(self.search.given(self._losses()).values())
+
+    def _features_anew(self) -> list[Tensor]:
+        with self.encoding.again(graph=True):
+            return self.features.same(self.search.encoder(self.x))
 
     @property
     def shared_direction(self) -> list[Tensor]:
@@ -85,8 +108,8 @@ class FastForward:
 
     def _encoder_gradient(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
         """J_z^T times a cotangent of the features."""
-        again = self.search.displacement != "gradient"
-        row = task_gradients(self.features.leaves, list(cotangent), self.search.shared, retain_graph=again)
+        last = self.search.displacement == "gradient"
+        row = self.encoder_backwards.gradients(self.search.shared, list(cotangent), last=last)
         return filled(row, self.search.shared)
 
     def _places(self, tasks: Iterable[str]) -> dict[str, int]:
@@ -174,10 +197,12 @@ class FastForward:
 
     def _samples(self) -> int | None:
         """How many samples may tell the displacement of the batch; None: all."""
-        batch = len(self.leaves[0]) if self.leaves[0].ndim else 1
-        depend = self.encoding.drew or self.search.displace.apart is False
+        displace, batch = self.search.displace, len(self.leaves[0]) if self.leaves[0].ndim else 1
+        depend = self.encoding.drew or displace.apart is False
         samples = samples_of(batch, self.search.samples, depend)
-        return None if samples is None or samples >= batch else samples
+        if samples is None or not displace.takes(samples, self.x, self.features, self.encoding):
+            return None
+        return samples
 
     def _used_samples(self) -> int | None:
         return self._samples() if self.search.displace.telling else None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
 from paretorch.core.evidence import by_sample
@@ -90,9 +94,18 @@ class FastStep(FastDirection):
     def _trial(self, step: float) -> Array:
         """(T,) losses of the heads, moved, on the features, moved."""
         self.heads_moving.to(step)
-        with self.decoding.again():
-            there = self.features.with_leaves(moved(self.leaves, self._way(step), step))
-            return losses_in_order(self.losses_of(there), self.values)
+        return self._losses_on(moved(self.leaves, self._way(step), step))
+
+    def _losses_on(self, leaves: Sequence[Tensor]) -> Array:
+        """(T,) losses of the heads as they are, on these features."""
+
+        def losses() -> Array:
+            given = [leaf.detach().requires_grad_() for leaf in leaves] if torch.is_grad_enabled() else leaves
+            return losses_in_order(self.losses_of(self.features.with_leaves(given)), self.values)
+
+        found = self.decoding.evaluated(losses)
+        self.search.differentiates = self.decoding.graph
+        return found
 
     def _confirmed(self, step: float) -> Array:
         """The losses of a trial; one that its secant should not let pass is looked at again.
@@ -161,8 +174,7 @@ class FastStep(FastDirection):
     def _forward(self) -> Array:
         with self.encoding.again():
             features = self.features.same(self.search.encoder(self.x))
-        with self.decoding.again():
-            return losses_in_order(self.losses_of(self.features.with_leaves(features)), self.values)
+        return self._losses_on(features)
 
     def _moved(self, found: Found, line: Line) -> Step:
         """The heads are moved, the encoder follows."""

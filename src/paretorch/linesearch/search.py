@@ -103,6 +103,7 @@ class LineSearch(ABC):
         self.tasks: tuple[str, ...] = ()
         self.steps = 0
         self.last: Step | None = None
+        self.differentiates = False  # whether losses contain derivatives, so that trials need a graph
         self._said: set[str] = set()
         self._search: SearchState = rules.init(0)
         self._units: UnitsState = self.units.init(0)
