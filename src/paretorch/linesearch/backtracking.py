@@ -13,7 +13,7 @@ from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients
 from paretorch.core.nonnegative import Array
 from paretorch.linesearch.backwards import Backwards
-from paretorch.linesearch.closures import check_finite, losses_in_order, requiring_grad, values_of
+from paretorch.linesearch.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
 from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
 from paretorch.linesearch.metrics import Row, combined, common_descent, divided, gramian_in
 from paretorch.linesearch.moving import Moving, inners
@@ -80,7 +80,7 @@ class Backtracking(LineSearch):
         values = values_of(given)
 
         def anew() -> list[Tensor]:
-            with repeat.again(graph=True):
+            with repeat.anew():
                 return list(self.given(losses_of(self.encoder(x))).values())
 
         rows = self._rows(Backwards(list(given.values()), anew), values)
@@ -95,11 +95,11 @@ class Backtracking(LineSearch):
             self.differentiates = repeat.graph
             return losses
 
-        line = self.line(values, slopes, at, self.shared[0].dtype)
+        line = self.line(values, slopes, at, resolution(given, self.shared[0]))
         if not self.usable(slopes):
             return self.refused(Found(Outcome.STATIONARY, 0.0, line.losses, 0), line, given, fallback)
         with moving.kept():
-            found = self.searched(line, at)
+            found = self.resolved(self.searched(line, lambda: line), [moving])
         if found.outcome is not Outcome.ACCEPTED:
             moving.to(0)
             return self.refused(found, line, given, fallback)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from paretorch.core.evidence import limits
 from paretorch.core.graph import reach
 from paretorch.core.nonnegative import Array
 
@@ -106,6 +107,11 @@ def values_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
         return {}
     stacked = torch.stack([loss.detach() for loss in losses.values()])
     return dict(zip(losses, stacked.tolist(), strict=True))
+
+
+def resolution(losses: Mapping[str, Tensor], like: Tensor) -> float:
+    """Relative spacing of the numbers that losses are computed in: the widest of their own and that of the features' sums."""
+    return max(limits(like.dtype)[0], *(torch.finfo(loss.dtype).eps for loss in losses.values()))
 
 
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -43,6 +43,9 @@ class Displacement:
         self.encoder = encoder
         self.named = {name: leaf for name, leaf in encoder.named_parameters() if leaf.requires_grad}
         self.ratio = math.nan  # of the lengths of q and u, when it was last computed
+        self.scalable = (
+            True  # whether each task, along the features' own direction at that length, has a share beta of its slope
+        )
         self.double_backward = False
         self._seen_twice = False  # that every operation can be differentiated twice
         self.norms = layers_of(encoder)
@@ -152,10 +155,12 @@ class Displacement:
             return False
         if not rows_are_samples(x, features.leaves):
             self.divisible = False
-        elif self.divisible is None or self.divisible and self.apart is None and not repeat.drew:
+        elif self.divisible is None or (self.divisible and self.apart is None and not repeat.drew):
             self._try(samples, x, features, repeat)
         if not self.divisible:
-            self.telling = False  # the whole batch is used from now on, as where some samples do not tell its displacement
+            self.telling = (
+                False  # the whole batch is used from now on, as where some samples do not tell its displacement
+            )
         return bool(self.divisible)
 
     def _try(self, samples: int, x: Any, features: Features, repeat: Repeat) -> None:
@@ -163,7 +168,9 @@ class Displacement:
         try:
             with repeat.again(), nullcontext() if repeat.drew else repeat.matching.matched(samples):
                 again = features.same(self.encoder(some))
-        except Exception:  # whatever ties the samples together, such as the edges of a graph or a state of the batch's size
+        except (
+            Exception
+        ):  # whatever ties the samples together, such as the edges of a graph or a state of the batch's size
             self.divisible = False
             return
         pairs = list(zip(again, features.leaves, strict=True))

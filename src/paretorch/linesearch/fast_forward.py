@@ -57,6 +57,8 @@ class FastForward:
         self.renewals = RENEWALS if search.displacement == "difference" else 0  # that are left
         self.by_some = False  # whether the displacement is told by some samples
         self.heads_moving = Moving((), ())
+        self.tangent: tuple[list[Tensor], list[Tensor]] | None = None  # the last one, with its direction
+        self.by_parameters = False  # whether the common descent direction is that of the parameters' gradients
         self.exact = False  # every step is confirmed, by a secant on the whole batch: where all else was refused
         self.direction: list[Tensor] | None = None  # of the encoder's parameters
         device = search.shared[0].device
@@ -75,7 +77,7 @@ class FastForward:
         # a look at where the features go is a forward of the whole batch, and may be left out while steps are easy
         whole = search.samples is not None and not search.displace.telling
         self.dear = whole and search.displacement == "difference" and search.direction.plain
-        self.resting = self.dear and search.calm.rests
+        self.resting = self.dear and search.calm.rests and not search.reviews_bound
 
     def _losses(self) -> Mapping[str, Tensor | None]:
         """With their graphs, of copies of the features, so that heads may work in place on them."""
@@ -92,11 +94,11 @@ class FastForward:
             raise by_the_input() from error
 
     def _losses_anew(self) -> list[Tensor]:
-        with self.decoding.again(graph=True):
+        with self.decoding.anew():
             return list(self.search.given(self._losses()).values())
 
     def _features_anew(self) -> list[Tensor]:
-        with self.encoding.again(graph=True):
+        with self.encoding.anew():
             return self.features.same(self.search.encoder(self.x))
 
     @property
@@ -108,8 +110,7 @@ class FastForward:
 
     def _encoder_gradient(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
         """J_z^T times a cotangent of the features."""
-        last = self.search.displacement == "gradient"
-        row = self.encoder_backwards.gradients(self.search.shared, list(cotangent), last=last)
+        row = self.encoder_backwards.gradients(self.search.shared, list(cotangent))
         return filled(row, self.search.shared)
 
     def _places(self, tasks: Iterable[str]) -> dict[str, int]:
@@ -144,7 +145,8 @@ class FastForward:
         search, displace = self.search, self.search.displace
         if search.displacement == "linearised":
             return self._by_some(self._product)
-        if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
+        scaled = search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio)
+        if scaled and displace.scalable and not (search.reviews_bound or self.by_parameters):
             return displace.scaled(self.along, self.shared_direction)
         if self.resting:
             return self._unlooked()
@@ -154,6 +156,9 @@ class FastForward:
             self.secant = short if math.isnan(self.secant) else max(self.secant, short)
         found = self._by_some(lambda samples: self._secant(self.secant, samples))
         displace.calibrate(found, self.shared_direction)
+        if search.displacement == "calibrated" and not self.by_parameters:
+            told = self._slopes(displace.scaled(self.along, self.shared_direction)).total
+            displace.scalable = bool((self._slopes(found).total > search.rules.beta * told).all())
         return found
 
     def _unlooked(self) -> list[Tensor]:
@@ -167,7 +172,7 @@ class FastForward:
         not, the whole batch is used.
         """
         search, samples = self.search, self._samples()
-        due = search.steps % COMPARED == 0 or search.steps in EARLY
+        due = search.steps % COMPARED == 0 or search.steps in EARLY or search.reviews_bound
         if samples is None or not due or not search.displace.telling or (search.samples or 1) >= 1:
             return displaced(self._used_samples())
         told, whole = self._slopes(displaced(samples)).total, displaced(None)
@@ -191,9 +196,17 @@ class FastForward:
 
     def _tangent_slopes(self) -> Slopes:
         """Sets the displacement to the secant over a short step, on the whole batch; returns its slopes."""
-        self.secant = self.search.displace.small_step(self.shared_direction)
-        self.displacement = self._secant(self.secant, None)
+        self.displacement = self._tangent()
+        self.secant, self.earlier = self.search.displace.small_step(self.shared_direction), None
         return self._slopes()
+
+    def _tangent(self) -> list[Tensor]:
+        """The secant over a short step along the present direction, on the whole batch."""
+        if self.tangent is None or self.tangent[0] is not self.shared_direction:
+            step = self.search.displace.small_step(self.shared_direction)
+            self.tangent = self.shared_direction, self._secant(step, None)
+        self.by_some = False
+        return self.tangent[1]
 
     def _samples(self) -> int | None:
         """How many samples may tell the displacement of the batch; None: all."""

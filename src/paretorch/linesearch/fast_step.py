@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr
 from paretorch.core.evidence import by_sample
 from paretorch.core.nonnegative import Array
 from paretorch.linesearch.calm import Calm
-from paretorch.linesearch.closures import losses_in_order
+from paretorch.linesearch.closures import losses_in_order, resolution
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.fast_direction import FastDirection
 from paretorch.linesearch.features import moved
@@ -48,6 +50,8 @@ class FastStep(FastDirection):
         losses = {task: value / self.divisors[task] for task, value in self.values.items()}
         answer = search.asking.answer(losses, self.weighed, self.gramian, by_sample(self.features.leaves))
         slopes = self._falling(self._first_direction(answer))
+        if search.displacement == "gradient" and not (search.follows and math.isfinite(search.last_bound)):
+            slopes = self._checked(slopes)
         try:
             return self._searched(slopes)
         except BaseException:
@@ -66,28 +70,54 @@ class FastStep(FastDirection):
                 slopes = self._falling(self._told())
             except Uphill:
                 slopes = self._fall_back(self._slopes(self._way(0.0)))
-        if search.displacement == "difference" and found.outcome in REFUSED:
+        if found.outcome in REFUSED:
             slopes = self._tangent_slopes()
-            self.exact = True
+            self.exact, self.resting = True, False
             found = self._found_anew(slopes)
-            if found.outcome is not Outcome.ACCEPTED and not self.fallback:
-                slopes = self._fall_back(slopes)
+            if found.outcome is not Outcome.ACCEPTED and not self.by_parameters:
+                slopes = self._fall_back_by_parameters(slopes)
                 self._tangent_slopes()
                 found = self._found_anew(slopes)
-        if found.outcome is not Outcome.ACCEPTED:
-            self.heads_moving.to(0)
-            return search.refused(found, self.line, self.given, self.fallback)
-        return self._moved(found, self.line)
+        if found.outcome is Outcome.ACCEPTED:
+            return self._moved(found, self.line)
+        self.heads_moving.to(0)
+        return search.refused(found, self.line, self.given, self.fallback)
 
     def _found_anew(self, slopes: Slopes) -> Found:
         """The step along the present direction and displacement; every later one starts from where the heads stood."""
         self.heads_moving.to(0)
         self.heads_moving = Moving(self.search.own, self.heads_direction)
         self.earlier = None
-        self.line = self.search.line(self.values, slopes, self._confirmed, self.leaves[0].dtype)
+        self.line = self.search.line(self.values, slopes, self._confirmed, resolution(self.given, self.leaves[0]))
         if not self.search.usable(slopes):
             return Found(Outcome.STATIONARY, 0.0, self.line.losses, 0)
-        return self.search.searched(self.line, self._true)
+        found = self.search.searched(self.line, self._true_line)
+        if found.outcome is not Outcome.ACCEPTED:
+            return found
+        encoder = Moving(self.search.shared, self.shared_direction)
+        return self.search.resolved(found, [encoder, self.heads_moving])
+
+    def _true_line(self) -> Line | None:
+        """Losses of the whole model along the direction, with the slopes that these have; None where some task rises."""
+        if self.search.displacement != "gradient" or self.exact:
+            return replace(self.line, at=self._true)
+        slopes = self._slopes(self._tangent()).total
+        return replace(self.line, at=self._true, slopes=slopes, asked=slopes) if (slopes > 0).all() else None
+
+    def _checked(self, slopes: Slopes) -> Slopes:
+        """Under "gradient", before a bound is found: the slopes, where the encoder's step lowers every task in truth.
+
+        Elsewhere no bound is small enough: those of the common descent direction of the gradients on the parameters, along
+        which every step is confirmed.
+        """
+        true = self._slopes(self._tangent())
+        self.search.follows = self.search.usable(slopes) and self.search.usable(true)
+        if self.search.follows:
+            self.search.forget_bound()
+            return slopes
+        self.exact = True
+        self._fall_back_by_parameters(true)
+        return self._tangent_slopes()
 
     # --- how far ---------------------------------------------------------------------------------------------------------
 

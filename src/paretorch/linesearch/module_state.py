@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-OWN = frozenset(vars(nn.Module())) | {"forward"}  # what torch keeps in every module; replays assign ``forward`` themselves
+OWN = frozenset(vars(nn.Module())) | {
+    "forward"
+}  # what torch keeps in every module; replays assign ``forward`` themselves
 PLAIN = frozenset({
     int, float, bool, complex, str, bytes, type(None), type(Ellipsis), range, slice, type, torch.dtype, torch.device,
     torch.Size, nn.Parameter, FunctionType, MethodType, BuiltinFunctionType, ModuleType,
@@ -22,14 +24,17 @@ PLAIN = frozenset({
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 FOREIGN = frozenset({"torch", "torchvision", "numpy"}) | sys.stdlib_module_names  # their objects keep to themselves
 
+ABSENT = object()
+
 Restore = Callable[[], None]
 
 
 class ModuleState:
     """Everything that modules hold outside parameters and buffers, as it is now.
 
-    Attributes of any type, the contents of lists, dicts, sets and deques among them, tensors and arrays in these, the fields of
-    objects of the user's own classes, and generators of random numbers.
+    Tensors, arrays and generators of random numbers in attributes, in lists, dicts, sets and deques, and in the fields of objects
+    of the user's own classes. Numbers and strings beside one of these that changed are part of it (a position in a cache); where
+    nothing else of a module changed they are left alone, since they may count calls.
 
     Args:
         modules: with all their submodules.
@@ -52,12 +57,14 @@ class ModuleState:
         after: list[Restore] = []
         for owner, old in self._dicts:
             new = _fields(owner)
-            if len(old) != len(new) or any(new.get(key, owner) is not value for key, value in old.items()):
-                before.append(_setting_fields(owner, old))
-                after.append(_setting_fields(owner, new))
+            keys = [key for key in {**old, **new} if old.get(key, ABSENT) is not new.get(key, ABSENT)]
+            if any(_holds_state(values[key]) for key in keys for values in (old, new) if key in values):
+                before.append(_setting_fields(owner, keys, old))
+                after.append(_setting_fields(owner, keys, new))
         for container, old in self._containers:
             new = _contents(container)
-            if len(old) != len(new) or any(one is not other for one, other in zip(_parts(old), _parts(new), strict=True)):
+            same = len(old) == len(new) and all(a is b for a, b in zip(_parts(old), _parts(new), strict=True))
+            if not same and any(_holds_state(part) for part in (*_parts(old), *_parts(new))):
                 before.append(_setting_contents(container, old))
                 after.append(_setting_contents(container, new))
         for tensor, value in self._tensors:
@@ -84,7 +91,7 @@ class ModuleState:
                     self._value(value, inside=False)
 
     def _value(self, value: Any, inside: bool) -> None:
-        """Takes down a value; of objects inside another object only tensors, arrays, containers and generators."""
+        """Records a value; of objects inside another object only tensors, arrays, containers and generators."""
         if type(value) in PLAIN or id(value) in self._seen:
             return
         if isinstance(value, nn.Module):  # held in a list, so no submodule
@@ -114,6 +121,17 @@ class ModuleState:
                 self._value(part, inside=True)
 
 
+def _holds_state(value: Any) -> bool:
+    """Whether a value is state that a forward computes with; plain numbers may only count calls."""
+    if type(value) in PLAIN:
+        return False
+    if isinstance(value, (Tensor, np.ndarray, *GENERATORS)):
+        return True
+    if isinstance(value, (list, tuple, dict, set, frozenset, deque)):
+        return any(_holds_state(part) for part in _parts(value))
+    return _is_users(value)
+
+
 def _fields(owner: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in owner.items() if key not in OWN}
 
@@ -133,11 +151,13 @@ def _parts(contents: Any) -> Iterable[Any]:
     return contents.values() if isinstance(contents, dict) else contents
 
 
-def _setting_fields(owner: dict[str, Any], values: dict[str, Any]) -> Restore:
+def _setting_fields(owner: dict[str, Any], keys: list[str], values: dict[str, Any]) -> Restore:
     def restore() -> None:
-        for key in [key for key in owner if key not in OWN and key not in values]:
-            del owner[key]
-        owner.update(values)
+        for key in keys:
+            if key in values:
+                owner[key] = values[key]
+            else:
+                owner.pop(key, None)
 
     return restore
 

@@ -62,6 +62,24 @@ def stationarity(movings: Sequence[Moving], step: float) -> float:
     return step * along - step**2 / 2 * square
 
 
+def shortest(movings: Sequence[Moving]) -> float:
+    r"""The step below which all parameters round to where they are: that of the leaf with the longest direction for its length.
+
+    .. math:: \min_l \frac{\epsilon \lVert \theta_l \rVert}{2 \lVert d_l \rVert}
+    """
+    pairs = [pair for moving in movings for pair in zip(moving.origin, moving.direction, strict=True)]
+    if not pairs:
+        return 0.0
+    sizes = torch.stack(torch._foreach_norm([leaf for leaf, _ in pairs])).tolist()
+    ways = torch.stack(torch._foreach_norm([part for _, part in pairs])).tolist()
+    steps = [
+        torch.finfo(leaf.dtype).eps / 2 * size / way
+        for (leaf, _), size, way in zip(pairs, sizes, ways, strict=True)
+        if way > 0
+    ]
+    return min(steps, default=0.0)
+
+
 def length(tensors: Sequence[Tensor | None]) -> float:
     """The Euclidean length of a list of tensors."""
     return math.sqrt(inners([tensors], tensors)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from paretorch.linesearch.contract import Found, Line, Outcome
 
 
@@ -19,12 +21,20 @@ def why_not(line: Line, found: Found, bound: float, floor: float) -> str:
     who = f"task {line.tasks[worst]!r} (loss {line.losses[worst]:.6g}, slope {line.slopes[worst]:.3g})"
     if outcome is Outcome.STATIONARY:
         return f"stationary: no direction was found that lowers every task; {who} stands in the way"
+    if outcome is Outcome.NOISE and found.least:
+        return (
+            f"noise: {who} allows only steps below {found.least:.2g}, by which no parameter moves as it is rounded: keep the "
+            "parameters in a wider dtype"
+        )
     if outcome is Outcome.NOISE:
         return (
             f"noise: {who} cannot show the decrease that its slope promises at any step left to try, since its loss is "
             f"computed to a relative {line.resolution:.1g}: as good as stationary, or compute the losses in float64"
         )
+    tried = f"{found.trials} steps from {bound:.3g} down to a {floor:.1g} part of it"
+    if math.isnan(bound):
+        tried = "the steps whose decrease its numbers can show"
     return (
-        f"rejected: {who} did not fall as its slope promises at any of {found.trials} steps from {bound:.3g} down to a "
-        f"{floor:.1g} part of it: is the loss a smooth function of the parameters, and the same at every call of losses_of?"
+        f"rejected: {who} did not fall as its slope promises at any of {tried}: "
+        "is the loss a smooth function of the parameters, and the same at every call of losses_of?"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -101,24 +101,47 @@ class Repeat:
     def again(self, graph: bool = False) -> Iterator[None]:
         """Around a forward that repeats the first one elsewhere; without ``graph`` nothing is recorded for a backward."""
         # Graphs of the first forward may hold the buffers: to them nothing happens, since every value is put back.
-        with torch.set_grad_enabled(graph), _unsafe_preserve_version_counter(tuple(self._buffers)):
-            self._put(self._before)
-            if self._attributes is not None:
-                self._attributes[0]()
-            for owner, name, before, _ in self._replaced:
-                owner[name] = None if before is None else before.clone()
-            if self._draws is not None:
-                self._set(self._draws[0])
+        with torch.set_grad_enabled(graph), self._versions_kept():
+            self._begin()
             try:
                 yield
             finally:
-                if self._attributes is not None:
-                    self._attributes[1]()
-                self._put(self._after)
-                for owner, name, _, after in self._replaced:
-                    owner[name] = after
-                if self._draws is not None:
-                    self._set(self._draws[1])
+                self._end()
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Around a forward that repeats the first one where it was, whose graph is used afterwards."""
+        with self._versions_kept():
+            self._begin()
+        try:
+            with torch.enable_grad():  # the graph counts versions as the forward does
+                yield
+        finally:
+            with self._versions_kept():
+                self._end()
+
+    def _versions_kept(self) -> AbstractContextManager[object]:
+        return _unsafe_preserve_version_counter(tuple(self._buffers))
+
+    def _begin(self) -> None:
+        """Sets everything to what the first forward found."""
+        self._put(self._before)
+        if self._attributes is not None:
+            self._attributes[0]()
+        for owner, name, before, _ in self._replaced:
+            owner[name] = None if before is None else before.clone()
+        if self._draws is not None:
+            self._set(self._draws[0])
+
+    def _end(self) -> None:
+        """Sets everything to what the first forward left."""
+        if self._attributes is not None:
+            self._attributes[1]()
+        self._put(self._after)
+        for owner, name, _, after in self._replaced:
+            owner[name] = after
+        if self._draws is not None:
+            self._set(self._draws[1])
 
     @property
     def drew(self) -> bool:
@@ -131,7 +154,7 @@ class Repeat:
                 torch._foreach_copy_(self._buffers, values)
 
     def _random(self) -> list[Any]:
-        states: list[Any] = [random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state()]
+        states: list[Any] = [random.getstate(), np.random.get_state(), torch.get_rng_state()]  # noqa: NPY002 - users draw from it
         if self.device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self.device))
         if self.device.type == "mps":
@@ -140,7 +163,7 @@ class Repeat:
 
     def _set(self, states: Sequence[Any]) -> None:
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        np.random.set_state(states[1])  # noqa: NPY002 - as above
         torch.set_rng_state(states[2])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(states[3], self.device)

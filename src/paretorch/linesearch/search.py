@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Method
 from paretorch.core.door import Scale
-from paretorch.core.evidence import limits
 from paretorch.core.nonnegative import Array
 from paretorch.linesearch.asking import Asking
 from paretorch.linesearch.bound import BoundState, UpperBound
@@ -25,7 +24,7 @@ from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.directions import direction_from
 from paretorch.linesearch.largest import holds, largest_step
 from paretorch.linesearch.metrics import Metric
-from paretorch.linesearch.moving import Moving, stationarity
+from paretorch.linesearch.moving import Moving, shortest, stationarity
 from paretorch.linesearch.refusals import why_not
 from paretorch.linesearch.rules import Rules, SearchState
 from paretorch.linesearch.states import packed, unpacked
@@ -191,9 +190,9 @@ class LineSearch(ABC):
         return given
 
     def line(
-        self, values: Mapping[str, float], slopes: Slopes, at: Callable[[float], Array], dtype: torch.dtype
+        self, values: Mapping[str, float], slopes: Slopes, at: Callable[[float], Array], resolution: float
     ) -> Line:
-        """What the rules see."""
+        """What the rules see; ``resolution`` is that of :func:`~paretorch.linesearch.closures.resolution`."""
         return Line(
             tuple(values),
             tuple(self.tasks.index(task) for task in values),
@@ -201,21 +200,40 @@ class LineSearch(ABC):
             slopes.total,
             slopes.asked(self.accept),
             at,
-            limits(dtype)[0],
+            resolution,
         )
 
-    def searched(self, line: Line, true_at: Callable[[float], Array]) -> Found:
+    @property
+    def last_bound(self) -> float:
+        """The largest step now; nan before it is known."""
+        return self._bound.bound
+
+    @property
+    def reviews_bound(self) -> bool:
+        """Whether this step asks true losses how long steps may be."""
+        return math.isnan(self._bound.bound) or self.bound.due(self._bound)
+
+    def searched(self, line: Line, true_line: Callable[[], Line | None]) -> Found:
         """A step along the line; the first search of all finds the bound where none was given.
 
         Args:
             line: what the trials see.
-            true_at: (T,) the losses that a whole forward gives at a step.
+            true_line: losses that a whole forward gives along the same direction, with slopes that are true of them; None
+                where these do not fall.
         """
         if math.isnan(self._bound.bound):
-            self._bound = self.bound.found(self._bound, largest_step(self.rules, line, true_at))
+            true = true_line()
+            if true is None:
+                return Found(Outcome.REJECTED, 0.0, line.losses, 0, worst=int(line.slopes.argmin()))
+            largest = largest_step(self.rules, true)
+            if largest.outcome is not Outcome.ACCEPTED:
+                worst = largest.worst if true.tasks == line.tasks else int(line.slopes.argmin())
+                return Found(largest.outcome, 0.0, line.losses, largest.trials, worst=worst)
+            self._bound = self.bound.found(self._bound, largest.step)
         elif self.bound.due(self._bound):
-            before = self._bound.bound
-            self._bound = self.bound.reviewed(self._bound, lambda: holds(self.rules, line, true_at, 2 * before))
+            before, true = self._bound.bound, true_line()
+            doubled = true is not None and holds(self.rules, true, 2 * before)
+            self._bound = self.bound.reviewed(self._bound, lambda: doubled)
             self._search = self._search._replace(last=self._search.last * self._bound.bound / before)
         found, self._search = self.rules.search(line, self._search, self._bound.bound)
         return found
@@ -227,6 +245,17 @@ class LineSearch(ABC):
     def divisors(self, tasks: Iterable[str]) -> dict[str, float]:
         """By task, what its loss is divided by where directions must suit all: powers of two, at least 1."""
         return {task: float(2 ** self._units.exponents[self.tasks.index(task)]) for task in tasks}
+
+    def resolved(self, found: Found, movings: Sequence[Moving]) -> Found:
+        """What was found; noise where it is accepted and too short to move any parameter, as these are rounded."""
+        if found.outcome is not Outcome.ACCEPTED or found.step > (least := shortest(movings)):
+            return found
+        return Found(Outcome.NOISE, 0.0, found.losses, found.trials, worst=found.worst, least=least)
+
+    def forget_bound(self) -> None:
+        """Lets the next step find the bound anew, where it was found at all."""
+        if self._bound.open:
+            self._bound = self._bound._replace(bound=math.nan, streak=0)
 
     def usable(self, slopes: Slopes) -> bool:
         """Whether every task falls."""
@@ -251,8 +280,8 @@ class LineSearch(ABC):
             self._said.add("rejected")
             warnings.warn(reason, stacklevel=4)
         slopes = dict(zip(line.tasks, line.slopes.tolist(), strict=True))
-        if self._bound.open and found.outcome is Outcome.NOISE and found.trials == 1:
-            self._bound = self._bound._replace(bound=math.nan, streak=0)  # no decrease shows at it: it was found amiss
+        if found.outcome is Outcome.NOISE and found.trials == 1:
+            self.forget_bound()  # no decrease shows at it: it was found amiss
         return self._kept(
             Step(found.outcome, 0.0, bound, found.trials, False, detached(given), slopes, fallback=fallback,
                  reason=reason, balance=self.asking.balance)
@@ -276,8 +305,8 @@ class LineSearch(ABC):
         self._bound, lowered = self.bound.after(self._bound, losses, found.first, motion)
         self._bound = self.bound.at_bound(self._bound, found.step, found.first)
         units, self._units = self._units, self.units.after(self._units, line, found) if told else self._units
-        if self._bound.open and (units.exponents != self._units.exponents).any():
-            self._bound = self._bound._replace(bound=math.nan, streak=0)  # of other directions: found anew
+        if (units.exponents != self._units.exponents).any():
+            self.forget_bound()  # it was of other directions
         return self._kept(
             Step(
                 Outcome.ACCEPTED,
