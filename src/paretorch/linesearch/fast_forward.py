@@ -154,7 +154,10 @@ class FastForward:
         if search.last is None or not self.secant >= BRIEF * search.last.bound:
             short = displace.small_step(self.shared_direction)
             self.secant = short if math.isnan(self.secant) else max(self.secant, short)
-        found = self._by_some(lambda samples: self._secant(self.secant, samples))
+        if search.displacement == "calibrated":  # steps that follow rely on it, and it is seldom taken
+            found = self._secant(self.secant, None)
+        else:
+            found = self._by_some(lambda samples: self._secant(self.secant, samples))
         displace.calibrate(found, self.shared_direction)
         if search.displacement == "calibrated" and not self.by_parameters:
             told = self._slopes(displace.scaled(self.along, self.shared_direction)).total

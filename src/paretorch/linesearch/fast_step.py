@@ -70,7 +70,7 @@ class FastStep(FastDirection):
                 slopes = self._falling(self._told())
             except Uphill:
                 slopes = self._fall_back(self._slopes(self._way(0.0)))
-        if found.outcome in REFUSED:
+        if found.outcome in REFUSED and not found.least:
             slopes = self._tangent_slopes()
             self.exact, self.resting = True, False
             found = self._found_anew(slopes)

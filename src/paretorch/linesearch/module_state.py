@@ -55,30 +55,38 @@ class ModuleState:
         """Two functions that set what differs from this state now: one to this state, one to that of now."""
         before: list[Restore] = []
         after: list[Restore] = []
-        for owner, old in self._dicts:
-            new = _fields(owner)
-            keys = [key for key in {**old, **new} if old.get(key, ABSENT) is not new.get(key, ABSENT)]
-            if any(_holds_state(values[key]) for key in keys for values in (old, new) if key in values):
-                before.append(_setting_fields(owner, keys, old))
-                after.append(_setting_fields(owner, keys, new))
-        for container, old in self._containers:
-            new = _contents(container)
-            same = len(old) == len(new) and all(a is b for a, b in zip(_parts(old), _parts(new), strict=True))
-            if not same and any(_holds_state(part) for part in (*_parts(old), *_parts(new))):
-                before.append(_setting_contents(container, old))
-                after.append(_setting_contents(container, new))
+        touched: set[int] = set()
         for tensor, value in self._tensors:
             if not torch.equal(tensor.detach(), value):
+                touched.add(id(tensor))
                 before.append(_setting_tensor(tensor, value))
                 after.append(_setting_tensor(tensor, tensor.detach().clone()))
         for array, value in self._arrays:
             if not np.array_equal(array, value):
+                touched.add(id(array))
                 before.append(_setting_array(array, value))
                 after.append(_setting_array(array, array.copy()))
         for generator, state in self._generators:
             if not same_state(now := generator_state(generator), state):
+                touched.add(id(generator))
                 before.append(_setting_generator(generator, state))
                 after.append(_setting_generator(generator, now))
+        for container, old in self._containers:
+            new = _contents(container)
+            same = len(old) == len(new) and all(a is b for a, b in zip(_parts(old), _parts(new), strict=True))
+            if not same and any(_holds_state(part) for part in (*_parts(old), *_parts(new))):
+                touched.add(id(container))
+                before.append(_setting_contents(container, old))
+                after.append(_setting_contents(container, new))
+        for owner, old in self._dicts:
+            new = _fields(owner)
+            keys = [key for key in {**old, **new} if old.get(key, ABSENT) is not new.get(key, ABSENT)]
+            if not keys:
+                continue
+            values = (*(old[key] for key in keys if key in old), *(new[key] for key in keys if key in new))
+            if any(map(_holds_state, values)) or any(_touches(value, touched) for value in old.values()):
+                before.append(_setting_fields(owner, keys, old))
+                after.append(_setting_fields(owner, keys, new))
         return _in_turn(before), _in_turn(after)
 
     def _module(self, module: nn.Module) -> None:
@@ -130,6 +138,13 @@ def _holds_state(value: Any) -> bool:
     if isinstance(value, (list, tuple, dict, set, frozenset, deque)):
         return any(_holds_state(part) for part in _parts(value))
     return _is_users(value)
+
+
+def _touches(value: Any, touched: set[int]) -> bool:
+    if type(value) in PLAIN:
+        return False
+    inside = _parts(value) if isinstance(value, (list, tuple, dict, set, frozenset, deque)) else ()
+    return id(value) in touched or any(_touches(part, touched) for part in inside)
 
 
 def _fields(owner: dict[str, Any]) -> dict[str, Any]:
