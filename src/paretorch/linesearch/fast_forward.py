@@ -54,7 +54,10 @@ class FastForward:
         self.fallback = ""
         self.secant = math.nan  # the step over which the displacement was taken, where it is a secant
         self.earlier: tuple[float, list[Tensor]] | None = None  # the shortest secant before this one
-        self.renewals = RENEWALS if search.displacement == "difference" else 0  # that are left
+        looks = search.displacement == "difference" or (
+            search.displacement == "calibrated" and not search.displace.scalable
+        )
+        self.renewals = RENEWALS if looks else 0  # that are left
         self.by_some = False  # whether the displacement is told by some samples
         self.heads_moving = Moving((), ())
         self.tangent: tuple[list[Tensor], list[Tensor]] | None = None  # the last one, with its direction
@@ -161,7 +164,9 @@ class FastForward:
         displace.calibrate(found, self.shared_direction)
         if search.displacement == "calibrated" and not self.by_parameters:
             told = self._slopes(displace.scaled(self.along, self.shared_direction)).total
-            displace.scalable = bool((self._slopes(found).total > search.rules.beta * told).all())
+            agrees = bool((self._slopes(found).total > search.rules.beta * told).all())
+            # where it does not, the secant is taken in every step until the next that is due
+            displace.scalable = agrees and (displace.scalable or search.steps % search.every == 0)
         return found
 
     def _unlooked(self) -> list[Tensor]:
