@@ -16,7 +16,7 @@ from paretorch.linesearch.backwards import Backwards
 from paretorch.linesearch.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
 from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
 from paretorch.linesearch.metrics import Row, combined, common_descent, divided, gramian_in
-from paretorch.linesearch.moving import Moving, inners
+from paretorch.linesearch.moving import Moving, inners, resolved
 from paretorch.linesearch.repeat import Repeat
 from paretorch.linesearch.search import LineSearch, LossesOf
 
@@ -99,7 +99,7 @@ class Backtracking(LineSearch):
         if not self.usable(slopes):
             return self.refused(Found(Outcome.STATIONARY, 0.0, line.losses, 0), line, given, fallback)
         with moving.kept():
-            found = self.resolved(self.searched(line, lambda: line), [moving])
+            found = resolved(self.searched(line, lambda: line), [moving])
         if found.outcome is not Outcome.ACCEPTED:
             moving.to(0)
             return self.refused(found, line, given, fallback)

@@ -17,7 +17,7 @@ from paretorch.linesearch.closures import losses_in_order, resolution
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.fast_direction import FastDirection
 from paretorch.linesearch.features import moved
-from paretorch.linesearch.moving import Moving
+from paretorch.linesearch.moving import Moving, resolved
 
 REFUSED = (Outcome.REJECTED, Outcome.NOISE)
 OFF = 1.25  # factor between an accepted step and that of the secant, beyond which the secant is taken anew
@@ -95,7 +95,7 @@ class FastStep(FastDirection):
         if found.outcome is not Outcome.ACCEPTED:
             return found
         encoder = Moving(self.search.shared, self.shared_direction)
-        return self.search.resolved(found, [encoder, self.heads_moving])
+        return resolved(found, [encoder, self.heads_moving])
 
     def _true_line(self) -> Line | None:
         """Losses of the whole model along the direction, with the slopes that these have; None where some task rises."""

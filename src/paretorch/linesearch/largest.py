@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 
+from paretorch.linesearch.bound import BoundState, UpperBound
 from paretorch.linesearch.contract import Found, Line, Outcome
 from paretorch.linesearch.rules import Rules
 
@@ -48,3 +52,30 @@ def largest_step(rules: Rules, line: Line) -> Found:
     rise = line.at(shortest) - line.losses - line.rounding
     outcome = Outcome.NOISE if (rise <= 0).all() else Outcome.REJECTED
     return Found(outcome, 0.0, line.losses, trials, worst=int(rise.argmax()))
+
+
+def bounded(
+    rules: Rules, bound: UpperBound, state: BoundState, line: Line, true_line: Callable[[], Line | None]
+) -> tuple[BoundState, Found | None]:
+    """The bound of this step, found or reviewed where that is due; and a refusal where none is found.
+
+    Args:
+        rules: the condition.
+        bound: the rule of the bound.
+        state: what it remembers.
+        line: what the trials see.
+        true_line: true losses, and the slopes that they have; None where some do not fall.
+    """
+    if math.isnan(state.bound):
+        true = true_line()
+        if true is None:
+            return state, Found(Outcome.REJECTED, 0.0, line.losses, 0, worst=int(line.slopes.argmin()))
+        largest = largest_step(rules, true)
+        if largest.outcome is not Outcome.ACCEPTED:
+            return state, largest
+        return bound.found(state, largest.step), None
+    if not bound.due(state):
+        return state, None
+    true = true_line()
+    doubled = true is not None and holds(rules, true, 2 * state.bound)
+    return bound.reviewed(state, lambda: doubled), None

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from paretorch.linesearch.contract import Found, Outcome
+
 
 class Moving:
     """Parameters at ``origin - step * direction``.
@@ -78,6 +80,13 @@ def shortest(movings: Sequence[Moving]) -> float:
         if way > 0
     ]
     return min(steps, default=0.0)
+
+
+def resolved(found: Found, movings: Sequence[Moving]) -> Found:
+    """What was found; noise where it is accepted and too short to move any parameter, as these are rounded."""
+    if found.outcome is not Outcome.ACCEPTED or found.step > (least := shortest(movings)):
+        return found
+    return Found(Outcome.NOISE, 0.0, found.losses, found.trials, worst=found.worst, least=least)
 
 
 def length(tensors: Sequence[Tensor | None]) -> float:

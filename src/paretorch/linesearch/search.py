@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from paretorch.core import checks
@@ -22,16 +21,15 @@ from paretorch.linesearch.bound import BoundState, UpperBound
 from paretorch.linesearch.closures import detached
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.directions import direction_from
-from paretorch.linesearch.largest import holds, largest_step
+from paretorch.linesearch.largest import bounded
 from paretorch.linesearch.metrics import Metric
-from paretorch.linesearch.moving import Moving, shortest, stationarity
-from paretorch.linesearch.refusals import why_not
+from paretorch.linesearch.moving import Moving, stationarity
+from paretorch.linesearch.refusals import check_search, why_not
 from paretorch.linesearch.rules import Rules, SearchState
 from paretorch.linesearch.states import packed, unpacked
 from paretorch.linesearch.units import Units, UnitsState
 
 LossesOf = Callable[[Any], Mapping[str, Tensor | None]]
-ACCEPTS = ("both", "heads", "features")
 
 
 class LineSearch(ABC):
@@ -75,19 +73,7 @@ class LineSearch(ABC):
         seed: int = 0,
     ) -> None:
         rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
-        if max_step is not None and not (max_step > 0 and math.isfinite(max_step)):
-            raise ValueError(f"max_step is the largest step, above 0, or None to find it; got {max_step}")
-        if verify < 0:
-            raise ValueError(f"verify is a number of steps, 0 for never, got {verify}")
-        checks.one_of("accept", accept, ACCEPTS)
-        checks.one_of("scale", scale, ("calibrated", "paper"))
-        if not isinstance(encoder, nn.Module):
-            raise ValueError(f"encoder is a module, got {type(encoder).__name__}")
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            raise ValueError(
-                "a line search on several ranks would accept another step on each of them: train in one process, or with a "
-                "fixed step and a Fork"
-            )
+        check_search(encoder, max_step, verify, accept, scale)
         self.encoder, self.rules, self.max_step, self.accept, self.verify = encoder, rules, max_step, accept, verify
         self.heads = heads if isinstance(heads, nn.Module) else nn.ModuleDict(dict(heads))
         self.bound = UpperBound(bound) if isinstance(bound, str) else bound
@@ -221,19 +207,11 @@ class LineSearch(ABC):
             true_line: losses that a whole forward gives along the same direction, with slopes that are true of them; None
                 where these do not fall.
         """
-        if math.isnan(self._bound.bound):
-            true = true_line()
-            if true is None:
-                return Found(Outcome.REJECTED, 0.0, line.losses, 0, worst=int(line.slopes.argmin()))
-            largest = largest_step(self.rules, true)
-            if largest.outcome is not Outcome.ACCEPTED:
-                worst = largest.worst if true.tasks == line.tasks else int(line.slopes.argmin())
-                return Found(largest.outcome, 0.0, line.losses, largest.trials, worst=worst)
-            self._bound = self.bound.found(self._bound, largest.step)
-        elif self.bound.due(self._bound):
-            before, true = self._bound.bound, true_line()
-            doubled = true is not None and holds(self.rules, true, 2 * before)
-            self._bound = self.bound.reviewed(self._bound, lambda: doubled)
+        before = self._bound.bound
+        self._bound, refused = bounded(self.rules, self.bound, self._bound, line, true_line)
+        if refused is not None:
+            return refused
+        if math.isfinite(before):
             self._search = self._search._replace(last=self._search.last * self._bound.bound / before)
         found, self._search = self.rules.search(line, self._search, self._bound.bound)
         return found
@@ -245,12 +223,6 @@ class LineSearch(ABC):
     def divisors(self, tasks: Iterable[str]) -> dict[str, float]:
         """By task, what its loss is divided by where directions must suit all: powers of two, at least 1."""
         return {task: float(2 ** self._units.exponents[self.tasks.index(task)]) for task in tasks}
-
-    def resolved(self, found: Found, movings: Sequence[Moving]) -> Found:
-        """What was found; noise where it is accepted and too short to move any parameter, as these are rounded."""
-        if found.outcome is not Outcome.ACCEPTED or found.step > (least := shortest(movings)):
-            return found
-        return Found(Outcome.NOISE, 0.0, found.losses, found.trials, worst=found.worst, least=least)
 
     def forget_bound(self) -> None:
         """Lets the next step find the bound anew, where it was found at all."""
