@@ -101,7 +101,7 @@ def faults(seed: int, name: str, method: pt.Method[Any], possible: float, pertur
     search: LineSearch = (
         pt.Backtracking(encoder, heads, method)
         if name == "classical"
-        else pt.FastBacktracking(encoder, heads, method, displacement=name)  # type: ignore[arg-type]
+        else pt.FastBacktracking(encoder, heads, method, displacement=name)
     )
     first, found = true_losses(encoder, heads, x, losses), []
     rounding = torch.finfo(x.dtype).eps
@@ -176,7 +176,7 @@ def test_a_bound_is_found_only_among_steps_whose_decrease_shows() -> None:
 
 def test_losses_that_do_not_change_are_no_decrease() -> None:
     for trial in ("backtracking", "parabolic", "golden"):
-        rules = Rules(trial=trial)  # type: ignore[arg-type]
+        rules = Rules(trial=trial)
         one = np.ones(1)
         found, _ = rules.search(Line(("a",), (0,), one, one, one, lambda step: np.ones(1)), rules.init(1), 1e-17)
         assert found.outcome is Outcome.NOISE

@@ -307,4 +307,4 @@ def test_a_compiled_module_at_another_batch_size_takes_the_steps_of_the_plain_on
             x = torch.randn(size, 5, dtype=F64, generator=torch.Generator().manual_seed(size))
             assert search.step(x, losses(own)).accepted
         taken.append(torch.cat([leaf.detach().flatten() for each in modules for leaf in each.parameters()]))
-    assert torch.allclose(*taken, rtol=1e-6, atol=1e-9)
+    assert torch.allclose(taken[0], taken[1], rtol=1e-6, atol=1e-9)

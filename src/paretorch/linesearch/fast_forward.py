@@ -164,7 +164,7 @@ class FastForward:
         displace.calibrate(found, self.shared_direction)
         if search.displacement == "calibrated" and not self.by_parameters:
             told = self._slopes(displace.scaled(self.along, self.shared_direction)).total
-            agrees = bool((self._slopes(found).total > search.rules.beta * told).all())
+            agrees = bool(((told > 0) & (self._slopes(found).total > search.rules.beta * told)).all())
             # where it does not, the secant is taken in every step until the next that is due
             displace.scalable = agrees and (displace.scalable or search.steps % search.every == 0)
         return found

@@ -130,7 +130,7 @@ class LineSearch(ABC):
         return self.asking.balance
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
+        """What a resumed search needs beside the model's parameters."""
         return {
             "tasks": self.tasks,
             "steps": self.steps,
@@ -204,8 +204,7 @@ class LineSearch(ABC):
 
         Args:
             line: what the trials see.
-            true_line: losses that a whole forward gives along the same direction, with slopes that are true of them; None
-                where these do not fall.
+            true_line: losses of whole forwards along the same direction, with slopes that are true of them; or None.
         """
         before = self._bound.bound
         self._bound, refused = bounded(self.rules, self.bound, self._bound, line, true_line)
@@ -226,8 +225,7 @@ class LineSearch(ABC):
 
     def forget_bound(self) -> None:
         """Lets the next step find the bound anew, where it was found at all."""
-        if self._bound.open:
-            self._bound = self._bound._replace(bound=math.nan, streak=0)
+        self._bound = self._bound.forgotten()
 
     def usable(self, slopes: Slopes) -> bool:
         """Whether every task falls."""
