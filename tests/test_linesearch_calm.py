@@ -15,27 +15,66 @@ from torch.nn import functional as F
 
 import paretorch as pt
 from paretorch.linesearch import fast_step
-from paretorch.linesearch.calm import EASY, ENOUGH, MOST, RESTED, Calm
+from paretorch.linesearch.calm import ENOUGH, Calm
 
 TASKS = ("a", "b")
 
 
 SHARES = st.one_of(st.floats(-1, 2), st.just(math.nan))
 
+GOOD, POOR, HARD = (
+    (0.85, 0.4),
+    (0.75, 0.4),
+    (0.1, 0.4),
+)  # shares of the slope kept, and of that which is known without a look
+
+
+def looks(shares: list[tuple[float, float]]) -> str:
+    """Of each step, whether it was looked at (``l``) or not (``-``); the shares are those of the steps in order."""
+    calm, found = Calm(), ""
+    for share, told in shares:
+        found += "-" if calm.rests else "l"
+        calm = calm.rested() if calm.rests else calm.after(share, told)
+    return found
+
+
+def test_two_of_three_steps_rest_after_a_run_of_five() -> None:
+    assert looks([GOOD] * 14) == "lllll--l--l--l"
+    assert looks([POOR] * 14) == "l" * 14  # .75 of the slope is easy, and too little to go without a look
+    assert looks([(0.85, 0.2)] * 14) == "l" * 14  # what is known without a look is too little of it
+    assert looks([(math.nan, 0.4)] * 14) == "l" * 14
+    assert looks([GOOD] * 7 + [HARD] + [GOOD] * 9) == "lllll--llllll--l-"  # a run begins anew
+    assert looks([GOOD] * 4 + [POOR] + [GOOD] * 7) == "llllllllll--"
+
+
+@pytest.mark.parametrize(
+    ("shares", "level"),
+    [
+        ([GOOD] * 4, 4),
+        ([GOOD] * 30, 20),
+        ([POOR] * 6, 6),
+        ([GOOD] * 20 + [HARD], 15),
+        ([HARD] * 9, 0),
+        ([GOOD, HARD], 0),
+    ],
+)
+def test_a_step_is_below_expectation_after_five_easy_ones(shares: list[tuple[float, float]], level: int) -> None:
+    calm = Calm()
+    for share, told in shares:
+        calm = calm.after(share, told)
+    assert calm.level == level
+    assert calm.broken(0.69) == (level >= 5)
+    assert calm.broken(math.nan) == (level >= 5)
+    assert not calm.broken(0.7)
+
 
 @given(st.lists(st.tuples(SHARES, SHARES), max_size=60))
-def test_two_of_three_steps_rest_after_a_run_of_five_and_none_after_another(shares: list[tuple[float, float]]) -> None:
-    calm, run, unlooked = Calm(), 0, 0
-    for share, told in shares:
-        if calm.rests:
-            assert run >= ENOUGH
-            assert unlooked < RESTED
-            calm, unlooked = calm.rested(), unlooked + 1
-            continue
-        calm, unlooked = calm.after(share, told), 0
-        run = run + 1 if share >= 0.8 and told >= 0.3 else 0
-        assert 0 <= calm.level <= MOST
-        assert calm.broken(share) == (calm.level >= ENOUGH and not share >= EASY)
+def test_never_more_than_two_steps_in_a_row_rest_and_none_in_the_first_five(shares: list[tuple[float, float]]) -> None:
+    found = looks(shares)
+    assert "---" not in found
+    assert "-" not in found[:5]
+    if not any(share >= 0.8 and told >= 0.3 for share, told in shares):
+        assert "-" not in found
 
 
 def test_steps_that_are_not_easy_are_forgotten_little_by_little() -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients
-from paretorch.core.graph import task_gradients
 from paretorch.core.nonnegative import Array
-from paretorch.linesearch.closures import check_finite, losses_in_order, values_of
+from paretorch.linesearch.backwards import Backwards
+from paretorch.linesearch.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
 from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
 from paretorch.linesearch.metrics import Row, combined, common_descent, divided, gramian_in
-from paretorch.linesearch.moving import Moving, inners
+from paretorch.linesearch.moving import Moving, inners, resolved
 from paretorch.linesearch.repeat import Repeat
 from paretorch.linesearch.search import LineSearch, LossesOf
 
@@ -73,11 +73,17 @@ class Backtracking(LineSearch):
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
-        repeat = Repeat([self.encoder, self.heads], self.shared[0].device)
+        graph = self.differentiates or bool(requiring_grad(x))
+        repeat = Repeat([self.encoder, self.heads], self.shared[0].device, graph=graph)
         with repeat.first(), torch.enable_grad():
             given = self.given(losses_of(self.encoder(x)))
         values = values_of(given)
-        rows = self._rows(given, values)
+
+        def anew() -> list[Tensor]:
+            with repeat.anew():
+                return list(self.given(losses_of(self.encoder(x))).values())
+
+        rows = self._rows(Backwards(list(given.values()), anew), values)
         if not values:
             return self.absent(given)
         direction, slopes, fallback = self._direction(rows, values)
@@ -85,14 +91,15 @@ class Backtracking(LineSearch):
 
         def at(step: float) -> Array:
             moving.to(step)
-            with repeat.again():
-                return losses_in_order(losses_of(self.encoder(x)), values)
+            losses = repeat.evaluated(lambda: losses_in_order(losses_of(self.encoder(x)), values))
+            self.differentiates = repeat.graph
+            return losses
 
-        line = self.line(values, slopes, at, self.shared[0].dtype)
+        line = self.line(values, slopes, at, resolution(given, self.shared[0]))
         if not self.usable(slopes):
             return self.refused(Found(Outcome.STATIONARY, 0.0, line.losses, 0), line, given, fallback)
         with moving.kept():
-            found = self.searched(line, at)
+            found = resolved(self.searched(line, lambda: line), [moving])
         if found.outcome is not Outcome.ACCEPTED:
             moving.to(0)
             return self.refused(found, line, given, fallback)
@@ -100,11 +107,11 @@ class Backtracking(LineSearch):
         actual = dict(zip(values, found.losses.tolist(), strict=True)) if self.verify else {}
         return self.accepted(found, line, given, fallback, actual, [moving])
 
-    def _rows(self, given: Mapping[str, Tensor], values: dict[str, float]) -> dict[str, list[Tensor | None]]:
+    def _rows(self, losses: Backwards, values: dict[str, float]) -> dict[str, list[Tensor | None]]:
         """By task, its gradient on all parameters; tasks whose gradient is zero are absent and leave ``values``."""
         rows, leaves = {}, [*self.shared, *self.own]
-        for place, (task, loss) in enumerate(given.items()):
-            rows[task] = task_gradients([loss], [None], leaves, retain_graph=place + 1 < len(given))
+        for place, task in enumerate(list(values)):
+            rows[task] = losses.gradients(leaves, place=place, last=place + 1 == len(values))
         sizes = {task: inners([row], row)[0] for task, row in rows.items()}
         check_finite(values, sizes)
         for task in [task for task, size in sizes.items() if size == 0]:

@@ -49,6 +49,10 @@ class BoundState(NamedTuple):
     patience: int
     open: bool
 
+    def forgotten(self) -> BoundState:
+        """The state in which a bound that was found is to be found anew; one that was given stays."""
+        return self._replace(bound=math.nan, streak=0) if self.open else self
+
 
 @dataclass(frozen=True)
 class UpperBound:

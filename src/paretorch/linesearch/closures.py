@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
+from paretorch.core.evidence import limits
 from paretorch.core.graph import reach
 from paretorch.core.nonnegative import Array
 
@@ -63,12 +67,51 @@ def losses_in_order(losses: Mapping[str, Tensor | None], tasks: Mapping[str, obj
     return np.array(torch.stack(found).tolist())
 
 
+def requiring_grad(inputs: Any) -> list[Tensor]:
+    """The tensors among the inputs, whatever their nesting, by which a loss may be differentiated."""
+    return [part for part in tree_leaves(inputs) if isinstance(part, Tensor) and part.requires_grad]
+
+
+class InputDerivative(TorchFunctionMode):
+    """Within it ``torch.autograd.grad`` by one of the inputs raises :func:`by_the_input`.
+
+    Args:
+        inputs: tensors that the encoder was called with.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.inputs = {id(part) for part in inputs}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Every call of torch passes here."""
+        kwargs = kwargs or {}
+        if func is torch.autograd.grad:
+            by = kwargs.get("inputs", args[1] if len(args) > 1 else ())
+            if any(id(part) in self.inputs for part in ([by] if isinstance(by, Tensor) else by)):
+                raise by_the_input()
+        return func(*args, **kwargs)
+
+
+def by_the_input() -> ValueError:
+    """The refusal of a loss that contains a derivative by the encoder's input."""
+    return ValueError(
+        "a loss contains a derivative by the encoder's input, but losses_of is given the features alone, from which the input "
+        "is not reached: use Backtracking, which runs the whole model in every trial, or a Balancer with a fixed step"
+    )
+
+
 def values_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """The losses as numbers, with one transfer from the device."""
     if not losses:
         return {}
     stacked = torch.stack([loss.detach() for loss in losses.values()])
     return dict(zip(losses, stacked.tolist(), strict=True))
+
+
+def resolution(losses: Mapping[str, Tensor], like: Tensor) -> float:
+    """Relative spacing of the numbers that losses are computed in: the widest of their own and that of the features' sums."""
+    return max(limits(like.dtype)[0], *(torch.finfo(loss.dtype).eps for loss in losses.values()))
 
 
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

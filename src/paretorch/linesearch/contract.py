@@ -71,15 +71,16 @@ class Line:
 
     def shown(self, step: float) -> NDArray[np.bool_]:
         """(T,) whether a loss, as it is rounded, can show the decrease that its slope promises at a step."""
-        return step * self.slopes > self._rounding
+        return step * self.slopes > self.rounding
 
     def slack(self, step: float) -> Array:
         """(T,) by what a loss may miss its decrease: its rounding, where it cannot show one and another task's can."""
         shown = self.shown(step)
-        return np.where(shown, 0.0, self._rounding) if shown.any() else np.zeros(len(shown))
+        return np.where(shown, 0.0, self.rounding) if shown.any() else np.zeros(len(shown))
 
     @property
-    def _rounding(self) -> Array:
+    def rounding(self) -> Array:
+        """(T,) by what the difference of two losses may be off, each as it is rounded."""
         return 2 * self.resolution * np.abs(self.losses)
 
 
@@ -94,6 +95,7 @@ class Found:
         trials: how many steps were tried.
         first: whether the first trial was accepted, so that the bound and not the condition limited the step.
         worst: of a refusal, the place among the T tasks of the one that stood in the way.
+        least: of a step so short that the parameters, as they are rounded, would not move: what it is too short for; else 0.
     """
 
     outcome: Outcome
@@ -102,6 +104,7 @@ class Found:
     trials: int
     first: bool = False
     worst: int = 0
+    least: float = 0.0
 
 
 @dataclass(frozen=True)

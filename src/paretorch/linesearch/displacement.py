@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from paretorch.core.graph import reach
-from paretorch.linesearch.extrapolation import extrapolated, first_rows
+from paretorch.linesearch.extrapolation import extrapolated, first_rows, rows_are_samples
 from paretorch.linesearch.features import Features
 from paretorch.linesearch.matching import layers_of
 from paretorch.linesearch.moving import length
@@ -43,11 +43,15 @@ class Displacement:
         self.encoder = encoder
         self.named = {name: leaf for name, leaf in encoder.named_parameters() if leaf.requires_grad}
         self.ratio = math.nan  # of the lengths of q and u, when it was last computed
+        self.scalable = (
+            True  # whether each task, along the features' own direction at that length, has a share beta of its slope
+        )
         self.double_backward = False
         self._seen_twice = False  # that every operation can be differentiated twice
         self.norms = layers_of(encoder)
         self.telling = True  # whether the samples tell how those of the whole batch move
         self.apart: bool | None = None  # whether a sample's features can be had without the others; None: not known yet
+        self.divisible: bool | None = None  # whether the encoder takes some samples of a batch; None: not known yet
 
     def linearised(
         self, x: Any, features: Features, direction: Sequence[Tensor], repeat: Repeat, samples: int | None
@@ -132,34 +136,50 @@ class Displacement:
         samples: int | None,
         displace: Callable[[Any, list[Tensor] | None], Moved],
     ) -> list[Tensor]:
-        batch = len(features.leaves[0]) if features.leaves[0].ndim else 0
-        if samples is None or samples >= batch:
+        if samples is None or not self.takes(samples, x, features, repeat):
             with repeat.again():
                 return displace(x, features.leaves)[1]
-        if any(leaf.ndim < 2 or len(leaf) != batch for leaf in features.leaves):
-            raise ValueError(
-                f"samples={samples} takes features whose first dimension is the batch, got shapes "
-                f"{[tuple(leaf.shape) for leaf in features.leaves]}: use samples=None"
-            )
-        some = first_rows(x, batch, samples)
-        alone = self._alone(some, features, repeat, samples)
+        some = first_rows(x, len(features.leaves[0]), samples)
+        alone = self.apart and not repeat.drew
         base = [leaf[:samples] for leaf in features.leaves] if alone else None
         with repeat.again(), repeat.matching.matched(samples) if alone else nullcontext():
             own, displacement = displace(some, base)
         return extrapolated(features.leaves, own, displacement)
 
-    def _alone(self, some: Any, features: Features, repeat: Repeat, samples: int) -> bool:
-        """Whether some samples have by themselves the features that they have in the batch; tried at the first step."""
-        if repeat.drew:
+    def takes(self, samples: int, x: Any, features: Features, repeat: Repeat) -> bool:
+        """Whether the encoder can be called with the first samples of this batch alone; tried at the first step.
+
+        At the same time it is seen whether these have by themselves the features that they have in the batch (``apart``).
+        """
+        if features.leaves[0].ndim and samples >= len(features.leaves[0]):
             return False
-        if self.apart is None:
-            with repeat.again(), repeat.matching.matched(samples):
-                again = features.same(self.encoder(some))
-            self.apart = all(
-                torch.allclose(one, leaf[: len(one)].detach(), rtol=1e-3, atol=1e-4 * float(leaf.detach().abs().max()))
-                for one, leaf in zip(again, features.leaves, strict=True)
+        if not rows_are_samples(x, features.leaves):
+            self.divisible = False
+        elif self.divisible is None or (self.divisible and self.apart is None and not repeat.drew):
+            self._try(samples, x, features, repeat)
+        if not self.divisible:
+            self.telling = (
+                False  # the whole batch is used from now on, as where some samples do not tell its displacement
             )
-        return self.apart
+        return bool(self.divisible)
+
+    def _try(self, samples: int, x: Any, features: Features, repeat: Repeat) -> None:
+        some = first_rows(x, len(features.leaves[0]), samples)
+        try:
+            with repeat.again(), nullcontext() if repeat.drew else repeat.matching.matched(samples):
+                again = features.same(self.encoder(some))
+        except (
+            Exception
+        ):  # whatever ties the samples together, such as the edges of a graph or a state of the batch's size
+            self.divisible = False
+            return
+        pairs = list(zip(again, features.leaves, strict=True))
+        self.divisible = all(one.ndim > 0 and one.shape == leaf[:samples].shape for one, leaf in pairs)
+        if self.divisible and self.apart is None and not repeat.drew:
+            self.apart = all(
+                torch.allclose(one, leaf[:samples].detach(), rtol=1e-3, atol=1e-4 * float(leaf.detach().abs().max()))
+                for one, leaf in pairs
+            )
 
     # --- exact products --------------------------------------------------------------------------------------------------
 

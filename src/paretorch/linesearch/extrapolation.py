@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_flatten, tree_map
 
 FEWEST = 16  # samples from which the displacement of a batch is told
 MORE = 32  # the same, where they depend on each other or on random draws
@@ -30,6 +31,31 @@ def samples_of(batch: int, samples: float | None, depend: bool) -> int | None:
     if samples >= 1:
         return int(samples)
     return max(MORE if depend else FEWEST, round(samples * batch))
+
+
+def rows_are_samples(inputs: Any, features: Sequence[Tensor]) -> bool:
+    """Whether inputs and features have the same number of rows, so that the first rows of both may be the first samples.
+
+    Not so where tokens are flattened into rows, in packed sequences, in graphs with a list of edges, and where a leaf of the
+    features has another number of rows.
+
+    Args:
+        inputs: of the encoder, whatever their nesting.
+        features: its leaves.
+    """
+    parts = tree_flatten(inputs, is_leaf=lambda part: isinstance(part, PackedSequence))[0]
+    tensors = [part for part in parts if isinstance(part, Tensor) and part.ndim > 0]
+    if any(isinstance(part, PackedSequence) or _is_ragged(part) for part in parts) or not tensors:
+        return False
+    batch = len(tensors[0])
+    # integers in another number of rows may count samples, as the edges of a graph do
+    if any(len(part) != batch and not part.is_floating_point() and part.dtype != torch.bool for part in tensors):
+        return False
+    return all(leaf.ndim >= 2 and not _is_ragged(leaf) and len(leaf) == batch for leaf in features)
+
+
+def _is_ragged(part: Any) -> bool:
+    return isinstance(part, Tensor) and (part.is_nested or part.layout is not torch.strided)
 
 
 def first_rows(inputs: Any, batch: int, samples: int) -> Any:

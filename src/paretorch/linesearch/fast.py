@@ -139,6 +139,8 @@ class FastBacktracking(LineSearch):
         self.displacement, self.samples, self.every = displacement, samples, every
         self.displace = Displacement(encoder)
         self.calm = Calm()
+        # whether the encoder's step, with displacement="gradient", was seen to lower every task; a given bound is taken as it is
+        self.follows = max_step is not None
         self.trusted: set[str] = set()  # tasks whose losses were seen to come from the features that were given
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
@@ -149,6 +151,7 @@ class FastBacktracking(LineSearch):
         """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
         displace = self.displace
         told = {"ratio": displace.ratio, "telling": displace.telling, "apart": displace.apart}
+        told |= {"divisible": displace.divisible, "scalable": displace.scalable, "follows": self.follows}
         return {**super().state_dict(), **told, "calm": tuple(self.calm)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -160,3 +163,6 @@ class FastBacktracking(LineSearch):
         super().load_state_dict(state_dict)
         self.displace.ratio, self.displace.telling = float(state_dict["ratio"]), bool(state_dict["telling"])
         self.displace.apart, self.calm = state_dict["apart"], Calm(*state_dict["calm"])
+        # states stored by earlier versions have none of these
+        self.displace.divisible = state_dict.get("divisible")
+        self.displace.scalable, self.follows = state_dict.get("scalable", True), state_dict.get("follows", self.follows)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from paretorch.core.contract import Need
 from paretorch.core.evidence import Gradients
-from paretorch.core.graph import task_gradients
 from paretorch.core.seen import Outcome as Answer
+from paretorch.linesearch.backwards import Backwards
 from paretorch.linesearch.closures import check_finite, check_origin
 from paretorch.linesearch.contract import Slopes
 from paretorch.linesearch.fast_forward import FastForward
@@ -28,9 +28,9 @@ class FastDirection(FastForward):
         search, count = self.search, len(self.leaves)
         check_origin(self.given, self.leaves, search.shared, search.trusted)
         rows: list[Row | None] = [None] * len(search.tasks)
-        for place, (task, loss) in enumerate(self.given.items()):
-            keep = place + 1 < len(self.given)
-            row = task_gradients([loss], [None], [*self.leaves, *search.own], retain_graph=keep)
+        losses = Backwards(list(self.given.values()), self._losses_anew)
+        for place, task in enumerate(self.given):
+            row = losses.gradients([*self.leaves, *search.own], place=place, last=place + 1 == len(self.given))
             rows[search.tasks.index(task)] = row[:count]
             self.heads_rows[task] = row[count:]
         self._weigh(rows)
@@ -103,7 +103,7 @@ class FastDirection(FastForward):
         self.fallback = f"the direction {fails} task {tasks[worst]!r} (slope {slopes.total[worst]:.3g})"
         metric, heads, divisors = search.direction.metric, list(self.heads_rows.values()), search.divisors(tasks)
         own = combined([1 / divisors[task] for task in tasks], heads)
-        if search.displacement == "gradient":
+        if search.displacement == "gradient" and not self.by_parameters:
             known = [divided(self._feature_row(task), divisors[task])
                      for task, place in self._places(tasks).items() if place in self.gradients.known]  # fmt: skip
             self.along = self.displacement = filled(common_descent(metric, known)[0], self.leaves)
@@ -125,9 +125,15 @@ class FastDirection(FastForward):
         slopes = self._toward([*shared[:count], *away[count:]], whole)
         if not search.usable(slopes):  # heads meet, in the metric or in a parameter of several
             slopes = self._toward(common_descent(metric, list(whole.values()))[0], whole)
-        self.displacement = self._displaced()
+        self.by_parameters = True
+        self.displacement = self._tangent() if search.displacement == "gradient" else self._displaced()
         by = np.array([divisors[task] for task in whole])
         return Slopes(slopes.heads * by, slopes.features * by)
+
+    def _fall_back_by_parameters(self, slopes: Slopes) -> Slopes:
+        """The common descent direction of the gradients on the parameters, also where free features are searched on."""
+        self.by_parameters = True
+        return self._fall_back(slopes)
 
     def _feature_row(self, task: str) -> Row:
         """The gradient of a task on the features."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +12,16 @@ import torch
 from torch import Tensor
 
 from paretorch.core.evidence import Gradients
-from paretorch.core.graph import task_gradients
 from paretorch.core.nonnegative import Array
-from paretorch.linesearch.closures import values_of
+from paretorch.linesearch.backwards import Backwards
+from paretorch.linesearch.closures import InputDerivative, by_the_input, requiring_grad, values_of
 from paretorch.linesearch.contract import Slopes
 from paretorch.linesearch.extrapolation import samples_of
 from paretorch.linesearch.features import Features
 from paretorch.linesearch.matching import Matching
 from paretorch.linesearch.metrics import Row
 from paretorch.linesearch.moving import Moving, filled, inners
-from paretorch.linesearch.repeat import Repeat
+from paretorch.linesearch.repeat import Repeat, lacks_graph
 from paretorch.linesearch.search import LossesOf
 
 if TYPE_CHECKING:
@@ -53,28 +54,55 @@ class FastForward:
         self.fallback = ""
         self.secant = math.nan  # the step over which the displacement was taken, where it is a secant
         self.earlier: tuple[float, list[Tensor]] | None = None  # the shortest secant before this one
-        self.renewals = RENEWALS if search.displacement == "difference" else 0  # that are left
+        looks = search.displacement == "difference" or (
+            search.displacement == "calibrated" and not search.displace.scalable
+        )
+        self.renewals = RENEWALS if looks else 0  # that are left
         self.by_some = False  # whether the displacement is told by some samples
         self.heads_moving = Moving((), ())
+        self.tangent: tuple[list[Tensor], list[Tensor]] | None = None  # the last one, with its direction
+        self.by_parameters = False  # whether the common descent direction is that of the parameters' gradients
         self.exact = False  # every step is confirmed, by a secant on the whole batch: where all else was refused
         self.direction: list[Tensor] | None = None  # of the encoder's parameters
         device = search.shared[0].device
         some = search.samples is not None and search.displacement != "gradient" and search.displace.telling
         matching = Matching(search.displace.norms if some else ())
-        self.encoding, self.decoding = Repeat([search.encoder], device, matching), Repeat([search.heads], device)
+        self.encoding = Repeat([search.encoder], device, matching)
+        self.decoding = Repeat([search.heads], device, graph=search.differentiates)
         with self.encoding.first(), torch.enable_grad():
             self.features = Features(search.encoder(x))
         self.leaves = [leaf.detach().requires_grad_() for leaf in self.features.leaves]
         with self.decoding.first(), torch.enable_grad():
-            # a copy, so that heads may work in place on the features
-            given = losses_of(self.features.with_leaves([leaf.clone() for leaf in self.leaves]))
-            self.given = search.given(given)
+            self.given = search.given(self._first_losses())
         self.values = values_of(self.given)
+        self.encoder_backwards = Backwards(self.features.leaves, self._features_anew)
         self.heads_rows: dict[str, Row] = {}
         # a look at where the features go is a forward of the whole batch, and may be left out while steps are easy
         whole = search.samples is not None and not search.displace.telling
         self.dear = whole and search.displacement == "difference" and search.direction.plain
-        self.resting = self.dear and search.calm.rests
+        self.resting = self.dear and search.calm.rests and not search.reviews_bound
+
+    def _losses(self) -> Mapping[str, Tensor | None]:
+        """With their graphs, of copies of the features, so that heads may work in place on them."""
+        return self.losses_of(self.features.with_leaves([leaf.clone() for leaf in self.leaves]))
+
+    def _first_losses(self) -> Mapping[str, Tensor | None]:
+        inputs = requiring_grad(self.x)
+        try:
+            with InputDerivative(inputs) if inputs else nullcontext():
+                return self._losses()
+        except RuntimeError as error:
+            if not lacks_graph(error):
+                raise
+            raise by_the_input() from error
+
+    def _losses_anew(self) -> list[Tensor]:
+        with self.decoding.anew():
+            return list(self.search.given(self._losses()).values())
+
+    def _features_anew(self) -> list[Tensor]:
+        with self.encoding.anew():
+            return self.features.same(self.search.encoder(self.x))
 
     @property
     def shared_direction(self) -> list[Tensor]:
@@ -85,8 +113,7 @@ class FastForward:
 
     def _encoder_gradient(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
         """J_z^T times a cotangent of the features."""
-        again = self.search.displacement != "gradient"
-        row = task_gradients(self.features.leaves, list(cotangent), self.search.shared, retain_graph=again)
+        row = self.encoder_backwards.gradients(self.search.shared, list(cotangent))
         return filled(row, self.search.shared)
 
     def _places(self, tasks: Iterable[str]) -> dict[str, int]:
@@ -121,7 +148,8 @@ class FastForward:
         search, displace = self.search, self.search.displace
         if search.displacement == "linearised":
             return self._by_some(self._product)
-        if search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio):
+        scaled = search.displacement == "calibrated" and search.steps % search.every and math.isfinite(displace.ratio)
+        if scaled and displace.scalable and not (search.reviews_bound or self.by_parameters):
             return displace.scaled(self.along, self.shared_direction)
         if self.resting:
             return self._unlooked()
@@ -129,8 +157,16 @@ class FastForward:
         if search.last is None or not self.secant >= BRIEF * search.last.bound:
             short = displace.small_step(self.shared_direction)
             self.secant = short if math.isnan(self.secant) else max(self.secant, short)
-        found = self._by_some(lambda samples: self._secant(self.secant, samples))
+        if search.displacement == "calibrated":  # steps that follow rely on it, and it is seldom taken
+            found = self._secant(self.secant, None)
+        else:
+            found = self._by_some(lambda samples: self._secant(self.secant, samples))
         displace.calibrate(found, self.shared_direction)
+        if search.displacement == "calibrated" and not self.by_parameters:
+            told = self._slopes(displace.scaled(self.along, self.shared_direction)).total
+            agrees = bool(((told > 0) & (self._slopes(found).total > search.rules.beta * told)).all())
+            # where it does not, the secant is taken in every step until the next that is due
+            displace.scalable = agrees and (displace.scalable or search.steps % search.every == 0)
         return found
 
     def _unlooked(self) -> list[Tensor]:
@@ -144,7 +180,7 @@ class FastForward:
         not, the whole batch is used.
         """
         search, samples = self.search, self._samples()
-        due = search.steps % COMPARED == 0 or search.steps in EARLY
+        due = search.steps % COMPARED == 0 or search.steps in EARLY or search.reviews_bound
         if samples is None or not due or not search.displace.telling or (search.samples or 1) >= 1:
             return displaced(self._used_samples())
         told, whole = self._slopes(displaced(samples)).total, displaced(None)
@@ -168,16 +204,26 @@ class FastForward:
 
     def _tangent_slopes(self) -> Slopes:
         """Sets the displacement to the secant over a short step, on the whole batch; returns its slopes."""
-        self.secant = self.search.displace.small_step(self.shared_direction)
-        self.displacement = self._secant(self.secant, None)
+        self.displacement = self._tangent()
+        self.secant, self.earlier = self.search.displace.small_step(self.shared_direction), None
         return self._slopes()
+
+    def _tangent(self) -> list[Tensor]:
+        """The secant over a short step along the present direction, on the whole batch."""
+        if self.tangent is None or self.tangent[0] is not self.shared_direction:
+            step = self.search.displace.small_step(self.shared_direction)
+            self.tangent = self.shared_direction, self._secant(step, None)
+        self.by_some = False
+        return self.tangent[1]
 
     def _samples(self) -> int | None:
         """How many samples may tell the displacement of the batch; None: all."""
-        batch = len(self.leaves[0]) if self.leaves[0].ndim else 1
-        depend = self.encoding.drew or self.search.displace.apart is False
+        displace, batch = self.search.displace, len(self.leaves[0]) if self.leaves[0].ndim else 1
+        depend = self.encoding.drew or displace.apart is False
         samples = samples_of(batch, self.search.samples, depend)
-        return None if samples is None or samples >= batch else samples
+        if samples is None or not displace.takes(samples, self.x, self.features, self.encoding):
+            return None
+        return samples
 
     def _used_samples(self) -> int | None:
         return self._samples() if self.search.displace.telling else None

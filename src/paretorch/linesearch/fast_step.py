@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
 from paretorch.core.evidence import by_sample
 from paretorch.core.nonnegative import Array
 from paretorch.linesearch.calm import Calm
-from paretorch.linesearch.closures import losses_in_order
+from paretorch.linesearch.closures import losses_in_order, resolution
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.fast_direction import FastDirection
 from paretorch.linesearch.features import moved
-from paretorch.linesearch.moving import Moving
+from paretorch.linesearch.moving import Moving, resolved
 
 REFUSED = (Outcome.REJECTED, Outcome.NOISE)
 OFF = 1.25  # factor between an accepted step and that of the secant, beyond which the secant is taken anew
@@ -44,6 +50,8 @@ class FastStep(FastDirection):
         losses = {task: value / self.divisors[task] for task, value in self.values.items()}
         answer = search.asking.answer(losses, self.weighed, self.gramian, by_sample(self.features.leaves))
         slopes = self._falling(self._first_direction(answer))
+        if search.displacement == "gradient" and not (search.follows and math.isfinite(search.last_bound)):
+            slopes = self._checked(slopes)
         try:
             return self._searched(slopes)
         except BaseException:
@@ -62,37 +70,72 @@ class FastStep(FastDirection):
                 slopes = self._falling(self._told())
             except Uphill:
                 slopes = self._fall_back(self._slopes(self._way(0.0)))
-        if search.displacement == "difference" and found.outcome in REFUSED:
+        if found.outcome in REFUSED and not found.least:
             slopes = self._tangent_slopes()
-            self.exact = True
+            self.exact, self.resting = True, False
             found = self._found_anew(slopes)
-            if found.outcome is not Outcome.ACCEPTED and not self.fallback:
-                slopes = self._fall_back(slopes)
+            if found.outcome is not Outcome.ACCEPTED and not self.by_parameters:
+                slopes = self._fall_back_by_parameters(slopes)
                 self._tangent_slopes()
                 found = self._found_anew(slopes)
-        if found.outcome is not Outcome.ACCEPTED:
-            self.heads_moving.to(0)
-            return search.refused(found, self.line, self.given, self.fallback)
-        return self._moved(found, self.line)
+        if found.outcome is Outcome.ACCEPTED:
+            return self._moved(found, self.line)
+        self.heads_moving.to(0)
+        return search.refused(found, self.line, self.given, self.fallback)
 
     def _found_anew(self, slopes: Slopes) -> Found:
         """The step along the present direction and displacement; every later one starts from where the heads stood."""
         self.heads_moving.to(0)
         self.heads_moving = Moving(self.search.own, self.heads_direction)
         self.earlier = None
-        self.line = self.search.line(self.values, slopes, self._confirmed, self.leaves[0].dtype)
+        self.line = self.search.line(self.values, slopes, self._confirmed, resolution(self.given, self.leaves[0]))
         if not self.search.usable(slopes):
             return Found(Outcome.STATIONARY, 0.0, self.line.losses, 0)
-        return self.search.searched(self.line, self._true)
+        found = self.search.searched(self.line, self._true_line)
+        if found.outcome is not Outcome.ACCEPTED:
+            return found
+        encoder = Moving(self.search.shared, self.shared_direction)
+        return resolved(found, [encoder, self.heads_moving])
+
+    def _true_line(self) -> Line | None:
+        """Losses of the whole model along the direction, with the slopes that these have; None where some task rises."""
+        if self.search.displacement != "gradient" or self.exact:
+            return replace(self.line, at=self._true)
+        slopes = self._slopes(self._tangent()).total
+        return replace(self.line, at=self._true, slopes=slopes, asked=slopes) if (slopes > 0).all() else None
+
+    def _checked(self, slopes: Slopes) -> Slopes:
+        """Under "gradient", before a bound is found: the slopes, where the encoder's step lowers every task in truth.
+
+        Elsewhere no bound is small enough: those of the common descent direction of the gradients on the parameters, along
+        which every step is confirmed.
+        """
+        true = self._slopes(self._tangent())
+        self.search.follows = self.search.usable(slopes) and self.search.usable(true)
+        if self.search.follows:
+            self.search.forget_bound()
+            return slopes
+        self.exact = True
+        self._fall_back_by_parameters(true)
+        return self._tangent_slopes()
 
     # --- how far ---------------------------------------------------------------------------------------------------------
 
     def _trial(self, step: float) -> Array:
         """(T,) losses of the heads, moved, on the features, moved."""
         self.heads_moving.to(step)
-        with self.decoding.again():
-            there = self.features.with_leaves(moved(self.leaves, self._way(step), step))
-            return losses_in_order(self.losses_of(there), self.values)
+        return self._losses_on(moved(self.leaves, self._way(step), step))
+
+    def _losses_on(self, leaves: Sequence[Tensor]) -> Array:
+        """(T,) losses of the heads as they are, on these features."""
+
+        def losses() -> Array:
+            given = [leaf.detach().requires_grad_() for leaf in leaves] if torch.is_grad_enabled() else leaves
+            return losses_in_order(self.losses_of(self.features.with_leaves(given)), self.values)
+
+        found = self.decoding.evaluated(losses)
+        self.search.differentiates = self.decoding.graph
+        return found
 
     def _confirmed(self, step: float) -> Array:
         """The losses of a trial; one that its secant should not let pass is looked at again.
@@ -161,8 +204,7 @@ class FastStep(FastDirection):
     def _forward(self) -> Array:
         with self.encoding.again():
             features = self.features.same(self.search.encoder(self.x))
-        with self.decoding.again():
-            return losses_in_order(self.losses_of(self.features.with_leaves(features)), self.values)
+        return self._losses_on(features)
 
     def _moved(self, found: Found, line: Line) -> Step:
         """The heads are moved, the encoder follows."""

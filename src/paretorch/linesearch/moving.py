@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from paretorch.linesearch.contract import Found, Outcome
+
 
 class Moving:
     """Parameters at ``origin - step * direction``.
@@ -60,6 +62,31 @@ def stationarity(movings: Sequence[Moving], step: float) -> float:
     along = sum(inners([moving.origin], moving.direction)[0] for moving in movings)
     square = sum(inners([moving.direction], moving.direction)[0] for moving in movings)
     return step * along - step**2 / 2 * square
+
+
+def shortest(movings: Sequence[Moving]) -> float:
+    r"""The step below which all parameters round to where they are: that of the leaf with the longest direction for its length.
+
+    .. math:: \min_l \frac{\epsilon \lVert \theta_l \rVert}{2 \lVert d_l \rVert}
+    """
+    pairs = [pair for moving in movings for pair in zip(moving.origin, moving.direction, strict=True)]
+    if not pairs:
+        return 0.0
+    sizes = torch.stack(torch._foreach_norm([leaf for leaf, _ in pairs])).tolist()
+    ways = torch.stack(torch._foreach_norm([part for _, part in pairs])).tolist()
+    steps = [
+        torch.finfo(leaf.dtype).eps / 2 * size / way
+        for (leaf, _), size, way in zip(pairs, sizes, ways, strict=True)
+        if way > 0
+    ]
+    return min(steps, default=0.0)
+
+
+def resolved(found: Found, movings: Sequence[Moving]) -> Found:
+    """What was found; noise where it is accepted and too short to move any parameter, as these are rounded."""
+    if found.outcome is not Outcome.ACCEPTED or found.step > (least := shortest(movings)):
+        return found
+    return Found(Outcome.NOISE, 0.0, found.losses, found.trials, worst=found.worst, least=least)
 
 
 def length(tensors: Sequence[Tensor | None]) -> float:

@@ -140,7 +140,7 @@ class Rules:
         state = state._replace(epoch_steps=(state.epoch_steps[0], state.epoch_steps[1] + 1))
         if state.skip > 0 and state.last <= bound:
             found = Found(Outcome.ACCEPTED, state.last, line.at(state.last), 1, first=False)
-            if np.isfinite(found.losses).all():
+            if np.isfinite(found.losses).all() and line.shown(found.step).any():
                 return found, self._remembered(line, found, state)._replace(skip=state.skip - 1)
         found = next_trial(self, line, lambda step, losses: self.missing(line, state, step, losses), state, bound)
         return found, (self._remembered(line, found, state) if found.outcome is Outcome.ACCEPTED else state)

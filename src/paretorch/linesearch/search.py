@@ -10,29 +10,26 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Method
 from paretorch.core.door import Scale
-from paretorch.core.evidence import limits
 from paretorch.core.nonnegative import Array
 from paretorch.linesearch.asking import Asking
 from paretorch.linesearch.bound import BoundState, UpperBound
 from paretorch.linesearch.closures import detached
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.directions import direction_from
-from paretorch.linesearch.largest import holds, largest_step
+from paretorch.linesearch.largest import bounded
 from paretorch.linesearch.metrics import Metric
 from paretorch.linesearch.moving import Moving, stationarity
-from paretorch.linesearch.refusals import why_not
+from paretorch.linesearch.refusals import check_search, why_not
 from paretorch.linesearch.rules import Rules, SearchState
 from paretorch.linesearch.states import packed, unpacked
 from paretorch.linesearch.units import Units, UnitsState
 
 LossesOf = Callable[[Any], Mapping[str, Tensor | None]]
-ACCEPTS = ("both", "heads", "features")
 
 
 class LineSearch(ABC):
@@ -76,19 +73,7 @@ class LineSearch(ABC):
         seed: int = 0,
     ) -> None:
         rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
-        if max_step is not None and not (max_step > 0 and math.isfinite(max_step)):
-            raise ValueError(f"max_step is the largest step, above 0, or None to find it; got {max_step}")
-        if verify < 0:
-            raise ValueError(f"verify is a number of steps, 0 for never, got {verify}")
-        checks.one_of("accept", accept, ACCEPTS)
-        checks.one_of("scale", scale, ("calibrated", "paper"))
-        if not isinstance(encoder, nn.Module):
-            raise ValueError(f"encoder is a module, got {type(encoder).__name__}")
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            raise ValueError(
-                "a line search on several ranks would accept another step on each of them: train in one process, or with a "
-                "fixed step and a Fork"
-            )
+        check_search(encoder, max_step, verify, accept, scale)
         self.encoder, self.rules, self.max_step, self.accept, self.verify = encoder, rules, max_step, accept, verify
         self.heads = heads if isinstance(heads, nn.Module) else nn.ModuleDict(dict(heads))
         self.bound = UpperBound(bound) if isinstance(bound, str) else bound
@@ -103,6 +88,7 @@ class LineSearch(ABC):
         self.tasks: tuple[str, ...] = ()
         self.steps = 0
         self.last: Step | None = None
+        self.differentiates = False  # whether losses contain derivatives, so that trials need a graph
         self._said: set[str] = set()
         self._search: SearchState = rules.init(0)
         self._units: UnitsState = self.units.init(0)
@@ -144,7 +130,7 @@ class LineSearch(ABC):
         return self.asking.balance
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs beside the model's parameters: plain values and tensors."""
+        """What a resumed search needs beside the model's parameters."""
         return {
             "tasks": self.tasks,
             "steps": self.steps,
@@ -190,9 +176,9 @@ class LineSearch(ABC):
         return given
 
     def line(
-        self, values: Mapping[str, float], slopes: Slopes, at: Callable[[float], Array], dtype: torch.dtype
+        self, values: Mapping[str, float], slopes: Slopes, at: Callable[[float], Array], resolution: float
     ) -> Line:
-        """What the rules see."""
+        """What the rules see; ``resolution`` is that of :func:`~paretorch.linesearch.closures.resolution`."""
         return Line(
             tuple(values),
             tuple(self.tasks.index(task) for task in values),
@@ -200,21 +186,31 @@ class LineSearch(ABC):
             slopes.total,
             slopes.asked(self.accept),
             at,
-            limits(dtype)[0],
+            resolution,
         )
 
-    def searched(self, line: Line, true_at: Callable[[float], Array]) -> Found:
+    @property
+    def last_bound(self) -> float:
+        """The largest step now; nan before it is known."""
+        return self._bound.bound
+
+    @property
+    def reviews_bound(self) -> bool:
+        """Whether this step asks true losses how long steps may be."""
+        return math.isnan(self._bound.bound) or self.bound.due(self._bound)
+
+    def searched(self, line: Line, true_line: Callable[[], Line | None]) -> Found:
         """A step along the line; the first search of all finds the bound where none was given.
 
         Args:
             line: what the trials see.
-            true_at: (T,) the losses that a whole forward gives at a step.
+            true_line: losses of whole forwards along the same direction, with slopes that are true of them; or None.
         """
-        if math.isnan(self._bound.bound):
-            self._bound = self.bound.found(self._bound, largest_step(self.rules, line, true_at))
-        elif self.bound.due(self._bound):
-            before = self._bound.bound
-            self._bound = self.bound.reviewed(self._bound, lambda: holds(self.rules, line, true_at, 2 * before))
+        before = self._bound.bound
+        self._bound, refused = bounded(self.rules, self.bound, self._bound, line, true_line)
+        if refused is not None:
+            return refused
+        if math.isfinite(before):
             self._search = self._search._replace(last=self._search.last * self._bound.bound / before)
         found, self._search = self.rules.search(line, self._search, self._bound.bound)
         return found
@@ -226,6 +222,10 @@ class LineSearch(ABC):
     def divisors(self, tasks: Iterable[str]) -> dict[str, float]:
         """By task, what its loss is divided by where directions must suit all: powers of two, at least 1."""
         return {task: float(2 ** self._units.exponents[self.tasks.index(task)]) for task in tasks}
+
+    def forget_bound(self) -> None:
+        """Lets the next step find the bound anew, where it was found at all."""
+        self._bound = self._bound.forgotten()
 
     def usable(self, slopes: Slopes) -> bool:
         """Whether every task falls."""
@@ -250,8 +250,8 @@ class LineSearch(ABC):
             self._said.add("rejected")
             warnings.warn(reason, stacklevel=4)
         slopes = dict(zip(line.tasks, line.slopes.tolist(), strict=True))
-        if self._bound.open and found.outcome is Outcome.NOISE and found.trials == 1:
-            self._bound = self._bound._replace(bound=math.nan, streak=0)  # no decrease shows at it: it was found amiss
+        if found.outcome is Outcome.NOISE and found.trials == 1:
+            self.forget_bound()  # no decrease shows at it: it was found amiss
         return self._kept(
             Step(found.outcome, 0.0, bound, found.trials, False, detached(given), slopes, fallback=fallback,
                  reason=reason, balance=self.asking.balance)
@@ -275,8 +275,8 @@ class LineSearch(ABC):
         self._bound, lowered = self.bound.after(self._bound, losses, found.first, motion)
         self._bound = self.bound.at_bound(self._bound, found.step, found.first)
         units, self._units = self._units, self.units.after(self._units, line, found) if told else self._units
-        if self._bound.open and (units.exponents != self._units.exponents).any():
-            self._bound = self._bound._replace(bound=math.nan, streak=0)  # of other directions: found anew
+        if (units.exponents != self._units.exponents).any():
+            self.forget_bound()  # it was of other directions
         return self._kept(
             Step(
                 Outcome.ACCEPTED,

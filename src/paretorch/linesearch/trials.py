@@ -51,6 +51,8 @@ def _backtracked(rules: Rules, line: Line, missing: Missing, start: float, bound
         trials += 1
         lacking = missing(step, losses)
         worst = int(lacking.argmax())
+        if not line.shown(step).any() and np.isfinite(losses).all():  # losses that do not change fulfil any condition
+            return Found(Outcome.NOISE, 0.0, line.losses, trials, worst=worst)
         if lacking[worst] <= 0:
             return Found(Outcome.ACCEPTED, step, losses, trials, trials == 1)
         if not line.shown(step)[worst] and np.isfinite(losses).all():
@@ -105,6 +107,6 @@ def _golden_section(line: Line, missing: Missing, start: float) -> Found:
             outer = tried(low + GOLDEN * (high - low))
     best = min(best, inner, outer, key=lambda trial: trial[0])
     _, step, losses = best
-    if (missing(step, losses) <= 0).all():
+    if line.shown(step).any() and (missing(step, losses) <= 0).all():
         return Found(Outcome.ACCEPTED, step, losses, SECTIONS + 3, step == start)
     return Found(Outcome.REJECTED, min(inner[1], step), line.losses, SECTIONS + 3)
