@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from collections.abc import Callable
@@ -235,6 +236,25 @@ def no_losses(rank: int) -> list[str]:
             balancer = pt.Balancer(method, TASKS, shared=net.encoder)
             answers.append(raised(lambda: balancer.backward({} if rank == 1 else losses)))  # noqa: B023
     return answers
+
+
+def nothing_to_tell(rank: int, unused: bool) -> dict[str, Any]:
+    """Steps in which a rank tells its fork no losses, outside of the forward that DDP wraps; and in a copy of the model."""
+    found: dict[str, Any] = {}
+    for method in (pt.MGDA(), pt.FAMO()):
+        net = Net(fork=pt.Fork(method, TASKS))
+        model = DistributedDataParallel(net, find_unused_parameters=unused)
+        grads = []
+        for step in range(4):
+            model.zero_grad()
+            x, targets = data(seed=31 * step + rank)
+            losses = losses_of(model(x), targets)
+            outputs = {} if (rank == 1 and step in (1, 2)) or (rank == 0 and step == 3) else losses
+            total(net.fork.losses(outputs)).backward()
+            grads.append(gradients(net))
+        copy.deepcopy(model.module)(x)
+        found[repr(method)] = torch.stack(grads)
+    return found
 
 
 def uneven_inputs(rank: int) -> list[str]:

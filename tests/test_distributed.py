@@ -159,6 +159,31 @@ def test_a_loss_that_is_missing_on_one_rank_under_find_unused_parameters(tmp_pat
         assert bool(result["plain"].any(dim=1).all())
 
 
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_rank_that_tells_no_losses_outside_of_what_is_wrapped(tmp_path: Path, unused: bool) -> None:
+    """The wrapper waits for the heads' gradients too: the zero of ``fork.losses({})`` reaches them."""
+    results = on_ranks(ranks.nothing_to_tell, 2, tmp_path, unused)
+    for method in (pt.MGDA(), pt.FAMO()):
+        net, found = Net(fork=pt.Fork(method, TASKS, group=None)), []
+        for step in range(4):
+            net.zero_grad()
+            batches = [data(seed=31 * step + rank) for rank in range(2)]
+            outputs = net(torch.cat([x for x, _ in batches]))
+            there = [rank for rank in range(2) if not ((rank == 1 and step in (1, 2)) or (rank == 0 and step == 3))]
+            parts = {task: output.chunk(2) for task, output in outputs.items()}
+            losses = {
+                task: torch.stack(
+                    [losses_of({task: parts[task][rank]}, batches[rank][1])[task] / 2 for rank in there]
+                ).sum()
+                for task in TASKS
+            }
+            total(net.fork.losses(losses)).backward()
+            found.append(gradients(net))
+        expected = torch.stack(found)
+        for result in results:
+            assert float((result[repr(method)] - expected).norm() / expected.norm()) <= 1e-12
+
+
 def test_a_rank_without_losses_is_refused_on_all_ranks_where_the_wrapper_would_wait(tmp_path: Path) -> None:
     for answers in on_ranks(ranks.no_losses, 2, tmp_path):
         assert all("0 * output.sum()" in answer for answer in answers), answers

@@ -30,7 +30,7 @@ Scale = Literal["calibrated", "paper"]
 class Door(StateHolder):
     """Takes one balanced step at a time. Not made directly: see Fork and Balancer."""
 
-    on_parameters: ClassVar[bool]  # whether gradients are compared there, or on features
+    on_parameters: ClassVar[bool] = False  # whether gradients are compared there, or on features
     skipped: dict[str, int]  # by task, the steps from which it was left out
     _open = False  # whether the first step declares the tasks
 

@@ -17,6 +17,7 @@ from paretorch.core.fork_notices import SEVERAL_CALLS, Call, Notices, broken_nam
 from paretorch.core.gap import gap_between, over_ranks, parameter_gramian
 from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Outcome, Seen, filled
+from paretorch.core.wrapped import WrappedOutputs
 
 
 class Within:
@@ -29,6 +30,7 @@ class Within:
         # The buffers and the record before losses were weighed, where that may be taken back.
         self.before: tuple[dict[str, Tensor], Outcome | None] | None = None
         self.rows: dict[int, Tensor] = {}  # memory in which the tasks' gradients are brought together, by leaf
+        self.wrapped = WrappedOutputs()
         self.begin()
         self.new_step = True  # the next forward begins one
 
@@ -49,7 +51,6 @@ class Within:
 class FeatureStep(Door):
     """Balances on the features in the backward. Not made directly: see Fork."""
 
-    on_parameters = False
     _notices: Notices
 
     def _prepare(self, heads: str, nonfinite: str, gap: int | None) -> None:

@@ -131,6 +131,8 @@ class Fork(FeatureStep):
         places = [i for i, first in zip(found, firsts, strict=True) if i == first]
         if not torch.compiler.is_compiling():
             self.ranks.join(self.tasks, self.method)
+            if not self.ranks.alone:
+                self._now.wrapped.follow()
         if self._now.new_step:
             self._now.begin()
         aliases, link = fork_graph.split(self, [leaves[place] for place in places])
@@ -217,6 +219,9 @@ class Fork(FeatureStep):
         if not torch.compiler.is_compiling() and self._notices.walks and self.method.needs != Need.LOSSES:
             self._notices.follow(dict(zip(index, checked.values(), strict=True)), self._now.nodes())
         told = fork_graph.tell(self, links, index, [*checked.values(), *branches])
+        if not self.ranks.alone and not torch.compiler.is_compiling():
+            told = told if names else (self._now.wrapped.tie(told[0]),)
+            self._now.wrapped.released()
         return dict(zip(names or self.tasks[:1], told, strict=True))
 
     @contextmanager
