@@ -327,6 +327,8 @@ class Balancer(Door):
                 ends.append(leaf)
                 gradients.append(sum(terms[1:], terms[0]))
             del parts, terms
+        own.clear()
+        del there
         ready = {id(leaf) for leaf in ends}
         missed = [leaf for leaf in awaited if id(leaf) not in ready]
         ends += missed

@@ -87,8 +87,8 @@ def _refuse_second_order() -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "a Fork's branches cannot be differentiated twice (backward was called with create_graph=True). Where a task's loss "
-            "contains a derivative, as in a PINN, use paretorch.Balancer. A penalty that is not to be balanced can be computed on "
-            "branches made under `with fork.paused():`, where its gradient is added as it is"
+            "contains a derivative, as in a PINN, use paretorch.Balancer. A penalty that is not to be balanced can be computed "
+            "on branches made under `with fork.paused():`, where its gradient is added as it is"
         )
 
 

@@ -47,9 +47,10 @@ def reach(outputs: Sequence[Sequence[Tensor]]) -> Reach:
         for edge in [get_gradient_edge(tensor)]
     ]
     below: dict[Place, list[Edge]] = {}
+    places: dict[Place, list[Place]] = {}  # those of the edges below
     finished: list[Place] = []
     for root, _ in roots:
-        stack = [(place(root), False)]
+        stack: list[tuple[Place, bool]] = [(place(root), False)]
         while stack:
             here, done = stack.pop()
             if done:
@@ -57,16 +58,18 @@ def reach(outputs: Sequence[Sequence[Tensor]]) -> Reach:
             elif here not in below:
                 node, output = here
                 edges = node.next_functions
-                edges = edges[output : output + 1] if type(node).__name__ == SINK else edges
+                if type(node).__name__ == SINK:
+                    edges = edges[output : output + 1]
                 below[here] = [edge for edge in edges if edge[0] is not None]
+                places[here] = list(map(place, below[here]))
                 stack.append((here, True))
-                stack.extend((place(edge), False) for edge in below[here])
+                stack += [(there, False) for there in places[here] if there not in below]
     masks = dict.fromkeys(reversed(finished), 0)  # a place comes before all that it leads to
     for root, task in roots:
         masks[place(root)] |= 1 << task
     for here, mask in masks.items():
-        for edge in below[here]:
-            masks[place(edge)] |= mask
+        for there in places[here]:
+            masks[there] |= mask
     count = len(outputs)
     found = {node.variable: mask for (node, _), mask in masks.items() if hasattr(node, "variable")}
     tasks = [frozenset(task for task in range(count) if mask >> task & 1) for mask in found.values()]
@@ -102,8 +105,7 @@ def is_leaf(node: Any) -> bool:
 
 def place(edge: Edge) -> Place:
     """The place that an edge leads to."""
-    node, number = edge
-    return node, number if type(node).__name__ == SINK else 0
+    return edge if edge[1] == 0 or type(edge[0]).__name__ == SINK else (edge[0], 0)
 
 
 @contextmanager

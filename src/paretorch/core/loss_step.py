@@ -18,6 +18,8 @@ from paretorch.core.graph import Reach, hooks_silenced, place, reach, several
 from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Mask, Outcome
 
+WIDE = (torch.float32, torch.float64)
+
 
 class Weighted(NamedTuple):
     """The gradients of weighted losses, not yet in ``.grad``."""
@@ -142,17 +144,16 @@ def _note(sums: list[Tensor], places: Sequence[int], sent: Sequence[Tensor | Non
 
 
 def all_finite(parts: Sequence[Tensor | None]) -> bool:
-    """Whether all numbers are finite: by their norm, and one by one where that is not."""
-    numbers = [_values(part) for part in parts if part is not None]
-    if not numbers:
+    """Whether all numbers are finite: by their sums, and one by one where these are not."""
+    sums = [_sum(part) for part in parts if part is not None]
+    if not sums or math.isfinite(torch.stack(sums).sum()):
         return True
-    total = torch.nn.utils.get_total_norm(numbers)
-    return math.isfinite(total) or all(bool(torch.isfinite(each).all()) for each in numbers)
+    return all(bool(torch.isfinite(_values(part)).all()) for part in parts if part is not None)
 
 
 def _sum(part: Tensor) -> Tensor:
     values = _values(part)
-    return values.sum(dtype=summing_dtype(values.dtype))
+    return values.sum() if values.dtype in WIDE else values.sum(dtype=summing_dtype(values.dtype))
 
 
 def _values(part: Tensor) -> Tensor:

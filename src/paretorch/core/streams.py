@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -331,17 +332,19 @@ class Streams:
 
     def _agrees(self, found: Sequence[Tensor | None], weights: Sequence[float], gramian: Array) -> bool:
         """Whether the gradient is as long as the Gramian says, up to rounding of the terms that it is summed from."""
-        w = np.array([weights[task] for task in self.known])
-        inner = gramian[np.ix_(self.known, self.known)][np.ix_(w != 0, w != 0)]
-        w = w[w != 0]
-        terms, expected = float(np.abs(w) @ np.sqrt(inner.diagonal())), float(w @ inner @ w)
-        compared = [part for part in found[: len(self.trunk.compared)] if part is not None]
-        if not np.isfinite(terms) or not np.isfinite(expected):
+        w, inner = np.asarray(weights), gramian
+        if not w.all():  # a task of weight zero is not touched, whatever its gradient holds
+            used = w.nonzero()[0]
+            w, inner = w[used], inner[used[:, None], used]
+        terms, expected = float(np.abs(w).dot(np.sqrt(inner.diagonal()))), float(w.dot(inner.dot(w)))
+        if not math.isfinite(expected) or not math.isfinite(terms):
             return True  # the weights are those of a plain sum
-        info = torch.finfo(self.trunk.compared[0].dtype)
-        if 0 < terms < info.tiny / info.eps * sum(part.numel() for part in compared) ** 0.5:
-            return True  # the gradient's entries are below what its numbers resolve
-        return abs(_square(compared) - expected) <= self._confidence().tolerance * terms**2
+        compared = [part for part in found[: len(self.trunk.compared)] if part is not None]
+        error = abs(_square(compared) - expected)
+        if error <= self._confidence().tolerance * terms**2:
+            return True
+        info = torch.finfo(self.trunk.compared[0].dtype)  # of entries so small that they are rounded to nothing
+        return 0 < terms < info.tiny / info.eps * math.sqrt(sum(part.numel() for part in compared))
 
     def free(self) -> None:
         """Free the tensors that the trunk's nodes saved."""
@@ -463,8 +466,9 @@ def _square(parts: Sequence[Tensor]) -> float:
     flat = [part.reshape(-1).to(summing_dtype(part.dtype)) for part in parts if part.numel()]
     if not flat:
         return 0.0
-    squares = torch.stack([torch.dot(part, part) for part in flat])
-    total = float(squares.sum())
+    squares = [torch.dot(part, part) for part in flat]
+    on_host = flat[0].device.type == "cpu"
+    total = sum(square.item() for square in squares) if on_host else float(torch.stack(squares).sum())
     _, low, high = limits(flat[0].dtype)
     if low < total < high:
         return total
