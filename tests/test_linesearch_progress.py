@@ -21,6 +21,7 @@ from paretorch.linesearch.rules import Rules
 NAMES = ("classical", "gradient", "linearised", "difference", "calibrated")
 METHODS = (pt.MGDA(), pt.UPGrad(), pt.Equal(), pt.PCGrad())
 STEPS = 6
+PATIENCE = 40  # steps until there must be progress: a bound that was found begins with caution, doubled every ten steps
 SEED = 7  # of the rounding by which inputs are perturbed
 
 Losses = Callable[[Tensor], dict[str, Tensor]]
@@ -104,21 +105,23 @@ def faults(seed: int, name: str, method: pt.Method[Any], possible: float, pertur
         else pt.FastBacktracking(encoder, heads, method, displacement=name)
     )
     first, found = true_losses(encoder, heads, x, losses), []
-    rounding = torch.finfo(x.dtype).eps
-    for _ in range(STEPS):
+    rounding, last, progress = torch.finfo(x.dtype).eps, first, 0.0
+    for number in range(PATIENCE):
+        if number >= STEPS and (possible <= 1e-2 or progress > 5e-4):
+            break
         parameters = torch.cat([p.detach().flatten() for p in (*encoder.parameters(), *heads.parameters())])
         torch.manual_seed(99)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             step = search.step(x, losses)
+        last = true_losses(encoder, heads, x, losses)
+        progress = 1 - last.sum() / first.sum()
         if not step.accepted:
             continue
         after = torch.cat([p.detach().flatten() for p in (*encoder.parameters(), *heads.parameters())])
         shown = [step.step * step.slopes[task] / float(loss) for task, loss in step.losses.items()]
         if max(shown) <= 2 * rounding or torch.equal(parameters, after):
             found.append(f"a step of {step.step:.1g} below resolution was accepted")
-    last = true_losses(encoder, heads, x, losses)
-    progress = 1 - last.sum() / first.sum()
     if possible > 1e-2 and not progress > 5e-4:
         found.append(f"a part {progress:.1g} of the sum, where gradient descent takes {possible:.1g}")
     if (last > first * (1 + 4 * rounding)).any():
