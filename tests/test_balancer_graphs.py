@@ -340,6 +340,39 @@ def test_two_losses_that_are_one_leaf_and_a_layer_without_inputs(tasks: int) -> 
     compare(losses, [leaf, *empty.parameters(), *second.parameters()])
 
 
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO(), pt.GradDrop()], ids=str)
+@pytest.mark.parametrize("tasks", [1, 2, 3, 7])
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("wide", [False, True])
+def test_nothing_that_the_graph_saved_outlives_the_step(
+    wide: bool, hooked: bool, tasks: int, method: pt.Method[Any]
+) -> None:
+    """Encoder and heads, although the losses are still held: as after a backward of their sum."""
+    size, kept = WIDTH if wide else 5, list[weakref.ref[Any]]()
+
+    def noted(x: Tensor) -> Tensor:
+        kept.append(weakref.ref(x.untyped_storage()))
+        return x
+
+    class Noted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return noted(torch.tanh(noted(x * 1.5)))
+
+    encoder = nn.Sequential(nn.Linear(size, size), Noted(), nn.Linear(size, size), Noted())
+    heads = [nn.Sequential(nn.Linear(size, size), Noted(), nn.Linear(size, 2)) for _ in range(tasks)]
+    balancer = pt.Balancer(method, shared=encoder)
+    for _ in range(2):
+        kept.clear()
+        z = encoder(torch.randn(4, size))
+        if hooked:
+            z.register_hook(lambda g: g * 0.5)
+        losses = squares(z, heads)
+        del z
+        balancer.backward(losses)
+        assert sum(each() is not None for each in kept) == 0
+        del losses
+
+
 @pytest.mark.parametrize("tasks", [2, 5])
 def test_saved_tensors_are_freed_unless_the_graph_is_kept(tasks: int) -> None:
     encoder, x = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)), torch.randn(4, WIDTH)

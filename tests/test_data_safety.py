@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import struct
@@ -28,6 +29,7 @@ from paretorch.workloads.data.pack import Manifest
 from paretorch.workloads.data.pictures import UnreadableError, read_rgb
 from paretorch.workloads.data.reading import DamagedError, Example, Item
 from paretorch.workloads.data.regular_files import IrregularFileError, TooLargeError, open_regular, read_regular
+from paretorch.workloads.data.selection import ranked
 from paretorch.workloads.data.voc_masks import mask_of
 from test_cli import call
 
@@ -302,3 +304,27 @@ def test_masks_of_many_objects_are_not_held_at_once() -> None:
     assert [int(mask[at, at]) for at in (0, 110, 300)] == [0, 3, 5]
     code = f"from paretorch.workloads.data.voc_masks import mask_of; mask_of({objects!r}, (2048, 2048), 'x')"
     assert megabytes(code) < 100  # one of them has 4 MB
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_scans_of_a_progressive_image_are_counted_before_it_is_decoded(tmp_path: Path) -> None:
+    """Each scan passes over all pixels: a small file of thousands would hold a reader for minutes."""
+    stream = io.BytesIO()
+    Image.new("L", (640, 640)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    assert read_rgb(written(tmp_path / "plain.jpg", data), "plain.jpg").shape == (3, 640, 640)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(UnreadableError, match="more than 100 scans"):
+        read_rgb(written(tmp_path / "scans.jpg", data[:-2] + last * 200 + b"\xff\xd9"), "scans.jpg")
+    with pytest.raises(UnreadableError, match="more than its pixels take"):
+        read_rgb(written(tmp_path / "tail.jpg", data + bytes(1 << 25)), "tail.jpg")
+
+
+def test_a_name_that_is_no_text_has_its_place_in_the_order() -> None:
+    names = ["a.jpg", os.fsdecode(b"na\xffme.jpg"), "b.jpg"]
+    assert sorted(ranked(names, seed=0)) == sorted(names)
+    assert [name for name in ranked(names, seed=0) if name.isascii()] == ranked(["a.jpg", "b.jpg"], seed=0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from paretorch.core.contract import Balance, Method, Status
 from paretorch.core.weights import weights
+from paretorch.workloads.base import check_head_names
 
 F64 = torch.float64
 
@@ -305,3 +306,14 @@ def test_cagrad_follows_no_direction_that_is_rounding() -> None:
         combined, mean = weights(pt.CAGrad(c=0.5, rescale=0), rows @ rows.T) @ rows, rows.mean(dim=0)
         worst = max(worst, float((combined - mean).norm() / (0.5 * mean.norm())))
     assert worst <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "null\0", "\ud800", 1, None])
+def test_task_names_that_no_file_or_module_can_hold_are_refused(name: Any) -> None:
+    for make in (
+        lambda: pt.Fork(pt.MGDA(), ("a", name)),
+        lambda: pt.Balancer(pt.MGDA(), ("a", name)),
+        lambda: check_head_names([name]),
+    ):
+        with pytest.raises(ValueError, match=r"non-empty string of one line|takes no name that is empty"):
+            make()

@@ -177,3 +177,34 @@ def test_a_loss_without_a_graph_that_is_not_zero_is_refused(value: Tensor) -> No
         net.fork.losses(losses)
     with pytest.raises(ValueError, match="'b' has no graph"):
         pt.Balancer(pt.MGDA(), TASKS).backward(losses)
+
+
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+@pytest.mark.parametrize("door", ["fork", "balancer"])
+@pytest.mark.parametrize(
+    "method",
+    [pt.MGDA(), pt.FAMO(), pt.Static({"a": 2.0, "b": 3.0, "c": 0.5}), pt.LogLosses(pt.UPGrad())],
+    ids=str,
+)
+def test_heads_are_recorded_as_they_were_multiplied(method: pt.Method[Any], door: str, heads: Any) -> None:
+    net = Net(fork=pt.Fork(method, TASKS, heads=heads) if door == "fork" else None)
+    x, targets = data()
+    losses = losses_of(net(x), targets)
+    plain = {t: torch.autograd.grad(losses[t], net.heads[t].weight, retain_graph=True)[0] for t in TASKS}
+    if door == "fork":
+        total(net.fork.losses(losses)).backward()
+        balance = net.fork.balance
+    else:
+        balance = pt.Balancer(method, TASKS, heads=heads, shared=net.encoder).backward(losses)
+    applied = torch.stack([(net.heads[t].weight.grad * plain[t]).sum() / plain[t].square().sum() for t in TASKS])
+    torch.testing.assert_close(balance.heads, applied, rtol=1e-9, atol=1e-12)
+
+
+def test_a_task_alone_is_compared_on_what_was_shared_before() -> None:
+    net = Net()
+    x, targets = data()
+    for method in (pt.MGDA(), pt.GradNorm()):
+        balancer = pt.Balancer(method, TASKS)
+        first = balancer.backward(losses_of(net(x), targets)).norms[0]
+        alone = balancer.backward({"a": losses_of(net(x), targets)["a"]}).norms[0]
+        torch.testing.assert_close(alone, first)

@@ -540,3 +540,15 @@ def test_a_copy_notices_for_itself() -> None:
     said(lambda: step(parts, lambda task, z, branch: branch["a"], tell=False))
     other = parts._replace(fork=copy.deepcopy(parts.fork))
     assert said(lambda: step(other, lambda task, z, branch: z if task == "b" else branch[task], tell=False))
+
+
+def test_few_labels_at_random_are_no_mistake(recwarn: pytest.WarningsRecorder) -> None:
+    """The labelled rows of two tasks often do not meet; no row belongs to any task by construction."""
+    torch.manual_seed(0)
+    encoder, heads = nn.Linear(5, 6), nn.ModuleDict({"a": nn.Linear(6, 1), "b": nn.Linear(6, 1)})
+    fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
+    for _ in range(60):
+        branch = fork(encoder(torch.randn(32, 5)))
+        rows = {task: torch.randperm(32)[:4] for task in heads}
+        sum(heads[task](branch[task])[rows[task]].square().mean() for task in heads).backward()
+    assert not [warning for warning in recwarn if "by construction" in str(warning.message)]

@@ -47,13 +47,15 @@ def test_a_front_of_another_architecture_is_refused(tmp_path: Path) -> None:
         Front.load(tmp_path / "nothing", nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize("change", ["other losses", "fewer losses", "no losses"])
+@pytest.mark.parametrize("change", ["other losses", "fewer losses", "no losses", "not finite"])
 def test_a_front_whose_numbers_were_edited_is_refused(tmp_path: Path, change: str) -> None:
     small_front().save(tmp_path)
     values = json.loads((tmp_path / "front.json").read_text())
     losses = values.pop("losses")
     if change != "no losses":
         values["losses"] = [[0.0, 0.0]] * 3 if change == "other losses" else losses[:2]
+    if change == "not finite":
+        values["losses"] = [[math.nan, math.inf]] * 3
     (tmp_path / "front.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"front\.json is damaged"):
         Front.load(tmp_path, Synthetic(samples=64).model())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import compress
@@ -17,7 +18,7 @@ from paretorch.core import checks
 from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.distributed import ALL
 from paretorch.core.door import Door, Scale
-from paretorch.core.engine import accumulate, allow_repeated_backwards, is_hooked
+from paretorch.core.engine import accumulate, allow_repeated_backwards, free, is_hooked
 from paretorch.core.evidence import Gradients, to_host
 from paretorch.core.gap import cross_gramian, summed_gramian
 from paretorch.core.graph import Reach, below_sinks, reach
@@ -48,9 +49,10 @@ class Balancer(Door):
               w = \text{method}(G), \quad
               G_{st} = \Big\langle \frac{\partial L_s}{\partial \theta}, \frac{\partial L_t}{\partial \theta} \Big\rangle
 
-    over the shared parameters theta: those that two losses or more reach. Every other parameter receives the plain gradient of
-    its own task. Exact for any graph, also where each task has its own input; it takes one backward per task, or less where
-    inner products can be had without the gradients. In every step the length of the gradient is compared with the Gramian
+    over the shared parameters theta: those that two losses or more reach. A parameter that one loss reaches receives the plain
+    gradient of its task; one that several reach and ``shared=`` leaves out receives the weighted sum. Exact for any graph, also
+    where each task has its own input; it takes one backward per task, or less where inner products can be had without the
+    gradients. In every step the length of the gradient is compared with the Gramian
     (:math:`\lVert \sum_t w_t g_t \rVert^2 = w^T G w`); where they differ the step is computed again from one ordinary backward
     for each task, before ``.grad`` is changed.
 
@@ -67,7 +69,8 @@ class Balancer(Door):
         method: the balancing method, such as ``UPGrad()``.
         tasks: names, in a fixed order; by default those of the first step.
         shared: where gradients are compared: a module or parameters. By default all that two losses or more reach.
-        heads: ``"own"``: parameters of one task receive its plain gradient; ``"weighted"``: times the task's weight.
+        heads: ``"own"``: parameters of one task receive its plain gradient; ``"weighted"``: times the task's weight (1 where the
+            task has no gradient on what is shared).
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
         nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is touched; ``"skip"``: that task is left
             out of the step, and counted in ``skipped``; ``"pass"``: the plain sum is passed on, so that a GradScaler sees inf
@@ -182,8 +185,10 @@ class Balancer(Door):
             if shared is None:
                 shared = self._shared_gradient(outcome, source, is_new=False)
         assert shared is not None
-        if isinstance(source, Streams) and not retain_graph:
-            source.free()
+        if not retain_graph:  # what the last backward did not pass
+            last = 1 << max(len(given) - 1, 0)
+            kept = [node for (node, _), mask in graph.masks.items() if not mask & last]
+            free(source.trunk.nodes if isinstance(source, Streams) else kept)
         self._accumulate(outcome, given, leaves, shared, own, below_sinks(graph))
         return cast(Balance, self.balance)
 
@@ -196,6 +201,7 @@ class Balancer(Door):
         if outcome is None:
             outcome, settle = self._step(self._seen(told)._replace(broken=broken), None)
             settle()
+        self._memory.record(outcome._replace(heads=outcome.weights))
         return outcome
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
@@ -234,9 +240,14 @@ class Balancer(Door):
 
     def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:
         """Which leaves are compared, and which others take a gradient."""
-        before = [leaf for ref in self._memory.surface if (leaf := ref()) is not None]
+        memory = self._memory
+        # a task alone does not show what it shares
+        known = memory.surface if self._rows else memory.shared if len(given) == 1 else []
+        before = [leaf for ref in known if (leaf := ref()) is not None]
         alone = len(given) > 1 or len(self.tasks) == 1 or not self._rows
         leaves = compared_leaves(self._shared, graph, len(given), self.ranks, before, alone)
+        if len(given) > 1:
+            memory.shared = list(map(weakref.ref, leaves.compared))
         if self.ranks.size > 1:
             check_ranks_agree(self.ranks, leaves.compared)
         if "found" not in self._said:
@@ -318,6 +329,7 @@ class Balancer(Door):
         own_factors = weights if self.heads == "weighted" else outcome.heads or [1.0] * len(self.tasks)
         present, sound = outcome.seen.present, outcome.seen.with_own_gradient()
         own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
+        self._memory.record(outcome._replace(heads=own_factors))
         there = [(own[name], task) for name in given if sound[task := self.tasks.index(name)]]
         for place, (leaf, is_shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
             factors = weights if is_shared else own_factors

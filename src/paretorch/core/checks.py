@@ -20,12 +20,19 @@ def task_names(names: Iterable[str]) -> tuple[str, ...]:
     if not tasks:
         raise ValueError("expected at least one task name, got none")
     for name in tasks:
-        if not isinstance(name, str) or not name or "\n" in name:
-            raise ValueError(f"a task name is a non-empty string of one line, got {name!r}")
+        if not isinstance(name, str) or not name or not set(name).isdisjoint("\n\0") or not _is_text(name):
+            raise ValueError(
+                f"a task name is a non-empty string of one line, without null characters and lone surrogates, got {name!r}"
+            )
     repeated = sorted({name for name in tasks if tasks.count(name) > 1})
     if repeated:
         raise ValueError(f"task names must be distinct, got {', '.join(map(repr, repeated))} more than once")
     return tasks
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

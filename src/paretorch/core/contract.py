@@ -103,7 +103,9 @@ class Balance:
             Jacobian methods, which combine the gradients entry by entry and have no weights.
         status: how the solve ended.
         update: (n,) the combined gradient of a Jacobian method.
-        heads: (T,) what a Balancer multiplies the gradients of a task's own parameters by; None, in a method's answer: 1.
+        heads: (T,) what the gradients of a task's own parameters were multiplied by: the weights under ``heads="weighted"`` and
+            for loss methods, else 1 unless the method says more. In a method's answer: what a Balancer is to multiply them by
+            under ``heads="own"``; None: 1.
         tasks: (all,) names.
         present: (all,) mask of the tasks that took part.
         gramian: (all, all) inner products of the task gradients; None where they were not compared.
@@ -167,10 +169,13 @@ class Balance:
             prefix: put before every name, with a slash; empty: nothing.
 
         Returns:
-            dict with ``weight/TASK``, ``head/TASK`` (where it is not 1), ``loss/TASK``, ``norm/TASK``, ``cosine/TASK/OTHER``
-            for each pair of present tasks in declared order, and ``gap/NAME``. Unknown numbers are left out.
+            dict with ``weight/TASK``, ``head/TASK`` (where it is neither 1 nor the weight), ``loss/TASK``, ``norm/TASK``,
+            ``cosine/TASK/OTHER`` for each pair of present tasks in declared order, and ``gap/NAME``; no unknown numbers.
         """
-        columns = {"weight": self.weights, "head": self.heads, "loss": self.losses}
+        heads = self.heads
+        if heads is not None and self.weights is not None:
+            heads = torch.where(heads == self.weights, 1.0, heads)
+        columns = {"weight": self.weights, "head": heads, "loss": self.losses}
         numbers = per_task(
             self._names, {kind: column.tolist() for kind, column in columns.items() if column is not None}
         )

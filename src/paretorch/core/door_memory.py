@@ -24,6 +24,10 @@ class Memory:
             weakref.ref[Tensor]
         ] = []  # the leaves that were compared, for a method that remembers gradients
 
+        self.shared: list[
+            weakref.ref[Tensor]
+        ] = []  # the leaves that were compared when several tasks were last present
+
     def record(self, outcome: Outcome | None) -> None:
         """Remember what a step came to; None: that there was none."""
         self.outcome, self.balance = outcome, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -104,18 +104,18 @@ def allow_repeated_backwards() -> None:
         config.donated_buffer = False
 
 
-def free(nodes: Sequence[Any]) -> None:
-    """Free the tensors that nodes of a graph saved, as a backward without ``retain_graph`` does."""
+def free(nodes: Iterable[Any]) -> None:
+    """Free the tensors that nodes of a graph saved, as a backward without ``retain_graph`` does; some may be free already."""
     for node in nodes:
         if is_leaf(node):
             continue
         for name in _saved_names(node):
-            saved = getattr(node, name)
-            for each in saved if isinstance(saved, list | tuple) else (saved,):
-                try:
+            try:
+                saved = getattr(node, name)
+                for each in saved if isinstance(saved, list | tuple) else (saved,):
                     each.register_hooks(_dropped, _refused)
-                except RuntimeError:  # nothing was saved here, or it belongs to hooks of its own
-                    continue
+            except RuntimeError:  # nothing was saved here, it is free already, or it belongs to hooks of its own
+                continue
 
 
 _SAVED: dict[str, tuple[str, ...]] = {}  # by the name of a node

@@ -145,6 +145,7 @@ class FeatureStep(Door):
         # what is absent on the features may have a gradient on its head; zero times inf or nan is nan
         present = outcome.seen.present
         weights = [weight if present[task] else 1.0 for task, weight in enumerate(outcome.weights)]
+        self._recorded(outcome._replace(heads=weights))
         left_out = [] if outcome.seen.left_out is None else outcome.seen.left_out.nonzero()[0].tolist()
         return [
             None if f is None or task in left_out else f * weights[task] for task, f in zip(index, factors, strict=True)
@@ -216,6 +217,8 @@ class FeatureStep(Door):
             self._notices.reached(gradients.known, told is not None or not self.ranks.alone, self._say)
         self._now.balanced = bool(gradients.known)
         outcome = self._balanced(gradients, told, kept)
+        if outcome.heads is not None:  # heads receive their own gradient as it is
+            self._recorded(outcome._replace(heads=None))
         if outcome.update is not None:
             combined = gradients.split(outcome.update)
         else:

@@ -15,7 +15,9 @@ from paretorch.core.nonnegative import Array
 from paretorch.core.seen import Mask
 
 STEPS = 5  # after so many, a task that never had a gradient is hardly absent by chance
-TOGETHER = 5  # after so many, that two gradients never had an entry in common is hardly chance
+TOGETHER = (
+    20  # after so many, that two gradients never had an entry in common is hardly chance, as with few labels it may be
+)
 NODES = 20_000  # of a graph that are looked at
 
 SEVERAL_CALLS = (
@@ -210,7 +212,8 @@ class Notices:
             self.met[s, t] = self.met[t, s] = entry
             self.apart[s, t] += not entry
             none_meet = not (self.met & ~np.eye(len(self.tasks), dtype=bool))[np.ix_(there, there)].any()
-            if entry or not (row or none_meet or self.apart[s, t] >= TOGETHER):
+            told = row or (none_meet and covered(gradients)) or self.apart[s, t] >= TOGETHER
+            if entry or not told:
                 continue
             self.settled = True
             self._say_apart(s, t, row, say)
@@ -251,6 +254,15 @@ def in_common(gradients: Gradients, s: int, t: int) -> tuple[bool, bool]:
         if a is not None and b is not None and bool(((a != 0) & (b != 0)).any()):
             return True, True
     return False, any(bool((there[0] & there[1]).any()) for there in rows.values())
+
+
+def covered(gradients: Gradients) -> bool:
+    """Whether every row of the features has the gradient of some task, as where each task brings samples of its own."""
+    for index, leaf in enumerate(gradients.like):
+        count = leaf.shape[0] if len(leaf.shape) > 1 else 1
+        if leaf.shape.numel() and not bool((gradients.matrix(index) != 0).any(dim=0).view(count, -1).any(dim=1).all()):
+            return False
+    return True
 
 
 def broken_names(tasks: Sequence[str], broken: Mask) -> list[str]:

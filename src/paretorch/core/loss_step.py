@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.distributed import Ranks
-from paretorch.core.engine import accumulate
+from paretorch.core.engine import accumulate, free
 from paretorch.core.evidence import summing_dtype
 from paretorch.core.graph import Reach, hooks_silenced, place, reach, several
 from paretorch.core.nonnegative import Array
@@ -27,6 +27,7 @@ class Weighted(NamedTuple):
     leaves: list[Tensor]
     gradients: list[Tensor | None]
     suspects: list[str]  # the tasks whose gradient is not finite
+    nodes: list[Any]  # of the graph
 
 
 def descend_losses(
@@ -62,6 +63,8 @@ def descend_losses(
         if not here.any():
             break
         broken = broken | here
+    if found is not None and not retain_graph:
+        free(found.nodes)
     if found is None and used:
         torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
     elif found is not None and found.leaves:
@@ -120,7 +123,8 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
         for leaf, part, tasks in zip(graph.leaves, found, graph.tasks, strict=True)
         if part is not None
     ]
-    result = Weighted([leaf for leaf, _, _ in there], [part for _, part, _ in there], [])
+    nodes = [node for node, _ in graph.masks] if retain_graph else []
+    result = Weighted([leaf for leaf, _, _ in there], [part for _, part, _ in there], [], nodes)
     if all_finite(result.gradients):
         return result
     reaching = [tasks for _, part, tasks in there if not all_finite([part])]

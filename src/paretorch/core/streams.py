@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge
 from paretorch.core.cotangents import Cotangents
 from paretorch.core.descent import by_autograd, descend, products_by_autograd
 from paretorch.core.distributed import Ranks
-from paretorch.core.engine import free, observed_gradients
+from paretorch.core.engine import observed_gradients
 from paretorch.core.evidence import (
     Gradients,
     among_all,
@@ -345,10 +345,6 @@ class Streams:
             return True
         info = torch.finfo(self.trunk.compared[0].dtype)  # of entries so small that they are rounded to nothing
         return 0 < terms < info.tiny / info.eps * math.sqrt(sum(part.numel() for part in compared))
-
-    def free(self) -> None:
-        """Free the tensors that the trunk's nodes saved."""
-        free(self.trunk.nodes)
 
     # --- down the trunk --------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,8 @@ def check_head_names(tasks: Iterable[str]) -> None:
         ValueError: no task can be called 'type': an nn.ModuleDict, which keeps the heads, has an attribute of this name. ...
     """
     for task in tasks:
+        if not isinstance(task, str) or any(letter in "\n\0" or "\ud800" <= letter <= "\udfff" for letter in task):
+            raise ValueError(f"a task name is a non-empty string of one line, without null characters, got {task!r}")
         if not task or "." in task:
             reason = "an nn.ModuleDict, which keeps the heads, takes no name that is empty or has a dot"
         elif task in ATTRIBUTES:

@@ -27,6 +27,8 @@ SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 PIXELS = 1 << 26  # 8192 x 8192: more than any photograph of ImageNet has; a small file may declare far more
 LARGEST = 1 << 29  # bytes of a file: more than so many pixels take without compression; metadata may declare more
+SCANS = 100  # of a progressive JPEG, each of which passes over all pixels; encoders write about ten
+METADATA = 1 << 24  # bytes beside the pixels, which take at most 8 each
 STRIP = 1 << 21  # pixels that are converted at a time
 ORIENTATION = 274  # the EXIF tag
 TRANSPARENT = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
@@ -127,6 +129,10 @@ def opened_picture(path: Path, name: str, formats: tuple[str, ...], most: int) -
                         name,
                         f"it has {picture.width:,} x {picture.height:,} pixels, at most {most:,} are read: make it smaller",
                     )
+                if size > METADATA + 8 * picture.width * picture.height:
+                    raise UnreadableError(name, f"it has {size:,} bytes, more than its pixels take without compression")
+                if picture.info.get("progressive") and _scans(file.fileno()) > SCANS:
+                    raise UnreadableError(name, f"it has more than {SCANS} scans: save it anew")
                 yield picture
     except FileNotFoundError:
         raise UnreadableError(name, "it is not there") from None
@@ -142,6 +148,15 @@ def opened_picture(path: Path, name: str, formats: tuple[str, ...], most: int) -
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
             AssertionError, RecursionError, zlib.error, struct.error) as error:  # fmt: skip
         raise UnreadableError(name, str(error) or type(error).__name__) from None
+
+
+def _scans(descriptor: int) -> int:
+    """How many scans a JPEG file has; the marker that begins one occurs nowhere in compressed data."""
+    found, place, last = 0, 0, b""
+    while part := os.pread(descriptor, STRIP, place):
+        found += (last + part).count(b"\xff\xda")
+        place, last = place + len(part), part[-1:]
+    return found
 
 
 def _drawn_otherwise(name: str, shape: tuple[int, int], found: tuple[int, ...]) -> UnreadableError:

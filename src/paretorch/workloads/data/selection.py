@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
@@ -19,7 +20,7 @@ def ranked(names: Iterable[str], seed: int) -> list[str]:
     """
 
     def key(name: str) -> tuple[bytes, str]:
-        return blake2b(name.encode(), digest_size=8, key=str(seed).encode()).digest(), name
+        return blake2b(os.fsencode(name), digest_size=8, key=str(seed).encode()).digest(), name
 
     return sorted(names, key=key)
 
