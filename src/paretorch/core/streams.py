@@ -213,10 +213,8 @@ class Streams:
             except Exception as error:
                 self._leave_for(Level.EXPLICIT, _cause(error))
         self.saved = False
-        if not self._sampled:
-            return self.gradients().gramian()[0]
         found = self.gradients().gramian()[0]
-        if not self._met().all():
+        if any(self._rows) and not self._met().all():  # a task has no part in these samples, and would pass for absent
             self._rows = [None] * len(self._rows)
             self._explicit = None
             found = self.gradients().gramian()[0]
