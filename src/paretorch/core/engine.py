@@ -37,11 +37,19 @@ def observed_gradients(
     Args:
         starts: edges at which the cotangents enter; ``leaves``: without their hooks.
     """
-    edges, ends, calls = tuple(starts), tuple(leaves), _TorchCalls()
-    with hooks_silenced(leaves), calls:
+    with hooks_silenced(leaves):
+        return _observed(starts, cotangents, leaves)
+
+
+def _observed(
+    starts: Sequence[GradientEdge], cotangents: Sequence[Tensor], ends: Sequence[Any]
+) -> tuple[list[Tensor | None], bool]:
+    """One pass from the starts to the ends, which are leaves or edges, and whether Python code called torch within it."""
+    edges, places, calls = tuple(starts), tuple(ends), _TorchCalls()
+    with calls:
         # torch.autograd.grad would itself count as a call
         found = Variable._execution_engine.run_backward(
-            edges, tuple(cotangents), True, False, ends, allow_unreachable=True, accumulate_grad=False
+            edges, tuple(cotangents), True, False, places, allow_unreachable=True, accumulate_grad=False
         )
     return list(found), calls.seen
 
@@ -53,15 +61,11 @@ def is_hooked(starts: Sequence[GradientEdge]) -> bool:
         return False
     about = [start.node._input_metadata[start.output_nr] for start in edges]
     ones = [torch.ones((), dtype=each.dtype, device=each.device).expand(each.shape) for each in about]
-    calls = _TorchCalls()
     try:
-        with calls:
-            found = Variable._execution_engine.run_backward(
-                tuple(edges), tuple(ones), True, False, tuple(edges), allow_unreachable=True, accumulate_grad=False
-            )
+        found, has_python = _observed(edges, ones, edges)
     except Exception:  # of a hook that writes in place, or expects another cotangent
         return True
-    return calls.seen or any(
+    return has_python or any(
         one is None or one.data_ptr() != other.data_ptr() for one, other in zip(found, ones, strict=True)
     )
 
