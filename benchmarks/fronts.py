@@ -24,10 +24,10 @@ from torch import Tensor
 
 import paretorch as pt
 from paretorch.pareto import Front, SmoothTchebycheff, best_subset, hypervolume
-from paretorch.studies.statistics import interval
+from paretorch.studies.statistics.paired import interval
 from paretorch.workloads.base import Workload
 from paretorch.workloads.digits import Digits
-from paretorch.workloads.passes import outputs_of
+from paretorch.workloads.forward import outputs_of
 from paretorch.workloads.scenes import SceneImages
 from paretorch.workloads.streams import training_batches
 from paretorch.workloads.synthetic import Synthetic

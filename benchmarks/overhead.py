@@ -30,7 +30,7 @@ from torch.nn import functional
 
 import paretorch as pt
 from paretorch.training.loop import train
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 from paretorch.workloads.base import Workload
 from paretorch.workloads.digits import Digits
 from paretorch.workloads.scenes import SceneImages

@@ -22,8 +22,8 @@ from torch import Tensor
 from torchjd import aggregation as jd
 
 import paretorch as pt
-from paretorch.core.conflict import conflict_averse
-from paretorch.core.solvers import minimum_norm
+from paretorch.core.solvers.conflict_averse import conflict_averse
+from paretorch.core.solvers.minimum_norm import minimum_norm
 
 KINDS = {"gaussian": 0.0, "conflicting": 0.0, "norm ratio 1e3": 3.0}
 

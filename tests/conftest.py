@@ -15,12 +15,12 @@ atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True
 jaxtyping.install_import_hook(
     [
         "paretorch.balance",
-        "paretorch.core.bargaining",
-        "paretorch.core.conflict",
+        "paretorch.core.solvers.bargaining",
+        "paretorch.core.solvers.conflict_averse",
         "paretorch.core.contract",
-        "paretorch.core.nonnegative",
-        "paretorch.core.solvers",
-        "paretorch.core.weights",
+        "paretorch.core.solvers.nonnegative",
+        "paretorch.core.solvers.minimum_norm",
+        "paretorch.core.method.weights",
     ],
     "beartype.beartype",
 )

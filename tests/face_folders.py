@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from paretorch.workloads.data.celeba import ATTRIBUTES
+from paretorch.workloads.formats.celeba import ATTRIBUTES
 
 COUNTS = (12, 5, 4)  # train, validation, test
 

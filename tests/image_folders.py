@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as runs
 
-from paretorch.workloads.data.voc_masks import decoded
+from paretorch.workloads.formats.voc_masks import decoded
 
 CLASSES = ("n01440764", "n01443537", "n02123045")
 Pixels = NDArray[np.uint8]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import paretorch as pt
 from paretorch.core.contract import Balance, Evidence, Need
-from paretorch.core.evidence import Gradients
+from paretorch.core.gradients.task_gradients import Gradients
 
 SIZES = (1, 2, 3, 10, 40, 128)
 

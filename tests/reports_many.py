@@ -11,8 +11,8 @@ import numpy as np
 
 from paretorch.studies.folder import StudyFolder, open_folder, write_json
 from paretorch.studies.study import Study, Treatment
-from paretorch.training.result import Epoch, Result, Scores
-from paretorch.training.spec import Run
+from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.run import Run
 
 
 def study(labels: Sequence[str], epochs: int = 3, workloads: Iterable[str] = ("drawn",), name: str = "many") -> Study:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from paretorch.studies.folder import write_json
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 
 
 def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from paretorch.studies.folder import StudyFolder, open_folder
 from paretorch.studies.study import Study, Treatment, alone, chosen
-from paretorch.training.result import Epoch, Result, Scores
-from paretorch.training.spec import Run
+from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.run import Run
 
 TASKS = ("left", "ink")
 EPOCHS = 4

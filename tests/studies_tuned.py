@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 
 from paretorch.studies.study import Study, Treatment, alone, chosen
-from paretorch.training.names import parse
-from paretorch.training.result import Epoch, Result, Scores
-from paretorch.training.spec import Run
+from paretorch.training.names.constructors import parse
+from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.run import Run
 
 TASKS = ("left", "right")
 EPOCHS = 3

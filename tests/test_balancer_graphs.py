@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
-from paretorch.core import balancer as balancing
-from paretorch.core import nodes
-from paretorch.core.graph import reach
+from paretorch.core.balancer import balancer as balancing
+from paretorch.core.gradients.graph import reach
+from paretorch.core.multi_vjp import rules as nodes
 from random_graphs import Clipped, Graph, Scaled, Stop
 
 Losses = dict[str, Tensor]

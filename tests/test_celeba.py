@@ -11,7 +11,7 @@ import torch
 from face_folders import COUNTS, shared_celeba, write_celeba
 from paretorch.training.parts import parameter_counts
 from paretorch.workloads.celeba import CelebA, ErrorRate
-from paretorch.workloads.data.celeba import ATTRIBUTES, PUBLISHED, read_faces
+from paretorch.workloads.formats.celeba import ATTRIBUTES, PUBLISHED, read_faces
 
 
 def test_faces_lie_in_the_published_splits_and_pixels_follow_the_attribute() -> None:

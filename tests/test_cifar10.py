@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from paretorch.cli import app
 from paretorch.training.parts import parameter_counts
 from paretorch.workloads.cifar10 import Cifar10
-from paretorch.workloads.data.cifar import CLASSES, find_cifar, read_cifar
+from paretorch.workloads.formats.cifar import CLASSES, find_cifar, read_cifar
 from paretorch.workloads.metrics import F1, Detected
 from paretorch.workloads.streams import TensorStream
 from published_files import shared_files, write_cifar

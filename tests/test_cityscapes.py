@@ -12,8 +12,8 @@ from PIL import Image
 
 from dense_folders import write_city_arrays, write_city_images
 from paretorch.workloads.cityscapes import Cityscapes
-from paretorch.workloads.data.dense_cityscapes import classes_by_number, offsets_to_means
-from paretorch.workloads.data.dense_labels import Kind
+from paretorch.workloads.dense.labels import Kind
+from paretorch.workloads.formats.cityscapes import classes_by_number, offsets_to_means
 from test_nyuv2 import call
 
 SMALL: dict[str, Any] = {"width": 0.125, "workers": 0, "augmentation": "none"}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from interrupts import restore_interrupts
 from paretorch.cli import app
 from paretorch.training import loop
-from paretorch.training.result import Result
+from paretorch.training.record.result import Result
 
 ROOT = Path(__file__).parents[1]
 TINY = str(Path(__file__).parent / "training_workload.py")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import paretorch as pt
-from paretorch.training.fronts import load_front
+from paretorch.training.fronts.run import load_front
 from paretorch.workloads.synthetic import Synthetic
 from test_cli import call
 

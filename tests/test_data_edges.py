@@ -16,19 +16,19 @@ from face_folders import write_celeba
 from image_folders import SMALL, write_both, write_coco
 from paretorch.workloads.celeba import CelebA
 from paretorch.workloads.cityscapes import Cityscapes
-from paretorch.workloads.data.array_files import read_array
-from paretorch.workloads.data.celeba import read_faces
-from paretorch.workloads.data.coco import read_instances
-from paretorch.workloads.data.dense_cityscapes import offsets_to_means
-from paretorch.workloads.data.layout import find_coco
-from paretorch.workloads.data.pack import Pack
-from paretorch.workloads.data.pictures import UnreadableError
-from paretorch.workloads.data.reading import Item
-from paretorch.workloads.data.voc_masks import mask_of
 from paretorch.workloads.dense.metrics import MedianAngle
 from paretorch.workloads.dense.workload import DenseWorkload
+from paretorch.workloads.formats.array_files import read_array
+from paretorch.workloads.formats.celeba import read_faces
+from paretorch.workloads.formats.cityscapes import offsets_to_means
+from paretorch.workloads.formats.coco import read_instances
+from paretorch.workloads.formats.layout import find_coco
+from paretorch.workloads.formats.pictures import UnreadableError
+from paretorch.workloads.formats.voc_masks import mask_of
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
 from paretorch.workloads.nyuv2 import NYUv2
+from paretorch.workloads.packs.pack import Pack
+from paretorch.workloads.reading.source import Item
 from paretorch.workloads.tabular import Tabular
 
 NARROW: dict[str, Any] = {"width": 0.125, "workers": 0, "augmentation": "none"}

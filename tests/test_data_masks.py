@@ -12,9 +12,9 @@ import torch
 from pycocotools import mask as runs
 
 from image_folders import annotation, packed_runs, rectangle, unpacked_runs, write_instances
-from paretorch.workloads.data.coco import read_instances
-from paretorch.workloads.data.pictures import UnreadableError
-from paretorch.workloads.data.voc_masks import CLASSES, LABELS, mask_of, unpacked
+from paretorch.workloads.formats.coco import read_instances
+from paretorch.workloads.formats.pictures import UnreadableError
+from paretorch.workloads.formats.voc_masks import CLASSES, LABELS, mask_of, unpacked
 
 SHAPE = (20, 30)
 WHOLE = rectangle(*SHAPE, 5, 10, 15, 25)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from image_folders import SMALL, save_jpeg, truncate, write_both
-from paretorch.workloads.data import pack_writing
-from paretorch.workloads.data.pack import Pack
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+from paretorch.workloads.packs import writing as pack_writing
+from paretorch.workloads.packs.pack import Pack
 
 SIZES = {**SMALL, "train": 24, "validation": 9, "test": 6}
 TOTAL = 39

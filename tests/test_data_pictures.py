@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from image_folders import pixels, save_jpeg, truncate
-from paretorch.workloads.data.geometry import augmentation, augmented, centred, squared, stored_edge
-from paretorch.workloads.data.pictures import ORIENTATION, UnreadableError, is_picture, read_rgb
+from paretorch.workloads.formats.pictures import ORIENTATION, UnreadableError, is_picture, read_rgb
+from paretorch.workloads.reading.geometry import augmentation, augmented, centred, squared, stored_edge
 
 SMOOTH = pixels(40, 56, np.random.default_rng(0))
 

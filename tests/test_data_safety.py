@@ -20,17 +20,17 @@ from PIL import Image
 from torch import Tensor
 
 from image_folders import pixels, write_imagenet
-from paretorch.workloads.data import cifar, pictures
-from paretorch.workloads.data.array_files import read_array
-from paretorch.workloads.data.checkup import Checkup, Probing, check, check_counts, read_each
-from paretorch.workloads.data.dense_cityscapes import read_numbers
-from paretorch.workloads.data.idx import read_idx
-from paretorch.workloads.data.pack import Manifest
-from paretorch.workloads.data.pictures import UnreadableError, read_rgb
-from paretorch.workloads.data.reading import DamagedError, Example, Item
-from paretorch.workloads.data.regular_files import IrregularFileError, TooLargeError, open_regular, read_regular
-from paretorch.workloads.data.selection import ranked
-from paretorch.workloads.data.voc_masks import mask_of
+from paretorch.storage.regular_files import IrregularFileError, TooLargeError, open_regular, read_regular
+from paretorch.workloads.checks.checkup import Checkup, Probing, check, check_counts, read_each
+from paretorch.workloads.formats import cifar, pictures
+from paretorch.workloads.formats.array_files import read_array
+from paretorch.workloads.formats.cityscapes import read_numbers
+from paretorch.workloads.formats.idx import read_idx
+from paretorch.workloads.formats.pictures import UnreadableError, read_rgb
+from paretorch.workloads.formats.voc_masks import mask_of
+from paretorch.workloads.packs.pack import Manifest
+from paretorch.workloads.reading.selection import ranked
+from paretorch.workloads.reading.source import DamagedError, Example, Item
 from test_cli import call
 
 PHOTOGRAPH = pixels(40, 56, np.random.default_rng(0))
@@ -302,7 +302,7 @@ def test_masks_of_many_objects_are_not_held_at_once() -> None:
     objects = [[1, 3, False, [small]], *([n, 5, False, [square]] for n in range(2, 80))]
     mask: Tensor = mask_of(objects, (512, 512), "x")
     assert [int(mask[at, at]) for at in (0, 110, 300)] == [0, 3, 5]
-    code = f"from paretorch.workloads.data.voc_masks import mask_of; mask_of({objects!r}, (2048, 2048), 'x')"
+    code = f"from paretorch.workloads.formats.voc_masks import mask_of; mask_of({objects!r}, (2048, 2048), 'x')"
     assert megabytes(code) < 100  # one of them has 4 MB
 
 

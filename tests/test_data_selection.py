@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from image_folders import CLASSES, write_both
-from paretorch.workloads.data.layout import find_coco, find_imagenet
-from paretorch.workloads.data.selection import dealt, ranked, shares
-from paretorch.workloads.data.splitting import Chosen, everything, split
+from paretorch.workloads.formats.layout import find_coco, find_imagenet
+from paretorch.workloads.reading.selection import dealt, ranked, shares
+from paretorch.workloads.reading.splitting import Chosen, everything, split
 
 SIZES = {"train": 15, "validation": 6, "test": 6}
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from image_folders import SMALL, shared_root, truncate, write_both
 from paretorch.workloads import Samples
-from paretorch.workloads.data.file_stream import FileStream
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+from paretorch.workloads.reading.file_stream import FileStream
 from paretorch.workloads.streams import training_batches
 
 

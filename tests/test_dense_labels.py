@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.workloads.data.dense_labels import ZOOMS, Kind, Scene, augmented, flipped, rotated, zoomed
+from paretorch.workloads.dense.labels import ZOOMS, Kind, Scene, augmented, flipped, rotated, zoomed
 from paretorch.workloads.dense.losses import direction, distance, labelled, losses, offsets
 from paretorch.workloads.dense.metrics import (
     AbsoluteError,

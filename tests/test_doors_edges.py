@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.core.contract import Balance, Method, Status
-from paretorch.core.weights import weights
+from paretorch.core.method.weights import weights
 from paretorch.workloads.base import check_head_names
 
 F64 = torch.float64
@@ -273,7 +273,7 @@ def test_state_of_methods_in_methods_is_loaded_by_name() -> None:
 
 
 def test_weights_on_the_simplex_move_on_when_the_task_that_holds_all_is_away() -> None:
-    from paretorch.balance.simplex_weights import put_back
+    from paretorch.balance.parts.simplex_weights import put_back
 
     away = torch.tensor([False, True, True])
     moved = put_back(torch.tensor([1.0, 0.0, 0.0]), away, torch.tensor([0.75, 0.25], dtype=F64))

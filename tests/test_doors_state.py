@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_a
 
 import paretorch as pt
 from paretorch.core.contract import Method, Need
-from paretorch.core.state import decoded, encoded
+from paretorch.core.method.state_buffers import decoded, encoded
 
 F64 = torch.float64
 STATEFUL: list[Method[Any]] = [

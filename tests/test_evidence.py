@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.core.evidence import Gradients
+from paretorch.core.gradients.task_gradients import Gradients
 
 
 def gramian(gradients: Gradients) -> Tensor:

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 
 import paretorch as pt
 from paretorch.pareto import Front
-from paretorch.pareto.export import export
-from paretorch.pareto.ownership import metadata
-from paretorch.reports import figures
+from paretorch.pareto.files.export import export
+from paretorch.reports.figures import figures
+from paretorch.storage import atomic
+from paretorch.storage.ownership import metadata
 from paretorch.studies.folder import Job
 from paretorch.studies.runner import run_jobs
-from paretorch.training.fronts import load_front
+from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
-from paretorch.training.result import Result
-from paretorch.training.spec import Run
-from paretorch.workloads.data import atomic
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
 from paretorch.workloads.synthetic import Synthetic
 from stopping import stop_after
 from test_cli import call
@@ -216,7 +216,7 @@ def test_a_front_replaces_a_front_of_an_earlier_version(tmp_path: Path, front: F
     """Its models have no mark; its front.json has their digests."""
     import hashlib
 
-    from paretorch.pareto.files import _checksum
+    from paretorch.pareto.files.files import _checksum
 
     front.save(tmp_path)
     values = json.loads((tmp_path / "front.json").read_text())

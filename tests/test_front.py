@@ -24,9 +24,9 @@ from paretorch.pareto import (
     SmoothTchebycheff,
     Sweep,
 )
-from paretorch.pareto.exchange import Exchange
-from paretorch.pareto.spread import Spread
-from paretorch.workloads.data.objectives import vlmop2
+from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.transfer.exchange import Exchange
+from paretorch.workloads.drawn.objectives import vlmop2
 from paretorch.workloads.streams import mixed, training_batches
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny

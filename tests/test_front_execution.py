@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import paretorch as pt
 from front_points import sgd
 from paretorch.pareto import EPO, FrontAlgorithm
-from paretorch.pareto.ensemble import WAYS
-from paretorch.pareto.fastest import fastest
+from paretorch.pareto.models.autotune import fastest
+from paretorch.pareto.models.ensemble import WAYS
 from paretorch.workloads.base import MultiTaskModel
 from training_workload import Tiny
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import paretorch as pt
 from paretorch.pareto import Extent, FrontAlgorithm, SmoothTchebycheff, Sweep
-from paretorch.pareto.extent import LEAST, SMOOTH, Tracker
+from paretorch.pareto.objective_range import LEAST, SMOOTH, Tracker
 from paretorch.workloads.synthetic import Synthetic
 
 F64 = torch.float64

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from front_points import late_fall
 from paretorch.pareto import COSMOS, NSGA2, PHNEPO, PHNLS, FrontAlgorithm, PaMaL, rays
-from paretorch.pareto.family import Hypernetwork, Simplex
+from paretorch.pareto.models.conditional_model import Hypernetwork, Simplex
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
 

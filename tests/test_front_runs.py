@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from paretorch.pareto import MT2O, Front, Gated, Neighbours, SmoothTchebycheff
-from paretorch.pareto.export import export
+from paretorch.pareto.files.export import export
+from paretorch.pareto.fitting.epochs import epochs_kept
 from paretorch.pareto.hypervolume import hypervolume
-from paretorch.pareto.resume import epochs_kept
-from paretorch.reports.embedded import asset
-from paretorch.reports.front_page import loading, write_front_page
-from paretorch.training.algorithms import find_algorithm
-from paretorch.training.front_options import FrontOptions
-from paretorch.training.fronts import load_front, train_front
+from paretorch.reports.page.embedded import asset
+from paretorch.reports.page.front import loading, write_front_page
+from paretorch.training.fronts.algorithms import find_algorithm
+from paretorch.training.fronts.options import FrontOptions
+from paretorch.training.fronts.run import load_front, train_front
 from paretorch.training.loop import train
-from paretorch.training.result import Result
-from paretorch.training.spec import Run
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
 from stopping import stop_after
 
 TINY = str(Path(__file__).parent / "training_workload.py")

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from image_folders import SMALL, shared_root, truncate, write_both
 from paretorch.cli import app
-from paretorch.training.loading import SlowLoadingWarning, Waiting
 from paretorch.training.loop import train
-from paretorch.training.result import Result
-from paretorch.training.spec import Run
+from paretorch.training.monitoring.loading import SlowLoadingWarning, Waiting
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
 from paretorch.workloads import Samples, TensorStream
 from paretorch.workloads.imagenet_coco import ImagenetCoco
 from paretorch.workloads.streams import Loading

@@ -19,8 +19,8 @@ from paretorch.cli import app
 from paretorch.cli.found_data import fitted, look
 from paretorch.cli.interactive import EXPECTED, MODELS, Flags, asked, command
 from paretorch.optim.presets import PRESETS
-from paretorch.training.result import Result
-from paretorch.training.spec import Run
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
 from paretorch.workloads.models.encoders import ENCODERS
 
 ROOT = Path(__file__).parents[1]

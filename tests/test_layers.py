@@ -76,7 +76,7 @@ def imported(node: ast.AST, here: str, modules: set[str]) -> list[str]:
 
 
 def part(module: str) -> str:
-    """The floor's name: ``core`` of ``paretorch.core.fork``; empty for the package itself."""
+    """The floor's name: ``core`` of ``paretorch.core.fork.fork``; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -126,9 +126,9 @@ def test_the_package_itself_imports_the_light_floors_only() -> None:
         ("core/fork.py", "def f():\n    import paretorch.training.loop", True, False),
         ("core/fork.py", "import paretorch", True, False),
         ("core/fork.py", "from paretorch import balance", True, False),
-        ("workloads/digits.py", "from paretorch.core.fork import Fork", True, False),
-        ("studies/study.py", "from paretorch.reports.page import page", True, False),
-        ("studies/study.py", "from paretorch.training.spec import Run", False, False),
+        ("workloads/digits.py", "from paretorch.core.fork.fork import Fork", True, False),
+        ("studies/study.py", "from paretorch.reports.page.page import page", True, False),
+        ("studies/study.py", "from paretorch.training.run import Run", False, False),
         ("core/fork.py", "from paretorch.core.contract import Method", False, False),
         ("balance/mgda.py", "import scipy.optimize", False, True),
         ("balance/mgda.py", "import math, torch.nn, numpy", False, False),

@@ -387,8 +387,8 @@ def test_heads_may_look_at_the_input() -> None:
     "options", [{"memory": "smoothed"}, {"memory": "nonmonotone", "start": "grow"}, {"bound": "sasa"}]
 )
 def test_a_resumed_search_takes_the_same_steps(options: dict[str, Any], direction: str) -> None:
-    from paretorch.core.packing import pack, unpack
     from paretorch.linesearch import Kronecker
+    from paretorch.storage.nested_state import pack, unpack
 
     def made(model: Net) -> pt.FastBacktracking:
         parameters = [*model.encoder.parameters(), *model.heads.parameters()]

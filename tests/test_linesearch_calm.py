@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import paretorch as pt
-from paretorch.linesearch import fast_step
-from paretorch.linesearch.calm import ENOUGH, Calm
+from paretorch.linesearch.fast import step as fast_step
+from paretorch.linesearch.fast.displacement_reuse import ENOUGH, Calm
 
 TASKS = ("a", "b")
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.core.nonnegative import Array
+from paretorch.core.solvers.nonnegative import Array
 from paretorch.linesearch import newton, newton_step
-from paretorch.workloads.data.objectives import PROBLEMS
+from paretorch.workloads.drawn.objectives import PROBLEMS
 
 
 def vlmop2(x: Tensor) -> dict[str, Tensor]:

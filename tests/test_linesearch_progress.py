@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.linesearch import LineSearch
+from paretorch.linesearch.armijo.largest import largest_step
+from paretorch.linesearch.armijo.rules import Rules
 from paretorch.linesearch.contract import Line, Outcome
-from paretorch.linesearch.largest import largest_step
-from paretorch.linesearch.moving import Moving, shortest
-from paretorch.linesearch.rules import Rules
+from paretorch.linesearch.parameter_line import Moving, shortest
 
 NAMES = ("classical", "gradient", "linearised", "difference", "calibrated")
 METHODS = (pt.MGDA(), pt.UPGrad(), pt.Equal(), pt.PCGrad())

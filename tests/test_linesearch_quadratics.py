@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from paretorch.linesearch import LineSearch, Units
 from paretorch.linesearch.contract import Found, Line, Outcome
-from paretorch.linesearch.newton import criticality
+from paretorch.linesearch.newton.newton import criticality
 
 SEARCHES: dict[str, Callable[..., LineSearch]] = {
     "classical": pt.Backtracking,

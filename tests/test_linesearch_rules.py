@@ -16,8 +16,8 @@ import paretorch as pt
 from models import Net, data, losses_of
 from paretorch.linesearch import LBFGS, Identity, Kronecker, Metric, Orthogonal, Rules
 from paretorch.linesearch.contract import Line, Outcome
-from paretorch.linesearch.metrics import common_descent
-from paretorch.linesearch.newton import criticality
+from paretorch.linesearch.directions.metrics import common_descent
+from paretorch.linesearch.newton.newton import criticality
 
 
 def line(at: Callable[[float], list[float]], slopes: list[float]) -> Line:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import paretorch as pt
-from paretorch.linesearch.matching import Matching, layers_of
+from paretorch.linesearch.replay.batch_norm import Matching, layers_of
 
 TASKS = ("a", "b")
 

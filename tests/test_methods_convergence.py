@@ -12,7 +12,7 @@ import paretorch as pt
 from matrices import gaussian
 from methods import METHODS, Entry
 from paretorch.core.contract import Evidence, Need
-from paretorch.core.solvers import minimum_norm
+from paretorch.core.solvers.minimum_norm import minimum_norm
 
 TASKS = ("a", "b", "c")
 STEPS = 800

@@ -14,7 +14,7 @@ import torch
 import paretorch as pt
 from matrices import answer, gaussian
 from methods import METHODS, Entry
-from paretorch.core import room
+from paretorch.core.gradients import memory as room
 
 
 @pytest.mark.parametrize(

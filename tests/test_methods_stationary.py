@@ -14,8 +14,8 @@ import paretorch as pt
 from matrices import answer, gaussian
 from methods import METHODS, Entry
 from paretorch.core.contract import Balance, Evidence, Need, Status
-from paretorch.core.evidence import Gradients
-from paretorch.core.rounding import product_rounding
+from paretorch.core.gradients.rounding import product_rounding
+from paretorch.core.gradients.task_gradients import Gradients
 
 SINGLE = torch.finfo(torch.float32).eps
 LEAST = {torch.float64: -1e-7, torch.float32: -1e-4, torch.bfloat16: -1e-4}  # bfloat16 is summed in float32

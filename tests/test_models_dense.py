@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.training.parts import parameter_counts
-from paretorch.workloads.data.dense_labels import Kind
+from paretorch.workloads.dense.labels import Kind
 from paretorch.workloads.models.dense import MODELS, dense_model
 from paretorch.workloads.models.dilated import DilatedHead, DilatedResNet
 from paretorch.workloads.models.encoder_weights import load_encoder_weights

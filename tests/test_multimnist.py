@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from paretorch.cli import app
 from paretorch.training.parts import parameter_counts
-from paretorch.workloads.data.idx import MNIST, find_digits, read_digits, read_idx
+from paretorch.workloads.formats.idx import MNIST, find_digits, read_digits, read_idx
 from paretorch.workloads.multimnist import MultiMNIST
 from paretorch.workloads.streams import TensorStream
 from published_files import COUNTS, drawn, idx, shared_files, write_digits

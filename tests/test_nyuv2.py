@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dense_folders import SIZE, room, save, write_nyuv2
 from paretorch.cli import app
 from paretorch.training.loop import train
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 from paretorch.workloads.nyuv2 import NYUv2
 
 SMALL: dict[str, Any] = {"width": 0.125, "workers": 0}

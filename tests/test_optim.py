@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.core.packing import pack, unpack
 from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer, Preconditioned
+from paretorch.storage.nested_state import pack, unpack
 
 Make = Callable[..., MultiTaskOptimizer]
 TASKS = ("left", "right")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer, moments
+from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer
+from paretorch.optim.per_task import moments
 
 TASKS = ("first", "second", "third")
 SIZES = {"first": 1e-3, "second": 1.0, "third": 1e3}

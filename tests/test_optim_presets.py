@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import paretorch.optim
-from paretorch.core.space import Choice, Range
+from paretorch.core.search_space import Choice, Range
 from paretorch.optim import PRESETS, MultiTaskOptimizer, Preset, find_preset
 
 PROTOCOL = [

@@ -11,7 +11,7 @@ import torch
 from paretorch.optim import MTAdamV2, Preconditioned, find_preset
 from paretorch.training.loop import train
 from paretorch.training.parts import assemble, find_optimizer
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 from stopping import stop_after
 
 TINY = str(Path(__file__).parent / "training_workload.py")

@@ -28,7 +28,7 @@ from paretorch.pareto import (
     preferences,
     rays,
 )
-from paretorch.pareto.linear_program import best_weights
+from paretorch.pareto.algorithms.linear_program import best_weights
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.pareto.subset import gains
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import paretorch as pt
-from paretorch.core.nonnegative import Array
+from paretorch.core.solvers.nonnegative import Array
 from paretorch.pareto import EPO, PHNEPO
-from paretorch.pareto.linear_program import best_weights
+from paretorch.pareto.algorithms.linear_program import best_weights
 
 Row = list[Fraction]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from paretorch.pareto import Gated, Neighbours, WeightedSum
-from paretorch.pareto.algorithm import Sharing
-from paretorch.pareto.exchange import Exchange
-from paretorch.pareto.spread import Spread
+from paretorch.pareto.algorithms.algorithm import Sharing
+from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.transfer.exchange import Exchange
 
 F64 = torch.float64
 MEMBERS, SIZE = 5, 6

@@ -15,17 +15,17 @@ import pytest
 from rich.console import Console
 
 import studies_synthetic as synthetic
-from paretorch.reports import figures
 from paretorch.reports.compare import run_study
-from paretorch.reports.findings import findings, verdict
-from paretorch.reports.load import load
-from paretorch.reports.numbers import metric_interval, number
-from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
+from paretorch.reports.figures import figures
+from paretorch.reports.findings.findings import findings, verdict
+from paretorch.reports.findings.summary import Summary, summarize
+from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
-from paretorch.reports.summary import Summary, summarize
-from paretorch.reports.tables import Table
+from paretorch.reports.tables.numbers import metric_interval, number
+from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
+from paretorch.reports.tables.tables import Table
 from paretorch.studies.folder import StudyFolder
-from paretorch.studies.statistics import Comparison, Interval, Verdict
+from paretorch.studies.statistics.paired import Comparison, Interval, Verdict
 
 GOLDEN = Path(__file__).parent / "test_reports_golden"
 

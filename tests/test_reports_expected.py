@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import studies_synthetic as synthetic
-from paretorch.reports.expected import expected_table, placed
-from paretorch.reports.findings import findings
-from paretorch.reports.load import load
-from paretorch.reports.losses import combined, loss_table
-from paretorch.reports.summary import Summary, summarize
+from paretorch.reports.findings.expected import expected_table, placed
+from paretorch.reports.findings.findings import findings
+from paretorch.reports.findings.summary import Summary, summarize
+from paretorch.reports.reading.load import load
+from paretorch.reports.tables.losses import combined, loss_table
 from paretorch.studies.study import Expected
 
 

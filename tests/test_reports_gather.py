@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 import reports_many as many
 from paretorch.cli import app
-from paretorch.reports.leaders import leader
-from paretorch.reports.load import load, load_all
+from paretorch.reports.findings.leaders import leader
+from paretorch.reports.reading.load import load, load_all
 from paretorch.reports.report import report
-from paretorch.reports.tuning import tuning_table
-from paretorch.studies.tuned import Outcome, Search, Trial, Tuning
-from paretorch.training.spec import Run
+from paretorch.reports.tables.tuning import tuning_table
+from paretorch.studies.tuning.tuned import Outcome, Search, Trial, Tuning
+from paretorch.training.run import Run
 
 TASKS = ["a", "b"]
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 import reports_many as many
-from paretorch.reports.looks import look
-from paretorch.reports.page import page
+from paretorch.reports.figures.series import MOST_PAIRS
+from paretorch.reports.figures.series import cosines as cosine_panels
+from paretorch.reports.figures.series import weights as weight_panels
+from paretorch.reports.figures.styles import look
+from paretorch.reports.page.page import page
 from paretorch.reports.report import Report, report
-from paretorch.reports.series import MOST_PAIRS
-from paretorch.reports.series import cosines as cosine_panels
-from paretorch.reports.series import weights as weight_panels
 
 EVIL = ["<b>bold</b>", "</script><script>alert(1)</script>", "a & b \"q\" 'x'", "$x_1$", "_under", "=1+1"]
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import studies_synthetic as synthetic
-from paretorch.reports.load import load
-from paretorch.reports.rates import rate_members, rate_panels
+from paretorch.reports.figures.rates import rate_members, rate_panels
+from paretorch.reports.figures.searches import plots
+from paretorch.reports.findings.summary import Summary, summarize
+from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
-from paretorch.reports.search_plots import plots
-from paretorch.reports.search_tables import kind, lowered_table, search_table, time_table
-from paretorch.reports.summary import Summary, summarize
+from paretorch.reports.tables.searches import kind, lowered_table, search_table, time_table
 from paretorch.studies.folder import open_folder
 from paretorch.studies.study import Study, Treatment, alone, chosen
-from paretorch.training.result import Result
-from paretorch.training.spec import Run
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
 
 RATES = (0.01, 0.03, 0.1)
 SECONDS = {"Equal()": 1.0, "Good()": 2.0}  # of an epoch of a fixed step; a search takes three

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.core.rows import NoRuleError, Rows
-from paretorch.core.state import draws
+from paretorch.core.method.state_buffers import draws
+from paretorch.core.multi_vjp.samples import NoRuleError, Rows
 
 BATCH, TASKS = 12, 3
 Encoder = Callable[[], nn.Module]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import paretorch as pt
 from models import TASKS, Net, gradients
-from paretorch.core.rows import Rows
+from paretorch.core.multi_vjp.samples import Rows
 from ranks import on_ranks, rank_data
 
 SAMPLES, STEPS = 4, 3

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.workloads.data.scene_labels import ATTRIBUTES, labels_of
-from paretorch.workloads.data.scene_layout import CLASSES, KINDS, Scenes, drawn_scenes
-from paretorch.workloads.data.scene_render import Rendered, _camera, rays, render
+from paretorch.workloads.drawn.scene_labels import ATTRIBUTES, labels_of
+from paretorch.workloads.drawn.scene_layout import CLASSES, KINDS, Scenes, drawn_scenes
+from paretorch.workloads.drawn.scene_render import Rendered, _camera, rays, render
 from paretorch.workloads.scenes import BoxOverlap, NormalError, SceneImages
 
 EDGE = 48

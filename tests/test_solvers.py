@@ -11,16 +11,11 @@ from scipy.optimize import minimize, nnls, root
 from torch import Tensor
 
 from matrices import SIZES, gaussian, jacobians
-from paretorch.core.bargaining import bargain
-from paretorch.core.conflict import conflict_averse
-from paretorch.core.equal_products import least_squares
-from paretorch.core.nonnegative import nonnegative_program
-from paretorch.core.solvers import (
-    cancels,
-    minimum_norm,
-    project_on_dual_cone,
-    project_on_simplex,
-)
+from paretorch.core.solvers.bargaining import bargain
+from paretorch.core.solvers.conflict_averse import conflict_averse
+from paretorch.core.solvers.equal_products import least_squares
+from paretorch.core.solvers.minimum_norm import cancels, minimum_norm, project_on_dual_cone, project_on_simplex
+from paretorch.core.solvers.nonnegative import nonnegative_program
 
 
 def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:

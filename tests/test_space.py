@@ -8,7 +8,7 @@ import pytest
 
 import paretorch.balance
 from paretorch.core.contract import Method
-from paretorch.core.space import Choice, PerTask, Range, Space
+from paretorch.core.search_space import Choice, PerTask, Range, Space
 
 DECLARED = {
     (name, option): (made, values)

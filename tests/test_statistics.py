@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from paretorch.studies import statistics
-from paretorch.studies.quality import delta_m, mean_rank, seed_mean, seed_spread
-from paretorch.studies.statistics import (
+from paretorch.studies.statistics import paired as statistics
+from paretorch.studies.statistics.paired import (
     BOOTSTRAP_FROM,
     Verdict,
     bootstrap_bounds,
@@ -22,6 +21,7 @@ from paretorch.studies.statistics import (
     t_bounds,
     wilcoxon,
 )
+from paretorch.studies.statistics.quality import delta_m, mean_rank, seed_mean, seed_spread
 
 Array = NDArray[np.float64]
 

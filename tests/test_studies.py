@@ -15,7 +15,7 @@ from paretorch.studies.runner import run_folder
 from paretorch.studies.sources import find, names
 from paretorch.studies.study import Combine, Study, Treatment, across, alone, chosen
 from paretorch.training.loop import train
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 
 BASE = Run("digits", epochs=2)
 

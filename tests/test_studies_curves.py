@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from paretorch.studies.curves import convergence, stability, target_of
+from paretorch.studies.statistics.curves import convergence, stability, target_of
 
 Array = NDArray[np.float64]
 NAN, INF = math.nan, math.inf

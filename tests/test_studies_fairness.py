@@ -15,7 +15,7 @@ from paretorch.studies.sources import find
 from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training import loop
 from paretorch.training.parts import Parts, assemble
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 from paretorch.workloads.streams import Samples
 
 TINY = str(Path(__file__).parent / "training_workload.py")  # dropout and batch norm

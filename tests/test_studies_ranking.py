@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from paretorch.studies.ranking import critical_difference, rank_over_workloads
+from paretorch.studies.statistics.ranking import critical_difference, rank_over_workloads
 
 
 def test_friedmans_statistic_is_the_closed_form_and_scipys() -> None:

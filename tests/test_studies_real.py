@@ -13,8 +13,8 @@ from paretorch.studies.folder import Job, open_folder, read_folder
 from paretorch.studies.progress import Display
 from paretorch.studies.runner import run_folder
 from paretorch.studies.study import Study, Treatment, alone
-from paretorch.training.result import Result
-from paretorch.training.spec import Run
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 BASE = Run(TINY, epochs=2, batch_size=8)

@@ -19,7 +19,7 @@ from interrupts import restore_interrupts
 from paretorch.studies.folder import Job
 from paretorch.studies.progress import Display, Estimate, duration
 from paretorch.studies.runner import run_jobs
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 
 HERE = Path(__file__).parent
 FAKE = "studies_fake_training:train"

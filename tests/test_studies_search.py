@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from paretorch.core.space import Choice, Range
-from paretorch.studies.hyperparameters import present, settled, space_of
-from paretorch.studies.search import Searching
-from paretorch.studies.tuned import Outcome
+from paretorch.core.search_space import Choice, Range
+from paretorch.studies.tuning.hyperparameters import present, settled, space_of
+from paretorch.studies.tuning.proposals import Searching
+from paretorch.studies.tuning.tuned import Outcome
 from paretorch.training.parts import find_method
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 
 
 def test_the_learning_rate_is_searched_in_the_presets_range_or_around_the_runs_own() -> None:

@@ -11,7 +11,7 @@ from paretorch.reports.compare import run_study
 from paretorch.studies import catalog, sources
 from paretorch.studies.study import Study, Treatment
 from paretorch.studies.treatments import check_treatments
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 from paretorch.workloads import MultiTaskModel
 from paretorch.workloads.base import check_head_names
 from test_cli import call

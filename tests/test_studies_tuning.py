@@ -20,10 +20,10 @@ from interrupts import restore_interrupts
 from paretorch.studies.folder import Job, StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import run_folder
 from paretorch.studies.study import Combine, Study, Treatment, across, chosen
-from paretorch.studies.tuned import Outcome, Search, Tuning, TuningCost
-from paretorch.studies.tuning import SEED, Tuner
-from paretorch.training.result import Result, Scores
-from paretorch.training.spec import Run
+from paretorch.studies.tuning.tuned import Outcome, Search, Tuning, TuningCost
+from paretorch.studies.tuning.tuning import SEED, Tuner
+from paretorch.training.record.result import Result, Scores
+from paretorch.training.run import Run
 
 HERE = Path(__file__).parent
 FAKE = "studies_tuned:train"

@@ -10,9 +10,9 @@ from paretorch.reports.compare import run_study
 from paretorch.studies.catalog.line_search import ADAM_RATES, AUTOMATIC, RATES, TUNED
 from paretorch.studies.sources import find
 from paretorch.studies.study import Combine, Study
-from paretorch.training.names import check_arguments, parse, pick
+from paretorch.training.line_search import searches
+from paretorch.training.names.constructors import check_arguments, parse, pick
 from paretorch.training.parts import find_method, optimizers
-from paretorch.training.searching import searches
 
 SEARCHES = ("classical", "fast, as published", "fast, default", AUTOMATIC, "fast, linearised, SASA+", "fast, linearised, Adam",
             "fast, linearised, Muon", "fast, linearised, Kronecker", "classical, L-BFGS")  # fmt: skip

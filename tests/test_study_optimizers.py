@@ -18,7 +18,7 @@ from paretorch.studies.sources import find
 from paretorch.studies.study import Combine, Expected, Study
 from paretorch.training.loop import train
 from paretorch.training.parts import assemble
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 from stopping import stop_after
 
 

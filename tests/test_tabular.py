@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from paretorch.training.promises import trained_model
 from paretorch.training.updates import losses_of
+from paretorch.training.workload_checks import trained_model
 from paretorch.workloads.tabular import Tabular
 
 HEADER = "name,rooms,kind,price,sold\n"

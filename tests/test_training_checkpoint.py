@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 import paretorch.training
-from paretorch.core.due import Due
-from paretorch.core.packing import pack, unpack
-from paretorch.training import checkpoint
+from paretorch.storage.checkpoint_schedule import Due
+from paretorch.storage.nested_state import pack, unpack
 from paretorch.training.loop import train
-from paretorch.training.spec import Run
+from paretorch.training.record import checkpoint
+from paretorch.training.run import Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="DWA()", epochs=3, batch_size=8)

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 import studies_synthetic as synthetic
-from paretorch.reports.load import load
+from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.studies.folder import Job, StudyFolder, open_folder
 from paretorch.studies.progress import Display
 from paretorch.studies.runner import run_folder
 from paretorch.studies.study import Study, Treatment
-from paretorch.training.claims import claimed, events_digest, read_run
-from paretorch.training.fronts import load_front
+from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
-from paretorch.training.result import Result
-from paretorch.training.spec import Run
+from paretorch.training.record.claims import claimed, events_digest, read_run
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
 from stopping import stop_after
 from test_cli import call
 

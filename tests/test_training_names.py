@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import paretorch as pt
-from paretorch.training.names import Call, parse
+from paretorch.training.names.constructors import Call, parse
+from paretorch.training.names.workloads import find_workload
 from paretorch.training.parts import find_device, find_method, find_optimizer, methods, optimizers
-from paretorch.training.sources import find_workload
 
 TINY = Path(__file__).parent / "training_workload.py"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from paretorch.training import progress
 from paretorch.training.loop import train
-from paretorch.training.progress import Callback, Lines, Live, Silence, choose
-from paretorch.training.spec import Run
+from paretorch.training.monitoring import progress
+from paretorch.training.monitoring.progress import Callback, Lines, Live, Silence, choose
+from paretorch.training.run import Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="MGDA()", epochs=2, batch_size=8)

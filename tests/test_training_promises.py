@@ -10,12 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from paretorch.cli import app
-from paretorch.training.fronts import train_front
+from paretorch.training.fronts.run import train_front
 from paretorch.training.loop import train
-from paretorch.training.promises import check_losses, trained_model
-from paretorch.training.result import Result
-from paretorch.training.result_table import show
-from paretorch.training.spec import Run
+from paretorch.training.monitoring.result_table import show
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
+from paretorch.training.workload_checks import check_losses, trained_model
 from training_workload import Tiny
 
 TINY = Path(__file__).parent / "training_workload.py"

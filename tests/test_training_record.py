@@ -17,9 +17,9 @@ import pytest
 
 import paretorch
 from paretorch.training.loop import train
-from paretorch.training.record import Record, stride
-from paretorch.training.result import Epoch, Result, Scores
-from paretorch.training.spec import Run
+from paretorch.training.record.record import Record, stride
+from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.run import Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="MGDA()", epochs=2, batch_size=8)

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
+from paretorch.storage import atomic
 from paretorch.training.loop import train
-from paretorch.training.result import Result
-from paretorch.training.spec import Plain, Run
-from paretorch.workloads.data import atomic
+from paretorch.training.record.result import Result
+from paretorch.training.run import Plain, Run
 from stopping import stop_after
 
 TINY = str(Path(__file__).parent / "training_workload.py")

@@ -11,8 +11,8 @@ import torch
 
 from paretorch.training.loop import train
 from paretorch.training.parts import assemble
+from paretorch.training.run import Run
 from paretorch.training.schedule import Schedule
-from paretorch.training.spec import Run
 from paretorch.workloads.streams import training_batches
 from stopping import stop_after
 

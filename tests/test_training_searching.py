@@ -12,10 +12,10 @@ import torch
 
 from paretorch.linesearch import Outcome, Step
 from paretorch.training.loop import train
-from paretorch.training.record import stride
-from paretorch.training.result import Result
-from paretorch.training.search_totals import SearchTotals
-from paretorch.training.spec import Run
+from paretorch.training.record.record import stride
+from paretorch.training.record.result import Result
+from paretorch.training.record.search_totals import SearchTotals
+from paretorch.training.run import Run
 from paretorch.workloads.streams import Plain
 
 SMALL: dict[str, Plain] = {"train": 96, "validation": 32, "test": 32}

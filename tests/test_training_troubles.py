@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from paretorch.training import checkpoint
 from paretorch.training.loop import train
-from paretorch.training.result import Epoch, Scores
-from paretorch.training.spec import Run
-from paretorch.training.troubles import KEPT, ExplodedError, Troubles, TroubleWarning
+from paretorch.training.monitoring.troubles import KEPT, ExplodedError, Troubles, TroubleWarning
+from paretorch.training.record import checkpoint
+from paretorch.training.record.result import Epoch, Scores
+from paretorch.training.run import Run
 from paretorch.training.updates import StepRecord
 
 TINY = str(Path(__file__).parent / "training_workload.py")

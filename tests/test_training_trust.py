@@ -14,10 +14,10 @@ import pytest
 
 from paretorch.studies.folder import open_folder, read_folder
 from paretorch.studies.sources import find
-from paretorch.training import trust
-from paretorch.training.claims import digest_of
-from paretorch.training.fronts import load_front, workload_of
-from paretorch.training.sources import find_workload
+from paretorch.training.fronts.run import load_front, workload_of
+from paretorch.training.names import trust
+from paretorch.training.names.workloads import find_workload
+from paretorch.training.record.claims import digest_of
 from studies_synthetic import study
 from test_cli import call
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import paretorch as pt
 from paretorch.training import loop, updates
 from paretorch.training.loop import train
+from paretorch.training.names.workloads import find_workload
 from paretorch.training.parts import assemble
-from paretorch.training.sources import find_workload
-from paretorch.training.spec import Run
-from paretorch.training.totals import EpochTotals, MeanCosines, Means
+from paretorch.training.record.totals import EpochTotals, MeanCosines, Means
+from paretorch.training.run import Run
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
 

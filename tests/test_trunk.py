@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
-from paretorch.core import balancer as balancing
-from paretorch.core.graph import reach
-from paretorch.core.layers import Linear, by_gradients, by_inputs, inner_products, linear_uses
-from paretorch.core.trunk import is_worth_it, trunk_of
+from paretorch.core.balancer import balancer as balancing
+from paretorch.core.gradients.graph import reach
+from paretorch.core.multi_vjp.linear_layers import Linear, by_gradients, by_inputs, inner_products, linear_uses
+from paretorch.core.multi_vjp.shared_graph import is_worth_it, trunk_of
 
 Losses = dict[str, Tensor]
 

@@ -16,9 +16,9 @@ from face_folders import shared_celeba
 from image_folders import SMALL as SMALL_FOLDERS
 from image_folders import shared_root
 from paretorch.training.evaluation import evaluate
-from paretorch.training.promises import trained_model
-from paretorch.training.sources import find_workload, workload_class, workload_names
+from paretorch.training.names.workloads import find_workload, workload_class, workload_names
 from paretorch.training.updates import losses_of, plain
+from paretorch.training.workload_checks import trained_model
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
 from published_files import shared_files

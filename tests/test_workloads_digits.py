@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from paretorch.workloads import TensorStream
-from paretorch.workloads.data.overlaid import overlay
 from paretorch.workloads.digits import Digits, _members, _shipped
+from paretorch.workloads.drawn.overlaid import overlay
 
 
 def stream(workload: Digits, split: str) -> TensorStream:

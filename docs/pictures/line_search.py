@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.core.solvers import minimum_norm
+from paretorch.core.solvers.minimum_norm import minimum_norm
 from paretorch.linesearch import newton, newton_step
-from paretorch.linesearch.metrics import Metric, Row, common_descent
-from paretorch.linesearch.newton import criticality
+from paretorch.linesearch.directions.metrics import Metric, Row, common_descent
+from paretorch.linesearch.newton.newton import criticality
 
 HERE = Path(__file__).parent
 DARK, WARM, COLD, GREY = "#1f2933", "#b4490f", "#1f5fa8", "#7a8591"

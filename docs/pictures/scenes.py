@@ -10,9 +10,9 @@ from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from paretorch.workloads.data.scene_labels import labels_of
-from paretorch.workloads.data.scene_layout import CLASSES, KINDS, drawn_scenes
-from paretorch.workloads.data.scene_render import render
+from paretorch.workloads.drawn.scene_labels import labels_of
+from paretorch.workloads.drawn.scene_layout import CLASSES, KINDS, drawn_scenes
+from paretorch.workloads.drawn.scene_render import render
 
 EDGE, COUNT = 96, 10
 ROWS = ("image", "segmentation", "depth", "normals")

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paretorch.balance import *  # noqa: F403
-    from paretorch.core.balancer import Balancer as Balancer
+    from paretorch.core.balancer.balancer import Balancer as Balancer
     from paretorch.core.contract import Balance as Balance
     from paretorch.core.contract import Evidence as Evidence
     from paretorch.core.contract import Method as Method
     from paretorch.core.contract import Need as Need
     from paretorch.core.contract import Status as Status
-    from paretorch.core.fork import Fork as Fork
-    from paretorch.core.fork_at import fork_at as fork_at
-    from paretorch.core.weights import weights as weights
+    from paretorch.core.fork.fork import Fork as Fork
+    from paretorch.core.fork.insertion import fork_at as fork_at
+    from paretorch.core.method.weights import weights as weights
 
 __version__ = "0.1.0"
 
@@ -22,10 +22,10 @@ _HOMES = {
     "AdaTask": "paretorch.optim",
     "Backtracking": "paretorch.linesearch",
     "Balance": "paretorch.core.contract",
-    "Balancer": "paretorch.core.balancer",
+    "Balancer": "paretorch.core.balancer.balancer",
     "Evidence": "paretorch.core.contract",
     "FastBacktracking": "paretorch.linesearch",
-    "Fork": "paretorch.core.fork",
+    "Fork": "paretorch.core.fork.fork",
     "Front": "paretorch.pareto",
     "MT2O": "paretorch.pareto",
     "MTAdam": "paretorch.optim",
@@ -36,10 +36,10 @@ _HOMES = {
     "Status": "paretorch.core.contract",
     "UpperBound": "paretorch.linesearch",
     "fit_front": "paretorch.pareto",
-    "fork_at": "paretorch.core.fork_at",
+    "fork_at": "paretorch.core.fork.insertion",
     "preferences": "paretorch.pareto",
     "run_study": "paretorch.reports.compare",
-    "weights": "paretorch.core.weights",
+    "weights": "paretorch.core.method.weights",
 }
 
 

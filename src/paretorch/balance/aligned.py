@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.nonnegative import Array
-from paretorch.core.space import Choice, Space
+from paretorch.core.search_space import Choice, Space
+from paretorch.core.solvers.nonnegative import Array
 
 MODES = ("min", "median", "rmse")
 MANY = 64
@@ -32,7 +32,7 @@ class AlignedMTL(Method[None]):
         mode: ``"min"``, ``"median"`` or ``"rmse"``: the length that components are brought to.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(AlignedMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([1.1181, 0.8165], dtype=torch.float64)
 

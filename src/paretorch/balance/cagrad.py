@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.balance.ranges import share
-from paretorch.core.conflict import conflict_averse
+from paretorch.balance.parts.ranges import share
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import cancels
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
+from paretorch.core.solvers.conflict_averse import conflict_averse
+from paretorch.core.solvers.minimum_norm import cancels
 
 RESCALINGS = (0, 1, 2)
 
@@ -32,7 +32,7 @@ class CAGrad(Method[None]):
         rescale: at the paper's scale divide d by 1 (0), 1 + c^2 (1), 1 + c (2).
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> w = weights(CAGrad(c=0.5), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         >>> w @ torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
         tensor([0.1468, 0.9633, 0.9633], dtype=torch.float64)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.equal_products import equal_products
-from paretorch.core.solvers import unit_rows
-from paretorch.core.space import Choice, Space
+from paretorch.core.search_space import Choice, Space
+from paretorch.core.solvers.equal_products import equal_products
+from paretorch.core.solvers.minimum_norm import unit_rows
 
 LENGTHS = ("projection", "mean", "min")
 
@@ -33,7 +33,7 @@ class ConFIG(Method[None]):
             which do not vanish where the projections do: for steps that shrink.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> w = weights(ConFIG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         >>> w @ torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
         tensor([0.1588, 2.0706, 2.0706], dtype=torch.float64)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.conflict_free import ConFIG
-from paretorch.balance.ranges import share
-from paretorch.balance.task_rows import gramian_of, kept_rows, over_ranks
+from paretorch.balance.parts.ranges import share
+from paretorch.balance.parts.task_rows import gramian_of, kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 EPS = 1e-8
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import share
+from paretorch.balance.parts.ranges import share
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 

@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
-from paretorch.balance.ranges import at_least, share
-from paretorch.balance.task_rows import kept_rows, over_ranks
+from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.ranges import at_least, share
+from paretorch.balance.parts.task_rows import kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 EPS = 1e-8
 

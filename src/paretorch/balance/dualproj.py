@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from paretorch.balance.dual_cone import DualConeMethod
-from paretorch.core.solvers import Solution, project_on_dual_cone
+from paretorch.balance.parts.dual_cone import DualConeMethod
+from paretorch.core.solvers.minimum_norm import Solution, project_on_dual_cone
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class DualProjection(DualConeMethod):
 
     Example:
         >>> import torch
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> w = weights(DualProjection(), torch.tensor([[1.0, -2.0], [-2.0, 16.0]]))
         >>> w
         tensor([1.0000, 0.5000], dtype=torch.float64)

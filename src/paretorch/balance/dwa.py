@@ -8,9 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import above, count
+from paretorch.balance.parts.ranges import above, count
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 
 class DWAState(NamedTuple):
@@ -38,7 +38,7 @@ class DWA(Method[DWAState]):
         window: steps per window; None: a window is an epoch, closed by ``fork.end_epoch()``.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(DWA(), losses=torch.tensor([2.0, 1.0]))
         tensor([1., 1.], dtype=torch.float64)
 

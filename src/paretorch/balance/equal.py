@@ -16,7 +16,7 @@ class Equal(Method[None]):
     .. math:: w_t = 1
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(Equal(), losses=torch.tensor([2.0, 300.0]))
         tensor([1., 1.], dtype=torch.float64)
     """

@@ -8,10 +8,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import above
-from paretorch.balance.task_rows import kept_rows, over_ranks
+from paretorch.balance.parts.ranges import above
+from paretorch.balance.parts.task_rows import kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 EPS = 1e-7
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from paretorch.balance.ranges import above
-from paretorch.core.bargaining import bargain
+from paretorch.balance.parts.ranges import above
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
+from paretorch.core.solvers.bargaining import bargain
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FairGrad(Method[None]):
 
     Example:
         >>> import torch
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(FairGrad(alpha=2.0), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.4714, 0.3195], dtype=torch.float64)
 

@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
-from paretorch.balance.ranges import above, at_least, finite
-from paretorch.balance.scalar_adam import Moments, adam, no_moments
+from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.ranges import above, at_least, finite
+from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 EPS = 1e-8
 
@@ -47,7 +47,7 @@ class FAMO(Method[FAMOState]):
         ValueError: in a step, where a loss is not above ``minimum``.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(FAMO(), losses=torch.tensor([1.0, 3.0]))
         tensor([0.7500, 0.2500], dtype=torch.float64)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from paretorch.balance.domain import losses_above
+from paretorch.balance.parts.domain import losses_above
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 
@@ -20,7 +20,7 @@ class GeometricMean(Method[None]):
         ValueError: in a step, where a loss is not above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(GeometricMean(), losses=torch.tensor([4.0, 1.0]))
         tensor([0.2500, 1.0000], dtype=torch.float64)
 

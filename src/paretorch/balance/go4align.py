@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
-from paretorch.balance.ranges import above, count
+from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.ranges import above, count
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.nonnegative import Array
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
+from paretorch.core.solvers.nonnegative import Array
 
 
 class GO4AlignState(NamedTuple):
@@ -39,7 +39,7 @@ class GO4Align(Method[GO4AlignState]):
         ValueError: in a step, where a loss is not above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(GO4Align(), losses=torch.tensor([1.0, 1.0, 2.0]))
         tensor([1.3334, 1.3334, 0.6666], dtype=torch.float64)
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.balance.ranges import share
-from paretorch.balance.task_rows import over_ranks
+from paretorch.balance.parts.ranges import share
+from paretorch.balance.parts.task_rows import over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
-from paretorch.balance.ranges import above, at_least
+from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.ranges import above, at_least
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 
 class GradNormState(NamedTuple):
@@ -39,7 +39,7 @@ class GradNorm(Method[GradNormState]):
         ValueError: in a step, where a loss is not above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(GradNorm(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
         tensor([1., 1.], dtype=torch.float64)
 

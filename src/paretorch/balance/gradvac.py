@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import share
+from paretorch.balance.parts.ranges import share
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.nonnegative import Array
-from paretorch.core.solvers import unit_rows
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
+from paretorch.core.solvers.minimum_norm import unit_rows
+from paretorch.core.solvers.nonnegative import Array
 
 LARGEST = 0.99  # of a target: at 1 no finite multiple reaches it
 VANISHED = 1e-7  # of a row's length: what is left is rounding and has no direction
@@ -40,7 +40,7 @@ class GradVac(Method[GradVacState]):
         beta: how fast the targets move, in [0, 1].
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(GradVac(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([2.2222, 1.5789], dtype=torch.float64)
 

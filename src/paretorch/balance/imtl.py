@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.imtlg import IMTLG
 from paretorch.balance.imtll import IMTLL, IMTLLState, scaled
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class IMTL(Method[IMTLLState]):
         ValueError: in a step, where a loss is not above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(IMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
         tensor([0.5923, 0.4077], dtype=torch.float64)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.equal_products import equal_products
-from paretorch.core.solvers import cancels, unit_rows
+from paretorch.core.solvers.equal_products import equal_products
+from paretorch.core.solvers.minimum_norm import cancels, unit_rows
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class IMTLG(Method[None]):
     would raise a task although zero lies in the convex hull of the gradients.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(IMTLG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.5923, 0.4077], dtype=torch.float64)
 

@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
-from paretorch.balance.ranges import above
-from paretorch.balance.scalar_adam import Moments, adam, no_moments
+from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.ranges import above
+from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 
 class IMTLLState(NamedTuple):
@@ -40,7 +40,7 @@ class IMTLL(Method[IMTLLState]):
         ValueError: in a step, where a loss is not above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(IMTLL(), losses=torch.tensor([2.0, 0.5]))
         tensor([1., 1.], dtype=torch.float64)
 

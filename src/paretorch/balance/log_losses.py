@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
+from paretorch.balance.parts.domain import losses_above
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
-from paretorch.balance.ranges import count
+from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.ranges import count
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import Solution, cancels, minimum_norm
-from paretorch.core.space import Choice, Space
+from paretorch.core.search_space import Choice, Space
+from paretorch.core.solvers.minimum_norm import Solution, cancels, minimum_norm
 
 NORMALIZATIONS = (None, "l2", "loss", "loss+")
 SOLVERS = ("exact", "frank-wolfe")
@@ -36,7 +36,7 @@ class MGDA(Method[None]):
         ValueError: in a step, where ``normalize`` looks at a loss that is not above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(MGDA(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.6000, 0.4000], dtype=torch.float64)
 

@@ -8,12 +8,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import above, at_least, share
-from paretorch.balance.simplex_weights import of_present, put_back
-from paretorch.balance.task_rows import gramian_of, kept_rows
+from paretorch.balance.parts.ranges import above, at_least, share
+from paretorch.balance.parts.simplex_weights import of_present, put_back
+from paretorch.balance.parts.task_rows import gramian_of, kept_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import project_on_simplex
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
+from paretorch.core.solvers.minimum_norm import project_on_simplex
 
 
 class MoCoState(NamedTuple):

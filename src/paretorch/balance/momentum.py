@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import share
-from paretorch.balance.task_rows import gramian_of, kept_rows
+from paretorch.balance.parts.ranges import share
+from paretorch.balance.parts.task_rows import gramian_of, kept_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 

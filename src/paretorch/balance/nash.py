@@ -24,7 +24,7 @@ class NashMTL(Method[None]):
 
     Example:
         >>> import torch
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(NashMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.5915, 0.4071], dtype=torch.float64)
 

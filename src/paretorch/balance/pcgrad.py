@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.solvers import unit_rows
+from paretorch.core.solvers.minimum_norm import unit_rows
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PCGrad(Method[None]):
         reduction: ``"sum"`` (the paper's) or ``"mean"`` of the g'.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(PCGrad(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([2.2222, 1.5789], dtype=torch.float64)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Choice, Space
+from paretorch.core.search_space import Choice, Space
 
 DISTRIBUTIONS = ("normal", "dirichlet")
 
@@ -24,7 +24,7 @@ class RLW(Method[None]):
         distribution: ``"normal"`` or ``"dirichlet"`` (uniform on the simplex).
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(RLW(), losses=torch.tensor([1.0, 1.0])).sum()
         tensor(2., dtype=torch.float64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paretorch.balance.domain import losses_above
+from paretorch.balance.parts.domain import losses_above
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 EPS = 1e-8
@@ -21,7 +21,7 @@ class ScaleInvariant(Method[None]):
 
     Example:
         >>> import torch
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(ScaleInvariant(), losses=torch.tensor([2.0, 0.5]))
         tensor([0.5000, 2.0000], dtype=torch.float64)
 

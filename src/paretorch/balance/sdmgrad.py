@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import at_least
-from paretorch.balance.simplex_weights import of_present, put_back
+from paretorch.balance.parts.ranges import at_least
+from paretorch.balance.parts.simplex_weights import of_present, put_back
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.solvers import simplex_point
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
+from paretorch.core.solvers.minimum_norm import simplex_point
 
 ITERATIONS, STEP, MOMENTUM = 20, 10.0, 0.5
 
@@ -39,7 +39,7 @@ class SDMGrad(Method[SDMGradState]):
             of gradients on a first with those on a second batch; the third is the one that the step descends.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(SDMGrad(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
         tensor([0.5000, 0.5000], dtype=torch.float64)
 

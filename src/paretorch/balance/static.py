@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import PerTask, Range, Space
+from paretorch.core.search_space import PerTask, Range, Space
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Static(Method[None]):
         ValueError: on a weight that is negative or not finite; and, once the tasks are known, on names that differ from theirs.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(Static({"a": 0.5, "b": 2.0}), losses=torch.tensor([1.0, 1.0]), tasks=("a", "b"))
         tensor([0.5000, 2.0000], dtype=torch.float64)
 

@@ -8,10 +8,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.domain import losses_above
-from paretorch.balance.ranges import above, count
+from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.ranges import above, count
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 
 class SmoothTchebycheffState(NamedTuple):
@@ -45,7 +45,7 @@ class SmoothTchebycheff(Method[SmoothTchebycheffState]):
         ValueError: in a step, where a loss is not above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(SmoothTchebycheff(), losses=torch.tensor([2.0, 0.5]))
         tensor([0.5000, 2.0000], dtype=torch.float64)
 

@@ -9,11 +9,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.ranges import above
-from paretorch.balance.scalar_adam import Moments, adam, no_moments
+from paretorch.balance.parts.ranges import above
+from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.space import Range, Space
+from paretorch.core.search_space import Range, Space
 
 FACTORS = {"classification": 1.0, "regression": 0.5}
 
@@ -41,7 +41,7 @@ class Uncertainty(Method[UncertaintyState]):
         rate: Adam's learning rate for s, above 0.
 
     Example:
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(Uncertainty({"b": "regression"}), losses=torch.tensor([1.0, 1.0]), tasks=("a", "b"))
         tensor([1.0000, 0.5000], dtype=torch.float64)
 

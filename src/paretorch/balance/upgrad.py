@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from paretorch.balance.dual_cone import DualConeMethod
-from paretorch.core.solvers import Solution, sum_of_projections
+from paretorch.balance.parts.dual_cone import DualConeMethod
+from paretorch.core.solvers.minimum_norm import Solution, sum_of_projections
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class UPGrad(DualConeMethod):
 
     Example:
         >>> import torch
-        >>> from paretorch.core.weights import weights
+        >>> from paretorch.core.method.weights import weights
         >>> weights(UPGrad(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([1.1111, 0.7895], dtype=torch.float64)
 

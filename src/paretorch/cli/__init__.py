@@ -101,9 +101,9 @@ def train(
     """Train one model; the same command resumes a run that was stopped."""
     with boundary():
         from paretorch.training.loop import train as train_run
-        from paretorch.training.names import parse
-        from paretorch.training.result_table import show
-        from paretorch.training.spec import Run
+        from paretorch.training.monitoring.result_table import show
+        from paretorch.training.names.constructors import parse
+        from paretorch.training.run import Run
 
         what, how = parse(workload), parse(optimizer)
         door = {"every": every, "scale": scale, "heads": heads}
@@ -258,7 +258,7 @@ def list_names(
     """List the methods, optimizers, algorithms of fronts, workloads or studies that there are."""
     with boundary():
         from paretorch.studies.listing import LISTS
-        from paretorch.training.names import pick
+        from paretorch.training.names.constructors import pick
 
         table = Table(box=None, show_header=False, pad_edge=False)
         for name, about in pick("list", what, LISTS)():

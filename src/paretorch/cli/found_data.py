@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretorch.workloads.data.layout import find_coco, find_imagenet
-from paretorch.workloads.data.pack import Pack
-from paretorch.workloads.data.reading import Source
+from paretorch.workloads.formats.layout import find_coco, find_imagenet
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+from paretorch.workloads.packs.pack import Pack
+from paretorch.workloads.reading.source import Source
 from paretorch.workloads.streams import Plain
 
 CLASSES, TRAIN, HELD_OUT = 100, 50_000, 5_000  # the protocol's, where there are as many

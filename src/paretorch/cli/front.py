@@ -60,10 +60,10 @@ def front(
     """Train a set of models along the trade-off between the tasks, and write a page to pick one from."""
     with boundary():
         from paretorch.cli.front_result import show_front
-        from paretorch.reports.front_page import write_front_page
-        from paretorch.training.fronts import train_front
-        from paretorch.training.names import parse
-        from paretorch.training.spec import Run
+        from paretorch.reports.page.front import write_front_page
+        from paretorch.training.fronts.run import train_front
+        from paretorch.training.names.constructors import parse
+        from paretorch.training.run import Run
 
         what, how = parse(workload), parse(optimizer)
         given = {
@@ -120,8 +120,8 @@ def pick(
     """Say which model of a front serves a preference best, and export it."""
     with boundary():
         from paretorch.cli.front_result import show_pick
-        from paretorch.pareto.export import export as write
-        from paretorch.training.fronts import example_inputs, load_front, workload_of
+        from paretorch.pareto.files.export import export as write
+        from paretorch.training.fronts.run import example_inputs, load_front, workload_of
 
         if (preference is None) == (model is None):
             raise ValueError("give either the weights of the tasks, as in 0.7,0.3, or --model and a number")

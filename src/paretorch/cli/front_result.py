@@ -8,8 +8,8 @@ from pathlib import Path
 
 from paretorch.extras import extra
 from paretorch.pareto.front import Front
-from paretorch.reports.front_page import loading
-from paretorch.training.result import Result
+from paretorch.reports.page.front import loading
+from paretorch.training.record.result import Result
 
 with extra("studies"):
     from rich.console import Console

@@ -15,7 +15,7 @@ with extra("studies"):
     from rich.markup import escape
 
 if TYPE_CHECKING:
-    from paretorch.workloads.data.checkup import Checkable
+    from paretorch.workloads.checks.checkup import Checkable
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
 data = typer.Typer(help="Image folders: what there is, whether it lies as it must, and packs of it.")
@@ -31,8 +31,8 @@ Workers = Annotated[int | None, typer.Option(help="Processes that read; by the n
 def data_list() -> None:
     """Say which folders the workloads read, how they must lie, and where they are published."""
     with boundary():
-        from paretorch.training.sources import workload_class, workload_names
-        from paretorch.workloads.data import console
+        from paretorch.training.names.workloads import workload_class, workload_names
+        from paretorch.workloads.checks import console
 
         files = {name: workload_class(name).files for name in workload_names()}
         parts = [f"{name} reads, below its root:\n\n{text}" for name, text in files.items() if text]
@@ -48,7 +48,7 @@ def data_check(
 ) -> None:
     """Say what was looked for and found; read every image, name those that cannot be read; verify packs."""
     with boundary("Nothing was changed."):
-        from paretorch.workloads.data import checkup, console
+        from paretorch.workloads.checks import checkup, console
 
         if (other := _other_workload(what, root)) is not None:
             with console.Following() as following:
@@ -87,7 +87,7 @@ def data_pack(
     A folder is packed whole, a workload as far as its options choose images.
     """
     with boundary("The same command goes on from there."):
-        from paretorch.workloads.data import console
+        from paretorch.workloads.checks import console
 
         workload, whole = _image_workload(what, root, {"workers": workers, "size": size})
         with console.Following() as following:
@@ -97,9 +97,9 @@ def data_pack(
 
 def _other_workload(what: str, root: Path) -> Checkable | None:
     """The workload called ``what``, where it reads files and is not ``imagenet_coco``."""
-    from paretorch.training.names import parse
-    from paretorch.training.sources import find_workload, workload_class, workload_names
-    from paretorch.workloads.data.checkup import Checkable
+    from paretorch.training.names.constructors import parse
+    from paretorch.training.names.workloads import find_workload, workload_class, workload_names
+    from paretorch.workloads.checks.checkup import Checkable
 
     call = parse(what or str(root))
     if call.name not in workload_names() or not workload_class(call.name).files:
@@ -111,8 +111,8 @@ def _other_workload(what: str, root: Path) -> Checkable | None:
 
 def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:
     """The workload, and whether all images below its root are meant."""
-    from paretorch.training.names import parse
-    from paretorch.training.sources import find_workload
+    from paretorch.training.names.constructors import parse
+    from paretorch.training.names.workloads import find_workload
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
     call, given = parse(what or str(root)), {name: value for name, value in flags.items() if value is not None}

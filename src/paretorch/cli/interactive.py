@@ -14,10 +14,10 @@ from paretorch.cli.questions import Option, Questions, whole
 from paretorch.extras import extra
 from paretorch.optim.presets import PRESETS, Preset, find_preset
 from paretorch.studies.catalog.optimizers import SMALL
-from paretorch.training.names import Call, parse, written
+from paretorch.training.monitoring.troubles import NO_GPU
+from paretorch.training.names.constructors import Call, parse, written
 from paretorch.training.parts import find_device, find_optimizer
-from paretorch.training.spec import Run
-from paretorch.training.troubles import NO_GPU
+from paretorch.training.run import Run
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain
 
@@ -85,7 +85,7 @@ def trained(run: Run, flags: Flags, console: Console) -> None:
     console.print(f"\nThe same without questions:\n  {escape(command(run, flags))}\n", highlight=False, soft_wrap=True)
     from paretorch.reports.report import report
     from paretorch.training.loop import train
-    from paretorch.training.result_table import show
+    from paretorch.training.monitoring.result_table import show
 
     result = train(run, folder)
     show(result, folder)

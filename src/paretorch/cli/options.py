@@ -11,7 +11,7 @@ def named_options(positional: tuple[Any, ...], named: Any, text: str) -> dict[st
     Raises:
         ValueError: one without a name, or a constructor.
     """
-    from paretorch.training.names import Call
+    from paretorch.training.names.constructors import Call
 
     if positional:
         raise ValueError(f"{text!r}: options are given by name, as in 'SGD(lr=0.1)', got {positional[0]!r} without one")

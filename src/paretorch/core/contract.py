@@ -16,10 +16,10 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from paretorch.core.scalars import compared, per_task, table
+from paretorch.core.search_space import Space
 from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
-from paretorch.core.solvers import cosines, norms
-from paretorch.core.space import Space
+from paretorch.core.solvers.minimum_norm import cosines, norms
+from paretorch.core.step_record import compared, per_task, table
 
 
 class Need(enum.Flag):

@@ -1,17 +1,17 @@
 """Line search: a step size that every task agrees to, found along the way."""
 
+from paretorch.linesearch.armijo.rules import Rules
 from paretorch.linesearch.backtracking import Backtracking
 from paretorch.linesearch.bound import UpperBound
 from paretorch.linesearch.contract import Outcome, Step
-from paretorch.linesearch.fast import FastBacktracking
-from paretorch.linesearch.kronecker import Kronecker
-from paretorch.linesearch.lbfgs import LBFGS
-from paretorch.linesearch.metrics import Identity, Metric
-from paretorch.linesearch.newton import NewtonRun, NewtonStep, newton, newton_step
-from paretorch.linesearch.orthogonal import Orthogonal
-from paretorch.linesearch.rules import Rules
+from paretorch.linesearch.directions.kronecker import Kronecker
+from paretorch.linesearch.directions.lbfgs import LBFGS
+from paretorch.linesearch.directions.metrics import Identity, Metric
+from paretorch.linesearch.directions.orthogonal import Orthogonal
+from paretorch.linesearch.fast.search import FastBacktracking
+from paretorch.linesearch.loss_scaling import Units
+from paretorch.linesearch.newton.newton import NewtonRun, NewtonStep, newton, newton_step
 from paretorch.linesearch.search import LineSearch
-from paretorch.linesearch.units import Units
 
 __all__ = [
     "LBFGS",

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Method, Need, Status
-from paretorch.core.door import Door, Scale
-from paretorch.core.evidence import Gradients
-from paretorch.core.nonnegative import Array
-from paretorch.core.seen import Outcome
+from paretorch.core.gradients.step_evidence import Outcome
+from paretorch.core.gradients.task_gradients import Gradients
+from paretorch.core.method.runner import Door, Scale
+from paretorch.core.solvers.nonnegative import Array
 
 
 class Asking(Door):

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Need
-from paretorch.core.evidence import Gradients
-from paretorch.core.nonnegative import Array
+from paretorch.core.gradients.task_gradients import Gradients
+from paretorch.core.solvers.nonnegative import Array
+from paretorch.linesearch.armijo.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
 from paretorch.linesearch.backwards import Backwards
-from paretorch.linesearch.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
 from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
-from paretorch.linesearch.metrics import Row, combined, common_descent, divided, gramian_in
-from paretorch.linesearch.moving import Moving, inners, resolved
-from paretorch.linesearch.repeat import Repeat
+from paretorch.linesearch.directions.metrics import Row, combined, common_descent, divided, gramian_in
+from paretorch.linesearch.parameter_line import Moving, inners, resolved
+from paretorch.linesearch.replay.forward import Repeat
 from paretorch.linesearch.search import LineSearch, LossesOf
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from paretorch.core.graph import task_gradients
+from paretorch.core.gradients.graph import task_gradients
 
 DONATED = "donated buffers"  # of the error of a compiled backward whose saved tensors are its own work space
 

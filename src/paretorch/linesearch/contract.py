@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.core.contract import Balance
-from paretorch.core.nonnegative import EPS, Array
+from paretorch.core.solvers.nonnegative import EPS, Array
 
 
 class Outcome(enum.Enum):

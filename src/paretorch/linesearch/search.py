@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Method
-from paretorch.core.door import Scale
-from paretorch.core.nonnegative import Array
+from paretorch.core.method.runner import Scale
+from paretorch.core.solvers.nonnegative import Array
+from paretorch.linesearch.armijo.closures import detached
+from paretorch.linesearch.armijo.largest import bounded
+from paretorch.linesearch.armijo.rules import Rules, SearchState
 from paretorch.linesearch.asking import Asking
 from paretorch.linesearch.bound import BoundState, UpperBound
-from paretorch.linesearch.closures import detached
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
-from paretorch.linesearch.directions import direction_from
-from paretorch.linesearch.largest import bounded
-from paretorch.linesearch.metrics import Metric
-from paretorch.linesearch.moving import Moving, stationarity
+from paretorch.linesearch.directions.directions import direction_from
+from paretorch.linesearch.directions.metrics import Metric
+from paretorch.linesearch.loss_scaling import Units, UnitsState
+from paretorch.linesearch.parameter_line import Moving, stationarity
 from paretorch.linesearch.refusals import check_search, why_not
-from paretorch.linesearch.rules import Rules, SearchState
 from paretorch.linesearch.states import packed, unpacked
-from paretorch.linesearch.units import Units, UnitsState
 
 LossesOf = Callable[[Any], Mapping[str, Tensor | None]]
 
@@ -178,7 +178,7 @@ class LineSearch(ABC):
     def line(
         self, values: Mapping[str, float], slopes: Slopes, at: Callable[[float], Array], resolution: float
     ) -> Line:
-        """What the rules see; ``resolution`` is that of :func:`~paretorch.linesearch.closures.resolution`."""
+        """What the rules see; ``resolution`` is that of :func:`~paretorch.linesearch.armijo.closures.resolution`."""
         return Line(
             tuple(values),
             tuple(self.tasks.index(task) for task in values),

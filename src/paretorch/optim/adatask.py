@@ -7,10 +7,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from paretorch.core.distributed import ALL
-from paretorch.optim.adam_per_task import AdamPerTask
-from paretorch.optim.moments import Bucket, decay, descend, remember
+from paretorch.core.gradients.ranks import ALL
 from paretorch.optim.multitask import Weights
+from paretorch.optim.per_task.adam import AdamPerTask
+from paretorch.optim.per_task.moments import Bucket, decay, descend, remember
 
 
 def adatask(

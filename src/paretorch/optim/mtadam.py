@@ -7,10 +7,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from paretorch.core.distributed import ALL
-from paretorch.optim.adam_per_task import AdamPerTask, LengthOver, check_length_over, mean_length
-from paretorch.optim.moments import Bucket, Memory, decay, descend, remember
+from paretorch.core.gradients.ranks import ALL
 from paretorch.optim.multitask import Weights
+from paretorch.optim.per_task.adam import AdamPerTask, LengthOver, check_length_over, mean_length
+from paretorch.optim.per_task.moments import Bucket, Memory, decay, descend, remember
 
 NOTHING = 1e-10  # relative to the longest: a mean length below it is no anchor
 

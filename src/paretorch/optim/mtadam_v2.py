@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.adam import adam
 
-from paretorch.core.distributed import ALL
-from paretorch.optim.adam_per_task import AdamPerTask, LengthOver, check_length_over, mean_length
-from paretorch.optim.moments import Bucket, Memory
+from paretorch.core.gradients.ranks import ALL
 from paretorch.optim.mtadam import mtadam
 from paretorch.optim.multitask import Weights, shares
+from paretorch.optim.per_task.adam import AdamPerTask, LengthOver, check_length_over, mean_length
+from paretorch.optim.per_task.moments import Bucket, Memory
 
 MEAN = "the mean of the losses"  # the one row of mode "equal"
 

@@ -12,12 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from paretorch.core import checks
+from paretorch.core.balancer.shared_parameters import check_whole
 from paretorch.core.contract import Balance
-from paretorch.core.distributed import ALL, Ranks
-from paretorch.core.engine import allow_repeated_backwards
-from paretorch.core.graph import reach
-from paretorch.core.shared import check_whole
-from paretorch.optim.gradients import TaskGradients, clipped, gradients_of
+from paretorch.core.gradients.engine import allow_repeated_backwards
+from paretorch.core.gradients.graph import reach
+from paretorch.core.gradients.ranks import ALL, Ranks
+from paretorch.optim.per_task.gradients import TaskGradients, clipped, gradients_of
 
 Losses = Mapping[str, Tensor | None]
 Weights = Mapping[str, float] | Sequence[float] | None

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Method
-from paretorch.core.distributed import ALL
-from paretorch.optim.gradients import TaskGradients
-from paretorch.optim.moments import decay
+from paretorch.core.gradients.ranks import ALL
 from paretorch.optim.multitask import MultiTaskOptimizer
+from paretorch.optim.per_task.gradients import TaskGradients
+from paretorch.optim.per_task.moments import decay
 from paretorch.optim.weighing import Weighing, metric_gramian
 
 METRICS = ("adam", "identity")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paretorch.core.checks import nearest
-from paretorch.core.space import Choice, Range, Space
+from paretorch.core.search_space import Choice, Range, Space
 
 Setting = float | bool | str | tuple[float, ...]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.evidence import summing_dtype
-from paretorch.core.fields import named_tensors, rebuilt
-from paretorch.core.rounding import product_rounding
-from paretorch.core.state import draws
-from paretorch.optim.gradients import TaskGradients
+from paretorch.core.gradients.rounding import product_rounding
+from paretorch.core.gradients.task_gradients import summing_dtype
+from paretorch.core.method.state_buffers import draws
+from paretorch.core.method.state_fields import named_tensors, rebuilt
+from paretorch.optim.per_task.gradients import TaskGradients
 
 
 class Weighing:

@@ -1,21 +1,23 @@
 """Fronts: a set of models along a trade-off, trained together."""
 
-from paretorch.pareto.algorithm import FrontAlgorithm, Moving, Sharing
-from paretorch.pareto.cosmos import COSMOS
+from paretorch.pareto.algorithms.algorithm import FrontAlgorithm, Moving, Sharing
+from paretorch.pareto.algorithms.cosmos import COSMOS
+from paretorch.pareto.algorithms.epo import EPO
+from paretorch.pareto.algorithms.hypervolume_ascent import HypervolumeAscent
+from paretorch.pareto.algorithms.mgda_starts import MGDAStarts
+from paretorch.pareto.algorithms.mt2o import MT2O
+from paretorch.pareto.algorithms.nsga2 import NSGA2
+from paretorch.pareto.algorithms.pamal import PaMaL
+from paretorch.pareto.algorithms.pareto_mtl import ParetoMTL
+from paretorch.pareto.algorithms.phn import PHNEPO, PHNLS
+from paretorch.pareto.algorithms.sweep import Sweep
 from paretorch.pareto.dominance import non_dominated
-from paretorch.pareto.ensemble import Ensemble, View
-from paretorch.pareto.epo import EPO
-from paretorch.pareto.extent import Extent
-from paretorch.pareto.fit import fit_front
+from paretorch.pareto.fitting.fit import fit_front
+from paretorch.pareto.fitting.steps import DivergedWarning
 from paretorch.pareto.front import Front, Moment
 from paretorch.pareto.hypervolume import hypervolume, hypervolume_gradient
-from paretorch.pareto.hypervolume_ascent import HypervolumeAscent
-from paretorch.pareto.mgda_starts import MGDAStarts
-from paretorch.pareto.mt2o import MT2O
-from paretorch.pareto.nsga2 import NSGA2
-from paretorch.pareto.pamal import PaMaL
-from paretorch.pareto.pareto_mtl import ParetoMTL
-from paretorch.pareto.phn import PHNEPO, PHNLS
+from paretorch.pareto.models.ensemble import Ensemble, View
+from paretorch.pareto.objective_range import Extent
 from paretorch.pareto.preferences import preferences, rays
 from paretorch.pareto.scalarize import (
     PBI,
@@ -27,9 +29,7 @@ from paretorch.pareto.scalarize import (
 )
 from paretorch.pareto.stationarity import residual
 from paretorch.pareto.subset import best_subset
-from paretorch.pareto.sweep import Sweep
-from paretorch.pareto.training import DivergedWarning
-from paretorch.pareto.transfer import Cosine, Fixed, Gated, Neighbours, Transfer
+from paretorch.pareto.transfer.transfer import Cosine, Fixed, Gated, Neighbours, Transfer
 
 __all__ = [
     "COSMOS",

@@ -216,14 +216,14 @@ class Front:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``front.json`` and one safetensors file per model."""
-        from paretorch.pareto.files import save
+        from paretorch.pareto.files.files import save
 
         save(self, Path(folder))
 
     @staticmethod
     def load(folder: str | Path, template: nn.Module) -> Front:
         """The front that :meth:`save` wrote, for a module of its architecture."""
-        from paretorch.pareto.files import load
+        from paretorch.pareto.files.files import load
 
         return load(Path(folder), template)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.checks import is_number
-from paretorch.core.nonnegative import Array
+from paretorch.core.solvers.nonnegative import Array
 from paretorch.pareto.dominance import non_dominated
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paretorch.core.solvers import minimum_norm
-from paretorch.pareto.ensemble import inner_products
+from paretorch.core.solvers.minimum_norm import minimum_norm
+from paretorch.pareto.models.ensemble import inner_products
 from paretorch.workloads.base import Workload
-from paretorch.workloads.passes import outputs_of
+from paretorch.workloads.forward import outputs_of
 from paretorch.workloads.streams import Stream
 
 

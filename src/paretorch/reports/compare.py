@@ -14,7 +14,7 @@ from paretorch.studies.folder import open_folder
 from paretorch.studies.progress import Display
 from paretorch.studies.runner import TRAIN, run_folder
 from paretorch.studies.treatments import check_treatments
-from paretorch.training.sources import find_workload
+from paretorch.training.names.workloads import find_workload
 
 with extra("studies"):
     from rich.console import Console
@@ -44,7 +44,7 @@ def run_study(
         progress: print progress and the report.
         train: what trains a run, as ``module:function``.
         tune: trials in which the settings of every treatment are searched, on validation data, before it is trained on the
-            seeds; 0: the study's own settings. See ``paretorch.studies.tuning``.
+            seeds; 0: the study's own settings. See ``paretorch.studies.tuning.tuning``.
         options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of them has a folder of its
             own, which ``out`` names.
 

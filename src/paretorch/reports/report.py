@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretorch.extras import extra
-from paretorch.reports import figures
-from paretorch.reports.across import Across, across
-from paretorch.reports.expected import expected_table
-from paretorch.reports.findings import Finding, findings, headline
-from paretorch.reports.front_tables import front_tables
-from paretorch.reports.load import load_all
-from paretorch.reports.losses import loss_table
-from paretorch.reports.overview import by_metric, costs, dynamics, means, overview
-from paretorch.reports.page import page
-from paretorch.reports.pages import HTML, MARKDOWN, check_page, write_page
-from paretorch.reports.settings import differing
-from paretorch.reports.spreadsheets import seeds_csv, treatments_csv
-from paretorch.reports.summary import Summary, summarize
-from paretorch.reports.tables import Table, as_written
-from paretorch.reports.tuning import budget, tuning_table
-from paretorch.workloads.data import atomic
+from paretorch.reports.figures import figures
+from paretorch.reports.findings.expected import expected_table
+from paretorch.reports.findings.findings import Finding, findings, headline
+from paretorch.reports.findings.summary import Summary, summarize
+from paretorch.reports.page.page import page
+from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page
+from paretorch.reports.reading.load import load_all
+from paretorch.reports.tables.across import Across, across
+from paretorch.reports.tables.fronts import front_tables
+from paretorch.reports.tables.losses import loss_table
+from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
+from paretorch.reports.tables.settings import differing
+from paretorch.reports.tables.spreadsheets import seeds_csv, treatments_csv
+from paretorch.reports.tables.tables import Table, as_written
+from paretorch.reports.tables.tuning import budget, tuning_table
+from paretorch.storage import atomic
 
 with extra("studies"):
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ def report(
 
     Raises:
         ValueError: no path or format, a file of a page's name that no report wrote, or see
-            :func:`paretorch.reports.load.load_all`.
+            :func:`paretorch.reports.reading.load.load_all`.
 
     Example:
         >>> report()

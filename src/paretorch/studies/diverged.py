@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from paretorch.extras import extra
-from paretorch.training import checkpoint
+from paretorch.training.record import checkpoint
 
 
 class DivergedError(FloatingPointError):

@@ -23,15 +23,15 @@ from typing import Any
 
 import torch
 
-from paretorch.studies.hyperparameters import with_static_weights
+from paretorch.storage import atomic
+from paretorch.storage.regular_files import read_regular
 from paretorch.studies.study import Study
-from paretorch.studies.tuned import Tuning
-from paretorch.training import machine, record
-from paretorch.training.claims import check_run
-from paretorch.training.result import spent
-from paretorch.training.spec import Run
-from paretorch.workloads.data import atomic
-from paretorch.workloads.data.regular_files import read_regular
+from paretorch.studies.tuning.hyperparameters import with_static_weights
+from paretorch.studies.tuning.tuned import Tuning
+from paretorch.training.record import machine, record
+from paretorch.training.record.claims import check_run
+from paretorch.training.record.result import spent
+from paretorch.training.run import Run
 
 FORMAT = 2  # raised when older versions of the package can no longer read what is written
 MARK = "paretorch study "

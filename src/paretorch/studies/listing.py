@@ -8,9 +8,9 @@ import inspect
 from paretorch.optim.presets import PRESETS
 from paretorch.studies import catalog
 from paretorch.studies.sources import names
-from paretorch.training.algorithms import algorithms
+from paretorch.training.fronts.algorithms import algorithms
+from paretorch.training.names.workloads import workload_class, workload_names
 from paretorch.training.parts import methods, optimizers
-from paretorch.training.sources import workload_class, workload_names
 
 
 def method_lines() -> list[tuple[str, str]]:

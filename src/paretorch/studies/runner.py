@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paretorch.storage import atomic
 from paretorch.studies.folder import Job, StudyFolder, write_json
 from paretorch.studies.progress import Watch
-from paretorch.workloads.data import atomic
 
 TRAIN = "paretorch.studies.worker:train_sparingly"
 Inbox = queue.SimpleQueue[tuple["Worker", dict[str, Any] | None]]
@@ -51,14 +51,14 @@ def run_folder(folder: StudyFolder, watch: Watch, *, workers: int | None = None,
 
     Raises:
         ValueError: a result that is there is damaged, or of another version of the workload's file; see also
-            :func:`run_jobs` and :mod:`paretorch.studies.tuning`.
+            :func:`run_jobs` and :mod:`paretorch.studies.tuning.tuning`.
     """
     logs, threads = folder.path / "logs", folder.study.threads
     if not folder.tune or folder.tuning is not None:
         for job in folder.jobs():
             job.check()
         return run_jobs(folder.jobs(), watch, workers=workers, threads=threads, logs=logs, train=train)
-    from paretorch.studies.tuning import Tuner  # Optuna, which other studies do not need
+    from paretorch.studies.tuning.tuning import Tuner  # Optuna, which other studies do not need
 
     tuner = Tuner(folder)
     return run_jobs(

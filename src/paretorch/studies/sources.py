@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from paretorch.storage.regular_files import read_regular
 from paretorch.studies import catalog
 from paretorch.studies.study import Study
-from paretorch.training.names import check_arguments, unknown
-from paretorch.training.trust import executed
-from paretorch.workloads.data.regular_files import read_regular
+from paretorch.training.names.constructors import check_arguments, unknown
+from paretorch.training.names.trust import executed
 
 
 def names() -> list[str]:

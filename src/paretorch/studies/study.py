@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 
 
 class Combine(enum.Enum):

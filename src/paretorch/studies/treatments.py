@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from paretorch.studies.study import Study
-from paretorch.training import fronts, parts
+from paretorch.training import parts
+from paretorch.training.fronts import run as fronts
 
 
 def check_treatments(study: Study) -> None:

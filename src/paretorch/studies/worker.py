@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from paretorch.studies.diverged import DivergedError, check_numbers
 from paretorch.studies.folder import write_json
-from paretorch.training.spec import Run
-from paretorch.training.troubles import ExplodedError
+from paretorch.training.monitoring.troubles import ExplodedError
+from paretorch.training.run import Run
 
 
 class Train(Protocol):

@@ -1,7 +1,7 @@
 """Training: a run as plain values, the parts it names, the one loop, and its record on disk."""
 
 from paretorch.training.loop import train
-from paretorch.training.result import Epoch, Result, Scores
-from paretorch.training.spec import Run
+from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.run import Run
 
 __all__ = ["Epoch", "Result", "Run", "Scores", "train"]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from paretorch.training.promises import metrics_of
-from paretorch.training.result import Epoch, Scores
-from paretorch.training.totals import Means
+from paretorch.training.record.result import Epoch, Scores
+from paretorch.training.record.totals import Means
 from paretorch.training.updates import outputs_of
+from paretorch.training.workload_checks import metrics_of
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Splits, Stream
 

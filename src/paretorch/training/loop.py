@@ -9,19 +9,20 @@ from pathlib import Path
 
 import torch
 
-from paretorch.core.due import Due
-from paretorch.training import checkpoint, machine, randomness
+from paretorch.storage.checkpoint_schedule import Due
+from paretorch.training import randomness
 from paretorch.training.evaluation import evaluate, tested
-from paretorch.training.fronts import train_front
+from paretorch.training.fronts.run import train_front
+from paretorch.training.line_search import Searched
+from paretorch.training.monitoring.progress import Progress, Show, Shown
+from paretorch.training.monitoring.troubles import Troubles
 from paretorch.training.parts import Parts, assemble, find_device, parameter_counts
-from paretorch.training.progress import Progress, Show, Shown
-from paretorch.training.promises import metrics_of
-from paretorch.training.record import Record, finished, stride
-from paretorch.training.result import Epoch, Result, Scores
-from paretorch.training.searching import Searched
-from paretorch.training.spec import Run
-from paretorch.training.totals import EpochTotals, step_numbers
-from paretorch.training.troubles import Troubles
+from paretorch.training.record import checkpoint, machine
+from paretorch.training.record.record import Record, finished, stride
+from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.record.totals import EpochTotals, step_numbers
+from paretorch.training.run import Run
+from paretorch.training.workload_checks import metrics_of
 from paretorch.workloads.streams import Stream, mixed, repeats, steps_per_epoch, training_batches
 
 

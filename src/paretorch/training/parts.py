@@ -13,17 +13,17 @@ from torch import nn
 import paretorch.balance
 import paretorch.optim
 from paretorch.balance.equal import Equal
-from paretorch.core.balancer import Balancer
+from paretorch.core.balancer.balancer import Balancer
 from paretorch.core.contract import Method
-from paretorch.core.fork import Fork
+from paretorch.core.fork.fork import Fork
 from paretorch.optim import MultiTaskOptimizer, Preconditioned
 from paretorch.training import updates
-from paretorch.training.names import Call, check_arguments, parse, pick, unknown
-from paretorch.training.promises import check_losses, data_of, metrics_of, trained_model
+from paretorch.training.line_search import Searched, make_search, searches
+from paretorch.training.names.constructors import Call, check_arguments, parse, pick, unknown
+from paretorch.training.names.workloads import find_workload
+from paretorch.training.run import Run
 from paretorch.training.schedule import Schedule
-from paretorch.training.searching import Searched, make_search, searches
-from paretorch.training.sources import find_workload
-from paretorch.training.spec import Run
+from paretorch.training.workload_checks import check_losses, data_of, metrics_of, trained_model
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names
 from paretorch.workloads.streams import Splits, steps_per_epoch
 

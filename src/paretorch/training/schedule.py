@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from paretorch.training.spec import SCHEDULES, falling
+from paretorch.training.run import SCHEDULES, falling
 
 
 class Schedule:

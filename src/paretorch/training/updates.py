@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from paretorch.core.balancer import Balancer
+from paretorch.core.balancer.balancer import Balancer
 from paretorch.core.contract import Balance
-from paretorch.core.fork import Fork
+from paretorch.core.fork.fork import Fork
 from paretorch.linesearch import LineSearch, Step
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.training import randomness
-from paretorch.training.searching import Searched
-from paretorch.workloads import passes
+from paretorch.training.line_search import Searched
+from paretorch.workloads import forward as passes
 from paretorch.workloads.base import Workload
-from paretorch.workloads.passes import Batch
+from paretorch.workloads.forward import Batch
 
 
 @dataclass(frozen=True)

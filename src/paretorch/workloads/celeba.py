@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.data import celeba
-from paretorch.workloads.data.checkup import Checkup, Tell, training_refuses
-from paretorch.workloads.data.read_stream import reading_processes
+from paretorch.workloads.checks.checkup import Checkup, Tell, training_refuses
+from paretorch.workloads.formats import celeba
 from paretorch.workloads.metrics import F1, Detected, Metric
 from paretorch.workloads.models.encoders import encoder
+from paretorch.workloads.reading.stream import reading_processes
 from paretorch.workloads.streams import Plain, Splits
 
 

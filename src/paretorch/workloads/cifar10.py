@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.data import cifar
-from paretorch.workloads.data.checkup import Checkup, Tell, check_counts
+from paretorch.workloads.checks.checkup import Checkup, Tell, check_counts
+from paretorch.workloads.formats import cifar
 from paretorch.workloads.metrics import F1, Detected, Metric
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain, Splits, TensorStream

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from paretorch.workloads.data.checkup import Checkup, Tell, training_refuses
-from paretorch.workloads.data.dense_arrays import ArrayFolder, Field, checked_arrays, find_arrays
-from paretorch.workloads.data.dense_cityscapes import KINDS, CityFolders, checked_cities, find_cityscapes
-from paretorch.workloads.data.dense_labels import Kind
+from paretorch.workloads.checks.checkup import Checkup, Tell, training_refuses
+from paretorch.workloads.dense.labels import Kind
 from paretorch.workloads.dense.metrics import AbsoluteError, OffsetError, PixelAccuracy, RelativeError
 from paretorch.workloads.dense.workload import DenseWorkload
+from paretorch.workloads.formats.cityscapes import KINDS, CityFolders, checked_cities, find_cityscapes
+from paretorch.workloads.formats.dense_arrays import ArrayFolder, Field, checked_arrays, find_arrays
 from paretorch.workloads.metrics import MeanIoU, Metric
 from paretorch.workloads.streams import Plain
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from paretorch.extras import extra
 from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.data.overlaid import Pairs, overlay
+from paretorch.workloads.drawn.overlaid import Pairs, overlay
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.models import lenet
 from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, mixed

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import Workload
-from paretorch.workloads.data import geometry, pack_writing
-from paretorch.workloads.data.file_stream import FileStream
-from paretorch.workloads.data.geometry import stored_edge
-from paretorch.workloads.data.layout import find_coco, find_imagenet
-from paretorch.workloads.data.pack import Manifest, Pack
-from paretorch.workloads.data.pack_writing import Packed, stale
-from paretorch.workloads.data.read_stream import reading_processes
-from paretorch.workloads.data.reading import Place, Source
-from paretorch.workloads.data.splitting import Chosen, NotPackedError, everything, split
-from paretorch.workloads.data.voc_masks import CLASSES
+from paretorch.workloads.formats.layout import find_coco, find_imagenet
+from paretorch.workloads.formats.voc_masks import CLASSES
 from paretorch.workloads.metrics import Accuracy, MeanIoU, Metric
 from paretorch.workloads.models.two_heads import classification_and_segmentation
+from paretorch.workloads.packs import writing as pack_writing
+from paretorch.workloads.packs.pack import Manifest, Pack
+from paretorch.workloads.packs.writing import Packed, stale
+from paretorch.workloads.reading import geometry
+from paretorch.workloads.reading.file_stream import FileStream
+from paretorch.workloads.reading.geometry import stored_edge
+from paretorch.workloads.reading.source import Place, Source
+from paretorch.workloads.reading.splitting import Chosen, NotPackedError, everything, split
+from paretorch.workloads.reading.stream import reading_processes
 from paretorch.workloads.streams import Plain, Splits
 
 TASKS = ("classification", "segmentation")

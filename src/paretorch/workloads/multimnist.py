@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.data import idx
-from paretorch.workloads.data.checkup import Checkup, Tell, check_counts
-from paretorch.workloads.data.overlaid import laid
+from paretorch.workloads.checks.checkup import Checkup, Tell, check_counts
+from paretorch.workloads.drawn.overlaid import laid
+from paretorch.workloads.formats import idx
 from paretorch.workloads.metrics import Accuracy, Metric
 from paretorch.workloads.models import multimnist as models
 from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, mixed

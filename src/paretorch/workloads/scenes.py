@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.data.scene_labels import ATTRIBUTES, Labels, labels_of
-from paretorch.workloads.data.scene_layout import CLASSES, KINDS, drawn_scenes
-from paretorch.workloads.data.scene_render import render
 from paretorch.workloads.dense.metrics import MeanAngle
+from paretorch.workloads.drawn.scene_labels import ATTRIBUTES, Labels, labels_of
+from paretorch.workloads.drawn.scene_layout import CLASSES, KINDS, drawn_scenes
+from paretorch.workloads.drawn.scene_render import render
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder

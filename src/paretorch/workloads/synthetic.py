@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.workloads.base import MultiTaskModel, Truth, Workload
-from paretorch.workloads.data.objectives import PROBLEMS, Objectives
+from paretorch.workloads.drawn.objectives import PROBLEMS, Objectives
 from paretorch.workloads.metrics import MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, Stream, TensorStream
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.data.table import Table, read_csv, shipped
+from paretorch.workloads.formats.table import Table, read_csv, shipped
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, TensorStream
 

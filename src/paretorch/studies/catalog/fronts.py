@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from paretorch.studies.study import Study, Treatment, across
-from paretorch.training.spec import Plain, Run
+from paretorch.training.run import Plain, Run
 
 QUESTION = (
     "Which way of training a set of models covers the trade-off best, and how much faster does transfer get there?"

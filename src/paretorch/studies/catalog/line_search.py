@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from paretorch.studies.study import Study, Treatment, across, alone, chosen
-from paretorch.training.spec import Plain, Run
-from paretorch.workloads.data.cifar import CLASSES
+from paretorch.training.run import Plain, Run
+from paretorch.workloads.formats.cifar import CLASSES
 
 NAME = "line-search"
 QUESTION = "Is a searched step size as good as the best of eight fixed ones, and what does it cost?"

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from paretorch.optim.presets import PRESETS, Preset, find_preset
-from paretorch.studies.hyperparameters import STATIC
 from paretorch.studies.study import Expected, Study, Treatment, alone, chosen
-from paretorch.training.names import Call, listed, parse, written
+from paretorch.studies.tuning.hyperparameters import STATIC
+from paretorch.training.names.constructors import Call, listed, parse, written
 from paretorch.training.parts import find_method
 from paretorch.training.parts import optimizers as optimizer_classes
-from paretorch.training.spec import Plain, Run
+from paretorch.training.run import Plain, Run
 
 TASKS = ("classification", "segmentation")
 QUESTION = "Which optimizer trains one network on classification and segmentation best?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from paretorch.studies.study import Study, Treatment, alone, chosen
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 from paretorch.workloads.streams import Plain
 
 TASKS = ("left", "right", "ink")

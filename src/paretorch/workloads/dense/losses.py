@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
-from paretorch.workloads.data.dense_labels import Kind
+from paretorch.workloads.dense.labels import Kind
 
 
 def has_distance(target: Tensor) -> Tensor:

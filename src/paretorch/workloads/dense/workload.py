@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from paretorch.workloads.base import Workload
-from paretorch.workloads.data.checkup import Checkup, Tell
-from paretorch.workloads.data.dense_labels import Kind, check_augmentation
-from paretorch.workloads.data.dense_stream import DenseStream, SceneReader
-from paretorch.workloads.data.read_stream import reading_processes
-from paretorch.workloads.data.selection import held_out
+from paretorch.workloads.checks.checkup import Checkup, Tell
 from paretorch.workloads.dense import losses as dense_losses
+from paretorch.workloads.dense.labels import Kind, check_augmentation
+from paretorch.workloads.dense.stream import DenseStream, SceneReader
 from paretorch.workloads.models.dense import check_architecture, check_suits, dense_model
+from paretorch.workloads.reading.selection import held_out
+from paretorch.workloads.reading.stream import reading_processes
 from paretorch.workloads.streams import Plain, Splits
 
 REPORTS = {"once": 0, "last-10": 10}  # epochs over which test scores are averaged
@@ -111,7 +111,7 @@ class DenseWorkload(Workload):
         return tuple(self.kinds)
 
     def data(self) -> Splits:
-        """One stream: images (B, 3, H, W) in 0..1, and the labels of each task; see :mod:`.dense_labels` for what is unlabelled.
+        """One stream: images (B, 3, H, W) in 0..1, and the labels of each task; see :mod:`~paretorch.workloads.dense.labels` for what is unlabelled.
 
         Raises:
             FileNotFoundError: the data set is not there, or lies otherwise.

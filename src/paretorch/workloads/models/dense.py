@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel
-from paretorch.workloads.data.dense_labels import Kind
+from paretorch.workloads.dense.labels import Kind
 from paretorch.workloads.models.dilated import STRIDE, DilatedHead, DilatedResNet
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.mtan import Attended, AttentionHead

@@ -1,0 +1,186 @@
+"""Which leaves a Balancer compares, and the graphs in which it cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.core import checks
+from paretorch.core.gradients.graph import FSDP, OPAQUE, SINK, Reach, task_gradients
+from paretorch.core.gradients.memory import check_room
+from paretorch.core.gradients.ranks import Ranks
+from paretorch.core.gradients.task_gradients import Gradients
+
+
+class Leaves(NamedTuple):
+    """The leaves on which gradients are compared; the others; and which of those several losses reach all the same."""
+
+    compared: list[Tensor]
+    others: list[Tensor]
+    others_shared: list[bool]
+
+
+def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
+    """The parameters that ``shared=`` names, in order, once each."""
+    if not isinstance(shared, nn.Module | Iterable) or isinstance(shared, str | Tensor):
+        raise ValueError(f"shared is a module or an iterable of parameters, got a {type(shared).__name__}")
+    tensors = list(shared.parameters()) if isinstance(shared, nn.Module) else list(shared)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"shared is a module or parameters, got an item of type {type(tensor).__name__}")
+    leaves = list({id(tensor): tensor for tensor in tensors}.values())  # those that are frozen may be thawed
+    if not any(leaf.requires_grad for leaf in leaves):
+        raise ValueError("shared has no parameter that requires grad")
+    return leaves
+
+
+def compared_leaves(
+    given: Sequence[Tensor] | None,
+    graph: Reach,
+    tasks: int,
+    ranks: Ranks,
+    before: Sequence[Tensor] = (),
+    alone: bool = True,
+) -> Leaves:
+    """What is compared in this step, and what else takes a gradient.
+
+    Args:
+        given: the leaves that ``shared=`` names; None: those that two losses or more reach.
+        graph: of the losses.
+        tasks: how many losses there are.
+        ranks: whose losses are averaged.
+        before: what was compared in earlier steps, and is again: a state as long as the surface must find it as it was.
+        alone: whether one task may be compared on all that it reaches.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    check_whole(given or (), graph, ranks, "a Balancer")
+    check_graph(graph, given is None)
+    met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
+    if given is None:
+        parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
+        compared = parameters or list(met.values())  # inputs that require grad are no parameters
+        compared = list({id(leaf): leaf for leaf in (*before, *compared) if leaf.requires_grad}.values())
+        if not compared and tasks == 1 and not alone:
+            raise ValueError(
+                "of one task's loss it cannot be seen what it shares with others, and this method remembers gradients on what is "
+                "shared: give Balancer(..., shared=encoder)"
+            )
+        compared = compared or (graph.leaves if tasks == 1 else [])
+        if not compared:
+            raise ValueError(
+                "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
+            )
+    else:
+        compared = [leaf for leaf in given if leaf.requires_grad]
+        if not compared:
+            raise ValueError(
+                "shared has no parameter that requires grad any more: unfreeze some, or leave the Balancer out"
+            )
+        reached = {id(leaf) for leaf in graph.leaves}
+        if tasks and not graph.opaque and reached.isdisjoint(map(id, compared)):
+            raise ValueError(
+                "no loss reaches any parameter of shared=: is it of another model, or of a copy of this one? Give the "
+                "encoder that computed the losses"
+            )
+    checks.real(compared, "a Balancer")
+    inside = {id(leaf) for leaf in compared}
+    others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
+    hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's
+    return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
+
+
+def check_whole(parameters: Iterable[Tensor], graph: Reach, ranks: Ranks, where: str) -> None:
+    """Refuse parameters, and graphs of parameters, of which each rank holds a part."""
+    if FSDP in graph.opaque or ranks.divides(graph.leaves):
+        raise ValueError(
+            f"{where} takes one backward for each task, and under FSDP each of these would free and reduce the parameters: "
+            "use paretorch.Fork at the encoder's output, which is exact under fully_shard"
+        )
+    for leaf in (*parameters, *graph.leaves):
+        if type(leaf).__name__ == "DTensor" or getattr(leaf, "_is_flat_param", False):
+            raise ValueError(
+                f"{where} takes whole parameters, got one that is spread over ranks ({type(leaf).__name__}, as FSDP and tensor "
+                "parallelism make them): use paretorch.Fork at the encoder's output, which is exact under fully_shard"
+            )
+
+
+def check_graph(graph: Reach, found: bool) -> None:
+    """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be told."""
+    if "CheckpointFunctionBackward" in graph.opaque:
+        raise ValueError(
+            "a Balancer cannot look into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
+        )
+    if any(_is_static(node) for node in graph.sinks):
+        raise ValueError(
+            "a Balancer cannot run under DistributedDataParallel(static_graph=True), which counts the backwards of its first "
+            "step: leave static_graph out, or use a Fork"
+        )
+    if found and graph.opaque:
+        names = ", ".join(sorted(OPAQUE[name] for name in graph.opaque))
+        raise ValueError(f"the shared parameters cannot be found through {names}: give Balancer(..., shared=encoder)")
+
+
+def _is_static(sink: Any) -> bool:
+    """Whether a node of DistributedDataParallel belongs to a static graph."""
+    wrapper = getattr(sink, "ddp_weakref", None)
+    module = wrapper() if wrapper is not None else None
+    return bool(module is not None and module.static_graph)
+
+
+def check_ranks_agree(ranks: Ranks, compared: Sequence[Tensor]) -> None:
+    """All ranks must compare the same leaves, or their shares would not add up."""
+    found = ranks.gathered((len(compared), sum(leaf.numel() for leaf in compared)))
+    if not compared or any(other != found[0] for other in found):
+        raise ValueError(
+            "the ranks found different shared parameters (as happens where a task is present on some of them only): "
+            "give Balancer(..., shared=encoder)"
+        )
+
+
+def check_losses_given(ranks: Ranks, are_given: bool, shared: Sequence[Tensor] | None) -> None:
+    """Refuse, on all ranks, a rank without losses whose wrapper waits for the gradients of parameters of one task."""
+    stuck = not are_given and ranks.waits_beyond(shared or ())
+    if float(ranks.sum(torch.tensor(float(stuck)))) > 0:
+        raise RuntimeError(
+            "a rank gave no losses, and DistributedDataParallel waits there for parameters that no backward reaches: give "
+            "that rank one of its outputs times zero, balancer.backward({task: 0 * output.sum()}), which counts as absent"
+        )
+
+
+def further_gradients(
+    others: Sequence[Mapping[str, Tensor | None]], tasks: tuple[str, ...], compared: list[Tensor]
+) -> tuple[Gradients, Gradients]:
+    """Every task's gradient on what the step compares, of each of two further batches."""
+    rows = []
+    for losses in others:
+        given = checks.given_losses(losses, "balancer.backward, others")
+        checks.known_tasks(given, tasks, "balancer.backward, others")
+        rows.append(leaf_gradients(given, tasks, Leaves(compared, [], []), retain_graph=False)[0])
+    first, second = rows
+    return first, second
+
+
+def leaf_gradients(
+    given: Mapping[str, Tensor], tasks: Sequence[str], leaves: Leaves, retain_graph: bool
+) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
+    """Every task's gradient on the compared leaves, and on the others: one backward for each task.
+
+    Raises:
+        ValueError: they would not fit into memory.
+    """
+    first = leaves.compared[0]
+    check_room(len(given), sum(leaf.numel() for leaf in leaves.compared), first.dtype, first.device)
+    rows: list[list[Tensor | None] | None] = [None] * len(tasks)
+    own = {}
+    everything = [*leaves.compared, *leaves.others]
+    for position, (name, loss) in enumerate(given.items()):
+        keep = retain_graph or position + 1 < len(given)
+        row = task_gradients([loss], [None], everything, retain_graph=keep, dense=len(leaves.compared))
+        rows[tasks.index(name)] = row[: len(leaves.compared)]
+        own[name] = row[len(leaves.compared) :]
+    return Gradients(rows, leaves.compared), own

@@ -1,0 +1,135 @@
+"""Put a Fork into a model one did not write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from paretorch.core.checks import nearest
+from paretorch.core.contract import Method
+from paretorch.core.fork.fork import Fork
+
+
+def fork_at(
+    model: nn.Module, encoder: str, heads: Mapping[str, str], method: Method[Any], **options: Any
+) -> InsertedFork:
+    """A Fork between two parts of a model, by their names; the model's code stays as it is.
+
+    The encoder's output is forked, and each head is handed its own branch wherever its arguments hold that output. Where the
+    model changes the features on the way (flattens or pools them), the fork sits at what the heads have in common instead.
+
+    Args:
+        model: any module; the fork becomes its submodule ``fork``, so that its state is saved and moved with it.
+        encoder: name of the submodule whose output is shared, as in ``model.get_submodule``.
+        heads: name of the head's submodule by task.
+        method: the balancing method.
+        **options: further arguments of :class:`~paretorch.Fork`.
+
+    Returns:
+        the fork; ``fork.remove()`` takes it out again.
+
+    Raises:
+        ValueError: on names that the model does not have.
+        RuntimeError: in a forward, where a head is given neither the encoder's output nor what the other heads were given.
+
+    Example:
+        >>> import torch, paretorch as pt
+        >>> class Net(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.body, self.left, self.right = nn.Linear(4, 3), nn.Linear(3, 1), nn.Linear(3, 1)
+        ...     def forward(self, x):
+        ...         z = self.body(x)
+        ...         return self.left(z), self.right(z)
+        >>> net = Net()
+        >>> fork = pt.fork_at(net, "body", heads={"left": "left", "right": "right"}, method=pt.MGDA())
+        >>> sum(out.square().mean() for out in net(torch.ones(2, 4))).backward()
+        >>> fork.balance.tasks
+        ('left', 'right')
+        >>> fork.remove()
+    """
+    names = dict(model.named_modules())
+    for name in (encoder, *heads.values()):
+        if name not in names or not name:
+            raise ValueError(f"the model has no submodule {name!r}; it has {nearest(name, [n for n in names if n])}")
+    if hasattr(model, "fork"):
+        raise ValueError("the model has an attribute 'fork' already: remove an earlier fork with model.fork.remove()")
+    fork = InsertedFork(method, heads, **options)
+    model.add_module("fork", fork)
+    hooks = [names[encoder].register_forward_hook(fork.take)]
+    for task, name in heads.items():
+        hooks.append(names[name].register_forward_pre_hook(_Hand(fork, task), with_kwargs=True))
+    fork.undo = [*(hook.remove for hook in hooks), _Drop(model)]
+    return fork
+
+
+class InsertedFork(Fork):
+    """A Fork that is fed by hooks. Made by :func:`fork_at`."""
+
+    def __init__(self, method: Method[Any], heads: Mapping[str, str], **options: Any) -> None:
+        super().__init__(method, tuple(heads), **options)
+        self.undo: list[Callable[[], None]] = []
+        self._originals: list[Tensor] = []
+        self._handed: dict[str, list[Tensor]] = {}
+
+    def take(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        """Forward hook of the encoder: its output begins a new step."""
+        self._originals = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
+        self._handed = {}
+
+    def hand(self, task: str, arguments: Any) -> Any:
+        """The arguments of a head with its own branch in place of the features."""
+        given = [leaf for leaf in tree_flatten(arguments)[0] if isinstance(leaf, Tensor)]
+        if not self._handed:
+            if not _meet(given, self._originals):  # changed on the way: fork what this head is given
+                self._originals = [leaf for leaf in given if leaf.is_floating_point()]
+            self._handed = self(self._originals)
+        if not _meet(given, self._originals):
+            raise RuntimeError(
+                f"the head of task {task!r} is given neither the encoder's output nor what the other heads were given: name the "
+                "module whose output all heads receive unchanged, or call paretorch.Fork in the model's forward"
+            )
+        own = {id(original): branch for original, branch in zip(self._originals, self._handed[task], strict=True)}
+        return tree_map_only(Tensor, lambda leaf: own.get(id(leaf), leaf), arguments)
+
+    def combine(self, *arguments: Any) -> list[Tensor]:
+        """As of every Fork; then lets go of the features."""
+        self._originals, self._handed = [], {}
+        return super().combine(*arguments)
+
+    def remove(self) -> None:
+        """Take the fork out of the model; the model is as before."""
+        for step in self.undo:
+            step()
+        self.undo = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_originals": [], "_handed": {}}
+
+
+class _Hand:
+    """Forward pre-hook of a head: an object, not a closure, so that a deep copy of the model hands out its own branches."""
+
+    def __init__(self, fork: InsertedFork, task: str) -> None:
+        self.fork, self.task = fork, task
+
+    def __call__(self, module: nn.Module, arguments: Any, keywords: Any) -> Any:
+        return self.fork.hand(self.task, (arguments, keywords))
+
+
+class _Drop:
+    """Takes the submodule out of the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self) -> None:
+        del self.model.fork
+
+
+def _meet(given: list[Tensor], originals: list[Tensor]) -> bool:
+    known = {id(original) for original in originals}
+    return any(id(leaf) in known for leaf in given)

@@ -1,0 +1,217 @@
+"""What turns the balanced gradient into a direction: nothing, a metric, or any optimizer's step."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
+
+from paretorch.linesearch.directions.metrics import Identity, Metric, Row
+
+
+class Direction(ABC):
+    """Makes the direction of a step; its metric is that of the common descent direction which stands in where it fails."""
+
+    needs_tasks = False  # one gradient for each task on all parameters, beside the balanced one
+    plain = False  # the direction is the balanced gradient
+
+    @property
+    @abstractmethod
+    def metric(self) -> Metric:
+        """The metric that belongs to it."""
+
+    @property
+    def metric_before(self) -> Metric | None:
+        """The metric where it is known before the direction is made, and can be balanced in; None where it is not."""
+        return None
+
+    @abstractmethod
+    def make(
+        self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
+    ) -> list[Tensor | None]:
+        """The direction, leaf by leaf, as the optimizer would subtract it at a rate of 1.
+
+        Args:
+            parameters: of encoder and heads.
+            gradient: balanced on the shared ones, own on the heads'.
+            rows: by task, the gradient on all of them, where ``needs_tasks``.
+            losses: by task.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it back."""
+        del state_dict
+
+
+class InMetric(Direction):
+    """M^-1 times the balanced gradient."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self.needs_tasks = metric.needs_tasks
+        self.plain = isinstance(metric, Identity)
+
+    @property
+    def metric(self) -> Metric:
+        """M."""
+        return self._metric
+
+    @property
+    def metric_before(self) -> Metric:
+        """M, as it was learned so far."""
+        return self._metric
+
+    def make(
+        self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
+    ) -> list[Tensor | None]:
+        """The gradient in the metric, once that has learned from it."""
+        del parameters, losses, rows
+        self._metric.learn(gradient)
+        return self._metric.inverse(gradient)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The metric's."""
+        return self._metric.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The metric's."""
+        self._metric.load_state_dict(state_dict)
+
+
+class OfOptimizer(Direction):
+    """The step that an optimizer takes from the balanced gradient, divided by its rate; the parameters are put back.
+
+    Args:
+        optimizer: of torch.optim, or any whose ``step()`` reads ``.grad``; or one whose ``step(losses)`` takes the gradient
+            of every task by itself. Its moments advance with every step, whatever the search makes of it.
+
+    Raises:
+        ValueError: its step needs a closure, or its rate is zero.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self._last: list[Tensor] = []
+        options = inspect.signature(optimizer.step).parameters
+        self.needs_tasks = "losses" in options
+        if not self.needs_tasks and "closure" in options and options["closure"].default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{type(optimizer).__name__} evaluates a closure several times in a step and searches by itself: give a line "
+                "search an optimizer whose step() needs none, or direction=LBFGS()"
+            )
+        if not self._rate() > 0:
+            raise ValueError(f"the direction is the optimizer's step over its rate, which must be above 0: {optimizer}")
+
+    @property
+    def metric(self) -> Metric:
+        """The diagonal by which it divides, read from its state; 1 where it has none."""
+        return _Diagonal(self.optimizer, self._last)
+
+    def make(
+        self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
+    ) -> list[Tensor | None]:
+        """The step over the rate of the first group; the other groups keep their ratios to it."""
+        self._last = list(parameters)
+        before = [leaf.detach().clone() for leaf in parameters]
+        # The graph of this step's forward is still needed: to it nothing happens, since every value is put back.
+        with _unsafe_preserve_version_counter(tuple(parameters)):
+            self._step(parameters, gradient, rows, losses)
+            with torch.no_grad():
+                direction: list[Tensor | None] = [
+                    (old - leaf) / self._rate() for old, leaf in zip(before, parameters, strict=True)
+                ]
+                torch._foreach_copy_(list(parameters), before)
+        return direction
+
+    def _step(
+        self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
+    ) -> None:
+        if self.needs_tasks:
+            step: Callable[[Mapping[str, Tensor]], object] = self.optimizer.step  # type: ignore[assignment]
+            step(_with_gradients(parameters, rows, losses))
+            return
+        held = [leaf.grad for leaf in parameters]
+        for leaf, part in zip(parameters, gradient, strict=True):
+            leaf.grad = None if part is None else part.detach().clone()
+        try:
+            self.optimizer.step()
+        finally:
+            for leaf, grad in zip(parameters, held, strict=True):
+                leaf.grad = grad
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The optimizer's."""
+        self.optimizer.load_state_dict(state_dict)
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+class _Diagonal(Metric):
+    """What an adaptive optimizer divides by: sqrt(v) + eps, v found in its state by the names that torch.optim gives it."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
+        options = {id(leaf): group for group in optimizer.param_groups for leaf in group["params"]}
+        self.roots = [_root(optimizer.state.get(leaf, {}), options.get(id(leaf), {})) for leaf in parameters]
+
+    def inverse(self, gradient: Row) -> list[Tensor | None]:
+        """The gradient over the diagonal."""
+        return [
+            part if part is None or root is None else part / root
+            for part, root in zip(gradient, self.roots, strict=True)
+        ]
+
+
+def _root(state: Mapping[str, Any], options: Mapping[str, Any]) -> Tensor | None:
+    second = next((state[name] for name in ("exp_avg_sq", "square_avg", "sum") if name in state), None)
+    if second is None:
+        return None
+    if "exp_avg_sq" in state:
+        taken = float(state.get("step", state.get("taken", 0)))
+        beta = options["betas"][1]
+        second = second / (1 - beta**taken) if taken > 0 else second
+    root: Tensor = second.sqrt().add_(float(options.get("eps", 1e-8)))
+    return root.clamp_min_(1e-30)
+
+
+def _with_gradients(
+    parameters: Sequence[Tensor], rows: Mapping[str, Row], losses: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Losses of these values whose gradients are these rows: what a multi-task optimizer takes, without the network."""
+    made = {}
+    with torch.enable_grad():
+        for task, row in rows.items():
+            products = [
+                (leaf * part.detach()).sum() for leaf, part in zip(parameters, row, strict=True) if part is not None
+            ]
+            total = torch.stack(products).sum()
+            made[task] = total - total.detach() + losses[task]
+    return made
+
+
+def direction_from(given: torch.optim.Optimizer | Metric | None) -> Direction:
+    """The direction that a search's option stands for.
+
+    Raises:
+        ValueError: it is neither an optimizer nor a metric.
+    """
+    if given is None:
+        return InMetric(Identity())
+    if isinstance(given, Metric):
+        return InMetric(given)
+    if isinstance(given, torch.optim.Optimizer):
+        return OfOptimizer(given)
+    raise ValueError(f"direction is an optimizer, a metric such as Kronecker(), or None, got {type(given).__name__}")

@@ -1,0 +1,98 @@
+"""Exact Pareto optimal search (Mahapatra & Rajan, ICML 2020)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretorch.core.solvers.minimum_norm import minimum_norm
+from paretorch.core.solvers.nonnegative import Array
+from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.linear_program import best_weights, solver
+from paretorch.pareto.models.ensemble import View
+
+
+@dataclass(frozen=True)
+class EPO(FrontAlgorithm):
+    r"""Each member goes to the point of the front where its weighted losses are equal: on its preference's ray.
+
+    .. math:: \hat L_t = \frac{w_t L_t}{\sum_s w_s L_s}, \quad \mu = \sum_t \hat L_t \log(T \hat L_t), \quad
+              a_t = w_t (\log(T \hat L_t) - \mu)
+
+    While mu, the distance from the ray, is above its tolerance, the weights on the simplex maximise beta^T C a, C the inner
+    products, so that the step turns the losses towards the ray: the worst task must not rise, and those it lets rise do so no
+    faster than a wants. On the ray, they maximise the sum of all descents, and no task may rise. Losses are at least zero,
+    preferences above it. SciPy solves the programs: ``pip install 'paretorch[fronts]'``.
+
+    Args:
+        tolerance: of mu, above 0.
+
+    Example:
+        >>> EPO().looks_at_gradients
+        True
+
+    References:
+        Mahapatra & Rajan, "Multi-task learning with user preferences: gradient descent with controlled ascent in Pareto
+        optimization", ICML 2020, eq. (24)-(25). Where the program has no solution we descend along the minimum norm; C is divided
+        by its largest entry, which changes no solution.
+    """
+
+    tolerance: float = 1e-6
+
+    looks_at_gradients = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
+            raise ValueError(f"tolerance is above 0, got {self.tolerance}")
+
+    def check(self, preferences: Tensor, tasks: tuple[str, ...]) -> None:
+        """Preferences are above zero: without preference there is no ray. SciPy is there."""
+        solver()
+        if float(preferences.min()) <= 0:
+            raise ValueError(
+                f"EPO needs preferences above 0 for each of {tasks}: a task without has no ray. "
+                "preferences(..., margin=0.05) keeps away from the corners"
+            )
+
+    def weights(self, view: View) -> Tensor:
+        """(n, T) weights that turn towards the ray, of sum T."""
+        assert view.gramian is not None
+        if bool((view.losses < 0).any()):
+            raise ValueError(
+                f"EPO needs losses of at least 0, got {view.losses.min().item():.4g}: add what makes them so"
+            )
+        rows = zip(view.losses, view.preferences, view.gramian, strict=True)
+        return torch.stack([self._member(*row) for row in rows])
+
+    def _member(self, losses: Tensor, preference: Tensor, gramian: Tensor) -> Tensor:
+        tasks = len(losses)
+        size = float(gramian.abs().max())
+        if not (bool(gramian.isfinite().all()) and bool(losses.isfinite().all())):
+            return torch.full_like(preference, torch.nan)
+        if size == 0 or float((preference * losses).sum()) == 0:
+            return torch.full_like(preference, 1.0)
+        products = gramian.numpy() / size
+        anchor, distance, worst = _anchor(losses.numpy(), preference.numpy())
+        pulls = products @ anchor
+        if distance > self.tolerance:
+            free = pulls > 0
+            least = np.where(free, -np.inf, pulls) if free.any() else np.zeros(tasks)
+            least[worst] = 0.0  # where nothing is free, it is zero already
+            found = best_weights(pulls, products, least)
+        else:
+            found = best_weights(products.sum(axis=0), products, np.zeros(tasks))
+        weights = minimum_norm(gramian).weights if found is None else torch.from_numpy(found)
+        return tasks * weights
+
+
+def _anchor(losses: Array, preference: Array) -> tuple[Array, float, Array]:
+    """(T,) where the losses should turn, how far from the ray they are, and (T,) which weighted loss is largest."""
+    weighted = preference * losses
+    share = weighted / weighted.sum()
+    logs = np.log(np.maximum(share * len(share), 1e-300))
+    distance = float(share @ logs)
+    return preference * (logs - distance), distance, weighted >= weighted.max() * (1 - 1e-12)

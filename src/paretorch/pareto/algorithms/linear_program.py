@@ -1,0 +1,68 @@
+"""Linear programs over few weights, by HiGHS as SciPy brings it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from paretorch.core.solvers.nonnegative import Array
+from paretorch.extras import extra
+
+FEASIBLE = 1e-10  # by which a row in units of its largest entry may miss its bound: the least that HiGHS takes
+TINY = 1e-300  # in place of zero, to divide by
+
+
+def solver() -> Callable[..., Any]:
+    """``scipy.optimize.linprog``.
+
+    Raises:
+        ModuleNotFoundError: SciPy is missing; the message holds the command that installs it.
+    """
+    with extra("fronts"):
+        from scipy.optimize import linprog
+    found: Callable[..., Any] = linprog
+    return found
+
+
+def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
+    r"""The weights on the simplex of the largest gain that keep some products above a bound.
+
+    .. math:: \max_w c^T w \quad \text{s.t.} \quad w \ge 0,\; 1^T w = 1,\; A w \ge b
+
+    Args:
+        gain: (T,) c.
+        matrix: (m, T) A.
+        least: (m,) b; minus infinity where there is no bound.
+
+    Returns:
+        (T,) weights, a vertex of the feasible set; None where nothing is feasible, or rounding leaves it open.
+
+    Raises:
+        ModuleNotFoundError: SciPy is missing.
+
+    Example:
+        >>> best_weights(np.array([1.0, 0.0]), np.array([[0.0, 1.0]]), np.array([0.25]))
+        array([0.75, 0.25])
+
+    References:
+        Huangfu & Hall, "Parallelizing the dual revised simplex method", Mathematical Programming Computation 2018: HiGHS.
+    """
+    bounded = np.isfinite(least)
+    # in units of each row's largest entry: what is small is no rounding
+    size = np.maximum(np.abs(matrix).max(axis=1, initial=0.0), TINY)[bounded]
+    found = solver()(
+        -gain / max(float(np.abs(gain).max()), TINY),
+        A_ub=-matrix[bounded] / size[:, None],
+        b_ub=-least[bounded] / size,
+        A_eq=np.ones((1, len(gain))),
+        b_eq=np.ones(1),
+        method="highs-ds",  # the simplex method, which ends at a vertex
+        options={"primal_feasibility_tolerance": FEASIBLE, "dual_feasibility_tolerance": FEASIBLE},
+    )
+    if found.status != 0:
+        return None
+    weights = np.maximum(found.x, 0.0)
+    result: Array = weights / weights.sum()
+    return result

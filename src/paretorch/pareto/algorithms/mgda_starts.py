@@ -1,0 +1,44 @@
+"""MGDA from N starts: Pareto critical points, wherever each start leads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paretorch.core.solvers.minimum_norm import minimum_norm
+from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.models.ensemble import View
+
+
+@dataclass(frozen=True)
+class MGDAStarts(FrontAlgorithm):
+    r"""Every member descends along the shortest convex combination of its task gradients; preferences only say how
+    many there are.
+
+    .. math:: w_i = \arg\min_{w \ge 0,\, 1^T w = 1} \Big\lVert \sum_t w_t \nabla L_t(\theta_i) \Big\rVert
+
+    Give ``starts="independent"``: from common ones, all members are the same.
+
+    Example:
+        >>> MGDAStarts().looks_at_gradients
+        True
+
+    References:
+        Desideri, "Multiple-gradient descent algorithm for multiobjective optimization", Comptes Rendus 2012.
+    """
+
+    looks_at_gradients = True
+
+    def weights(self, view: View) -> Tensor:
+        """(n, T) minimum-norm weights."""
+        assert view.gramian is not None
+        return torch.stack(
+            [
+                minimum_norm(gramian).weights
+                if bool(gramian.isfinite().all())
+                else torch.full_like(gramian[0], torch.nan)
+                for gramian in view.gramian
+            ]
+        )

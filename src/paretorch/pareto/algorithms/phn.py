@@ -1,0 +1,105 @@
+"""Pareto hypernetworks: a network that makes the models of all preferences (Navon et al., ICLR 2021)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.epo import EPO
+from paretorch.pareto.models.conditional_model import Family, Hypernetwork
+from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.preferences import drawn
+
+
+@dataclass(frozen=True)
+class PHNLS(FrontAlgorithm):
+    r"""A hypernetwork phi whose model at a preference descends the weighted sum; each step draws a preference.
+
+    .. math:: w \sim \mathrm{Dirichlet}(\alpha), \qquad \min_\phi \sum_t w_t L_t(\theta_\phi(w))
+
+    Reaches the convex parts of a front. BatchNorm's running statistics are of all preferences together.
+
+    Args:
+        alpha: concentration of the preferences drawn, above 0.
+        hidden: units of each of the hypernetwork's two hidden layers.
+
+    Example:
+        >>> PHNLS().objective(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.5]]))
+        tensor(2.)
+
+    References:
+        Navon, Shamsian, Chechik & Fetaya, "Learning the Pareto front with hypernetworks", ICLR 2021, Algorithm 1. Ours begins as
+        the workload's own model for every preference, theirs from random last layers.
+    """
+
+    alpha: float = 1.0
+    hidden: int = 100
+
+    conditional = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ValueError(f"alpha is above 0, got {self.alpha}")
+        if self.hidden < 1:
+            raise ValueError(f"hidden is at least 1 unit, got {self.hidden}")
+
+    def family(self, models: list[nn.Module], example: Any) -> Family:
+        """The hypernetwork."""
+        return Hypernetwork(models[0], len(models), self.hidden)
+
+    def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
+        """(1, T) from the Dirichlet distribution."""
+        return drawn(1, tasks, self.alpha, generator)
+
+    def objective(self, losses: Tensor, preferences: Tensor) -> Tensor:
+        """The weighted sum."""
+        return (preferences * losses).sum(dim=1).mean()
+
+
+@dataclass(frozen=True)
+class PHNEPO(PHNLS):
+    r"""A hypernetwork whose model at a preference goes where its weighted losses are equal, by the steps of :class:`EPO`.
+
+    Also reaches the parts of a front that are not convex, at the price of T backwards per step.
+
+    Args:
+        alpha: concentration of the preferences drawn, above 0.
+        hidden: units of each of the hypernetwork's two hidden layers.
+        margin: the least that a task matters in a preference drawn, above 0: on the edge of the simplex there is no ray.
+
+    Example:
+        >>> PHNEPO(margin=0.1).draw(2, torch.Generator().manual_seed(0)).min() >= 0.1
+        tensor(True)
+
+    References:
+        Navon, Shamsian, Chechik & Fetaya, "Learning the Pareto front with hypernetworks", ICLR 2021, section 3.2. Inner products
+        are those of the hypernetwork's gradients, since its parameters are what moves.
+    """
+
+    margin: float = 0.05
+
+    looks_at_gradients = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.margin < 0.5:
+            raise ValueError(f"margin is in (0, 1/T), got {self.margin}")
+
+    def check(self, preferences: Tensor, tasks: tuple[str, ...]) -> None:
+        """Preferences lie above zero, and the margin leaves room for T tasks."""
+        EPO().check(preferences, tasks)
+        if self.margin * len(tasks) >= 1:
+            raise ValueError(f"margin is below 1/T = {1 / len(tasks):.4g}, got {self.margin}")
+
+    def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
+        """(1, T) from the Dirichlet distribution, drawn towards the middle."""
+        return self.margin + (1 - tasks * self.margin) * super().draw(tasks, generator)
+
+    def weights(self, view: View) -> Tensor:
+        """(n, T) those of EPO."""
+        return EPO().weights(view)

@@ -1,0 +1,112 @@
+"""The models of a front as tensors: one module's parameters and buffers, N times, stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.workloads.base import Workload
+from paretorch.workloads.forward import Batch, features_of, outputs_of
+from paretorch.workloads.streams import Stream
+
+
+class Losses(nn.Module):
+    """A workload's losses as the output of a module, so that its parameters can be replaced for one call.
+
+    Args:
+        workload: whose losses.
+        model: with an encoder and heads by task.
+    """
+
+    def __init__(self, workload: Workload, model: nn.Module) -> None:
+        super().__init__()
+        self.workload = workload
+        self.model = model
+        self.present: tuple[bool, ...] = ()  # of the last call, by task
+
+    def forward(self, batch: Batch, features: tuple[Any, ...] | None = None) -> Tensor:
+        """(T,) losses in the order of the workload's tasks; absent tasks are zero, and False in :attr:`present`.
+
+        Args:
+            batch: one part per stream.
+            features: the encoder's, by stream; None: it computes them.
+        """
+        outputs, targets = outputs_of(self.model, batch, features=features)
+        found = self.workload.losses(outputs, targets)
+        self.present = tuple(task in found for task in self.workload.tasks)
+        zero = next(iter(found.values())).new_zeros(()) if found else next(self.model.parameters()).new_zeros(())
+        return torch.stack([found.get(task, zero) for task in self.workload.tasks])
+
+
+class Features(nn.Module):
+    """The encoder's part of :class:`Losses`, with parameters of the same names.
+
+    Args:
+        model: with an encoder.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> tuple[Any, ...]:
+        """Features by stream."""
+        return features_of(self.model, batch)
+
+
+@torch.no_grad()
+def score(
+    workload: Workload, model: nn.Module, streams: tuple[Stream, ...], size: int
+) -> tuple[Tensor, dict[str, dict[str, float]]]:
+    """(T,) losses in float64 and the metrics by task and name, in eval mode, over every sample of a split once.
+
+    Args:
+        workload: whose losses and metrics.
+        model: put back into its mode afterwards.
+        streams: the split.
+        size: B, samples per batch.
+    """
+    mode = model.training
+    model.eval()
+    totals = dict.fromkeys(workload.tasks, 0.0)
+    labelled = dict.fromkeys(workload.tasks, 0.0)
+    metrics = workload.metrics()
+    try:
+        for stream in streams:
+            for samples in stream.batches(size, order=None):
+                outputs, targets = outputs_of(model, (samples,))
+                for task, loss in workload.losses(outputs, targets).items():
+                    count = float(workload.labelled(task, targets[task], samples.size))
+                    totals[task] += float(loss) * count
+                    labelled[task] += count
+                for task, output in outputs.items():
+                    for metric in metrics.get(task, ()):
+                        metric.update(output, targets[task])
+    finally:
+        model.train(mode)
+    losses = [totals[task] / labelled[task] if labelled[task] else torch.nan for task in workload.tasks]
+    named = {task: {metric.name: metric.compute() for metric in made} for task, made in metrics.items()}
+    return torch.tensor(losses, dtype=torch.float64), named
+
+
+def stacked(models: Sequence[nn.Module]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(N, ...) trained parameters, and (N, ...) everything else: buffers, and parameters that are frozen."""
+    trained: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
+    tables = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in models]
+    for name, first in tables[0].items():
+        values = torch.stack([table[name].detach() for table in tables])
+        trains = isinstance(first, nn.Parameter) and first.requires_grad
+        (trained if trains else kept)[name] = values
+    return trained, kept
+
+
+@torch.no_grad()
+def fill(model: nn.Module, trained: Mapping[str, Tensor], kept: Mapping[str, Tensor], member: int) -> None:
+    """Copies one member's values into a module."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, value in own.items():
+        value.copy_((trained[name] if name in trained else kept[name])[member])

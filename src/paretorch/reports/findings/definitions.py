@@ -1,0 +1,94 @@
+"""How each number of a report is defined: the words of the page, with what this study's numbers rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from paretorch.reports.findings.summary import Summary
+from paretorch.reports.tables.numbers import points
+from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
+
+
+def definitions(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """Terms and what they mean in this report."""
+    return (*_quality(summary), *_certainty(summary), *_training(summary))
+
+
+def _quality(summary: Summary) -> Iterator[tuple[str, str]]:
+    study, counted = summary.results.plan.study, sum(summary.results.counted)
+    yield (
+        "Δm",
+        f"100 % times the mean over {counted} metrics of (M - B) / |B|, with the sign turned where higher is better; M is the "
+        f"treatment's metric on test data, B the mean over seeds of {study.baseline}. Lower is better, and {study.baseline} "
+        "has 0 on average (Maninis et al., CVPR 2019, with the opposite sign).",
+    )
+    yield (
+        "difference",
+        f"Δm minus that of {study.reference} on the same seed, mean over seeds, in percentage points. Seeds, initial weights "
+        "and data order are shared by all treatments, so what they have in common cancels.",
+    )
+    yield (
+        "mean rank",
+        "on every seed and metric the treatments are ranked, 1 is best and ties share their mean; the mean of these ranks.",
+    )
+
+
+def _certainty(summary: Summary) -> Iterator[tuple[str, str]]:
+    seeds = len(summary.results.plan.seeds)
+    if seeds < FEWEST_SEEDS:
+        yield (
+            "interval",
+            f"withheld: with {seeds} {'seed' if seeds == 1 else 'seeds'} there is no telling how results vary; at least "
+            f"{FEWEST_SEEDS} are needed.",
+        )
+    else:
+        yield (
+            "interval",
+            f"{100 * summary.level:.0f} %, of a mean over seeds: Student's t below {BOOTSTRAP_FROM} seeds, from there on the "
+            "bootstrap over seeds with widened quantiles (Hesterberg 2015). Bands of curves are Student's.",
+        )
+    yield (
+        "better, worse, not distinguishable",
+        f"the two-sided paired t test on the differences to {summary.results.plan.study.reference}, at 5 % after Holm's "
+        "correction for all treatments. Not distinguishable does not mean equal: more seeds may tell them apart.",
+    )
+
+
+def _training(summary: Summary) -> Iterator[tuple[str, str]]:
+    reference = summary.results.plan.study.reference
+    if math.isnan(summary.target):
+        yield ("convergence", f"not given: {reference} is never better on validation data than after its first epoch.")
+    else:
+        yield (
+            "convergence",
+            f"the first epoch after which Δm on validation data is {points(summary.target)} % or less, where {reference} has "
+            "made 95 % of its progress; the median over seeds. Fast, medium, slow and very slow are the quarters of the "
+            "epochs that were trained. A run that never gets there is said not to.",
+        )
+    yield (
+        "late variation",
+        "standard deviation of Δm on validation data over the last quarter of the epochs (4 at least) about their own "
+        "straight line, in percentage points, mean over seeds.",
+    )
+    yield (
+        "spike",
+        "an epoch whose Δm on validation data lies above the mean of its neighbours by more than three robust standard "
+        "deviations of such excesses.",
+    )
+    yield (
+        "seconds per epoch",
+        "median wall-clock time of an epoch's training, evaluation left out, mean over seeds; networks that together are one "
+        "result add up. Runs that were trained side by side slow each other down.",
+    )
+    yield ("peak memory", "; ".join(summary.results.memory_measures) + "; the mean over seeds.")
+    yield (
+        "weights",
+        "by what a method multiplied each task's gradient (or loss, for methods that look at losses), mean over the steps of "
+        "an epoch in which the task was present. Jacobian methods, and networks of one task, have none.",
+    )
+    yield (
+        "cosines",
+        "between the gradients of two tasks where the method compares them (features or shared parameters), mean over the "
+        "steps of an epoch in which both were present. Below 0 the tasks conflict.",
+    )

@@ -1,0 +1,297 @@
+"""Key findings: sentences computed from a study's numbers, each with its definition. Nothing here is typed by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from paretorch.reports.findings.expected import DEFINITION, expected_sentence
+from paretorch.reports.findings.leaders import Leader, leader
+from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.tables.losses import combined
+from paretorch.reports.tables.numbers import number, points, signed_interval
+from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
+from paretorch.studies.statistics.quality import seed_spread
+
+NAMED = 6  # treatments a sentence names, before it counts them
+TESTED = "paired t tests at 5 %, Holm-corrected for all pairs of treatments"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: what it is about, the sentence, and how its number is defined."""
+
+    name: str
+    sentence: str
+    definition: str
+
+
+def findings(summary: Summary) -> tuple[Finding, ...]:
+    """All findings that the results allow, the verdict first."""
+    makers = (
+        _verdict,
+        _best,
+        _fastest,
+        _best_by_metric,
+        _lowest_loss,
+        _steadiest,
+        _cheapest,
+        _expected,
+        _tuned,
+        _missing,
+    )
+    return tuple(finding for make in makers for finding in make(summary))
+
+
+def verdict(summary: Summary) -> str:
+    """The study's answer in plain words: who is better, worse and not distinguishable from the reference."""
+    return findings(summary)[0].sentence
+
+
+def headline(summary: Summary) -> str:
+    """The answer in one or two sentences of plain words: who is better, and how many others are what."""
+    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
+    others = [row.comparison for row in summary.rows.values() if row.comparison is not None]
+    if not others:
+        return f"One way of training was run, {reference}: there is nothing to compare it with."
+    if seeds < FEWEST_SEEDS:
+        return (
+            f"No verdict: {seeds} {'seed' if seeds == 1 else 'seeds'} cannot tell luck from difference; "
+            f"intervals and tests need at least {FEWEST_SEEDS}."
+        )
+    better = [label for label, row in summary.rows.items() if _is(row, Verdict.BETTER)]
+    first = (
+        f"No treatment was found better than {reference}"
+        if not better
+        else f"Better than {reference}: {listed(better)}"
+    )
+    counts = {
+        kind: sum(_is(row, kind) for row in summary.rows.values())
+        for kind in (Verdict.NOT_DISTINGUISHABLE, Verdict.WORSE, Verdict.WITHHELD)
+    }
+    words = {
+        Verdict.NOT_DISTINGUISHABLE: "cannot be told from it",
+        Verdict.WORSE: "worse",
+        Verdict.WITHHELD: "without a verdict",
+    }
+    rest = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
+    if counts[Verdict.NOT_DISTINGUISHABLE] == len(others):
+        rest_words = "the other cannot" if len(others) == 1 else f"none of the {len(others)} others can"
+        return f"{first}: {rest_words} be told from it ({seeds} seeds)."
+    after = f" Of the {'rest' if better else f'{len(others)} others'}: {', '.join(rest)}." if rest else ""
+    return f"{first} ({seeds} seeds).{after}"
+
+
+def _is(row: Row, kind: Verdict) -> bool:
+    return row.comparison is not None and row.comparison.verdict is kind
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Names joined by commas and an and; a count of the rest where there are many."""
+    if len(labels) > NAMED:
+        labels = [*labels[: NAMED - 1], f"{len(labels) - NAMED + 1} more"]
+    comma = "; " if any("," in label for label in labels) else ", "
+    return labels[0] if len(labels) == 1 else f"{comma.join(labels[:-1])} and {labels[-1]}"
+
+
+def _verdict(summary: Summary) -> Iterator[Finding]:
+    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
+    groups: dict[Verdict, list[str]] = {kind: [] for kind in Verdict}
+    for label, row in summary.rows.items():
+        if row.comparison is not None:
+            groups[row.comparison.verdict].append(_with_numbers(label, row, seeds))
+    if seeds < FEWEST_SEEDS:
+        differences = "; ".join(groups[Verdict.WITHHELD])
+        start = (
+            f"No verdict with {seeds} {'seed' if seeds == 1 else 'seeds'}: intervals and tests need {FEWEST_SEEDS}. "
+        )
+        sentence = f"{start}Differences to {reference}: {differences}."
+    else:
+        heads = (f"Better than {reference}", "Worse", "Not distinguishable", "No verdict")
+        named = zip(heads, groups.values(), strict=True)
+        parts = [f"{head}: {'; '.join(labels) or 'none'}." for head, labels in named if labels or head == heads[0]]
+        sentence = f"With {seeds} seeds. {' '.join(parts)}"
+    yield Finding(
+        "verdict",
+        sentence,
+        "paired difference of Δm in percentage points with its 95 % interval, negative is better; better or worse "
+        "where the paired t test says so at 5 % after Holm's correction for all treatments",
+    )
+
+
+def _best(summary: Summary) -> Iterator[Finding]:
+    found = leader({label: row.delta_m for label, row in summary.rows.items()}, summary.level)
+    if found is None:
+        return
+    row, reference = summary.rows[found.label], summary.results.plan.study.reference
+    found = replace(found, tied=tuple(label for label in found.tied if not _compared(summary, found.label, label)))
+    mean = f"Δm {points(found.mean)} %{_ends(found, points)}"
+    yield Finding(
+        "best overall",
+        f"{found.label}: {mean}{_against(row, reference)}. {_alone(found)}",
+        f"lowest mean Δm on test data, with the interval of the mean; {TESTED}, but for those with the reference, which are the "
+        "verdict's",
+    )
+
+
+def _compared(summary: Summary, leader: str, label: str) -> bool:
+    """Whether the verdict says already that the two differ: that test was planned, and needs no correction for all pairs."""
+    reference = summary.results.plan.study.reference
+    other = {leader: label, label: leader}.get(reference)
+    comparison = None if other is None else summary.rows[other].comparison
+    return comparison is not None and comparison.verdict in (Verdict.BETTER, Verdict.WORSE)
+
+
+def _against(row: Row, reference: str) -> str:
+    if row.comparison is None:
+        return ", which is the reference"
+    return f", {_points(row)} to {reference}: {row.comparison.words}"
+
+
+def _fastest(summary: Summary) -> Iterator[Finding]:
+    reached = {label: row.convergence for label, row in summary.rows.items() if row.convergence is not None}
+    found = leader({label: c.restricted for label, c in reached.items()}, summary.level)
+    if found is None:
+        return
+    best = reached[found.label]
+    words = best.words
+    if math.isfinite(best.median_seconds):
+        words = f"{words}, {number(best.median_seconds, 3)} s of training"
+    mean = f"restricted mean {number(found.mean, 3)}{_ends(found, _three)}"
+    yield Finding(
+        "fastest convergence",
+        f"{found.label}: {words}; {mean}. {_alone(found)}",
+        f"epochs until Δm on validation data is {points(summary.target)} % or less, the point at which the reference has made "
+        f"95 % of its progress; a run that never gets there counts as its last epoch in the restricted mean; {TESTED}",
+    )
+
+
+def _best_by_metric(summary: Summary) -> Iterator[Finding]:
+    for k, metric in enumerate(summary.results.metrics):
+        sign = -1.0 if metric.higher_is_better else 1.0
+        found = leader({label: sign * row.results.test[:, k] for label, row in summary.rows.items()}, summary.level)
+        if found is None:
+            continue
+        unit = f" {metric.unit}" if metric.unit else ""
+        value = number(sign * found.mean)
+        more = "highest" if metric.higher_is_better else "lowest"
+        yield Finding(
+            f"best {metric.title}",
+            f"{found.label}: {value}{_ends(found, number, sign)}{unit}. {_alone(found)}",
+            f"{more} mean on test data, with the interval of the mean; {TESTED}",
+        )
+
+
+def _lowest_loss(summary: Summary) -> Iterator[Finding]:
+    found = leader({label: combined(row.results.test_losses) for label, row in summary.rows.items()}, summary.level)
+    if found is not None:
+        yield Finding(
+            "lowest combined loss",
+            f"{found.label}: {number(found.mean)}{_ends(found, number)}. {_alone(found)}",
+            f"lowest mean of the losses' plain sum on test data, with the interval of the mean; {TESTED}",
+        )
+
+
+def _expected(summary: Summary) -> Iterator[Finding]:
+    sentence = expected_sentence(summary)
+    if sentence:
+        yield Finding("expected ranges", sentence, DEFINITION)
+
+
+def _steadiest(summary: Summary) -> Iterator[Finding]:
+    found = leader({label: row.stability.late for label, row in summary.rows.items()}, summary.level)
+    if found is not None:
+        window = summary.rows[found.label].stability.window
+        yield Finding(
+            "most stable",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} points. {_alone(found)}",
+            f"smallest standard deviation of Δm on validation data over the last {window} epochs about their own line, mean "
+            f"over seeds; {TESTED}",
+        )
+    label = _lowest(summary, lambda row: seed_spread(row.delta_m))
+    if label is not None:
+        yield Finding(
+            "most alike over seeds",
+            f"{label}: {seed_spread(summary.rows[label].delta_m):.2f} points.",
+            "smallest standard deviation of Δm over seeds; one number for each treatment, so it has no test",
+        )
+
+
+def _cheapest(summary: Summary) -> Iterator[Finding]:
+    found = leader({label: row.results.seconds_per_epoch for label, row in summary.rows.items()}, summary.level)
+    if found is not None:
+        yield Finding(
+            "cheapest",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} seconds per epoch. {_alone(found)}",
+            "lowest median training seconds of an epoch, mean over seeds, as measured beside the study's other runs, which "
+            f"may have slowed it; {TESTED}",
+        )
+
+
+def _ends(found: Leader, written: Callable[[float], str], sign: float = 1.0) -> str:
+    """The interval of a leader's mean, with a blank before it."""
+    if found.interval is None:
+        return ""
+    low, high = sorted((sign * found.interval.low, sign * found.interval.high))
+    return f" [{written(low)}, {written(high)}]"
+
+
+def _three(value: float) -> str:
+    return number(value, 3)
+
+
+def _alone(found: Leader) -> str:
+    """From whom the leader can be told apart."""
+    if not found.tested and not found.tied:
+        return "There is no other."
+    if not found.tested:
+        return f"Nothing can be tested with {found.seeds} {'seed' if found.seeds == 1 else 'seeds'}."
+    if not found.tied:
+        return "Distinguishable from every other."
+    if len(found.tied) > NAMED:
+        return f"Not distinguishable from {len(found.tied)} others."
+    return f"Not distinguishable from {listed(found.tied)}."
+
+
+def _tuned(summary: Summary) -> Iterator[Finding]:
+    for label, row in summary.rows.items():
+        if row.results.chosen is not None:
+            total = float(np.sum(row.results.seconds))
+            yield Finding(
+                f"chosen for {label}",
+                f"{row.results.chosen.method}; finding it took {row.results.runs} runs and {total:.0f} s.",
+                "lowest mean Δm on validation data; seconds of training and evaluation of all its runs",
+            )
+
+
+def _missing(summary: Summary) -> Iterator[Finding]:
+    for label, row in summary.rows.items():
+        if row.results.missing:
+            runs = row.results.missing
+            places = "; ".join(f"{run.name} ({run.words})" for run in runs[:NAMED])
+            more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+            yield Finding(
+                f"missing of {label}",
+                f"{len(runs)} {'run has' if len(runs) == 1 else 'runs have'} no result: {places}{more}.",
+                "runs that failed (failed.json in their folder says why) or are not finished",
+            )
+
+
+def _with_numbers(label: str, row: Row, planned: int) -> str:
+    assert row.comparison is not None
+    note = f", {row.comparison.note}" if row.comparison.seeds < planned else ""
+    return f"{label} ({_points(row)}{note})"
+
+
+def _points(row: Row) -> str:
+    assert row.comparison is not None
+    return "no difference known" if math.isnan(row.comparison.difference) else signed_interval(row.comparison)
+
+
+def _lowest(summary: Summary, score: Callable[[Row], float]) -> str | None:
+    scores = {label: score(row) for label, row in summary.rows.items()}
+    known = {label: value for label, value in scores.items() if not math.isnan(value)}
+    return min(known, key=lambda label: known[label]) if known else None

@@ -1,0 +1,221 @@
+"""The page: one file without network, with the verdict on top, tables, figures, definitions and how it was made."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paretorch.extras import extra
+from paretorch.reports.figures import fronts as front_plots
+from paretorch.reports.figures import plots
+from paretorch.reports.figures import searches as search_plots
+from paretorch.reports.figures.plots import Plot
+from paretorch.reports.figures.styles import look
+from paretorch.reports.findings.definitions import definitions
+from paretorch.reports.findings.expected import expected_table
+from paretorch.reports.findings.findings import Finding, headline
+from paretorch.reports.findings.summary import Summary, ordered
+from paretorch.reports.page.embedded import asset, plotly, script_data, template
+from paretorch.reports.reading.missing import Missing
+from paretorch.reports.reading.plan import Source
+from paretorch.reports.tables.across import Across
+from paretorch.reports.tables.fronts import front_tables
+from paretorch.reports.tables.losses import loss_table
+from paretorch.reports.tables.numbers import signed_interval
+from paretorch.reports.tables.overview import MOST_METRICS, by_metric, costs, dynamics, means, overview
+from paretorch.reports.tables.searches import lowered_table, search_table, time_table
+from paretorch.reports.tables.settings import alike, differing
+from paretorch.reports.tables.spreadsheets import seeds_csv, treatments_csv
+from paretorch.reports.tables.tables import Table
+from paretorch.reports.tables.tuning import budget, tuning_table
+from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
+from paretorch.training.record import machine
+
+with extra("studies"):
+    from markupsafe import Markup
+
+LOOKS = 64  # looks of treatments before they repeat
+MOST_SOURCES = 40  # folders that the page names one by one
+MARKS = {
+    "better": ("better", "▲"),
+    "worse": ("worse", "▼"),
+    "not distinguishable": ("same", "≈"),
+    "withheld": ("same", "–"),
+}
+TITLES = {
+    Verdict.BETTER: "Better",
+    Verdict.NOT_DISTINGUISHABLE: "Not distinguishable",
+    Verdict.WORSE: "Worse",
+    Verdict.WITHHELD: "No verdict",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Treatments with one verdict, the best first: label, and difference with interval."""
+
+    title: str
+    mark: str
+    sign: str
+    members: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the page shows of one workload."""
+
+    anchor: str
+    workload: str
+    headline: str
+    reference: str
+    groups: tuple[Group, ...]
+    tuned: str
+    notices: tuple[str, ...]
+    plots: tuple[Plot, ...]
+    overview: Table
+    tables: tuple[Table, ...]
+    downloads: tuple[tuple[str, str], ...]
+    findings: tuple[Finding, ...]
+    more: tuple[Finding, ...]
+    tuning: Table | None
+    missing: tuple[Missing, ...]
+    definitions: tuple[tuple[str, str], ...]
+    differing: Table
+    alike: tuple[tuple[str, str], ...]
+
+
+def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overall: Across | None = None) -> str:
+    """The page as HTML; every text from outside is escaped.
+
+    Args:
+        summaries: one for each workload.
+        found: the findings of each.
+        overall: what several workloads say together; None for one.
+    """
+    parts = [
+        _part(summary, f"w{i}", findings) for i, (summary, findings) in enumerate(zip(summaries, found, strict=True))
+    ]
+    overall_plots = plots.ranks(overall) if overall is not None else []
+    sources = _sources(summaries)
+    names = list(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
+    questions = {summary.results.plan.study.question for summary in summaries}
+    return template("page.html.jinja").render(
+        title=" + ".join(names),
+        question=questions.pop() if len(questions) == 1 else "",
+        parts=parts,
+        overall=overall,
+        overall_plots=overall_plots,
+        marks=MARKS,
+        sources=sources[:MOST_SOURCES],
+        more_sources=max(0, len(sources) - MOST_SOURCES),
+        version=machine.versions()["paretorch"],
+        data=_data(summaries, parts, overall_plots),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("page.js")),
+        plotly=Markup(plotly()),
+    )
+
+
+def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
+    results = summary.results
+    # few metrics have their means in the overview
+    all_means = (means(summary),) if len(results.metrics) > MOST_METRICS else ()
+    titles = {f"best {metric.title}" for metric in results.metrics} if all_means else set()
+    single = tuple(finding for finding in found if finding.name in titles)
+    own = (loss_table(summary), expected_table(summary))
+    searched = (search_table(summary), time_table(summary), lowered_table(summary))
+    tables = (
+        *all_means,
+        by_metric(summary),
+        *front_tables(summary),
+        *own,
+        *searched,
+        dynamics(summary),
+        costs(summary),
+    )
+    return Part(
+        anchor=anchor,
+        workload=results.plan.workload,
+        headline=headline(summary),
+        reference=results.plan.study.reference,
+        groups=tuple(_groups(summary)),
+        tuned=budget(summary),
+        notices=tuple(_notices(summary)),
+        plots=(*plots.plots(summary), *front_plots.plots(summary), *search_plots.plots(summary)),
+        overview=overview(summary),
+        tables=tuple(table for table in tables if table.rows),
+        downloads=(_download("treatments.csv", treatments_csv(summary)), _download("seeds.csv", seeds_csv(summary))),
+        findings=tuple(finding for finding in found if finding.name != "verdict" and finding not in single),
+        more=single,
+        tuning=tuning_table(summary),
+        missing=tuple(run for row in summary.rows.values() for run in row.results.missing),
+        definitions=definitions(summary),
+        differing=differing(results),
+        alike=alike(results),
+    )
+
+
+def _groups(summary: Summary) -> Iterator[Group]:
+    """The treatments by verdict; a verdict that nobody has is left out."""
+    for verdict, title in TITLES.items():
+        members = []
+        for label in ordered(summary):
+            comparison = summary.rows[label].comparison
+            if comparison is not None and comparison.verdict is verdict:
+                members.append((label, signed_interval(comparison)))
+        if members:
+            yield Group(title, *MARKS[verdict.value], tuple(members))
+
+
+def _notices(summary: Summary) -> Iterator[str]:
+    """What a reader must know before the numbers."""
+    plan = summary.results.plan
+    seeds = len(plan.seeds)
+    if seeds < FEWEST_SEEDS:
+        yield (
+            f"Intervals and tests are withheld: there {'is' if seeds == 1 else 'are'} {seeds} "
+            f"{'seed' if seeds == 1 else 'seeds'}, and they need at least {FEWEST_SEEDS}."
+        )
+    fewer = [f"{label} ({row.results.seeds})" for label, row in summary.rows.items() if row.results.seeds < seeds]
+    if fewer:
+        yield (
+            f"Fewer than {seeds} seeds have a result for: {'; '.join(fewer)}. They are compared over the seeds that they "
+            f"share with {plan.study.reference}. A run that failed, is not finished or ended in nan has none."
+        )
+    if summary.left_out:
+        yield f"Δm leaves out {', '.join(summary.left_out)}: the baseline's mean is zero or missing."
+    yield from plan.notes
+
+
+def _sources(summaries: Sequence[Summary]) -> list[Source]:
+    """Where the results come from, every folder once."""
+    return list({source.path: source for summary in summaries for source in summary.results.plan.sources}.values())
+
+
+def _data(summaries: Sequence[Summary], parts: Sequence[Part], overall: Sequence[Plot]) -> Markup:
+    """What the script draws, as JSON that no text in it can end."""
+    labels = [list(summary.rows) for summary in summaries]
+    looks = [look(place) for place in range(LOOKS)]
+    named = {f"{part.anchor}-{plot.name}": plot.data for part in parts for plot in part.plots}
+    named |= {f"over-{plot.name}": plot.data for plot in overall}
+    values: dict[str, Any] = {
+        "looks": [[each.colour, each.on_dark, each.dash, each.symbol] for each in looks],
+        "parts": [
+            {"labels": names, "first": _first(summary)} for names, summary in zip(labels, summaries, strict=True)
+        ],
+        "plots": named,
+    }
+    return script_data(values)
+
+
+def _first(summary: Summary) -> list[int]:
+    """Places of the treatments in the order in which figures show them, where there are too many for all."""
+    places = {label: place for place, label in enumerate(summary.rows)}
+    study = summary.results.plan.study
+    return [places[label] for label in dict.fromkeys([study.reference, study.baseline, *ordered(summary)])]
+
+
+def _download(name: str, text: str) -> tuple[str, str]:
+    return name, "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()

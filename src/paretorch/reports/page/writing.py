@@ -1,0 +1,39 @@
+"""Pages on disk: a file that this package did not write is not replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paretorch.storage import atomic
+from paretorch.storage.regular_files import IrregularFileError, TooLargeError, read_regular
+
+HTML = b"paretorch</title>"  # in the head of every page
+MARKDOWN = b"\n## How it was made\n"  # the last heading of every report
+
+
+def check_page(path: Path, mark: bytes) -> None:
+    """Checks that a page may be written.
+
+    Args:
+        path: of the page.
+        mark: what a page that was written before holds.
+
+    Raises:
+        ValueError: another file has its name.
+    """
+    try:
+        ours = mark in read_regular(path)
+    except FileNotFoundError:
+        return
+    except (IrregularFileError, TooLargeError):
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"{path} is not a page that paretorch wrote, so it is not replaced: move it away, or name another folder (--out)"
+        )
+
+
+def write_page(path: Path, content: bytes, mark: bytes) -> None:
+    """Writes a page as a whole or not at all, in the place of an earlier one; see :func:`check_page`."""
+    check_page(path, mark)
+    atomic.write(path, content)

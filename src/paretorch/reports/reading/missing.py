@@ -1,0 +1,64 @@
+"""Runs without a result: those that failed, with their traceback, and those that are not finished."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from paretorch.storage.regular_files import read_regular
+from paretorch.training.record.claims import check_run
+from paretorch.training.run import Run
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A run without a result.
+
+    Args:
+        label: of its treatment.
+        run: what was to be trained.
+        folder: where; None where no folder was ever planned, as in sets of single runs with unlike seeds.
+        error: what it raised, one line; empty where it did not fail.
+        traceback: as Python printed it.
+    """
+
+    label: str
+    run: Run
+    folder: Path | None
+    error: str = ""
+    traceback: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.folder.name if self.folder is not None else f"seed {self.run.seed}"
+
+    @property
+    def words(self) -> str:
+        """Why there is no result."""
+        if self.error:
+            return self.error
+        return "not trained" if self.folder is None or not self.folder.exists() else "not finished"
+
+
+def missing(label: str, run: Run, folder: Path | None) -> Missing:
+    """What is known about a run without a result.
+
+    Raises:
+        ValueError: a record of a failure that is damaged, or of another run.
+    """
+    path = None if folder is None else folder / "failed.json"
+    if path is None or not path.exists():
+        return Missing(label, run, folder)
+    try:
+        record = json.loads(read_regular(path))
+        error, traceback, found = (
+            str(record["error"]),
+            str(record["traceback"]),
+            dict(record.get("run") or run.to_json()),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path} is damaged: remove it; the study's command trains the run again") from None
+    check_run(path, json.loads(json.dumps(found)), run)
+    return Missing(label, run, folder, error, traceback)

@@ -1,0 +1,101 @@
+"""Treatments over several workloads: mean ranks, Friedman's test and the critical difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretorch.reports.findings.findings import listed
+from paretorch.reports.findings.summary import Summary
+from paretorch.reports.tables.fronts import transfer_table
+from paretorch.reports.tables.numbers import number, points
+from paretorch.reports.tables.tables import Table
+from paretorch.studies.statistics.quality import seed_mean
+from paretorch.studies.statistics.ranking import FEWEST_TREATMENTS, FEWEST_WORKLOADS, Ranking, rank_over_workloads
+
+
+@dataclass(frozen=True)
+class Across:
+    """What several workloads say together.
+
+    Args:
+        labels: treatments that have a Delta m on every workload.
+        table: their mean Delta m on each, and mean ranks where they could be tested.
+        ranking: None where there are too few workloads or common treatments.
+        sentence: the finding, or why there is none.
+        note: why the workloads are apart.
+        transfer: what transfer between the models of a front does on each; None where no front was trained with it.
+    """
+
+    labels: tuple[str, ...]
+    table: Table | None
+    ranking: Ranking | None
+    sentence: str
+    note: str
+    transfer: Table | None = None
+
+
+def across(summaries: Sequence[Summary]) -> Across:
+    """Compares the treatments that all workloads share, by label; each workload counts once, as the mean over its seeds.
+
+    Args:
+        summaries: of two workloads or more.
+    """
+    transfer = transfer_table(summaries)
+    common = [label for label in summaries[0].rows if all(_has(summary, label) for summary in summaries)]
+    titles = [summary.results.plan.workload for summary in summaries]
+    note = f"The {len(titles)} workloads have a table each: numbers of unlike problems do not belong in one."
+    if len(common) < 2:
+        return Across(tuple(common), None, None, "They share no two treatments with results.", note, transfer)
+    quality = np.array([[seed_mean(summary.rows[label].delta_m) for label in common] for summary in summaries])
+    if len(titles) < FEWEST_WORKLOADS or len(common) < FEWEST_TREATMENTS:
+        need = f"Friedman's test needs at least {FEWEST_WORKLOADS} workloads and {FEWEST_TREATMENTS} common treatments"
+        return Across(
+            tuple(common), _table(titles, common, quality, None), None, f"{need}: no test is given.", note, transfer
+        )
+    ranking = rank_over_workloads(quality)
+    table = _table(titles, common, quality, ranking)
+    return Across(tuple(common), table, ranking, _found(common, ranking), note, transfer)
+
+
+def _has(summary: Summary, label: str) -> bool:
+    return label in summary.rows and not math.isnan(seed_mean(summary.rows[label].delta_m))
+
+
+def _found(labels: Sequence[str], ranking: Ranking) -> str:
+    p = f"Friedman's test, p = {ranking.p:.2g}"
+    if ranking.p >= ranking.level:
+        return f"The {len(labels)} common treatments are not distinguishable over {ranking.workloads} workloads ({p})."
+    best = int(np.argmin(ranking.ranks))
+    worse = [
+        label
+        for label, rank in zip(labels, ranking.ranks, strict=True)
+        if rank - ranking.ranks[best] > ranking.critical_difference
+    ]
+    rest = f"better than {listed(worse)}" if worse else "not distinguishable from any other"
+    return (
+        f"{labels[best]} ranks best over {ranking.workloads} workloads, {number(float(ranking.ranks[best]), 3)} on average "
+        f"({p}), and is {rest} by Nemenyi's critical difference of {ranking.critical_difference:.2f}."
+    )
+
+
+def _table(titles: Sequence[str], labels: Sequence[str], quality: np.ndarray, ranking: Ranking | None) -> Table:
+    header = ("treatment", *(f"Δm\u00a0% on {title}" for title in titles), *(("mean rank",) if ranking else ()))
+    rows = tuple(
+        (
+            label,
+            *(points(float(value)) for value in quality[:, i]),
+            *((number(float(ranking.ranks[i]), 3),) if ranking else ()),
+        )
+        for i, label in enumerate(labels)
+    )
+    notes = ["Mean Δm over seeds on test data, each relative to its workload's own baseline; lower is better."]
+    if ranking:
+        notes.append(
+            f"mean rank: over workloads, 1 is best; ranks further apart than {ranking.critical_difference:.2f} differ "
+            "(Nemenyi, 5 %), to be read only where Friedman's test finds a difference."
+        )
+    return Table("Over all workloads", header, rows, tuple(notes))

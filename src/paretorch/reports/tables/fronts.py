@@ -1,0 +1,194 @@
+"""Tables of a study of fronts: what the sets of models came to, and how much faster one way gets there than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from paretorch.pareto import MT2O
+from paretorch.reports.findings.summary import Summary
+from paretorch.reports.reading.front_results import Array, Fronts, reached
+from paretorch.reports.reading.load import TreatmentResults
+from paretorch.reports.tables.numbers import mean_interval, number
+from paretorch.reports.tables.tables import Table
+from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
+from paretorch.training.fronts.algorithms import find_algorithm
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)  # of the best hypervolume
+TIMED = (0.8, 0.95)
+NEVER = "never"
+
+
+def front_tables(summary: Summary) -> tuple[Table, ...]:
+    """What the fronts came to, and how much faster; none where no front was trained."""
+    found = {label: t for label, t in summary.results.treatments.items() if t.fronts is not None}
+    if not found:
+        return ()
+    return (came_to(found, summary.level), *faster(found, summary.results.plan.study.reference, summary.level))
+
+
+def came_to(found: dict[str, TreatmentResults], level: float = 0.95) -> Table:
+    """Hypervolume, models that count, gates, cost of every treatment."""
+    rows = []
+    for label, treatment in found.items():
+        fronts = _of(treatment)
+        volume = treatment.test[:, 0] if treatment.test.shape[1] == 1 else _last(fronts.hypervolume)
+        share = 100 * np.nanmean(volume) / fronts.largest if np.isfinite(volume).any() else math.nan
+        rows.append(
+            (
+                label,
+                mean_interval(volume, level),
+                number(float(share), 3),
+                mean_interval(fronts.ideal, level),
+                number(_mean(fronts.efficient), 3),
+                number(100 * _mean(fronts.opened), 3),
+                f"{_mean(_last(fronts.gradients)):,.0f}",
+            )
+        )
+    header = (
+        "treatment", "hypervolume, test", "% of the largest", "of the ideal point", "models not dominated",
+        "% of gates open", "gradient evaluations",
+    )  # fmt: skip
+    some = _of(next(iter(found.values())))
+    reference = ", ".join(f"{task} {value:.4g}" for task, value in zip(some.tasks, some.reference, strict=True))
+    alone = [label for label, treatment in found.items() if _of(treatment).alone]
+    notes = [
+        f"Measured from {reference}. The ideal point has every task's least loss of any model of the set.",
+        *(
+            f"Of {label}, the ideal point is what its networks reach together, each for its own task."
+            for label in alone
+        ),
+    ]
+    return Table("What the fronts came to", header, tuple(rows), tuple(notes))
+
+
+def faster(found: dict[str, TreatmentResults], reference: str, level: float = 0.95) -> tuple[Table, ...]:
+    """How many times fewer gradient evaluations, and seconds, than the reference to shares of the best hypervolume."""
+    if reference not in found:
+        return ()
+    best = _best(found)
+    if not best > 0:
+        return ()
+    rows = []
+    for label, treatment in found.items():
+        if label == reference:
+            continue
+        cells = [_times(found[reference], treatment, share * best, False, level) for share in LEVELS]
+        cells += [_times(found[reference], treatment, share * best, True, level) for share in TIMED]
+        rows.append((label, *cells))
+    header = (
+        "treatment",
+        *(f"to {share:.0%}" for share in LEVELS),
+        *(f"to {share:.0%}, in seconds" for share in TIMED),
+    )
+    notes = (
+        f"Gradient evaluations of {reference} over those of the treatment, until the hypervolume on validation data is first at "
+        f"a share of {best:.4g}, the best mean of any treatment; above 1 is faster. Geometric means over the seeds on which both "
+        f"get there, with 95 % intervals of paired logarithms; '{NEVER}': the treatment does so on no seed.",
+    )
+    return (Table(f"Times faster than {reference}", header, tuple(rows), notes),)
+
+
+def transfer_table(summaries: Sequence[Summary]) -> Table | None:
+    """What transfer between models does on each workload, each treatment against its twin without; None without such twins."""
+    rows = [row for summary in summaries for row in _transfers(summary)]
+    if not rows:
+        return None
+    header = (
+        "workload", "treatment", "without transfer", *(f"times fewer to {share:.0%}" for share in TIMED),
+        "hypervolume at the end, times", "% that listened",
+    )  # fmt: skip
+    notes = (
+        "Gradient evaluations without transfer over those with it, from the same start on the same seed, until the hypervolume "
+        "on validation data is first at that share of the best mean of any treatment there; above 1 transfer helps, below it "
+        "hurts. Geometric means with 95 % intervals of paired logarithms. % that listened: of models and steps, those that took "
+        "something over.",
+    )
+    return Table("What transfer does", header, tuple(rows), notes, left=(1, 2))
+
+
+def _transfers(summary: Summary) -> Iterator[tuple[str, ...]]:
+    found = {label: t for label, t in summary.results.treatments.items() if t.fronts is not None}
+    best = _best(found)
+    for label, treatment in found.items():
+        twin = _without_transfer(treatment, found)
+        if twin is None or not best > 0:
+            continue
+        base = found[twin]
+        ends = _last(_of(treatment).hypervolume) / _last(_of(base).hypervolume)
+        yield (
+            summary.results.plan.workload, label, twin,
+            *(_times(base, treatment, share * best, False, summary.level) for share in TIMED),
+            _ratio(ends, summary.level), number(100 * _mean(_of(treatment).opened), 3),
+        )  # fmt: skip
+
+
+def _without_transfer(treatment: TreatmentResults, found: dict[str, TreatmentResults]) -> str | None:
+    """The treatment that differs in having no transfer, and in nothing else."""
+    (run, *_) = treatment.settings
+    algorithm = find_algorithm(run.front)
+    if not isinstance(algorithm, MT2O) or algorithm.transfer is None:
+        return None
+    wanted = replace(algorithm, transfer=None)
+    for label, other in found.items():
+        (there, *_) = other.settings
+        if replace(there, front=run.front) == run and find_algorithm(there.front) == wanted:
+            return label
+    return None
+
+
+def _best(found: dict[str, TreatmentResults]) -> float:
+    """The best mean hypervolume at the end of any treatment."""
+    finals = [_mean(_last(_of(treatment).hypervolume)) for treatment in found.values()]
+    return max((value for value in finals if math.isfinite(value)), default=math.nan)
+
+
+def _times(base: TreatmentResults, other: TreatmentResults, target: float, timed: bool, level: float) -> str:
+    ratios = speedups(base, other, target, timed)
+    there = ratios[np.isfinite(ratios)]
+    if not len(there):
+        return NEVER if not np.isfinite(_needed(other, target, timed)).any() else "reference never"
+    missing = "" if len(there) == len(ratios) else f" ({len(there)} of {len(ratios)} seeds)"
+    return _ratio(there, level) + missing
+
+
+def _ratio(ratios: Array, level: float) -> str:
+    """The geometric mean of ratios with its interval, which is withheld below three."""
+    there = ratios[np.isfinite(ratios) & (ratios > 0)]
+    if not len(there):
+        return "-"
+    logs = np.log(there)
+    shown = f"{math.exp(logs.mean()):.2f}"
+    if len(there) >= FEWEST_SEEDS:
+        low, high = t_bounds(logs[None], level)
+        shown += f" [{math.exp(float(low[0])):.2f}, {math.exp(float(high[0])):.2f}]"
+    return shown
+
+
+def speedups(base: TreatmentResults, other: TreatmentResults, target: float, timed: bool = False) -> Array:
+    """(S,) how many times less the other needs to reach a hypervolume, seed by seed; nan where one of them never does."""
+    return np.asarray(_needed(base, target, timed) / _needed(other, target, timed))
+
+
+def _needed(treatment: TreatmentResults, target: float, timed: bool) -> Array:
+    fronts = _of(treatment)
+    cost = np.cumsum(treatment.epoch_seconds, axis=1) if timed else fronts.gradients
+    return reached(fronts.hypervolume, cost, target)
+
+
+def _of(treatment: TreatmentResults) -> Fronts:
+    assert treatment.fronts is not None
+    return treatment.fronts
+
+
+def _last(values: Array) -> Array:
+    """(S,) of (S, E), after the last epoch."""
+    return values[:, -1]
+
+
+def _mean(values: Array) -> float:
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else math.nan

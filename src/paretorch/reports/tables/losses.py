@@ -1,0 +1,37 @@
+"""Losses on test data: of each task, and of all together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paretorch.reports.findings.summary import Summary
+from paretorch.reports.reading.load import Array
+from paretorch.reports.tables.numbers import mean_interval
+from paretorch.reports.tables.tables import Table
+
+MOST_TASKS = 6  # that have a column each; with more of them only their sum is shown
+
+
+def combined(losses: Array) -> Array:
+    """(S, T) -> (S,) the plain sum over tasks; nan where one is missing."""
+    return np.asarray(losses.sum(axis=1))
+
+
+def loss_table(summary: Summary) -> Table:
+    """Mean losses on test data by task, and their sum; no lines where none was measured."""
+    tasks = summary.results.tasks if len(summary.results.tasks) <= MOST_TASKS else ()
+    rows = tuple(
+        (
+            label,
+            *(mean_interval(row.results.test_losses[:, k], summary.level) for k in range(len(tasks))),
+            mean_interval(combined(row.results.test_losses), summary.level),
+        )
+        for label, row in summary.rows.items()
+        if np.isfinite(row.results.test_losses).any()
+    )
+    header = ("treatment", *(f"{task} loss\u00a0↓" for task in tasks), "combined loss\u00a0↓")
+    notes = (
+        "Losses as the workload defines them (cross-entropy where classes are told apart), means over the test set.",
+        "combined: the sum over tasks, without weights, whatever was trained on.",
+    )
+    return Table("Losses on test data", header, rows, notes)

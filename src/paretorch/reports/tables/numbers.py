@@ -1,0 +1,89 @@
+"""How numbers read in tables and sentences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from paretorch.studies.statistics.paired import Comparison, Interval, Verdict, interval
+from paretorch.studies.statistics.quality import seed_mean
+
+
+def number(value: float, digits: int = 4, signed: bool = False) -> str:
+    """A number with so many significant digits; a dash for nan.
+
+    Example:
+        >>> number(0.95377), number(-12.0, 3), number(3.0, 2, signed=True), number(float("nan"))
+        ('0.9538', '-12.0', '+3.0', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:{'+' if signed else ''}.{places}f}"
+
+
+def points(value: float) -> str:
+    """Percentage points with their sign and two places; a dash for nan.
+
+    Example:
+        >>> points(-3.104), points(-0.0001), points(float("nan"))
+        ('-3.10', '+0.00', '-')
+    """
+    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"  # adding 0.0 leaves no -0
+
+
+def signed_interval(comparison: Comparison) -> str:
+    """A mean difference in percentage points and its interval, ``-3.10 [-4.20, -2.00]``; a dash where withheld."""
+    if math.isnan(comparison.difference):
+        return "-"
+    if comparison.interval is None:
+        return f"{points(comparison.difference)} [-]"
+    ends = f"{points(comparison.interval.low)}, {points(comparison.interval.high)}"
+    return f"{points(comparison.difference)} [{ends}]"
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> str:
+    """The mean over (S,) seeds and its interval, to the digits that are known; the mean alone where it is withheld.
+
+    Example:
+        >>> mean_interval([0.81, 0.82, 0.84]), mean_interval([0.81, float("nan")]), mean_interval([])
+        ('0.823 [0.785, 0.861]', '0.8100', '-')
+    """
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    found = interval(finite, level)
+    if found is None:
+        return number(seed_mean(finite))
+    places = _places(found)
+    return f"{finite.mean():.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+
+
+def _places(found: Interval) -> int:
+    """Decimal places: two digits of the interval's half width say all that is known."""
+    if not found.high > found.low:
+        return 3
+    return max(0, 1 - math.floor(math.log10((found.high - found.low) / 2)))
+
+
+def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
+    """A metric's mean difference and interval in its own unit; ``*`` marks better, ``†`` worse.
+
+    Args:
+        comparison: turned so that lower is better, as comparisons are.
+        higher_is_better: the metric's direction, in which the numbers are shown.
+    """
+    if math.isnan(comparison.difference):
+        return "-"
+    sign = -1.0 if higher_is_better else 1.0
+    mean = sign * comparison.difference
+    if comparison.interval is None:
+        return f"{number(mean, 3, signed=True)} [-]"
+    low, high = sorted((sign * comparison.interval.low, sign * comparison.interval.high))
+    places = _places(comparison.interval)
+    mark = {Verdict.BETTER: " *", Verdict.WORSE: " †"}.get(comparison.verdict, "")
+    shown = [f"{round(value, places) + 0.0:+.{places}f}" for value in (mean, low, high)]  # adding 0.0 leaves no -0
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]{mark}"

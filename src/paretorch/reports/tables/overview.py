@@ -1,0 +1,186 @@
+"""The tables of a study: the overview, means and differences by metric, convergence and stability, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.reading.load import Metric
+from paretorch.reports.tables.numbers import mean_interval, metric_interval, number, points, signed_interval
+from paretorch.reports.tables.tables import Table
+from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
+from paretorch.studies.statistics.quality import seed_mean
+
+MOST_METRICS = 6  # in the overview; more of them have the table of means to themselves
+
+
+def overview(summary: Summary) -> Table:
+    """The study's main table: means on test data, Delta m, its paired difference to the reference, costs, verdict."""
+    study, seeds = summary.results.plan.study, len(summary.results.plan.seeds)
+    metrics = summary.results.metrics if len(summary.results.metrics) <= MOST_METRICS else ()
+    header = (
+        "treatment",
+        "verdict",
+        "Δm\u00a0%",
+        "difference",
+        *map(heading, metrics),
+        "rank",
+        "s/epoch",
+        "peak\u00a0MiB",
+    )
+    rows = tuple(_overview_row(label, row, len(metrics)) for label, row in summary.rows.items())
+    notes = (
+        f"Means on test data over {_seeds(seeds)}{_mean_words(summary)}. ↑ higher is better, ↓ lower.",
+        *(() if metrics else (f"The means of all {len(summary.results.metrics)} metrics are a table of their own.",)),
+        f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
+        f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_words(summary)}.",
+        f"rank: mean over metrics and {_ranked_seeds(summary)}, 1 is best. s/epoch and peak MiB: training, mean over seeds.",
+        "verdict: paired t test at 5 %, Holm-corrected for all rows; each interval is for its row alone.",
+        *_caveats(summary),
+    )
+    return Table(f"{study.name}: {study.question}", header, rows, notes, left=(1,))
+
+
+def _ranked_seeds(summary: Summary) -> str:
+    """The seeds over which ranks are means."""
+    ranked = summary.ranked
+    return "seeds" if all(ranked) else f"the {sum(ranked)} of {len(ranked)} seeds that every treatment has"
+
+
+def _caveats(summary: Summary) -> Iterator[str]:
+    """What is not as a reader would expect: seeds that lack, metrics that do not count, numbers that were not there."""
+    results = summary.results
+    seeds = len(results.plan.seeds)
+    if summary.left_out:
+        yield (
+            f"Δm leaves {', '.join(summary.left_out)} out: the mean of {results.plan.study.baseline!r} is zero or missing, so "
+            "no relative change can be taken."
+        )
+    for label, row in summary.rows.items():
+        if row.comparison is not None and row.comparison.seeds < seeds:
+            yield f"{label}: {row.comparison.note}"
+        elif row.comparison is None and row.results.seeds < seeds:
+            yield f"{label}: {seeds - row.results.seeds} of {seeds} seeds have no result, for any comparison to it"
+    yield from results.plan.notes
+
+
+def means(summary: Summary) -> Table:
+    """Every test metric's mean with its interval."""
+    header = ("treatment", *map(heading, summary.results.metrics))
+    rows = tuple(
+        (label, *(mean_interval(row.results.test[:, k], summary.level) for k in range(row.results.test.shape[1])))
+        for label, row in summary.rows.items()
+    )
+    notes = (f"Means on test data over {_seeds(len(summary.results.plan.seeds))}{_mean_words(summary)}.",)
+    return Table("Means by metric", header, rows, notes)
+
+
+def by_metric(summary: Summary) -> Table:
+    """Every test metric's paired difference to the reference, with its interval."""
+    study, metrics = summary.results.plan.study, summary.results.metrics
+    rows = []
+    for label, row in summary.rows.items():
+        if row.comparison is not None:
+            cells = (metric_interval(c, m.higher_is_better) for c, m in zip(row.metrics, metrics, strict=True))
+            rows.append((label, *cells))
+    notes = (
+        f"Paired differences to {study.reference!r} on test data with their {_interval_words(summary)}.",
+        "* better, † worse: paired t test, Holm-corrected for all treatments of this metric, 5 % level.",
+    )
+    return Table("Differences by metric", ("treatment", *map(heading, metrics)), tuple(rows), notes)
+
+
+def costs(summary: Summary) -> Table:
+    """What each treatment took."""
+    header = ("treatment", "runs", "seconds per epoch", "seconds in all", "peak memory MiB")
+    rows = tuple(
+        (
+            label,
+            str(row.results.runs),
+            mean_interval(row.results.seconds_per_epoch, summary.level),
+            f"{row.results.seconds.sum():.0f}",
+            number(seed_mean(row.results.peak_memory) / 2**20, 3),
+        )
+        for label, row in summary.rows.items()
+    )
+    measures = "; ".join(summary.results.memory_measures)
+    notes = (
+        "seconds per epoch: median of an epoch's training, mean over seeds; of joined runs the sum.",
+        "seconds in all: training and evaluation of all runs, those that were not chosen included.",
+        f"peak memory: the largest of a seed's runs, mean over seeds ({measures}).",
+    )
+    return Table("Costs", header, rows, notes)
+
+
+def dynamics(summary: Summary) -> Table:
+    """How soon each treatment gets where the reference ends, and how steady it is."""
+    header = ("treatment", "epochs to target", "speed", "reached by", "seconds to target", "late variation", "spikes")
+    rows = tuple((label, *_dynamics_cells(row)) for label, row in summary.rows.items())
+    if math.isnan(summary.target):
+        target = "no target: the reference's Δm on validation data is never better than after its first epoch."
+    else:
+        target = (
+            f"target: Δm of {points(summary.target)} % on validation data, where {summary.results.plan.study.reference!r} has "
+            "made 95 % of its progress."
+        )
+    windows = sorted({row.stability.window for row in summary.rows.values()})
+    window = str(windows[0]) if len(windows) == 1 else f"{windows[0]} to {windows[-1]}"
+    notes = (
+        target,
+        "epochs and seconds to target: median over seeds; speed: the quarter of the epochs in which that falls.",
+        f"late variation: standard deviation of Δm over the last {window} epochs about their own line, in percentage points, "
+        "mean over seeds.",
+        "spikes: epochs that stand out upwards between their neighbours, mean over seeds.",
+    )
+    return Table("Convergence and stability", header, rows, notes, left=(2,))
+
+
+def _dynamics_cells(row: Row) -> tuple[str, ...]:
+    steady = (number(row.stability.mean, 3), number(seed_mean(row.stability.spikes), 2))
+    found = row.convergence
+    if found is None:
+        return ("-", "-", "-", "-", *steady)
+    epochs = "not reached" if math.isinf(found.median) else number(found.median, 3)
+    seconds = "not reached" if math.isinf(found.median_seconds) else number(found.median_seconds, 3)
+    return (epochs, found.speed, f"{found.reached} of {found.seeds}", seconds, *steady)
+
+
+def _overview_row(label: str, row: Row, metrics: int) -> tuple[str, ...]:
+    return (
+        label,
+        "reference" if row.comparison is None else row.comparison.verdict.value,
+        points(seed_mean(row.delta_m)),
+        "" if row.comparison is None else signed_interval(row.comparison),
+        *(mean_interval(row.results.test[:, k]) for k in range(metrics)),
+        number(row.rank, 3),
+        number(seed_mean(row.results.seconds_per_epoch), 3),
+        number(seed_mean(row.results.peak_memory) / 2**20, 3),
+    )
+
+
+def heading(metric: Metric) -> str:
+    """A metric's name, direction and unit, as a column's head."""
+    unit = f" in\u00a0{metric.unit}" if metric.unit else ""
+    return f"{metric.title}\u00a0{'↑' if metric.higher_is_better else '↓'}{unit}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} {'seed' if count == 1 else 'seeds'}"
+
+
+def _mean_words(summary: Summary) -> str:
+    most = max(row.results.seeds for row in summary.rows.values())
+    if most < FEWEST_SEEDS:
+        return f"; intervals are withheld, they need at least {FEWEST_SEEDS} seeds"
+    method = "Student's t" if most < BOOTSTRAP_FROM else "bootstrap over seeds"
+    return f", with {100 * summary.level:.0f} % intervals of the mean ({method})"
+
+
+def _interval_words(summary: Summary) -> str:
+    found = [row.comparison.interval for row in summary.rows.values() if row.comparison and row.comparison.interval]
+    if not found:
+        return "interval withheld: it needs at least 3 seeds"
+    names = {"t": "Student's t", "bootstrap": "paired bootstrap over seeds"}
+    methods = sorted({names[interval.method] for interval in found})
+    return f"{100 * found[0].level:.0f} % interval ({' or '.join(methods)})"

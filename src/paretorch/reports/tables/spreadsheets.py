@@ -1,0 +1,90 @@
+"""Results as comma-separated values, numbers in full: one line for each treatment, or for each of its seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from paretorch.reports.findings.summary import Row, Summary
+from paretorch.studies.statistics.paired import interval
+from paretorch.studies.statistics.quality import seed_mean
+
+RISKY = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets take a cell that begins so for a formula
+
+
+def treatments_csv(summary: Summary) -> str:
+    """A line for each treatment: means with intervals, the comparison to the reference, costs. Empty: withheld or missing."""
+    metrics = [metric.title for metric in summary.results.metrics]
+    ends = [f"{metric} {part}" for metric in metrics for part in ("mean", "low", "high")]
+    header = [
+        "treatment",
+        "seeds",
+        *ends,
+        "delta_m mean",
+        "delta_m low",
+        "delta_m high",
+        "difference",
+        "difference low",
+    ]
+    header += ["difference high", "p", "p holm", "p wilcoxon", "verdict", "mean rank", "seconds per epoch"]
+    header += ["seconds in all", "peak memory bytes"]
+    return _written(header, (_treatment(label, row, summary.level) for label, row in summary.rows.items()))
+
+
+def seeds_csv(summary: Summary) -> str:
+    """A line for each treatment and seed: metrics on validation and test data, Delta m, costs."""
+    metrics = [metric.title for metric in summary.results.metrics]
+    header = ["treatment", "seed", *(f"{m} validation" for m in metrics), *(f"{m} test" for m in metrics)]
+    header += ["delta_m test", "seconds per epoch", "seconds in all", "peak memory bytes"]
+    lines = (
+        [
+            label,
+            seed,
+            *row.results.validation[s],
+            *row.results.test[s],
+            row.delta_m[s],
+            row.results.seconds_per_epoch[s],
+            row.results.seconds[s],
+            row.results.peak_memory[s],
+        ]
+        for label, row in summary.rows.items()
+        for s, seed in enumerate(summary.results.plan.seeds)
+    )
+    return _written(header, lines)
+
+
+def _treatment(label: str, row: Row, level: float) -> list[object]:
+    cells: list[object] = [label, row.results.seeds]
+    for values in (*row.results.test.T, row.delta_m):
+        finite = values[np.isfinite(values)]
+        found = interval(finite, level)
+        cells += [seed_mean(finite), *(("", "") if found is None else (found.low, found.high))]
+    if row.comparison is None:
+        cells += ["", "", "", "", "", "", "reference"]
+    else:
+        c = row.comparison
+        ends = ("", "") if c.interval is None else (c.interval.low, c.interval.high)
+        cells += [c.difference, *ends, c.p, c.p_holm, c.p_wilcoxon, c.verdict.value]
+    memory = seed_mean(row.results.peak_memory)
+    return [*cells, row.rank, seed_mean(row.results.seconds_per_epoch), row.results.seconds.sum(), memory]
+
+
+def _written(header: Iterable[object], lines: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_cell, header))
+    writer.writerows(map(_cell, line) for line in lines)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(RISKY) else value
+    if isinstance(value, int):
+        return value
+    number = float(value)  # type: ignore[arg-type]
+    return "" if math.isnan(number) else f"{number:.10g}"

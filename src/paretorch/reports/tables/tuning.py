@@ -1,0 +1,61 @@
+"""What the search for hyperparameters took, treatment by treatment, and what it found."""
+
+from __future__ import annotations
+
+from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.tables.tables import Table
+
+
+def budget(summary: Summary) -> str:
+    """How hyperparameters came about, in one sentence."""
+    found = summary.results.plan.tunings
+    grids = [label for label, row in summary.rows.items() if row.results.chosen is not None]
+    if found:
+        trials = " and ".join(str(tuning.trials) for tuning in found)
+        return f"Hyperparameters were searched with {trials} trials for every treatment, on validation data alone."
+    if grids:
+        return f"Default hyperparameters were used, but for {'; '.join(grids)}: chosen from a grid on validation data."
+    return "Hyperparameters were not searched: every treatment has those it was given."
+
+
+def tuning_table(summary: Summary) -> Table | None:
+    """A line for each treatment that was searched for; None where nothing was."""
+    found = summary.results.plan.tunings
+    rows: list[tuple[str, ...]] = []
+    for label, row in summary.rows.items():
+        for tuning in found:
+            searches = tuning.of(label, summary.results.plan.workload)
+            if searches:
+                cost = tuning.cost(label, summary.results.plan.workload)
+                settings = "; ".join(_words(dict(search.settings)) for search in searches)
+                rows.append(
+                    (label, str(cost.trials), str(cost.runs), str(cost.without_value), f"{cost.seconds:.0f}", settings)
+                )
+        if row.results.chosen is not None:
+            rows.append(_grid(label, row))
+    if not rows:
+        return None
+    header = ("treatment", "trials", "runs", "without a value", "seconds", "chosen")
+    notes = (
+        "Equal trials for every treatment that is searched for by sampling; trials that diverge or fail count.",
+        "runs: trained; settings that were drawn twice are trained once. A grid is trained on every seed of the study.",
+        "seconds: training and evaluation of these runs. Selection is on validation data; the test set is not touched.",
+    )
+    return Table("Tuning", header, tuple(rows), notes, left=(5,))
+
+
+def _grid(label: str, row: Row) -> tuple[str, ...]:
+    results = row.results
+    assert results.chosen is not None
+    return (
+        label,
+        "grid",
+        str(results.runs),
+        str(len(results.missing)),
+        f"{results.seconds.sum():.0f}",
+        results.chosen.method,
+    )
+
+
+def _words(settings: dict[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items()) or "the study's own settings"

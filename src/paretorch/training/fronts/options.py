@@ -1,0 +1,60 @@
+"""The options of a run that trains a front, beside those that all runs have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from paretorch.pareto.preferences import checked_preferences, preferences
+from paretorch.training.names.constructors import check_arguments
+from paretorch.training.run import Run
+
+
+@dataclass(frozen=True)
+class FrontOptions:
+    """The options of a run that trains a front.
+
+    Args:
+        models: N, at least 2; None: 10, or as many as there are preferences.
+        preferences: (N, T) rows on the simplex; None: spread evenly.
+        margin: the share of a preference that is spread over all tasks, in [0, 1), where they are spread evenly.
+        starts: ``"common"`` or ``"independent"``.
+        execution: ``"auto"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``.
+        reference: (T,) from which hypervolume is measured; None: the workload's own, or an untrained model's losses.
+
+    Raises:
+        ValueError: a number is out of its range, or models and preferences do not fit.
+    """
+
+    models: int | None = None
+    preferences: Sequence[Sequence[float]] | None = None
+    margin: float = 0.1
+    starts: str = "common"
+    execution: str = "auto"
+    reference: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        count = self.models if self.preferences is None else len(self.preferences)
+        if count is not None and count < 2:
+            raise ValueError(f"a front has at least 2 models, got {count}: `paretorch train` trains a single one")
+        if self.models is not None and count != self.models:
+            raise ValueError(f"{count} preferences are for {count} models, got models={self.models}: leave models out")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin is a share, 0 <= margin < 1, got {self.margin}")
+
+    def rows(self, tasks: tuple[str, ...]) -> Tensor:
+        """(N, T) the preferences."""
+        if self.preferences is not None:
+            return checked_preferences([list(row) for row in self.preferences], tasks)
+        return preferences(len(tasks), self.models or 10, margin=self.margin / len(tasks))
+
+
+def options_of(run: Run) -> FrontOptions:
+    """The options of a run's front.
+
+    Raises:
+        ValueError: one is not known or out of its range.
+    """
+    return FrontOptions(**check_arguments("a front", FrontOptions, (), run.front_options))

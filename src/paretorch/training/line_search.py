@@ -1,0 +1,122 @@
+"""Line searches in runs: named where an optimizer is, with options of plain values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretorch import linesearch
+from paretorch.core.contract import Method
+from paretorch.linesearch import LineSearch, Metric, UpperBound
+from paretorch.training.names.constructors import check_arguments, parse, pick
+from paretorch.training.run import Run
+
+
+class Streams(nn.Module):
+    """An encoder called once for each stream of a batch: a tuple of inputs -> a tuple of features."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, inputs: Iterable[Any]) -> tuple[Any, ...]:
+        """The features of every stream."""
+        return tuple(self.encoder(each) for each in inputs)
+
+
+class Searched(torch.optim.Optimizer):
+    """A line search where a loop keeps its optimizer: it has no rate, and its step takes a batch.
+
+    Args:
+        search: what moves the parameters.
+    """
+
+    def __init__(self, search: LineSearch) -> None:
+        super().__init__([*search.shared, *search.own], {"lr": 1.0})
+        self.search = search
+
+    def state_dict(self) -> dict[str, Any]:
+        """The search's."""
+        return self.search.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The search's."""
+        self.search.load_state_dict(state_dict)
+
+    def step(self, closure: Any = None) -> Any:
+        """Not in use: :func:`paretorch.training.updates.by_search` calls the search."""
+        raise TypeError("a line search moves the parameters by search.step(x, losses_of), not by step()")
+
+
+def searches() -> dict[str, type[LineSearch]]:
+    """The line searches by name."""
+    return {
+        name: value
+        for name, value in vars(linesearch).items()
+        if inspect.isclass(value) and issubclass(value, LineSearch) and value is not LineSearch
+    }
+
+
+def make_search(run: Run, model: nn.Module, method: Method[Any], optimizers: Mapping[str, Any]) -> Searched:
+    """The search that a run names as its optimizer.
+
+    Its options are plain values; ``bound`` and ``direction`` may be written as constructors: ``"UpperBound('manual', every=5)"``,
+    ``"Adam(lr=0.001)"``, ``"Kronecker()"``.
+
+    Args:
+        run: names it.
+        model: with encoder and heads.
+        method: what it balances by.
+        optimizers: that may give the direction, by name.
+
+    Raises:
+        ValueError: an option is not known or out of range, or the run asks for what a search has no use for.
+    """
+    made = pick("search", run.optimizer, searches())
+    for what, value, plain in (
+        ("clip", run.clip, None),
+        ("schedule", run.schedule, "constant"),
+        ("warmup", run.warmup, 0.0),
+    ):
+        if value != plain:
+            raise ValueError(
+                f"a line search finds its step by itself: {what}={value!r} means nothing to it, leave it out"
+            )
+    if run.door:
+        raise ValueError(
+            f"{run.optimizer} asks the method by itself: options of a Fork or Balancer, here {', '.join(run.door)}, mean nothing "
+            "to it. Leave them out"
+        )
+    if run.precision != "float32":
+        raise ValueError(f"a line search compares losses closely: precision is 'float32' with {run.optimizer}")
+    encoder, heads = Streams(model.encoder), model.heads  # type: ignore[arg-type]
+    options: dict[str, Any] = {"seed": run.seed, **run.optimizer_options}
+    if isinstance(bound := options.get("bound"), str) and "(" in bound:
+        call = parse(bound)
+        pick("rule of a bound", call.name, {"UpperBound": UpperBound})
+        options["bound"] = UpperBound(**check_arguments(f"the bound {bound}", UpperBound, call.positional, call.named))
+    if isinstance(direction := options.get("direction"), str):
+        options["direction"] = _direction(direction, [*model.parameters()], optimizers)
+    given = check_arguments(f"the search {run.optimizer}", made, (encoder, heads, method), options)
+    return Searched(made(**given))
+
+
+def _direction(
+    text: str, parameters: list[nn.Parameter], optimizers: Mapping[str, Any]
+) -> torch.optim.Optimizer | Metric:
+    call = parse(text)
+    metrics = {
+        name: value
+        for name, value in vars(linesearch).items()
+        if inspect.isclass(value) and issubclass(value, Metric) and value is not Metric
+    }
+    made = pick("direction", call.name, {**optimizers, **metrics})
+    first = () if call.name in metrics else (parameters,)
+    found: torch.optim.Optimizer | Metric = made(
+        **check_arguments(f"the direction {text}", made, (*first, *call.positional), call.named)
+    )
+    return found

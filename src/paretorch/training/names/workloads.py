@@ -1,0 +1,158 @@
+"""Where a workload comes from: a shipped name, an importable module, or a Python file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import paretorch.workloads
+from paretorch.storage.regular_files import read_regular
+from paretorch.training.names.constructors import check_arguments, unknown
+from paretorch.training.names.trust import executed, is_trusted, trust
+from paretorch.workloads.base import Workload
+
+NOT_WORKLOADS = ("base", "extras", "forward", "metrics", "streams")  # the files beside them in the folder
+
+
+def workload_names() -> tuple[str, ...]:
+    """The shipped workloads: each is the file of its name in ``paretorch.workloads``."""
+    found = pkgutil.iter_modules(paretorch.workloads.__path__)
+    return tuple(module.name for module in found if not module.ispkg and module.name not in NOT_WORKLOADS)
+
+
+def find_workload(name: str, options: Mapping[str, Any]) -> Workload:
+    """The workload called ``name`` with its fields set.
+
+    A shipped name, an importable module, or a path that ends in ``.py``. The module holds a top-level object
+    ``workload``, or one subclass of :class:`~paretorch.workloads.Workload`.
+
+    The name is the user's own: a file or module of it is executed, and the file's digest is kept. See
+    :func:`recorded_workload` for a name that stands in a file.
+
+    Raises:
+        ValueError: nothing is called so, the module has no workload or several, an option is not one of its fields.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> find_workload("digits", {"ink": True}).tasks
+        ('left', 'right', 'ink')
+    """
+    return _made(_module(name), name, options)
+
+
+def recorded_workload(name: str, options: Mapping[str, Any], where: Path) -> Workload:
+    """The workload that a file of a run names, where no code is executed that the user has not named.
+
+    A shipped workload, or a Python file with the content of one that the user has named before.
+
+    Args:
+        name: as the file has it.
+        options: fields to set.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: it is a module, or a Python file that the user has not named yet.
+        FileNotFoundError: there is no such file.
+    """
+    if name in workload_names():
+        return find_workload(name, options)
+    cure = (
+        "name it yourself: --workload FILE (in Python: load_front(folder, workload=FILE)), once you know what it does. What is "
+        "named is executed"
+    )
+    if not name.endswith(".py"):
+        raise ValueError(f"{where} names the module {name!r}, which is not imported because a file says so: {cure}")
+    path = Path(name)
+    content = _content(path, f", which {where} names. If it lies elsewhere, {cure}")
+    if not is_trusted(content):
+        raise ValueError(
+            f"{where} names the workload file {name}, whose content is none that you have trained on before, so it is not "
+            f"executed: {cure}"
+        )
+    return _made(executed(_module_name(path), path, content), name, options)
+
+
+def _made(module: ModuleType, name: str, options: Mapping[str, Any]) -> Workload:
+    found = _workload_in(module, name)
+    if isinstance(found, Workload):
+        if not dataclasses.is_dataclass(found):
+            if options:
+                raise ValueError(
+                    f"workload {name}: its object is not a dataclass and takes no options, got {dict(options)}"
+                )
+            return found
+        fields = check_arguments(f"the workload {name}", type(found), (), {**_fields(found), **options})
+        return type(found)(**fields)
+    return found(**check_arguments(f"the workload {name}", found, (), options))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+
+
+def workload_class(name: str) -> type[Workload]:
+    """The class of a shipped workload, to describe it."""
+    found = _workload_in(_module(name), name)
+    return found if isinstance(found, type) else type(found)
+
+
+def _module(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        return _module_of_file(Path(name))
+    if name in workload_names():
+        return importlib.import_module(f"paretorch.workloads.{name}")
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        error = unknown("workload", name, workload_names())
+        raise ValueError(f"{error}; an importable module or a FILE.py is a workload too")
+    return importlib.import_module(name)
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    content = _content(path, ": expected a Python file with a workload in it")
+    trust(path, content)
+    return executed(_module_name(path), path, content)
+
+
+def _module_name(path: Path) -> str:
+    return f"paretorch_workload_{path.stem}"
+
+
+def _content(path: Path, why: str) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there{why}")
+    return read_regular(path)
+
+
+def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
+    given = getattr(module, "workload", None)
+    if isinstance(given, Workload):
+        return given
+    classes = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Workload) and value.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise ValueError(
+            f"workload {name}: expected a top-level object `workload` or one subclass of paretorch.workloads.Workload, "
+            f"got {[cls.__name__ for cls in classes] or 'none'}"
+        )
+    return classes[0]
+
+
+def digest(name: str) -> str | None:
+    """The SHA-256 of a workload that is a file; None for others, whose versions are recorded."""
+    path = Path(name)
+    return hashlib.sha256(read_regular(path)).hexdigest() if name.endswith(".py") and path.is_file() else None

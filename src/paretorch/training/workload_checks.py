@@ -1,0 +1,120 @@
+"""What a workload promises, checked before anything is trained; each broken promise is one sentence with the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.training import randomness
+from paretorch.workloads import forward as passes
+from paretorch.workloads.base import Workload, check_head_names
+from paretorch.workloads.metrics import Metric
+from paretorch.workloads.streams import Loads, Splits
+
+LOOKED_AT = 2  # samples of each stream, to see the losses of
+
+
+def trained_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
+    """The workload's model with the heads of ``tasks`` only; the weights are those of the whole model.
+
+    Raises:
+        ValueError: the model is not an encoder with a head for each of the workload's tasks, or a task has a name that no head
+            can have.
+    """
+    check_head_names(workload.tasks)
+    model = workload.model()
+    heads = getattr(model, "heads", None)
+    if not isinstance(getattr(model, "encoder", None), nn.Module) or not isinstance(heads, nn.ModuleDict):
+        raise ValueError(
+            f"{type(workload).__name__}.model(): expected a module with an encoder and heads, an nn.ModuleDict by "
+            f"task; got {type(model).__name__}. paretorch.workloads.MultiTaskModel(encoder, heads) is one"
+        )
+    if set(heads) != set(workload.tasks):
+        raise ValueError(
+            f"{type(workload).__name__}.model(): expected a head for each of {workload.tasks}, got {tuple(heads)}"
+        )
+    for task in set(workload.tasks) - set(tasks):
+        del heads[task]
+    return model
+
+
+def data_of(workload: Workload) -> Splits:
+    """The workload's data.
+
+    Raises:
+        ValueError: they are no Splits, or their streams are none.
+    """
+    splits = workload.data()
+    if not isinstance(splits, Splits):
+        raise ValueError(
+            f"{type(workload).__name__}.data(): expected paretorch.workloads.Splits(train, validation, test), got "
+            f"{_kind(splits)}"
+        )
+    return splits
+
+
+def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Metric, ...]]:
+    """Fresh metrics of each of ``tasks``; none for a task that the workload names no metric of.
+
+    Raises:
+        ValueError: they are not metrics by task.
+    """
+    where = f"{type(workload).__name__}.metrics()"
+    made: Any = workload.metrics()
+    if not isinstance(made, Mapping):
+        raise ValueError(
+            f"{where}: expected a dict of metrics by task, as in {{{workload.tasks[0]!r}: (Accuracy(),)}}, got {_kind(made)}"
+        )
+    if strange := [task for task in made if task not in workload.tasks]:
+        raise ValueError(f"{where}: expected metrics of the tasks {', '.join(workload.tasks)}, got {strange}")
+    for task, metrics in made.items():
+        if not isinstance(metrics, tuple | list):
+            raise ValueError(
+                f"{where}: expected a tuple of metrics for {task!r}, got {_kind(metrics)}; one metric is written (Accuracy(),)"
+            )
+        for metric in metrics:
+            if not isinstance(metric, Metric):
+                raise ValueError(
+                    f"{where}: expected objects of paretorch.workloads.Metric for {task!r}, as Accuracy() is one, got "
+                    f"{_kind(metric)}"
+                )
+    return {task: tuple(made.get(task, ())) for task in tasks}
+
+
+def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
+    """Checks the losses of a few training samples of each stream; leaves no trace in the model or the random numbers.
+
+    Nothing is looked at where a stream is read from files: that would start its processes.
+
+    Raises:
+        ValueError: they are not scalars by task.
+    """
+    if any(isinstance(stream, Loads) for stream in splits.train):
+        return
+    batch = tuple(next(iter(stream.batches(LOOKED_AT, order=None))) for stream in splits.train)
+    where, training = f"{type(workload).__name__}.losses()", model.training
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        with torch.no_grad(), randomness.kept(device):
+            outputs, targets = passes.outputs_of(model, batch)
+            losses: Any = workload.losses(outputs, targets)
+    finally:
+        model.train(training)
+    if not isinstance(losses, Mapping):
+        raise ValueError(f"{where}: expected a dict of a scalar loss by task, got {_kind(losses)}")
+    if strange := [task for task in losses if task not in outputs]:
+        raise ValueError(f"{where}: expected losses of {', '.join(outputs)}, the tasks in outputs, got {strange}")
+    for task, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.ndim:
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _kind(loss)
+            raise ValueError(
+                f"{where}: expected a scalar tensor for {task!r}, the mean over the labelled samples, got {got}"
+            )
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}, not an object of it" if isinstance(value, type) else type(value).__name__

@@ -1,1 +1,0 @@
-"""Where samples come from: one file per data set."""
