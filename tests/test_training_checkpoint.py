@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import paretorch.training
-from paretorch.storage.checkpoint_schedule import Due
+from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.training.loop import train
 from paretorch.training.record import checkpoint
@@ -138,7 +138,7 @@ def test_nothing_is_ever_unpickled() -> None:
 def test_checkpoints_are_as_rare_as_what_they_cost_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    due, saved = Due(None), []
+    due, saved = CheckpointSchedule(None), []
     for epoch in range(1, 401):
         now[0] += 0.5
         if due(epoch):
@@ -148,9 +148,9 @@ def test_checkpoints_are_as_rare_as_what_they_cost_asks_for(monkeypatch: pytest.
     assert saved[0] == pytest.approx(5.0), "before one was measured, it is taken for 0.05 seconds"
     assert {round(later - before, 3) for before, later in itertools.pairwise(saved)} == {2.018}
     assert 0.018 * len(saved) <= 0.01 * now[0]
-    every = Due(3)
+    every = CheckpointSchedule(3)
     assert [epoch for epoch in range(1, 10) if every(epoch)] == [3, 6, 9]
-    slow = Due(None)
+    slow = CheckpointSchedule(None)
     now[0] += 60.0
     assert slow(1), "an epoch of a minute has one"
 

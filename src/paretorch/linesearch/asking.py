@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Method, Need, Status
-from paretorch.core.gradients.step_evidence import Outcome
+from paretorch.core.gradients.step_evidence import StepResult
 from paretorch.core.gradients.task_gradients import Gradients
 from paretorch.core.method.runner import Door, Scale
 from paretorch.core.solvers.nonnegative import Array
@@ -51,7 +51,7 @@ class Asking(Door):
         gradients: Gradients,
         gramian: Array,
         features: Tensor | None = None,
-    ) -> Outcome:
+    ) -> StepResult:
         """One step of the method.
 
         Args:
@@ -67,20 +67,20 @@ class Asking(Door):
         if not self.weighs_gradients:
             seen = seen._replace(present=seen.told & (seen.losses != 0))
         if not seen.present.any():
-            return Outcome(seen, [0.0] * len(self.tasks), Status.ABSENT)
+            return StepResult(seen, [0.0] * len(self.tasks), Status.ABSENT)
         jacobian = None
         if Need.JACOBIAN in self.method.needs:
             jacobian = gradients.jacobian(torch.from_numpy(seen.present))
         return self._solve(seen, jacobian, features)
 
-    def combined(self, outcome: Outcome, gradients: Gradients) -> list[Tensor]:
+    def combined(self, outcome: StepResult, gradients: Gradients) -> list[Tensor]:
         """The one gradient that the answer stands for, leaf by leaf."""
         if outcome.update is not None:
             return gradients.split(outcome.update)
         assert outcome.weights is not None
         return gradients.combined(outcome.weights)
 
-    def head_weights(self, outcome: Outcome) -> Sequence[float]:
+    def head_weights(self, outcome: StepResult) -> Sequence[float]:
         """(all,) by what each task's gradient on its head is multiplied: its weight for loss methods, else 1."""
         if not self.weighs_gradients and outcome.weights is not None:
             return outcome.weights

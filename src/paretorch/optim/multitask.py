@@ -160,7 +160,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             checks.known_tasks(given, self.tasks, f"{type(self).__name__}.step")
         new = [name for name in checks.task_names(given) if name not in self.tasks] if given else []
         if self.ranks.size > 1:
-            self.ranks.join(self.tasks if options["declared"] else (), type(self).__name__)
+            self.ranks.agree_on_tasks(self.tasks if options["declared"] else (), type(self).__name__)
             for names in self.ranks.gathered(tuple(new)):
                 new += [name for name in names if name not in new]  # type: ignore[attr-defined]
             new.sort()  # every rank has the same set, each in an order of its own

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Due:
+class CheckpointSchedule:
     """Whether an epoch is followed by a checkpoint.
 
     Args:
@@ -15,7 +15,7 @@ class Due:
         guess: seconds that one takes, before the first was measured.
 
     Example:
-        >>> due = Due(3)
+        >>> due = CheckpointSchedule(3)
         >>> [epoch for epoch in range(1, 8) if due(epoch)]
         [3, 6]
     """

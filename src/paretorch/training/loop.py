@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from paretorch.storage.checkpoint_schedule import Due
+from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.training import randomness
 from paretorch.training.evaluation import evaluate, tested
 from paretorch.training.fronts.run import train_front
@@ -76,7 +76,7 @@ def _fit(
     steps = steps_per_epoch(parts.splits.train, run.batch_size)
     every = stride(steps * run.epochs, parts.tasks, isinstance(parts.optimizer, Searched))
     progress.start(run, done, steps)
-    due = Due(checkpoint_every)
+    due = CheckpointSchedule(checkpoint_every)
     for epoch in range(done, run.epochs):
         parts.model.train()
         totals, began, waited = EpochTotals(), time.perf_counter(), troubles.waiting.seconds

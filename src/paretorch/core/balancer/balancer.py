@@ -30,12 +30,12 @@ from paretorch.core.gradients.engine import accumulate, allow_repeated_backwards
 from paretorch.core.gradients.gap import cross_gramian, summed_gramian
 from paretorch.core.gradients.graph import Reach, below_sinks, reach
 from paretorch.core.gradients.ranks import ALL
-from paretorch.core.gradients.step_evidence import Mask, Outcome, Seen
+from paretorch.core.gradients.step_evidence import Mask, StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.runner import Door, Scale
 from paretorch.core.method.state_buffers import draws, encoded
 from paretorch.core.multi_vjp.samples import check_samples, refused_samples, saves_nothing
-from paretorch.core.multi_vjp.shared_cotangents import Experience, Streams
+from paretorch.core.multi_vjp.shared_cotangents import Experience, SharedCotangents
 from paretorch.core.multi_vjp.shared_graph import is_worth_it, trunk_of
 from paretorch.core.solvers.nonnegative import Array
 
@@ -155,7 +155,7 @@ class Balancer(Door):
             )
         given = checks.given_losses(losses, "balancer.backward")
         self._know(given)
-        self.ranks.join(self.tasks, self.method)
+        self.ranks.agree_on_tasks(self.tasks, self.method)
         if not self.ranks.alone:
             check_losses_given(self.ranks, bool(given), self._shared)
         told = self._told(given).numpy()
@@ -188,11 +188,11 @@ class Balancer(Door):
         if not retain_graph:  # what the last backward did not pass
             last = 1 << max(len(given) - 1, 0)
             kept = [node for (node, _), mask in graph.masks.items() if not mask & last]
-            free(source.trunk.nodes if isinstance(source, Streams) else kept)
+            free(source.trunk.nodes if isinstance(source, SharedCotangents) else kept)
         self._accumulate(outcome, given, leaves, shared, own, below_sinks(graph))
         return cast(Balance, self.balance)
 
-    def _weigh(self, told: Array, before: tuple[Any, Any], broken: Mask) -> Outcome:
+    def _weigh(self, told: Array, before: tuple[Any, Any], broken: Mask) -> StepResult:
         """The weights of a method that looks at losses alone, without the tasks whose gradients are not finite."""
         if broken.any():  # the step is taken back, and taken without them
             self._restore(before[0])
@@ -258,7 +258,7 @@ class Balancer(Door):
 
     def _source(
         self, given: Mapping[str, Tensor], graph: Reach, leaves: Leaves, retain_graph: bool
-    ) -> tuple[Gradients | Streams, dict[str, list[Tensor | None]]]:
+    ) -> tuple[Gradients | SharedCotangents, dict[str, list[Tensor | None]]]:
         """Every task's gradients or cotangents, whichever costs less; and its gradients on the leaves that are not compared."""
         sampled = self.samples is not None and len(given) > 1
         usual = self.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
@@ -274,11 +274,11 @@ class Balancer(Door):
             return leaf_gradients(given, self.tasks, leaves, retain_graph)
         known = [self.tasks.index(name) for name in given]
         passive = [leaf for leaf, is_shared in zip(leaves.others, leaves.others_shared, strict=True) if is_shared]
-        streams = Streams(trunk, len(self.tasks), known, self._experience, passive)
+        streams = SharedCotangents(trunk, len(self.tasks), known, self._experience, passive)
         own = streams.entered(given, graph, leaves.others, retain_graph)
         return streams, own
 
-    def _gramian(self, source: Gradients | Streams) -> Array:
+    def _gramian(self, source: Gradients | SharedCotangents) -> Array:
         """(T, T) of all that is compared, or of the samples that are drawn."""
         step = None if self.samples is None else self._step_number()  # that of a task alone counts
         if isinstance(source, Gradients):
@@ -290,18 +290,20 @@ class Balancer(Door):
             self._say("samples", saves_nothing(self.samples))
         return gramian
 
-    def _further(self, others: Sequence[Mapping[str, Tensor | None]], leaves: Leaves) -> Callable[[Seen], Seen]:
+    def _further(
+        self, others: Sequence[Mapping[str, Tensor | None]], leaves: Leaves
+    ) -> Callable[[StepEvidence], StepEvidence]:
         """Adds the inner products of the gradients on two further batches; a task is present that is in all of them."""
         cross, (one, two) = cross_gramian(*further_gradients(others, self.tasks, leaves.compared), self.ranks)
         there, sound = np.minimum(one, two) != 0, np.isfinite(one + two)
         return lambda seen: seen._replace(present=seen.present & there, cross=cross, broken=~sound)
 
     def _shared_gradient(
-        self, outcome: Outcome, source: Gradients | Streams, is_new: bool = True
+        self, outcome: StepResult, source: Gradients | SharedCotangents, is_new: bool = True
     ) -> list[tuple[Tensor, Tensor]] | None:
         """Every leaf that several tasks reach with its balanced gradient; None where that contradicts the Gramian."""
         weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
-        if isinstance(source, Streams):
+        if isinstance(source, SharedCotangents):
             found = source.gradient(weights, outcome.seen.gramian if is_new else None)
             if found is None:
                 return None
@@ -314,7 +316,7 @@ class Balancer(Door):
 
     def _accumulate(
         self,
-        outcome: Outcome,
+        outcome: StepResult,
         given: Mapping[str, Tensor],
         leaves: Leaves,
         shared: list[tuple[Tensor, Tensor]],
@@ -347,7 +349,9 @@ class Balancer(Door):
         gradients += [None] * len(missed)
         accumulate(ends, gradients)
 
-    def _step(self, seen: Seen, source: Gradients | Streams | None) -> tuple[Outcome, Callable[[], object]]:
+    def _step(
+        self, seen: StepEvidence, source: Gradients | SharedCotangents | None
+    ) -> tuple[StepResult, Callable[[], object]]:
         """One step of the method, or the reason why not; and what keeps the state that it ends with."""
         broken = seen.nonfinite()
         if broken is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from paretorch.core.gradients.engine import accumulate, free
 from paretorch.core.gradients.graph import Reach, hooks_silenced, place, reach, several
 from paretorch.core.gradients.ranks import Ranks
-from paretorch.core.gradients.step_evidence import Mask, Outcome
+from paretorch.core.gradients.step_evidence import Mask, StepResult
 from paretorch.core.gradients.task_gradients import summing_dtype
 from paretorch.core.solvers.nonnegative import Array
 
@@ -33,7 +33,7 @@ class Weighted(NamedTuple):
 def descend_losses(
     given: Mapping[str, Tensor],
     tasks: Sequence[str],
-    weigh: Callable[[Mask], Outcome],
+    weigh: Callable[[Mask], StepResult],
     nonfinite: str,
     ranks: Ranks,
     retain_graph: bool,

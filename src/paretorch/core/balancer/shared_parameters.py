@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from paretorch.core import checks
 from paretorch.core.gradients.graph import FSDP, OPAQUE, SINK, Reach, task_gradients
-from paretorch.core.gradients.memory import check_room
+from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.task_gradients import Gradients
 
@@ -174,7 +174,7 @@ def leaf_gradients(
         ValueError: they would not fit into memory.
     """
     first = leaves.compared[0]
-    check_room(len(given), sum(leaf.numel() for leaf in leaves.compared), first.dtype, first.device)
+    check_memory(len(given), sum(leaf.numel() for leaf in leaves.compared), first.dtype, first.device)
     rows: list[list[Tensor | None] | None] = [None] * len(tasks)
     own = {}
     everything = [*leaves.compared, *leaves.others]

@@ -131,7 +131,7 @@ class Fork(FeatureStep):
         firsts = [next(j for j in found if leaves[j] is leaves[i]) for i in found]
         places = [i for i, first in zip(found, firsts, strict=True) if i == first]
         if not torch.compiler.is_compiling():
-            self.ranks.join(self.tasks, self.method)
+            self.ranks.agree_on_tasks(self.tasks, self.method)
             if not self.ranks.alone:
                 self._now.wrapped.follow()
         if self._now.new_step:

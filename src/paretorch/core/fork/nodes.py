@@ -181,7 +181,7 @@ def _combine(
     out: list[Tensor],
 ) -> None:
     fork = _fork(handle)
-    fork.ranks.join(fork.tasks, fork.method)
+    fork.ranks.agree_on_tasks(fork.tasks, fork.method)
     for target, value in zip(out, fork.combine(cotangents, told, out, kept, Call()), strict=True):
         target.copy_(value)
     _shown(fork, state)

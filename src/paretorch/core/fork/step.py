@@ -14,7 +14,7 @@ from paretorch.core.contract import Need, Status
 from paretorch.core.fork.usage import SEVERAL_CALLS, Call, Notices, broken_names
 from paretorch.core.fork.wrapped import WrappedOutputs
 from paretorch.core.gradients.gap import gap_between, over_ranks, parameter_gramian
-from paretorch.core.gradients.step_evidence import Outcome, Seen, filled
+from paretorch.core.gradients.step_evidence import StepEvidence, StepResult, filled
 from paretorch.core.gradients.task_gradients import Gradients, Leaf, batch_of, by_sample, chunks, to_host
 from paretorch.core.method.runner import Door
 from paretorch.core.solvers.nonnegative import Array
@@ -28,7 +28,7 @@ class Within:
         self.backwards = 0  # counted for gap
         self.weighed = -1  # the backward in which losses were
         # The buffers and the record before losses were weighed, where that may be taken back.
-        self.before: tuple[dict[str, Tensor], Outcome | None] | None = None
+        self.before: tuple[dict[str, Tensor], StepResult | None] | None = None
         self.rows: dict[int, Tensor] = {}  # memory in which the tasks' gradients are brought together, by leaf
         self.wrapped = WrappedOutputs()
         self.begin()
@@ -139,7 +139,7 @@ class FeatureStep(Door):
             like = branches[: len(branches) // len(self.tasks)]
             outcome = self._balanced(Gradients(chunks(cotangents, len(self.tasks)), like), told, [])
         else:
-            self.ranks.join(self.tasks, self.method)
+            self.ranks.agree_on_tasks(self.tasks, self.method)
             outcome = self._weighted(to_host([told])[0].numpy(), [task for task, *_ in sent])
         assert outcome.weights is not None
         # what is absent on the features may have a gradient on its head; zero times inf or nan is nan
@@ -167,7 +167,7 @@ class FeatureStep(Door):
         skips = self.nonfinite == "skip"
         return [None if skips and not fine else f for fine, f in zip(finite, factors, strict=True)]
 
-    def _weighted(self, told: Array, known: list[int]) -> Outcome:
+    def _weighted(self, told: Array, known: list[int]) -> StepResult:
         """One step of a method that looks at losses alone, (3, all) as they are told."""
         self._now.before = None if self.nonfinite == "pass" else (self._snapshot(), self._memory.outcome)
         reused = self._reused(known, lambda: ~np.isfinite(told[0]))
@@ -246,7 +246,7 @@ class FeatureStep(Door):
             self._recorded(outcome._replace(seen=seen, weights=weights))
         return gradients.combined((~broken).astype(np.float64).tolist())
 
-    def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> Outcome:
+    def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> StepResult:
         """One step on the features' gradients."""
         reused = self._reused(gradients.known, gradients.broken)
         if reused is not None:
@@ -274,7 +274,7 @@ class FeatureStep(Door):
         assert expected.weights is not None
         return self._recorded(used._replace(gap=gap_between(exact, used.weights, expected.weights)))
 
-    def _judged(self, seen: Seen) -> tuple[Seen, Status | None]:
+    def _judged(self, seen: StepEvidence) -> tuple[StepEvidence, Status | None]:
         """What the method is to see, and why it cannot be asked this time, if so."""
         if seen.regular:
             return seen, None

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 
-def check_room(tasks: int, numbers: int, dtype: torch.dtype, device: torch.device) -> None:
+def check_memory(tasks: int, numbers: int, dtype: torch.dtype, device: torch.device) -> None:
     """The gradients of T tasks with respect to n numbers fit into the memory that the device has.
 
     Args:

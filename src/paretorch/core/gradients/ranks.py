@@ -51,7 +51,7 @@ class Ranks:
             return 1
         return dist.get_world_size() if isinstance(self.group, str) else self.group.size()
 
-    def join(self, tasks: tuple[str, ...], method: object) -> None:
+    def agree_on_tasks(self, tasks: tuple[str, ...], method: object) -> None:
         """Create the groups, once, and check that all ranks declare the same. Every rank must come here."""
         self.alone = self.size == 1
         if self.alone:

@@ -17,7 +17,7 @@ from paretorch.core.solvers.nonnegative import EPS, Array
 Mask = NDArray[np.bool_]
 
 
-class Seen(NamedTuple):
+class StepEvidence(NamedTuple):
     """What all ranks saw together, for all declared tasks."""
 
     present: Mask  # (all,)
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     left_out: Mask | None = None  # (all,) tasks that are skipped, because something of theirs is not finite
     regular: bool = False  # what most steps are: one process, every task present with a finite gradient, losses unknown
 
-    def without(self, broken: Mask) -> Seen:
+    def without(self, broken: Mask) -> StepEvidence:
         """The same, from which (all,) tasks are left out."""
         return self._replace(present=self.present & ~broken, left_out=broken)
 
@@ -59,17 +59,17 @@ class Seen(NamedTuple):
         return broken if broken.any() else None
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a step came to, for all declared tasks."""
 
-    seen: Seen
+    seen: StepEvidence
     weights: list[float] | None  # (all,), None for Jacobian methods
     status: Status
     update: Tensor | None = None  # (n,)
     heads: list[float] | None = None  # (all,), what a task's own parameters' gradients are multiplied by; None: 1
     gap: dict[str, float] | None = None
 
-    def without_update(self) -> Outcome:
+    def without_update(self) -> StepResult:
         """The same without the tensor that is as long as the surface."""
         return self if self.update is None else self._replace(update=None)
 
@@ -91,13 +91,13 @@ class Outcome(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def everyone(tasks: int) -> Mask:
+def all_tasks_mask(tasks: int) -> Mask:
     """The column ``present`` where every task is."""
     return np.ones(tasks, bool)
 
 
 @lru_cache(maxsize=64)
-def nothing_told(tasks: int, factor: float | None) -> tuple[Mask, Array, Array]:
+def unknown_losses(tasks: int, factor: float | None) -> tuple[Mask, Array, Array]:
     """The columns ``told``, ``losses`` and ``factor`` where the losses are not known."""
     return np.zeros(tasks, bool), np.full(tasks, np.nan), np.full(tasks, np.nan if factor is None else factor)
 
@@ -109,9 +109,9 @@ def ones(tasks: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def all_present(tasks: int) -> Tensor:
-    """:func:`everyone` for methods."""
-    return torch.from_numpy(everyone(tasks))
+def all_tasks_tensor(tasks: int) -> Tensor:
+    """:func:`all_tasks_mask` for methods."""
+    return torch.from_numpy(all_tasks_mask(tasks))
 
 
 def filled(

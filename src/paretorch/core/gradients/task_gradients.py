@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.gradients.memory import check_room
+from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.rounding import product_rounding
 from paretorch.core.gradients.step_evidence import Mask
 from paretorch.core.solvers.nonnegative import Array
@@ -166,7 +166,7 @@ class Gradients:
         """(T', n) the gradients of the present tasks as rows, in float32 or better, on their device."""
         first = self.like[0]
         size = sum(leaf.shape.numel() for leaf in self.like)
-        check_room(self.tasks, size, summing_dtype(first.dtype), first.device)
+        check_memory(self.tasks, size, summing_dtype(first.dtype), first.device)
         full = torch.zeros(self.tasks, size, dtype=summing_dtype(first.dtype), device=first.device)
         if self.known:
             k = len(self.known)

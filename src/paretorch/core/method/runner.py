@@ -18,7 +18,15 @@ from torch import Tensor
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.gradients.ranks import Ranks
-from paretorch.core.gradients.step_evidence import Outcome, Seen, all_present, everyone, filled, nothing_told, ones
+from paretorch.core.gradients.step_evidence import (
+    StepEvidence,
+    StepResult,
+    all_tasks_mask,
+    all_tasks_tensor,
+    filled,
+    ones,
+    unknown_losses,
+)
 from paretorch.core.gradients.task_gradients import to_host, wide_dtype
 from paretorch.core.method.state_buffers import StateHolder, draws
 from paretorch.core.method.step_memory import Memory
@@ -98,7 +106,7 @@ class Door(StateHolder):
         outcome = self._memory.outcome
         return partial(outcome.without_update().balance, self.tasks) if outcome is not None else lambda: None
 
-    def _recorded(self, outcome: Outcome) -> Outcome:
+    def _recorded(self, outcome: StepResult) -> StepResult:
         self._memory.record(outcome)
         return outcome
 
@@ -109,7 +117,7 @@ class Door(StateHolder):
 
     # --- one step --------------------------------------------------------------------------------------------------------
 
-    def _seen(self, told: Array | None, gramian: Array | None = None, resolution: float = EPS) -> Seen:
+    def _seen(self, told: Array | None, gramian: Array | None = None, resolution: float = EPS) -> StepEvidence:
         """What all ranks saw together; their losses are averaged.
 
         Args:
@@ -121,8 +129,8 @@ class Door(StateHolder):
         if told is None and gramian is not None and self.ranks.alone:
             squares = gramian.diagonal().tolist()
             if all(squares) and math.isfinite(sum(squares)):
-                columns = everyone(len(squares)), *nothing_told(len(squares), self.factor)
-                return Seen(*columns, gramian, resolution, regular=True)
+                columns = all_tasks_mask(len(squares)), *unknown_losses(len(squares), self.factor)
+                return StepEvidence(*columns, gramian, resolution, regular=True)
         if told is None:
             told = np.zeros((3, len(self.tasks)))
         calls, divisor = told[2], np.maximum(told[2], 1)
@@ -136,9 +144,9 @@ class Door(StateHolder):
         factor = np.where(known, told[1] / divisor, np.nan if self.factor is None else self.factor)
         # An all-masked loss is exactly zero.
         present = known & (losses != 0) & (factor != 0) if gramian is None else gramian.diagonal() != 0
-        return Seen(present, known, losses, factor, gramian, resolution)
+        return StepEvidence(present, known, losses, factor, gramian, resolution)
 
-    def _reused(self, known: Sequence[int], broken: Callable[[], NDArray[np.bool_]]) -> Outcome | None:
+    def _reused(self, known: Sequence[int], broken: Callable[[], NDArray[np.bool_]]) -> StepResult | None:
         """The last weights, where ``every`` says that they still serve and they cover every task that is present.
 
         Not where something is ``broken``, (all,) of this rank's tasks: that is a step of its own.
@@ -162,15 +170,15 @@ class Door(StateHolder):
             return None
         self.age += 1
         self._memory.mirror = (age + 1, weights, heads)
-        seen = Seen(present, *nothing_told(len(weights), None))
+        seen = StepEvidence(present, *unknown_losses(len(weights), None))
         own = None if np.isnan(heads).all() else np.where(present, heads, 0.0).tolist()
-        return self._recorded(Outcome(seen, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own))
+        return self._recorded(StepResult(seen, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own))
 
-    def _solve(self, seen: Seen, jacobian: Tensor | None = None, features: Tensor | None = None) -> Outcome:
+    def _solve(self, seen: StepEvidence, jacobian: Tensor | None = None, features: Tensor | None = None) -> StepResult:
         """One step of the method on what was seen: state advances, and the outcome is recorded."""
         return self._settle(*self._ask(seen, jacobian, features))
 
-    def _settle(self, outcome: Outcome, state: Any) -> Outcome:
+    def _settle(self, outcome: StepResult, state: Any) -> StepResult:
         """Keep the state that a step ends with, and record its outcome."""
         self._keep(state)
         seen = outcome.seen
@@ -203,7 +211,9 @@ class Door(StateHolder):
             )
         self._memory.surface = list(map(weakref.ref, leaves))
 
-    def _ask(self, seen: Seen, jacobian: Tensor | None = None, features: Tensor | None = None) -> tuple[Outcome, Any]:
+    def _ask(
+        self, seen: StepEvidence, jacobian: Tensor | None = None, features: Tensor | None = None
+    ) -> tuple[StepResult, Any]:
         """The method's answer to what was seen, and its next state; nothing is changed."""
         tasks, losses, factor, gramian, cross = self.tasks, seen.losses, seen.factor, seen.gramian, seen.cross
         index = None if seen.regular or seen.present.all() else seen.present.nonzero()[0]
@@ -222,7 +232,7 @@ class Door(StateHolder):
         on_device = jacobian is not None
         evidence = Evidence(
             tasks=tasks,
-            present=all_present(len(seen.present)) if seen.regular else torch.from_numpy(seen.present),
+            present=all_tasks_tensor(len(seen.present)) if seen.regular else torch.from_numpy(seen.present),
             losses=None if seen.regular or np.isnan(losses).any() else torch.from_numpy(losses),
             gramian=None if gramian is None else torch.from_numpy(gramian),
             cross=None if cross is None else torch.from_numpy(cross),
@@ -240,7 +250,7 @@ class Door(StateHolder):
         update = answer.update
         if update is not None and not self._homogeneous:  # it is made of gradients that were divided
             update = update * float(factor.mean())
-        return Outcome(seen, weights, answer.status, update, heads), state
+        return StepResult(seen, weights, answer.status, update, heads), state
 
     def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None) -> list[float] | None:
         """(all,) numbers, zero for absent tasks, from (T,) those of the present ones; ``index``: which, None: all."""
@@ -256,9 +266,9 @@ class Door(StateHolder):
         held = self.state_tensors()
         return self._as_state(held if on_device else to_host(held)) if held else None
 
-    def _passed_on(self, seen: Seen, status: Status) -> Outcome:
+    def _passed_on(self, seen: StepEvidence, status: Status) -> StepResult:
         """A step in which the method is not asked and its state waits: every present task counts as in a plain sum."""
-        return self._recorded(Outcome(seen, seen.present.astype(np.float64).tolist(), status))
+        return self._recorded(StepResult(seen, seen.present.astype(np.float64).tolist(), status))
 
     def _generator(self) -> torch.Generator | None:
         """The random numbers of the next step, for a method that draws."""

@@ -7,7 +7,7 @@ import weakref
 from torch import Tensor
 
 from paretorch.core.contract import Balance
-from paretorch.core.gradients.step_evidence import Outcome
+from paretorch.core.gradients.step_evidence import StepResult
 from paretorch.core.solvers.nonnegative import Array
 
 
@@ -15,7 +15,7 @@ class Memory:
     """Not saved, and forgotten in copies: a plain object, cheap to write to."""
 
     def __init__(self) -> None:
-        self.outcome: Outcome | None = None
+        self.outcome: StepResult | None = None
         self.balance: Balance | None = None  # made of the outcome, when it is read
         # Of age, last_weights and last_heads, and of steps: read without synchronisation.
         self.mirror: tuple[int, Array, Array] | None = None
@@ -28,6 +28,6 @@ class Memory:
             weakref.ref[Tensor]
         ] = []  # the leaves that were compared when several tasks were last present
 
-    def record(self, outcome: Outcome | None) -> None:
+    def record(self, outcome: StepResult | None) -> None:
         """Remember what a step came to; None: that there was none."""
         self.outcome, self.balance = outcome, None

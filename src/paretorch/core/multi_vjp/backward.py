@@ -19,7 +19,7 @@ from paretorch.core.multi_vjp.shared_graph import Trunk
 
 
 @torch.no_grad()
-def descend(
+def multi_cotangent_backward(
     trunk: Trunk,
     starts: Sequence[tuple[Any, Cotangents]],
     rows: Rows | None,

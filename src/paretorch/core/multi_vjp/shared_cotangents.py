@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge
 from paretorch.core.gradients.engine import observed_gradients
 from paretorch.core.gradients.gap import summed_gramian
 from paretorch.core.gradients.graph import Reach, check_dense, is_leaf, task_gradients
-from paretorch.core.gradients.memory import check_room
+from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.rounding import product_rounding
 from paretorch.core.gradients.step_evidence import Mask
@@ -32,7 +32,7 @@ from paretorch.core.gradients.task_gradients import (  # fmt: skip
     to_host,
     wide_dtype,
 )
-from paretorch.core.multi_vjp.backward import by_autograd, descend, products_by_autograd
+from paretorch.core.multi_vjp.backward import by_autograd, multi_cotangent_backward, products_by_autograd
 from paretorch.core.multi_vjp.linear_layers import Linear, gram, inner_products
 from paretorch.core.multi_vjp.node_backward import Cotangents
 from paretorch.core.multi_vjp.samples import BrokenRuleError, NoRuleError, Rows
@@ -82,7 +82,7 @@ class Experience:
             _LOG.warning("%s: gradients are computed task by task in graphs like this one, which takes longer", cause)
 
 
-class Streams:
+class SharedCotangents:
     r"""Tasks' cotangents where they enter the trunk, and what follows from them. Stands where Gradients of all leaves would.
 
     The Gramian comes from the cheapest :class:`Level` that holds. A level is left for the next where it has no rule, where it
@@ -287,7 +287,7 @@ class Streams:
         """
         if self._explicit is None:
             leaves, self.saved = self.trunk.compared, False
-            check_room(len(self.known), sum(leaf.numel() for leaf in leaves), leaves[0].dtype, leaves[0].device)
+            check_memory(len(self.known), sum(leaf.numel() for leaf in leaves), leaves[0].dtype, leaves[0].device)
             stacks = self._masked(self.stacks)
             columns = by_autograd(self.ends, [*leaves, *self.passive], stacks) if stacks else []
             rows: list[list[Tensor | None] | None] = [None] * self.tasks
@@ -391,7 +391,7 @@ class Streams:
             total.add_(inner_products(use, gradients, rows))
 
         with full_precision(like):
-            descend(self.trunk, starts, rows, self.trunk.direct, leaf, self.trunk.linear, linear)
+            multi_cotangent_backward(self.trunk, starts, rows, self.trunk.direct, leaf, self.trunk.linear, linear)
         return total
 
     # --- what is known of the graph --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from paretorch.core.contract import Need
-from paretorch.core.gradients.step_evidence import Outcome as Answer
+from paretorch.core.gradients.step_evidence import StepResult as Answer
 from paretorch.core.gradients.task_gradients import Gradients
 from paretorch.linesearch.armijo.closures import check_finite, check_origin
 from paretorch.linesearch.backwards import Backwards

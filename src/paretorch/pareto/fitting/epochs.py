@@ -15,7 +15,7 @@ from paretorch.extras import extra
 from paretorch.pareto.fitting.plan import Plan, described
 from paretorch.pareto.front import Moment
 from paretorch.storage import atomic
-from paretorch.storage.checkpoint_schedule import Due
+from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.storage.regular_files import open_regular
 from paretorch.workloads.forward import Batch
@@ -143,7 +143,7 @@ class Keeper:
     def __init__(self, folder: str | Path | None, declared: Mapping[str, str]) -> None:
         self.path = None if folder is None else Path(folder) / FILE
         self.declared = dict(declared)
-        self.due = Due(None, guess=0.0)  # the first look is always kept
+        self.due = CheckpointSchedule(None, guess=0.0)  # the first look is always kept
 
     def save(self, looks: Looks, training: Trains) -> None:
         """Writes where both are in the place of what was written before, whole or not at all, unless that was just done."""

@@ -127,7 +127,7 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     preferences = given if moving is None else begin(given)
     point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
     spread = Spread(len(given), plan.group)
-    spread.join(plan.workload.tasks, plan.declared(algorithm, given))
+    spread.agree_on_tasks(plan.workload.tasks, plan.declared(algorithm, given))
     ensemble = Ensemble(plan.workload, _models(plan, spread.rows), plan.execution, spread.rows.start)
     optimizer = plan.optimizer(ensemble.parameters)
     adaption = None if moving is None else Adaption(moving.kind, moving.rate, preferences, point)

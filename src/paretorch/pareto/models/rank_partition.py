@@ -44,13 +44,13 @@ class Spread:
         first = rank * least + min(rank, more)
         self.rows = range(first, first + least + (rank < more))
 
-    def join(self, tasks: tuple[str, ...], declared: object) -> None:
+    def agree_on_tasks(self, tasks: tuple[str, ...], declared: object) -> None:
         """Every rank must come here, before anything is gathered, and declare the same.
 
         Raises:
             ValueError: ranks declare different things.
         """
-        self.ranks.join(tasks, declared)
+        self.ranks.agree_on_tasks(tasks, declared)
 
     @property
     def alone(self) -> bool:
