@@ -111,7 +111,7 @@ class DenseWorkload(Workload):
         return tuple(self.kinds)
 
     def data(self) -> Splits:
-        """One stream: images (B, 3, H, W) in 0..1, and the labels of each task; see :mod:`~paretorch.workloads.dense.labels` for what is unlabelled.
+        """One stream: images (B, 3, H, W) in 0..1, and the labels of each task (:mod:`~paretorch.workloads.dense.labels`).
 
         Raises:
             FileNotFoundError: the data set is not there, or lies otherwise.

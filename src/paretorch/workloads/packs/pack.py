@@ -1,4 +1,4 @@
-"""A pack: the stored squares of a data set as bytes in one file, mapped into memory. See :mod:`~paretorch.workloads.packs.writing`.
+"""A pack: the stored squares of a data set as bytes in one file, mapped into memory.
 
 A pack is a folder of three files.
 
