@@ -1,16 +1,15 @@
-"""The house has floors: imports go downwards, and the ground floors need torch and numpy only."""
+"""Structure of the package: imports go downwards, no circles, no class that a subclass in another file completes."""
 
 from __future__ import annotations
 
-import ast
+import importlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src"
+from package_imports import SOURCE, Class, Import, circles, classes, imports, trees
 
 FLOORS = {
     "extras": 0,  # imports nothing
@@ -27,128 +26,216 @@ FLOORS = {
     "reports": 6,
     "cli": 7,
 }
-ROOF = 6  # the package itself imports all floors for its users; only the command line may stand on it
+ROOF = 6  # the package itself imports all floors for its users; only the command line imports it
 LIGHT = ("core", "balance")
 LIGHT_PACKAGES = {"torch", "numpy"}
 VAGUE = {"utils", "helpers", "misc", "common"}
+PUBLIC = ("", ".balance", ".linesearch", ".optim", ".pareto", ".training", ".workloads")  # packages with an `__all__`
 
 
-@dataclass(frozen=True)
-class Import:
-    """One imported module, by its full name."""
-
-    file: Path
-    line: int
-    module: str
-    for_types: bool  # within `if TYPE_CHECKING ...`: types only
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line} imports {self.module}"
-
-
-def imports(root: Path) -> Iterator[Import]:
-    """Every import of every file below ``root/paretorch``, at the top or within a function."""
-    modules = {module_name(root, file) for file in (root / "paretorch").rglob("*.py")}
-    for file in sorted((root / "paretorch").rglob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        guarded = {id(node) for test in ast.walk(tree) if is_for_types(test) for node in ast.walk(test)}
-        for node in ast.walk(tree):
-            for module in imported(node, module_name(root, file), modules):
-                yield Import(file.relative_to(root), node.lineno, module, id(node) in guarded)  # type: ignore[attr-defined]
-
-
-def module_name(root: Path, file: Path) -> str:
-    parts = file.relative_to(root).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def is_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-
-
-def imported(node: ast.AST, here: str, modules: set[str]) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    assert node.level == 0, f"{here}: relative import in line {node.lineno}: write the module's full name"
-    assert node.module is not None
-    inner = [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name if name in modules else node.module for name in inner]
-
-
-def part(module: str) -> str:
-    """The floor's name: ``core`` of ``paretorch.core.fork.fork``; empty for the package itself."""
+def room(module: str) -> str:
+    """The first part below the package: ``core`` of ``paretorch.core.fork``; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
-def upward(found: Import) -> bool:
-    """Whether it climbs, or crosses to a neighbour on the same floor."""
-    here = found.file.with_suffix("").parts[1]
-    if here in ("__init__", "__main__") or found.module.split(".")[0] != "paretorch":
+def is_upward(found: Import) -> bool:
+    """Whether it imports from a higher floor or from a neighbour on the same floor."""
+    here, there = room(found.importer), room(found.module)
+    if here in ("", "__main__") or found.module.split(".")[0] != "paretorch":
         return False
-    there = part(found.module)
     return there != here and FLOORS.get(there, ROOF) >= FLOORS[here]
 
 
-def heavy(found: Import) -> bool:
-    """Whether a light floor needs a package that `pip install paretorch` does not bring."""
+def is_heavy(found: Import) -> bool:
+    """Whether a room that needs torch and numpy only imports something else."""
     package = found.module.split(".")[0]
-    if found.file.with_suffix("").parts[1] not in LIGHT or found.for_types or package == "paretorch":
+    if room(found.importer) not in LIGHT or found.for_types or package == "paretorch":
         return False
     return package not in LIGHT_PACKAGES and package not in sys.stdlib_module_names
 
 
-def test_every_part_of_the_package_has_a_floor() -> None:
-    parts = {file.relative_to(SOURCE).with_suffix("").parts[1] for file in (SOURCE / "paretorch").rglob("*.py")}
-    assert parts - {"__init__", "__main__"} <= FLOORS.keys()
+def links(root: Path = SOURCE) -> list[tuple[str, str]]:
+    """Importer and imported module of every import of the package's own modules."""
+    return [(one.importer, one.module) for one in imports(root) if one.module.split(".")[0] == "paretorch"]
 
 
-def test_imports_go_downwards() -> None:
-    assert [str(found) for found in imports(SOURCE) if upward(found)] == []
+def folder_links(root: Path = SOURCE) -> list[tuple[str, str]]:
+    """The same between folders of a room. Files beside the folders are left out: the room's contract and its entrances."""
+    packages = {name for name, (file, _) in trees(root).items() if file.name == "__init__.py"}
+
+    def folder(module: str) -> str:
+        return module if module in packages else module.rpartition(".")[0]
+
+    pairs = {(folder(one), folder(other)) for one, other in links(root)}
+    return [(one, other) for one, other in pairs if one != other and one.count(".") >= 2 and other.count(".") >= 2]
 
 
-def test_core_and_balance_need_torch_and_numpy_only() -> None:
-    found = list(imports(SOURCE))
+def public_classes() -> set[str]:
+    """Names of the classes that users may subclass: those of every ``__all__``."""
+    return {name for package in PUBLIC for name in importlib.import_module(f"paretorch{package}").__all__}
+
+
+def completed_elsewhere(root: Path, public: set[str]) -> Iterator[str]:
+    """Every class that is not public, and not usable without a subclass that another file defines."""
+    found = classes(root)
+    for one in found.values():
+        for key in one.bases:
+            base = found[key]
+            if base.module == one.module or base.name in public:
+                continue
+            missing = sorted(base.abstract | undefined(base, found))
+            if missing:
+                yield f"{one} completes {base}: {', '.join(missing)}"
+
+
+def undefined(one: Class, found: dict[tuple[str, str], Class]) -> frozenset[str]:
+    """Attributes of ``self`` that neither a class nor its bases define."""
+    line = lineage(one, found)
+    if any(each.inherits for each in line):
+        return frozenset()
+    return one.used.difference(*(each.defined for each in line), dir(object))
+
+
+def lineage(one: Class, found: dict[tuple[str, str], Class]) -> list[Class]:
+    """The class and its bases within the package."""
+    return [one, *(each for base in one.bases for each in lineage(found[base], found))]
+
+
+# --- the package ---------------------------------------------------------------------------------------------------------
+
+
+def test_layers_give_every_room_a_floor() -> None:
+    assert {room(module) for module in trees(SOURCE)} - {"", "__main__"} == FLOORS.keys()
+
+
+def test_layers_import_downwards() -> None:
+    assert [str(found) for found in imports() if is_upward(found)] == []
+
+
+def test_layers_have_no_circle_between_files() -> None:
+    assert circles(links()) == []
+
+
+def test_layers_have_no_circle_between_folders() -> None:
+    assert circles(folder_links()) == []
+
+
+def test_layers_complete_no_class_in_another_file() -> None:
+    assert list(completed_elsewhere(SOURCE, public_classes())) == []
+
+
+def test_layers_core_and_balance_import_torch_and_numpy_only() -> None:
+    found = list(imports())
     assert any(each.module.split(".")[0] == "torch" for each in found)
-    assert [str(each) for each in found if heavy(each)] == []
+    assert [str(each) for each in found if is_heavy(each)] == []
 
 
-def test_the_package_itself_imports_the_light_floors_only() -> None:
-    roof = ast.parse((SOURCE / "paretorch" / "__init__.py").read_text(encoding="utf-8"))
-    modules = {module_name(SOURCE, file) for file in (SOURCE / "paretorch").rglob("*.py")}
-    names = [name for node in roof.body for name in imported(node, "paretorch", modules)]
-    assert [name for name in names if name.startswith("paretorch") and part(name) not in LIGHT] == []
+def test_layers_package_imports_light_rooms_only() -> None:
+    named = [found for found in imports() if found.importer == "paretorch" and found.module.startswith("paretorch")]
+    assert [str(found) for found in named if room(found.module) not in (*LIGHT, "former_names")] == []
+
+
+def test_layers_name_files_after_their_subject() -> None:
+    assert [str(file) for file in (SOURCE / "paretorch").rglob("*.py") if file.stem in VAGUE] == []
+
+
+def test_layers_describe_every_room() -> None:
+    packages = list((SOURCE / "paretorch").rglob("__init__.py"))
+    texts = {file: ([*file.read_text(encoding="utf-8").split('"""'), "", ""])[1] for file in packages}
+    assert [str(file.parent) for file, text in texts.items() if len(text.split()) < 5 or "TODO" in text] == []
+
+
+# --- the rules find what breaks them -------------------------------------------------------------------------------------
+
+
+def planted(folder: Path, **files: str) -> Path:
+    """A package of these files, ``__`` for a folder; each folder has an empty ``__init__.py``."""
+    for name, text in files.items():
+        file = folder / "paretorch" / f"{name.replace('__', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    for file in list((folder / "paretorch").rglob("*.py")):
+        (file.parent / "__init__.py").touch()
+        (file.parent.parent / "__init__.py").touch()
+    (folder / "paretorch" / "__init__.py").touch()
+    return folder
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "climbs", "weighs"),
+    ("file", "text", "upward", "heavy"),
     [
-        ("core/fork.py", "from paretorch.balance.mgda import MGDA", True, False),
-        ("core/fork.py", "def f():\n    import paretorch.training.loop", True, False),
-        ("core/fork.py", "import paretorch", True, False),
-        ("core/fork.py", "from paretorch import balance", True, False),
-        ("workloads/digits.py", "from paretorch.core.fork.fork import Fork", True, False),
-        ("studies/study.py", "from paretorch.reports.page.page import page", True, False),
-        ("studies/study.py", "from paretorch.training.run import Run", False, False),
-        ("core/fork.py", "from paretorch.core.contract import Method", False, False),
-        ("balance/mgda.py", "import scipy.optimize", False, True),
-        ("balance/mgda.py", "import math, torch.nn, numpy", False, False),
-        ("balance/mgda.py", "if TYPE_CHECKING:\n    from jaxtyping import Float", False, False),
-        ("training/loop.py", "import rich", False, False),
-        ("reports/load.py", "import paretorch", True, False),
-        ("cli.py", "import paretorch", False, False),
+        ("core__fork", "from paretorch.balance.mgda import MGDA", True, False),
+        ("core__fork", "def f():\n    import paretorch.training.loop", True, False),
+        ("core__fork", "if TYPE_CHECKING:\n    from paretorch.training.loop import train", True, False),
+        ("core__fork", "import paretorch", True, False),
+        ("core__fork", "from paretorch import balance", True, False),
+        ("workloads__digits", "from paretorch.core.fork import Fork", True, False),
+        ("studies__study", "from paretorch.reports.page import page", True, False),
+        ("studies__study", "from paretorch.training.run import Run", False, False),
+        ("core__fork", "from paretorch.core.contract import Method", False, False),
+        ("balance__mgda", "import scipy.optimize", False, True),
+        ("balance__mgda", "import math, torch.nn, numpy", False, False),
+        ("balance__mgda", "if TYPE_CHECKING:\n    from jaxtyping import Float", False, False),
+        ("training__loop", "import rich", False, False),
+        ("reports__load", "import paretorch", True, False),
+        ("cli", "import paretorch", False, False),
     ],
 )
-def test_the_rules_see_what_breaks_them(tmp_path: Path, file: str, text: str, climbs: bool, weighs: bool) -> None:
-    for name in ("__init__.py", "balance/__init__.py", file):
-        (tmp_path / "paretorch" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "paretorch" / name).touch()
-    (tmp_path / "paretorch" / file).write_text(text)
-    found = list(imports(tmp_path))
-    assert any(upward(each) for each in found) == climbs
-    assert any(heavy(each) for each in found) == weighs
+def test_layers_find_an_import_that_breaks_the_rules(
+    tmp_path: Path, file: str, text: str, upward: bool, heavy: bool
+) -> None:
+    found = list(imports(planted(tmp_path, balance__equal="", **{file: text})))
+    assert any(is_upward(each) for each in found) == upward
+    assert any(is_heavy(each) for each in found) == heavy
 
 
-def test_files_are_named_after_their_subject() -> None:
-    assert [str(file) for file in (SOURCE / "paretorch").rglob("*.py") if file.stem in VAGUE] == []
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from paretorch.core.first import f",
+        "from paretorch.core import first",
+        "def g():\n    from paretorch.core.first import f",
+        "if TYPE_CHECKING:\n    from paretorch.core.first import f",
+        "from paretorch.core.third import h",  # through a third file
+    ],
+)
+def test_layers_find_a_circle_within_a_room(tmp_path: Path, back: str) -> None:
+    third = "import paretorch.core.first"
+    package = planted(tmp_path, core__first="import paretorch.core.second", core__second=back, core__third=third)
+    assert any({"paretorch.core.first", "paretorch.core.second"} <= set(one) for one in circles(links(package)))
+
+
+def test_layers_find_no_circle_where_there_is_none(tmp_path: Path) -> None:
+    package = planted(tmp_path, core__first="import paretorch.core.second", core__second="import torch")
+    assert circles(links(package)) == []
+
+
+def test_layers_find_a_circle_between_folders(tmp_path: Path) -> None:
+    package = planted(
+        tmp_path,
+        core__fork__one="import paretorch.core.method.two",
+        core__method__two="",
+        core__method__three="import paretorch.core.fork.four",
+        core__fork__four="",
+    )
+    assert circles(links(package)) == []
+    assert circles(folder_links(package)) == [["paretorch.core.fork", "paretorch.core.method"]]
+
+
+@pytest.mark.parametrize(
+    ("base", "finds"),
+    [
+        ("class Base:\n    def step(self):\n        return self.direction()", True),
+        ("class Base:\n    def step(self):\n        raise NotImplementedError", True),
+        ("class Base:\n    @abstractmethod\n    def step(self): ...", True),
+        (
+            "class Base:\n    def __init__(self):\n        self.size = 1\n    def step(self):\n        return self.size",
+            False,
+        ),
+    ],
+)
+def test_layers_find_a_base_class_that_another_file_completes(tmp_path: Path, base: str, finds: bool) -> None:
+    derived = "from paretorch.core.base import Base\nclass Derived(Base):\n    def direction(self): ..."
+    package = planted(tmp_path, core__base=base, core__derived=derived)
+    assert bool(list(completed_elsewhere(package, set()))) == finds
+    assert list(completed_elsewhere(package, {"Base"})) == []

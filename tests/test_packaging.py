@@ -14,8 +14,26 @@ from typing import Any
 import pytest
 
 import paretorch as pt
+from package_imports import imports
 
 ROOT = Path(__file__).parents[1]
+
+MODULES = {
+    "pillow": "PIL",
+    "protobuf": "google",
+    "scikit-learn": "sklearn",
+}  # distributions whose module has another name
+TOOLS = {  # of the extra "dev", what no test imports: the file that uses it, and how
+    "beartype": ("tests/conftest.py", "beartype.beartype"),
+    "furo": ("docs/conf.py", "furo"),
+    "mypy": ("Makefile", "/mypy"),
+    "myst-parser": ("docs/conf.py", "myst_parser"),
+    "pytest-xdist": ("Makefile", "pytest -n"),
+    "ruff": ("Makefile", "/ruff"),
+    "sphinx": ("Makefile", "-m sphinx"),
+    "sphinx-mathjax-offline": ("docs/conf.py", "sphinx-mathjax-offline"),
+}
+OTHER_BACKENDS = {"onnxscript": "torch.onnx.export imports it"}  # required by a package at run time
 
 IMPORTED = """
 import json, sys
@@ -68,6 +86,36 @@ def test_ranges_are_open_above(project: dict[str, Any]) -> None:
     assert [
         line for line in project["project"]["dependencies"] + extras if not re.fullmatch(r"[^<>=!~]+>=[\d.]+", line)
     ] == []
+
+
+def module_of(distribution: str) -> str:
+    """The name by which a distribution is imported."""
+    return MODULES.get(distribution, distribution.replace("-", "_"))
+
+
+def test_packaging_every_requirement_is_imported(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    required = distributions(project["project"]["dependencies"])
+    required |= {name for extra, lines in extras.items() if extra != "dev" for name in distributions(lines)}
+    imported = {found.module.split(".")[0] for found in imports()}
+    assert sorted(name for name in required - OTHER_BACKENDS.keys() if module_of(name) not in imported) == []
+
+
+def test_packaging_every_optional_import_is_required(project: dict[str, Any]) -> None:
+    lines = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    required = {module_of(name) for name in distributions(lines)} | {"torch", "numpy", "paretorch"}
+    imported = {found.module.split(".")[0] for found in imports() if not found.for_types}
+    assert sorted(imported - required - set(sys.stdlib_module_names)) == []
+
+
+def test_packaging_every_tool_is_used(project: dict[str, Any]) -> None:
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.py"))
+    for name in distributions(project["project"]["optional-dependencies"]["dev"]):
+        if name in TOOLS:
+            file, text = TOOLS[name]
+            assert text in (ROOT / file).read_text(encoding="utf-8"), name
+        else:
+            assert re.search(rf"^\s*(import|from) {module_of(name)}\b", tests, re.MULTILINE), name
 
 
 def test_every_folder_of_code_is_a_package() -> None:

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from paretorch.former_names import find_former_modules
+
 if TYPE_CHECKING:
     from paretorch.balance import *  # noqa: F403
     from paretorch.core.balancer.balancer import Balancer as Balancer
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from paretorch.core.method.weights import weights as weights
 
 __version__ = "0.1.0"
+
+find_former_modules()
 
 # where each public name is imported from when it is first used; all others are those of paretorch.balance
 _HOMES = {
