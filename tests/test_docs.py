@@ -58,11 +58,12 @@ def test_the_readme_names_every_method() -> None:
     assert f"{len(methods)} methods are there" in text
 
 
-def test_pictures_are_what_their_script_draws() -> None:
-    script = runpy.run_path(str(ROOT / "docs" / "pictures" / "fork.py"))
+@pytest.mark.parametrize("picture", ["fork", "rooms"])
+def test_docs_pictures_are_what_their_script_draws(picture: str) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "pictures" / f"{picture}.py"))
     for name, theme in script["THEMES"].items():
-        drawn = (ROOT / "docs" / "pictures" / f"fork-{name}.svg").read_text(encoding="utf-8")
-        assert script["picture"](theme) == drawn, "run python docs/pictures/fork.py"
+        drawn = (ROOT / "docs" / "pictures" / f"{picture}-{name}.svg").read_text(encoding="utf-8")
+        assert script["picture"](theme) == drawn, f"run python docs/pictures/{picture}.py"
 
 
 def test_the_weights_in_the_picture_are_those_of_the_fork() -> None:

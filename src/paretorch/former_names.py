@@ -10,6 +10,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+UNTIL = "the former name works until Paretorch 0.3"
+
 # Former modules from which the documentation imported, and where their content is now.
 MODULES = {
     "paretorch.core.conflict": "paretorch.core.solvers.conflict_averse",
@@ -41,7 +43,7 @@ def former_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     def lookup(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(f"{module}.{name} is now {module}.{names[name]}", FutureWarning, stacklevel=2)
+        warnings.warn(f"{module}.{name} is now {module}.{names[name]}; {UNTIL}", FutureWarning, stacklevel=2)
         return getattr(importlib.import_module(module), names[name])
 
     return lookup
@@ -63,7 +65,7 @@ class FormerModules:
     def exec_module(self, module: ModuleType) -> None:
         """Fill a former module with the names of the one that replaces it."""
         new = MODULES[module.__name__]
-        warnings.warn(f"{module.__name__} is now {new}", FutureWarning, stacklevel=2)
+        warnings.warn(f"{module.__name__} is now {new}; {UNTIL}", FutureWarning, stacklevel=2)
         content = vars(importlib.import_module(new))
         module.__dict__.update({name: value for name, value in content.items() if not name.startswith("__")})
 
