@@ -55,7 +55,7 @@ def test_the_readme_names_every_method() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     methods = [name for name in pt.balance.__all__ if isinstance(getattr(pt, name), type)]
     assert [name for name in methods if f"`{name}`" not in text] == []
-    assert f"{len(methods)} methods are there" in text
+    assert f"{len(methods)} methods are available" in text
 
 
 @pytest.mark.parametrize("picture", ["fork", "rooms"])
