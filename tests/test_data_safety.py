@@ -94,9 +94,9 @@ def megabytes(code: str, *arguments: Path) -> float:
     script = f"""
 import resource, sys, torch, PIL.Image, PIL.ImageOps, torchvision
 from pathlib import Path
-from paretorch.workloads.data.pictures import UnreadableError, read_rgb
-from paretorch.workloads.data.idx import read_idx
-from paretorch.workloads.data.array_files import read_array
+from paretorch.workloads.formats.pictures import UnreadableError, read_rgb
+from paretorch.workloads.formats.idx import read_idx
+from paretorch.workloads.formats.array_files import read_array
 paths = list(map(Path, sys.argv[1:]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -18,7 +18,7 @@ from test_cli import call
 
 STUDY = """\
 from paretorch.studies.study import Study, Treatment
-from paretorch.training.spec import Run
+from paretorch.training.run import Run
 
 def study(scale):
     base = dict(workload="synthetic", options={"samples": 64}, epochs=1)

@@ -112,8 +112,8 @@ def test_a_workload_that_changed_is_not_resumed(tmp_path: Path) -> None:
 FORKING = """
 import os, sys, time
 from pathlib import Path
-from paretorch.training.record import Record
-from paretorch.training.spec import Run
+from paretorch.training.record.record import Record
+from paretorch.training.run import Run
 record = Record(Path(sys.argv[1]), Run(sys.argv[2]), {})
 if not os.fork():
     print("forked", flush=True)
