@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
-from paretorch.core.solvers.nonnegative import Array
 
 MODES = ("min", "median", "rmse")
 MANY = 64

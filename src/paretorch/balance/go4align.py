@@ -11,9 +11,9 @@ from torch import Tensor
 
 from paretorch.balance.parts.domain import losses_above
 from paretorch.balance.parts.ranges import above, count
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.nonnegative import Array
 
 
 class GO4AlignState(NamedTuple):

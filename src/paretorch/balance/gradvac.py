@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.ranges import share
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 from paretorch.core.solvers.minimum_norm import unit_rows
-from paretorch.core.solvers.nonnegative import Array
 
 LARGEST = 0.99  # of a target: at 1 no finite multiple reaches it
 VANISHED = 1e-7  # of a row's length: what is left is rounding and has no direction

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from paretorch.core import checks
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.balancer.loss_step import descend_losses, mark_broken
 from paretorch.core.balancer.shared_parameters import (
     Leaves,
@@ -30,14 +31,13 @@ from paretorch.core.gradients.engine import accumulate, allow_repeated_backwards
 from paretorch.core.gradients.gap import cross_gramian, summed_gramian
 from paretorch.core.gradients.graph import Reach, below_sinks, reach
 from paretorch.core.gradients.ranks import ALL
-from paretorch.core.gradients.step_evidence import Mask, StepEvidence, StepResult
+from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.runner import Door, Scale
 from paretorch.core.method.state_buffers import draws, encoded
 from paretorch.core.multi_vjp.samples import check_samples, refused_samples, saves_nothing
 from paretorch.core.multi_vjp.shared_cotangents import Experience, SharedCotangents
 from paretorch.core.multi_vjp.shared_graph import is_worth_it, trunk_of
-from paretorch.core.solvers.nonnegative import Array
 
 _LOG = logging.getLogger("paretorch")
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.engine import accumulate, free
 from paretorch.core.gradients.graph import Reach, hooks_silenced, place, reach, several
 from paretorch.core.gradients.ranks import Ranks
-from paretorch.core.gradients.step_evidence import Mask, StepResult
+from paretorch.core.gradients.step_evidence import StepResult
 from paretorch.core.gradients.task_gradients import summing_dtype
-from paretorch.core.solvers.nonnegative import Array
 
 WIDE = (torch.float32, torch.float64)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Need, Status
 from paretorch.core.fork.usage import SEVERAL_CALLS, Call, Notices, broken_names
 from paretorch.core.fork.wrapped import WrappedOutputs
@@ -17,7 +18,6 @@ from paretorch.core.gradients.gap import gap_between, over_ranks, parameter_gram
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult, filled
 from paretorch.core.gradients.task_gradients import Gradients, Leaf, batch_of, by_sample, chunks, to_host
 from paretorch.core.method.runner import Door
-from paretorch.core.solvers.nonnegative import Array
 
 
 class Within:

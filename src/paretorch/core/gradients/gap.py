@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.gradients.graph import reach, task_gradients
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.task_gradients import Gradients, to_host
-from paretorch.core.solvers.nonnegative import Array
 
 
 def parameter_gramian(features: Sequence[Tensor], gradients: Gradients, ranks: Ranks) -> Array:

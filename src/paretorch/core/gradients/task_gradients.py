@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.rounding import product_rounding
-from paretorch.core.gradients.step_evidence import Mask
-from paretorch.core.solvers.nonnegative import Array
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.engine import observed_gradients
 from paretorch.core.gradients.gap import summed_gramian
 from paretorch.core.gradients.graph import Reach, check_dense, is_leaf, task_gradients
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.rounding import product_rounding
-from paretorch.core.gradients.step_evidence import Mask
 from paretorch.core.gradients.task_gradients import (  # fmt: skip
     Gradients,
     among_all,
@@ -37,7 +37,6 @@ from paretorch.core.multi_vjp.linear_layers import Linear, gram, inner_products
 from paretorch.core.multi_vjp.node_backward import Cotangents
 from paretorch.core.multi_vjp.samples import BrokenRuleError, NoRuleError, Rows
 from paretorch.core.multi_vjp.shared_graph import Trunk
-from paretorch.core.solvers.nonnegative import Array
 
 _LOG = logging.getLogger("paretorch")
 

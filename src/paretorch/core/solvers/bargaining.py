@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import EPS, Array
 from paretorch.core.solvers.minimum_norm import negligible, unit_rows
-from paretorch.core.solvers.nonnegative import EPS, Array, definite
+from paretorch.core.solvers.nonnegative import definite
 
 TOLERANCE = 1e-10  # of the relative residual
 FARTHEST = 1e3  # in units of each gradient's length: larger weights mean that the gradients all but cancel

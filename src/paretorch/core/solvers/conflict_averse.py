@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretorch.core.arrays import EPS, Array
 from paretorch.core.solvers.minimum_norm import Solution, minimum_norm, unit_rows
-from paretorch.core.solvers.nonnegative import EPS, Array, nonnegative_program
+from paretorch.core.solvers.nonnegative import nonnegative_program
 
 ITERATIONS = 60
 

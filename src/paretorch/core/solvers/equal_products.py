@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from paretorch.core.arrays import Array
 from paretorch.core.solvers.minimum_norm import cancels, minimum_norm, negligible
-from paretorch.core.solvers.nonnegative import Array
 
 CERTAIN = 2e-2  # of the least eigenvalue: so far above rounding, no eigenvalue has to be looked at
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.solvers.nonnegative import EPS, Array, nonnegative_program
+from paretorch.core.arrays import EPS, Array
+from paretorch.core.solvers.nonnegative import nonnegative_program
 from paretorch.core.solvers.pivoting import pivoted, unit_lists
 
 FEW = 8  # up to so many tasks plain arithmetic costs less than calls into NumPy

@@ -6,12 +6,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from paretorch.core.arrays import EPS, Array, Mask
 
-EPS = float(np.finfo(np.float64).eps)
 NARROW = 20  # from so many tasks on, blocks are cut to the free entries before they are solved
 ROUNDS = 12  # of block pivoting: independent rows settle in about five
 SAFE = 2e3  # a larger mean of x comes of rows that all but depend on each other

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from paretorch.core.arrays import Array
 from paretorch.core.gradients.graph import reach
 from paretorch.core.gradients.task_gradients import limits
-from paretorch.core.solvers.nonnegative import Array
 
 
 def check_origin(
