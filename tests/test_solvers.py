@@ -11,11 +11,13 @@ from scipy.optimize import minimize, nnls, root
 from torch import Tensor
 
 from matrices import SIZES, gaussian, jacobians
-from paretorch.core.solvers.bargaining import bargain
+from paretorch.core.solvers.bargaining import bargaining_weights
 from paretorch.core.solvers.conflict_averse import conflict_averse
 from paretorch.core.solvers.equal_products import least_squares
-from paretorch.core.solvers.minimum_norm import cancels, minimum_norm, project_on_dual_cone, project_on_simplex
+from paretorch.core.solvers.gramian import is_zero_combination
+from paretorch.core.solvers.minimum_norm import minimum_norm
 from paretorch.core.solvers.nonnegative import nonnegative_program
+from paretorch.core.solvers.projections import project_on_dual_cone, project_on_simplex
 
 
 def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -176,8 +178,8 @@ def test_one_gradient_twice_is_shared_alike_where_rounding_would_choose() -> Non
 
 def test_opposite_gradients_cancel() -> None:
     opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
-    assert cancels(opposite, torch.tensor([0.5, 0.5], dtype=torch.float64))
-    assert not cancels(opposite, torch.tensor([0.5, 0.4], dtype=torch.float64))
+    assert is_zero_combination(opposite, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert not is_zero_combination(opposite, torch.tensor([0.5, 0.4], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 10])
@@ -186,7 +188,7 @@ def test_opposite_gradients_cancel() -> None:
 def test_bargain_is_what_a_general_root_finder_finds(tasks: int, alpha: float, seed: int) -> None:
     rows = gaussian(tasks, 2 * tasks + 3, seed)
     gramian = rows @ rows.T
-    weights, converged, exists = bargain(gramian, alpha)
+    weights, converged, exists = bargaining_weights(gramian, alpha)
     assert converged
     assert exists
     square = gramian.numpy()
@@ -205,7 +207,7 @@ def test_bargain_meets_its_system_to_1e10_or_says_that_it_has_no_solution(tasks:
     without = {"strongly stationary", "weakly stationary", "two opposite"}
     for kind, jacobian in jacobians(tasks, 3):
         gramian = jacobian @ jacobian.T
-        weights, converged, exists = bargain(gramian, alpha)
+        weights, converged, exists = bargaining_weights(gramian, alpha)
         assert converged, kind
         assert torch.isfinite(weights).all(), kind
         assert (weights > 0).all(), kind
@@ -220,10 +222,10 @@ def test_bargain_leaves_zero_gradients_out() -> None:
     rows = gaussian(4, 9, 0)
     rows[2] = 0
     there = torch.tensor([0, 1, 3])
-    weights = bargain(rows @ rows.T, 2.0).weights
+    weights = bargaining_weights(rows @ rows.T, 2.0).weights
     assert weights[2] == 0
-    torch.testing.assert_close(weights[there], bargain(rows[there] @ rows[there].T, 2.0).weights)
-    nothing = bargain(torch.zeros(2, 2, dtype=torch.float64), 2.0)
+    torch.testing.assert_close(weights[there], bargaining_weights(rows[there] @ rows[there].T, 2.0).weights)
+    nothing = bargaining_weights(torch.zeros(2, 2, dtype=torch.float64), 2.0)
     assert nothing.weights.tolist() == [0.0, 0.0]
     assert not nothing.exists
 

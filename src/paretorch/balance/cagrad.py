@@ -11,7 +11,7 @@ from paretorch.balance.parts.ranges import share
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
 from paretorch.core.solvers.conflict_averse import conflict_averse
-from paretorch.core.solvers.minimum_norm import cancels
+from paretorch.core.solvers.gramian import is_zero_combination
 
 RESCALINGS = (0, 1, 2)
 
@@ -66,6 +66,6 @@ class CAGrad(Method[None]):
             return Balance(even / self._divisor, Status.STATIONARY), state
         chosen, converged = conflict_averse(gramian, self.c)
         length = (chosen @ gramian @ chosen).clamp_min(0).sqrt()
-        none = not length > 0 or cancels(gramian, chosen, evidence.resolution)
+        none = not length > 0 or is_zero_combination(gramian, chosen, evidence.resolution)
         toward = torch.zeros_like(chosen) if none else chosen * (self.c * mean / length)
         return Balance((even + toward) / self._divisor, Status.SOLVED if converged else Status.NOT_CONVERGED), state

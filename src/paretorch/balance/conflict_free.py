@@ -12,7 +12,7 @@ import torch
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
 from paretorch.core.solvers.equal_products import equal_products
-from paretorch.core.solvers.minimum_norm import unit_rows
+from paretorch.core.solvers.gramian import cosines_and_norms
 
 LENGTHS = ("projection", "mean", "min")
 
@@ -55,15 +55,15 @@ class ConFIG(Method[None]):
         return float(tasks) if self.length == "projection" else 1.0
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        matrix, lengths = unit_rows(evidence.needed("gramian"))
-        there = lengths > 0
-        solution, square, stationary, exists = equal_products(matrix, there.astype(np.float64), evidence.resolution)
+        matrix, lengths = cosines_and_norms(evidence.needed("gramian"))
+        nonzero = lengths > 0
+        solution, square, stationary, exists = equal_products(matrix, nonzero.astype(np.float64), evidence.resolution)
         if not exists:
             return Balance(torch.from_numpy(0 * lengths), Status.STATIONARY), state
         if self.length == "projection":
             size = float(lengths @ (matrix @ solution)) / math.sqrt(square)
         else:
-            size = float(lengths[there].mean() if self.length == "mean" else lengths[there].min())
-        raw = np.divide(solution, lengths, out=np.zeros_like(lengths), where=there)
+            size = float(lengths[nonzero].mean() if self.length == "mean" else lengths[nonzero].min())
+        raw = np.divide(solution, lengths, out=np.zeros_like(lengths), where=nonzero)
         weights = torch.from_numpy(raw * (size / math.sqrt(square)))
         return Balance(weights, Status.STATIONARY if stationary else Status.SOLVED), state

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from paretorch.balance.parts.dual_cone import DualConeMethod
-from paretorch.core.solvers.minimum_norm import Solution, project_on_dual_cone
+from paretorch.core.solvers.minimum_norm import Solution
+from paretorch.core.solvers.projections import project_on_dual_cone
 
 
 @dataclass(frozen=True)

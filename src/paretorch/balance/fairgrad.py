@@ -8,7 +8,7 @@ from typing import ClassVar
 from paretorch.balance.parts.ranges import above
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.bargaining import bargain
+from paretorch.core.solvers.bargaining import bargaining_weights
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FairGrad(Method[None]):
         above("alpha", self.alpha)
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        weights, converged, exists = bargain(evidence.needed("gramian"), self.alpha, evidence.resolution)
+        weights, converged, exists = bargaining_weights(evidence.needed("gramian"), self.alpha, evidence.resolution)
         if not converged:
             return Balance(weights, Status.NOT_CONVERGED), state
         return Balance(weights, Status.SOLVED if exists else Status.STATIONARY), state

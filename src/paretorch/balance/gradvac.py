@@ -14,7 +14,7 @@ from paretorch.balance.parts.ranges import share
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.minimum_norm import unit_rows
+from paretorch.core.solvers.gramian import cosines_and_norms
 
 LARGEST = 0.99  # of a target: at 1 no finite multiple reaches it
 VANISHED = 1e-7  # of a row's length: what is left is rounding and has no direction
@@ -91,7 +91,7 @@ class GradVac(Method[GradVacState]):
 
     def _in_turn(self, gramian: Tensor, before: Array, generator: torch.Generator | None) -> tuple[Array, Array]:
         """(T,) weights and (T, T) the next targets, each gradient going through the others in an order of its own."""
-        cosines, lengths = unit_rows(gramian)
+        cosines, lengths = cosines_and_norms(gramian)
         tasks, targets = len(lengths), before.copy()
         rows = np.arange(tasks)
         order = torch.rand(tasks, tasks, generator=generator, dtype=torch.float64).numpy().argsort(axis=1)

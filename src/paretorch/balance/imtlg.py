@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers.equal_products import equal_products
-from paretorch.core.solvers.minimum_norm import cancels, unit_rows
+from paretorch.core.solvers.gramian import cosines_and_norms, is_zero_combination
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class IMTLG(Method[None]):
         gramian = evidence.needed("gramian")
         if len(gramian) == 2 and float(gramian[0, 0]) > 0 and float(gramian[1, 1]) > 0:
             return _of_two(gramian, evidence.resolution), state
-        matrix, lengths = unit_rows(gramian)
-        there = (lengths > 0).astype(np.float64)
-        found = equal_products(matrix, there, evidence.resolution)
+        matrix, lengths = cosines_and_norms(gramian)
+        nonzero = (lengths > 0).astype(np.float64)
+        found = equal_products(matrix, nonzero, evidence.resolution)
         raw = found.weights / np.where(lengths > 0, lengths, np.inf)
         total = abs(float(raw.sum()))
         if not found.exists or total <= 1e-12 * float(np.abs(raw).sum()):
@@ -60,4 +60,4 @@ def _of_two(gramian: Tensor, resolution: float) -> Balance:
     if 1 + cross / a / b <= 2 * resolution:
         return Balance(torch.zeros_like(gramian[0]), Status.STATIONARY)
     weights = torch.tensor([b / (a + b), a / (a + b)], dtype=torch.float64)
-    return Balance(weights, Status.STATIONARY if cancels(gramian, weights, resolution) else Status.SOLVED)
+    return Balance(weights, Status.STATIONARY if is_zero_combination(gramian, weights, resolution) else Status.SOLVED)

@@ -13,7 +13,8 @@ from paretorch.balance.parts.domain import losses_above
 from paretorch.balance.parts.ranges import count
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
-from paretorch.core.solvers.minimum_norm import Solution, cancels, minimum_norm
+from paretorch.core.solvers.gramian import is_zero_combination
+from paretorch.core.solvers.minimum_norm import Solution, minimum_norm
 
 NORMALIZATIONS = (None, "l2", "loss", "loss+")
 SOLVERS = ("exact", "frank-wolfe")
@@ -71,7 +72,7 @@ class MGDA(Method[None]):
             divisor = self._divisor(evidence)
             gramian = gramian / divisor[:, None] / divisor[None, :]
         weights, converged = minimum_norm(gramian) if self.solver == "exact" else frank_wolfe(gramian, self.iterations)
-        if cancels(gramian, weights, evidence.resolution):  # whatever the weights are, they prove it
+        if is_zero_combination(gramian, weights, evidence.resolution):  # whatever the weights are, they prove it
             return Balance(weights, Status.STATIONARY), state
         return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state
 

@@ -13,7 +13,7 @@ from paretorch.balance.parts.simplex_weights import of_present, put_back
 from paretorch.balance.parts.task_rows import gramian_of, kept_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.minimum_norm import project_on_simplex
+from paretorch.core.solvers.projections import project_on_simplex
 
 
 class MoCoState(NamedTuple):

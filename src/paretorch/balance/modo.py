@@ -11,7 +11,7 @@ from paretorch.balance.parts.ranges import above, at_least
 from paretorch.balance.parts.simplex_weights import of_present, put_back
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.minimum_norm import project_on_simplex
+from paretorch.core.solvers.projections import project_on_simplex
 
 
 class MoDoState(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.solvers.minimum_norm import unit_rows
+from paretorch.core.solvers.gramian import cosines_and_norms
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _of_two(gramian: Tensor) -> Tensor:
 
 def _in_turn(gramian: Tensor, generator: torch.Generator | None) -> Tensor:
     """(T,) weights, each gradient going through the others in an order of its own."""
-    cosines, lengths = unit_rows(gramian)
+    cosines, lengths = cosines_and_norms(gramian)
     tasks = len(lengths)
     order = torch.rand(tasks, tasks, generator=generator, dtype=torch.float64).numpy().argsort(axis=1)
     rows = np.arange(tasks)

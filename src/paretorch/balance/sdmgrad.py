@@ -12,7 +12,7 @@ from paretorch.balance.parts.ranges import at_least
 from paretorch.balance.parts.simplex_weights import of_present, put_back
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.minimum_norm import simplex_point
+from paretorch.core.solvers.projections import project_array_on_simplex
 
 ITERATIONS, STEP, MOMENTUM = 20, 10.0, 0.5
 
@@ -75,7 +75,7 @@ class SDMGrad(Method[SDMGradState]):
         pull, velocity = self.lam * matrix.mean(axis=1), 0.0 * weights
         for _ in range(ITERATIONS):
             velocity = MOMENTUM * velocity + matrix @ weights + pull
-            weights = simplex_point(weights - STEP * velocity)
+            weights = project_array_on_simplex(weights - STEP * velocity)
         held = torch.from_numpy(weights)
         kept = SDMGradState(put_back(state.weights, evidence.present, held))
         return Balance((held + self.lam / len(weights)) / (1 + self.lam)), kept

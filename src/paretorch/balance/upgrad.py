@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from paretorch.balance.parts.dual_cone import DualConeMethod
-from paretorch.core.solvers.minimum_norm import Solution, sum_of_projections
+from paretorch.core.solvers.minimum_norm import Solution
+from paretorch.core.solvers.projections import sum_of_projections
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.method.preference import Preference, check_tasks, checked, on_simplex
-from paretorch.core.solvers.minimum_norm import Solution, cancels
+from paretorch.core.solvers.gramian import is_zero_combination
+from paretorch.core.solvers.minimum_norm import Solution
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class DualConeMethod(Method[None]):
         gramian = evidence.needed("gramian")
         preferred = on_simplex(self.preference, evidence.tasks, evidence.present)
         weights, converged = self.projected(gramian, preferred)
-        if cancels(gramian, weights, evidence.resolution):
+        if is_zero_combination(gramian, weights, evidence.resolution):
             return Balance(weights.new_zeros(len(weights)), Status.STATIONARY), state
         return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state
 
