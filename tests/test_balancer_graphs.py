@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from paretorch.core.balancer import balancer as balancing
-from paretorch.core.gradients.graph import reach
+from paretorch.core.gradients.graph import task_graph
 from paretorch.core.multi_vjp import rules as nodes
 from random_graphs import Clipped, Graph, Scaled, Stop
 
@@ -41,7 +41,7 @@ def reached(losses: dict[str, Tensor], parameters: Sequence[Tensor]) -> Tensor:
     """(number of parameters,) how many losses have each in their graph."""
     counts = torch.zeros(len(parameters))
     for loss in losses.values():
-        graph = reach([[loss]])
+        graph = task_graph([[loss]])
         leaves = {id(leaf) for leaf in graph.leaves}
         counts += torch.tensor([float(id(parameter) in leaves) for parameter in parameters])
     return counts
@@ -85,7 +85,7 @@ def run(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
             with monkeypatch.context() as patched, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if not wide:
-                    patched.setattr(balancing, "is_worth_it", lambda trunk, tasks: bool(trunk.linear))
+                    patched.setattr(balancing, "saves_time", lambda trunk, tasks: bool(trunk.linear_uses))
                 graph = Graph(seed, wide)
                 balancer = pt.Balancer(
                     METHODS[seed % len(METHODS)], tasks=[f"t{t}" for t in range(graph.tasks)], group=None
@@ -431,8 +431,7 @@ def test_a_rule_that_is_wrong_from_the_second_step_on_is_noticed(monkeypatch: py
     balancer = pt.Balancer(pt.MGDA())
     compare(lambda: squares(second(torch.tanh(first(x))), heads), parameters, balancer)
     rule, saved = nodes.RULES["TanhBackward0"]
-    monkeypatch.setitem(nodes.RULES, "TanhBackward0", (lambda step: rule(step._replace(given=step.given._replace(
-        values=step.values * 1.001))), saved))  # fmt: skip
+    monkeypatch.setitem(nodes.RULES, "TanhBackward0", (lambda call: rule(call._replace(cotangents=call.result(call.values * 1.001))), saved))  # fmt: skip
     compare(lambda: squares(second(torch.tanh(first(x))), heads), parameters, balancer)
 
 
@@ -451,7 +450,7 @@ def test_state_and_random_draws_are_those_of_one_step_where_it_is_computed_twice
         fast, plain = pt.Balancer(method), pt.Balancer(method)
         fast.backward(losses(False))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(balancing, "is_worth_it", lambda trunk, tasks: False)
+            patch.setattr(balancing, "saves_time", lambda trunk, tasks: False)
             plain.backward(losses(False))
             expected = plain.backward(losses(True)).weights
         found = fast.backward(losses(True)).weights

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.core.method.state_buffers import draws
-from paretorch.core.multi_vjp.samples import NoRuleError, Rows
+from paretorch.core.multi_vjp.rule_errors import NoRuleError
+from paretorch.core.multi_vjp.sample_subset import SampleSubset
 
 BATCH, TASKS = 12, 3
 Encoder = Callable[[], nn.Module]
@@ -241,7 +242,7 @@ def test_graphs_in_which_samples_cannot_be_told_apart() -> None:
     low = cast(nn.Sequential, encoder)[0](x)
     deep = cast(nn.Sequential, encoder)[1:](low)
     losses = {"t0": low.square().mean(), "t1": heads["t1"](deep).square().mean(), "t2": heads["t2"](deep).exp().mean()}
-    with pytest.raises(ValueError, match="uses the inside of what another uses the end of"):
+    with pytest.raises(ValueError, match="uses an intermediate tensor of what another task uses as a whole"):
         pt.Balancer(pt.MGDA(), samples=4).backward(losses)
     scale = encoder(x).mean()
     with pytest.raises(ValueError, match="a single number: leave samples out"):
@@ -266,8 +267,8 @@ def test_hooks_on_the_features_are_refused_and_those_inside_respected() -> None:
 
 
 def test_rows_of_tensors_with_several_for_each_sample() -> None:
-    rows = Rows(torch.tensor([0, 2]), 3)
-    assert rows.of(torch.arange(6)).tolist() == [0, 1, 4, 5]
-    assert rows.only(torch.ones(1, 6)).tolist() == [[1.5, 1.5, 0, 0, 1.5, 1.5]]
+    rows = SampleSubset(torch.tensor([0, 2]), 3)
+    assert rows.select(torch.arange(6)).tolist() == [0, 1, 4, 5]
+    assert rows.mask(torch.ones(1, 6)).tolist() == [[1.5, 1.5, 0, 0, 1.5, 1.5]]
     with pytest.raises(NoRuleError, match="4 rows do not belong to 3 samples"):
-        rows.of(torch.arange(4))
+        rows.select(torch.arange(4))

@@ -13,9 +13,15 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from paretorch.core.balancer import balancer as balancing
-from paretorch.core.gradients.graph import reach
-from paretorch.core.multi_vjp.linear_layers import Linear, by_gradients, by_inputs, inner_products, linear_uses
-from paretorch.core.multi_vjp.shared_graph import is_worth_it, trunk_of
+from paretorch.core.gradients.graph import task_graph
+from paretorch.core.multi_vjp import find_shared_graph, saves_time
+from paretorch.core.multi_vjp.linear_layers import (
+    LinearUse,
+    cost_from_gradients,
+    cost_from_inputs,
+    linear_uses,
+    parameter_products,
+)
 
 Losses = dict[str, Tensor]
 
@@ -168,7 +174,7 @@ def oracle(losses: Losses, parameters: Sequence[Tensor]) -> Tensor:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small models take the way that is worth it for large ones."""
-    monkeypatch.setattr(balancing, "is_worth_it", lambda trunk, tasks: True)
+    monkeypatch.setattr(balancing, "saves_time", lambda trunk, tasks: True)
 
 
 @pytest.mark.usefixtures("always")
@@ -341,9 +347,9 @@ def test_both_ways_to_inner_products_are_taken_and_agree(rows: int, n: int, m: i
     layer = nn.Linear(n, m, bias=False).double()
     x, gradients = torch.randn(rows, n).double(), torch.randn(3, rows, m).double()
     out = layer(x)
-    assert (by_inputs(3, rows, n, m) <= by_gradients(3, rows, n, m)) == (rows == 4)
+    assert (cost_from_inputs(3, rows, n, m) <= cost_from_gradients(3, rows, n, m)) == (rows == 4)
     explicit = (gradients.transpose(1, 2) @ x).flatten(1)
-    found = inner_products(Linear(layer.weight, [out.grad_fn], bias=False), gradients)
+    found = parameter_products(LinearUse(layer.weight, [out.grad_fn], bias=False), gradients)
     torch.testing.assert_close(found, explicit @ explicit.T)
 
 
@@ -352,7 +358,7 @@ def test_which_layers_need_no_gradients() -> None:
     counts = {}
     for kind in ("mlp", "used twice", "product", "tied", "weight norm", "norm"):
         encoder, heads, x = model(kind, 2)
-        graph = reach([[loss] for loss in losses_of(encoder, heads, x).values()])
+        graph = task_graph([[loss] for loss in losses_of(encoder, heads, x).values()])
         linear, direct = linear_uses(graph, list(encoder.parameters()))
         counts[kind] = (len(linear), len(direct))
     assert counts == {
@@ -364,10 +370,10 @@ def test_worth_it_for_many_tasks_on_wide_layers_only() -> None:
     def worth(widths: tuple[int, ...], tasks: int, batch: int) -> bool:
         encoder = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
         z = encoder(torch.randn(batch, widths[0]))
-        graph = reach([[z.square().mean() * (task + 1)] for task in range(tasks)])
-        trunk = trunk_of(graph, list(encoder.parameters()))
+        graph = task_graph([[z.square().mean() * (task + 1)] for task in range(tasks)])
+        trunk = find_shared_graph(graph, list(encoder.parameters()))
         assert trunk is not None
-        return is_worth_it(trunk, tasks)
+        return saves_time(trunk, tasks)
 
     assert worth((784, 768, 512), 10, 64)
     assert not worth((784, 768, 512), 2, 64)
