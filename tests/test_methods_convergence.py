@@ -58,6 +58,6 @@ def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("entry", CONVERGENT, ids=lambda entry: entry.name)
-def test_convex_quadratics_end_pareto_stationary(entry: Entry) -> None:
+def test_method_converges_to_stationary_point_of_quadratics(entry: Entry) -> None:
     start, end = descended(entry.method, seed=0)
     assert end <= 1e-2 * start, (start, end)

@@ -19,28 +19,29 @@ LENGTHS = ("projection", "mean", "min")
 
 @dataclass(frozen=True)
 class ConFIG(Method[None]):
-    r"""The direction that has one cosine with all task gradients, as long as the sum of their projections on it.
+    r"""The direction with equal cosines to all task gradients; its length is the sum of their projections on it.
 
     .. math:: C v = 1, \quad x = \sum_t v_t \frac{g_t}{\lVert g_t \rVert}, \qquad
               d = \Big( \sum_t \big\langle g_t, \tfrac{x}{\lVert x \rVert} \big\rangle \Big) \frac{x}{\lVert x \rVert}
 
-    A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal cosines may not
-    exist; then they are the nearest to equal ones, and the length, which keeps its sign, can be negative. The update is zero
-    where no direction is common to all, or where it would raise a task although zero lies in the convex hull of the gradients.
+    A zero gradient has no direction and gets weight 0. Where the unit gradients are linearly dependent, equal cosines may not
+    exist; then they are nearest to equal in the sense of least squares, and the length, which keeps its sign, can be negative.
+    The update is zero where no direction is common to all tasks, or where zero is in the convex hull of the gradients and the
+    update would increase the loss of a task.
 
     Args:
         length: ``"projection"``: the sum of the projections (the paper's); ``"mean"`` or ``"min"`` of the gradients' lengths,
-            which do not vanish where the projections do: for steps that shrink.
+            which are not zero where the projections are: for learning rates that decrease.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> w = weights(ConFIG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> import paretorch as pt
+        >>> w = pt.weights(pt.ConFIG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         >>> w @ torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
         tensor([0.1588, 2.0706, 2.0706], dtype=torch.float64)
 
     References:
         Liu, Chu & Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025, section 3.
-        They invert the matrix of unit gradients; we the cosines, with what is rounding cut off.
+        They invert the matrix of unit gradients; we invert the cosines, without eigenvalues within rounding.
     """
 
     length: str = "projection"
