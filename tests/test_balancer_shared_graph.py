@@ -354,7 +354,7 @@ def test_parameter_products_agree_for_both_costs(rows: int, n: int, m: int) -> N
 
 
 def test_linear_uses_exclude_tied_and_normalized_weights() -> None:
-    """Of a network all of whose kinds are known, and of ones that use a weight in another way."""
+    """For networks with linear layers only, and for networks that use a weight in another way."""
     counts = {}
     for kind in ("mlp", "used twice", "product", "tied", "weight norm", "norm"):
         encoder, heads, x = make_model(kind, 2)

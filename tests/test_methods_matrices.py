@@ -114,5 +114,5 @@ def test_method_does_not_modify_evidence_or_state(entry: Entry) -> None:
 
 
 def _tensors(state: Any) -> list[Tensor]:
-    """The tensors of a state, however deep."""
+    """The tensors of a nested state."""
     return [state] if isinstance(state, Tensor) else [leaf for part in state or () for leaf in _tensors(part)]

@@ -1,7 +1,7 @@
-"""Updates that TorchJD 0.18 gives for two Jacobians, and ours: equal where public code is right, and not worse where it is not.
+"""Updates against those of TorchJD 0.18 for two Jacobians: equal, or better where the public code is inaccurate.
 
-The numbers are written down from ``J^T w`` of its weightings (`MGDAWeighting(epsilon=1e-14, max_iters=100000)`,
-`NashMTL(max_norm=0, optim_niter=200)`, `CAGradWeighting(c=0.5, norm_eps=0)`, all others as they come).
+The numbers are ``J^T w`` of its weightings (`MGDAWeighting(epsilon=1e-14, max_iters=100000)`,
+`NashMTL(max_norm=0, optim_niter=200)`, `CAGradWeighting(c=0.5, norm_eps=0)`, defaults for all others).
 """
 
 from __future__ import annotations

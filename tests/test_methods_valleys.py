@@ -1,4 +1,4 @@
-"""Two losses that drown each other by turns: consistent methods come to the Pareto set from each of the three starts."""
+"""Convergence to the Pareto set of two losses, each of which dominates in a part of the plane."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = Path(__file__).parents[1] / "docs" / "pictures" / "valleys.py"
 
 @lru_cache(maxsize=1)
 def valleys() -> ModuleType:
-    """The script that draws them."""
+    """The script that draws the figure."""
     spec = importlib.util.spec_from_file_location("valleys", FILE)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""The Gramian from some samples of the batch: that of the rows that were drawn, unbiased, saved with the state, or refused."""
+"""The option samples= of a Balancer: the Gramian from a random subset of the batch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def losses_of(heads: nn.ModuleDict, z: Tensor) -> dict[str, Tensor]:
 
 
 def jacobian_of_samples(losses: dict[str, Tensor], z: Tensor, parameters: Sequence[Tensor], index: Tensor) -> Tensor:
-    """(T, P) what the rows of the features contribute, times B / S."""
+    """(T, P) the contributions of the given rows of the features to the gradients, times B / S."""
     mask = torch.zeros(len(z), 1, dtype=z.dtype)
     mask[index] = len(z) / len(index)
     rows = []
@@ -108,7 +108,7 @@ def test_samples_of_whole_batch_give_exact_gramian(samples: int) -> None:
 
 
 def test_samples_give_unbiased_gradients() -> None:
-    """Over all draws of one sample: their mean is the batch's gradient, and the mean Gramian is the covariance above it."""
+    """Over all draws of one sample, the mean gradient is that of the batch, and the Gramians have the expected mean."""
     encoder, heads, x = make_model("mlp")
     z = encoder(x)
     losses, parameters = losses_of(heads, z), list(encoder.parameters())

@@ -67,7 +67,7 @@ def test_two_ranks_draw_what_one_process_draws_of_the_joined_batch(
     each, draw = [found[kind] for found in two], SampleSubset.drawn
 
     def of_both(batch: int, count: int, generator: torch.Generator, device: torch.device) -> SampleSubset:
-        index = draw(batch // 2, SAMPLES, generator, device)._places[1]
+        index = draw(batch // 2, SAMPLES, generator, device).index
         return SampleSubset(torch.cat([index, index + batch // 2]), batch)
 
     monkeypatch.setattr(SampleSubset, "drawn", of_both)

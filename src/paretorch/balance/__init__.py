@@ -1,7 +1,7 @@
 """Balancing methods, one file each; the documentation lists the methods that this package exports.
 
 In: the evidence of a step (losses, Gramian or Jacobian) and the state of the method. Out: weights or an update, and the next
-state. A method must not know where its evidence comes from, nor another method except one that it wraps or extends.
+state. A method must not depend on the source of its evidence, nor on another method except one that it wraps or extends.
 """
 
 from paretorch.balance.aligned import AlignedMTL

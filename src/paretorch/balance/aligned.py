@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
@@ -46,8 +47,7 @@ class AlignedMTL(Method[None]):
     space: ClassVar[Space] = {"mode": Choice(MODES)}
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"mode is one of {MODES}, got {self.mode!r}")
+        check_choice("mode", self.mode, MODES)
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         gramian = evidence.needed("gramian")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.balance.parts.option_ranges import check_fraction
+from paretorch.balance.parts.option_checks import check_choice, check_fraction
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
 from paretorch.core.solvers.conflict_averse import conflict_averse
@@ -47,8 +47,7 @@ class CAGrad(Method[None]):
 
     def __post_init__(self) -> None:
         check_fraction("c", self.c)
-        if self.rescale not in RESCALINGS:
-            raise ValueError(f"rescale is one of {RESCALINGS}, got {self.rescale!r}")
+        check_choice("rescale", self.rescale, RESCALINGS)
 
     def gain(self, tasks: int) -> float:
         return (1 + self.c) / self._divisor

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
 from paretorch.core.solvers.equal_products import equal_products
@@ -49,8 +50,7 @@ class ConFIG(Method[None]):
     space: ClassVar[Space] = {"length": Choice(LENGTHS)}
 
     def __post_init__(self) -> None:
-        if self.length not in LENGTHS:
-            raise ValueError(f"length is one of {LENGTHS}, got {self.length!r}")
+        check_choice("length", self.length, LENGTHS)
 
     def gain(self, tasks: int) -> float:
         return float(tasks) if self.length == "projection" else 1.0

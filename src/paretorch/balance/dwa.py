@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_ranges import check_above, check_count
+from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 
@@ -27,7 +27,7 @@ class DWAState(NamedTuple):
 
 @dataclass(frozen=True)
 class DWA(Method[DWAState]):
-    r"""Weights that are larger for tasks whose loss decreases slowly.
+    r"""Weights that increase with the ratio of a task's last two mean losses.
 
     .. math:: w_t = T \, \mathrm{softmax}_t(r_t / \tau), \qquad r_t = \bar L_t^{(k-1)} / \bar L_t^{(k-2)}
 

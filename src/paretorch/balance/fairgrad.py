@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from paretorch.balance.parts.option_ranges import check_above
+from paretorch.balance.parts.option_checks import check_above
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
 from paretorch.core.solvers.bargaining import bargaining_weights

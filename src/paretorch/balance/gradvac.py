@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_ranges import check_fraction
+from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space

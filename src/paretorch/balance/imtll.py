@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.loss_domain import losses_above
-from paretorch.balance.parts.option_ranges import check_above
+from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
@@ -26,7 +26,7 @@ class IMTLLState(NamedTuple):
 
 @dataclass(frozen=True)
 class IMTLL(Method[IMTLLState]):
-    r"""Learned scales of the losses, at whose optimum all scaled losses are equal to one.
+    r"""Learned scales of the losses; at their optimum all scaled losses are equal to one.
 
     .. math:: \min_{\theta, s} \sum_t e^{s_t} L_t - s_t, \qquad w_t = e^{s_t}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.loss_domain import losses_above
-from paretorch.balance.parts.option_ranges import check_count
+from paretorch.balance.parts.option_checks import check_choice, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
 from paretorch.core.solvers.gramian import is_zero_combination
@@ -54,10 +54,8 @@ class MGDA(Method[None]):
     space: ClassVar[Space] = {"normalize": Choice(NORMALIZATIONS)}
 
     def __post_init__(self) -> None:
-        if self.normalize not in NORMALIZATIONS:
-            raise ValueError(f"normalize is one of {NORMALIZATIONS}, got {self.normalize!r}")
-        if self.solver not in SOLVERS:
-            raise ValueError(f"solver is one of {SOLVERS}, got {self.solver!r}")
+        check_choice("normalize", self.normalize, NORMALIZATIONS)
+        check_choice("solver", self.solver, SOLVERS)
         check_count("iterations", self.iterations)
         if self.normalize in ("loss", "loss+"):
             object.__setattr__(self, "needs", Need.GRAMIAN | Need.LOSSES)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.solvers.gramian import cosines_and_norms
 
@@ -39,8 +40,7 @@ class PCGrad(Method[None]):
     random = True
 
     def __post_init__(self) -> None:
-        if self.reduction not in ("sum", "mean"):
-            raise ValueError(f"reduction is 'sum' or 'mean', got {self.reduction!r}")
+        check_choice("reduction", self.reduction, ("sum", "mean"))
 
     def gain(self, tasks: int) -> float:
         return float(tasks) if self.reduction == "sum" else 1.0

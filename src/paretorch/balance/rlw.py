@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Choice, Space
 
@@ -39,8 +40,7 @@ class RLW(Method[None]):
     random = True
 
     def __post_init__(self) -> None:
-        if self.distribution not in DISTRIBUTIONS:
-            raise ValueError(f"distribution is one of {DISTRIBUTIONS}, got {self.distribution!r}")
+        check_choice("distribution", self.distribution, DISTRIBUTIONS)
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         tasks = len(evidence.tasks)

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_ranges import check_at_least
+from paretorch.balance.parts.option_checks import check_at_least
 from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.loss_domain import losses_above
-from paretorch.balance.parts.option_ranges import check_above, check_count
+from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_ranges import check_above
+from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need

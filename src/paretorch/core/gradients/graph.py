@@ -52,30 +52,30 @@ def task_graph(outputs: Sequence[Sequence[Tensor]]) -> TaskGraph:
     for root, _ in roots:
         stack: list[tuple[NodeOutput, bool]] = [(node_output(root), False)]
         while stack:
-            here, done = stack.pop()
+            source, done = stack.pop()
             if done:
-                finished.append(here)
-            elif here not in next_edges:
-                node, output = here
+                finished.append(source)
+            elif source not in next_edges:
+                node, output = source
                 edges = node.next_functions
                 if type(node).__name__ == DDP_NODE:
                     edges = edges[output : output + 1]
-                next_edges[here] = [edge for edge in edges if edge[0] is not None]
-                next_outputs[here] = list(map(node_output, next_edges[here]))
-                stack.append((here, True))
-                stack += [(there, False) for there in next_outputs[here] if there not in next_edges]
+                next_edges[source] = [edge for edge in edges if edge[0] is not None]
+                next_outputs[source] = list(map(node_output, next_edges[source]))
+                stack.append((source, True))
+                stack += [(target, False) for target in next_outputs[source] if target not in next_edges]
     masks = dict.fromkeys(reversed(finished), 0)  # topological order
     for root, task in roots:
         masks[node_output(root)] |= 1 << task
-    for here, mask in masks.items():
-        for there in next_outputs[here]:
-            masks[there] |= mask
+    for source, mask in masks.items():
+        for target in next_outputs[source]:
+            masks[target] |= mask
     count = len(outputs)
     leaves = {node.variable: mask for (node, _), mask in masks.items() if hasattr(node, "variable")}
     leaf_tasks = [frozenset(task for task in range(count) if mask >> task & 1) for mask in leaves.values()]
     opaque = frozenset(type(node).__name__ for node, _ in masks) & OPAQUE.keys()
     ddp_nodes = [node for node, _ in masks if type(node).__name__ == DDP_NODE]
-    ordered = {here: next_edges[here] for here in masks}
+    ordered = {source: next_edges[source] for source in masks}
     return TaskGraph(list(leaves), leaf_tasks, opaque, ddp_nodes, roots, ordered, masks)
 
 

@@ -39,7 +39,7 @@ def cross_gramian(first: Gradients, second: Gradients, ranks: Ranks) -> tuple[Ar
 
 
 def averaged_gramian(gramian: Array, ranks: Ranks) -> Array:
-    """(T, T) the Gramian of the gradients of averaged losses, from the part of it that this rank holds."""
+    """(T, T) the Gramian of the gradients of averaged losses, from this rank's part of it."""
     return ranks.sum(torch.from_numpy(gramian)).numpy() / ranks.size**2
 
 

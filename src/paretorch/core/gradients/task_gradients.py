@@ -132,9 +132,7 @@ class Gradients:
             largest = torch.stack([m.abs().amax(dim=1).to(wide_dtype(m)) for m in matrices]).amax(dim=0)
             usable = torch.isfinite(largest) & (largest > 0)
             exponent = torch.where(usable, torch.frexp(torch.where(usable, largest, 1.0)).exponent, 0)
-            factor = torch.exp2(-exponent.to(largest))[
-                :, None
-            ]  # may exceed float32: the product is taken in the wide dtype
+            factor = torch.exp2(-exponent.to(largest))[:, None]  # may exceed float32: multiplied in the wide dtype
             scaled = [(m.to(factor) * factor).to(m.dtype) for m in matrices]
             products = torch.stack([(m @ m.T).to(wide_dtype(m)) for m in scaled]).sum(dim=0)
         products, host = to_host([products, exponent])

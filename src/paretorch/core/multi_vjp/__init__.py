@@ -2,8 +2,8 @@
 
 In: losses and their graph. Out: the Gramian of the tasks' gradients on the shared parameters, mostly without these gradients,
 and the gradient of a weighted sum. This package is the only entrance to the room, and the Balancer its only user; the rules
-depend on private names of autograd, so every result is checked against autograd. The room must not know methods, options or
-``.grad``.
+depend on private names of autograd, so every result is checked against autograd. The room must not depend on methods,
+options or ``.grad``.
 """
 
 from paretorch.core.multi_vjp.levels import LevelCache

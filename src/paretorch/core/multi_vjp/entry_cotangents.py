@@ -90,8 +90,8 @@ class EntryCotangents(NamedTuple):
 
     def samples_contain_all_tasks(self) -> bool:
         """Whether every task with a nonzero cotangent has a nonzero one in the samples that are used."""
-        drawn, everything = (_largest(stacks) for stacks in (self.masked(), self.stacks))
-        contained: Mask = to_host([(drawn > 0) | (everything == 0)])[0].numpy()
+        drawn, complete = (_largest(stacks) for stacks in (self.masked(), self.stacks))
+        contained: Mask = to_host([(drawn > 0) | (complete == 0)])[0].numpy()
         return bool(contained.all())
 
     def sums(self) -> Tensor:

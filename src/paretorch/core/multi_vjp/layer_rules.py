@@ -91,22 +91,22 @@ def layer_norm(call: NodeBackward) -> InputCotangents:
         call.saved("weight"),
         call.saved("bias"),
     )
-    wanted = list(call.needs_input_grad)
+    needed = list(call.needs_input_grad)
     return _norm(
-        call, lambda part: ATEN.native_layer_norm_backward(part, inputs, shape, *moments, weight, bias, wanted)
+        call, lambda part: ATEN.native_layer_norm_backward(part, inputs, shape, *moments, weight, bias, needed)
     )
 
 
 def group_norm(call: NodeBackward) -> InputCotangents:
     """Group normalization, for each sample separately."""
-    inputs, wanted = call.saved_tensor("input"), list(call.needs_input_grad)
+    inputs, needed = call.saved_tensor("input"), list(call.needs_input_grad)
     mean, deviation = call.saved("result1"), call.saved("result2")
     if call.samples is not None and call.cotangents.by_row:
         mean, deviation = call.samples.select(mean), call.samples.select(deviation)
     sizes = (len(inputs), *(call.saved(name) for name in ("C", "HxW", "group")))
     weight = call.saved("weight")
     return _norm(
-        call, lambda part: ATEN.native_group_norm_backward(part, inputs, mean, deviation, weight, *sizes, wanted)
+        call, lambda part: ATEN.native_group_norm_backward(part, inputs, mean, deviation, weight, *sizes, needed)
     )
 
 
@@ -117,6 +117,6 @@ def batch_norm(call: NodeBackward) -> InputCotangents:
         call.require_whole_batch()
     inputs = call.saved_tensor("input")
     names = ("weight", "running_mean", "running_var", "result1", "result2")
-    numbers, eps, wanted = [call.saved(name) for name in names], call.saved("eps"), list(call.needs_input_grad)
+    numbers, eps, needed = [call.saved(name) for name in names], call.saved("eps"), list(call.needs_input_grad)
     back = ATEN.native_batch_norm_backward
-    return _norm(call, lambda part: back(part, inputs, *numbers, training, eps, wanted))
+    return _norm(call, lambda part: back(part, inputs, *numbers, training, eps, needed))

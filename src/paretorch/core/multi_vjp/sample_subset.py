@@ -17,7 +17,7 @@ class SampleSubset:
     """
 
     def __init__(self, index: Tensor, batch: int) -> None:
-        self.batch, self.count = batch, len(index)
+        self.index, self.batch, self.count = index, batch, len(index)
         self._rows = {1: index}  # by g
 
     @classmethod
@@ -45,7 +45,7 @@ class SampleSubset:
         """The rows of the subset."""
         group = self.rows_per_sample(tensor.shape[dim])
         if group not in self._rows:
-            first = self._rows[1][:, None] * group
+            first = self.index[:, None] * group
             self._rows[group] = (first + torch.arange(group, device=first.device)).flatten()
         return tensor.index_select(dim, self._rows[group])
 
@@ -53,5 +53,5 @@ class SampleSubset:
         """(k, B g, ...) with the rows of the subset multiplied by :attr:`scale`, and zeros elsewhere."""
         group = self.rows_per_sample(stack.shape[1])
         factors = stack.new_zeros(self.batch)
-        factors[self._rows[1]] = self.scale
+        factors[self.index] = self.scale
         return stack * factors.repeat_interleave(group).view(-1, *[1] * (stack.ndim - 2))

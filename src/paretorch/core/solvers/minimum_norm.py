@@ -16,7 +16,7 @@ from paretorch.core.solvers.pivoting import list_cosines_and_norms, principal_pi
 
 
 class Solution(NamedTuple):
-    """The result of a solve: ``weights`` (T,), and whether the optimality conditions hold within rounding."""
+    """The result of a solve: ``weights`` (T,), and whether they satisfy the optimality conditions within rounding."""
 
     weights: Tensor
     converged: bool

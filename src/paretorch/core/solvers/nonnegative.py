@@ -27,7 +27,7 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
         linear: (T, m) the columns b, of size about one.
 
     Returns:
-        (T, m) minimizers, and whether the optimality conditions hold within rounding for all columns.
+        (T, m) minimizers, and whether all columns satisfy the optimality conditions within rounding.
 
     References:
         Judice & Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear complementarity

@@ -1,4 +1,4 @@
-"""Checks of numeric options: each raises ValueError with the option's name and its range."""
+"""Checks of options: each raises ValueError with the option's name and its range."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def check_count(option: str, value: int, unit: str = "") -> None:
     """The value is an integer of at least 1; ``unit`` follows the number in the message."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{option} is at least 1{unit}, got {value!r}")
+
+
+def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
+    """The value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{option} is one of {choices}, got {value!r}")
