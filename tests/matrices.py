@@ -1,4 +1,4 @@
-"""Task gradients of every awkward kind, and a method's answer to them."""
+"""Jacobians of many kinds, and steps of a method on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gaussian(rows: int, columns: int, seed: int) -> Tensor:
 
 
 def jacobians(tasks: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """(T, n) Jacobians by name: rank, equal, opposite and zero rows, stationarity, norm ratios, scales."""
+    """(T, n) Jacobians by name: of several ranks, with equal and opposite rows, stationary, with norm ratios and scales."""
     full = gaussian(tasks, 2 * tasks + 3, seed)
     yield "full rank", full
     yield "rank one", gaussian(tasks, 1, seed + 1) @ gaussian(1, 7, seed + 2)
@@ -54,7 +54,7 @@ def jacobians(tasks: int, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
 def answer(
     method: pt.Method[Any], jacobian: Tensor, *, calibrated: bool = False, seed: int = 0, losses: Tensor | None = None
 ) -> tuple[Balance, Tensor]:
-    """A method's first step on (T, n) gradients of any dtype, and the (n,) update in float64."""
+    """The first step of a method on (T, n) gradients of any dtype, and the (n,) update in float64."""
     tasks = tuple(str(task) for task in range(len(jacobian)))
     gradients = Gradients([[row] for row in jacobian], [jacobian[0]])
     present = torch.ones(len(tasks), dtype=torch.bool)
@@ -70,9 +70,35 @@ def answer(
         generator=torch.Generator().manual_seed(seed),
         resolution=gradients.resolution,
     )
-    act = method.calibrated if calibrated else method.balance
-    balance, _ = act(evidence, method.init(tasks, torch.zeros((), dtype=torch.float64)))
+    balancing = method.calibrated if calibrated else method.balance
+    balance, _ = balancing(evidence, method.init(tasks, torch.zeros((), dtype=torch.float64)))
     if balance.update is not None:
         return balance, balance.update.double()
     assert balance.weights is not None
     return balance, balance.weights @ jacobian.double()
+
+
+def one_step(
+    method: pt.Method[Any], state: Any, rows: Tensor, losses: Tensor | None = None, present: list[bool] | None = None
+) -> tuple[Balance, Any]:
+    """One step on (T, n) gradients of the present tasks."""
+    mask = torch.tensor([True] * len(rows) if present is None else present)
+    if state is None:
+        state = method.init(tuple(map(str, range(len(mask)))), torch.zeros((), dtype=torch.float64))
+    gramian = rows @ rows.T
+    evidence = Evidence(
+        tuple(str(task) for task in mask.nonzero().flatten().tolist()),
+        mask,
+        torch.ones(len(rows), dtype=torch.float64) if losses is None else losses,
+        gramian,
+        gramian if method.batches > 1 else None,
+        rows if Need.JACOBIAN in method.needs else None,
+        torch.ones(len(rows), dtype=torch.float64),
+        torch.Generator().manual_seed(0),
+    )
+    return method.balance(evidence, state)
+
+
+def weights_of(balance: Balance) -> Tensor:
+    assert balance.weights is not None
+    return balance.weights

@@ -1,4 +1,4 @@
-"""Every method's entry: what it claims, and its answer to one written-down Jacobian. A method without one fails a test."""
+"""The methods table: the properties of every method, and its recorded result for one Jacobian. A missing method fails a test."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ TASKS2 = ("0", "1")
 
 @dataclass(frozen=True)
 class Entry:
-    """A method and its claims (METHODS table of the documentation).
+    """A method and its properties (the table of the documentation).
 
     Args:
-        method: an instance that works for any number of tasks.
-        weights, update: frozen answer at the paper's scale to J = [[-4, 1, 1], [6, 1, 1]] with losses (1, 2).
-        conflict_free: <d, g_t> >= 0 for all tasks, on every input, or ('independent') where the gradients are independent, as
-            far as rounding in their inner products can tell.
+        method: an instance that supports any number of tasks.
+        weights, update: recorded result at the paper's scale for J = [[-4, 1, 1], [6, 1, 1]] with losses (1, 2).
+        conflict_free: <d, g_t> >= 0 for all tasks, for every input, or ("independent") for gradients that are linearly
+            independent within rounding.
         homogeneous: of degree one in the gradients, as calibrated.
         scale_free: the direction does not change when a task's gradient is scaled.
         calibrated: T equal gradients g give T g.
-        equivariant: permuting the tasks permutes the answer, exactly and not only in distribution.
-        single: one task alone gives its gradient.
-        converges: descent with shrinking steps ends Pareto stationary within the test's steps.
+        equivariant: permuting the tasks permutes the result, exactly and not only in distribution.
+        single: for one task the update is its gradient.
+        converges: descent with decreasing steps reaches a Pareto stationary point within the steps of the test.
     """
 
     method: pt.Method[Any]

@@ -1,4 +1,4 @@
-"""Random models, losses, hooks and contexts: what the Balancer must get right whatever the graph looks like."""
+"""Random models, losses, hooks and contexts for tests of the Balancer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Block = Callable[[Tensor], Tensor]
 
 
 class Stop(torch.autograd.Function):
-    """A custom function whose backward answers None."""
+    """A custom function whose backward returns None."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -54,11 +54,11 @@ class Scaled(torch.autograd.Function):
 
 @dataclass
 class Graph:
-    """A model as a chain of blocks on (R, d) features, with everything that it was drawn from.
+    """A model as a chain of blocks on (R, d) features, with its random choices.
 
     Args:
         seed: of all draws.
-        wide: whether layers are wide enough that the fast path is worth it; else it must be forced.
+        wide: whether layers are so wide that inner products without gradients save time.
     """
 
     seed: int
@@ -202,7 +202,7 @@ ACTIVATIONS: list[tuple[str, Block]] = [
 
 
 def _halve(gradient: Tensor) -> Tensor | None:
-    """In place, but where autograd keeps one number for many places, which cannot be written to."""
+    """Half the gradient, in place unless its memory is shared between entries."""
     return gradient * 0.5 if 0 in gradient.stride() else gradient.mul_(0.5)
 
 
@@ -226,8 +226,8 @@ def _before(x: Tensor) -> None:
 
 
 def _count(x: Tensor) -> None:
-    seen: list[float] = []
-    x.register_hook(lambda g: seen.append(g.norm().item()))
+    norms: list[float] = []
+    x.register_hook(lambda g: norms.append(g.norm().item()))
 
 
 HOOKS: dict[str, Callable[[Tensor], object]] = {
@@ -254,10 +254,10 @@ def _transposed_weight(graph: Graph) -> Block:
     hooked = graph.random.random() < 0.5
 
     def block(x: Tensor) -> Tensor:
-        turned = weight.t()
+        transposed = weight.t()
         if hooked:
-            turned.register_hook(lambda g: g * mask)
-        return x @ turned
+            transposed.register_hook(lambda g: g * mask)
+        return x @ transposed
 
     return block
 
@@ -269,13 +269,13 @@ def _addmm(graph: Graph) -> Block:
 
 
 def _pool(graph: Graph) -> Block:
-    how = graph.random.choice(["sum", "mean", "turned", "max", "norm"])
-    match how:
+    kind = graph.random.choice(["sum", "mean", "transposed", "max", "norm"])
+    match kind:
         case "sum":
             return lambda x: x.sum(0, keepdim=True)
         case "mean":
             return lambda x: x.mean(0, keepdim=True).expand(len(x), -1)
-        case "turned":
+        case "transposed":
             return lambda x: x.t()[:, :1].expand(-1, x.shape[1]).contiguous()
         case "max":
             return lambda x: x.amax(0, keepdim=True) + x
@@ -368,8 +368,8 @@ def _residual(graph: Graph) -> Block:
 def _branches(graph: Graph) -> Block:
     one, two = graph.linear(), graph.linear()
     half = graph.width // 2
-    how = graph.random.choice(["cat", "stack", "chunk", "index", "where"])
-    match how:
+    kind = graph.random.choice(["cat", "stack", "chunk", "index", "where"])
+    match kind:
         case "cat":
             return lambda x: torch.cat([one(x)[:, :half], two(x)[:, half:]], dim=1)
         case "stack":
@@ -383,14 +383,14 @@ def _branches(graph: Graph) -> Block:
 
 
 def _sequence(graph: Graph) -> Block:
-    """The features as a sequence of vectors, through a layer that is applied to each."""
+    """The features as a sequence of vectors, and a layer that is applied to each."""
     size = 2 if graph.width % 2 == 0 else 1
     inner = graph.own(nn.Linear(size, size))
-    turned = graph.random.random() < 0.5
+    transposed = graph.random.random() < 0.5
 
     def block(x: Tensor) -> Tensor:
         y: Tensor = x.unflatten(1, (-1, size))
-        y = inner(y.transpose(0, 1)).transpose(0, 1) if turned else inner(y)
+        y = inner(y.transpose(0, 1)).transpose(0, 1) if transposed else inner(y)
         return y.flatten(1)
 
     return block
@@ -402,7 +402,7 @@ def _recurrent(graph: Graph) -> Block:
 
 
 def _convolution(graph: Graph) -> Block:
-    """The features as one-channel signals or images, through convolutions, and back."""
+    """Convolutions on the features as one-channel signals or images."""
     draw = graph.random
     two = graph.width % 2 == 0 and draw.random() < 0.6
     shape = (2, graph.width // 2) if two else (graph.width,)

@@ -273,10 +273,10 @@ def test_state_of_methods_in_methods_is_loaded_by_name() -> None:
 
 
 def test_weights_on_the_simplex_move_on_when_the_task_that_holds_all_is_away() -> None:
-    from paretorch.balance.parts.simplex_weights import put_back
+    from paretorch.balance.parts.simplex_weights import with_present_weights
 
     away = torch.tensor([False, True, True])
-    moved = put_back(torch.tensor([1.0, 0.0, 0.0]), away, torch.tensor([0.75, 0.25], dtype=F64))
+    moved = with_present_weights(torch.tensor([1.0, 0.0, 0.0]), away, torch.tensor([0.75, 0.25], dtype=F64))
     torch.testing.assert_close(moved, torch.tensor([1 / 3, 0.5, 1 / 6], dtype=F64))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 from paretorch.linesearch import LBFGS, Rules, newton, newton_step
 from paretorch.linesearch.contract import Line, Outcome, Slopes
 from paretorch.linesearch.search import LineSearch

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 from paretorch.linesearch import newton, newton_step
 from paretorch.workloads.drawn.objectives import PROBLEMS
 

@@ -1,4 +1,4 @@
-"""M-ConFIG begins to move once every declared task has had a gradient, and then follows the authors' algorithm."""
+"""M-ConFIG: zero updates until every declared task has a momentum, then the published algorithm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BETA1, BETA2 = 0.9, 0.999
 
 
 class Published:
-    """The authors' algorithm for one gradient a step, written out: zero until every task has had one."""
+    """The published algorithm; zero until every task has a momentum."""
 
     def __init__(self, tasks: int, size: int) -> None:
         self.momenta, self.taken, self.steps = torch.zeros(tasks, size, dtype=F64), [0] * tasks, 0
@@ -41,7 +41,7 @@ class Published:
         return update
 
 
-def asked(state: ConFIGMomentumState, rows: dict[int, Tensor], tasks: int) -> tuple[Balance, ConFIGMomentumState]:
+def one_step(state: ConFIGMomentumState, rows: dict[int, Tensor], tasks: int) -> tuple[Balance, ConFIGMomentumState]:
     present = torch.tensor([task in rows for task in range(tasks)])
     names = tuple(str(task) for task in sorted(rows))
     evidence = Evidence(
@@ -51,32 +51,32 @@ def asked(state: ConFIGMomentumState, rows: dict[int, Tensor], tasks: int) -> tu
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 5])
-def test_one_task_a_step_stands_still_for_a_round_and_then_follows_the_authors(tasks: int) -> None:
+def test_config_momentum_with_one_task_per_step_equals_published_algorithm(tasks: int) -> None:
     published = Published(tasks, 8)
     state = pt.ConFIGMomentum().init(tuple(map(str, range(tasks))), torch.zeros((), dtype=F64))
     for step in range(5 * tasks):
         row = {step % tasks: gaussian(1, 8, step)[0]}
-        balance, state = asked(state, row, tasks)
+        balance, state = one_step(state, row, tasks)
         assert balance.update is not None
         torch.testing.assert_close(balance.update, published.step(row), rtol=1e-9, atol=1e-12)
-        waits = step < tasks - 1
-        assert (float(balance.update.norm()) == 0) == waits
-        assert (balance.status is Status.ABSENT) == waits
+        is_zero = step < tasks - 1
+        assert (float(balance.update.norm()) == 0) == is_zero
+        assert (balance.status is Status.ABSENT) == is_zero
 
 
-def test_all_tasks_at_once_move_in_the_first_step_as_the_authors_do() -> None:
+def test_config_momentum_with_all_tasks_equals_published_algorithm() -> None:
     published, tasks = Published(3, 8), 3
     state = pt.ConFIGMomentum().init(("0", "1", "2"), torch.zeros((), dtype=F64))
     for step in range(7):
         rows = dict(enumerate(gaussian(tasks, 8, step)))
-        balance, state = asked(state, rows, tasks)
-        refreshed = rows if step == 0 else {(step - 1) % tasks: rows[(step - 1) % tasks]}
+        balance, state = one_step(state, rows, tasks)
+        updated = rows if step == 0 else {(step - 1) % tasks: rows[(step - 1) % tasks]}
         assert balance.update is not None
-        torch.testing.assert_close(balance.update, published.step(refreshed), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(balance.update, published.step(updated), rtol=1e-9, atol=1e-12)
         assert float(balance.update.norm()) > 0
 
 
-def test_a_task_that_comes_late_keeps_the_shared_parameters_where_they_are_and_not_its_head() -> None:
+def test_config_momentum_update_is_zero_until_every_task_has_a_momentum() -> None:
     torch.manual_seed(0)
     encoder, heads = nn.Linear(4, 3).double(), nn.ModuleDict({task: nn.Linear(3, 1).double() for task in "abc"})
     balancer = pt.Balancer(pt.ConFIGMomentum(), tuple("abc"), shared=encoder)
@@ -86,6 +86,6 @@ def test_a_task_that_comes_late_keeps_the_shared_parameters_where_they_are_and_n
         z = encoder(gaussian(5, 4, step))
         balancer.backward({task: heads[task](z).square().mean() for task in tasks})
         gradients = [parameter.grad for parameter in encoder.parameters()]
-        moves = any(gradient is not None and bool((gradient != 0).any()) for gradient in gradients)
-        assert moves == (step >= 3), step
+        is_nonzero = any(gradient is not None and bool((gradient != 0).any()) for gradient in gradients)
+        assert is_nonzero == (step >= 3), step
         assert all(float(heads[task].weight.grad.norm()) > 0 for task in tasks)  # type: ignore[union-attr, operator]

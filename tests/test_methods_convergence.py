@@ -1,4 +1,4 @@
-"""Every method arrives where no direction descends for all tasks: on convex quadratics."""
+"""Convergence of methods to Pareto stationary points on convex quadratics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quadratics(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
-    """The shortest convex combination of the gradients at the start and at the end of a descent with shrinking steps."""
+    """The lengths of the shortest convex combination of the gradients at the start and the end of a descent."""
     matrices, minima = quadratics(seed)
     point = 3.0 * gaussian(1, 4, seed + 2)[0]
     state: Any = method.init(TASKS, torch.zeros((), dtype=torch.float64))
@@ -58,6 +58,6 @@ def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("entry", CONVERGENT, ids=lambda entry: entry.name)
-def test_convex_quadratics_end_pareto_stationary(entry: Entry) -> None:
+def test_method_converges_to_stationary_point_of_quadratics(entry: Entry) -> None:
     start, end = descended(entry.method, seed=0)
     assert end <= 1e-2 * start, (start, end)

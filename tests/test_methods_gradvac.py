@@ -1,4 +1,4 @@
-"""Gradient vaccine: its targets, the angle that it turns a gradient to, and its two ways."""
+"""Gradient vaccine: targets, rotation, and the closed form for two tasks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import pytest
 import torch
 
 import paretorch as pt
-from matrices import gaussian
-from test_methods_state import asked, weights_of
+from matrices import gaussian, one_step, weights_of
 
 
-def test_gradvac_moves_its_targets_by_the_cosine_before_the_change() -> None:
+def test_gradvac_targets_are_running_means_of_cosines() -> None:
     rows = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
-    _, state = asked(pt.GradVac(beta=0.5), None, rows)
+    _, state = one_step(pt.GradVac(beta=0.5), None, rows)
     cosine = -22 / math.sqrt(18 * 38)
     expected = torch.tensor([[0.0, cosine / 2], [cosine / 2, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(state.targets, expected)
-    _, later = asked(pt.GradVac(beta=0.5), state, rows)
+    _, later = one_step(pt.GradVac(beta=0.5), state, rows)
     torch.testing.assert_close(later.targets[0, 1].item(), cosine * 0.75)
 
 
-def test_gradvac_turns_a_gradient_until_it_has_the_target_cosine() -> None:
+def test_gradvac_rotates_gradient_to_target_cosine() -> None:
     rows = gaussian(2, 5, 3)
     method = pt.GradVac(beta=0.0)
-    _, state = asked(method, None, rows)
+    _, state = one_step(method, None, rows)
     state = state._replace(targets=torch.full((2, 2), 0.6, dtype=torch.float64))
     for task in range(2):
         other = 1 - task
@@ -34,21 +33,21 @@ def test_gradvac_turns_a_gradient_until_it_has_the_target_cosine() -> None:
         cosine = float(unit[task] @ unit[other])
         assert cosine < 0.6
         share = (0.6 * math.sqrt(1 - cosine**2) - cosine * 0.8) / 0.8
-        turned = unit[task] + share * unit[other]
-        assert float(turned @ unit[other] / turned.norm()) == pytest.approx(0.6)
+        rotated = unit[task] + share * unit[other]
+        assert float(rotated @ unit[other] / rotated.norm()) == pytest.approx(0.6)
         rows[task] *= 3.0
     expected = [
         1 + (0.6 * math.sqrt(1 - cosine**2) - cosine * 0.8) / 0.8 * float(rows[1 - task].norm() / rows[task].norm())
         for task in range(2)
     ]
     torch.testing.assert_close(
-        weights_of(asked(method, state, rows)[0]), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0
+        weights_of(one_step(method, state, rows)[0]), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0
     )
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_gradvac_turns_two_gradients_as_it_turns_many(seed: int) -> None:
-    """The closed form for two against the general way, on the same two and a zero gradient, which is passed over."""
+def test_gradvac_closed_form_equals_general_case(seed: int) -> None:
+    """The closed form for two gradients against the general case for the same two and a zero gradient, which is skipped."""
     method = pt.GradVac(beta=0.4)
     two: Any = None
     three: Any = None
@@ -57,8 +56,8 @@ def test_gradvac_turns_two_gradients_as_it_turns_many(seed: int) -> None:
         if seed == 3:
             rows[step % 2] = -2 * rows[1 - step % 2]
         wide = torch.cat([rows, torch.zeros(1, 3, dtype=torch.float64)])
-        balance, two = asked(method, two, rows)
-        expected, three = asked(method, three, wide)
+        balance, two = one_step(method, two, rows)
+        expected, three = one_step(method, three, wide)
         torch.testing.assert_close(weights_of(balance), weights_of(expected)[:2], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(two.targets, three.targets[:2, :2], rtol=1e-9, atol=1e-12)
     assert float(two.targets.abs().max()) > 0.01

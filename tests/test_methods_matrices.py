@@ -1,4 +1,4 @@
-"""Methods on gradients that are drawn to be awkward: dependent, equal, opposite, zero, long and short, many and few."""
+"""Methods on random Jacobians with dependent, equal, opposite, zero, long and short rows."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LOWER = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @st.composite
-def drawn(draw: st.DrawFn, sizes: tuple[int, ...], zero: bool = True) -> Tensor:
-    """(T, n) gradients of some rank, then a few rows made equal, opposite or zero, then lengths from 1 to 1e6, then a scale."""
+def random_jacobians(draw: st.DrawFn, sizes: tuple[int, ...], zero: bool = True) -> Tensor:
+    """(T, n) gradients of a random rank, with some equal, opposite or zero rows, norm ratios up to 1e6, and a scale."""
     tasks = draw(st.sampled_from(sizes))
     rank = draw(st.integers(1, tasks + 2))
     seed = draw(st.integers(0, 10**6))
@@ -37,7 +37,7 @@ def drawn(draw: st.DrawFn, sizes: tuple[int, ...], zero: bool = True) -> Tensor:
     return rows * 10.0 ** (exponents - ratio + draw(st.sampled_from((-12, -3, 0, 3, 12))))
 
 
-def checked(entry: Entry, rows: Tensor) -> None:
+def check_step(entry: Entry, rows: Tensor) -> None:
     balance, update = answer(entry.method, rows, calibrated=True)
     assert bool(torch.isfinite(update).all())
     assert balance.status in (Status.SOLVED, Status.STATIONARY), balance.status
@@ -46,39 +46,41 @@ def checked(entry: Entry, rows: Tensor) -> None:
     assert again.status is balance.status
 
 
-quietly = settings(
+twenty_five_examples = settings(
     deadline=None, derandomize=True, max_examples=25, suppress_health_check=list(HealthCheck), database=None
 )
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-@quietly
-@given(rows=drawn((1, 2, 3, 10)))
-def test_no_gradients_make_a_method_fail(entry: Entry, rows: Tensor) -> None:
-    checked(entry, rows)
+@twenty_five_examples
+@given(rows=random_jacobians((1, 2, 3, 10)))
+def test_method_is_finite_and_deterministic_for_random_jacobians(entry: Entry, rows: Tensor) -> None:
+    check_step(entry, rows)
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-@quietly
-@given(rows=drawn((1, 2, 5)), dtype=st.sampled_from(LOWER))
-def test_no_gradients_in_low_precision_make_a_method_fail(entry: Entry, rows: Tensor, dtype: torch.dtype) -> None:
+@twenty_five_examples
+@given(rows=random_jacobians((1, 2, 5)), dtype=st.sampled_from(LOWER))
+def test_method_is_finite_for_random_jacobians_in_lower_precision(
+    entry: Entry, rows: Tensor, dtype: torch.dtype
+) -> None:
     lower = rows.to(dtype)
     if bool(torch.isfinite(lower).all()):
-        checked(entry, lower)
+        check_step(entry, lower)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("entry", GRAMIAN, ids=lambda entry: entry.name)
 @settings(deadline=None, derandomize=True, max_examples=12, suppress_health_check=list(HealthCheck), database=None)
-@given(rows=drawn((40, 128)))
-def test_no_gradients_of_many_tasks_make_a_method_fail(entry: Entry, rows: Tensor) -> None:
-    checked(entry, rows)
+@given(rows=random_jacobians((40, 128)))
+def test_method_is_finite_for_random_jacobians_of_many_tasks(entry: Entry, rows: Tensor) -> None:
+    check_step(entry, rows)
 
 
 @pytest.mark.parametrize("entry", CONFLICT_FREE, ids=lambda entry: entry.name)
 @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck), database=None)
-@given(rows=drawn((2, 3, 10), zero=False))
-def test_no_gradients_make_a_conflict_where_none_is_claimed(entry: Entry, rows: Tensor) -> None:
+@given(rows=random_jacobians((2, 3, 10), zero=False))
+def test_conflict_free_method_has_no_conflict_for_random_jacobians(entry: Entry, rows: Tensor) -> None:
     balance, update = answer(entry.method, rows)
     if balance.status is Status.SOLVED and update.norm() > 0:
         cosines = (rows @ update) / rows.norm(dim=1) / update.norm()
@@ -86,8 +88,8 @@ def test_no_gradients_make_a_conflict_where_none_is_claimed(entry: Entry, rows: 
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-def test_what_a_method_is_given_stays_as_it_was(entry: Entry) -> None:
-    """Evidence and state belong to the door: a method answers with new ones."""
+def test_method_does_not_modify_evidence_or_state(entry: Entry) -> None:
+    """Evidence and state are inputs: a method returns new values."""
     method: pt.Method[Any] = entry.method
     rows = gaussian(4, 6, 1)
     gramian, losses = rows @ rows.T, torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
@@ -112,5 +114,5 @@ def test_what_a_method_is_given_stays_as_it_was(entry: Entry) -> None:
 
 
 def _tensors(state: Any) -> list[Tensor]:
-    """The tensors of a state, however deep."""
+    """The tensors of a nested state."""
     return [state] if isinstance(state, Tensor) else [leaf for part in state or () for leaf in _tensors(part)]

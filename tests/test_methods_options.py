@@ -1,4 +1,4 @@
-"""What methods refuse: options out of range, and losses outside a method's domain."""
+"""Errors of methods: invalid options, and losses outside the domain."""
 
 from __future__ import annotations
 
@@ -14,12 +14,30 @@ import torch
 import paretorch as pt
 from matrices import answer, gaussian
 from methods import METHODS, Entry
-from paretorch.core.gradients import memory as room
+from paretorch.core.gradients import memory
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
+        (lambda: pt.CAGrad(c=1.5), "c must be in"),
+        (lambda: pt.CAGrad(rescale=3), "rescale"),
+        (lambda: pt.MGDA(normalize="L2"), "normalize"),
+        (lambda: pt.MGDA(solver="qp"), "solver"),
+        (lambda: pt.MGDA(iterations=0), "iterations"),
+        (lambda: pt.PCGrad(reduction="avg"), "reduction"),
+        (lambda: pt.GradDrop(leak=2.0), "leak"),
+        (lambda: pt.DWA(temperature=0.0), "temperature"),
+        (lambda: pt.DWA(window=0), "window"),
+        (lambda: pt.FAMO(rate=0.0), "rate"),
+        (lambda: pt.FAMO(gamma=-1.0), "gamma"),
+        (lambda: pt.Uncertainty({"a": "ranking"}), "classification"),
+        (lambda: pt.Static({"a": -1.0}), "at least 0"),
+        (lambda: pt.Static({}), "by task name"),
+        (lambda: pt.UPGrad(preference=(0.0, 0.0)), "preference"),
+        (lambda: pt.Fork(pt.Static({"left": 1.0}), ("left", "right")), "right"),
+        (lambda: pt.Fork(pt.Static({"left": 1.0, "rigth": 1.0}), ("left", "right")), "did you mean 'right'"),
+        (lambda: pt.Fork(pt.UPGrad(preference=(1.0,)), ("left", "right")), "preference has 1 values for 2"),
         (lambda: pt.RLW("uniform"), "distribution is one of"),
         (lambda: pt.SmoothTchebycheff(mu=0.0), "mu must be above 0"),
         (lambda: pt.SmoothTchebycheff(warmup=0), "warmup is at least 1"),
@@ -45,10 +63,10 @@ from paretorch.core.gradients import memory as room
         (lambda: pt.DBMTL(sigma=-1.0), "sigma must be at least 0"),
         (lambda: pt.ExcessMTL(step=0.0), "step must be above 0"),
         (lambda: pt.ConFIGMomentum(beta2=1.0), "beta2 must be in"),
-        (lambda: pt.Momentum(pt.Equal()), "Momentum takes a method that looks at the gradients"),
+        (lambda: pt.Momentum(pt.Equal()), "Momentum takes a method that uses the gradients"),
         (lambda: pt.Momentum(pt.MGDA(), beta=1.0), "beta must be in"),
         (lambda: pt.LogLosses(pt.DWA()), "ScaleInvariant"),
-        (lambda: pt.CRMOGM(pt.GradDrop()), "CRMOGM takes a method that answers with weights"),
+        (lambda: pt.CRMOGM(pt.GradDrop()), "CRMOGM takes a method that returns weights"),
         (lambda: pt.CRMOGM(pt.MGDA(), alpha=1.0), "alpha must be in"),
         (lambda: pt.Balancer(pt.FAMO()).observe({"a": torch.tensor(1.0)}), "declared are none yet"),
         (lambda: pt.weights(pt.MGDA(), losses=torch.ones(2)), "looks at the gramian: give gramian="),
@@ -61,8 +79,8 @@ from paretorch.core.gradients import memory as room
         (lambda: pt.weights(pt.Equal(), torch.eye(2), torch.ones(3)), "of the same tasks"),
     ],
 )
-def test_options_out_of_range_are_named(make: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_option_out_of_range_raises_with_its_name(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make()
 
 
@@ -81,14 +99,14 @@ KINDS = {
 }
 
 
-def test_values_of_another_kind_are_named() -> None:
-    """In a process of its own, where nothing checks types before we do."""
+def test_option_of_wrong_type_raises_with_its_name() -> None:
+    """In a separate process, in which beartype does not check types first."""
     lines = [f"try: {call}\nexcept ValueError as error: print(error)" for call in KINDS]
     script = "\n".join(["import paretorch as pt", *lines])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for found, words in zip(done.stdout.splitlines(), KINDS.values(), strict=True):
-        assert words in found
+    for found, message in zip(done.stdout.splitlines(), KINDS.values(), strict=True):
+        assert message in found
 
 
 NUMBERS = [
@@ -105,7 +123,7 @@ ANY_SIGN = {"minimum"}  # of FAMO: a bound of losses that may be negative
     NUMBERS,
     ids=lambda part: type(part.method).__name__ if isinstance(part, Entry) else str(part),
 )
-def test_no_number_of_any_method_may_be_absurd(entry: Entry, option: str, value: Any) -> None:
+def test_option_rejects_nan_infinite_and_negative_numbers(entry: Entry, option: str, value: Any) -> None:
     if option in ANY_SIGN and value == -1.0:
         assert dataclasses.replace(entry.method, **{option: value}) != entry.method  # type: ignore[type-var]
         return
@@ -128,39 +146,37 @@ def test_no_number_of_any_method_may_be_absurd(entry: Entry, option: str, value:
     ],
     ids=repr,
 )
-def test_losses_outside_the_domain_are_named_with_their_task(method: pt.Method[Any]) -> None:
+def test_loss_outside_domain_raises_with_its_task(method: pt.Method[Any]) -> None:
     with pytest.raises(ValueError, match=r"above 0, got -1\.0 for task '1'"):
         answer(method, gaussian(2, 3, 0), losses=torch.tensor([1.0, -1.0], dtype=torch.float64))
 
 
-def test_gradients_too_large_for_memory_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jacobian_too_large_for_memory_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.ones(2, 1000, dtype=torch.float64)
-    monkeypatch.setattr(room, "memory", lambda device: 2 * 1000 * 8)
+    monkeypatch.setattr(memory, "total_memory", lambda device: 2 * 1000 * 8)
     answer(pt.GradDrop(), rows)
-    monkeypatch.setattr(room, "memory", lambda device: 2 * 1000 * 8 - 1)
+    monkeypatch.setattr(memory, "total_memory", lambda device: 2 * 1000 * 8 - 1)
     with pytest.raises(ValueError, match=r"2 tasks with respect to 1,000 numbers take .* GiB.*pt\.Fork"):
         answer(pt.GradDrop(), rows)
 
 
 @pytest.mark.parametrize("method", [pt.UPGrad(), pt.GradDrop()], ids=repr)
-def test_a_balancer_measures_gradients_before_it_takes_them(
-    method: pt.Method[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_balancer_checks_memory_before_backward(method: pt.Method[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.ones(1000, dtype=torch.float64, requires_grad=True)
-    taken: list[int] = []
-    weight.register_hook(lambda gradient: taken.append(1))
+    backwards: list[int] = []
+    weight.register_hook(lambda gradient: backwards.append(1))
     losses = {"a": (2 * weight).sum(), "b": weight.square().sum()}
-    monkeypatch.setattr(room, "memory", lambda device: 2 * 1000 * 8 - 1)
+    monkeypatch.setattr(memory, "total_memory", lambda device: 2 * 1000 * 8 - 1)
     with pytest.raises(ValueError, match=r"2 tasks with respect to 1,000 numbers take .* GiB.*shared="):
         pt.Balancer(method, shared=[weight]).backward(losses)
     assert weight.grad is None
-    assert not taken
-    monkeypatch.setattr(room, "memory", lambda device: 2 * 1000 * 8)
+    assert not backwards
+    monkeypatch.setattr(memory, "total_memory", lambda device: 2 * 1000 * 8)
     pt.Balancer(method, shared=[weight]).backward(losses)
     assert weight.grad is not None
 
 
-def test_the_memory_of_this_machine_is_known() -> None:
-    there = room.memory(torch.device("cpu"))
-    assert there is None or there > 2**28
-    assert room.memory(torch.device("meta")) is None
+def test_total_memory_is_known_for_cpu() -> None:
+    total = memory.total_memory(torch.device("cpu"))
+    assert total is None or total > 2**28
+    assert memory.total_memory(torch.device("meta")) is None

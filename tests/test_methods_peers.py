@@ -1,7 +1,7 @@
-"""Updates that TorchJD 0.18 gives for two Jacobians, and ours: equal where public code is right, and not worse where it is not.
+"""Updates against those of TorchJD 0.18 for two Jacobians: equal, or better where the public code is inaccurate.
 
-The numbers are written down from ``J^T w`` of its weightings (`MGDAWeighting(epsilon=1e-14, max_iters=100000)`,
-`NashMTL(max_norm=0, optim_niter=200)`, `CAGradWeighting(c=0.5, norm_eps=0)`, all others as they come).
+The numbers are ``J^T w`` of its weightings (`MGDAWeighting(epsilon=1e-14, max_iters=100000)`,
+`NashMTL(max_norm=0, optim_niter=200)`, `CAGradWeighting(c=0.5, norm_eps=0)`, defaults for all others).
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def row(values: list[float]) -> Tensor:
 @pytest.mark.parametrize(
     ("method", "four", "three"), EQUAL, ids=lambda part: repr(part) if isinstance(part, pt.Method) else ""
 )
-def test_equal_to_public_code(method: pt.Method[Any], four: list[float], three: list[float]) -> None:
+def test_method_equals_public_code(method: pt.Method[Any], four: list[float], three: list[float]) -> None:
     torch.testing.assert_close(answer(method, FOUR)[1], row(four), atol=1e-6, rtol=0)
     torch.testing.assert_close(answer(method, THREE)[1], row(three), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_aligned_is_theirs_times_the_number_of_tasks(place: int) -> None:
+def test_aligned_equals_public_code_times_number_of_tasks(place: int) -> None:
     jacobian = (FOUR, THREE)[place]
     torch.testing.assert_close(
         answer(pt.AlignedMTL(), jacobian)[1], len(jacobian) * row(ALIGNED[place]), atol=1e-5, rtol=0
@@ -91,7 +91,7 @@ def test_aligned_is_theirs_times_the_number_of_tasks(place: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_cagrad_serves_the_worst_task_no_worse_within_the_same_ball(place: int) -> None:
+def test_cagrad_improves_on_public_code_within_the_ball(place: int) -> None:
     jacobian, theirs = (FOUR, THREE)[place], row(CAGRAD[place])
     ours, mean = answer(pt.CAGrad(c=0.5, rescale=0), jacobian)[1], jacobian.mean(dim=0)
     assert (ours - mean).norm() <= 0.5 * mean.norm() * (1 + 1e-12)
@@ -100,7 +100,7 @@ def test_cagrad_serves_the_worst_task_no_worse_within_the_same_ball(place: int) 
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_upgrad_does_not_conflict_where_theirs_does(place: int) -> None:
+def test_upgrad_has_no_conflict_where_public_code_has(place: int) -> None:
     jacobian, theirs = (FOUR, THREE)[place], row(UPGRAD[place])
     ours = answer(pt.UPGrad(), jacobian)[1]
     assert (jacobian @ ours).min() >= -1e-12

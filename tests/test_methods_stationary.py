@@ -1,4 +1,4 @@
-"""Near Pareto stationarity: a status that rounding does not decide, and promises that are kept on both sides of the border."""
+"""Methods near Pareto stationary points: status and conflicts do not depend on rounding."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from paretorch.core.gradients.task_gradients import Gradients
 SINGLE = torch.finfo(torch.float32).eps
 LEAST = {torch.float64: -1e-7, torch.float32: -1e-4, torch.bfloat16: -1e-4}  # bfloat16 is summed in float32
 KINDS = ("opposite pair", "opposite pairs", "scaled pair", "zero sum", "zero sum of some", "rank deficient", "one side")
-PROMISING = [entry for entry in METHODS if entry.conflict_free]
-FROM_GRAMIAN = [entry for entry in PROMISING if Need.GRAMIAN in entry.method.needs]
+CONFLICT_FREE = [entry for entry in METHODS if entry.conflict_free]
+CONFLICT_FREE_FROM_GRAMIAN = [entry for entry in CONFLICT_FREE if Need.GRAMIAN in entry.method.needs]
 SEEDS = [pytest.param(range(63), id="few"), pytest.param(range(63, 400), id="many", marks=pytest.mark.long)]
 
 
-def promising(entries: list[Entry]) -> pytest.MarkDecorator:
+def parametrize_methods(entries: list[Entry]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", entries, ids=lambda entry: entry.name)
 
 
@@ -48,8 +48,8 @@ def near_stationary(seed: int) -> tuple[str, Tensor]:
     elif kind == "zero sum":
         rows -= draw.dirichlet(np.ones(tasks)) @ rows
     elif kind == "zero sum of some":
-        some = int(draw.integers(2, tasks + 1))
-        rows[some - 1] = -rows[: some - 1].sum(axis=0)
+        count = int(draw.integers(2, tasks + 1))
+        rows[count - 1] = -rows[: count - 1].sum(axis=0)
     else:
         rank = max(tasks // 2, 1)
         shares = draw.standard_normal((tasks, rank))
@@ -63,15 +63,15 @@ def near_stationary(seed: int) -> tuple[str, Tensor]:
     return kind, torch.from_numpy(rows * draw.choice([1.0, 1.0, 1e-9, 1e9]))
 
 
-def rounded_otherwise(rows: Tensor, seed: int) -> Tensor:
-    """The same numbers, each moved by at most one unit in its last place."""
+def with_other_rounding(rows: Tensor, seed: int) -> Tensor:
+    """The same numbers with errors of at most one unit in the last place."""
     generator = torch.Generator().manual_seed(seed)
     unit = torch.finfo(rows.dtype).eps * torch.randint(-1, 2, rows.shape, generator=generator)
     return (rows.double() * (1 + unit)).to(rows.dtype)
 
 
 def independent(rows: Tensor, resolution: float) -> bool:
-    """Whether the unit gradients are independent as far as rounding in their inner products can tell."""
+    """Whether the unit gradients are linearly independent within the rounding of their inner products."""
     units = rows / rows.norm(dim=1, keepdim=True)
     if len(rows) > rows.shape[1]:
         return False
@@ -79,61 +79,63 @@ def independent(rows: Tensor, resolution: float) -> bool:
     return bool(values[-1] > 4 * len(rows) * resolution * values[0])
 
 
-def keeps_its_promise(entry: Entry, balance: Balance, update: Tensor, rows: Tensor, least: float) -> bool:
+def has_no_conflict(entry: Entry, balance: Balance, update: Tensor, rows: Tensor, least: float) -> bool:
     if balance.status is Status.STATIONARY or update.norm() == 0:
         return True
     cosines = (rows @ update) / (rows.norm(dim=1) * update.norm())
     return bool(cosines.min() >= least)
 
 
-@promising(PROMISING)
+@parametrize_methods(CONFLICT_FREE)
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_no_conflict_near_stationary_points_however_numbers_are_rounded(entry: Entry, seeds: range) -> None:
-    moved = 0
+def test_conflict_free_near_stationary_points_for_any_rounding(entry: Entry, seeds: range) -> None:
+    solved = 0
     for seed in seeds:
         kind, jacobian = near_stationary(seed)
         for dtype, least in LEAST.items():
             exact = jacobian.to(dtype)
             for rounding, rows in enumerate(
-                (exact, rounded_otherwise(exact, 2 * seed), rounded_otherwise(exact, 2 * seed + 1))
+                (exact, with_other_rounding(exact, 2 * seed), with_other_rounding(exact, 2 * seed + 1))
             ):
                 resolution = Gradients([[row] for row in rows], [rows[0]]).resolution
                 if entry.conflict_free == "independent" and not independent(rows.double(), resolution):
                     continue
                 balance, update = answer(entry.method, rows)
-                moved += balance.status is Status.SOLVED
+                solved += balance.status is Status.SOLVED
                 assert balance.status in (Status.SOLVED, Status.STATIONARY), (seed, kind, dtype, rounding)
-                assert keeps_its_promise(entry, balance, update, rows.double(), least), (seed, kind, dtype, rounding)
-    assert moved > len(seeds)  # of up to 9 answers for each seed: the promise is not kept by standing still
+                assert has_no_conflict(entry, balance, update, rows.double(), least), (seed, kind, dtype, rounding)
+    assert solved > len(seeds)  # of up to 9 results for each seed: not all updates are zero
 
 
-def answer_to(method: pt.Method[Any], gramian: Tensor, resolution: float) -> Balance:
+def balance_of(method: pt.Method[Any], gramian: Tensor, resolution: float) -> Balance:
     tasks = tuple(map(str, range(len(gramian))))
     ones = torch.ones(len(tasks), dtype=torch.float64)
     evidence = Evidence(tasks, ones > 0, losses=ones, gramian=gramian, factor=ones, resolution=resolution)
     return method.balance(evidence, method.init(tasks, ones[0]))[0]
 
 
-def summed_otherwise(gramian: Tensor, spacing: float, seed: int) -> Tensor:
-    """The Gramian as another order of summation gives it: each entry moved by itself, and so neither symmetric nor definite."""
+def with_other_summation(gramian: Tensor, spacing: float, seed: int) -> Tensor:
+    """The Gramian from another order of summation: its entries have independent errors, so that it is not symmetric."""
     lengths = gramian.diagonal().sqrt()
     noise = 2 * torch.rand(gramian.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1
     return gramian + spacing * noise * lengths[:, None] * lengths
 
 
-@promising(FROM_GRAMIAN)
+@parametrize_methods(CONFLICT_FREE_FROM_GRAMIAN)
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_no_conflict_near_stationary_points_however_products_are_summed(entry: Entry, seeds: range) -> None:
+def test_conflict_free_near_stationary_points_for_any_summation(entry: Entry, seeds: range) -> None:
     for seed in seeds:
         kind, rows = near_stationary(seed)
         resolution = product_rounding(SINGLE, rows.shape[1])
         if entry.conflict_free == "independent" and not independent(rows, resolution):
             continue
         for order in range(3):
-            balance = answer_to(entry.method, summed_otherwise(rows @ rows.T, SINGLE, 10 * seed + order), resolution)
+            balance = balance_of(
+                entry.method, with_other_summation(rows @ rows.T, SINGLE, 10 * seed + order), resolution
+            )
             assert balance.weights is not None
             assert balance.status in (Status.SOLVED, Status.STATIONARY), (seed, kind, order)
-            assert keeps_its_promise(entry, balance, balance.weights @ rows, rows, -1e-4), (seed, kind, order)
+            assert has_no_conflict(entry, balance, balance.weights @ rows, rows, -1e-4), (seed, kind, order)
 
 
 SHORTEST = [
@@ -141,14 +143,14 @@ SHORTEST = [
     pt.CRMOGM(pt.MGDA()),
     pt.NashMTL(),
     pt.FairGrad(2.0),
-]  # without an update where some tasks cancel
-PROJECTIONS = [pt.UPGrad(), pt.DualProjection()]  # without an update where all do
+]  # without an update where some gradients cancel
+PROJECTIONS = [pt.UPGrad(), pt.DualProjection()]  # without an update where all gradients cancel
 
 
 @pytest.mark.parametrize("method", SHORTEST + PROJECTIONS, ids=repr)
 @pytest.mark.parametrize("size", [9, 300, 100_000])
-def test_errors_within_the_bound_leave_a_stationary_point_stationary(method: pt.Method[Any], size: int) -> None:
-    """Whatever sums within the bound make of the products of gradients that cancel: two of three, and all three."""
+def test_stationary_status_is_robust_to_errors_within_bound(method: pt.Method[Any], size: int) -> None:
+    """For inner products with errors within the bound, of gradients of which two of three, or all three, cancel."""
     resolution = product_rounding(SINGLE, size)
     for seed in range(20):
         rows = gaussian(3, 30, seed)
@@ -156,23 +158,23 @@ def test_errors_within_the_bound_leave_a_stationary_point_stationary(method: pt.
         if seed % 2 or method in PROJECTIONS:
             rows[1] -= rows[2]
         for order in range(5):
-            gramian = summed_otherwise(rows @ rows.T, resolution, 10 * seed + order)
-            assert answer_to(method, gramian, resolution).status is Status.STATIONARY, (seed, order)
+            gramian = with_other_summation(rows @ rows.T, resolution, 10 * seed + order)
+            assert balance_of(method, gramian, resolution).status is Status.STATIONARY, (seed, order)
 
 
 @pytest.mark.parametrize("method", SHORTEST, ids=repr)
-def test_two_opposite_gradients_of_three_are_stationary_in_float32(method: pt.Method[Any]) -> None:
+def test_stationary_status_for_two_opposite_gradients_of_three(method: pt.Method[Any]) -> None:
     for seed in range(300):
         rows = gaussian(3, 3 + seed % 37, seed).float()
         rows[1] = -rows[0]
-        for given in (rows, rounded_otherwise(rows, seed)):
+        for given in (rows, with_other_rounding(rows, seed)):
             assert answer(method, given)[0].status is Status.STATIONARY, seed
 
 
-@promising(PROMISING)
+@parametrize_methods(CONFLICT_FREE)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("ratio", [1.0, 1e2, 1e4, 1e6])
-def test_gradients_far_from_stationary_are_not_called_so(entry: Entry, dtype: torch.dtype, ratio: float) -> None:
+def test_solved_status_far_from_stationary_points(entry: Entry, dtype: torch.dtype, ratio: float) -> None:
     for seed, tasks in enumerate((2, 3, 10, 40)):
         rows = gaussian(tasks, 2 * tasks + 3, seed)
         lengths = torch.logspace(0, -math.log10(ratio), tasks, dtype=torch.float64)
@@ -181,16 +183,16 @@ def test_gradients_far_from_stationary_are_not_called_so(entry: Entry, dtype: to
         assert update.norm() > 0, tasks
 
 
-@promising(FROM_GRAMIAN)
+@parametrize_methods(CONFLICT_FREE_FROM_GRAMIAN)
 @pytest.mark.parametrize("tasks", [2, 40, 128])
-def test_orthogonal_gradients_of_a_billion_numbers_are_not_stationary(entry: Entry, tasks: int) -> None:
+def test_solved_status_for_orthogonal_gradients_of_a_billion_numbers(entry: Entry, tasks: int) -> None:
     gramian = torch.eye(tasks, dtype=torch.float64)
-    assert answer_to(entry.method, gramian, product_rounding(SINGLE, 10**9)).status is Status.SOLVED
+    assert balance_of(entry.method, gramian, product_rounding(SINGLE, 10**9)).status is Status.SOLVED
 
 
 @pytest.mark.parametrize("size", [7, 100, 1000, 20_000, 300_000])
-def test_products_in_float32_stay_within_the_bound(size: int) -> None:
-    """Independent, parallel and one-sided gradients, whose errors add up most, and starts that are not aligned."""
+def test_resolution_bounds_errors_of_float32_products(size: int) -> None:
+    """Independent, parallel and one-sided gradients, whose errors accumulate most, also at unaligned addresses."""
     for seed in range(6):
         draw = torch.Generator().manual_seed(seed)
         rows = torch.randn(5, size + seed, generator=draw)
@@ -203,7 +205,7 @@ def test_products_in_float32_stay_within_the_bound(size: int) -> None:
         assert error.max() <= gradients.resolution
 
 
-def test_the_bound_grows_with_the_summands_and_not_without_end() -> None:
+def test_product_rounding_increases_to_a_limit() -> None:
     sizes = [1, 10, 1000, 10**6, 10**9]
     bounds = [product_rounding(SINGLE, size) / SINGLE for size in sizes]
     assert bounds == sorted(bounds)
@@ -211,16 +213,16 @@ def test_the_bound_grows_with_the_summands_and_not_without_end() -> None:
     assert bounds[-1] < 1000
 
 
-def test_indefinite_gramians_are_solved() -> None:
-    """A solver takes the nearest symmetric, semidefinite Gramian: what inner products in float32 give is neither."""
+def test_mgda_solves_indefinite_gramians() -> None:
+    """Inner products in float32 give Gramians that are neither symmetric nor semidefinite."""
     for seed in range(200):
         rows = near_stationary(seed)[1]
-        balance = answer_to(
-            pt.MGDA(), summed_otherwise(rows @ rows.T, SINGLE, seed), product_rounding(SINGLE, rows.shape[1])
+        balance = balance_of(
+            pt.MGDA(), with_other_summation(rows @ rows.T, SINGLE, seed), product_rounding(SINGLE, rows.shape[1])
         )
         assert balance.weights is not None
         assert balance.status is not Status.NOT_CONVERGED, seed
-        shortest = answer_to(pt.MGDA(), rows @ rows.T, 0.0).weights
+        shortest = balance_of(pt.MGDA(), rows @ rows.T, 0.0).weights
         assert shortest is not None
         scale = (rows.norm(dim=1) * (balance.weights + shortest)).sum()
         above = float((balance.weights @ rows).norm() - (shortest @ rows).norm()) / float(scale)

@@ -1,4 +1,4 @@
-"""Two losses that drown each other by turns: consistent methods come to the Pareto set from each of the three starts."""
+"""Convergence to the Pareto set of two losses, each of which dominates in a part of the plane."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = Path(__file__).parents[1] / "docs" / "pictures" / "valleys.py"
 
 @lru_cache(maxsize=1)
 def valleys() -> ModuleType:
-    """The script that draws them."""
+    """The script that draws the figure."""
     spec = importlib.util.spec_from_file_location("valleys", FILE)
     assert spec is not None
     assert spec.loader is not None
@@ -30,7 +30,7 @@ def valleys() -> ModuleType:
 @pytest.mark.long
 @pytest.mark.parametrize("start", range(3))
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.IMTLG(), pt.AlignedMTL()], ids=lambda method: type(method).__name__)
-def test_consistent_methods_come_to_the_pareto_set(method: pt.Method[Any], start: int) -> None:
+def test_consistent_method_reaches_pareto_set_of_valleys(method: pt.Method[Any], start: int) -> None:
     toy = valleys()
     end = torch.tensor(toy.path(method, toy.STARTS[start], steps=5000, rate=1e-2)[-1])
     assert float((toy.pareto_set(201) - end).norm(dim=1).min()) <= 0.1

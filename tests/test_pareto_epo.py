@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import paretorch as pt
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 from paretorch.pareto import EPO, PHNEPO
 from paretorch.pareto.algorithms.linear_program import best_weights
 

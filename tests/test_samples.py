@@ -1,4 +1,4 @@
-"""The Gramian from some samples of the batch: that of the rows that were drawn, unbiased, saved with the state, or refused."""
+"""The option samples= of a Balancer: the Gramian from a random subset of the batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.core.method.state_buffers import draws
-from paretorch.core.multi_vjp.samples import NoRuleError, Rows
+from paretorch.core.multi_vjp.rule_errors import NoRuleError
+from paretorch.core.multi_vjp.sample_subset import SampleSubset
 
 BATCH, TASKS = 12, 3
 Encoder = Callable[[], nn.Module]
@@ -44,7 +45,7 @@ ENCODERS: dict[str, tuple[bool, Encoder]] = {
 }  # fmt: skip
 
 
-def model(kind: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
+def make_model(kind: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
     torch.manual_seed(0)
     encoder, x = ENCODERS[kind][1](), torch.randn(BATCH, 6)
     with torch.no_grad():
@@ -57,8 +58,8 @@ def losses_of(heads: nn.ModuleDict, z: Tensor) -> dict[str, Tensor]:
     return {name: (head(z) - place).square().mean() for place, (name, head) in enumerate(heads.items())}
 
 
-def by_rows(losses: dict[str, Tensor], z: Tensor, parameters: Sequence[Tensor], index: Tensor) -> Tensor:
-    """(T, P) what the rows of the features contribute, times B / S."""
+def jacobian_of_samples(losses: dict[str, Tensor], z: Tensor, parameters: Sequence[Tensor], index: Tensor) -> Tensor:
+    """(T, P) the contributions of the given rows of the features to the gradients, times B / S."""
     mask = torch.zeros(len(z), 1, dtype=z.dtype)
     mask[index] = len(z) / len(index)
     rows = []
@@ -70,8 +71,8 @@ def by_rows(losses: dict[str, Tensor], z: Tensor, parameters: Sequence[Tensor], 
 
 @pytest.mark.filterwarnings("ignore:samples=5 saves no time")
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_gramian_of_the_samples_and_gradients_of_the_batch(kind: str) -> None:
-    encoder, heads, x = model(kind)
+def test_samples_give_gramian_of_subset_and_gradient_of_batch(kind: str) -> None:
+    encoder, heads, x = make_model(kind)
     balancer = pt.Balancer(pt.UPGrad(), samples=5, seed=3)
     for step in range(3):
         encoder.zero_grad()
@@ -79,8 +80,8 @@ def test_gramian_of_the_samples_and_gradients_of_the_batch(kind: str) -> None:
         losses = losses_of(heads, z)
         parameters = list(encoder.parameters())
         index = torch.randperm(BATCH, generator=draws(~3, step))[:5]
-        expected = by_rows(losses, z, parameters, index)
-        whole = by_rows(losses, z, parameters, torch.arange(BATCH))
+        expected = jacobian_of_samples(losses, z, parameters, index)
+        whole = jacobian_of_samples(losses, z, parameters, torch.arange(BATCH))
         balance = balancer.backward(losses)
         torch.testing.assert_close(balance.gramian, expected @ expected.T, rtol=1e-9, atol=1e-13)
         assert balance.weights is not None
@@ -89,30 +90,30 @@ def test_gramian_of_the_samples_and_gradients_of_the_batch(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_whether_it_saves_time_is_said(kind: str, recwarn: pytest.WarningsRecorder) -> None:
-    encoder, heads, x = model(kind)
+def test_samples_warn_where_they_save_no_time(kind: str, recwarn: pytest.WarningsRecorder) -> None:
+    encoder, heads, x = make_model(kind)
     balancer = pt.Balancer(pt.MGDA(), samples=5)
     for _ in range(2):
         balancer.backward(losses_of(heads, encoder(x)))
-    said = [str(warning.message) for warning in recwarn if "saves no time" in str(warning.message)]
-    assert len(said) == (0 if ENCODERS[kind][0] else 1)
+    messages = [str(warning.message) for warning in recwarn if "saves no time" in str(warning.message)]
+    assert len(messages) == (0 if ENCODERS[kind][0] else 1)
 
 
 @pytest.mark.parametrize("samples", [BATCH, BATCH + 5])
-def test_all_samples_are_the_exact_gramian(samples: int) -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_of_whole_batch_give_exact_gramian(samples: int) -> None:
+    encoder, heads, x = make_model("mlp")
     exact = pt.Balancer(pt.UPGrad()).backward(losses_of(heads, encoder(x))).gramian
     drawn = pt.Balancer(pt.UPGrad(), samples=samples).backward(losses_of(heads, encoder(x))).gramian
     torch.testing.assert_close(drawn, exact, rtol=1e-12, atol=1e-14)
 
 
-def test_the_gradients_of_the_samples_are_unbiased() -> None:
-    """Over all draws of one sample: their mean is the batch's gradient, and the mean Gramian is the covariance above it."""
-    encoder, heads, x = model("mlp")
+def test_samples_give_unbiased_gradients() -> None:
+    """Over all draws of one sample, the mean gradient is that of the batch, and the Gramians have the expected mean."""
+    encoder, heads, x = make_model("mlp")
     z = encoder(x)
     losses, parameters = losses_of(heads, z), list(encoder.parameters())
-    each = [by_rows(losses, z, parameters, torch.tensor([sample])) for sample in range(BATCH)]
-    whole = by_rows(losses, z, parameters, torch.arange(BATCH))
+    each = [jacobian_of_samples(losses, z, parameters, torch.tensor([sample])) for sample in range(BATCH)]
+    whole = jacobian_of_samples(losses, z, parameters, torch.arange(BATCH))
     torch.testing.assert_close(torch.stack(each).mean(dim=0), whole)
     found: dict[tuple[float, ...], Tensor] = {}
     for seed in range(200):
@@ -124,8 +125,8 @@ def test_the_gradients_of_the_samples_are_unbiased() -> None:
     torch.testing.assert_close(torch.stack(list(found.values())).mean(dim=0), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_draws_are_a_function_of_seed_and_step_and_saved() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_are_a_function_of_seed_and_step() -> None:
+    encoder, heads, x = make_model("mlp")
 
     def gramians(balancer: pt.Balancer, steps: int) -> list[Tensor]:
         found = [balancer.backward(losses_of(heads, encoder(x))).gramian for _ in range(steps)]
@@ -142,8 +143,8 @@ def test_draws_are_a_function_of_seed_and_step_and_saved() -> None:
     assert torch.equal(gramians(copy.deepcopy(one), 1)[0], gramians(one, 1)[0])
 
 
-def test_tasks_may_join_later_and_one_alone_is_exact() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_allow_new_tasks_and_are_exact_for_one_task() -> None:
+    encoder, heads, x = make_model("mlp")
     balancer = pt.Balancer(pt.MGDA(), samples=4, shared=encoder)
     losses = losses_of(heads, encoder(x))
     alone = balancer.backward({"t0": losses["t0"]}, retain_graph=True).gramian
@@ -154,8 +155,8 @@ def test_tasks_may_join_later_and_one_alone_is_exact() -> None:
     assert int(balancer.steps) == 2
 
 
-def test_a_task_with_few_samples_does_not_pass_for_absent() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_keep_tasks_with_few_labels_present() -> None:
+    encoder, heads, x = make_model("mlp")
     balancer = pt.Balancer(pt.UPGrad(), samples=2)
     for _ in range(6):
         z = encoder(x)
@@ -167,8 +168,8 @@ def test_a_task_with_few_samples_does_not_pass_for_absent() -> None:
         assert balance.present.tolist() == [True, True, False]
 
 
-def test_what_is_not_finite_is_seen_in_samples_that_were_not_drawn() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_detect_nonfinite_gradients_outside_subset() -> None:
+    encoder, heads, x = make_model("mlp")
     for seed in range(4):
         z = encoder(x)
         losses = losses_of(heads, z)
@@ -178,9 +179,9 @@ def test_what_is_not_finite_is_seen_in_samples_that_were_not_drawn() -> None:
         assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
-def test_own_inputs_meet_at_the_parameters_only() -> None:
-    """There every task's gradient is whole: the Gramian is exact, and it is said that nothing was saved."""
-    encoder, heads, x = model("mlp")
+def test_samples_are_exact_where_tasks_have_own_inputs() -> None:
+    """The Gramian is then computed from all samples, and a warning reports that no time is saved."""
+    encoder, heads, x = make_model("mlp")
     losses = {name: heads[name](encoder(x[place:])).square().mean() for place, name in enumerate(heads)}
     exact = pt.Balancer(pt.MGDA()).backward(losses, retain_graph=True).gramian
     with pytest.warns(UserWarning, match="each task has inputs of its own"):
@@ -188,8 +189,8 @@ def test_own_inputs_meet_at_the_parameters_only() -> None:
     torch.testing.assert_close(drawn, exact, rtol=1e-12, atol=1e-14)
 
 
-def test_features_of_several_sizes_have_draws_of_their_own() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_are_drawn_for_each_batch_size() -> None:
+    encoder, heads, x = make_model("mlp")
     other = nn.Linear(6, 6).double()
     whole = encoder(x)
     first, second = whole.tanh(), other(whole[:8])
@@ -215,8 +216,8 @@ def test_features_of_several_sizes_have_draws_of_their_own() -> None:
     torch.testing.assert_close(balance.gramian, matrix @ matrix.T, rtol=1e-9, atol=1e-13)
 
 
-def test_weights_are_reused_between_draws() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_weights_are_reused_between_draws() -> None:
+    encoder, heads, x = make_model("mlp")
     balancer = pt.Balancer(pt.MGDA(), samples=4, every=3)
     weights = [balancer.backward(losses_of(heads, encoder(x))).weights for _ in range(4)]
     assert weights[0] is not None
@@ -225,31 +226,31 @@ def test_weights_are_reused_between_draws() -> None:
 
 
 @pytest.mark.parametrize("samples", [0, -1, 2.0, True, "64"])
-def test_what_is_no_number_of_samples(samples: object) -> None:
+def test_samples_option_rejects_other_values(samples: object) -> None:
     with pytest.raises(ValueError, match="samples is a whole number of at least 1"):
         pt.Balancer(pt.MGDA(), samples=cast(Any, samples))
 
 
 @pytest.mark.parametrize("method", [pt.Equal(), pt.GradDrop(), pt.MoDo()], ids=repr)
-def test_methods_that_take_no_gramian_of_one_batch(method: pt.Method[Any]) -> None:
+def test_samples_option_rejects_methods_without_gramian(method: pt.Method[Any]) -> None:
     with pytest.raises(ValueError, match="leave it out"):
         pt.Balancer(method, samples=8)
 
 
-def test_graphs_in_which_samples_cannot_be_told_apart() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_reject_nested_features_and_scalars() -> None:
+    encoder, heads, x = make_model("mlp")
     low = cast(nn.Sequential, encoder)[0](x)
     deep = cast(nn.Sequential, encoder)[1:](low)
     losses = {"t0": low.square().mean(), "t1": heads["t1"](deep).square().mean(), "t2": heads["t2"](deep).exp().mean()}
-    with pytest.raises(ValueError, match="uses the inside of what another uses the end of"):
+    with pytest.raises(ValueError, match="uses an intermediate tensor of what another task uses as a whole"):
         pt.Balancer(pt.MGDA(), samples=4).backward(losses)
     scale = encoder(x).mean()
     with pytest.raises(ValueError, match="a single number: leave samples out"):
         pt.Balancer(pt.MGDA(), samples=4).backward({"t0": scale * 2, "t1": scale.square()})
 
 
-def test_hooks_on_the_features_are_refused_and_those_inside_respected() -> None:
-    encoder, heads, x = model("mlp")
+def test_samples_reject_hooks_on_features_and_apply_inner_hooks() -> None:
+    encoder, heads, x = make_model("mlp")
     z = encoder(x)
     z.register_hook(lambda gradient: gradient * 0.5)
     with pytest.raises(ValueError, match="a hook changes gradients"):
@@ -259,15 +260,17 @@ def test_hooks_on_the_features_are_refused_and_those_inside_respected() -> None:
     low.register_hook(lambda gradient: gradient * 0.5)
     z = last(low)
     losses = losses_of(heads, z)
-    expected = by_rows(losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=draws(~0, 0))[:4])
+    expected = jacobian_of_samples(
+        losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=draws(~0, 0))[:4]
+    )
     with pytest.warns(UserWarning, match="saves no time"):
         gramian = pt.Balancer(pt.MGDA(), samples=4).backward(losses).gramian
     torch.testing.assert_close(gramian, expected @ expected.T, rtol=1e-9, atol=1e-13)
 
 
-def test_rows_of_tensors_with_several_for_each_sample() -> None:
-    rows = Rows(torch.tensor([0, 2]), 3)
-    assert rows.of(torch.arange(6)).tolist() == [0, 1, 4, 5]
-    assert rows.only(torch.ones(1, 6)).tolist() == [[1.5, 1.5, 0, 0, 1.5, 1.5]]
+def test_sample_subset_selects_all_rows_of_a_sample() -> None:
+    rows = SampleSubset(torch.tensor([0, 2]), 3)
+    assert rows.select(torch.arange(6)).tolist() == [0, 1, 4, 5]
+    assert rows.mask(torch.ones(1, 6)).tolist() == [[1.5, 1.5, 0, 0, 1.5, 1.5]]
     with pytest.raises(NoRuleError, match="4 rows do not belong to 3 samples"):
-        rows.of(torch.arange(4))
+        rows.select(torch.arange(4))

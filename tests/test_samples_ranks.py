@@ -10,7 +10,7 @@ from torch import Tensor
 
 import paretorch as pt
 from models import TASKS, Net, gradients
-from paretorch.core.multi_vjp.samples import Rows
+from paretorch.core.multi_vjp.sample_subset import SampleSubset
 from ranks import on_ranks, rank_data
 
 SAMPLES, STEPS = 4, 3
@@ -64,13 +64,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 def test_two_ranks_draw_what_one_process_draws_of_the_joined_batch(
     two: list[Any], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    each, draw = [found[kind] for found in two], Rows.drawn
+    each, draw = [found[kind] for found in two], SampleSubset.drawn
 
-    def of_both(batch: int, count: int, generator: torch.Generator, device: torch.device) -> Rows:
-        index = draw(batch // 2, SAMPLES, generator, device)._places[1]
-        return Rows(torch.cat([index, index + batch // 2]), batch)
+    def of_both(batch: int, count: int, generator: torch.Generator, device: torch.device) -> SampleSubset:
+        index = draw(batch // 2, SAMPLES, generator, device).index
+        return SampleSubset(torch.cat([index, index + batch // 2]), batch)
 
-    monkeypatch.setattr(Rows, "drawn", of_both)
+    monkeypatch.setattr(SampleSubset, "drawn", of_both)
     batches: list[Any] = [rank_batch(rank, kind) for rank in range(2)]
     x = torch.cat([batch[0] for batch in batches])
     targets = {name: torch.cat([batch[1][name] for batch in batches]) for name in batches[0][1]}

@@ -1,4 +1,4 @@
-"""The solvers against closed forms, certificates of optimality and slow plain methods."""
+"""Solvers against closed forms, optimality conditions and general-purpose solvers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from scipy.optimize import minimize, nnls, root
 from torch import Tensor
 
 from matrices import SIZES, gaussian, jacobians
-from paretorch.core.solvers.bargaining import bargain
+from paretorch.core.solvers.bargaining import bargaining_weights
 from paretorch.core.solvers.conflict_averse import conflict_averse
 from paretorch.core.solvers.equal_products import least_squares
-from paretorch.core.solvers.minimum_norm import cancels, minimum_norm, project_on_dual_cone, project_on_simplex
+from paretorch.core.solvers.gramian import is_zero_combination
+from paretorch.core.solvers.minimum_norm import minimum_norm
 from paretorch.core.solvers.nonnegative import nonnegative_program
+from paretorch.core.solvers.projections import project_on_dual_cone, project_on_simplex
 
 
-def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:
-    """How far above the minimum at most, relative to the value and to the largest diagonal entry.
+def suboptimality(gramian: Tensor, weights: Tensor) -> tuple[float, float]:
+    """A bound on the distance to the minimum, relative to the value and to the largest diagonal entry.
 
-    For every point y of the hull <x, y> >= min_t <x, g_t> =: m, so |y| >= m / |x|: a lower bound that needs no other solver.
+    For every point y of the convex hull <x, y> >= min_t <x, g_t> =: m, so that |y| >= m / |x|.
     """
     value = float(weights @ gramian @ weights)
     least = max(float((gramian @ weights).min()), 0.0)
@@ -31,11 +33,11 @@ def excess(gramian: Tensor, weights: Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("tasks", SIZES)
 @pytest.mark.parametrize("seed", range(3))
-def test_minimum_norm_is_exact(tasks: int, seed: int) -> None:
+def test_minimum_norm_is_optimal_for_all_jacobians(tasks: int, seed: int) -> None:
     for kind, jacobian in jacobians(tasks, seed):
         gramian = jacobian @ jacobian.T
         weights, converged = minimum_norm(gramian)
-        relative, absolute = excess(gramian, weights)
+        relative, absolute = suboptimality(gramian, weights)
         assert converged, kind
         assert weights.min() >= 0, kind
         assert abs(float(weights.sum()) - 1) <= 1e-12, kind
@@ -43,7 +45,7 @@ def test_minimum_norm_is_exact(tasks: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_minimum_norm_equals_the_best_of_all_supports(seed: int) -> None:
+def test_minimum_norm_equals_best_support(seed: int) -> None:
     gramian = gaussian(4, 5, seed)
     gramian = gramian @ gramian.T
     best = torch.inf
@@ -60,8 +62,8 @@ def test_minimum_norm_equals_the_best_of_all_supports(seed: int) -> None:
 
 @pytest.mark.parametrize("tasks", SIZES)
 @pytest.mark.parametrize("seed", range(2))
-def test_projection_meets_its_optimality_conditions(tasks: int, seed: int) -> None:
-    """v >= u, G v >= 0 and (v - u) G v = 0: the conditions of the projection, in units of each row's length."""
+def test_dual_cone_projection_meets_optimality_conditions(tasks: int, seed: int) -> None:
+    """v >= u, G v >= 0 and (v - u) G v = 0, in units of each row's length."""
     for kind, jacobian in jacobians(tasks, seed):
         gramian = jacobian @ jacobian.T
         lengths = jacobian.norm(dim=1)
@@ -76,7 +78,7 @@ def test_projection_meets_its_optimality_conditions(tasks: int, seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_projection_equals_nonnegative_least_squares(seed: int) -> None:
+def test_dual_cone_projection_equals_nonnegative_least_squares(seed: int) -> None:
     """By duality the projection of u is u + J^T x with x >= 0 the least-squares solution of J^T x = -u."""
     jacobian = gaussian(6, 4, seed)
     v = project_on_dual_cone(jacobian @ jacobian.T, torch.eye(6, dtype=torch.float64)).weights
@@ -89,34 +91,34 @@ def test_projection_equals_nonnegative_least_squares(seed: int) -> None:
 @pytest.mark.parametrize("tasks", [2, 3, 10, 40])
 @pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
 def test_conflict_averse_meets_its_optimality_conditions(tasks: int, c: float) -> None:
-    """At the minimum no simplex vertex lies below the tangent; where g_w vanishes, the tangent is a cone's."""
+    """At the minimum no vertex of the simplex is below the tangent plane."""
     for kind, jacobian in jacobians(tasks, 3):
         gramian = jacobian @ jacobian.T
         gramian = gramian / gramian.diagonal().max()
-        even = torch.full((tasks,), 1 / tasks, dtype=torch.float64)
-        phi = c * (even @ gramian @ even).clamp_min(0).sqrt()
+        equal = torch.full((tasks,), 1 / tasks, dtype=torch.float64)
+        phi = c * (equal @ gramian @ equal).clamp_min(0).sqrt()
         weights, converged = conflict_averse(gramian, c)
         assert converged, kind
         length = (weights @ gramian @ weights).clamp_min(0).sqrt()
         if length < 1e-6:
             continue
-        slope = gramian @ even + phi * (gramian @ weights) / length
+        slope = gramian @ equal + phi * (gramian @ weights) / length
         assert float((weights @ slope) - slope.min()) <= 1e-7, kind
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_conflict_averse_is_not_above_a_general_solver(seed: int) -> None:
+def test_conflict_averse_is_at_most_the_value_of_slsqp(seed: int) -> None:
     jacobian = gaussian(4, 6, seed)
-    gramian, even = jacobian @ jacobian.T, torch.full((4,), 0.25, dtype=torch.float64)
-    phi = 0.5 * (even @ gramian @ even).sqrt()
+    gramian, equal = jacobian @ jacobian.T, torch.full((4,), 0.25, dtype=torch.float64)
+    phi = 0.5 * (equal @ gramian @ equal).sqrt()
 
     def objective(values: object) -> float:
         w = torch.as_tensor(values, dtype=torch.float64)
-        return float(w @ gramian @ even + phi * (w @ gramian @ w).clamp_min(1e-30).sqrt())
+        return float(w @ gramian @ equal + phi * (w @ gramian @ w).clamp_min(1e-30).sqrt())
 
     other = minimize(
         objective,
-        even.numpy(),
+        equal.numpy(),
         bounds=[(0, 1)] * 4,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
         method="SLSQP",
@@ -124,25 +126,25 @@ def test_conflict_averse_is_not_above_a_general_solver(seed: int) -> None:
     assert objective(conflict_averse(gramian, 0.5).weights) <= other.fun + 1e-9
 
 
-def test_columns_of_the_program_do_not_depend_on_each_other() -> None:
+def test_nonnegative_program_columns_are_independent() -> None:
     matrix = gaussian(7, 5, 0)
     matrix = matrix / matrix.norm(dim=1, keepdim=True)
     products = matrix @ matrix.T
     cosines, right = products.numpy(), (products @ gaussian(7, 9, 1)).numpy()
-    together, converged = nonnegative_program(cosines, right)
+    all_columns, converged = nonnegative_program(cosines, right)
     assert converged
     for column in range(9):
-        alone, _ = nonnegative_program(cosines, right[:, column : column + 1])
+        one_column, _ = nonnegative_program(cosines, right[:, column : column + 1])
         torch.testing.assert_close(
-            torch.from_numpy(cosines @ together[:, column]),
-            torch.from_numpy(cosines @ alone[:, 0]),
+            torch.from_numpy(cosines @ all_columns[:, column]),
+            torch.from_numpy(cosines @ one_column[:, 0]),
             atol=1e-9,
             rtol=1e-9,
         )
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_equal_products_cuts_what_is_rounding(seed: int) -> None:
+def test_least_squares_equals_pseudo_inverse(seed: int) -> None:
     for kind, rows in jacobians(5, seed):
         if kind.startswith(("norm ratio", "scale")):
             continue
@@ -154,7 +156,7 @@ def test_equal_products_cuts_what_is_rounding(seed: int) -> None:
 
 
 @pytest.mark.parametrize("tasks", [4, 5, 7, 20, 128])
-def test_equal_products_sees_a_pair_that_is_one_gradient_wherever_it_stands(tasks: int) -> None:
+def test_least_squares_gives_equal_weights_to_parallel_gradients(tasks: int) -> None:
     generator = torch.Generator().manual_seed(tasks)
     for _ in range(20):
         rows = torch.randn(tasks, tasks + 5, dtype=torch.float64, generator=generator)
@@ -163,30 +165,32 @@ def test_equal_products_sees_a_pair_that_is_one_gradient_wherever_it_stands(task
         rows = rows / rows.norm(dim=1, keepdim=True)
         ones = torch.ones(tasks, dtype=torch.float64)
         found = torch.from_numpy(least_squares((rows @ rows.T).numpy(), ones.numpy(), 2.3e-16))
-        torch.testing.assert_close(found[one], found[other], atol=1e-7, rtol=1e-7)  # the shortest solution shares alike
+        torch.testing.assert_close(
+            found[one], found[other], atol=1e-7, rtol=1e-7
+        )  # the shortest solution has equal weights
         torch.testing.assert_close(rows @ (rows.T @ found), ones, atol=1e-7, rtol=1e-7)
 
 
-def test_one_gradient_twice_is_shared_alike_where_rounding_would_choose() -> None:
+def test_minimum_norm_gives_equal_weights_to_equal_gradients() -> None:
     for seed in range(50):
         row = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         rows = torch.stack([row / row.norm(), 3.7 * row / (3.7 * row).norm()])
         assert minimum_norm(rows @ rows.T).weights.tolist() == [0.5, 0.5]
 
 
-def test_opposite_gradients_cancel() -> None:
+def test_zero_combination_is_detected_for_opposite_gradients() -> None:
     opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
-    assert cancels(opposite, torch.tensor([0.5, 0.5], dtype=torch.float64))
-    assert not cancels(opposite, torch.tensor([0.5, 0.4], dtype=torch.float64))
+    assert is_zero_combination(opposite, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert not is_zero_combination(opposite, torch.tensor([0.5, 0.4], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 10])
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("seed", range(2))
-def test_bargain_is_what_a_general_root_finder_finds(tasks: int, alpha: float, seed: int) -> None:
+def test_bargaining_weights_equal_general_root(tasks: int, alpha: float, seed: int) -> None:
     rows = gaussian(tasks, 2 * tasks + 3, seed)
     gramian = rows @ rows.T
-    weights, converged, exists = bargain(gramian, alpha)
+    weights, converged, exists = bargaining_weights(gramian, alpha)
     assert converged
     assert exists
     square = gramian.numpy()
@@ -201,11 +205,11 @@ def test_bargain_is_what_a_general_root_finder_finds(tasks: int, alpha: float, s
 
 @pytest.mark.parametrize("tasks", SIZES)
 @pytest.mark.parametrize("alpha", [1.0, 2.0])
-def test_bargain_meets_its_system_to_1e10_or_says_that_it_has_no_solution(tasks: int, alpha: float) -> None:
+def test_bargaining_weights_solve_system_or_report_none(tasks: int, alpha: float) -> None:
     without = {"strongly stationary", "weakly stationary", "two opposite"}
     for kind, jacobian in jacobians(tasks, 3):
         gramian = jacobian @ jacobian.T
-        weights, converged, exists = bargain(gramian, alpha)
+        weights, converged, exists = bargaining_weights(gramian, alpha)
         assert converged, kind
         assert torch.isfinite(weights).all(), kind
         assert (weights > 0).all(), kind
@@ -216,21 +220,21 @@ def test_bargain_meets_its_system_to_1e10_or_says_that_it_has_no_solution(tasks:
             assert residual.abs().max() <= (1e-8 if kind.startswith("norm ratio") else 1e-9), (kind, residual)
 
 
-def test_bargain_leaves_zero_gradients_out() -> None:
+def test_bargaining_weights_are_zero_for_zero_gradients() -> None:
     rows = gaussian(4, 9, 0)
     rows[2] = 0
-    there = torch.tensor([0, 1, 3])
-    weights = bargain(rows @ rows.T, 2.0).weights
+    nonzero = torch.tensor([0, 1, 3])
+    weights = bargaining_weights(rows @ rows.T, 2.0).weights
     assert weights[2] == 0
-    torch.testing.assert_close(weights[there], bargain(rows[there] @ rows[there].T, 2.0).weights)
-    nothing = bargain(torch.zeros(2, 2, dtype=torch.float64), 2.0)
-    assert nothing.weights.tolist() == [0.0, 0.0]
-    assert not nothing.exists
+    torch.testing.assert_close(weights[nonzero], bargaining_weights(rows[nonzero] @ rows[nonzero].T, 2.0).weights)
+    empty = bargaining_weights(torch.zeros(2, 2, dtype=torch.float64), 2.0)
+    assert empty.weights.tolist() == [0.0, 0.0]
+    assert not empty.exists
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_projection_on_the_simplex_is_the_nearest_point(seed: int) -> None:
-    """w is nearest iff (p - w) <= its value on the support, everywhere."""
+def test_simplex_projection_is_the_nearest_point(seed: int) -> None:
+    """w is nearest if and only if no entry of p - w exceeds its value on the support."""
     point = gaussian(1 + seed, 1, seed)[:, 0] * 10.0 ** (seed % 5)
     weights = project_on_simplex(point)
     assert weights.min() >= 0
@@ -240,8 +244,8 @@ def test_projection_on_the_simplex_is_the_nearest_point(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_two_gradients_are_projected_as_many_are(seed: int) -> None:
-    """The closed form for two against the general program, on the same two gradients and a third that asks for nothing."""
+def test_dual_cone_projection_of_two_equals_general_solver(seed: int) -> None:
+    """The closed form for two gradients against the general solver for the same two and a zero gradient."""
     rows = gaussian(2, 3, seed) * torch.tensor([[1.0], [10.0 ** (seed % 4)]], dtype=torch.float64)
     combinations = gaussian(5, 2, seed + 100)
     if seed % 3 == 0:

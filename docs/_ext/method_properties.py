@@ -1,6 +1,6 @@
-"""Sphinx: the table of what every method claims, from the entries of ``tests/methods.py``, which the tests hold it to.
+"""Sphinx: the table of the properties of every method, from the entries of ``tests/methods.py``.
 
-The directive ``method-properties`` writes a row for each entry. A claim is changed there, and fails a test if it is not true.
+The directive ``method-properties`` writes a row for each entry. The tests check every property.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from sphinx.util.docutils import SphinxDirective
 
 CLAIMS = Path(__file__).parents[2] / "tests" / "methods.py"
 COLUMNS = {
-    "conflict_free": "conflicts with no task",
-    "scale_free": "direction free of a task's scale",
-    "homogeneous": "of degree one",
+    "conflict_free": "no conflict",
+    "scale_free": "direction independent of task scale",
+    "homogeneous": "homogeneous",
     "calibrated": "equal gradients give their sum",
     "single": "one task gives its gradient",
-    "equivariant": "order of tasks is no matter",
-    "converges": "ends stationary on quadratics",
+    "equivariant": "independent of task order",
+    "converges": "converges on quadratics",
 }
 WORDS = {True: "yes", False: "·", "independent": "independent gradients"}
 
 
 class MethodProperties(SphinxDirective):
-    """A table: methods, and what each claims."""
+    """A table of methods and their properties."""
 
     def run(self) -> list[nodes.Node]:
-        """The nodes that stand in its place."""
+        """The nodes that replace the directive."""
         self.env.note_dependency(str(CLAIMS))
         lines = [".. list-table::", "   :header-rows: 1", f"   :widths: 30 {'10 ' * len(COLUMNS)}", ""]
         lines += row("method", *COLUMNS.values())
-        for entry in claims().METHODS:
+        for entry in methods_table().METHODS:
             lines += row(f"``{entry.name}``", *(WORDS[getattr(entry, claim)] for claim in COLUMNS))
         container = nodes.container()
         self.state.nested_parse(StringList(lines, f"<{self.name} in {self.env.docname}>"), 0, container)
         return list(container.children)
 
 
-def claims() -> ModuleType:
-    """The module of the entries, which needs nothing but the package."""
+def methods_table() -> ModuleType:
+    """The module of the entries."""
     spec = importlib.util.spec_from_file_location("paretorch_method_claims", CLAIMS)
     assert spec is not None
     assert spec.loader is not None

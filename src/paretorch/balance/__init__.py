@@ -1,4 +1,8 @@
-"""Balancing methods, one file each. A line here is also a method's entry in the documentation."""
+"""Balancing methods, one file each; the documentation lists the methods that this package exports.
+
+In: the evidence of a step (losses, Gramian or Jacobian) and the state of the method. Out: weights or an update, and the next
+state. A method must not depend on the source of its evidence, nor on another method except one that it wraps or extends.
+"""
 
 from paretorch.balance.aligned import AlignedMTL
 from paretorch.balance.cagrad import CAGrad

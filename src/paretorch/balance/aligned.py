@@ -9,31 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.balance.parts.option_checks import check_choice
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
-from paretorch.core.solvers.nonnegative import Array
 
 MODES = ("min", "median", "rmse")
-MANY = 64
+MANY = 64  # from this number of tasks on, torch is faster than NumPy
 
 
 @dataclass(frozen=True)
 class AlignedMTL(Method[None]):
-    r"""The sum of the gradients after all principal components of their matrix have been brought to one length.
+    r"""The sum of the gradients after all principal components of their matrix are scaled to equal length.
 
     .. math:: G = V \Lambda V^T, \qquad w = \sqrt{\lambda} \; V \Lambda^{-1/2} V^T 1
 
     over the eigenvalues above rounding, with lambda the least of them, their (lower) median, or their mean.
 
-    With ``"min"`` the update is discontinuous: equal gradients g give T g, but nearly equal ones almost nothing, since their
+    With ``"min"`` the update is discontinuous: equal gradients g give T g, but nearly equal ones give almost zero, since their
     difference is a component too.
 
     Args:
-        mode: ``"min"``, ``"median"`` or ``"rmse"``: the length that components are brought to.
+        mode: ``"min"``, ``"median"`` or ``"rmse"``: the common length of the components.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(AlignedMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.AlignedMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([1.1181, 0.8165], dtype=torch.float64)
 
     References:
@@ -46,8 +47,7 @@ class AlignedMTL(Method[None]):
     space: ClassVar[Space] = {"mode": Choice(MODES)}
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"mode is one of {MODES}, got {self.mode!r}")
+        check_choice("mode", self.mode, MODES)
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         gramian = evidence.needed("gramian")
@@ -55,11 +55,11 @@ class AlignedMTL(Method[None]):
         if size == 0:
             return Balance(torch.zeros(len(gramian), dtype=torch.float64), Status.STATIONARY), state
         values, vectors = _eigen(gramian / size)
-        kept = int(np.searchsorted(values, values[-1] * len(values) * evidence.resolution, side="right"))
-        values, vectors = values[kept:], vectors[:, kept:]
+        first = int(np.searchsorted(values, values[-1] * len(values) * evidence.resolution, side="right"))
+        values, vectors = values[first:], vectors[:, first:]
         sums = vectors.sum(axis=0)
         weights = np.sqrt(self._level(values)) * (vectors @ (sums / np.sqrt(values)))
-        # 1 lies outside what is kept where the gradients cancel: what is left of it is rounding.
+        # Where the gradients cancel, the vector of ones is outside the span of these eigenvectors, up to rounding.
         stationary = float(sums @ sums) <= len(gramian) * len(gramian) * evidence.resolution
         status = Status.STATIONARY if stationary else Status.SOLVED
         return Balance(torch.from_numpy(np.zeros_like(weights) if stationary else weights), status), state
@@ -71,7 +71,7 @@ class AlignedMTL(Method[None]):
 
 
 def _eigen(matrix: Tensor) -> tuple[Array, Array]:
-    """(T,) eigenvalues, rising, and (T, T) eigenvectors as columns, by the library that is faster at this size."""
+    """(T,) increasing eigenvalues and (T, T) eigenvectors as columns, by the library that is faster at this size."""
     if len(matrix) < MANY:
         values, vectors = np.linalg.eigh(matrix.numpy())
         return values, vectors

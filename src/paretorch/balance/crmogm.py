@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import share
+from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 
 class CRMOGMState(NamedTuple):
-    """``mean`` (all,): the weights' running mean, nan before a task was seen; ``inner``: the method's state."""
+    """``mean`` (all,): the weights' running mean, nan before the first step of a task; ``inner``: the method's state."""
 
     mean: Tensor
     inner: Any
@@ -21,13 +21,13 @@ class CRMOGMState(NamedTuple):
 
 @dataclass(frozen=True)
 class CRMOGM(Method[CRMOGMState]):
-    r"""Another method's weights, averaged over steps, so that they depend less on the noise of this step's gradients.
+    r"""The running mean of another method's weights, which reduces the effect of noise in the gradients of one step.
 
     .. math:: \bar w \leftarrow \alpha \bar w + (1 - \alpha) \, \mathrm{method}(G), \qquad d = \sum_t \bar w_t g_t
 
     Args:
-        method: answers with weights, and looks at one batch.
-        alpha: weight of the mean so far, in [0, 1).
+        method: a method that returns weights, for one batch.
+        alpha: weight of the previous mean, in [0, 1).
 
     Example:
         >>> import paretorch as pt
@@ -36,7 +36,7 @@ class CRMOGM(Method[CRMOGMState]):
 
     References:
         Zhou et al., "On the Convergence of Stochastic Multi-Objective Gradient Manipulation and Beyond", NeurIPS 2022,
-        Algorithm 1. Theirs begins with equal weights, ours with the method's first.
+        Algorithm 1. Theirs starts from equal weights, ours from the first weights of the method.
     """
 
     method: Method[Any]
@@ -46,8 +46,8 @@ class CRMOGM(Method[CRMOGMState]):
     def __post_init__(self) -> None:
         inner = self.method
         if not isinstance(inner, Method) or Need.JACOBIAN in inner.needs or inner.batches > 1 or inner.observes:
-            raise ValueError(f"CRMOGM takes a method that answers with weights for one batch, got {inner!r}")
-        share("alpha", self.alpha)
+            raise ValueError(f"CRMOGM takes a method that returns weights for one batch, got {inner!r}")
+        check_fraction("alpha", self.alpha)
         for name in ("needs", "homogeneous", "homogeneous_on_paper", "random", "features"):
             object.__setattr__(self, name, getattr(inner, name))
 

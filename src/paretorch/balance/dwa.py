@@ -8,14 +8,14 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import above, count
+from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 
 
 class DWAState(NamedTuple):
-    """``before`` and ``last`` (all,): mean losses of the two last full windows, nan until there are; ``total`` and ``met``
-    (all,): the running sum of this window; ``steps`` (): its length so far.
+    """``before`` and ``last`` (all,): mean losses of the last two full windows, nan before; ``total`` and ``met``
+    (all,): sum and number of the losses in this window; ``steps`` (): its length so far.
     """
 
     before: Tensor
@@ -27,24 +27,24 @@ class DWAState(NamedTuple):
 
 @dataclass(frozen=True)
 class DWA(Method[DWAState]):
-    r"""Tasks whose loss falls slowest weigh most.
+    r"""Weights that increase with the ratio of a task's last two mean losses.
 
     .. math:: w_t = T \, \mathrm{softmax}_t(r_t / \tau), \qquad r_t = \bar L_t^{(k-1)} / \bar L_t^{(k-2)}
 
-    where the means are over the last full window and the one before. Until a task has two, its ratio counts as 1.
+    with the mean losses of the last full window and of the one before. The ratio of a task with fewer than two windows is 1.
 
     Args:
         temperature: tau, above 0.
-        window: steps per window; None: a window is an epoch, closed by ``fork.end_epoch()``.
+        window: steps per window; None: a window is an epoch, which ends with ``fork.end_epoch()``.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(DWA(), losses=torch.tensor([2.0, 1.0]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.DWA(), losses=torch.tensor([2.0, 1.0]))
         tensor([1., 1.], dtype=torch.float64)
 
     References:
-        Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, eq. (7). They use epochs; a window of
-        25 steps reacts within one.
+        Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, eq. (7). They use epochs; with a
+        window of 25 steps the weights change within an epoch.
     """
 
     temperature: float = 2.0
@@ -53,9 +53,9 @@ class DWA(Method[DWAState]):
     space: ClassVar[Space] = {"temperature": Range(0.5, 8.0, log=True)}
 
     def __post_init__(self) -> None:
-        above("temperature", self.temperature)
+        check_above("temperature", self.temperature)
         if self.window is not None:
-            count("window", self.window, " step, or None for epochs")
+            check_count("window", self.window, " step, or None for epochs")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> DWAState:
         zeros, unknown = like.new_zeros(len(tasks)), like.new_full((len(tasks),), torch.nan)
@@ -76,12 +76,12 @@ class DWA(Method[DWAState]):
         return self._closed(state) if self.window is None else state
 
     def _closed(self, state: DWAState) -> DWAState:
-        """The window ends; a task that was absent throughout keeps its means."""
-        there = state.met > 0
+        """The state after the end of a window; the means of a task that was absent in it are unchanged."""
+        present = state.met > 0
         mean = state.total / state.met.clamp_min(1)
         return DWAState(
-            torch.where(there, state.last, state.before),
-            torch.where(there, mean, state.last),
+            torch.where(present, state.last, state.before),
+            torch.where(present, mean, state.last),
             torch.zeros_like(state.total),
             torch.zeros_like(state.met),
             torch.zeros_like(state.steps),

@@ -1,4 +1,4 @@
-"""The plain sum of losses: the reference of every comparison."""
+"""The sum of the losses."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from paretorch.core.contract import Balance, Evidence, Method, Need
 
 @dataclass(frozen=True)
 class Equal(Method[None]):
-    r"""Every loss counts once.
+    r"""The sum of the losses, the reference of every comparison.
 
     .. math:: w_t = 1
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(Equal(), losses=torch.tensor([2.0, 300.0]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.Equal(), losses=torch.tensor([2.0, 300.0]))
         tensor([1., 1.], dtype=torch.float64)
     """
 

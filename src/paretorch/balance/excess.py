@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import above
-from paretorch.balance.parts.task_rows import kept_rows, over_ranks
+from paretorch.balance.parts.option_checks import check_above
+from paretorch.balance.parts.stored_gradients import mean_over_ranks, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 
@@ -28,20 +28,27 @@ class ExcessMTLState(NamedTuple):
 
 @dataclass(frozen=True)
 class ExcessMTL(Method[ExcessMTLState]):
-    r"""Tasks that are far from their own optimum weigh more; how far is estimated from their gradients.
+    r"""Weights that increase with the excess risk of a task, which is estimated from its gradients.
 
     .. math:: s \leftarrow s + g^2, \quad e_t = \sum_i \frac{g_{ti}^2}{\sqrt{s_{ti} + 10^{-7}}}, \quad
               w_t \leftarrow w_t \exp \Big( \eta \frac{e_t}{e_t(0)} \Big), \quad \sum_t w_t = T
 
-    A loss that noise keeps high has no excess, and so gains no weight by it. On features the gradient is summed over the batch
-    first. The state holds as many numbers as the gradients.
+    The excess risk is the distance of a loss from its optimum: label noise increases the loss, but not the excess. On features
+    the gradient is first summed over the batch. The state has as many numbers as the gradients.
 
     Args:
         step: eta, above 0.
 
+    Example:
+        >>> import paretorch as pt
+        >>> shared = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> balance = pt.Balancer(pt.ExcessMTL()).backward({"a": shared.square().sum(), "b": (shared - 3).square().sum()})
+        >>> balance.weights
+        tensor([1., 1.], dtype=torch.float64)
+
     References:
-        He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, Algorithm 1. The constant under
-        the root is part of the estimate, so that it is not of degree one in the gradients.
+        He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, Algorithm 1. With the constant
+        under the root, the weights are not invariant to the scale of the gradients.
     """
 
     step: float = 1e-2
@@ -50,7 +57,7 @@ class ExcessMTL(Method[ExcessMTLState]):
     space: ClassVar[Space] = {"step": Range(1e-4, 1.0, log=True)}
 
     def __post_init__(self) -> None:
-        above("step", self.step)
+        check_above("step", self.step)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> ExcessMTLState:
         zeros = like.new_zeros(len(tasks))
@@ -60,13 +67,15 @@ class ExcessMTL(Method[ExcessMTLState]):
         present, rows = evidence.present, evidence.needed("jacobian")
         if evidence.features is not None:
             rows = rows.view(len(rows), *evidence.features.shape).sum(dim=1)
-        rows = over_ranks(rows, evidence)
+        rows = mean_over_ranks(rows, evidence)
         squares = (
-            kept_rows(state.squares, evidence) if state.squares.shape[1] else rows.new_zeros(len(present), len(rows[0]))
+            stored_rows(state.squares, evidence)
+            if state.squares.shape[1]
+            else rows.new_zeros(len(present), len(rows[0]))
         )
         here = present.to(rows.device)
         squares[here] += rows.square()
-        # g^2 / sqrt(s) as g times g / sqrt(s), whose squares never leave the range of floating point.
+        # g^2 / sqrt(s) is computed as g times g / sqrt(s), which does not leave the range of floating point.
         excess = (rows.abs() * (rows.abs() / (squares[here] + EPS).sqrt())).sum(dim=1).to("cpu", torch.float64)
         start, logs = (
             state.start.to("cpu", torch.float64, copy=True),

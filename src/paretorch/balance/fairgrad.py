@@ -5,37 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from paretorch.balance.parts.ranges import above
+from paretorch.balance.parts.option_checks import check_above
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.bargaining import bargain
+from paretorch.core.solvers.bargaining import bargaining_weights
 
 
 @dataclass(frozen=True)
 class FairGrad(Method[None]):
-    r"""The update that shares what it does for the tasks fairly, in the sense of alpha-fairness.
+    r"""The update whose inner products with the task gradients are alpha-fair.
 
     .. math:: G w = w^{-1/\alpha}, \; w > 0: \qquad
               d = \arg\max_{\lVert d \rVert \le \epsilon} \sum_t \frac{\langle g_t, d \rangle^{1 - \alpha}}{1 - \alpha}
 
-    alpha 1 is :class:`NashMTL`; larger alphas favour the task for which the update does least. The system has one solution
-    unless zero lies in the convex hull of the gradients; then the status is STATIONARY, and the cosines get a ridge of 1e-6. A
-    zero gradient gets weight 0.
+    With alpha = 1 it is :class:`~paretorch.NashMTL`; larger values favour the task with the smallest inner product. The system
+    has one solution unless zero is in the convex hull of the gradients; then the status is STATIONARY, and the cosines get a
+    ridge of 1e-6. A zero gradient gets weight 0.
 
-    Calibrated, it is of degree one in the gradients; at the paper's scale of degree (1 - alpha)/(1 + alpha).
+    The calibrated update is homogeneous of degree one in the gradients; at the paper's scale of degree (1 - alpha)/(1 + alpha).
 
     Args:
         alpha: above 0. The paper's scripts use 2, also our default; their class has 1.
 
     Example:
         >>> import torch
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(FairGrad(alpha=2.0), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.FairGrad(alpha=2.0), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.4714, 0.3195], dtype=torch.float64)
 
     References:
         Ban & Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024, Algorithm 1. They solve a least-squares
-        problem and take what its solver reaches; we solve to a residual of 1e-10 by Newton's method.
+        problem approximately; we solve the system to a residual of 1e-10 by Newton's method.
     """
 
     alpha: float = 2.0
@@ -44,10 +44,10 @@ class FairGrad(Method[None]):
     space: ClassVar[Space] = {"alpha": Range(0.5, 5.0, log=True)}
 
     def __post_init__(self) -> None:
-        above("alpha", self.alpha)
+        check_above("alpha", self.alpha)
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        weights, converged, exists = bargain(evidence.needed("gramian"), self.alpha, evidence.resolution)
+        weights, converged, exists = bargaining_weights(evidence.needed("gramian"), self.alpha, evidence.resolution)
         if not converged:
             return Balance(weights, Status.NOT_CONVERGED), state
         return Balance(weights, Status.SOLVED if exists else Status.STATIONARY), state

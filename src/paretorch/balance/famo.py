@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.domain import losses_above
-from paretorch.balance.parts.ranges import above, at_least, finite
+from paretorch.balance.parts.loss_domain import losses_above
+from paretorch.balance.parts.option_checks import check_above, check_at_least, check_finite
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
@@ -18,7 +18,7 @@ EPS = 1e-8
 
 
 class FAMOState(NamedTuple):
-    """``logits`` (all,): xi; Adam's memory of it; ``before`` (all,): losses before the step that is under way, nan if none."""
+    """``logits`` (all,): xi; the moments of Adam; ``before`` (all,): losses before the current step, nan if none."""
 
     logits: Tensor
     first: Tensor
@@ -29,14 +29,14 @@ class FAMOState(NamedTuple):
 
 @dataclass(frozen=True)
 class FAMO(Method[FAMOState]):
-    r"""Weights that make every log-loss fall at the same rate, learned from how the losses changed.
+    r"""Weights with which all log-losses decrease at the same rate, learned from the changes of the losses.
 
     .. math:: z = \mathrm{softmax}(\xi), \quad w_t = \frac{c \, z_t}{L_t - m_t + \epsilon}, \quad
               c = \Big(\sum_s \frac{z_s}{L_s - m_s + \epsilon}\Big)^{-1}
 
-    After the optimizer's step call ``fork.observe(losses)`` with the losses on the same batch; xi then descends
-    z * (d - <z, d>) + gamma xi with d_t = log D_t(before) - log D_t(after), D = L - m + eps: the task that improved most
-    loses weight.
+    After the optimizer's step call ``fork.observe(losses)`` with the losses on the same batch. Adam then updates xi by the
+    gradient z * (d - <z, d>) + gamma xi with d_t = log D_t(before) - log D_t(after), D = L - m + eps, which decreases the
+    weight of the task that improved most.
 
     Args:
         rate: Adam's learning rate for xi, above 0.
@@ -44,11 +44,11 @@ class FAMO(Method[FAMOState]):
         minimum: m, a lower bound of every loss.
 
     Raises:
-        ValueError: in a step, where a loss is not above ``minimum``.
+        ValueError: in a step with a loss that is not above ``minimum``.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(FAMO(), losses=torch.tensor([1.0, 3.0]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.FAMO(), losses=torch.tensor([1.0, 3.0]))
         tensor([0.7500, 0.2500], dtype=torch.float64)
 
     References:
@@ -66,9 +66,9 @@ class FAMO(Method[FAMOState]):
     observes = True
 
     def __post_init__(self) -> None:
-        above("rate", self.rate)
-        at_least("gamma", self.gamma)
-        finite("minimum", self.minimum)
+        check_above("rate", self.rate)
+        check_at_least("gamma", self.gamma)
+        check_finite("minimum", self.minimum)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> FAMOState:
         zeros = like.new_zeros(len(tasks))
@@ -89,10 +89,10 @@ class FAMO(Method[FAMOState]):
         met = torch.isfinite(losses) & torch.isfinite(state.before)
         if not bool(met.any()):
             return state
-        fall = torch.log(state.before[met] - self.minimum + EPS) - torch.log(
+        decrease = torch.log(state.before[met] - self.minimum + EPS) - torch.log(
             (losses[met] - self.minimum).clamp_min(0) + EPS
         )
         shares = torch.softmax(state.logits[met], dim=0)
-        gradient = shares * (fall - shares @ fall) + self.gamma * state.logits[met]
+        gradient = shares * (decrease - shares @ decrease) + self.gamma * state.logits[met]
         logits, moments = adam(state.logits, gradient, Moments(state.first, state.second, state.taken), met, self.rate)
         return FAMOState(logits, *moments, torch.full_like(state.before, torch.nan))

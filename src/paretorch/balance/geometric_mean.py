@@ -6,28 +6,28 @@ from dataclasses import dataclass
 
 import torch
 
-from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 
 @dataclass(frozen=True)
 class GeometricMean(Method[None]):
-    r"""Descends the geometric mean of the losses: relative improvements of all tasks count the same.
+    r"""The geometric mean of the losses, for which equal relative improvements of all tasks count equally.
 
     .. math:: L = \Big( \prod_t L_t \Big)^{1/T}, \qquad w_t = \frac{\partial L}{\partial L_t} = \frac{L}{T \, L_t}
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(GeometricMean(), losses=torch.tensor([4.0, 1.0]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.GeometricMean(), losses=torch.tensor([4.0, 1.0]))
         tensor([0.2500, 1.0000], dtype=torch.float64)
 
     References:
         Chennupati et al., "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for Multi-Task Learning",
-        CVPR workshops 2019, the geometric loss strategy. We take the mean of the logarithms: the product itself leaves the
-        range of floating point for a few dozen tasks.
+        CVPR workshops 2019, the geometric loss strategy. We compute the mean of the logarithms: the product leaves the range of
+        floating point for a few dozen tasks.
     """
 
     needs = Need.LOSSES

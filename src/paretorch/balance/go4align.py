@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.domain import losses_above
-from paretorch.balance.parts.ranges import above, count
+from paretorch.balance.parts.loss_domain import losses_above
+from paretorch.balance.parts.option_checks import check_above, check_count
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.nonnegative import Array
 
 
 class GO4AlignState(NamedTuple):
@@ -24,23 +24,23 @@ class GO4AlignState(NamedTuple):
 
 @dataclass(frozen=True)
 class GO4Align(Method[GO4AlignState]):
-    r"""Losses are brought to one scale, weighted by their history, and tasks of like weight share it.
+    r"""Weights from the scale and the history of the losses, averaged over groups of tasks with similar weights.
 
     .. math:: p_t \leftarrow \frac{p_t e^{-\eta L_t}}{\sum_s p_s e^{-\eta L_s}}, \qquad
               w_t = \frac{\sum_s L_s}{L_t} \, p_t, \quad \text{then its mean over the tasks of t's group}
 
-    Groups are those of k-means on the T weights, found exactly.
+    The groups are the exact k-means clusters of the T weights.
 
     Args:
         eta: above 0.
-        groups: how many, at least 1; with 1 all weights are equal.
+        groups: number of groups, at least 1; with 1 all weights are equal.
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(GO4Align(), losses=torch.tensor([1.0, 1.0, 2.0]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.GO4Align(), losses=torch.tensor([1.0, 1.0, 2.0]))
         tensor([1.3334, 1.3334, 0.6666], dtype=torch.float64)
 
     References:
@@ -53,8 +53,8 @@ class GO4Align(Method[GO4AlignState]):
     space: ClassVar[Space] = {"eta": Range(1e-6, 1e-1, log=True), "groups": Range(1, 8, whole=True)}
 
     def __post_init__(self) -> None:
-        above("eta", self.eta)
-        count("groups", self.groups)
+        check_above("eta", self.eta)
+        check_count("groups", self.groups)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> GO4AlignState:
         return GO4AlignState(like.new_zeros(len(tasks)))
@@ -65,30 +65,30 @@ class GO4Align(Method[GO4AlignState]):
         logs[present] -= self.eta * losses
         logs[present] -= logs[present].max()
         weights = torch.softmax(logs[present], dim=0) * losses.sum() / losses
-        return Balance(torch.from_numpy(_shared(weights.numpy(), self.groups))), GO4AlignState(logs)
+        return Balance(torch.from_numpy(_cluster_means(weights.numpy(), self.groups))), GO4AlignState(logs)
 
 
-def _shared(values: Array, groups: int) -> Array:
-    """(T,) each value replaced by the mean of its cluster, for the clusters of least squared distance to their means.
+def _cluster_means(values: Array, groups: int) -> Array:
+    """(T,) for each value the mean of its cluster, for the clusters with the smallest squared distance to their means.
 
-    On a line clusters are runs of the sorted values, so the best division follows from those of the first values alone.
+    In one dimension clusters are runs of the sorted values, so that dynamic programming over the number of values finds them.
     """
     order = np.argsort(values, kind="stable")
-    falling, count = values[order] / max(float(values.max()), 1e-300), len(values)
-    sums = np.concatenate([[0.0], np.cumsum(falling)])
-    squares = np.concatenate([[0.0], np.cumsum(falling**2)])
+    ordered, count = values[order] / max(float(values.max()), 1e-300), len(values)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    squares = np.concatenate([[0.0], np.cumsum(ordered**2)])
     ends, starts = np.arange(1, count + 1), np.arange(count)
     sizes = np.maximum(ends[:, None] - starts, 1)
-    spread = np.maximum(squares[1:, None] - squares[:-1] - (sums[1:, None] - sums[:-1]) ** 2 / sizes, 0.0)
-    spread[ends[:, None] <= starts] = np.inf  # (end, start): of the run between them
-    best, choices = spread[:, 0], []
+    cost = np.maximum(squares[1:, None] - squares[:-1] - (sums[1:, None] - sums[:-1]) ** 2 / sizes, 0.0)
+    cost[ends[:, None] <= starts] = np.inf  # (end, start): the cost of the run between them
+    best, choices = cost[:, 0], []
     for _ in range(min(groups, count) - 1):
-        totals = np.concatenate([[np.inf], best[:-1]]) + spread
+        totals = np.concatenate([[np.inf], best[:-1]]) + cost
         choices.append(totals.argmin(axis=1))
         best = totals.min(axis=1)
-    shared, end = np.empty(count), count
+    means, end = np.empty(count), count
     for choice in [*reversed(choices), np.zeros(count, dtype=int)]:
         start = int(choice[end - 1])
-        shared[order[start:end]] = values[order[start:end]].mean()
+        means[order[start:end]] = values[order[start:end]].mean()
         end = start
-    return shared
+    return means

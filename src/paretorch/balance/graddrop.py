@@ -7,24 +7,31 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.balance.parts.ranges import share
-from paretorch.balance.parts.task_rows import over_ranks
+from paretorch.balance.parts.option_checks import check_fraction
+from paretorch.balance.parts.stored_gradients import mean_over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 
 
 @dataclass(frozen=True)
 class GradDrop(Method[None]):
-    r"""In each coordinate one sign is drawn, in proportion to its share, and the gradients of the other sign are dropped.
+    r"""The sum of the gradients of one sign in each coordinate; the sign is drawn with probability P.
 
     .. math:: P = \tfrac{1}{2} \Big( 1 + \frac{\sum_t g_t}{\sum_t \lvert g_t \rvert} \Big), \quad U \sim [0, 1], \quad
               d = \sum_t \big( l + (1 - l) \, [\mathrm{sign}(g_t) = \mathrm{sign}(P - U)] \big) \, g_t
 
-    On features of shape (B, D) the sign of a coordinate is that of sum_b sign(z_bd) g_bd, and one mask of (D,) serves the whole
-    batch. On parameters, and on features of several tensors, every coordinate stands for itself.
+    On features of shape (B, D) the sign of a coordinate is that of sum_b sign(z_bd) g_bd, and one mask of (D,) applies to
+    the whole batch. On parameters, and on features of several tensors, every coordinate has its own sign.
 
     Args:
-        leak: the share of a dropped gradient that is kept, in [0, 1].
+        leak: l, the factor of dropped gradients, in [0, 1].
+
+    Example:
+        >>> import paretorch as pt
+        >>> shared = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> balance = pt.Balancer(pt.GradDrop()).backward({"a": shared.square().sum(), "b": (shared - 3).square().sum()})
+        >>> shared.grad
+        tensor([-4., -2.])
 
     References:
         Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout", NeurIPS 2020, section 3
@@ -37,13 +44,13 @@ class GradDrop(Method[None]):
     random = True
 
     def __post_init__(self) -> None:
-        share("leak", self.leak, "[]")
+        check_fraction("leak", self.leak, "[]")
 
     def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
         jacobian, features = evidence.needed("jacobian"), evidence.features
         signs = jacobian
         if evidence.on_parameters:
-            signs = over_ranks(jacobian, evidence)  # of the whole batch, not of this rank's part
+            signs = mean_over_ranks(jacobian, evidence)  # of the batches of all ranks
         if features is not None:
             samples = jacobian.view(len(jacobian), *features.shape)
             signs = evidence.total((features.sign() * samples).sum(dim=1))

@@ -8,14 +8,14 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.domain import losses_above
-from paretorch.balance.parts.ranges import above, at_least
+from paretorch.balance.parts.loss_domain import losses_above
+from paretorch.balance.parts.option_checks import check_above, check_at_least
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 
 
 class GradNormState(NamedTuple):
-    """``log_weights`` (all,): log w_t up to a constant; ``start`` (all,): each task's first loss, nan before it was seen."""
+    """``log_weights`` (all,): log w_t up to a constant; ``start`` (all,): each task's first loss, nan before."""
 
     log_weights: Tensor
     start: Tensor
@@ -23,24 +23,24 @@ class GradNormState(NamedTuple):
 
 @dataclass(frozen=True)
 class GradNorm(Method[GradNormState]):
-    r"""Learned weights that bring all weighted gradients to one length, longer for tasks that train slowly.
+    r"""Learned weights that equalize the lengths of the weighted gradients; slow tasks get longer ones.
 
     .. math:: \log w_t \leftarrow \log w_t - \eta \, \mathrm{sign}(w_t n_t - A r_t^\alpha) \frac{w_t n_t}{A}, \quad
               A = \frac{1}{T} \sum_t w_t n_t, \quad
               r_t = \frac{L_t / L_t(0)}{\frac{1}{T} \sum_s L_s / L_s(0)}, \quad \sum_t w_t = T
 
-    with n_t the length of task t's gradient. A step uses the weights that the steps before have led to.
+    with n_t the length of task t's gradient. A step uses the weights from before its update.
 
     Args:
-        alpha: how strongly slow tasks are favoured, at least 0.
+        alpha: exponent of the relative rate; larger values favour slow tasks more. At least 0.
         rate: eta, above 0.
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(GradNorm(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.GradNorm(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
         tensor([1., 1.], dtype=torch.float64)
 
     References:
@@ -57,8 +57,8 @@ class GradNorm(Method[GradNormState]):
     space: ClassVar[Space] = {"alpha": Range(0.0, 3.0), "rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
-        at_least("alpha", self.alpha)
-        above("rate", self.rate)
+        check_at_least("alpha", self.alpha)
+        check_above("rate", self.rate)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> GradNormState:
         return GradNormState(like.new_zeros(len(tasks)), like.new_full((len(tasks),), torch.nan))

@@ -10,43 +10,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import share
+from paretorch.balance.parts.option_checks import check_fraction
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.minimum_norm import unit_rows
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.solvers.gramian import cosines_and_norms
 
-LARGEST = 0.99  # of a target: at 1 no finite multiple reaches it
-VANISHED = 1e-7  # of a row's length: what is left is rounding and has no direction
+LARGEST = 0.99  # a target: no finite multiple reaches a cosine of 1
+VANISHED = 1e-7  # of the original length: a shorter vector is rounding and has no direction
 
 
 class GradVacState(NamedTuple):
-    """``targets`` (all, all): phi_ij, the cosine that task i's gradient is to have with task j's."""
+    """``targets`` (all, all): phi_ij, the target cosine between the gradients of tasks i and j."""
 
     targets: Tensor
 
 
 @dataclass(frozen=True)
 class GradVac(Method[GradVacState]):
-    r"""Each gradient is turned, one after another in random order, until its cosine with every other is what it usually is.
+    r"""The sum of the gradients after each is rotated, in random order, to a target cosine with every other gradient.
 
     .. math:: g_i' \leftarrow g_i' + \frac{\lVert g_i' \rVert \big( \phi_{ij} \sqrt{1 - c^2} - c \sqrt{1 - \phi_{ij}^2} \big)}
               {\lVert g_j \rVert \sqrt{1 - \phi_{ij}^2}} \, g_j \quad \text{where } c = \cos(g_i', g_j) < \phi_{ij},
               \qquad d = \sum_i g_i'
 
-    and then, whether turned or not, phi_ij moves to (1 - beta) phi_ij + beta c. All cosines follow from the Gramian.
+    Each target is the running mean of its cosine: phi_ij becomes (1 - beta) phi_ij + beta c. All cosines follow from the Gramian.
 
     Args:
-        beta: how fast the targets move, in [0, 1].
+        beta: weight of the new cosine in a target, in [0, 1].
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(GradVac(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.GradVac(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([2.2222, 1.5789], dtype=torch.float64)
 
     References:
         Wang et al., "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively Multilingual Models",
-        ICLR 2021, section 3 and its algorithm. Targets count as 0.99 at most; pairs with a zero gradient are passed over.
+        ICLR 2021, section 3 and its algorithm. Targets are at most 0.99; pairs with a zero gradient are skipped.
     """
 
     beta: float = 1e-2
@@ -55,7 +55,7 @@ class GradVac(Method[GradVacState]):
     random = True
 
     def __post_init__(self) -> None:
-        share("beta", self.beta, "[]")
+        check_fraction("beta", self.beta, "[]")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> GradVacState:
         return GradVacState(like.new_zeros(len(tasks), len(tasks)))
@@ -67,13 +67,13 @@ class GradVac(Method[GradVacState]):
         if len(gramian) == 2:
             weights, targets = self._of_two(gramian, targets)
         else:
-            weights, targets = self._in_turn(gramian, targets, evidence.generator)
-        everyone = state.targets.numpy().copy()
-        everyone[np.ix_(present, present)] = targets
-        return Balance(torch.from_numpy(weights)), GradVacState(torch.from_numpy(everyone))
+            weights, targets = self._of_many(gramian, targets, evidence.generator)
+        updated = state.targets.numpy().copy()
+        updated[np.ix_(present, present)] = targets
+        return Balance(torch.from_numpy(weights)), GradVacState(torch.from_numpy(updated))
 
     def _of_two(self, gramian: Tensor, targets: Array) -> tuple[Array, Array]:
-        """(2,) weights and (2, 2) the next targets: there is one order only."""
+        """(2,) weights and (2, 2) the next targets: two tasks have one order only."""
         (first, cross), (_, second) = gramian.tolist()
         if min(first, second) <= 0:
             return np.array([float(first > 0), float(second > 0)]), targets
@@ -89,24 +89,24 @@ class GradVac(Method[GradVacState]):
             moved[task, other] = (1 - self.beta) * target + self.beta * cosine
         return np.array(weights), moved
 
-    def _in_turn(self, gramian: Tensor, before: Array, generator: torch.Generator | None) -> tuple[Array, Array]:
-        """(T,) weights and (T, T) the next targets, each gradient going through the others in an order of its own."""
-        cosines, lengths = unit_rows(gramian)
+    def _of_many(self, gramian: Tensor, before: Array, generator: torch.Generator | None) -> tuple[Array, Array]:
+        """(T,) weights and (T, T) the next targets; each gradient has its own random order of the others."""
+        cosines, lengths = cosines_and_norms(gramian)
         tasks, targets = len(lengths), before.copy()
         rows = np.arange(tasks)
         order = torch.rand(tasks, tasks, generator=generator, dtype=torch.float64).numpy().argsort(axis=1)
-        turned = np.eye(tasks)  # row i: g_i' / n_i in terms of the unit gradients
+        rotated = np.eye(tasks)  # row i: g_i' / n_i as a combination of the unit gradients
         products = cosines.copy()  # <g_i' / n_i, u_j>
         for against in order.T:
-            own = np.sqrt(np.maximum((products * turned).sum(axis=1), 0.0))
-            counts = (against != rows) & (own > VANISHED) & (lengths[against] > 0)
-            cosine = np.clip(products[rows, against] / np.where(counts, own, 1.0), -1.0, 1.0)
+            own = np.sqrt(np.maximum((products * rotated).sum(axis=1), 0.0))
+            applies = (against != rows) & (own > VANISHED) & (lengths[against] > 0)
+            cosine = np.clip(products[rows, against] / np.where(applies, own, 1.0), -1.0, 1.0)
             target = targets[rows, against]
             aim = np.clip(target, -LARGEST, LARGEST)
             needed = aim * np.sqrt((1 - cosine**2) / (1 - aim**2)) - cosine
-            share = np.where(counts & (cosine < aim), own * needed, 0.0)
-            turned[rows, against] += share
+            share = np.where(applies & (cosine < aim), own * needed, 0.0)
+            rotated[rows, against] += share
             products += share[:, None] * cosines[against]
-            targets[rows, against] = np.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
-        weights: Array = np.divide(lengths @ turned, lengths, out=np.zeros(tasks), where=lengths > 0)
+            targets[rows, against] = np.where(applies, (1 - self.beta) * target + self.beta * cosine, target)
+        weights: Array = np.divide(lengths @ rotated, lengths, out=np.zeros(tasks), where=lengths > 0)
         return weights, targets

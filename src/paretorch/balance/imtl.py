@@ -16,7 +16,7 @@ from paretorch.core.search_space import Range, Space
 
 @dataclass(frozen=True)
 class IMTL(Method[IMTLLState]):
-    r"""Learned scales of the losses (:class:`~paretorch.IMTLL`); the scaled gradients combined by :class:`~paretorch.IMTLG`.
+    r"""Learned scales of the losses by :class:`~paretorch.IMTLL`, and :class:`~paretorch.IMTLG` on the scaled gradients.
 
     .. math:: g_t' = e^{s_t} g_t, \qquad
               w_t = e^{s_t} \, \frac{v_t / \lVert g_t' \rVert}{\lvert \sum_s v_s / \lVert g_s' \rVert \rvert}, \quad C v = 1
@@ -25,17 +25,17 @@ class IMTL(Method[IMTLLState]):
         rate: Adam's learning rate for s, above 0.
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(IMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.IMTL(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]), losses=torch.tensor([1.0, 2.0]))
         tensor([0.5923, 0.4077], dtype=torch.float64)
 
     References:
-        Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, Algorithm 1. There each head descends its scaled loss; a
-        :class:`~paretorch.Balancer` does the same, while a head behind a :class:`~paretorch.Fork` gets the gradient of its
-        plain loss. The other differences are those of the two parts.
+        Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, Algorithm 1. There each head minimizes its scaled loss; a
+        :class:`~paretorch.Balancer` does the same, while a head after a :class:`~paretorch.Fork` receives the gradient of its
+        unscaled loss. For the other differences see the two parts.
     """
 
     rate: float = 0.025

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.solvers.equal_products import equal_products
-from paretorch.core.solvers.minimum_norm import cancels, unit_rows
+from paretorch.core.solvers.gramian import cosines_and_norms, is_zero_combination
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,18 @@ class IMTLG(Method[None]):
 
     .. math:: C v = 1, \qquad w_t = \frac{v_t / \lVert g_t \rVert}{\lvert \sum_s v_s / \lVert g_s \rVert \rvert}
 
-    A zero gradient has no direction and gets weight 0. Where the unit gradients depend on each other, equal projections may not
-    exist; then the projections are the nearest to equal ones. The update is zero where only zero is common to all, or where it
-    would raise a task although zero lies in the convex hull of the gradients.
+    A zero gradient has no direction and gets weight 0. Where the unit gradients are linearly dependent, equal projections may not
+    exist; then they are nearest to equal in the sense of least squares. The update is zero where no direction is common to all
+    tasks, or where zero is in the convex hull of the gradients and the update would increase the loss of a task.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(IMTLG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.IMTLG(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.5923, 0.4077], dtype=torch.float64)
 
     References:
         Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, eq. (4)-(6). The paper divides by the sum itself,
-        which can be negative: then the update raises every task. We divide by its absolute value and solve on cosines.
+        which can be negative: then the update increases every loss. We divide by its absolute value, and use cosines.
     """
 
     needs = Need.GRAMIAN
@@ -43,9 +43,9 @@ class IMTLG(Method[None]):
         gramian = evidence.needed("gramian")
         if len(gramian) == 2 and float(gramian[0, 0]) > 0 and float(gramian[1, 1]) > 0:
             return _of_two(gramian, evidence.resolution), state
-        matrix, lengths = unit_rows(gramian)
-        there = (lengths > 0).astype(np.float64)
-        found = equal_products(matrix, there, evidence.resolution)
+        matrix, lengths = cosines_and_norms(gramian)
+        nonzero = (lengths > 0).astype(np.float64)
+        found = equal_products(matrix, nonzero, evidence.resolution)
         raw = found.weights / np.where(lengths > 0, lengths, np.inf)
         total = abs(float(raw.sum()))
         if not found.exists or total <= 1e-12 * float(np.abs(raw).sum()):
@@ -54,10 +54,10 @@ class IMTLG(Method[None]):
 
 
 def _of_two(gramian: Tensor, resolution: float) -> Balance:
-    """Two gradients: each weighs what the other is long, unless they are opposite."""
+    """For two gradients, each weight is proportional to the length of the other gradient; zero if they are opposite."""
     (first, cross), (_, second) = gramian.tolist()
     a, b = math.sqrt(first), math.sqrt(second)
     if 1 + cross / a / b <= 2 * resolution:
         return Balance(torch.zeros_like(gramian[0]), Status.STATIONARY)
     weights = torch.tensor([b / (a + b), a / (a + b)], dtype=torch.float64)
-    return Balance(weights, Status.STATIONARY if cancels(gramian, weights, resolution) else Status.SOLVED)
+    return Balance(weights, Status.STATIONARY if is_zero_combination(gramian, weights, resolution) else Status.SOLVED)

@@ -8,15 +8,15 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.domain import losses_above
-from paretorch.balance.parts.ranges import above
+from paretorch.balance.parts.loss_domain import losses_above
+from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 
 
 class IMTLLState(NamedTuple):
-    """``log_scale`` (all,): s_t; then Adam's memory of it."""
+    """``log_scale`` (all,): s_t; then the moments of Adam."""
 
     log_scale: Tensor
     first: Tensor
@@ -26,27 +26,27 @@ class IMTLLState(NamedTuple):
 
 @dataclass(frozen=True)
 class IMTLL(Method[IMTLLState]):
-    r"""Each loss gets a learned scale that brings all scaled losses to one.
+    r"""Learned scales of the losses; at their optimum all scaled losses are equal to one.
 
     .. math:: \min_{\theta, s} \sum_t e^{s_t} L_t - s_t, \qquad w_t = e^{s_t}
 
-    The s_t live in the method's state and follow their gradient exp(s_t) L_t - 1 in closed form by Adam; nothing is handed to
-    your optimizer. At their optimum w_t = 1/L_t.
+    The s_t are part of the method's state. Adam updates them by their gradient exp(s_t) L_t - 1, without the model's optimizer.
+    At their optimum w_t = 1/L_t.
 
     Args:
         rate: Adam's learning rate for s, above 0.
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(IMTLL(), losses=torch.tensor([2.0, 0.5]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.IMTLL(), losses=torch.tensor([2.0, 0.5]))
         tensor([1., 1.], dtype=torch.float64)
 
     References:
         Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, loss balance (IMTL-L) and Algorithm 1, with a = e. They
-        learn s with the network's optimizer; ours has a rate of its own.
+        learn s with the network's optimizer; here it has its own learning rate.
     """
 
     rate: float = 0.025
@@ -54,7 +54,7 @@ class IMTLL(Method[IMTLLState]):
     space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
-        above("rate", self.rate)
+        check_above("rate", self.rate)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> IMTLLState:
         zeros = like.new_zeros(len(tasks))
@@ -64,9 +64,9 @@ class IMTLL(Method[IMTLLState]):
         return scaled(evidence, state, self.rate, "IMTLL")
 
 
-def scaled(evidence: Evidence, state: IMTLLState, rate: float, who: str) -> tuple[Balance, IMTLLState]:
-    """The present scales as weights, and the scales after one step of Adam."""
-    losses, present = losses_above(evidence, 0.0, who), evidence.present
+def scaled(evidence: Evidence, state: IMTLLState, rate: float, method: str) -> tuple[Balance, IMTLLState]:
+    """The scales as weights, and the state after one step of Adam on the scales."""
+    losses, present = losses_above(evidence, 0.0, method), evidence.present
     weights = torch.exp(state.log_scale[present])
     moments = Moments(state.first, state.second, state.taken)
     moved, moments = adam(state.log_scale, weights * losses - 1, moments, present, rate)

@@ -1,4 +1,4 @@
-"""Another method, on the gradients of the logarithms of the losses."""
+"""Another method applied to the gradients of the log-losses."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import Any
 
 from torch import Tensor
 
-from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 
 @dataclass(frozen=True)
 class LogLosses(Method[Any]):
-    r"""Another method, given the gradients of log L_t: what it decides does not depend on any task's unit of measure.
+    r"""Another method applied to the gradients of log L_t, so that its weights do not depend on the units of the losses.
 
     .. math:: g_t' = g_t / L_t, \qquad d = \sum_t w_t g_t', \quad w = \mathrm{method}(g')
 
-    With a :class:`~paretorch.Balancer` each head descends its log-loss too; a head behind a :class:`~paretorch.Fork` gets the
-    gradient of its plain loss.
+    With a :class:`~paretorch.Balancer` each head minimizes its log-loss too; a head after a :class:`~paretorch.Fork` receives the
+    gradient of its loss.
 
     Args:
-        method: looks at inner products or gradients, and at one batch. Loss values that it asks for are handed to it as
-            they are.
+        method: a method that uses the Gramian or the Jacobian of one batch. If it also uses losses, it receives L_t, not log L_t.
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
         >>> import torch
@@ -46,8 +45,8 @@ class LogLosses(Method[Any]):
         inner = self.method
         if not isinstance(inner, Method) or inner.needs == Need.LOSSES or inner.batches > 1 or inner.observes:
             raise ValueError(
-                f"LogLosses takes a method that looks at the gradients of one batch, got {inner!r}. The plain sum of "
-                "log-losses is ScaleInvariant()"
+                f"LogLosses takes a method that uses the gradients of one batch, got {inner!r}. For the sum of log-losses "
+                "use ScaleInvariant()"
             )
         object.__setattr__(self, "needs", inner.needs | Need.LOSSES)
         for name in ("random", "features"):
@@ -82,7 +81,7 @@ class LogLosses(Method[Any]):
 
 
 def _applied(inverse: Tensor, balance: Balance, state: Any) -> tuple[Balance, Any]:
-    """The answer in terms of the plain gradients."""
+    """The weights for the gradients of the losses."""
     weights = None if balance.weights is None else balance.weights * inverse
     heads = inverse if balance.heads is None else balance.heads * inverse
     return Balance(weights, balance.status, balance.update, heads=heads), state

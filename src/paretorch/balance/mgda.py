@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.domain import losses_above
-from paretorch.balance.parts.ranges import count
+from paretorch.balance.parts.loss_domain import losses_above
+from paretorch.balance.parts.option_checks import check_choice, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Choice, Space
-from paretorch.core.solvers.minimum_norm import Solution, cancels, minimum_norm
+from paretorch.core.solvers.gramian import is_zero_combination
+from paretorch.core.solvers.minimum_norm import Solution, minimum_norm
 
 NORMALIZATIONS = (None, "l2", "loss", "loss+")
 SOLVERS = ("exact", "frank-wolfe")
@@ -25,19 +26,19 @@ class MGDA(Method[None]):
 
     .. math:: w = \arg\min_{w \ge 0,\, 1^T w = 1} \Big\lVert \sum_t w_t \frac{g_t}{c_t} \Big\rVert^2
 
-    The divisors c decide only what w is found from; w is applied to the gradients as they are.
+    The divisors c change the weights only; the update is the weighted sum of the original gradients.
 
     Args:
-        normalize: c_t: None 1; ``"l2"`` the gradient's norm; ``"loss"`` the loss; ``"loss+"`` their product.
-        solver: ``"exact"``, or ``"frank-wolfe"``: the paper's Algorithm 2 as written, from w = 1/T.
+        normalize: c_t: None: 1; ``"l2"`` the gradient's norm; ``"loss"`` the loss; ``"loss+"`` their product.
+        solver: ``"exact"``, or ``"frank-wolfe"``: Algorithm 2 of the paper, from w = 1/T.
         iterations: of Frank-Wolfe, at least 1.
 
     Raises:
-        ValueError: in a step, where ``normalize`` looks at a loss that is not above 0.
+        ValueError: in a step with a loss that is not above 0, if ``normalize`` uses losses.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(MGDA(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.MGDA(), torch.tensor([[18.0, -22.0], [-22.0, 38.0]]))
         tensor([0.6000, 0.4000], dtype=torch.float64)
 
     References:
@@ -53,11 +54,9 @@ class MGDA(Method[None]):
     space: ClassVar[Space] = {"normalize": Choice(NORMALIZATIONS)}
 
     def __post_init__(self) -> None:
-        if self.normalize not in NORMALIZATIONS:
-            raise ValueError(f"normalize is one of {NORMALIZATIONS}, got {self.normalize!r}")
-        if self.solver not in SOLVERS:
-            raise ValueError(f"solver is one of {SOLVERS}, got {self.solver!r}")
-        count("iterations", self.iterations)
+        check_choice("normalize", self.normalize, NORMALIZATIONS)
+        check_choice("solver", self.solver, SOLVERS)
+        check_count("iterations", self.iterations)
         if self.normalize in ("loss", "loss+"):
             object.__setattr__(self, "needs", Need.GRAMIAN | Need.LOSSES)
             object.__setattr__(self, "homogeneous", False)
@@ -71,12 +70,14 @@ class MGDA(Method[None]):
             divisor = self._divisor(evidence)
             gramian = gramian / divisor[:, None] / divisor[None, :]
         weights, converged = minimum_norm(gramian) if self.solver == "exact" else frank_wolfe(gramian, self.iterations)
-        if cancels(gramian, weights, evidence.resolution):  # whatever the weights are, they prove it
+        if is_zero_combination(
+            gramian, weights, evidence.resolution
+        ):  # proves stationarity, whether or not the solver converged
             return Balance(weights, Status.STATIONARY), state
         return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state
 
     def _divisor(self, evidence: Evidence) -> Tensor:
-        """(T,) by what each gradient is divided; a zero gradient stays zero."""
+        """(T,) the divisor of each gradient; 1 in place of the length of a zero gradient."""
         lengths = torch.where(evidence.norms > 0, evidence.norms, 1.0)
         if self.normalize == "l2":
             return lengths
@@ -89,6 +90,7 @@ def frank_wolfe(gramian: Tensor, iterations: int) -> Solution:
 
     Args:
         gramian: (T, T).
+        iterations: the largest number of steps.
 
     References:
         Sener & Koltun 2018, Algorithm 2.
@@ -107,16 +109,17 @@ def frank_wolfe(gramian: Tensor, iterations: int) -> Solution:
 
 
 def min_norm_pair(a: Tensor, b: Tensor) -> Tensor:
-    r"""The share of ``a`` in the shortest point on the segment between two gradients.
+    r"""The weight of ``a`` in the shortest convex combination of two gradients.
 
     .. math:: \gamma = \arg\min_{\gamma \in [0, 1]} \lVert \gamma a + (1 - \gamma) b \rVert^2
               = \Big[ \frac{(b - a)^T b}{\lVert a - b \rVert^2} \Big]_{[0, 1]}
 
     Args:
-        a: a gradient of any shape; ``b``: of the same.
+        a: a gradient of any shape.
+        b: a gradient of the same shape.
 
     Returns:
-        a scalar in [0, 1]; 1/2 where the two are equal.
+        A scalar in [0, 1]; 1/2 if the two are equal.
 
     Example:
         >>> min_norm_pair(torch.tensor([-4.0, 1.0, 1.0]), torch.tensor([6.0, 1.0, 1.0]))
@@ -134,6 +137,6 @@ def min_norm_pair(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _share(cross: float, own: float, other: float) -> float:
-    """The share of the present point against a vertex, from their inner products."""
+    """The weight of the current point in its shortest convex combination with a vertex, from their inner products."""
     length = own - 2 * cross + other
     return min(max((other - cross) / length, 0.0), 1.0) if length > 0 else 1.0

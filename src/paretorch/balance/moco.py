@@ -8,16 +8,16 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import above, at_least, share
-from paretorch.balance.parts.simplex_weights import of_present, put_back
-from paretorch.balance.parts.task_rows import gramian_of, kept_rows
+from paretorch.balance.parts.option_checks import check_above, check_at_least, check_fraction
+from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
+from paretorch.balance.parts.stored_gradients import mean_gramian, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.minimum_norm import project_on_simplex
+from paretorch.core.solvers.projections import project_on_simplex
 
 
 class MoCoState(NamedTuple):
-    """``tracked`` (all, n): y, no columns before the first step; ``seen`` (all,): 1 where it has begun; ``weights`` (all,)."""
+    """``tracked`` (all, n): y, no columns before the first step; ``seen`` (all,): 1 for tasks with a y; ``weights`` (all,): w."""
 
     tracked: Tensor
     seen: Tensor
@@ -26,22 +26,29 @@ class MoCoState(NamedTuple):
 
 @dataclass(frozen=True)
 class MoCo(Method[MoCoState]):
-    r"""Follows every task's gradient by a running mean, and the common descent direction by small steps of its weights.
+    r"""A running mean of every task's gradient, and projected gradient steps of the weights of their common descent direction.
 
     .. math:: y \leftarrow y - \beta (y - J), \qquad
               w \leftarrow \mathrm{Proj}_{\text{simplex}} \big( w - \gamma (y y^T + \rho I) w \big), \qquad d = y^T w
 
-    y begins as the first J, w as 1/T. The state holds T x n numbers, and the weights move by the squared length of the
-    gradients: this method is not of degree one in them. For a :class:`~paretorch.Balancer` only.
+    y starts as the first J, w as 1/T. The state has T x n numbers. The steps of the weights are proportional to squared gradient
+    lengths, so that the update is not homogeneous of degree one in the gradients. For a :class:`~paretorch.Balancer` only.
 
     Args:
         beta: weight of the new gradient, in (0, 1].
-        gamma: step of the weights, above 0.
+        gamma: step size of the weights, above 0.
         rho: regularization of the weights, at least 0.
+
+    Example:
+        >>> import paretorch as pt
+        >>> shared = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> balance = pt.Balancer(pt.MoCo()).backward({"a": shared.square().sum(), "b": (shared - 3).square().sum()})
+        >>> shared.grad
+        tensor([-2.,  2.])
 
     References:
         Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent Approach", ICLR 2023,
-        Algorithm 1. Their code takes a softmax of the last weights in place of the projection.
+        Algorithm 1. Their code uses a softmax of the last weights instead of the projection.
     """
 
     beta: float = 0.5
@@ -53,9 +60,9 @@ class MoCo(Method[MoCoState]):
     space: ClassVar[Space] = {"beta": Range(0.05, 1.0, log=True), "gamma": Range(1e-3, 10.0, log=True)}
 
     def __post_init__(self) -> None:
-        share("beta", self.beta, "(]")
-        above("gamma", self.gamma)
-        at_least("rho", self.rho)
+        check_fraction("beta", self.beta, "(]")
+        check_above("gamma", self.gamma)
+        check_at_least("rho", self.rho)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> MoCoState:
         size = len(tasks)
@@ -67,12 +74,12 @@ class MoCo(Method[MoCoState]):
     def balance(self, evidence: Evidence, state: MoCoState) -> tuple[Balance, MoCoState]:
         present, jacobian = evidence.present, evidence.needed("jacobian")
         here = present.to(jacobian.device)
-        tracked, seen = kept_rows(state.tracked, evidence), state.seen.clone()
-        share = torch.where(seen[present.to(seen.device)] > 0, self.beta, 1.0).to(jacobian)
+        tracked, begun = stored_rows(state.tracked, evidence), state.seen.clone()
+        share = torch.where(begun[present.to(begun.device)] > 0, self.beta, 1.0).to(jacobian)
         rows = torch.lerp(tracked[here], jacobian, share[:, None])
         tracked[here] = rows
-        seen[present.to(seen.device)] = 1.0
-        gramian, weights = gramian_of(rows, evidence), of_present(state.weights, present)
+        begun[present.to(begun.device)] = 1.0
+        gramian, weights = mean_gramian(rows, evidence), present_weights(state.weights, present)
         weights = project_on_simplex(weights - self.gamma * (gramian @ weights + self.rho * weights))
-        state = MoCoState(tracked, seen, put_back(state.weights, present, weights))
+        state = MoCoState(tracked, begun, with_present_weights(state.weights, present, weights))
         return Balance(None, Status.SOLVED, weights.to(rows) @ rows), state

@@ -7,11 +7,11 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import above, at_least
-from paretorch.balance.parts.simplex_weights import of_present, put_back
+from paretorch.balance.parts.option_checks import check_above, check_at_least
+from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
-from paretorch.core.solvers.minimum_norm import project_on_simplex
+from paretorch.core.solvers.projections import project_on_simplex
 
 
 class MoDoState(NamedTuple):
@@ -22,16 +22,25 @@ class MoDoState(NamedTuple):
 
 @dataclass(frozen=True)
 class MoDo(Method[MoDoState]):
-    r"""One small step of the weights of the common descent direction, from two batches; the third is descended.
+    r"""A projected gradient step of the weights of the common descent direction, from two batches; a third gives the update.
 
     .. math:: w \leftarrow \mathrm{Proj}_{\text{simplex}} \big( w - \gamma (J_1 J_2^T + \rho I) w \big), \qquad d = J_3^T w
 
-    Inner products of gradients on one batch are too large by the noise they share; between two batches they are not. The
-    weights move by the squared length of the gradients: this method is not of degree one in them.
+    Inner products of gradients of one batch are biased by their common noise; inner products between two batches are unbiased.
+    The steps of the weights are proportional to squared gradient lengths, so that the update is not homogeneous of degree one
+    in the gradients. For a :class:`~paretorch.Balancer` only.
 
     Args:
-        gamma: step of the weights, above 0.
+        gamma: step size of the weights, above 0.
         rho: regularization of the weights, at least 0.
+
+    Example:
+        >>> import torch
+        >>> import paretorch as pt
+        >>> shared = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> first, second, third = ({"a": (s * shared).square().sum(), "b": (shared - s).square().sum()} for s in (1, 2, 3))
+        >>> pt.Balancer(pt.MoDo()).backward(third, others=(first, second)).weights
+        tensor([0.9780, 1.0220], dtype=torch.float64)
 
     References:
         Chen, Fernando, Ying & Chen, "Three-Way Trade-Off in Multi-Objective Learning: Optimization, Generalization and
@@ -47,8 +56,8 @@ class MoDo(Method[MoDoState]):
     space: ClassVar[Space] = {"gamma": Range(1e-5, 1.0, log=True), "rho": Range(0.0, 1.0)}
 
     def __post_init__(self) -> None:
-        above("gamma", self.gamma)
-        at_least("rho", self.rho)
+        check_above("gamma", self.gamma)
+        check_at_least("rho", self.rho)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> MoDoState:
         return MoDoState(like.new_full((len(tasks),), 1 / len(tasks)))
@@ -57,7 +66,7 @@ class MoDo(Method[MoDoState]):
         return 1.0
 
     def balance(self, evidence: Evidence, state: MoDoState) -> tuple[Balance, MoDoState]:
-        weights = of_present(state.weights, evidence.present)
+        weights = present_weights(state.weights, evidence.present)
         slope = evidence.needed("cross") @ weights + self.rho * weights
         weights = project_on_simplex(weights - self.gamma * slope)
-        return Balance(weights), MoDoState(put_back(state.weights, evidence.present, weights))
+        return Balance(weights), MoDoState(with_present_weights(state.weights, evidence.present, weights))

@@ -1,4 +1,4 @@
-"""Momentum on every task's gradient, before a method combines them."""
+"""Another method applied to running means of the task gradients."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import share
-from paretorch.balance.parts.task_rows import gramian_of, kept_rows
+from paretorch.balance.parts.option_checks import check_fraction
+from paretorch.balance.parts.stored_gradients import mean_gramian, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 
 class MomentumState(NamedTuple):
-    """``means`` (all, n): no columns before the first step; ``seen`` (all,): 1 where one has begun; ``inner``: the method's."""
+    """``means`` (all, n): no columns before the first step; ``seen`` (all,): 1 for tasks with a mean; ``inner``: the method's."""
 
     means: Tensor
     seen: Tensor
@@ -23,16 +23,16 @@ class MomentumState(NamedTuple):
 
 @dataclass(frozen=True)
 class Momentum(Method[MomentumState]):
-    r"""Another method, given running means of the task gradients in place of the gradients.
+    r"""Another method applied to running means of the task gradients.
 
     .. math:: y_t \leftarrow \beta y_t + (1 - \beta) g_t, \qquad d = \mathrm{method}(y_1, \dots, y_T)
 
-    Each mean begins as its task's first gradient. On noisy batches conflicts between gradients are often noise; between means
-    they are less so. The state holds T x n numbers. For a :class:`~paretorch.Balancer` only.
+    Each mean starts as the first gradient of its task. On noisy batches many conflicts between gradients are noise, which means
+    reduce. The state has T x n numbers. For a :class:`~paretorch.Balancer` only.
 
     Args:
-        method: what combines the means; looks at inner products or gradients, and at one batch.
-        beta: weight of the mean so far, in [0, 1).
+        method: a method that uses the Gramian or the Jacobian of one batch.
+        beta: weight of the previous mean, in [0, 1).
 
     Example:
         >>> import paretorch as pt
@@ -51,8 +51,8 @@ class Momentum(Method[MomentumState]):
     def __post_init__(self) -> None:
         inner = self.method
         if not isinstance(inner, Method) or inner.needs == Need.LOSSES or inner.batches > 1 or inner.observes:
-            raise ValueError(f"Momentum takes a method that looks at the gradients of one batch, got {inner!r}")
-        share("beta", self.beta)
+            raise ValueError(f"Momentum takes a method that uses the gradients of one batch, got {inner!r}")
+        check_fraction("beta", self.beta)
         object.__setattr__(self, "needs", Need.JACOBIAN | (inner.needs & Need.LOSSES))
         object.__setattr__(self, "random", inner.random)
 
@@ -75,16 +75,16 @@ class Momentum(Method[MomentumState]):
         return state._replace(inner=self.method.end_epoch(state.inner))
 
     def _averaged(self, evidence: Evidence, state: MomentumState) -> tuple[Evidence, MomentumState]:
-        """The evidence with means in place of gradients, and the state with them."""
+        """The evidence of the updated means, and the state with them."""
         present, jacobian = evidence.present, evidence.needed("jacobian")
-        means, seen = kept_rows(state.means, evidence), state.seen.to("cpu", torch.float64, copy=True)
-        new = torch.where(seen[present] > 0, 1 - self.beta, 1.0).to(jacobian)
+        means, begun = stored_rows(state.means, evidence), state.seen.to("cpu", torch.float64, copy=True)
+        new = torch.where(begun[present] > 0, 1 - self.beta, 1.0).to(jacobian)
         here = present.to(jacobian.device)
         rows = torch.lerp(means[here], jacobian, new[:, None])
         means[here] = rows
-        seen[present] = 1.0
-        gramian = gramian_of(rows, evidence)
-        return replace(evidence, gramian=gramian, jacobian=rows), MomentumState(means, seen, state.inner)
+        begun[present] = 1.0
+        gramian = mean_gramian(rows, evidence)
+        return replace(evidence, gramian=gramian, jacobian=rows), MomentumState(means, begun, state.inner)
 
     def _combined(
         self, evidence: Evidence, state: MomentumState, balance: Balance, inner: Any

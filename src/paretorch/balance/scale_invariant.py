@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paretorch.balance.parts.domain import losses_above
+from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.core.contract import Balance, Evidence, Method, Need
 
 EPS = 1e-8
@@ -12,17 +12,17 @@ EPS = 1e-8
 
 @dataclass(frozen=True)
 class ScaleInvariant(Method[None]):
-    r"""Descends the sum of the log-losses, so that no task's unit of measure matters.
+    r"""The sum of the log-losses, which does not depend on the units of the losses.
 
     .. math:: \sum_t \log(L_t + \epsilon), \qquad w_t = \frac{1}{L_t + \epsilon}, \quad \epsilon = 10^{-8}
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
         >>> import torch
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(ScaleInvariant(), losses=torch.tensor([2.0, 0.5]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.ScaleInvariant(), losses=torch.tensor([2.0, 0.5]))
         tensor([0.5000, 2.0000], dtype=torch.float64)
 
     References:

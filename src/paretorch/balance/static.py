@@ -1,4 +1,4 @@
-"""Weights that a person, or a tuning study, has chosen."""
+"""Fixed weights."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from paretorch.core.search_space import PerTask, Range, Space
 
 @dataclass(frozen=True)
 class Static(Method[None]):
-    r"""Fixed weights by task name, applied as they are given.
+    r"""Fixed weights by task name.
 
     .. math:: w_t = \text{weights}[t]
 
-    Tuned on validation data this is the baseline that many methods fail to beat.
+    With weights that are tuned on validation data, it is a strong baseline.
 
     Args:
         weights: by task name; finite and at least zero.
 
     Raises:
-        ValueError: on a weight that is negative or not finite; and, once the tasks are known, on names that differ from theirs.
+        ValueError: a weight is negative or not finite; or, in the first step, the names are not those of the tasks.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(Static({"a": 0.5, "b": 2.0}), losses=torch.tensor([1.0, 1.0]), tasks=("a", "b"))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.Static({"a": 0.5, "b": 2.0}), losses=torch.tensor([1.0, 1.0]), tasks=("a", "b"))
         tensor([0.5000, 2.0000], dtype=torch.float64)
 
     References:

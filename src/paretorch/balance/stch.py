@@ -8,15 +8,15 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.domain import losses_above
-from paretorch.balance.parts.ranges import above, count
+from paretorch.balance.parts.loss_domain import losses_above
+from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
 from paretorch.core.search_space import Range, Space
 
 
 class SmoothTchebycheffState(NamedTuple):
-    """``nadir`` (all,): mean losses of the last warm-up epoch so far, nan where none is known; ``total`` and ``met`` (all,): the
-    running sum of this epoch; ``epochs`` and ``steps`` (): of the warm-up and of this epoch.
+    """``nadir`` (all,): mean losses of the last complete warm-up epoch, nan before; ``total`` and ``met`` (all,): sum and number
+    of the losses in this epoch; ``epochs`` and ``steps`` (): of the warm-up and of this epoch.
     """
 
     nadir: Tensor
@@ -28,30 +28,30 @@ class SmoothTchebycheffState(NamedTuple):
 
 @dataclass(frozen=True)
 class SmoothTchebycheff(Method[SmoothTchebycheffState]):
-    r"""Descends a smooth maximum of the log-losses, each measured from where warm-up left it.
+    r"""A smooth maximum of the log-losses, relative to their values after a warm-up.
 
     .. math:: T \mu \log \sum_t \exp \Big( \tfrac{1}{\mu} \log \frac{L_t}{z_t} \Big), \qquad
               w_t = \frac{T}{L_t} \, \mathrm{softmax}_t \Big( \tfrac{1}{\mu} \log \frac{L}{z} \Big)
 
-    In the warm-up it descends sum log L_t, so w_t = 1/L_t. The nadir z is the mean loss of the last epoch of the warm-up; a task
-    that was absent in it keeps the mean of an earlier one, or else the first loss that is seen.
+    The warm-up minimizes sum log L_t, with w_t = 1/L_t. The nadir z is the mean loss of the last epoch of the warm-up. For a task
+    that is absent in it, z is the mean of an earlier epoch, or else its first loss after the warm-up.
 
     Args:
-        mu: smoothing, above 0; towards 0 only the worst task counts.
-        warmup: epochs, at least 1.
-        window: steps that count as one epoch of the warm-up; None: epochs are closed by ``fork.end_epoch()``.
+        mu: smoothing, above 0; in the limit 0 the objective is the maximum.
+        warmup: number of epochs, at least 1.
+        window: steps per epoch of the warm-up; None: an epoch ends with ``fork.end_epoch()``.
 
     Raises:
-        ValueError: in a step, where a loss is not above 0.
+        ValueError: in a step with a loss that is not above 0.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(SmoothTchebycheff(), losses=torch.tensor([2.0, 0.5]))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.SmoothTchebycheff(), losses=torch.tensor([2.0, 0.5]))
         tensor([0.5000, 2.0000], dtype=torch.float64)
 
     References:
         Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024, section 3. The
-        nadir is part of the state, so that a run that is resumed does not lose it.
+        nadir is part of the state, so that a resumed run has it.
     """
 
     mu: float = 1.0
@@ -61,10 +61,10 @@ class SmoothTchebycheff(Method[SmoothTchebycheffState]):
     space: ClassVar[Space] = {"mu": Range(0.05, 5.0, log=True)}
 
     def __post_init__(self) -> None:
-        above("mu", self.mu)
-        count("warmup", self.warmup, " epoch")
+        check_above("mu", self.mu)
+        check_count("warmup", self.warmup, " epoch")
         if self.window is not None:
-            count("window", self.window, " step, or None for epochs")
+            check_count("window", self.window, " step, or None for epochs")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> SmoothTchebycheffState:
         zeros, zero = like.new_zeros(len(tasks)), like.new_zeros(())
@@ -88,7 +88,7 @@ class SmoothTchebycheff(Method[SmoothTchebycheffState]):
         return self._closed(state) if self.window is None and float(state.epochs) < self.warmup else state
 
     def _closed(self, state: SmoothTchebycheffState) -> SmoothTchebycheffState:
-        """An epoch of the warm-up ends."""
+        """The state after an epoch of the warm-up."""
         return SmoothTchebycheffState(
             torch.where(state.met > 0, state.total / state.met.clamp_min(1), state.nadir),
             torch.zeros_like(state.total),

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.ranges import above
+from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
@@ -19,7 +19,7 @@ FACTORS = {"classification": 1.0, "regression": 0.5}
 
 
 class UncertaintyState(NamedTuple):
-    """``log_variance`` (all,): s_t; then Adam's memory of it."""
+    """``log_variance`` (all,): s_t; then the moments of Adam."""
 
     log_variance: Tensor
     first: Tensor
@@ -29,25 +29,25 @@ class UncertaintyState(NamedTuple):
 
 @dataclass(frozen=True)
 class Uncertainty(Method[UncertaintyState]):
-    r"""Each task's weight is the learned precision of its noise.
+    r"""Weights that are the learned precisions of the tasks' noise.
 
     .. math:: \min_{\theta, s} \sum_t k_t e^{-s_t} L_t + \tfrac{1}{2} s_t, \qquad w_t = k_t e^{-s_t}
 
-    with k = 1 for classification and 1/2 for regression. The s_t live in the method's state and follow their gradient
-    1/2 - k_t exp(-s_t) L_t in closed form by Adam; nothing is handed to your optimizer.
+    with k = 1 for classification and 1/2 for regression. The s_t are part of the method's state. Adam updates them by their
+    gradient 1/2 - k_t exp(-s_t) L_t, without the model's optimizer.
 
     Args:
-        kinds: ``"classification"`` or ``"regression"`` by task name; tasks not named are classification.
+        kinds: ``"classification"`` or ``"regression"`` by task name; other tasks are ``"classification"``.
         rate: Adam's learning rate for s, above 0.
 
     Example:
-        >>> from paretorch.core.method.weights import weights
-        >>> weights(Uncertainty({"b": "regression"}), losses=torch.tensor([1.0, 1.0]), tasks=("a", "b"))
+        >>> import paretorch as pt
+        >>> pt.weights(pt.Uncertainty({"b": "regression"}), losses=torch.tensor([1.0, 1.0]), tasks=("a", "b"))
         tensor([1.0000, 0.5000], dtype=torch.float64)
 
     References:
         Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018, eq. (7) and (10). They learn
-        s with the network's optimizer; ours has a rate of its own.
+        s with the network's optimizer; here it has its own learning rate.
     """
 
     kinds: Mapping[str, str] | None = None
@@ -56,7 +56,7 @@ class Uncertainty(Method[UncertaintyState]):
     space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
-        above("rate", self.rate)
+        check_above("rate", self.rate)
         if self.kinds is not None and not isinstance(self.kinds, Mapping):
             raise ValueError(f"kinds is a dict from task name to 'classification' or 'regression', got {self.kinds!r}")
         for name, kind in (self.kinds or {}).items():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from paretorch.core.search_space import Space
 from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
-from paretorch.core.solvers.minimum_norm import cosines, norms
+from paretorch.core.solvers.gramian import cosines, norms
 from paretorch.core.step_record import compared, per_task, table
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Method, Need, Status
 from paretorch.core.gradients.step_evidence import StepResult
 from paretorch.core.gradients.task_gradients import Gradients
 from paretorch.core.method.runner import Door, Scale
-from paretorch.core.solvers.nonnegative import Array
 
 
 class Asking(Door):

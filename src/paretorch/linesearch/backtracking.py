@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Need
 from paretorch.core.gradients.task_gradients import Gradients
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.linesearch.armijo.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
 from paretorch.linesearch.backwards import Backwards
 from paretorch.linesearch.contract import Found, Outcome, Slopes, Step

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from paretorch.core import checks
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 
 RULES = ("fixed", "manual", "regression", "sasa")
 BINDS = 0.9  # above this share of first trials accepted, the bound limits the steps and not the condition

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretorch.core.arrays import EPS, Array
 from paretorch.core.contract import Balance
-from paretorch.core.solvers.nonnegative import EPS, Array
 
 
 class Outcome(enum.Enum):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 from paretorch.linesearch.contract import Found, Line
 
 KEPT = 0.8  # of the past, in the moving mean of the logarithms

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.core import checks
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Method
 from paretorch.core.method.runner import Scale
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.linesearch.armijo.closures import detached
 from paretorch.linesearch.armijo.largest import bounded
 from paretorch.linesearch.armijo.rules import Rules, SearchState

@@ -15,7 +15,7 @@ from paretorch.core import checks
 from paretorch.core.balancer.shared_parameters import check_whole
 from paretorch.core.contract import Balance
 from paretorch.core.gradients.engine import allow_repeated_backwards
-from paretorch.core.gradients.graph import reach
+from paretorch.core.gradients.graph import task_graph
 from paretorch.core.gradients.ranks import ALL, Ranks
 from paretorch.optim.per_task.gradients import TaskGradients, clipped, gradients_of
 
@@ -144,7 +144,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         if not wanted:
             raise ValueError(f"{type(self).__name__} has no parameter that requires grad: unfreeze some")
         if self.ranks.size > 1:
-            graph = reach([[loss] for loss in losses.values()] if self.ranks.divided else [])
+            graph = task_graph([[loss] for loss in losses.values()] if self.ranks.sharded_modules else [])
             check_whole(wanted, graph, self.ranks, type(self).__name__)
         found = gradients_of(losses, wanted, names, self.ranks)
         return wanted, clipped(found, self.param_groups[0]["max_norm"])

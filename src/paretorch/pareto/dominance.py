@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paretorch.core.solvers.nonnegative import Mask
+from paretorch.core.arrays import Mask
 
 BLOCK = 1024  # points that are compared at once with as many others, or four times as many
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.checks import is_number
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.pareto.dominance import non_dominated
 
 

@@ -1,44 +1,30 @@
-"""What methods share that project on the cone of directions which conflict with no task."""
+"""The weights of a projection on the dual cone of the gradients."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from torch import Tensor
 
-from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.method.preference import Preference, check_tasks, checked, on_simplex
-from paretorch.core.solvers.minimum_norm import Solution, cancels
+from paretorch.core.contract import Balance, Evidence, Status
+from paretorch.core.method.preference import Preference, on_simplex
+from paretorch.core.solvers.gramian import is_zero_combination
+from paretorch.core.solvers.minimum_norm import Solution
 
 
-@dataclass(frozen=True)
-class DualConeMethod(Method[None]):
-    """A method with a preference that answers with a projection on the dual cone; subclasses say of what.
+def dual_cone_balance(
+    evidence: Evidence, preference: Preference, project: Callable[[Tensor, Tensor], Solution]
+) -> Balance:
+    """The projection as weights; zero weights where it vanishes.
 
     Args:
-        preference: by task name or in the declared order; even by default. Scaled to sum to one.
+        evidence: with a Gramian.
+        preference: by task name or in the declared order; None: equal.
+        project: (T,) weights from the (T, T) Gramian and the (T,) preference of the present tasks.
     """
-
-    preference: Preference = None
-    needs = Need.GRAMIAN
-
-    def __post_init__(self) -> None:
-        checked(self.preference)
-
-    def init(self, tasks: tuple[str, ...], like: Tensor) -> None:
-        check_tasks(self.preference, tasks)
-
-    def gain(self, tasks: int) -> float:
-        return 1.0
-
-    def balance(self, evidence: Evidence, state: None) -> tuple[Balance, None]:
-        gramian = evidence.needed("gramian")
-        preferred = on_simplex(self.preference, evidence.tasks, evidence.present)
-        weights, converged = self.projected(gramian, preferred)
-        if cancels(gramian, weights, evidence.resolution):
-            return Balance(weights.new_zeros(len(weights)), Status.STATIONARY), state
-        return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state
-
-    def projected(self, gramian: Tensor, preferred: Tensor) -> Solution:
-        """(T,) weights, from (T, T) inner products and the (T,) preference of the present tasks."""
-        raise TypeError(f"{type(self).__name__} does not say what it projects")
+    gramian = evidence.needed("gramian")
+    preferred = on_simplex(preference, evidence.tasks, evidence.present)
+    weights, converged = project(gramian, preferred)
+    if is_zero_combination(gramian, weights, evidence.resolution):
+        return Balance(weights.new_zeros(len(weights)), Status.STATIONARY)
+    return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED)

@@ -1,4 +1,4 @@
-"""Adam on the few scalars that learned weights keep in a method's state."""
+"""Adam on one scalar for each task, for methods with learned weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Adam's memory of T scalars: first and second moments, and the steps each scalar has taken (a task may be absent)."""
+    """The state of Adam for all declared tasks: first and second moments, and the number of steps of each scalar."""
 
     first: Tensor
     second: Tensor
@@ -24,10 +24,18 @@ def adam(
     rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> tuple[Tensor, Moments]:
-    """One step of Adam (eps 1e-8) on the scalars of the present tasks; the others wait.
+    """One step of Adam (eps 1e-8) on the scalars of the present tasks; the state of absent tasks is unchanged.
 
     Args:
-        values: (all,) the scalars; ``gradient``: (T,) of the present ones; ``present``: (all,) bool.
+        values: (all,) the scalars.
+        gradient: (T,) for the present tasks.
+        moments: before the step.
+        present: (all,) mask.
+        rate: the learning rate.
+        betas: the decay rates of the moments.
+
+    Returns:
+        (all,) the scalars after the step, and the moments.
     """
     first, second, taken = moments.first.clone(), moments.second.clone(), moments.taken.clone()
     first[present] = betas[0] * first[present] + (1 - betas[0]) * gradient
@@ -41,5 +49,5 @@ def adam(
 
 
 def no_moments(values: Tensor) -> Moments:
-    """Adam's memory before the first step."""
+    """The moments before the first step."""
     return Moments(torch.zeros_like(values), torch.zeros_like(values), torch.zeros_like(values))

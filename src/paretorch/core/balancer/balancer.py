@@ -15,7 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from paretorch.core import checks
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.balancer.loss_step import descend_losses, mark_broken
+from paretorch.core.balancer.samples_option import check_samples, samples_refusal, samples_save_nothing
 from paretorch.core.balancer.shared_parameters import (
     Leaves,
     check_losses_given,
@@ -26,18 +28,20 @@ from paretorch.core.balancer.shared_parameters import (
     leaf_gradients,
 )
 from paretorch.core.contract import Balance, Method, Need, Status
-from paretorch.core.gradients.engine import accumulate, allow_repeated_backwards, free, is_hooked
-from paretorch.core.gradients.gap import cross_gramian, summed_gramian
-from paretorch.core.gradients.graph import Reach, below_sinks, reach
+from paretorch.core.gradients.engine import (
+    accumulate_gradients,
+    allow_repeated_backwards,
+    free_saved_tensors,
+    has_hooks,
+)
+from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
+from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian
 from paretorch.core.gradients.ranks import ALL
-from paretorch.core.gradients.step_evidence import Mask, StepEvidence, StepResult
+from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.runner import Door, Scale
 from paretorch.core.method.state_buffers import draws, encoded
-from paretorch.core.multi_vjp.samples import check_samples, refused_samples, saves_nothing
-from paretorch.core.multi_vjp.shared_cotangents import Experience, SharedCotangents
-from paretorch.core.multi_vjp.shared_graph import is_worth_it, trunk_of
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.multi_vjp import LevelCache, SharedCotangents, find_shared_graph, saves_time
 
 _LOG = logging.getLogger("paretorch")
 
@@ -120,7 +124,7 @@ class Balancer(Door):
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
         self._shared = None if shared is None else given_leaves(shared)
         self._open = tasks is None  # to tasks that come later
-        self._experience = Experience()
+        self._levels = LevelCache()
         allow_repeated_backwards()
         if tasks is not None:
             self._declare(checks.task_names(tasks))
@@ -163,13 +167,13 @@ class Balancer(Door):
             weigh = partial(self._weigh, told, (self._snapshot(), self._memory.outcome))
             descend_losses(given, self.tasks, weigh, self.nonfinite, self.ranks, retain_graph)
             return cast(Balance, self.balance)
-        graph = reach([[loss] for loss in given.values()])
+        graph = task_graph([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
         further = self._further(others, leaves) if others else None
         if self.nonfinite != "pass":
             mark_broken(told, own, self.tasks)
-        outcome = self._reused(source.known, lambda: source.broken() | ~np.isfinite(told[0]))
+        outcome = self._reused(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(told[0]))
         if outcome is None:
             skipped = dict(self.skipped)
             while True:
@@ -187,9 +191,9 @@ class Balancer(Door):
         assert shared is not None
         if not retain_graph:  # what the last backward did not pass
             last = 1 << max(len(given) - 1, 0)
-            kept = [node for (node, _), mask in graph.masks.items() if not mask & last]
-            free(source.trunk.nodes if isinstance(source, SharedCotangents) else kept)
-        self._accumulate(outcome, given, leaves, shared, own, below_sinks(graph))
+            kept = [node for (node, _), mask in graph.task_masks.items() if not mask & last]
+            free_saved_tensors(source.shared_graph.nodes if isinstance(source, SharedCotangents) else kept)
+        self._accumulate(outcome, given, leaves, shared, own, ddp_leaves(graph))
         return cast(Balance, self.balance)
 
     def _weigh(self, told: Array, before: tuple[Any, Any], broken: Mask) -> StepResult:
@@ -238,7 +242,7 @@ class Balancer(Door):
             told[0, index], told[1, index], told[2, index] = values / factor, factor, 1
         return torch.from_numpy(told)
 
-    def _leaves(self, given: Mapping[str, Tensor], graph: Reach) -> Leaves:
+    def _leaves(self, given: Mapping[str, Tensor], graph: TaskGraph) -> Leaves:
         """Which leaves are compared, and which others take a gradient."""
         memory = self._memory
         # a task alone does not show what it shares
@@ -257,25 +261,25 @@ class Balancer(Door):
         return leaves
 
     def _source(
-        self, given: Mapping[str, Tensor], graph: Reach, leaves: Leaves, retain_graph: bool
+        self, given: Mapping[str, Tensor], graph: TaskGraph, leaves: Leaves, retain_graph: bool
     ) -> tuple[Gradients | SharedCotangents, dict[str, list[Tensor | None]]]:
         """Every task's gradients or cotangents, whichever costs less; and its gradients on the leaves that are not compared."""
         sampled = self.samples is not None and len(given) > 1
         usual = self.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
         usual = usual and len(given) > 2  # one backward more is as much as two tasks' gradients could save
-        trunk = trunk_of(graph, leaves.compared) if sampled or usual else None
-        if sampled and (trunk is None or graph.opaque or is_hooked(trunk.starts)):
-            raise ValueError(refused_samples(self.samples, graph.opaque))
+        trunk = find_shared_graph(graph, leaves.compared) if sampled or usual else None
+        if sampled and (trunk is None or graph.opaque or has_hooks(trunk.entries)):
+            raise ValueError(samples_refusal(self.samples, graph.opaque))
         if (
             trunk is None
-            or not (sampled or is_worth_it(trunk, len(given)))
-            or (not sampled and is_hooked(trunk.starts))
+            or not (sampled or saves_time(trunk, len(given)))
+            or (not sampled and has_hooks(trunk.entries))
         ):
             return leaf_gradients(given, self.tasks, leaves, retain_graph)
         known = [self.tasks.index(name) for name in given]
         passive = [leaf for leaf, is_shared in zip(leaves.others, leaves.others_shared, strict=True) if is_shared]
-        streams = SharedCotangents(trunk, len(self.tasks), known, self._experience, passive)
-        own = streams.entered(given, graph, leaves.others, retain_graph)
+        streams = SharedCotangents(trunk, len(self.tasks), known, self._levels, passive)
+        own = streams.collect(given, graph, leaves.others, retain_graph)
         return streams, own
 
     def _gramian(self, source: Gradients | SharedCotangents) -> Array:
@@ -284,10 +288,10 @@ class Balancer(Door):
         if isinstance(source, Gradients):
             return summed_gramian(source, self.ranks)
         if self.samples is not None and step is not None:
-            source.draw(self.samples, draws(~self.seed, step))
+            source.draw_samples(self.samples, draws(~self.seed, step))
         gramian = source.gramian() if self.ranks.size == 1 else source.gramian_over(self.ranks)
-        if self.samples is not None and not source.saved:
-            self._say("samples", saves_nothing(self.samples))
+        if self.samples is not None and not source.samples_save_time:
+            self._say("samples", samples_save_nothing(self.samples))
         return gramian
 
     def _further(
@@ -307,7 +311,7 @@ class Balancer(Door):
             found = source.gradient(weights, outcome.seen.gramian if is_new else None)
             if found is None:
                 return None
-            pairs = zip([*source.trunk.compared, *source.passive], found, strict=True)
+            pairs = zip([*source.shared_graph.compared, *source.passive], found, strict=True)
             return [(leaf, part) for leaf, part in pairs if part is not None]
         combined = source.combined(weights) if outcome.update is None else source.split(outcome.update)
         reached = source.reached if self.ranks.alone else [True] * len(combined)
@@ -347,7 +351,7 @@ class Balancer(Door):
         missed = [leaf for leaf in awaited if id(leaf) not in ready]
         ends += missed
         gradients += [None] * len(missed)
-        accumulate(ends, gradients)
+        accumulate_gradients(ends, gradients)
 
     def _step(
         self, seen: StepEvidence, source: Gradients | SharedCotangents | None

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.gradients.engine import accumulate, free
-from paretorch.core.gradients.graph import Reach, hooks_silenced, place, reach, several
+from paretorch.core.arrays import Array, Mask
+from paretorch.core.gradients.engine import accumulate_gradients, free_saved_tensors
+from paretorch.core.gradients.graph import TaskGraph, has_several_tasks, leaf_hooks_disabled, node_output, task_graph
 from paretorch.core.gradients.ranks import Ranks
-from paretorch.core.gradients.step_evidence import Mask, StepResult
+from paretorch.core.gradients.step_evidence import StepResult
 from paretorch.core.gradients.task_gradients import summing_dtype
-from paretorch.core.solvers.nonnegative import Array
 
 WIDE = (torch.float32, torch.float64)
 
@@ -64,11 +64,11 @@ def descend_losses(
             break
         broken = broken | here
     if found is not None and not retain_graph:
-        free(found.nodes)
+        free_saved_tensors(found.nodes)
     if found is None and used:
         torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
     elif found is not None and found.leaves:
-        accumulate(found.leaves, found.gradients)
+        accumulate_gradients(found.leaves, found.gradients)
 
 
 def mark_broken(told: Array, own: Mapping[str, Sequence[Tensor | None]], tasks: Sequence[str]) -> None:
@@ -101,17 +101,17 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
         None where the graph holds nodes that cannot be asked for gradients without side effects (compiled functions, reentrant
         checkpoints, wrappers of distributed training).
     """
-    graph = reach([[loss] for loss in losses.values()])
+    graph = task_graph([[loss] for loss in losses.values()])
     if graph.opaque:
         return None
     sent: list[list[Tensor]] = [[] for _ in losses]
     handles = [
         node.register_hook(partial(_note, sent[mask.bit_length() - 1], places))
-        for (node, _), mask in graph.masks.items()
-        if not several(mask) and (places := _into_shared(node, graph))
+        for (node, _), mask in graph.task_masks.items()
+        if not has_several_tasks(mask) and (places := _into_shared(node, graph))
     ]
     try:
-        with hooks_silenced(graph.leaves):
+        with leaf_hooks_disabled(graph.leaves):
             found = torch.autograd.grad(
                 list(losses.values()), graph.leaves, starts, retain_graph=retain_graph, allow_unused=True
             )
@@ -120,10 +120,10 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
             handle.remove()
     there = [
         (leaf, part, tasks)
-        for leaf, part, tasks in zip(graph.leaves, found, graph.tasks, strict=True)
+        for leaf, part, tasks in zip(graph.leaves, found, graph.leaf_tasks, strict=True)
         if part is not None
     ]
-    nodes = [node for node, _ in graph.masks] if retain_graph else []
+    nodes = [node for node, _ in graph.task_masks] if retain_graph else []
     result = Weighted([leaf for leaf, _, _ in there], [part for _, part, _ in there], [], nodes)
     if all_finite(result.gradients):
         return result
@@ -134,12 +134,12 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
     return result._replace(suspects=[names[task] for task in sorted(suspects)])
 
 
-def _into_shared(node: Any, graph: Reach) -> list[int]:
+def _into_shared(node: Any, graph: TaskGraph) -> list[int]:
     """The inputs of a node of one task at which the graph goes on into what several tasks reach."""
     return [
         number
         for number, edge in enumerate(node.next_functions)
-        if edge[0] is not None and several(graph.masks.get(place(edge), 0))
+        if edge[0] is not None and has_several_tasks(graph.task_masks.get(node_output(edge), 0))
     ]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.core import checks
-from paretorch.core.gradients.graph import FSDP, OPAQUE, SINK, Reach, task_gradients
+from paretorch.core.gradients.graph import DDP_NODE, FSDP_NODE, OPAQUE, TaskGraph, task_gradients
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.task_gradients import Gradients
@@ -39,7 +39,7 @@ def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
 
 def compared_leaves(
     given: Sequence[Tensor] | None,
-    graph: Reach,
+    graph: TaskGraph,
     tasks: int,
     ranks: Ranks,
     before: Sequence[Tensor] = (),
@@ -60,7 +60,7 @@ def compared_leaves(
     """
     check_whole(given or (), graph, ranks, "a Balancer")
     check_graph(graph, given is None)
-    met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
+    met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.leaf_tasks, strict=True) if len(tasks) > 1}
     if given is None:
         parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
         compared = parameters or list(met.values())  # inputs that require grad are no parameters
@@ -90,13 +90,13 @@ def compared_leaves(
     checks.real(compared, "a Balancer")
     inside = {id(leaf) for leaf in compared}
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
-    hidden = bool(graph.opaque - {SINK})  # who reaches what cannot be seen: what shared= does not name is a head's
+    hidden = bool(graph.opaque - {DDP_NODE})  # who reaches what cannot be seen: what shared= does not name is a head's
     return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
 
 
-def check_whole(parameters: Iterable[Tensor], graph: Reach, ranks: Ranks, where: str) -> None:
+def check_whole(parameters: Iterable[Tensor], graph: TaskGraph, ranks: Ranks, where: str) -> None:
     """Refuse parameters, and graphs of parameters, of which each rank holds a part."""
-    if FSDP in graph.opaque or ranks.divides(graph.leaves):
+    if FSDP_NODE in graph.opaque or ranks.shards(graph.leaves):
         raise ValueError(
             f"{where} takes one backward for each task, and under FSDP each of these would free and reduce the parameters: "
             "use paretorch.Fork at the encoder's output, which is exact under fully_shard"
@@ -109,13 +109,13 @@ def check_whole(parameters: Iterable[Tensor], graph: Reach, ranks: Ranks, where:
             )
 
 
-def check_graph(graph: Reach, found: bool) -> None:
+def check_graph(graph: TaskGraph, found: bool) -> None:
     """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be told."""
     if "CheckpointFunctionBackward" in graph.opaque:
         raise ValueError(
             "a Balancer cannot look into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
         )
-    if any(_is_static(node) for node in graph.sinks):
+    if any(_is_static(node) for node in graph.ddp_nodes):
         raise ValueError(
             "a Balancer cannot run under DistributedDataParallel(static_graph=True), which counts the backwards of its first "
             "step: leave static_graph out, or use a Fork"
@@ -144,7 +144,7 @@ def check_ranks_agree(ranks: Ranks, compared: Sequence[Tensor]) -> None:
 
 def check_losses_given(ranks: Ranks, are_given: bool, shared: Sequence[Tensor] | None) -> None:
     """Refuse, on all ranks, a rank without losses whose wrapper waits for the gradients of parameters of one task."""
-    stuck = not are_given and ranks.waits_beyond(shared or ())
+    stuck = not are_given and ranks.ddp_has_others(shared or ())
     if float(ranks.sum(torch.tensor(float(stuck)))) > 0:
         raise RuntimeError(
             "a rank gave no losses, and DistributedDataParallel waits there for parameters that no backward reaches: give "

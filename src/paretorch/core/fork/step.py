@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Need, Status
 from paretorch.core.fork.usage import SEVERAL_CALLS, Call, Notices, broken_names
 from paretorch.core.fork.wrapped import WrappedOutputs
-from paretorch.core.gradients.gap import gap_between, over_ranks, parameter_gramian
+from paretorch.core.gradients.gap import gap_between, parameter_gramian
+from paretorch.core.gradients.rank_gramians import averaged_gramian
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult, filled
-from paretorch.core.gradients.task_gradients import Gradients, Leaf, batch_of, by_sample, chunks, to_host
+from paretorch.core.gradients.task_gradients import Gradients, Leaf, by_sample, chunks, common_batch_size, to_host
 from paretorch.core.method.runner import Door
-from paretorch.core.solvers.nonnegative import Array
 
 
 class Within:
@@ -186,7 +187,7 @@ class FeatureStep(Door):
     ) -> list[Tensor]:
         """Called by the backward of the features: the one gradient to send into the encoder, leaf by leaf."""
         self._now.new_step = True
-        batch = batch_of(like) if Need.JACOBIAN in self.method.needs else None
+        batch = common_batch_size(like) if Need.JACOBIAN in self.method.needs else None
         gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._now.rows, batch)
         if self._now.pauses:
             return gradients.summed()
@@ -230,7 +231,7 @@ class FeatureStep(Door):
 
     def _summed_if_finite(self, gradients: Gradients, buffers: dict[str, Tensor], record: Any) -> list[Tensor]:
         """The sum of gradients whose losses were weighed, without those that are not finite; the state is put back then."""
-        broken = self.ranks.sum(torch.from_numpy(gradients.broken().astype(np.float64))).numpy() > 0
+        broken = self.ranks.sum(torch.from_numpy(gradients.nonfinite_tasks().astype(np.float64))).numpy() > 0
         if not broken.any():
             return gradients.summed()
         self._restore(buffers)
@@ -248,7 +249,7 @@ class FeatureStep(Door):
 
     def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> StepResult:
         """One step on the features' gradients."""
-        reused = self._reused(gradients.known, gradients.broken)
+        reused = self._reused(gradients.known, gradients.nonfinite_tasks)
         if reused is not None:
             return reused
         local, host = gradients.gramian(() if told is None else (told,))
@@ -256,7 +257,7 @@ class FeatureStep(Door):
             self._notices.apart_by_construction(gradients, local, self._say)
         if host and self._now.links == 1 and "bypass" not in self._said:
             self._notices.missed(host[0], gradients.known, self._say)
-        whole = local if self.ranks.alone else over_ranks(local, self.ranks)
+        whole = local if self.ranks.alone else averaged_gramian(local, self.ranks)
         seen = self._seen(host[0] if host else None, whole, gradients.resolution)
         measured = self.gap is not None and self._now.backwards % self.gap == 0
         self._now.backwards += 1

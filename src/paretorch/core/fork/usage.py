@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.gradients.step_evidence import Mask
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.task_gradients import Gradients
-from paretorch.core.solvers.nonnegative import Array
 
 STEPS = 5  # after so many, a task that never had a gradient is hardly absent by chance
 TOGETHER = (

@@ -1,4 +1,4 @@
-"""Which leaves of the autograd graph each loss reaches, and their per-task gradients."""
+"""The autograd graph below the tasks' losses: its leaves, the tasks that reach them, and per-task gradients."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-# Nodes whose inside cannot be seen, or which react to every pass: by the name of their class, and what to do about them.
-FSDP = "RegisterPostBackwardFunctionBackward"
-SINK = "_DDPSinkBackward"  # one node for all outputs, each of which passes straight through
+# Nodes whose inner graph is hidden, or which react to every backward: names of their classes, and what creates them.
+FSDP_NODE = "RegisterPostBackwardFunctionBackward"
+DDP_NODE = "_DDPSinkBackward"  # one node for all outputs of the wrapper; each output depends on one input
 OPAQUE = {
     "CompiledFunctionBackward": "a compiled function",
-    SINK: "DistributedDataParallel",
+    DDP_NODE: "DistributedDataParallel",
     "CheckpointFunctionBackward": "reentrant checkpointing",
-    FSDP: "FSDP",
+    FSDP_NODE: "FSDP",
 }
 
 
-Place = tuple[Any, int]  # a node, and for those of SINK the output; others are one place
-Edge = tuple[Any, int]  # a node and the input it is entered by
+NodeOutput = tuple[Any, int]  # a node and an output of it; 0 for all outputs, except those of DDP_NODE
+Edge = tuple[Any, int]  # a node and the output of it that a gradient enters by
 
 
-class Reach(NamedTuple):
-    """What the tasks' graphs are made of. ``T`` tasks are bits: task t is ``1 << t``."""
+class TaskGraph(NamedTuple):
+    """The graph below the losses of T tasks. A set of tasks is a bit mask: task t is ``1 << t``."""
 
-    leaves: list[Tensor]  # in the order found
-    tasks: list[frozenset[int]]  # that reach each leaf
-    opaque: frozenset[str]  # names of the nodes that cannot be looked into
-    sinks: list[Any]  # the nodes of DistributedDataParallel
-    roots: list[tuple[Edge, int]]  # where each task's graph begins, and the task
-    below: dict[Place, list[Edge]]  # every place, from the losses downwards, and where it leads
-    masks: dict[Place, int]  # the tasks that reach each place
+    leaves: list[Tensor]  # in the order of the walk
+    leaf_tasks: list[frozenset[int]]  # the tasks that reach each leaf
+    opaque: frozenset[str]  # class names of nodes whose inner graph is hidden
+    ddp_nodes: list[Any]  # the nodes of DistributedDataParallel
+    roots: list[tuple[Edge, int]]  # the edge of each loss, and its task
+    next_edges: dict[NodeOutput, list[Edge]]  # in topological order from the losses: the edges that follow
+    task_masks: dict[NodeOutput, int]  # in the same order: the tasks that reach it
 
 
-def reach(outputs: Sequence[Sequence[Tensor]]) -> Reach:
-    """Walk the graph of every task's outputs, down to the leaves; every node once, however many tasks."""
+def task_graph(outputs: Sequence[Sequence[Tensor]]) -> TaskGraph:
+    """Walk the graph of every task's outputs down to the leaves. Each node is visited once, for any number of tasks."""
     roots = [
         ((edge.node, edge.output_nr), task)
         for task, tensors in enumerate(outputs)
@@ -46,100 +46,103 @@ def reach(outputs: Sequence[Sequence[Tensor]]) -> Reach:
         if tensor.requires_grad
         for edge in [get_gradient_edge(tensor)]
     ]
-    below: dict[Place, list[Edge]] = {}
-    places: dict[Place, list[Place]] = {}  # those of the edges below
-    finished: list[Place] = []
+    next_edges: dict[NodeOutput, list[Edge]] = {}
+    next_outputs: dict[NodeOutput, list[NodeOutput]] = {}
+    finished: list[NodeOutput] = []
     for root, _ in roots:
-        stack: list[tuple[Place, bool]] = [(place(root), False)]
+        stack: list[tuple[NodeOutput, bool]] = [(node_output(root), False)]
         while stack:
-            here, done = stack.pop()
+            source, done = stack.pop()
             if done:
-                finished.append(here)
-            elif here not in below:
-                node, output = here
+                finished.append(source)
+            elif source not in next_edges:
+                node, output = source
                 edges = node.next_functions
-                if type(node).__name__ == SINK:
+                if type(node).__name__ == DDP_NODE:
                     edges = edges[output : output + 1]
-                below[here] = [edge for edge in edges if edge[0] is not None]
-                places[here] = list(map(place, below[here]))
-                stack.append((here, True))
-                stack += [(there, False) for there in places[here] if there not in below]
-    masks = dict.fromkeys(reversed(finished), 0)  # a place comes before all that it leads to
+                next_edges[source] = [edge for edge in edges if edge[0] is not None]
+                next_outputs[source] = list(map(node_output, next_edges[source]))
+                stack.append((source, True))
+                stack += [(target, False) for target in next_outputs[source] if target not in next_edges]
+    masks = dict.fromkeys(reversed(finished), 0)  # topological order
     for root, task in roots:
-        masks[place(root)] |= 1 << task
-    for here, mask in masks.items():
-        for there in places[here]:
-            masks[there] |= mask
+        masks[node_output(root)] |= 1 << task
+    for source, mask in masks.items():
+        for target in next_outputs[source]:
+            masks[target] |= mask
     count = len(outputs)
-    found = {node.variable: mask for (node, _), mask in masks.items() if hasattr(node, "variable")}
-    tasks = [frozenset(task for task in range(count) if mask >> task & 1) for mask in found.values()]
-    names = frozenset(type(node).__name__ for node, _ in masks) & OPAQUE.keys()
-    sinks = [node for node, _ in masks if type(node).__name__ == SINK]
-    return Reach(list(found), tasks, names, sinks, roots, {here: below[here] for here in masks}, masks)
+    leaves = {node.variable: mask for (node, _), mask in masks.items() if hasattr(node, "variable")}
+    leaf_tasks = [frozenset(task for task in range(count) if mask >> task & 1) for mask in leaves.values()]
+    opaque = frozenset(type(node).__name__ for node, _ in masks) & OPAQUE.keys()
+    ddp_nodes = [node for node, _ in masks if type(node).__name__ == DDP_NODE]
+    ordered = {source: next_edges[source] for source in masks}
+    return TaskGraph(list(leaves), leaf_tasks, opaque, ddp_nodes, roots, ordered, masks)
 
 
-def below_sinks(graph: Reach) -> list[Tensor]:
-    """The leaves of everything that DistributedDataParallel returned, whether or not a loss was made of it.
+def ddp_leaves(graph: TaskGraph) -> list[Tensor]:
+    """The leaves below everything that DistributedDataParallel returned, whether or not a loss depends on it.
 
-    With ``find_unused_parameters=True`` it waits for each of these; a backward reaches them all, some without a gradient.
+    With ``find_unused_parameters=True`` the wrapper expects a gradient for each of these; an ordinary backward runs all their
+    accumulators, some without a gradient.
     """
-    ahead = [edge for node in graph.sinks for edge in node.next_functions]
-    passed: set[Any] = set()
-    while ahead:
-        node, _ = ahead.pop()
-        if node is not None and node not in passed:
-            passed.add(node)
-            ahead.extend(node.next_functions)
-    return [node.variable for node in passed if is_leaf(node)]
+    remaining = [edge for node in graph.ddp_nodes for edge in node.next_functions]
+    visited: set[Any] = set()
+    while remaining:
+        node, _ = remaining.pop()
+        if node is not None and node not in visited:
+            visited.add(node)
+            remaining.extend(node.next_functions)
+    return [node.variable for node in visited if is_leaf(node)]
 
 
-def several(mask: int) -> bool:
-    """Whether the bits are of more than one task."""
+def has_several_tasks(mask: int) -> bool:
+    """Whether more than one bit of the mask is set."""
     return mask & (mask - 1) != 0
 
 
 def is_leaf(node: Any) -> bool:
-    """Whether a node is a leaf's accumulator."""
+    """Whether a node accumulates the gradient of a leaf."""
     return hasattr(node, "variable")
 
 
-def place(edge: Edge) -> Place:
-    """The place that an edge leads to."""
-    return edge if edge[1] == 0 or type(edge[0]).__name__ == SINK else (edge[0], 0)
+def node_output(edge: Edge) -> NodeOutput:
+    """The node output that an edge enters by; all outputs of a node count as one, except those of DDP_NODE."""
+    return edge if edge[1] == 0 or type(edge[0]).__name__ == DDP_NODE else (edge[0], 0)
 
 
 @contextmanager
-def hooks_silenced(leaves: Sequence[Tensor]) -> Iterator[None]:
-    """Within it, hooks on the leaves do not fire: they belong to the one gradient that is accumulated, not to each task's."""
-    held = [(hooks, dict(hooks)) for leaf in leaves if (hooks := leaf._backward_hooks)]
-    for hooks, _ in held:
+def leaf_hooks_disabled(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """A context in which hooks on the leaves do not run: they apply to the accumulated gradient, not to each task's gradient."""
+    saved = [(hooks, dict(hooks)) for leaf in leaves if (hooks := leaf._backward_hooks)]
+    for hooks, _ in saved:
         hooks.clear()
     try:
         yield
     finally:
-        for hooks, items in held:
+        for hooks, items in saved:
             hooks.update(items)
 
 
 def task_gradients(
     outputs: Sequence[Tensor],
     cotangents: Sequence[Tensor | None],
-    ends: Sequence[Any],  # leaves, or edges of the graph
+    ends: Sequence[Any],
     retain_graph: bool,
     dense: int | None = None,
 ) -> list[Tensor | None]:
-    """One task's gradients with respect to leaves or at edges of the graph; None where it does not reach one.
+    """The gradients of one task with respect to leaves or edges of the graph; None where the task does not reach one.
 
     Args:
-        outputs, cotangents: where the backward begins, and with what (None: one).
+        outputs: the tensors, or edges, at which the backward starts.
+        cotangents: the cotangent of each output; None: one.
         ends: leaves, whose hooks do not run, or edges.
         retain_graph: keep the graph for another backward.
-        dense: of how many ends, from the first, the gradients must be dense; None: of all.
+        dense: the number of leading ends whose gradients must be dense; None: all.
 
     Raises:
         ValueError: one of these gradients is sparse.
     """
-    with hooks_silenced([leaf for leaf in ends if isinstance(leaf, Tensor)]):
+    with leaf_hooks_disabled([leaf for leaf in ends if isinstance(leaf, Tensor)]):
         found: list[Tensor | None] = list(
             torch.autograd.grad(outputs, ends, cotangents, retain_graph=retain_graph, allow_unused=True)
         )
@@ -148,10 +151,10 @@ def task_gradients(
 
 
 def check_dense(gradients: Sequence[Tensor | None]) -> None:
-    """Inner products are taken of dense gradients only."""
+    """Raise ValueError for a sparse gradient: inner products need dense ones."""
     for part in gradients:
         if part is not None and part.layout is not torch.strided:
             raise ValueError(
-                f"a parameter of shape {tuple(part.shape)} has sparse gradients, of which inner products cannot be taken: make "
-                "the embedding with sparse=False, or leave it out of what is compared (Balancer(..., shared=encoder))"
+                f"a parameter of shape {tuple(part.shape)} has sparse gradients, whose inner products are not supported: make "
+                "the embedding with sparse=False, or exclude it from the compared parameters (Balancer(..., shared=encoder))"
             )

@@ -1,4 +1,4 @@
-"""The ranks whose losses are averaged, and the collectives that make every rank see the same evidence."""
+"""The ranks whose losses are averaged, and their collectives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ALL = "all"  # the default group: every rank, where torch.distributed is initial
 
 
 class Ranks:
-    """The ranks of one door. Joins them on first use, on process groups of its own.
+    """The ranks of a process group. Collectives run on separate process groups, which the first step creates.
 
-    A group shared with DDP would interleave with its buckets; a host group lets a (T, T) matrix be summed without a device
-    synchronisation of its own.
+    A group shared with DDP would interleave with its buckets; a host group sums a (T, T) matrix without a device
+    synchronisation.
 
     Args:
         group: ``"all"`` for every rank where torch.distributed is initialised, a process group, or None for this process alone.
@@ -34,7 +34,7 @@ class Ranks:
         self._device: Any = None
         self._joined = False
         self._wrappers: list[weakref.ref[Any]] = []
-        self.alone = True  # whether there was no other rank when it was last joined
+        self.alone = True  # whether the last step had no other rank
 
     def __deepcopy__(self, memo: dict[int, object]) -> Ranks:
         return Ranks(self.group)
@@ -52,7 +52,7 @@ class Ranks:
         return dist.get_world_size() if isinstance(self.group, str) else self.group.size()
 
     def agree_on_tasks(self, tasks: tuple[str, ...], method: object) -> None:
-        """Create the groups, once, and check that all ranks declare the same. Every rank must come here."""
+        """Create the groups in the first step, and check that all ranks declare the same tasks. All ranks must call this."""
         self.alone = self.size == 1
         if self.alone:
             return
@@ -74,45 +74,45 @@ class Ranks:
         self._joined = True
 
     def _check_even_inputs(self) -> None:
-        """Refuse ``with model.join():``, in which a rank without further batches takes part in the wrapper's collectives only."""
+        """Refuse ``with model.join():``, in which a rank without further batches joins the collectives of the wrapper only."""
         for ref in self._wrappers:
             config = getattr(ref(), "_join_config", None)
             if config is not None and config.enable and not config.throw_on_early_termination:
                 raise RuntimeError(
-                    "balancing takes all ranks in every step, and under join() a rank that has no batch left takes part in the "
-                    "wrapper's collectives only, so that the others would wait for it: use "
-                    "model.join(throw_on_early_termination=True), give all ranks as many batches (DistributedSampler), or "
-                    "balance each rank by itself with group=None"
+                    "balancing needs all ranks in every step, and under join() a rank that has no batch left joins the "
+                    "collectives of the wrapper only, so that the others would wait for it: use "
+                    "model.join(throw_on_early_termination=True), give all ranks the same number of batches "
+                    "(DistributedSampler), or balance each rank by itself with group=None"
                 )
 
-    def waits_beyond(self, leaves: Iterable[Tensor]) -> bool:
-        """Whether DistributedDataParallel wraps a model whose parameters are not all among the leaves."""
+    def ddp_has_others(self, leaves: Iterable[Tensor]) -> bool:
+        """Whether a model in DistributedDataParallel has trainable parameters that are not among the leaves."""
         given = {id(leaf) for leaf in leaves}
         wrapped = [module for ref in self._wrappers if isinstance(module := ref(), DistributedDataParallel)]
         return any(id(leaf) not in given for module in wrapped for leaf in module.parameters() if leaf.requires_grad)
 
     @property
-    def divided(self) -> list[Any]:
-        """The modules that ``fully_shard`` has divided."""
+    def sharded_modules(self) -> list[Any]:
+        """The modules that ``fully_shard`` has sharded."""
         return [module for ref in self._wrappers if hasattr(module := ref(), "set_requires_gradient_sync")]
 
-    def divides(self, leaves: Iterable[Tensor]) -> bool:
-        """Whether some leaf is a parameter of a module that ``fully_shard`` has divided."""
+    def shards(self, leaves: Iterable[Tensor]) -> bool:
+        """Whether a leaf is a parameter of a module that ``fully_shard`` has sharded."""
         given = {id(leaf) for leaf in leaves}
-        return any(id(leaf) in given for module in self.divided for leaf in module.parameters())
+        return any(id(leaf) in given for module in self.sharded_modules for leaf in module.parameters())
 
     def gathered(self, value: object) -> list[object]:
-        """What every rank hands over here, by rank: the same list everywhere, so that all decide alike."""
-        everything: list[object] = [None] * self.size
-        dist.all_gather_object(everything, value, group=self._host)
-        return everything
+        """The value of every rank, in order of ranks; the same list on every rank."""
+        values: list[object] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._host)
+        return values
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks of a host tensor, the same on every rank."""
         return self._summed(tensor, self._host)
 
     def sum_on_device(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks of a tensor, where it is."""
+        """The sum over ranks of a tensor on its device."""
         return self._summed(tensor, self._device)
 
     def _summed(self, tensor: Tensor, group: Any) -> Tensor:
@@ -123,21 +123,21 @@ class Ranks:
         return total
 
     def shard_of_sum(self, row: Tensor) -> Tensor:
-        """This rank's share of the (n,) sum over ranks: (ceil(n / W),), padded with zeros."""
+        """This rank's shard of the (n,) sum over W ranks: (ceil(n / W),), padded with zeros."""
         if self.size == 1:
             return row
-        share = -(-row.numel() // self.size)
-        padded = torch.nn.functional.pad(row, (0, share * self.size - row.numel()))
+        shard = -(-row.numel() // self.size)
+        padded = torch.nn.functional.pad(row, (0, shard * self.size - row.numel()))
         if dist.get_backend(self._device) == "gloo":  # older releases of it have no reduce-scatter
             dist.all_reduce(padded, group=self._device)
-            return padded.view(self.size, share)[dist.get_rank(self._device)]
-        result = row.new_empty(share)
+            return padded.view(self.size, shard)[dist.get_rank(self._device)]
+        result = row.new_empty(shard)
         dist.reduce_scatter_tensor(result, padded, group=self._device)
         return result
 
 
 def _wrappers() -> list[weakref.ref[Any]]:
-    """The modules and optimizers of this process that communicate in a backward; nothing but the heap names them all."""
+    """The modules and optimizers of this process that communicate in a backward. Only the garbage collector lists them all."""
     known = [("torch.distributed.algorithms.join", "Joinable"), ("torch.distributed.fsdp", "FSDPModule")]
     kinds = tuple(
         getattr(sys.modules[module], name) for module, name in known if hasattr(sys.modules.get(module), name)

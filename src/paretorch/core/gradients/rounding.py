@@ -1,4 +1,4 @@
-"""How far rounding moves an inner product that is summed in floating point."""
+"""A bound on the rounding error of inner products in floating point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def product_rounding(spacing: float, summands: int) -> float:
 
     The bound does not depend on the order of the summands, and so not on the processor. It is probabilistic: the errors of a
     running sum of n numbers have no common sign, and their sum grows as the square root of n. The worst case, which grows as n,
-    would call most gradients of large networks zero.
+    would classify most gradients of large networks as zero.
 
     Args:
         spacing: u, the relative spacing of the numbers in which the products are summed.

@@ -8,13 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from paretorch.core.arrays import EPS, Array, Mask
 from paretorch.core.contract import Balance, Status
-from paretorch.core.solvers.nonnegative import EPS, Array
-
-Mask = NDArray[np.bool_]
 
 
 class StepEvidence(NamedTuple):

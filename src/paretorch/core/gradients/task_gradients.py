@@ -1,4 +1,4 @@
-"""Task gradients on a surface, the Gramian they have, and the one combination that is sent on."""
+"""Gradients of several tasks with respect to the same tensors: their Gramian, Jacobian and weighted sums."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.rounding import product_rounding
-from paretorch.core.gradients.step_evidence import Mask
-from paretorch.core.solvers.nonnegative import Array
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
-FEW = 15  # on a CPU, (k, n) (n, k) with so small a k is faster as a sum of products over parts of n
+FEW = 15  # on a CPU, (k, n) (n, k) with k up to this value is faster as a sum of products over parts of n
 PARTS = 8
 
 
 class Leaf(NamedTuple):
-    """Shape, dtype and device of a tensor, without holding it."""
+    """Shape, dtype and device of a tensor."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -35,10 +34,10 @@ class Gradients:
 
     Args:
         rows: for each of the T tasks its gradient leaf by leaf, or None where the task is absent.
-        like: the leaves, or their shapes, dtypes and device: those of every row.
-        memory: kept from step to step to bring rows together in: fresh pages cost more than the copy. By leaf.
-        batch: of leaves that all have it in front, as features may, the samples: a row of the Jacobian, and an update, then go
-            sample by sample, all leaves side by side. None: leaf by leaf.
+        like: the leaves, or their shapes, dtypes and device.
+        memory: buffers by leaf, reused in every step, for the stacked rows: new pages cost more than the copy.
+        batch: the common leading dimension of all leaves. Jacobian rows and updates then have the order (sample, leaf, entry).
+            None: (leaf, entry).
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Gradients:
         self.like = like
         self.memory = memory
         self.batch = 1 if batch is None else batch
-        self.together: dict[int, Tensor] = {}
+        self.stacked: dict[int, Tensor] = {}
         self.known: list[int] = []
         self.rows: list[Row] = []
         for task, row in enumerate(rows):
@@ -62,7 +61,7 @@ class Gradients:
 
     def matrix(self, index: int) -> Tensor:
         """(k, n) the gradients of the k known tasks on one leaf, in float32 or better."""
-        if index not in self.together:
+        if index not in self.stacked:
             leaf, size = self.like[index], self.like[index].shape.numel()
             flat = [_zeros(leaf) if (part := row[index]) is None else part for row in self.rows]
             flat = [part.reshape(-1) for part in flat]
@@ -71,55 +70,50 @@ class Gradients:
                 out = self.memory.get(index)
                 if out is None or out.shape != (len(flat), size) or out.dtype != leaf.dtype:
                     out = self.memory[index] = torch.empty(len(flat), size, dtype=leaf.dtype)
-            self.together[index] = torch.stack(flat, out=out).to(summing_dtype(leaf.dtype))
-        return self.together[index]
+            self.stacked[index] = torch.stack(flat, out=out).to(summing_dtype(leaf.dtype))
+        return self.stacked[index]
 
     @property
     def resolution(self) -> float:
-        """Bound on the rounding of inner products, relative to the lengths."""
-        spacing = max(limits(leaf.dtype)[0] for leaf in self.like)
-        return product_rounding(spacing, sum(leaf.shape.numel() for leaf in self.like))
+        """A bound on the rounding error of an inner product, relative to the lengths of the two gradients."""
+        return resolution_of(self.like)
 
     @property
     def reached(self) -> list[bool]:
-        """Which leaves some task reaches."""
+        """For each leaf, whether a task reaches it."""
         return [any(row[index] is not None for row in self.rows) for index in range(len(self.like))]
 
-    def broken(self) -> Mask:
-        """(T,) whose gradient holds inf or nan, or sums to more than its numbers can hold."""
+    def nonfinite_tasks(self) -> Mask:
+        """(T,) the tasks whose gradient contains inf or nan, or whose sum overflows."""
         sums = [torch.stack([_widened(part).sum() for part in row if part is not None]).sum() for row in self.rows]
-        return among_tasks(to_host([torch.stack(sums)])[0] if sums else torch.zeros(0), self.known, self.tasks)
+        return nonfinite_mask(to_host([torch.stack(sums)])[0] if sums else torch.zeros(0), self.known, self.tasks)
 
-    def gramian(self, beside: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
-        """(T, T) the Gramian in float64 on the host, and other tensors brought there with it in one transfer.
+    def gramian(self, others: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
+        """(T, T) the Gramian in float64 on the host, and other tensors from the same transfer.
 
-        Where a square left the range of float32 (or was zero, or not finite) the rows are first divided by a power of two near
-        their largest entry.
+        If a square is outside the safe range of float32 (or zero, or not finite), the rows are first divided by a power of two
+        near their largest entry.
         """
         if len(self.rows) <= 2 and self.like[0].device.type == "cpu":
-            products, others = self._dots(), [tensor.numpy() for tensor in to_host(beside)]
+            products, arrays = self._dots(), [tensor.numpy() for tensor in to_host(others)]
         else:
-            products, *others = [tensor.numpy() for tensor in to_host([self._all_products(), *beside])]
+            products, *arrays = [tensor.numpy() for tensor in to_host([self._all_products(), *others])]
         if self.known:
-            _, low, high = limits(self.like[0].dtype)
+            _, low, high = summing_limits(self.like[0].dtype)
             if not all(low < square < high for square in products.diagonal().tolist()):  # nan is neither
                 products = self._scaled_products()
-        return among_all(products, self.known, self.tasks), others
+        return with_absent_tasks(products, self.known, self.tasks), arrays
 
     def _all_products(self) -> Tensor:
-        """(k, k) inner products of the known rows, on their device, summed as they are."""
+        """(k, k) inner products of the known rows, on their device."""
         with full_precision(self.like[0]):
-            parts = [self._products(index) for index in range(len(self.like))]
+            parts = [gram(self.matrix(index)) for index in range(len(self.like))]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
-    def _products(self, index: int) -> Tensor:
-        matrix = self.matrix(index)
-        return across(matrix, matrix)
-
     def _dots(self) -> Array:
-        """(k, k) inner products of few rows on the host, one by one."""
-        few = len(self.rows)
-        result = [[0.0] * few for _ in range(few)]
+        """(k, k) inner products of one or two rows on the host, one by one."""
+        count = len(self.rows)
+        result = [[0.0] * count for _ in range(count)]
         for index in range(len(self.like)):
             flat = [None if (part := row[index]) is None else _widened(part.reshape(-1)) for row in self.rows]
             for one, a in enumerate(flat):
@@ -127,7 +121,7 @@ class Gradients:
                     if a is not None and b is not None:
                         result[one][other] += torch.dot(a, b).item()
                         result[other][one] = result[one][other]
-        return np.array(result).reshape(few, few)
+        return np.array(result).reshape(count, count)
 
     def _scaled_products(self) -> Array:
         """(k, k) inner products in float64 on the host, of rows scaled by powers of two."""
@@ -138,28 +132,28 @@ class Gradients:
             largest = torch.stack([m.abs().amax(dim=1).to(wide_dtype(m)) for m in matrices]).amax(dim=0)
             usable = torch.isfinite(largest) & (largest > 0)
             exponent = torch.where(usable, torch.frexp(torch.where(usable, largest, 1.0)).exponent, 0)
-            factor = torch.exp2(-exponent.to(largest))[:, None]  # may lie outside float32: multiplied in the wide dtype
+            factor = torch.exp2(-exponent.to(largest))[:, None]  # may exceed float32: multiplied in the wide dtype
             scaled = [(m.to(factor) * factor).to(m.dtype) for m in matrices]
             products = torch.stack([(m @ m.T).to(wide_dtype(m)) for m in scaled]).sum(dim=0)
         products, host = to_host([products, exponent])
         return torch.ldexp(products, host[:, None] + host[None, :]).numpy()
 
     def combined(self, weights: Sequence[float]) -> list[Tensor]:
-        """sum_t w_t g_t for each leaf, in the leaf's dtype; a task of weight zero is not touched, whatever its gradient holds.
+        """sum_t w_t g_t for each leaf, in the leaf's dtype; the gradients of tasks with weight zero are not read.
 
         Args:
             weights: (T,).
         """
         used = [(weights[task], row) for task, row in zip(self.known, self.rows, strict=True) if weights[task] != 0]
         return [
-            sum_of_rows(self.together[index], [weight for weight, _ in used], leaf)
-            if index in self.together and len(used) == len(self.known)
+            sum_of_rows(self.stacked[index], [weight for weight, _ in used], leaf)
+            if index in self.stacked and len(used) == len(self.known)
             else _weighted_sum([(weight, row[index]) for weight, row in used], leaf)
             for index, leaf in enumerate(self.like)
         ]
 
     def any(self) -> bool:
-        """Whether some number in some row is not zero."""
+        """Whether a gradient has a nonzero entry."""
         return any(bool(part.any()) for row in self.rows for part in row if part is not None)
 
     def jacobian(self, present: Tensor) -> Tensor:
@@ -175,25 +169,25 @@ class Gradients:
         return full[present.to(full.device)]
 
     def split(self, update: Tensor) -> list[Tensor]:
-        """An (n,) update as one tensor for each leaf."""
+        """An (n,) update as one tensor for each leaf; the inverse of the order in :meth:`jacobian`."""
         rows = update.view(self.batch, -1)
         parts = rows.split([leaf.shape.numel() // self.batch for leaf in self.like], dim=1)
         return [part.to(leaf.dtype).reshape(leaf.shape) for part, leaf in zip(parts, self.like, strict=True)]
 
     def summed(self) -> list[Tensor]:
-        """The plain sum of the rows, leaf by leaf."""
+        """The sum of all gradients, leaf by leaf."""
         return self.combined([1.0] * self.tasks)
 
 
-def among_tasks(sums: Tensor, known: Sequence[int], tasks: int) -> Mask:
-    """(T,) which of the (k,) sums of the known tasks are not finite; on the host."""
-    broken = np.zeros(tasks, bool)
-    broken[list(known)] = ~np.isfinite(sums.numpy())
-    return broken
+def nonfinite_mask(sums: Tensor, known: Sequence[int], tasks: int) -> Mask:
+    """(T,) the tasks whose sum is not finite, from the (k,) sums of the known tasks on the host."""
+    mask = np.zeros(tasks, bool)
+    mask[list(known)] = ~np.isfinite(sums.numpy())
+    return mask
 
 
-def among_all(products: Array, known: Sequence[int], tasks: int) -> Array:
-    """(T, T) the (k, k) products of the known tasks in their places, zero for the others."""
+def with_absent_tasks(products: Array, known: Sequence[int], tasks: int) -> Array:
+    """(T, T) the (k, k) products of the known tasks, with zeros for the other tasks."""
     if len(known) == tasks:
         return products
     full = np.zeros((tasks, tasks))
@@ -201,8 +195,19 @@ def among_all(products: Array, known: Sequence[int], tasks: int) -> Array:
     return full
 
 
-def across(one: Tensor, other: Tensor) -> Tensor:
-    """(k, m) inner products of (k, n) with (m, n) rows, summed as they are, in float64 where the device has it."""
+def resolution_of(like: Sequence[Tensor | Leaf]) -> float:
+    """A bound on the rounding error of inner products of gradients with these shapes, relative to their lengths."""
+    spacing = max(summing_limits(leaf.dtype)[0] for leaf in like)
+    return product_rounding(spacing, sum(leaf.shape.numel() for leaf in like))
+
+
+def gram(rows: Tensor) -> Tensor:
+    """(k, k) inner products of (k, n) rows."""
+    return inner_products(rows, rows)
+
+
+def inner_products(one: Tensor, other: Tensor) -> Tensor:
+    """(k, m) inner products of (k, n) with (m, n) rows, summed in their dtype, in float64 where the device supports it."""
     size = one.shape[1]
     if one.device.type == "cpu" and len(other) <= FEW and size and size % PARTS == 0:
         parts, others = (rows.view(len(rows), PARTS, -1).transpose(0, 1) for rows in (one, other))
@@ -217,9 +222,9 @@ def sum_of_rows(matrix: Tensor, weights: Sequence[float], like: Tensor | Leaf) -
 
 
 def chunks(items: Sequence[Any], count: int) -> list[Sequence[Any]]:
-    """The items in ``count`` parts of one length."""
+    """The items in ``count`` parts of equal length."""
     size = len(items) // count
-    return [items[place * size : (place + 1) * size] for place in range(count)]
+    return [items[part * size : (part + 1) * size] for part in range(count)]
 
 
 def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor | Leaf) -> Tensor:
@@ -238,7 +243,7 @@ def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor | L
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    """In float32 or wider. Even a conversion that does nothing costs, in a step that has just left the caches cold."""
+    """In float32 or wider. The test of the dtype avoids the cost of a conversion that changes nothing."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.to(summing_dtype(tensor.dtype))
 
 
@@ -253,30 +258,30 @@ def summing_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @lru_cache(maxsize=16)
-def limits(dtype: torch.dtype) -> tuple[float, float, float]:
-    """Of the numbers in which products of this dtype are summed: relative spacing, and the squares that are safe in them."""
+def summing_limits(dtype: torch.dtype) -> tuple[float, float, float]:
+    """The relative spacing of the dtype in which products are summed, and the smallest and largest safe square."""
     info = torch.finfo(summing_dtype(dtype))
     return info.eps, info.tiny**0.75, info.max**0.75
 
 
 def wide_dtype(tensor: Tensor | Leaf) -> torch.dtype:
-    """float64 where the device has it."""
+    """float64 where the device supports it, else float32."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def full_precision(like: Tensor | Leaf) -> AbstractContextManager[object]:
-    """A context in which autocast, which is live inside ``backward()``, is off."""
+    """A context without autocast, which is active inside ``backward()``."""
     device = like.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors on the host (floating ones in float64), with one transfer for all that are elsewhere."""
-    away = [tensor for tensor in tensors if tensor.device.type != "cpu"]
-    if not away:
+    """The tensors on the host (floating-point ones in float64), with one transfer for all tensors on a device."""
+    on_device = [tensor for tensor in tensors if tensor.device.type != "cpu"]
+    if not on_device:
         return [tensor.to(torch.float64) if tensor.is_floating_point() else tensor for tensor in tensors]
-    flat = torch.cat([tensor.reshape(-1).to(wide_dtype(tensor)) for tensor in away]).cpu()
-    parts = iter(flat.split([tensor.numel() for tensor in away]))
+    flat = torch.cat([tensor.reshape(-1).to(wide_dtype(tensor)) for tensor in on_device]).cpu()
+    parts = iter(flat.split([tensor.numel() for tensor in on_device]))
     result = []
     for tensor in tensors:
         host = tensor if tensor.device.type == "cpu" else next(parts).view(tensor.shape)
@@ -284,13 +289,13 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     return result
 
 
-def batch_of(leaves: Sequence[Tensor | Leaf]) -> int | None:
-    """The samples, where all leaves share a leading batch dimension; None where they do not."""
+def common_batch_size(leaves: Sequence[Tensor | Leaf]) -> int | None:
+    """The common leading dimension of all leaves; None where there is none."""
     first = {leaf.shape[0] if len(leaf.shape) > 1 else 0 for leaf in leaves}
     return None if len(first) != 1 or 0 in first else first.pop()
 
 
 def by_sample(leaves: Sequence[Tensor]) -> Tensor | None:
-    """(B, D) the leaves side by side, where all share a leading batch dimension; None where they do not."""
-    batch = batch_of(leaves)
+    """(B, D) the leaves concatenated for each sample; None without a common leading dimension."""
+    batch = common_batch_size(leaves)
     return None if batch is None else torch.cat([leaf.detach().reshape(batch, -1) for leaf in leaves], dim=1)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.core import checks
+from paretorch.core.arrays import EPS, Array
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.step_evidence import (
@@ -30,7 +31,6 @@ from paretorch.core.gradients.step_evidence import (
 from paretorch.core.gradients.task_gradients import to_host, wide_dtype
 from paretorch.core.method.state_buffers import StateHolder, draws
 from paretorch.core.method.step_memory import Memory
-from paretorch.core.solvers.nonnegative import EPS, Array
 
 Scale = Literal["calibrated", "paper"]
 

@@ -6,9 +6,9 @@ import weakref
 
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance
 from paretorch.core.gradients.step_evidence import StepResult
-from paretorch.core.solvers.nonnegative import Array
 
 
 class Memory:

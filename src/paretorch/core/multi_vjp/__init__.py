@@ -1,1 +1,13 @@
-"""TODO."""
+"""Multi-VJP: the cotangents of many tasks through the shared part of the autograd graph.
+
+In: losses and their graph. Out: the Gramian of the tasks' gradients on the shared parameters, mostly without these gradients,
+and the gradient of a weighted sum. This package is the only entrance to the room, and the Balancer its only user; the rules
+depend on private names of autograd, so every result is checked against autograd. The room must not depend on methods,
+options or ``.grad``.
+"""
+
+from paretorch.core.multi_vjp.levels import LevelCache
+from paretorch.core.multi_vjp.shared_cotangents import SharedCotangents
+from paretorch.core.multi_vjp.shared_graph import find_shared_graph, saves_time
+
+__all__ = ["LevelCache", "SharedCotangents", "find_shared_graph", "saves_time"]

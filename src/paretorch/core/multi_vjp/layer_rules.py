@@ -1,4 +1,4 @@
-"""What autograd's nodes of layers with parameters, and of pooling, make of the cotangents of many tasks at once."""
+"""Rules for layers with parameters and for pooling."""
 
 from __future__ import annotations
 
@@ -8,110 +8,115 @@ import torch
 from torch import Tensor
 
 from paretorch.core.multi_vjp.convolutions import input_gradients, weight_gradients
-from paretorch.core.multi_vjp.node_backward import Cotangents, Found, Rule, Step
-from paretorch.core.multi_vjp.samples import NoRuleError
+from paretorch.core.multi_vjp.node_backward import Cotangents, InputCotangents, NodeBackward, Rule
+from paretorch.core.multi_vjp.rule_errors import NoRuleError
 
 ATEN = torch.ops.aten
 
 
 def linear(added: bool) -> Rule:
-    """Products of (R, n) and (n, m), as (k, R, m) cotangents see them."""
+    """Products of (R, n) and (n, m) for (k, R, m) cotangents; ``added``: plus a third tensor."""
 
-    def rule(step: Step) -> Found:
-        first, second = (f"mat{place}" for place in (1, 2)) if added else ("self", "mat2")
+    def rule(call: NodeBackward) -> InputCotangents:
+        first, second = ("mat1", "mat2") if added else ("self", "mat2")
         offset = int(added)
-        found: Found = [None] * (2 + offset)
-        if added and (step.number("alpha") != 1 or step.number("beta") != 1):
+        found: InputCotangents = [None] * (2 + offset)
+        if added and (call.saved("alpha") != 1 or call.saved("beta") != 1):
             raise NoRuleError("a product with factors")
-        if added and step.wanted[0]:
-            found[0] = step.given._replace(own=False)
-        if step.wanted[offset]:
-            k, rows, m = step.values.shape
-            flat = step.values.reshape(k * rows, m) @ step.number(second).T
-            found[offset] = Cotangents(flat.view(k, rows, -1), step.given.by_row, own=True)
-        if step.wanted[1 + offset]:
-            gradients = step.values.transpose(1, 2) @ step.kept(
-                first
-            )  # as the weight lies, of which this is transposed
+        if added and call.needs_input_grad[0]:
+            found[0] = call.cotangents._replace(own=False)
+        if call.needs_input_grad[offset]:
+            k, rows, m = call.values.shape
+            flat = call.values.reshape(k * rows, m) @ call.saved(second).T
+            found[offset] = Cotangents(flat.view(k, rows, -1), call.cotangents.by_row, own=True)
+        if call.needs_input_grad[1 + offset]:
+            # in the memory layout of the weight, whose transpose is the second factor
+            gradients = call.values.transpose(1, 2) @ call.saved_tensor(first)
             found[1 + offset] = Cotangents(gradients.transpose(1, 2), by_row=False, own=True)
         return found
 
     return rule
 
 
-def convolution(step: Step) -> Found:
-    """Of one, two or three dimensions, also transposed or in groups."""
-    node, values = step.node, step.values
-    images, weight, bias = step.wanted
-    found: Found = [None, None, None]
+def convolution(call: NodeBackward) -> InputCotangents:
+    """Convolutions in one, two or three dimensions, also transposed or grouped."""
+    node, values = call.node, call.values
+    images, weight, bias = call.needs_input_grad
+    found: InputCotangents = [None, None, None]
     if images:
-        found[0] = step.given._replace(values=input_gradients(node, values), own=True)
+        found[0] = call.result(input_gradients(node, values))
     if weight:
-        saved = step.kept("input")
+        saved = call.saved_tensor("input")
         found[1] = Cotangents(weight_gradients(node, values, saved), by_row=False, own=True)
     if bias:
-        beside = [dim for dim in range(1, values.ndim) if dim != 2]
-        found[2] = Cotangents(values.sum(dim=beside), by_row=False, own=True)
+        others = [dim for dim in range(1, values.ndim) if dim != 2]
+        found[2] = Cotangents(values.sum(dim=others), by_row=False, own=True)
     return found
 
 
-def pool(step: Step) -> Found:
-    """The largest entry of every window."""
-    inputs, indices = step.kept("self"), step.kept("result1")
-    sizes = [step.number(name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
+def max_pool(call: NodeBackward) -> InputCotangents:
+    """Max pooling."""
+    inputs, indices = call.saved_tensor("self"), call.saved_tensor("result1")
+    sizes = [call.saved(name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
     back = ATEN.max_pool2d_with_indices_backward
-    return step.same(torch.stack([back(part, inputs, *sizes, indices) for part in step.values]))
+    return call.one_input(torch.stack([back(part, inputs, *sizes, indices) for part in call.values]))
 
 
-def average_pool(step: Step) -> Found:
-    """The mean of every window."""
+def average_pool(call: NodeBackward) -> InputCotangents:
+    """Average pooling."""
     names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-    inputs, sizes = step.kept("self"), [step.number(name) for name in names]
-    return step.same(torch.stack([ATEN.avg_pool2d_backward(part, inputs, *sizes) for part in step.values]))
+    inputs, sizes = call.saved_tensor("self"), [call.saved(name) for name in names]
+    return call.one_input(torch.stack([ATEN.avg_pool2d_backward(part, inputs, *sizes) for part in call.values]))
 
 
-def _norm(step: Step, backward: Callable[[Tensor], Sequence[Tensor | None]]) -> Found:
-    """Layers with a weight and a bias of their own, one task after the other."""
-    columns = list(zip(*(backward(part.contiguous()) for part in step.values), strict=True))
-    stacks = [torch.stack(column) if wanted else None for column, wanted in zip(columns, step.wanted, strict=True)]
+def _norm(call: NodeBackward, derivative: Callable[[Tensor], Sequence[Tensor | None]]) -> InputCotangents:
+    """Normalization layers with a weight and a bias, one task after the other."""
+    columns = list(zip(*(derivative(part.contiguous()) for part in call.values), strict=True))
+    stacks = [
+        torch.stack(column) if needed else None for column, needed in zip(columns, call.needs_input_grad, strict=True)
+    ]
     return [
-        None if stack is None else Cotangents(stack, step.given.by_row and place == 0, own=True)
-        for place, stack in enumerate(stacks)
+        None if stack is None else Cotangents(stack, call.cotangents.by_row and index == 0, own=True)
+        for index, stack in enumerate(stacks)
     ]
 
 
-def layer_norm(step: Step) -> Found:
-    """Each sample by itself, unless the batch belongs to what is normalized."""
-    inputs, shape = step.kept("input"), step.number("normalized_shape")
+def layer_norm(call: NodeBackward) -> InputCotangents:
+    """Layer normalization; it needs the whole batch if the batch dimension is normalized too."""
+    inputs, shape = call.saved_tensor("input"), call.saved("normalized_shape")
     if len(shape) == inputs.ndim:
-        step.whole()
-    moments, weight, bias = (step.kept("result1"), step.kept("result2")), step.number("weight"), step.number("bias")
-    wanted = list(step.wanted)
+        call.require_whole_batch()
+    moments, weight, bias = (
+        (call.saved_tensor("result1"), call.saved_tensor("result2")),
+        call.saved("weight"),
+        call.saved("bias"),
+    )
+    needed = list(call.needs_input_grad)
     return _norm(
-        step, lambda part: ATEN.native_layer_norm_backward(part, inputs, shape, *moments, weight, bias, wanted)
+        call, lambda part: ATEN.native_layer_norm_backward(part, inputs, shape, *moments, weight, bias, needed)
     )
 
 
-def group_norm(step: Step) -> Found:
-    """Each sample by itself."""
-    inputs, wanted = step.kept("input"), list(step.wanted)
-    mean, deviation = step.number("result1"), step.number("result2")
-    if step.rows is not None and step.given.by_row:
-        mean, deviation = step.rows.of(mean), step.rows.of(deviation)
-    sizes = (len(inputs), *(step.number(name) for name in ("C", "HxW", "group")))
-    weight = step.number("weight")
+def group_norm(call: NodeBackward) -> InputCotangents:
+    """Group normalization, for each sample separately."""
+    inputs, needed = call.saved_tensor("input"), list(call.needs_input_grad)
+    mean, deviation = call.saved("result1"), call.saved("result2")
+    if call.samples is not None and call.cotangents.by_row:
+        mean, deviation = call.samples.select(mean), call.samples.select(deviation)
+    sizes = (len(inputs), *(call.saved(name) for name in ("C", "HxW", "group")))
+    weight = call.saved("weight")
     return _norm(
-        step, lambda part: ATEN.native_group_norm_backward(part, inputs, mean, deviation, weight, *sizes, wanted)
+        call, lambda part: ATEN.native_group_norm_backward(part, inputs, mean, deviation, weight, *sizes, needed)
     )
 
 
-def batch_norm(step: Step) -> Found:
-    """With its running moments each sample by itself; in training mode all of them together."""
-    training = step.number("training")
+def batch_norm(call: NodeBackward) -> InputCotangents:
+    """Batch normalization; in training mode it needs the whole batch."""
+    training = call.saved("training")
     if training:
-        step.whole()
-    inputs = step.kept("input")
+        call.require_whole_batch()
+    inputs = call.saved_tensor("input")
     names = ("weight", "running_mean", "running_var", "result1", "result2")
-    numbers, eps, wanted = [step.number(name) for name in names], step.number("eps"), list(step.wanted)
+    numbers, eps, needed = [call.saved(name) for name in names], call.saved("eps"), list(call.needs_input_grad)
     back = ATEN.native_batch_norm_backward
-    return _norm(step, lambda part: back(part, inputs, *numbers, training, eps, wanted))
+    return _norm(call, lambda part: back(part, inputs, *numbers, training, eps, needed))

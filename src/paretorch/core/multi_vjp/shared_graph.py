@@ -1,4 +1,4 @@
-"""The part of the graph that several tasks share, and whether inner products there need gradients."""
+"""The part of the autograd graph that several tasks share."""
 
 from __future__ import annotations
 
@@ -8,69 +8,79 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from paretorch.core.gradients.graph import Edge, Place, Reach, place, several
-from paretorch.core.multi_vjp.linear_layers import Linear, linear_uses
+from paretorch.core.gradients.graph import Edge, NodeOutput, TaskGraph, has_several_tasks, node_output
+from paretorch.core.multi_vjp.linear_layers import LinearUse, linear_uses
 
 
-class Trunk(NamedTuple):
-    """The shared part of a graph, and what of it is compared."""
+class SharedGraph(NamedTuple):
+    """The shared part of a graph, with the leaves whose gradients are compared.
 
-    edges: list[Edge]  # by which the tasks' own parts enter it
-    entering: list[int]  # the tasks, as bits, that enter by each
-    nodes: list[Any]  # from the entries downwards
-    linear: list[Linear]  # leaves whose inner products need no gradients
-    direct: list[Tensor]  # the others
-    compared: list[Tensor]  # both, as they were given
+    Args:
+        edges: the edges from nodes of one task into the shared part.
+        edge_tasks: for each edge the tasks that enter by it, as a bit mask.
+        nodes: in topological order.
+        linear_uses: compared leaves whose inner products need no gradients.
+        other_leaves: the other compared leaves.
+        compared: all compared leaves, in the given order.
+    """
+
+    edges: list[Edge]
+    edge_tasks: list[int]
+    nodes: list[Any]
+    linear_uses: list[LinearUse]
+    other_leaves: list[Tensor]
+    compared: list[Tensor]
 
     @property
-    def starts(self) -> list[GradientEdge]:
-        """The entries, as the autograd engine takes them."""
+    def entries(self) -> list[GradientEdge]:
+        """The edges in the form of the autograd engine."""
         return [GradientEdge(*edge) for edge in self.edges]
 
 
-def trunk_of(graph: Reach, compared: Sequence[Tensor]) -> Trunk | None:
-    """The shared part, or None where a compared leaf lies outside, or a task enters below where another does.
+def find_shared_graph(graph: TaskGraph, compared: Sequence[Tensor]) -> SharedGraph | None:
+    """The shared part; None if a compared leaf is outside it, or if one entry is reached from another.
 
-    In the latter case a task's cotangent on the lower edge has a part that comes through the upper one: the two cannot be told
-    apart, and would be counted twice.
+    In the latter case the cotangent of a task at the lower entry includes what comes through the upper one. The two parts
+    cannot be separated, and would be counted twice.
     """
-    shared = {id(leaf) for leaf, tasks in zip(graph.leaves, graph.tasks, strict=True) if len(tasks) > 1}
+    shared = {id(leaf) for leaf, tasks in zip(graph.leaves, graph.leaf_tasks, strict=True) if len(tasks) > 1}
     if not all(id(leaf) in shared for leaf in compared):
         return None
     entries: dict[Edge, int] = {}
-    for here, edges in graph.below.items():
-        if not several(graph.masks[here]):
+    for here, edges in graph.next_edges.items():
+        if not has_several_tasks(graph.task_masks[here]):
             for edge in edges:
-                if several(graph.masks[place(edge)]):
-                    entries[edge] = entries.get(edge, 0) | graph.masks[here]
+                if has_several_tasks(graph.task_masks[node_output(edge)]):
+                    entries[edge] = entries.get(edge, 0) | graph.task_masks[here]
     for edge, task in graph.roots:
-        if several(graph.masks[place(edge)]):
+        if has_several_tasks(graph.task_masks[node_output(edge)]):
             entries[edge] = entries.get(edge, 0) | 1 << task
     if _is_nested(graph, entries):
         return None
-    linear, direct = linear_uses(graph, compared)
-    nodes = [node for (node, _), mask in graph.masks.items() if several(mask)]
-    return Trunk(list(entries), list(entries.values()), nodes, linear, direct, list(compared))
+    uses, others = linear_uses(graph, compared)
+    nodes = [node for (node, _), mask in graph.task_masks.items() if has_several_tasks(mask)]
+    return SharedGraph(list(entries), list(entries.values()), nodes, uses, others, list(compared))
 
 
-def _is_nested(graph: Reach, entries: Iterable[Edge]) -> bool:
-    """Whether some entry is reached from another."""
-    places = {place(edge) for edge in entries}
-    ahead = [place(edge) for here in places for edge in graph.below[here]]
-    passed: set[Place] = set()
-    while ahead:
-        here = ahead.pop()
-        if here in places:
+def _is_nested(graph: TaskGraph, entries: Iterable[Edge]) -> bool:
+    """Whether an entry is reached from another."""
+    targets = {node_output(edge) for edge in entries}
+    remaining = [node_output(edge) for here in targets for edge in graph.next_edges[here]]
+    visited: set[NodeOutput] = set()
+    while remaining:
+        here = remaining.pop()
+        if here in targets:
             return True
-        if here not in passed:
-            passed.add(here)
-            ahead.extend(place(edge) for edge in graph.below[here])
+        if here not in visited:
+            visited.add(here)
+            remaining.extend(node_output(edge) for edge in graph.next_edges[here])
     return False
 
 
-def is_worth_it(trunk: Trunk, tasks: int) -> bool:
+def saves_time(shared_graph: SharedGraph, tasks: int) -> bool:
     """Whether inner products without gradients save more than the additional backward costs."""
-    if tasks < 2 or not trunk.linear:
+    if tasks < 2 or not shared_graph.linear_uses:
         return False
-    spent, formed = (sum(costs) for costs in zip(*(linear.flops(tasks) for linear in trunk.linear), strict=True))
-    return bool(spent + 2 * formed < tasks * formed)
+    costs = (use.multiplications(tasks) for use in shared_graph.linear_uses)
+    products, formed = (sum(column) for column in zip(*costs, strict=True))
+    return bool(products + 2 * formed < tasks * formed)

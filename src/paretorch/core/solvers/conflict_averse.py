@@ -1,4 +1,4 @@
-"""The convex problem of conflict-averse gradient descent, in T numbers."""
+"""The dual problem of conflict-averse gradient descent, in T variables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paretorch.core.solvers.minimum_norm import Solution, minimum_norm, unit_rows
-from paretorch.core.solvers.nonnegative import EPS, Array, nonnegative_program
+from paretorch.core.arrays import EPS, Array
+from paretorch.core.solvers.gramian import cosines_and_norms
+from paretorch.core.solvers.minimum_norm import Solution, minimum_norm
+from paretorch.core.solvers.nonnegative import nonnegative_program
 
 ITERATIONS = 60
 
@@ -20,13 +22,14 @@ def conflict_averse(gramian: Tensor, c: float) -> Solution:
 
     .. math:: \min_w b^T w + \varphi \sqrt{w^T G w}, \qquad b = G 1 / T, \quad \varphi = c \sqrt{1^T G 1} / T
 
-    By duality g_w is a multiple of the x >= 0 that lifts what the worst-off task gains to a level m: the solution of the
-    non-negative program min x^T G x / 2 - (m - b)^T x. Its length grows with m and has to be phi; as long as the same entries of
-    x are positive its square is quadratic in m, so that a few programs find m. Where g_w vanishes there is no such m, and the
-    minimum is looked for among lengths of g_w instead.
+    By duality g_w is a multiple of the x >= 0 that raises the smallest gain of any task to a level m: the solution of the
+    non-negative program min x^T G x / 2 - (m - b)^T x. The length of J^T x increases with m and must equal phi. While the same
+    entries of x are positive, the squared length is quadratic in m, so that a few programs find m. Where g_w vanishes there is no
+    such m; then a search over the length of g_w finds the minimum.
 
     Args:
-        gramian: (T, T) symmetric positive semidefinite, not zero; ``c``: in [0, 1).
+        gramian: (T, T) symmetric positive semidefinite, not zero.
+        c: in [0, 1).
 
     References:
         Liu et al., NeurIPS 2021, section 3: the dual of its problem.
@@ -37,11 +40,11 @@ def conflict_averse(gramian: Tensor, c: float) -> Solution:
 
 
 def _by_levels(gramian: Tensor, phi: float) -> Array | None:
-    """(T,) the weights, found over the level of the worst-off task; None where no level gives g_w its length."""
-    matrix, lengths = unit_rows(gramian)
+    """(T,) the weights, by a search over the level m; None where no level gives the length phi."""
+    matrix, lengths = cosines_and_norms(gramian)
     if lengths.min() == 0:
         return None
-    gains = gramian.numpy().mean(axis=1) / lengths  # per unit of length, as the program sees them
+    gains = gramian.numpy().mean(axis=1) / lengths  # in the units of the cosines
     levels = 1 / lengths
     low, high = float((gains * lengths).min()), float((gains * lengths + phi * lengths).min())
     level = high
@@ -64,7 +67,7 @@ def _by_levels(gramian: Tensor, phi: float) -> Array | None:
 
 
 def _level(matrix: Array, levels: Array, gains: Array, free: NDArray[np.bool_], phi: float) -> float:
-    """The level at which g_w has length phi if exactly the free entries are positive; nan where there is none."""
+    """The level with length phi if exactly the free entries are positive; nan where there is none."""
     index = free.nonzero()[0]
     if not len(index):
         return math.nan
@@ -79,10 +82,10 @@ def _level(matrix: Array, levels: Array, gains: Array, free: NDArray[np.bool_], 
 
 
 def _by_lengths(gramian: Tensor, c: float) -> Solution:
-    """The weights, found over s = |g_w|.
+    """The weights, by a search over s = |g_w|.
 
-    For an s that is held they are those of the minimum norm of the shifted gradients g_t + (s / phi) g_0, whose solution has some
-    length s'. s' - s falls once through zero, which is bracketed and bisected with the secant, s' / phi never leaving
+    For a fixed s they are the minimum-norm weights of the shifted gradients g_t + (s / phi) g_0, whose combination has length s'.
+    s' - s has one zero, at which it changes from positive to negative. Secant and bisection steps bracket it in
     [0, max |g_t| / phi].
     """
     scaled = gramian / gramian.diagonal().max()

@@ -1,4 +1,4 @@
-"""Non-negative quadratic programs on matrices of cosines: what every exact solver of balancing rests on."""
+"""Non-negative quadratic programs on matrices of cosines."""
 
 from __future__ import annotations
 
@@ -6,31 +6,28 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from paretorch.core.arrays import EPS, Array, Mask
 
-EPS = float(np.finfo(np.float64).eps)
-NARROW = 20  # from so many tasks on, blocks are cut to the free entries before they are solved
-ROUNDS = 12  # of block pivoting: independent rows settle in about five
-SAFE = 2e3  # a larger mean of x comes of rows that all but depend on each other
+NARROW = 20  # from this number of tasks on, blocks are reduced to the free entries before they are solved
+ROUNDS = 12  # of block pivoting; with independent rows about five suffice
+SAFE = 2e3  # a larger mean of x indicates nearly dependent rows
 
 
 def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
     """The minimizers of x^T C x / 2 - b^T x over x >= 0, for every column b, by block principal pivoting.
 
-    All columns are solved at once: each guesses which of its entries are zero, solves for the others, and exchanges every entry
-    whose sign is wrong. Columns that do not settle, or whose x is so large that rows must depend on each other, are solved again
-    on a matrix with a ridge of a few units of rounding, which favours no gradient since the diagonal is one; and those that still
-    do not settle by :func:`_active_set`.
+    All columns are solved at once. A column starts from an estimate of the entries that are zero, solves for the others, and
+    exchanges every entry that has the wrong sign, until none has. Columns that do not converge, or whose x is so large that rows
+    must be nearly dependent, are solved again with a ridge of a few units of rounding, which favours no gradient since the
+    diagonal is one. Columns that still do not converge are solved by :func:`_active_set`.
 
     Args:
         matrix: (T, T) cosines: symmetric, positive semidefinite, unit (or zero) diagonal.
         linear: (T, m) the columns b, of size about one.
 
     Returns:
-        (T, m) minimizers, and whether the optimality conditions hold to rounding for all columns.
+        (T, m) minimizers, and whether all columns satisfy the optimality conditions within rounding.
 
     References:
         Judice & Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear complementarity
@@ -41,20 +38,20 @@ def nonnegative_program(matrix: Array, linear: Array) -> tuple[Array, bool]:
         one = _pivot_one(matrix, rows[0])
         if one is not None:
             return one[:, None], True
-    x, settled = _pivot(matrix, rows, SAFE * len(matrix))
-    if not settled.all():
-        ridged, again = definite(matrix), np.flatnonzero(~settled)
-        x[again], settled[again] = _pivot(ridged, rows[again], np.inf)
-        for row in np.flatnonzero(~settled):
+    x, converged = _pivot(matrix, rows, SAFE * len(matrix))
+    if not converged.all():
+        ridged, again = nearest_definite(matrix), np.flatnonzero(~converged)
+        x[again], converged[again] = _pivot(ridged, rows[again], np.inf)
+        for row in np.flatnonzero(~converged):
             x[row] = np.maximum(_active_set(ridged, rows[row]), 0.0)
-        settled[again] = _are_optimal(ridged, rows[again], x[again])
-    return x.T, bool(settled.all())
+        converged[again] = _are_optimal(ridged, rows[again], x[again])
+    return x.T, bool(converged.all())
 
 
 def _pivot(matrix: Array, linear: Array, largest: float) -> tuple[Array, Mask]:
     """(m, T) minimizers for (m, T) rows b by block pivoting, and (m,) which are optimal and sum to no more than ``largest``."""
     result = np.zeros(linear.shape)
-    pending, rows, free = np.arange(len(linear)), linear, _guess(matrix, linear)
+    pending, rows, free = np.arange(len(linear)), linear, _estimated_supports(matrix, linear)
     for _ in range(ROUNDS):
         try:
             x = _solve_free(matrix, rows, free)
@@ -71,15 +68,15 @@ def _pivot(matrix: Array, linear: Array, largest: float) -> tuple[Array, Mask]:
         if not len(pending):
             break
     result = np.maximum(result, 0.0)
-    settled = _are_optimal(matrix, linear, result, largest)
-    settled[pending] = False
-    return result, settled
+    converged = _are_optimal(matrix, linear, result, largest)
+    converged[pending] = False
+    return result, converged
 
 
 def _pivot_one(matrix: Array, linear: Array) -> Array | None:
-    """:func:`_pivot` for one row, in fewer calls; None where it does not settle."""
+    """:func:`_pivot` for one row, in fewer calls; None where it does not converge."""
     tasks = len(linear)
-    free = linear > 0 if tasks < NARROW else _guess_one(matrix, linear)
+    free = linear > 0 if tasks < NARROW else _estimated_support(matrix, linear)
     for _ in range(ROUNDS):
         index = free.nonzero()[0]
         try:
@@ -90,42 +87,44 @@ def _pivot_one(matrix: Array, linear: Array) -> Array | None:
         x = np.zeros(tasks)
         x[index] = solution
         slope = matrix.dot(x) - linear
-        missed = slope[index]
-        slope[index] = solution  # of a free entry the entry itself must not be negative, of another its slope
+        violation = slope[index]
+        slope[index] = solution  # optimal: a free entry is not negative, and neither is the slope of any other entry
         size = 1 + float(np.abs(solution).sum())
         if slope.min() >= -8 * EPS * size:
-            optimal = size <= SAFE * tasks and np.abs(missed).max(initial=0.0) <= 1e-12 * size
+            optimal = size <= SAFE * tasks and np.abs(violation).max(initial=0.0) <= 1e-12 * size
             return np.maximum(x, 0.0) if optimal else None
         free ^= slope < -8 * EPS * size
     return None
 
 
-def _guess_one(matrix: Array, linear: Array) -> Mask:
-    """:func:`_guess` for one row, whose largest eigenvalue is felt for: a wrong guess costs a solve, and no more."""
+def _estimated_support(matrix: Array, linear: Array) -> Mask:
+    """:func:`_estimated_supports` for one row, its largest eigenvalue from power iterations; an error costs a solve."""
     top = matrix.dot(linear)
     for _ in range(2):
         top = matrix.dot(top / max(math.sqrt(top.dot(top)), EPS))
     step = 0.95 / max(math.sqrt(top.dot(top)), EPS)
-    pull = step * linear
-    x = ahead = np.maximum(pull, 0.0)
+    constant = step * linear
+    x = extrapolated = np.maximum(constant, 0.0)
     for number in range(8 + len(matrix) // 16):
-        moved = np.maximum(ahead - step * matrix.dot(ahead) + pull, 0.0)
-        ahead = moved + number / (number + 3) * (moved - x)
+        moved = np.maximum(extrapolated - step * matrix.dot(extrapolated) + constant, 0.0)
+        extrapolated = moved + number / (number + 3) * (moved - x)
         x = moved
     return x > 0
 
 
-def _guess(matrix: Array, linear: Array) -> Mask:
-    """(m, T) which entries are positive after a few accelerated projected gradient steps: most of them to the end."""
+def _estimated_supports(matrix: Array, linear: Array) -> Mask:
+    """(m, T) which entries are positive after a few accelerated projected gradient steps: most remain so in the solution."""
     square = (matrix @ matrix).ravel()
-    step = 1 / max(math.sqrt(math.sqrt(float(square @ square))), EPS)  # one over a bound of the largest eigenvalue
-    pull, kept = linear * step, _unit(len(matrix)) - matrix * step
-    x = ahead = np.maximum(pull, 0.0)
+    step = 1 / max(
+        math.sqrt(math.sqrt(float(square @ square))), EPS
+    )  # the inverse of a bound on the largest eigenvalue
+    constant, contraction = linear * step, _unit(len(matrix)) - matrix * step
+    x = extrapolated = np.maximum(constant, 0.0)
     for number in range(4 + len(matrix) // 6):
-        moved = ahead @ kept
-        moved += pull
+        moved = extrapolated @ contraction
+        moved += constant
         np.maximum(moved, 0.0, out=moved)
-        ahead = moved + number / (number + 3) * (moved - x)
+        extrapolated = moved + number / (number + 3) * (moved - x)
         x = moved
     return x > 0
 
@@ -135,26 +134,25 @@ def _unit(tasks: int) -> Array:
     return np.eye(tasks)
 
 
-def definite(matrix: Array) -> Array:
-    """The matrix with a ridge of a few units of rounding, after what float32 sums made negative has been cut off.
+def nearest_definite(matrix: Array) -> Array:
+    """The nearest positive semidefinite matrix with unit diagonal, plus a ridge of a few units of rounding.
 
-    Inner products summed in lower precision need not be those of any vectors; the nearest that are lie at the eigenvalues that
-    are not negative.
+    A matrix of inner products that were summed in float32 can have negative eigenvalues; these become zero.
     """
     ridge = 4 * len(matrix) * EPS
     symmetric = (matrix + matrix.T) / 2
-    result = _lifted(symmetric, ridge)
+    result = _with_ridge(symmetric, ridge)
     try:
         np.linalg.cholesky(result)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(symmetric)
         near = (vectors * np.maximum(values, 0.0)) @ vectors.T
         size = np.sqrt(np.maximum(near.diagonal(), EPS))
-        result = _lifted(near / size[:, None] / size[None, :], ridge)
+        result = _with_ridge(near / size[:, None] / size[None, :], ridge)
     return result
 
 
-def _lifted(matrix: Array, ridge: float) -> Array:
+def _with_ridge(matrix: Array, ridge: float) -> Array:
     """A copy with the ridge added to the diagonal."""
     result: Array = matrix.copy()
     result.flat[:: len(matrix) + 1] += ridge
@@ -169,7 +167,7 @@ def _solve_free(matrix: Array, linear: Array, free: Mask) -> Array:
         x[:] = np.linalg.solve(blocks, (linear * free)[:, :, None])[:, :, 0]
         return x
     counts = free.sum(axis=1)
-    order = np.argsort(~free, axis=1, kind="stable")[:, : counts.max()]  # free entries first; the rest is masked
+    order = np.argsort(~free, axis=1, kind="stable")[:, : counts.max()]  # free entries first; the others are masked
     inside = np.arange(order.shape[1]) < counts[:, None]
     blocks = matrix[order[:, :, None], order[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
     blocks.reshape(len(free), -1)[:, :: order.shape[1] + 1] += ~inside
@@ -179,7 +177,7 @@ def _solve_free(matrix: Array, linear: Array, free: Mask) -> Array:
 
 
 def _active_set(matrix: Array, linear: Array) -> Array:
-    """(T,) the minimizer for one column by Lawson and Hanson's active set: slower, and never worse than its last iterate."""
+    """(T,) the minimizer for one column by the active-set method of Lawson & Hanson: slower, with a decreasing objective."""
     tasks = len(linear)
     x = np.zeros(tasks)
     free = np.zeros(tasks, dtype=bool)
@@ -205,8 +203,8 @@ def _active_set(matrix: Array, linear: Array) -> Array:
 
 
 def _are_optimal(matrix: Array, linear: Array, x: Array, largest: float = np.inf) -> Mask:
-    """(m,) whether slopes C x - b are non-negative and vanish where x is positive, to 1e-9 of the terms they are sums of."""
+    """(m,) whether the slopes C x - b are non-negative, and zero where x is positive, to 1e-9 of the terms of their sums."""
     total = x.sum(axis=1)
-    missed = np.abs(np.minimum(x, x @ matrix - linear)).max(axis=1)
-    result: Mask = (missed <= 1e-9 * (float(np.abs(linear).max()) + total)) & (total <= largest)
+    violation = np.abs(np.minimum(x, x @ matrix - linear)).max(axis=1)
+    result: Mask = (violation <= 1e-9 * (float(np.abs(linear).max()) + total)) & (total <= largest)
     return result

@@ -1,4 +1,4 @@
-"""Non-negative quadratic programs of few unknowns, in plain arithmetic: there a call into NumPy costs more than the sums."""
+"""Non-negative quadratic programs of few variables, in plain arithmetic, which here costs less than calls into NumPy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from operator import mul
 
 import numpy as np
 
-SMALLEST = 1e-7  # of a pivot: below, rows depend on each other and a table of pivots loses digits
-ACCURATE = 1e-13  # of the terms: what slopes may miss
+SMALLEST_PIVOT = 1e-7  # with smaller pivots rows are nearly dependent, and the tableau loses digits
+TOLERANCE = 1e-13  # of the slopes, relative to the terms of their sums
 
 Rows = list[list[float]]
 
 
-def unit_lists(gramian: Rows) -> tuple[Rows, list[float]]:
+def list_cosines_and_norms(gramian: Rows) -> tuple[Rows, list[float]]:
     """(T, T) cosines and (T,) lengths; the row of a zero gradient is zero."""
     lengths = [math.sqrt(max(row[task], 0.0)) for task, row in enumerate(gramian)]
     inverse = [1 / length if length > 0 else 0.0 for length in lengths]
@@ -22,18 +22,18 @@ def unit_lists(gramian: Rows) -> tuple[Rows, list[float]]:
     ], lengths
 
 
-def pivoted(rows: Rows, linear: list[float]) -> list[float] | None:
-    """The minimizer of x^T C x / 2 - b^T x over x >= 0, or None where it is not found to rounding.
+def principal_pivoting(rows: Rows, linear: list[float]) -> list[float] | None:
+    """The minimizer of x^T C x / 2 - b^T x over x >= 0, or None where it is not found within rounding.
 
-    The slopes s = C x - b are kept solved for half of the unknowns; the worst negative entry, of a slope or of x, is exchanged
-    until none is left. The result is measured against C itself: what the exchanges have added up does not count.
+    A tableau holds the slopes s = C x - b solved for T of the 2 T variables s and x. The most negative entry is exchanged until
+    none is negative. The result is checked with C itself, so that rounding in the tableau has no effect.
 
     Args:
         rows: (T, T) cosines: symmetric, positive semidefinite, unit (or zero) diagonal.
         linear: (T,) b.
 
     Example:
-        >>> pivoted([[1.0, -0.5], [-0.5, 1.0]], [0.3, -0.6])
+        >>> principal_pivoting([[1.0, -0.5], [-0.5, 1.0]], [0.3, -0.6])
         [0.3, 0.0]
 
     References:
@@ -42,18 +42,18 @@ def pivoted(rows: Rows, linear: list[float]) -> list[float] | None:
     tasks = len(linear)
     free = [False] * tasks
     table = [[*row, -value] for row, value in zip(rows, linear, strict=True)]
-    if tasks > 4 and min(linear) > 0:  # from all or from none, whichever is likely to be nearer
-        every = _everywhere(rows, linear)
-        if every is not None and 2 * sum(row[-1] > 0 for row in every) > tasks:
-            free, table = [True] * tasks, every
+    if tasks > 4 and min(linear) > 0:  # start with all entries free or with none, whichever is likely to be nearer
+        solved = _all_free(rows, linear)
+        if solved is not None and 2 * sum(row[-1] > 0 for row in solved) > tasks:
+            free, table = [True] * tasks, solved
     tolerance = 4e-16 * tasks * max(map(abs, linear))
     for _ in range(3 * tasks):
         worst = min(table, key=_last)
         if worst[-1] >= -tolerance:
             x = [max(row[-1], 0.0) if inside else 0.0 for row, inside in zip(table, free, strict=True)]
-            return x if _meets(rows, linear, x, free) else None
+            return x if _is_optimal(rows, linear, x, free) else None
         place = table.index(worst)
-        if worst[place] < SMALLEST:
+        if worst[place] < SMALLEST_PIVOT:
             return None
         _exchange(table, place)
         free[place] = not free[place]
@@ -64,8 +64,8 @@ def _last(row: list[float]) -> float:
     return row[-1]
 
 
-def _everywhere(rows: Rows, linear: list[float]) -> Rows | None:
-    """The table solved for all of x: C^-1 beside C^-1 b."""
+def _all_free(rows: Rows, linear: list[float]) -> Rows | None:
+    """The tableau solved for all of x: C^-1 and C^-1 b."""
     try:
         inverse = np.linalg.inv(np.array(rows))
     except np.linalg.LinAlgError:
@@ -74,7 +74,7 @@ def _everywhere(rows: Rows, linear: list[float]) -> Rows | None:
 
 
 def _exchange(table: Rows, place: int) -> None:
-    """Solve the row at ``place`` for its own unknown, and put that into the others."""
+    """Solve the row at ``place`` for its own variable, and substitute it in the others."""
     own = table[place]
     inverse = 1 / own[place]
     solved = [-inverse * value for value in own]
@@ -87,12 +87,12 @@ def _exchange(table: Rows, place: int) -> None:
     table[place] = solved
 
 
-def _meets(rows: Rows, linear: list[float], x: list[float], free: list[bool]) -> bool:
-    """Whether slopes vanish where x is free and are not negative elsewhere, to rounding; no entry so large as to be rounding."""
+def _is_optimal(rows: Rows, linear: list[float], x: list[float], free: list[bool]) -> bool:
+    """Whether slopes are zero where x is free and non-negative elsewhere, within rounding, and x small enough to be accurate."""
     size = sum(x)
-    miss = ACCURATE * (size + max(map(abs, linear)))
+    miss = TOLERANCE * (size + max(map(abs, linear)))
     for row, value, inside in zip(rows, linear, free, strict=True):
         slope = sum(map(mul, row, x)) - value
         if slope < -miss or (inside and slope > miss):
             return False
-    return size * SMALLEST < 1
+    return size * SMALLEST_PIVOT < 1

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from paretorch.core.gradients.graph import reach
-from paretorch.core.gradients.task_gradients import limits
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
+from paretorch.core.gradients.graph import task_graph
+from paretorch.core.gradients.task_gradients import summing_limits
 
 
 def check_origin(
@@ -35,7 +35,7 @@ def check_origin(
     for task, loss in losses.items():
         if task in trusted:
             continue
-        found = {id(leaf) for leaf in reach([[loss]]).leaves}
+        found = {id(leaf) for leaf in task_graph([[loss]]).leaves}
         if found & inside:
             raise ValueError(
                 f"the loss of task {task!r} reaches the encoder past the features given to losses_of, so that trials on the "
@@ -111,7 +111,7 @@ def values_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
 
 def resolution(losses: Mapping[str, Tensor], like: Tensor) -> float:
     """Relative spacing of the numbers that losses are computed in: the widest of their own and that of the features' sums."""
-    return max(limits(like.dtype)[0], *(torch.finfo(loss.dtype).eps for loss in losses.values()))
+    return max(summing_limits(like.dtype)[0], *(torch.finfo(loss.dtype).eps for loss in losses.values()))
 
 
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

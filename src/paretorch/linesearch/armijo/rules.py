@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from paretorch.core import checks
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 from paretorch.linesearch.armijo.trials import TRIALS, next_trial
 from paretorch.linesearch.contract import Found, Line, Outcome
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.solvers.minimum_norm import Solution, minimum_norm
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.linesearch.parameter_line import inners
 
 Row = Sequence[Tensor | None]

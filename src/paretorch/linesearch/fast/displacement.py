@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from paretorch.core.gradients.graph import reach
+from paretorch.core.gradients.graph import task_graph
 from paretorch.linesearch.fast.extrapolation import extrapolated, first_rows, rows_are_samples
 from paretorch.linesearch.fast.features import Features
 from paretorch.linesearch.parameter_line import length
@@ -219,7 +219,7 @@ class Displacement:
 
     def _differentiable(self, back: Sequence[Tensor]) -> None:
         """A function that can be differentiated once does not raise here: it would be left out of the derivative in silence."""
-        if not self._seen_twice and any(node.name() == NOT_TWICE for node, _ in reach([back]).masks):
+        if not self._seen_twice and any(node.name() == NOT_TWICE for node, _ in task_graph([back]).task_masks):
             raise RuntimeError("a torch.autograd.Function is marked with @once_differentiable")
         self._seen_twice = True
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.gradients.task_gradients import Gradients
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.linesearch.armijo.closures import InputDerivative, by_the_input, requiring_grad, values_of
 from paretorch.linesearch.backwards import Backwards
 from paretorch.linesearch.contract import Slopes

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
+from paretorch.core.arrays import Array
 from paretorch.core.gradients.task_gradients import by_sample
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.linesearch.armijo.closures import losses_in_order, resolution
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.fast.direction import FastDirection

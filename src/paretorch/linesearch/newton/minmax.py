@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 
 STEPS = 100
 ENOUGH = 1e-12  # of the value that may be missing

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from paretorch.core import checks
+from paretorch.core.arrays import Array
 from paretorch.core.solvers.minimum_norm import minimum_norm
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.linesearch.armijo.rules import Rules
 from paretorch.linesearch.contract import Line, Outcome
 from paretorch.linesearch.newton.minmax import minmax_weights, models_at

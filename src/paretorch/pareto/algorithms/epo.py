@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.solvers.minimum_norm import minimum_norm
-from paretorch.core.solvers.nonnegative import Array
 from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
 from paretorch.pareto.algorithms.linear_program import best_weights, solver
 from paretorch.pareto.models.ensemble import View

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from paretorch.core.solvers.nonnegative import Array
+from paretorch.core.arrays import Array
 from paretorch.extras import extra
 
 FEASIBLE = 1e-10  # by which a row in units of its largest entry may miss its bound: the least that HiGHS takes

@@ -1,4 +1,4 @@
-"""The Balancer's way through the shared part of the graph equals explicit gradients, for every kind of layer."""
+"""The Gramian and gradient from the shared graph against explicit ones, for every kind of layer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from paretorch.core.balancer import balancer as balancing
-from paretorch.core.gradients.graph import reach
-from paretorch.core.multi_vjp.linear_layers import Linear, by_gradients, by_inputs, inner_products, linear_uses
-from paretorch.core.multi_vjp.shared_graph import is_worth_it, trunk_of
+from paretorch.core.gradients.graph import task_graph
+from paretorch.core.multi_vjp import find_shared_graph, saves_time
+from paretorch.core.multi_vjp.linear_layers import (
+    LinearUse,
+    cost_from_gradients,
+    cost_from_inputs,
+    linear_uses,
+    parameter_products,
+)
 
 Losses = dict[str, Tensor]
 
 
 class Product(nn.Module):
-    """A weight that is the second factor as it is."""
+    """A product whose second factor is the weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +38,7 @@ class Product(nn.Module):
 
 
 class Tied(nn.Module):
-    """One weight in both directions, and its transpose."""
+    """One weight in two layers, and its transpose."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +64,7 @@ class Recurrent(nn.Module):
 
 
 class Arithmetic(nn.Module):
-    """Broadcast factors and shifts, means, softmax, and a weight that is used transposed."""
+    """Broadcast factors and terms, means, softmax, and a function of a weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +93,7 @@ class Checkpointed(Residual):
         return result
 
 
-def again() -> nn.Module:
+def repeated_layer() -> nn.Module:
     layer = nn.Linear(6, 6)
     return nn.Sequential(layer, nn.Tanh(), layer)
 
@@ -97,7 +103,7 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "wide": lambda: nn.Sequential(nn.Linear(6, 40), nn.GELU(), nn.Linear(40, 6)),
     "without bias": lambda: nn.Sequential(nn.Linear(6, 6, bias=False), nn.Sigmoid(), nn.Linear(6, 6, bias=False)),
     "in place": lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 6)),
-    "used twice": again,
+    "used twice": repeated_layer,
     "product": Product,
     "tied": Tied,
     "norm": lambda: nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.BatchNorm1d(6)),
@@ -139,17 +145,17 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
 
 def losses_of(encoder: nn.Module, heads: nn.ModuleDict, x: Tensor) -> Losses:
     z = encoder(x)
-    return {name: (head(z) - place).square().mean() for place, (name, head) in enumerate(heads.items())}
+    return {name: (head(z) - target).square().mean() for target, (name, head) in enumerate(heads.items())}
 
 
-def model(kind: str, tasks: int, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
+def make_model(kind: str, tasks: int, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
     torch.manual_seed(0)
     heads = nn.ModuleDict({f"t{task}": nn.Linear(6, 2) for task in range(tasks)})
     return ENCODERS[kind]().to(dtype), heads.to(dtype), torch.randn(5, 6, dtype=dtype)
 
 
-def oracle(losses: Losses, parameters: Sequence[Tensor]) -> Tensor:
-    """(T, T) from explicit gradients."""
+def explicit_gramian(losses: Losses, parameters: Sequence[Tensor]) -> Tensor:
+    """(T, T) inner products of explicit gradients."""
     rows = []
     for loss in losses.values():
         found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
@@ -166,20 +172,20 @@ def oracle(losses: Losses, parameters: Sequence[Tensor]) -> Tensor:
 
 
 @pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small models take the way that is worth it for large ones."""
-    monkeypatch.setattr(balancing, "is_worth_it", lambda trunk, tasks: True)
+def rules_always_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small models use the levels that save time on large ones."""
+    monkeypatch.setattr(balancing, "saves_time", lambda shared_graph, tasks: True)
 
 
-@pytest.mark.usefixtures("always")
+@pytest.mark.usefixtures("rules_always_used")
 @pytest.mark.parametrize("tasks", [2, 5])
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_gramian_and_gradients_equal_explicit_ones(kind: str, tasks: int) -> None:
-    encoder, heads, x = model(kind, tasks)
+def test_shared_graph_gramian_and_gradient_equal_explicit_ones(kind: str, tasks: int) -> None:
+    encoder, heads, x = make_model(kind, tasks)
     torch.manual_seed(1)
     losses = losses_of(encoder, heads, x)
     parameters = list(encoder.parameters())
-    expected = oracle(losses, parameters)
+    expected = explicit_gramian(losses, parameters)
     balancer = pt.Balancer(pt.UPGrad())
     balance = balancer.backward(losses, retain_graph=True)
     assert balance.gramian is not None
@@ -199,27 +205,27 @@ def test_gramian_and_gradients_equal_explicit_ones(kind: str, tasks: int) -> Non
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-@pytest.mark.usefixtures("always")
+@pytest.mark.usefixtures("rules_always_used")
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_gramian_in_single_precision(kind: str) -> None:
-    encoder, heads, x = model(kind, 3, torch.float32)
+def test_shared_graph_gramian_is_accurate_in_float32(kind: str) -> None:
+    encoder, heads, x = make_model(kind, 3, torch.float32)
     balancer = pt.Balancer(pt.UPGrad())
-    for _ in range(2):  # the first step looks whether the rules agree with autograd, the second relies on it
+    for _ in range(2):  # the first step checks the rules against autograd, the second uses them
         losses = losses_of(encoder, heads, x)
-        expected = oracle(losses, list(encoder.parameters()))
+        expected = explicit_gramian(losses, list(encoder.parameters()))
         gramian = balancer.backward(losses).gramian
         assert gramian is not None
         size = expected.diagonal().sqrt()
         assert ((gramian - expected).abs() / size[:, None] / size[None, :]).max() <= 1e-4
 
 
-@pytest.mark.usefixtures("always")
+@pytest.mark.usefixtures("rules_always_used")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
-def test_squares_out_of_range_come_again(dtype: torch.dtype, scale: float) -> None:
-    encoder, heads, x = model("mlp", 3, dtype)
+def test_shared_graph_gramian_is_finite_for_extreme_scales(dtype: torch.dtype, scale: float) -> None:
+    encoder, heads, x = make_model("mlp", 3, dtype)
     losses = {name: loss * scale for name, loss in losses_of(encoder, heads, x).items()}
-    expected = oracle({name: loss.double() for name, loss in losses.items()}, list(encoder.parameters()))
+    expected = explicit_gramian({name: loss.double() for name, loss in losses.items()}, list(encoder.parameters()))
     gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
     assert gramian is not None
     size = expected.diagonal().sqrt()
@@ -228,9 +234,9 @@ def test_squares_out_of_range_come_again(dtype: torch.dtype, scale: float) -> No
     )
 
 
-@pytest.mark.usefixtures("always")
-def test_tasks_that_are_absent_masked_or_broken() -> None:
-    encoder, heads, x = model("mlp", 4)
+@pytest.mark.usefixtures("rules_always_used")
+def test_shared_graph_handles_absent_zero_and_nonfinite_tasks() -> None:
+    encoder, heads, x = make_model("mlp", 4)
     losses = losses_of(encoder, heads, x)
     losses["t1"] = losses["t1"] * 0
     del losses["t2"]
@@ -249,63 +255,63 @@ def test_tasks_that_are_absent_masked_or_broken() -> None:
     assert all(bool(p.grad.isfinite().all()) for p in encoder.parameters() if p.grad is not None)
 
 
-@pytest.mark.usefixtures("always")
-def test_a_layer_that_a_head_uses_as_well() -> None:
-    """Part of its gradient does not come through the features: it is compared whole."""
-    encoder, heads, x = model("mlp", 2)
+@pytest.mark.usefixtures("rules_always_used")
+def test_shared_graph_layer_used_by_a_head_is_compared_as_a_whole() -> None:
+    """Part of its gradient does not come through the features; the whole gradient is compared."""
+    encoder, heads, x = make_model("mlp", 2)
     first = encoder[0]  # type: ignore[index]
     losses = losses_of(encoder, heads, x)
     losses["t1"] = losses["t1"] + first(x.flip(0)).square().mean()
-    expected = oracle(losses, list(encoder.parameters()))
+    expected = explicit_gramian(losses, list(encoder.parameters()))
     gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
     assert gramian is not None
     torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.usefixtures("always")
-def test_heads_at_several_depths() -> None:
-    """A task that enters above another: what comes through the upper features is counted once."""
-    encoder, heads, x = model("mlp", 3)
-    low = encoder[1](encoder[0](x))  # type: ignore[index]
-    high = encoder[2](low)  # type: ignore[index]
-    losses = {name: head(high).square().mean() for name, head in heads.items()}
-    losses["t1"] = losses["t1"] + low.exp().mean()
-    losses["t2"] = low.square().mean()
-    expected = oracle(losses, list(encoder.parameters()))
+@pytest.mark.usefixtures("rules_always_used")
+def test_shared_graph_nested_entries_are_counted_once() -> None:
+    """One task enters above another; its contribution through the upper features is counted once."""
+    encoder, heads, x = make_model("mlp", 3)
+    lower = encoder[1](encoder[0](x))  # type: ignore[index]
+    upper = encoder[2](lower)  # type: ignore[index]
+    losses = {name: head(upper).square().mean() for name, head in heads.items()}
+    losses["t1"] = losses["t1"] + lower.exp().mean()
+    losses["t2"] = lower.square().mean()
+    expected = explicit_gramian(losses, list(encoder.parameters()))
     gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
     assert gramian is not None
     torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.usefixtures("always")
-def test_features_that_are_several_tensors() -> None:
-    encoder, heads, x = model("mlp", 3)
+@pytest.mark.usefixtures("rules_always_used")
+def test_shared_graph_accepts_several_feature_tensors() -> None:
+    encoder, heads, x = make_model("mlp", 3)
     other = nn.Linear(6, 6).double()
     first, second = encoder(x), torch.tanh(other(x))
     losses = {name: head(first).square().mean() for name, head in heads.items()}
     losses["t1"] = losses["t1"] + (first * second).mean()
     losses["t2"] = heads["t2"](second).exp().mean()
-    expected = oracle(losses, [*encoder.parameters(), *other.parameters()])
+    expected = explicit_gramian(losses, [*encoder.parameters(), *other.parameters()])
     gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
     assert gramian is not None
     torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.usefixtures("always")
-def test_losses_that_are_one_tensor_and_shared_heads() -> None:
-    encoder, heads, x = model("mlp", 2)
+@pytest.mark.usefixtures("rules_always_used")
+def test_shared_graph_accepts_equal_losses_and_shared_heads() -> None:
+    encoder, heads, x = make_model("mlp", 2)
     losses = losses_of(encoder, heads, x)
     losses["t2"] = losses["t0"]
     parameters = [*encoder.parameters(), *heads["t0"].parameters()]
-    expected = oracle(losses, parameters)
+    expected = explicit_gramian(losses, parameters)
     gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
     assert gramian is not None
     torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.usefixtures("always")
-def test_parameter_hooks_fire_once_and_gradients_accumulate() -> None:
-    encoder, heads, x = model("norm", 3)
+@pytest.mark.usefixtures("rules_always_used")
+def test_shared_graph_parameter_hooks_run_once_and_gradients_accumulate() -> None:
+    encoder, heads, x = make_model("norm", 3)
     fired: list[str] = []
     for name, parameter in encoder.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: fired.append(name))
@@ -320,12 +326,12 @@ def test_parameter_hooks_fire_once_and_gradients_accumulate() -> None:
     )
 
 
-@pytest.mark.usefixtures("always")
-def test_only_the_given_leaves_are_compared() -> None:
-    encoder, heads, x = model("wide", 2)
+@pytest.mark.usefixtures("rules_always_used")
+def test_shared_graph_compares_given_leaves_only() -> None:
+    encoder, heads, x = make_model("wide", 2)
     last = encoder[2]  # type: ignore[index]
     losses = losses_of(encoder, heads, x)
-    expected = oracle(losses, list(last.parameters()))
+    expected = explicit_gramian(losses, list(last.parameters()))
     balance = pt.Balancer(pt.UPGrad(), shared=last).backward(losses, retain_graph=True)
     assert balance.gramian is not None
     assert balance.weights is not None
@@ -337,22 +343,22 @@ def test_only_the_given_leaves_are_compared() -> None:
 
 
 @pytest.mark.parametrize(("rows", "n", "m"), [(4, 30, 20), (50, 3, 2)])
-def test_both_ways_to_inner_products_are_taken_and_agree(rows: int, n: int, m: int) -> None:
+def test_parameter_products_agree_for_both_costs(rows: int, n: int, m: int) -> None:
     layer = nn.Linear(n, m, bias=False).double()
     x, gradients = torch.randn(rows, n).double(), torch.randn(3, rows, m).double()
     out = layer(x)
-    assert (by_inputs(3, rows, n, m) <= by_gradients(3, rows, n, m)) == (rows == 4)
+    assert (cost_from_inputs(3, rows, n, m) <= cost_from_gradients(3, rows, n, m)) == (rows == 4)
     explicit = (gradients.transpose(1, 2) @ x).flatten(1)
-    found = inner_products(Linear(layer.weight, [out.grad_fn], bias=False), gradients)
+    found = parameter_products(LinearUse(layer.weight, [out.grad_fn], bias=False), gradients)
     torch.testing.assert_close(found, explicit @ explicit.T)
 
 
-def test_which_layers_need_no_gradients() -> None:
-    """Of a network all of whose kinds are known, and of ones that use a weight in another way."""
+def test_linear_uses_exclude_tied_and_normalized_weights() -> None:
+    """For networks with linear layers only, and for networks that use a weight in another way."""
     counts = {}
     for kind in ("mlp", "used twice", "product", "tied", "weight norm", "norm"):
-        encoder, heads, x = model(kind, 2)
-        graph = reach([[loss] for loss in losses_of(encoder, heads, x).values()])
+        encoder, heads, x = make_model(kind, 2)
+        graph = task_graph([[loss] for loss in losses_of(encoder, heads, x).values()])
         linear, direct = linear_uses(graph, list(encoder.parameters()))
         counts[kind] = (len(linear), len(direct))
     assert counts == {
@@ -360,14 +366,14 @@ def test_which_layers_need_no_gradients() -> None:
     }  # fmt: skip
 
 
-def test_worth_it_for_many_tasks_on_wide_layers_only() -> None:
+def test_saves_time_for_many_tasks_and_wide_layers_only() -> None:
     def worth(widths: tuple[int, ...], tasks: int, batch: int) -> bool:
         encoder = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
         z = encoder(torch.randn(batch, widths[0]))
-        graph = reach([[z.square().mean() * (task + 1)] for task in range(tasks)])
-        trunk = trunk_of(graph, list(encoder.parameters()))
-        assert trunk is not None
-        return is_worth_it(trunk, tasks)
+        graph = task_graph([[z.square().mean() * (task + 1)] for task in range(tasks)])
+        shared_graph = find_shared_graph(graph, list(encoder.parameters()))
+        assert shared_graph is not None
+        return saves_time(shared_graph, tasks)
 
     assert worth((784, 768, 512), 10, 64)
     assert not worth((784, 768, 512), 2, 64)

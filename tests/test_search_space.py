@@ -1,4 +1,4 @@
-"""What may be tuned, as plain values: what is no range or choice is refused where it is written."""
+"""Search spaces of options: ranges, choices, and their validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import paretorch.balance
 from paretorch.core.contract import Method
 from paretorch.core.search_space import Choice, PerTask, Range, Space
 
-DECLARED = {
+OPTIONS = {
     (name, option): (made, values)
     for name, made in vars(paretorch.balance).items()
     if isinstance(made, type) and issubclass(made, Method)
@@ -18,7 +18,7 @@ DECLARED = {
 }
 
 
-def corners(values: Range | Choice | PerTask) -> list[object]:
+def extreme_values(values: Range | Choice | PerTask) -> list[object]:
     if isinstance(values, Choice):
         return list(values.values)
     if isinstance(values, PerTask):
@@ -26,10 +26,10 @@ def corners(values: Range | Choice | PerTask) -> list[object]:
     return [values.low, values.high]
 
 
-@pytest.mark.parametrize(("name", "option"), sorted(DECLARED))
-def test_every_method_takes_what_it_declares(name: str, option: str) -> None:
-    made, values = DECLARED[name, option]
-    for value in corners(values):
+@pytest.mark.parametrize(("name", "option"), sorted(OPTIONS))
+def test_method_accepts_extreme_values_of_search_space(name: str, option: str) -> None:
+    made, values = OPTIONS[name, option]
+    for value in extreme_values(values):
         assert getattr(made(**{option: value}), option) == value
     default = made.__dataclass_fields__[option].default  # type: ignore[attr-defined]
     if isinstance(values, Range):
@@ -38,14 +38,14 @@ def test_every_method_takes_what_it_declares(name: str, option: str) -> None:
         assert default in values.values
 
 
-def test_what_is_declared_is_a_space_and_a_method_without_options_declares_none() -> None:
-    assert {"Static", "CAGrad", "FAMO", "MGDA"} <= {name for name, _ in DECLARED}
+def test_method_without_options_has_empty_search_space() -> None:
+    assert {"Static", "CAGrad", "FAMO", "MGDA"} <= {name for name, _ in OPTIONS}
     spaces: list[Space] = [paretorch.balance.Equal.space, Method.space]
     assert spaces == [{}, {}]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("make", "message"),
     [
         (lambda: Range(1.0, 1.0), "from a finite number to a larger one, got 1.0 to 1.0"),
         (lambda: Range(0.0, float("inf")), "got 0.0 to inf"),
@@ -56,10 +56,10 @@ def test_what_is_declared_is_a_space_and_a_method_without_options_declares_none(
         (lambda: PerTask(Range(-1.0, 1.0)), "numbers per task are positive"),
     ],
 )
-def test_what_is_no_space_is_refused(wrong: Callable[[], object], message: str) -> None:
+def test_invalid_range_or_choice_raises(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        wrong()
+        make()
 
 
-def test_equal_numbers_of_other_kinds_are_different_choices() -> None:
+def test_choice_distinguishes_equal_values_of_different_types() -> None:
     assert Choice((1, True, 1.0)).values == (1, True, 1.0)

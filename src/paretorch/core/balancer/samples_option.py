@@ -1,0 +1,42 @@
+"""The option ``samples`` of a Balancer: its check, and the messages about graphs that do not support it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from paretorch.core.contract import Method, Need
+from paretorch.core.gradients.graph import OPAQUE
+
+
+def check_samples(samples: int | None, method: Method[Any]) -> None:
+    """Raise ValueError unless the option is None, or a positive integer and the method uses the Gramian of one batch."""
+    if samples is None:
+        return
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"samples is a whole number of at least 1, or None for the whole batch, got {samples!r}")
+    if Need.GRAMIAN not in method.needs or method.batches > 1:
+        raise ValueError(
+            f"samples={samples} is for methods that use the Gramian of one batch, and {method} does not: leave it out"
+        )
+
+
+def samples_refusal(samples: int | None, opaque: Iterable[str]) -> str:
+    """The error for a graph in which the contributions of single samples cannot be separated."""
+    hidden = ", ".join(sorted(OPAQUE[name] for name in opaque))
+    if hidden:
+        return f"samples={samples} is not supported through {hidden}: leave samples out"
+    return (
+        f"samples={samples} needs tensors that separate the shared parameters from the tasks. Here one task uses an intermediate "
+        "tensor of what another task uses as a whole, or part of shared= directly, or a hook changes gradients at such a tensor: "
+        "leave samples out"
+    )
+
+
+def samples_save_nothing(samples: int | None) -> str:
+    """The warning for a graph in which the Gramian of some samples costs as much as that of all samples."""
+    return (
+        f"samples={samples} saves no time on this model: its shared part has layers that combine several samples "
+        "(BatchNorm in training mode) or that Paretorch has no rule for, or each task has inputs of its own; the backward runs "
+        "on the whole batch, so that the exact Gramian (leave samples out) costs no more"
+    )

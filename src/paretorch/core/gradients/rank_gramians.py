@@ -1,0 +1,47 @@
+"""Gramians of the gradients of losses that are averaged over ranks."""
+
+from __future__ import annotations
+
+import torch
+
+from paretorch.core.arrays import Array
+from paretorch.core.gradients.ranks import Ranks
+from paretorch.core.gradients.task_gradients import Gradients, to_host
+
+
+def summed_gramian(gradients: Gradients, ranks: Ranks) -> Array:
+    """(T, T) the Gramian of the gradients of the losses' mean over ranks, in float64 on the host.
+
+    Inner products of sums are not sums of inner products. The gradients themselves are therefore summed over ranks; each rank
+    receives a shard of the sum, and the Gramians of the shards are added.
+    """
+    if ranks.alone:
+        return gradients.gramian()[0]
+    shards = [ranks.shard_of_sum(row) for row in gradients.jacobian(_all_tasks(gradients))]
+    return averaged_gramian(Gradients([[shard] for shard in shards], [shards[0]]).gramian()[0], ranks)
+
+
+def cross_gramian(first: Gradients, second: Gradients, ranks: Ranks) -> tuple[Array, Array]:
+    """Inner products of one batch's task gradients with another's, of the losses' mean over ranks.
+
+    Returns:
+        (T, T) inner products, and (2, T) the largest absolute entry of each task's gradient on the first and the second batch:
+        zero where the task has no gradient, inf or nan where it is not finite.
+    """
+    one, two = (gradients.jacobian(_all_tasks(gradients)) for gradients in (first, second))
+    if not ranks.alone:
+        one, two = (torch.stack([ranks.shard_of_sum(row) for row in rows]) for rows in (one, two))
+    largest = torch.stack([rows.abs().amax(dim=1) for rows in (one, two)])
+    cross, sizes = to_host([one @ two.T, largest])
+    if ranks.alone:
+        return cross.numpy(), sizes.numpy()
+    return averaged_gramian(cross.numpy(), ranks), ranks.sum(sizes).numpy()
+
+
+def averaged_gramian(gramian: Array, ranks: Ranks) -> Array:
+    """(T, T) the Gramian of the gradients of averaged losses, from this rank's part of it."""
+    return ranks.sum(torch.from_numpy(gramian)).numpy() / ranks.size**2
+
+
+def _all_tasks(gradients: Gradients) -> torch.Tensor:
+    return torch.ones(gradients.tasks, dtype=torch.bool)
