@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 from paretorch.core.solvers.nonnegative import Array
 
 MODES = ("min", "median", "rmse")
@@ -43,7 +43,7 @@ class AlignedMTL(Method[None]):
 
     mode: str = "min"
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"mode": Choice(MODES)}
+    search_space: ClassVar[SearchSpace] = {"mode": Choice(MODES)}
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

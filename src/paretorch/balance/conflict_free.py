@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 from paretorch.core.solvers.equal_products import equal_products
 from paretorch.core.solvers.minimum_norm import unit_rows
 
@@ -45,7 +45,7 @@ class ConFIG(Method[None]):
 
     length: str = "projection"
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"length": Choice(LENGTHS)}
+    search_space: ClassVar[SearchSpace] = {"length": Choice(LENGTHS)}
 
     def __post_init__(self) -> None:
         if self.length not in LENGTHS:

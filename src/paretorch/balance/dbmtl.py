@@ -12,7 +12,7 @@ from paretorch.balance.parts.domain import losses_above
 from paretorch.balance.parts.ranges import at_least, share
 from paretorch.balance.parts.task_rows import kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-8
 
@@ -50,7 +50,7 @@ class DBMTL(Method[DBMTLState]):
     needs = Need.JACOBIAN | Need.LOSSES
     homogeneous = False
     features = False
-    space: ClassVar[Space] = {"beta": Range(0.0, 0.99), "sigma": Range(0.0, 1.0)}
+    search_space: ClassVar[SearchSpace] = {"beta": Range(0.0, 0.99), "sigma": Range(0.0, 1.0)}
 
     def __post_init__(self) -> None:
         share("beta", self.beta)

@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.parts.ranges import above
 from paretorch.balance.parts.task_rows import kept_rows, over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-7
 
@@ -47,7 +47,7 @@ class ExcessMTL(Method[ExcessMTLState]):
     step: float = 1e-2
     needs = Need.JACOBIAN
     homogeneous = False
-    space: ClassVar[Space] = {"step": Range(1e-4, 1.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"step": Range(1e-4, 1.0, log=True)}
 
     def __post_init__(self) -> None:
         above("step", self.step)

@@ -12,7 +12,7 @@ from torch import Tensor
 from paretorch.balance.parts.domain import losses_above
 from paretorch.balance.parts.ranges import above, count
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.nonnegative import Array
 
 
@@ -50,7 +50,7 @@ class GO4Align(Method[GO4AlignState]):
     eta: float = 1e-4
     groups: int = 2
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"eta": Range(1e-6, 1e-1, log=True), "groups": Range(1, 8, whole=True)}
+    search_space: ClassVar[SearchSpace] = {"eta": Range(1e-6, 1e-1, log=True), "groups": Range(1, 8, whole=True)}
 
     def __post_init__(self) -> None:
         above("eta", self.eta)

@@ -12,7 +12,7 @@ from torch import Tensor
 from paretorch.balance.parts.domain import losses_above
 from paretorch.balance.parts.ranges import count
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 from paretorch.core.solvers.minimum_norm import Solution, cancels, minimum_norm
 
 NORMALIZATIONS = (None, "l2", "loss", "loss+")
@@ -50,7 +50,7 @@ class MGDA(Method[None]):
     solver: str = "exact"
     iterations: int = 250
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"normalize": Choice(NORMALIZATIONS)}
+    search_space: ClassVar[SearchSpace] = {"normalize": Choice(NORMALIZATIONS)}
 
     def __post_init__(self) -> None:
         if self.normalize not in NORMALIZATIONS:

@@ -12,7 +12,7 @@ from paretorch.balance.parts.ranges import above, at_least, share
 from paretorch.balance.parts.simplex_weights import of_present, put_back
 from paretorch.balance.parts.task_rows import gramian_of, kept_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.minimum_norm import project_on_simplex
 
 
@@ -50,7 +50,7 @@ class MoCo(Method[MoCoState]):
     needs = Need.JACOBIAN
     homogeneous = False
     features = False
-    space: ClassVar[Space] = {"beta": Range(0.05, 1.0, log=True), "gamma": Range(1e-3, 10.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"beta": Range(0.05, 1.0, log=True), "gamma": Range(1e-3, 10.0, log=True)}
 
     def __post_init__(self) -> None:
         share("beta", self.beta, "(]")

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 
 DISTRIBUTIONS = ("normal", "dirichlet")
 
@@ -35,7 +35,7 @@ class RLW(Method[None]):
 
     distribution: str = "normal"
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"distribution": Choice(DISTRIBUTIONS)}
+    search_space: ClassVar[SearchSpace] = {"distribution": Choice(DISTRIBUTIONS)}
     random = True
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.parts.ranges import at_least
 from paretorch.balance.parts.simplex_weights import of_present, put_back
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.minimum_norm import simplex_point
 
 ITERATIONS, STEP, MOMENTUM = 20, 10.0, 0.5
@@ -51,7 +51,7 @@ class SDMGrad(Method[SDMGradState]):
     lam: float = 0.3
     batches: int = 1  # type: ignore[misc]
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"lam": Range(0.0, 10.0)}
+    search_space: ClassVar[SearchSpace] = {"lam": Range(0.0, 10.0)}
 
     def __post_init__(self) -> None:
         at_least("lam", self.lam)

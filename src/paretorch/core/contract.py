@@ -16,10 +16,11 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from paretorch.core.search_space import Space
+from paretorch.core.search_space import SearchSpace
 from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
 from paretorch.core.solvers.minimum_norm import cosines, norms
 from paretorch.core.step_record import compared, per_task, table
+from paretorch.former_names import FormerAttribute, warn_renamed
 
 
 class Need(enum.Flag):
@@ -208,7 +209,14 @@ class Method(Generic[S]):
     batches: ClassVar[int] = 1  # independent batches per step; more than one: Balancer only
     features: ClassVar[bool] = True  # can be used on features; False: Balancer only
     observes: ClassVar[bool] = False  # wants the losses after the step as well
-    space: ClassVar[Space] = {}  # the options that a study may tune
+    search_space: ClassVar[SearchSpace] = {}  # the options that a study may tune
+    space = FormerAttribute("search_space")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "space" in cls.__dict__:
+            warn_renamed(f"the class attribute {cls.__name__}.space", f"{cls.__name__}.search_space")
+            cls.search_space = cls.__dict__["space"]
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> S:
         """The state before the first step, on the device and in the dtype of ``like``; also checks the task names."""

@@ -79,4 +79,4 @@ class PerTask:
             raise ValueError(f"numbers per task are positive, got a range that begins at {self.range.low}")
 
 
-Space = Mapping[str, Range | Choice | PerTask]  # by the name of the option
+SearchSpace = Mapping[str, Range | Choice | PerTask]  # by the name of the option
