@@ -151,7 +151,7 @@ def test_new_tasks_may_join_a_method_without_state_and_no_other() -> None:
     balancer = pt.Balancer(pt.DWA())
     losses = losses_of(model(X), TARGETS)
     balancer.backward({"a": losses["a"]}, retain_graph=True)
-    with pytest.raises(ValueError, match=r"remembers its tasks .* tasks=\.\.\."):
+    with pytest.raises(ValueError, match=r"has a state of its tasks .* tasks=\.\.\."):
         balancer.backward(losses)
 
 

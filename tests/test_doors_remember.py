@@ -98,7 +98,7 @@ def test_what_is_remembered_of_other_parameters_is_not_used(method: Method[Any])
     net.gradients()
     net.first.requires_grad_(False)
     net.second.requires_grad_(True)
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="the state is reset"):
         balancer.backward(net.losses("ab", 1))
     found = net.gradients()
     fresh.backward(net.losses("ab", 1))
@@ -108,7 +108,7 @@ def test_what_is_remembered_of_other_parameters_is_not_used(method: Method[Any])
 
 def test_one_loss_a_step_needs_to_be_told_what_is_shared() -> None:
     net = Net()
-    with pytest.raises(ValueError, match="it cannot be seen what it shares"):
+    with pytest.raises(ValueError, match="does not show which parameters it shares"):
         pt.Balancer(pt.ConFIGMomentum(), ("a", "b")).backward(net.losses("a"))
     balancer = pt.Balancer(pt.ConFIGMomentum(), ("a", "b"), shared=net.first)
     for step, task in enumerate("abab"):

@@ -61,7 +61,7 @@ def test_presets_are_runs(tmp_path: Path) -> None:
 def test_preconditioned_balances_by_the_runs_method() -> None:
     parts = assemble(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
     assert isinstance(parts.optimizer, Preconditioned)
-    assert str(parts.optimizer.weighing.method) == "CAGrad(c=0.25, rescale=1)"
+    assert str(parts.optimizer.runner.method) == "CAGrad(c=0.25, rescale=1)"
 
 
 def test_a_single_task_is_trained_as_well(tmp_path: Path) -> None:

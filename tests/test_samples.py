@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.core.method.state_buffers import draws
+from paretorch.core.method.runner import step_generator
 from paretorch.core.multi_vjp.samples import NoRuleError, Rows
 
 BATCH, TASKS = 12, 3
@@ -78,7 +78,7 @@ def test_gramian_of_the_samples_and_gradients_of_the_batch(kind: str) -> None:
         z = encoder(x)
         losses = losses_of(heads, z)
         parameters = list(encoder.parameters())
-        index = torch.randperm(BATCH, generator=draws(~3, step))[:5]
+        index = torch.randperm(BATCH, generator=step_generator(~3, step))[:5]
         expected = by_rows(losses, z, parameters, index)
         whole = by_rows(losses, z, parameters, torch.arange(BATCH))
         balance = balancer.backward(losses)
@@ -198,7 +198,7 @@ def test_features_of_several_sizes_have_draws_of_their_own() -> None:
         "t1": heads["t1"](first).exp().mean() + second.square().mean(),
     }
     parameters, rows = list(encoder.parameters()), []
-    generator = draws(~0, 0)
+    generator = step_generator(~0, 0)
     index = {size: torch.randperm(size, generator=generator)[:3] for size in (BATCH, 8)}
     for loss in losses.values():
         found = torch.autograd.grad(loss, (first, second), retain_graph=True)
@@ -259,7 +259,9 @@ def test_hooks_on_the_features_are_refused_and_those_inside_respected() -> None:
     low.register_hook(lambda gradient: gradient * 0.5)
     z = last(low)
     losses = losses_of(heads, z)
-    expected = by_rows(losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=draws(~0, 0))[:4])
+    expected = by_rows(
+        losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=step_generator(~0, 0))[:4]
+    )
     with pytest.warns(UserWarning, match="saves no time"):
         gramian = pt.Balancer(pt.MGDA(), samples=4).backward(losses).gramian
     torch.testing.assert_close(gramian, expected @ expected.T, rtol=1e-9, atol=1e-13)

@@ -126,7 +126,7 @@ def _replaced(whole: Any, fields: dict[str, Any]) -> Any:
 def _refused(whole: Any, name: str, why: str) -> str:
     kind = type(whole).__name__
     return (
-        f"fork(features) got a {kind} whose field {name!r} holds a tensor that requires grad, which {why}: hand over the "
+        f"fork(features) got a {kind} whose field {name!r} holds a tensor that requires grad, which {why}: pass the "
         f"tensors themselves in a dict, list or tuple, and build the {kind} for each task from its branch"
     )
 
