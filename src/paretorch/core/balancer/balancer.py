@@ -52,34 +52,34 @@ class Balancer(MethodModule):
 
     over the shared parameters theta: those that two losses or more reach. A parameter that one loss reaches receives the plain
     gradient of its task; one that several reach and ``shared=`` leaves out receives the weighted sum. Exact for any graph, also
-    where each task has its own input; it takes one backward per task, or less where inner products can be had without the
+    where each task has its own input; it takes one backward per task, or less where inner products can be computed without the
     gradients. In every step the length of the gradient is compared with the Gramian
     (:math:`\lVert \sum_t w_t g_t \rVert^2 = w^T G w`); where they differ the step is computed again from one ordinary backward
     for each task, before ``.grad`` is changed.
 
     Hooks on parameters run once, on the balanced gradient. Hooks on tensors and nodes within the shared part run once for each
     task, on that task's gradient, whatever the number of tasks: g_t is what an ordinary backward of L_t alone gives, hooks
-    included. They may run more often than that, so they must depend on nothing but their argument, and what ``retain_grad()``
-    keeps there is a sum over several passes. For methods that look at losses alone there is one backward of the weighted sum,
-    and such a hook runs once, on its gradient.
+    included. They may run more often than that, so they must depend on their argument alone, and the gradient that
+    ``retain_grad()`` stores there is a sum over several passes. For methods that need losses alone there is one backward of the
+    weighted sum, and such a hook runs once, on its gradient.
 
-    Encoders that ``torch.compile`` makes after the Balancer keep what their backward needs for several passes
+    Encoders that are compiled after the Balancer was made keep the saved tensors of their backward for several passes
     (``torch._functorch.config.donated_buffer`` is set to False).
 
     Args:
         method: the balancing method, such as ``UPGrad()``.
         tasks: names, in a fixed order; by default those of the first step.
-        shared: where gradients are compared: a module or parameters. By default all that two losses or more reach.
+        shared: the parameters on which gradients are compared, or a module. By default all that two losses or more reach.
         heads: ``"own"``: parameters of one task receive its plain gradient; ``"weighted"``: times the task's weight (1 where the
             task has no gradient on what is shared).
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
-        nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is touched; ``"skip"``: that task is left
-            out of the step, and counted in ``skipped``; ``"pass"``: the plain sum is passed on, so that a GradScaler sees inf
-            or nan, skips its step and lowers its scale.
+        nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is changed; ``"skip"``: that task is left
+            out of the step, and counted in ``skipped``; ``"pass"``: the gradient is the plain sum, so that a GradScaler finds
+            inf or nan, skips its step and lowers its scale.
         every: reuse the weights for ``every - 1`` steps.
-        samples: take the Gramian from so many samples of the batch (of each rank's), drawn anew in every step; None: from all.
-            Of S among B, its gradients are ``B / S`` times what the S rows of the tensors at which the tasks part contribute:
-            unbiased for any loss. What is descended is the whole batch's gradient, as ever.
+        samples: compute the Gramian from so many samples of the batch (of each rank's), drawn in every step; None: from all.
+            Of S among B samples, its gradients are ``B / S`` times the contribution of the S rows of the tensors at which the
+            tasks' graphs separate: unbiased for any loss. The gradient in ``.grad`` is that of the whole batch.
         factor: what the losses were multiplied by (``scaler.get_scale()``), for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.

@@ -46,7 +46,7 @@ class Fork(MethodModule):
         every: reuse the weights for ``every - 1`` steps.
         gap: every ``gap`` steps (of those whose weights are not reused) compare with the exact update on the encoder's parameters
             (``balance.gap``; T encoder backwards).
-        factor: dTotal/dL_t where :meth:`losses` is not used, for methods that are not homogeneous.
+        factor: dTotal/dL_t where :meth:`losses` is not called, for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.
 

@@ -1,4 +1,4 @@
-"""The Fork's step: what the backward of the losses and the backward of the features compute."""
+"""The step of a Fork: the backward of the losses, and the backward of the features."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class ForkStep:
         self.on_backward: Callable[[], None] | None = None  # called at the start of every backward of the features
         if heads == "weighted":
             self.saves = "branches"
-            self.losses_required = f"{method} with heads='weighted' looks at the losses"
+            self.losses_required = f"{method} with heads='weighted' needs the losses"
         elif Need.LOSSES in method.needs:
-            self.losses_required = f"{method} looks at the loss values"
+            self.losses_required = f"{method} needs the loss values"
         elif not runner.homogeneous and runner.factor is None:
-            self.losses_required = f"{method} must know the factors of the losses"
+            self.losses_required = f"{method} needs the factors of the losses"
         self.handle = next(_HANDLES)
         FORK_STEPS[self.handle] = self
         self.pauses = 0  # contexts of fork.paused() that are open
