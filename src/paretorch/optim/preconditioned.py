@@ -40,7 +40,7 @@ class Preconditioned(MultiTaskOptimizer):
 
     Args:
         params: parameters or parameter groups.
-        method: a balancing method that looks at losses or inner products, such as ``MGDA()``.
+        method: a balancing method that needs losses or inner products, such as ``MGDA()``.
         metric: ``"adam"``, or ``"identity"``: M = 1, balanced steepest descent with the same momentum.
         lr: step size.
         betas: of the momentum and of v.

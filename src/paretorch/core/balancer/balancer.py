@@ -384,7 +384,7 @@ class Balancer(MethodModule):
         if not (same if before else state.rows_fit(length)):
             state.store(state.initial())
             self.runner.warn_once(
-                "surface",
+                "rows",
                 f"the gradients in the state of {self.method} are of other parameters than the {length} numbers that are "
                 "compared from now on: the state is reset. Balancer(..., shared=encoder) fixes what is compared whatever "
                 "tasks are present",

@@ -212,7 +212,7 @@ class ForkStep:
             cotangents: of the branches, leaf by leaf and task by task; None where a head sends nothing.
             loss_sums: (3, all) the gradient of the link; None where the losses were not recorded.
             like: shapes, dtypes and devices of the features' leaves.
-            saved: features or branches, as ``saves`` says.
+            saved: features or branches, see ``saves``.
             call: the forward.
         """
         if self.on_backward is not None:

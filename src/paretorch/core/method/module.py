@@ -26,6 +26,9 @@ class MethodModule(nn.Module):
         on_parameters: whether gradients are compared on parameters; else on features.
     """
 
+    task_names: Tensor
+    steps: Tensor
+
     def __init__(
         self,
         method: Method[Any],

@@ -48,7 +48,7 @@ class MethodRunner:
         group: ranks whose losses are averaged: ``"all"``, a process group, or None.
         seed: of the method's random draws.
         on_parameters: whether gradients are compared on parameters; else on features.
-        owner: the name of the class that holds the runner, for messages.
+        owner: the name of the class that has the runner, for messages.
         tensors: where the state is stored, see :class:`StateBuffers`; None: in a dict of its own.
 
     Raises:
@@ -179,7 +179,7 @@ class MethodRunner:
 
         Args:
             known: the tasks that are present on this rank.
-            broken: gives the (all,) tasks of this rank that are not finite; such a step is computed anew.
+            broken: gives the (all,) tasks of this rank that are not finite; then nothing is reused.
         """
         self.state.verify()
         if self.every == 1:
@@ -216,9 +216,9 @@ class MethodRunner:
         """
         on_device = jacobian is not None
         index = None if evidence.regular or evidence.present.all() else evidence.present.nonzero()[0]
-        seen, factor = self._method_evidence(evidence, index, jacobian, features)
+        method_evidence, factor = self._method_evidence(evidence, index, jacobian, features)
         call = self.method.calibrated if self.scale == "calibrated" else self.method.balance
-        balance, state = call(seen, self._state(on_device))
+        balance, state = call(method_evidence, self._state(on_device))
         weights, heads = self._for_all(balance.weights, index), self._for_all(balance.heads, index)
         update = balance.update
         if update is not None and not self.homogeneous:  # it is made of gradients that were divided
@@ -375,7 +375,7 @@ class MethodRunner:
 
 
 def combined_gradient(result: StepResult, gradients: Gradients) -> list[Tensor]:
-    """The one gradient that the result of a step stands for, leaf by leaf."""
+    """The combined gradient of a step, leaf by leaf."""
     if result.update is not None:
         return gradients.split(result.update)
     assert result.weights is not None
