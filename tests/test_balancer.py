@@ -274,7 +274,7 @@ def test_observe_reaches_the_method() -> None:
     step(model, balancer)
     balancer.observe({"a": torch.tensor(1e-3), "b": torch.tensor(5.0), "c": torch.tensor(1.0)})
     assert balancer.get_buffer("state_logits").abs().max() > 0
-    with pytest.raises(TypeError, match="does not look at the losses"):
+    with pytest.raises(TypeError, match="does not use the losses"):
         pt.Fork(pt.MGDA(), TASKS).observe({"a": torch.tensor(1.0)})
 
 
