@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import paretorch as pt
 
-# And where the losses are told: not at all, inside the compiled function, or outside it.
+# And where the losses are recorded: not at all, inside the compiled function, or outside it.
 METHODS: dict[str, tuple[pt.Method[Any], str]] = {
     "mgda": (pt.MGDA(), ""),
     "graddrop": (pt.GradDrop(), ""),
@@ -23,7 +23,7 @@ METHODS: dict[str, tuple[pt.Method[Any], str]] = {
     "gradvac": (pt.GradVac(beta=0.3), "outside"),
     "uncertainty": (pt.Uncertainty(), "inside"),
     "excess": (pt.ExcessMTL(step=0.3), "inside"),
-    "told outside": (pt.MGDA(normalize="loss+"), "outside"),
+    "recorded outside": (pt.MGDA(normalize="loss+"), "outside"),
 }
 
 
@@ -36,29 +36,31 @@ class Net(nn.Module):
         self.fork = pt.Fork(method, ("a", "b"))
         self.double()
 
-    def forward(self, x: Tensor, tell: bool, use: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, records_losses: bool, use: Tensor) -> dict[str, Tensor]:
         branch = self.fork(self.encoder(x))
         losses: dict[str, Tensor] = {
             "a": self.heads["a"](branch["a"]).square().mean(),
             "b": (self.heads["b"](branch["b"]) - 5).square().mean() * use,
         }
-        return self.fork.losses(losses) if tell else losses
+        return self.fork.losses(losses) if records_losses else losses
 
 
 def compare(name: str) -> dict[str, Any]:
     """With ``aot`` before the name no kernels are made of the graph: its copies of the state are not optimised away."""
     torch._dynamo.reset()
-    method, tell = METHODS[name.removeprefix("aot ")]
+    method, records_losses = METHODS[name.removeprefix("aot ")]
     eager, compiled = Net(method), Net(method)
     step = torch.compile(compiled, fullgraph=True, backend="aot_eager" if name.startswith("aot ") else "inductor")
     x = torch.randn(7, 5, dtype=torch.float64)
     worst = 0.0
     for turn in range(4):
-        use = torch.tensor(0.0 if turn == 2 and not tell else 1.0, dtype=torch.float64)  # exact zeros: task b is absent
+        use = torch.tensor(
+            0.0 if turn == 2 and not records_losses else 1.0, dtype=torch.float64
+        )  # exact zeros: task b is absent
         for model, call in ((eager, eager), (compiled, step)):
             model.zero_grad()
-            losses = call(x, tell == "inside", use)
-            losses = model.fork.losses(losses) if tell == "outside" else losses
+            losses = call(x, records_losses == "inside", use)
+            losses = model.fork.losses(losses) if records_losses == "outside" else losses
             (losses["a"] + losses["b"]).backward()
             if method.observes:
                 model.fork.observe({"a": torch.tensor(0.5 + turn), "b": torch.tensor(2.0)})

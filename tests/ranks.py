@@ -69,8 +69,8 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-class Told(nn.Module):
-    """A model whose outputs are its losses, told to the fork inside of what DDP wraps."""
+class Recorded(nn.Module):
+    """A model whose outputs are its losses, which it records in the Fork inside of the wrapped module."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ class Told(nn.Module):
 
 def every_case(rank: int, cases: tuple[tuple[str, str, str, str], ...], steps: int) -> dict[str, Any]:
     """All cases in one set of processes: starting them costs more than running them."""
-    doors = {"fork": forked_steps, "balancer": balanced_steps}
-    return {"/".join(case): doors[case[0]](rank, case[1], DDP[case[2]], case[3], steps) for case in cases}
+    steps_by = {"fork": forked_steps, "balancer": balanced_steps}
+    return {"/".join(case): steps_by[case[0]](rank, case[1], DDP[case[2]], case[3], steps) for case in cases}
 
 
 DDP: dict[str, dict[str, Any]] = {
@@ -109,7 +109,7 @@ class Present(nn.Module):
 
 def forked_steps(rank: int, method: str, ddp: dict[str, Any], split: str, steps: int) -> dict[str, Any]:
     net = Net(fork=pt.Fork(METHODS[method](), TASKS))
-    model = DistributedDataParallel(Told(net), **ddp)
+    model = DistributedDataParallel(Recorded(net), **ddp)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     grads = []
     for _ in range(steps):
@@ -202,10 +202,10 @@ def raised(step: Callable[[], object]) -> str:
 def missing_losses(rank: int) -> dict[str, Any]:
     """Four steps under find_unused_parameters, of which rank 1 lacks one task's loss, though its output was computed."""
     found: dict[str, Any] = {}
-    for door in ("balancer", "plain"):
+    for by in ("balancer", "plain"):
         net = Net()
         model = DistributedDataParallel(net, find_unused_parameters=True)
-        balancer = pt.Balancer(pt.Equal() if door == "plain" else pt.MGDA(), TASKS, shared=net.encoder)
+        balancer = pt.Balancer(pt.Equal() if by == "plain" else pt.MGDA(), TASKS, shared=net.encoder)
         grads = []
         for step in range(4):
             model.zero_grad()
@@ -215,12 +215,12 @@ def missing_losses(rank: int) -> dict[str, Any]:
                 del losses["b"]
             if rank == 1 and step == 3:
                 losses = {task: 0 * loss for task, loss in losses.items()}
-            if door == "plain":
+            if by == "plain":
                 total(losses).backward()
             else:
                 balancer.backward(losses)
             grads.append(gradients(net))
-        found[door] = torch.stack(grads)
+        found[by] = torch.stack(grads)
     return found
 
 
@@ -260,9 +260,9 @@ def nothing_to_tell(rank: int, unused: bool) -> dict[str, Any]:
 def uneven_inputs(rank: int) -> list[str]:
     """Batches run out on rank 1 first, under join(), for Fork and Balancer."""
     answers = []
-    for door in ("fork", "balancer", "fork outside"):
+    for by in ("fork", "balancer", "fork outside"):
         fork = pt.Fork(pt.MGDA(), TASKS)
-        net = Net(fork=fork if door == "fork" else None)
+        net = Net(fork=fork if by == "fork" else None)
         model = DistributedDataParallel(net)
         balancer = pt.Balancer(pt.MGDA(), TASKS, shared=net.encoder)
 
@@ -271,9 +271,9 @@ def uneven_inputs(rank: int) -> list[str]:
                 for step in range(3 - rank):
                     x, targets = data(seed=step)
                     losses = losses_of(model(x), targets)  # noqa: B023
-                    if door == "balancer":  # noqa: B023
+                    if by == "balancer":  # noqa: B023
                         balancer.backward(losses)  # noqa: B023
-                    elif door == "fork":  # noqa: B023
+                    elif by == "fork":  # noqa: B023
                         total(losses).backward()
                     else:
                         branch = fork(x.requires_grad_())  # noqa: B023

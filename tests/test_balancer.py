@@ -61,10 +61,10 @@ def test_fork_and_balancer_agree_where_the_features_are_the_parameters(method: p
 
     one, two = shared.clone().requires_grad_(), shared.clone().requires_grad_()
     fork, balancer = pt.Fork(method, TASKS, seed=1), pt.Balancer(method, seed=1)
-    told = losses(fork(one))
+    recorded = losses(fork(one))
     if Need.LOSSES in method.needs:
-        told = fork.losses(told)
-    total(told).backward()
+        recorded = fork.losses(recorded)
+    total(recorded).backward()
     balancer.backward(losses(dict.fromkeys(TASKS, two)))
     torch.testing.assert_close(one.grad, two.grad, rtol=1e-12, atol=1e-14)
 
@@ -119,7 +119,7 @@ def test_partly_shared_layers_and_reused_modules() -> None:
     torch.testing.assert_close(received, balance.weights @ full, rtol=1e-11, atol=1e-14)
 
 
-def test_shared_decides_where_gradients_are_compared_and_not_what_is_weighted() -> None:
+def test_shared_selects_the_compared_parameters_and_not_the_weighted_ones() -> None:
     model = Net()
     balance = step(model, pt.Balancer(pt.MGDA(), shared=model.encoder[2]))
     _, rows, _ = per_task(model)
@@ -142,7 +142,7 @@ def test_an_absent_task_is_left_out(absent: float | None) -> None:
     assert balance.weights.sum() == pytest.approx(2.0)
 
 
-def test_new_tasks_may_join_a_method_without_state_and_no_other() -> None:
+def test_new_tasks_are_accepted_by_methods_without_state_alone() -> None:
     model = Net()
     balancer = pt.Balancer(pt.MGDA())
     losses = losses_of(model(X), TARGETS)
@@ -151,12 +151,12 @@ def test_new_tasks_may_join_a_method_without_state_and_no_other() -> None:
     balancer = pt.Balancer(pt.DWA())
     losses = losses_of(model(X), TARGETS)
     balancer.backward({"a": losses["a"]}, retain_graph=True)
-    with pytest.raises(ValueError, match=r"remembers its tasks .* tasks=\.\.\."):
+    with pytest.raises(ValueError, match=r"has a state of its tasks .* tasks=\.\.\."):
         balancer.backward(losses)
 
 
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO()], ids=repr)
-def test_nonfinite_losses_raise_before_anything_is_touched(method: pt.Method[Any]) -> None:
+def test_nonfinite_losses_raise_before_anything_is_changed(method: pt.Method[Any]) -> None:
     model = Net()
     balancer = pt.Balancer(method)
     step(model, balancer)
@@ -188,7 +188,7 @@ def test_all_tasks_stationary_or_absent() -> None:
     assert gradients(model.encoder).abs().max() == 0
 
 
-def test_hooks_on_parameters_see_the_one_combined_gradient() -> None:
+def test_hooks_on_parameters_receive_the_combined_gradient_once() -> None:
     model, plain = Net(), Net()
     seen: list[Tensor] = []
     after: list[Tensor] = []
@@ -257,7 +257,7 @@ def test_weighted_heads() -> None:
         torch.testing.assert_close(gradients(model.heads[task]), weight * gradients(own.heads[task]))
 
 
-def test_state_is_loaded_into_a_balancer_that_has_not_met_its_tasks() -> None:
+def test_state_is_loaded_into_a_balancer_without_declared_tasks() -> None:
     model = Net()
     balancer = pt.Balancer(pt.DWA(window=1))
     for _ in range(3):
@@ -274,7 +274,7 @@ def test_observe_reaches_the_method() -> None:
     step(model, balancer)
     balancer.observe({"a": torch.tensor(1e-3), "b": torch.tensor(5.0), "c": torch.tensor(1.0)})
     assert balancer.get_buffer("state_logits").abs().max() > 0
-    with pytest.raises(TypeError, match="does not look at the losses"):
+    with pytest.raises(TypeError, match="does not use the losses"):
         pt.Fork(pt.MGDA(), TASKS).observe({"a": torch.tensor(1.0)})
 
 
@@ -294,7 +294,7 @@ def test_observe_reaches_the_method() -> None:
         ),
     ],
 )
-def test_wrong_input_is_named_with_a_cure(call: Any, words: str) -> None:
+def test_wrong_input_is_refused_with_a_cure(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(Net())
 

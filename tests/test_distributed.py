@@ -123,7 +123,7 @@ def test_random_draws_are_equal_on_all_ranks(two: list[dict[str, Any]]) -> None:
     assert one["state"]["steps"] == STEPS
 
 
-def test_what_ranks_refuse(tmp_path: Path) -> None:
+def test_ranks_refuse_differing_declarations(tmp_path: Path) -> None:
     for names, static in on_ranks(ranks.refusals, 2, tmp_path):
         assert "same tasks, in the same order" in names
         assert "rank 1" in names
@@ -131,7 +131,7 @@ def test_what_ranks_refuse(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_groups_keep_to_their_ranks(tmp_path: Path) -> None:
+def test_groups_average_over_their_own_ranks(tmp_path: Path) -> None:
     own, half = torch.stack(on_ranks(ranks.alone_in_a_group, 4, tmp_path)).T
     squares = torch.tensor([6 * (2.0 * (rank + 1)) ** 2 for rank in range(4)], dtype=torch.float64)
     torch.testing.assert_close(own, squares)
@@ -160,7 +160,7 @@ def test_a_loss_that_is_missing_on_one_rank_under_find_unused_parameters(tmp_pat
 
 
 @pytest.mark.parametrize("unused", [False, True])
-def test_a_rank_that_tells_no_losses_outside_of_what_is_wrapped(tmp_path: Path, unused: bool) -> None:
+def test_a_rank_without_losses_works_outside_of_the_wrapper(tmp_path: Path, unused: bool) -> None:
     """The wrapper waits for the heads' gradients too: the zero of ``fork.losses({})`` reaches them."""
     results = on_ranks(ranks.nothing_to_tell, 2, tmp_path, unused)
     for method in (pt.MGDA(), pt.FAMO()):
@@ -194,7 +194,7 @@ def test_uneven_inputs_end_with_an_error_on_all_ranks(tmp_path: Path) -> None:
         assert all("throw_on_early_termination" in answer for answer in answers), answers
 
 
-def test_divided_parameters_are_refused_and_the_fork_is_named(tmp_path: Path) -> None:
+def test_sharded_parameters_are_refused_and_the_fork_is_suggested(tmp_path: Path) -> None:
     for answers in on_ranks(ranks.divided, 2, tmp_path):
         wrong = {case: answer for case, answer in answers.items() if "paretorch.Fork" not in answer}
         stale = {

@@ -16,7 +16,9 @@ def gramian(gradients: Gradients) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("tasks", [1, 2, 5, 21])
 @pytest.mark.parametrize("memory", [None, {}], ids=["fresh", "kept"])
-def test_every_way_gives_the_same_products(dtype: torch.dtype, tasks: int, memory: dict[int, Tensor] | None) -> None:
+def test_all_computations_of_the_gramian_agree(
+    dtype: torch.dtype, tasks: int, memory: dict[int, Tensor] | None
+) -> None:
     """Few rows one by one, some in parts, many at once, with tasks and leaves missing; in fresh memory and in kept."""
     leaves = [torch.zeros(4, 4, dtype=dtype), torch.zeros(45, dtype=dtype), torch.zeros(1, dtype=dtype)]
     generator = torch.Generator().manual_seed(tasks)
@@ -58,7 +60,7 @@ def test_every_way_gives_the_same_products(dtype: torch.dtype, tasks: int, memor
     torch.testing.assert_close(gradients.jacobian(present).double(), full[present])
 
 
-def test_a_task_of_weight_zero_is_not_touched() -> None:
+def test_a_task_of_weight_zero_is_not_read() -> None:
     rows: list[list[Tensor | None] | None] = [[torch.ones(2)], [torch.full((2,), torch.nan)]]
     combined = Gradients(rows, [torch.zeros(2)]).combined([2.0, 0.0])
     assert combined[0].tolist() == [2.0, 2.0]

@@ -26,12 +26,12 @@ LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isi
 X, TARGETS = data()
 
 
-def backward(model: Net, *, tell: bool = False, **changes: Tensor | None) -> dict[str, Tensor]:
+def backward(model: Net, *, records_losses: bool = False, **changes: Tensor | None) -> dict[str, Tensor]:
     """One step's backward through the fork; ``changes`` replaces losses."""
     losses: dict[str, Any] = losses_of(model(X), TARGETS) | changes
     given = {task: loss for task, loss in losses.items() if loss is not None}
-    told = model.fork.losses(given) if tell else given
-    total(told).backward()
+    recorded = model.fork.losses(given) if records_losses else given
+    total(recorded).backward()
     return given
 
 
@@ -51,7 +51,7 @@ def weights_of(model: Net) -> Tensor:
 def test_the_encoder_receives_the_weighted_sum_and_heads_their_own_gradient(method: pt.Method[Any], scale: str) -> None:
     model = forked(method, scale=scale)
     assert model.fork is not None
-    backward(model, tell=model.fork.needs_losses)
+    backward(model, records_losses=model.fork.needs_losses)
     on_features, on_parameters, losses = per_task(model)
     gramian = on_features @ on_features.T
     weights = weights_of(model)
@@ -67,9 +67,9 @@ def test_the_encoder_receives_the_weighted_sum_and_heads_their_own_gradient(meth
 
 
 @pytest.mark.parametrize("method", LOSSES, ids=repr)
-def test_loss_methods_weigh_encoder_and_heads_alike(method: pt.Method[Any]) -> None:
+def test_loss_methods_weight_encoder_and_heads_equally(method: pt.Method[Any]) -> None:
     model = forked(method)
-    losses = backward(model, tell=True)
+    losses = backward(model, records_losses=True)
     weights = weights_of(model)
     plain = Net()
     own = losses_of(plain(X), TARGETS)
@@ -89,15 +89,15 @@ def test_one_step_is_one_backward_of_the_encoder() -> None:
 def test_losses_pass_unchanged() -> None:
     model = forked()
     losses = losses_of(model(X), TARGETS)
-    told = model.fork.losses(losses)
-    assert list(told) == list(losses)
+    recorded = model.fork.losses(losses)
+    assert list(recorded) == list(losses)
     for task in losses:
-        assert torch.equal(told[task], losses[task])
+        assert torch.equal(recorded[task], losses[task])
 
 
 @pytest.mark.parametrize("kind", ["left out", "none", "times zero", "masked"])
-@pytest.mark.parametrize("tell", [False, True])
-def test_an_absent_task_is_left_out(kind: str, tell: bool) -> None:
+@pytest.mark.parametrize("records_losses", [False, True])
+def test_an_absent_task_is_left_out(kind: str, records_losses: bool) -> None:
     model = forked()
     losses = losses_of(model(X), TARGETS)
     changed: dict[str, Tensor | None] = dict(losses)
@@ -111,11 +111,11 @@ def test_an_absent_task_is_left_out(kind: str, tell: bool) -> None:
         mask = torch.zeros(len(X), 1, dtype=torch.float64)
         changed["b"] = ((model(X)["b"] - TARGETS["b"]) * mask).square().mean()
         model.zero_grad()
-    if tell:
-        told = model.fork.losses(changed)
+    if records_losses:
+        recorded = model.fork.losses(changed)
     else:
-        told = {task: loss for task, loss in changed.items() if loss is not None}
-    total(told).backward()
+        recorded = {task: loss for task, loss in changed.items() if loss is not None}
+    total(recorded).backward()
     rows, on_parameters, _ = per_task(model)
     kept = torch.tensor([0, 2])
     expected = pt.weights(pt.MGDA(), rows[kept] @ rows[kept].T) * 2
@@ -125,12 +125,12 @@ def test_an_absent_task_is_left_out(kind: str, tell: bool) -> None:
     torch.testing.assert_close(gradients(model.encoder), expected @ on_parameters[kept], rtol=1e-10, atol=1e-12)
 
 
-def test_the_state_of_an_absent_task_waits() -> None:
+def test_the_state_of_an_absent_task_is_unchanged() -> None:
     model = forked(pt.Uncertainty())
     for _ in range(3):
-        backward(model, tell=True)
+        backward(model, records_losses=True)
     before = {name: value.clone() for name, value in model.fork.state_dict().items()}
-    backward(model, tell=True, b=None)
+    backward(model, records_losses=True, b=None)
     after = model.fork.state_dict()
     assert after["state_log_variance"][1] == before["state_log_variance"][1]
     assert after["state_taken"].tolist() == [4, 3, 4]
@@ -144,11 +144,11 @@ def test_nothing_present_sends_zeros() -> None:
     assert model.fork.balance.status is Status.ABSENT
 
 
-def test_no_losses_at_all_still_reach_the_encoder() -> None:
+def test_a_step_without_losses_reaches_the_encoder() -> None:
     model = forked()
     outputs = model(X)
-    told = model.fork.losses({})
-    total(told).backward()
+    recorded = model.fork.losses({})
+    total(recorded).backward()
     assert outputs.keys() == set(TASKS)
     assert all(p.grad is not None for p in model.encoder.parameters())
 
@@ -157,36 +157,36 @@ def test_no_losses_at_all_still_reach_the_encoder() -> None:
     "method", [pt.MGDA(), pt.MGDA(normalize="loss+"), pt.UPGrad(), pt.FAMO(), pt.CAGrad()], ids=repr
 )
 @pytest.mark.parametrize("scale", [2.0**16, 1 / 3])
-def test_a_common_factor_changes_nothing_but_the_length(method: pt.Method[Any], scale: float) -> None:
+def test_a_common_factor_changes_the_length_alone(method: pt.Method[Any], scale: float) -> None:
     plain, scaled = forked(method), forked(method)
-    backward(plain, tell=True)
-    told = scaled.fork.losses(losses_of(scaled(X), TARGETS))
-    (total(told) * scale).backward()
+    backward(plain, records_losses=True)
+    recorded = scaled.fork.losses(losses_of(scaled(X), TARGETS))
+    (total(recorded) * scale).backward()
     torch.testing.assert_close(gradients(scaled) / scale, gradients(plain), rtol=1e-9, atol=1e-12)
 
 
 def test_own_factors_are_known_to_methods_that_are_not_homogeneous() -> None:
     model = forked(pt.MGDA(normalize="loss+"))
-    told = model.fork.losses(losses_of(model(X), TARGETS))
-    (told["a"] + 5 * told["b"] + told["c"]).backward()
+    recorded = model.fork.losses(losses_of(model(X), TARGETS))
+    (recorded["a"] + 5 * recorded["b"] + recorded["c"]).backward()
     assert model.fork.balance.factor.tolist() == [1, 5, 1]
     other = forked(pt.MGDA(normalize="loss+"))
-    backward(other, tell=True)
+    backward(other, records_losses=True)
     torch.testing.assert_close(weights_of(model), weights_of(other))
 
 
 @pytest.mark.parametrize("method", [pt.FAMO(), pt.MGDA(normalize="loss")], ids=repr)
-def test_methods_that_look_at_losses_ask_for_the_call(method: pt.Method[Any]) -> None:
+def test_methods_that_need_losses_require_fork_losses(method: pt.Method[Any]) -> None:
     model = forked(method)
     with pytest.raises(RuntimeError, match=r"fork\.losses\(losses\)"):
         backward(model)
 
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
-def test_weighted_heads_receive_their_tasks_weight(method: pt.Method[Any]) -> None:
+def test_weighted_heads_are_multiplied_by_their_tasks_weight(method: pt.Method[Any]) -> None:
     model, own = forked(method, heads="weighted"), forked(method)
-    backward(model, tell=True)
-    backward(own, tell=True)
+    backward(model, records_losses=True)
+    backward(own, records_losses=True)
     torch.testing.assert_close(gradients(model.encoder), gradients(own.encoder), rtol=1e-10, atol=1e-13)
     for index, task in enumerate(TASKS):
         expected = weights_of(own)[index] * gradients(own.heads[task])
@@ -198,9 +198,9 @@ def test_weighted_heads_need_the_losses() -> None:
         backward(forked(heads="weighted"))
 
 
-def test_nonfinite_gradients_pass_the_plain_sum_and_leave_the_state() -> None:
+def test_nonfinite_gradients_give_the_plain_sum_and_leave_the_state() -> None:
     model = forked(pt.Uncertainty())
-    backward(model, tell=True)
+    backward(model, records_losses=True)
     before = copy.deepcopy(model.fork.state_dict())
     model.zero_grad()
     losses = losses_of(model(X), TARGETS)
@@ -221,7 +221,7 @@ def test_nonfinite_gradients_can_raise_naming_the_task() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-19, 1.0, 1e19])
-def test_float32_squares_that_leave_the_range_are_rescued(scale: float) -> None:
+def test_squares_outside_the_range_of_float32_are_rescaled(scale: float) -> None:
     """1e-25 squared is no float32; and no row is taken for absent because of it."""
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     base = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -235,7 +235,7 @@ def test_float32_squares_that_leave_the_range_are_rescued(scale: float) -> None:
     torch.testing.assert_close(fork.balance.weights, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_autocast_around_backward_does_not_reach_inside() -> None:
+def test_autocast_around_backward_does_not_affect_the_gramian() -> None:
     def run(around: bool) -> Tensor:
         fork = pt.Fork(pt.MGDA(), ("a", "b"))
         z = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -263,7 +263,7 @@ def test_many_rows_under_autocast_stay_exact() -> None:
     torch.testing.assert_close(fork.balance.gramian, flat @ flat.T, rtol=1e-5, atol=1e-4)
 
 
-def test_a_head_that_works_in_place_is_named_with_the_cure() -> None:
+def test_a_head_that_works_in_place_is_refused_with_the_task_and_the_cure() -> None:
     fork = pt.Fork(pt.MGDA(), ("left", "right"))
     branch = fork(torch.randn(3, 4, requires_grad=True) * 1)
     with pytest.raises(RuntimeError, match=r"copies=True") as caught:
@@ -283,7 +283,7 @@ def test_copies_let_heads_work_in_place(training: bool) -> None:
     assert torch.equal(branch["b"].detach(), before)
 
 
-def test_a_loss_beside_the_fork_is_added_as_it_is() -> None:
+def test_the_gradient_of_a_loss_beside_the_fork_is_added_unchanged() -> None:
     model = forked()
     x, targets = data()
     z = model.encoder(x)
@@ -311,7 +311,7 @@ def test_a_tuple_of_inputs_is_one_step() -> None:
     torch.testing.assert_close(fork.balance.weights, 2 * torch.tensor([2 / 3, 1 / 3], dtype=torch.float64))
 
 
-def test_features_nested_any_way_come_out_as_they_went_in() -> None:
+def test_branches_are_nested_like_the_features() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     base = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     features = {"p2": base * 2, "rest": [base * 3, {"size": 7, "index": torch.tensor([1, 2])}], "frozen": torch.ones(2)}
@@ -351,7 +351,7 @@ def test_paused_is_the_plain_sum_with_no_state() -> None:
     model, plain = forked(pt.Uncertainty()), Net()
     before = copy.deepcopy(model.fork.state_dict())
     with model.fork.paused():
-        backward(model, tell=True)
+        backward(model, records_losses=True)
     total(losses_of(plain(X), TARGETS)).backward()
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-13, atol=1e-15)
     for name, value in model.fork.state_dict().items():
@@ -422,7 +422,7 @@ def test_every_reuses_weights() -> None:
     assert seen[0] != seen[3] != seen[6]
 
 
-def test_every_asks_again_when_a_task_comes_that_had_no_weight() -> None:
+def test_every_computes_new_weights_for_a_task_without_one() -> None:
     model = forked(every=5)
     backward(model, b=None)
     backward(model)
@@ -430,7 +430,7 @@ def test_every_asks_again_when_a_task_comes_that_had_no_weight() -> None:
     assert model.fork.balance.gramian is not None
 
 
-def test_every_survives_a_checkpoint() -> None:
+def test_every_continues_after_a_checkpoint() -> None:
     model = forked(every=4)
     backward(model)
     backward(model)
@@ -442,7 +442,7 @@ def test_every_survives_a_checkpoint() -> None:
     assert other.fork.balance.gramian is None
 
 
-def test_gap_equals_what_explicit_gradients_say() -> None:
+def test_gap_equals_that_of_explicit_gradients() -> None:
     model = forked(gap=2)
     gaps = []
     for _ in range(3):
@@ -483,7 +483,7 @@ def test_state_round_trips_through_safetensors_and_by_task_name(tmp_path: Any) -
     from safetensors.torch import load_file, save_file
 
     model = forked(pt.FAMO())
-    losses = backward(model, tell=True)
+    losses = backward(model, records_losses=True)
     model.fork.observe({t: loss.detach() * (0.5 if t == "b" else 0.9) for t, loss in losses.items()})
     save_file(model.fork.state_dict(), tmp_path / "fork.safetensors")
     other = pt.Fork(pt.FAMO(), ("c", "a", "b"))
@@ -508,7 +508,7 @@ def test_deep_copies_are_independent() -> None:
     model = forked(pt.Uncertainty())
     losses_of(model(X), TARGETS)  # a forward that waits must not stand in the way
     other = copy.deepcopy(model)
-    backward(other, tell=True)
+    backward(other, records_losses=True)
     assert other.fork.state_taken.tolist() == [1, 1, 1]
     assert model.fork.state_taken.tolist() == [0, 0, 0]
     assert model.fork.balance is None
@@ -608,7 +608,7 @@ def test_own_inputs_warn_once_and_name_the_balancer() -> None:
             loss.backward()
 
 
-def test_forwards_without_backward_are_let_go() -> None:
+def test_forwards_without_backward_are_released() -> None:
     model = forked()
     z = model.encoder(X)
     held = weakref.ref(z)
@@ -618,7 +618,7 @@ def test_forwards_without_backward_are_let_go() -> None:
     assert held() is None
 
 
-def test_parameter_hooks_and_fused_optimizers_see_one_gradient() -> None:
+def test_parameter_hooks_and_fused_optimizers_receive_one_gradient() -> None:
     model, plain = forked(), forked()
     backward(plain)
     seen: dict[Tensor, Tensor] = {}
@@ -665,11 +665,11 @@ def test_parameter_hooks_and_fused_optimizers_see_one_gradient() -> None:
         ),
     ],
 )
-def test_wrong_input_is_named_with_a_cure(call: Any, words: str) -> None:
+def test_wrong_input_is_refused_with_a_cure(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(forked())
 
 
-def test_losses_before_any_forward() -> None:
+def test_losses_before_any_forward_are_refused() -> None:
     with pytest.raises(RuntimeError, match="comes after"):
         forked().fork.losses({"a": torch.ones((), requires_grad=True) * 1})

@@ -20,10 +20,10 @@ ALL = {entry.name: entry.method for entry in METHODS if not isinstance(entry.met
 ALL["LogLosses(GradDrop)"] = pt.LogLosses(pt.GradDrop())
 ALL["Static"] = pt.Static({"a": 0.5, "b": 2.0, "c": 1.0})
 CASES = [
-    (door, name)
+    (by, name)
     for name, method in ALL.items()
-    for door in ("fork", "balancer")
-    if door == "balancer" or (method.features and method.batches == 1)
+    for by in ("fork", "balancer")
+    if by == "balancer" or (method.features and method.batches == 1)
 ]
 
 
@@ -54,10 +54,10 @@ def mean_losses(outputs: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> d
     return found
 
 
-def steps(door: str, method: pt.Method[Any], ranks: list[int], wrapped: bool) -> dict[str, Tensor]:
+def steps(by: str, method: pt.Method[Any], ranks: list[int], wrapped: bool) -> dict[str, Tensor]:
     """Gradients of every step, and the state at the end, on the joined batch of these ranks."""
     group: Any = "all" if wrapped else None
-    fork = pt.Fork(method, TASKS, group=group) if door == "fork" else None
+    fork = pt.Fork(method, TASKS, group=group) if by == "fork" else None
     net = Net(fork=fork)
     balancer = None if fork is not None else pt.Balancer(method, TASKS, group=group, shared=net.encoder)
     model = DistributedDataParallel(Outputs(net)) if wrapped else Outputs(net)
@@ -88,7 +88,7 @@ def steps(door: str, method: pt.Method[Any], ranks: list[int], wrapped: bool) ->
 
 def on_this_rank(rank: int) -> dict[str, dict[str, Tensor]]:
     """All cases in one pair of processes: starting them costs more than running them."""
-    return {f"{door}/{name}": steps(door, ALL[name], [rank], wrapped=True) for door, name in CASES}
+    return {f"{by}/{name}": steps(by, ALL[name], [rank], wrapped=True) for by, name in CASES}
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +98,18 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 def test_every_exported_method_is_among_the_cases() -> None:
     exported = {name for name in pt.balance.__all__ if isinstance(getattr(pt, name), type)}
-    assert exported == {type(ALL[name]).__name__ for door, name in CASES if door == "balancer"}
+    assert exported == {type(ALL[name]).__name__ for by, name in CASES if by == "balancer"}
     for name, method in ALL.items():
         if ("fork", name) not in CASES:
             with pytest.raises(ValueError, match="cannot be used on features"):
                 pt.Fork(method, TASKS)
 
 
-@pytest.mark.parametrize(("door", "name"), CASES, ids=[f"{door}/{name}" for door, name in CASES])
-def test_two_ranks_equal_one_process(two: list[Any], door: str, name: str) -> None:
-    expected = steps(door, ALL[name], list(range(WORLD)), wrapped=False)
+@pytest.mark.parametrize(("by", "name"), CASES, ids=[f"{by}/{name}" for by, name in CASES])
+def test_two_ranks_equal_one_process(two: list[Any], by: str, name: str) -> None:
+    expected = steps(by, ALL[name], list(range(WORLD)), wrapped=False)
     for result in two:
-        got = result[f"{door}/{name}"]
+        got = result[f"{by}/{name}"]
         assert float((got["gradients"] - expected["gradients"]).norm() / expected["gradients"].norm()) <= 1e-12
         shared = {key for key, value in expected.items() if value.ndim < 2 or key == "gradients"}
         assert got.keys() == expected.keys()

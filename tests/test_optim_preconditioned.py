@@ -139,7 +139,7 @@ def test_the_gramian_holds_at_any_scale(size: float) -> None:
 
 def test_methods_that_need_more_are_refused() -> None:
     for method in (pt.GradDrop(), pt.FAMO()):
-        with pytest.raises(ValueError, match="answers with weights for one batch"):
+        with pytest.raises(ValueError, match="gives weights for one batch"):
             Preconditioned([nn.Parameter(torch.zeros(1))], method)
     with pytest.raises(ValueError, match="expected a balancing method"):
         Preconditioned([nn.Parameter(torch.zeros(1))], "MGDA()")  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def test_a_method_with_memory_meets_no_new_task() -> None:
     point = nn.Parameter(torch.ones(2))
     optimizer = Preconditioned([point], pt.DWA())
     optimizer.step({"left": point.square().sum()})
-    with pytest.raises(ValueError, match="remembers its tasks"):
+    with pytest.raises(ValueError, match="has a state of its tasks"):
         optimizer.step({"left": point.square().sum(), "right": point.sum()})
 
 

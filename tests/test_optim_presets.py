@@ -46,8 +46,8 @@ def test_a_preset_makes_its_optimizer(preset: Preset) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_every_end_of_a_space_can_be_made(preset: Preset) -> None:
-    assert "lr" in preset.space
-    for name, what in preset.space.items():
+    assert "lr" in preset.search_space
+    for name, what in preset.search_space.items():
         assert name in inspect.signature(type(made(preset))).parameters
         assert isinstance(what, Range | Choice)
         for value in what.values if isinstance(what, Choice) else (what.low, what.high):

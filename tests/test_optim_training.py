@@ -61,7 +61,7 @@ def test_presets_are_runs(tmp_path: Path) -> None:
 def test_preconditioned_balances_by_the_runs_method() -> None:
     parts = assemble(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
     assert isinstance(parts.optimizer, Preconditioned)
-    assert str(parts.optimizer.weighing.method) == "CAGrad(c=0.25, rescale=1)"
+    assert str(parts.optimizer.runner.method) == "CAGrad(c=0.25, rescale=1)"
 
 
 def test_a_single_task_is_trained_as_well(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_single_task_is_trained_as_well(tmp_path: Path) -> None:
         ({"optimizer": "MTAdamV2", "optimizer_options": {"lrr": 1.0}}, "did you mean 'lr'"),
         ({"optimizer": "MTAdamV3"}, "did you mean 'MTAdamV2'"),
         ({"optimizer": "MTAdamV2", "door": {"every": 2}}, "options of a Fork or Balancer, here every"),
-        ({"optimizer": "Preconditioned", "method": "GradDrop()"}, "answers with weights for one batch"),
+        ({"optimizer": "Preconditioned", "method": "GradDrop()"}, "gives weights for one batch"),
         ({"optimizer": "AdaTask", "optimizer_options": {"weights": {"sing": 1.0}}}, "task 'sign' has none"),
     ],
 )

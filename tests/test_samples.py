@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.core.method.state_buffers import draws
+from paretorch.core.method.runner import step_generator
 from paretorch.core.multi_vjp.rule_errors import NoRuleError
 from paretorch.core.multi_vjp.sample_subset import SampleSubset
 
@@ -79,7 +79,7 @@ def test_samples_give_gramian_of_subset_and_gradient_of_batch(kind: str) -> None
         z = encoder(x)
         losses = losses_of(heads, z)
         parameters = list(encoder.parameters())
-        index = torch.randperm(BATCH, generator=draws(~3, step))[:5]
+        index = torch.randperm(BATCH, generator=step_generator(~3, step))[:5]
         expected = jacobian_of_samples(losses, z, parameters, index)
         whole = jacobian_of_samples(losses, z, parameters, torch.arange(BATCH))
         balance = balancer.backward(losses)
@@ -199,7 +199,7 @@ def test_samples_are_drawn_for_each_batch_size() -> None:
         "t1": heads["t1"](first).exp().mean() + second.square().mean(),
     }
     parameters, rows = list(encoder.parameters()), []
-    generator = draws(~0, 0)
+    generator = step_generator(~0, 0)
     index = {size: torch.randperm(size, generator=generator)[:3] for size in (BATCH, 8)}
     for loss in losses.values():
         found = torch.autograd.grad(loss, (first, second), retain_graph=True)
@@ -261,7 +261,7 @@ def test_samples_reject_hooks_on_features_and_apply_inner_hooks() -> None:
     z = last(low)
     losses = losses_of(heads, z)
     expected = jacobian_of_samples(
-        losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=draws(~0, 0))[:4]
+        losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=step_generator(~0, 0))[:4]
     )
     with pytest.warns(UserWarning, match="saves no time"):
         gramian = pt.Balancer(pt.MGDA(), samples=4).backward(losses).gramian

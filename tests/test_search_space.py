@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 import paretorch.balance
 from paretorch.core.contract import Method
-from paretorch.core.search_space import Choice, PerTask, Range, Space
+from paretorch.core.search_space import Choice, PerTask, Range, SearchSpace
+from paretorch.optim import Preset
 
 OPTIONS = {
     (name, option): (made, values)
     for name, made in vars(paretorch.balance).items()
     if isinstance(made, type) and issubclass(made, Method)
-    for option, values in made.space.items()
+    for option, values in made.search_space.items()
 }
 
 
@@ -38,9 +39,29 @@ def test_method_accepts_extreme_values_of_search_space(name: str, option: str) -
         assert default in values.values
 
 
-def test_method_without_options_has_empty_search_space() -> None:
+def test_the_former_name_of_a_search_space_works_and_warns() -> None:
+    with pytest.warns(FutureWarning, match=r"CAGrad\.space is now CAGrad\.search_space"):
+        assert paretorch.balance.CAGrad.space is paretorch.balance.CAGrad.search_space
+    declared: Mapping[str, Range] = {"rate": Range(0.0, 1.0)}
+    with pytest.warns(FutureWarning, match=r"Own\.space is now Own\.search_space"):
+        own = type("Own", (Method,), {"space": declared})
+    assert issubclass(own, Method)
+    assert own.search_space is declared
+
+
+def test_the_former_argument_of_a_preset_works_and_warns() -> None:
+    declared: Mapping[str, Range] = {"lr": Range(0.1, 1.0)}
+    with pytest.warns(FutureWarning, match="search_space="):
+        preset = Preset(9, "ours", "SGD", {"lr": 0.5}, space=declared)  # type: ignore[call-arg]
+    assert preset.search_space is declared
+    with pytest.warns(FutureWarning, match=r"Preset\.search_space"):
+        assert preset.space is declared  # type: ignore[attr-defined]
+    assert preset == Preset(9, "ours", "SGD", {"lr": 0.5}, search_space=declared)
+
+
+def test_what_is_declared_is_a_space_and_a_method_without_options_declares_none() -> None:
     assert {"Static", "CAGrad", "FAMO", "MGDA"} <= {name for name, _ in OPTIONS}
-    spaces: list[Space] = [paretorch.balance.Equal.space, Method.space]
+    spaces: list[SearchSpace] = [paretorch.balance.Equal.search_space, Method.search_space]
     assert spaces == [{}, {}]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 
 MODES = ("min", "median", "rmse")
 MANY = 64  # from this number of tasks on, torch is faster than NumPy
@@ -44,7 +44,7 @@ class AlignedMTL(Method[None]):
 
     mode: str = "min"
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"mode": Choice(MODES)}
+    search_space: ClassVar[SearchSpace] = {"mode": Choice(MODES)}
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, MODES)

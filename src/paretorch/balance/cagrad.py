@@ -9,7 +9,7 @@ import torch
 
 from paretorch.balance.parts.option_checks import check_choice, check_fraction
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.conflict_averse import conflict_averse
 from paretorch.core.solvers.gramian import is_zero_combination
 
@@ -43,7 +43,7 @@ class CAGrad(Method[None]):
     c: float = 0.5
     rescale: int = 1
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"c": Range(0.1, 0.9)}
+    search_space: ClassVar[SearchSpace] = {"c": Range(0.1, 0.9)}
 
     def __post_init__(self) -> None:
         check_fraction("c", self.c)

@@ -11,7 +11,7 @@ import torch
 
 from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 from paretorch.core.solvers.equal_products import equal_products
 from paretorch.core.solvers.gramian import cosines_and_norms
 
@@ -47,7 +47,7 @@ class ConFIG(Method[None]):
 
     length: str = "projection"
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"length": Choice(LENGTHS)}
+    search_space: ClassVar[SearchSpace] = {"length": Choice(LENGTHS)}
 
     def __post_init__(self) -> None:
         check_choice("length", self.length, LENGTHS)

@@ -12,7 +12,7 @@ from paretorch.balance.conflict_free import ConFIG
 from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.balance.parts.stored_gradients import mean_gramian, mean_over_ranks, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-8
 
@@ -68,7 +68,7 @@ class ConFIGMomentum(Method[ConFIGMomentumState]):
     needs = Need.JACOBIAN
     homogeneous = False
     features = False
-    space: ClassVar[Space] = {"beta1": Range(0.5, 0.99), "beta2": Range(0.9, 0.9999)}
+    search_space: ClassVar[SearchSpace] = {"beta1": Range(0.5, 0.99), "beta2": Range(0.9, 0.9999)}
 
     def __post_init__(self) -> None:
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):

@@ -12,7 +12,7 @@ from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.balance.parts.option_checks import check_at_least, check_fraction
 from paretorch.balance.parts.stored_gradients import mean_over_ranks, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-8
 
@@ -57,7 +57,7 @@ class DBMTL(Method[DBMTLState]):
     needs = Need.JACOBIAN | Need.LOSSES
     homogeneous = False
     features = False
-    space: ClassVar[Space] = {"beta": Range(0.0, 0.99), "sigma": Range(0.0, 1.0)}
+    search_space: ClassVar[SearchSpace] = {"beta": Range(0.0, 0.99), "sigma": Range(0.0, 1.0)}
 
     def __post_init__(self) -> None:
         check_fraction("beta", self.beta)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 
 class DWAState(NamedTuple):
@@ -50,7 +50,7 @@ class DWA(Method[DWAState]):
     temperature: float = 2.0
     window: int | None = 25
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"temperature": Range(0.5, 8.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"temperature": Range(0.5, 8.0, log=True)}
 
     def __post_init__(self) -> None:
         check_above("temperature", self.temperature)

@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.stored_gradients import mean_over_ranks, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-7
 
@@ -54,7 +54,7 @@ class ExcessMTL(Method[ExcessMTLState]):
     step: float = 1e-2
     needs = Need.JACOBIAN
     homogeneous = False
-    space: ClassVar[Space] = {"step": Range(1e-4, 1.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"step": Range(1e-4, 1.0, log=True)}
 
     def __post_init__(self) -> None:
         check_above("step", self.step)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from paretorch.balance.parts.option_checks import check_above
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.bargaining import bargaining_weights
 
 
@@ -41,7 +41,7 @@ class FairGrad(Method[None]):
     alpha: float = 2.0
     needs = Need.GRAMIAN
     homogeneous_on_paper = False
-    space: ClassVar[Space] = {"alpha": Range(0.5, 5.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"alpha": Range(0.5, 5.0, log=True)}
 
     def __post_init__(self) -> None:
         check_above("alpha", self.alpha)

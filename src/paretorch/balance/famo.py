@@ -12,7 +12,7 @@ from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.balance.parts.option_checks import check_above, check_at_least, check_finite
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-8
 
@@ -59,7 +59,7 @@ class FAMO(Method[FAMOState]):
     gamma: float = 1e-3
     minimum: float = 0.0
     needs = Need.LOSSES
-    space: ClassVar[Space] = {
+    search_space: ClassVar[SearchSpace] = {
         "rate": Range(2.5e-3, 0.25, log=True),
         "gamma": Range(1e-5, 1e-2, log=True),
     }

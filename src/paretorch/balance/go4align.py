@@ -13,7 +13,7 @@ from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 
 class GO4AlignState(NamedTuple):
@@ -50,7 +50,7 @@ class GO4Align(Method[GO4AlignState]):
     eta: float = 1e-4
     groups: int = 2
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"eta": Range(1e-6, 1e-1, log=True), "groups": Range(1, 8, whole=True)}
+    search_space: ClassVar[SearchSpace] = {"eta": Range(1e-6, 1e-1, log=True), "groups": Range(1, 8, whole=True)}
 
     def __post_init__(self) -> None:
         check_above("eta", self.eta)

@@ -10,7 +10,7 @@ import torch
 from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.balance.parts.stored_gradients import mean_over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class GradDrop(Method[None]):
 
     leak: float = 0.0
     needs = Need.JACOBIAN
-    space: ClassVar[Space] = {"leak": Range(0.0, 0.9)}
+    search_space: ClassVar[SearchSpace] = {"leak": Range(0.0, 0.9)}
     random = True
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.balance.parts.option_checks import check_above, check_at_least
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 
 class GradNormState(NamedTuple):
@@ -54,7 +54,7 @@ class GradNorm(Method[GradNormState]):
     rate: float = 0.025
     needs = Need.GRAMIAN | Need.LOSSES
     homogeneous = False
-    space: ClassVar[Space] = {"alpha": Range(0.0, 3.0), "rate": Range(2.5e-3, 0.25, log=True)}
+    search_space: ClassVar[SearchSpace] = {"alpha": Range(0.0, 3.0), "rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
         check_at_least("alpha", self.alpha)

@@ -13,7 +13,7 @@ from torch import Tensor
 from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.gramian import cosines_and_norms
 
 LARGEST = 0.99  # a target: no finite multiple reaches a cosine of 1
@@ -51,7 +51,7 @@ class GradVac(Method[GradVacState]):
 
     beta: float = 1e-2
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"beta": Range(1e-4, 0.5, log=True)}
+    search_space: ClassVar[SearchSpace] = {"beta": Range(1e-4, 0.5, log=True)}
     random = True
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.imtlg import IMTLG
 from paretorch.balance.imtll import IMTLL, IMTLLState, scaled
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class IMTL(Method[IMTLLState]):
     rate: float = 0.025
     needs = Need.GRAMIAN | Need.LOSSES
     homogeneous = False
-    space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
+    search_space: ClassVar[SearchSpace] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
         IMTLL(self.rate)  # checks it

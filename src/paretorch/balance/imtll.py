@@ -12,7 +12,7 @@ from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 
 class IMTLLState(NamedTuple):
@@ -51,7 +51,7 @@ class IMTLL(Method[IMTLLState]):
 
     rate: float = 0.025
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
+    search_space: ClassVar[SearchSpace] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
         check_above("rate", self.rate)

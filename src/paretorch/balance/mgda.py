@@ -12,7 +12,7 @@ from torch import Tensor
 from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.balance.parts.option_checks import check_choice, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 from paretorch.core.solvers.gramian import is_zero_combination
 from paretorch.core.solvers.minimum_norm import Solution, minimum_norm
 
@@ -51,7 +51,7 @@ class MGDA(Method[None]):
     solver: str = "exact"
     iterations: int = 250
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"normalize": Choice(NORMALIZATIONS)}
+    search_space: ClassVar[SearchSpace] = {"normalize": Choice(NORMALIZATIONS)}
 
     def __post_init__(self) -> None:
         check_choice("normalize", self.normalize, NORMALIZATIONS)

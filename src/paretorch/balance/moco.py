@@ -12,7 +12,7 @@ from paretorch.balance.parts.option_checks import check_above, check_at_least, c
 from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.balance.parts.stored_gradients import mean_gramian, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.projections import project_on_simplex
 
 
@@ -57,7 +57,7 @@ class MoCo(Method[MoCoState]):
     needs = Need.JACOBIAN
     homogeneous = False
     features = False
-    space: ClassVar[Space] = {"beta": Range(0.05, 1.0, log=True), "gamma": Range(1e-3, 10.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"beta": Range(0.05, 1.0, log=True), "gamma": Range(1e-3, 10.0, log=True)}
 
     def __post_init__(self) -> None:
         check_fraction("beta", self.beta, "(]")

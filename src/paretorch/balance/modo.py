@@ -10,7 +10,7 @@ from torch import Tensor
 from paretorch.balance.parts.option_checks import check_above, check_at_least
 from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.projections import project_on_simplex
 
 
@@ -53,7 +53,7 @@ class MoDo(Method[MoDoState]):
     homogeneous = False
     batches = 3
     features = False
-    space: ClassVar[Space] = {"gamma": Range(1e-5, 1.0, log=True), "rho": Range(0.0, 1.0)}
+    search_space: ClassVar[SearchSpace] = {"gamma": Range(1e-5, 1.0, log=True), "rho": Range(0.0, 1.0)}
 
     def __post_init__(self) -> None:
         check_above("gamma", self.gamma)

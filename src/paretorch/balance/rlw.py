@@ -9,7 +9,7 @@ import torch
 
 from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Choice, Space
+from paretorch.core.search_space import Choice, SearchSpace
 
 DISTRIBUTIONS = ("normal", "dirichlet")
 
@@ -36,7 +36,7 @@ class RLW(Method[None]):
 
     distribution: str = "normal"
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"distribution": Choice(DISTRIBUTIONS)}
+    search_space: ClassVar[SearchSpace] = {"distribution": Choice(DISTRIBUTIONS)}
     random = True
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.parts.option_checks import check_at_least
 from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.projections import project_array_on_simplex
 
 ITERATIONS, STEP, MOMENTUM = 20, 10.0, 0.5
@@ -51,7 +51,7 @@ class SDMGrad(Method[SDMGradState]):
     lam: float = 0.3
     batches: int = 1  # type: ignore[misc]
     needs = Need.GRAMIAN
-    space: ClassVar[Space] = {"lam": Range(0.0, 10.0)}
+    search_space: ClassVar[SearchSpace] = {"lam": Range(0.0, 10.0)}
 
     def __post_init__(self) -> None:
         check_at_least("lam", self.lam)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import PerTask, Range, Space
+from paretorch.core.search_space import PerTask, Range, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Static(Method[None]):
 
     weights: Mapping[str, float]
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"weights": PerTask(Range(1e-3, 1e3, log=True))}
+    search_space: ClassVar[SearchSpace] = {"weights": PerTask(Range(1e-3, 1e3, log=True))}
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, Mapping) or not self.weights:

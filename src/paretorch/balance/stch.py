@@ -11,7 +11,7 @@ from torch import Tensor
 from paretorch.balance.parts.loss_domain import losses_above
 from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 
 class SmoothTchebycheffState(NamedTuple):
@@ -58,7 +58,7 @@ class SmoothTchebycheff(Method[SmoothTchebycheffState]):
     warmup: int = 4
     window: int | None = None
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"mu": Range(0.05, 5.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"mu": Range(0.05, 5.0, log=True)}
 
     def __post_init__(self) -> None:
         check_above("mu", self.mu)

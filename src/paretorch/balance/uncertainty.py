@@ -13,7 +13,7 @@ from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
-from paretorch.core.search_space import Range, Space
+from paretorch.core.search_space import Range, SearchSpace
 
 FACTORS = {"classification": 1.0, "regression": 0.5}
 
@@ -53,7 +53,7 @@ class Uncertainty(Method[UncertaintyState]):
     kinds: Mapping[str, str] | None = None
     rate: float = 0.025
     needs = Need.LOSSES
-    space: ClassVar[Space] = {"rate": Range(2.5e-3, 0.25, log=True)}
+    search_space: ClassVar[SearchSpace] = {"rate": Range(2.5e-3, 0.25, log=True)}
 
     def __post_init__(self) -> None:
         check_above("rate", self.rate)

@@ -1,4 +1,4 @@
-"""Checks at the boundary: what users hand over, and sentences that say what was expected, what came and the cure."""
+"""Checks of user input, whose messages name what was expected, what was given and the cure."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def task_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_text(name: str) -> bool:
-    """Whether it can be written as UTF-8."""
+    """Whether the name can be encoded as UTF-8."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase that lists what is known and points at what was probably meant."""
+    """A list of the known names, with the most similar one as a suggestion."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -44,33 +44,33 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_of(option: str, value: object, known: tuple[str, ...]) -> None:
-    """The value of an option is among those it can have."""
+    """Check that the value of an option is one of the known ones."""
     if value not in known:
         raise ValueError(f"{option} is {' or '.join(map(repr, known))}, got {value!r}")
 
 
 def whole(option: str, value: object, least: int | None = 1) -> None:
-    """The value of an option is a whole number, of at least ``least`` where that is given."""
+    """Check that the value of an option is a whole number, of at least ``least`` where that is given."""
     if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
         raise ValueError(f"{option} is a whole number{'' if least is None else f' of at least {least}'}, got {value!r}")
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a real number, and not a bool."""
+    """Whether the value is a real number, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def real(parameters: Iterable[Tensor], where: str) -> None:
-    """No parameter is complex: lengths and inner products of gradients are those of real numbers."""
+    """Check that no parameter is complex: lengths and inner products of gradients are those of real numbers."""
     if any(parameter.is_complex() for parameter in parameters):
         raise ValueError(
-            f"{where} got a complex parameter, and lengths and inner products of gradients are those of real numbers: keep it "
-            "as torch.view_as_real gives it, and make it complex in the forward"
+            f"{where} got a complex parameter, and lengths and inner products of gradients are those of real numbers: store "
+            "it as torch.view_as_real(parameter), and make it complex in the forward"
         )
 
 
 def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> None:
-    """Every given name is a declared task."""
+    """Check that every given name is a declared task."""
     for name in given:
         if name not in tasks:
             declared = nearest(str(name), tasks) if tasks else "none yet: the first step, or tasks=, declares them"
@@ -78,10 +78,10 @@ def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> Non
 
 
 def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, Tensor]:
-    """The losses that are given, each checked to be a scalar with a graph, all on one device.
+    """The losses of the present tasks, each checked to be a scalar with a graph, all on one device.
 
-    Absent, and left out, are None, the number zero, and a scalar tensor that is zero and has no graph: what is written for a
-    batch without labels.
+    A task is absent whose loss is None, the number zero, or a scalar tensor that is zero and has no graph, as for a batch
+    without labels.
     """
     if not isinstance(losses, Mapping):
         raise ValueError(f"{where} takes a dict of losses by task name, got {type(losses).__name__}")
@@ -115,5 +115,5 @@ def _is_bare_zero(loss: object) -> bool:
         return loss == 0
     if not isinstance(loss, Tensor) or loss.requires_grad or not torch.is_grad_enabled() or loss.numel() != 1:
         return False
-    # A compiled graph cannot decide by a value; a loss on the meta device has none.
+    # A compiled graph cannot branch on a value; a loss on the meta device has none.
     return not torch.compiler.is_compiling() and loss.device.type != "meta" and loss.ndim == 0 and float(loss) == 0

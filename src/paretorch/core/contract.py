@@ -1,7 +1,7 @@
-"""What a balancing method is: a frozen value, what it needs to see, and pure functions from evidence to weights.
+"""The contract of balancing methods: a frozen value, the evidence it needs, and pure functions from evidence to weights.
 
-Read this page first. A method never learns where its evidence comes from (features or parameters, one process or many); the
-doors that collect evidence (:class:`~paretorch.Fork`, :class:`~paretorch.Balancer`) never compare a method's name.
+Read this page first. A method does not depend on where its evidence is computed (features or parameters, one process or many),
+and the code that computes evidence (:class:`~paretorch.Fork`, :class:`~paretorch.Balancer`) never compares a method's name.
 Below, ``T`` is the number of tasks that are present in this step and ``all`` the number of declared ones.
 """
 
@@ -16,14 +16,15 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from paretorch.core.search_space import Space
+from paretorch.core.search_space import SearchSpace
 from paretorch.core.shapes import PerTask, Row, TaskMask, TaskRows, TaskSquare
 from paretorch.core.solvers.gramian import cosines, norms
 from paretorch.core.step_record import compared, per_task, table
+from paretorch.former_names import FormerAttribute, warn_renamed
 
 
 class Need(enum.Flag):
-    """What a method must see. One of the three, or a gradient kind joined with ``LOSSES`` where values are wanted beside."""
+    """The evidence that a method needs: one of the three, or a gradient kind combined with ``LOSSES``."""
 
     LOSSES = enum.auto()
     GRAMIAN = enum.auto()
@@ -36,26 +37,26 @@ class Status(enum.Enum):
     SOLVED = "solved"
     STATIONARY = "stationary"  # no direction descends for every task: the gradients (nearly) cancel
     NOT_CONVERGED = "not converged"  # the solver stopped above its tolerance
-    NONFINITE = "nonfinite"  # some loss or gradient was inf or nan
-    ABSENT = "absent"  # no task was present, or one that the method needs has never been
+    NONFINITE = "nonfinite"  # a loss or gradient was inf or nan
+    ABSENT = "absent"  # no task was present, or one that the method needs has not been present yet
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a method may look at in one step: float64 on the host, except the Jacobian, which stays where it was computed.
+    """The evidence of one step: float64 on the host, except the Jacobian, which is on the device of the gradients.
 
     Args:
         tasks: (T,) names of the tasks that are present.
-        present: (all,) which of the declared tasks those are: a method with state per task indexes it with this mask.
-        losses: (T,) loss values, averaged over ranks; None unless the method asks or they are known anyway.
+        present: (all,) mask of these tasks among the declared ones, which indexes a state per task.
+        losses: (T,) loss values, averaged over ranks; None where they are not known.
         gramian: (T, T) inner products of the task gradients.
         cross: (T, T) inner products of the gradients on a first with those on a second batch, where the method takes several.
-        jacobian: (T, n) the task gradients themselves, this rank's part of the batch.
+        jacobian: (T, n) the task gradients on this rank's part of the batch.
         factor: (T,) dTotal/dL_t by which ``losses`` were multiplied before backward; ones when unknown.
         generator: random numbers, equal on all ranks.
-        features: (B, D) the point at which a (T, B * D) Jacobian was taken; None on the surface of parameters.
-        on_parameters: whether a coordinate of the Jacobian is the same number on all ranks, of which each has the part that its
-            batch contributes; on features every rank has coordinates of its own.
+        features: (B, D) the point at which a (T, B * D) Jacobian was taken; None on parameters.
+        on_parameters: whether the Jacobian is that of parameters, whose coordinates are the same on all ranks, and each rank has
+            the contribution of its batch; on features every rank has coordinates of its own.
         total: sums a tensor over ranks.
         resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
     """
@@ -84,9 +85,9 @@ class Evidence:
         return cosines(self.needed("gramian"))
 
     def needed(self, what: str) -> Tensor:
-        """The evidence called ``what``, which the method's ``needs`` promises to be there."""
+        """The field ``what``, which the method's ``needs`` include."""
         value: Tensor | None = getattr(self, what)
-        assert value is not None, f"evidence has no {what}: the method's needs do not ask for it"
+        assert value is not None, f"evidence has no {what}: the method's needs do not include it"
         return value
 
 
@@ -94,24 +95,24 @@ class Evidence:
 class Balance:
     """The result of a step. A method fills the first four fields; Fork and Balancer add the rest, for all declared tasks.
 
-    What a Fork or a Balancer records looks the same for every method: ``weights``, ``heads``, ``present``, ``losses`` and
-    ``factor`` have one entry for each declared task, in declared order, whichever tasks were present. ``print(balance)`` shows
+    The record of a Fork or a Balancer has the same form for every method: ``weights``, ``heads``, ``present``, ``losses`` and
+    ``factor`` have one entry for each declared task, in declared order, whichever tasks were present. ``print(balance)`` prints
     a table.
 
     Args:
-        weights: (T,) what each task's gradient (loss, for loss methods) is multiplied by, zero for absent tasks; None for
-            Jacobian methods, which combine the gradients entry by entry and have no weights.
+        weights: (T,) factors of the tasks' gradients (losses, for loss methods), zero for absent tasks; None for Jacobian
+            methods, which combine the gradients entry by entry and have no weights.
         status: how the solve ended.
         update: (n,) the combined gradient of a Jacobian method.
-        heads: (T,) what the gradients of a task's own parameters were multiplied by: the weights under ``heads="weighted"`` and
-            for loss methods, else 1 unless the method says more. In a method's answer: what a Balancer is to multiply them by
-            under ``heads="own"``; None: 1.
+        heads: (T,) factors of the gradients of a task's own parameters: the weights under ``heads="weighted"`` and for loss
+            methods, else 1 unless the method gives others. In the result of a method: the factors that a Balancer applies under
+            ``heads="own"``; None: 1.
         tasks: (all,) names.
-        present: (all,) mask of the tasks that took part.
+        present: (all,) mask of the present tasks.
         gramian: (all, all) inner products of the task gradients; None where they were not compared.
         losses: (all,) loss values, nan where unknown.
         factor: (all,) dTotal/dL_t, nan where unknown.
-        gap: cosines between the features' update and the exact one, where the Fork was asked to measure them.
+        gap: cosines between the features' update and the exact one, in steps in which the Fork measures them.
 
     Example:
         >>> gramian = torch.tensor([[4.0, -2.0], [-2.0, 4.0]])
@@ -157,20 +158,20 @@ class Balance:
     def _compared(self, what: str) -> Tensor:
         if self.gramian is None:
             raise AttributeError(
-                f"this step has no {what}: the tasks' gradients were not compared, because the method looks at the losses alone "
-                "or the weights of an earlier step were reused (every=); where .gramian is not None there are some"
+                f"this step has no {what}: the tasks' gradients were not compared, because the method needs losses alone "
+                "or the weights of an earlier step were reused (every=); steps whose .gramian is not None have them"
             )
         return self.gramian
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
-        """What is known, as plain numbers for a logger.
+        """The known numbers of the step, for a logger.
 
         Args:
-            prefix: put before every name, with a slash; empty: nothing.
+            prefix: of every name, before a slash; empty: none.
 
         Returns:
-            dict with ``weight/TASK``, ``head/TASK`` (where it is neither 1 nor the weight), ``loss/TASK``, ``norm/TASK``,
-            ``cosine/TASK/OTHER`` for each pair of present tasks in declared order, and ``gap/NAME``; no unknown numbers.
+            dict with ``weight/TASK``, ``head/TASK`` (where it differs from 1 and from the weight), ``loss/TASK``, ``norm/TASK``,
+            ``cosine/TASK/OTHER`` for each pair of present tasks in declared order, and ``gap/NAME``; without unknown numbers.
         """
         heads = self.heads
         if heads is not None and self.weights is not None:
@@ -180,15 +181,15 @@ class Balance:
             self._names, {kind: column.tolist() for kind, column in columns.items() if column is not None}
         )
         if self.gramian is not None:
-            here = [True] * len(self._names) if self.present is None else self.present.tolist()
-            numbers |= compared(self._names, here, self.norms.tolist(), self.cosines.tolist())
+            present = [True] * len(self._names) if self.present is None else self.present.tolist()
+            numbers |= compared(self._names, present, self.norms.tolist(), self.cosines.tolist())
         numbers |= {f"gap/{name}": float(value) for name, value in self.gap.items()}
         return {f"{prefix}/{name}" if prefix else name: value for name, value in numbers.items()}
 
     def __repr__(self) -> str:
         title = ", ".join([f"status={self.status.value}", *(f"{name}={value:.4g}" for name, value in self.gap.items())])
-        here = None if self.present is None else self.present.tolist()
-        return f"Balance({title})\n{table(self._names, here, self.scalars())}"
+        present = None if self.present is None else self.present.tolist()
+        return f"Balance({title})\n{table(self._names, present, self.scalars())}"
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -199,7 +200,7 @@ S = TypeVar("S")  # a method's state: a NamedTuple of tensors, or None
 
 
 class Method(Generic[S]):
-    """A rule that turns T losses and, if it asks, their gradients into one update. Subclasses are frozen dataclasses."""
+    """A rule that combines T losses and, where it needs them, their gradients into one update, as a frozen dataclass."""
 
     needs: ClassVar[Need]
     homogeneous: ClassVar[bool] = True  # of degree one in the gradients
@@ -207,8 +208,15 @@ class Method(Generic[S]):
     random: ClassVar[bool] = False  # draws from evidence.generator
     batches: ClassVar[int] = 1  # independent batches per step; more than one: Balancer only
     features: ClassVar[bool] = True  # can be used on features; False: Balancer only
-    observes: ClassVar[bool] = False  # wants the losses after the step as well
-    space: ClassVar[Space] = {}  # the options that a study may tune
+    observes: ClassVar[bool] = False  # uses the losses after the step as well
+    search_space: ClassVar[SearchSpace] = {}  # the options that a study may tune
+    space = FormerAttribute("search_space")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "space" in cls.__dict__:
+            warn_renamed(f"the class attribute {cls.__name__}.space", f"{cls.__name__}.search_space")
+            cls.search_space = cls.__dict__["space"]
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> S:
         """The state before the first step, on the device and in the dtype of ``like``; also checks the task names."""
@@ -232,7 +240,7 @@ class Method(Generic[S]):
 
     def observe(self, losses: Tensor, state: S) -> S:
         """The next state, given the (all,) losses on the same batch after the step, nan where absent."""
-        raise TypeError(f"{type(self).__name__} does not look at the losses after the step: leave observe() out")
+        raise TypeError(f"{type(self).__name__} does not use the losses after the step: leave observe() out")
 
     def end_epoch(self, state: S) -> S:
         """The state at the end of an epoch, for methods that count in epochs."""

@@ -1,4 +1,4 @@
-"""What may be tuned: plain values that a method or an optimizer declares beside its fields. No search happens here."""
+"""Search spaces of options: plain values that a method or an optimizer declares."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Range:
     Args:
         low: the smallest.
         high: the largest, above ``low``.
-        log: equal ratios are equally likely, instead of equal differences; ``low`` is then above 0.
+        log: distributed uniformly in the logarithm; ``low`` is then above 0.
         whole: whole numbers only.
 
     Raises:
-        ValueError: bounds that are not finite, not in order, or not fit for ``log`` or ``whole``.
+        ValueError: bounds that are not finite or not in order, not positive for ``log``, or not whole for ``whole``.
 
     Example:
         >>> space = {"lr": Range(1e-4, 1e-1, log=True), "window": Range(5, 100, whole=True)}
@@ -33,7 +33,7 @@ class Range:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"a range goes from a finite number to a larger one, got {self.low} to {self.high}")
+            raise ValueError(f"a range is from a finite number to a larger one, got {self.low} to {self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"a logarithmic range begins above 0, got {self.low}")
         if self.whole and not (float(self.low).is_integer() and float(self.high).is_integer()):
@@ -62,14 +62,14 @@ class Choice:
 class PerTask:
     """A positive number for each task: an option that is a mapping by task name, such as the weights of ``Static``.
 
-    Every number is drawn from ``range`` for itself; then all are multiplied by one factor so that they sum to T, as T
-    ones do: what is searched is how tasks weigh against each other, and the learning rate is searched beside it.
+    Every number is drawn from ``range`` independently; then all are multiplied by one factor so that they sum to T: the search
+    is over the ratios of the tasks, and the learning rate is searched separately.
 
     Args:
-        range: of each number before that; above 0.
+        range: of each number before the multiplication; above 0.
 
     Raises:
-        ValueError: a range that reaches 0 or below.
+        ValueError: a range with numbers of 0 or below.
     """
 
     range: Range
@@ -79,4 +79,4 @@ class PerTask:
             raise ValueError(f"numbers per task are positive, got a range that begins at {self.range.low}")
 
 
-Space = Mapping[str, Range | Choice | PerTask]  # by the name of the option
+SearchSpace = Mapping[str, Range | Choice | PerTask]  # by the name of the option

@@ -1,15 +1,15 @@
-"""The record of a step as named numbers for a logger, and as a table to read."""
+"""The record of a step as named numbers, and as a table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-USUAL = {"head": 1.0}  # what a column holds where there is nothing to report
+USUAL = {"head": 1.0}  # values that are not reported
 
 
 def per_task(tasks: Sequence[str], columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """``KIND/TASK`` for every (all,) column; without nan, which is unknown, and without what is usual."""
+    """``KIND/TASK`` for every (all,) column; without nan, which is unknown, and without usual values."""
     return {
         f"{kind}/{task}": value
         for kind, column in columns.items()
@@ -23,21 +23,21 @@ def compared(
 ) -> dict[str, float]:
     """``norm/TASK``, and ``cosine/TASK/OTHER`` for each pair of present tasks in declared order."""
     numbers = per_task(tasks, {"norm": norms})
-    here = [place for place, there in enumerate(present) if there]
-    for count, one in enumerate(here):
-        for other in here[count + 1 :]:
+    places = [place for place, is_present in enumerate(present) if is_present]
+    for count, one in enumerate(places):
+        for other in places[count + 1 :]:
             if not math.isnan(value := cosines[one][other]):
                 numbers[f"cosine/{tasks[one]}/{tasks[other]}"] = value
     return numbers
 
 
 def table(tasks: Sequence[str], present: Sequence[bool] | None, numbers: Mapping[str, float]) -> str:
-    """One line for each task, one column for each kind of number that some task has.
+    """One line for each task, one column for each kind of number that a task has.
 
     Args:
         tasks: (all,) names.
-        present: (all,) whether each took part; None: all did.
-        numbers: as :func:`per_task` and :func:`compared` name them.
+        present: (all,) whether each was present; None: all were.
+        numbers: by the names of :func:`per_task` and :func:`compared`.
     """
     columns = {kind: [numbers.get(f"{kind}/{task}") for task in tasks] for kind in ("weight", "head", "norm", "loss")}
     columns["lowest cosine"] = [_lowest(task, tasks, numbers) for task in tasks]

@@ -12,6 +12,7 @@ from torch import Tensor
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Need
 from paretorch.core.gradients.task_gradients import Gradients
+from paretorch.core.method.runner import combined_gradient
 from paretorch.linesearch.armijo.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
 from paretorch.linesearch.backwards import Backwards
 from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
@@ -126,7 +127,7 @@ class Backtracking(LineSearch):
         everything = [*self.shared, *self.own]
         if metric is not None and metric.needs_tasks:
             metric.learn_tasks(everything, list(rows.values()))
-        if not self.asking.weighs_gradients:
+        if not self.runner.uses_gradients:
             divisors = dict.fromkeys(rows, 1.0)
         weighed = {task: divided(row, divisors[task]) for task, row in rows.items()}
         losses = {task: value / divisors[task] for task, value in values.items()}
@@ -134,16 +135,16 @@ class Backtracking(LineSearch):
         every: list[Row | None] = [shared.get(task) for task in self.tasks]
         gradients = Gradients(every, self.shared)
         gramian = gradients.gramian()[0]
-        if metric is not None and Need.JACOBIAN not in self.asking.method.needs and not self.direction.plain:
+        if metric is not None and Need.JACOBIAN not in self.runner.method.needs and not self.direction.plain:
             gap: list[Tensor | None] = [None] * len(self.own)
             inside, _ = gramian_in(metric, [[*row, *gap] for row in shared.values()])
             places = [self.tasks.index(task) for task in shared]
             gramian[np.ix_(places, places)] = inside
-        answer = self.asking.answer(losses, gradients, gramian)
-        weights = self.asking.head_weights(answer)
+        answer = self.runner.run_on(losses, gradients, gramian)
+        weights = self.runner.head_weights(answer)
         heads = [row[count:] for row in weighed.values()]
         own = combined([weights[self.tasks.index(task)] for task in rows], heads)
-        direction: list[Tensor | None] = [*self.asking.combined(answer, gradients), *own]
+        direction: list[Tensor | None] = [*combined_gradient(answer, gradients), *own]
         if not self.direction.plain:
             if metric is not None and metric.needs_tasks and answer.weights is not None:
                 metric.remember([answer.weights[self.tasks.index(task)] / divisors[task] for task in rows])

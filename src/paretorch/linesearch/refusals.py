@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 
 from paretorch.core import checks
+from paretorch.core.contract import Method
 from paretorch.linesearch.contract import Found, Line, Outcome
 
 ACCEPTS = ("both", "heads", "features")
@@ -44,6 +46,18 @@ def why_not(line: Line, found: Found, bound: float, floor: float) -> str:
         f"rejected: {who} did not fall as its slope promises at any of {tried}: "
         "is the loss a smooth function of the parameters, and the same at every call of losses_of?"
     )
+
+
+def check_method(method: Method[Any]) -> None:
+    """The method needs one batch, before the step alone.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if method.batches > 1 or method.observes:
+        raise ValueError(
+            f"a line search takes a method that needs one batch before the step, {method} does not: use it in a Fork or Balancer"
+        )
 
 
 def check_search(encoder: object, max_step: float | None, verify: int, accept: str, scale: str) -> None:

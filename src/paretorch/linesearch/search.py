@@ -15,18 +15,17 @@ from torch import Tensor, nn
 from paretorch.core import checks
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Method
-from paretorch.core.method.runner import Scale
+from paretorch.core.method.runner import MethodRunner, Scale
 from paretorch.linesearch.armijo.closures import detached
 from paretorch.linesearch.armijo.largest import bounded
 from paretorch.linesearch.armijo.rules import Rules, SearchState
-from paretorch.linesearch.asking import Asking
 from paretorch.linesearch.bound import BoundState, UpperBound
 from paretorch.linesearch.contract import Found, Line, Outcome, Slopes, Step
 from paretorch.linesearch.directions.directions import direction_from
 from paretorch.linesearch.directions.metrics import Metric
 from paretorch.linesearch.loss_scaling import Units, UnitsState
 from paretorch.linesearch.parameter_line import Moving, stationarity
-from paretorch.linesearch.refusals import check_search, why_not
+from paretorch.linesearch.refusals import check_method, check_search, why_not
 from paretorch.linesearch.states import packed, unpacked
 
 LossesOf = Callable[[Any], Mapping[str, Tensor | None]]
@@ -84,7 +83,8 @@ class LineSearch(ABC):
         self.own = [leaf for leaf in self.heads.parameters() if leaf.requires_grad and id(leaf) not in inside]
         if not self.shared:
             raise ValueError("the encoder has no parameter that requires grad: nothing is shared or balanced")
-        self.asking = Asking(method, scale, seed)
+        self.runner = MethodRunner(method, scale=scale, seed=seed, owner=type(self).__name__)
+        check_method(method)
         self.tasks: tuple[str, ...] = ()
         self.steps = 0
         self.last: Step | None = None
@@ -119,7 +119,7 @@ class LineSearch(ABC):
         """Tells rules that count in epochs that one has ended; returns why the bound was lowered, empty where it was not."""
         if not self.tasks:
             return ""
-        self.asking.end_epoch()
+        self.runner.end_epoch()
         self._search = self.rules.end_epoch(self._search)
         self._bound, reason = self.bound.end_epoch(self._bound)
         return reason
@@ -127,14 +127,14 @@ class LineSearch(ABC):
     @property
     def balance(self) -> Balance | None:
         """What the method said last."""
-        return self.asking.balance
+        return self.runner.balance
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed search needs beside the model's parameters."""
         return {
             "tasks": self.tasks,
             "steps": self.steps,
-            "method": dict(self.asking.state_dict()),
+            "method": self.runner.state_dict(),
             "search": packed(self._search) if self.tasks else None,
             "bound": packed(self._bound) if self.tasks else None,
             "units": packed(self._units) if self.tasks else None,
@@ -153,16 +153,18 @@ class LineSearch(ABC):
             self._search = unpacked(self._search, state_dict["search"])
             self._bound = unpacked(self._bound, state_dict["bound"])
             self._units = unpacked(self._units, state_dict["units"])
-        self.asking.load_state_dict(dict(state_dict["method"]))
+        self.runner.load_state_dict(state_dict["method"])
         self.direction.load_state_dict(dict(state_dict["direction"]))
 
     # --- for the searches ------------------------------------------------------------------------------------------------
 
     def _declare(self, tasks: tuple[str, ...]) -> None:
-        if tasks != self.asking.tasks:
-            if self.asking.tasks:
-                self.asking = Asking(self.asking.method, self.asking.scale, self.asking.seed)
-            self.asking.declare(checks.task_names(tasks))
+        state = self.runner.state
+        if tasks != state.tasks:
+            if state.tasks:
+                state.undeclare()
+                self.runner.record(None)
+            state.declare(checks.task_names(tasks))
         self.tasks = tasks
         self._search = self.rules.init(len(tasks))
         self._units = self.units.init(len(tasks))
@@ -254,7 +256,7 @@ class LineSearch(ABC):
             self.forget_bound()  # no decrease shows at it: it was found amiss
         return self._kept(
             Step(found.outcome, 0.0, bound, found.trials, False, detached(given), slopes, fallback=fallback,
-                 reason=reason, balance=self.asking.balance)
+                 reason=reason, balance=self.runner.balance)
         )  # fmt: skip
 
     def accepted(
@@ -290,7 +292,7 @@ class LineSearch(ABC):
                 actual,
                 fallback,
                 lowered=lowered,
-                balance=self.asking.balance,
+                balance=self.runner.balance,
             )
         )
 

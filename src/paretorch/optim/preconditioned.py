@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from paretorch.core.contract import Balance, Method
+from paretorch.core.arrays import Array
+from paretorch.core.contract import Balance, Method, Need
 from paretorch.core.gradients.ranks import ALL
+from paretorch.core.gradients.step_evidence import StepEvidence
+from paretorch.core.method.runner import MethodRunner
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.optim.per_task.gradients import TaskGradients
+from paretorch.optim.per_task.metric_gramian import metric_gramian
 from paretorch.optim.per_task.moments import decay
-from paretorch.optim.weighing import Weighing, metric_gramian
 
 METRICS = ("adam", "identity")
+FIELD = "state_"  # the prefix of a method's fields among the tensors of its runner
 
 
 class Preconditioned(MultiTaskOptimizer):
@@ -35,7 +40,7 @@ class Preconditioned(MultiTaskOptimizer):
 
     Args:
         params: parameters or parameter groups.
-        method: a balancing method that looks at losses or inner products, such as ``MGDA()``.
+        method: a balancing method that needs losses or inner products, such as ``MGDA()``.
         metric: ``"adam"``, or ``"identity"``: M = 1, balanced steepest descent with the same momentum.
         lr: step size.
         betas: of the momentum and of v.
@@ -78,41 +83,91 @@ class Preconditioned(MultiTaskOptimizer):
             raise ValueError(f"metric is {METRICS[0]!r} or {METRICS[1]!r}, got {metric!r}")
         if len(betas) != 2:
             raise ValueError(f"Preconditioned: betas are two, of the momentum and of v, got {betas}")
-        self.weighing = Weighing(method, seed)
+        self.runner = MethodRunner(method, seed=seed, owner="Preconditioned")
+        if Need.JACOBIAN in method.needs or method.batches > 1 or method.observes:
+            raise ValueError(
+                "Preconditioned takes a method that gives weights for one batch, from losses or inner products; "
+                f"{method} does not. Use it in a Balancer, beside torch.optim.Adam"
+            )
         self.metric = metric
         self.momentum_dropped = 0  # steps
         self._losses: Mapping[str, float] = {}
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weights": None, "weight_decay": weight_decay}
         super().__init__(params, defaults, tasks=tasks, max_norm=max_norm, group=group)
-        if self.tasks:
-            self.weighing.know(self.tasks)
+        self._declare()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"weighing": self.weighing, "metric": self.metric, "momentum_dropped": self.momentum_dropped}
+        own = {"runner": self.runner, "metric": self.metric, "momentum_dropped": self.momentum_dropped}
         return {**super().__getstate__(), **own, "_losses": self._losses}
 
     @property
     def balance(self) -> Balance | None:
         """Weights, the Gramian in the metric and its cosines, as the last step found them; None before the first."""
-        return self.weighing.balance
+        return self.runner.balance
 
     def state_dict(self) -> dict[str, Any]:
         """Torch's, and the method's own state."""
-        own = {"method": self.weighing.state_dict(), "momentum_dropped": self.momentum_dropped}
-        return {**super().state_dict(), **own}
+        state = self.runner.state
+        method = {
+            "tasks": state.tasks,
+            "steps": state.steps() if state.tasks else 0,
+            "state": {name.removeprefix(FIELD): field.clone() for name, field in self._fields().items()},
+        }
+        return {**super().state_dict(), "method": method, "momentum_dropped": self.momentum_dropped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state back."""
+        """Restores what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: it is of another method.
+        """
         super().load_state_dict(state_dict)
-        self.weighing.load_state_dict(state_dict["method"])
+        stored, state = state_dict["method"], self.runner.state
+        state.undeclare()
+        if stored["tasks"]:
+            state.declare(tuple(stored["tasks"]))
+            state.count_steps()
+        own = {name.removeprefix(FIELD) for name in self._fields()}
+        if own != set(stored["state"]):
+            raise ValueError(
+                f"the stored state is of another method: {self.runner.method} has {tuple(own) or 'none'}, "
+                f"got {tuple(stored['state']) or 'none'}"
+            )
+        self.runner.load_state_dict(
+            self.runner.state_dict()
+            | {f"{FIELD}{name}": field for name, field in stored["state"].items()}
+            | ({"steps": torch.tensor(stored["steps"])} if state.tasks else {})
+        )
         self.momentum_dropped = state_dict["momentum_dropped"]
 
+    def _fields(self) -> dict[str, Tensor]:
+        """The tensors of the method's state by name."""
+        return {name: field for name, field in self.runner.state_dict().items() if name.startswith(FIELD)}
+
     def end_epoch(self) -> None:
-        """Tells a method that counts in epochs that one has ended."""
-        self.weighing.end_epoch()
+        """Reports the end of an epoch to methods that count in epochs."""
+        self.runner.end_epoch()
+
+    def _declare(self) -> None:
+        """Declare the tasks; later ones are added as long as the method has no state.
+
+        Raises:
+            ValueError: the method has a state of its tasks.
+        """
+        state = self.runner.state
+        if not self.tasks or self.tasks == state.tasks:
+            return
+        if self._fields():
+            raise ValueError(
+                f"{self.runner.method} has a state of its tasks {state.tasks} and got {self.tasks}: declare all of them with "
+                "Preconditioned(params, method, tasks=...)"
+            )
+        steps = state.steps() if state.tasks else 0
+        state.declare(self.tasks)
+        state.count_steps(steps)
 
     def _take(self, given: Mapping[str, Tensor]) -> None:
-        self.weighing.know(self.tasks)
+        self._declare()
         self._losses = self._mean_losses({task: float(loss.detach()) for task, loss in given.items()})
         super()._take(given)
 
@@ -176,7 +231,18 @@ class Preconditioned(MultiTaskOptimizer):
         gramian, resolution = metric_gramian(gradients, self.tasks, shared)
         if not bool((gramian.diagonal() > 0).any()):
             return dict.fromkeys(self.tasks, 1.0)
-        return self.weighing.weights(gramian, self._losses, resolution)
+        return self._method_weights(gramian.numpy(), resolution)
+
+    def _method_weights(self, gramian: Array, resolution: float) -> dict[str, float]:
+        """One step of the method: weights by task, which sum to one where the gradients are equal; zero for absent tasks."""
+        losses = np.array([self._losses.get(task, np.nan) for task in self.tasks])
+        present, factor = gramian.diagonal() > 0, np.ones(len(self.tasks))
+        evidence = StepEvidence(present, ~np.isnan(losses), losses, factor, gramian, resolution)
+        result = self.runner.run(evidence)
+        assert result.weights is not None
+        weights = [weight / int(present.sum()) for weight in result.weights]
+        self.runner.record(result._replace(weights=weights, heads=None))
+        return dict(zip(self.tasks, weights, strict=True))
 
     def _momentum(self, options: Mapping[str, Any], parameter: Tensor, combined: Tensor) -> Tensor:
         """The moving mean of the combined gradients, without its bias."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paretorch.core.checks import nearest
-from paretorch.core.search_space import Choice, Range, Space
+from paretorch.core.search_space import Choice, Range, SearchSpace
+from paretorch.former_names import former_members
 
 Setting = float | bool | str | tuple[float, ...]
 
@@ -17,6 +18,7 @@ ADAPTIVE_RATE = Range(1e-5, 1e-2, log=True)
 DECAY = Range(1e-6, 1e-2, log=True)
 
 
+@former_members(space="search_space")
 @dataclass(frozen=True)
 class Preset:
     """An optimizer with its settings, as plain values.
@@ -26,7 +28,7 @@ class Preset:
         name: what the study calls it.
         optimizer: a class of torch.optim or of ``paretorch.optim``, by name.
         options: its arguments, by name.
-        space: what ``--tune`` searches, by argument.
+        search_space: the values that ``--tune`` tries, by argument.
 
     Example:
         >>> print(find_preset("sgd+nesterov").with_options(lr=0.1))
@@ -37,7 +39,7 @@ class Preset:
     name: str
     optimizer: str
     options: Mapping[str, Setting] = field(default_factory=dict)
-    space: Space = field(default_factory=dict)
+    search_space: SearchSpace = field(default_factory=dict)
 
     def with_options(self, **options: Setting) -> Preset:
         """The same with some arguments changed or added."""

@@ -91,7 +91,7 @@ def on_features(
             torch.autograd.backward(_sum(told))
             _move(optimizer, clip)
             again(lambda: fork.observe(losses_of(workload, model, batch, precision)))
-        return StepRecord(_detached(losses), fork.said())
+        return StepRecord(_detached(losses), fork.deferred_balance())
 
     return update
 

@@ -19,6 +19,7 @@ from paretorch.core.arrays import Array, Mask
 from paretorch.core.balancer.loss_step import descend_losses, mark_broken
 from paretorch.core.balancer.samples_option import check_samples, samples_refusal, samples_save_nothing
 from paretorch.core.balancer.shared_parameters import (
+    EarlierLeaves,
     Leaves,
     check_losses_given,
     check_ranks_agree,
@@ -39,15 +40,15 @@ from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
-from paretorch.core.method.runner import Door, Scale
-from paretorch.core.method.state_buffers import draws, encoded
+from paretorch.core.method.module import MethodModule
+from paretorch.core.method.runner import Scale, combined_gradient, step_generator
 from paretorch.core.multi_vjp import LevelCache, SharedCotangents, find_shared_graph, saves_time
 
 _LOG = logging.getLogger("paretorch")
 
 
-class Balancer(Door):
-    r"""Balances on the shared parameters: ``balancer.backward(losses)`` stands where ``sum(losses.values()).backward()`` stood.
+class Balancer(MethodModule):
+    r"""Balances on the shared parameters: ``balancer.backward(losses)`` replaces ``sum(losses.values()).backward()``.
 
     .. math:: \theta\text{.grad} \mathrel{+}= \sum_t w_t \frac{\partial L_t}{\partial \theta}, \qquad
               w = \text{method}(G), \quad
@@ -55,34 +56,34 @@ class Balancer(Door):
 
     over the shared parameters theta: those that two losses or more reach. A parameter that one loss reaches receives the plain
     gradient of its task; one that several reach and ``shared=`` leaves out receives the weighted sum. Exact for any graph, also
-    where each task has its own input; it takes one backward per task, or less where inner products can be had without the
+    where each task has its own input; it takes one backward per task, or less where inner products can be computed without the
     gradients. In every step the length of the gradient is compared with the Gramian
     (:math:`\lVert \sum_t w_t g_t \rVert^2 = w^T G w`); where they differ the step is computed again from one ordinary backward
     for each task, before ``.grad`` is changed.
 
     Hooks on parameters run once, on the balanced gradient. Hooks on tensors and nodes within the shared part run once for each
     task, on that task's gradient, whatever the number of tasks: g_t is what an ordinary backward of L_t alone gives, hooks
-    included. They may run more often than that, so they must depend on nothing but their argument, and what ``retain_grad()``
-    keeps there is a sum over several passes. For methods that look at losses alone there is one backward of the weighted sum,
-    and such a hook runs once, on its gradient.
+    included. They may run more often than that, so they must depend on their argument alone, and the gradient that
+    ``retain_grad()`` stores there is a sum over several passes. For methods that need losses alone there is one backward of the
+    weighted sum, and such a hook runs once, on its gradient.
 
-    Encoders that ``torch.compile`` makes after the Balancer keep what their backward needs for several passes
+    Encoders that are compiled after the Balancer was made keep the saved tensors of their backward for several passes
     (``torch._functorch.config.donated_buffer`` is set to False).
 
     Args:
         method: the balancing method, such as ``UPGrad()``.
         tasks: names, in a fixed order; by default those of the first step.
-        shared: where gradients are compared: a module or parameters. By default all that two losses or more reach.
+        shared: the parameters on which gradients are compared, or a module. By default all that two losses or more reach.
         heads: ``"own"``: parameters of one task receive its plain gradient; ``"weighted"``: times the task's weight (1 where the
             task has no gradient on what is shared).
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
-        nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is touched; ``"skip"``: that task is left
-            out of the step, and counted in ``skipped``; ``"pass"``: the plain sum is passed on, so that a GradScaler sees inf
-            or nan, skips its step and lowers its scale.
+        nonfinite: ``"raise"``: FloatingPointError naming the task, before ``.grad`` is changed; ``"skip"``: that task is left
+            out of the step, and counted in ``skipped``; ``"pass"``: the gradient is the plain sum, so that a GradScaler finds
+            inf or nan, skips its step and lowers its scale.
         every: reuse the weights for ``every - 1`` steps.
-        samples: take the Gramian from so many samples of the batch (of each rank's), drawn anew in every step; None: from all.
-            Of S among B, its gradients are ``B / S`` times what the S rows of the tensors at which the tasks part contribute:
-            unbiased for any loss. What is descended is the whole batch's gradient, as ever.
+        samples: compute the Gramian from so many samples of the batch (of each rank's), drawn in every step; None: from all.
+            Of S among B samples, its gradients are ``B / S`` times the contribution of the S rows of the tensors at which the
+            tasks' graphs separate: unbiased for any loss. The gradient in ``.grad`` is that of the whole batch.
         factor: what the losses were multiplied by (``scaler.get_scale()``), for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.
@@ -100,8 +101,6 @@ class Balancer(Door):
         Sener & Koltun 2018, Algorithm 2, for MGDA; Quinton & Rey 2024 for UPGrad; the Balancer is the same for every method.
     """
 
-    on_parameters = True
-
     def __init__(
         self,
         method: Method[Any],
@@ -117,17 +116,25 @@ class Balancer(Door):
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
     ) -> None:
-        super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
+        super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=True)
         checks.one_of("heads", heads, ("own", "weighted"))
         checks.one_of("nonfinite", nonfinite, ("raise", "skip", "pass"))
         check_samples(samples, method)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
         self._shared = None if shared is None else given_leaves(shared)
-        self._open = tasks is None  # to tasks that come later
+        self._accepts_new_tasks = tasks is None
         self._levels = LevelCache()
+        self._earlier = EarlierLeaves()
+        self._logged = False
         allow_repeated_backwards()
         if tasks is not None:
             self._declare(checks.task_names(tasks))
+
+    def reset_state(self) -> None:  # noqa: D102
+        super().reset_state()
+        self._earlier = EarlierLeaves()
+        if self._accepts_new_tasks:
+            self.runner.state.undeclare()
 
     def backward(
         self,
@@ -140,122 +147,162 @@ class Balancer(Door):
 
         Args:
             losses: scalars by task name; a task that is absent is left out, or None.
-            others: losses on further, independent batches, for methods that take several (MoDo): the weights come of these,
-                and ``losses`` is descended. A task takes part that is in all of them.
+            others: losses on further, independent batches, for methods that take several (MoDo): the weights come from these,
+                and the gradient from ``losses``. A task is present that is in all of them.
             retain_graph: keep the graph for another backward.
 
         Returns:
-            what the step came to.
+            the result of the step.
 
         Raises:
             ValueError: on unknown names, losses that are not scalars with a graph on one device, and graphs whose shared
                 parameters cannot be found (give ``shared=``).
             FloatingPointError: where a loss or gradient is not finite; ``.grad`` is as before.
         """
+        given = self._checked(losses, others)
+        loss_sums = self._loss_sums(given)
+        if self.runner.uses_gradients:
+            self._backward_of_gradients(given, loss_sums, others, retain_graph)
+        else:
+            weigh = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
+            descend_losses(given, self.tasks, weigh, self.nonfinite, self.runner.ranks, retain_graph)
+        return cast(Balance, self.balance)
+
+    # --- losses ----------------------------------------------------------------------------------------------------------
+
+    def _checked(
+        self, losses: Mapping[str, Tensor | None], others: Sequence[Mapping[str, Tensor | None]]
+    ) -> dict[str, Tensor]:
+        """The losses of the present tasks, which the first step declares; all ranks check together."""
         if len(others) != self.method.batches - 1:
             raise ValueError(
                 f"{self.method} takes {self.method.batches} batches: expected others= with the losses on "
                 f"{self.method.batches - 1} more, got {len(others)}"
             )
         given = checks.given_losses(losses, "balancer.backward")
-        self._know(given)
-        self.ranks.agree_on_tasks(self.tasks, self.method)
-        if not self.ranks.alone:
-            check_losses_given(self.ranks, bool(given), self._shared)
-        told = self._told(given).numpy()
-        if self.method.needs == Need.LOSSES:
-            weigh = partial(self._weigh, told, (self._snapshot(), self._memory.outcome))
-            descend_losses(given, self.tasks, weigh, self.nonfinite, self.ranks, retain_graph)
-            return cast(Balance, self.balance)
+        self._declare_new(given)
+        ranks = self.runner.ranks
+        ranks.agree_on_tasks(self.tasks, self.method)
+        if not ranks.alone:
+            check_losses_given(ranks, bool(given), self._shared)
+        return given
+
+    def _declare_new(self, given: Mapping[str, Tensor]) -> None:
+        """Check the names against the declared tasks; the first step declares them."""
+        ranks, state = self.runner.ranks, self.runner.state
+        if not given and (not self.tasks or ranks.size == 1):
+            raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
+        if not self.tasks:
+            self._declare(checks.task_names(given))
+        new = tuple(name for name in given if name not in self.tasks)
+        has_memory = bool(state.fields()) or self.every > 1
+        if new and self._accepts_new_tasks and not has_memory and ranks.size == 1:
+            self._declare((*self.tasks, *new))
+        elif new and self._accepts_new_tasks and has_memory:
+            raise ValueError(
+                f"{self.method} has a state of its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
+                "declare all of them with Balancer(method, tasks=...), or use a method without state"
+            )
+        checks.known_tasks(given, self.tasks, "balancer.backward")
+
+    def _declare(self, tasks: tuple[str, ...]) -> None:
+        """Declare the tasks; the number of steps continues where there is one."""
+        state = self.runner.state
+        steps = state.steps() if "steps" in state.tensors else 0
+        state.declare(tasks)
+        if steps or self.samples is not None:  # the drawn samples are a function of the step
+            state.count_steps(steps)
+
+    def _loss_sums(self, given: Mapping[str, Tensor]) -> Array:
+        """(3, all) loss values, factors, and one call for each loss."""
+        loss_sums = np.zeros((3, len(self.tasks)))
+        if given:
+            factor = self.factor or 1.0  # by which the losses were multiplied
+            values = to_host([torch.stack([loss.detach() for loss in given.values()])])[0].numpy()
+            index = [self.tasks.index(name) for name in given]
+            loss_sums[0, index], loss_sums[1, index], loss_sums[2, index] = values / factor, factor, 1
+        return loss_sums
+
+    # --- methods that need losses alone ----------------------------------------------------------------------------------
+
+    def _loss_weights(
+        self, loss_sums: Array, before: tuple[dict[str, Tensor], StepResult | None], broken: Mask
+    ) -> StepResult:
+        """The weights of the step, without the (all,) ``broken`` tasks, whose gradients are not finite."""
+        runner = self.runner
+        if broken.any():  # restore the state, and repeat the step without them
+            runner.state.restore(before[0])
+            runner.record(before[1])
+            result = None
+        else:
+            result = runner.reused(loss_sums[2].nonzero()[0].tolist(), lambda: ~np.isfinite(loss_sums[0]))
+        if result is None:
+            result, accept = self._step(runner.evidence(loss_sums)._replace(broken=broken), None)
+            accept()
+        runner.record(result._replace(heads=result.weights))
+        return result
+
+    # --- methods that need gradients -------------------------------------------------------------------------------------
+
+    def _backward_of_gradients(
+        self,
+        given: Mapping[str, Tensor],
+        loss_sums: Array,
+        others: Sequence[Mapping[str, Tensor | None]],
+        retain_graph: bool,
+    ) -> None:
         graph = task_graph([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
         further = self._further(others, leaves) if others else None
         if self.nonfinite != "pass":
-            mark_broken(told, own, self.tasks)
-        outcome = self._reused(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(told[0]))
-        if outcome is None:
-            skipped = dict(self.skipped)
-            while True:
-                seen = self._seen(told, self._gramian(source), source.resolution)
-                outcome, settle = self._step(seen if further is None else further(seen), source)
-                shared = self._shared_gradient(outcome, source)
-                if shared is not None:
-                    break
-                self.skipped = dict(skipped)  # the Gramian comes from the general way next, and the method answers anew
-            settle()
-        else:
-            shared = self._shared_gradient(outcome, source, is_new=False)
-            if shared is None:
-                shared = self._shared_gradient(outcome, source, is_new=False)
-        assert shared is not None
-        if not retain_graph:  # what the last backward did not pass
+            mark_broken(loss_sums, own, self.tasks)
+        result, shared = self._consistent_step(loss_sums, source, further)
+        if not retain_graph:  # free the saved tensors that the last backward did not reach
             last = 1 << max(len(given) - 1, 0)
             kept = [node for (node, _), mask in graph.task_masks.items() if not mask & last]
             free_saved_tensors(source.shared_graph.nodes if isinstance(source, SharedCotangents) else kept)
-        self._accumulate(outcome, given, leaves, shared, own, ddp_leaves(graph))
-        return cast(Balance, self.balance)
+        self._accumulate(result, given, leaves, shared, own, ddp_leaves(graph))
 
-    def _weigh(self, told: Array, before: tuple[Any, Any], broken: Mask) -> StepResult:
-        """The weights of a method that looks at losses alone, without the tasks whose gradients are not finite."""
-        if broken.any():  # the step is taken back, and taken without them
-            self._restore(before[0])
-            self._memory.record(before[1])
-        outcome = None if broken.any() else self._reused(told[2].nonzero()[0].tolist(), lambda: ~np.isfinite(told[0]))
-        if outcome is None:
-            outcome, settle = self._step(self._seen(told)._replace(broken=broken), None)
-            settle()
-        self._memory.record(outcome._replace(heads=outcome.weights))
-        return outcome
-
-    def _declare(self, tasks: tuple[str, ...]) -> None:
-        super()._declare(tasks)
-        if self.samples is not None:  # what is drawn is a function of the step
-            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-            self.register_buffer("task_names", encoded(tasks))
-
-    def _know(self, given: Mapping[str, Tensor]) -> None:
-        """Check the names against the declared tasks; the first step declares them."""
-        if not given and (not self.tasks or self.ranks.size == 1):
-            raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
-        if not self.tasks:
-            self._declare(checks.task_names(given))
-        new = tuple(name for name in given if name not in self.tasks)
-        remembers = bool(self.state_tensors()) or self.every > 1
-        if new and self._open and not remembers and self.ranks.size == 1:
-            steps = self._buffers.get("steps")
-            self._declare((*self.tasks, *new))
-            self._buffers.update({} if steps is None else {"steps": steps})
-        elif new and self._open and remembers:
-            raise ValueError(
-                f"{self.method} remembers its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
-                "declare all of them with Balancer(method, tasks=...), or use a method without state"
-            )
-        checks.known_tasks(given, self.tasks, "balancer.backward")
-
-    def _told(self, given: Mapping[str, Tensor]) -> Tensor:
-        told = np.zeros((3, len(self.tasks)))
-        if given:
-            factor = self.factor or 1.0  # they came multiplied by it
-            values = to_host([torch.stack([loss.detach() for loss in given.values()])])[0].numpy()
-            index = [self.tasks.index(name) for name in given]
-            told[0, index], told[1, index], told[2, index] = values / factor, factor, 1
-        return torch.from_numpy(told)
+    def _consistent_step(
+        self,
+        loss_sums: Array,
+        source: Gradients | SharedCotangents,
+        further: Callable[[StepEvidence], StepEvidence] | None,
+    ) -> tuple[StepResult, list[tuple[Tensor, Tensor]]]:
+        """The result of the step, and the shared leaves with their balanced gradients, consistent with the Gramian."""
+        runner = self.runner
+        result = runner.reused(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(loss_sums[0]))
+        if result is not None:
+            shared = self._shared_gradient(result, source, is_new=False)
+            if shared is None:
+                shared = self._shared_gradient(result, source, is_new=False)
+            assert shared is not None
+            return result, shared
+        skipped = dict(runner.skipped)
+        while True:
+            evidence = runner.evidence(loss_sums, self._gramian(source), source.resolution)
+            result, accept = self._step(evidence if further is None else further(evidence), source)
+            shared = self._shared_gradient(result, source)
+            if shared is not None:
+                accept()
+                return result, shared
+            runner.skipped = dict(skipped)  # the next Gramian is of explicit gradients, and the step is repeated
 
     def _leaves(self, given: Mapping[str, Tensor], graph: TaskGraph) -> Leaves:
-        """Which leaves are compared, and which others take a gradient."""
-        memory = self._memory
-        # a task alone does not show what it shares
-        known = memory.surface if self._rows else memory.shared if len(given) == 1 else []
+        """The leaves that are compared, and the others that have a gradient."""
+        state, ranks, earlier = self.runner.state, self.runner.ranks, self._earlier
+        # one task alone does not show which parameters it shares
+        known = earlier.of_rows if state.row_fields else earlier.of_several_tasks if len(given) == 1 else []
         before = [leaf for ref in known if (leaf := ref()) is not None]
-        alone = len(given) > 1 or len(self.tasks) == 1 or not self._rows
-        leaves = compared_leaves(self._shared, graph, len(given), self.ranks, before, alone)
+        single_allowed = len(given) > 1 or len(self.tasks) == 1 or not state.row_fields
+        leaves = compared_leaves(self._shared, graph, len(given), ranks, before, single_allowed)
         if len(given) > 1:
-            memory.shared = list(map(weakref.ref, leaves.compared))
-        if self.ranks.size > 1:
-            check_ranks_agree(self.ranks, leaves.compared)
-        if "found" not in self._said:
-            self._said.add("found")
+            earlier.of_several_tasks = list(map(weakref.ref, leaves.compared))
+        if ranks.size > 1:
+            check_ranks_agree(ranks, leaves.compared)
+        if not self._logged:
+            self._logged = True
             sizes = [leaf.numel() for leaf in leaves.compared]
             _LOG.info("tasks %s are balanced on %d numbers in %d tensors", self.tasks, sum(sizes), len(sizes))
         return leaves
@@ -263,11 +310,11 @@ class Balancer(Door):
     def _source(
         self, given: Mapping[str, Tensor], graph: TaskGraph, leaves: Leaves, retain_graph: bool
     ) -> tuple[Gradients | SharedCotangents, dict[str, list[Tensor | None]]]:
-        """Every task's gradients or cotangents, whichever costs less; and its gradients on the leaves that are not compared."""
+        """Every task's gradients or cotangents, whichever cost less; and its gradients on the leaves that are not compared."""
         sampled = self.samples is not None and len(given) > 1
-        usual = self.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
-        usual = usual and len(given) > 2  # one backward more is as much as two tasks' gradients could save
-        trunk = find_shared_graph(graph, leaves.compared) if sampled or usual else None
+        possible = self.runner.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
+        possible = possible and len(given) > 2  # for two tasks, the additional backward costs what it could save
+        trunk = find_shared_graph(graph, leaves.compared) if sampled or possible else None
         if sampled and (trunk is None or graph.opaque or has_hooks(trunk.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))
         if (
@@ -278,86 +325,37 @@ class Balancer(Door):
             return leaf_gradients(given, self.tasks, leaves, retain_graph)
         known = [self.tasks.index(name) for name in given]
         passive = [leaf for leaf, is_shared in zip(leaves.others, leaves.others_shared, strict=True) if is_shared]
-        streams = SharedCotangents(trunk, len(self.tasks), known, self._levels, passive)
-        own = streams.collect(given, graph, leaves.others, retain_graph)
-        return streams, own
+        cotangents = SharedCotangents(trunk, len(self.tasks), known, self._levels, passive)
+        own = cotangents.collect(given, graph, leaves.others, retain_graph)
+        return cotangents, own
 
     def _gramian(self, source: Gradients | SharedCotangents) -> Array:
-        """(T, T) of all that is compared, or of the samples that are drawn."""
-        step = None if self.samples is None else self._step_number()  # that of a task alone counts
+        """(T, T) of the gradients on what is compared, of the whole batch or of the drawn samples."""
+        ranks = self.runner.ranks
+        step = None if self.samples is None else self.runner.state.steps()  # a step of one task counts, too
         if isinstance(source, Gradients):
-            return summed_gramian(source, self.ranks)
+            return summed_gramian(source, ranks)
         if self.samples is not None and step is not None:
-            source.draw_samples(self.samples, draws(~self.seed, step))
-        gramian = source.gramian() if self.ranks.size == 1 else source.gramian_over(self.ranks)
+            source.draw_samples(self.samples, step_generator(~self.seed, step))
+        gramian = source.gramian() if ranks.size == 1 else source.gramian_over(ranks)
         if self.samples is not None and not source.samples_save_time:
-            self._say("samples", samples_save_nothing(self.samples))
+            self.runner.warn_once("samples", samples_save_nothing(self.samples))
         return gramian
 
     def _further(
         self, others: Sequence[Mapping[str, Tensor | None]], leaves: Leaves
     ) -> Callable[[StepEvidence], StepEvidence]:
-        """Adds the inner products of the gradients on two further batches; a task is present that is in all of them."""
-        cross, (one, two) = cross_gramian(*further_gradients(others, self.tasks, leaves.compared), self.ranks)
-        there, sound = np.minimum(one, two) != 0, np.isfinite(one + two)
-        return lambda seen: seen._replace(present=seen.present & there, cross=cross, broken=~sound)
-
-    def _shared_gradient(
-        self, outcome: StepResult, source: Gradients | SharedCotangents, is_new: bool = True
-    ) -> list[tuple[Tensor, Tensor]] | None:
-        """Every leaf that several tasks reach with its balanced gradient; None where that contradicts the Gramian."""
-        weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
-        if isinstance(source, SharedCotangents):
-            found = source.gradient(weights, outcome.seen.gramian if is_new else None)
-            if found is None:
-                return None
-            pairs = zip([*source.shared_graph.compared, *source.passive], found, strict=True)
-            return [(leaf, part) for leaf, part in pairs if part is not None]
-        combined = source.combined(weights) if outcome.update is None else source.split(outcome.update)
-        reached = source.reached if self.ranks.alone else [True] * len(combined)
-        like = [leaf for leaf in source.like if isinstance(leaf, Tensor)]
-        return list(compress(zip(like, combined, strict=True), reached))
-
-    def _accumulate(
-        self,
-        outcome: StepResult,
-        given: Mapping[str, Tensor],
-        leaves: Leaves,
-        shared: list[tuple[Tensor, Tensor]],
-        own: dict[str, list[Tensor | None]],
-        awaited: Sequence[Tensor],
-    ) -> None:
-        """Add the balanced gradients to ``.grad``, with all hooks of the leaves, by one backward."""
-        weights = [1.0] * len(self.tasks) if outcome.weights is None else outcome.weights
-        ends: list[Tensor] = [leaf for leaf, _ in shared]
-        gradients: list[Tensor | None] = [part for _, part in shared]
-        shared.clear()  # the accumulators take them over
-        own_factors = weights if self.heads == "weighted" else outcome.heads or [1.0] * len(self.tasks)
-        present, sound = outcome.seen.present, outcome.seen.with_own_gradient()
-        own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
-        self._memory.record(outcome._replace(heads=own_factors))
-        there = [(own[name], task) for name in given if sound[task := self.tasks.index(name)]]
-        for place, (leaf, is_shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
-            factors = weights if is_shared else own_factors
-            parts = [(part, factors[task]) for row, task in there if (part := row[place]) is not None]
-            terms = [part if factor == 1 else part * factor for part, factor in parts]
-            if terms:
-                ends.append(leaf)
-                gradients.append(sum(terms[1:], terms[0]))
-            del parts, terms
-        own.clear()
-        del there
-        ready = {id(leaf) for leaf in ends}
-        missed = [leaf for leaf in awaited if id(leaf) not in ready]
-        ends += missed
-        gradients += [None] * len(missed)
-        accumulate_gradients(ends, gradients)
+        """Adds the inner products between two further batches to the evidence; a present task is in all of the batches."""
+        gradients = further_gradients(others, self.tasks, leaves.compared)
+        cross, (one, two) = cross_gramian(*gradients, self.runner.ranks)
+        in_both, finite = np.minimum(one, two) != 0, np.isfinite(one + two)
+        return lambda evidence: evidence._replace(present=evidence.present & in_both, cross=cross, broken=~finite)
 
     def _step(
-        self, seen: StepEvidence, source: Gradients | SharedCotangents | None
+        self, evidence: StepEvidence, source: Gradients | SharedCotangents | None
     ) -> tuple[StepResult, Callable[[], object]]:
-        """One step of the method, or the reason why not; and what keeps the state that it ends with."""
-        broken = seen.nonfinite()
+        """The method's result, or the plain sum where it cannot run; and what stores the state after the step."""
+        runner, broken = self.runner, evidence.nonfinite()
         if broken is not None:
             names = [name for name, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
             if self.nonfinite == "raise":
@@ -366,16 +364,93 @@ class Balancer(Door):
                     "Balancer(..., nonfinite='skip') leaves such a task out of the step; under a GradScaler use 'pass'"
                 )
             if self.nonfinite == "pass":
-                return self._passed_on(seen._replace(present=seen.present | broken), Status.NONFINITE), lambda: None
-            for name in names:
-                self.skipped[name] = self.skipped.get(name, 0) + 1
-            seen = seen.without(broken)
-        if not seen.present.any():
-            return self._passed_on(seen, Status.ABSENT), lambda: None
+                with_broken = evidence._replace(present=evidence.present | broken)
+                return runner.plain_sum(with_broken, Status.NONFINITE), lambda: None
+            runner.count_skipped(names)
+            evidence = evidence.without(broken)
+        if not evidence.present.any():
+            return runner.plain_sum(evidence, Status.ABSENT), lambda: None
+        jacobian = None
         if Need.JACOBIAN in self.method.needs:
             assert isinstance(source, Gradients)
-            self._follow([leaf for leaf in source.like if isinstance(leaf, Tensor)])
-            outcome, state = self._ask(seen, source.jacobian(torch.from_numpy(seen.present)))
-        else:
-            outcome, state = self._ask(seen)
-        return outcome, partial(self._settle, outcome, state)
+            self._match_rows([leaf for leaf in source.like if isinstance(leaf, Tensor)])
+            jacobian = source.jacobian(torch.from_numpy(evidence.present))
+        result, state = runner.proposed(evidence, jacobian)
+        return result, partial(runner.accept, result, state)
+
+    def _match_rows(self, leaves: Sequence[Tensor]) -> None:
+        """Reset a state with rows of gradients where these are of other leaves."""
+        state, earlier = self.runner.state, self._earlier
+        if not state.row_fields:
+            return
+        before, length = [ref() for ref in earlier.of_rows], sum(leaf.numel() for leaf in leaves)
+        same = len(before) == len(leaves) and all(old is new for old, new in zip(before, leaves, strict=True))
+        if not (same if before else state.rows_fit(length)):
+            state.store(state.initial())
+            self.runner.warn_once(
+                "rows",
+                f"the gradients in the state of {self.method} are of other parameters than the {length} numbers that are "
+                "compared from now on: the state is reset. Balancer(..., shared=encoder) fixes what is compared whatever "
+                "tasks are present",
+            )
+        earlier.of_rows = list(map(weakref.ref, leaves))
+
+    def _shared_gradient(
+        self, result: StepResult, source: Gradients | SharedCotangents, is_new: bool = True
+    ) -> list[tuple[Tensor, Tensor]] | None:
+        """Every leaf that several tasks reach with its balanced gradient; None where that contradicts the Gramian."""
+        if isinstance(source, SharedCotangents):
+            weights = [1.0] * len(self.tasks) if result.weights is None else result.weights
+            found = source.gradient(weights, result.evidence.gramian if is_new else None)
+            if found is None:
+                return None
+            pairs = zip([*source.shared_graph.compared, *source.passive], found, strict=True)
+            return [(leaf, part) for leaf, part in pairs if part is not None]
+        combined = combined_gradient(result, source)
+        reached = source.reached if self.runner.ranks.alone else [True] * len(combined)
+        like = [leaf for leaf in source.like if isinstance(leaf, Tensor)]
+        return list(compress(zip(like, combined, strict=True), reached))
+
+    def _accumulate(
+        self,
+        result: StepResult,
+        given: Mapping[str, Tensor],
+        leaves: Leaves,
+        shared: list[tuple[Tensor, Tensor]],
+        own: dict[str, list[Tensor | None]],
+        awaited: Sequence[Tensor],
+    ) -> None:
+        """Add the balanced gradients to ``.grad``, with all hooks of the leaves, by one backward.
+
+        Args:
+            result: of the step.
+            given: the losses.
+            leaves: compared and others.
+            shared: the shared leaves with their balanced gradients; emptied, so that the memory is freed early.
+            own: every task's gradients on the other leaves; emptied.
+            awaited: leaves whose accumulators must run, with or without a gradient.
+        """
+        weights = [1.0] * len(self.tasks) if result.weights is None else result.weights
+        ends: list[Tensor] = [leaf for leaf, _ in shared]
+        gradients: list[Tensor | None] = [part for _, part in shared]
+        shared.clear()
+        own_factors = weights if self.heads == "weighted" else result.heads or [1.0] * len(self.tasks)
+        present, trained = result.evidence.present, result.evidence.with_own_gradient()
+        own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
+        self.runner.record(result._replace(heads=own_factors))
+        rows = [(own[name], task) for name in given if trained[task := self.tasks.index(name)]]
+        for place, (leaf, is_shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
+            factors = weights if is_shared else own_factors
+            parts = [(part, factors[task]) for row, task in rows if (part := row[place]) is not None]
+            terms = [part if factor == 1 else part * factor for part, factor in parts]
+            if terms:
+                ends.append(leaf)
+                gradients.append(sum(terms[1:], terms[0]))
+            del parts, terms
+        own.clear()
+        del rows
+        ready = {id(leaf) for leaf in ends}
+        missing = [leaf for leaf in awaited if id(leaf) not in ready]
+        ends += missing
+        gradients += [None] * len(missing)
+        accumulate_gradients(ends, gradients)

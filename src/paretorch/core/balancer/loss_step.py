@@ -1,4 +1,4 @@
-"""One backward of weighted losses whose gradients are checked before they reach ``.grad``."""
+"""One backward of weighted losses, whose gradients are checked before they are added to ``.grad``."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Weighted(NamedTuple):
 
     leaves: list[Tensor]
     gradients: list[Tensor | None]
-    suspects: list[str]  # the tasks whose gradient is not finite
-    nodes: list[Any]  # of the graph
+    suspects: list[str]  # the tasks whose gradient is not finite, or may not be
+    nodes: list[Any]  # of the graph, where it is kept
 
 
 def descend_losses(
@@ -43,8 +43,8 @@ def descend_losses(
     Args:
         given: losses by task.
         tasks: (all,) names.
-        weigh: the weights, without the (all,) tasks whose gradient was found not to be finite; raises where that is an error.
-        nonfinite: ``"pass"``: gradients are not looked at; else they are.
+        weigh: gives the weights, without the (all,) tasks whose gradient is not finite; raises where that is an error.
+        nonfinite: ``"pass"``: gradients are not checked; else they are.
         ranks: those that decide together.
         retain_graph: keep the graph for another backward.
     """
@@ -71,11 +71,11 @@ def descend_losses(
         accumulate_gradients(found.leaves, found.gradients)
 
 
-def mark_broken(told: Array, own: Mapping[str, Sequence[Tensor | None]], tasks: Sequence[str]) -> None:
-    """Tell as nan the loss of a task whose gradient on its own parameters is not finite: so all ranks learn of it.
+def mark_broken(loss_sums: Array, own: Mapping[str, Sequence[Tensor | None]], tasks: Sequence[str]) -> None:
+    """Replace the loss of a task whose gradient on its own parameters is not finite by nan, which reaches all ranks.
 
     Args:
-        told: (3, all) losses as they are told, changed in place.
+        loss_sums: (3, all), changed in place.
         own: every task's gradients on the parameters that are not compared.
         tasks: (all,) names.
     """
@@ -83,14 +83,14 @@ def mark_broken(told: Array, own: Mapping[str, Sequence[Tensor | None]], tasks: 
         return
     for name, row in own.items():
         if not all_finite(row):
-            told[0, tasks.index(name)] = np.nan
+            loss_sums[0, tasks.index(name)] = np.nan
 
 
 def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], retain_graph: bool) -> Weighted | None:
-    """The gradient of ``sum_t w_t L_t`` on all leaves by one backward, and whose part of it is not finite.
+    """The gradient of ``sum_t w_t L_t`` on all leaves by one backward, and the tasks whose part of it is not finite.
 
-    The tasks are told apart by what each sends into the nodes that it shares with others, and by the leaves that it alone
-    reaches. Where all of that is finite and the sum is not, it is the gradient of every task that reaches there.
+    A task is found by the gradients that it sends into nodes that it shares with others, and by the leaves that it alone
+    reaches. Where all of these are finite and a sum is not, every task that reaches its leaf is suspected.
 
     Args:
         losses: by task.
@@ -98,7 +98,7 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
         retain_graph: keep the graph for another backward.
 
     Returns:
-        None where the graph holds nodes that cannot be asked for gradients without side effects (compiled functions, reentrant
+        None where the graph contains nodes whose gradients cannot be computed without side effects (compiled functions, reentrant
         checkpoints, wrappers of distributed training).
     """
     graph = task_graph([[loss] for loss in losses.values()])
@@ -106,7 +106,7 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
         return None
     sent: list[list[Tensor]] = [[] for _ in losses]
     handles = [
-        node.register_hook(partial(_note, sent[mask.bit_length() - 1], places))
+        node.register_hook(partial(_record, sent[mask.bit_length() - 1], places))
         for (node, _), mask in graph.task_masks.items()
         if not has_several_tasks(mask) and (places := _into_shared(node, graph))
     ]
@@ -135,7 +135,7 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
 
 
 def _into_shared(node: Any, graph: TaskGraph) -> list[int]:
-    """The inputs of a node of one task at which the graph goes on into what several tasks reach."""
+    """The inputs of a node of one task that lead to nodes that several tasks reach."""
     return [
         number
         for number, edge in enumerate(node.next_functions)
@@ -143,12 +143,12 @@ def _into_shared(node: Any, graph: TaskGraph) -> list[int]:
     ]
 
 
-def _note(sums: list[Tensor], places: Sequence[int], sent: Sequence[Tensor | None], _: Any) -> None:
+def _record(sums: list[Tensor], places: Sequence[int], sent: Sequence[Tensor | None], _: Any) -> None:
     sums += [_sum(part) for number in places if (part := sent[number]) is not None]
 
 
 def all_finite(parts: Sequence[Tensor | None]) -> bool:
-    """Whether all numbers are finite: by their sums, and one by one where these are not."""
+    """Whether all numbers are finite: by the sums, and entry by entry where a sum is not."""
     sums = [_sum(part) for part in parts if part is not None]
     if not sums or math.isfinite(torch.stack(sums).sum()):
         return True

@@ -1,7 +1,8 @@
-"""Which leaves a Balancer compares, and the graphs in which it cannot tell."""
+"""The leaves on which a Balancer compares gradients, and the graphs in which they cannot be found."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,22 +17,33 @@ from paretorch.core.gradients.task_gradients import Gradients
 
 
 class Leaves(NamedTuple):
-    """The leaves on which gradients are compared; the others; and which of those several losses reach all the same."""
+    """The leaves that the losses reach."""
 
-    compared: list[Tensor]
+    compared: list[Tensor]  # those on which gradients are compared
     others: list[Tensor]
-    others_shared: list[bool]
+    others_shared: list[bool]  # which of the others several losses reach
+
+
+class EarlierLeaves:
+    """The leaves that earlier steps compared, as weak references. Copies are empty."""
+
+    def __init__(self) -> None:
+        self.of_rows: list[weakref.ref[Tensor]] = []  # those of the gradients in the method's state
+        self.of_several_tasks: list[weakref.ref[Tensor]] = []  # those of the last step with several tasks
+
+    def __reduce__(self) -> tuple[type[EarlierLeaves], tuple[()]]:
+        return EarlierLeaves, ()
 
 
 def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
-    """The parameters that ``shared=`` names, in order, once each."""
+    """The parameters that ``shared=`` names, in order, without repetitions."""
     if not isinstance(shared, nn.Module | Iterable) or isinstance(shared, str | Tensor):
         raise ValueError(f"shared is a module or an iterable of parameters, got a {type(shared).__name__}")
     tensors = list(shared.parameters()) if isinstance(shared, nn.Module) else list(shared)
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"shared is a module or parameters, got an item of type {type(tensor).__name__}")
-    leaves = list({id(tensor): tensor for tensor in tensors}.values())  # those that are frozen may be thawed
+    leaves = list({id(tensor): tensor for tensor in tensors}.values())  # frozen ones may be unfrozen later
     if not any(leaf.requires_grad for leaf in leaves):
         raise ValueError("shared has no parameter that requires grad")
     return leaves
@@ -43,17 +55,17 @@ def compared_leaves(
     tasks: int,
     ranks: Ranks,
     before: Sequence[Tensor] = (),
-    alone: bool = True,
+    single_allowed: bool = True,
 ) -> Leaves:
-    """What is compared in this step, and what else takes a gradient.
+    """The leaves that are compared in this step, and the others that have a gradient.
 
     Args:
         given: the leaves that ``shared=`` names; None: those that two losses or more reach.
         graph: of the losses.
-        tasks: how many losses there are.
+        tasks: the number of losses.
         ranks: whose losses are averaged.
-        before: what was compared in earlier steps, and is again: a state as long as the surface must find it as it was.
-        alone: whether one task may be compared on all that it reaches.
+        before: leaves of earlier steps, which are compared again: gradients in a method's state are of these leaves.
+        single_allowed: whether one task may be compared on all that it reaches.
 
     Raises:
         ValueError: there is nothing to compare.
@@ -65,10 +77,10 @@ def compared_leaves(
         parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
         compared = parameters or list(met.values())  # inputs that require grad are no parameters
         compared = list({id(leaf): leaf for leaf in (*before, *compared) if leaf.requires_grad}.values())
-        if not compared and tasks == 1 and not alone:
+        if not compared and tasks == 1 and not single_allowed:
             raise ValueError(
-                "of one task's loss it cannot be seen what it shares with others, and this method remembers gradients on what is "
-                "shared: give Balancer(..., shared=encoder)"
+                "one task's loss does not show which parameters it shares with others, and the state of this method has "
+                "gradients on the shared ones: give Balancer(..., shared=encoder)"
             )
         compared = compared or (graph.leaves if tasks == 1 else [])
         if not compared:
@@ -90,12 +102,14 @@ def compared_leaves(
     checks.real(compared, "a Balancer")
     inside = {id(leaf) for leaf in compared}
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
-    hidden = bool(graph.opaque - {DDP_NODE})  # who reaches what cannot be seen: what shared= does not name is a head's
+    hidden = bool(
+        graph.opaque - {DDP_NODE}
+    )  # who reaches which leaf is unknown: those that shared= does not name belong to heads
     return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
 
 
 def check_whole(parameters: Iterable[Tensor], graph: TaskGraph, ranks: Ranks, where: str) -> None:
-    """Refuse parameters, and graphs of parameters, of which each rank holds a part."""
+    """Refuse parameters, and graphs of parameters, that are sharded over ranks."""
     if FSDP_NODE in graph.opaque or ranks.shards(graph.leaves):
         raise ValueError(
             f"{where} takes one backward for each task, and under FSDP each of these would free and reduce the parameters: "
@@ -104,16 +118,16 @@ def check_whole(parameters: Iterable[Tensor], graph: TaskGraph, ranks: Ranks, wh
     for leaf in (*parameters, *graph.leaves):
         if type(leaf).__name__ == "DTensor" or getattr(leaf, "_is_flat_param", False):
             raise ValueError(
-                f"{where} takes whole parameters, got one that is spread over ranks ({type(leaf).__name__}, as FSDP and tensor "
+                f"{where} takes whole parameters, got one that is sharded over ranks ({type(leaf).__name__}, as FSDP and tensor "
                 "parallelism make them): use paretorch.Fork at the encoder's output, which is exact under fully_shard"
             )
 
 
 def check_graph(graph: TaskGraph, found: bool) -> None:
-    """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be told."""
+    """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be found."""
     if "CheckpointFunctionBackward" in graph.opaque:
         raise ValueError(
-            "a Balancer cannot look into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
+            "a Balancer cannot follow the graph into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
         )
     if any(_is_static(node) for node in graph.ddp_nodes):
         raise ValueError(
@@ -133,7 +147,7 @@ def _is_static(sink: Any) -> bool:
 
 
 def check_ranks_agree(ranks: Ranks, compared: Sequence[Tensor]) -> None:
-    """All ranks must compare the same leaves, or their shares would not add up."""
+    """All ranks must compare the same leaves, for their inner products to be summed."""
     found = ranks.gathered((len(compared), sum(leaf.numel() for leaf in compared)))
     if not compared or any(other != found[0] for other in found):
         raise ValueError(
@@ -155,7 +169,7 @@ def check_losses_given(ranks: Ranks, are_given: bool, shared: Sequence[Tensor] |
 def further_gradients(
     others: Sequence[Mapping[str, Tensor | None]], tasks: tuple[str, ...], compared: list[Tensor]
 ) -> tuple[Gradients, Gradients]:
-    """Every task's gradient on what the step compares, of each of two further batches."""
+    """Every task's gradients on the compared leaves, of each of two further batches."""
     rows = []
     for losses in others:
         given = checks.given_losses(losses, "balancer.backward, others")
@@ -168,7 +182,7 @@ def further_gradients(
 def leaf_gradients(
     given: Mapping[str, Tensor], tasks: Sequence[str], leaves: Leaves, retain_graph: bool
 ) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
-    """Every task's gradient on the compared leaves, and on the others: one backward for each task.
+    """Every task's gradients on the compared leaves, and on the others: one backward for each task.
 
     Raises:
         ValueError: they would not fit into memory.

@@ -10,21 +10,20 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from paretorch.core import checks
 from paretorch.core.contract import Method, Need
-from paretorch.core.fork import nodes as fork_graph
-from paretorch.core.fork.features import check_features, is_balanced
-from paretorch.core.fork.nested import has_fields, opened
-from paretorch.core.fork.step import FeatureStep
+from paretorch.core.fork.features import branches_of, is_balanced, open_features
+from paretorch.core.fork.nested import opened
+from paretorch.core.fork.nodes import alias_features, record_losses
+from paretorch.core.fork.step import ForkStep
 from paretorch.core.gradients.ranks import ALL
-from paretorch.core.gradients.task_gradients import chunks
+from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale
 
 
-class Fork(FeatureStep):
-    r"""Hands every task its own alias of the features and, in ``backward()``, sends one balanced gradient into the encoder.
+class Fork(MethodModule):
+    r"""Gives every task its own alias of the features and, in ``backward()``, sends one balanced gradient into the encoder.
 
     .. math:: \theta\text{.grad} \mathrel{+}= J_z^T \sum_t w_t \frac{\partial L_t}{\partial z}, \qquad
               w = \text{method}(G), \quad
@@ -40,14 +39,14 @@ class Fork(FeatureStep):
             backward through the heads (needs :meth:`losses`).
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
         copies: give each task a copy, for heads that work in place on the features.
-        nonfinite: ``"pass"``: a step with inf or nan passes the plain sum on, so that GradScaler sees it and skips;
+        nonfinite: ``"pass"``: a step with inf or nan sends the plain sum, so that GradScaler finds it and skips the step;
             ``"raise"``: raises FloatingPointError naming the task, on all ranks together; ``"skip"``: leaves that task out of the
-            step, and counts it in ``skipped``. The heads' gradients are there before the Fork's backward: see the
-            documentation, "When something is wrong", for what each option promises about them.
+            step, and counts it in ``skipped``. The heads' gradients are computed before the Fork's backward: see the
+            documentation, "When something is wrong", for what each option guarantees about them.
         every: reuse the weights for ``every - 1`` steps.
         gap: every ``gap`` steps (of those whose weights are not reused) compare with the exact update on the encoder's parameters
             (``balance.gap``; T encoder backwards).
-        factor: dTotal/dL_t where :meth:`losses` is not used, for methods that are not homogeneous.
+        factor: dTotal/dL_t where :meth:`losses` is not called, for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.
 
@@ -84,7 +83,7 @@ class Fork(FeatureStep):
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
     ) -> None:
-        super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed)
+        super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=False)
         checks.one_of("heads", heads, ("own", "weighted"))
         checks.one_of("nonfinite", nonfinite, ("pass", "raise", "skip"))
         if method.batches > 1 or not method.features:
@@ -95,12 +94,39 @@ class Fork(FeatureStep):
             checks.whole("gap", gap)
         if gap is not None and (Need.JACOBIAN in method.needs or method.needs == Need.LOSSES or heads == "weighted"):
             raise ValueError(
-                f"gap is a number of steps, for a method that looks at the Gramian and heads='own'; got {gap} for {method}"
+                f"gap is a number of steps, for a method that needs the Gramian and heads='own'; got {gap} for {method}"
             )
         self.copies = copies
-        self._prepare(heads, nonfinite, gap)
-        self._declare(checks.task_names(tasks))
-        self._notices = self._new_notices()
+        self.runner.state.declare(checks.task_names(tasks))
+        self._step = ForkStep(self.runner, heads, nonfinite, gap)
+
+    @property
+    def heads(self) -> Literal["own", "weighted"]:
+        """Whether the heads' gradients are multiplied by the weights."""
+        return self._step.heads
+
+    @property
+    def gap(self) -> int | None:
+        """The number of steps from one comparison with the exact update to the next."""
+        return self._step.gap
+
+    @property
+    def nonfinite(self) -> Literal["pass", "raise", "skip"]:
+        """What happens in a step with inf or nan."""
+        return self._step.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, nonfinite: Literal["pass", "raise", "skip"]) -> None:
+        self._step.nonfinite = nonfinite
+
+    @property
+    def needs_losses(self) -> bool:
+        """Whether :meth:`losses` must be called: for methods that need values or factors, and for weighted heads."""
+        return self._step.losses_required is not None
+
+    def reset_state(self) -> None:  # noqa: D102
+        super().reset_state()
+        self._step.measured_steps = 0
 
     # --- forward ---------------------------------------------------------------------------------------------------------
 
@@ -112,73 +138,53 @@ class Fork(FeatureStep):
                 like); floating tensors that require grad are balanced, everything else is passed along.
 
         Returns:
-            dict from task name to features nested as given; objects that hold balanced tensors are shallow copies.
+            dict from task name to features nested as given; objects that contain balanced tensors are shallow copies.
 
         Raises:
             ValueError: in training, where no leaf requires grad, or a leaf that does cannot be balanced (a distributed, sparse,
                 nested or complex tensor, an object that cannot be copied).
             RuntimeError: inside a torch.func transform.
         """
-        if not (self.training and torch.is_grad_enabled()) or self._now.pauses:
+        if not self._balances:
             return self._unbalanced(features)
-        leaves, nest = ([features], None) if isinstance(features, Tensor) else tree_flatten(features)
-        fill = None
-        if nest is not None and not torch.compiler.is_compiling() and any(map(has_fields, leaves)):
-            leaves, fill = opened(features, is_balanced)
-        found = [i for i, leaf in enumerate(leaves) if is_balanced(leaf)]
-        check_features(leaves, found)
-        # a tensor that is nested in several places is one surface
-        firsts = [next(j for j in found if leaves[j] is leaves[i]) for i in found]
-        places = [i for i, first in zip(found, firsts, strict=True) if i == first]
-        if not torch.compiler.is_compiling():
-            self.ranks.agree_on_tasks(self.tasks, self.method)
-            if not self.ranks.alone:
-                self._now.wrapped.follow()
-        if self._now.new_step:
-            self._now.begin()
-        aliases, link = fork_graph.split(self, [leaves[place] for place in places])
-        if torch.compiler.is_compiling():
-            self._now.link = link
-        elif self._notices.unseen and not self.sums:
-            self._notices.watch(link.grad_fn.call, [leaves[place] for place in places], self._say)  # type: ignore[union-attr]
+        found = open_features(features)
+        self._step.begin_forward()
+        aliases, link = alias_features(self._step, found.balanced)
+        self._step.end_forward(link, found.balanced)
         if self.copies:
             aliases = [alias.clone() for alias in aliases]
-        if nest is None:
-            return dict(zip(self.tasks, aliases, strict=True))
-        branch = {}
-        for task, own in zip(self.tasks, chunks(aliases, len(self.tasks)), strict=True):
-            filled = list(leaves)
-            aliased = dict(zip(places, own, strict=True))
-            for place, first in zip(found, firsts, strict=True):
-                filled[place] = aliased[first]
-            branch[task] = tree_unflatten(filled, nest) if fill is None else fill(filled)
-        return branch
+        return branches_of(found, self.tasks, aliases)
+
+    @property
+    def _balances(self) -> bool:
+        return self.training and torch.is_grad_enabled() and not self._step.pauses
 
     def _unbalanced(self, features: Any) -> dict[str, Any]:
-        """The features for every task as they are, or copied, where nothing is to be balanced."""
-        if torch.is_grad_enabled() and not self.training and not self._now.pauses:
-            features = self._watched(features)
+        """The same features, or copies, for every task, where nothing is balanced."""
+        if torch.is_grad_enabled() and not self.training and not self._step.pauses:
+            features = self._with_eval_warning(features)
         if not self.copies:
             return dict.fromkeys(self.tasks, features)
         leaves, fill = opened(features, _is_tensor)
         return {task: fill([leaf.clone() if _is_tensor(leaf) else leaf for leaf in leaves]) for task in self.tasks}
 
-    def _watched(self, features: Any) -> Any:
-        """The features, seen as others whose gradient is noticed: a backward through a fork in eval mode is a plain sum."""
-        if "eval" in self._said or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    def _with_eval_warning(self, features: Any) -> Any:
+        """Aliases of the features whose backward warns: in eval mode it computes a plain sum."""
+        is_transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        if self.runner.has_warned("eval") or is_transformed:
             return features
         leaves, fill = opened(features, is_balanced)
-        watched = [
+        aliases = [
             leaf.view_as(leaf) if is_balanced(leaf) and leaf.layout is torch.strided else leaf for leaf in leaves
         ]
-        for before, after in zip(leaves, watched, strict=True):
-            if before is not after:
-                after.register_hook(self._notice_eval)
-        return features if all(map(is_, leaves, watched)) else fill(watched)
+        for leaf, alias in zip(leaves, aliases, strict=True):
+            if leaf is not alias:
+                alias.register_hook(self._warn_eval)
+        return features if all(map(is_, leaves, aliases)) else fill(aliases)
 
-    def _notice_eval(self, _: Tensor) -> None:
-        if not self._now.pauses:
-            self._say(
+    def _warn_eval(self, _: Tensor) -> None:
+        if not self._step.pauses:
+            self.runner.warn_once(
                 "eval",
                 "this backward goes through branches that a Fork in eval mode made: it is the plain sum of the tasks' gradients, "
                 "and nothing is balanced. fork.train() makes the Fork balance, whatever mode the rest of the model is in; where "
@@ -186,9 +192,9 @@ class Fork(FeatureStep):
             )
 
     def losses(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """Passes the losses through, values unchanged, and tells the fork what they are and, in backward, their factors.
+        """Returns the losses unchanged, and records their values and, in the backward, their factors.
 
-        Required by methods that look at loss values and by ``heads="weighted"``. Call it once per step, after the forward. On a
+        Required by methods that need loss values and by ``heads="weighted"``. Call it once per step, after the forward. On a
         rank where no task is present call ``fork.losses({})``: the zero it returns keeps the ranks together.
 
         Args:
@@ -199,40 +205,39 @@ class Fork(FeatureStep):
 
         Raises:
             ValueError: on unknown names and losses that are not scalars with a graph on one device.
+            RuntimeError: before the forward, and for weighted heads in a compiled function.
         """
         checked = checks.given_losses(losses, "fork.losses")
         checks.known_tasks(checked, self.tasks, "fork.losses")
-        if not (self.training and torch.is_grad_enabled()) or self._now.pauses:
+        if not self._balances:
             return checked
-        if self.heads == "weighted" and torch.compiler.is_compiling():
+        step, is_compiling = self._step, torch.compiler.is_compiling()
+        if self.heads == "weighted" and is_compiling:
             raise RuntimeError(
                 "heads='weighted' runs a backward of its own: call fork.losses outside the compiled function"
             )
-        links, branches = self._this_step()
+        links, branches = step.forwards.links_and_branches(len(self.tasks), self.heads == "weighted")
         if not links:
             raise RuntimeError(
-                "fork.losses(losses) comes after branch = fork(features), once per step; no forward is waiting"
+                "fork.losses(losses) comes after branch = fork(features), once per step; there is no forward without losses"
             )
-        self._now.new_step = True
         names = tuple(checked)
         index = tuple(self.tasks.index(name) for name in names)
-        self._now.told, self._now.links = set(index), len(links)
-        if not torch.compiler.is_compiling() and self._notices.walks and self.method.needs != Need.LOSSES:
-            self._notices.follow(dict(zip(index, checked.values(), strict=True)), self._now.nodes())
-        told = fork_graph.tell(self, links, index, [*checked.values(), *branches])
-        if not self.ranks.alone and not torch.compiler.is_compiling():
-            told = told if names else (self._now.wrapped.tie(told[0]),)
-            self._now.wrapped.released()
-        return dict(zip(names or self.tasks[:1], told, strict=True))
+        step.begin_losses(dict(zip(index, checked.values(), strict=True)), len(links))
+        recorded = record_losses(step, links, index, [*checked.values(), *branches])
+        if not self.runner.ranks.alone and not is_compiling:
+            recorded = recorded if names else (step.ddp_outputs.connected(recorded[0]),)
+            step.ddp_outputs.release()
+        return dict(zip(names or self.tasks[:1], recorded, strict=True))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it the fork is absent: plain aliases, plain sums, no state. Also for backwards of forwards made before."""
-        self._now.pauses += 1
+        """Within it the Fork does nothing: plain aliases, plain sums, no state. Also for backwards of earlier forwards."""
+        self._step.pauses += 1
         try:
             yield
         finally:
-            self._now.pauses -= 1
+            self._step.pauses -= 1
 
 
 def _is_tensor(leaf: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Put a Fork into a model one did not write."""
+"""Insertion of a Fork into a model by the names of its submodules."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from paretorch.core.fork.fork import Fork
 def fork_at(
     model: nn.Module, encoder: str, heads: Mapping[str, str], method: Method[Any], **options: Any
 ) -> InsertedFork:
-    """A Fork between two parts of a model, by their names; the model's code stays as it is.
+    """A Fork between two parts of a model, by their names; the model's code is unchanged.
 
-    The encoder's output is forked, and each head is handed its own branch wherever its arguments hold that output. Where the
-    model changes the features on the way (flattens or pools them), the fork sits at what the heads have in common instead.
+    The encoder's output is forked, and each head receives its own branch wherever its arguments contain that output. Where the
+    model changes the features in between (flattens or pools them), the inputs that the heads have in common are forked instead.
 
     Args:
         model: any module; the fork becomes its submodule ``fork``, so that its state is saved and moved with it.
@@ -29,7 +29,7 @@ def fork_at(
         **options: further arguments of :class:`~paretorch.Fork`.
 
     Returns:
-        the fork; ``fork.remove()`` takes it out again.
+        the fork; ``fork.remove()`` removes it.
 
     Raises:
         ValueError: on names that the model does not have.
@@ -59,69 +59,77 @@ def fork_at(
         raise ValueError("the model has an attribute 'fork' already: remove an earlier fork with model.fork.remove()")
     fork = InsertedFork(method, heads, **options)
     model.add_module("fork", fork)
-    hooks = [names[encoder].register_forward_hook(fork.take)]
+    hooks = [names[encoder].register_forward_hook(fork.begin)]
     for task, name in heads.items():
-        hooks.append(names[name].register_forward_pre_hook(_Hand(fork, task), with_kwargs=True))
-    fork.undo = [*(hook.remove for hook in hooks), _Drop(model)]
+        hooks.append(names[name].register_forward_pre_hook(_UseBranch(fork, task), with_kwargs=True))
+    fork.undo = [*(hook.remove for hook in hooks), _RemoveSubmodule(model)]
     return fork
 
 
+class HeadInputs:
+    """The features of the current forward, and each task's branch of them. Copies are empty."""
+
+    def __init__(self) -> None:
+        self.features: list[Tensor] = []
+        self.branches: dict[str, list[Tensor]] = {}
+
+    def __reduce__(self) -> tuple[type[HeadInputs], tuple[()]]:
+        return HeadInputs, ()
+
+    def clear(self) -> None:
+        """Release the tensors."""
+        self.features, self.branches = [], {}
+
+
 class InsertedFork(Fork):
-    """A Fork that is fed by hooks. Made by :func:`fork_at`."""
+    """A Fork that is called by hooks. Made by :func:`fork_at`."""
 
     def __init__(self, method: Method[Any], heads: Mapping[str, str], **options: Any) -> None:
         super().__init__(method, tuple(heads), **options)
         self.undo: list[Callable[[], None]] = []
-        self._originals: list[Tensor] = []
-        self._handed: dict[str, list[Tensor]] = {}
+        self._inputs = HeadInputs()
+        self._step.on_backward = self._inputs.clear
 
-    def take(self, module: nn.Module, arguments: Any, output: Any) -> None:
+    def begin(self, module: nn.Module, arguments: Any, output: Any) -> None:
         """Forward hook of the encoder: its output begins a new step."""
-        self._originals = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
-        self._handed = {}
+        self._inputs.clear()
+        self._inputs.features = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
 
-    def hand(self, task: str, arguments: Any) -> Any:
-        """The arguments of a head with its own branch in place of the features."""
+    def with_branch(self, task: str, arguments: Any) -> Any:
+        """The arguments of a head, with its own branch in place of the features."""
+        inputs = self._inputs
         given = [leaf for leaf in tree_flatten(arguments)[0] if isinstance(leaf, Tensor)]
-        if not self._handed:
-            if not _meet(given, self._originals):  # changed on the way: fork what this head is given
-                self._originals = [leaf for leaf in given if leaf.is_floating_point()]
-            self._handed = self(self._originals)
-        if not _meet(given, self._originals):
+        if not inputs.branches:
+            if not _overlap(given, inputs.features):  # the model changes the features: fork the head's inputs
+                inputs.features = [leaf for leaf in given if leaf.is_floating_point()]
+            inputs.branches = self(inputs.features)
+        if not _overlap(given, inputs.features):
             raise RuntimeError(
                 f"the head of task {task!r} is given neither the encoder's output nor what the other heads were given: name the "
                 "module whose output all heads receive unchanged, or call paretorch.Fork in the model's forward"
             )
-        own = {id(original): branch for original, branch in zip(self._originals, self._handed[task], strict=True)}
+        own = {id(leaf): branch for leaf, branch in zip(inputs.features, inputs.branches[task], strict=True)}
         return tree_map_only(Tensor, lambda leaf: own.get(id(leaf), leaf), arguments)
 
-    def combine(self, *arguments: Any) -> list[Tensor]:
-        """As of every Fork; then lets go of the features."""
-        self._originals, self._handed = [], {}
-        return super().combine(*arguments)
-
     def remove(self) -> None:
-        """Take the fork out of the model; the model is as before."""
+        """Remove the Fork from the model; the model is as before."""
         for step in self.undo:
             step()
         self.undo = []
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_originals": [], "_handed": {}}
 
-
-class _Hand:
-    """Forward pre-hook of a head: an object, not a closure, so that a deep copy of the model hands out its own branches."""
+class _UseBranch:
+    """Forward pre-hook of a head: an object, not a closure, so that a deep copy of the model uses its own Fork."""
 
     def __init__(self, fork: InsertedFork, task: str) -> None:
         self.fork, self.task = fork, task
 
     def __call__(self, module: nn.Module, arguments: Any, keywords: Any) -> Any:
-        return self.fork.hand(self.task, (arguments, keywords))
+        return self.fork.with_branch(self.task, (arguments, keywords))
 
 
-class _Drop:
-    """Takes the submodule out of the model."""
+class _RemoveSubmodule:
+    """Removes the Fork from the model's submodules."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -130,6 +138,6 @@ class _Drop:
         del self.model.fork
 
 
-def _meet(given: list[Tensor], originals: list[Tensor]) -> bool:
-    known = {id(original) for original in originals}
+def _overlap(given: list[Tensor], features: list[Tensor]) -> bool:
+    known = {id(leaf) for leaf in features}
     return any(id(leaf) in known for leaf in given)

@@ -1,4 +1,4 @@
-"""Features in any nesting, objects included: their leaves side by side, and the same nesting filled with others."""
+"""The leaves of features in any nesting, objects included, and the same nesting filled with other leaves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-Fill = Callable[[Sequence[Any]], Any]  # from as many leaves as were found to the nesting
+Fill = Callable[[Sequence[Any]], Any]  # from the leaves to the nesting
 
-CONTAINERS = (Mapping, list, tuple, set, frozenset)  # of kinds that pytree does not know, where they are leaves
-# Leaves that have no fields to look into, or none that are features.
+CONTAINERS = (Mapping, list, tuple, set, frozenset)  # leaves, where they are of classes that pytree does not know
+# Leaves without fields, or without fields that are features.
 PLAIN = (
     Tensor, nn.Module, *CONTAINERS, str, bytes, bytearray, int, float, complex, type(None), enum.Enum, type, types.ModuleType,
     types.FunctionType, types.BuiltinFunctionType, types.MethodType, partial, np.ndarray, np.generic, range, slice,
@@ -26,18 +26,18 @@ PLAIN = (
 
 
 def opened(features: Any, wanted: Callable[[Any], bool]) -> tuple[list[Any], Fill]:
-    """The leaves of nested features, and how to fill the nesting with others.
+    """The leaves of nested features, and a function that fills the nesting with others.
 
-    Dicts, lists, tuples and what is registered with ``torch.utils._pytree`` are containers. Of any other object in them the
-    fields are looked into, at any depth; where some field holds a wanted leaf, filling makes a shallow copy of the object with
-    these fields replaced.
+    Dicts, lists, tuples and classes that are registered with ``torch.utils._pytree`` are containers. The fields of any other
+    object in them are searched, at any depth; where a field contains a wanted leaf, filling makes a shallow copy of the object
+    with these fields replaced.
 
     Args:
         features: any nesting.
         wanted: which leaves are to be replaced.
 
     Raises:
-        ValueError: on an object that holds a wanted leaf and cannot be copied, or that contains itself.
+        ValueError: on an object that contains a wanted leaf and cannot be copied, or that contains itself.
     """
     return _opened(features, wanted, (), set())
 
@@ -48,54 +48,56 @@ def has_fields(leaf: Any) -> bool:
 
 
 def _opened(
-    nesting: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...], circles: set[int]
+    nesting: Any, wanted: Callable[[Any], bool], outer: tuple[Any, ...], circles: set[int]
 ) -> tuple[list[Any], Fill]:
     leaves, spec = tree_flatten(nesting)
     if not any(map(has_fields, leaves)):
         return leaves, partial(tree_unflatten, treespec=spec)
-    parts = [_opened_object(leaf, wanted, within, circles) if has_fields(leaf) else ([leaf], _only) for leaf in leaves]
+    parts = [_opened_object(leaf, wanted, outer, circles) if has_fields(leaf) else ([leaf], _only) for leaf in leaves]
 
     def fill(values: Sequence[Any]) -> Any:
-        rest = iter(values)
-        return tree_unflatten([filled([next(rest) for _ in found]) for found, filled in parts], spec)
+        remaining = iter(values)
+        return tree_unflatten([filled([next(remaining) for _ in found]) for found, filled in parts], spec)
 
     return [leaf for found, _ in parts for leaf in found], fill
 
 
 def _opened_object(
-    whole: Any, wanted: Callable[[Any], bool], within: tuple[Any, ...], circles: set[int]
+    whole: Any, wanted: Callable[[Any], bool], outer: tuple[Any, ...], circles: set[int]
 ) -> tuple[list[Any], Fill]:
     """The leaves in an object's fields, or the object as a leaf where none of them is wanted."""
-    if any(whole is outer for outer in within):
+    if any(whole is other for other in outer):
         circles.add(id(whole))
         return [whole], _only
     found: list[list[Any]] = []
     fills: list[tuple[str, Fill]] = []
     for name, value in _fields(whole).items():
-        leaves, fill = _opened(value, wanted, (*within, whole), circles)
+        leaves, fill = _opened(value, wanted, (*outer, whole), circles)
         for leaf in leaves:
             if isinstance(leaf, CONTAINERS) and any(map(wanted, _content(leaf))):
                 raise ValueError(
-                    _refused(whole, name, f"lies in a {type(leaf).__name__}, and that cannot be filled anew")
+                    _refused(whole, name, f"is in a {type(leaf).__name__}, which cannot be filled with other values")
                 )
         if any(map(wanted, leaves)):
             found.append(leaves)
             fills.append((name, fill))
     if not found:
         return [whole], _only
-    if id(whole) in circles:  # a copy would lead back to what is not replaced
-        raise ValueError(_refused(whole, fills[0][0], "lies in a circle of references"))
+    if id(whole) in circles:  # a copy would refer to the original
+        raise ValueError(_refused(whole, fills[0][0], "is in a circle of references"))
 
     def filled(values: Sequence[Any]) -> Any:
-        rest = iter(values)
-        fields = {name: fill([next(rest) for _ in leaves]) for (name, fill), leaves in zip(fills, found, strict=True)}
+        remaining = iter(values)
+        fields = {
+            name: fill([next(remaining) for _ in leaves]) for (name, fill), leaves in zip(fills, found, strict=True)
+        }
         return _replaced(whole, fields)
 
     return [leaf for leaves in found for leaf in leaves], filled
 
 
 def _fields(whole: Any) -> dict[str, Any]:
-    """An object's attributes: those of its ``__dict__`` and its slots, without what a class computes."""
+    """An object's attributes: those of its ``__dict__`` and its slots, without properties."""
     found = dict(getattr(whole, "__dict__", {}))
     for kind in type(whole).__mro__:
         slots = kind.__dict__.get("__slots__", ())
@@ -126,7 +128,7 @@ def _replaced(whole: Any, fields: dict[str, Any]) -> Any:
 def _refused(whole: Any, name: str, why: str) -> str:
     kind = type(whole).__name__
     return (
-        f"fork(features) got a {kind} whose field {name!r} holds a tensor that requires grad, which {why}: hand over the "
+        f"fork(features) got a {kind} whose field {name!r} contains a tensor that requires grad, which {why}: pass the "
         f"tensors themselves in a dict, list or tuple, and build the {kind} for each task from its branch"
     )
 

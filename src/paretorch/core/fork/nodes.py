@@ -1,86 +1,87 @@
-"""The Fork's autograd nodes, at the features and at the losses, and the operators compiled graphs call instead.
+"""The Fork's autograd nodes, at the features and at the losses, and the operators that compiled graphs call instead.
 
-The node at the features has one extra output, the *link*. The node at the losses takes it as an input, so that loss values and
-their factors reach the features' backward as an ordinary gradient: autograd orders the two, whatever thread runs them.
+The node at the features has one extra output, the *link*, which is an input of the node at the losses: loss values and their
+factors reach the features' backward as the gradient of the link, so that autograd orders the two on whatever thread they run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from paretorch.core.fork.usage import Call
+from paretorch.core.fork.forwards import ForwardCall
+from paretorch.core.fork.step import FORK_STEPS, ForkStep
 from paretorch.core.gradients.task_gradients import Leaf, wide_dtype
-from paretorch.core.method.state_buffers import LIVE
-
-if TYPE_CHECKING:
-    from paretorch.core.fork.fork import Fork
 
 NODE_NAME = "Fork({}); for a head that works in place on its features use Fork(..., copies=True) — this "
-TOLD = 3  # rows of what the losses tell: sums over calls of loss and of factor, and the number of calls
+LOSS_ROWS = 3  # of the link and of loss sums: sums over calls of loss and of factor, and the number of calls
 
 
-class _Split(torch.autograd.Function):
-    """Features in; for each task an alias of every leaf, and the link, out."""
+class FeatureNode(torch.autograd.Function):
+    """Features to an alias of every leaf for each task, and the link."""
 
     @staticmethod
-    def forward(ctx: Any, fork: Fork, *leaves: Tensor) -> tuple[Tensor, ...]:
-        link, aliases = _link_and_aliases(leaves, len(fork.tasks))
-        ctx.fork, ctx.call = fork, Call()
+    def forward(ctx: Any, step: ForkStep, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """Aliases of the leaves, leaf by leaf and task by task, then the link."""
+        link, aliases = _link_and_aliases(leaves, len(step.tasks))
+        ctx.step, ctx.call = step, ForwardCall()
         ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(link, *_kept(fork.keeps, leaves, aliases))
-        fork.await_losses(ctx)
+        ctx.save_for_backward(link, *_saved(step.saves, leaves, aliases))
+        step.forwards.add(ctx)
         return (*aliases, link)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        """The combined gradient of each leaf, of the aliases' cotangents and the link's."""
         _refuse_second_order()
         try:
-            _, *kept = ctx.saved_tensors
+            _, *saved = ctx.saved_tensors
         except RuntimeError as error:
             raise RuntimeError(
                 "this branch belongs to a step whose backward() has already run: call fork(features) again for a new step, or "
                 "pass retain_graph=True to the first backward()"
             ) from error
-        return (None, *ctx.fork.combine(cotangents[:-1], cotangents[-1], ctx.like, kept, ctx.call))
+        return (None, *ctx.step.combine(cotangents[:-1], cotangents[-1], ctx.like, saved, ctx.call))
 
 
-class _CompiledSplit(torch.autograd.Function):
-    """:class:`_Split` as compiled graphs hold it: numbers and tensors only, and an operator in the backward."""
+class CompiledFeatureNode(torch.autograd.Function):
+    """:class:`FeatureNode` for compiled graphs: its arguments are numbers and tensors, and its backward is an operator."""
 
     @staticmethod
     def forward(
-        ctx: Any, handle: int, tasks: int, state: list[Tensor], keep: str, *leaves: Tensor
+        ctx: Any, handle: int, tasks: int, state: list[Tensor], saves: str, *leaves: Tensor
     ) -> tuple[Tensor, ...]:
+        """As in :class:`FeatureNode`, of a step by its handle."""
         link, aliases = _link_and_aliases(leaves, tasks)
         ctx.handle, ctx.state = handle, state
         ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*_kept(keep, leaves, aliases))
+        ctx.save_for_backward(*_saved(saves, leaves, aliases))
         return (*aliases, link)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        *flat, told = cotangents
+        """As in :class:`FeatureNode`."""
+        *flat, loss_sums = cotangents
         _refuse_second_order()
         out = [torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in ctx.like]
-        _combine(flat, told, list(ctx.saved_tensors), ctx.handle, ctx.state, out)
+        _combine(flat, loss_sums, list(ctx.saved_tensors), ctx.handle, ctx.state, out)
         return (None,) * 4 + tuple(out)
 
 
 def _link_and_aliases(leaves: Sequence[Tensor], tasks: int) -> tuple[Tensor, list[Tensor]]:
-    link = leaves[0].new_zeros(TOLD, tasks, dtype=wide_dtype(leaves[0]))
+    link = leaves[0].new_zeros(LOSS_ROWS, tasks, dtype=wide_dtype(leaves[0]))
     return link, [leaf.view_as(leaf) for _ in range(tasks) for leaf in leaves]
 
 
-def _kept(keep: str, leaves: Sequence[Tensor], aliases: Sequence[Tensor]) -> Sequence[Tensor]:
-    return () if keep == "nothing" else leaves if keep == "features" else aliases
+def _saved(saves: str, leaves: Sequence[Tensor], aliases: Sequence[Tensor]) -> Sequence[Tensor]:
+    return () if saves == "nothing" else leaves if saves == "features" else aliases
 
 
 def _refuse_second_order() -> None:
@@ -88,12 +89,12 @@ def _refuse_second_order() -> None:
         raise RuntimeError(
             "a Fork's branches cannot be differentiated twice (backward was called with create_graph=True). Where a task's loss "
             "contains a derivative, as in a PINN, use paretorch.Balancer. A penalty that is not to be balanced can be computed "
-            "on branches made under `with fork.paused():`, where its gradient is added as it is"
+            "on branches made under `with fork.paused():`, where its gradient is added unchanged"
         )
 
 
-class _Tell(torch.autograd.Function):
-    """Losses in and out, unchanged; backward tells their values and factors to the links, and weights them where asked."""
+class LossNode(torch.autograd.Function):
+    """Losses to the same losses; the backward sends the loss sums to the links, and weights the losses where it should."""
 
     @staticmethod
     def forward(
@@ -110,81 +111,82 @@ class _Tell(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *factors: Tensor | None) -> Any:
+        """The loss sums for each link, and the gradient for each loss."""
         links, end = ctx.links, ctx.links + len(ctx.index)
-        saved = ctx.saved_tensors  # non-reentrant checkpointing lets them be read once
+        saved = ctx.saved_tensors  # under non-reentrant checkpointing they can be read once
         link, losses, branches = saved[0], list(saved[links:end]), list(saved[end:])
         given = list(factors[: len(losses)])
         if torch.compiler.is_compiling():
             out = [torch.empty_like(tensor) for tensor in (*losses, link)]
             _weigh(losses, given, list(ctx.index), ctx.handle, ctx.state, out)
-            answer: Sequence[Tensor | None] = out
+            sent: Sequence[Tensor | None] = out
         else:
-            answer = _fork(ctx.handle).weigh(losses, given, link, ctx.index, branches)
-        *scaled, told = answer
-        return (None,) * 4 + (told,) * links + tuple(scaled) + (None,) * len(branches)
+            sent = FORK_STEPS[ctx.handle].weigh(losses, given, link, ctx.index, branches)
+        *scaled, loss_sums = sent
+        return (None,) * 4 + (loss_sums,) * links + tuple(scaled) + (None,) * len(branches)
 
 
-def split(fork: Fork, leaves: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+def alias_features(step: ForkStep, leaves: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
     """T aliases of every leaf, task by task, and the link."""
     if torch.compiler.is_compiling():
-        *aliases, link = _CompiledSplit.apply(fork.handle, len(fork.tasks), fork.state_tensors(), fork.keeps, *leaves)
+        state = step.runner.state.fields()
+        *aliases, link = CompiledFeatureNode.apply(step.handle, len(step.tasks), state, step.saves, *leaves)
         return aliases, link
-    node = _named_split(fork.tasks, len(leaves))
+    node = _named_node(step.tasks, len(leaves))
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
-        *aliases, link = node.apply(fork, *leaves)
-    else:  # the link is read again when the losses are told, which no packing, as by a checkpoint, is made for
-        with saved_tensors_hooks(_as_it_is, _as_it_is):
-            *aliases, link = node.apply(fork, *leaves)
+        *aliases, link = node.apply(step, *leaves)
+    else:  # the link is read again at the losses, and hooks such as those of a checkpoint do not support that
+        with saved_tensors_hooks(_unchanged, _unchanged):
+            *aliases, link = node.apply(step, *leaves)
     return aliases, link
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
+def _unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def tell(fork: Fork, links: Sequence[Tensor], index: tuple[int, ...], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The losses again, or one zero where there are none, tied to the links. ``tensors``: losses, then branches."""
-    out: tuple[Tensor, ...] = _Tell.apply(fork.handle, index, fork.state_tensors(), len(links), *links, *tensors)
+def record_losses(
+    step: ForkStep, links: Sequence[Tensor], index: tuple[int, ...], tensors: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The losses, or one zero where there are none, connected to the links. ``tensors``: losses, then branches."""
+    state = step.runner.state.fields()
+    out: tuple[Tensor, ...] = LossNode.apply(step.handle, index, state, len(links), *links, *tensors)
     return out
 
 
-def _fork(handle: int) -> Fork:
-    return cast("Fork", LIVE[handle])
-
-
 @lru_cache(maxsize=256)
-def _named_split(tasks: tuple[str, ...], leaves: int) -> Any:
-    """The node under a name that says, in autograd's own error on in-place use, which task it was and what to do."""
+def _named_node(tasks: tuple[str, ...], leaves: int) -> Any:
+    """The node under a name that puts the task and the cure into autograd's own error on in-place use."""
     outputs = [task if leaves == 1 else f"{task}, leaf {leaf}" for task in tasks for leaf in range(leaves)]
     listing = "; ".join(f"output {index} = task '{output}'" for index, output in enumerate(outputs))
-    return type(NODE_NAME.format(listing), (_Split,), {})
+    return type(NODE_NAME.format(listing), (FeatureNode,), {})
 
 
-def _shown(fork: Fork, state: list[Tensor]) -> None:
-    """Writes the fork's state where the graph expects it: in its buffers, or in copies that it will write back into them."""
-    for target, held in zip(state, fork.state_tensors(), strict=True):
-        if target.shape == held.shape:  # (T, n) ones are new buffers, of which the next graph knows
-            target.copy_(held)
+def _write_state(step: ForkStep, state: list[Tensor]) -> None:
+    """Write the state into the tensors of the graph: the buffers, or copies that the graph writes back into them."""
+    for target, field in zip(state, step.runner.state.fields(), strict=True):
+        if target.shape == field.shape:  # rows of n numbers are new buffers, which the next graph takes
+            target.copy_(field)
 
 
-# Compiled graphs call these operators. They return nothing and write into ``out``: functionalization does not take operators
-# that change a list (the state) and return another.
+# Compiled graphs call these operators. They return nothing and write into ``out``: functionalization does not support operators
+# that change one list (the state) and return another.
 
 
 @torch.library.custom_op("paretorch::combine", mutates_args={"state", "out"})
 def _combine(
     cotangents: list[Tensor | None],
-    told: Tensor | None,
-    kept: list[Tensor],
+    loss_sums: Tensor | None,
+    saved: list[Tensor],
     handle: int,
     state: list[Tensor],
     out: list[Tensor],
 ) -> None:
-    fork = _fork(handle)
-    fork.ranks.agree_on_tasks(fork.tasks, fork.method)
-    for target, value in zip(out, fork.combine(cotangents, told, out, kept, Call()), strict=True):
+    step = FORK_STEPS[handle]
+    step.runner.ranks.agree_on_tasks(step.tasks, step.runner.method)
+    for target, value in zip(out, step.combine(cotangents, loss_sums, out, saved, ForwardCall()), strict=True):
         target.copy_(value)
-    _shown(fork, state)
+    _write_state(step, state)
 
 
 @torch.library.custom_op("paretorch::weigh", mutates_args={"state", "out"})
@@ -196,11 +198,11 @@ def _weigh(
     state: list[Tensor],
     out: list[Tensor],
 ) -> None:
-    fork = _fork(handle)
-    *scaled, told = fork.weigh(losses, factors, out[-1], index, [])
-    _shown(fork, state)
-    assert told is not None
-    for target, value in zip(out, [*scaled, told], strict=True):
+    step = FORK_STEPS[handle]
+    *scaled, loss_sums = step.weigh(losses, factors, out[-1], index, [])
+    _write_state(step, state)
+    assert loss_sums is not None
+    for target, value in zip(out, [*scaled, loss_sums], strict=True):
         if value is None:
             target.zero_()
         else:

@@ -1,112 +1,120 @@
-"""The Fork's step: what the backwards of features and losses call."""
+"""The step of a Fork: the backward of the losses, and the backward of the features."""
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.arrays import Array
+from paretorch.core.arrays import Array, Mask
 from paretorch.core.contract import Need, Status
-from paretorch.core.fork.usage import SEVERAL_CALLS, Call, Notices, broken_names
-from paretorch.core.fork.wrapped import WrappedOutputs
+from paretorch.core.fork.backward_checks import SEVERAL_CALLS, BackwardChecks
+from paretorch.core.fork.branch_checks import BranchChecks
+from paretorch.core.fork.ddp_outputs import DDPOutputs
+from paretorch.core.fork.forwards import ForwardCall, StepForwards
+from paretorch.core.fork.overlap import OverlapCheck
 from paretorch.core.gradients.gap import gap_between, parameter_gramian
 from paretorch.core.gradients.rank_gramians import averaged_gramian
-from paretorch.core.gradients.step_evidence import StepEvidence, StepResult, filled
+from paretorch.core.gradients.step_evidence import StepEvidence, StepResult, fill_loss_sums
 from paretorch.core.gradients.task_gradients import Gradients, Leaf, by_sample, chunks, common_batch_size, to_host
-from paretorch.core.method.runner import Door
+from paretorch.core.method.runner import MethodRunner, combined_gradient
+
+# By handle: compiled graphs store numbers only.
+FORK_STEPS: weakref.WeakValueDictionary[int, ForkStep] = weakref.WeakValueDictionary()
+_HANDLES = itertools.count()
 
 
-class Within:
-    """What a fork remembers within a step, and forgets in copies: a plain object, cheap to write to."""
+class ForkStep:
+    """Balances the tasks on the features, called by the autograd nodes of the losses and of the features.
 
-    def __init__(self) -> None:
-        self.pauses = 0
-        self.backwards = 0  # counted for gap
-        self.weighed = -1  # the backward in which losses were
-        # The buffers and the record before losses were weighed, where that may be taken back.
-        self.before: tuple[dict[str, Tensor], StepResult | None] | None = None
-        self.rows: dict[int, Tensor] = {}  # memory in which the tasks' gradients are brought together, by leaf
-        self.wrapped = WrappedOutputs()
-        self.begin()
-        self.new_step = True  # the next forward begins one
+    A plain object beside the module, because every step writes to it. A copy starts without a step in progress.
 
-    def begin(self) -> None:
-        """Forget the forwards of the last step."""
-        self.waiting: list[weakref.ref[Any]] = []  # nodes of the forwards whose losses are to be told, in eager mode
-        self.link: Tensor | None = None  # of the last forward, in a compiled graph
-        self.links = 0  # forwards whose losses were told
-        self.told: set[int] | None = None  # the tasks whose losses were told; None: it is not known
-        self.balanced = False  # whether some forward's features were
-        self.new_step = False
+    Args:
+        runner: of the method, with declared tasks.
+        heads, nonfinite, gap: of :class:`~paretorch.Fork`.
+    """
 
-    def nodes(self) -> list[Any]:
-        """Those of this step's forwards that are still there."""
-        return [node for ref in self.waiting if (node := ref()) is not None]
-
-
-class FeatureStep(Door):
-    """Balances on the features in the backward. Not made directly: see Fork."""
-
-    _notices: Notices
-
-    def _prepare(self, heads: str, nonfinite: str, gap: int | None) -> None:
-        """Settle what every step asks."""
-        method, values = self.method, Need.LOSSES in self.method.needs
-        self.heads, self.nonfinite, self.gap = heads, nonfinite, gap
-        self._now = Within()
-        # Whether the weights are applied at the losses, and the branches' gradients are just summed.
-        self.sums = method.needs == Need.LOSSES or heads == "weighted"
-        # What the backward must find again beside the gradients.
-        self.keeps = "features" if gap or Need.JACOBIAN in method.needs else "nothing"
-        self._must_know: str | None = None  # why fork.losses must be called
+    def __init__(
+        self,
+        runner: MethodRunner,
+        heads: Literal["own", "weighted"],
+        nonfinite: Literal["pass", "raise", "skip"],
+        gap: int | None,
+    ) -> None:
+        method = runner.method
+        self.runner, self.heads, self.nonfinite, self.gap = runner, heads, nonfinite, gap
+        # Whether the weights are applied at the losses, so that the branches' gradients are summed.
+        self.weighs_losses = method.needs == Need.LOSSES or heads == "weighted"
+        # What the node of the features saves for its backward beside the link.
+        self.saves = "features" if gap or Need.JACOBIAN in method.needs else "nothing"
+        self.losses_required: str | None = None  # why fork.losses must be called
+        self.on_backward: Callable[[], None] | None = None  # called at the start of every backward of the features
         if heads == "weighted":
-            self.keeps = "branches"
-            self._must_know = f"{method} with heads='weighted' looks at the losses"
-        elif values:
-            self._must_know = f"{method} looks at the loss values"
-        elif not self._homogeneous and self.factor is None:
-            self._must_know = f"{method} must know the factors of the losses"
+            self.saves = "branches"
+            self.losses_required = f"{method} with heads='weighted' needs the losses"
+        elif Need.LOSSES in method.needs:
+            self.losses_required = f"{method} needs the loss values"
+        elif not runner.homogeneous and runner.factor is None:
+            self.losses_required = f"{method} needs the factors of the losses"
+        self.handle = next(_HANDLES)
+        FORK_STEPS[self.handle] = self
+        self.pauses = 0  # contexts of fork.paused() that are open
+        self.measured_steps = 0  # steps with new weights, counted for the gap
+        # The state and the result before the losses were weighted, where the weights may be taken back.
+        self._before_weighing: tuple[dict[str, Tensor], StepResult | None] | None = None
+        self._stacked: dict[int, Tensor] = {}  # memory for the tasks' gradients, by leaf
+        self.forwards = StepForwards()
+        self.ddp_outputs = DDPOutputs()
+        single_tasks_allowed = bool(runner.state.row_fields) or not runner.uses_gradients
+        self.backward_checks = BackwardChecks(self.tasks, single_tasks_allowed, runner.warn_once)
+        self.branch_checks = BranchChecks(self.tasks, runner.warn_once)
+        self.overlap = OverlapCheck(self.tasks, runner.warn_once)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = {"on_backward": self.on_backward, "losses_required": self.losses_required}
+        return ForkStep, (self.runner, self.heads, self.nonfinite, self.gap), kept
 
     @property
-    def needs_losses(self) -> bool:
-        """Whether :meth:`losses` must be called: for methods that look at values or factors, and for weighted heads."""
-        return self._must_know is not None
+    def tasks(self) -> tuple[str, ...]:
+        """The declared tasks."""
+        return self.runner.state.tasks
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_now": Within(), "_notices": self._new_notices()}
+    # --- forward ---------------------------------------------------------------------------------------------------------
 
-    def _new_notices(self) -> Notices:
-        return Notices(self.tasks, remembers=bool(self._rows) or self.method.needs == Need.LOSSES)
+    def begin_forward(self) -> None:
+        """Prepare for another forward, which begins a step where the last one is complete."""
+        if not torch.compiler.is_compiling():
+            self.runner.ranks.agree_on_tasks(self.tasks, self.runner.method)
+            if not self.runner.ranks.alone:
+                self.ddp_outputs.observe_wrapper()
+        if self.forwards.is_complete:
+            self.forwards.begin()
 
-    def _begin_anew(self) -> None:
-        super()._begin_anew()
-        self._now.backwards = 0
+    def end_forward(self, link: Tensor, leaves: Sequence[Tensor]) -> None:
+        """Record a forward by its link and the balanced leaves of its features."""
+        if torch.compiler.is_compiling():
+            self.forwards.compiled_link = link
+        elif self.branch_checks.has_unreached and not self.weighs_losses:
+            self.branch_checks.compare_features(link.grad_fn.call, leaves)  # type: ignore[union-attr]
 
-    def await_losses(self, node: Any) -> None:
-        """Called by the node of a forward: it waits for its losses to be told, and keeps this fork alive until backward."""
-        self._now.waiting = [*(ref for ref in self._now.waiting if ref() is not None), weakref.ref(node)]
+    def begin_losses(self, losses: dict[int, Tensor], links: int) -> None:
+        """Record which tasks have a loss, and check that each depends on its branch.
 
-    def _this_step(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The links of this step's forwards whose graphs are still there, and their branches, task by task, where kept."""
-        if self._now.link is not None:
-            return [self._now.link], []
-        links: list[Tensor] = []
-        rows: list[list[Tensor]] = [[] for _ in self.tasks]
-        for node in self._now.nodes():
-            try:
-                link, *kept = node.saved_tensors
-            except RuntimeError:  # its backward has run
-                continue
-            links.append(link)
-            if self.heads == "weighted":
-                for row, part in zip(rows, chunks(kept, len(self.tasks)), strict=True):
-                    row += part
-        return links, [leaf for row in rows for leaf in row]
+        Args:
+            losses: by task.
+            links: the number of this step's forwards.
+        """
+        self.forwards.is_complete = True
+        self.forwards.tasks_with_loss, self.forwards.links = set(losses), links
+        if not torch.compiler.is_compiling() and self.branch_checks.visits_graphs and self.runner.uses_gradients:
+            self.branch_checks.visit(losses, self.forwards.nodes())
+
+    # --- the backward of the losses --------------------------------------------------------------------------------------
 
     def weigh(
         self,
@@ -116,183 +124,230 @@ class FeatureStep(Door):
         index: Sequence[int],
         branches: Sequence[Tensor],
     ) -> list[Tensor | None]:
-        """Called by the backward of :meth:`losses`: the gradient to send back to each loss, and what to tell the features."""
-        sent = [(task, loss, f) for task, loss, f in zip(index, losses, factors, strict=True) if f is not None]
-        told = filled(
-            torch.zeros_like(link), [t for t, _, _ in sent], [loss for _, loss, _ in sent], [f for *_, f in sent]
+        """The gradient to send back to each loss, and the loss sums to send to the features.
+
+        Args:
+            losses: k scalars.
+            factors: k gradients of the total by each loss; None: the loss is not part of it.
+            link: (3, all), zeros.
+            index: (k,) the tasks of the losses.
+            branches: leaf by leaf and task by task, where heads are weighted.
+        """
+        used = [(task, loss, f) for task, loss, f in zip(index, losses, factors, strict=True) if f is not None]
+        loss_sums = fill_loss_sums(
+            torch.zeros_like(link), [t for t, _, _ in used], [loss for _, loss, _ in used], [f for *_, f in used]
         )
-        if self._now.pauses:
-            return [*factors, told]
-        if not self.sums:
-            return [*self._finite_only(index, losses, factors), told]
-        if sent:
-            self._now.weighed = self._notices.check_one_weighing(self._now.weighed)
+        if self.pauses:
+            return [*factors, loss_sums]
+        if not self.weighs_losses:
+            return [*self._finite_factors(index, losses, factors), loss_sums]
+        if used:
+            self.backward_checks.check_weighed_once()
         if self.heads == "weighted":
-            cotangents: Sequence[Tensor | None] = [None] * len(branches)
-            if sent:
-                cotangents = torch.autograd.grad(
-                    [loss for _, loss, _ in sent],
-                    branches,
-                    [factor for _, _, factor in sent],
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-            like = branches[: len(branches) // len(self.tasks)]
-            outcome = self._balanced(Gradients(chunks(cotangents, len(self.tasks)), like), told, [])
+            result = self._balanced(self._branch_gradients(used, branches), loss_sums, [])
         else:
-            self.ranks.agree_on_tasks(self.tasks, self.method)
-            outcome = self._weighted(to_host([told])[0].numpy(), [task for task, *_ in sent])
-        assert outcome.weights is not None
-        # what is absent on the features may have a gradient on its head; zero times inf or nan is nan
-        present = outcome.seen.present
-        weights = [weight if present[task] else 1.0 for task, weight in enumerate(outcome.weights)]
-        self._recorded(outcome._replace(heads=weights))
-        left_out = [] if outcome.seen.left_out is None else outcome.seen.left_out.nonzero()[0].tolist()
+            self.runner.ranks.agree_on_tasks(self.tasks, self.runner.method)
+            result = self._loss_weights(to_host([loss_sums])[0].numpy(), [task for task, *_ in used])
+        assert result.weights is not None
+        # A task without a gradient on the features may have one on its head; zero times inf or nan is nan.
+        present = result.evidence.present
+        weights = [weight if present[task] else 1.0 for task, weight in enumerate(result.weights)]
+        self.runner.record(result._replace(heads=weights))
+        left_out = [] if result.evidence.left_out is None else result.evidence.left_out.nonzero()[0].tolist()
         return [
             None if f is None or task in left_out else f * weights[task] for task, f in zip(index, factors, strict=True)
-        ] + [told]
+        ] + [loss_sums]
 
-    def _finite_only(
+    def _branch_gradients(self, used: list[tuple[int, Tensor, Tensor]], branches: Sequence[Tensor]) -> Gradients:
+        """The gradients of the losses on their branches, by one backward through the heads."""
+        cotangents: Sequence[Tensor | None] = [None] * len(branches)
+        if used:
+            cotangents = torch.autograd.grad(
+                [loss for _, loss, _ in used],
+                branches,
+                [factor for _, _, factor in used],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        return Gradients(chunks(cotangents, len(self.tasks)), branches[: len(branches) // len(self.tasks)])
+
+    def _finite_factors(
         self, index: Sequence[int], losses: Sequence[Tensor], factors: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
-        """What to send to each loss of a gradient method: as it comes, but nothing to one that is to be skipped.
+        """The factors of a gradient method's losses, unchanged, without those of losses that are to be skipped.
 
-        The heads' gradients cannot be taken back once they are there; a loss that is not finite is known before.
+        The heads' gradients cannot be removed after the heads' backward; a loss that is not finite is found before it.
         """
         if self.nonfinite == "pass" or not losses:
             return list(factors)
         finite = torch.isfinite(torch.stack([loss.detach() for loss in losses])).tolist()
         broken = [task for task, fine, f in zip(index, finite, factors, strict=True) if not fine and f is not None]
-        if broken and self.nonfinite == "raise" and self.ranks.alone:
+        if broken and self.nonfinite == "raise" and self.runner.ranks.alone:
             raise FloatingPointError(_not_finite([self.tasks[task] for task in broken], "no gradient was sent"))
         skips = self.nonfinite == "skip"
         return [None if skips and not fine else f for fine, f in zip(finite, factors, strict=True)]
 
-    def _weighted(self, told: Array, known: list[int]) -> StepResult:
-        """One step of a method that looks at losses alone, (3, all) as they are told."""
-        self._now.before = None if self.nonfinite == "pass" else (self._snapshot(), self._memory.outcome)
-        reused = self._reused(known, lambda: ~np.isfinite(told[0]))
+    def _loss_weights(self, loss_sums: Array, known: list[int]) -> StepResult:
+        """One step of a method that needs losses alone."""
+        runner = self.runner
+        self._before_weighing = None if self.nonfinite == "pass" else (runner.state.snapshot(), runner.result)
+        reused = runner.reused(known, lambda: ~np.isfinite(loss_sums[0]))
         if reused is not None:
             return reused
-        seen, unusable = self._judged(self._seen(told))
-        return self._solve(seen) if unusable is None else self._passed_on(seen, unusable)
+        evidence, reason = self._usable(runner.evidence(loss_sums))
+        return runner.run(evidence) if reason is None else runner.plain_sum(evidence, reason)
+
+    # --- the backward of the features ------------------------------------------------------------------------------------
 
     def combine(
         self,
         cotangents: Sequence[Tensor | None],
-        told: Tensor | None,
+        loss_sums: Tensor | None,
         like: Sequence[Tensor | Leaf],
-        kept: Sequence[Tensor],
-        call: Call,
+        saved: Sequence[Tensor],
+        call: ForwardCall,
     ) -> list[Tensor]:
-        """Called by the backward of the features: the one gradient to send into the encoder, leaf by leaf."""
-        self._now.new_step = True
-        batch = common_batch_size(like) if Need.JACOBIAN in self.method.needs else None
-        gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._now.rows, batch)
-        if self._now.pauses:
+        """The one gradient to send into the encoder, leaf by leaf.
+
+        Args:
+            cotangents: of the branches, leaf by leaf and task by task; None where a head sends nothing.
+            loss_sums: (3, all) the gradient of the link; None where the losses were not recorded.
+            like: shapes, dtypes and devices of the features' leaves.
+            saved: features or branches, see ``saves``.
+            call: the forward.
+        """
+        if self.on_backward is not None:
+            self.on_backward()
+        self.forwards.is_complete = True
+        batch = common_batch_size(like) if Need.JACOBIAN in self.runner.method.needs else None
+        gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._stacked, batch)
+        if self.pauses:
             return gradients.summed()
-        if not self.ranks.alone:
-            self._notices.alone = None  # other ranks may have other tasks
-        again = bool(gradients.known) and self._notices.comes_again(call)
-        if not again:
-            self._notices.one_at_a_time(call, gradients.known, self._say)
-        if told is None and self._must_know is not None:
-            raise RuntimeError(f"{self._must_know}: write losses = fork.losses(losses) before summing them")
-        untold = set(gradients.known) - self._now.told if self._must_know and self._now.told is not None else ()
-        if untold:
-            names = ", ".join(repr(self.tasks[task]) for task in sorted(untold))
-            raise RuntimeError(
-                f"{self._must_know}, and fork.losses(losses) was not given the loss of {names}: give it all"
-            )
-        if self.sums:
-            before = self._now.before
-            return gradients.summed() if before is None else self._summed_if_finite(gradients, *before)
-        if not gradients.known and self._now.balanced and self.ranks.alone:
-            return gradients.summed()  # of a forward that this backward did not come from
+        again = self._check_backward(gradients, call)
+        self._check_losses_recorded(gradients, loss_sums)
+        if self.weighs_losses:
+            return self._summed_if_finite(gradients)
+        if self._is_foreign(gradients, again):
+            return gradients.summed()
         if gradients.known:
-            if again and gradients.any():
-                if self._memory.outcome is not None and self._memory.outcome.seen.present.any():
-                    raise RuntimeError(SEVERAL_CALLS)
-            elif again and self.ranks.alone:
-                return gradients.summed()  # zeros, of a forward all of whose losses are masked
-            self._notices.reached(gradients.known, told is not None or not self.ranks.alone, self._say)
-        self._now.balanced = bool(gradients.known)
-        outcome = self._balanced(gradients, told, kept)
-        if outcome.heads is not None:  # heads receive their own gradient as it is
-            self._recorded(outcome._replace(heads=None))
-        if outcome.update is not None:
-            combined = gradients.split(outcome.update)
-        else:
-            assert outcome.weights is not None
-            combined = gradients.combined(outcome.weights)
-        if call.compares:
+            self.branch_checks.reached(gradients.known, loss_sums is not None or not self.runner.ranks.alone)
+        self.forwards.balanced = bool(gradients.known)
+        result = self._balanced(gradients, loss_sums, saved)
+        if result.heads is not None:  # heads receive their own gradient unchanged
+            self.runner.record(result._replace(heads=None))
+        combined = combined_gradient(result, gradients)
+        if call.is_compared:
             call.sent = dict(enumerate(combined))
         return combined
 
-    def _summed_if_finite(self, gradients: Gradients, buffers: dict[str, Tensor], record: Any) -> list[Tensor]:
-        """The sum of gradients whose losses were weighed, without those that are not finite; the state is put back then."""
-        broken = self.ranks.sum(torch.from_numpy(gradients.nonfinite_tasks().astype(np.float64))).numpy() > 0
+    def _check_backward(self, gradients: Gradients, call: ForwardCall) -> bool:
+        """Check how the tasks' backwards are run; whether this one came through another forward before."""
+        if not self.runner.ranks.alone:
+            self.backward_checks.allow_single_tasks()
+        again = bool(gradients.known) and self.backward_checks.is_repeated(call)
+        if not again:
+            self.backward_checks.check_joint(call, gradients.known)
+        return again
+
+    def _check_losses_recorded(self, gradients: Gradients, loss_sums: Tensor | None) -> None:
+        """Check that ``fork.losses`` was given the losses of all tasks that have a gradient, where it is required."""
+        if self.losses_required is None:
+            return
+        if loss_sums is None:
+            raise RuntimeError(f"{self.losses_required}: write losses = fork.losses(losses) before summing them")
+        given = self.forwards.tasks_with_loss
+        missing = set() if given is None else set(gradients.known) - given
+        if missing:
+            names = ", ".join(repr(self.tasks[task]) for task in sorted(missing))
+            raise RuntimeError(
+                f"{self.losses_required}, and fork.losses(losses) was not given the loss of {names}: give it all"
+            )
+
+    def _is_foreign(self, gradients: Gradients, again: bool) -> bool:
+        """Whether the gradients are zeros for a forward of this step that the losses do not use.
+
+        Raises:
+            RuntimeError: they are those of a second forward, and the first one is balanced already.
+        """
+        if not gradients.known:
+            return self.forwards.balanced and self.runner.ranks.alone
+        if again and gradients.any():
+            if self.runner.result is not None and self.runner.result.evidence.present.any():
+                raise RuntimeError(SEVERAL_CALLS)
+            return False
+        return again and self.runner.ranks.alone
+
+    def _summed_if_finite(self, gradients: Gradients) -> list[Tensor]:
+        """The sum of the gradients of weighted losses, without those that are not finite; then the state is restored."""
+        if self._before_weighing is None:
+            return gradients.summed()
+        broken = self.runner.ranks.sum(torch.from_numpy(gradients.nonfinite_tasks().astype(np.float64))).numpy() > 0
         if not broken.any():
             return gradients.summed()
-        self._restore(buffers)
+        tensors, before = self._before_weighing
+        self.runner.state.restore(tensors)
         names = broken_names(self.tasks, broken)
         if self.nonfinite == "raise":
-            self._memory.record(record)
+            self.runner.record(before)
             raise FloatingPointError(_not_finite(names, "the encoder received nothing, and the state is as before"))
-        self._count_skipped(names)
-        outcome = self._memory.outcome
-        if outcome is not None and outcome.weights is not None:
-            seen = outcome.seen.without(broken)
-            weights = np.where(seen.present, outcome.weights, 0.0).tolist()
-            self._recorded(outcome._replace(seen=seen, weights=weights))
+        self.runner.count_skipped(names)
+        result = self.runner.result
+        if result is not None and result.weights is not None:
+            evidence = result.evidence.without(broken)
+            weights = np.where(evidence.present, result.weights, 0.0).tolist()
+            self.runner.record(result._replace(evidence=evidence, weights=weights))
         return gradients.combined((~broken).astype(np.float64).tolist())
 
-    def _balanced(self, gradients: Gradients, told: Tensor | None, kept: Sequence[Tensor]) -> StepResult:
-        """One step on the features' gradients."""
-        reused = self._reused(gradients.known, gradients.nonfinite_tasks)
+    def _balanced(self, gradients: Gradients, loss_sums: Tensor | None, saved: Sequence[Tensor]) -> StepResult:
+        """One step of the method on the features' gradients."""
+        runner = self.runner
+        reused = runner.reused(gradients.known, gradients.nonfinite_tasks)
         if reused is not None:
             return reused
-        local, host = gradients.gramian(() if told is None else (told,))
-        if not self._notices.settled:
-            self._notices.apart_by_construction(gradients, local, self._say)
-        if host and self._now.links == 1 and "bypass" not in self._said:
-            self._notices.missed(host[0], gradients.known, self._say)
-        whole = local if self.ranks.alone else averaged_gramian(local, self.ranks)
-        seen = self._seen(host[0] if host else None, whole, gradients.resolution)
-        measured = self.gap is not None and self._now.backwards % self.gap == 0
-        self._now.backwards += 1
-        seen, unusable = self._judged(seen)
-        if unusable is not None:
-            return self._passed_on(seen, unusable)
-        if Need.JACOBIAN in self.method.needs:
-            return self._solve(seen, gradients.jacobian(torch.from_numpy(seen.present)), by_sample(kept))
-        if not measured:
-            return self._solve(seen)
-        exact = parameter_gramian(kept, gradients, self.ranks)
-        expected, _ = self._ask(seen._replace(gramian=exact))
-        used = self._solve(seen)
-        assert used.weights is not None
+        local, host = gradients.gramian(() if loss_sums is None else (loss_sums,))
+        if not self.overlap.is_settled:
+            self.overlap.update(gradients, local)
+        if host and self.forwards.links == 1 and not runner.has_warned("bypass"):
+            self.branch_checks.check_losses(host[0], gradients.known)
+        gramian = local if runner.ranks.alone else averaged_gramian(local, runner.ranks)
+        evidence = runner.evidence(host[0] if host else None, gramian, gradients.resolution)
+        measures_gap = self.gap is not None and self.measured_steps % self.gap == 0
+        self.measured_steps += 1
+        evidence, reason = self._usable(evidence)
+        if reason is not None:
+            return runner.plain_sum(evidence, reason)
+        if Need.JACOBIAN in runner.method.needs:
+            return runner.run(evidence, gradients.jacobian(torch.from_numpy(evidence.present)), by_sample(saved))
+        if not measures_gap:
+            return runner.run(evidence)
+        exact = parameter_gramian(saved, gradients, runner.ranks)
+        expected, _ = runner.proposed(evidence._replace(gramian=exact))
+        result = runner.run(evidence)
+        assert result.weights is not None
         assert expected.weights is not None
-        return self._recorded(used._replace(gap=gap_between(exact, used.weights, expected.weights)))
+        result = result._replace(gap=gap_between(exact, result.weights, expected.weights))
+        runner.record(result)
+        return result
 
-    def _judged(self, seen: StepEvidence) -> tuple[StepEvidence, Status | None]:
-        """What the method is to see, and why it cannot be asked this time, if so."""
-        if seen.regular:
-            return seen, None
-        broken = seen.nonfinite()
+    def _usable(self, evidence: StepEvidence) -> tuple[StepEvidence, Status | None]:
+        """The evidence without tasks that are skipped, and the reason why the method cannot run, if there is one."""
+        if evidence.regular:
+            return evidence, None
+        broken = evidence.nonfinite()
         if broken is not None:
             names = broken_names(self.tasks, broken)
             if self.nonfinite == "raise":
                 raise FloatingPointError(_not_finite(names, "the encoder and the state are as before"))
             if self.nonfinite == "pass":
-                return seen._replace(present=seen.present | broken), Status.NONFINITE
-            self._count_skipped(names)
-            seen = seen.without(broken)
-        return seen, None if seen.present.any() else Status.ABSENT
+                return evidence._replace(present=evidence.present | broken), Status.NONFINITE
+            self.runner.count_skipped(names)
+            evidence = evidence.without(broken)
+        return evidence, None if evidence.present.any() else Status.ABSENT
 
-    def _count_skipped(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.skipped[name] = self.skipped.get(name, 0) + 1
+
+def broken_names(tasks: Sequence[str], broken: Mask) -> list[str]:
+    """The names of the tasks whose gradient or loss is not finite."""
+    return [task for task, bad in zip(tasks, broken.tolist(), strict=True) if bad]
 
 
 def _not_finite(names: Sequence[str], what: str) -> str:

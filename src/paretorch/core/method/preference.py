@@ -1,4 +1,4 @@
-"""How much each task matters, where a method takes it as an argument."""
+"""Preferences: how important each task is, as an argument of methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Preference = Mapping[str, float] | Sequence[float] | None
 
 
 def checked(preference: Preference) -> None:
-    """The values are finite, at least zero, and not all zero."""
+    """Check that the values are finite, at least zero, and not all zero."""
     if preference is None:
         return
     numbers = preference.values() if isinstance(preference, Mapping) else preference
@@ -29,7 +29,7 @@ def checked(preference: Preference) -> None:
 
 
 def check_tasks(preference: Preference, tasks: tuple[str, ...]) -> None:
-    """The preference speaks of exactly these tasks."""
+    """Check that the preference has a value for exactly these tasks."""
     if isinstance(preference, Mapping):
         for name in preference:
             if name not in tasks:
@@ -42,21 +42,23 @@ def check_tasks(preference: Preference, tasks: tuple[str, ...]) -> None:
 
 
 def on_simplex(preference: Preference, tasks: tuple[str, ...], present: Tensor) -> Tensor:
-    """(T,) the preference of the present tasks, summing to one; even where none is given, or where they all have none.
+    """(T,) the preference of the present tasks, summing to one; uniform where none is given, or where theirs are all zero.
 
     Args:
-        tasks: (T,) names of the present tasks; ``present``: (all,) bool, for preferences given in order.
+        preference: of the declared tasks, by name or in declared order.
+        tasks: (T,) names of the present tasks.
+        present: (all,) mask of the present tasks.
     """
     if preference is None:
-        return _even(len(tasks))
+        return _uniform(len(tasks))
     if isinstance(preference, Mapping):
         values = torch.tensor([float(preference[name]) for name in tasks], dtype=torch.float64)
     else:
         values = torch.tensor([float(value) for value in preference], dtype=torch.float64)[present]
     total = values.sum()
-    return values / total if total > 0 else _even(len(tasks))
+    return values / total if total > 0 else _uniform(len(tasks))
 
 
 @lru_cache(maxsize=64)
-def _even(tasks: int) -> Tensor:
+def _uniform(tasks: int) -> Tensor:
     return torch.full((tasks,), 1 / max(tasks, 1), dtype=torch.float64)

@@ -1,13 +1,12 @@
-"""What Fork and Balancer share: one balanced step on what all ranks saw, and its record."""
+"""One runner of a balancing method: the evidence of a step in, weights or an update out."""
 
 from __future__ import annotations
 
 import math
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.core import checks
-from paretorch.core.arrays import EPS, Array
+from paretorch.core.arrays import EPS, Array, Mask
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.step_evidence import (
@@ -24,33 +23,49 @@ from paretorch.core.gradients.step_evidence import (
     StepResult,
     all_tasks_mask,
     all_tasks_tensor,
-    filled,
+    fill_loss_sums,
     ones,
     unknown_losses,
 )
-from paretorch.core.gradients.task_gradients import to_host, wide_dtype
-from paretorch.core.method.state_buffers import StateHolder, draws
-from paretorch.core.method.step_memory import Memory
+from paretorch.core.gradients.task_gradients import Gradients, to_host, wide_dtype
+from paretorch.core.method.state_buffers import StateBuffers
 
 Scale = Literal["calibrated", "paper"]
 
 
-class Door(StateHolder):
-    """Takes one balanced step at a time. Not made directly: see Fork and Balancer."""
+class MethodRunner:
+    """Runs a method one step at a time, stores its state, and records the result of the last step.
 
-    on_parameters: ClassVar[bool] = False  # whether gradients are compared there, or on features
-    skipped: dict[str, int]  # by task, the steps from which it was left out
-    _open = False  # whether the first step declares the tasks
+    One step is :meth:`evidence`, :meth:`proposed`, :meth:`accept`; the last two together are :meth:`run`. Where ``every`` is
+    above 1, :meth:`reused` comes first. Records and warnings of the past are not part of copies.
+
+    Args:
+        method: the balancing method.
+        scale: ``"calibrated"``: T equal gradients g give T g; ``"paper"``: the method's own weights.
+        every: reuse the weights for ``every - 1`` steps.
+        factor: dTotal/dL_t, for methods that are not homogeneous.
+        group: ranks whose losses are averaged: ``"all"``, a process group, or None.
+        seed: of the method's random draws.
+        on_parameters: whether gradients are compared on parameters; else on features.
+        owner: the name of the class that has the runner, for messages.
+        tensors: where the state is stored, see :class:`StateBuffers`; None: in a dict of its own.
+
+    Raises:
+        ValueError: on options out of range.
+    """
 
     def __init__(
         self,
         method: Method[Any],
         *,
-        scale: Scale,
-        every: int,
-        factor: float | None,
-        group: dist.ProcessGroup | str | None,
-        seed: int,
+        scale: Scale = "calibrated",
+        every: int = 1,
+        factor: float | None = None,
+        group: dist.ProcessGroup | str | None = None,
+        seed: int = 0,
+        on_parameters: bool = False,
+        owner: str,
+        tensors: dict[str, Tensor | None] | None = None,
     ) -> None:
         if not isinstance(method, Method):
             raise ValueError(f"expected a balancing method such as paretorch.MGDA(), got {method!r}")
@@ -61,105 +76,114 @@ class Door(StateHolder):
         if factor is not None and not (isinstance(factor, int | float) and 0 < factor < math.inf):
             raise ValueError(f"factor is dTotal/dL_t, a number above zero and finite, got {factor!r}")
         checks.whole("seed", seed, least=None)
-        super().__init__(method, every)
-        self.scale, self.factor, self.seed = scale, factor, seed
-        self.ranks, self.skipped = Ranks(group), {}
-        self._said: set[str] = set()
-        self._memory = Memory()
-
-    def extra_repr(self) -> str:
-        """The method and the tasks, in the model's print."""
-        return f"{self.method}, tasks={self.tasks}"
+        self.method, self.scale, self.every, self.factor, self.seed = method, scale, every, factor, seed
+        self.on_parameters, self.owner = on_parameters, owner
+        self.state = StateBuffers(method, every > 1, owner, {} if tensors is None else tensors)
+        self.ranks = Ranks(group)
+        self.skipped: dict[str, int] = {}  # by task, the steps from which it was left out
+        self._warned: set[str] = set()
+        self.result: StepResult | None = None  # of the last step
+        self._balance: Balance | None = None  # made of the result when it is read
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_memory": Memory()}
-
-    def reset_state(self) -> None:
-        """As before the first step: state, counters, record. A Balancer that was made without tasks forgets its tasks.
-
-        Example:
-            >>> import paretorch as pt
-            >>> fork = pt.Fork(pt.FAMO(), tasks=("left", "right"))
-            >>> _ = fork.state_logits.fill_(1.0)
-            >>> fork.reset_state()
-            >>> fork.state_logits
-            tensor([0., 0.], dtype=torch.float64)
-        """
-        self._begin_anew()
-        self._memory, self.skipped = Memory(), {}
-        if self._open:
-            self._forget()
-
-    def _buffers_changed(self) -> None:
-        self._memory.mirror = self._memory.drawn = None
+        return {**self.__dict__, "result": None, "_balance": None}
 
     @property
-    def balance(self) -> Balance | None:
-        """What the last step came to, or None before the first."""
-        memory = self._memory
-        if memory.balance is None and memory.outcome is not None:
-            memory.balance = memory.outcome.balance(self.tasks)
-        return memory.balance
-
-    def said(self) -> Callable[[], Balance | None]:
-        """Gives :attr:`balance` of this step whenever it is asked for, without the combined gradient of a Jacobian method."""
-        outcome = self._memory.outcome
-        return partial(outcome.without_update().balance, self.tasks) if outcome is not None else lambda: None
-
-    def _recorded(self, outcome: StepResult) -> StepResult:
-        self._memory.record(outcome)
-        return outcome
+    def tasks(self) -> tuple[str, ...]:
+        """The declared tasks."""
+        return self.state.tasks
 
     @property
-    def _homogeneous(self) -> bool:
+    def homogeneous(self) -> bool:
         """Whether gradients twice as long give an update twice as long."""
         return self.method.homogeneous and (self.scale == "calibrated" or self.method.homogeneous_on_paper)
 
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether the weights depend on gradients, and not on loss values alone."""
+        return self.method.needs != Need.LOSSES
+
+    # --- the record of the last step -------------------------------------------------------------------------------------
+
+    @property
+    def balance(self) -> Balance | None:
+        """The result of the last step, or None before the first."""
+        if self._balance is None and self.result is not None:
+            self._balance = self.result.balance(self.tasks)
+        return self._balance
+
+    def deferred_balance(self) -> Callable[[], Balance | None]:
+        """Gives :attr:`balance` of this step at a later time, without the combined gradient of a Jacobian method."""
+        result = self.result
+        return partial(result.without_update().balance, self.tasks) if result is not None else lambda: None
+
+    def record(self, result: StepResult | None) -> None:
+        """Record the result of a step; None: there was none."""
+        self.result, self._balance = result, None
+
+    def reset(self) -> None:
+        """Restore the state and the record from before the first step."""
+        self.state.reset()
+        self.record(None)
+        self.skipped = {}
+
+    def count_skipped(self, names: Sequence[str]) -> None:
+        """Count the tasks that are left out of this step."""
+        for name in names:
+            self.skipped[name] = self.skipped.get(name, 0) + 1
+
+    def warn_once(self, topic: str, message: str) -> None:
+        """Warn about a topic for the first time."""
+        if topic not in self._warned:
+            self._warned.add(topic)
+            warnings.warn(message, stacklevel=3)
+
+    def has_warned(self, topic: str) -> bool:
+        """Whether :meth:`warn_once` has warned about a topic."""
+        return topic in self._warned
+
     # --- one step --------------------------------------------------------------------------------------------------------
 
-    def _seen(self, told: Array | None, gramian: Array | None = None, resolution: float = EPS) -> StepEvidence:
-        """What all ranks saw together; their losses are averaged.
+    def evidence(self, loss_sums: Array | None, gramian: Array | None = None, resolution: float = EPS) -> StepEvidence:
+        """The evidence of a step, averaged over ranks.
 
         Args:
-            told: (3, all) sums over calls of loss and of factor, and the number of calls, on this rank.
-            gramian: (all, all) of the gradients of the averaged losses, or None where losses are all that is known.
+            loss_sums: (3, all) of this rank, see :func:`fill_loss_sums`; None: the losses are not known.
+            gramian: (all, all) of the gradients of the averaged losses, or None where only losses are known.
             resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
         """
-        self._verify_state()
-        if told is None and gramian is not None and self.ranks.alone:
+        self.state.verify()
+        if loss_sums is None and gramian is not None and self.ranks.alone:
             squares = gramian.diagonal().tolist()
             if all(squares) and math.isfinite(sum(squares)):
                 columns = all_tasks_mask(len(squares)), *unknown_losses(len(squares), self.factor)
                 return StepEvidence(*columns, gramian, resolution, regular=True)
-        if told is None:
-            told = np.zeros((3, len(self.tasks)))
-        calls, divisor = told[2], np.maximum(told[2], 1)
+        if loss_sums is None:
+            loss_sums = np.zeros((3, len(self.tasks)))
+        calls, divisor = loss_sums[2], np.maximum(loss_sums[2], 1)
         if not self.ranks.alone:
-            means = np.stack([told[0] / divisor, told[1] / divisor, calls > 0])
-            told = self.ranks.sum(torch.from_numpy(means)).numpy()
-            calls = told[2]
+            means = np.stack([loss_sums[0] / divisor, loss_sums[1] / divisor, calls > 0])
+            loss_sums = self.ranks.sum(torch.from_numpy(means)).numpy()
+            calls = loss_sums[2]
         known = calls > 0
         divisor = np.maximum(calls, 1)
-        losses = np.where(known, told[0] / (divisor if self.ranks.alone else self.ranks.size), np.nan)
-        factor = np.where(known, told[1] / divisor, np.nan if self.factor is None else self.factor)
+        losses = np.where(known, loss_sums[0] / (divisor if self.ranks.alone else self.ranks.size), np.nan)
+        factor = np.where(known, loss_sums[1] / divisor, np.nan if self.factor is None else self.factor)
         # An all-masked loss is exactly zero.
         present = known & (losses != 0) & (factor != 0) if gramian is None else gramian.diagonal() != 0
         return StepEvidence(present, known, losses, factor, gramian, resolution)
 
-    def _reused(self, known: Sequence[int], broken: Callable[[], NDArray[np.bool_]]) -> StepResult | None:
-        """The last weights, where ``every`` says that they still serve and they cover every task that is present.
+    def reused(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
+        """The last weights, where ``every`` allows it and they cover every present task; else None.
 
-        Not where something is ``broken``, (all,) of this rank's tasks: that is a step of its own.
+        Args:
+            known: the tasks that are present on this rank.
+            broken: gives the (all,) tasks of this rank that are not finite; then nothing is reused.
         """
-        self._verify_state()
+        self.state.verify()
         if self.every == 1:
             return None
-        if self._memory.mirror is None:
-            weights, heads = (
-                held.to("cpu", torch.float64).numpy().copy() for held in (self.last_weights, self.last_heads)
-            )
-            self._memory.mirror = (int(self.age), weights, heads)
-        age, weights, heads = self._memory.mirror
+        age, weights, heads = self.state.last_weights()
         if age in (0, self.every):
             return None
         here = np.zeros((2, len(self.tasks)))
@@ -168,89 +192,91 @@ class Door(StateHolder):
         present, bad = self.ranks.sum(torch.from_numpy(here)).numpy() > 0
         if bad.any() or np.isnan(weights[present]).any():
             return None
-        self.age += 1
-        self._memory.mirror = (age + 1, weights, heads)
-        seen = StepEvidence(present, *unknown_losses(len(weights), None))
+        self.state.weights_reused()
+        evidence = StepEvidence(present, *unknown_losses(len(weights), None))
         own = None if np.isnan(heads).all() else np.where(present, heads, 0.0).tolist()
-        return self._recorded(StepResult(seen, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own))
+        result = StepResult(evidence, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own)
+        self.record(result)
+        return result
 
-    def _solve(self, seen: StepEvidence, jacobian: Tensor | None = None, features: Tensor | None = None) -> StepResult:
-        """One step of the method on what was seen: state advances, and the outcome is recorded."""
-        return self._settle(*self._ask(seen, jacobian, features))
+    def run(self, evidence: StepEvidence, jacobian: Tensor | None = None, features: Tensor | None = None) -> StepResult:
+        """One step of the method: the state advances, and the result is recorded."""
+        return self.accept(*self.proposed(evidence, jacobian, features))
 
-    def _settle(self, outcome: StepResult, state: Any) -> StepResult:
-        """Keep the state that a step ends with, and record its outcome."""
-        self._keep(state)
-        seen = outcome.seen
-        if self.every > 1 and outcome.weights is not None:
-            weights = np.where(seen.present, outcome.weights, np.nan)
-            heads = np.where(seen.present, np.nan if outcome.heads is None else outcome.heads, np.nan)
-            self._memory.mirror = (1, weights, heads)
-            self.age.fill_(1)
-            self.last_weights.copy_(torch.from_numpy(weights))
-            self.last_heads.copy_(torch.from_numpy(heads))
-        if self._memory.drawn is not None:
-            self._memory.drawn += 1
-            self.steps.fill_(self._memory.drawn)
-        if outcome.status is Status.NOT_CONVERGED:
-            self._say("solve", f"{self.method} did not reach its tolerance on this Gramian: see .balance.status")
-        return self._recorded(outcome)
-
-    def _follow(self, leaves: Sequence[Tensor]) -> None:
-        """Rows of gradients that are remembered begin anew where they are of other leaves than these."""
-        if not self._rows:
-            return
-        before, length = [ref() for ref in self._memory.surface], sum(leaf.numel() for leaf in leaves)
-        same = len(before) == len(leaves) and all(old is new for old, new in zip(before, leaves, strict=True))
-        if not (same if before else self._fits(length)):
-            self._keep(self._first())
-            self._say(
-                "surface",
-                f"the gradients that {self.method} remembers are of other parameters than the {length} numbers that are compared "
-                "from now on: it begins anew. Balancer(..., shared=encoder) says what is compared whatever tasks are present",
-            )
-        self._memory.surface = list(map(weakref.ref, leaves))
-
-    def _ask(
-        self, seen: StepEvidence, jacobian: Tensor | None = None, features: Tensor | None = None
+    def proposed(
+        self, evidence: StepEvidence, jacobian: Tensor | None = None, features: Tensor | None = None
     ) -> tuple[StepResult, Any]:
-        """The method's answer to what was seen, and its next state; nothing is changed."""
-        tasks, losses, factor, gramian, cross = self.tasks, seen.losses, seen.factor, seen.gramian, seen.cross
-        index = None if seen.regular or seen.present.all() else seen.present.nonzero()[0]
+        """The method's result on this evidence, and its next state; nothing is changed.
+
+        Args:
+            evidence: of all declared tasks.
+            jacobian: (T, n) gradients of the present tasks, for a method that needs them.
+            features: (B, D) the point at which a (T, B * D) Jacobian was taken, if it is known.
+        """
+        on_device = jacobian is not None
+        index = None if evidence.regular or evidence.present.all() else evidence.present.nonzero()[0]
+        method_evidence, factor = self._method_evidence(evidence, index, jacobian, features)
+        call = self.method.calibrated if self.scale == "calibrated" else self.method.balance
+        balance, state = call(method_evidence, self._state(on_device))
+        weights, heads = self._for_all(balance.weights, index), self._for_all(balance.heads, index)
+        update = balance.update
+        if update is not None and not self.homogeneous:  # it is made of gradients that were divided
+            update = update * float(factor.mean())
+        return StepResult(evidence, weights, balance.status, update, heads), state
+
+    def accept(self, result: StepResult, state: Any) -> StepResult:
+        """Store the state after a step, and record its result."""
+        self.state.store(state)
+        if self.every > 1 and result.weights is not None:
+            present = result.evidence.present
+            weights = np.where(present, result.weights, np.nan)
+            heads = np.where(present, np.nan if result.heads is None else result.heads, np.nan)
+            self.state.store_weights(weights, heads)
+        self.state.step_taken()
+        if result.status is Status.NOT_CONVERGED:
+            self.warn_once("solve", f"{self.method} did not reach its tolerance on this Gramian: see .balance.status")
+        self.record(result)
+        return result
+
+    def plain_sum(self, evidence: StepEvidence, status: Status) -> StepResult:
+        """Record a step without the method: the state is unchanged, and every present task has weight 1."""
+        result = StepResult(evidence, evidence.present.astype(np.float64).tolist(), status)
+        self.record(result)
+        return result
+
+    def _method_evidence(
+        self, evidence: StepEvidence, index: NDArray[np.intp] | None, jacobian: Tensor | None, features: Tensor | None
+    ) -> tuple[Evidence, Array]:
+        """The evidence as methods take it, of the present tasks (``index``; None: all), and its factors."""
+        regular, gramian, cross = evidence.regular, evidence.gramian, evidence.cross
+        tasks, losses, factor = self.tasks, evidence.losses, evidence.factor
         if index is not None:
             tasks = tuple(self.tasks[task] for task in index)
             losses, factor = losses[index], factor[index]
             gramian = None if gramian is None else gramian[index[:, None], index]
             cross = None if cross is None else cross[index[:, None], index]
-        if not seen.regular or self.factor is not None:
+        if not regular or self.factor is not None:
             factor = np.where(np.isnan(factor), 1.0, factor)
-        if not self._homogeneous:
-            assert not np.isnan(factor).any(), "a method that is not homogeneous is not asked without the factors"
+        if not self.homogeneous:
+            assert not np.isnan(factor).any(), "a method that is not homogeneous is not run without the factors"
             gramian = None if gramian is None else gramian / factor[:, None] / factor
             cross = None if cross is None else cross / factor[:, None] / factor
             jacobian = None if jacobian is None else jacobian / torch.from_numpy(factor).to(jacobian)[:, None]
-        on_device = jacobian is not None
-        evidence = Evidence(
+        method_evidence = Evidence(
             tasks=tasks,
-            present=all_tasks_tensor(len(seen.present)) if seen.regular else torch.from_numpy(seen.present),
-            losses=None if seen.regular or np.isnan(losses).any() else torch.from_numpy(losses),
+            present=all_tasks_tensor(len(evidence.present)) if regular else torch.from_numpy(evidence.present),
+            losses=None if regular or np.isnan(losses).any() else torch.from_numpy(losses),
             gramian=None if gramian is None else torch.from_numpy(gramian),
             cross=None if cross is None else torch.from_numpy(cross),
             jacobian=jacobian,
-            factor=ones(len(factor)) if seen.regular and self.factor is None else torch.from_numpy(factor),
-            generator=self._generator(),
+            factor=ones(len(factor)) if regular and self.factor is None else torch.from_numpy(factor),
+            generator=step_generator(self.seed, self.state.steps()) if self.method.random else None,
             features=features,
             on_parameters=self.on_parameters,
-            total=self.ranks.sum_on_device if on_device else self.ranks.sum,
-            resolution=seen.resolution,
+            total=self.ranks.sum if jacobian is None else self.ranks.sum_on_device,
+            resolution=evidence.resolution,
         )
-        act = self.method.calibrated if self.scale == "calibrated" else self.method.balance
-        answer, state = act(evidence, self._state(on_device))
-        weights, heads = self._for_all(answer.weights, index), self._for_all(answer.heads, index)
-        update = answer.update
-        if update is not None and not self._homogeneous:  # it is made of gradients that were divided
-            update = update * float(factor.mean())
-        return StepResult(seen, weights, answer.status, update, heads), state
+        return method_evidence, factor
 
     def _for_all(self, values: Tensor | None, index: NDArray[np.intp] | None) -> list[float] | None:
         """(all,) numbers, zero for absent tasks, from (T,) those of the present ones; ``index``: which, None: all."""
@@ -262,55 +288,99 @@ class Door(StateHolder):
         return full
 
     def _state(self, on_device: bool = False) -> Any:
-        """The method's state, on the host unless asked for where it is."""
-        held = self.state_tensors()
-        return self._as_state(held if on_device else to_host(held)) if held else None
+        """The method's state, on the host or on its own device."""
+        stored = self.state.fields()
+        return self.state.assembled(stored if on_device else to_host(stored)) if stored else None
 
-    def _passed_on(self, seen: StepEvidence, status: Status) -> StepResult:
-        """A step in which the method is not asked and its state waits: every present task counts as in a plain sum."""
-        return self._recorded(StepResult(seen, seen.present.astype(np.float64).tolist(), status))
-
-    def _generator(self) -> torch.Generator | None:
-        """The random numbers of the next step, for a method that draws."""
-        if not self.method.random:
-            return None
-        return draws(self.seed, self._step_number())
-
-    def _step_number(self) -> int:
-        """The steps that were taken, by which random numbers are drawn."""
-        self._memory.drawn = int(self.steps) if self._memory.drawn is None else self._memory.drawn
-        return self._memory.drawn
-
-    def _say(self, what: str, sentence: str) -> None:
-        """Warn once in this door's life."""
-        if what not in self._said:
-            self._said.add(what)
-            warnings.warn(sentence, stacklevel=3)
-
-    # --- what a loop may call beside -------------------------------------------------------------------------------------
+    # --- between steps ---------------------------------------------------------------------------------------------------
 
     def observe(self, losses: Mapping[str, Tensor | None]) -> None:
-        """Tell the losses on the same batch after the optimizer's step, to methods that look at them (FAMO).
-
-        Args:
-            losses: scalars by task name; compute them under ``torch.no_grad()``, with the same dropout masks.
-        """
+        """Pass the losses on the same batch after the optimizer's step to methods that use them."""
         with torch.no_grad():
-            given = checks.given_losses(losses, f"{type(self).__name__}.observe")
-            checks.known_tasks(given, self.tasks, f"{type(self).__name__}.observe")
-            told, *held = to_host([self._told(given), *self.state_tensors()])
-            seen = self._seen(told.numpy())
-            values = torch.from_numpy(np.where(seen.told, seen.losses, np.nan))
-            self._keep(self.method.observe(values, self._as_state(held)))
+            given = checks.given_losses(losses, f"{self.owner}.observe")
+            checks.known_tasks(given, self.tasks, f"{self.owner}.observe")
+            index = [self.tasks.index(name) for name in given]
+            like = next(iter(given.values()), torch.zeros(()))
+            blank = torch.zeros(3, len(self.tasks), device=like.device, dtype=wide_dtype(like))
+            sums, *stored = to_host([fill_loss_sums(blank, index, list(given.values())), *self.state.fields()])
+            evidence = self.evidence(sums.numpy())
+            values = torch.from_numpy(np.where(evidence.losses_known, evidence.losses, np.nan))
+            self.state.store(self.method.observe(values, self.state.assembled(stored)))
 
     def end_epoch(self) -> None:
-        """Tell methods that count in epochs that one has ended."""
-        if self._structure is not None:
-            self._keep(self.method.end_epoch(self._state()))
+        """Report the end of an epoch to methods that count in epochs."""
+        if self.state.has_state:
+            self.state.store(self.method.end_epoch(self._state()))
 
-    def _told(self, given: Mapping[str, Tensor]) -> Tensor:
-        """(3, all) losses as they are told: value, factor one, one call; on the losses' device."""
-        index = [self.tasks.index(name) for name in given]
-        like = next(iter(given.values()), torch.zeros(()))
-        blank = torch.zeros(3, len(self.tasks), device=like.device, dtype=wide_dtype(like))
-        return filled(blank, index, list(given.values()))
+    # --- steps on gradients of this process ------------------------------------------------------------------------------
+
+    def run_on(
+        self,
+        losses: Mapping[str, float],
+        gradients: Gradients,
+        gramian: Array,
+        features: Tensor | None = None,
+    ) -> StepResult:
+        """One step on gradients that were computed on this process alone.
+
+        Args:
+            losses: values by task; absent tasks are left out.
+            gradients: of the declared tasks.
+            gramian: (all, all) their inner products, in any metric.
+            features: (B, D) the point at which they were taken, for methods that use it.
+        """
+        loss_sums = np.zeros((3, len(self.tasks)))
+        for task, value in losses.items():
+            loss_sums[:, self.tasks.index(task)] = value, 1.0, 1.0
+        evidence = self.evidence(loss_sums, gramian, gradients.resolution)
+        if not self.uses_gradients:
+            evidence = evidence._replace(present=evidence.losses_known & (evidence.losses != 0))
+        if not evidence.present.any():
+            return StepResult(evidence, [0.0] * len(self.tasks), Status.ABSENT)
+        jacobian = None
+        if Need.JACOBIAN in self.method.needs:
+            jacobian = gradients.jacobian(torch.from_numpy(evidence.present))
+        return self.run(evidence, jacobian, features)
+
+    def head_weights(self, result: StepResult) -> Sequence[float]:
+        """(all,) factors of the tasks' gradients on their heads: the weights of methods that need losses alone, else 1."""
+        if not self.uses_gradients and result.weights is not None:
+            return result.weights
+        return [1.0] * len(self.tasks)
+
+    # --- state outside a module ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state and the counters, by the names of :class:`StateBuffers`."""
+        return {name: tensor.detach() for name, tensor in self.state.tensors.items() if tensor is not None}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: it is of other tasks or of another method.
+        """
+        stored = dict(state_dict)
+        self.state.prepare_load(stored)
+        own = self.state_dict()
+        shapes, found = ({name: tuple(value.shape) for name, value in values.items()} for values in (own, stored))
+        if shapes != found:
+            raise ValueError(
+                f"the stored state is of another method: {self.method} has {shapes or 'none'}, got {found or 'none'}"
+            )
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
+        self.state.tensors_changed()
+
+
+def combined_gradient(result: StepResult, gradients: Gradients) -> list[Tensor]:
+    """The combined gradient of a step, leaf by leaf."""
+    if result.update is not None:
+        return gradients.split(result.update)
+    assert result.weights is not None
+    return gradients.combined(result.weights)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers that are a function of (seed, step): equal on all ranks, and saved by saving the step."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**63)

@@ -1,25 +1,20 @@
-"""A method's state as a module's buffers: saved by task name, moved with the model, never cast."""
+"""A method's state as tensors by name: checked, saved by task name, brought into the declared order."""
 
 from __future__ import annotations
 
-import itertools
 import warnings
-import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from paretorch.core.arrays import Array
 from paretorch.core.contract import Method
 from paretorch.core.method.state_fields import named_tensors, rebuilt
 
-LIVE: weakref.WeakValueDictionary[int, StateHolder] = (
-    weakref.WeakValueDictionary()
-)  # by handle: compiled graphs carry numbers only
-_HANDLES = itertools.count()
-# What the buffers beside the method's own state hold before the first step.
-UNUSED = {
+# The tensors beside the method's own state, before the first step.
+INITIAL = {
     "steps": torch.tensor(0),
     "age": torch.tensor(0),
     "last_weights": torch.tensor(torch.nan),
@@ -27,211 +22,272 @@ UNUSED = {
 }
 
 
-class StateHolder(nn.Module):
-    """Holds the state of a method for declared tasks.
+class LastWeights(NamedTuple):
+    """The weights that ``every`` reuses, on the host."""
 
-    A method without state, without randomness and with ``every=1`` adds no buffer, so that checkpoints of the model without it
+    age: int  # steps since they were computed, themselves included; 0: there are none
+    weights: Array  # (all,), nan for tasks that were absent
+    heads: Array  # (all,), nan where the method gave none
+
+
+class StateBuffers:
+    """The state of a method for declared tasks, and the counters of its steps.
+
+    A method without state, without randomness and with ``every=1`` adds no tensor, so that checkpoints of a model without it
     load as before.
+
+    Args:
+        method: whose state it is.
+        reuses: whether the last weights are stored, for ``every`` above 1.
+        owner: the name of the class in messages, such as ``"Fork"``.
+        tensors: where the tensors are stored, under ``state_FIELD``, ``steps``, ``age``, ``last_weights``, ``last_heads`` and
+            ``task_names``: the buffers of a module, or a dict of its own.
     """
 
-    task_names: Tensor
-    steps: Tensor
-    age: Tensor
-    last_weights: Tensor
-    last_heads: Tensor
-
-    def __init__(self, method: Method[Any], every: int) -> None:
-        super().__init__()
-        self.method, self.every = method, every
+    def __init__(self, method: Method[Any], reuses: bool, owner: str, tensors: dict[str, Tensor | None]) -> None:
+        self.method, self.reuses, self.owner, self.tensors = method, reuses, owner, tensors
         self.tasks: tuple[str, ...] = ()
-        self.handle = _register(self)
-        self._structure: Any = None  # the state before the first step, of which the buffers are the tensors
-        self._verified: tuple[Tensor, int] | None = None  # the buffer of names that was found right, and its version
+        self.row_fields: tuple[
+            str, ...
+        ] = ()  # with a row of n numbers for each task; n is unknown before the first step
+        self._template: Any = None  # the state before the first step, which has the structure of every state
+        self.tensors_changed()
 
-    def _declare(self, tasks: tuple[str, ...]) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_verified": None, "_last_weights": None, "_steps": None}
+
+    def tensors_changed(self) -> None:
+        """Drop what was derived from the tensors, after they were written from outside."""
+        self._verified: tuple[Tensor, int] | None = None  # the checked tensor of task names, and its version
+        # Copies on the host, which are read without synchronisation.
+        self._last_weights: LastWeights | None = None
+        self._steps: int | None = None
+
+    # --- declared tasks --------------------------------------------------------------------------------------------------
+
+    def declare(self, tasks: tuple[str, ...]) -> None:
         """Fix the tasks and make the method's state."""
         self.tasks = tasks
-        state = self._first()
-        self._structure = state
-        held = {f"state_{name}": value for name, value in named_tensors(state).items()}
+        self._template = self.initial()
+        fields = named_tensors(self._template)
+        self.row_fields = tuple(name for name, value in fields.items() if value.shape[1:] == (0,))
+        made = {f"state_{name}": value for name, value in fields.items()}
         if self.method.random:
-            held["steps"] = torch.zeros((), dtype=torch.int64)
-        if self.every > 1:
-            held["age"] = torch.zeros((), dtype=torch.int64)  # of last_weights, in steps; 0: there are none
-            held["last_weights"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
-            held["last_heads"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)  # nan: no factors
-        if held:
-            held["task_names"] = encoded(tasks)
-        for name, value in held.items():
-            self.register_buffer(name, value)
+            made["steps"] = torch.zeros((), dtype=torch.int64)
+        if self.reuses:
+            made["age"] = torch.zeros((), dtype=torch.int64)
+            made["last_weights"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
+            made["last_heads"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
+        if made:
+            made["task_names"] = encoded(tasks)
+        self.tensors.update(made)
 
-    def state_tensors(self) -> list[Tensor]:
-        """The buffers that hold the method's state, field by field."""
-        return [tensor for name, tensor in self._buffers.items() if name.startswith("state_") and tensor is not None]
+    def count_steps(self, taken: int = 0) -> None:
+        """Store the number of steps, ``taken`` at first, also for a method that draws no random numbers."""
+        self.tensors |= {"steps": torch.tensor(taken), "task_names": encoded(self.tasks)}
+        self.tensors_changed()
 
-    def _as_state(self, values: Sequence[Tensor]) -> Any:
-        """The state that the method knows, made of its fields; None for a method without."""
-        return rebuilt(self._structure, iter(values))
+    def undeclare(self) -> None:
+        """Forget the tasks and the state: the next step declares them."""
+        self.tasks, self.row_fields, self._template = (), (), None
+        self.tensors.clear()
+        self.tensors_changed()
 
-    def _keep(self, state: Any) -> None:
-        """Write the method's next state into the buffers."""
-        for name, value in named_tensors(state).items():
-            held = self._buffers[f"state_{name}"]
-            if held is None or held.shape != value.shape:  # (T, n) tensors, made when n is known
-                self._buffers[f"state_{name}"] = value.clone()
+    def reset(self) -> None:
+        """Write the values from before the first step."""
+        state = None if self._template is None else self.initial()
+        first = {f"state_{name}": value for name, value in named_tensors(state).items()}
+        for name, tensor in self.tensors.items():
+            if tensor is None:
+                continue
+            value = encoded(self.tasks) if name == "task_names" else first.get(name, INITIAL.get(name))
+            assert value is not None
+            if (
+                name not in INITIAL and tensor.shape != value.shape
+            ):  # rows of n numbers have no columns before the first step
+                self.tensors[name] = value.to(tensor.device)
             else:
-                held.copy_(value)
+                tensor.detach().copy_(value)
+        self.tensors_changed()
 
-    def _snapshot(self) -> dict[str, Tensor]:
-        """The buffers as they are, for :meth:`_restore`."""
-        return {
-            name: value.clone() for name, value in self._buffers.items() if value is not None and name != "task_names"
-        }
+    # --- the method's state ----------------------------------------------------------------------------------------------
 
-    def _restore(self, before: dict[str, Tensor]) -> None:
-        """Take a step back."""
-        for name, value in before.items():
-            self._buffers[name].copy_(value)  # type: ignore[union-attr]
-        self._buffers_changed()
+    @property
+    def has_state(self) -> bool:
+        """Whether the method has a state and the tasks are declared."""
+        return self._template is not None
 
-    def _first(self) -> Any:
+    def initial(self) -> Any:
         """The method's state before the first step."""
         return self.method.init(self.tasks, torch.zeros((), dtype=torch.float64))
 
-    @property
-    def _rows(self) -> list[str]:
-        """The fields with a row of gradients for each task, as long as what is compared: at first without columns."""
-        return [name for name, value in named_tensors(self._structure).items() if value.shape[1:] == (0,)]
+    def fields(self) -> list[Tensor]:
+        """The tensors of the method's state, field by field."""
+        return [tensor for name, tensor in self.tensors.items() if name.startswith("state_") and tensor is not None]
 
-    def _fits(self, length: int) -> bool:
-        """Whether such rows are this long, or not yet begun."""
-        return all(self._buffers[f"state_{name}"].shape[1] in (0, length) for name in self._rows)  # type: ignore[union-attr]
+    def assembled(self, values: Sequence[Tensor]) -> Any:
+        """The state made of its fields; None for a method without state."""
+        return rebuilt(self._template, iter(values))
 
-    def _begin_anew(self) -> None:
-        """Write into the buffers what they hold before the first step."""
-        state = None if self._structure is None else self._first()
-        first = {f"state_{name}": value for name, value in named_tensors(state).items()}
-        for name, held in self._buffers.items():
-            if held is None:
-                continue
-            value = encoded(self.tasks) if name == "task_names" else first.get(name, UNUSED.get(name))
-            assert value is not None
-            if name not in UNUSED and held.shape != value.shape:  # (T, n) rows have no columns before the first step
-                self._buffers[name] = value.to(held.device)
+    def store(self, state: Any) -> None:
+        """Write the method's next state."""
+        for name, value in named_tensors(state).items():
+            stored = self.tensors[f"state_{name}"]
+            if stored is None or stored.shape != value.shape:  # rows of n numbers, made when n is known
+                self.tensors[f"state_{name}"] = value.clone()
             else:
-                held.detach().copy_(value)
-        self._buffers_changed()
+                stored.copy_(value)
 
-    def _forget(self) -> None:
-        """Undeclare the tasks: the next step declares them."""
-        self.tasks, self._structure = (), None
-        for name in list(self._buffers):
-            delattr(self, name)
+    def rows_fit(self, length: int) -> bool:
+        """Whether the rows have this length, or no step was taken yet."""
+        return all(self._tensor(f"state_{name}").shape[1] in (0, length) for name in self.row_fields)
 
-    def _verify_state(self) -> None:
-        """The buffers must be of these tasks; called in every step, and free where the names were not written since.
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of the tensors, for :meth:`restore`."""
+        return {
+            name: value.clone() for name, value in self.tensors.items() if value is not None and name != "task_names"
+        }
 
-        Buffers can be written without this module's knowledge: ``to_empty`` leaves arbitrary memory, and so do loaders that
-        make what a checkpoint lacks; torch.distributed.checkpoint loads another order of tasks in place.
+    def restore(self, before: dict[str, Tensor]) -> None:
+        """Write the tensors of an earlier :meth:`snapshot` back."""
+        for name, value in before.items():
+            self._tensor(name).copy_(value)
+        self.tensors_changed()
+
+    # --- steps, and weights that are reused ------------------------------------------------------------------------------
+
+    def steps(self) -> int:
+        """The number of steps so far, on which random draws depend."""
+        if self._steps is None:
+            self._steps = int(self._tensor("steps"))
+        return self._steps
+
+    def step_taken(self) -> None:
+        """Count a step, where the number of steps is stored."""
+        if "steps" in self.tensors:
+            self._steps = self.steps() + 1
+            self._tensor("steps").fill_(self._steps)
+
+    def last_weights(self) -> LastWeights:
+        """The weights of the last step whose weights were computed."""
+        if self._last_weights is None:
+            weights, heads = (
+                self._tensor(name).to("cpu", torch.float64).numpy().copy() for name in ("last_weights", "last_heads")
+            )
+            self._last_weights = LastWeights(int(self._tensor("age")), weights, heads)
+        return self._last_weights
+
+    def weights_reused(self) -> None:
+        """Count a step that reused the last weights."""
+        last = self.last_weights()
+        self._tensor("age").add_(1)
+        self._last_weights = last._replace(age=last.age + 1)
+
+    def store_weights(self, weights: Array, heads: Array) -> None:
+        """Store (all,) weights and head weights of a step for reuse."""
+        self._last_weights = LastWeights(1, weights, heads)
+        self._tensor("age").fill_(1)
+        self._tensor("last_weights").copy_(torch.from_numpy(weights))
+        self._tensor("last_heads").copy_(torch.from_numpy(heads))
+
+    def _tensor(self, name: str) -> Tensor:
+        tensor = self.tensors[name]
+        assert tensor is not None
+        return tensor
+
+    # --- tensors that were written from outside --------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """Check that the tensors are of the declared tasks; called in every step, and free where the names are unchanged.
+
+        Buffers of a module can be written without the module's knowledge: ``to_empty`` leaves arbitrary memory, and so do
+        loaders that make the missing tensors of a checkpoint; torch.distributed.checkpoint loads another order of tasks in
+        place.
         """
-        held = self._buffers.get("task_names")
-        if held is None or (
-            self._verified is not None and held is self._verified[0] and held._version == self._verified[1]
+        stored = self.tensors.get("task_names")
+        if stored is None or (
+            self._verified is not None and stored is self._verified[0] and stored._version == self._verified[1]
         ):
             return
-        names = decoded(held)
+        names = decoded(stored)
         if names is None or set(names) != set(self.tasks):
-            self._begin_anew()
+            self.reset()
             warnings.warn(
-                f"the state of this {type(self).__name__} is not that of the tasks {self.tasks}: its buffers were never "
-                "initialised, or were overwritten. It begins anew, as after reset_state(); a checkpoint that has the state "
-                "restores it with load_state_dict()",
+                f"the state of this {self.owner} is not that of the tasks {self.tasks}: its buffers were never initialised, or "
+                "were overwritten. The state is reset, as by reset_state(); a checkpoint that has the state restores it with "
+                "load_state_dict()",
                 stacklevel=3,
             )
         elif names != self.tasks:
             order = [names.index(name) for name in self.tasks]
-            for name, value in self._buffers.items():
+            for name, value in self.tensors.items():
                 if value is not None and name != "task_names":
                     value.copy_(self._ordered(name, value, order))
-            held.copy_(encoded(self.tasks))
-            self._buffers_changed()
-        held = self._buffers["task_names"]
-        assert held is not None
-        self._verified = held, held._version
+            stored.copy_(encoded(self.tasks))
+            self.tensors_changed()
+        stored = self._tensor("task_names")
+        self._verified = stored, stored._version
 
-    def _ordered(self, name: str, value: Tensor, order: list[int]) -> Tensor:
-        """The value of a buffer with its tasks brought into another order; as it is where it has no row for each task."""
-        count = len(order)
-        if value.shape[:1] != (count,):
-            return value
-        first = {f"state_{field}": like.shape for field, like in named_tensors(self._structure).items()}
-        square = first.get(name) == (count, count)  # (T, n) tensors have no columns at first
-        return value[order][:, order] if square else value[order]
+    def prepare_load(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """Bring a stored state into the order of the declared tasks, in ``state_dict``; undeclared tasks are declared.
 
-    def _buffers_changed(self) -> None:
-        """Called when the buffers were written from outside."""
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moves the state with the model, but leaves its dtypes as they are: half a counter counts nothing."""
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in before.items():
-            moved = self._buffers[name]
-            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
-                dtype = torch.float32 if moved.device.type == "mps" and buffer.dtype == torch.float64 else buffer.dtype
-                self._buffers[name] = buffer.to(moved.device, dtype)
-        if any(b is not None and b.is_meta and not self._buffers[name].is_meta for name, b in before.items()):  # type: ignore[union-attr]
-            self._begin_anew()  # memory that nobody has written
-        return self
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Loads by task name: a stored state in another order is brought into this one."""
+        Raises:
+            ValueError: it is of other tasks.
+        """
         stored = state_dict.get(prefix + "task_names")
-        names = decoded(stored) if isinstance(stored, Tensor) else None
+        if not isinstance(stored, Tensor):
+            return
+        names = decoded(stored)
         if names is not None and not self.tasks:
-            self._declare(names)
-        if isinstance(stored, Tensor) and "task_names" in self._buffers:  # else torch reports the unexpected keys
-            if names is None:
-                self._replace_unreadable(state_dict, prefix)
-            else:
-                self._bring_into_order(state_dict, prefix, names)
-            state_dict[prefix + "task_names"] = encoded(self.tasks).to(stored.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._buffers_changed()
+            self.declare(names)
+        if "task_names" not in self.tensors:  # torch reports the unexpected keys
+            return
+        if names is None:
+            self._replace_unreadable(state_dict, prefix)
+        else:
+            self._reorder(state_dict, prefix, names)
+        state_dict[prefix + "task_names"] = encoded(self.tasks).to(stored.device)
 
     def _replace_unreadable(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """A state whose task names cannot be read is not used."""
+        """Replace a state whose task names cannot be read by that before the first step."""
         warnings.warn(
-            f"the stored task names of this {type(self).__name__} cannot be read, so its stored state is not used and it begins "
-            "anew: the buffers were not initialised when they were saved, or were averaged as whole numbers",
-            stacklevel=3,
+            f"the stored task names of this {self.owner} cannot be read, so it is not used and the state is reset: "
+            "the buffers were not initialised when they were saved, or were averaged as whole numbers",
+            stacklevel=4,
         )
-        self._begin_anew()
-        state_dict |= {prefix + name: value.clone() for name, value in self._buffers.items() if value is not None}
+        self.reset()
+        state_dict |= {prefix + name: value.clone() for name, value in self.tensors.items() if value is not None}
 
-    def _bring_into_order(self, state_dict: dict[str, Any], prefix: str, names: tuple[str, ...]) -> None:
-        """Stored tensors with a row for each task are brought into the declared order."""
+    def _reorder(self, state_dict: dict[str, Any], prefix: str, names: tuple[str, ...]) -> None:
+        """Bring stored tensors with a row for each task into the declared order."""
         if set(names) != set(self.tasks):
-            raise ValueError(f"the stored state is of the tasks {names}, this {type(self).__name__} has {self.tasks}")
+            raise ValueError(f"the stored state is of the tasks {names}, this {self.owner} has {self.tasks}")
         order = [names.index(name) for name in self.tasks]
-        for name, held in self._buffers.items():
+        for name, tensor in self.tensors.items():
             value = state_dict.get(prefix + name)
-            if held is None or not isinstance(value, Tensor) or name == "task_names":
+            if tensor is None or not isinstance(value, Tensor) or name == "task_names":
                 continue
-            if 0 in (held.numel(), value.numel()):
-                self._buffers[name] = held.new_empty(value.shape, dtype=value.dtype)  # (T, n): n was not known
+            if 0 in (tensor.numel(), value.numel()):
+                self.tensors[name] = tensor.new_empty(
+                    value.shape, dtype=value.dtype
+                )  # rows of n numbers; n was not known
             if order != sorted(order):
                 state_dict[prefix + name] = self._ordered(name, value, order)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_verified": None})  # type: ignore[no-untyped-call]
-        self.handle = _register(self)
+    def _ordered(self, name: str, value: Tensor, order: list[int]) -> Tensor:
+        """The value of a tensor with its tasks in another order; unchanged where it has no row for each task."""
+        count = len(order)
+        if value.shape[:1] != (count,):
+            return value
+        first = {f"state_{field}": like.shape for field, like in named_tensors(self._template).items()}
+        square = first.get(name) == (count, count)  # rows of n numbers have no columns at first
+        return value[order][:, order] if square else value[order]
 
 
 def encoded(tasks: Sequence[str]) -> Tensor:
-    """(n,) the names as bytes, in float64 as the rest of the state.
+    """(n,) the names as bytes, in float64 like the state.
 
-    Whole numbers up to 255 are exact in float16 and bfloat16, and an average of equal ones, rounded, is the same: so names
+    Whole numbers up to 255 are exact in float16 and bfloat16, and the rounded average of equal ones is the same number: so names
     survive casts, safetensors, broadcasts and averages of buffers, which turn 97 into 96 where they are integers.
     """
     return torch.tensor(list("\n".join(tasks).encode()), dtype=torch.float64)
@@ -243,20 +299,9 @@ def decoded(names: Tensor) -> tuple[str, ...] | None:
         return None
     values = names.detach().to("cpu", torch.float64)
     codes = values.round()
-    if not bool(((codes - values).abs() <= 0.25).all() & (codes >= 0).all() & (codes <= 255).all()):  # nan is neither
+    if not bool(((codes - values).abs() <= 0.25).all() & (codes >= 0).all() & (codes <= 255).all()):  # False for nan
         return None
     try:
         return tuple(bytes(codes.to(torch.int64).tolist()).decode().split("\n"))
     except UnicodeDecodeError:
         return None
-
-
-def draws(seed: int, step: int) -> torch.Generator:
-    """Random numbers that are a function of (seed, step): equal on all ranks, and saved by saving the step."""
-    return torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**63)
-
-
-def _register(holder: StateHolder) -> int:
-    handle = next(_HANDLES)
-    LIVE[handle] = holder
-    return handle

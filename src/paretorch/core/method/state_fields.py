@@ -1,4 +1,4 @@
-"""A method's state as tensors by name, and back: a state is a NamedTuple of tensors, or of such states where methods compose."""
+"""The tensors of a method's state by name: a state is a NamedTuple of tensors, or of such states where methods compose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def named_tensors(state: Any) -> dict[str, Tensor]:
-    """The tensors of a state by name, field by field; the fields of a state within are called ``outer__inner``.
+    """The tensors of a state by name, field by field; the fields of a nested state are called ``outer__inner``.
 
     Example:
         >>> from typing import NamedTuple
@@ -18,9 +18,9 @@ def named_tensors(state: Any) -> dict[str, Tensor]:
         ...     mean: Tensor
         >>> class Outer(NamedTuple):
         ...     count: Tensor
-        ...     within: Inner | None
+        ...     nested: Inner | None
         >>> list(named_tensors(Outer(torch.zeros(1), Inner(torch.zeros(2)))))
-        ['count', 'within__mean']
+        ['count', 'nested__mean']
     """
     if state is None:
         return {}

@@ -1,4 +1,4 @@
-"""A method's answer to evidence written down by hand: for examples, tests, and a look at what a method does."""
+"""The weights of a method for given evidence, for examples, tests and experiments."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def weights(
     """The weights of a method's first step, at the paper's scale.
 
     Args:
-        method: a method that answers with weights.
-        gramian: (T, T) inner products of the task gradients, where the method looks at them.
-        losses: (T,) loss values, where it looks at them.
+        method: a method that gives weights.
+        gramian: (T, T) inner products of the task gradients, where the method needs them.
+        losses: (T,) loss values, where it needs them.
         tasks: names; by default "0", "1", ...
         seed: of the method's random draws.
 
@@ -32,7 +32,7 @@ def weights(
         (T,) float64.
 
     Raises:
-        ValueError: something that the method looks at is missing, not finite or of another shape, or it gives no weights.
+        ValueError: evidence that the method needs is missing, not finite or of another shape, or it gives no weights.
 
     Example:
         >>> import paretorch as pt
@@ -40,11 +40,11 @@ def weights(
         tensor([0.6000, 0.4000], dtype=torch.float64)
     """
     if Need.JACOBIAN in method.needs or method.batches > 1:
-        raise ValueError(f"{method} looks at more than one Gramian: give it to a Fork or Balancer")
+        raise ValueError(f"{method} needs more than one Gramian: use it in a Fork or Balancer")
     size = _checked(method, gramian, losses)
     names = tuple(str(task) for task in range(size)) if tasks is None else task_names(tasks)
     if len(names) != size:
-        raise ValueError(f"tasks names {len(names)} tasks {names}, and what is given is of {size}")
+        raise ValueError(f"tasks names {len(names)} tasks {names}, and gramian= and losses= are of {size}")
     evidence = Evidence(
         tasks=names,
         present=torch.ones(len(names), dtype=torch.bool),
@@ -55,18 +55,18 @@ def weights(
     )
     balance, _ = method.balance(evidence, method.init(names, torch.zeros((), dtype=torch.float64)))
     if balance.weights is None:
-        raise ValueError(f"{method} answers with an update, not with weights")
+        raise ValueError(f"{method} gives an update, not weights")
     return balance.weights
 
 
 def _checked(method: Method[Any], gramian: Tensor | None, losses: Tensor | None) -> int:
-    """T, of evidence that has the shapes it must have, and all that the method looks at."""
+    """T, of checked evidence that includes all that the method needs."""
     sizes = set()
     for name, value, need, dimensions in (("gramian", gramian, Need.GRAMIAN, 2), ("losses", losses, Need.LOSSES, 1)):
         shape = "(T, T)" if dimensions == 2 else "(T,)"
         if value is None:
             if need in method.needs:
-                raise ValueError(f"{method} looks at the {name}: give {name}=, a tensor of shape {shape}")
+                raise ValueError(f"{method} needs the {name}: give {name}=, a tensor of shape {shape}")
         elif not isinstance(value, Tensor) or value.ndim != dimensions or len({*value.shape}) != 1:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name} is a tensor of shape {shape}, got {got}")

@@ -10,6 +10,7 @@ from torch import Tensor
 from paretorch.core.contract import Need
 from paretorch.core.gradients.step_evidence import StepResult as Answer
 from paretorch.core.gradients.task_gradients import Gradients
+from paretorch.core.method.runner import combined_gradient
 from paretorch.linesearch.armijo.closures import check_finite, check_origin
 from paretorch.linesearch.backwards import Backwards
 from paretorch.linesearch.contract import Slopes
@@ -47,7 +48,7 @@ class FastDirection(FastForward):
         search = self.search
         self.gradients = self.weighed = Gradients(rows, self.leaves)
         self.divisors = (
-            search.divisors(search.tasks) if search.asking.weighs_gradients else dict.fromkeys(search.tasks, 1.0)
+            search.divisors(search.tasks) if search.runner.uses_gradients else dict.fromkeys(search.tasks, 1.0)
         )
         if max(self.divisors.values()) > 1:
             each = zip(rows, self.divisors.values(), strict=True)
@@ -59,8 +60,8 @@ class FastDirection(FastForward):
     def _first_direction(self, answer: Answer) -> Slopes:
         """Sets the direction that method and optimizer want; returns its slopes."""
         search = self.search
-        self.along = search.asking.combined(answer, self.weighed)
-        weights = search.asking.head_weights(answer)
+        self.along = combined_gradient(answer, self.weighed)
+        weights = search.runner.head_weights(answer)
         factors = [weights[place] / self.divisors[task] for task, place in self._places(self.values).items()]
         self.heads_direction = combined(factors, list(self.heads_rows.values()))
         if search.displacement == "gradient":
@@ -151,7 +152,7 @@ class FastDirection(FastForward):
     def _feature_slopes(self, answer: Answer) -> Slopes:
         """Along the features' own direction: read off the Gramian where the method answers with weights."""
         self.displacement = self.along
-        if answer.weights is None or self.search.asking.method.needs == Need.LOSSES:
+        if answer.weights is None or self.search.runner.method.needs == Need.LOSSES:
             return self._slopes()
         places = list(self._places(self.values).values())
         divisors = np.array([self.divisors[task] for task in self.values])

@@ -48,7 +48,7 @@ class FastStep(FastDirection):
         if not self.values:
             return search.absent(self.given)
         losses = {task: value / self.divisors[task] for task, value in self.values.items()}
-        answer = search.asking.answer(losses, self.weighed, self.gramian, by_sample(self.features.leaves))
+        answer = search.runner.run_on(losses, self.weighed, self.gramian, by_sample(self.features.leaves))
         slopes = self._falling(self._first_direction(answer))
         if search.displacement == "gradient" and not (search.follows and math.isfinite(search.last_bound)):
             slopes = self._checked(slopes)

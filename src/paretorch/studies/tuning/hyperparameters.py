@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from paretorch.core.search_space import Choice, PerTask, Range, Space
+from paretorch.core.search_space import Choice, PerTask, Range, SearchSpace
 from paretorch.optim.presets import PRESETS
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.training.line_search import searches
@@ -25,7 +25,7 @@ RATE = 32.0  # times larger and smaller than the run's own learning rate, where 
 STATIC = "static weights, tuned"
 
 
-def space_of(run: Run) -> Space:
+def space_of(run: Run) -> SearchSpace:
     """What may be tuned of a run, the learning rate first. A single task has no method.
 
     Example:
@@ -40,7 +40,7 @@ def space_of(run: Run) -> Space:
     space |= {f"optimizer.{name}": values for name, values in declared.items() if name != "lr"}
     if len(tasks_of(run)) > 1:
         made = pick("method", parse(run.method).name, methods())
-        space |= {f"method.{name}": values for name, values in made.space.items()}
+        space |= {f"method.{name}": values for name, values in made.search_space.items()}
     return space
 
 
@@ -119,7 +119,7 @@ def with_static_weights(study: Study) -> Study:
 def _missing_static(study: Study) -> list[Run]:
     balanced = [run for t in study.treatments for run in t.runs if len(tasks_of(run)) > 1]
     names = {parse(run.method).name for run in balanced}
-    if len(names) < 2 or "weights" in {option for name in names for option in methods()[name].space}:
+    if len(names) < 2 or "weights" in {option for name in names for option in methods()[name].search_space}:
         return []
     weights = dict.fromkeys(tasks_of(balanced[0]), 1.0)
     plain = dataclasses.replace(
@@ -152,6 +152,6 @@ def _rate(run: Run) -> float | None:
     return float(rate) if isinstance(rate, int | float) else None
 
 
-def _optimizer_space(run: Run) -> Space:
-    declared: Space = next((preset.space for preset in PRESETS if preset.optimizer == run.optimizer), {})
+def _optimizer_space(run: Run) -> SearchSpace:
+    declared: SearchSpace = next((preset.search_space for preset in PRESETS if preset.optimizer == run.optimizer), {})
     return {name: values for name, values in declared.items() if name == "lr" or name in run.optimizer_options}

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: passed on, named, or left out; and what is promised of .grad and of the state."""
+"""Losses and gradients that are not finite: kept, refused, or skipped, and the effect on .grad and on the state."""
 
 from __future__ import annotations
 
@@ -49,13 +49,15 @@ BREAKS: dict[str, Callable[[Net, Tensor], Tensor]] = {
 }
 
 
-def on_fork(net: Net, fork: pt.Fork, broken: Callable[[Net, Tensor], Tensor] | None, tell: bool = True) -> None:
+def on_fork(
+    net: Net, fork: pt.Fork, broken: Callable[[Net, Tensor], Tensor] | None, records_losses: bool = True
+) -> None:
     branch = fork(net.features())
     losses: dict[str, Tensor | None] = dict(net.losses(branch))
     if broken is not None:
         losses["b"] = losses["b"] + broken(net, branch["b"])  # type: ignore[operator]
-    told = fork.losses(losses) if tell else losses
-    sum(loss for loss in told.values() if loss is not None).backward()  # type: ignore[union-attr]
+    recorded = fork.losses(losses) if records_losses else losses
+    sum(loss for loss in recorded.values() if loss is not None).backward()  # type: ignore[union-attr]
 
 
 def without_b(net: Net, fork: pt.Fork) -> None:
@@ -65,7 +67,7 @@ def without_b(net: Net, fork: pt.Fork) -> None:
 
 @pytest.mark.parametrize("kind", BREAKS)
 @over_methods
-def test_a_fork_that_skips_takes_the_encoders_step_without_the_task(method: Method[Any], kind: str) -> None:
+def test_a_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: str) -> None:
     found = []
     for run in (lambda n, f: on_fork(n, f, BREAKS[kind]), without_b):
         net, fork = Net(), pt.Fork(method, TASKS, nonfinite="skip")
@@ -110,11 +112,11 @@ def test_a_fork_that_raises_names_the_task_and_leaves_encoder_and_state(method: 
     assert repr(fork.balance) == repr(record)
 
 
-@pytest.mark.parametrize("tell", [True, False])
-def test_a_fork_that_skips_does_so_where_losses_are_not_told_and_while_weights_are_reused(tell: bool) -> None:
+@pytest.mark.parametrize("records_losses", [True, False])
+def test_a_fork_skips_without_recorded_losses_and_while_weights_are_reused(records_losses: bool) -> None:
     net, fork = Net(), pt.Fork(pt.MGDA(), TASKS, nonfinite="skip", every=3)
-    on_fork(net, fork, None, tell)
-    on_fork(net, fork, BREAKS["gradient on the features"], tell)
+    on_fork(net, fork, None, records_losses)
+    on_fork(net, fork, BREAKS["gradient on the features"], records_losses)
     assert fork.skipped == {"b": 1}
     assert bool(net.encoder[0].weight.grad.isfinite().all())  # type: ignore[union-attr, operator]
 
@@ -136,9 +138,9 @@ def test_methods_agree_on_a_nan_loss_without_a_gradient(nonfinite: Any, heads: A
     """As cross entropy gives where every label is ignored: what the step is does not hang on what a method looks at."""
     records = []
     for method in (pt.FAMO(), pt.MGDA(), pt.UPGrad(), pt.Uncertainty()):
-        for door in ("fork", "balancer"):
+        for by in ("fork", "balancer"):
             net = Net()
-            if door == "fork":
+            if by == "fork":
                 fork = pt.Fork(method, TASKS, nonfinite=nonfinite, heads=heads)
                 on_fork(net, fork, BREAKS["nan loss without a gradient"])
                 balance = fork.balance
@@ -200,7 +202,7 @@ def test_a_balancer_names_the_task_and_leaves_grad_and_state(
 @pytest.mark.parametrize("heads", [True, False], ids=["heads", "no heads"])
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_balancer_that_skips_takes_the_step_without_the_task(method: Method[Any], kind: str, heads: bool) -> None:
+def test_a_balancer_that_skips_balances_the_other_tasks(method: Method[Any], kind: str, heads: bool) -> None:
     net, other = Net(heads), Net(heads)
     balancer, expected = pt.Balancer(method, TASKS, nonfinite="skip"), pt.Balancer(method, TASKS)
     on_balancer(net, balancer, PLACES[kind])
@@ -218,7 +220,7 @@ def test_a_balancer_that_skips_takes_the_step_without_the_task(method: Method[An
 
 @pytest.mark.parametrize("alone", [False, True], ids=["with features", "head alone"])
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_gradient_that_is_not_finite_on_a_head_alone_is_noticed(method: Method[Any], alone: bool) -> None:
+def test_a_nonfinite_gradient_on_a_head_alone_is_found(method: Method[Any], alone: bool) -> None:
     def losses(net: Net) -> dict[str, Tensor]:
         made = net.losses(dict.fromkeys(TASKS, net.features()))
         head: Tensor = net.heads["b"].weight  # type: ignore[assignment]
@@ -256,7 +258,7 @@ def test_checked_gradients_are_those_of_an_ordinary_backward_with_its_hooks(meth
         torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
 
 
-def test_sparse_and_complex_gradients_of_loss_methods_are_accumulated_as_ever() -> None:
+def test_sparse_and_complex_gradients_of_loss_methods_are_accumulated_unchanged() -> None:
     grads = []
     for nonfinite in OPTIONS:
         torch.manual_seed(0)

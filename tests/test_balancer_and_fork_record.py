@@ -1,4 +1,4 @@
-"""The record of a step: the same shape from Fork, Balancer and every method; as numbers, and as a table."""
+"""The record of a step: the same form for Fork, Balancer and every method, as numbers and as a table."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ALL = [entry.method for entry in METHODS if not isinstance(entry.method, pt.Stat
 FORKED = [method for method in ALL if method.features and method.batches == 1]
 
 
-def record(door: str, method: pt.Method[Any], absent: bool = False, **options: Any) -> Balance:
-    net = Net(fork=pt.Fork(method, TASKS, **options) if door == "fork" else None)
+def record(by: str, method: pt.Method[Any], absent: bool = False, **options: Any) -> Balance:
+    net = Net(fork=pt.Fork(method, TASKS, **options) if by == "fork" else None)
     losses: dict[str, Tensor | None] = dict(losses_of(net(X), TARGETS))
     if absent:
         losses["b"] = None
-    if door == "fork":
+    if by == "fork":
         total(net.fork.losses(losses)).backward()
         found: Balance = net.fork.balance
         return found
@@ -43,9 +43,9 @@ CASES = [("fork", method) for method in FORKED] + [("balancer", method) for meth
 
 
 @pytest.mark.parametrize("absent", [False, True])
-@pytest.mark.parametrize(("door", "method"), CASES, ids=lambda part: part if isinstance(part, str) else repr(part))
-def test_every_record_has_one_entry_for_each_declared_task(door: str, method: pt.Method[Any], absent: bool) -> None:
-    balance = record(door, method, absent)
+@pytest.mark.parametrize(("by", "method"), CASES, ids=lambda part: part if isinstance(part, str) else repr(part))
+def test_every_record_has_one_entry_for_each_declared_task(by: str, method: pt.Method[Any], absent: bool) -> None:
+    balance = record(by, method, absent)
     assert balance.tasks == TASKS
     assert balance.present is not None
     assert balance.present.tolist() == [True, not absent, True]
@@ -77,9 +77,9 @@ def test_every_record_has_one_entry_for_each_declared_task(door: str, method: pt
     assert "tensor" not in repr(balance)
 
 
-@pytest.mark.parametrize("door", ["fork", "balancer"])
-def test_scalars_are_the_numbers_of_the_record(door: str) -> None:
-    balance = record(door, pt.UPGrad())
+@pytest.mark.parametrize("by", ["fork", "balancer"])
+def test_scalars_are_the_numbers_of_the_record(by: str) -> None:
+    balance = record(by, pt.UPGrad())
     assert balance.weights is not None
     assert balance.losses is not None
     numbers = balance.scalars("balance")
@@ -94,7 +94,7 @@ def test_scalars_are_the_numbers_of_the_record(door: str) -> None:
     assert {f"balance/{name}": value for name, value in balance.scalars().items()} == numbers
 
 
-def test_the_table_holds_the_numbers_task_by_task() -> None:
+def test_the_table_has_the_numbers_of_each_task() -> None:
     gramian = torch.tensor([[4.0, 3.0, 0.0], [3.0, 9.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     balance = Balance(
         weights=torch.tensor([0.5, 1.25, 0.0], dtype=torch.float64),
@@ -117,7 +117,7 @@ def test_the_table_holds_the_numbers_task_by_task() -> None:
     assert balance.scalars()["gap/cosine"] == 0.75
 
 
-def test_reused_weights_have_no_norms_and_say_why() -> None:
+def test_norms_of_reused_weights_raise_with_the_reason() -> None:
     net = Net(fork=pt.Fork(pt.MGDA(), TASKS, every=3))
     for _ in range(2):
         total(losses_of(net(X), TARGETS)).backward()
@@ -137,31 +137,31 @@ def test_heads_are_those_that_a_balancer_used() -> None:
 
 @pytest.mark.parametrize("zero", [0, 0.0, torch.tensor(0.0), torch.tensor(0.0, dtype=torch.float64), None], ids=repr)
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO(), pt.Uncertainty(), pt.UPGrad()], ids=repr)
-@pytest.mark.parametrize("door", ["fork", "balancer"])
-def test_a_bare_zero_is_an_absent_task(door: str, method: pt.Method[Any], zero: Any) -> None:
+@pytest.mark.parametrize("by", ["fork", "balancer"])
+def test_a_bare_zero_is_an_absent_task(by: str, method: pt.Method[Any], zero: Any) -> None:
     """What is written for a batch without labels takes the step that leaving the task out takes."""
     found = []
     for value in (zero, None):
-        net = Net(fork=pt.Fork(method, TASKS) if door == "fork" else None)
+        net = Net(fork=pt.Fork(method, TASKS) if by == "fork" else None)
         losses: dict[str, Any] = losses_of(net(X), TARGETS) | {"b": value}
         balancer = pt.Balancer(method, TASKS, shared=net.encoder)
-        if door == "fork":
+        if by == "fork":
             total(net.fork.losses(losses)).backward()
-        balance: Any = net.fork.balance if door == "fork" else balancer.backward(losses)
+        balance: Any = net.fork.balance if by == "fork" else balancer.backward(losses)
         assert balance.present.tolist() == [True, False, True]
         found.append([p.grad for p in net.parameters() if p.grad is not None])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("door", ["fork", "balancer"])
-def test_losses_that_are_all_bare_zeros_are_no_step(door: str) -> None:
+@pytest.mark.parametrize("by", ["fork", "balancer"])
+def test_a_step_of_bare_zeros_alone_has_no_present_task(by: str) -> None:
     net = Net(fork=pt.Fork(pt.MGDA(), TASKS))
     zeros: dict[str, Any] = {"a": 0.0, "b": torch.tensor(0.0), "c": 0}
     outputs = net(X)
-    if door == "fork":
-        told = net.fork.losses(zeros)
-        total(told).backward()
+    if by == "fork":
+        recorded = net.fork.losses(zeros)
+        total(recorded).backward()
         assert outputs.keys() == set(TASKS)
         assert all(not bool(p.grad.any()) for p in net.encoder.parameters())
     else:
@@ -180,18 +180,18 @@ def test_a_loss_without_a_graph_that_is_not_zero_is_refused(value: Tensor) -> No
 
 
 @pytest.mark.parametrize("heads", ["own", "weighted"])
-@pytest.mark.parametrize("door", ["fork", "balancer"])
+@pytest.mark.parametrize("by", ["fork", "balancer"])
 @pytest.mark.parametrize(
     "method",
     [pt.MGDA(), pt.FAMO(), pt.Static({"a": 2.0, "b": 3.0, "c": 0.5}), pt.LogLosses(pt.UPGrad())],
     ids=str,
 )
-def test_heads_are_recorded_as_they_were_multiplied(method: pt.Method[Any], door: str, heads: Any) -> None:
-    net = Net(fork=pt.Fork(method, TASKS, heads=heads) if door == "fork" else None)
+def test_recorded_heads_are_the_factors_that_were_applied(method: pt.Method[Any], by: str, heads: Any) -> None:
+    net = Net(fork=pt.Fork(method, TASKS, heads=heads) if by == "fork" else None)
     x, targets = data()
     losses = losses_of(net(x), targets)
     plain = {t: torch.autograd.grad(losses[t], net.heads[t].weight, retain_graph=True)[0] for t in TASKS}
-    if door == "fork":
+    if by == "fork":
         total(net.fork.losses(losses)).backward()
         balance = net.fork.balance
     else:
@@ -200,7 +200,7 @@ def test_heads_are_recorded_as_they_were_multiplied(method: pt.Method[Any], door
     torch.testing.assert_close(balance.heads, applied, rtol=1e-9, atol=1e-12)
 
 
-def test_a_task_alone_is_compared_on_what_was_shared_before() -> None:
+def test_a_single_task_is_compared_on_earlier_shared_parameters() -> None:
     net = Net()
     x, targets = data()
     for method in (pt.MGDA(), pt.GradNorm()):

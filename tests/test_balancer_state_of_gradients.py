@@ -1,4 +1,4 @@
-"""What doors carry from step to step and from batch to batch: factors, remembered gradients, further batches, head factors."""
+"""Gradients in the state of a Balancer, loss scales, further batches, and the factors of heads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("method", UPDATES, ids=repr)
-def test_a_loss_scale_that_changes_does_not_change_what_is_descended(method: Method[Any]) -> None:
+def test_a_changing_loss_scale_does_not_change_the_direction(method: Method[Any]) -> None:
     plain, scaled = Net(), Net()
     one, other = pt.Balancer(method, tuple("abc")), pt.Balancer(method, tuple("abc"))
     for step, scale in enumerate((2.0**16, 2.0**16, 2.0**15, 2.0**14)):
@@ -57,7 +57,7 @@ def test_a_loss_scale_that_changes_does_not_change_what_is_descended(method: Met
             assert torch.allclose(found[name] / scale, gradient, rtol=1e-9, atol=1e-12), (name, step)
 
 
-def test_a_loss_scale_behind_a_fork_does_not_change_what_is_descended() -> None:
+def test_a_changing_loss_scale_behind_a_fork_does_not_change_the_direction() -> None:
     found = []
     for scale in (1.0, 2.0**16):
         net, fork = Net(), pt.Fork(pt.LogLosses(pt.GradDrop()), ("a", "b"))
@@ -74,7 +74,7 @@ REMEMBER = [method for method in UPDATES if not isinstance(method, pt.LogLosses)
 
 @pytest.mark.filterwarnings("ignore:the gradients that")
 @pytest.mark.parametrize("method", REMEMBER, ids=repr)
-def test_a_task_that_is_away_leaves_what_is_remembered_as_long_as_it_was(method: Method[Any]) -> None:
+def test_an_absent_task_keeps_the_length_of_stored_gradients(method: Method[Any]) -> None:
     """Without b, nothing shows that the second layer is shared; what was compared before is compared again."""
     net, balancer = Net(), pt.Balancer(method, tuple("abc"))
     sizes = []
@@ -88,7 +88,7 @@ def test_a_task_that_is_away_leaves_what_is_remembered_as_long_as_it_was(method:
 
 
 @pytest.mark.parametrize("method", REMEMBER, ids=repr)
-def test_what_is_remembered_of_other_parameters_is_not_used(method: Method[Any]) -> None:
+def test_stored_gradients_of_other_parameters_are_reset(method: Method[Any]) -> None:
     """One layer is trained, then the other, of the same size: means of the first are none of the second."""
     net = Net()
     both = nn.ModuleList([net.first, net.second])
@@ -98,7 +98,7 @@ def test_what_is_remembered_of_other_parameters_is_not_used(method: Method[Any])
     net.gradients()
     net.first.requires_grad_(False)
     net.second.requires_grad_(True)
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="the state is reset"):
         balancer.backward(net.losses("ab", 1))
     found = net.gradients()
     fresh.backward(net.losses("ab", 1))
@@ -106,9 +106,9 @@ def test_what_is_remembered_of_other_parameters_is_not_used(method: Method[Any])
         assert torch.equal(found[name], gradient), name
 
 
-def test_one_loss_a_step_needs_to_be_told_what_is_shared() -> None:
+def test_one_loss_per_step_requires_shared() -> None:
     net = Net()
-    with pytest.raises(ValueError, match="it cannot be seen what it shares"):
+    with pytest.raises(ValueError, match="does not show which parameters it shares"):
         pt.Balancer(pt.ConFIGMomentum(), ("a", "b")).backward(net.losses("a"))
     balancer = pt.Balancer(pt.ConFIGMomentum(), ("a", "b"), shared=net.first)
     for step, task in enumerate("abab"):
@@ -139,9 +139,7 @@ SEVERAL: list[Callable[[], Method[Any]]] = [pt.MoDo, lambda: pt.SDMGrad(batches=
 @pytest.mark.parametrize("make", SEVERAL)
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
 @pytest.mark.parametrize("batch", [0, 1])
-def test_further_batches_that_are_not_finite_are_seen(
-    make: Callable[[], Method[Any]], wrong: float, batch: int
-) -> None:
+def test_nonfinite_further_batches_are_found(make: Callable[[], Method[Any]], wrong: float, batch: int) -> None:
     def broken(net: Net) -> list[dict[str, Tensor]]:
         others = [net.losses("abc", 1), net.losses("abc", 2)]
         others[batch]["b"] = others[batch]["b"] * wrong
@@ -164,7 +162,7 @@ def test_further_batches_that_are_not_finite_are_seen(
 
 
 @pytest.mark.parametrize("make", SEVERAL)
-def test_a_task_takes_part_that_is_in_all_batches(make: Callable[[], Method[Any]]) -> None:
+def test_a_task_is_present_that_is_in_all_batches(make: Callable[[], Method[Any]]) -> None:
     net, balancer = Net(), pt.Balancer(make(), tuple("abc"))
     balance = balancer.backward(net.losses("abc"), others=[net.losses("ab", 1), net.losses("a", 2)])
     assert balance.present is not None
@@ -174,11 +172,11 @@ def test_a_task_takes_part_that_is_in_all_batches(make: Callable[[], Method[Any]
 
 
 @pytest.mark.parametrize("method", [pt.LogLosses(pt.MGDA()), pt.IMTL(), pt.CRMOGM(pt.LogLosses(pt.UPGrad()))], ids=repr)
-def test_reused_weights_come_with_the_factors_of_the_heads(method: Method[Any]) -> None:
+def test_reused_weights_include_the_factors_of_the_heads(method: Method[Any]) -> None:
     net, balancer = Net(), pt.Balancer(method, tuple("abc"), every=3)
     factors = []
     for step in range(4):
-        if step == 2:  # a door that goes on from a stored state remembers them too
+        if step == 2:  # a Balancer that continues from a stored state has them, too
             stored = balancer.state_dict()
             balancer = pt.Balancer(method, tuple("abc"), every=3)
             balancer.load_state_dict(stored)

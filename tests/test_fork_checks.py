@@ -1,4 +1,4 @@
-"""What a Fork says, or refuses, where it is used in a way in which it would be the plain sum without a word."""
+"""Warnings and errors of a Fork whose use would make it a plain sum."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def made(method: Method[Any] | None = None, tasks: str = "ab", rows: int = 8, **
     return Parts(encoder, heads, pt.Fork(method or pt.MGDA(), tuple(tasks), **options), torch.randn(rows, 5, dtype=F64))
 
 
-def said(body: Callable[[], object]) -> list[str]:
+def warnings_of(body: Callable[[], object]) -> list[str]:
     """The warnings of a call."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -86,9 +86,9 @@ def test_several_calls_in_one_backward_are_refused_with_the_cure(method: Method[
         for own in "ab" if whole else task:
             losses[own].append(parts.loss(own, branch[own]))
     sums = {task: torch.stack(found).sum() for task, found in losses.items()}
-    told = parts.fork.losses(sums) if parts.fork.needs_losses else sums
+    recorded = parts.fork.losses(sums) if parts.fork.needs_losses else sums
     with pytest.raises(RuntimeError, match=r"several calls of this Fork.*fork\(\(z1, z2\)\).*paretorch\.Balancer"):
-        (told["a"] + told["b"]).backward()
+        (recorded["a"] + recorded["b"]).backward()
 
 
 def test_several_calls_within_reentrant_checkpoints_are_refused() -> None:
@@ -103,13 +103,13 @@ def test_several_calls_within_reentrant_checkpoints_are_refused() -> None:
         (run("a") + run("b")).backward()
 
 
-@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_forward_that_is_not_sent_backward_changes_nothing(which: int, tell: bool) -> None:
+def test_a_forward_without_backward_changes_nothing(which: int, records_losses: bool) -> None:
     parts, alone = made(), made()
     branches = [parts.fork(parts.encoder(parts.x + shift)) for shift in range(2)]
     losses = {task: parts.loss(task, branches[which][task]) for task in "ab"}
-    assert said(lambda: sum((parts.fork.losses(losses) if tell else losses).values()).backward()) == []  # type: ignore[union-attr]
+    assert warnings_of(lambda: sum((parts.fork.losses(losses) if records_losses else losses).values()).backward()) == []  # type: ignore[union-attr]
     branch = alone.fork(alone.encoder(alone.x + which))
     (alone.loss("a", branch["a"]) + alone.loss("b", branch["b"])).backward()
     torch.testing.assert_close(parts.gradients(), alone.gradients(), rtol=1e-12, atol=1e-14)
@@ -129,7 +129,7 @@ def test_two_forwards_with_a_backward_each_are_two_steps() -> None:
 
 
 @pytest.mark.parametrize("method", [pt.FAMO(), pt.GeometricMean(), pt.DWA()], ids=repr)
-def test_loss_methods_weigh_the_losses_of_several_forwards_together(method: Method[Any]) -> None:
+def test_loss_methods_weight_the_losses_of_several_forwards_together(method: Method[Any]) -> None:
     parts = made(method)
     losses = {task: parts.loss(task, parts.fork(parts.encoder(parts.x + 1))[task]) for task in "ab"}
     sum(parts.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
@@ -141,72 +141,74 @@ def test_loss_methods_weigh_the_losses_of_several_forwards_together(method: Meth
         weight * plain.loss(task, plain.encoder(plain.x + 1)) for task, weight in zip("ab", weights, strict=True)
     ).backward()
     torch.testing.assert_close(parts.gradients(), plain.gradients(), rtol=1e-12, atol=1e-14)
-    told = [parts.fork.losses({t: parts.loss(t, parts.fork(parts.encoder(parts.x))[t])})[t] for t in "ab"]
+    recorded = [parts.fork.losses({t: parts.loss(t, parts.fork(parts.encoder(parts.x))[t])})[t] for t in "ab"]
     with pytest.raises(RuntimeError, match="several times for one backward"):
-        (told[0] + told[1]).backward()
+        (recorded[0] + recorded[1]).backward()
 
 
-def test_one_task_in_each_backward_is_said() -> None:
+def test_one_task_in_each_backward_warns() -> None:
     parts = made()
 
     def accumulate() -> None:
         for task in "ab":
             parts.loss(task, parts.fork(parts.encoder(parts.x))[task]).backward()
 
-    (sentence,) = said(accumulate)
+    (sentence,) = warnings_of(accumulate)
     assert "'a', then 'b'" in sentence
     assert "paretorch.Balancer" in sentence
-    assert said(accumulate) == []
+    assert warnings_of(accumulate) == []
 
 
 # --- heads that read something else ------------------------------------------------------------------------------------------
 
 
-def step(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], tell: bool) -> None:
+def step(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], records_losses: bool) -> None:
     z = parts.encoder(parts.x)
     branch = parts.fork(z)
     losses = {task: parts.loss(task, read(task, z, branch)) for task in parts.heads}
-    sum((parts.fork.losses(losses) if tell else losses).values()).backward()  # type: ignore[union-attr]
+    sum((parts.fork.losses(losses) if records_losses else losses).values()).backward()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("tasks", ["ab", "abcd"])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.UPGrad(), pt.GradDrop()], ids=repr)
-def test_a_head_that_reads_the_features_is_named_once(method: Method[Any], tasks: str, tell: bool) -> None:
+def test_a_head_that_reads_the_features_warns_once(method: Method[Any], tasks: str, records_losses: bool) -> None:
     parts = made(method, tasks)
-    run = lambda: step(parts, lambda task, z, branch: z if task == "b" else branch[task], tell)  # noqa: E731
-    (sentence,) = said(run)
+    run = lambda: step(parts, lambda task, z, branch: z if task == "b" else branch[task], records_losses)  # noqa: E731
+    (sentence,) = warnings_of(run)
     assert "'b'" in sentence
     assert not any(repr(task) in sentence for task in tasks if task != "b")
-    assert said(run) == []
+    assert warnings_of(run) == []
 
 
 @pytest.mark.parametrize("heads", ["own", "weighted"])
-def test_a_head_that_reads_another_branch_is_named_at_once_where_losses_are_told(heads: str) -> None:
+def test_a_head_that_reads_another_branch_warns_at_once_where_losses_are_recorded(heads: str) -> None:
     parts = made(heads=heads)
-    (sentence,) = said(lambda: step(parts, lambda task, z, branch: branch["a"], tell=True))
+    (sentence,) = warnings_of(lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=True))
     assert "'b'" in sentence
     assert "'a'" not in sentence
 
 
-def test_a_head_that_reads_another_branch_is_named_after_some_steps() -> None:
+def test_a_head_that_reads_another_branch_warns_after_five_steps() -> None:
     parts = made()
-    found = said(times(12, lambda: step(parts, lambda task, z, branch: branch["a"], tell=False)))
+    found = warnings_of(times(12, lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=False)))
     assert len(found) == 1
     assert "'b'" in found[0]
 
 
-def test_branches_that_are_swapped_are_named() -> None:
+def test_swapped_branches_warn() -> None:
     parts = made()
-    (sentence,) = said(lambda: step(parts, lambda task, z, branch: branch["b" if task == "a" else "a"], tell=True))
+    (sentence,) = warnings_of(
+        lambda: step(parts, lambda task, z, branch: branch["b" if task == "a" else "a"], records_losses=True)
+    )
     assert "'a', 'b'" in sentence
 
 
-@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("copies", [False, True])
-def test_heads_that_read_their_branch_say_nothing(tell: bool, copies: bool) -> None:
+def test_heads_that_read_their_branch_do_not_warn(records_losses: bool, copies: bool) -> None:
     parts = made(tasks="abc", copies=copies)
-    assert said(times(12, lambda: step(parts, lambda task, z, branch: branch[task], tell))) == []
+    assert warnings_of(times(12, lambda: step(parts, lambda task, z, branch: branch[task], records_losses))) == []
 
 
 def test_features_that_are_a_parameter_are_compared_within_their_own_step() -> None:
@@ -217,10 +219,10 @@ def test_features_that_are_a_parameter_are_compared_within_their_own_step() -> N
         branch = fork(z)
         ((branch["a"] - 1).square().sum() + branch["b"].exp().sum()).backward()
 
-    assert said(times(4, run)) == []
+    assert warnings_of(times(4, run)) == []
 
 
-def test_batched_heads_and_losses_beside_the_fork_say_nothing() -> None:
+def test_batched_heads_and_losses_beside_the_fork_do_not_warn() -> None:
     parts = made()
     weight = torch.randn(2, 6, 1, dtype=F64, requires_grad=True)
 
@@ -231,11 +233,11 @@ def test_batched_heads_and_losses_beside_the_fork_say_nothing() -> None:
         losses = parts.fork.losses({"a": outputs[0].square().mean(), "b": (outputs[1] - 1).square().mean()})
         (losses["a"] + losses["b"] + z.square().mean()).backward()
 
-    assert said(times(12, run)) == []
+    assert warnings_of(times(12, run)) == []
 
 
 @pytest.mark.parametrize("absent", ["left out", "masked", "not finite"])
-def test_an_absent_task_is_not_taken_for_a_bypass(absent: str) -> None:
+def test_an_absent_task_does_not_warn(absent: str) -> None:
     parts = made(tasks="abc", nonfinite="skip" if absent == "not finite" else "pass")
 
     def run() -> None:
@@ -245,7 +247,7 @@ def test_an_absent_task_is_not_taken_for_a_bypass(absent: str) -> None:
         losses["b"] = None if absent == "left out" else parts.loss("b", branch["b"]) * factor
         sum(parts.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
 
-    assert said(times(12, run)) == []
+    assert warnings_of(times(12, run)) == []
 
 
 # --- eval mode ---------------------------------------------------------------------------------------------------------------
@@ -253,7 +255,7 @@ def test_an_absent_task_is_not_taken_for_a_bypass(absent: str) -> None:
 
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_backward_through_branches_of_eval_mode_is_said_once(copies: bool, nested: bool) -> None:
+def test_a_backward_through_branches_of_eval_mode_warns_once(copies: bool, nested: bool) -> None:
     parts, plain = made(copies=copies), made()
     parts.fork.eval()
 
@@ -263,23 +265,23 @@ def test_a_backward_through_branches_of_eval_mode_is_said_once(copies: bool, nes
         own = {task: features["z"] if nested else features for task, features in branch.items()}
         (parts.loss("a", own["a"]) + parts.loss("b", own["b"])).backward()
 
-    (sentence,) = said(run)
+    (sentence,) = warnings_of(run)
     assert "fork.train()" in sentence
     z = plain.encoder(plain.x)
     (plain.loss("a", z) + plain.loss("b", z)).backward()
     torch.testing.assert_close(parts.gradients(), plain.gradients(), rtol=1e-13, atol=1e-15)
-    assert said(run) == []
+    assert warnings_of(run) == []
 
 
-def test_inference_in_eval_mode_with_gradients_on_says_nothing() -> None:
+def test_inference_in_eval_mode_with_grad_enabled_does_not_warn() -> None:
     parts = made()
     parts.fork.eval()
     z = parts.encoder(parts.x)
-    assert said(lambda: parts.heads["a"](parts.fork(z)["a"])) == []
-    assert said(lambda: z.sum().backward()) == []
+    assert warnings_of(lambda: parts.heads["a"](parts.fork(z)["a"])) == []
+    assert warnings_of(lambda: z.sum().backward()) == []
 
 
-def test_a_paused_fork_in_eval_mode_says_nothing() -> None:
+def test_a_paused_fork_in_eval_mode_does_not_warn() -> None:
     parts = made()
     parts.fork.eval()
 
@@ -287,7 +289,7 @@ def test_a_paused_fork_in_eval_mode_says_nothing() -> None:
         with parts.fork.paused():
             parts.loss("a", parts.fork(parts.encoder(parts.x))["a"]).backward()
 
-    assert said(saliency) == []
+    assert warnings_of(saliency) == []
 
 
 def test_a_fork_in_training_mode_balances_whatever_mode_the_model_is_in() -> None:
@@ -295,8 +297,8 @@ def test_a_fork_in_training_mode_balances_whatever_mode_the_model_is_in() -> Non
     model = nn.ModuleList([parts.encoder, parts.heads, parts.fork]).eval()
     parts.fork.train()
     assert not model.training
-    assert said(lambda: step(parts, lambda task, z, branch: branch[task], tell=False)) == []
-    step(plain, lambda task, z, branch: branch[task], tell=False)
+    assert warnings_of(lambda: step(parts, lambda task, z, branch: branch[task], records_losses=False)) == []
+    step(plain, lambda task, z, branch: branch[task], records_losses=False)
     assert torch.equal(parts.gradients(), plain.gradients())
 
 
@@ -312,7 +314,7 @@ POSITIONS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable
 
 
 @pytest.mark.parametrize("kind", POSITIONS)
-def test_positions_of_its_own_for_each_task_are_said_once(kind: str) -> None:
+def test_tasks_on_different_positions_warn_once(kind: str) -> None:
     shape, left, right = POSITIONS[kind]
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
 
@@ -320,31 +322,31 @@ def test_positions_of_its_own_for_each_task_are_said_once(kind: str) -> None:
         branch = fork(torch.randn(shape, requires_grad=True) * 1)
         (left(branch["a"]).square().mean() + right(branch["b"]).exp().mean()).backward()
 
-    (sentence,) = said(run)
+    (sentence,) = warnings_of(run)
     assert "'a' and 'b'" in sentence
     assert "positions, channels" in sentence
     assert "samples of its own" not in sentence
     assert "paretorch.Balancer" in sentence
-    assert said(run) == []
+    assert warnings_of(run) == []
 
 
-def test_levels_of_its_own_for_each_task_are_no_samples_of_its_own() -> None:
+def test_tasks_on_different_levels_are_not_reported_as_different_samples() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     branch = fork([torch.randn(4, 3, requires_grad=True) * 1, torch.randn(4, 5, requires_grad=True) * 1])
-    (sentence,) = said(lambda: (branch["a"][0].square().mean() + branch["b"][1].square().mean()).backward())
+    (sentence,) = warnings_of(lambda: (branch["a"][0].square().mean() + branch["b"][1].square().mean()).backward())
     assert "levels" in sentence
     assert "samples of its own" not in sentence
 
 
-def test_one_of_three_tasks_with_positions_of_its_own_is_named() -> None:
+def test_one_of_three_tasks_on_different_positions_is_named() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b", "c"))
     branch = fork(torch.randn(8, 6, requires_grad=True) * 1)
     losses = [branch["a"][:, :4].square().mean(), branch["b"].exp().mean(), branch["c"][:, 4:].square().mean()]
-    (sentence,) = said(lambda: sum(losses).backward())
+    (sentence,) = warnings_of(lambda: sum(losses).backward())
     assert "'a' and 'c'" in sentence
 
 
-def test_samples_of_its_own_for_each_task_are_said_and_an_overflow_does_not_hide_it() -> None:
+def test_tasks_on_different_samples_warn_also_after_an_overflow() -> None:
     parts = made()
 
     def run(factor: float) -> None:
@@ -352,16 +354,16 @@ def test_samples_of_its_own_for_each_task_are_said_and_an_overflow_does_not_hide
         (parts.loss("a", branch["a"][:6]) * factor + parts.loss("b", branch["b"][6:])).backward()
 
     factors = iter((torch.inf, 1.0))
-    found = said(times(2, lambda: run(next(factors))))
+    found = warnings_of(times(2, lambda: run(next(factors))))
     assert len(found) == 1
     assert "samples of its own" in found[0]
 
 
-def test_gradients_that_are_orthogonal_by_their_values_say_nothing() -> None:
+def test_gradients_that_are_orthogonal_by_their_values_do_not_warn() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     branch = fork(torch.ones(4, 2, requires_grad=True) * 1)
     rows = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
-    assert said(lambda: ((branch["a"] * rows[0]).sum() + (branch["b"] * rows[1]).sum()).backward()) == []
+    assert warnings_of(lambda: ((branch["a"] * rows[0]).sum() + (branch["b"] * rows[1]).sum()).backward()) == []
 
 
 # --- features in objects -----------------------------------------------------------------------------------------------------
@@ -445,7 +447,7 @@ def test_features_in_the_fields_of_objects_are_balanced_like_tensors(
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
-def test_what_an_object_has_beside_tensors_with_gradients_is_the_same_object() -> None:
+def test_other_fields_of_an_object_are_the_same_objects() -> None:
     parts = made()
     note = types.SimpleNamespace(mask=torch.ones(3), name="n")
     holder = Plain(parts.encoder(parts.x))
@@ -475,7 +477,7 @@ def test_distributed_features_are_refused_in_the_forward(tmp_path: Path) -> None
         z: Any = distribute_tensor(
             parts.encoder(parts.x).detach(), init_device_mesh("cpu", (1,)), [Shard(0)]
         ).requires_grad_()
-        with pytest.raises(ValueError, match=r"a DTensor: hand over z\.to_local\(\)"):
+        with pytest.raises(ValueError, match=r"a DTensor: pass z\.to_local\(\)"):
             parts.fork(z)
         with pytest.raises(ValueError, match=r"z\.full_tensor\(\)"):
             parts.fork({"z": [z]})
@@ -500,7 +502,7 @@ def circular(t: Tensor) -> Any:
         (circular, "a SimpleNamespace whose field 't'.*circle"),
         (lambda t: {t}, "got a set"),
         (lambda t: Bag(x=t), "got a Bag"),
-        (lambda t: Plain(t.detach()), "no field of Plain holds"),
+        (lambda t: Plain(t.detach()), "no field of Plain is such a tensor"),
         (lambda t: torch.complex(t, t), "view_as_real"),
         (lambda t: t.to_sparse(), "to_dense"),
         (lambda t: torch.nested.nested_tensor_from_jagged(t, torch.tensor([0, 3, 8])), r"values\(\)"),
@@ -519,7 +521,7 @@ def test_features_that_cannot_be_balanced_are_refused_with_their_type_and_field(
 
 @pytest.mark.parametrize("heads", ["own", "weighted"])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO(), pt.GradNorm(), pt.MGDA(normalize="loss")], ids=repr)
-def test_losses_told_within_a_checkpoint_equal_those_without(method: Method[Any], heads: str) -> None:
+def test_losses_recorded_within_a_checkpoint_equal_those_without(method: Method[Any], heads: str) -> None:
     inside, outside = made(method, heads=heads), made(method, heads=heads)
     for _ in range(3):
         for parts, packed in ((inside, True), (outside, False)):
@@ -535,14 +537,16 @@ def test_losses_told_within_a_checkpoint_equal_those_without(method: Method[Any]
         torch.testing.assert_close(inside.fork.state_dict()[name], value, rtol=1e-12, atol=1e-14, equal_nan=True)
 
 
-def test_a_copy_notices_for_itself() -> None:
+def test_a_copy_checks_its_own_use() -> None:
     parts = made()
-    said(lambda: step(parts, lambda task, z, branch: branch["a"], tell=False))
+    warnings_of(lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=False))
     other = parts._replace(fork=copy.deepcopy(parts.fork))
-    assert said(lambda: step(other, lambda task, z, branch: z if task == "b" else branch[task], tell=False))
+    assert warnings_of(
+        lambda: step(other, lambda task, z, branch: z if task == "b" else branch[task], records_losses=False)
+    )
 
 
-def test_few_labels_at_random_are_no_mistake(recwarn: pytest.WarningsRecorder) -> None:
+def test_random_batches_with_few_labels_do_not_warn(recwarn: pytest.WarningsRecorder) -> None:
     """The labelled rows of two tasks often do not meet; no row belongs to any task by construction."""
     torch.manual_seed(0)
     encoder, heads = nn.Linear(5, 6), nn.ModuleDict({"a": nn.Linear(6, 1), "b": nn.Linear(6, 1)})

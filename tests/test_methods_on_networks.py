@@ -1,4 +1,4 @@
-"""Every method behind both doors, on gradients in every precision: finite, of a known status, and true to what it claims."""
+"""Every method in Fork and Balancer, on gradients in every precision: finite, of a known status, and true to its claims."""
 
 from __future__ import annotations
 
@@ -84,15 +84,15 @@ def balanced(method: pt.Method[Any], dtype: torch.dtype, seed: int, steps: int) 
     return balance, update, torch.stack(rows)
 
 
-DOORS = {"fork": forked, "balancer": balanced}
-CASES = [(door, entry) for door in DOORS for entry in (FORKED if door == "fork" else GENERAL)]
-over_doors = pytest.mark.parametrize(("door", "entry"), CASES, ids=lambda part: getattr(part, "name", part))
+STEPS_BY = {"fork": forked, "balancer": balanced}
+CASES = [(by, entry) for by in STEPS_BY for entry in (FORKED if by == "fork" else GENERAL)]
+with_fork_and_balancer = pytest.mark.parametrize(("by", "entry"), CASES, ids=lambda part: getattr(part, "name", part))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@over_doors
-def test_steps_are_finite_in_every_precision(door: str, entry: Entry, dtype: torch.dtype) -> None:
-    balance, update, _ = DOORS[door](entry.method, dtype, 0, STEPS)
+@with_fork_and_balancer
+def test_steps_are_finite_in_every_precision(by: str, entry: Entry, dtype: torch.dtype) -> None:
+    balance, update, _ = STEPS_BY[by](entry.method, dtype, 0, STEPS)
     assert bool(torch.isfinite(update).all())
     assert update.dtype is dtype
     assert bool(update.any())
@@ -103,31 +103,31 @@ def test_steps_are_finite_in_every_precision(door: str, entry: Entry, dtype: tor
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    ("door", "entry"),
+    ("by", "entry"),
     [
-        (door, entry)
-        for door, entry in CASES
+        (by, entry)
+        for by, entry in CASES
         if entry.conflict_free and not isinstance(entry.method, pt.CRMOGM | pt.Momentum)
     ],
     ids=lambda part: getattr(part, "name", part),
 )
-def test_no_conflict_where_it_is_measured(door: str, entry: Entry, dtype: torch.dtype) -> None:
+def test_measured_conflicts_are_none_where_the_method_claims_it(by: str, entry: Entry, dtype: torch.dtype) -> None:
     """In low precision the update itself is rounded: a cosine may miss zero by the spacing of its numbers."""
-    balance, update, rows = DOORS[door](entry.method, dtype, 7, 1)
+    balance, update, rows = STEPS_BY[by](entry.method, dtype, 7, 1)
     update, rows = update.double(), rows.double()
     cosines = (rows @ update) / rows.norm(dim=1) / update.norm()
     assert balance.status is Status.SOLVED
     assert cosines.min() >= -max(1e-7, float(torch.finfo(dtype).eps)), cosines
 
 
-@over_doors
-def test_the_same_steps_give_the_same_numbers(door: str, entry: Entry) -> None:
-    one, other = (DOORS[door](entry.method, torch.float32, 3, STEPS)[1] for _ in range(2))
+@with_fork_and_balancer
+def test_the_same_steps_give_the_same_numbers(by: str, entry: Entry) -> None:
+    one, other = (STEPS_BY[by](entry.method, torch.float32, 3, STEPS)[1] for _ in range(2))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("entry", [entry for entry in GENERAL if entry not in FORKED], ids=lambda entry: entry.name)
-def test_a_fork_refuses_what_only_a_balancer_can_do(entry: Entry) -> None:
+def test_a_fork_refuses_methods_for_the_balancer_alone(entry: Entry) -> None:
     with pytest.raises(ValueError, match="Balancer"):
         pt.Fork(entry.method, TASKS)
 

@@ -1,4 +1,4 @@
-"""State that was never initialised, averaged, cast, stored in another order, or of another method; and beginning anew."""
+"""State of Fork and Balancer: uninitialised, averaged, cast, stored in another order, of another method, and reset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATEFUL: list[Method[Any]] = [
     pt.RLW(),
     pt.DWA(window=2),
 ]
-over_doors = pytest.mark.parametrize("door", ["fork", "balancer"])
+with_fork_and_balancer = pytest.mark.parametrize("by", ["fork", "balancer"])
 over_methods = pytest.mark.parametrize("method", STATEFUL, ids=repr)
 
 
@@ -34,25 +34,27 @@ class Model(nn.Module):
     """An encoder, a head per task, and a Fork or Balancer as a submodule."""
 
     def __init__(
-        self, method: Method[Any], door: str = "fork", tasks: tuple[str, ...] = ("left", "right"), **options: Any
+        self, method: Method[Any], by: str = "fork", tasks: tuple[str, ...] = ("left", "right"), **options: Any
     ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.encoder = nn.Linear(5, 6, dtype=F64)
         self.heads = nn.ModuleDict({task: nn.Linear(6, 1, dtype=F64) for task in sorted(tasks)})
-        self.door = pt.Fork(method, tasks, **options) if door == "fork" else pt.Balancer(method, tasks, **options)
+        self.method_module = (
+            pt.Fork(method, tasks, **options) if by == "fork" else pt.Balancer(method, tasks, **options)
+        )
 
     def step(self, count: int = 1) -> pt.Balance:
         for number in range(count):
             z = self.encoder(torch.randn(8, 5, dtype=F64, generator=torch.Generator().manual_seed(number)))
-            forks = isinstance(self.door, pt.Fork)
-            branch = self.door(z) if forks else dict.fromkeys(self.heads, z)
+            forks = isinstance(self.method_module, pt.Fork)
+            branch = self.method_module(z) if forks else dict.fromkeys(self.heads, z)
             losses = {t: (head(branch[t]) - len(t)).square().mean() for t, head in self.heads.items()}
-            if isinstance(self.door, pt.Fork):
-                sum(self.door.losses(losses).values()).backward()  # type: ignore[union-attr]
+            if isinstance(self.method_module, pt.Fork):
+                sum(self.method_module.losses(losses).values()).backward()  # type: ignore[union-attr]
             else:
-                self.door.backward(losses)
-        balance = self.door.balance
+                self.method_module.backward(losses)
+        balance = self.method_module.balance
         assert balance is not None
         return balance
 
@@ -64,7 +66,7 @@ class Model(nn.Module):
 
 
 def held(model: Model) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.door.state_dict().items()}
+    return {name: value.clone() for name, value in model.method_module.state_dict().items()}
 
 
 def check_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -73,21 +75,21 @@ def check_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         torch.testing.assert_close(value, other[name], rtol=0, atol=0, equal_nan=True, msg=name)
 
 
-@over_doors
+@with_fork_and_balancer
 @over_methods
-def test_reset_state_is_as_before_the_first_step(method: Method[Any], door: str) -> None:
-    model = Model(method, door, every=1 if Need.JACOBIAN in method.needs else 2)
+def test_reset_state_restores_the_initial_state(method: Method[Any], by: str) -> None:
+    model = Model(method, by, every=1 if Need.JACOBIAN in method.needs else 2)
     before = held(model)
     model.step(3)
     first = model.gradient()
-    model.door.reset_state()
+    model.method_module.reset_state()
     check_equal(held(model), before)
-    assert model.door.balance is None
+    assert model.method_module.balance is None
     model.step(3)
     assert torch.equal(model.gradient(), first)
 
 
-def test_reset_state_lets_a_balancer_find_its_tasks_again() -> None:
+def test_reset_state_undeclares_the_tasks_of_a_balancer_made_without_tasks() -> None:
     model = Model(pt.Uncertainty())
     balancer = pt.Balancer(pt.Uncertainty())
     z = model.encoder(torch.ones(2, 5, dtype=F64))
@@ -99,12 +101,12 @@ def test_reset_state_lets_a_balancer_find_its_tasks_again() -> None:
     assert balancer.get_buffer("state_taken").tolist() == [1]
 
 
-@over_doors
+@with_fork_and_balancer
 @over_methods
-def test_a_model_made_on_meta_and_emptied_takes_the_step_of_a_new_one(method: Method[Any], door: str) -> None:
-    expected = Model(method, door)
+def test_a_model_made_on_meta_and_emptied_has_the_initial_state(method: Method[Any], by: str) -> None:
+    expected = Model(method, by)
     with torch.device("meta"):
-        model = Model(method, door)
+        model = Model(method, by)
     model.to_empty(device="cpu")
     for module in (model.encoder, model.heads):
         module.load_state_dict(getattr(expected, "encoder" if module is model.encoder else "heads").state_dict())
@@ -124,18 +126,18 @@ GARBAGE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("kind", GARBAGE)
 @pytest.mark.parametrize("how", ["assigned", "in place"])
-@over_doors
-def test_state_that_nobody_initialised_begins_anew_with_a_warning(door: str, how: str, kind: str) -> None:
+@with_fork_and_balancer
+def test_uninitialised_state_is_reset_with_a_warning(by: str, how: str, kind: str) -> None:
     """As loaders leave it that make what a checkpoint lacks, by assignment or within memory that is there."""
-    model, expected = Model(pt.Uncertainty(), door), Model(pt.Uncertainty(), door)
+    model, expected = Model(pt.Uncertainty(), by), Model(pt.Uncertainty(), by)
     model.step()  # names that were found right are looked at again once they are written
     model.gradient()
-    for name, value in list(model.door.named_buffers()):
+    for name, value in list(model.method_module.named_buffers()):
         if how == "assigned":
-            setattr(model.door, name, GARBAGE[kind](value))
+            setattr(model.method_module, name, GARBAGE[kind](value))
         else:
             value.copy_(GARBAGE[kind](value))
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="The state is reset"):
         model.step()
     expected.step()
     assert torch.equal(model.gradient(), expected.gradient())
@@ -152,7 +154,7 @@ AVERAGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", AVERAGES)
-def test_names_survive_an_average_over_buffers(kind: str) -> None:
+def test_task_names_survive_an_average_over_buffers(kind: str) -> None:
     tasks = ("größe", "深度", "z")
     model = Model(pt.Uncertainty(), tasks=tasks)
     averaged: Any = AveragedModel(model, use_buffers=True, **AVERAGES[kind])
@@ -162,13 +164,13 @@ def test_names_survive_an_average_over_buffers(kind: str) -> None:
     averaged.update_parameters(model)
     other = Model(pt.Uncertainty(), tasks=("z", "größe", "深度"))
     other.load_state_dict(averaged.module.state_dict())
-    assert decoded(other.door.task_names) == other.door.tasks
-    torch.testing.assert_close(other.door.state_taken, averaged.module.door.state_taken[[2, 0, 1]])
+    assert decoded(other.method_module.task_names) == other.method_module.tasks
+    torch.testing.assert_close(other.method_module.state_taken, averaged.module.method_module.state_taken[[2, 0, 1]])
     averaged.module.step()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.uint8, torch.int64])
-def test_names_survive_casts_and_old_checkpoints_load(dtype: torch.dtype) -> None:
+def test_task_names_survive_casts_and_old_checkpoints_load(dtype: torch.dtype) -> None:
     model = Model(pt.Uncertainty(), tasks=("größe", "z"))
     model.step()
     integer = not dtype.is_floating_point  # the names were uint8 before 2026
@@ -177,16 +179,16 @@ def test_names_survive_casts_and_old_checkpoints_load(dtype: torch.dtype) -> Non
     other.load_state_dict(stored)
     rtol = 0.0 if integer else 2 * torch.finfo(dtype).eps
     for name in ("state_log_variance", "state_first", "state_taken"):
-        expected = getattr(model.door, name).flip(0)
-        torch.testing.assert_close(getattr(other.door, name), expected, rtol=rtol, atol=1e-6 if rtol else 0)
-    assert decoded(other.door.task_names) == ("z", "größe")
+        expected = getattr(model.method_module, name).flip(0)
+        torch.testing.assert_close(getattr(other.method_module, name), expected, rtol=rtol, atol=1e-6 if rtol else 0)
+    assert decoded(other.method_module.task_names) == ("z", "größe")
 
 
-def test_stored_names_that_cannot_be_read_are_not_used() -> None:
+def test_stored_state_with_unreadable_task_names_is_not_used() -> None:
     model = Model(pt.Uncertainty())
     model.step()
     stored = model.state_dict()
-    stored["door.task_names"] = torch.full_like(stored["door.task_names"], torch.nan)
+    stored["method_module.task_names"] = torch.full_like(stored["method_module.task_names"], torch.nan)
     other = Model(pt.Uncertainty())
     before = held(other)
     other.step()
@@ -198,41 +200,41 @@ def test_stored_names_that_cannot_be_read_are_not_used() -> None:
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
 @pytest.mark.filterwarnings("ignore:TypedStorage")
 @pytest.mark.parametrize("loads", [True, False], ids=["then load_state_dict", "in place alone"])
-@over_doors
+@with_fork_and_balancer
 @pytest.mark.parametrize("method", [pt.Uncertainty(), pt.GradVac(beta=0.3)], ids=repr)
-def test_a_distributed_checkpoint_goes_round_by_task_name(
-    method: Method[Any], door: str, loads: bool, tmp_path: Any
+def test_a_distributed_checkpoint_is_loaded_by_task_name(
+    method: Method[Any], by: str, loads: bool, tmp_path: Any
 ) -> None:
     orders = [("left", "right", "c"), ("right", "c", "left"), ("c", "left", "right")]
-    models = [Model(method, door, tasks=orders[0])]
+    models = [Model(method, by, tasks=orders[0])]
     models[0].step(3)
     for number, order in enumerate((*orders[1:], orders[0])):
         save(models[-1].state_dict(), checkpoint_id=tmp_path / str(number), no_dist=True)
-        model = Model(method, door, tasks=order)
+        model = Model(method, by, tasks=order)
         stored = model.state_dict()
         load(stored, checkpoint_id=tmp_path / str(number), no_dist=True)
         if loads:
             model.load_state_dict(stored)
-            assert decoded(model.door.task_names) == order
+            assert decoded(model.method_module.task_names) == order
         models.append(model)
     for model in models:
         model.zero_grad()
         if isinstance(method, pt.GradVac):  # its weights depend on the order of the tasks
-            model.door._verify_state()
+            model.method_module.runner.state.verify()
         else:
             model.step()
     for model in models[1:]:
-        places = [models[0].door.tasks.index(task) for task in model.door.tasks]
-        for name, value in models[0].door.named_buffers():
+        places = [models[0].method_module.tasks.index(task) for task in model.method_module.tasks]
+        for name, value in models[0].method_module.named_buffers():
             if name == "task_names":
                 continue
             right = value if value.ndim == 0 else value[places][:, places] if value.shape == (3, 3) else value[places]
-            torch.testing.assert_close(model.door.get_buffer(name), right, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(model.method_module.get_buffer(name), right, rtol=1e-9, atol=1e-12)
         if not isinstance(method, pt.GradVac):
             torch.testing.assert_close(model.encoder.weight.grad, models[0].encoder.weight.grad, rtol=1e-9, atol=1e-12)
 
 
-@over_doors
+@with_fork_and_balancer
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(
     ("stored", "own"),
@@ -240,21 +242,26 @@ def test_a_distributed_checkpoint_goes_round_by_task_name(
     ids=repr,
 )
 def test_state_of_another_method_is_reported_by_torch(
-    stored: Method[Any], own: Method[Any], strict: bool, door: str
+    stored: Method[Any], own: Method[Any], strict: bool, by: str
 ) -> None:
-    one, other = Model(stored, door), Model(own, door)
+    one, other = Model(stored, by), Model(own, by)
     if strict:
-        with pytest.raises(RuntimeError, match=r"(Unexpected|Missing) key\(s\) in state_dict: \"door\."):
+        with pytest.raises(RuntimeError, match=r"(Unexpected|Missing) key\(s\) in state_dict: \"method_module\."):
             other.load_state_dict(one.state_dict())
         return
     found = other.load_state_dict(one.state_dict(), strict=False)
-    buffers = {f"door.{name}" for name, _ in other.door.named_buffers()}
-    assert set(found.unexpected_keys) == {f"door.{name}" for name, _ in one.door.named_buffers()} - buffers
-    assert set(found.missing_keys) == buffers - {f"door.{name}" for name, _ in one.door.named_buffers()}
+    buffers = {f"method_module.{name}" for name, _ in other.method_module.named_buffers()}
+    assert (
+        set(found.unexpected_keys)
+        == {f"method_module.{name}" for name, _ in one.method_module.named_buffers()} - buffers
+    )
+    assert set(found.missing_keys) == buffers - {
+        f"method_module.{name}" for name, _ in one.method_module.named_buffers()
+    }
     other.step()
 
 
-def test_names_are_read_as_they_were_written() -> None:
+def test_task_names_are_decoded_as_encoded() -> None:
     for tasks in (("a",), ("a", "b"), ("größe", "深度", "x y")):
         assert decoded(encoded(tasks)) == tasks
     assert decoded(torch.tensor([97.4])) is None
@@ -267,5 +274,18 @@ def test_copies_and_moves_keep_the_state() -> None:
     model.step(2)
     for other in (copy.deepcopy(model), copy.deepcopy(model).to(torch.float64), copy.deepcopy(model).half().double()):
         check_equal(held(other), held(model))
-        other.door.reset_state()
-        assert model.door.get_buffer("state_taken").tolist() == [2, 2]
+        other.method_module.reset_state()
+        assert model.method_module.get_buffer("state_taken").tolist() == [2, 2]
+
+
+def test_the_former_name_of_deferred_balance_works_and_warns() -> None:
+    model = Model(pt.MGDA())
+    model.step()
+    assert isinstance(model.method_module, pt.Fork)
+    with pytest.warns(FutureWarning, match=r"Fork\.said is now Fork\.deferred_balance"):
+        balance = model.method_module.said()()
+    assert balance is not None
+    assert balance.weights is not None
+    assert model.method_module.balance is not None
+    assert model.method_module.balance.weights is not None
+    assert torch.equal(balance.weights, model.method_module.balance.weights)

@@ -1,4 +1,4 @@
-"""What both doors do at the edges: heads without a way back, reused weights, losses told in part, odd features, odd leaves."""
+"""Edge cases of Fork and Balancer: heads without gradients, reused weights, missing losses, unusual features and leaves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(tasks: int = 2, dtype: torch.dtype = F64) -> Model:
     )
 
 
-def said(fork: pt.Fork) -> Balance:
+def balance_of(fork: pt.Fork) -> Balance:
     assert fork.balance is not None
     return fork.balance
 
@@ -52,7 +52,7 @@ def losses_of(made: Model, branches: Any = None) -> dict[str, Tensor]:
     }
 
 
-def test_a_head_that_sends_nothing_back_is_trained_all_the_same() -> None:
+def test_a_head_without_gradient_on_the_encoder_is_trained() -> None:
     """Its weight begins at zero, so its task has no gradient on the encoder; it must not stay there."""
     made = model()
     first: nn.Linear = made.heads[0]  # type: ignore[assignment]
@@ -87,7 +87,7 @@ def test_weighted_heads_of_an_absent_task_keep_their_gradient() -> None:
 
 @pytest.mark.parametrize("samples", [None, 8])
 @pytest.mark.parametrize("tasks", [2, 4])
-def test_reused_weights_do_not_let_nan_through_a_balancer(tasks: int, samples: int | None) -> None:
+def test_a_balancer_checks_for_nan_while_weights_are_reused(tasks: int, samples: int | None) -> None:
     made = model(tasks)
     balancer = pt.Balancer(pt.UPGrad(), every=3, samples=samples)
     balancer.backward(losses_of(made))
@@ -99,7 +99,7 @@ def test_reused_weights_do_not_let_nan_through_a_balancer(tasks: int, samples: i
     assert torch.equal(made.encoder.weight.grad, before)  # type: ignore[arg-type]
 
 
-def test_reused_weights_do_not_let_nan_through_a_fork_that_raises() -> None:
+def test_a_fork_that_raises_checks_for_nan_while_weights_are_reused() -> None:
     made = model()
     fork = pt.Fork(pt.MGDA(), tasks=("0", "1"), every=3, nonfinite="raise")
     sum(losses_of(made, fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
@@ -135,7 +135,7 @@ def test_features_of_an_empty_batch_are_absent(features: str) -> None:
     branch = fork(z if features == "tensor" else {"x": z, "y": [encoder(torch.zeros(0, 4))]})
     leaves = [v if features == "tensor" else v["x"] + v["y"][0] for v in branch.values()]
     sum(leaf.square().sum() for leaf in leaves).backward()
-    assert said(fork).status is Status.ABSENT
+    assert balance_of(fork).status is Status.ABSENT
 
 
 def test_an_empty_leaf_beside_others_changes_nothing() -> None:
@@ -145,7 +145,7 @@ def test_an_empty_leaf_beside_others_changes_nothing() -> None:
     left = made.heads[0](branch["0"]["x"]).square().mean() + branch["0"]["boxes"].sum()
     right = made.heads[1](branch["1"]["x"]).square().mean() * 0
     (left + right).backward()
-    assert listed(said(fork).present) == [True, False]
+    assert listed(balance_of(fork).present) == [True, False]
 
 
 @pytest.mark.parametrize("tasks", [2, 5])
@@ -157,7 +157,7 @@ def test_a_shared_parameter_of_size_zero_changes_nothing(tasks: int) -> None:
     assert listed(balance.present) == [False] + [True] * (tasks - 1)
 
 
-def test_a_tensor_that_is_nested_twice_is_one_surface() -> None:
+def test_a_tensor_that_is_nested_twice_is_balanced_once() -> None:
     point = nn.Parameter(torch.zeros(2, dtype=F64))
     fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
     z = point[None] * 1.0
@@ -165,11 +165,11 @@ def test_a_tensor_that_is_nested_twice_is_one_surface() -> None:
     a = branch["a"]["last"][0] @ torch.tensor([1.0, 0.0], dtype=F64)
     b = branch["b"]["hidden"][0][0] @ torch.tensor([-5.0, 1.0], dtype=F64)
     (a + b).backward()
-    assert listed(said(fork).gramian) == [[1.0, -5.0], [-5.0, 26.0]]
+    assert listed(balance_of(fork).gramian) == [[1.0, -5.0], [-5.0, 26.0]]
     assert float(point.grad @ torch.tensor([-5.0, 1.0], dtype=F64)) >= 0  # type: ignore[operator]
 
 
-def test_containers_that_are_not_known_are_refused() -> None:
+def test_unknown_containers_are_refused() -> None:
     class Own(dict[str, Tensor]):
         pass
 
@@ -180,24 +180,24 @@ def test_containers_that_are_not_known_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", [pt.GradNorm(), pt.LogLosses(pt.MGDA()), pt.Uncertainty()], ids=str)
-def test_losses_that_are_told_in_part_are_named(method: Method[Any]) -> None:
+def test_missing_losses_are_named(method: Method[Any]) -> None:
     made = model()
     fork = pt.Fork(method, tasks=("0", "1"))
     losses = losses_of(made, fork(made.encoder(made.inputs)))
-    told = fork.losses({"0": losses["0"]})
+    recorded = fork.losses({"0": losses["0"]})
     with pytest.raises(RuntimeError, match="was not given the loss of '1'"):
-        (told["0"] + losses["1"]).backward()
+        (recorded["0"] + losses["1"]).backward()
 
 
-@pytest.mark.parametrize("door", ["fork", "balancer"])
-def test_loss_methods_reuse_weights_as_well(door: str) -> None:
+@pytest.mark.parametrize("by", ["fork", "balancer"])
+def test_loss_methods_reuse_weights_as_well(by: str) -> None:
     made = model()
     fork, balancer = pt.Fork(pt.RLW(), tasks=("0", "1"), every=3), pt.Balancer(pt.RLW(), every=3)
     seen = []
     for _ in range(6):
-        if door == "fork":
+        if by == "fork":
             sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
-            seen.append(listed(said(fork).weights))
+            seen.append(listed(balance_of(fork).weights))
         else:
             seen.append(listed(balancer.backward(losses_of(made)).weights))
     assert seen[0] == seen[1] == seen[2] != seen[3]
@@ -209,18 +209,18 @@ def test_a_forward_kept_alive_does_not_change_the_record() -> None:
     fork = pt.Fork(pt.GradNorm(), tasks=("0", "1"))
     kept = losses_of(made, fork(made.encoder(made.inputs)))
     sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
-    assert said(fork).status is Status.SOLVED
+    assert balance_of(fork).status is Status.SOLVED
     assert kept
 
 
-def test_what_shared_names_must_be_reached() -> None:
+def test_shared_parameters_that_no_loss_reaches_are_refused() -> None:
     made = model()
     for other in (nn.Linear(3, 3), copy.deepcopy(made.encoder)):
         with pytest.raises(ValueError, match=r"no loss reaches any parameter of shared="):
             pt.Balancer(pt.UPGrad(), shared=other).backward(losses_of(made))
 
 
-def test_what_was_frozen_since_is_left_out_and_what_is_not_reached_gets_no_gradient() -> None:
+def test_frozen_shared_parameters_are_left_out_and_unreached_ones_get_no_gradient() -> None:
     made, aside = model(), nn.Linear(2, 2)
     balancer = pt.Balancer(pt.UPGrad(), shared=[*made.encoder.parameters(), *aside.parameters()])
     made.encoder.bias.requires_grad_(False)
@@ -250,14 +250,14 @@ def test_options_of_the_wrong_kind_are_refused(option: str, value: Any) -> None:
         pt.Fork(pt.MGDA(), tasks=("a", "b"), **{option: value})
 
 
-def test_an_infinite_loss_after_the_step_teaches_famo_nothing() -> None:
+def test_an_infinite_loss_after_the_step_leaves_the_state_of_famo() -> None:
     made = model()
     fork = pt.Fork(pt.FAMO(), tasks=("0", "1"))
     for after in (math.inf, 0.5):
         sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
         fork.observe({"0": torch.tensor(0.4), "1": torch.tensor(after)})
         assert fork.get_buffer("state_logits").isfinite().all()
-    assert all(map(math.isfinite, listed(said(fork).weights)))
+    assert all(map(math.isfinite, listed(balance_of(fork).weights)))
 
 
 def test_state_of_methods_in_methods_is_loaded_by_name() -> None:
@@ -272,7 +272,7 @@ def test_state_of_methods_in_methods_is_loaded_by_name() -> None:
     assert not torch.equal(second, first)
 
 
-def test_weights_on_the_simplex_move_on_when_the_task_that_holds_all_is_away() -> None:
+def test_simplex_weights_are_updated_while_the_task_of_weight_one_is_absent() -> None:
     from paretorch.balance.parts.simplex_weights import with_present_weights
 
     away = torch.tensor([False, True, True])
@@ -280,7 +280,7 @@ def test_weights_on_the_simplex_move_on_when_the_task_that_holds_all_is_away() -
     torch.testing.assert_close(moved, torch.tensor([1 / 3, 0.5, 1 / 6], dtype=F64))
 
 
-def test_excess_risk_on_nested_features_does_not_mind_the_batch() -> None:
+def test_excess_risk_on_nested_features_does_not_depend_on_the_batch_size() -> None:
     coarse, fine = nn.Linear(3, 4), nn.Linear(3, 2)
     fork = pt.Fork(pt.ExcessMTL(), tasks=("a", "b"))
     for rows in (8, 8, 5):
@@ -292,10 +292,10 @@ def test_excess_risk_on_nested_features_does_not_mind_the_batch() -> None:
         }
         sum(fork.losses(losses).values()).backward()  # type: ignore[union-attr]
     assert fork.get_buffer("state_squares").shape == (2, 6)
-    assert said(fork).weights is not None
+    assert balance_of(fork).weights is not None
 
 
-def test_cagrad_follows_no_direction_that_is_rounding() -> None:
+def test_cagrad_ignores_directions_below_rounding() -> None:
     """Three gradients that nearly cancel: d lies within its ball around the mean, or is the mean itself."""
     torch.manual_seed(1)
     worst = 0.0
@@ -309,7 +309,7 @@ def test_cagrad_follows_no_direction_that_is_rounding() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "two\nlines", "null\0", "\ud800", 1, None])
-def test_task_names_that_no_file_or_module_can_hold_are_refused(name: Any) -> None:
+def test_task_names_that_cannot_be_stored_are_refused(name: Any) -> None:
     for make in (
         lambda: pt.Fork(pt.MGDA(), ("a", name)),
         lambda: pt.Balancer(pt.MGDA(), ("a", name)),

@@ -1,0 +1,139 @@
+"""Checks of a Fork's branches: the head of each task uses the task's own branch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from paretorch.core.arrays import Array
+from paretorch.core.fork.backward_checks import Warn
+from paretorch.core.fork.forwards import ForwardCall
+
+FEW_STEPS = 5  # a task without a gradient in so many steps is hardly absent by chance
+LARGEST_GRAPH = 20_000  # nodes that are visited
+CHECKED_STEPS = 2  # steps in which the graphs of the losses are visited
+
+
+class BranchChecks:
+    """Which branches had a gradient; in the first steps only, so that later ones cost next to nothing.
+
+    Args:
+        tasks: the declared names.
+        warn: warns once for each topic.
+    """
+
+    def __init__(self, tasks: tuple[str, ...], warn: Warn) -> None:
+        self._tasks, self._warn = tasks, warn
+        self._unreached = set(range(len(tasks)))  # tasks whose branch has had no gradient yet
+        self._steps = 0  # counted while there are such
+        self._bypassing: set[int] = set()  # tasks of this step whose loss does not depend on their branch
+        self._visits = CHECKED_STEPS
+
+    @property
+    def has_unreached(self) -> bool:
+        """Whether a branch has had no gradient yet."""
+        return bool(self._unreached)
+
+    @property
+    def visits_graphs(self) -> bool:
+        """Whether :meth:`visit` is called in this step."""
+        return self._visits > 0
+
+    def compare_features(self, call: ForwardCall, leaves: Iterable[Tensor]) -> None:
+        """Compare the gradient of the features with what the Fork sends, while a branch has had no gradient."""
+        if not self._unreached:
+            return
+        # A hook of somebody else may change the gradient before it is compared.
+        compared = [(place, leaf) for place, leaf in enumerate(leaves) if not getattr(leaf, "_backward_hooks", None)]
+        call.is_compared = bool(compared)
+        for place, leaf in compared:
+            leaf.register_hook(partial(self._compare, call, place))
+
+    def _compare(self, call: ForwardCall, place: int, gradient: Tensor) -> None:
+        sent = call.sent.pop(place, None)
+        if sent is None or not self._unreached or gradient.data_ptr() == sent.data_ptr():
+            return
+        names = self._names(self._unreached)
+        self._unreached = set()
+        self._warn(
+            "bypass",
+            f"the features have a gradient beside the Fork's, and no gradient came through the branch of {names}: where its head "
+            "reads the features themselves, its gradient is not balanced. Give the head its own branch, fork(features)[task]",
+        )
+
+    def reached(self, known: list[int], may_be_absent: bool) -> None:
+        """Record which branches had a gradient, and warn about those that never had one.
+
+        Args:
+            known: the tasks with a gradient in this step.
+            may_be_absent: whether the losses, or other ranks, explain why a task has none.
+        """
+        if not self._unreached:
+            return
+        self._unreached.difference_update(known)
+        if not self._unreached or not known or may_be_absent:
+            return
+        self._steps += 1
+        if self._steps == FEW_STEPS:
+            names = self._names(self._unreached)
+            self._unreached = set()
+            self._warn(
+                "bypass",
+                f"no gradient came through the branch of {names} in the first {FEW_STEPS} steps: its head reads the features "
+                "themselves or another task's branch, or it was absent in all of them. Give the head its own branch, "
+                "fork(features)[task]",
+            )
+
+    def visit(self, losses: dict[int, Tensor], nodes: Sequence[Any]) -> None:
+        """Find the tasks whose loss does not depend on their own branch.
+
+        Args:
+            losses: by task.
+            nodes: those of this step's forwards.
+        """
+        self._visits -= 1
+        self._bypassing = {task for task, loss in losses.items() if not _depends(loss, task, nodes, len(self._tasks))}
+
+    def check_losses(self, loss_sums: Array, known: Iterable[int]) -> None:
+        """Warn about losses that have a value and a factor, but no gradient on their branch.
+
+        Args:
+            loss_sums: (3, all).
+            known: the tasks whose branches had a gradient.
+        """
+        counts = (loss_sums[2] > 0) & (loss_sums[1] != 0) & (loss_sums[0] != 0) & np.isfinite(loss_sums[0])
+        counts[[task for task in known if task not in self._bypassing]] = False
+        if counts.any():
+            self._warn(
+                "bypass",
+                f"fork.losses was given the loss of {self._names(counts.nonzero()[0].tolist())}, and no gradient of it came "
+                "through its branch: its head reads the features themselves or another task's branch, so that its gradient "
+                "is not balanced, or counts as another's. Give the head its own branch, fork(features)[task]; where a head must "
+                "read more than that use paretorch.Balancer",
+            )
+
+    def _names(self, tasks: Iterable[int]) -> str:
+        return ", ".join(repr(self._tasks[task]) for task in sorted(tasks))
+
+
+def _depends(loss: Tensor, task: int, nodes: Sequence[Any], tasks: int) -> bool:
+    """Whether a loss's graph contains the task's own branch of a forward, or is too large to decide."""
+    outputs = {id(node): len(node.like) for node in nodes}
+    stack, visited = [loss.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        for below, output in () if node is None else node.next_functions:
+            leaves = outputs.get(id(below))
+            if leaves is not None:
+                if output // leaves == task:
+                    return True
+            elif below is not None and below not in visited:
+                visited.add(below)
+                stack.append(below)
+        if len(visited) > LARGEST_GRAPH:
+            return True
+    return False
