@@ -126,9 +126,10 @@ class Balancer(MethodModule):
         self._levels = LevelCache()
         self._earlier = EarlierLeaves()
         self._logged = False
+        self.runner.state.counts_steps |= samples is not None  # the drawn samples are a function of the step
         allow_repeated_backwards()
         if tasks is not None:
-            self._declare(checks.task_names(tasks))
+            self.runner.state.declare(checks.task_names(tasks))
 
     def reset_state(self) -> None:  # noqa: D102
         super().reset_state()
@@ -193,25 +194,17 @@ class Balancer(MethodModule):
         if not given and (not self.tasks or ranks.size == 1):
             raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
         if not self.tasks:
-            self._declare(checks.task_names(given))
+            self.runner.state.declare(checks.task_names(given))
         new = tuple(name for name in given if name not in self.tasks)
         has_memory = bool(state.fields()) or self.every > 1
         if new and self._accepts_new_tasks and not has_memory and ranks.size == 1:
-            self._declare((*self.tasks, *new))
+            self.runner.state.declare((*self.tasks, *new))
         elif new and self._accepts_new_tasks and has_memory:
             raise ValueError(
                 f"{self.method} has a state of its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
                 "declare all of them with Balancer(method, tasks=...), or use a method without state"
             )
         checks.known_tasks(given, self.tasks, "balancer.backward")
-
-    def _declare(self, tasks: tuple[str, ...]) -> None:
-        """Declare the tasks; the number of steps continues where there is one."""
-        state = self.runner.state
-        steps = state.steps() if "steps" in state.tensors else 0
-        state.declare(tasks)
-        if steps or self.samples is not None:  # the drawn samples are a function of the step
-            state.count_steps(steps)
 
     def _loss_sums(self, given: Mapping[str, Tensor]) -> Array:
         """(3, all) loss values, factors, and one call for each loss."""

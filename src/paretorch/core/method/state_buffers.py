@@ -46,6 +46,7 @@ class StateBuffers:
 
     def __init__(self, method: Method[Any], reuses: bool, owner: str, tensors: dict[str, Tensor | None]) -> None:
         self.method, self.reuses, self.owner, self.tensors = method, reuses, owner, tensors
+        self.counts_steps = method.random  # whether the number of steps is stored, on which random draws depend
         self.tasks: tuple[str, ...] = ()
         self.row_fields: tuple[
             str, ...
@@ -66,14 +67,15 @@ class StateBuffers:
     # --- declared tasks --------------------------------------------------------------------------------------------------
 
     def declare(self, tasks: tuple[str, ...]) -> None:
-        """Fix the tasks and make the method's state."""
+        """Fix the tasks and make the method's state; the number of steps continues where tasks are added."""
+        steps = self.steps() if "steps" in self.tensors else 0
         self.tasks = tasks
         self._template = self.initial()
         fields = named_tensors(self._template)
         self.row_fields = tuple(name for name, value in fields.items() if value.shape[1:] == (0,))
         made = {f"state_{name}": value for name, value in fields.items()}
-        if self.method.random:
-            made["steps"] = torch.zeros((), dtype=torch.int64)
+        if self.counts_steps:
+            made["steps"] = torch.tensor(steps)
         if self.reuses:
             made["age"] = torch.zeros((), dtype=torch.int64)
             made["last_weights"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
@@ -81,10 +83,6 @@ class StateBuffers:
         if made:
             made["task_names"] = encoded(tasks)
         self.tensors.update(made)
-
-    def count_steps(self, taken: int = 0) -> None:
-        """Store the number of steps, ``taken`` at first, also for a method that draws no random numbers."""
-        self.tensors |= {"steps": torch.tensor(taken), "task_names": encoded(self.tasks)}
         self.tensors_changed()
 
     def undeclare(self) -> None:
