@@ -24,7 +24,7 @@ from paretorch.pareto import (
     SmoothTchebycheff,
     Sweep,
 )
-from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.transfer.exchange import Exchange
 from paretorch.workloads.drawn.objectives import vlmop2
 from paretorch.workloads.streams import mixed, training_batches
@@ -167,15 +167,15 @@ def test_the_gate_never_makes_a_step_worse_than_the_bound_of_descent() -> None:
 def test_trust_grows_where_the_promise_is_kept_and_falls_where_not() -> None:
     sharing = pt.MT2O(SmoothTchebycheff(0.1)).sharing()
     assert sharing is not None
-    exchange = Exchange(sharing, {"encoder.a": torch.zeros(3, 2)}, {}, Spread(3, group=None))
+    exchange = Exchange(sharing, {"encoder.a": torch.zeros(3, 2)}, {}, RankPartition(3, group=None))
     weights = torch.full((3, 2), 0.5, dtype=F64)
-    exchange.judge(torch.ones(3, 2, dtype=F64), weights)
+    exchange.update_trust(torch.ones(3, 2, dtype=F64), weights)
     assert exchange.trust.tolist() == [1, 1, 1]
-    exchange.promised = torch.tensor([0.1, 0.1, math.nan], dtype=F64)
-    exchange.judge(torch.tensor([[0.5, 0.5], [0.95, 0.95], [0.1, 0.1]], dtype=F64), weights)
+    exchange.required_decrease = torch.tensor([0.1, 0.1, math.nan], dtype=F64)
+    exchange.update_trust(torch.tensor([[0.5, 0.5], [0.95, 0.95], [0.1, 0.1]], dtype=F64), weights)
     assert exchange.trust.tolist() == [2, 1, 1]  # kept; broken, at the floor; nothing was taken over
-    exchange.promised = torch.tensor([0.1, 0.1, 0.1], dtype=F64)
-    exchange.judge(torch.full((3, 2), math.nan, dtype=F64), weights)
+    exchange.required_decrease = torch.tensor([0.1, 0.1, 0.1], dtype=F64)
+    exchange.update_trust(torch.full((3, 2), math.nan, dtype=F64), weights)
     assert exchange.trust.tolist() == [2, 1, 1]  # nothing is known
 
 

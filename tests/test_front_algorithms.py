@@ -23,7 +23,7 @@ from paretorch.pareto import (
     hypervolume_gradient,
     rays,
 )
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.models.ensemble import FrontEvidence
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
 
@@ -183,5 +183,7 @@ def test_hypervolume_ascent_goes_on_where_a_task_is_absent(execution: str) -> No
 def test_hypervolume_ascent_has_no_step_for_a_model_of_which_no_task_that_matters_is_there() -> None:
     there, unknown = torch.tensor([False, True]), torch.full((1, 2), math.inf, dtype=torch.float64)
     none = torch.zeros(1, 1, dtype=torch.float64)
-    view = View((0,), none + 1, none, None, unknown, none, 0.0, torch.ones(2, dtype=torch.float64), None, there)
+    view = FrontEvidence(
+        (0,), none + 1, none, None, unknown, none, 0.0, torch.ones(2, dtype=torch.float64), None, there
+    )
     assert HypervolumeAscent().weights(view).tolist() == [[0.0]]

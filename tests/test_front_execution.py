@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from front_points import sgd
 from paretorch.pareto import EPO, FrontAlgorithm
-from paretorch.pareto.models.autotune import fastest
+from paretorch.pareto.models.autotune import autotune
 from paretorch.pareto.models.ensemble import WAYS
 from paretorch.workloads.base import MultiTaskModel
 from training_workload import Tiny
@@ -82,7 +82,7 @@ def test_the_way_that_is_clearly_faster_is_chosen_and_others_are_said_to_be_out(
     def fails() -> list[list[Tensor]]:
         raise RuntimeError("no rule for this\nand more")
 
-    chosen, why = fastest(
+    chosen, why = autotune(
         {"slow": lambda: work(400), "fast": lambda: work(4), "fails": fails, "wrong": lambda: [[torch.zeros(200, 200)]]}
     )
     assert chosen == "fast"
@@ -91,7 +91,7 @@ def test_the_way_that_is_clearly_faster_is_chosen_and_others_are_said_to_be_out(
     assert "fails cannot run this model: no rule for this" in why
     assert "and more" not in why
     assert "wrong gives other numbers" in why
-    assert fastest({"fast": lambda: work(4), "slow": lambda: work(400)})[0] == "fast"
+    assert autotune({"fast": lambda: work(4), "slow": lambda: work(400)})[0] == "fast"
 
 
 def test_what_the_trusted_way_cannot_do_is_raised() -> None:
@@ -99,7 +99,7 @@ def test_what_the_trusted_way_cannot_do_is_raised() -> None:
         raise ValueError("batch norm cannot train on one sample")
 
     with pytest.raises(ValueError, match="batch norm"):
-        fastest({"fails": fails, "works": lambda: work(1)})
+        autotune({"fails": fails, "works": lambda: work(1)})
 
 
 def test_gradients_that_are_rounding_may_differ_and_others_may_not() -> None:
@@ -108,7 +108,7 @@ def test_gradients_that_are_rounding_may_differ_and_others_may_not() -> None:
     def ways(second: Tensor) -> dict[str, object]:
         return {"a": lambda: [[large, rounding]], "b": lambda: [[large, second]]}
 
-    assert "other numbers" not in fastest(ways(-rounding))[1]  # type: ignore[arg-type]
-    assert "other numbers" in fastest(ways(rounding + 1e-3))[1]  # type: ignore[arg-type]
+    assert "other numbers" not in autotune(ways(-rounding))[1]  # type: ignore[arg-type]
+    assert "other numbers" in autotune(ways(rounding + 1e-3))[1]  # type: ignore[arg-type]
     alone = {"a": lambda: [[large], [rounding]], "b": lambda: [[large], [-rounding]]}
-    assert "other numbers" in fastest(alone)[1]  # of another group, whose scale is its own
+    assert "other numbers" in autotune(alone)[1]  # of another group, whose scale is its own

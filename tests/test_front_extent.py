@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import paretorch as pt
-from paretorch.pareto import Extent, FrontAlgorithm, SmoothTchebycheff, Sweep
-from paretorch.pareto.objective_range import LEAST, SMOOTH, Tracker
+from paretorch.pareto import FrontAlgorithm, ObjectiveRange, SmoothTchebycheff, Sweep
+from paretorch.pareto.objective_range import LEAST, SMOOTH, RangeTracker
 from paretorch.workloads.synthetic import Synthetic
 
 F64 = torch.float64
@@ -78,15 +78,15 @@ def test_the_loop_and_vmap_track_the_same() -> None:
 
 
 def test_ideal_and_nadir_are_those_of_running_means() -> None:
-    tracker, alive = Tracker(3, 2), torch.tensor([True, True, False])
+    tracker, active = RangeTracker(3, 2), torch.tensor([True, True, False])
     first = torch.tensor([[1.0, 8.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64)
-    tracker.add(first, alive)
+    tracker.add(first, active)
     assert tracker.ideal.tolist() == [1.0, 2.0], "a member that does not train does not count"
-    assert tracker.extent(first, alive, BOTH).nadir.tolist() == [3.0, 8.0]
-    tracker.add(torch.tensor([[0.0, torch.nan], [3.0, 2.0], [0.0, 0.0]], dtype=F64), alive)
+    assert tracker.extent(first, active, BOTH).nadir.tolist() == [3.0, 8.0]
+    tracker.add(torch.tensor([[0.0, torch.nan], [3.0, 2.0], [0.0, 0.0]], dtype=F64), active)
     assert tracker.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "an absent task leaves its mean"
-    tracker.add(torch.tensor([[50.0, 9.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64), alive)
-    extent = tracker.extent(first, alive, BOTH)
+    tracker.add(torch.tensor([[50.0, 9.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64), active)
+    extent = tracker.extent(first, active, BOTH)
     assert extent.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "the ideal point never rises"
     # the first member is now dominated: its losses are no trade-off
     assert extent.nadir.tolist() == pytest.approx([3.0, 2.0 + LEAST * 5.0])
@@ -94,7 +94,7 @@ def test_ideal_and_nadir_are_those_of_running_means() -> None:
 
 def test_before_anything_is_known_each_model_is_measured_by_its_own_losses() -> None:
     losses = torch.tensor([[2.0, 400.0]], dtype=F64)
-    extent = Tracker(1, 2).extent(losses, torch.tensor([True]), BOTH)
+    extent = RangeTracker(1, 2).extent(losses, torch.tensor([True]), BOTH)
     assert extent.value(SmoothTchebycheff(1.0), losses, torch.tensor([[0.5, 0.5]])).item() == pytest.approx(
         float(torch.logsumexp(torch.tensor([0.5, 0.5]), dim=0))
     )
@@ -102,7 +102,7 @@ def test_before_anything_is_known_each_model_is_measured_by_its_own_losses() -> 
 
 def test_slopes_are_those_of_the_value() -> None:
     torch.manual_seed(0)
-    extent = Extent(torch.tensor([0.1, 20.0], dtype=F64), torch.tensor([0.5, 70.0], dtype=F64))
+    extent = ObjectiveRange(torch.tensor([0.1, 20.0], dtype=F64), torch.tensor([0.5, 70.0], dtype=F64))
     losses = torch.tensor([[0.3, 40.0], [0.2, 60.0]], dtype=F64, requires_grad=True)
     preferences = torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=F64)
     made = SmoothTchebycheff(0.1)
@@ -112,7 +112,7 @@ def test_slopes_are_those_of_the_value() -> None:
 
 def test_what_is_tracked_is_kept(tmp_path: Path) -> None:
     def fit(folder: Path | None, kill_at: int = 0) -> pt.Front:
-        def watch(moment: pt.pareto.Moment) -> None:
+        def watch(moment: pt.pareto.FrontSnapshot) -> None:
             if moment.epoch == kill_at:
                 raise KeyboardInterrupt
 

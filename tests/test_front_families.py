@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from front_points import late_fall
 from paretorch.pareto import COSMOS, NSGA2, PHNEPO, PHNLS, FrontAlgorithm, PaMaL, rays
-from paretorch.pareto.models.conditional_model import Hypernetwork, Simplex
+from paretorch.pareto.models.conditional_model import Hypernetwork, ModelSimplex
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
 
@@ -108,7 +108,7 @@ def test_a_family_begins_as_the_workloads_model() -> None:
     weights = torch.tensor([0.3, 0.7], dtype=F64)
     for name, value in Hypernetwork(models[0], 2, 4).at(weights).items():
         assert torch.equal(value, models[0].get_parameter(name))
-    for name, value in Simplex(models).at(weights).items():
+    for name, value in ModelSimplex(models).at(weights).items():
         expected: Tensor = 0.3 * models[0].get_parameter(name) + 0.7 * models[1].get_parameter(name)
         torch.testing.assert_close(value, expected)
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from paretorch.pareto import Gated, Neighbours, WeightedSum
-from paretorch.pareto.algorithms.algorithm import Sharing
-from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.algorithms.contract import Sharing
+from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.transfer.exchange import Exchange
 
 F64 = torch.float64
@@ -27,7 +27,7 @@ class Front:
         self.scales = torch.tensor([1.0, curvature], dtype=F64)
         self.points = torch.randn(MEMBERS, SIZE, generator=draw, dtype=F64).requires_grad_()
         sharing = Sharing(Gated(Neighbours(rho=0.9, tau=1.0), growth=growth, adopts=False), WeightedSum())
-        self.exchange = Exchange(sharing, {"encoder.point": self.points}, {}, Spread(MEMBERS, group=None))
+        self.exchange = Exchange(sharing, {"encoder.point": self.points}, {}, RankPartition(MEMBERS, group=None))
         self.optimizer = torch.optim.SGD([self.points], lr=rate)
         self.rate = rate
 
@@ -45,7 +45,7 @@ class Front:
         values.sum().backward()
         assert self.points.grad is not None
         gradient = self.points.grad.clone()
-        self.exchange.judge(self.losses().detach(), self.preferences)
+        self.exchange.update_trust(self.losses().detach(), self.preferences)
         matrix = self.exchange.sharing.transfer.matrix(self.preferences, 1.0, None)
         towards = matrix @ self.points.detach() - self.points.detach()
         slope, square = (gradient * towards).sum(dim=1), towards.square().sum(dim=1)

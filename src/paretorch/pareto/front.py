@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from paretorch.pareto import dominance
 from paretorch.pareto import hypervolume as volumes
+from paretorch.pareto.files import front_folder
 from paretorch.pareto.preferences import checked_preferences
+from paretorch.pareto.stationarity import residual
 from paretorch.workloads.base import Workload
 
 
 @dataclass(frozen=True)
-class Moment:
+class FrontSnapshot:
     """The front at some time of its training.
 
     Args:
@@ -61,7 +64,7 @@ class Front:
     states: tuple[Mapping[str, Tensor], ...]
     template: nn.Module
     diverged: tuple[int, ...] = ()
-    history: tuple[Moment, ...] = ()
+    history: tuple[FrontSnapshot, ...] = ()
     reference: tuple[float, ...] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -138,8 +141,6 @@ class Front:
             workload: that the front was trained on.
             batch_size: samples at a time.
         """
-        from paretorch.pareto.stationarity import residual
-
         streams = workload.data().train
         found = [
             float("nan") if member in self.diverged else residual(workload, self.model(member), streams, batch_size)
@@ -216,16 +217,37 @@ class Front:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``front.json`` and one safetensors file per model."""
-        from paretorch.pareto.files.files import save
-
-        save(self, Path(folder))
+        values = {
+            "tasks": list(self.tasks),
+            "preferences": self.preferences.tolist(),
+            "losses": self.losses.tolist(),
+            "metrics": list(self.metrics),
+            "diverged": list(self.diverged),
+            "reference": None if self.reference is None else list(self.reference),
+            "history": [dataclasses.asdict(snapshot) for snapshot in self.history],
+            "facts": dict(self.facts),
+        }
+        front_folder.write(Path(folder), values, self.states)
 
     @staticmethod
     def load(folder: str | Path, template: nn.Module) -> Front:
         """The front that :meth:`save` wrote, for a module of its architecture."""
-        from paretorch.pareto.files.files import load
-
-        return load(Path(folder), template)
+        values, states = front_folder.read(Path(folder), template)
+        snapshots = [
+            FrontSnapshot(**{**each, "losses": tuple(map(tuple, each["losses"]))}) for each in values["history"]
+        ]
+        return Front(
+            tasks=tuple(values["tasks"]),
+            preferences=torch.tensor(values["preferences"], dtype=torch.float64),
+            losses=torch.tensor(values["losses"], dtype=torch.float64),
+            metrics=tuple(values["metrics"]),
+            states=tuple(states),
+            template=template,
+            diverged=tuple(values["diverged"]),
+            history=tuple(snapshots),
+            reference=None if values["reference"] is None else tuple(values["reference"]),
+            facts=values["facts"],
+        )
 
     def _finite(self) -> Tensor:
         found = self.losses[self.losses.isfinite().all(dim=1)]

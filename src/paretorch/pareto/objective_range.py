@@ -15,7 +15,7 @@ LEAST = 0.1  # of its size at the beginning, to which a task's range may shrink
 
 
 @dataclass(frozen=True)
-class Extent:
+class ObjectiveRange:
     r"""The range of each task's losses, in which a scalarization may measure them.
 
     .. math:: F(\theta) = s\big((L(\theta) - z^{ideal}) / (z^{nadir} - z^{ideal});\; w\big)
@@ -30,7 +30,7 @@ class Extent:
     Example:
         >>> from paretorch.pareto import WeightedSum
         >>> half, losses = torch.tensor([[0.5, 0.5]]), torch.tensor([[3.0, 400.0]])
-        >>> Extent(torch.tensor([2.0, 200.0]), torch.tensor([4.0, 600.0])).value(WeightedSum(), losses, half)
+        >>> ObjectiveRange(torch.tensor([2.0, 200.0]), torch.tensor([4.0, 600.0])).value(WeightedSum(), losses, half)
         tensor([0.5000])
 
     References:
@@ -54,7 +54,7 @@ class Extent:
         return (losses - ideal) / (nadir - ideal)
 
 
-class Tracker:
+class RangeTracker:
     """Ideal and nadir of the members' running mean losses.
 
     The ideal point is the least that any member ever had; the nadir the largest of those that no other dominates now.
@@ -70,34 +70,34 @@ class Tracker:
         self.ideal = torch.full((tasks,), torch.inf, dtype=torch.float64)
         self.least = torch.full((tasks,), torch.nan, dtype=torch.float64)
 
-    def add(self, losses: Tensor, alive: Tensor) -> None:
+    def add(self, losses: Tensor, active: Tensor) -> None:
         """The losses of a step.
 
         Args:
             losses: (N, T), nan where a task was absent.
-            alive: (N,) which members count.
+            active: (N,) which members count.
         """
-        seen = losses.isfinite() & alive[:, None]
+        seen = losses.isfinite() & active[:, None]
         first = self.means.isnan()
         means = torch.where(first, losses, SMOOTH * self.means + (1 - SMOOTH) * losses)
         self.means = torch.where(seen, means, self.means)
-        known = self.means.isfinite() & alive[:, None]
+        known = self.means.isfinite() & active[:, None]
         self.ideal = torch.minimum(self.ideal, torch.where(known, self.means, torch.inf).min(dim=0).values)
         size = LEAST * torch.where(known, self.means.abs(), torch.nan).nanmean(dim=0)
         self.least = torch.where(self.least.isnan(), size, self.least)
 
-    def extent(self, losses: Tensor, alive: Tensor, present: Tensor) -> Extent:
+    def extent(self, losses: Tensor, active: Tensor, present: Tensor) -> ObjectiveRange:
         """Of the tasks that are present; before every task was seen once, from zero to the losses at hand.
 
         Args:
             losses: (n, present tasks) of some members in this step.
-            alive: (N,) which members count.
+            active: (N,) which members count.
             present: (T,) which tasks.
         """
-        whole = self.means.isfinite().all(dim=1) & alive
+        whole = self.means.isfinite().all(dim=1) & active
         if not bool(whole.any()):
-            return Extent(torch.zeros_like(losses), losses.abs().clamp_min(1e-12))
+            return ObjectiveRange(torch.zeros_like(losses), losses.abs().clamp_min(1e-12))
         front = self.means[whole]
         nadir = front[non_dominated(front)].max(dim=0).values
         nadir = torch.maximum(nadir, self.ideal + self.least.clamp_min(1e-12))
-        return Extent(self.ideal[present], nadir[present])
+        return ObjectiveRange(self.ideal[present], nadir[present])

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.models.conditional_model import Conditioned, ConditionedFamily, Family
+from paretorch.pareto.algorithms.contract import FrontAlgorithm
+from paretorch.pareto.models.conditional_model import ConditionalModel, ConditionedModel, ConditionedNetwork
 from paretorch.pareto.preferences import drawn, rays
 
 
@@ -46,9 +46,9 @@ class COSMOS(FrontAlgorithm):
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty is at least 0, got {self.penalty}")
 
-    def family(self, models: list[nn.Module], example: Any) -> Family:
+    def conditional_model(self, models: list[nn.Module], example: Any) -> ConditionalModel:
         """The first model, with the preference as an input."""
-        return ConditionedFamily(Conditioned(models[0], example, len(models)))
+        return ConditionedModel(ConditionedNetwork(models[0], example, len(models)))
 
     def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
         """(1, T) from the Dirichlet distribution."""

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from paretorch.core.solvers.minimum_norm import minimum_norm
 from paretorch.core.solvers.nonnegative import Array
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.algorithms.linear_program import best_weights, solver
-from paretorch.pareto.models.ensemble import View
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class EPO(FrontAlgorithm):
         tolerance: of mu, above 0.
 
     Example:
-        >>> EPO().looks_at_gradients
+        >>> EPO().needs_gramian
         True
 
     References:
@@ -43,7 +42,7 @@ class EPO(FrontAlgorithm):
 
     tolerance: float = 1e-6
 
-    looks_at_gradients = True
+    needs_gramian = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
@@ -58,14 +57,14 @@ class EPO(FrontAlgorithm):
                 "preferences(..., margin=0.05) keeps away from the corners"
             )
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) weights that turn towards the ray, of sum T."""
-        assert view.gramian is not None
-        if bool((view.losses < 0).any()):
+        assert evidence.gramian is not None
+        if bool((evidence.losses < 0).any()):
             raise ValueError(
-                f"EPO needs losses of at least 0, got {view.losses.min().item():.4g}: add what makes them so"
+                f"EPO needs losses of at least 0, got {evidence.losses.min().item():.4g}: add what makes them so"
             )
-        rows = zip(view.losses, view.preferences, view.gramian, strict=True)
+        rows = zip(evidence.losses, evidence.preferences, evidence.gramian, strict=True)
         return torch.stack([self._member(*row) for row in rows])
 
     def _member(self, losses: Tensor, preference: Tensor, gramian: Tensor) -> Tensor:

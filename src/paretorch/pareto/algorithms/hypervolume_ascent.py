@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.hypervolume import check_reference, hypervolume_gradient
-from paretorch.pareto.models.ensemble import View
 
 
 @dataclass(frozen=True)
@@ -48,22 +47,22 @@ class HypervolumeAscent(FrontAlgorithm):
         if self.reference is not None:
             check_reference(self.reference, tasks)
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) slopes of the hypervolume, of length one."""
-        point = view.reference if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)
+        point = evidence.reference if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)
         assert point is not None
-        slopes = torch.zeros_like(view.everyone)
-        known = view.everyone.isfinite().all(dim=1)
+        slopes = torch.zeros_like(evidence.previous_losses)
+        known = evidence.previous_losses.isfinite().all(dim=1)
         left = known.clone()
         while bool(left.any()):
-            seen = torch.where(left[:, None], view.everyone, torch.inf)
+            seen = torch.where(left[:, None], evidence.previous_losses, torch.inf)
             layer = non_dominated(seen)
             slopes[layer] = hypervolume_gradient(seen[layer], point)
             left &= ~layer
-        rows = list(view.rows)
-        own = slopes[rows] if view.present is None else slopes[rows][:, view.present]
-        beyond = known[rows] & ~(view.everyone[rows] < point).all(dim=1)
-        instead = torch.where(beyond[:, None], torch.ones_like(view.preferences), view.preferences)
+        rows = list(evidence.rows)
+        own = slopes[rows] if evidence.present is None else slopes[rows][:, evidence.present]
+        beyond = known[rows] & ~(evidence.previous_losses[rows] < point).all(dim=1)
+        instead = torch.where(beyond[:, None], torch.ones_like(evidence.preferences), evidence.preferences)
         own = torch.where(own.sum(dim=1, keepdim=True) > 0, own, instead)
         unit: Tensor = own / own.norm(dim=1, keepdim=True).clamp_min(1e-300)  # zero without a task that matters
         return unit

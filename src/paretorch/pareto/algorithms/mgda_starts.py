@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.solvers.minimum_norm import minimum_norm
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 
 
 @dataclass(frozen=True)
@@ -22,23 +21,23 @@ class MGDAStarts(FrontAlgorithm):
     Give ``starts="independent"``: from common ones, all members are the same.
 
     Example:
-        >>> MGDAStarts().looks_at_gradients
+        >>> MGDAStarts().needs_gramian
         True
 
     References:
         Desideri, "Multiple-gradient descent algorithm for multiobjective optimization", Comptes Rendus 2012.
     """
 
-    looks_at_gradients = True
+    needs_gramian = True
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) minimum-norm weights."""
-        assert view.gramian is not None
+        assert evidence.gramian is not None
         return torch.stack(
             [
                 minimum_norm(gramian).weights
                 if bool(gramian.isfinite().all())
                 else torch.full_like(gramian[0], torch.nan)
-                for gramian in view.gramian
+                for gramian in evidence.gramian
             ]
         )

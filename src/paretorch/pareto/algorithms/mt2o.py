@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm, Moving, Sharing
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence, PreferenceAdaptation, Sharing
 from paretorch.pareto.scalarize import Scalarization, SmoothTchebycheff
-from paretorch.pareto.transfer.transfer import Gated, Transfer
+from paretorch.pareto.transfer.matrices import Gated, Transfer
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class MT2O(FrontAlgorithm):
         rate: of their movement, in (0, 1].
         normalize: whether losses are measured from the ideal point in units of its distance to the nadir point, both tracked
             while training: preferences then mean the same in whatever units the losses are. The learning rate of plain descent
-            is then per range, which is a part of the losses; see :class:`~paretorch.pareto.Extent`.
+            is then per range, which is a part of the losses; see :class:`~paretorch.pareto.ObjectiveRange`.
 
     Example:
         >>> MT2O(transfer=None).scalarization
@@ -55,11 +54,11 @@ class MT2O(FrontAlgorithm):
         if not isinstance(self.transfer, Transfer | None):
             raise ValueError(f"transfer is one, made, such as Gated(), or None, got {self.transfer!r}")
         Sharing(Gated(), self.scalarization, self.parameters)
-        Moving(self.adapt or "spacing", self.rate)
+        PreferenceAdaptation(self.adapt or "spacing", self.rate)
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) the slopes of the scalarization."""
-        return view.slopes(self.scalarization)
+        return evidence.slopes(self.scalarization)
 
     @property
     def normalizes(self) -> bool:
@@ -74,6 +73,6 @@ class MT2O(FrontAlgorithm):
             self.transfer, self.scalarization, self.parameters, self.fade, self.normalize, settled=self.adapt is None
         )
 
-    def moving(self) -> Moving | None:
+    def preference_adaptation(self) -> PreferenceAdaptation | None:
         """As ``adapt`` and ``rate`` say."""
-        return None if self.adapt is None else Moving(self.adapt, self.rate)
+        return None if self.adapt is None else PreferenceAdaptation(self.adapt, self.rate)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.models.conditional_model import Family, Simplex
+from paretorch.pareto.algorithms.contract import FrontAlgorithm
+from paretorch.pareto.models.conditional_model import ConditionalModel, ModelSimplex
 from paretorch.pareto.preferences import drawn
 
 
@@ -52,9 +52,9 @@ class PaMaL(FrontAlgorithm):
         if not (math.isfinite(self.order) and self.order >= 0):
             raise ValueError(f"order is at least 0, got {self.order}")
 
-    def family(self, models: list[nn.Module], example: Any) -> Family:
+    def conditional_model(self, models: list[nn.Module], example: Any) -> ConditionalModel:
         """The simplex between the models."""
-        return Simplex(models)
+        return ModelSimplex(models)
 
     def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
         """(W, T) from the Dirichlet distribution."""

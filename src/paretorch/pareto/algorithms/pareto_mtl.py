@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.solvers.minimum_norm import minimum_norm
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.preferences import rays
 
 
@@ -32,7 +31,7 @@ class ParetoMTL(FrontAlgorithm):
         slack: how near to its border, relative to the length of the losses, a constraint is active, at least 0.
 
     Example:
-        >>> ParetoMTL().looks_at_gradients
+        >>> ParetoMTL().needs_gramian
         True
 
     References:
@@ -43,17 +42,17 @@ class ParetoMTL(FrontAlgorithm):
 
     slack: float = 0.01
 
-    looks_at_gradients = True
+    needs_gramian = True
 
     def __post_init__(self) -> None:
         if not self.slack >= 0:
             raise ValueError(f"slack is at least 0, got {self.slack}")
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) weights, negative where a constraint pushes back."""
-        assert view.gramian is not None
-        unit = torch.nn.functional.normalize(rays(view.all_preferences), dim=1)
-        members = zip(view.rows, view.losses, view.gramian, strict=True)
+        assert evidence.gramian is not None
+        unit = torch.nn.functional.normalize(rays(evidence.all_preferences), dim=1)
+        members = zip(evidence.rows, evidence.losses, evidence.gramian, strict=True)
         return torch.stack([self._member(unit, row, losses, gramian) for row, losses, gramian in members])
 
     def _member(self, unit: Tensor, row: int, losses: Tensor, gramian: Tensor) -> Tensor:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.algorithms.epo import EPO
-from paretorch.pareto.models.conditional_model import Family, Hypernetwork
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.models.conditional_model import ConditionalModel, Hypernetwork
 from paretorch.pareto.preferences import drawn
 
 
@@ -48,7 +47,7 @@ class PHNLS(FrontAlgorithm):
         if self.hidden < 1:
             raise ValueError(f"hidden is at least 1 unit, got {self.hidden}")
 
-    def family(self, models: list[nn.Module], example: Any) -> Family:
+    def conditional_model(self, models: list[nn.Module], example: Any) -> ConditionalModel:
         """The hypernetwork."""
         return Hypernetwork(models[0], len(models), self.hidden)
 
@@ -83,7 +82,7 @@ class PHNEPO(PHNLS):
 
     margin: float = 0.05
 
-    looks_at_gradients = True
+    needs_gramian = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +99,6 @@ class PHNEPO(PHNLS):
         """(1, T) from the Dirichlet distribution, drawn towards the middle."""
         return self.margin + (1 - tasks * self.margin) * super().draw(tasks, generator)
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) those of EPO."""
-        return EPO().weights(view)
+        return EPO().weights(evidence)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm, Moving
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence, PreferenceAdaptation
 from paretorch.pareto.scalarize import Scalarization, WeightedSum
 
 
@@ -36,17 +35,17 @@ class Sweep(FrontAlgorithm):
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        Moving(self.adapt or "spacing", self.rate)
+        PreferenceAdaptation(self.adapt or "spacing", self.rate)
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) the slopes of the scalarization."""
-        return view.slopes(self.scalarization)
+        return evidence.slopes(self.scalarization)
 
     @property
     def normalizes(self) -> bool:
         """As ``normalize`` says."""
         return self.normalize
 
-    def moving(self) -> Moving | None:
+    def preference_adaptation(self) -> PreferenceAdaptation | None:
         """As ``adapt`` and ``rate`` say."""
-        return None if self.adapt is None else Moving(self.adapt, self.rate)
+        return None if self.adapt is None else PreferenceAdaptation(self.adapt, self.rate)

@@ -15,7 +15,7 @@ EVERY = 4  # steps between two moves
 RETURN = 0.02  # part of the way back to where it began, for a member that adds nothing wherever it moves
 
 
-class Adaption:
+class PreferenceAdapter:
     r"""Moves preferences until each member's task weights are what the front wants them to be.
 
     Where a member has converged, its weights :math:`\lambda_i = \partial s / \partial L` are a normal of the front. The
@@ -45,7 +45,7 @@ class Adaption:
         self.shares: Tensor | None = None
         self.steps = 0
 
-    def move(self, preferences: Tensor, losses: Tensor, weights: Tensor, progress: float, alive: Tensor) -> Tensor:
+    def move(self, preferences: Tensor, losses: Tensor, weights: Tensor, progress: float, active: Tensor) -> Tensor:
         """(N, T) the preferences of the next step.
 
         Args:
@@ -53,10 +53,10 @@ class Adaption:
             losses: (N, T) of this step, nan where a task was absent.
             weights: (N, T) of the task gradients in this step.
             progress: of the training, in [0, 1].
-            alive: (N,) which members train.
+            active: (N,) which members train.
         """
         now = losses.double().cpu()
-        if not bool(now[alive].isfinite().all()) or not bool(alive.any()):
+        if not bool(now[active].isfinite().all()) or not bool(active.any()):
             return preferences  # a task is absent in this batch: nothing is known about the front
         share = weights.double().cpu()
         share = share / share.sum(dim=1, keepdim=True).clamp_min(1e-300)
@@ -66,25 +66,25 @@ class Adaption:
         self.steps += 1
         if progress < SETTLE or self.steps % EVERY:
             return preferences
-        pull, known = self._pull(alive)
+        pull, known = self._pull(active)
         rate = self.rate * EVERY * min(1.0, 2 * (1 - progress) + 0.01)
         moved = preferences * torch.exp(rate * pull)
         back = (1 - RETURN) * preferences + RETURN * self.home
-        return torch.where(alive[:, None], _floored(torch.where(known[:, None], moved, back)), preferences)
+        return torch.where(active[:, None], _floored(torch.where(known[:, None], moved, back)), preferences)
 
-    def _pull(self, alive: Tensor) -> tuple[Tensor, Tensor]:
+    def _pull(self, active: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T) by how much each task should matter more, and (N,) for which members that is known."""
         assert self.losses is not None
         assert self.shares is not None
         if self.kind == "spacing":
-            return _repulsion(self.losses, alive), alive
+            return _repulsion(self.losses, active), active
         assert self.reference is not None
-        seen = torch.where(alive[:, None], self.losses, torch.inf)
+        seen = torch.where(active[:, None], self.losses, torch.inf)
         wanted = hypervolume_gradient(seen, self.reference)
         beyond = (self.losses - self.reference).clamp_min(0)
         wanted = torch.where((beyond.sum(dim=1) > 0)[:, None], beyond, wanted)
         total = wanted.sum(dim=1, keepdim=True)
-        return wanted / total.clamp_min(1e-300) - self.shares, (total[:, 0] > 0) & alive
+        return wanted / total.clamp_min(1e-300) - self.shares, (total[:, 0] > 0) & active
 
 
 def begin(preferences: Tensor) -> Tensor:
@@ -102,16 +102,16 @@ def begin(preferences: Tensor) -> Tensor:
     return result
 
 
-def _repulsion(losses: Tensor, alive: Tensor) -> Tensor:
+def _repulsion(losses: Tensor, active: Tensor) -> Tensor:
     """(N, T) minus the force between points that repel one another, its length at most one half."""
-    low, high = losses[alive].min(dim=0).values, losses[alive].max(dim=0).values
+    low, high = losses[active].min(dim=0).values, losses[active].max(dim=0).values
     points = (losses - low) / (high - low).clamp_min(1e-12)
     apart = points[:, None, :] - points[None, :, :]
     distance = apart.norm(dim=2).clamp_min(1e-6)
-    heard = alive[None, :] & ~torch.eye(len(points), dtype=torch.bool)
+    heard = active[None, :] & ~torch.eye(len(points), dtype=torch.bool)
     force = torch.where(heard[..., None], apart / distance[..., None] ** (points.shape[1] + 1), 0.0).sum(dim=1)
     length = force.norm(dim=1, keepdim=True)
-    scale = length[alive].median().clamp_min(1e-12)
+    scale = length[active].median().clamp_min(1e-12)
     return -0.5 * force / torch.maximum(length, scale)
 
 

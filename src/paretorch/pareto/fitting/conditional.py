@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.fitting.epochs import Seen, train
 from paretorch.pareto.fitting.plan import Plan
 from paretorch.pareto.front import Front
-from paretorch.pareto.models.conditional_model import Family
-from paretorch.pareto.models.ensemble import View, inner_products
+from paretorch.pareto.models.conditional_model import ConditionalModel
+from paretorch.pareto.models.ensemble import inner_products
 from paretorch.pareto.models.members import Losses, score
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import Samples, Stream, mixed
@@ -32,7 +32,7 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
     """
     splits = plan.workload.data().to(torch.device(plan.device))
     _, batch = next(plan.batches(splits.train, 0))
-    family = algorithm.family(models, _inputs(batch)).to_device(plan.device).train()
+    family = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
     family.template.train()
     training = _Training(plan, algorithm, family, plan.steps(splits.train))
     see = partial(_scores, plan, family, given, splits.validation)
@@ -49,7 +49,7 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
 class _Training:
     """The steps of a family."""
 
-    def __init__(self, plan: Plan, algorithm: FrontAlgorithm, family: Family, steps: int) -> None:
+    def __init__(self, plan: Plan, algorithm: FrontAlgorithm, family: ConditionalModel, steps: int) -> None:
         self.plan, self.algorithm, self.family, self.steps = plan, algorithm, family, steps
         self.losses_of = Losses(plan.workload, family.template)
         self.trained: list[Tensor] = [value for value in family.parameters() if value.requires_grad]
@@ -91,7 +91,7 @@ class _Training:
             return
         found, wanted = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
         wanted = wanted / wanted.sum(dim=1, keepdim=True).clamp_min(1e-300)
-        if self.algorithm.looks_at_gradients:
+        if self.algorithm.needs_gramian:
             objective = (self._weights(found, wanted, progress).to(found) * found).sum()
             self.gradients += found.numel()
         else:
@@ -106,8 +106,9 @@ class _Training:
         for losses, preference in zip(found, wanted, strict=True):
             streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in losses]
             seen = losses.detach().double().cpu()[None]
-            view = View((0,), seen, preference[None], inner_products(streams, 1), seen, preference[None], progress)
-            result.append(self.algorithm.weights(view)[0])
+            gramian = inner_products(streams, 1)
+            evidence = FrontEvidence((0,), seen, preference[None], gramian, seen, preference[None], progress)
+            result.append(self.algorithm.weights(evidence)[0])
         return torch.stack(result)
 
 
@@ -116,7 +117,7 @@ def _inputs(batch: tuple[Samples, ...]) -> Any:
     return batch[0].inputs if len(shapes) == 1 else None
 
 
-def _scores(plan: Plan, family: Family, given: Tensor, streams: tuple[Stream, ...]) -> Seen:
+def _scores(plan: Plan, family: ConditionalModel, given: Tensor, streams: tuple[Stream, ...]) -> Seen:
     losses, metrics = [], []
     model = copy.deepcopy(family.template)
     for row in given:

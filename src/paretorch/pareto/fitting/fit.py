@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from paretorch.core.checks import one_of
 from paretorch.core.gradients.ranks import ALL
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.fitting.adapt import Adaption, begin
+from paretorch.pareto.algorithms.contract import FrontAlgorithm
+from paretorch.pareto.fitting.adapt import PreferenceAdapter, begin
 from paretorch.pareto.fitting.conditional import fit_conditional
 from paretorch.pareto.fitting.epochs import Seen, train
 from paretorch.pareto.fitting.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.fitting.steps import Training
-from paretorch.pareto.front import Front, Moment
+from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.ensemble import Ensemble
 from paretorch.pareto.models.members import fill, score
-from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, mixed
@@ -44,7 +44,7 @@ def fit_front(
     seed: int = 0,
     device: str = "cpu",
     every: int | None = None,
-    progress: Callable[[Moment], None] | None = None,
+    progress: Callable[[FrontSnapshot], None] | None = None,
     group: dist.ProcessGroup | str | None = ALL,
     checkpoint: str | Path | None = None,
 ) -> Front:
@@ -123,24 +123,26 @@ def fit_front(
 
 
 def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
-    moving = algorithm.moving()
+    moving = algorithm.preference_adaptation()
     preferences = given if moving is None else begin(given)
     point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
-    spread = Spread(len(given), plan.group)
-    spread.agree_on_tasks(plan.workload.tasks, plan.declared(algorithm, given))
-    ensemble = Ensemble(plan.workload, _models(plan, spread.rows), plan.execution, spread.rows.start)
+    partition = RankPartition(len(given), plan.group)
+    partition.agree_on_tasks(plan.workload.tasks, plan.declared(algorithm, given))
+    ensemble = Ensemble(plan.workload, _models(plan, partition.rows), plan.execution, partition.rows.start)
     optimizer = plan.optimizer(ensemble.parameters)
-    adaption = None if moving is None else Adaption(moving.kind, moving.rate, preferences, point)
+    adaption = None if moving is None else PreferenceAdapter(moving.kind, moving.rate, preferences, point)
     template = _models(plan, range(1))[0]
     splits = plan.workload.data().to(torch.device(plan.device))
-    training = Training(algorithm, ensemble, optimizer, preferences, plan, plan.steps(splits.train), spread, adaption)
-    if plan.checkpoint is not None and not spread.alone:
+    training = Training(
+        algorithm, ensemble, optimizer, preferences, plan, plan.steps(splits.train), partition, adaption
+    )
+    if plan.checkpoint is not None and not partition.alone:
         raise ValueError("checkpoint keeps the training of one process: leave it out on several ranks")
     see = partial(_scores, plan, training, template, splits.validation)
     looks = train(plan, plan.declared(algorithm, given), training, splits.train, see)
     states = []
     trained, kept = (
-        {name: spread.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
+        {name: partition.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
     )
     for member in range(len(given)):
         fill(template, trained, kept, member)
@@ -151,7 +153,11 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
         "execution because": ensemble.why,
         "gradient evaluations": training.gradients,
         "seconds": looks.seconds,
-        **({"took something over": sum(training.listened) / len(training.listened)} if training.listened else {}),
+        **(
+            {"took something over": sum(training.transfer_rates) / len(training.transfer_rates)}
+            if training.transfer_rates
+            else {}
+        ),
     }
     diverged = tuple(training.diverged.nonzero()[:, 0].tolist())
     return Front(
@@ -162,7 +168,7 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
 
 def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[Stream, ...]) -> Seen:
     """(N, T) losses, nan of members that have diverged, and metrics of all members on a split."""
-    ensemble, spread = training.ensemble, training.spread
+    ensemble, partition = training.ensemble, training.partition
     rows: list[Tensor] = []
     named: list[dict[str, dict[str, float]]] = []
     for member in range(ensemble.count):
@@ -170,8 +176,8 @@ def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[
         loss, found = score(plan.workload, template, streams, plan.batch_size)
         rows.append(loss)
         named.append(found)
-    losses = torch.where(training.diverged[:, None], torch.nan, spread.gathered(torch.stack(rows)))
-    return losses, list(spread.listed(named))  # type: ignore[arg-type]
+    losses = torch.where(training.diverged[:, None], torch.nan, partition.gathered(torch.stack(rows)))
+    return losses, list(partition.listed(named))  # type: ignore[arg-type]
 
 
 def _models(plan: Plan, rows: range) -> list[nn.Module]:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from paretorch.pareto.front import Moment
+from paretorch.pareto.front import FrontSnapshot
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
@@ -41,7 +41,7 @@ class Plan:
     seed: int
     device: str
     every: int | None
-    progress: Callable[[Moment], None] | None
+    progress: Callable[[FrontSnapshot], None] | None
     group: dist.ProcessGroup | str | None
     checkpoint: str | Path | None
 
@@ -83,12 +83,12 @@ class Plan:
         """Whether the validation data are looked at after so many epochs; always after the last."""
         return done == self.epochs or done % self.between == 0
 
-    def moment(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> Moment:
+    def moment(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> FrontSnapshot:
         """The front after so many epochs, by the (N, T) losses of its members; those that are not finite do not count."""
         finite = losses[losses.isfinite().all(dim=1)]
         point = None if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)
         volume = float("nan") if point is None else hypervolume(finite, point)
-        return Moment(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
+        return FrontSnapshot(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
 
 
 def described(optimizer: torch.optim.Optimizer) -> str:

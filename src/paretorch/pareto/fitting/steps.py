@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.fitting.adapt import Adaption
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
+from paretorch.pareto.fitting.adapt import PreferenceAdapter
 from paretorch.pareto.fitting.plan import Plan
-from paretorch.pareto.models.ensemble import Ensemble, View
-from paretorch.pareto.models.rank_partition import Spread
-from paretorch.pareto.objective_range import Tracker
+from paretorch.pareto.models.ensemble import Ensemble
+from paretorch.pareto.models.rank_partition import RankPartition
+from paretorch.pareto.objective_range import RangeTracker
 from paretorch.pareto.transfer.exchange import Exchange
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import mixed
@@ -39,10 +39,10 @@ class Training:
         preferences: (N, T); moves where the algorithm moves it.
         plan: the arguments of :func:`~paretorch.fit_front`.
         steps: of the whole training.
-        spread: of the N members over ranks; the ensemble holds this rank's.
+        partition: of the N members over ranks; the ensemble holds this rank's.
         adaption: what moves the preferences.
         gradients: gradient evaluations so far, all members together: N per step, N T where the algorithm looks at gradients.
-        listened: shares of members that took something over, by step, where there is transfer.
+        transfer_rates: shares of members that took something over, by step, where there is transfer.
         diverged: (N,) which members have.
     """
 
@@ -52,28 +52,28 @@ class Training:
     preferences: Tensor
     plan: Plan
     steps: int
-    spread: Spread
-    adaption: Adaption | None = None
+    partition: RankPartition
+    adaption: PreferenceAdapter | None = None
     gradients: int = 0
-    listened: list[float] = field(default_factory=list)
+    transfer_rates: list[float] = field(default_factory=list)
     tasks: tuple[str, ...] = field(init=False)
     reference: Tensor | None = field(init=False)
     diverged: Tensor = field(init=False)
     exchange: Exchange | None = field(init=False)
-    tracker: Tracker | None = field(init=False)
+    tracker: RangeTracker | None = field(init=False)
     _failed: Tensor = field(init=False)
     _last: Tensor = field(init=False)
     _limit: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        count = self.spread.count
+        count = self.partition.count
         self.tasks, point = self.plan.workload.tasks, self.plan.reference
         self.reference = None if point is None else torch.tensor(point, dtype=torch.float64)
         sharing = self.algorithm.sharing()
         held = self.ensemble.trained, self.ensemble.kept
-        self.exchange = None if sharing is None else Exchange(sharing, *held, self.spread)
+        self.exchange = None if sharing is None else Exchange(sharing, *held, self.partition)
         self.diverged = torch.zeros(count, dtype=torch.bool)
-        self.tracker = Tracker(count, len(self.tasks)) if self.algorithm.normalizes else None
+        self.tracker = RangeTracker(count, len(self.tasks)) if self.algorithm.normalizes else None
         self._failed = torch.zeros(count, dtype=torch.long)
         self._last = torch.full((count, len(self.tasks)), torch.nan, dtype=torch.float64)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
@@ -92,21 +92,21 @@ class Training:
         factor, seed = self.plan.factor(progress), mixed(self.plan.seed, 1, number)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        looks = self.algorithm.looks_at_gradients
+        looks = self.algorithm.needs_gramian
         found = self.ensemble.gradients(batch, seed, self._weigher(progress), looks)
-        losses, weights = (self.spread.gathered(each.double().cpu()) for each in found)
-        self.gradients += self.spread.count * (len(self.tasks) if looks else 1)
-        alive = self._healthy(losses)
+        losses, weights = (self.partition.gathered(each.double().cpu()) for each in found)
+        self.gradients += self.partition.count * (len(self.tasks) if looks else 1)
+        active = self._healthy(losses)
         if self.exchange is not None:
             every = torch.ones(len(self.tasks), dtype=torch.bool)
             extent = None if self.tracker is None else self.tracker.extent(losses, ~self.diverged, every)
-            self.exchange.judge(losses, self.preferences, extent)
-        self._update(alive, progress, factor)
-        self._last = torch.where(losses.isfinite() & alive[:, None], losses, self._last)
+            self.exchange.update_trust(losses, self.preferences, extent)
+        self._update(active, progress, factor)
+        self._last = torch.where(losses.isfinite() & active[:, None], losses, self._last)
         if self.tracker is not None:
-            self.tracker.add(losses, alive)
+            self.tracker.add(losses, active)
         if self.adaption is not None:
-            self.preferences = self.adaption.move(self.preferences, losses, weights, progress, alive)
+            self.preferences = self.adaption.move(self.preferences, losses, weights, progress, active)
         return losses
 
     def state(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "preferences": self.preferences,
             "gradients": self.gradients,
-            "listened": list(self.listened),
+            "listened": list(self.transfer_rates),
             "health": (self.diverged, self._failed, self._last, self._limit),
             "exchange": None if exchange is None else exchange.state(),
             "adaption": None if adaption is None else (adaption.losses, adaption.shares, adaption.steps),
@@ -135,7 +135,7 @@ class Training:
         self.ensemble.execution, self.ensemble.why = state["execution"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.preferences, self.gradients = state["preferences"], state["gradients"]
-        self.listened = list(state["listened"])
+        self.transfer_rates = list(state["listened"])
         self.diverged, self._failed, self._last, self._limit = state["health"]
         if self.exchange is not None:
             self.exchange.load(state["exchange"])
@@ -156,7 +156,7 @@ class Training:
             if self.tracker is not None:
                 extent = self.tracker.extent(seen, ~self.diverged, present)
             point = self.reference
-            view = View(
+            view = FrontEvidence(
                 rows, seen, preferences[index], gramian, everyone, preferences, progress, point, extent, present
             )
             return self.algorithm.weights(view)
@@ -167,7 +167,7 @@ class Training:
         """(N,) whose losses and gradients are numbers, in this step; warns of those that have diverged."""
         present = torch.tensor(self.ensemble.losses.present)
         seen = losses[:, present]
-        good = seen.isfinite().all(dim=1) & self.spread.gathered(_sound(self.ensemble.parameters))
+        good = seen.isfinite().all(dim=1) & self.partition.gathered(_sound(self.ensemble.parameters))
         size = seen.abs().amax(dim=1) if seen.shape[1] else torch.zeros(len(good), dtype=torch.float64)
         if self._limit is None and bool(present.all()):
             finite = size[size.isfinite()]
@@ -188,19 +188,19 @@ class Training:
         return good & ~self.diverged
 
     @torch.no_grad()
-    def _update(self, alive: Tensor, progress: float, factor: float) -> None:
-        own = self.spread.own(alive)
+    def _update(self, active: Tensor, progress: float, factor: float) -> None:
+        own = self.partition.own(active)
         still = None if bool(own.all()) else [value.detach()[~own].clone() for value in self.ensemble.parameters]
         for value in self.ensemble.parameters:
             if still is not None and value.grad is not None:
                 value.grad[~own] = 0.0
-        if self.exchange is None or int(alive.sum()) < 2:
+        if self.exchange is None or int(active.sum()) < 2:
             self.optimizer.step()
         else:
             # preferences that move may come close to one another while their losses do not: neighbours are as they began
             near = self.preferences if self.adaption is None else self.adaption.home
-            share = self.exchange.step(self.optimizer, near, alive, progress, factor)
-            self.listened.append(float((share > 0)[alive].double().mean()))
+            share = self.exchange.step(self.optimizer, near, active, progress, factor)
+            self.transfer_rates.append(float((share > 0)[active].double().mean()))
         if still is not None:
             for value, before in zip(self.ensemble.parameters, still, strict=True):
                 value[~own] = before

@@ -18,7 +18,7 @@ ROUNDING = 1e-5  # difference that is rounding, over the largest entry of what i
 Results = Sequence[Sequence[Tensor]]  # by group: those of one group are computed together, with roundings of one size
 
 
-def fastest(ways: Mapping[str, Callable[[], Results]]) -> tuple[str, str]:
+def autotune(ways: Mapping[str, Callable[[], Results]]) -> tuple[str, str]:
     """The name of the way that took least time, and why in words.
 
     Args:
@@ -27,7 +27,7 @@ def fastest(ways: Mapping[str, Callable[[], Results]]) -> tuple[str, str]:
 
     Example:
         >>> one = torch.ones(3)
-        >>> fastest({"sum": lambda: [[one.sum()]], "wrong": lambda: [[one.sum() + 1]]})
+        >>> autotune({"sum": lambda: [[one.sum()]], "wrong": lambda: [[one.sum() + 1]]})
         ('sum', 'wrong gives other numbers for this model')
     """
     trusted, *others = ways

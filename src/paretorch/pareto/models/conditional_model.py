@@ -17,7 +17,7 @@ from paretorch.workloads.forward import Batch
 MIDDLE, SIZE = 127.5, 64.0  # of bytes, about
 
 
-class Family(nn.Module):
+class ConditionalModel(nn.Module):
     """What gives a model for each preference. Subclasses define :meth:`at`; their parameters are what is trained.
 
     Args:
@@ -35,7 +35,7 @@ class Family(nn.Module):
 
     def at(self, preference: Tensor) -> Mapping[str, Tensor]:
         """Values of the template's parameters and buffers at a preference, (T,), differentiable; those left out are its own."""
-        raise TypeError(f"{type(self).__name__} is a Family without at()")
+        raise TypeError(f"{type(self).__name__} is a ConditionalModel without at()")
 
     def losses(self, losses_of: Losses, batch: Batch, preference: Tensor) -> Tensor:
         """(T,) losses of the model at a preference, of a batch; absent tasks are zero.
@@ -58,7 +58,7 @@ class Family(nn.Module):
         for name, value in chain(model.named_parameters(), model.named_buffers()):
             value.copy_(made[name] if name in made else held[name])
 
-    def to_device(self, device: str) -> Family:
+    def to_device(self, device: str) -> ConditionalModel:
         """On a device, with its template."""
         self.template.to(device)
         return self.to(device)
@@ -70,7 +70,7 @@ class Family(nn.Module):
         return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-class Conditioned(nn.Module):
+class ConditionedNetwork(nn.Module):
     """A model whose inputs carry the preference, which is a buffer: one network, a model for every value of it.
 
     Inputs (B, C, ...) of real numbers or bytes get T further channels that hold the preference everywhere; a linear map of the
@@ -89,7 +89,7 @@ class Conditioned(nn.Module):
     Example:
         >>> from paretorch.workloads import MultiTaskModel
         >>> model = MultiTaskModel(nn.Linear(3, 2), {"a": nn.Linear(2, 1)})
-        >>> Conditioned(model, torch.zeros(4, 3), 2).encoder(torch.zeros(4, 3)).shape
+        >>> ConditionedNetwork(model, torch.zeros(4, 3), 2).encoder(torch.zeros(4, 3)).shape
         torch.Size([4, 2])
     """
 
@@ -129,14 +129,14 @@ class Conditioned(nn.Module):
         return self.inner.encoder(self.mix(joined.movedim(1, -1)).movedim(-1, 1))  # type: ignore[operator]
 
 
-class ConditionedFamily(Family):
-    """The models that one :class:`Conditioned` network is at each preference.
+class ConditionedModel(ConditionalModel):
+    """The models that one :class:`ConditionedNetwork` network is at each preference.
 
     Args:
         model: conditioned.
     """
 
-    def __init__(self, model: Conditioned) -> None:
+    def __init__(self, model: ConditionedNetwork) -> None:
         super().__init__(model)
         self.network = model  # whose parameters are the family's
 
@@ -145,7 +145,7 @@ class ConditionedFamily(Family):
         return {"preference": preference.to(self.network.preference)}
 
 
-class Simplex(Family):
+class ModelSimplex(ConditionalModel):
     r"""Models between T ends: :math:`\theta(w) = \sum_t w_t \theta_t`.
 
     Args:
@@ -164,7 +164,7 @@ class Simplex(Family):
         return dict(zip(self.names, mixed, strict=True))
 
 
-class Hypernetwork(Family):
+class Hypernetwork(ConditionalModel):
     """A network of the preference, whose outputs are a model's parameters.
 
     It begins as the given model, whatever the preference: the last layers' weights are zero, their biases the model's own.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,50 +13,13 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
 from paretorch.core.checks import one_of
-from paretorch.pareto.models.autotune import fastest
+from paretorch.pareto.models.autotune import autotune
 from paretorch.pareto.models.members import Features, Losses, stacked
-from paretorch.pareto.objective_range import Extent
-from paretorch.pareto.scalarize import Scalarization
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
 
 WAYS = ("loop", "vmap", "vmap encoder", "vmap heads")
 EXECUTIONS = ("auto", *WAYS)
-
-
-@dataclass(frozen=True)
-class View:
-    """What an algorithm sees of some members in one step, all on the host in float64 or as the losses come.
-
-    Args:
-        rows: which members; n of them.
-        losses: (n, T) of this batch, without a graph; T counts the tasks that are present.
-        preferences: (n, T) on the simplex.
-        gramian: (n, T, T) inner products of each member's task gradients, where the algorithm asks for it.
-        everyone: (N, all T) the losses of all members in the step before, inf where they are not known.
-        all_preferences: (N, T).
-        progress: of the training, in [0, 1].
-        reference: (T,) of all tasks, from which the training's hypervolume is measured; None: from nowhere.
-        extent: ideal and nadir of the tasks that are present, where the algorithm asks for them.
-        present: (all T,) which tasks are; None: all.
-    """
-
-    rows: tuple[int, ...]
-    losses: Tensor
-    preferences: Tensor
-    gramian: Tensor | None
-    everyone: Tensor
-    all_preferences: Tensor
-    progress: float
-    reference: Tensor | None = None
-    extent: Extent | None = None
-    present: Tensor | None = None
-
-    def slopes(self, scalarization: Scalarization) -> Tensor:
-        """(n, T) those of a scalarization by the losses, in their range where the algorithm asks for it."""
-        if self.extent is None:
-            return scalarization.weights(self.losses, self.preferences)
-        return self.extent.weights(scalarization, self.losses, self.preferences)
 
 
 Weigh = Callable[[tuple[int, ...], Tensor, Tensor | None], Tensor]
@@ -210,7 +172,7 @@ class Ensemble:
             return [[losses], gradients, *([value] for value in self.kept.values())]
 
         try:
-            return fastest({way: partial(tried, way) for way in WAYS})
+            return autotune({way: partial(tried, way) for way in WAYS})
         finally:
             restore()
 

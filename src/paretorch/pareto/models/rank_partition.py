@@ -9,7 +9,7 @@ from torch import Tensor
 from paretorch.core.gradients.ranks import ALL, Ranks
 
 
-class Spread:
+class RankPartition:
     """Which of N models this rank trains.
 
     Every rank reads the same batches, so that a model's numbers do not depend on where it is trained.
@@ -22,7 +22,7 @@ class Spread:
         ValueError: there are more ranks than models.
 
     Example:
-        >>> Spread(5, group=None).rows
+        >>> RankPartition(5, group=None).rows
         range(0, 5)
     """
 

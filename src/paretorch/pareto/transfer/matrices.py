@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from paretorch.core.checks import is_number
+from paretorch.former_names import former_members
 
 ROW = 1e-6  # by which a row of a given matrix may miss one
 REACH = 2.0  # default tau, in squared distances of neighbouring preferences
 
 
+@former_members({"looks_at_gradients": "needs_cosines"})
 @dataclass(frozen=True)
 class Transfer:
     """What makes a row-stochastic, non-negative matrix M (N, N): model i becomes sum_j M_ij theta_j minus its own step."""
@@ -24,12 +26,12 @@ class Transfer:
         Args:
             preferences: (N, T) on the simplex.
             rate: the present learning rate over the first, in [0, 1] unless it grew.
-            cosines: (N, N) between the models' gradients, where :attr:`looks_at_gradients` asks for them.
+            cosines: (N, N) between the models' gradients, where :attr:`needs_cosines` asks for them.
         """
         raise TypeError(f"{type(self).__name__} is a Transfer without matrix()")
 
     @property
-    def looks_at_gradients(self) -> bool:
+    def needs_cosines(self) -> bool:
         """Whether :meth:`matrix` needs cosines."""
         return False
 
@@ -128,7 +130,7 @@ class Cosine(Transfer):
             raise ValueError(f"amount is in [0, 2], got {self.amount}")
 
     @property
-    def looks_at_gradients(self) -> bool:
+    def needs_cosines(self) -> bool:
         """It does."""
         return True
 
@@ -232,9 +234,9 @@ class Gated(Transfer):
             raise ValueError(f"growth is at least 1, got {self.growth}")
 
     @property
-    def looks_at_gradients(self) -> bool:
+    def needs_cosines(self) -> bool:
         """As the transfer that is gated."""
-        return self.of.looks_at_gradients
+        return self.of.needs_cosines
 
     @property
     def gate(self) -> bool:
