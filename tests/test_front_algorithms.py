@@ -23,7 +23,7 @@ from paretorch.pareto import (
     hypervolume_gradient,
     rays,
 )
-from paretorch.pareto.models.ensemble import FrontEvidence
+from paretorch.pareto.algorithms.contract import FrontEvidence
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
 

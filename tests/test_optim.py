@@ -308,7 +308,7 @@ def test_a_state_of_the_other_mode_is_refused() -> None:
     net = Net()
     optimizer = equal(net.parameters())
     optimizer.step(net.losses())
-    with pytest.raises(ValueError, match="is of MTAdamV2 in mode 'equal', this one has the mode 'balanced'"):
+    with pytest.raises(ValueError, match="the stored state is of mode 'equal', this MTAdamV2 is of mode 'balanced'"):
         MTAdamV2(net.parameters()).load_state_dict(optimizer.state_dict())
 
 

@@ -301,7 +301,7 @@ def test_long_tensors_taken_part_by_part_move_as_a_whole(
     for step in range(12):
         optimizers[whole].step(whole.losses(step, absent(step)))
         with monkeypatch.context() as context:
-            context.setattr(moments, "GRAIN", 3)
+            context.setattr(moments, "ELEMENTS_PER_THREAD", 3)
             optimizers[parts].step(parts.losses(step, absent(step)))
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-14, atol=1e-15)

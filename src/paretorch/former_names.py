@@ -54,7 +54,7 @@ def former_members(names: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
                 return getattr(owner if instance is None else instance, renamed(owner, self.name))
 
         def init_subclass(cls: type, **options: Any) -> None:
-            super(made, cls).__init_subclass__(**options)
+            super(made, cls).__init_subclass__(**options)  # type: ignore[misc]
             for former in names.keys() & cls.__dict__.keys():
                 setattr(cls, renamed(cls, former), cls.__dict__[former])
                 delattr(cls, former)

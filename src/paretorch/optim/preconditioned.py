@@ -13,7 +13,8 @@ from paretorch.core.contract import Balance, Method
 from paretorch.core.gradients.ranks import ALL
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.optim.per_task.gradients import TaskGradients
-from paretorch.optim.per_task.moments import decay
+from paretorch.optim.per_task.moments import decay_weights
+from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule
 from paretorch.optim.weighing import Weighing, metric_gramian
 
 METRICS = ("adam", "identity")
@@ -83,7 +84,8 @@ class Preconditioned(MultiTaskOptimizer):
         self.momentum_dropped = 0  # steps
         self._losses: Mapping[str, float] = {}
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weights": None, "weight_decay": weight_decay}
-        super().__init__(params, defaults, tasks=tasks, max_norm=max_norm, group=group)
+        rule = UpdateRule(self._apply, losses=self._record_losses)
+        super().__init__(params, defaults, rule, tasks=tasks, max_norm=max_norm, group=group)
         if self.tasks:
             self.weighing.know(self.tasks)
 
@@ -111,10 +113,11 @@ class Preconditioned(MultiTaskOptimizer):
         """Tells a method that counts in epochs that one has ended."""
         self.weighing.end_epoch()
 
-    def _take(self, given: Mapping[str, Tensor]) -> None:
+    def _record_losses(self, given: Losses, options: Mapping[str, Any]) -> Losses:
+        del options
         self.weighing.know(self.tasks)
         self._losses = self._mean_losses({task: float(loss.detach()) for task, loss in given.items()})
-        super()._take(given)
+        return given
 
     def _mean_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
         """Averaged over the ranks that have them."""
@@ -124,8 +127,9 @@ class Preconditioned(MultiTaskOptimizer):
         total = self.ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         return {task: value / count for task, (value, count) in zip(self.tasks, total, strict=True) if count}
 
-    def _update(self, parameters: Sequence[Tensor], gradients: TaskGradients) -> None:
-        options = {place: group for group, places in self._groups(parameters) for place in places}
+    def _apply(self, step: TaskStep) -> None:
+        parameters, gradients = step.parameters, step.gradients
+        options = {place: group for group, places in step.groups for place in places}
         reaching = {
             place: [task for task in gradients.tasks if gradients.rows[task][place] is not None] for place in options
         }
@@ -145,10 +149,10 @@ class Preconditioned(MultiTaskOptimizer):
         if self._raises(gradients, moved, direction):
             self.momentum_dropped += 1
             moved = direction
-        for place, step in moved.items():
+        for place, displacement in moved.items():
             lr = float(options[place]["lr"])
-            decay([parameters[place]], lr, options[place]["weight_decay"])
-            parameters[place].add_(step, alpha=-lr)
+            decay_weights([parameters[place]], lr, options[place]["weight_decay"])
+            parameters[place].add_(displacement, alpha=-lr)
 
     def _inverse(self, options: Mapping[str, Any], parameter: Tensor, rows: Sequence[Tensor]) -> Tensor:
         """The diagonal of M^-1 on one parameter, after v has taken in this step's gradients."""
