@@ -275,9 +275,9 @@ def test_an_optimizer_that_mixes_members_is_refused() -> None:
         (lambda: Fixed(3), "rows of numbers"),  # type: ignore[arg-type]
         (lambda: Fixed(((1.0, 0.0), (0.0, "a"))), "rows of numbers"),  # type: ignore[arg-type]
         (lambda: pt.MT2O(transfer="neighbours"), r"such as Gated\(\), or None, got 'neighbours'"),
-        (lambda: pt.MT2O("tchebycheff"), "scalarization is one, made"),
-        (lambda: pt.fit_front(Synthetic(), "mt2o", preferences=[(0.5, 0.5)], epochs=1), r"made, such as MT2O\(\), got 'mt2o'"),
-        (lambda: pt.fit_front(Synthetic(), pt.MT2O, preferences=[(0.5, 0.5)], epochs=1), r"made, such as MT2O\(\)"),
+        (lambda: pt.MT2O("tchebycheff"), "scalarization is an instance"),
+        (lambda: pt.fit_front(Synthetic(), "mt2o", preferences=[(0.5, 0.5)], epochs=1), r"such as MT2O\(\), got 'mt2o'"),
+        (lambda: pt.fit_front(Synthetic(), pt.MT2O, preferences=[(0.5, 0.5)], epochs=1), r"an instance of a class of"),
         (lambda: pt.fit_front(Synthetic(), pt.MT2O(), preferences=[("a", "b")], epochs=1), "preferences are rows of numbers"),
         (lambda: HypervolumeAscent(reference=(1.0, "a")).check(pt.preferences(2, 2), ("a", "b")), "a finite number for each"),  # type: ignore[arg-type]
     ],

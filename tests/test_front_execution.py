@@ -12,7 +12,7 @@ import paretorch as pt
 from front_points import sgd
 from paretorch.pareto import EPO, FrontAlgorithm
 from paretorch.pareto.models.autotune import autotune
-from paretorch.pareto.models.ensemble import WAYS
+from paretorch.pareto.models.ensemble import BACKENDS
 from paretorch.workloads.base import MultiTaskModel
 from training_workload import Tiny
 
@@ -62,9 +62,9 @@ def test_every_way_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: 
             starts="independent",
             execution=way,
         )
-        for way in WAYS
+        for way in BACKENDS
     }
-    for way in WAYS[1:]:
+    for way in BACKENDS[1:]:
         assert fronts[way].facts["execution"] == way
         for state, expected in zip(fronts[way].states, fronts["loop"].states, strict=True):
             for name, value in expected.items():

@@ -26,4 +26,4 @@ def test_ranks_train_the_front_of_one_process(world: int, tmp_path: Path) -> Non
 @pytest.mark.long
 def test_more_ranks_than_models_are_refused(tmp_path: Path) -> None:
     for said in on_ranks(too_few_models, 2, tmp_path):
-        assert "front of 1 models cannot be spread over 2 ranks" in said
+        assert "front of 1 models cannot be divided among 2 ranks" in said

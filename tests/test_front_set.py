@@ -121,7 +121,7 @@ def test_mixing_with_no_share_of_one_model_gives_the_other_bit_for_bit() -> None
 def test_a_reference_below_a_member_is_said() -> None:
     front = made([[0.0, 1.0], [0.5, 0.5]])
     assert front.hypervolume((2.0, 2.0)) == pytest.approx(2 * 1 + 1.5 * 0.5)
-    with pytest.raises(ValueError, match=r"does not lie above model 0 .*'b': 1.0"):
+    with pytest.raises(ValueError, match=r"is not above model 0 .*'b': 1.0"):
         front.hypervolume((1.0, 1.0))
     assert front.hypervolume((1.0, 1.0), partial=True) == 0.25
     with pytest.raises(ValueError, match="has 3 values"):

@@ -209,7 +209,7 @@ def test_equal_preferences_hear_one_another_equally() -> None:
 def test_a_gate_refuses_a_growth_below_one_and_another_gate(growth: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Gated(growth=growth)
-    with pytest.raises(ValueError, match="a gate within a gate"):
+    with pytest.raises(ValueError, match="cannot be gated again"):
         Gated(Gated())
 
 

@@ -55,7 +55,7 @@ class AdaTask(MultiTaskOptimizer):
         amsgrad: divide by the largest second moment so far.
         foreach: update many tensors by one kernel; by default on CUDA. Results are equal to rounding.
         tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`.
-        max_norm: shorten each task's gradient, over all parameters, to this length.
+        max_norm: clip each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
 
     Example:

@@ -79,7 +79,7 @@ class MTAdam(MultiTaskOptimizer):
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
         foreach: update many tensors by one kernel; by default on CUDA. Results are equal to rounding.
         tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`; the gradients are scaled to the length of the first one.
-        max_norm: shorten each task's gradient, over all parameters, to this length.
+        max_norm: clip each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
 
     Example:

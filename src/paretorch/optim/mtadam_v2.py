@@ -115,7 +115,7 @@ class MTAdamV2(MultiTaskOptimizer):
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
         foreach: update many tensors by one kernel; by default on CUDA. Balanced, results are equal to rounding.
         tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`.
-        max_norm: shorten each task's gradient (equal: the mean's), over all parameters, to this length.
+        max_norm: clip each task's gradient (equal: the mean's), over all parameters, to this length.
         group: ranks whose losses are averaged.
 
     Example:

@@ -1,4 +1,4 @@
-"""Balancing in an adaptive metric: a common descent direction that is also Adam's step."""
+"""A balancing method in the metric of Adam: a common descent direction with Adam's step sizes."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ METRICS = ("adam", "identity")
 
 
 class Preconditioned(MultiTaskOptimizer):
-    r"""A balancing method in the metric of Adam's second moments, which all tasks share.
+    r"""A balancing method in the metric of Adam's second moments, which are common to all tasks.
 
     .. math:: M = \text{diag}\big(\sqrt{\hat v} + \epsilon\big), \quad
               G_{st} = \langle g_s, M^{-1} g_t \rangle, \quad
               w = \text{method}(G), \quad p = M^{-1} \sum_t w_t g_t
 
-    With MGDA :math:`\langle g_t, p \rangle \ge \lVert p \rVert_M^2 \ge 0` for every task: no task is raised, to first order,
-    although every number has a step size of its own. Where Adam follows a balanced sum, its division can turn that sum against
-    a task. The Gramian is taken over the tensors that two tasks or more reach; the others take their own task's step.
+    With MGDA :math:`\langle g_t, p \rangle \ge \lVert p \rVert_M^2 \ge 0` for every task: to first order no loss increases,
+    although every parameter has its own step size. Adam on a balanced sum has no such guarantee: its division can increase a
+    loss. The Gramian is taken over the tensors that two tasks or more reach; other tensors take the step of their own task.
     v is the moving mean of the squared gradients, averaged over the present tasks that reach the tensor, and w is scaled so
     that equal gradients take Adam's steps. The step has momentum, :math:`M^{-1}` times the moving mean of :math:`\sum_t w_t g_t`,
-    unless that would raise a task that p does not: then it is p.
+    unless that increases a loss that p does not: then it is p.
 
     Args:
         params: parameters or parameter groups.
-        method: a balancing method that looks at losses or inner products, such as ``MGDA()``.
+        method: a balancing method that needs losses or inner products, such as ``MGDA()``.
         metric: ``"adam"``, or ``"identity"``: M = 1, balanced steepest descent with the same momentum.
         lr: step size.
         betas: of the momentum and of v.
         eps: added to the denominator.
         weight_decay: decoupled, as in AdamW.
-        tasks: names; needed by methods that remember something of each task, and by those that take weights by name.
-        max_norm: shorten each task's gradient, over all parameters, to this length.
+        tasks: names; required by methods with state for each task or weights by name.
+        max_norm: clip each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
         seed: of the method's random draws.
 
@@ -78,7 +78,7 @@ class Preconditioned(MultiTaskOptimizer):
         if metric not in METRICS:
             raise ValueError(f"metric is {METRICS[0]!r} or {METRICS[1]!r}, got {metric!r}")
         if len(betas) != 2:
-            raise ValueError(f"Preconditioned: betas are two, of the momentum and of v, got {betas}")
+            raise ValueError(f"Preconditioned: betas are two values, of the momentum and of v, got {betas}")
         self.weighing = Weighing(method, seed)
         self.metric = metric
         self.momentum_dropped = 0  # steps
@@ -95,22 +95,22 @@ class Preconditioned(MultiTaskOptimizer):
 
     @property
     def balance(self) -> Balance | None:
-        """Weights, the Gramian in the metric and its cosines, as the last step found them; None before the first."""
+        """Weights, Gramian in the metric and its cosines in the last step; None before the first."""
         return self.weighing.balance
 
     def state_dict(self) -> dict[str, Any]:
-        """Torch's, and the method's own state."""
+        """The state of torch's optimizer and of the method."""
         own = {"method": self.weighing.state_dict(), "momentum_dropped": self.momentum_dropped}
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state back."""
+        """Loads a state."""
         super().load_state_dict(state_dict)
         self.weighing.load_state_dict(state_dict["method"])
         self.momentum_dropped = state_dict["momentum_dropped"]
 
     def end_epoch(self) -> None:
-        """Tells a method that counts in epochs that one has ended."""
+        """Notifies a method that depends on epochs of the end of one."""
         self.weighing.end_epoch()
 
     def _record_losses(self, given: Losses, options: Mapping[str, Any]) -> Losses:
@@ -120,7 +120,7 @@ class Preconditioned(MultiTaskOptimizer):
         return given
 
     def _mean_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """Averaged over the ranks that have them."""
+        """Losses averaged over the ranks that have them."""
         if self.ranks.size == 1:
             return dict(losses)
         own = [[losses.get(task, 0.0), float(task in losses)] for task in self.tasks]
@@ -146,7 +146,7 @@ class Preconditioned(MultiTaskOptimizer):
             combined = torch.stack(parts).sum(dim=0)
             moved[place] = self._momentum(options[place], parameters[place], combined).mul_(inverse[place])
             direction[place] = combined.mul_(inverse[place])
-        if self._raises(gradients, moved, direction):
+        if self._increases(gradients, moved, direction):
             self.momentum_dropped += 1
             moved = direction
         for place, displacement in moved.items():
@@ -155,7 +155,7 @@ class Preconditioned(MultiTaskOptimizer):
             parameters[place].add_(displacement, alpha=-lr)
 
     def _inverse(self, options: Mapping[str, Any], parameter: Tensor, rows: Sequence[Tensor]) -> Tensor:
-        """The diagonal of M^-1 on one parameter, after v has taken in this step's gradients."""
+        """The diagonal of M^-1 on one parameter, after the update of v by this step's gradients."""
         state = self.state[parameter]
         if not state:
             state["taken"] = 0
@@ -175,7 +175,7 @@ class Preconditioned(MultiTaskOptimizer):
     def _weights(
         self, gradients: TaskGradients, reaching: Mapping[int, Sequence[str]], inverse: Mapping[int, Tensor]
     ) -> dict[str, float]:
-        """The method's weights by task, from the tensors that several tasks reach."""
+        """The weights of the method by task, from the tensors that several tasks reach."""
         shared = {place: inverse[place] for place, tasks in reaching.items() if len(tasks) > 1}
         gramian, resolution = metric_gramian(gradients, self.tasks, shared)
         if not bool((gramian.diagonal() > 0).any()):
@@ -183,13 +183,15 @@ class Preconditioned(MultiTaskOptimizer):
         return self.weighing.weights(gramian, self._losses, resolution)
 
     def _momentum(self, options: Mapping[str, Any], parameter: Tensor, combined: Tensor) -> Tensor:
-        """The moving mean of the combined gradients, without its bias."""
+        """The bias-corrected moving mean of the combined gradients."""
         state, beta = self.state[parameter], options["betas"][0]
         mean: Tensor = state["exp_avg"].lerp_(combined, 1 - beta)
         return mean.div(1 - beta ** state["taken"])
 
-    def _raises(self, gradients: TaskGradients, moved: Mapping[int, Tensor], direction: Mapping[int, Tensor]) -> bool:
-        """Whether the momentum would raise, to first order, a task that the direction alone does not."""
+    def _increases(
+        self, gradients: TaskGradients, moved: Mapping[int, Tensor], direction: Mapping[int, Tensor]
+    ) -> bool:
+        """Whether the momentum increases, to first order, a loss that the direction alone does not."""
         return any(_slope(gradients, task, moved) < 0 <= _slope(gradients, task, direction) for task in gradients.tasks)
 
 
@@ -200,7 +202,7 @@ def _row(gradients: TaskGradients, task: str, place: int) -> Tensor:
 
 
 def _slope(gradients: TaskGradients, task: str, step: Mapping[int, Tensor]) -> float:
-    """<g_t, step>: how fast the task falls along it."""
+    """<g_t, step>: the decrease of the loss along the step, to first order."""
     total = 0.0
     for place, part in step.items():
         own = gradients.rows[task][place]

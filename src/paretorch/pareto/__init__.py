@@ -1,4 +1,8 @@
-"""Fronts: a set of models along a trade-off, trained together."""
+"""Fronts: sets of models along the trade-off between tasks, trained together.
+
+In: a workload, an algorithm and preferences. Out: a :class:`Front`, with its hypervolume and the files that store it. The room
+does not import runs, studies or reports.
+"""
 
 from typing import TYPE_CHECKING
 

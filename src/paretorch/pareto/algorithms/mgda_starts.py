@@ -1,4 +1,4 @@
-"""MGDA from N starts: Pareto critical points, wherever each start leads."""
+"""MGDA from N initial models."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 
 @dataclass(frozen=True)
 class MGDAStarts(FrontAlgorithm):
-    r"""Every member descends along the shortest convex combination of its task gradients; preferences only say how
-    many there are.
+    r"""Every member descends along the shortest convex combination of its task gradients; preferences only determine
+    their number.
 
     .. math:: w_i = \arg\min_{w \ge 0,\, 1^T w = 1} \Big\lVert \sum_t w_t \nabla L_t(\theta_i) \Big\rVert
 
-    Give ``starts="independent"``: from common ones, all members are the same.
+    Use ``starts="independent"``: with common initial weights all members are equal.
 
     Example:
         >>> MGDAStarts().needs_gramian

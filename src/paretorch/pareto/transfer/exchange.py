@@ -1,4 +1,4 @@
-"""What the models of a front take over from one another in a step."""
+"""The transfer step: optimizer step, gated displacement towards other models, and adoption."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.objective_range import ObjectiveRange
 from paretorch.pareto.transfer.adoption import Adoption
 
-PROMISE = 0.75  # of eta |grad F|^2: by what descent at eta = 1/(2L) is sure to make F fall
-LOST = 4.0  # by which trust falls after a step that broke the promise
+DESCENT = 0.75  # of eta |grad F|^2: the guaranteed decrease of F by gradient descent at eta = 1/(2L)
+LOST = 4.0  # divisor of the trust after a step with less than the required decrease
 
 
 class Exchange:
-    """Transfer between models, and how far each has learnt to trust it.
+    """Transfer between models, with a trust factor for each.
 
     Args:
-        sharing: what is taken over.
+        sharing: how parameters are transferred.
         trained: (n, ...) stacked parameters by name, of this rank's models.
         kept: (n, ...) their buffers.
         partition: of the N models over ranks.
@@ -38,34 +38,34 @@ class Exchange:
             value for name, value in trained.items() if sharing.parameters == "all" or name.startswith("encoder.")
         ]
         self.trust = torch.ones(len(partition.rows), dtype=torch.float64)
-        self.before: Tensor | None = None  # (N, T) losses of the step before
+        self.before: Tensor | None = None  # (N, T) losses of the previous step
         self.required_decrease = torch.full((len(partition.rows),), torch.nan, dtype=torch.float64)
-        # heads that stay where they are would be of no use to another's encoder
+        # without its heads, an adopted encoder is of no use
         adopts = sharing.transfer.adopts and sharing.settled and sharing.parameters == "all"
         self.adoption = Adoption(partition) if adopts else None
 
-    def update_trust(self, losses: Tensor, preferences: Tensor, extent: ObjectiveRange | None = None) -> None:
-        """Learns from the losses after a step whether it kept what the gate had promised.
+    def update_trust(self, losses: Tensor, preferences: Tensor, objective_range: ObjectiveRange | None = None) -> None:
+        """Updates the trust by whether the previous step reached its required decrease.
 
         Args:
-            losses: (N, T), nan where a task was absent: then nothing is learnt.
+            losses: (N, T), nan for absent tasks: then the trust is unchanged.
             preferences: (N, T).
-            extent: in which the scalarization measures losses; None: they are as they are.
+            objective_range: normalizes the losses; None: they are not normalized.
         """
         transfer, score = self.sharing.transfer, self.sharing.scalarization
-        value = score.value if extent is None else partial(extent.value, score)
+        value = score.value if objective_range is None else partial(objective_range.value, score)
         if self.adoption is not None:
             own = self.partition.own(preferences)
             self.adoption.compare(torch.stack([value(losses, row.expand_as(losses)) for row in own]))
         if transfer.gate and transfer.growth > 1 and self.before is not None:
-            fallen = self.partition.own(value(self.before, preferences) - value(losses, preferences))
-            known = fallen.isfinite() & self.required_decrease.isfinite()
-            gained = torch.where(fallen >= self.required_decrease, self.trust * transfer.growth, self.trust / LOST)
-            self.trust = torch.where(known, gained.clamp(1.0, 1e9), self.trust)
+            decrease = self.partition.own(value(self.before, preferences) - value(losses, preferences))
+            known = decrease.isfinite() & self.required_decrease.isfinite()
+            updated = torch.where(decrease >= self.required_decrease, self.trust * transfer.growth, self.trust / LOST)
+            self.trust = torch.where(known, updated.clamp(1.0, 1e9), self.trust)
         self.before = losses
 
     def state(self) -> tuple[Any, ...]:
-        """What :meth:`load` takes."""
+        """All values that determine the following steps, for :meth:`load`."""
         adoption = self.adoption
         return (
             self.trust,
@@ -75,7 +75,7 @@ class Exchange:
         )
 
     def load(self, state: tuple[Any, ...]) -> None:
-        """Goes on from a state."""
+        """Restores a state."""
         self.trust, self.before, self.required_decrease, adopting = state
         if self.adoption is not None:
             self.adoption.guaranteed_decrease, self.adoption.lead = adopting
@@ -84,22 +84,22 @@ class Exchange:
     def step(
         self, optimizer: torch.optim.Optimizer, near: Tensor, active: Tensor, progress: float, factor: float
     ) -> Tensor:
-        """Makes the optimizer's step and the displacement towards what is taken over.
+        """Applies the optimizer step and the displacement towards other models.
 
         Args:
             optimizer: over the stacked parameters.
-            near: (N, T) preferences by which neighbours are found.
-            active: (N,) which models train.
+            near: (N, T) preferences that determine the neighbours.
+            active: (N,) mask of the models that train.
             progress: of the training, in [0, 1].
             factor: of the learning rate.
 
         Returns:
-            (N,) the share of its displacement that each model took.
+            (N,) the share of the displacement that each model moved.
         """
         transfer = self.sharing.transfer
         rate = factor * (1 - progress if self.sharing.fade else 1.0)
         cosines = self._cosines() if transfer.needs_cosines else None
-        matrix = _heard(transfer.matrix(near, rate, cosines), active)
+        matrix = _without_inactive(transfer.matrix(near, rate, cosines), active)
         moves = [self._displacement(matrix, value.detach(), active) for value in self.shared]
         before = [value.detach().clone() for value in self.trained] if transfer.gate else []
         if transfer.gate:
@@ -115,21 +115,21 @@ class Exchange:
         return self.partition.gathered(share)
 
     def _adopted(
-        self, optimizer: torch.optim.Optimizer, before: list[Tensor], heard: Tensor, share: Tensor, active: Tensor
+        self, optimizer: torch.optim.Optimizer, before: list[Tensor], matrix: Tensor, share: Tensor, active: Tensor
     ) -> Tensor:
-        """(n,) the shares, with those of models that took another's place, which are made here."""
+        """Performs adoptions; returns (n,) the shares, 1 for models that adopted."""
         assert self.adoption is not None
-        donors = self.adoption.donor(heard, active & (share == 0))
-        takes = donors != self.adoption.own
-        if bool(self.partition.gathered(takes).any()):  # on all ranks or none
+        donors = self.adoption.donor(matrix, active & (share == 0))
+        adopts = donors != self.adoption.own
+        if bool(self.partition.gathered(adopts).any()):  # on all ranks or none
             self.adoption.replace(donors, self.trained, before, self.kept, optimizer)
-            self.required_decrease = torch.where(takes, torch.nan, self.required_decrease)
-        return torch.where(takes, 1.0, share)
+            self.required_decrease = torch.where(adopts, torch.nan, self.required_decrease)
+        return torch.where(adopts, 1.0, share)
 
     def _gated(
         self, optimizer: torch.optim.Optimizer, before: list[Tensor], moves: list[Tensor], active: Tensor
     ) -> Tensor:
-        """(n,) how much of its displacement each model takes; makes the optimizer's step."""
+        """Applies the optimizer step; returns (n,) the share of the displacement that each model moves."""
         gradients = [_grad(value) for value in self.trained]
         optimizer.step()
         steps = [value.detach() - old for value, old in zip(self.trained, before, strict=True)]
@@ -139,11 +139,11 @@ class Exchange:
         square = _inner(moves, moves)
         share = (2 * self.trust * eta * -slope / square.clamp_min(1e-300)).clamp(0.0, 1.0)
         share = torch.where((slope < 0) & active & (square > 0), share, 0.0)
-        sure = PROMISE * descent
+        guaranteed = DESCENT * descent
         if self.adoption is not None:
-            self.adoption.guaranteed_decrease = sure.clamp_min(0.0)
-        # where nothing was taken over, the next losses say nothing about the transfer
-        self.required_decrease = torch.where((share > 0) & (descent > 0), sure, torch.nan)
+            self.adoption.guaranteed_decrease = guaranteed.clamp_min(0.0)
+        # without transfer the next losses do not depend on the trust
+        self.required_decrease = torch.where((share > 0) & (descent > 0), guaranteed, torch.nan)
         return share
 
     def _displacement(self, matrix: Tensor, value: Tensor, active: Tensor) -> Tensor:
@@ -172,8 +172,8 @@ def _inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
     return torch.stack(products).cpu().double().sum(dim=0)
 
 
-def _heard(matrix: Tensor, active: Tensor) -> Tensor:
-    """Without what comes from models that do not train; their part stays with the listener."""
+def _without_inactive(matrix: Tensor, active: Tensor) -> Tensor:
+    """The matrix without columns of inactive models; their coefficients are added to the diagonal."""
     kept = matrix * active[None, :]
     return kept + torch.diag(1 - kept.sum(dim=1))
 

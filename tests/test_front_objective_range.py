@@ -82,32 +82,32 @@ def test_ideal_and_nadir_are_those_of_running_means() -> None:
     first = torch.tensor([[1.0, 8.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64)
     tracker.add(first, active)
     assert tracker.ideal.tolist() == [1.0, 2.0], "a member that does not train does not count"
-    assert tracker.extent(first, active, BOTH).nadir.tolist() == [3.0, 8.0]
+    assert tracker.range(first, active, BOTH).nadir.tolist() == [3.0, 8.0]
     tracker.add(torch.tensor([[0.0, torch.nan], [3.0, 2.0], [0.0, 0.0]], dtype=F64), active)
     assert tracker.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "an absent task leaves its mean"
     tracker.add(torch.tensor([[50.0, 9.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64), active)
-    extent = tracker.extent(first, active, BOTH)
-    assert extent.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "the ideal point never rises"
+    span = tracker.range(first, active, BOTH)
+    assert span.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "the ideal point never rises"
     # the first member is now dominated: its losses are no trade-off
-    assert extent.nadir.tolist() == pytest.approx([3.0, 2.0 + LEAST * 5.0])
+    assert span.nadir.tolist() == pytest.approx([3.0, 2.0 + LEAST * 5.0])
 
 
 def test_before_anything_is_known_each_model_is_measured_by_its_own_losses() -> None:
     losses = torch.tensor([[2.0, 400.0]], dtype=F64)
-    extent = RangeTracker(1, 2).extent(losses, torch.tensor([True]), BOTH)
-    assert extent.value(SmoothTchebycheff(1.0), losses, torch.tensor([[0.5, 0.5]])).item() == pytest.approx(
+    span = RangeTracker(1, 2).range(losses, torch.tensor([True]), BOTH)
+    assert span.value(SmoothTchebycheff(1.0), losses, torch.tensor([[0.5, 0.5]])).item() == pytest.approx(
         float(torch.logsumexp(torch.tensor([0.5, 0.5]), dim=0))
     )
 
 
 def test_slopes_are_those_of_the_value() -> None:
     torch.manual_seed(0)
-    extent = ObjectiveRange(torch.tensor([0.1, 20.0], dtype=F64), torch.tensor([0.5, 70.0], dtype=F64))
+    span = ObjectiveRange(torch.tensor([0.1, 20.0], dtype=F64), torch.tensor([0.5, 70.0], dtype=F64))
     losses = torch.tensor([[0.3, 40.0], [0.2, 60.0]], dtype=F64, requires_grad=True)
     preferences = torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=F64)
     made = SmoothTchebycheff(0.1)
-    (slopes,) = torch.autograd.grad(extent.value(made, losses, preferences).sum(), losses)
-    assert torch.allclose(extent.weights(made, losses.detach(), preferences), slopes)
+    (slopes,) = torch.autograd.grad(span.value(made, losses, preferences).sum(), losses)
+    assert torch.allclose(span.weights(made, losses.detach(), preferences), slopes)
 
 
 def test_what_is_tracked_is_kept(tmp_path: Path) -> None:
