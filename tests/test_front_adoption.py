@@ -31,7 +31,7 @@ def second_is_better(steps: int, sure: float = 0.1, gap: float = 1.0) -> Adoptio
     return adoption
 
 
-def test_a_place_is_taken_after_some_steps_in_a_row() -> None:
+def test_donor_is_adopted_after_consecutive_better_steps() -> None:
     assert second_is_better(STEADY - 1).donor(HEARD, ALL).tolist() == [0, 1]
     assert second_is_better(STEADY).donor(HEARD, ALL).tolist() == [1, 1]
     broken = second_is_better(STEADY - 1)
@@ -41,18 +41,18 @@ def test_a_place_is_taken_after_some_steps_in_a_row() -> None:
 
 
 @pytest.mark.parametrize("sure", [math.nan, 1.0, 2.0])
-def test_no_place_is_taken_for_less_than_the_models_own_step_is_sure_of(sure: float) -> None:
+def test_donor_must_be_better_by_more_than_the_guaranteed_decrease(sure: float) -> None:
     assert second_is_better(9, sure).donor(HEARD, ALL).tolist() == [0, 1]
 
 
-def test_no_place_is_taken_of_a_model_that_is_not_heard_or_whose_losses_are_no_numbers() -> None:
+def test_donor_needs_a_transfer_coefficient_and_finite_losses() -> None:
     adoption = second_is_better(9)
     assert adoption.donor(torch.eye(2), ALL).tolist() == [0, 1]
     assert adoption.donor(HEARD, ~ALL).tolist() == [0, 1]
     assert second_is_better(9, gap=math.nan).donor(HEARD, ALL).tolist() == [0, 1]
 
 
-def test_what_belongs_to_a_model_goes_along() -> None:
+def test_adoption_copies_parameters_buffers_and_moments() -> None:
     adoption = second_is_better(STEADY)
     value = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     optimizer = torch.optim.Adam([value], lr=0.1)
@@ -84,7 +84,7 @@ def on_valleys(transfer: Transfer | None, seed: int, starts: str = "common") -> 
     return front
 
 
-def test_models_leave_the_worse_valley() -> None:
+def test_adoption_moves_models_out_of_the_worse_minimum() -> None:
     ends = [
         [on_valleys(Gated(adopts=adopts), seed).history[-1].hypervolume for seed in range(4)]
         for adopts in (True, False)
@@ -94,13 +94,13 @@ def test_models_leave_the_worse_valley() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [pt.MT2O(parameters="encoder"), pt.MT2O(adapt="spacing")], ids=str)
-def test_encoders_alone_and_moving_preferences_take_no_ones_place(algorithm: pt.MT2O) -> None:
+def test_adoption_is_off_for_encoders_alone_and_adapted_preferences(algorithm: pt.MT2O) -> None:
     sharing = algorithm.sharing()
     assert sharing is not None
     assert Exchange(sharing, {"encoder.a": torch.zeros(2, 2)}, {}, RankPartition(2, group=None)).adoption is None
 
 
-def test_the_front_of_the_ranks_test_differs_by_adoption(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adoption_occurs_in_the_front_of_the_rank_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[int] = []
     take = Adoption.replace
 
@@ -118,5 +118,5 @@ def test_the_front_of_the_ranks_test_differs_by_adoption(monkeypatch: pytest.Mon
     assert float(changed.max()) > 1e-3
 
 
-def test_neighbours_without_a_gate_take_no_places() -> None:
+def test_adoption_is_off_without_a_gate() -> None:
     assert not Neighbours().adopts

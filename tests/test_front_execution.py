@@ -50,7 +50,7 @@ class Noisy(Tiny):
 
 @pytest.mark.parametrize("own_inputs", [False, True])
 @pytest.mark.parametrize("algorithm", [pt.MT2O(), EPO()], ids=["losses", "gradients"])
-def test_every_way_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: bool) -> None:
+def test_every_backend_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: bool) -> None:
     fronts = {
         way: pt.fit_front(
             Noisy(own_inputs=own_inputs),
@@ -78,7 +78,7 @@ def work(times: int) -> list[list[Tensor]]:
     return [[matrix]]
 
 
-def test_the_way_that_is_clearly_faster_is_chosen_and_others_are_said_to_be_out() -> None:
+def test_autotune_chooses_the_clearly_faster_function_and_reports_excluded_ones() -> None:
     def fails() -> list[list[Tensor]]:
         raise RuntimeError("no rule for this\nand more")
 
@@ -94,7 +94,7 @@ def test_the_way_that_is_clearly_faster_is_chosen_and_others_are_said_to_be_out(
     assert autotune({"fast": lambda: work(4), "slow": lambda: work(400)})[0] == "fast"
 
 
-def test_what_the_trusted_way_cannot_do_is_raised() -> None:
+def test_autotune_raises_errors_of_the_reference() -> None:
     def fails() -> list[list[Tensor]]:
         raise ValueError("batch norm cannot train on one sample")
 
@@ -102,7 +102,7 @@ def test_what_the_trusted_way_cannot_do_is_raised() -> None:
         autotune({"fails": fails, "works": lambda: work(1)})
 
 
-def test_gradients_that_are_rounding_may_differ_and_others_may_not() -> None:
+def test_autotune_accepts_differences_of_rounding_only() -> None:
     large, rounding = torch.full((3,), 2.0), torch.tensor([1e-8, -1e-8, 0.0])
 
     def ways(second: Tensor) -> dict[str, object]:

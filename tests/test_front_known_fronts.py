@@ -36,7 +36,7 @@ def test_adaptive_preferences_reach_the_best_ten_points_of_vlmop2(seed: int) -> 
     assert front.hypervolume((1.0, 1.0)) >= 0.995 * 0.2998
 
 
-def test_even_preferences_end_where_theory_says() -> None:
+def test_even_preferences_reach_the_hypervolume_of_the_theory() -> None:
     front = on_points(pt.MT2O(SmoothTchebycheff(0.1), transfer=None), pt.preferences(2, 10), seed=0)
     assert front.hypervolume((1.0, 1.0)) == pytest.approx(0.87 * 0.2998, rel=0.02)
 
@@ -57,7 +57,7 @@ BEST_21 = 0.6886  # of 21 points on the unit sphere, reference (1.1, 1.1, 1.1)
 
 
 @pytest.mark.long
-def test_the_stored_best_of_dtlz2_is_that_of_greedy_and_local_search() -> None:
+def test_stored_best_of_dtlz2_is_that_of_subset_selection() -> None:
     truth = Synthetic("dtlz2").truth
     assert truth is not None
     reference = torch.full((3,), 1.1, dtype=F64)
@@ -65,7 +65,7 @@ def test_the_stored_best_of_dtlz2_is_that_of_greedy_and_local_search() -> None:
     assert pareto.hypervolume(chosen.double(), reference) == pytest.approx(BEST_21, rel=0.003)
 
 
-def test_the_stored_best_of_dtlz2_is_not_beaten_by_a_plain_ascent() -> None:
+def test_stored_best_of_dtlz2_is_not_exceeded_by_gradient_ascent() -> None:
     found = best_points_on_the_sphere(21)
     assert 0.97 * BEST_21 <= found <= BEST_21 * 1.002
 
@@ -105,7 +105,7 @@ def test_gated_transfer_needs_fewer_gradients_on_vlmop2(starts: str, fewer: floa
     assert math.prod(ratios) ** (1 / 3) >= fewer
 
 
-def test_epo_reaches_its_ray_from_ten_starts() -> None:
+def test_epo_members_converge_to_their_rays() -> None:
     front = on_points(EPO(), pt.preferences(2, 10, margin=0.1), optimizer=sgd(0.1))
     unit = torch.nn.functional.normalize(rays(front.preferences), dim=1)
     cosines = (torch.nn.functional.normalize(front.losses, dim=1) * unit).sum(dim=1).clamp(max=1)
@@ -132,7 +132,7 @@ def test_hypervolume_ascent_finds_the_best_ten_points() -> None:
     assert front.hypervolume((1.0, 1.0)) >= 0.995 * 0.2998
 
 
-def test_mgda_from_any_start_ends_on_the_front() -> None:
+def test_mgda_starts_converge_to_the_front() -> None:
     front = on_points(MGDAStarts(), pt.preferences(2, 5), optimizer=sgd(0.5))
     truth = Synthetic("vlmop2").truth
     assert truth is not None
@@ -140,7 +140,7 @@ def test_mgda_from_any_start_ends_on_the_front() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [Sweep(), COSMOS()], ids=lambda a: type(a).__name__)
-def test_networks_come_near_the_regressions_front_in_the_order_of_preferences(algorithm: FrontAlgorithm) -> None:
+def test_networks_approximate_the_front_of_the_regression(algorithm: FrontAlgorithm) -> None:
     workload = Synthetic(samples=256)
     front = pt.fit_front(
         workload,
@@ -157,7 +157,7 @@ def test_networks_come_near_the_regressions_front_in_the_order_of_preferences(al
 
 
 @pytest.mark.parametrize("execution", ["loop", "vmap"])
-def test_hypervolume_ascent_parts_models_that_start_as_one_and_waits_for_no_task(execution: str) -> None:
+def test_hypervolume_ascent_separates_equal_models(execution: str) -> None:
     front = pt.fit_front(
         Synthetic(samples=64), HypervolumeAscent(reference=(9.0, 9.0)), preferences=pt.preferences(2, 4), epochs=12,
         batch_size=16, optimizer=sgd(0.01), execution=execution,
@@ -167,7 +167,7 @@ def test_hypervolume_ascent_parts_models_that_start_as_one_and_waits_for_no_task
 
 
 @pytest.mark.parametrize("execution", ["loop", "vmap"])
-def test_hypervolume_ascent_goes_on_where_a_task_is_absent(execution: str) -> None:
+def test_hypervolume_ascent_supports_absent_tasks(execution: str) -> None:
     front = pt.fit_front(
         Tiny(missing=True),
         HypervolumeAscent(reference=(9.0, 9e4)),
@@ -180,7 +180,7 @@ def test_hypervolume_ascent_goes_on_where_a_task_is_absent(execution: str) -> No
     assert front.losses.isfinite().all()
 
 
-def test_hypervolume_ascent_has_no_step_for_a_model_of_which_no_task_that_matters_is_there() -> None:
+def test_hypervolume_ascent_weights_are_zero_without_a_present_weighted_task() -> None:
     there, unknown = torch.tensor([False, True]), torch.full((1, 2), math.inf, dtype=torch.float64)
     none = torch.zeros(1, 1, dtype=torch.float64)
     view = FrontEvidence(

@@ -80,7 +80,7 @@ def test_optimizer_table_lists_every_exported_optimizer() -> None:
 
 @pytest.mark.parametrize("through", [copy.deepcopy, through_a_file, through_a_checkpoint])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_resuming_equals_never_stopping(make: Entry, through: Callable[[Any], Any], dtype: torch.dtype) -> None:
+def test_optimizer_resumes_bit_for_bit(make: Entry, through: Callable[[Any], Any], dtype: torch.dtype) -> None:
     net = Net(dtype)
     optimizer = make(net.parameters(), lr=1e-2)
     for step in range(5):
@@ -98,7 +98,7 @@ def test_resuming_equals_never_stopping(make: Entry, through: Callable[[Any], An
     assert resumed.tasks == optimizer.tasks == TASKS
 
 
-def test_losses_go_down(make: Entry) -> None:
+def test_optimizer_decreases_losses(make: Entry) -> None:
     net = Net()
     optimizer = make(net.parameters(), lr=1e-2)
     before = sum(float(loss.detach()) for loss in net.losses().values())
@@ -107,7 +107,7 @@ def test_losses_go_down(make: Entry) -> None:
     assert sum(float(loss.detach()) for loss in net.losses().values()) < 0.2 * before
 
 
-def test_groups_have_options_of_their_own(make: Entry) -> None:
+def test_optimizer_groups_have_separate_options(make: Entry) -> None:
     net, whole = Net(), Net()
     groups = [{"params": net.shared.parameters(), "lr": 0.0}, {"params": [*net.left.parameters()]}]
     optimizer = make(groups, lr=1e-2)
@@ -123,7 +123,7 @@ def test_groups_have_options_of_their_own(make: Entry) -> None:
         torch.testing.assert_close(whole.left.weight, net.left.weight)
 
 
-def test_schedulers_of_torch_work_unchanged(make: Entry) -> None:
+def test_optimizer_supports_torch_schedulers(make: Entry) -> None:
     net = Net()
     optimizer = make(net.parameters(), lr=1.0)
     schedulers = [
@@ -138,7 +138,7 @@ def test_schedulers_of_torch_work_unchanged(make: Entry) -> None:
     assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1])
 
 
-def test_a_closure_gives_the_losses(make: Entry) -> None:
+def test_optimizer_accepts_a_closure(make: Entry) -> None:
     nets = [Net() for _ in range(3)]
     results = []
     for place, net in enumerate(nets):
@@ -154,7 +154,7 @@ def test_a_closure_gives_the_losses(make: Entry) -> None:
     assert all(result is not None and set(result) == set(TASKS) for result in results[1:])
 
 
-def test_gradients_of_others_are_left_alone(make: Entry) -> None:
+def test_optimizer_does_not_change_grad(make: Entry) -> None:
     net = Net()
     net.shared.weight.grad = torch.full_like(net.shared.weight, 7.0)
     make(net.parameters()).step(net.losses())
@@ -162,7 +162,7 @@ def test_gradients_of_others_are_left_alone(make: Entry) -> None:
     assert net.left.weight.grad is None
 
 
-def test_frozen_and_unreached_parameters_stay(make: Entry) -> None:
+def test_optimizer_does_not_change_frozen_and_unreached_parameters(make: Entry) -> None:
     net = Net()
     extra = nn.Parameter(torch.ones(2))
     net.shared.weight.requires_grad_(False)
@@ -176,7 +176,7 @@ def test_frozen_and_unreached_parameters_stay(make: Entry) -> None:
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_weight_decay_is_decoupled(make: Entry, weight_decay: float) -> None:
+def test_optimizer_weight_decay_is_decoupled(make: Entry, weight_decay: float) -> None:
     """A step without it, then the shrinking alone: the gradients have no part in it."""
     net, plain = Net(), Net()
     make(net.parameters(), lr=1e-2, weight_decay=weight_decay).step(net.losses())
@@ -194,7 +194,7 @@ def test_weight_decay_is_decoupled(make: Entry, weight_decay: float) -> None:
     ],
     ids=["left out", "None", "zero"],
 )
-def test_an_absent_task_waits(make: Entry, absent: Callable[[dict[str, Tensor]], Any]) -> None:
+def test_absent_task_state_is_unchanged(make: Entry, absent: Callable[[dict[str, Tensor]], Any]) -> None:
     net, expected = Net(), Net()
     for each, drop in ((net, absent), (expected, lambda losses: {"right": losses["right"]})):
         optimizer = make(each.parameters(), lr=1e-2, tasks=TASKS)
@@ -206,14 +206,14 @@ def test_an_absent_task_waits(make: Entry, absent: Callable[[dict[str, Tensor]],
     assert same(numbers(net), numbers(expected))
 
 
-def test_a_step_without_losses_is_none(make: Entry) -> None:
+def test_optimizer_step_without_losses_changes_nothing(make: Entry) -> None:
     net = Net()
     before = numbers(net)
     make(net.parameters()).step({})
     assert same(before, numbers(net))
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing(make: Entry) -> None:
+def test_non_finite_gradient_raises_and_changes_nothing(make: Entry) -> None:
     net = Net()
     optimizer = make(net.parameters(), tasks=TASKS)
     optimizer.step(net.losses())
@@ -227,7 +227,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(make: Entry) -> None:
     torch.testing.assert_close(pack(after)[1], pack(state)[1], rtol=0, atol=0, equal_nan=True)
 
 
-def test_long_gradients_are_shortened_task_by_task(make: Entry) -> None:
+def test_max_norm_clips_the_gradient_of_each_task(make: Entry) -> None:
     """Shortened to one length, tasks of any size move the parameters alike."""
 
     def after(size: float) -> list[Tensor]:
@@ -256,7 +256,9 @@ def test_long_gradients_are_shortened_task_by_task(make: Entry) -> None:
         ),
     ],
 )
-def test_wrong_losses_are_named(make: Entry, call: Callable[[Net, MultiTaskOptimizer], Any], message: str) -> None:
+def test_invalid_losses_are_refused_by_name(
+    make: Entry, call: Callable[[Net, MultiTaskOptimizer], Any], message: str
+) -> None:
     net = Net()
     if not make.absent_at_zero and "reaches none" in message:
         message = "reaches none of the optimizer's"
@@ -277,7 +279,7 @@ def test_wrong_losses_are_named(make: Entry, call: Callable[[Net, MultiTaskOptim
         ({"tasks": "left"}, "tasks is a sequence of names"),
     ],
 )
-def test_wrong_options_are_refused(make: Entry, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(make: Entry, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(Net().parameters(), **options)
 
@@ -291,7 +293,7 @@ def test_wrong_options_are_refused(make: Entry, options: dict[str, Any], message
         ((1.0, 0.0), "task 'right' has 0.0"),
     ],
 )
-def test_wrong_weights_name_the_task(made: Entry, weights: Any, message: str) -> None:
+def test_invalid_weights_are_refused_with_the_task(made: Entry, weights: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         made(Net().parameters(), weights=weights, tasks=TASKS)
     net = Net()
@@ -299,7 +301,7 @@ def test_wrong_weights_name_the_task(made: Entry, weights: Any, message: str) ->
         made(net.parameters(), weights=weights).step(net.losses())
 
 
-def test_a_state_of_the_other_mode_is_refused() -> None:
+def test_state_of_the_other_mode_is_refused() -> None:
     net = Net()
     optimizer = BY_NAME["MTAdamV2-equal"](net.parameters())
     optimizer.step(net.losses())
@@ -314,7 +316,7 @@ def test_sparse_gradients_are_refused(make: Entry) -> None:
         make(table.parameters()).step({"left": loss, "right": table(torch.tensor([0])).sum()})
 
 
-def test_the_learning_rate_may_be_a_tensor(make: Entry) -> None:
+def test_learning_rate_may_be_a_tensor(make: Entry) -> None:
     net, other = Net(), Net()
     make(net.parameters(), lr=torch.tensor(0.01)).step(net.losses())
     make(other.parameters(), lr=0.01).step(other.losses())
@@ -322,7 +324,7 @@ def test_the_learning_rate_may_be_a_tensor(make: Entry) -> None:
         torch.testing.assert_close(one, two)
 
 
-def test_importing_the_package_brings_no_optimizer() -> None:
+def test_importing_the_package_does_not_import_optimizers() -> None:
     import subprocess
     import sys
 

@@ -51,7 +51,7 @@ def work(rank: int, folder: str, kind: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [entry.name for entry in OPTIMIZERS if entry.absent_at_zero])
-def test_ranks_take_the_step_of_one_process(kind: str) -> None:
+def test_optimizer_on_ranks_equals_one_process(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, (folder, kind), nprocs=RANKS)  # type: ignore[attr-defined, no-untyped-call]
         states = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]

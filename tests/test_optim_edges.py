@@ -11,7 +11,7 @@ from optimizers import BY_NAME, OPTIMIZERS
 
 
 @pytest.mark.parametrize("name", ["MTAdam", "MTAdamV2", "AdaTask", "Preconditioned"])
-def test_complex_parameters_are_refused_with_a_cure(name: str) -> None:
+def test_complex_parameters_are_refused_with_advice(name: str) -> None:
     waves = nn.Parameter(torch.ones(2, dtype=torch.complex64))
     optimizer = BY_NAME[name]([waves])
     with pytest.raises(ValueError, match="view_as_real"):
@@ -19,7 +19,7 @@ def test_complex_parameters_are_refused_with_a_cure(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in OPTIMIZERS if entry.refuses_float16])
-def test_float16_parameters_are_refused_before_anything_moves(name: str) -> None:
+def test_float16_parameters_are_refused_and_unchanged(name: str) -> None:
     first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, dtype=torch.float16))
     optimizer = BY_NAME[name]([first, second])
     with pytest.raises(ValueError, match="float32 with the forward under autocast"):
@@ -29,7 +29,7 @@ def test_float16_parameters_are_refused_before_anything_moves(name: str) -> None
 
 
 @pytest.mark.parametrize(("one", "other"), [("AdaTask", "MTAdam"), ("MTAdam", "AdaTask"), ("AdaTask", "MTAdamV2")])
-def test_a_state_of_another_optimizer_is_refused(one: str, other: str) -> None:
+def test_state_of_another_optimizer_is_refused(one: str, other: str) -> None:
     layer = nn.Linear(2, 2)
     first, second = BY_NAME[one](layer.parameters()), BY_NAME[other](layer.parameters())
     first.step({"a": layer(torch.ones(1, 2)).sum(), "b": layer(torch.ones(1, 2)).square().sum()})
@@ -40,6 +40,6 @@ def test_a_state_of_another_optimizer_is_refused(one: str, other: str) -> None:
     assert again.tasks == ("a", "b")
 
 
-def test_weights_of_tasks_that_were_not_declared_are_named() -> None:
+def test_weights_of_undeclared_tasks_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="unknown task 'sgge'"):
         pt.MTAdam(nn.Linear(2, 2).parameters(), weights={"seg": 1.0, "sgge": 2.0}, tasks=("seg",))

@@ -58,7 +58,7 @@ def test_former_keywords_and_attributes_of_evidence_work_and_warn() -> None:
     span = ObjectiveRange(torch.zeros(2), torch.full((2,), 2.0))
     options = {"everyone": ONES, "extent": span}
     with pytest.warns(FutureWarning, match=r"FrontEvidence\.(everyone|extent) is now"):
-        evidence = FrontEvidence((0,), ONES, ONES / 2, None, all_preferences=ONES / 2, progress=0.0, **options)  # type: ignore[arg-type, call-arg]
+        evidence = FrontEvidence((0,), ONES, ONES / 2, None, all_preferences=ONES / 2, progress=0.0, **options)  # type: ignore[arg-type]
     assert evidence.objective_range is span
     with pytest.warns(FutureWarning, match="everyone is now FrontEvidence.previous_losses"):
         assert evidence.everyone is evidence.previous_losses  # type: ignore[attr-defined]

@@ -58,7 +58,7 @@ class Front:
 @pytest.mark.parametrize(
     ("growth", "curvature", "rate"), [(2.0, 1.0, 0.3), (1.5, 3.0, 0.1), (4.0, 1.0, 1.2), (1.0, 1.0, 0.3)]
 )
-def test_trust_grows_by_growth_where_the_fall_is_kept_and_falls_to_a_quarter_where_not(
+def test_trust_is_multiplied_by_growth_or_divided_by_four(
     growth: float, curvature: float, rate: float, seed: int
 ) -> None:
     front = Front(growth, curvature, rate, seed)
@@ -81,7 +81,7 @@ def test_trust_grows_by_growth_where_the_fall_is_kept_and_falls_to_a_quarter_whe
     assert growth > 1 or front.exchange.trust.tolist() == [1.0] * MEMBERS
 
 
-def test_trust_that_has_grown_lets_a_member_move_further() -> None:
+def test_trust_allows_larger_displacements() -> None:
     shares = {}
     for growth in (1.0, 4.0):
         front = Front(growth, curvature=1.0, rate=0.05, seed=0)
