@@ -1,4 +1,4 @@
-"""Training fronts: members are independent unless asked, and what goes wrong is said."""
+"""Training of fronts: members without transfer are independent, and errors are reported."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_members_without_transfer_equal_separate_runs_bit_for_bit(workload: Any,
 
 
 def plain_run(workload: Any, algorithm: pt.MT2O, preference: Tensor, make: Any) -> Mapping[str, Tensor]:
-    """An ordinary loop around an ordinary model, which knows nothing of fronts."""
+    """An ordinary loop around an ordinary model, without any code of fronts."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = workload.model().train()
@@ -151,7 +151,7 @@ def test_fixed_matrix_averages_members_by_its_rows() -> None:
 
 
 def test_gate_keeps_the_guaranteed_decrease() -> None:
-    """On a quadratic, whose smoothness is known: F falls by 3/4 eta |g|^2 at least, whatever the neighbours are."""
+    """On a quadratic, whose smoothness is known: F decreases by at least 3/4 eta |g|^2 for any neighbours."""
     workload = Synthetic(conflict=80.0, hidden=0)
     given = pt.preferences(2, 8)
     plain = on_points(Sweep(), given, epochs=1, optimizer=sgd(0.0))
@@ -173,10 +173,10 @@ def test_trust_increases_after_the_required_decrease_and_decreases_otherwise() -
     assert exchange.trust.tolist() == [1, 1, 1]
     exchange.required_decrease = torch.tensor([0.1, 0.1, math.nan], dtype=F64)
     exchange.update_trust(torch.tensor([[0.5, 0.5], [0.95, 0.95], [0.1, 0.1]], dtype=F64), weights)
-    assert exchange.trust.tolist() == [2, 1, 1]  # kept; broken, at the floor; nothing was taken over
+    assert exchange.trust.tolist() == [2, 1, 1]  # kept; broken, at the floor; nothing was transferred
     exchange.required_decrease = torch.tensor([0.1, 0.1, 0.1], dtype=F64)
     exchange.update_trust(torch.full((3, 2), math.nan, dtype=F64), weights)
-    assert exchange.trust.tolist() == [2, 1, 1]  # nothing is known
+    assert exchange.trust.tolist() == [2, 1, 1]  # unknown losses
 
 
 def test_residuals_are_the_norm_of_the_shortest_combination() -> None:
@@ -270,7 +270,7 @@ def test_optimizer_that_is_not_elementwise_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (lambda: Fixed(3), "rows of numbers"),  # type: ignore[arg-type]
         (lambda: Fixed(((1.0, 0.0), (0.0, "a"))), "rows of numbers"),  # type: ignore[arg-type]
@@ -282,8 +282,8 @@ def test_optimizer_that_is_not_elementwise_is_refused() -> None:
         (lambda: HypervolumeAscent(reference=(1.0, "a")).check(pt.preferences(2, 2), ("a", "b")), "a finite number for each"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip
-def test_arguments_of_wrong_type_are_refused(wrong: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_arguments_of_wrong_type_are_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         wrong()
 
 

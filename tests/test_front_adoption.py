@@ -1,4 +1,4 @@
-"""Models of a front take another's place where it serves them better, with all that belongs to it, and only then."""
+"""Adoption: a model takes the parameters of a better one, with buffers and moments, and only under its conditions."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from paretorch.workloads.synthetic import Synthetic
 
 F64 = torch.float64
 ALL = torch.ones(2, dtype=torch.bool)
-HEARD = torch.full((2, 2), 0.5)
+MATRIX = torch.full((2, 2), 0.5)
 
 
-def second_is_better(steps: int, sure: float = 0.1, gap: float = 1.0) -> Adoption:
+def second_is_better(steps: int, guaranteed: float = 0.1, gap: float = 1.0) -> Adoption:
     """For both models, the second's losses are better by ``gap``."""
     adoption = Adoption(RankPartition(2, group=None))
-    adoption.guaranteed_decrease = torch.full((2,), sure, dtype=F64)
+    adoption.guaranteed_decrease = torch.full((2,), guaranteed, dtype=F64)
     for _ in range(steps):
         adoption.compare(torch.tensor([[gap, 0.0], [gap, 0.0]], dtype=F64))
     return adoption
 
 
 def test_donor_is_adopted_after_consecutive_better_steps() -> None:
-    assert second_is_better(STEADY - 1).donor(HEARD, ALL).tolist() == [0, 1]
-    assert second_is_better(STEADY).donor(HEARD, ALL).tolist() == [1, 1]
+    assert second_is_better(STEADY - 1).donor(MATRIX, ALL).tolist() == [0, 1]
+    assert second_is_better(STEADY).donor(MATRIX, ALL).tolist() == [1, 1]
     broken = second_is_better(STEADY - 1)
     broken.compare(torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=F64))
     broken.compare(torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=F64))
-    assert broken.donor(HEARD, ALL)[0] == 0
+    assert broken.donor(MATRIX, ALL)[0] == 0
 
 
-@pytest.mark.parametrize("sure", [math.nan, 1.0, 2.0])
-def test_donor_must_be_better_by_more_than_the_guaranteed_decrease(sure: float) -> None:
-    assert second_is_better(9, sure).donor(HEARD, ALL).tolist() == [0, 1]
+@pytest.mark.parametrize("guaranteed", [math.nan, 1.0, 2.0])
+def test_donor_must_be_better_by_more_than_the_guaranteed_decrease(guaranteed: float) -> None:
+    assert second_is_better(9, guaranteed).donor(MATRIX, ALL).tolist() == [0, 1]
 
 
 def test_donor_needs_a_transfer_coefficient_and_finite_losses() -> None:
     adoption = second_is_better(9)
     assert adoption.donor(torch.eye(2), ALL).tolist() == [0, 1]
-    assert adoption.donor(HEARD, ~ALL).tolist() == [0, 1]
-    assert second_is_better(9, gap=math.nan).donor(HEARD, ALL).tolist() == [0, 1]
+    assert adoption.donor(MATRIX, ~ALL).tolist() == [0, 1]
+    assert second_is_better(9, gap=math.nan).donor(MATRIX, ALL).tolist() == [0, 1]
 
 
 def test_adoption_copies_parameters_buffers_and_moments() -> None:
@@ -71,7 +71,7 @@ def test_adoption_copies_parameters_buffers_and_moments() -> None:
     assert not adoption.lead[0].any()
 
 
-def on_valleys(transfer: Transfer | None, seed: int, starts: str = "common") -> Front:
+def on_two_minima(transfer: Transfer | None, seed: int, starts: str = "common") -> Front:
     front: Front = pt.fit_front(
         Synthetic("two_valley"),
         pt.MT2O(SmoothTchebycheff(0.1, 0.0003), transfer),
@@ -86,7 +86,7 @@ def on_valleys(transfer: Transfer | None, seed: int, starts: str = "common") -> 
 
 def test_adoption_moves_models_out_of_the_worse_minimum() -> None:
     ends = [
-        [on_valleys(Gated(adopts=adopts), seed).history[-1].hypervolume for seed in range(4)]
+        [on_two_minima(Gated(adopts=adopts), seed).history[-1].hypervolume for seed in range(4)]
         for adopts in (True, False)
     ]
     assert min(a - b for a, b in zip(*ends, strict=True)) >= 0.0
@@ -111,7 +111,7 @@ def test_adoption_occurs_in_the_front_of_the_rank_tests(monkeypatch: pytest.Monk
     monkeypatch.setattr(Adoption, "replace", counted)
     adopting = spread_front("adopting")
     assert sum(moved) >= 1
-    monkeypatch.setattr(Adoption, "donor", lambda self, heard, free: self.own)
+    monkeypatch.setattr(Adoption, "donor", lambda self, matrix, free: self.own)
     alone = spread_front("adopting")
     points = [torch.stack([state["encoder.point"] for state in front.states]) for front in (adopting, alone)]
     changed = (points[0] - points[1]).abs().flatten(1).amax(dim=1)

@@ -1,4 +1,4 @@
-"""Families of models, one for every preference: known fronts are reached, and members are what they are said to be."""
+"""Conditional models approximate known fronts, and their members are those of the definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the models of a front are executed: every way computes the same, and the one that is chosen is the one that is fast."""
+"""Backends of an ensemble compute the same front, and the fastest one is chosen."""
 
 from __future__ import annotations
 
@@ -111,4 +111,4 @@ def test_autotune_accepts_differences_of_rounding_only() -> None:
     assert "other numbers" not in autotune(ways(-rounding))[1]  # type: ignore[arg-type]
     assert "other numbers" in autotune(ways(rounding + 1e-3))[1]  # type: ignore[arg-type]
     alone = {"a": lambda: [[large], [rounding]], "b": lambda: [[large], [-rounding]]}
-    assert "other numbers" in autotune(alone)[1]  # of another group, whose scale is its own
+    assert "other numbers" in autotune(alone)[1]  # of another group, with its own scale

@@ -1,4 +1,4 @@
-"""Algorithms for fronts reach the fronts that are known, and transfer saves what it should."""
+"""Algorithms reach known fronts, and transfer saves gradient evaluations."""
 
 from __future__ import annotations
 

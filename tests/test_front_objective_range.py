@@ -1,4 +1,4 @@
-"""Ideal and nadir points: tracked, and scalarizations that do not depend on the units of losses."""
+"""The objective range: its estimate during training, and independence of units."""
 
 from __future__ import annotations
 

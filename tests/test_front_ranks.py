@@ -1,4 +1,4 @@
-"""A front spread over ranks equals the same front in one process."""
+"""A front divided among ranks equals the same front in one process."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def test_front_on_ranks_equals_the_front_of_one_process(world: int, tmp_path: Pa
 
 @pytest.mark.long
 def test_front_on_more_ranks_than_models_is_refused(tmp_path: Path) -> None:
-    for said in on_ranks(too_few_models, 2, tmp_path):
-        assert "front of 1 models cannot be divided among 2 ranks" in said
+    for message in on_ranks(too_few_models, 2, tmp_path):
+        assert "front of 1 models cannot be divided among 2 ranks" in message

@@ -1,4 +1,4 @@
-"""A front as a set of models: kept in files, asked, measured; and the truths that fronts are measured by."""
+"""A front as a set of models: files, choice, hypervolume; and the truths of workloads."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_front_with_edited_values_is_refused(tmp_path: Path, change: str) -> Non
 
 def test_front_with_diverged_models_only_raises() -> None:
     front = made([[math.nan, math.nan]] * 2)
-    for ask in (lambda: front.hypervolume((1.0, 1.0)), lambda: front.nadir, lambda: front.ideal):
+    for call in (lambda: front.hypervolume((1.0, 1.0)), lambda: front.nadir, lambda: front.ideal):
         with pytest.raises(ValueError, match="all models of the front have diverged"):
-            ask()
+            call()
 
 
 @pytest.mark.parametrize(

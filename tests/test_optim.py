@@ -1,4 +1,4 @@
-"""What every multi-task optimizer promises a loop: torch's face, exact resuming, sentences for wrong input."""
+"""Properties of every multi-task optimizer: the interface of torch, exact resuming, errors for invalid input."""
 
 from __future__ import annotations
 

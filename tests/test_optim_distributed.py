@@ -1,4 +1,4 @@
-"""On several ranks a step is that of one process on the joined batch, also where a task is on some ranks only."""
+"""A step on several ranks equals that of one process on the joined batch, also if a task is on one rank only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What multi-task optimizers refuse: parameters, states and weights that are not theirs."""
+"""Parameters, states and weights that multi-task optimizers refuse."""
 
 from __future__ import annotations
 

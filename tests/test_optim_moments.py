@@ -1,4 +1,4 @@
-"""Optimizers with moments per task: equal to oracles written from the formulas, whatever the order of parameters."""
+"""Optimizers with moments per task equal oracles written from the formulas, for every order of parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Balancing in Adam's metric: the promise of a common descent direction, and what becomes of momentum."""
+"""Balancing in Adam's metric: the common descent direction, and its momentum."""
 
 from __future__ import annotations
 

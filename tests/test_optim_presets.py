@@ -1,4 +1,4 @@
-"""The eight optimizers are those of the protocol, can be made, and what may be tuned about them can be made as well."""
+"""The eight presets are those of the protocol, and they and their search spaces are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs with optimizers that see every task: made from names, resumed bit for bit, refused where they cannot be meant."""
+"""Runs with multi-task optimizers: by name, resumed bit for bit, refused if contradictory."""
 
 from __future__ import annotations
 

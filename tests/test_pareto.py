@@ -142,7 +142,7 @@ def test_pbi_on_its_ray_is_the_norm_with_finite_derivatives() -> None:
 
 
 def grid_volume(losses: Tensor, reference: Tensor, steps: int) -> float:
-    """The share of a grid's cells whose centre is dominated: an oracle that sees no geometry."""
+    """The share of a grid's cells whose centre is dominated: an oracle without geometry."""
     axis = (torch.arange(steps, dtype=F64) + 0.5) / steps
     cells = torch.cartesian_prod(*[axis * float(edge) for edge in reference])
     hit = (losses[None] <= cells[:, None]).all(dim=2).any(dim=1)
@@ -195,7 +195,7 @@ def test_neighbours_are_row_stochastic_and_proportional_to_the_rate() -> None:
 
 @pytest.mark.parametrize("count", [3, 11, 101])
 def test_neighbours_default_tau_fits_every_number_of_models(count: int) -> None:
-    """By default the nearest are heard e^(-1/2) times as much as oneself, however close they lie."""
+    """By default the coefficient of the nearest model is e^(-1/2) times the own one, at every distance."""
     middle = Neighbours(rho=1.0).matrix(preferences(2, count), 1.0, None)[count // 2]
     assert float(middle[count // 2 + 1] / middle[count // 2]) == pytest.approx(math.exp(-0.5))
 

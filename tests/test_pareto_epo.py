@@ -1,4 +1,4 @@
-"""EPO's linear program against exact rational vertices, and what EPO does on its ray and where SciPy is missing."""
+"""EPO's linear program against exact rational vertices, and EPO's step on its ray."""
 
 from __future__ import annotations
 

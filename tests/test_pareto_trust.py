@@ -1,4 +1,4 @@
-"""How a gate's trust grows and falls over the steps of a training, against the rule computed by hand."""
+"""The trust of a gate during training, against the rule computed by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMISED = 0.75  # of eta |grad F|^2
 
 
 class Front:
-    """Members that descend weighted sums of two quadratics, the second one ``curvature`` times as curved, and hear each other."""
+    """Members that descend weighted sums of two quadratics, the second one ``curvature`` times as curved, with mutual transfer."""
 
     def __init__(self, growth: float, curvature: float, rate: float, seed: int) -> None:
         draw = torch.Generator().manual_seed(seed)
@@ -69,14 +69,14 @@ def test_trust_is_multiplied_by_growth_or_divided_by_four(
         shares, formula, promised = front.step()
         torch.testing.assert_close(front.exchange.trust, expected, rtol=1e-12, atol=0)  # of the steps before this one
         torch.testing.assert_close(shares, formula, rtol=1e-9, atol=1e-12)
-        fallen, heard = before - front.values().detach(), shares > 0
-        holds = fallen >= promised
+        decrease, moved = before - front.values().detach(), shares > 0
+        sufficient = decrease >= promised
         if growth > 1:
-            after = torch.where(holds, growth * expected, expected / 4).clamp(1.0, 1e9)
-            expected = torch.where(heard, after, expected)
-        kept += int((heard & holds).sum())
-        broken += int((heard & ~holds).sum())
-    assert kept + broken >= MEMBERS  # members do hear each other
+            after = torch.where(sufficient, growth * expected, expected / 4).clamp(1.0, 1e9)
+            expected = torch.where(moved, after, expected)
+        kept += int((moved & sufficient).sum())
+        broken += int((moved & ~sufficient).sum())
+    assert kept + broken >= MEMBERS  # transfer occurs
     assert (kept if rate < 1 else broken) > 0
     assert growth > 1 or front.exchange.trust.tolist() == [1.0] * MEMBERS
 

@@ -35,7 +35,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
 
     Args:
         params: parameters or parameter groups.
-        defaults: the options of a group.
+        defaults: the options of a group, among them lr, betas, eps, weights and weight_decay.
         rule: how the gradients of the tasks move the parameters.
         tasks: names in the order that formulas use; by default the order in which losses first occur.
         max_norm: clip each task's gradient, over all parameters, to this length.
