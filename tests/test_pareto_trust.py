@@ -17,7 +17,7 @@ PROMISED = 0.75  # of eta |grad F|^2
 
 
 class Front:
-    """Members that descend weighted sums of two quadratics, the second one ``curvature`` times as curved, with mutual transfer."""
+    """Members that descend weighted sums of two quadratics, the second ``curvature`` times as curved, with mutual transfer."""
 
     def __init__(self, growth: float, curvature: float, rate: float, seed: int) -> None:
         draw = torch.Generator().manual_seed(seed)
