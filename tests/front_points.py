@@ -1,4 +1,4 @@
-"""Fronts that tests train: of points on problems that are known, and a small one of networks."""
+"""Fronts for tests: of points on known problems, and a small one of networks."""
 
 from __future__ import annotations
 

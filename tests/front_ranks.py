@@ -1,4 +1,4 @@
-"""What the ranks of a spread front do. Imported by the spawned processes."""
+"""Functions of the spawned ranks that train one front."""
 
 from __future__ import annotations
 

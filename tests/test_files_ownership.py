@@ -216,7 +216,7 @@ def test_a_front_replaces_a_front_of_an_earlier_version(tmp_path: Path, front: F
     """Its models have no mark; its front.json has their digests."""
     import hashlib
 
-    from paretorch.pareto.files.files import _checksum
+    from paretorch.pareto.files.front_folder import _checksum
 
     front.save(tmp_path)
     values = json.loads((tmp_path / "front.json").read_text())

@@ -1,4 +1,4 @@
-"""Training fronts: members are independent unless asked, and what goes wrong is said."""
+"""Training of fronts: members without transfer are independent, and errors are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paretorch.pareto import (
     SmoothTchebycheff,
     Sweep,
 )
-from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.transfer.exchange import Exchange
 from paretorch.workloads.drawn.objectives import vlmop2
 from paretorch.workloads.streams import mixed, training_batches
@@ -49,7 +49,7 @@ class Gaps(Tiny):
 @pytest.mark.parametrize(
     "workload", [Synthetic(samples=64), Tiny(), Gaps()], ids=["regression", "dropout and batch norm", "absent tasks"]
 )
-def test_without_transfer_members_are_runs_of_their_own_bit_for_bit(workload: Any, rate: str) -> None:
+def test_members_without_transfer_equal_separate_runs_bit_for_bit(workload: Any, rate: str) -> None:
     make = {
         "sgd": sgd(0.01),
         "momentum": sgd(0.01, 0.9),
@@ -67,7 +67,7 @@ def test_without_transfer_members_are_runs_of_their_own_bit_for_bit(workload: An
 
 
 def plain_run(workload: Any, algorithm: pt.MT2O, preference: Tensor, make: Any) -> Mapping[str, Tensor]:
-    """An ordinary loop around an ordinary model, which knows nothing of fronts."""
+    """An ordinary loop around an ordinary model, without any code of fronts."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = workload.model().train()
@@ -91,7 +91,7 @@ def plain_run(workload: Any, algorithm: pt.MT2O, preference: Tensor, make: Any) 
     return state
 
 
-def test_vmap_and_loop_train_the_same_front() -> None:
+def test_executions_train_the_same_front() -> None:
     fronts = [
         pt.fit_front(
             Synthetic(samples=64),
@@ -125,7 +125,7 @@ class Factor(nn.Module):
 
 
 @pytest.mark.parametrize("execution", ["loop", "vmap"])
-def test_parameters_that_are_single_numbers_are_trained_and_watched(execution: str) -> None:
+def test_scalar_parameters_are_trained_and_checked_for_divergence(execution: str) -> None:
     options = {"preferences": pt.preferences(2, 3), "epochs": 2, "batch_size": 16, "execution": execution}
     front = pt.fit_front(Scaled(samples=64), pt.MT2O(), starts="independent", **options)
     factors = {float(state["encoder.1.factor"]) for state in front.states}
@@ -135,13 +135,13 @@ def test_parameters_that_are_single_numbers_are_trained_and_watched(execution: s
     assert len(front.diverged) == 3
 
 
-def test_batch_norm_statistics_are_each_members_own() -> None:
+def test_batch_norm_statistics_are_separate_for_each_member() -> None:
     front = pt.fit_front(Tiny(), pt.MT2O(), preferences=pt.preferences(2, 2), epochs=2, batch_size=16)
     assert not torch.equal(front.states[0]["encoder.1.running_mean"], front.states[1]["encoder.1.running_mean"])
     assert int(front.states[0]["encoder.1.num_batches_tracked"]) == 6
 
 
-def test_a_given_matrix_averages_as_it_says() -> None:
+def test_fixed_matrix_averages_members_by_its_rows() -> None:
     fixed = Fixed(((0.5, 0.5), (0.0, 1.0)))
     start = on_points(Sweep(), pt.preferences(2, 2), epochs=1, optimizer=sgd(0.0))
     front = on_points(pt.MT2O(transfer=fixed), pt.preferences(2, 2), epochs=1, optimizer=sgd(0.0))
@@ -150,8 +150,8 @@ def test_a_given_matrix_averages_as_it_says() -> None:
     assert torch.equal(front.states[1]["encoder.point"], second)
 
 
-def test_the_gate_never_makes_a_step_worse_than_the_bound_of_descent() -> None:
-    """On a quadratic, whose smoothness is known: F falls by 3/4 eta |g|^2 at least, whatever the neighbours are."""
+def test_gate_keeps_the_guaranteed_decrease() -> None:
+    """On a quadratic, whose smoothness is known: F decreases by at least 3/4 eta |g|^2 for any neighbours."""
     workload = Synthetic(conflict=80.0, hidden=0)
     given = pt.preferences(2, 8)
     plain = on_points(Sweep(), given, epochs=1, optimizer=sgd(0.0))
@@ -164,22 +164,22 @@ def test_the_gate_never_makes_a_step_worse_than_the_bound_of_descent() -> None:
     assert workload.truth is not None
 
 
-def test_trust_grows_where_the_promise_is_kept_and_falls_where_not() -> None:
+def test_trust_increases_after_the_required_decrease_and_decreases_otherwise() -> None:
     sharing = pt.MT2O(SmoothTchebycheff(0.1)).sharing()
     assert sharing is not None
-    exchange = Exchange(sharing, {"encoder.a": torch.zeros(3, 2)}, {}, Spread(3, group=None))
+    exchange = Exchange(sharing, {"encoder.a": torch.zeros(3, 2)}, {}, RankPartition(3, group=None))
     weights = torch.full((3, 2), 0.5, dtype=F64)
-    exchange.judge(torch.ones(3, 2, dtype=F64), weights)
+    exchange.update_trust(torch.ones(3, 2, dtype=F64), weights)
     assert exchange.trust.tolist() == [1, 1, 1]
-    exchange.promised = torch.tensor([0.1, 0.1, math.nan], dtype=F64)
-    exchange.judge(torch.tensor([[0.5, 0.5], [0.95, 0.95], [0.1, 0.1]], dtype=F64), weights)
-    assert exchange.trust.tolist() == [2, 1, 1]  # kept; broken, at the floor; nothing was taken over
-    exchange.promised = torch.tensor([0.1, 0.1, 0.1], dtype=F64)
-    exchange.judge(torch.full((3, 2), math.nan, dtype=F64), weights)
-    assert exchange.trust.tolist() == [2, 1, 1]  # nothing is known
+    exchange.required_decrease = torch.tensor([0.1, 0.1, math.nan], dtype=F64)
+    exchange.update_trust(torch.tensor([[0.5, 0.5], [0.95, 0.95], [0.1, 0.1]], dtype=F64), weights)
+    assert exchange.trust.tolist() == [2, 1, 1]  # kept; broken, at the floor; nothing was transferred
+    exchange.required_decrease = torch.tensor([0.1, 0.1, 0.1], dtype=F64)
+    exchange.update_trust(torch.full((3, 2), math.nan, dtype=F64), weights)
+    assert exchange.trust.tolist() == [2, 1, 1]  # unknown losses
 
 
-def test_residuals_are_zero_on_the_front_and_the_shortest_combination_off_it() -> None:
+def test_residuals_are_the_norm_of_the_shortest_combination() -> None:
     front = on_points(MGDAStarts(), pt.preferences(2, 2), optimizer=sgd(0.5))
     assert float(front.residuals(Synthetic("vlmop2")).max()) <= 0.02
     start = on_points(Sweep(), pt.preferences(2, 2), epochs=1, optimizer=sgd(0.0))
@@ -199,7 +199,7 @@ class Fragile(Synthetic):
         return {**found, "f1": torch.where(found["f1"] < 0.3, torch.nan, found["f1"])}
 
 
-def test_a_member_that_diverges_is_left_out_and_said() -> None:
+def test_diverged_member_is_excluded_and_warned_of() -> None:
     options: dict[str, Any] = {
         "preferences": [(0.99, 0.01), (0.3, 0.7), (0.25, 0.75)],
         "epochs": 150,
@@ -215,7 +215,7 @@ def test_a_member_that_diverges_is_left_out_and_said() -> None:
     assert 0 < front.hypervolume() < 1
 
 
-def test_one_model_is_a_front() -> None:
+def test_front_of_one_model_is_trained() -> None:
     front = pt.fit_front(Synthetic(samples=64), pt.MT2O(), preferences=[(0.5, 0.5)], epochs=2)
     assert len(front) == 1
     assert front.choose((0.3, 0.7)) == 0
@@ -235,18 +235,18 @@ def test_one_model_is_a_front() -> None:
         ({"algorithm": pt.MT2O(transfer=Fixed(((1.0,),)))}, "1 rows for 2 models"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict[str, Any], words: str) -> None:
+def test_fit_front_refuses_invalid_arguments(options: dict[str, Any], words: str) -> None:
     given = {"algorithm": pt.MT2O(), "preferences": pt.preferences(2, 2), "epochs": 1, **options}
     with pytest.raises(ValueError, match=words):
         pt.fit_front(Synthetic(samples=64), **given)
 
 
-def test_moving_for_hypervolume_needs_a_reference() -> None:
+def test_adaptation_for_hypervolume_requires_a_reference() -> None:
     with pytest.raises(ValueError, match="give reference="):
         pt.fit_front(Tiny(), pt.MT2O(adapt="hypervolume"), preferences=pt.preferences(2, 2), epochs=1)
 
 
-def test_the_callers_random_numbers_are_left_alone() -> None:
+def test_random_state_of_the_caller_is_unchanged() -> None:
     before = torch.get_rng_state()
     with warnings.catch_warnings():
         small_front()
@@ -264,30 +264,30 @@ def clipped(parameters: list[Tensor]) -> torch.optim.Optimizer:
     return NormalisedSGD(parameters, lr=0.1)
 
 
-def test_an_optimizer_that_mixes_members_is_refused() -> None:
+def test_optimizer_that_is_not_elementwise_is_refused() -> None:
     with pytest.raises(ValueError, match="NormalisedSGD mixes the models"):
         small_front(optimizer=clipped)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (lambda: Fixed(3), "rows of numbers"),  # type: ignore[arg-type]
         (lambda: Fixed(((1.0, 0.0), (0.0, "a"))), "rows of numbers"),  # type: ignore[arg-type]
         (lambda: pt.MT2O(transfer="neighbours"), r"such as Gated\(\), or None, got 'neighbours'"),
-        (lambda: pt.MT2O("tchebycheff"), "scalarization is one, made"),
-        (lambda: pt.fit_front(Synthetic(), "mt2o", preferences=[(0.5, 0.5)], epochs=1), r"made, such as MT2O\(\), got 'mt2o'"),
-        (lambda: pt.fit_front(Synthetic(), pt.MT2O, preferences=[(0.5, 0.5)], epochs=1), r"made, such as MT2O\(\)"),
+        (lambda: pt.MT2O("tchebycheff"), "scalarization is an instance"),
+        (lambda: pt.fit_front(Synthetic(), "mt2o", preferences=[(0.5, 0.5)], epochs=1), r"such as MT2O\(\), got 'mt2o'"),
+        (lambda: pt.fit_front(Synthetic(), pt.MT2O, preferences=[(0.5, 0.5)], epochs=1), r"an instance of a class of"),
         (lambda: pt.fit_front(Synthetic(), pt.MT2O(), preferences=[("a", "b")], epochs=1), "preferences are rows of numbers"),
         (lambda: HypervolumeAscent(reference=(1.0, "a")).check(pt.preferences(2, 2), ("a", "b")), "a finite number for each"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip
-def test_arguments_of_another_kind_are_refused_in_words(wrong: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_arguments_of_wrong_type_are_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         wrong()
 
 
-def test_a_preference_may_be_given_by_name_and_a_reference_is_a_number() -> None:
+def test_preference_is_accepted_by_name_and_reference_must_be_finite() -> None:
     front = small_front()
     first, second = front.tasks
     tensor: Any = torch.tensor([0.8, 0.2])

@@ -1,187 +1,136 @@
-"""Algorithms for fronts reach the fronts that are known, and transfer saves what it should."""
+"""The properties of the table of front algorithms, on a small workload."""
 
 from __future__ import annotations
 
-import math
+import inspect
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import paretorch as pt
-from front_points import on_points, sgd
+from front_algorithms import ALGORITHMS, TRAINED, Entry, parameters
 from paretorch import pareto
-from paretorch.pareto import (
-    COSMOS,
-    EPO,
-    FrontAlgorithm,
-    Gated,
-    HypervolumeAscent,
-    MGDAStarts,
-    ParetoMTL,
-    SmoothTchebycheff,
-    Sweep,
-    hypervolume_gradient,
-    rays,
-)
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto import Front, FrontAlgorithm, FrontSnapshot
+from paretorch.training.fronts.algorithms import algorithms, find_algorithm
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
 
-F64 = torch.float64
+STEPS, EPOCHS = 4, 2
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_adaptive_preferences_reach_the_best_ten_points_of_vlmop2(seed: int) -> None:
-    front = on_points(pt.MT2O(adapt="hypervolume"), pt.preferences(2, 10), seed=seed, epochs=400)
-    assert front.hypervolume((1.0, 1.0)) >= 0.995 * 0.2998
+class KilledError(Exception):
+    """A substitute for a signal."""
 
 
-def test_even_preferences_end_where_theory_says() -> None:
-    front = on_points(pt.MT2O(SmoothTchebycheff(0.1), transfer=None), pt.preferences(2, 10), seed=0)
-    assert front.hypervolume((1.0, 1.0)) == pytest.approx(0.87 * 0.2998, rel=0.02)
-
-
-def best_points_on_the_sphere(count: int) -> float:
-    """The hypervolume below (1.1, 1.1, 1.1) of the best points of DTLZ2's front that ascent along the sphere finds."""
-    reference = torch.full((3,), 1.1, dtype=F64)
-    points = torch.nn.functional.normalize(rays(pt.preferences(3, count), 0.1), dim=1)
-    best = 0.0
-    for step in range(150):
-        points = points - 0.3 * 0.97**step * hypervolume_gradient(points, reference)
-        points = torch.nn.functional.normalize(points.clamp_min(0), dim=1)
-        best = max(best, pareto.hypervolume(points, reference))
-    return best
-
-
-BEST_21 = 0.6886  # of 21 points on the unit sphere, reference (1.1, 1.1, 1.1)
-
-
-@pytest.mark.long
-def test_the_stored_best_of_dtlz2_is_that_of_greedy_and_local_search() -> None:
-    truth = Synthetic("dtlz2").truth
-    assert truth is not None
-    reference = torch.full((3,), 1.1, dtype=F64)
-    chosen = truth.front[pareto.best_subset(truth.front, 21, reference)]
-    assert pareto.hypervolume(chosen.double(), reference) == pytest.approx(BEST_21, rel=0.003)
-
-
-def test_the_stored_best_of_dtlz2_is_not_beaten_by_a_plain_ascent() -> None:
-    found = best_points_on_the_sphere(21)
-    assert 0.97 * BEST_21 <= found <= BEST_21 * 1.002
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", [2, 3])
-def test_adaptive_preferences_reach_98_percent_of_dtlz2(seed: int) -> None:
-    front = on_points(
-        pt.MT2O(adapt="hypervolume"),
-        pt.preferences(3, 21),
-        "dtlz2",
-        epochs=800,
-        seed=seed,
-    )
-    assert front.hypervolume(partial=True) >= 0.98 * BEST_21
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("starts", "fewer"), [("independent", 4.0), ("common", 1.8)])
-def test_gated_transfer_needs_fewer_gradients_on_vlmop2(starts: str, fewer: float) -> None:
-    """To 80 % of the best ten points. benchmarks/fronts.py has ten seeds and the other problems."""
-    ratios = []
-    for seed in (0, 1, 2):
-        needed = []
-        for transfer in (Gated(), None):
-            front = on_points(
-                pt.MT2O(SmoothTchebycheff(0.1), transfer),
-                pt.preferences(2, 10),
-                epochs=300,
-                optimizer=sgd(0.05),
-                starts=starts,
-                seed=seed,
-                every=1,
-            )
-            needed.append(next(m.gradients for m in front.history if m.hypervolume >= 0.8 * 0.2998))
-        ratios.append(needed[1] / needed[0])
-    assert math.prod(ratios) ** (1 / 3) >= fewer
-
-
-def test_epo_reaches_its_ray_from_ten_starts() -> None:
-    front = on_points(EPO(), pt.preferences(2, 10, margin=0.1), optimizer=sgd(0.1))
-    unit = torch.nn.functional.normalize(rays(front.preferences), dim=1)
-    cosines = (torch.nn.functional.normalize(front.losses, dim=1) * unit).sum(dim=1).clamp(max=1)
-    assert float(cosines.acos().max()) <= math.radians(1.0)
-    assert front.coverage(front.losses) == 0
-    truth = Synthetic("vlmop2").truth
-    assert truth is not None
-    assert float(torch.cdist(front.losses, truth.front).min(dim=1).values.max()) <= 0.01
-
-
-@pytest.mark.parametrize(("problem", "tasks", "count"), [("vlmop2", 2, 8), ("dtlz2", 3, 6)])
-def test_pareto_mtl_has_a_model_in_every_sector(problem: str, tasks: int, count: int) -> None:
-    given = rays(pt.preferences(tasks, count, margin=0.05))
-    front = on_points(ParetoMTL(), given, problem, optimizer=sgd(0.1))
-    unit = torch.nn.functional.normalize(rays(given), dim=1)
-    sectors = (torch.nn.functional.normalize(front.losses, dim=1) @ unit.T).argmax(dim=1)
-    assert sectors.tolist() == list(range(count))
-    if problem == "dtlz2":
-        assert front.losses.norm(dim=1).tolist() == pytest.approx([1.0] * count, abs=0.02)
-
-
-def test_hypervolume_ascent_finds_the_best_ten_points() -> None:
-    front = on_points(HypervolumeAscent((1.0, 1.0)), pt.preferences(2, 10), optimizer=sgd(0.1), epochs=500)
-    assert front.hypervolume((1.0, 1.0)) >= 0.995 * 0.2998
-
-
-def test_mgda_from_any_start_ends_on_the_front() -> None:
-    front = on_points(MGDAStarts(), pt.preferences(2, 5), optimizer=sgd(0.5))
-    truth = Synthetic("vlmop2").truth
-    assert truth is not None
-    assert float(torch.cdist(front.losses, truth.front).min(dim=1).values.max()) <= 0.02
-
-
-@pytest.mark.parametrize("algorithm", [Sweep(), COSMOS()], ids=lambda a: type(a).__name__)
-def test_networks_come_near_the_regressions_front_in_the_order_of_preferences(algorithm: FrontAlgorithm) -> None:
-    workload = Synthetic(samples=256)
-    front = pt.fit_front(
+def fit(entry: Entry, workload: Any = None, **options: Any) -> Front:
+    """A front of three preferences, in two epochs of four steps; of points for populations."""
+    if workload is None:
+        population = entry.kind == "population"
+        workload = Synthetic("zdt1", size=4) if population else Synthetic(samples=64)
+    options = {"execution": "vmap", "starts": "independent", "reference": (9.0, 9.0), **options}
+    front: Front = pt.fit_front(
         workload,
-        algorithm,
-        preferences=pt.preferences(2, 4, margin=0.1),
-        epochs=120,
-        batch_size=64,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=5e-3),
+        entry.algorithm,
+        preferences=pt.preferences(2, 3, margin=0.1),
+        epochs=EPOCHS,
+        batch_size=16,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        **options,
     )
-    assert front.losses[:, 0].tolist() == sorted(front.losses[:, 0].tolist())
-    truth = workload.truth
-    assert truth is not None
-    assert float(torch.cdist(front.losses, truth.front).min(dim=1).values.max()) <= 0.15
+    return front
 
 
-@pytest.mark.parametrize("execution", ["loop", "vmap"])
-def test_hypervolume_ascent_parts_models_that_start_as_one_and_waits_for_no_task(execution: str) -> None:
-    front = pt.fit_front(
-        Synthetic(samples=64), HypervolumeAscent(reference=(9.0, 9.0)), preferences=pt.preferences(2, 4), epochs=12,
-        batch_size=16, optimizer=sgd(0.01), execution=execution,
-    )  # fmt: skip
-    distance = torch.cdist(front.losses, front.losses) + 9 * torch.eye(4)
-    assert float(distance.min()) > 0.01
-
-
-@pytest.mark.parametrize("execution", ["loop", "vmap"])
-def test_hypervolume_ascent_goes_on_where_a_task_is_absent(execution: str) -> None:
-    front = pt.fit_front(
-        Tiny(missing=True),
-        HypervolumeAscent(reference=(9.0, 9e4)),
-        preferences=pt.preferences(2, 3),
-        epochs=3,
-        batch_size=2,
-        optimizer=sgd(1e-6),
-        execution=execution,
+def same(first: Front, second: Front) -> bool:
+    states = zip(first.states, second.states, strict=True)
+    return torch.equal(first.losses, second.losses) and all(
+        torch.equal(a[name], b[name]) for a, b in states for name in a
     )
-    assert front.losses.isfinite().all()
 
 
-def test_hypervolume_ascent_has_no_step_for_a_model_of_which_no_task_that_matters_is_there() -> None:
-    there, unknown = torch.tensor([False, True]), torch.full((1, 2), math.inf, dtype=torch.float64)
-    none = torch.zeros(1, 1, dtype=torch.float64)
-    view = View((0,), none + 1, none, None, unknown, none, 0.0, torch.ones(2, dtype=torch.float64), None, there)
-    assert HypervolumeAscent().weights(view).tolist() == [[0.0]]
+def test_algorithm_table_lists_every_exported_algorithm() -> None:
+    exported = {
+        name
+        for name in pareto.__all__
+        if inspect.isclass(value := getattr(pareto, name))
+        and issubclass(value, FrontAlgorithm)
+        and value is not FrontAlgorithm
+    }
+    assert exported == {type(entry.algorithm).__name__ for entry in ALGORITHMS}
+    assert exported == set(algorithms()), "names of the command line are those of the exports"
+
+
+@pytest.mark.parametrize("entry", ALGORITHMS, ids=lambda entry: entry.name)
+def test_algorithm_properties_are_those_of_the_table(entry: Entry) -> None:
+    algorithm = entry.algorithm
+    assert algorithm.conditional == (entry.kind == "conditional")
+    assert algorithm.evolves == (entry.kind == "population")
+    assert (algorithm.sharing() is not None) == entry.transfers
+    assert (algorithm.preference_adaptation() is not None) == entry.moves_preferences
+    assert find_algorithm(repr(algorithm)) == algorithm, "a constructor is read as repr writes it"
+
+
+@pytest.mark.parametrize("entry", parameters(ALGORITHMS))
+def test_algorithm_trains_finite_members_with_the_gradients_of_the_table(entry: Entry) -> None:
+    random = torch.get_rng_state()
+    front = fit(entry)
+    assert torch.equal(torch.get_rng_state(), random), "the caller's random state is unchanged"
+    assert front.losses.shape == (3, 2)
+    assert bool(front.losses.isfinite().all())
+    assert front.diverged == ()
+    assert [snapshot.epoch for snapshot in front.history] == [1, 2]
+    assert front.facts["algorithm"] == entry.name
+    assert front.facts["gradient evaluations"] == EPOCHS * STEPS * entry.gradients
+    assert ("took something over" in front.facts) == entry.transfers
+    assert torch.equal(front.preferences, pt.preferences(2, 3, margin=0.1)) != entry.moves_preferences
+
+
+@pytest.mark.parametrize("entry", parameters(ALGORITHMS))
+def test_algorithm_is_determined_by_its_seed(entry: Entry) -> None:
+    assert same(fit(entry, seed=4), fit(entry, seed=4))
+    assert not same(fit(entry, seed=4), fit(entry, seed=5))
+
+
+@pytest.mark.parametrize("entry", parameters(ALGORITHMS))
+def test_algorithm_front_is_saved_and_loaded(entry: Entry, tmp_path: Path) -> None:
+    front = fit(entry)
+    front.save(tmp_path)
+    assert same(Front.load(tmp_path, front.template), front)
+
+
+@pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if entry.interior]))
+def test_algorithm_refuses_preferences_on_the_boundary(entry: Entry) -> None:
+    with pytest.raises(ValueError, match="needs preferences above 0"):
+        entry.algorithm.check(pt.preferences(2, 3), ("a", "b"))
+
+
+@pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if not entry.interior]))
+def test_algorithm_accepts_preferences_on_the_boundary(entry: Entry) -> None:
+    entry.algorithm.check(pt.preferences(2, 3), ("a", "b"))
+
+
+@pytest.mark.parametrize("entry", parameters(TRAINED))
+def test_algorithm_trains_while_tasks_are_absent(entry: Entry) -> None:
+    front = fit(entry, Tiny(missing=True), reference=(9.0, 9e4))
+    assert bool(front.losses.isfinite().all())
+
+
+@pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if entry.resumes]))
+def test_algorithm_resumes_a_killed_training_bit_for_bit(entry: Entry, tmp_path: Path) -> None:
+    def kill(snapshot: FrontSnapshot) -> None:
+        if snapshot.epoch == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(entry, checkpoint=tmp_path, progress=kill)
+    resumed, whole = fit(entry, checkpoint=tmp_path), fit(entry)
+    assert same(resumed, whole)
+    assert torch.equal(resumed.preferences, whole.preferences)
+    assert resumed.facts["gradient evaluations"] == whole.facts["gradient evaluations"]
+
+
+@pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if not entry.resumes]))
+def test_algorithm_that_cannot_resume_refuses_a_checkpoint(entry: Entry, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave checkpoint out"):
+        fit(entry, checkpoint=tmp_path)

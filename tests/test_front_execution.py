@@ -1,4 +1,4 @@
-"""How the models of a front are executed: every way computes the same, and the one that is chosen is the one that is fast."""
+"""Backends of an ensemble compute the same front, and the fastest one is chosen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import paretorch as pt
 from front_points import sgd
 from paretorch.pareto import EPO, FrontAlgorithm
-from paretorch.pareto.models.autotune import fastest
-from paretorch.pareto.models.ensemble import WAYS
+from paretorch.pareto.models.autotune import autotune
+from paretorch.pareto.models.ensemble import BACKENDS
 from paretorch.workloads.base import MultiTaskModel
 from training_workload import Tiny
 
@@ -50,7 +50,7 @@ class Noisy(Tiny):
 
 @pytest.mark.parametrize("own_inputs", [False, True])
 @pytest.mark.parametrize("algorithm", [pt.MT2O(), EPO()], ids=["losses", "gradients"])
-def test_every_way_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: bool) -> None:
+def test_every_backend_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: bool) -> None:
     fronts = {
         way: pt.fit_front(
             Noisy(own_inputs=own_inputs),
@@ -62,9 +62,9 @@ def test_every_way_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: 
             starts="independent",
             execution=way,
         )
-        for way in WAYS
+        for way in BACKENDS
     }
-    for way in WAYS[1:]:
+    for way in BACKENDS[1:]:
         assert fronts[way].facts["execution"] == way
         for state, expected in zip(fronts[way].states, fronts["loop"].states, strict=True):
             for name, value in expected.items():
@@ -78,11 +78,11 @@ def work(times: int) -> list[list[Tensor]]:
     return [[matrix]]
 
 
-def test_the_way_that_is_clearly_faster_is_chosen_and_others_are_said_to_be_out() -> None:
+def test_autotune_chooses_the_clearly_faster_function_and_reports_excluded_ones() -> None:
     def fails() -> list[list[Tensor]]:
         raise RuntimeError("no rule for this\nand more")
 
-    chosen, why = fastest(
+    chosen, why = autotune(
         {"slow": lambda: work(400), "fast": lambda: work(4), "fails": fails, "wrong": lambda: [[torch.zeros(200, 200)]]}
     )
     assert chosen == "fast"
@@ -91,24 +91,24 @@ def test_the_way_that_is_clearly_faster_is_chosen_and_others_are_said_to_be_out(
     assert "fails cannot run this model: no rule for this" in why
     assert "and more" not in why
     assert "wrong gives other numbers" in why
-    assert fastest({"fast": lambda: work(4), "slow": lambda: work(400)})[0] == "fast"
+    assert autotune({"fast": lambda: work(4), "slow": lambda: work(400)})[0] == "fast"
 
 
-def test_what_the_trusted_way_cannot_do_is_raised() -> None:
+def test_autotune_raises_errors_of_the_reference() -> None:
     def fails() -> list[list[Tensor]]:
         raise ValueError("batch norm cannot train on one sample")
 
     with pytest.raises(ValueError, match="batch norm"):
-        fastest({"fails": fails, "works": lambda: work(1)})
+        autotune({"fails": fails, "works": lambda: work(1)})
 
 
-def test_gradients_that_are_rounding_may_differ_and_others_may_not() -> None:
+def test_autotune_accepts_differences_of_rounding_only() -> None:
     large, rounding = torch.full((3,), 2.0), torch.tensor([1e-8, -1e-8, 0.0])
 
     def ways(second: Tensor) -> dict[str, object]:
         return {"a": lambda: [[large, rounding]], "b": lambda: [[large, second]]}
 
-    assert "other numbers" not in fastest(ways(-rounding))[1]  # type: ignore[arg-type]
-    assert "other numbers" in fastest(ways(rounding + 1e-3))[1]  # type: ignore[arg-type]
+    assert "other numbers" not in autotune(ways(-rounding))[1]  # type: ignore[arg-type]
+    assert "other numbers" in autotune(ways(rounding + 1e-3))[1]  # type: ignore[arg-type]
     alone = {"a": lambda: [[large], [rounding]], "b": lambda: [[large], [-rounding]]}
-    assert "other numbers" in fastest(alone)[1]  # of another group, whose scale is its own
+    assert "other numbers" in autotune(alone)[1]  # of another group, with its own scale

@@ -1,4 +1,4 @@
-"""A front spread over ranks equals the same front in one process."""
+"""A front divided among ranks equals the same front in one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ranks import on_ranks
 
 @pytest.mark.long
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_train_the_front_of_one_process(world: int, tmp_path: Path) -> None:
+def test_front_on_ranks_equals_the_front_of_one_process(world: int, tmp_path: Path) -> None:
     found = on_ranks(every_front, world, tmp_path)
     for name in ALGORITHMS:
         alone = numbers(spread_front(name))
@@ -24,6 +24,6 @@ def test_ranks_train_the_front_of_one_process(world: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.long
-def test_more_ranks_than_models_are_refused(tmp_path: Path) -> None:
-    for said in on_ranks(too_few_models, 2, tmp_path):
-        assert "front of 1 models cannot be spread over 2 ranks" in said
+def test_front_on_more_ranks_than_models_is_refused(tmp_path: Path) -> None:
+    for message in on_ranks(too_few_models, 2, tmp_path):
+        assert "front of 1 models cannot be divided among 2 ranks" in message

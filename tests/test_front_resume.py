@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import paretorch as pt
-from paretorch.pareto import COSMOS, Front, FrontAlgorithm, Moment, PaMaL
+from paretorch.pareto import COSMOS, Front, FrontAlgorithm, FrontSnapshot, PaMaL
 from training_workload import Tiny
 
 
@@ -18,7 +18,7 @@ class KilledError(Exception):
 
 
 def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = None, **options: Any) -> Front:
-    def watch(moment: Moment) -> None:
+    def watch(moment: FrontSnapshot) -> None:
         if moment.epoch == kill_at:
             raise KilledError
 

@@ -1,4 +1,4 @@
-"""A front as a set of models: kept in files, asked, measured; and the truths that fronts are measured by."""
+"""A front as a set of models: files, choice, hypervolume; and the truths of workloads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from paretorch.workloads.synthetic import Synthetic
 F64 = torch.float64
 
 
-def test_a_front_is_saved_and_loaded(tmp_path: Path) -> None:
+def test_front_is_saved_and_loaded(tmp_path: Path) -> None:
     front = small_front()
     front.save(tmp_path / "front")
     again = Front.load(tmp_path / "front", Synthetic(samples=64).model())
@@ -36,7 +36,7 @@ def test_a_front_is_saved_and_loaded(tmp_path: Path) -> None:
         assert all(torch.equal(one[task], two[task]) for task in front.tasks)
 
 
-def test_a_front_of_another_architecture_is_refused(tmp_path: Path) -> None:
+def test_front_of_another_architecture_is_refused(tmp_path: Path) -> None:
     small_front().save(tmp_path)
     with pytest.raises(ValueError, match=r"model-000.safetensors is of another architecture: .*shape \(7, 20\)"):
         Front.load(tmp_path, Synthetic(hidden=7).model())
@@ -48,7 +48,7 @@ def test_a_front_of_another_architecture_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["other losses", "fewer losses", "no losses", "not finite"])
-def test_a_front_whose_numbers_were_edited_is_refused(tmp_path: Path, change: str) -> None:
+def test_front_with_edited_values_is_refused(tmp_path: Path, change: str) -> None:
     small_front().save(tmp_path)
     values = json.loads((tmp_path / "front.json").read_text())
     losses = values.pop("losses")
@@ -61,17 +61,17 @@ def test_a_front_whose_numbers_were_edited_is_refused(tmp_path: Path, change: st
         Front.load(tmp_path, Synthetic(samples=64).model())
 
 
-def test_a_front_that_diverged_says_so() -> None:
+def test_front_with_diverged_models_only_raises() -> None:
     front = made([[math.nan, math.nan]] * 2)
-    for ask in (lambda: front.hypervolume((1.0, 1.0)), lambda: front.nadir, lambda: front.ideal):
+    for call in (lambda: front.hypervolume((1.0, 1.0)), lambda: front.nadir, lambda: front.ideal):
         with pytest.raises(ValueError, match="all models of the front have diverged"):
-            ask()
+            call()
 
 
 @pytest.mark.parametrize(
     "losses", [(math.nan, 1.0), (math.inf, 1.0), {"a": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0}], ids=str
 )
-def test_the_nearest_model_is_to_finite_losses_of_all_tasks(losses: Any) -> None:
+def test_front_closest_requires_finite_losses_of_all_tasks(losses: Any) -> None:
     with pytest.raises(ValueError, match="for each of"):
         made([[0.0, 1.0], [1.0, 0.0]]).closest(losses)
 
@@ -87,7 +87,7 @@ def test_the_nearest_model_is_to_finite_losses_of_all_tasks(losses: Any) -> None
     ],
     ids=str,
 )
-def test_preferences_that_are_none_are_told_what_they_lack(given: Any, message: str) -> None:
+def test_preferences_off_the_simplex_are_refused_with_a_reason(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked_preferences(given, ("a", "b"))
 
@@ -99,7 +99,7 @@ def made(losses: list[list[float]]) -> Front:
     return Front(("a", "b"), even, values, ({},) * len(losses), states, nn.Linear(1, 1))
 
 
-def test_picking_follows_the_preference() -> None:
+def test_front_choose_returns_the_best_model_for_a_preference() -> None:
     front = made([[0.0, 1.0], [0.4, 0.4], [1.0, 0.0], [0.9, 0.9]])
     assert [front.choose(w) for w in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))] == [0, 1, 2]
     assert front.closest((0.9, 0.2)) == 2
@@ -109,7 +109,7 @@ def test_picking_follows_the_preference() -> None:
         front.pick((0.7, 0.7))
 
 
-def test_mixing_with_no_share_of_one_model_gives_the_other_bit_for_bit() -> None:
+def test_front_interpolation_is_exact_at_both_ends() -> None:
     weights = [{"weight": torch.tensor([[value]]), "bias": torch.tensor([-0.0])} for value in (1.0, 1e-9)]
     front = replace(made([[0.0, 1.0], [1.0, 0.0]]), states=tuple(weights))
     for share, wanted in enumerate(weights):
@@ -118,10 +118,10 @@ def test_mixing_with_no_share_of_one_model_gives_the_other_bit_for_bit() -> None
             assert torch.equal(found[name].view(torch.int32), value.view(torch.int32))
 
 
-def test_a_reference_below_a_member_is_said() -> None:
+def test_front_hypervolume_refuses_a_reference_below_a_member() -> None:
     front = made([[0.0, 1.0], [0.5, 0.5]])
     assert front.hypervolume((2.0, 2.0)) == pytest.approx(2 * 1 + 1.5 * 0.5)
-    with pytest.raises(ValueError, match=r"does not lie above model 0 .*'b': 1.0"):
+    with pytest.raises(ValueError, match=r"is not above model 0 .*'b': 1.0"):
         front.hypervolume((1.0, 1.0))
     assert front.hypervolume((1.0, 1.0), partial=True) == 0.25
     with pytest.raises(ValueError, match="has 3 values"):
@@ -130,14 +130,14 @@ def test_a_reference_below_a_member_is_said() -> None:
         front.hypervolume()
 
 
-def test_spread_is_one_for_even_points() -> None:
+def test_front_spread_is_one_for_even_points() -> None:
     assert made([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]).spread == pytest.approx(1.0)
     assert made([[0.0, 1.0], [0.01, 0.99], [1.0, 0.0]]).spread < 0.5
     assert math.isnan(made([[0.0, 1.0]]).spread)
 
 
 @pytest.mark.parametrize(("problem", "expected"), [("zdt1", 0.21 + 2 / 3), ("zdt2", 0.21 + 1 / 3), ("vlmop2", 0.3421)])
-def test_the_truths_hypervolume_is_that_of_its_formula(problem: str, expected: float) -> None:
+def test_truth_hypervolume_is_that_of_the_formula(problem: str, expected: float) -> None:
     truth = Synthetic(problem).truth
     assert truth is not None
     assert truth.hypervolume == pytest.approx(expected, abs=1e-3)
@@ -146,7 +146,7 @@ def test_the_truths_hypervolume_is_that_of_its_formula(problem: str, expected: f
 
 
 @pytest.mark.parametrize("problem", ["vlmop2", "zdt1", "zdt2", "zdt3", "dtlz2", "two_valley", "regression"])
-def test_no_point_dominates_the_true_front(problem: str) -> None:
+def test_truth_is_dominated_by_no_point(problem: str) -> None:
     workload = Synthetic(problem, samples=64)
     truth = workload.truth
     assert truth is not None

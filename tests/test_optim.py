@@ -1,8 +1,9 @@
-"""What every multi-task optimizer promises a loop: torch's face, exact resuming, sentences for wrong input."""
+"""Properties of every multi-task optimizer: the interface of torch, exact resuming, errors for invalid input."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import re
 from collections.abc import Callable
@@ -12,36 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import paretorch as pt
-from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer, Preconditioned
+import paretorch.optim
+from optimizers import BY_NAME, OPTIMIZERS, Entry
+from paretorch.optim import MTAdamV2, MultiTaskOptimizer
 from paretorch.storage.nested_state import pack, unpack
+from paretorch.training.parts import optimizers
 
-Make = Callable[..., MultiTaskOptimizer]
 TASKS = ("left", "right")
 
 
-def preconditioned(params: Any, **options: Any) -> MultiTaskOptimizer:
-    return Preconditioned(params, pt.UPGrad(), **options)
-
-
-def preconditioned_with_state(params: Any, **options: Any) -> MultiTaskOptimizer:
-    return Preconditioned(params, pt.DWA(window=3), **{"tasks": TASKS, **options})
-
-
-def equal(params: Any, **options: Any) -> MultiTaskOptimizer:
-    return MTAdamV2(params, mode="equal", **options)
-
-
-def norm_of_group(params: Any, **options: Any) -> MultiTaskOptimizer:
-    return MTAdam(params, length_over="group", amsgrad=True, **options)
-
-
-MAKES: list[Make] = [MTAdam, MTAdamV2, AdaTask, equal, norm_of_group, preconditioned, preconditioned_with_state]
-
-
-@pytest.fixture(params=MAKES, ids=lambda make: make.__name__)
-def make(request: pytest.FixtureRequest) -> Make:
-    made: Make = request.param
+@pytest.fixture(params=OPTIMIZERS, ids=lambda entry: entry.name)
+def make(request: pytest.FixtureRequest) -> Entry:
+    made: Entry = request.param
     return made
 
 
@@ -83,9 +66,21 @@ def through_a_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
     return unpacked
 
 
+def test_optimizer_table_lists_every_exported_optimizer() -> None:
+    exported = {
+        name
+        for name in paretorch.optim.__all__
+        if inspect.isclass(value := getattr(paretorch.optim, name))
+        and issubclass(value, MultiTaskOptimizer)
+        and value is not MultiTaskOptimizer
+    }
+    assert exported == {type(entry(Net().parameters())).__name__ for entry in OPTIMIZERS}
+    assert exported <= set(optimizers()), "runs find an optimizer by the name of its export"
+
+
 @pytest.mark.parametrize("through", [copy.deepcopy, through_a_file, through_a_checkpoint])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_resuming_equals_never_stopping(make: Make, through: Callable[[Any], Any], dtype: torch.dtype) -> None:
+def test_optimizer_resumes_bit_for_bit(make: Entry, through: Callable[[Any], Any], dtype: torch.dtype) -> None:
     net = Net(dtype)
     optimizer = make(net.parameters(), lr=1e-2)
     for step in range(5):
@@ -103,7 +98,7 @@ def test_resuming_equals_never_stopping(make: Make, through: Callable[[Any], Any
     assert resumed.tasks == optimizer.tasks == TASKS
 
 
-def test_losses_go_down(make: Make) -> None:
+def test_optimizer_decreases_losses(make: Entry) -> None:
     net = Net()
     optimizer = make(net.parameters(), lr=1e-2)
     before = sum(float(loss.detach()) for loss in net.losses().values())
@@ -112,7 +107,7 @@ def test_losses_go_down(make: Make) -> None:
     assert sum(float(loss.detach()) for loss in net.losses().values()) < 0.2 * before
 
 
-def test_groups_have_options_of_their_own(make: Make) -> None:
+def test_optimizer_groups_have_separate_options(make: Entry) -> None:
     net, whole = Net(), Net()
     groups = [{"params": net.shared.parameters(), "lr": 0.0}, {"params": [*net.left.parameters()]}]
     optimizer = make(groups, lr=1e-2)
@@ -124,11 +119,11 @@ def test_groups_have_options_of_their_own(make: Make) -> None:
     assert moved[2:4] == pytest.approx([1e-2, 1e-2], rel=1e-3)
     assert moved[4:] == pytest.approx([1e-3, 1e-3], rel=1e-3)
     make(whole.parameters(), lr=1e-2).step(whole.losses())
-    if make is not norm_of_group:  # where groups are what lengths are taken over
+    if make.separate_groups:
         torch.testing.assert_close(whole.left.weight, net.left.weight)
 
 
-def test_schedulers_of_torch_work_unchanged(make: Make) -> None:
+def test_optimizer_supports_torch_schedulers(make: Entry) -> None:
     net = Net()
     optimizer = make(net.parameters(), lr=1.0)
     schedulers = [
@@ -143,7 +138,7 @@ def test_schedulers_of_torch_work_unchanged(make: Make) -> None:
     assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1])
 
 
-def test_a_closure_gives_the_losses(make: Make) -> None:
+def test_optimizer_accepts_a_closure(make: Entry) -> None:
     nets = [Net() for _ in range(3)]
     results = []
     for place, net in enumerate(nets):
@@ -159,7 +154,7 @@ def test_a_closure_gives_the_losses(make: Make) -> None:
     assert all(result is not None and set(result) == set(TASKS) for result in results[1:])
 
 
-def test_gradients_of_others_are_left_alone(make: Make) -> None:
+def test_optimizer_does_not_change_grad(make: Entry) -> None:
     net = Net()
     net.shared.weight.grad = torch.full_like(net.shared.weight, 7.0)
     make(net.parameters()).step(net.losses())
@@ -167,7 +162,7 @@ def test_gradients_of_others_are_left_alone(make: Make) -> None:
     assert net.left.weight.grad is None
 
 
-def test_frozen_and_unreached_parameters_stay(make: Make) -> None:
+def test_optimizer_does_not_change_frozen_and_unreached_parameters(make: Entry) -> None:
     net = Net()
     extra = nn.Parameter(torch.ones(2))
     net.shared.weight.requires_grad_(False)
@@ -181,7 +176,7 @@ def test_frozen_and_unreached_parameters_stay(make: Make) -> None:
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_weight_decay_is_decoupled(make: Make, weight_decay: float) -> None:
+def test_optimizer_weight_decay_is_decoupled(make: Entry, weight_decay: float) -> None:
     """A step without it, then the shrinking alone: the gradients have no part in it."""
     net, plain = Net(), Net()
     make(net.parameters(), lr=1e-2, weight_decay=weight_decay).step(net.losses())
@@ -199,26 +194,26 @@ def test_weight_decay_is_decoupled(make: Make, weight_decay: float) -> None:
     ],
     ids=["left out", "None", "zero"],
 )
-def test_an_absent_task_waits(make: Make, absent: Callable[[dict[str, Tensor]], Any]) -> None:
+def test_absent_task_state_is_unchanged(make: Entry, absent: Callable[[dict[str, Tensor]], Any]) -> None:
     net, expected = Net(), Net()
     for each, drop in ((net, absent), (expected, lambda losses: {"right": losses["right"]})):
         optimizer = make(each.parameters(), lr=1e-2, tasks=TASKS)
         for step in range(6):
             losses = each.losses(step)
             optimizer.step(drop(losses) if step in (2, 3) else losses)
-    if make is equal:  # the mean of two losses, one of which is zero, is a mean of two
+    if not make.absent_at_zero:  # the mean of two losses, one of which is zero, is a mean of two
         return
     assert same(numbers(net), numbers(expected))
 
 
-def test_a_step_without_losses_is_none(make: Make) -> None:
+def test_optimizer_step_without_losses_changes_nothing(make: Entry) -> None:
     net = Net()
     before = numbers(net)
     make(net.parameters()).step({})
     assert same(before, numbers(net))
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing(make: Make) -> None:
+def test_non_finite_gradient_raises_and_changes_nothing(make: Entry) -> None:
     net = Net()
     optimizer = make(net.parameters(), tasks=TASKS)
     optimizer.step(net.losses())
@@ -232,7 +227,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(make: Make) -> None:
     torch.testing.assert_close(pack(after)[1], pack(state)[1], rtol=0, atol=0, equal_nan=True)
 
 
-def test_long_gradients_are_shortened_task_by_task(make: Make) -> None:
+def test_max_norm_clips_the_gradient_of_each_task(make: Entry) -> None:
     """Shortened to one length, tasks of any size move the parameters alike."""
 
     def after(size: float) -> list[Tensor]:
@@ -261,9 +256,11 @@ def test_long_gradients_are_shortened_task_by_task(make: Make) -> None:
         ),
     ],
 )
-def test_wrong_losses_are_named(make: Make, call: Callable[[Net, MultiTaskOptimizer], Any], message: str) -> None:
+def test_invalid_losses_are_refused_by_name(
+    make: Entry, call: Callable[[Net, MultiTaskOptimizer], Any], message: str
+) -> None:
     net = Net()
-    if make is equal and "reaches none" in message:
+    if not make.absent_at_zero and "reaches none" in message:
         message = "reaches none of the optimizer's"
     with pytest.raises(ValueError, match=re.escape(message)):
         call(net, make(net.parameters(), tasks=TASKS))
@@ -282,12 +279,12 @@ def test_wrong_losses_are_named(make: Make, call: Callable[[Net, MultiTaskOptimi
         ({"tasks": "left"}, "tasks is a sequence of names"),
     ],
 )
-def test_wrong_options_are_refused(make: Make, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(make: Entry, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(Net().parameters(), **options)
 
 
-@pytest.mark.parametrize("made", [MTAdam, MTAdamV2, AdaTask])
+@pytest.mark.parametrize("made", [entry for entry in OPTIMIZERS if entry.weighted], ids=lambda entry: entry.name)
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
@@ -296,7 +293,7 @@ def test_wrong_options_are_refused(make: Make, options: dict[str, Any], message:
         ((1.0, 0.0), "task 'right' has 0.0"),
     ],
 )
-def test_wrong_weights_name_the_task(made: Make, weights: Any, message: str) -> None:
+def test_invalid_weights_are_refused_with_the_task(made: Entry, weights: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         made(Net().parameters(), weights=weights, tasks=TASKS)
     net = Net()
@@ -304,22 +301,22 @@ def test_wrong_weights_name_the_task(made: Make, weights: Any, message: str) -> 
         made(net.parameters(), weights=weights).step(net.losses())
 
 
-def test_a_state_of_the_other_mode_is_refused() -> None:
+def test_state_of_the_other_mode_is_refused() -> None:
     net = Net()
-    optimizer = equal(net.parameters())
+    optimizer = BY_NAME["MTAdamV2-equal"](net.parameters())
     optimizer.step(net.losses())
-    with pytest.raises(ValueError, match="is of MTAdamV2 in mode 'equal', this one has the mode 'balanced'"):
+    with pytest.raises(ValueError, match="the stored state is of mode 'equal', this MTAdamV2 is of mode 'balanced'"):
         MTAdamV2(net.parameters()).load_state_dict(optimizer.state_dict())
 
 
-def test_sparse_gradients_are_refused(make: Make) -> None:
+def test_sparse_gradients_are_refused(make: Entry) -> None:
     table = nn.Embedding(4, 2, sparse=True)
     loss = table(torch.tensor([1])).square().sum()
     with pytest.raises(ValueError, match="has sparse gradients"):
         make(table.parameters()).step({"left": loss, "right": table(torch.tensor([0])).sum()})
 
 
-def test_the_learning_rate_may_be_a_tensor(make: Make) -> None:
+def test_learning_rate_may_be_a_tensor(make: Entry) -> None:
     net, other = Net(), Net()
     make(net.parameters(), lr=torch.tensor(0.01)).step(net.losses())
     make(other.parameters(), lr=0.01).step(other.losses())
@@ -327,7 +324,7 @@ def test_the_learning_rate_may_be_a_tensor(make: Make) -> None:
         torch.testing.assert_close(one, two)
 
 
-def test_importing_the_package_brings_no_optimizer() -> None:
+def test_importing_the_package_does_not_import_optimizers() -> None:
     import subprocess
     import sys
 

@@ -1,9 +1,8 @@
-"""On several ranks a step is that of one process on the joined batch, also where a task is on some ranks only."""
+"""A step on several ranks equals that of one process on the joined batch, also if a task is on one rank only."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-import paretorch as pt
-from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer, Preconditioned
+from optimizers import BY_NAME, OPTIMIZERS
+from paretorch.optim import MultiTaskOptimizer
 
 RANKS, BATCH = 2, 6
-KINDS: dict[str, Callable[..., MultiTaskOptimizer]] = {"MTAdam": MTAdam, "MTAdamV2": MTAdamV2, "AdaTask": AdaTask}
 
 
 def losses(net: nn.ModuleDict, x: Tensor, alone: bool) -> dict[str, Tensor]:
@@ -32,10 +30,8 @@ def net() -> nn.ModuleDict:
     return nn.ModuleDict({name: nn.Linear(*size, dtype=torch.float64) for name, size in sizes.items()})
 
 
-def optimizer(kind: str, model: nn.Module) -> MultiTaskOptimizer:
-    if kind == "Preconditioned":
-        return Preconditioned(model.parameters(), pt.UPGrad(), lr=1e-2, tasks=("left", "right"))
-    return KINDS[kind](model.parameters(), lr=1e-2, tasks=("left", "right"))
+def optimizer(name: str, model: nn.Module) -> MultiTaskOptimizer:
+    return BY_NAME[name](model.parameters(), lr=1e-2, tasks=("left", "right"))
 
 
 def data(step: int) -> Tensor:
@@ -54,8 +50,8 @@ def work(rank: int, folder: str, kind: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2", "AdaTask", "Preconditioned"])
-def test_ranks_take_the_step_of_one_process(kind: str) -> None:
+@pytest.mark.parametrize("kind", [entry.name for entry in OPTIMIZERS if entry.absent_at_zero])
+def test_optimizer_on_ranks_equals_one_process(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, (folder, kind), nprocs=RANKS)  # type: ignore[attr-defined, no-untyped-call]
         states = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]

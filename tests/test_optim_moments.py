@@ -1,4 +1,4 @@
-"""Optimizers with moments per task: equal to oracles written from the formulas, whatever the order of parameters."""
+"""Optimizers with moments per task equal oracles written from the formulas, for every order of parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer
+from optimizers import OPTIMIZERS, PER_TASK, Entry
+from paretorch.optim import MTAdam, MTAdamV2, MultiTaskOptimizer
 from paretorch.optim.per_task import moments
 
 TASKS = ("first", "second", "third")
@@ -49,8 +50,8 @@ def absent(step: int) -> tuple[str, ...]:
 class Oracle:
     """One parameter at a time, one number at a time where it matters: the formulas as they are printed."""
 
-    def __init__(self, kind: str, lr: float, weight_decay: float, amsgrad: bool, eps: float = 1e-8) -> None:
-        self.kind, self.lr, self.weight_decay, self.amsgrad, self.eps = kind, lr, weight_decay, amsgrad, eps
+    def __init__(self, entry: Entry, lr: float, weight_decay: float, amsgrad: bool, eps: float = 1e-8) -> None:
+        self.scaling, self.lr, self.weight_decay, self.amsgrad, self.eps = entry.moments, lr, weight_decay, amsgrad, eps
         self.state: dict[tuple[str, str], dict[str, Any]] = {}
 
     def step(self, net: Net, losses: dict[str, Tensor]) -> None:
@@ -77,7 +78,9 @@ class Oracle:
         numerator, denominators, apart = torch.zeros_like(parameter), [], torch.zeros_like(parameter)
         for task in here:
             state = self.state[name, task]
-            scale = {"MTAdam": anchor / state["n"], "MTAdamV2": 1 / state["n"], "AdaTask": 1.0}[self.kind]
+            scale = {"first length": anchor / state["n"], "unit length": 1 / state["n"], "unscaled": 1.0}[
+                self.scaling or ""
+            ]
             g = scale * gradients[task][name]
             state["t"] += 1
             state["m"] = 0.9 * state["m"] + 0.1 * g
@@ -90,18 +93,18 @@ class Oracle:
             denominators.append(denominator)
             apart += mean / denominator
         largest = torch.stack(denominators).amax(dim=0)
-        count = len(here) if self.kind == "MTAdamV2" else 1
-        parameter -= self.lr * (apart if self.kind == "AdaTask" else numerator / count / largest)
+        count = len(here) if self.scaling == "unit length" else 1
+        parameter -= self.lr * (apart if self.scaling == "unscaled" else numerator / count / largest)
 
 
 @pytest.mark.parametrize("amsgrad", [False, True], ids=["", "amsgrad"])
 @pytest.mark.parametrize("foreach", [False, True], ids=["one by one", "foreach"])
-@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2", "AdaTask"])
-def test_a_hundred_steps_agree_with_the_formulas(kind: str, foreach: bool, amsgrad: bool) -> None:
+@pytest.mark.parametrize("entry", PER_TASK, ids=lambda entry: entry.name)
+def test_per_task_step_agrees_with_the_formulas(entry: Entry, foreach: bool, amsgrad: bool) -> None:
     ours, theirs = Net(), Net()
     options: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad}
-    optimizer = getattr(pt, kind)(ours.parameters(), foreach=foreach, tasks=TASKS, **options)
-    oracle = Oracle(kind, **options)
+    optimizer = entry(ours.parameters(), foreach=foreach, tasks=TASKS, **options)
+    oracle = Oracle(entry, **options)
     for step in range(100):
         optimizer.step(ours.losses(step, absent(step)))
         oracle.step(theirs, theirs.losses(step, absent(step)))
@@ -110,11 +113,11 @@ def test_a_hundred_steps_agree_with_the_formulas(kind: str, foreach: bool, amsgr
     assert torch.equal(ours.unreached, torch.ones(3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2", "AdaTask"])
-def test_the_order_of_parameters_and_groups_changes_no_bit(kind: str) -> None:
+@pytest.mark.parametrize("entry", PER_TASK, ids=lambda entry: entry.name)
+def test_per_task_step_is_independent_of_the_order_of_parameters(entry: Entry) -> None:
     def after(order: Callable[[list[nn.Parameter]], Any]) -> list[Tensor]:
         net = Net()
-        optimizer = getattr(pt, kind)(order(list(net.parameters())), lr=1e-2, tasks=TASKS)
+        optimizer = entry(order(list(net.parameters())), lr=1e-2, tasks=TASKS)
         for step in range(20):
             optimizer.step(net.losses(step, absent(step)))
         return [parameter.detach() for parameter in net.parameters()]
@@ -126,14 +129,14 @@ def test_the_order_of_parameters_and_groups_changes_no_bit(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2"])
 @pytest.mark.parametrize("order", [*list(itertools.permutations(range(6)))[::60], (5, 4, 3, 2, 1, 0)], ids=str)
-def test_a_regression_with_two_heads_is_solved_for_every_order_of_parameters(kind: str, order: tuple[int, ...]) -> None:
+def test_mtadam_solves_a_regression_for_every_order_of_parameters(kind: str, order: tuple[int, ...]) -> None:
     final = regression(kind, order)
     assert max(final) <= 2e-3
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2"])
-def test_a_regression_with_two_heads_is_the_same_for_all_orders(kind: str) -> None:
+def test_mtadam_is_bit_identical_for_all_orders_of_parameters(kind: str) -> None:
     """To the last bit, so that what is solved for one order is solved for all of them."""
     expected = regression(kind, range(6), steps=60)
     assert all(regression(kind, order, steps=60) == expected for order in itertools.permutations(range(6)))
@@ -165,7 +168,7 @@ def regression(kind: str, order: Sequence[int], steps: int = 600) -> list[float]
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("tasks", [TASKS[:2], TASKS], ids=len)
-def test_equal_is_torchs_adam_on_the_mean_loss_to_the_last_bit(
+def test_equal_mode_is_torchs_adam_on_the_mean_loss_bit_for_bit(
     tasks: tuple[str, ...], amsgrad: bool, weight_decay: float, dtype: torch.dtype
 ) -> None:
     ours, theirs = Net(dtype), Net(dtype)
@@ -181,7 +184,7 @@ def test_equal_is_torchs_adam_on_the_mean_loss_to_the_last_bit(
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
-def test_equal_with_the_weights_of_the_study_is_the_mean() -> None:
+def test_equal_mode_with_equal_weights_is_the_mean() -> None:
     def after(**options: Any) -> list[Tensor]:
         net = Net()
         optimizer = MTAdamV2(net.parameters(), mode="equal", **options)
@@ -194,11 +197,11 @@ def test_equal_with_the_weights_of_the_study_is_the_mean() -> None:
     assert not torch.equal(after()[1], after(weights=(0.9, 0.1))[1])
 
 
-@pytest.mark.parametrize("kind", ["AdaTask", "MTAdam", "MTAdamV2"])
-def test_one_task_is_adam(kind: str) -> None:
+@pytest.mark.parametrize("entry", PER_TASK, ids=lambda entry: entry.name)
+def test_per_task_step_of_one_task_is_adam(entry: Entry) -> None:
     """Up to eps, which Adam adds to lengths of its own scale."""
     ours, theirs = Net(), Net()
-    optimizer = getattr(pt, kind)(ours.parameters(), lr=1e-3, eps=1e-30)
+    optimizer = entry(ours.parameters(), lr=1e-3, eps=1e-30)
     reference = torch.optim.Adam(theirs.parameters(), lr=1e-3, eps=1e-30)
     for _ in range(20):  # one batch: the mean length would follow another one's
         for net in (ours, theirs):
@@ -208,24 +211,24 @@ def test_one_task_is_adam(kind: str) -> None:
         reference.step()
         optimizer.step(ours.losses(0, ("second",)))
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 if kind == "AdaTask" else 2e-3)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 if entry.moments == "unscaled" else 2e-3)
 
 
-@pytest.mark.parametrize(("make", "steps"), [(MTAdamV2, 1), (MTAdam, 3), (AdaTask, 3)])
-def test_equal_gradients_take_as_many_steps_of_adam(make: Make, steps: int) -> None:
+@pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda entry: entry.name)
+def test_equal_gradients_equal_adam_steps_of_the_table(make: Entry) -> None:
     point = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-    optimizer = make([point], lr=0.1)
+    optimizer, steps = make([point], lr=0.1, tasks=TASKS), make.adam_steps
     optimizer.step({task: point.square().sum() for task in TASKS})
     torch.testing.assert_close(
         point.detach(), torch.tensor([1.0 - 0.1 * steps, -2.0 + 0.1 * steps], dtype=torch.float64), rtol=0, atol=1e-7
     )
 
 
-SCALES = [(MTAdam, 1e-3), (MTAdam, 1e3), *((MTAdamV2, size) for size in (1e-25, 1e-12, 1e-3, 1e3, 1e12, 1e25))]
+SCALES = [pytest.param(entry, size, id=f"{entry.name}-{size:g}") for entry in OPTIMIZERS for size in entry.scale_free]
 
 
 @pytest.mark.parametrize(("make", "size"), SCALES)
-def test_a_tasks_scale_does_not_matter(make: Make, size: float) -> None:
+def test_step_is_independent_of_the_scale_of_a_task(make: Entry, size: float) -> None:
     """In MTAdam a head keeps its own scale, beside which Adam's eps counts; MTAdamV2 is free of any."""
 
     def after(size: float) -> Tensor:
@@ -239,7 +242,7 @@ def test_a_tasks_scale_does_not_matter(make: Make, size: float) -> None:
     torch.testing.assert_close(after(size), after(1.0), rtol=0, atol=1e-6)
 
 
-def test_without_an_anchor_a_vanishing_task_does_not_stall_the_other() -> None:
+def test_mtadam_v2_is_not_stalled_by_a_vanishing_task() -> None:
     def moved(make: Make) -> float:
         point = nn.Parameter(torch.zeros(2))
         optimizer = make([point], lr=0.1, tasks=("vanishing", "steady"))
@@ -251,7 +254,7 @@ def test_without_an_anchor_a_vanishing_task_does_not_stall_the_other() -> None:
     assert moved(MTAdam) < 9.0
 
 
-def test_a_task_that_comes_late_starts_with_a_full_step() -> None:
+def test_late_task_has_a_full_first_step() -> None:
     point = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     optimizer = MTAdam([point], lr=0.1, tasks=("early", "late"))
     for _ in range(50):
@@ -260,8 +263,8 @@ def test_a_task_that_comes_late_starts_with_a_full_step() -> None:
     assert point[1].item() == pytest.approx(-0.1, rel=1e-6)
 
 
-@pytest.mark.parametrize("make", [MTAdam, MTAdamV2, AdaTask])
-def test_heads_that_start_at_zero_leave_the_encoder_an_ordinary_step(make: Make) -> None:
+@pytest.mark.parametrize("make", PER_TASK, ids=lambda entry: entry.name)
+def test_zero_initialized_heads_do_not_enlarge_encoder_steps(make: Entry) -> None:
     """The encoder's first gradients are exactly zero: a mean length begun there would make later steps ten times too long."""
     net = Net()
     for head in net.heads.values():
@@ -274,7 +277,7 @@ def test_heads_that_start_at_zero_leave_the_encoder_an_ordinary_step(make: Make)
 
 
 @pytest.mark.parametrize("make", [MTAdam, MTAdamV2])
-def test_one_length_for_a_whole_group_keeps_the_proportions_of_its_tensors(make: Make) -> None:
+def test_length_over_group_is_common_to_its_tensors(make: Make) -> None:
     a, b = (nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2))
     optimizer = make([a, b], lr=0.1, length_over="group", eps=1.0, weights={"only": 1.0})
     optimizer.step({"only": 3 * a.sum() + 4 * b.sum()})
@@ -282,7 +285,7 @@ def test_one_length_for_a_whole_group_keeps_the_proportions_of_its_tensors(make:
     assert lengths == {5.0}
 
 
-def test_a_deep_copy_goes_on_alike() -> None:
+def test_deep_copy_continues_equally() -> None:
     net = Net()
     optimizer = MTAdam(net.parameters())
     optimizer.step(net.losses(0))
@@ -292,16 +295,14 @@ def test_a_deep_copy_goes_on_alike() -> None:
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin_net.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("make", [MTAdam, MTAdamV2, AdaTask])
-def test_long_tensors_taken_part_by_part_move_as_a_whole(
-    make: Callable[..., MultiTaskOptimizer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("make", PER_TASK, ids=lambda entry: entry.name)
+def test_chunked_tensors_equal_whole_ones(make: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = Net(), Net()
     optimizers = {net: make(net.parameters(), lr=1e-2, weight_decay=0.1, amsgrad=True) for net in (whole, parts)}
     for step in range(12):
         optimizers[whole].step(whole.losses(step, absent(step)))
         with monkeypatch.context() as context:
-            context.setattr(moments, "GRAIN", 3)
+            context.setattr(moments, "ELEMENTS_PER_THREAD", 3)
             optimizers[parts].step(parts.losses(step, absent(step)))
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-14, atol=1e-15)

@@ -1,4 +1,4 @@
-"""Balancing in Adam's metric: the promise of a common descent direction, and what becomes of momentum."""
+"""Balancing in Adam's metric: the common descent direction, and its momentum."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def gradients(point: nn.Parameter, losses: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("metric", ["adam", "identity"])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.UPGrad()], ids=str)
 @pytest.mark.parametrize("seed", range(5))
-def test_no_task_is_raised_to_first_order(method: Any, metric: Any, seed: int) -> None:
+def test_preconditioned_increases_no_loss_to_first_order(method: Any, metric: Any, seed: int) -> None:
     """With momentum as well: it is left out of the steps in which it would."""
     point, losses = problem(seed)
     optimizer = Preconditioned([point], method, metric=metric, lr=1e-2 if metric == "adam" else 1e-3)
@@ -53,7 +53,7 @@ def test_no_task_is_raised_to_first_order(method: Any, metric: Any, seed: int) -
         assert float(cosines.min()) >= -1e-7
 
 
-def test_what_adam_makes_of_a_balanced_gradient_does_raise_tasks() -> None:
+def test_adam_on_a_balanced_gradient_increases_losses() -> None:
     """The promise above is not empty: on the same problems the ordinary order of things breaks it."""
     raised = 0
     for seed in range(5):
@@ -69,7 +69,7 @@ def test_what_adam_makes_of_a_balanced_gradient_does_raise_tasks() -> None:
     assert raised >= 15  # of 300 steps
 
 
-def test_the_first_step_is_the_minimum_norm_in_the_metric() -> None:
+def test_preconditioned_first_step_is_the_minimum_norm_in_the_metric() -> None:
     point, losses = problem(0, scales=(1.0, 2.0, 3.0))
     rows, before = gradients(point, losses()), point.detach().clone()
     optimizer = Preconditioned([point], pt.MGDA(), lr=1.0, betas=(0.9, 0.999), eps=0.0)
@@ -85,7 +85,7 @@ def test_the_first_step_is_the_minimum_norm_in_the_metric() -> None:
     assert float((rows @ step).min()) >= float((step**2 * metric).sum()) * (1 - 1e-9)
 
 
-def test_equal_gradients_take_adams_step() -> None:
+def test_preconditioned_with_equal_gradients_is_adam() -> None:
     ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)) for _ in range(2))
     optimizer = Preconditioned([ours], pt.MGDA(), lr=0.1)
     adam = torch.optim.Adam([theirs], lr=0.1)
@@ -98,7 +98,7 @@ def test_equal_gradients_take_adams_step() -> None:
     assert optimizer.momentum_dropped == 0
 
 
-def test_momentum_that_would_raise_a_task_is_left_out_of_the_step() -> None:
+def test_momentum_that_increases_a_loss_is_dropped() -> None:
     point = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = Preconditioned([point], pt.MGDA(), lr=0.1, metric="identity")
     for _ in range(5):
@@ -110,7 +110,7 @@ def test_momentum_that_would_raise_a_task_is_left_out_of_the_step() -> None:
     assert point.item() < before
 
 
-def test_heads_take_their_own_tasks_step() -> None:
+def test_heads_take_the_step_of_their_own_task() -> None:
     torch.manual_seed(0)
     shared, heads = nn.Linear(3, 4), nn.ModuleDict({task: nn.Linear(4, 1) for task in TASKS})
     alone = copy.deepcopy(heads)
@@ -126,7 +126,7 @@ def test_heads_take_their_own_tasks_step() -> None:
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e12])
-def test_the_gramian_holds_at_any_scale(size: float) -> None:
+def test_gramian_is_accurate_at_any_scale(size: float) -> None:
     point = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = Preconditioned([point], pt.MGDA(), metric="identity", lr=0.0)
     optimizer.step({"left": size * (3 * point[0] + point[1]), "right": size * (3 * point[0] - point[1])})
@@ -137,7 +137,7 @@ def test_the_gramian_holds_at_any_scale(size: float) -> None:
     assert optimizer.balance.weights.tolist() == pytest.approx([0.5, 0.5], rel=1e-5)
 
 
-def test_methods_that_need_more_are_refused() -> None:
+def test_methods_with_other_needs_are_refused() -> None:
     for method in (pt.GradDrop(), pt.FAMO()):
         with pytest.raises(ValueError, match="gives weights for one batch"):
             Preconditioned([nn.Parameter(torch.zeros(1))], method)
@@ -147,7 +147,7 @@ def test_methods_that_need_more_are_refused() -> None:
         Preconditioned([nn.Parameter(torch.zeros(1))], pt.MGDA(), metric="muon")  # type: ignore[arg-type]
 
 
-def test_a_method_with_memory_meets_no_new_task() -> None:
+def test_stateful_method_refuses_new_tasks() -> None:
     point = nn.Parameter(torch.ones(2))
     optimizer = Preconditioned([point], pt.DWA())
     optimizer.step({"left": point.square().sum()})
@@ -155,7 +155,7 @@ def test_a_method_with_memory_meets_no_new_task() -> None:
         optimizer.step({"left": point.square().sum(), "right": point.sum()})
 
 
-def test_a_state_of_another_method_is_refused() -> None:
+def test_state_of_another_method_is_refused() -> None:
     point = nn.Parameter(torch.ones(2))
     optimizer = Preconditioned([point], pt.DWA(), tasks=TASKS)
     with pytest.raises(ValueError, match="the stored state is of another method"):

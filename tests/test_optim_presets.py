@@ -1,4 +1,4 @@
-"""The eight optimizers are those of the protocol, can be made, and what may be tuned about them can be made as well."""
+"""The eight presets are those of the protocol, and they and their search spaces are valid."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def made(preset: Preset, **options: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
-def test_the_eight_in_their_order() -> None:
+def test_presets_are_those_of_the_protocol() -> None:
     assert [str(preset) for preset in PRESETS] == PROTOCOL
     assert [preset.number for preset in PRESETS] == list(range(1, 9))
     assert len({preset.name for preset in PRESETS}) == 8
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_a_preset_makes_its_optimizer(preset: Preset) -> None:
+def test_preset_creates_its_optimizer(preset: Preset) -> None:
     optimizer = made(preset)
     assert {name: optimizer.defaults[name] for name in preset.options} == dict(preset.options)
     assert isinstance(optimizer, MultiTaskOptimizer) == (preset.number == 8)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_every_end_of_a_space_can_be_made(preset: Preset) -> None:
+def test_preset_bounds_of_the_search_space_are_valid(preset: Preset) -> None:
     assert "lr" in preset.search_space
     for name, what in preset.search_space.items():
         assert name in inspect.signature(type(made(preset))).parameters
@@ -63,17 +63,17 @@ def test_presets_are_found_by_number_and_by_name() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 9, "9", "-1"])
-def test_a_number_out_of_range_lists_all(number: str | int) -> None:
+def test_preset_number_out_of_range_lists_all(number: str | int) -> None:
     with pytest.raises(ValueError, match=r"an optimizer's number is 1 to 8, got .*1 SGD, .*8 MTAdamV2"):
         find_preset(number)
 
 
-def test_a_wrong_name_suggests_the_nearest() -> None:
+def test_preset_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'adamw'"):
         find_preset("adanw")
 
 
-def test_options_are_changed_in_a_copy() -> None:
+def test_preset_options_are_changed_in_a_copy() -> None:
     changed = find_preset("mtadamv2").with_options(lr=3e-4)
     assert changed.options["lr"] == 3e-4
     assert find_preset(8).options["lr"] == 1e-3

@@ -40,7 +40,7 @@ def points(count: int, tasks: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(("tasks", "count"), [(2, 2), (2, 10), (3, 3), (3, 21), (4, 20)])
-def test_even_preferences_are_the_whole_lattice(tasks: int, count: int) -> None:
+def test_preferences_even_are_the_whole_lattice(tasks: int, count: int) -> None:
     found = preferences(tasks, count)
     steps = next(h for h in range(1, 100) if math.comb(h + tasks - 1, tasks - 1) == count)
     assert torch.allclose((found * steps).round(), found * steps)
@@ -48,7 +48,7 @@ def test_even_preferences_are_the_whole_lattice(tasks: int, count: int) -> None:
     assert torch.allclose(found.sum(dim=1), torch.ones(count, dtype=F64))
 
 
-def test_counts_that_are_no_lattice_are_spread_with_the_corners() -> None:
+def test_preferences_of_other_counts_contain_the_corners() -> None:
     found = preferences(3, 8)
     assert found.shape == (8, 3)
     assert int((found == 1).sum()) == 3
@@ -56,13 +56,13 @@ def test_counts_that_are_no_lattice_are_spread_with_the_corners() -> None:
 
 
 @pytest.mark.parametrize("kind", ["even", "uniform", "dirichlet"])
-def test_margin_keeps_every_task(kind: str) -> None:
+def test_preferences_respect_the_margin(kind: str) -> None:
     found = preferences(3, 30, kind=kind, margin=0.1, seed=3)
     assert float(found.min()) >= 0.1 - 1e-12
     assert torch.allclose(found.sum(dim=1), torch.ones(30, dtype=F64))
 
 
-def test_uniform_preferences_have_the_moments_of_the_simplex() -> None:
+def test_preferences_uniform_have_the_moments_of_the_simplex() -> None:
     found = preferences(3, 20_000, kind="uniform")
     assert found.mean(dim=0).tolist() == pytest.approx([1 / 3] * 3, abs=0.01)
     assert found.var(dim=0).tolist() == pytest.approx([1 / 18] * 3, abs=0.002)
@@ -78,7 +78,7 @@ def test_uniform_preferences_have_the_moments_of_the_simplex() -> None:
         ({"tasks": 2, "count": 3, "concentration": 0.0, "kind": "dirichlet"}, "concentration"),
     ],
 )
-def test_preferences_refuse(arguments: dict[str, object], words: str) -> None:
+def test_preferences_refuse_invalid_arguments(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         preferences(**arguments)  # type: ignore[arg-type]
 
@@ -94,7 +94,7 @@ def test_preferences_refuse(arguments: dict[str, object], words: str) -> None:
         ([], "N >= 1"),
     ],
 )
-def test_given_preferences_are_on_the_simplex(given: list[tuple[float, ...]], words: str) -> None:
+def test_preferences_given_must_be_on_the_simplex(given: list[tuple[float, ...]], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         checked_preferences(given, ("a", "b"))
 
@@ -117,7 +117,7 @@ SCALARIZATIONS = [
 
 
 @pytest.mark.parametrize("scalarization", SCALARIZATIONS, ids=repr)
-def test_weights_are_the_slopes_of_the_value(scalarization: Scalarization) -> None:
+def test_scalarization_weights_are_the_derivatives_of_the_value(scalarization: Scalarization) -> None:
     losses, weights = points(5, 3), preferences(3, 5, kind="uniform")
     found = scalarization.weights(losses, weights)
     for task in range(3):
@@ -134,7 +134,7 @@ def test_smooth_tchebycheff_is_above_the_maximum_by_at_most_mu_log_t() -> None:
     assert float(gap.max()) <= 0.05 * math.log(3) + 1e-12
 
 
-def test_pbi_on_its_ray_is_the_length_and_has_a_slope() -> None:
+def test_pbi_on_its_ray_is_the_norm_with_finite_derivatives() -> None:
     weights = torch.tensor([[0.25, 0.75]], dtype=F64)
     losses = 2 * torch.nn.functional.normalize(rays(weights), dim=1)
     assert float(PBI().value(losses, weights)) == pytest.approx(2.0)
@@ -142,7 +142,7 @@ def test_pbi_on_its_ray_is_the_length_and_has_a_slope() -> None:
 
 
 def grid_volume(losses: Tensor, reference: Tensor, steps: int) -> float:
-    """The share of a grid's cells whose centre is dominated: an oracle that sees no geometry."""
+    """The share of a grid's cells whose centre is dominated: an oracle without geometry."""
     axis = (torch.arange(steps, dtype=F64) + 0.5) / steps
     cells = torch.cartesian_prod(*[axis * float(edge) for edge in reference])
     hit = (losses[None] <= cells[:, None]).all(dim=2).any(dim=1)
@@ -150,13 +150,13 @@ def grid_volume(losses: Tensor, reference: Tensor, steps: int) -> float:
 
 
 @pytest.mark.parametrize(("tasks", "steps"), [(2, 400), (3, 60), (4, 24)])
-def test_hypervolume_is_that_of_a_grid(tasks: int, steps: int) -> None:
+def test_hypervolume_equals_a_grid_estimate(tasks: int, steps: int) -> None:
     losses, reference = points(6, tasks, seed=tasks), torch.full((tasks,), 1.1, dtype=F64)
     assert hypervolume(losses, reference) == pytest.approx(grid_volume(losses, reference, steps), abs=0.02)
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 4, 5])
-def test_hypervolume_is_that_of_inclusion_and_exclusion(tasks: int) -> None:
+def test_hypervolume_equals_inclusion_and_exclusion(tasks: int) -> None:
     losses, reference = points(7, tasks, seed=tasks), torch.full((tasks,), 0.9, dtype=F64)
     expected = 0.0
     for size in range(1, 8):
@@ -167,7 +167,7 @@ def test_hypervolume_is_that_of_inclusion_and_exclusion(tasks: int) -> None:
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 4])
-def test_hypervolume_gradient_is_the_difference_quotient(tasks: int) -> None:
+def test_hypervolume_gradient_equals_the_difference_quotient(tasks: int) -> None:
     losses, reference = points(8, tasks, seed=7), torch.full((tasks,), 1.1, dtype=F64)
     found = hypervolume_gradient(losses, reference)
     for row, task in itertools.product(range(8), range(tasks)):
@@ -178,12 +178,12 @@ def test_hypervolume_gradient_is_the_difference_quotient(tasks: int) -> None:
         assert float(found[row, task]) == pytest.approx(slope, abs=1e-7)
 
 
-def test_dominance_is_by_the_definition() -> None:
+def test_dominance_follows_the_definition() -> None:
     losses = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 2.0], [1.0, 2.0], [math.nan, 0.0]])
     assert non_dominated(losses).tolist() == [True, True, True, False, False]
 
 
-def test_neighbours_are_row_stochastic_and_fade_with_the_rate() -> None:
+def test_neighbours_are_row_stochastic_and_proportional_to_the_rate() -> None:
     weights = preferences(3, 15)
     for transfer in (Neighbours(), Neighbours(rho=1.0, tau=0.01, nearest=3), Gated(Neighbours(tau=1.0))):
         matrix = transfer.matrix(weights, 1.0, None)
@@ -194,22 +194,22 @@ def test_neighbours_are_row_stochastic_and_fade_with_the_rate() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 11, 101])
-def test_neighbours_reach_as_far_for_every_number_of_models(count: int) -> None:
-    """By default the nearest are heard e^(-1/2) times as much as oneself, however close they lie."""
+def test_neighbours_default_tau_fits_every_number_of_models(count: int) -> None:
+    """By default the coefficient of the nearest model is e^(-1/2) times the own one, at every distance."""
     middle = Neighbours(rho=1.0).matrix(preferences(2, count), 1.0, None)[count // 2]
     assert float(middle[count // 2 + 1] / middle[count // 2]) == pytest.approx(math.exp(-0.5))
 
 
-def test_equal_preferences_hear_one_another_equally() -> None:
+def test_neighbours_of_equal_preferences_have_equal_coefficients() -> None:
     matrix = Neighbours(rho=1.0).matrix(torch.full((4, 2), 0.5, dtype=F64), 1.0, None)
     assert torch.allclose(matrix, torch.full((4, 4), 0.25, dtype=F64))
 
 
 @pytest.mark.parametrize(("growth", "words"), [(0.5, "growth is at least 1"), (math.inf, "growth is at least 1")])
-def test_a_gate_refuses_a_growth_below_one_and_another_gate(growth: float, words: str) -> None:
+def test_gate_refuses_a_growth_below_one_and_a_gated_transfer(growth: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Gated(growth=growth)
-    with pytest.raises(ValueError, match="a gate within a gate"):
+    with pytest.raises(ValueError, match="cannot be gated again"):
         Gated(Gated())
 
 
@@ -221,7 +221,7 @@ def brute_best(candidates: Tensor, count: int, reference: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("tasks", "count"), [(2, 4), (3, 3), (4, 2)])
-def test_the_best_few_points_are_those_of_all_subsets(tasks: int, count: int) -> None:
+def test_best_subset_approximates_the_best_of_all_subsets(tasks: int, count: int) -> None:
     reference = torch.full((tasks,), 1.1, dtype=F64)
     for seed in range(3):
         candidates = points(12, tasks, seed=seed)
@@ -230,7 +230,7 @@ def test_the_best_few_points_are_those_of_all_subsets(tasks: int, count: int) ->
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 4])
-def test_gains_are_differences_of_hypervolumes(tasks: int) -> None:
+def test_gains_equal_differences_of_hypervolumes(tasks: int) -> None:
     candidates, chosen = points(20, tasks, seed=1), points(5, tasks, seed=2)
     reference = torch.full((tasks,), 1.2, dtype=F64)
     found = gains(candidates, chosen, reference)
@@ -240,21 +240,21 @@ def test_gains_are_differences_of_hypervolumes(tasks: int) -> None:
 
 
 @pytest.mark.parametrize("count", [3, 4])
-def test_the_best_few_points_are_different_where_further_ones_gain_nothing(count: int) -> None:
+def test_best_subset_points_are_distinct(count: int) -> None:
     candidates = torch.tensor([[0.2, 0.4], [0.5, 0.5], [0.4, 0.2], [0.2, 0.4]], dtype=F64)
     rows = best_subset(candidates, count, torch.ones(2)).tolist()
     assert len(set(rows)) == count
     assert 2 in rows
 
 
-def test_too_few_points_are_said() -> None:
+def test_best_subset_refuses_too_few_points() -> None:
     with pytest.raises(ValueError, match="count is at least 1, got 0"):
         best_subset(torch.tensor([[0.5, 0.5]]), 0, torch.ones(2))
     with pytest.raises(ValueError, match="1 points lie below"):
         best_subset(torch.tensor([[0.5, 0.5], [2.0, 0.0]]), 2, torch.ones(2))
 
 
-def test_cosine_rows_stay_stochastic_for_many_models() -> None:
+def test_cosine_rows_are_stochastic_for_many_models() -> None:
     matrix = Cosine(amount=2.0).matrix(preferences(2, 30), 1.0, torch.ones(30, 30, dtype=F64))
     assert float(matrix.min()) >= -1e-12
     assert torch.allclose(matrix.sum(dim=1), torch.ones(30, dtype=F64))
@@ -270,13 +270,13 @@ def test_cosine_rows_stay_stochastic_for_many_models() -> None:
         (((1.0,), (0.0, 1.0)), "square"),
     ],
 )
-def test_a_matrix_that_is_not_row_stochastic_is_refused(rows: tuple[tuple[float, ...], ...], words: str) -> None:
+def test_fixed_refuses_a_matrix_that_is_not_row_stochastic(rows: tuple[tuple[float, ...], ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Fixed(rows)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_best_weights_are_those_of_the_best_vertex(seed: int) -> None:
+def test_best_weights_equal_the_best_vertex(seed: int) -> None:
     draws = np.random.default_rng(seed)
     tasks = 2 + seed % 3
     gain, matrix = draws.normal(size=tasks), draws.normal(size=(tasks, tasks))

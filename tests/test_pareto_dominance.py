@@ -50,13 +50,13 @@ def clouds(tasks: int, seed: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("tasks", [1, 2, 3, 5])
-def test_dominance_is_by_the_definition_with_ties_and_broken_rows(tasks: int, seed: int) -> None:
+def test_dominance_follows_the_definition_with_ties_and_non_finite_rows(tasks: int, seed: int) -> None:
     for kind, losses in clouds(tasks, seed).items():
         assert torch.equal(non_dominated(losses), by_definition(losses)), kind
 
 
 @pytest.mark.parametrize("tasks", [2, 3])
-def test_dominance_across_blocks_is_by_the_definition(tasks: int) -> None:
+def test_dominance_across_blocks_follows_the_definition(tasks: int) -> None:
     draw = torch.Generator().manual_seed(tasks)
     shell = torch.randn(BLOCK + 50, tasks, generator=draw, dtype=torch.float64).abs()
     shell /= shell.norm(dim=1, keepdim=True)
@@ -66,11 +66,11 @@ def test_dominance_across_blocks_is_by_the_definition(tasks: int) -> None:
     assert 300 < int(found.sum()) < len(points)
 
 
-def test_points_without_tasks_are_kept() -> None:
+def test_dominance_keeps_points_without_tasks() -> None:
     assert non_dominated(torch.zeros(3, 0)).tolist() == [True, True, True]
 
 
-def test_nearest_distances_are_those_of_all_pairs() -> None:
+def test_nearest_distances_equal_those_of_all_pairs() -> None:
     points = torch.randn(BLOCK + 200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = (points[:, None] - points[None]).norm(dim=2).fill_diagonal_(torch.inf).min(dim=1).values
     torch.testing.assert_close(nearest_distances(points), expected, rtol=1e-6, atol=1e-9)
@@ -91,7 +91,7 @@ print(*kept, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 102
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
 @pytest.mark.parametrize("tasks", [2, 3, 4])
-def test_memory_does_not_grow_with_the_square_of_the_points(tasks: int) -> None:
+def test_dominance_memory_is_not_quadratic(tasks: int) -> None:
     """1e5 points of a cloud and 1e4 points of a front; the square of their number would take 20 GB and more."""
     made = subprocess.run(
         [sys.executable, "-c", IN_LITTLE_MEMORY.format(tasks=tasks)],

@@ -1,4 +1,4 @@
-"""EPO's linear program against exact rational vertices, and what EPO does on its ray and where SciPy is missing."""
+"""EPO's linear program against exact rational vertices, and EPO's step on its ray."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def whole_rows(tasks: int, size: int, seed: int, stationary: bool) -> list[list[
 
 @pytest.mark.parametrize("stationary", [False, True], ids=["anywhere", "stationary"])
 @pytest.mark.parametrize("tasks", [2, 3, 4])
-def test_best_weights_gain_what_the_best_rational_vertex_gains(tasks: int, stationary: bool) -> None:
+def test_best_weights_have_the_gain_of_the_best_rational_vertex(tasks: int, stationary: bool) -> None:
     for seed in range(25):
         rows = whole_rows(tasks, 2 + seed % 4, seed, stationary)
         gramian = [[sum(a * b for a, b in zip(one, other, strict=True)) for other in rows] for one in rows]
@@ -81,7 +81,7 @@ def test_best_weights_gain_what_the_best_rational_vertex_gains(tasks: int, stati
         assert (matrix @ found).min() >= -1e-8 * np.abs(matrix).max()
 
 
-def test_best_weights_are_none_where_no_rational_vertex_is_feasible() -> None:
+def test_best_weights_are_none_without_a_feasible_rational_vertex() -> None:
     matrix = np.array([[1.0, -2.0], [-2.0, 1.0]])
     assert (
         best_gain([Fraction(1)] * 2, [[Fraction(1), Fraction(-2)], [Fraction(-2), Fraction(1)]], [Fraction(0)] * 2)
@@ -101,7 +101,7 @@ def changes(losses: Array, gradients: Array, dtype: torch.dtype) -> Array:
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-7), (torch.float32, 2e-5)])
-def test_epo_raises_no_task_at_stationary_points_on_its_ray(dtype: torch.dtype, most: float) -> None:
+def test_epo_increases_no_loss_at_stationary_points_on_its_ray(dtype: torch.dtype, most: float) -> None:
     draw = np.random.default_rng(1)
     for _ in range(300):
         tasks = int(draw.integers(2, 7))
@@ -111,14 +111,14 @@ def test_epo_raises_no_task_at_stationary_points_on_its_ray(dtype: torch.dtype, 
         assert rise.max() <= most
 
 
-def test_epo_lowers_the_sum_of_the_losses_most_on_its_ray_away_from_stationary_points() -> None:
+def test_epo_decreases_the_sum_of_losses_on_its_ray() -> None:
     gradients = np.array([[1.0, 0.0], [0.6, 0.8]])
     rise = changes(np.array([1.0, 1.0]), gradients, torch.float64)
     assert rise.max() <= -0.5
 
 
 @pytest.mark.parametrize("algorithm", [EPO(), PHNEPO()], ids=repr)
-def test_missing_scipy_is_named_before_training(algorithm: EPO | PHNEPO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epo_without_scipy_raises_before_training(algorithm: EPO | PHNEPO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(ModuleNotFoundError, match=r"scipy.*pip install 'paretorch\[fronts\]'"):
         algorithm.check(pt.preferences(2, 3, margin=0.1), ("a", "b"))

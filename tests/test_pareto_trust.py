@@ -1,4 +1,4 @@
-"""How a gate's trust grows and falls over the steps of a training, against the rule computed by hand."""
+"""The trust of a gate during training, against the rule computed by hand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from paretorch.pareto import Gated, Neighbours, WeightedSum
-from paretorch.pareto.algorithms.algorithm import Sharing
-from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.algorithms.contract import Sharing
+from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.transfer.exchange import Exchange
 
 F64 = torch.float64
@@ -17,7 +17,7 @@ PROMISED = 0.75  # of eta |grad F|^2
 
 
 class Front:
-    """Members that descend weighted sums of two quadratics, the second one ``curvature`` times as curved, and hear each other."""
+    """Members that descend weighted sums of two quadratics, the second ``curvature`` times as curved, with mutual transfer."""
 
     def __init__(self, growth: float, curvature: float, rate: float, seed: int) -> None:
         draw = torch.Generator().manual_seed(seed)
@@ -27,7 +27,7 @@ class Front:
         self.scales = torch.tensor([1.0, curvature], dtype=F64)
         self.points = torch.randn(MEMBERS, SIZE, generator=draw, dtype=F64).requires_grad_()
         sharing = Sharing(Gated(Neighbours(rho=0.9, tau=1.0), growth=growth, adopts=False), WeightedSum())
-        self.exchange = Exchange(sharing, {"encoder.point": self.points}, {}, Spread(MEMBERS, group=None))
+        self.exchange = Exchange(sharing, {"encoder.point": self.points}, {}, RankPartition(MEMBERS, group=None))
         self.optimizer = torch.optim.SGD([self.points], lr=rate)
         self.rate = rate
 
@@ -45,7 +45,7 @@ class Front:
         values.sum().backward()
         assert self.points.grad is not None
         gradient = self.points.grad.clone()
-        self.exchange.judge(self.losses().detach(), self.preferences)
+        self.exchange.update_trust(self.losses().detach(), self.preferences)
         matrix = self.exchange.sharing.transfer.matrix(self.preferences, 1.0, None)
         towards = matrix @ self.points.detach() - self.points.detach()
         slope, square = (gradient * towards).sum(dim=1), towards.square().sum(dim=1)
@@ -58,7 +58,7 @@ class Front:
 @pytest.mark.parametrize(
     ("growth", "curvature", "rate"), [(2.0, 1.0, 0.3), (1.5, 3.0, 0.1), (4.0, 1.0, 1.2), (1.0, 1.0, 0.3)]
 )
-def test_trust_grows_by_growth_where_the_fall_is_kept_and_falls_to_a_quarter_where_not(
+def test_trust_is_multiplied_by_growth_or_divided_by_four(
     growth: float, curvature: float, rate: float, seed: int
 ) -> None:
     front = Front(growth, curvature, rate, seed)
@@ -69,19 +69,19 @@ def test_trust_grows_by_growth_where_the_fall_is_kept_and_falls_to_a_quarter_whe
         shares, formula, promised = front.step()
         torch.testing.assert_close(front.exchange.trust, expected, rtol=1e-12, atol=0)  # of the steps before this one
         torch.testing.assert_close(shares, formula, rtol=1e-9, atol=1e-12)
-        fallen, heard = before - front.values().detach(), shares > 0
-        holds = fallen >= promised
+        decrease, moved = before - front.values().detach(), shares > 0
+        sufficient = decrease >= promised
         if growth > 1:
-            after = torch.where(holds, growth * expected, expected / 4).clamp(1.0, 1e9)
-            expected = torch.where(heard, after, expected)
-        kept += int((heard & holds).sum())
-        broken += int((heard & ~holds).sum())
-    assert kept + broken >= MEMBERS  # members do hear each other
+            after = torch.where(sufficient, growth * expected, expected / 4).clamp(1.0, 1e9)
+            expected = torch.where(moved, after, expected)
+        kept += int((moved & sufficient).sum())
+        broken += int((moved & ~sufficient).sum())
+    assert kept + broken >= MEMBERS  # transfer occurs
     assert (kept if rate < 1 else broken) > 0
     assert growth > 1 or front.exchange.trust.tolist() == [1.0] * MEMBERS
 
 
-def test_trust_that_has_grown_lets_a_member_move_further() -> None:
+def test_trust_allows_larger_displacements() -> None:
     shares = {}
     for growth in (1.0, 4.0):
         front = Front(growth, curvature=1.0, rate=0.05, seed=0)

@@ -1,4 +1,8 @@
-"""Optimizers that see every task's gradient, and the presets of those that a study compares."""
+"""Multi-task optimizers: torch optimizers that step from the losses of the tasks.
+
+In: losses by task name. Out: updated parameters, and state that ``state_dict`` contains. Each optimizer is an update rule of
+:mod:`~paretorch.optim.per_task` behind one constructor; nothing here depends on workloads, runs or studies.
+"""
 
 from paretorch.optim.adatask import AdaTask
 from paretorch.optim.mtadam import MTAdam

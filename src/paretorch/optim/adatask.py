@@ -1,63 +1,61 @@
-"""AdaTask (Yang et al., AAAI 2023): an adaptive step of its own for every task on the shared parameters."""
+"""AdaTask (Yang et al., AAAI 2023): one adaptive step for each task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
 
 from paretorch.core.gradients.ranks import ALL
-from paretorch.optim.multitask import Weights
-from paretorch.optim.per_task.adam import AdamPerTask
-from paretorch.optim.per_task.moments import Bucket, decay, descend, remember
+from paretorch.optim.multitask import MultiTaskOptimizer
+from paretorch.optim.per_task.adam import ParameterTasks, adam_per_task, check_precision
+from paretorch.optim.per_task.moments import Bucket, adam_step, decay_weights, update_moments
+from paretorch.optim.per_task.step import UpdateRule, Weights
 
 
-def adatask(
-    bucket: Bucket,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-    weights: Mapping[str, float],
-) -> None:
-    r"""The update of AdaTask on one bucket; it depends on its arguments alone and changes parameters and memories in place.
+def adatask(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+    r"""Updates the parameters and moments of one bucket in place.
 
     .. math:: \theta \leftarrow \theta - \eta \sum_t r_t \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
 
     Args:
-        bucket: parameters with the gradients, memories and factors of the tasks that reach them.
-        lr: eta.
-        betas: of the two moments.
-        eps: added to each denominator.
-        weight_decay: decoupled.
+        bucket: parameters with the gradients, moments and factors of the tasks that reach them.
+        options: ``lr``, eta; ``betas``; ``eps``; ``weight_decay``.
         weights: r, by task.
     """
-    decay(bucket.parameters, lr, weight_decay)
+    lr = float(options["lr"])
+    decay_weights(bucket.parameters, lr, options["weight_decay"])
     for task in bucket.tasks:
-        memories = bucket.memories[task]
-        remember(bucket.gradients[task], memories, bucket.factors[task], betas)
-        descend(bucket.parameters, [memories], lr * weights[task], betas, eps)
+        moments = bucket.moments[task]
+        update_moments(bucket.gradients[task], moments, bucket.factors[task], options["betas"])
+        adam_step(bucket.parameters, [moments], lr * weights[task], options["betas"], options["eps"])
 
 
-class AdaTask(AdamPerTask):
-    r"""Adam for every task apart: its accumulated squares hold no other task's gradients, so none sets another's step.
+def unscaled(parameter: ParameterTasks) -> dict[str, float]:
+    """Factors of one: Adam's step does not depend on the scale of a gradient."""
+    return dict.fromkeys(parameter.lengths, 1.0)
+
+
+class AdaTask(MultiTaskOptimizer):
+    r"""Adam with separate moments for each task: a task's squared gradients do not affect the step of another task.
 
     .. math:: \theta \leftarrow \theta - \eta \sum_t r_t \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
 
-    With one task it is AdamW. ``optimizer.step(losses)`` takes the place of ``backward()`` and ``step()``.
+    With one task it is AdamW. ``optimizer.step(losses)`` replaces ``backward()`` and ``step()``.
 
     Args:
         params: parameters or parameter groups.
-        lr: eta; T equal gradients take T steps of Adam at once.
+        lr: eta; with T equal gradients one step equals T steps of Adam.
         betas: of the first and the second moment.
         eps: added to each denominator.
         weights: r, by task name or in the order of the tasks, above 0; 1 by default.
         weight_decay: decoupled, as in AdamW.
         amsgrad: divide by the largest second moment so far.
-        foreach: one kernel for many tensors; by default on CUDA. The numbers are the same to rounding.
+        foreach: update many tensors by one kernel; by default on CUDA. Results are equal to rounding.
         tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`.
-        max_norm: shorten each task's gradient, over all parameters, to this length.
+        max_norm: clip each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
 
     Example:
@@ -65,12 +63,12 @@ class AdaTask(AdamPerTask):
         >>> point = torch.nn.Parameter(torch.zeros(2))
         >>> optimizer = AdaTask([point], lr=0.1)
         >>> optimizer.step({"small": point[0] - 1e-3 * point[1], "large": 1e3 * point[1]})
-        >>> round(point[0].item(), 4), abs(point[1].item()) < 1e-4  # where they disagree, neither drowns the other
+        >>> round(point[0].item(), 4), abs(point[1].item()) < 1e-4  # the large gradient does not dominate the small one
         (-0.1, True)
 
     References:
         Yang et al., "AdaTask: A Task-Aware Adaptive Learning Rate Approach to Multi-Task Learning", AAAI 2023, with Adam.
-        The weights are ours: a factor on a task's loss would cancel in its own denominator.
+        The weights are ours: a factor of a loss cancels in its own denominator.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class AdaTask(AdamPerTask):
         group: dist.ProcessGroup | str | None = ALL,
     ) -> None:
         if len(betas) != 2:
-            raise ValueError(f"AdaTask: betas are two, of both moments, got {betas}")
+            raise ValueError(f"AdaTask: betas are two values, one for each moment, got {betas}")
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -99,8 +97,5 @@ class AdaTask(AdamPerTask):
             "amsgrad": amsgrad,
             "foreach": foreach,
         }
-        super().__init__(params, defaults, tasks=tasks, max_norm=max_norm, group=group)
-
-    def _move(self, options: Mapping[str, Any], bucket: Bucket) -> None:
-        weights = self._weights(options)
-        adatask(bucket, float(options["lr"]), options["betas"], options["eps"], options["weight_decay"], weights)
+        rule = UpdateRule(partial(adam_per_task, factors=unscaled, update=adatask), check_precision)
+        super().__init__(params, defaults, rule, tasks=tasks, max_norm=max_norm, group=group)

@@ -1,51 +1,72 @@
-"""MTAdam (Malkiel & Wolf, 2020): Adam whose tasks are brought to one gradient length, tensor by tensor."""
+"""MTAdam (Malkiel & Wolf, 2020): Adam with gradients of equal length for all tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
 
 from paretorch.core.gradients.ranks import ALL
-from paretorch.optim.multitask import Weights
-from paretorch.optim.per_task.adam import AdamPerTask, LengthOver, check_length_over, mean_length
-from paretorch.optim.per_task.moments import Bucket, Memory, decay, descend, remember
+from paretorch.optim.multitask import MultiTaskOptimizer
+from paretorch.optim.per_task.adam import (
+    LengthOver,
+    ParameterTasks,
+    adam_per_task,
+    check_length_over,
+    check_precision,
+    mean_length,
+)
+from paretorch.optim.per_task.moments import Bucket, adam_step, decay_weights, update_moments
+from paretorch.optim.per_task.step import UpdateRule, Weights
 
-NOTHING = 1e-10  # relative to the longest: a mean length below it is no anchor
+NEGLIGIBLE = 1e-10  # relative to the longest mean length: a shorter one is no reference length
 
 
-def mtadam(
-    bucket: Bucket, lr: float, betas: tuple[float, float], eps: float, weight_decay: float, divisor: float
-) -> None:
-    r"""The update of MTAdam on one bucket; it depends on its arguments alone and changes parameters and memories in place.
+def mtadam(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+    r"""Updates the parameters and moments of one bucket in place.
 
-    .. math:: \theta \leftarrow \theta - \frac{\eta}{d} \sum_i \frac{m_i}{1 - \beta_1^{t_i}} \Big/
+    .. math:: \theta \leftarrow \theta - \eta \sum_i \frac{m_i}{1 - \beta_1^{t_i}} \Big/
               \max_i \Big( \sqrt{\frac{v_i}{1 - \beta_2^{t_i}}} + \epsilon \Big)
 
     Args:
-        bucket: parameters with the gradients, memories and factors of the tasks that reach them.
-        lr: eta.
-        betas: of the two moments.
-        eps: added to the denominator.
-        weight_decay: decoupled.
-        divisor: d.
+        bucket: parameters with the gradients, moments and factors of the tasks that reach them.
+        options: ``lr``, eta; ``betas``, of which the first two count; ``eps``; ``weight_decay``.
+        weights: unused; the factors contain them.
     """
-    decay(bucket.parameters, lr, weight_decay)
+    del weights
+    summed_step(bucket, options, divisor=1.0)
+
+
+def summed_step(bucket: Bucket, options: Mapping[str, Any], divisor: float) -> None:
+    """The step of :func:`mtadam`, divided by ``divisor``."""
+    lr, betas = float(options["lr"]), (options["betas"][0], options["betas"][1])
+    decay_weights(bucket.parameters, lr, options["weight_decay"])
     for task in bucket.tasks:
-        remember(bucket.gradients[task], bucket.memories[task], bucket.factors[task], betas)
-    descend(bucket.parameters, [bucket.memories[task] for task in bucket.tasks], lr / divisor, betas, eps)
+        update_moments(bucket.gradients[task], bucket.moments[task], bucket.factors[task], betas)
+    adam_step(bucket.parameters, [bucket.moments[task] for task in bucket.tasks], lr / divisor, betas, options["eps"])
 
 
-class MTAdam(AdamPerTask):
-    r"""Adam on T losses: on every tensor each task's gradient is brought to the length of the first one's.
+def to_first_length(parameter: ParameterTasks) -> dict[str, float]:
+    """Factors that give each task's gradient the mean length of the first task's."""
+    beta = parameter.options["betas"][2]
+    own = {task: mean_length(parameter.moments[task], length, beta) for task, length in parameter.lengths.items()}
+    # of all tasks, absent ones included: another reference length would mix two units in every moment
+    known = [moments.get("length", 0.0) for moments in parameter.moments.values()]
+    longest = max(known)
+    first = next((length for length in known if length > NEGLIGIBLE * longest), 0.0)
+    return {task: parameter.weights[task] * (first / length if length > 0 else 1.0) for task, length in own.items()}
+
+
+class MTAdam(MultiTaskOptimizer):
+    r"""Adam on T losses: on every tensor each task's gradient is scaled to the length of the first task's.
 
     .. math:: g_i \leftarrow r_i \frac{n_a}{n_i} g_i, \qquad
               \theta \leftarrow \theta - \eta \sum_i \hat m_i \Big/ \max_i \big( \sqrt{\hat v_i} + \epsilon \big)
 
-    with n_i the moving mean of the gradient's length, a the first task with one, and moments of every task apart.
-    ``optimizer.step(losses)`` takes the place of ``backward()`` and ``step()``. T equal gradients take T steps of Adam
-    at once.
+    with n_i the moving mean of the gradient's length, a the first task with one, and separate moments for each task.
+    ``optimizer.step(losses)`` replaces ``backward()`` and ``step()``. With T equal gradients one step equals T steps of Adam.
 
     Args:
         params: parameters or parameter groups.
@@ -56,9 +77,9 @@ class MTAdam(AdamPerTask):
         weight_decay: decoupled, as in AdamW.
         amsgrad: divide by the largest second moment so far.
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
-        foreach: one kernel for many tensors; by default on CUDA. The numbers are the same to rounding.
-        tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`; the first one is the anchor.
-        max_norm: shorten each task's gradient, over all parameters, to this length.
+        foreach: update many tensors by one kernel; by default on CUDA. Results are equal to rounding.
+        tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`; the gradients are scaled to the length of the first one.
+        max_norm: clip each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
 
     Example:
@@ -71,10 +92,10 @@ class MTAdam(AdamPerTask):
         ('left', 'right')
 
     References:
-        Malkiel & Wolf, "MTAdam: Automatic Balancing of Multiple Training Loss Terms", 2020, Algorithm 1. There the counter
-        of steps is shared and the mean length of a tensor starts at 1; here every task counts its own steps on a tensor,
-        so that one that comes late starts with a full step, the mean starts at the first length above zero, and nothing
-        depends on the order of the parameters. Absent tasks keep the anchor they are.
+        Malkiel & Wolf, "MTAdam: Automatic Balancing of Multiple Training Loss Terms", 2020, Algorithm 1. There the
+        step counter is shared and the mean length of a tensor is 1 at first. Here each task has its own step counter on a
+        tensor, so that the first step of a late task is a full one; the first mean is the first length above zero; results do
+        not depend on the order of the parameters. An absent first task still sets the length.
     """
 
     def __init__(
@@ -94,7 +115,7 @@ class MTAdam(AdamPerTask):
         group: dist.ProcessGroup | str | None = ALL,
     ) -> None:
         if len(betas) != 3:
-            raise ValueError(f"MTAdam: betas are three, of both moments and of the mean length, got {betas}")
+            raise ValueError(f"MTAdam: betas are three values, for both moments and the mean length, got {betas}")
         check_length_over(length_over)
         defaults = {
             "lr": lr,
@@ -106,23 +127,5 @@ class MTAdam(AdamPerTask):
             "length_over": length_over,
             "foreach": foreach,
         }
-        super().__init__(params, defaults, tasks=tasks, max_norm=max_norm, group=group)
-
-    def _factors(
-        self,
-        options: Mapping[str, Any],
-        by_task: Mapping[str, Memory],
-        present: Mapping[str, Memory],
-        lengths: Mapping[str, float],
-    ) -> dict[str, float]:
-        own = {task: mean_length(each, lengths[task], options["betas"][2]) for task, each in present.items()}
-        # an absent task stays the anchor: a change of unit would mix two of them in every moment
-        known = {task: by_task[task].get("length", 0.0) for task in self.tasks if task in by_task}
-        longest = max(known.values())
-        anchor = next((length for length in known.values() if length > NOTHING * longest), 0.0)
-        weights = self._weights(options)
-        return {task: weights[task] * (anchor / length if length > 0 else 1.0) for task, length in own.items()}
-
-    def _move(self, options: Mapping[str, Any], bucket: Bucket) -> None:
-        betas = options["betas"][0], options["betas"][1]
-        mtadam(bucket, float(options["lr"]), betas, options["eps"], options["weight_decay"], divisor=1.0)
+        rule = UpdateRule(partial(adam_per_task, factors=to_first_length, update=mtadam), check_precision)
+        super().__init__(params, defaults, rule, tasks=tasks, max_norm=max_norm, group=group)

@@ -1,52 +1,121 @@
-"""MTAdamV2: the optimizer of the optimizer study, in both meanings that its text allows."""
+"""MTAdamV2: MTAdam without a reference task, and Adam on the mean loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterable, Mapping
+from functools import partial, reduce
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.optim.adam import adam
 
 from paretorch.core.gradients.ranks import ALL
-from paretorch.optim.mtadam import mtadam
-from paretorch.optim.multitask import Weights, shares
-from paretorch.optim.per_task.adam import AdamPerTask, LengthOver, check_length_over, mean_length
-from paretorch.optim.per_task.moments import Bucket, Memory
+from paretorch.optim.mtadam import summed_step
+from paretorch.optim.multitask import MultiTaskOptimizer
+from paretorch.optim.per_task.adam import (
+    LengthOver,
+    ParameterTasks,
+    adam_per_task,
+    check_length_over,
+    check_precision,
+    mean_length,
+)
+from paretorch.optim.per_task.moments import Bucket
+from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule, Weights, task_weights
 
-MEAN = "the mean of the losses"  # the one row of mode "equal"
+MEAN = "the mean of the losses"  # the only differentiated loss of mode "equal"
 
 
-class MTAdamV2(AdamPerTask):
-    r"""MTAdam without an anchor: on every tensor each task's gradient is brought to length one.
+def mtadam_v2(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+    """The step of :func:`~paretorch.optim.mtadam.mtadam`, divided by the number of tasks that reach the parameters."""
+    del weights
+    summed_step(bucket, options, divisor=float(len(bucket.tasks)))
+
+
+def to_unit_length(parameter: ParameterTasks) -> dict[str, float]:
+    """Factors that give each task's gradient a mean length of one."""
+    beta = parameter.options["length_beta"]
+    own = {task: mean_length(parameter.moments[task], length, beta) for task, length in parameter.lengths.items()}
+    return {task: parameter.weights[task] / length if length > 0 else 1.0 for task, length in own.items()}
+
+
+def mean_loss(losses: Losses, options: Mapping[str, Any]) -> Losses:
+    """The weighted mean of the losses, as the only loss."""
+    if not losses:
+        return {}
+    with torch.enable_grad():
+        if options["weights"] is None:
+            return {MEAN: reduce(torch.add, losses.values()) / len(losses)}
+        factors = task_weights(options["weights"], options["tasks"])
+        return {MEAN: reduce(torch.add, (loss * factors[task] for task, loss in losses.items()))}
+
+
+def adam_on_mean(step: TaskStep) -> None:
+    """One step of torch's own Adam on the mean loss; a parameter's state is that of torch.optim.Adam."""
+    gradients = step.gradients.rows.get(MEAN)
+    if gradients is None:
+        return
+    for options, places in step.groups:
+        names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if options["amsgrad"] else ()))
+        reached = [(step.parameters[place], part) for place in places if (part := gradients[place]) is not None]
+        states = [step.state[parameter] for parameter, _ in reached]
+        for (parameter, _), state in zip(reached, states, strict=True):
+            if not state:
+                state["step"] = torch.tensor(0.0, dtype=torch.float32)
+                for name in names:
+                    state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        adam(
+            [parameter for parameter, _ in reached],
+            [part for _, part in reached],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states if options["amsgrad"]],
+            [state["step"] for state in states],
+            foreach=options["foreach"],
+            decoupled_weight_decay=True,
+            amsgrad=options["amsgrad"],
+            beta1=options["betas"][0],
+            beta2=options["betas"][1],
+            lr=options["lr"],
+            weight_decay=options["weight_decay"],
+            eps=options["eps"],
+            maximize=False,
+        )
+
+
+RULES = {
+    "balanced": UpdateRule(partial(adam_per_task, factors=to_unit_length, update=mtadam_v2), check_precision),
+    "equal": UpdateRule(adam_on_mean, check=None, losses=mean_loss, rows=(MEAN,)),
+}
+
+
+class MTAdamV2(MultiTaskOptimizer):
+    r"""MTAdam without a reference task: on every tensor each task's gradient is scaled to length one.
 
     .. math:: g_i \leftarrow \frac{r_i}{n_i} g_i, \qquad
               \theta \leftarrow \theta - \frac{\eta}{T_\theta} \sum_i \hat m_i \Big/
               \max_i \big( \sqrt{\hat v_i} + \epsilon \big)
 
     with n_i the moving mean of the gradient's length, and T_theta the number of present tasks that reach the tensor (1 for a
-    head): equal gradients take Adam's step. ``optimizer.step(losses)`` takes the place of ``backward()`` and ``step()``.
+    head): with equal gradients the step is Adam's. ``optimizer.step(losses)`` replaces ``backward()`` and ``step()``.
 
     Args:
         params: parameters or parameter groups.
         lr: eta.
         betas: of the first and the second moment.
         eps: added to the denominator.
-        mode: ``"balanced"`` as above; ``"equal"``: torch's Adam on the mean of the losses, to the last bit, which is what the
-            study that names MTAdamV2 ran.
+        mode: ``"balanced"`` as above; ``"equal"``: torch's Adam on the mean of the losses, bit for bit, as in the study
+            that introduced MTAdamV2.
         weights: by task name or in the order of the tasks, above 0. Balanced: r, 1 by default. Equal: the factors of the
             losses; by default one over the number of tasks in this step, (.5, .5) for two.
         weight_decay: decoupled, as in AdamW.
         amsgrad: divide by the largest second moment so far.
         length_beta: of the mean length.
         length_over: ``"tensor"``, or ``"group"``: one length for all tensors of a parameter group.
-        foreach: one kernel for many tensors; by default on CUDA. Balanced, the numbers are the same to
-            rounding.
+        foreach: update many tensors by one kernel; by default on CUDA. Balanced, results are equal to rounding.
         tasks: see :class:`~paretorch.optim.MultiTaskOptimizer`.
-        max_norm: shorten each task's gradient (equal: the mean's), over all parameters, to this length.
+        max_norm: clip each task's gradient (equal: the mean's), over all parameters, to this length.
         group: ranks whose losses are averaged.
 
     Example:
@@ -58,8 +127,8 @@ class MTAdamV2(AdamPerTask):
         -0.1
 
     References:
-        Malkiel & Wolf, "MTAdam", 2020. Adam's ratio needs no common scale; with an anchor, one task whose gradients vanish
-        stalls all others.
+        Malkiel & Wolf, "MTAdam", 2020. Adam's ratio needs no common scale; with a reference task whose gradients vanish, all
+        other tasks stall.
     """
 
     def __init__(
@@ -80,10 +149,10 @@ class MTAdamV2(AdamPerTask):
         max_norm: float | None = None,
         group: dist.ProcessGroup | str | None = ALL,
     ) -> None:
-        if mode not in ("balanced", "equal"):
+        if mode not in RULES:
             raise ValueError(f"mode is 'balanced' or 'equal', got {mode!r}")
         if len(betas) != 2:
-            raise ValueError(f"MTAdamV2: betas are two, of both moments, got {betas}")
+            raise ValueError(f"MTAdamV2: betas are two values, one for each moment, got {betas}")
         if not 0 <= length_beta < 1:
             raise ValueError(f"MTAdamV2: length_beta is in 0 <= length_beta < 1, got {length_beta}")
         check_length_over(length_over)
@@ -99,86 +168,18 @@ class MTAdamV2(AdamPerTask):
             "length_over": length_over,
             "foreach": foreach,
         }
-        super().__init__(params, defaults, tasks=tasks, max_norm=max_norm, group=group)
+        super().__init__(params, defaults, RULES[mode], tasks=tasks, max_norm=max_norm, group=group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state back.
+        """Loads a state.
 
         Raises:
-            ValueError: it is of the other mode.
+            ValueError: it belongs to the other mode.
         """
         stored = {group.get("mode") for group in state_dict["param_groups"]}
         if stored != {self.defaults["mode"]}:
             raise ValueError(
-                f"the stored state is of MTAdamV2 in mode {', '.join(map(repr, stored))}, this one has the mode "
-                f"{self.defaults['mode']!r}: make it with the mode that was saved"
+                f"the stored state is of mode {', '.join(map(repr, stored))}, this MTAdamV2 is of mode "
+                f"{self.defaults['mode']!r}: create it with the mode that was saved"
             )
         super().load_state_dict(state_dict)
-
-    def _factors(
-        self,
-        options: Mapping[str, Any],
-        by_task: Mapping[str, Memory],
-        present: Mapping[str, Memory],
-        lengths: Mapping[str, float],
-    ) -> dict[str, float]:
-        weights = self._weights(options)
-        own = {task: mean_length(each, lengths[task], options["length_beta"]) for task, each in present.items()}
-        return {task: weights[task] / length if length > 0 else 1.0 for task, length in own.items()}
-
-    def _move(self, options: Mapping[str, Any], bucket: Bucket) -> None:
-        lr, divisor = float(options["lr"]), float(len(bucket.tasks))
-        mtadam(bucket, lr, options["betas"], options["eps"], options["weight_decay"], divisor)
-
-    def _take(self, given: Mapping[str, Tensor]) -> None:
-        if self.defaults["mode"] == "balanced":
-            super()._take(given)
-            return
-        if given or self.ranks.size > 1:
-            parameters, found = self._gradients(self._mean(given), (MEAN,))
-            if MEAN in found.rows:
-                self._adam(parameters, found.rows[MEAN])
-
-    def _mean(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted mean of the losses, as the only loss."""
-        weights = self.param_groups[0]["weights"]
-        if not given:
-            return {}
-        with torch.enable_grad():
-            if weights is None:
-                return {MEAN: reduce(torch.add, given.values()) / len(given)}
-            factors = shares(weights, self.tasks)
-            return {MEAN: reduce(torch.add, (loss * factors[task] for task, loss in given.items()))}
-
-    def _adam(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-        """One step of torch's own Adam; a parameter's state is what torch.optim.Adam keeps."""
-        for options, places in self._groups(parameters):
-            names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if options["amsgrad"] else ()))
-            reached = [place for place in places if gradients[place] is not None]
-            states = [self.state[parameters[place]] for place in reached]
-            for place, state in zip(reached, states, strict=True):
-                if not state:
-                    state["step"] = torch.tensor(0.0, dtype=torch.float32)
-                    for name in names:
-                        state[name] = torch.zeros_like(parameters[place], memory_format=torch.preserve_format)
-            adam(
-                [parameters[place] for place in reached],
-                _given(gradients, reached),
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-                [state["max_exp_avg_sq"] for state in states if options["amsgrad"]],
-                [state["step"] for state in states],
-                foreach=options["foreach"],
-                decoupled_weight_decay=True,
-                amsgrad=options["amsgrad"],
-                beta1=options["betas"][0],
-                beta2=options["betas"][1],
-                lr=options["lr"],
-                weight_decay=options["weight_decay"],
-                eps=options["eps"],
-                maximize=False,
-            )
-
-
-def _given(gradients: Sequence[Tensor | None], places: Sequence[int]) -> list[Tensor]:
-    return [part for place in places if (part := gradients[place]) is not None]

@@ -1,9 +1,8 @@
-"""What multi-task optimizers share: the face of torch.optim, steps from losses by name, and a memory for every task."""
+"""The base of multi-task optimizers: a torch optimizer that steps from losses by task name."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,35 +17,36 @@ from paretorch.core.gradients.engine import allow_repeated_backwards
 from paretorch.core.gradients.graph import task_graph
 from paretorch.core.gradients.ranks import ALL, Ranks
 from paretorch.optim.per_task.gradients import TaskGradients, clipped, gradients_of
+from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule, task_weights
 
-Losses = Mapping[str, Tensor | None]
-Weights = Mapping[str, float] | Sequence[float] | None
+GivenLosses = Mapping[str, Tensor | None]
 
 
 class MultiTaskOptimizer(torch.optim.Optimizer):
-    """An optimizer whose ``step(losses)`` takes the gradient of each task by itself. Not made directly.
+    """An optimizer whose ``step(losses)`` computes the gradient of each task and applies an update rule to them.
 
-    ``step`` runs one backward per loss and moves the parameters; it leaves ``.grad`` alone, and needs neither
-    ``zero_grad()`` nor ``backward()``. All else is torch's: parameter groups, ``state_dict``, hooks, schedulers.
+    ``step`` runs one backward pass per loss and moves the parameters; it does not change ``.grad``, and needs neither
+    ``zero_grad()`` nor ``backward()``. Parameter groups, ``state_dict``, hooks and schedulers are those of torch.
 
-    * A task that is left out, None, or whose gradient is zero everywhere is absent: its memory waits.
-    * A gradient that is not finite raises FloatingPointError before anything is changed. Losses scaled for float16 are not
-      needed where lengths are normalised; train in bfloat16, or unscaled.
+    * A task is absent if its loss is missing or None, or if its gradient is zero everywhere: its state is unchanged.
+    * A non-finite gradient raises FloatingPointError before anything is changed. Rules that normalize lengths need no loss
+      scaling for float16; train in bfloat16, or unscaled.
     * On several ranks gradients are averaged over ``group``, with or without DistributedDataParallel around the model.
 
     Args:
         params: parameters or parameter groups.
-        defaults: the options of a group.
-        tasks: names in a fixed order, which alone matters where a formula speaks of the first task; by default those of
-            the losses as they come.
-        max_norm: shorten each task's gradient, over all parameters, to this length.
-        group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
+        defaults: the options of a group, among them lr, betas, eps, weights and weight_decay.
+        rule: how the gradients of the tasks move the parameters.
+        tasks: names in the order that formulas use; by default the order in which losses first occur.
+        max_norm: clip each task's gradient, over all parameters, to this length.
+        group: ranks whose losses are averaged: ``"all"`` if torch.distributed is initialised, a process group, or None.
     """
 
     def __init__(
         self,
         params: Any,
         defaults: dict[str, Any],
+        rule: UpdateRule,
         *,
         tasks: Iterable[str] | None,
         max_norm: float | None,
@@ -55,27 +55,27 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         named = () if tasks is None else checks.task_names(tasks)
         if max_norm is not None and not max_norm > 0:
             raise ValueError(f"max_norm is above 0, or None, got {max_norm}")
-        # kept in the groups, where every tool that saves an optimizer saves them
+        # in the groups, which every tool that saves an optimizer saves
         known = {"tasks": named, "declared": tasks is not None, "max_norm": max_norm}
-        self.ranks = Ranks(group)
+        self.ranks, self.rule = Ranks(group), rule
         allow_repeated_backwards()
         super().__init__(params, defaults | known)
         for options in self.param_groups:
             self._check_group(options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "ranks": self.ranks}
+        return {**super().__getstate__(), "ranks": self.ranks, "rule": self.rule}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of parameters, with options of its own where they are given."""
+        """Adds a group of parameters; options that it lacks are the defaults."""
         super().add_param_group(param_group)
         self.param_groups[-1]["tasks"] = self.param_groups[0]["tasks"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state back.
+        """Loads a state.
 
         Raises:
-            ValueError: it is of another optimizer.
+            ValueError: it belongs to another optimizer.
         """
         for group in state_dict["param_groups"]:
             missing = sorted(self.defaults.keys() - group.keys())
@@ -86,35 +86,35 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks met so far, or declared, in the order that counts."""
+        """The declared tasks, or those of the losses so far, in order."""
         return tuple(self.param_groups[0]["tasks"])
 
     @property
     def balance(self) -> Balance | None:
-        """What the last step came to, for optimizers that weigh gradients by a balancing method; None for the others."""
+        """The result of the balancing method in the last step; None for optimizers without one."""
         return None
 
     def end_epoch(self) -> None:
-        """Tells a balancing method that counts in epochs that one has ended."""
+        """Notifies a balancing method that depends on epochs of the end of one."""
 
     @torch.no_grad()
     def step(  # type: ignore[override]
         self,
-        losses: Losses | Callable[[], Losses] | None = None,
-        closure: Callable[[], Losses] | None = None,
-    ) -> Losses | None:
+        losses: GivenLosses | Callable[[], GivenLosses] | None = None,
+        closure: Callable[[], GivenLosses] | None = None,
+    ) -> GivenLosses | None:
         """Moves the parameters by the gradients of ``losses``.
 
         Args:
-            losses: scalars with a graph, by task name; a task that is absent is left out, or None.
-            closure: computes the losses instead.
+            losses: scalars with a graph, by task name; absent tasks are missing or None.
+            closure: returns the losses instead.
 
         Returns:
-            what the closure gave; None without one.
+            The result of the closure; None without one.
 
         Raises:
-            ValueError: on unknown names, and on losses that are not scalars with a graph.
-            FloatingPointError: a gradient is not finite; nothing was changed.
+            ValueError: a name is unknown, or a loss is not a scalar with a graph.
+            FloatingPointError: a gradient is not finite; parameters and state are unchanged.
         """
         if callable(losses):
             losses, closure = None, losses
@@ -126,19 +126,23 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             computed = closure() if closure is not None else losses
             assert computed is not None
             given = checks.given_losses(computed, f"{type(self).__name__}.step")
-        self._know(given)
-        self._take(given)
+        self._register_tasks(given)
+        if given or self.ranks.size > 1:
+            self._update(given)
         return computed if closure is not None else None
 
-    def _take(self, given: Mapping[str, Tensor]) -> None:
-        """One step from checked losses."""
-        checks.real((parameter for group in self.param_groups for parameter in group["params"]), type(self).__name__)
-        parameters, found = self._gradients(given, self.tasks)
-        if found.tasks:
-            self._update(parameters, found)
+    def _update(self, losses: Losses) -> None:
+        """One step of the rule, from checked losses."""
+        rule = self.rule
+        if rule.check is not None:
+            rule.check((parameter for group in self.param_groups for parameter in group["params"]), type(self).__name__)
+        if rule.losses is not None:
+            losses = rule.losses(losses, self.param_groups[0])
+        parameters, gradients = self._gradients(losses, self.tasks if rule.rows is None else rule.rows)
+        rule.update(TaskStep(parameters, list(self._groups(parameters)), gradients, self.tasks, self.state))
 
     def _gradients(self, losses: Mapping[str, Tensor], names: Sequence[str]) -> tuple[list[Tensor], TaskGradients]:
-        """The parameters that require grad, and the gradients of the losses on them."""
+        """The parameters that require grad, and the gradients of the losses."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         wanted = [parameter for parameter in parameters if parameter.requires_grad]
         if not wanted:
@@ -149,12 +153,8 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         found = gradients_of(losses, wanted, names, self.ranks)
         return wanted, clipped(found, self.param_groups[0]["max_norm"])
 
-    @abstractmethod
-    def _update(self, parameters: Sequence[Tensor], gradients: TaskGradients) -> None:
-        """Moves the parameters; their places are those of the gradients."""
-
-    def _know(self, given: Mapping[str, Tensor]) -> None:
-        """Check the names; without declared tasks the new ones are added at the end of the order."""
+    def _register_tasks(self, given: Mapping[str, Tensor]) -> None:
+        """Checks the names; if no tasks are declared, appends new ones to the order."""
         options = self.param_groups[0]
         if options["declared"]:
             checks.known_tasks(given, self.tasks, f"{type(self).__name__}.step")
@@ -163,16 +163,16 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             self.ranks.agree_on_tasks(self.tasks if options["declared"] else (), type(self).__name__)
             for names in self.ranks.gathered(tuple(new)):
                 new += [name for name in names if name not in new]  # type: ignore[attr-defined]
-            new.sort()  # every rank has the same set, each in an order of its own
+            new.sort()  # all ranks have the same set, in different orders
         if new:
             for group in self.param_groups:
                 group["tasks"] = (*self.tasks, *new) if group is options else options["tasks"]
         if options["tasks"]:
             for group in self.param_groups:
-                shares(group["weights"], self.tasks)
+                task_weights(group["weights"], self.tasks)
 
     def _check_group(self, options: Mapping[str, Any]) -> None:
-        """Refuse options that no step could use."""
+        """Refuses options that are out of range."""
         name = type(self).__name__
         for option in ("lr", "eps", "weight_decay"):
             if not float(options[option]) >= 0 or math.isinf(float(options[option])):
@@ -181,38 +181,12 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             raise ValueError(f"{name}: betas are in 0 <= beta < 1, got {options['betas']}")
         if options["declared"]:
             weights = options["weights"]
-            shares(weights, tuple(options["tasks"]))
+            task_weights(weights, tuple(options["tasks"]))
             if isinstance(weights, Mapping):
                 checks.known_tasks(weights, tuple(options["tasks"]), f"{name}: weights")
 
     def _groups(self, parameters: Sequence[Tensor]) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """Each group with the places of its parameters among ``parameters``."""
+        """Each group with the indices of its parameters in ``parameters``."""
         places = {id(parameter): place for place, parameter in enumerate(parameters)}
         for group in self.param_groups:
             yield group, [places[id(parameter)] for parameter in group["params"] if id(parameter) in places]
-
-
-def shares(weights: Weights, tasks: Sequence[str]) -> dict[str, float]:
-    """The weight of each task: as given, by name or in the order of the tasks; 1 where none are given.
-
-    Raises:
-        ValueError: a task has no weight, one is not above 0, or as many as there are tasks were not given in order.
-
-    Example:
-        >>> shares((0.5, 2.0), ("seg", "depth"))
-        {'seg': 0.5, 'depth': 2.0}
-    """
-    if weights is None:
-        return dict.fromkeys(tasks, 1.0)
-    if isinstance(weights, Mapping):
-        if missing := [task for task in tasks if task not in weights]:
-            raise ValueError(f"weights: task {missing[0]!r} has none; got weights of {', '.join(map(repr, weights))}")
-        found = {task: float(weights[task]) for task in tasks}
-    else:
-        if len(weights) != len(tasks):
-            raise ValueError(f"weights: expected one for each of {tuple(tasks)}, got {tuple(weights)}")
-        found = dict(zip(tasks, map(float, weights), strict=True))
-    for task, weight in found.items():
-        if not (weight > 0 and math.isfinite(weight)):
-            raise ValueError(f"weights: task {task!r} has {weight}, expected a finite number above 0")
-    return found

@@ -1,4 +1,4 @@
-"""Balancing in an adaptive metric: a common descent direction that is also Adam's step."""
+"""A balancing method in the metric of Adam: a common descent direction with Adam's step sizes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from paretorch.core.method.runner import MethodRunner
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.optim.per_task.gradients import TaskGradients
 from paretorch.optim.per_task.metric_gramian import metric_gramian
-from paretorch.optim.per_task.moments import decay
+from paretorch.optim.per_task.moments import decay_weights
+from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule
 
 METRICS = ("adam", "identity")
 FIELD = "state_"  # the prefix of a method's fields among the tensors of its runner
 
 
 class Preconditioned(MultiTaskOptimizer):
-    r"""A balancing method in the metric of Adam's second moments, which all tasks share.
+    r"""A balancing method in the metric of Adam's second moments, which are common to all tasks.
 
     .. math:: M = \text{diag}\big(\sqrt{\hat v} + \epsilon\big), \quad
               G_{st} = \langle g_s, M^{-1} g_t \rangle, \quad
               w = \text{method}(G), \quad p = M^{-1} \sum_t w_t g_t
 
-    With MGDA :math:`\langle g_t, p \rangle \ge \lVert p \rVert_M^2 \ge 0` for every task: no task is raised, to first order,
-    although every number has a step size of its own. Where Adam follows a balanced sum, its division can turn that sum against
-    a task. The Gramian is taken over the tensors that two tasks or more reach; the others take their own task's step.
+    With MGDA :math:`\langle g_t, p \rangle \ge \lVert p \rVert_M^2 \ge 0` for every task: to first order no loss increases,
+    although every parameter has its own step size. Adam on a balanced sum has no such guarantee: its division can increase a
+    loss. The Gramian is taken over the tensors that two tasks or more reach; other tensors take the step of their own task.
     v is the moving mean of the squared gradients, averaged over the present tasks that reach the tensor, and w is scaled so
     that equal gradients take Adam's steps. The step has momentum, :math:`M^{-1}` times the moving mean of :math:`\sum_t w_t g_t`,
-    unless that would raise a task that p does not: then it is p.
+    unless that increases a loss that p does not: then it is p.
 
     Args:
         params: parameters or parameter groups.
@@ -46,8 +47,8 @@ class Preconditioned(MultiTaskOptimizer):
         betas: of the momentum and of v.
         eps: added to the denominator.
         weight_decay: decoupled, as in AdamW.
-        tasks: names; needed by methods that remember something of each task, and by those that take weights by name.
-        max_norm: shorten each task's gradient, over all parameters, to this length.
+        tasks: names; required by methods with state for each task or weights by name.
+        max_norm: clip each task's gradient, over all parameters, to this length.
         group: ranks whose losses are averaged.
         seed: of the method's random draws.
 
@@ -82,8 +83,9 @@ class Preconditioned(MultiTaskOptimizer):
         if metric not in METRICS:
             raise ValueError(f"metric is {METRICS[0]!r} or {METRICS[1]!r}, got {metric!r}")
         if len(betas) != 2:
-            raise ValueError(f"Preconditioned: betas are two, of the momentum and of v, got {betas}")
+            raise ValueError(f"Preconditioned: betas are two values, of the momentum and of v, got {betas}")
         self.runner = MethodRunner(method, seed=seed, owner="Preconditioned")
+        self.runner.state.counts_steps = True
         if Need.JACOBIAN in method.needs or method.batches > 1 or method.observes:
             raise ValueError(
                 "Preconditioned takes a method that gives weights for one batch, from losses or inner products; "
@@ -93,7 +95,8 @@ class Preconditioned(MultiTaskOptimizer):
         self.momentum_dropped = 0  # steps
         self._losses: Mapping[str, float] = {}
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weights": None, "weight_decay": weight_decay}
-        super().__init__(params, defaults, tasks=tasks, max_norm=max_norm, group=group)
+        rule = UpdateRule(self._apply, losses=self._record_losses)
+        super().__init__(params, defaults, rule, tasks=tasks, max_norm=max_norm, group=group)
         self._declare()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,11 +105,11 @@ class Preconditioned(MultiTaskOptimizer):
 
     @property
     def balance(self) -> Balance | None:
-        """Weights, the Gramian in the metric and its cosines, as the last step found them; None before the first."""
+        """Weights, Gramian in the metric and its cosines in the last step; None before the first."""
         return self.runner.balance
 
     def state_dict(self) -> dict[str, Any]:
-        """Torch's, and the method's own state."""
+        """The state of torch's optimizer and of the method."""
         state = self.runner.state
         method = {
             "tasks": state.tasks,
@@ -126,7 +129,6 @@ class Preconditioned(MultiTaskOptimizer):
         state.undeclare()
         if stored["tasks"]:
             state.declare(tuple(stored["tasks"]))
-            state.count_steps()
         own = {name.removeprefix(FIELD) for name in self._fields()}
         if own != set(stored["state"]):
             raise ValueError(
@@ -145,7 +147,7 @@ class Preconditioned(MultiTaskOptimizer):
         return {name: field for name, field in self.runner.state_dict().items() if name.startswith(FIELD)}
 
     def end_epoch(self) -> None:
-        """Reports the end of an epoch to methods that count in epochs."""
+        """Notifies a method that depends on epochs of the end of one."""
         self.runner.end_epoch()
 
     def _declare(self) -> None:
@@ -162,25 +164,25 @@ class Preconditioned(MultiTaskOptimizer):
                 f"{self.runner.method} has a state of its tasks {state.tasks} and got {self.tasks}: declare all of them with "
                 "Preconditioned(params, method, tasks=...)"
             )
-        steps = state.steps() if state.tasks else 0
         state.declare(self.tasks)
-        state.count_steps(steps)
 
-    def _take(self, given: Mapping[str, Tensor]) -> None:
+    def _record_losses(self, given: Losses, options: Mapping[str, Any]) -> Losses:
+        del options
         self._declare()
         self._losses = self._mean_losses({task: float(loss.detach()) for task, loss in given.items()})
-        super()._take(given)
+        return given
 
     def _mean_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """Averaged over the ranks that have them."""
+        """Losses averaged over the ranks that have them."""
         if self.ranks.size == 1:
             return dict(losses)
         own = [[losses.get(task, 0.0), float(task in losses)] for task in self.tasks]
         total = self.ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         return {task: value / count for task, (value, count) in zip(self.tasks, total, strict=True) if count}
 
-    def _update(self, parameters: Sequence[Tensor], gradients: TaskGradients) -> None:
-        options = {place: group for group, places in self._groups(parameters) for place in places}
+    def _apply(self, step: TaskStep) -> None:
+        parameters, gradients = step.parameters, step.gradients
+        options = {place: group for group, places in step.groups for place in places}
         reaching = {
             place: [task for task in gradients.tasks if gradients.rows[task][place] is not None] for place in options
         }
@@ -197,16 +199,16 @@ class Preconditioned(MultiTaskOptimizer):
             combined = torch.stack(parts).sum(dim=0)
             moved[place] = self._momentum(options[place], parameters[place], combined).mul_(inverse[place])
             direction[place] = combined.mul_(inverse[place])
-        if self._raises(gradients, moved, direction):
+        if self._increases(gradients, moved, direction):
             self.momentum_dropped += 1
             moved = direction
-        for place, step in moved.items():
+        for place, displacement in moved.items():
             lr = float(options[place]["lr"])
-            decay([parameters[place]], lr, options[place]["weight_decay"])
-            parameters[place].add_(step, alpha=-lr)
+            decay_weights([parameters[place]], lr, options[place]["weight_decay"])
+            parameters[place].add_(displacement, alpha=-lr)
 
     def _inverse(self, options: Mapping[str, Any], parameter: Tensor, rows: Sequence[Tensor]) -> Tensor:
-        """The diagonal of M^-1 on one parameter, after v has taken in this step's gradients."""
+        """The diagonal of M^-1 on one parameter, after the update of v by this step's gradients."""
         state = self.state[parameter]
         if not state:
             state["taken"] = 0
@@ -226,7 +228,7 @@ class Preconditioned(MultiTaskOptimizer):
     def _weights(
         self, gradients: TaskGradients, reaching: Mapping[int, Sequence[str]], inverse: Mapping[int, Tensor]
     ) -> dict[str, float]:
-        """The method's weights by task, from the tensors that several tasks reach."""
+        """The weights of the method by task, from the tensors that several tasks reach."""
         shared = {place: inverse[place] for place, tasks in reaching.items() if len(tasks) > 1}
         gramian, resolution = metric_gramian(gradients, self.tasks, shared)
         if not bool((gramian.diagonal() > 0).any()):
@@ -245,13 +247,15 @@ class Preconditioned(MultiTaskOptimizer):
         return dict(zip(self.tasks, weights, strict=True))
 
     def _momentum(self, options: Mapping[str, Any], parameter: Tensor, combined: Tensor) -> Tensor:
-        """The moving mean of the combined gradients, without its bias."""
+        """The bias-corrected moving mean of the combined gradients."""
         state, beta = self.state[parameter], options["betas"][0]
         mean: Tensor = state["exp_avg"].lerp_(combined, 1 - beta)
         return mean.div(1 - beta ** state["taken"])
 
-    def _raises(self, gradients: TaskGradients, moved: Mapping[int, Tensor], direction: Mapping[int, Tensor]) -> bool:
-        """Whether the momentum would raise, to first order, a task that the direction alone does not."""
+    def _increases(
+        self, gradients: TaskGradients, moved: Mapping[int, Tensor], direction: Mapping[int, Tensor]
+    ) -> bool:
+        """Whether the momentum increases, to first order, a loss that the direction alone does not."""
         return any(_slope(gradients, task, moved) < 0 <= _slope(gradients, task, direction) for task in gradients.tasks)
 
 
@@ -262,7 +266,7 @@ def _row(gradients: TaskGradients, task: str, place: int) -> Tensor:
 
 
 def _slope(gradients: TaskGradients, task: str, step: Mapping[int, Tensor]) -> float:
-    """<g_t, step>: how fast the task falls along it."""
+    """<g_t, step>: the decrease of the loss along the step, to first order."""
     total = 0.0
     for place, part in step.items():
         own = gradients.rows[task][place]

@@ -1,4 +1,4 @@
-"""The eight optimizers of the optimizer study, in its order, with its settings and what may be tuned about them."""
+"""Presets: the eight optimizers of the optimizer study, with their settings and search spaces."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Preset:
     """An optimizer with its settings, as plain values.
 
     Args:
-        number: its place in the study, from 1.
-        name: what the study calls it.
+        number: in the study, from 1.
+        name: in the study.
         optimizer: a class of torch.optim or of ``paretorch.optim``, by name.
         options: its arguments, by name.
-        search_space: the values that ``--tune`` tries, by argument.
+        search_space: the search space of ``--tune``, by argument.
 
     Example:
         >>> print(find_preset("sgd+nesterov").with_options(lr=0.1))
@@ -42,16 +42,16 @@ class Preset:
     search_space: SearchSpace = field(default_factory=dict)
 
     def with_options(self, **options: Setting) -> Preset:
-        """The same with some arguments changed or added."""
+        """A copy with arguments replaced or added."""
         return dataclasses.replace(self, options={**self.options, **options})
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The options as JSON gives them back: a run that was read from a file equals the one that was written."""
+        """The options with tuples as lists, as JSON stores them, so that a run equals its stored copy."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
 
     def __str__(self) -> str:
-        """The constructor, as ``--optimizer`` takes it."""
+        """The constructor, as ``--optimizer`` accepts it."""
         return f"{self.optimizer}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
 
 
@@ -113,11 +113,11 @@ PRESETS = (
         {"lr": ADAPTIVE_RATE, "mode": Choice(("balanced", "equal")), "weight_decay": DECAY},
     ),
 )
-"""The eight. MTAdamV2's learning rate is 3e-4 in the study's protocol of 100 classes: ``with_options(lr=3e-4)``."""
+"""The learning rate of MTAdamV2 is 3e-4 in the study's protocol of 100 classes: ``with_options(lr=3e-4)``."""
 
 
 def find_preset(text: str | int) -> Preset:
-    """The preset of a number from 1 to 8, or of a name in any case: ``"adamw"``, ``"sgd+nesterov"``.
+    """The preset with a number from 1 to 8, or with a name in any case, such as ``"sgd+nesterov"``.
 
     Raises:
         ValueError: there is none; the message lists all.

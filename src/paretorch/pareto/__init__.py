@@ -1,6 +1,13 @@
-"""Fronts: a set of models along a trade-off, trained together."""
+"""Fronts: sets of models along the trade-off between tasks, trained together.
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm, Moving, Sharing
+In: a workload, an algorithm and preferences. Out: a :class:`Front`, with its hypervolume and the files that store it. The room
+does not import runs, studies or reports.
+"""
+
+from typing import TYPE_CHECKING
+
+from paretorch.former_names import former_names
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence, PreferenceAdaptation, Sharing
 from paretorch.pareto.algorithms.cosmos import COSMOS
 from paretorch.pareto.algorithms.epo import EPO
 from paretorch.pareto.algorithms.hypervolume_ascent import HypervolumeAscent
@@ -14,10 +21,10 @@ from paretorch.pareto.algorithms.sweep import Sweep
 from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.fitting.fit import fit_front
 from paretorch.pareto.fitting.steps import DivergedWarning
-from paretorch.pareto.front import Front, Moment
+from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.hypervolume import hypervolume, hypervolume_gradient
-from paretorch.pareto.models.ensemble import Ensemble, View
-from paretorch.pareto.objective_range import Extent
+from paretorch.pareto.models.ensemble import Ensemble
+from paretorch.pareto.objective_range import ObjectiveRange
 from paretorch.pareto.preferences import preferences, rays
 from paretorch.pareto.scalarize import (
     PBI,
@@ -29,7 +36,7 @@ from paretorch.pareto.scalarize import (
 )
 from paretorch.pareto.stationarity import residual
 from paretorch.pareto.subset import best_subset
-from paretorch.pareto.transfer.transfer import Cosine, Fixed, Gated, Neighbours, Transfer
+from paretorch.pareto.transfer.matrices import Cosine, Fixed, Gated, Neighbours, Transfer
 
 __all__ = [
     "COSMOS",
@@ -43,25 +50,25 @@ __all__ = [
     "Cosine",
     "DivergedWarning",
     "Ensemble",
-    "Extent",
     "Fixed",
     "Front",
     "FrontAlgorithm",
+    "FrontEvidence",
+    "FrontSnapshot",
     "Gated",
     "HypervolumeAscent",
     "MGDAStarts",
-    "Moment",
-    "Moving",
     "Neighbours",
+    "ObjectiveRange",
     "PaMaL",
     "ParetoMTL",
+    "PreferenceAdaptation",
     "Scalarization",
     "Sharing",
     "SmoothTchebycheff",
     "Sweep",
     "Tchebycheff",
     "Transfer",
-    "View",
     "WeightedSum",
     "best_subset",
     "fit_front",
@@ -72,3 +79,14 @@ __all__ = [
     "rays",
     "residual",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(
+        __name__,
+        {
+            "Extent": "ObjectiveRange",
+            "Moment": "FrontSnapshot",
+            "Moving": "PreferenceAdaptation",
+            "View": "FrontEvidence",
+        },
+    )

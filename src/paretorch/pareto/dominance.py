@@ -1,4 +1,4 @@
-"""Dominance and distances among many points, in memory that grows with their number and not with its square."""
+"""Dominance and nearest distances of many points, in linear memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from torch import Tensor
 
 from paretorch.core.arrays import Mask
 
-BLOCK = 1024  # points that are compared at once with as many others, or four times as many
+BLOCK = 1024  # points per comparison, with as many others or four times as many
 
 
 def non_dominated(losses: Tensor) -> Tensor:
-    """Which points no other point dominates: is at most as large in every task and smaller in one.
+    """The mask of points that no other point dominates.
+
+    A point dominates another if it is at most as large in every task and smaller in one.
 
     The memory is O(N T); the time O(N log N) for two tasks, and O(N F T) with F points kept for more.
 
     Args:
-        losses: (N, T); a row that is not finite counts as dominated. Of equal rows all are kept.
+        losses: (N, T); non-finite rows count as dominated; equal rows are all kept.
 
     Returns:
         (N,) bool.
@@ -39,14 +41,14 @@ def non_dominated(losses: Tensor) -> Tensor:
         return finite
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    points, place = torch.unique(values[finite] + 0, dim=0, return_inverse=True)  # + 0: no zero has a sign
+    points, place = torch.unique(values[finite] + 0, dim=0, return_inverse=True)  # + 0: removes the sign of zeros
     result = finite.clone()
-    result[finite] = (_of_two(points) if points.shape[1] <= 2 else _of_many(points))[place]
+    result[finite] = (_two_tasks(points) if points.shape[1] <= 2 else _many_tasks(points))[place]
     return result
 
 
-def _of_two(points: Tensor) -> Tensor:
-    """(M,) of points of one or two tasks that all differ, sorted by the first and then the second value."""
+def _two_tasks(points: Tensor) -> Tensor:
+    """(M,) mask of distinct points of one or two tasks, in lexicographic order."""
     last = points[:, -1]
     kept = torch.ones(len(points), dtype=torch.bool, device=points.device)
     if points.shape[1] == 1:
@@ -56,28 +58,28 @@ def _of_two(points: Tensor) -> Tensor:
     return kept
 
 
-def _of_many(points: Tensor) -> Tensor:
-    """(M,) of points that all differ, sorted by the first value, then by the second, and so on.
+def _many_tasks(points: Tensor) -> Tensor:
+    """(M,) mask of distinct points in lexicographic order.
 
-    A point is dominated only by one before it, and then by one before it that is kept. NumPy compares several times faster.
+    A dominated point is dominated by an earlier one that is kept. NumPy compares several times faster than torch.
     """
-    columns = np.ascontiguousarray(points.cpu().numpy().T)  # compared task by task: neighbours in memory
+    columns = np.ascontiguousarray(points.cpu().numpy().T)  # contiguous for the comparison task by task
     kept = np.zeros(len(points), bool)
     front = columns[:, :0]
     for start in range(0, len(points), BLOCK):
         block = columns[:, start : start + BLOCK]
         index = np.arange(start, start + block.shape[1])
         for place in range(0, front.shape[1], 4 * BLOCK):
-            left = ~_no_worse(front[:, place : place + 4 * BLOCK], block).any(axis=1)
-            block, index = block[:, left], index[left]
-        left = ~np.tril(_no_worse(block, block), -1).any(axis=1)
-        kept[index[left]] = True
-        front = np.concatenate([front, block[:, left]], axis=1)
+            remaining = ~_no_worse(front[:, place : place + 4 * BLOCK], block).any(axis=1)
+            block, index = block[:, remaining], index[remaining]
+        remaining = ~np.tril(_no_worse(block, block), -1).any(axis=1)
+        kept[index[remaining]] = True
+        front = np.concatenate([front, block[:, remaining]], axis=1)
     return torch.from_numpy(kept).to(points.device)
 
 
 def _no_worse(these: NDArray[Any], those: NDArray[Any]) -> Mask:
-    """(n, m) which of (T, n) points have one of (T, m) that is at most as large in all tasks but the first, of sorted points."""
+    """(n, m) mask: for points (T, n), whether a point of (T, m) is at most as large in all tasks but the first."""
     result: Mask = these[1] <= those[1, :, None]
     for task in range(2, len(these)):
         result &= these[task] <= those[task, :, None]
@@ -85,7 +87,7 @@ def _no_worse(these: NDArray[Any], those: NDArray[Any]) -> Mask:
 
 
 def nearest_distances(points: Tensor) -> Tensor:
-    """(N,) how far each of (N, T) points is from the nearest other one, in memory O(N BLOCK).
+    """(N,) distance of each of (N, T) points to its nearest neighbour, in memory O(N BLOCK).
 
     Example:
         >>> nearest_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]]))
@@ -93,7 +95,7 @@ def nearest_distances(points: Tensor) -> Tensor:
     """
     nearest = []
     for start in range(0, len(points), BLOCK):
-        apart = torch.cdist(points[start : start + BLOCK], points)
-        apart.diagonal(start).fill_(torch.inf)
-        nearest.append(apart.min(dim=1).values)
+        distances = torch.cdist(points[start : start + BLOCK], points)
+        distances.diagonal(start).fill_(torch.inf)
+        nearest.append(distances.min(dim=1).values)
     return torch.cat(nearest)

@@ -1,8 +1,9 @@
-"""A front: trained models along a trade-off, their losses, and what one asks of them."""
+"""A front: trained models along a trade-off, with their losses and metrics."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +15,22 @@ from torch import Tensor, nn
 
 from paretorch.pareto import dominance
 from paretorch.pareto import hypervolume as volumes
+from paretorch.pareto.files import front_folder
 from paretorch.pareto.preferences import checked_preferences
+from paretorch.pareto.stationarity import residual
 from paretorch.workloads.base import Workload
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The front at some time of its training.
+class FrontSnapshot:
+    """The state of a front at an evaluation during training.
 
     Args:
-        epoch: epochs done.
-        gradients: gradient evaluations so far, of all members together.
-        seconds: of training so far, wall-clock.
+        epoch: completed epochs.
+        gradients: gradient evaluations so far, of all members.
+        seconds: wall-clock time of training so far.
         losses: (N, T) on validation data.
-        hypervolume: from the front's reference; nan where it has none.
+        hypervolume: relative to the front's reference point; nan without one.
     """
 
     epoch: int
@@ -39,19 +42,19 @@ class Moment:
 
 @dataclass(frozen=True)
 class Front:
-    """A set of models, each better than the others in some trade-off between the tasks.
+    """A set of models, each for another trade-off between the tasks.
 
     Args:
         tasks: (T,) names.
-        preferences: (N, T) what each model was trained for, after they moved.
+        preferences: (N, T) of each model, at the end of training.
         losses: (N, T) float64, on validation data.
-        metrics: value by task and metric, of each model.
+        metrics: of each model, values by task and metric.
         states: the models' state dicts.
-        template: a module of their architecture; its own weights do not matter.
-        diverged: the models that diverged; their losses are nan.
-        history: the front while it was trained.
-        reference: (T,) from which the history's hypervolumes were measured; None where none was given.
-        facts: plain values: algorithm, execution, seconds, the share of members that took something over.
+        template: a module of their architecture; its weights are ignored.
+        diverged: indices of models that diverged; their losses are nan.
+        history: snapshots during training.
+        reference: (T,) reference point of the hypervolumes in the history; None without one.
+        facts: plain values: algorithm, execution, seconds, the mean share of members to which parameters were transferred.
     """
 
     tasks: tuple[str, ...]
@@ -61,7 +64,7 @@ class Front:
     states: tuple[Mapping[str, Tensor], ...]
     template: nn.Module
     diverged: tuple[int, ...] = ()
-    history: tuple[Moment, ...] = ()
+    history: tuple[FrontSnapshot, ...] = ()
     reference: tuple[float, ...] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -70,31 +73,31 @@ class Front:
 
     @property
     def non_dominated(self) -> Tensor:
-        """(N,) which models no other dominates; those that diverged do not count."""
+        """(N,) mask of the models that no other dominates; diverged models are excluded."""
         return dominance.non_dominated(self.losses)
 
     @property
     def ideal(self) -> Tensor:
-        """(T,) the least loss of each task over the models."""
+        """(T,) the ideal point: the least loss of each task over the models."""
         least: Tensor = self._finite().min(dim=0).values
         return least
 
     @property
     def nadir(self) -> Tensor:
-        """(T,) the largest loss of each task over the models that are not dominated."""
+        """(T,) the nadir point: the largest loss of each task over the non-dominated models."""
         self._finite()
         worst: Tensor = self.losses[self.non_dominated].max(dim=0).values
         return worst
 
     def hypervolume(self, reference: Sequence[float] | None = None, *, partial: bool = False) -> float:
-        """The volume between the front and a reference point.
+        """The hypervolume of the front relative to a reference point.
 
         Args:
-            reference: (T,) in the units of the losses; None: the one the front was trained with.
-            partial: also where a model does not lie below the reference; it then adds nothing.
+            reference: (T,) in the units of the losses; None: that of the training.
+            partial: accept models that are not below the reference; they contribute nothing.
 
         Raises:
-            ValueError: there is no reference, it has another length, or a model does not lie below it.
+            ValueError: there is no reference, it has another length, or a model is not below it.
         """
         point = self.reference if reference is None else tuple(float(value) for value in reference)
         if point is None:
@@ -107,17 +110,18 @@ class Front:
         if beyond and not partial:
             first = dict(zip(self.tasks, self.losses[beyond[0]].tolist(), strict=True))
             raise ValueError(
-                f"the reference {point} does not lie above model{'s' * (len(beyond) > 1)} {', '.join(map(str, beyond))} "
-                f"(losses of model {beyond[0]}: {first}): such models would add nothing. Give a larger reference, or "
+                f"the reference {point} is not above model{'s' * (len(beyond) > 1)} {', '.join(map(str, beyond))} "
+                f"(losses of model {beyond[0]}: {first}): such models contribute nothing. Give a larger reference, or "
                 "partial=True"
             )
         return volumes.hypervolume(self.losses[finite], corner)
 
     @property
     def spread(self) -> float:
-        """How even the front is, with ideal and nadir at 0 and 1; the mean gap between neighbours over the largest, 1 is even.
+        """The evenness of the front: the mean gap between neighbours over the largest, at most 1.
 
-        A gap is the distance of a model that is not dominated to the nearest other; nan with fewer than two such.
+        A gap is the distance of a non-dominated model to its nearest neighbour, with losses scaled so that the ideal point is 0
+        and the nadir point 1; nan with fewer than two such models.
         """
         points = self._scaled()[self.non_dominated]
         if len(points) < 2:
@@ -126,20 +130,18 @@ class Front:
         return float(nearest.mean() / nearest.max()) if float(nearest.max()) > 0 else 0.0
 
     def alignment(self) -> Tensor:
-        """(N,) cosines between the weighted losses w_t L_t of a model and the vector of ones: 1 where they are all equal."""
+        """(N,) cosines between the weighted losses w_t L_t of a model and the vector of ones; 1 if all are equal."""
         weighted = self.preferences * self.losses
         cosines: Tensor = weighted.sum(dim=1) / weighted.norm(dim=1).clamp_min(1e-300) / len(self.tasks) ** 0.5
         return cosines
 
     def residuals(self, workload: Workload, *, batch_size: int = 256) -> Tensor:
-        """(N,) how far each model is from Pareto critical, on the training data in eval mode: see :func:`residual`.
+        """(N,) Pareto stationarity residuals on the training data in eval mode; see :func:`residual`.
 
         Args:
-            workload: that the front was trained on.
-            batch_size: samples at a time.
+            workload: the one of the training.
+            batch_size: samples per batch.
         """
-        from paretorch.pareto.stationarity import residual
-
         streams = workload.data().train
         found = [
             float("nan") if member in self.diverged else residual(workload, self.model(member), streams, batch_size)
@@ -148,15 +150,17 @@ class Front:
         return torch.tensor(found, dtype=torch.float64)
 
     def coverage(self, truth: Tensor) -> float:
-        """The mean distance from points (n, T) of the true front to the nearest model: small where the front is covered."""
+        """The mean distance from points (n, T) of the true front to the nearest model."""
         distances = torch.cdist(truth.double(), self._finite())
         return float(distances.min(dim=1).values.mean())
 
     def choose(self, preference: Sequence[float] | Mapping[str, float]) -> int:
-        """The model that serves a preference best: the least worst weighted loss, ideal and nadir taken as 0 and 1.
+        """The index of the best model for a preference, by the augmented Tchebycheff value of the scaled losses.
+
+        Losses are scaled so that the ideal point is 0 and the nadir point 1.
 
         Args:
-            preference: (T,) on the simplex: how much each task matters, in the order of the tasks or by name.
+            preference: (T,) on the simplex, in the order of the tasks or by name.
 
         Raises:
             ValueError: it is not on the simplex, or all models diverged.
@@ -167,15 +171,15 @@ class Front:
         return int(torch.where(self.non_dominated, value, torch.inf).argmin())
 
     def closest(self, losses: Sequence[float] | Mapping[str, float]) -> int:
-        """The model whose losses are nearest to the ones given, in units of the front's extent."""
+        """The index of the non-dominated model with the nearest losses, each scaled by its range over the front."""
         given = list(map(float, self._in_order(losses, "a loss")))
         if len(given) != len(self.tasks) or not all(map(math.isfinite, given)):
             raise ValueError(f"expected a finite loss for each of {self.tasks}, got {given}")
-        apart = self._scaled(torch.tensor([given], dtype=torch.float64)) - self._scaled()
-        return int(torch.where(self.non_dominated, apart.norm(dim=1), torch.inf).argmin())
+        difference = self._scaled(torch.tensor([given], dtype=torch.float64)) - self._scaled()
+        return int(torch.where(self.non_dominated, difference.norm(dim=1), torch.inf).argmin())
 
     def _in_order(self, values: Sequence[float] | Mapping[str, float], what: str) -> list[float]:
-        """Values of the tasks in their order, from those or from values by name."""
+        """The values in the order of the tasks."""
         if not isinstance(values, Mapping):
             return list(values)
         if set(values) != set(self.tasks):
@@ -183,11 +187,11 @@ class Front:
         return [values[task] for task in self.tasks]
 
     def pick(self, preference: Sequence[float] | Mapping[str, float]) -> nn.Module:
-        """The model that serves a preference best, ready for inference; see :meth:`choose`."""
+        """The best model for a preference, in eval mode; see :meth:`choose`."""
         return self.model(self.choose(preference))
 
     def nearest(self, losses: Sequence[float] | Mapping[str, float]) -> nn.Module:
-        """The model whose losses are nearest to the ones given; see :meth:`closest`."""
+        """The model with the nearest losses, in eval mode; see :meth:`closest`."""
         return self.model(self.closest(losses))
 
     def model(self, member: int) -> nn.Module:
@@ -199,9 +203,9 @@ class Front:
         return made.eval()
 
     def interpolate(self, first: int, second: int, share: float) -> nn.Module:
-        """The model whose weights are (1 - share) of one's and share of another's; whether it is any good, evaluation tells.
+        """The model with the weights (1 - share) of ``first`` plus share of ``second``; evaluate it before use.
 
-        At 0 and 1 they are those of the one and of the other bit for bit. Numbers that are not real, such as counters, are
+        At 0 and 1 the weights are those of one model, bit for bit. Values that are not floating-point, such as counters, are
         always those of ``first``.
         """
         if not 0 <= share <= 1:
@@ -215,17 +219,38 @@ class Front:
         return made
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``front.json`` and one safetensors file per model."""
-        from paretorch.pareto.files.files import save
-
-        save(self, Path(folder))
+        """Writes ``front.json`` and one safetensors file per model into a folder."""
+        values = {
+            "tasks": list(self.tasks),
+            "preferences": self.preferences.tolist(),
+            "losses": self.losses.tolist(),
+            "metrics": list(self.metrics),
+            "diverged": list(self.diverged),
+            "reference": None if self.reference is None else list(self.reference),
+            "history": [dataclasses.asdict(snapshot) for snapshot in self.history],
+            "facts": dict(self.facts),
+        }
+        front_folder.write(Path(folder), values, self.states)
 
     @staticmethod
     def load(folder: str | Path, template: nn.Module) -> Front:
         """The front that :meth:`save` wrote, for a module of its architecture."""
-        from paretorch.pareto.files.files import load
-
-        return load(Path(folder), template)
+        values, states = front_folder.read(Path(folder), template)
+        snapshots = [
+            FrontSnapshot(**{**each, "losses": tuple(map(tuple, each["losses"]))}) for each in values["history"]
+        ]
+        return Front(
+            tasks=tuple(values["tasks"]),
+            preferences=torch.tensor(values["preferences"], dtype=torch.float64),
+            losses=torch.tensor(values["losses"], dtype=torch.float64),
+            metrics=tuple(values["metrics"]),
+            states=tuple(states),
+            template=template,
+            diverged=tuple(values["diverged"]),
+            history=tuple(snapshots),
+            reference=None if values["reference"] is None else tuple(values["reference"]),
+            facts=values["facts"],
+        )
 
     def _finite(self) -> Tensor:
         found = self.losses[self.losses.isfinite().all(dim=1)]
@@ -235,12 +260,12 @@ class Front:
 
     def _scaled(self, losses: Tensor | None = None) -> Tensor:
         ideal = self.ideal
-        extent = self.nadir - ideal
-        return ((self.losses if losses is None else losses) - ideal) / torch.where(extent > 0, extent, 1.0)
+        span = self.nadir - ideal
+        return ((self.losses if losses is None else losses) - ideal) / torch.where(span > 0, span, 1.0)
 
 
 def _between(one: Tensor, other: Tensor, share: float) -> Tensor:
-    """(1 - share) of one and share of the other, without rounding at both ends."""
+    """(1 - share) of one plus share of the other, exact at 0 and 1."""
     if share in (0, 1):
         return other if share else one
     return one + share * (other - one)

@@ -1,4 +1,4 @@
-"""Hypervolume, exactly, for any number of tasks."""
+"""The exact hypervolume and its gradient, for any number of tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paretorch.pareto.dominance import non_dominated
 
 
 def check_reference(point: Sequence[float], tasks: Sequence[str]) -> None:
-    """A reference point has a finite value for each task.
+    """Checks that a reference point has a finite value for each task.
 
     Raises:
         ValueError: it has not.
@@ -33,8 +33,8 @@ def hypervolume(losses: Tensor, reference: Tensor) -> float:
 
     .. math:: \mathrm{vol} \bigcup_i [L_{i1}, r_1] \times \dots \times [L_{iT}, r_T]
 
-    A point that does not lie below the reference in every task adds nothing. moocore computes it where it is installed and there
-    are more than three tasks; the values agree to rounding.
+    A point that is not below the reference in every task contributes nothing. With more than three tasks, moocore computes the
+    volume if it is installed; the values agree to rounding.
 
     Args:
         losses: (N, T) on the host.
@@ -60,15 +60,15 @@ def hypervolume(losses: Tensor, reference: Tensor) -> float:
 
 
 def hypervolume_gradient(losses: Tensor, reference: Tensor) -> Tensor:
-    r"""How much the hypervolume grows per unit by which one loss of one point falls.
+    r"""The derivative of the hypervolume by the decrease of each loss of each point.
 
     .. math:: h_{it} = -\frac{\partial H}{\partial L_{it}}
 
-    It is the (T - 1)-dimensional volume of the facet that point i alone has at level L_it. Zero for points that are dominated or
-    do not lie below the reference.
+    It is the (T - 1)-dimensional volume of the facet at level L_it that belongs to point i alone. Zero for points that are
+    dominated or not below the reference.
 
     Args:
-        losses: (N, T) on the host; where two points share a value of a task, the derivative is one-sided.
+        losses: (N, T) on the host; if two points share a value of a task, the derivative is one-sided.
         reference: (T,).
 
     Returns:
@@ -111,7 +111,7 @@ def _checked(losses: Tensor, reference: Tensor) -> tuple[Array, Array]:
 
 
 def _volume(points: Array, corner: Array) -> float:
-    """Of points that all lie below the corner: slices along the last task, each one dimension less."""
+    """The volume of points below the corner, by slices along the last task."""
     if not len(points):
         return 0.0
     if len(corner) == 0:

@@ -1,4 +1,4 @@
-"""Preferences: vectors on the simplex that say how much each task matters."""
+"""Preferences: weights of the tasks, as vectors on the simplex."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch import Tensor
 from paretorch.core.checks import is_number, one_of
 
 KINDS = ("even", "uniform", "dirichlet")
-TOLERANCE = 1e-6  # of the sum of a preference that is given: what float32 leaves of one
-FINE = 2000  # candidates from which preferences are chosen that are no lattice
+TOLERANCE = 1e-6  # of the sum of a given preference, for float32 values
+CANDIDATES = 2000  # lattice points from which counts without a lattice of their own are chosen
 
 
 def preferences(
     tasks: int, count: int, *, kind: str = "even", margin: float = 0.0, concentration: float = 1.0, seed: int = 0
 ) -> Tensor:
-    r"""``count`` preferences for ``tasks`` tasks, in order of falling weight of the first.
+    r"""``count`` preferences for ``tasks`` tasks, in order of decreasing weight of the first.
 
     ``"even"`` is the lattice of all vectors whose entries are multiples of 1/H, which has (H + T - 1 choose T - 1)
     points: for two
-    tasks every count, for three 3, 6, 10, 15, 21, ... For other counts, points are taken from a finer lattice, the corners first,
-    each as far as can be from those before. ``"uniform"`` draws from the simplex evenly, ``"dirichlet"`` with ``concentration``:
-    below 1 near the corners, above 1 near the middle.
+    tasks every count, for three 3, 6, 10, 15, 21, ... For other counts, points of a finer lattice are chosen one after another,
+    each the farthest from those chosen before, the corners first. ``"uniform"`` samples the simplex uniformly, ``"dirichlet"``
+    with ``concentration``: below 1 near the corners, above 1 near the centre.
 
     Args:
         tasks: T, at least 2.
-        count: N, at least 1; a single preference is the middle.
-        kind: how they are made.
-        margin: the least that a task may matter, in [0, 1/T): the points are drawn towards the middle.
+        count: N, at least 1; a single preference is the centre.
+        kind: ``"even"``, ``"uniform"`` or ``"dirichlet"``.
+        margin: the least weight of a task, in [0, 1/T): points are contracted towards the centre.
         concentration: of ``"dirichlet"``, above 0.
-        seed: of the two that are drawn.
+        seed: of the two random kinds.
 
     Returns:
         (N, T) float64; rows sum to one.
@@ -78,7 +78,7 @@ def _even(tasks: int, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.flo
         steps += 1
     if math.comb(steps + tasks - 1, tasks - 1) == count:
         return _lattice(tasks, steps)
-    while math.comb(steps + tasks, tasks - 1) < FINE:
+    while math.comb(steps + tasks, tasks - 1) < CANDIDATES:
         steps += 1
     return _far_apart(_lattice(tasks, steps), count)
 
@@ -92,7 +92,7 @@ def _lattice(tasks: int, steps: int) -> np.ndarray[tuple[int, ...], np.dtype[np.
 def _far_apart(
     points: np.ndarray[tuple[int, ...], np.dtype[np.float64]], count: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Some of the points, each the farthest from those taken before; the first is a corner."""
+    """``count`` of the points, each the farthest from those chosen before; the first is a corner."""
     chosen = [0]
     distance = ((points - points[0]) ** 2).sum(axis=1)
     while len(chosen) < count:
@@ -102,10 +102,10 @@ def _far_apart(
 
 
 def checked_preferences(given: Tensor | Sequence[Sequence[float]], tasks: tuple[str, ...]) -> Tensor:
-    """(N, T) float64 preferences that are on the simplex, summing to one exactly as far as rounding allows.
+    """Checked preferences (N, T) in float64, normalized to the sum one.
 
     Args:
-        given: (N, T) a tensor or rows of numbers.
+        given: (N, T), a tensor or rows of numbers.
         tasks: (T,) names.
 
     Raises:
@@ -145,12 +145,12 @@ def checked_preferences(given: Tensor | Sequence[Sequence[float]], tasks: tuple[
 
 
 def drawn(count: int, tasks: int, concentration: float, generator: torch.Generator) -> Tensor:
-    """(count, T) float64 preferences from the Dirichlet distribution, by a generator's next number.
+    """(count, T) preferences in float64 from the Dirichlet distribution, seeded by the generator's next number.
 
     Args:
-        count: how many.
+        count: number of preferences.
         tasks: T.
-        concentration: the same for every task, above 0.
+        concentration: of every task, above 0.
         generator: on the host.
 
     Example:
@@ -162,11 +162,11 @@ def drawn(count: int, tasks: int, concentration: float, generator: torch.Generat
 
 
 def rays(weights: Tensor, floor: float = 0.02) -> Tensor:
-    r"""Directions of loss vectors in which the weighted losses are equal, and the reverse: d_t proportional to 1 / w_t.
+    r"""Directions in which the weighted losses are equal, d_t proportional to 1 / w_t; the map is its own inverse.
 
     Args:
         weights: (N, T) on the simplex.
-        floor: what smaller entries are taken for, in (0, 1/T).
+        floor: lower bound of the entries, in (0, 1/T).
 
     Returns:
         (N, T) on the simplex.

@@ -1,4 +1,4 @@
-"""Scalarizations: one number out of T losses and a preference, which ordinary descent can minimise."""
+"""Scalarizations: objectives of one value, from T losses and a preference."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Scalarization:
         """(N,) values, differentiable in the losses.
 
         Args:
-            losses: (N, T), measured from the ideal point.
+            losses: (N, T), relative to the ideal point.
             preferences: (N, T) on the simplex.
         """
         raise TypeError(f"{type(self).__name__} is a Scalarization without value()")
 
     def weights(self, losses: Tensor, preferences: Tensor) -> Tensor:
-        """(N, T) ds/dL: what the gradient of each task's loss is multiplied by.
+        """(N, T) derivatives ds/dL, the weights of the task gradients.
 
         Args:
-            losses: (N, T), measured from the ideal point, without a graph.
+            losses: (N, T), relative to the ideal point, without a graph.
             preferences: (N, T) on the simplex.
         """
         with torch.enable_grad():
@@ -37,7 +37,7 @@ class Scalarization:
 
 @dataclass(frozen=True)
 class WeightedSum(Scalarization):
-    r"""The weighted sum, which reaches convex parts of a front only.
+    r"""The weighted sum, whose minima are on convex parts of a front only.
 
     .. math:: s(L; w) = \sum_t w_t L_t
 
@@ -53,11 +53,11 @@ class WeightedSum(Scalarization):
 
 @dataclass(frozen=True)
 class Tchebycheff(Scalarization):
-    r"""The worst weighted loss, and a little of the sum so that no task is left lying where another is worst.
+    r"""The largest weighted loss, plus a small multiple of the sum so that every task has a gradient.
 
     .. math:: s(L; w) = \max_t w_t L_t + \rho \sum_t w_t L_t
 
-    Reaches every Pareto optimal point. ``augment=0`` is the plain Tchebycheff, whose minima may be only weakly optimal.
+    Every Pareto optimal point is a minimum. ``augment=0`` is the plain Tchebycheff, whose minima may be weakly optimal only.
 
     Args:
         augment: rho, at least 0.
@@ -68,7 +68,7 @@ class Tchebycheff(Scalarization):
 
     References:
         Steuer & Choo, "An interactive weighted Tchebycheff procedure", Mathematical Programming 1983. Theirs adds rho times the
-        unweighted sum; we weight it, so that a task without preference has none.
+        unweighted sum; ours is weighted, so that a task of weight zero has no gradient.
     """
 
     augment: float = 0.0
@@ -99,22 +99,22 @@ class AugmentedTchebycheff(Tchebycheff):
 
 @dataclass(frozen=True)
 class SmoothTchebycheff(Scalarization):
-    r"""A smooth maximum of the weighted losses: every task always has a share in the step.
+    r"""A smooth maximum of the weighted losses: every task has a positive weight in each step.
 
     .. math:: s(L; w) = \mu \log \sum_t e^{w_t L_t / \mu} + \rho \sum_t L_t, \qquad
               \frac{\partial s}{\partial L_t} = w_t\, \mathrm{softmax}_t(w L / \mu) + \rho
 
     Args:
-        mu: smoothing in units of the weighted losses, above 0; towards 0 it is Tchebycheff's maximum.
-        augment: rho, at least 0: above 0, a task that a preference leaves out is still minimised last.
+        mu: smoothing in units of the weighted losses, above 0; the limit at 0 is the maximum.
+        augment: rho, at least 0; above 0, tasks of weight zero are minimized too.
 
     Example:
         >>> SmoothTchebycheff(mu=1.0).weights(torch.zeros(1, 2), torch.tensor([[0.25, 0.75]]))
         tensor([[0.1250, 0.3750]])
 
     References:
-        Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024, eq. (9). The term with rho is
-        Steuer & Choo's.
+        Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024, eq. (9). The term with rho
+        is by Steuer & Choo.
     """
 
     mu: float = 0.1
@@ -132,22 +132,22 @@ class SmoothTchebycheff(Scalarization):
 
 @dataclass(frozen=True)
 class PBI(Scalarization):
-    r"""Penalty boundary intersection: how far along the preference's ray, and ``theta`` times how far beside it.
+    r"""Penalty boundary intersection: the distance along the preference's ray, plus ``theta`` times the distance from it.
 
     .. math:: s(L; w) = d_1 + \theta d_2, \quad d_1 = L^T u, \quad d_2 = \lVert L - d_1 u \rVert, \quad
               u_t \propto \frac{1}{\max(w_t, \epsilon)}
 
     Args:
-        theta: of the distance beside the ray, at least 0.
-        floor: epsilon, below which a preference makes no difference, in (0, 1).
+        theta: factor of the distance from the ray, at least 0.
+        floor: epsilon, lower bound of the entries of a preference, in (0, 1).
 
     Example:
         >>> PBI().value(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 0.5]]))
         tensor([1.4142])
 
     References:
-        Zhang & Li, "MOEA/D", IEEE Transactions on Evolutionary Computation 2007, section III-A.3. Theirs walks along w itself,
-        so that a task matters less the larger its entry; ours walks along 1/w, as Tchebycheff does.
+        Zhang & Li, "MOEA/D", IEEE Transactions on Evolutionary Computation 2007, section III-A.3. Their ray is w,
+        so that a larger entry means a larger loss; ours is 1/w, as for Tchebycheff.
     """
 
     theta: float = 5.0
@@ -162,9 +162,9 @@ class PBI(Scalarization):
         """(N,) values; see :meth:`Scalarization.value`."""
         unit = torch.nn.functional.normalize(1 / preferences.clamp_min(self.floor), dim=1)
         along = (losses * unit).sum(dim=1)
-        beside = (losses - along[:, None] * unit).square().sum(dim=1)
-        # the norm has no slope at zero: a point on the ray is left there
-        distance = torch.where(beside > 0, beside, 1.0).sqrt() * (beside > 0)
+        off_ray = (losses - along[:, None] * unit).square().sum(dim=1)
+        # the norm is not differentiable at zero: on the ray its derivative is taken as zero
+        distance = torch.where(off_ray > 0, off_ray, 1.0).sqrt() * (off_ray > 0)
         return along + self.theta * distance
 
 

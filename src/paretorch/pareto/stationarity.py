@@ -1,4 +1,4 @@
-"""How near each model of a front is to a point from which no step helps every task."""
+"""The Pareto stationarity residual of a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from paretorch.workloads.streams import Stream
 
 
 def residual(workload: Workload, model: nn.Module, streams: tuple[Stream, ...], size: int = 256) -> float:
-    r"""The length of the shortest convex combination of a model's task gradients, zero at Pareto critical points.
+    r"""The norm of the shortest convex combination of a model's task gradients, zero at Pareto stationary points.
 
     .. math:: \min_{\alpha \ge 0,\, 1^T \alpha = 1} \Big\lVert \sum_t \alpha_t \nabla L_t(\theta) \Big\rVert
 
-    Losses are means over a whole split, as the model is in its present mode; tasks without a label there do not count.
+    Losses are means over a split, in the model's current mode; tasks without a label are excluded.
 
     Args:
-        workload: whose losses.
+        workload: computes the losses.
         model: with an encoder and heads by task.
         streams: the split.
         size: B, samples per batch.
@@ -37,8 +37,8 @@ def residual(workload: Workload, model: nn.Module, streams: tuple[Stream, ...], 
         0.0
 
     References:
-        Desideri, "Multiple-gradient descent algorithm for multiobjective optimization", Comptes Rendus 2012; in the terms of
-        Karush, Kuhn and Tucker it is what is left of stationarity with the best multipliers.
+        Desideri, "Multiple-gradient descent algorithm for multiobjective optimization", Comptes Rendus 2012; it is the
+        residual of the stationarity condition of Karush, Kuhn and Tucker with the best multipliers.
     """
     parameters = [value for value in model.parameters() if value.requires_grad]
     totals: dict[str, list[Tensor]] = {}
@@ -60,6 +60,6 @@ def residual(workload: Workload, model: nn.Module, streams: tuple[Stream, ...], 
         raise ValueError(f"no task of {workload.tasks} has a label in this split: there is no gradient")
     gramian = inner_products(rows, 1)[0]
     if not bool(gramian.isfinite().all()):
-        raise ValueError(f"a gradient of {list(totals)} is not finite: the residual is not known")
+        raise ValueError(f"a gradient of {list(totals)} is not finite: the residual is undefined")
     weights = minimum_norm(gramian).weights
     return float((weights @ gramian @ weights).clamp_min(0).sqrt())

@@ -1,27 +1,27 @@
-"""Which few of many points dominate the most: what a front of N models could be worth at best."""
+"""Hypervolume subset selection: the best N of many points."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-PASSES = 20  # of exchanges, at most
+PASSES = 20  # maximum number of exchange passes
 
 
 def best_subset(points: Tensor, count: int, reference: Tensor) -> Tensor:
-    """Points of large joint hypervolume: the greedy choice, improved by exchanging one at a time until none gains.
+    """A subset of large hypervolume: a greedy choice, improved by single exchanges until none increases it.
 
     Args:
-        points: (M, T) to choose from.
-        count: N, how many.
-        reference: (T,) from which the hypervolume is measured.
+        points: (M, T) candidates.
+        count: N.
+        reference: (T,) reference point of the hypervolume.
 
     Returns:
-        (N,) rows, ascending and all different, even where further points gain nothing; a local optimum of the exchanges, not
-        proven to be the best of all.
+        (N,) distinct rows in ascending order, even if further points add nothing; a local optimum of the exchanges, not
+        always the global one.
 
     Raises:
-        ValueError: fewer points than wanted lie below the reference, or none is wanted.
+        ValueError: fewer than ``count`` points are below the reference, or ``count`` is below 1.
 
     Example:
         >>> line = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -37,19 +37,21 @@ def best_subset(points: Tensor, count: int, reference: Tensor) -> Tensor:
     if count < 1:
         raise ValueError(f"count is at least 1, got {count}")
     if int(below.sum()) < count:
-        raise ValueError(f"{int(below.sum())} points lie below the reference {reference.tolist()}, {count} are wanted")
+        raise ValueError(
+            f"{int(below.sum())} points lie below the reference {reference.tolist()}, expected at least {count}"
+        )
     candidates = points[below]
     chosen: list[int] = []
     for _ in range(count):
         found = gains(candidates, candidates[chosen], corner)
-        found[chosen] = -1  # a point is taken once, though all others gain nothing
+        found[chosen] = -1  # each point at most once, even if all others add nothing
         chosen.append(int(found.argmax()))
     for _ in range(PASSES):
         before = list(chosen)
         for place in range(count):
-            rest = chosen[:place] + chosen[place + 1 :]
-            found = gains(candidates, candidates[rest], corner)
-            found[rest] = -1
+            others = chosen[:place] + chosen[place + 1 :]
+            found = gains(candidates, candidates[others], corner)
+            found[others] = -1
             best = int(found.argmax())
             if float(found[best]) > float(found[chosen[place]]) * (1 + 1e-12):
                 chosen[place] = best
@@ -60,9 +62,10 @@ def best_subset(points: Tensor, count: int, reference: Tensor) -> Tensor:
 
 
 def gains(points: Tensor, chosen: Tensor, reference: Tensor) -> Tensor:
-    r"""By how much the hypervolume of some points grows with each of others.
+    r"""The increase of the hypervolume of chosen points by each of others.
 
-    Space is cut into cells at the chosen points' values; a point adds what it covers of the cells that none of them dominates.
+    Space is divided into cells at the values of the chosen points; a point adds its part of the cells that none of them
+    dominates.
 
     Args:
         points: (M, T) below the reference.
@@ -70,7 +73,7 @@ def gains(points: Tensor, chosen: Tensor, reference: Tensor) -> Tensor:
         reference: (T,).
 
     Returns:
-        (M,) gains; costs M (N + 1)^T numbers.
+        (M,) increases; the memory is M (N + 1)^T values.
 
     Example:
         >>> gains(torch.tensor([[0.0, 0.5]]), torch.tensor([[0.5, 0.0]]), torch.ones(2))
@@ -86,7 +89,7 @@ def gains(points: Tensor, chosen: Tensor, reference: Tensor) -> Tensor:
     for point in chosen:
         inside = [edges[:-1, task] >= point[task] for task in range(tasks)]
         free[torch.meshgrid(*[part.nonzero()[:, 0] for part in inside], indexing="ij")] = False
-    total = free.to(points) @ covered[-1].T  # (..., M): one axis of cells less at each turn
+    total = free.to(points) @ covered[-1].T  # (..., M): each product sums one axis of cells
     for part in reversed(covered[:-1]):
         total = (total * part.T).sum(dim=-2)
     return total

@@ -1,4 +1,4 @@
-"""Every task's own gradient on every parameter, with its length: what a multi-task optimizer looks at."""
+"""The gradient of each task on each parameter, with its length."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from paretorch.core.gradients.graph import task_gradients
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.task_gradients import summing_dtype, to_host
 
-SAFE = 1e-15, 1e15  # lengths between these are sums of squares that float32 holds
+SAFE = 1e-15, 1e15  # between these lengths, sums of squares are in the range of float32
 
 
 class TaskGradients(NamedTuple):
-    """The gradients of the tasks that are present, parameter by parameter.
+    """The gradients of the present tasks on each parameter.
 
     Args:
-        tasks: those that are present, in the optimizer's order.
-        rows: by task, one gradient for each parameter; None where the task does not reach it.
-        lengths: by task, the Euclidean length of each of those; 0 where there is none.
+        tasks: the present ones, in the optimizer's order.
+        rows: by task, one gradient per parameter; None for parameters that the task does not reach.
+        lengths: by task, the Euclidean lengths of these gradients; 0 for None.
     """
 
     tasks: tuple[str, ...]
@@ -33,13 +33,13 @@ class TaskGradients(NamedTuple):
 def gradients_of(
     losses: Mapping[str, Tensor], parameters: Sequence[Tensor], tasks: Sequence[str], ranks: Ranks
 ) -> TaskGradients:
-    """One backward for each loss; gradients are averaged over ranks, and tasks whose gradient is zero are left out.
+    """The gradients of each loss by one backward pass, averaged over ranks; tasks with zero gradients are absent.
 
     Args:
-        losses: scalars by task, those of this rank.
-        parameters: the leaves, in an order that is the same on all ranks.
-        tasks: names in the optimizer's order, the same on all ranks; holds at least those of ``losses``.
-        ranks: whose gradients are averaged.
+        losses: scalars by task, of this rank.
+        parameters: the leaves, in the same order on all ranks.
+        tasks: names in the optimizer's order, the same on all ranks; a superset of those of ``losses``.
+        ranks: those over which gradients are averaged.
 
     Raises:
         ValueError: a loss reaches none of the parameters, or has sparse gradients.
@@ -56,15 +56,15 @@ def gradients_of(
     for task, values in lengths.items():
         if not math.isfinite(sum(values)):
             raise FloatingPointError(
-                f"the gradient of task {task!r} is not finite; parameters and state are as before the step. Look for "
-                "inf or nan in its loss, or take a smaller step"
+                f"the gradient of task {task!r} is not finite; parameters and state are unchanged. Check its "
+                "loss for inf or nan, or use a smaller step"
             )
     present = tuple(task for task in tasks if any(lengths.get(task, ())))
     return TaskGradients(present, rows, lengths)
 
 
 def clipped(gradients: TaskGradients, max_norm: float | None) -> TaskGradients:
-    """Every task's gradient over all parameters, shortened to ``max_norm`` where it is longer, as ``clip_grad_norm_`` does."""
+    """The gradient of each task, clipped to the norm ``max_norm`` over all parameters, as by ``clip_grad_norm_``."""
     if max_norm is None:
         return gradients
     rows, lengths = dict(gradients.rows), dict(gradients.lengths)
@@ -79,16 +79,16 @@ def clipped(gradients: TaskGradients, max_norm: float | None) -> TaskGradients:
 def _check(task: str, row: Sequence[Tensor | None]) -> None:
     if all(part is None for part in row):
         raise ValueError(
-            f"the loss of task {task!r} reaches none of the optimizer's parameters: was the optimizer made of another "
-            "model's, or before fully_shard divided them, or are they spread over ranks? A multi-task optimizer takes whole "
-            "parameters: under FSDP use paretorch.Fork. Leave the task out (or give None) when it is absent"
+            f"the loss of task {task!r} reaches none of the optimizer's parameters: was the optimizer created from "
+            "another model's, or before fully_shard divided them, or are they divided over ranks? A multi-task optimizer "
+            "requires whole parameters: under FSDP use paretorch.Fork. Leave out an absent task, or give None"
         )
 
 
 def _averaged(
     rows: Mapping[str, Sequence[Tensor | None]], parameters: Sequence[Tensor], tasks: Sequence[str], ranks: Ranks
 ) -> dict[str, Sequence[Tensor | None]]:
-    """The mean over ranks, where a rank without a task counts as zero; a parameter is reached if some rank reaches it."""
+    """The mean over ranks, with zero for absent tasks; a parameter is reached if any rank reaches it."""
     reached = torch.zeros(len(tasks), len(parameters), dtype=torch.float64)
     for task, row in rows.items():
         for place, part in enumerate(row):
@@ -112,18 +112,22 @@ def _mean(part: Tensor | None, leaf: Tensor, ranks: Ranks) -> Tensor:
 
 def _lengths(rows: Mapping[str, Sequence[Tensor | None]]) -> dict[str, list[float]]:
     """Lengths in float64 on the host, with one transfer for all."""
-    there = [part for row in rows.values() for part in row if part is not None]
-    if not there:
+    existing = [part for row in rows.values() for part in row if part is not None]
+    if not existing:
         return {task: [0.0] * len(row) for task, row in rows.items()}
-    values = [torch.linalg.vector_norm(part, dtype=summing_dtype(part.dtype)) for part in there]
-    found = [float(value) for value in to_host(values)] if there[0].device.type != "cpu" else [v.item() for v in values]
+    values = [torch.linalg.vector_norm(part, dtype=summing_dtype(part.dtype)) for part in existing]
+    found = (
+        [float(value) for value in to_host(values)] if existing[0].device.type != "cpu" else [v.item() for v in values]
+    )
     low, high = SAFE
-    sizes = iter(length if low < length < high else _rescued(part) for length, part in zip(found, there, strict=True))
+    sizes = iter(
+        length if low < length < high else _scaled_length(part) for length, part in zip(found, existing, strict=True)
+    )
     return {task: [0.0 if part is None else next(sizes) for part in row] for task, row in rows.items()}
 
 
-def _rescued(part: Tensor) -> float:
-    """The length of a gradient whose squares may leave the range of float32: of itself over its largest entry."""
+def _scaled_length(part: Tensor) -> float:
+    """The length of a gradient whose squares may overflow or underflow, computed relative to its largest entry."""
     largest = float(part.abs().max()) if part.numel() else 0.0
     if largest == 0 or not math.isfinite(largest):
         return largest

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.models.conditional_model import Conditioned, ConditionedFamily, Family
+from paretorch.pareto.algorithms.contract import FrontAlgorithm
+from paretorch.pareto.models.conditional_model import ConditionalModel, ConditionedModel, ConditionedNetwork
 from paretorch.pareto.preferences import drawn, rays
 
 
 @dataclass(frozen=True)
 class COSMOS(FrontAlgorithm):
-    r"""A network that takes the preference as an input; each step draws one, and rewards losses that point along it.
+    r"""One network with the preference as an input; the objective rewards losses in the direction of a random preference.
 
     .. math:: w \sim \mathrm{Dirichlet}(\alpha), \qquad \sum_t w_t L_t(\theta, w) - \lambda\, \cos\big(1/w, L(\theta, w)\big)
 
     Args:
-        alpha: concentration, above 0; the larger, the nearer to even preferences.
-        penalty: lambda, at least 0: spreads the front where the weighted sum alone would collapse.
+        alpha: concentration, above 0; larger values draw preferences nearer to the centre.
+        penalty: lambda, at least 0: distributes the front; with the weighted sum alone it may collapse.
 
     Example:
         >>> COSMOS(penalty=0.0).objective(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.5]]))
@@ -30,9 +30,8 @@ class COSMOS(FrontAlgorithm):
 
     References:
         Ruchte & Grabocka, "Scalable Pareto front approximation for deep multi-objective learning", ICDM 2021, eq. (6).
-        Theirs gives an encoder of its own T more input channels; ours puts a linear map before any encoder. Their cosine is
-        with w itself, which makes a loss large where its task matters, against the first term; ours is with 1/w, as
-        Tchebycheff's ray is.
+        Their encoder has T more input channels; ours is preceded by a linear map. Their cosine is with w itself, which
+        increases the loss of a task of large weight, against the first term; ours is with 1/w, as for Tchebycheff.
     """
 
     alpha: float = 1.0
@@ -46,16 +45,16 @@ class COSMOS(FrontAlgorithm):
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty is at least 0, got {self.penalty}")
 
-    def family(self, models: list[nn.Module], example: Any) -> Family:
+    def conditional_model(self, models: list[nn.Module], example: Any) -> ConditionalModel:
         """The first model, with the preference as an input."""
-        return ConditionedFamily(Conditioned(models[0], example, len(models)))
+        return ConditionedModel(ConditionedNetwork(models[0], example, len(models)))
 
     def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
         """(1, T) from the Dirichlet distribution."""
         return drawn(1, tasks, self.alpha, generator)
 
     def objective(self, losses: Tensor, preferences: Tensor) -> Tensor:
-        """The weighted sum less the penalty's cosine."""
+        """The weighted sum minus the cosine times the penalty."""
         total = (preferences * losses).sum(dim=1)
         if not self.penalty:
             return total.mean()

@@ -1,4 +1,4 @@
-"""Linear programs over few weights, by HiGHS as SciPy brings it."""
+"""Linear programs over weights on the simplex, by SciPy's HiGHS."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from paretorch.core.arrays import Array
 from paretorch.extras import extra
 
-FEASIBLE = 1e-10  # by which a row in units of its largest entry may miss its bound: the least that HiGHS takes
-TINY = 1e-300  # in place of zero, to divide by
+FEASIBLE = 1e-10  # tolerance of a row relative to its largest entry: the least that HiGHS accepts
+TINY = 1e-300  # lower bound of divisors
 
 
 def solver() -> Callable[..., Any]:
     """``scipy.optimize.linprog``.
 
     Raises:
-        ModuleNotFoundError: SciPy is missing; the message holds the command that installs it.
+        ModuleNotFoundError: SciPy is not installed; the message contains the command that installs it.
     """
     with extra("fronts"):
         from scipy.optimize import linprog
@@ -27,20 +27,20 @@ def solver() -> Callable[..., Any]:
 
 
 def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
-    r"""The weights on the simplex of the largest gain that keep some products above a bound.
+    r"""The weights on the simplex of maximum gain, subject to lower bounds of products.
 
     .. math:: \max_w c^T w \quad \text{s.t.} \quad w \ge 0,\; 1^T w = 1,\; A w \ge b
 
     Args:
         gain: (T,) c.
         matrix: (m, T) A.
-        least: (m,) b; minus infinity where there is no bound.
+        least: (m,) b; minus infinity without a bound.
 
     Returns:
-        (T,) weights, a vertex of the feasible set; None where nothing is feasible, or rounding leaves it open.
+        (T,) weights, a vertex of the feasible set; None if nothing is feasible, or rounding leaves it undecided.
 
     Raises:
-        ModuleNotFoundError: SciPy is missing.
+        ModuleNotFoundError: SciPy is not installed.
 
     Example:
         >>> best_weights(np.array([1.0, 0.0]), np.array([[0.0, 1.0]]), np.array([0.25]))
@@ -50,7 +50,7 @@ def best_weights(gain: Array, matrix: Array, least: Array) -> Array | None:
         Huangfu & Hall, "Parallelizing the dual revised simplex method", Mathematical Programming Computation 2018: HiGHS.
     """
     bounded = np.isfinite(least)
-    # in units of each row's largest entry: what is small is no rounding
+    # relative to each row's largest entry, so that small rows are not taken for rounding
     size = np.maximum(np.abs(matrix).max(axis=1, initial=0.0), TINY)[bounded]
     found = solver()(
         -gain / max(float(np.abs(gain).max()), TINY),

@@ -1,4 +1,4 @@
-"""MGDA from N starts: Pareto critical points, wherever each start leads."""
+"""MGDA from N initial models."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ import torch
 from torch import Tensor
 
 from paretorch.core.solvers.minimum_norm import minimum_norm
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 
 
 @dataclass(frozen=True)
 class MGDAStarts(FrontAlgorithm):
-    r"""Every member descends along the shortest convex combination of its task gradients; preferences only say how
-    many there are.
+    r"""Every member descends along the shortest convex combination of its task gradients; preferences only determine
+    their number.
 
     .. math:: w_i = \arg\min_{w \ge 0,\, 1^T w = 1} \Big\lVert \sum_t w_t \nabla L_t(\theta_i) \Big\rVert
 
-    Give ``starts="independent"``: from common ones, all members are the same.
+    Use ``starts="independent"``: with common initial weights all members are equal.
 
     Example:
-        >>> MGDAStarts().looks_at_gradients
+        >>> MGDAStarts().needs_gramian
         True
 
     References:
         Desideri, "Multiple-gradient descent algorithm for multiobjective optimization", Comptes Rendus 2012.
     """
 
-    looks_at_gradients = True
+    needs_gramian = True
 
-    def weights(self, view: View) -> Tensor:
+    def weights(self, evidence: FrontEvidence) -> Tensor:
         """(n, T) minimum-norm weights."""
-        assert view.gramian is not None
+        assert evidence.gramian is not None
         return torch.stack(
             [
                 minimum_norm(gramian).weights
                 if bool(gramian.isfinite().all())
                 else torch.full_like(gramian[0], torch.nan)
-                for gramian in view.gramian
+                for gramian in evidence.gramian
             ]
         )

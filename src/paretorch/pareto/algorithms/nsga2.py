@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from paretorch.extras import extra
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.dominance import non_dominated
-from paretorch.pareto.front import Front, Moment
+from paretorch.pareto.fitting.plan import Plan
+from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.models.members import score
-
-if TYPE_CHECKING:
-    from paretorch.pareto.fitting.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class NSGA2(FrontAlgorithm):
         search.setup(problem, termination=("n_gen", plan.epochs + 1), seed=plan.seed, verbose=False)
         template = copy.deepcopy(models[0])
         streams = plan.workload.data().train
-        history: list[Moment] = []
+        history: list[FrontSnapshot] = []
         seconds, evaluations, rows = 0.0, 0, []
         for generation in range(plan.epochs):
             began = time.perf_counter()

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from paretorch.core.solvers.minimum_norm import minimum_norm
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.preferences import rays
 
 
 @dataclass(frozen=True)
 class ParetoMTL(FrontAlgorithm):
-    r"""Each member stays in the sector of loss vectors that are nearest in angle to its own ray, and descends all tasks there.
+    r"""Each member descends all tasks within the sector of loss vectors that are nearest in angle to its own ray.
 
     With unit rays u_i, the sector of member i is where :math:`(u_j - u_i)^T L \le 0` for all j. A member outside
     descends along the
@@ -26,41 +25,41 @@ class ParetoMTL(FrontAlgorithm):
     u_i)^T L \Big\rVert
               \quad \text{s.t.} \quad \alpha, \beta \ge 0,\; 1^T \alpha + 1^T \beta = 1
 
-    so that task t has the weight alpha_t + sum_j beta_j (u_j - u_i)_t, which may be negative. Works for any number of tasks.
+    so that task t has the weight alpha_t + sum_j beta_j (u_j - u_i)_t, which may be negative. Supports any number of tasks.
 
     Args:
-        slack: how near to its border, relative to the length of the losses, a constraint is active, at least 0.
+        slack: distance to the border, relative to the norm of the losses, at which a constraint is active; at least 0.
 
     Example:
-        >>> ParetoMTL().looks_at_gradients
+        >>> ParetoMTL().needs_gramian
         True
 
     References:
         Lin, Zhen, Li, Zhang & Kwong, "Pareto multi-task learning", NeurIPS 2019, eq. (8)-(13), Algorithm 1. Theirs takes the
         preference as the ray; ours, the ray 1/w on which weighted losses are equal, so that a larger entry means a smaller loss.
-        Theirs looks for the sector once, before training; ours goes back whenever it was left.
+        Theirs moves to the sector once, before training; ours returns whenever a member leaves it.
     """
 
     slack: float = 0.01
 
-    looks_at_gradients = True
+    needs_gramian = True
 
     def __post_init__(self) -> None:
         if not self.slack >= 0:
             raise ValueError(f"slack is at least 0, got {self.slack}")
 
-    def weights(self, view: View) -> Tensor:
-        """(n, T) weights, negative where a constraint pushes back."""
-        assert view.gramian is not None
-        unit = torch.nn.functional.normalize(rays(view.all_preferences), dim=1)
-        members = zip(view.rows, view.losses, view.gramian, strict=True)
+    def weights(self, evidence: FrontEvidence) -> Tensor:
+        """(n, T) weights; constraints may make them negative."""
+        assert evidence.gramian is not None
+        unit = torch.nn.functional.normalize(rays(evidence.all_preferences), dim=1)
+        members = zip(evidence.rows, evidence.losses, evidence.gramian, strict=True)
         return torch.stack([self._member(unit, row, losses, gramian) for row, losses, gramian in members])
 
     def _member(self, unit: Tensor, row: int, losses: Tensor, gramian: Tensor) -> Tensor:
         if not (bool(gramian.isfinite().all()) and bool(losses.isfinite().all())):
             return torch.full_like(losses, torch.nan)
         borders = torch.cat([unit[:row], unit[row + 1 :]]) - unit[row]
-        borders = borders[borders.norm(dim=1) > 0]  # of equal preferences there is no border
+        borders = borders[borders.norm(dim=1) > 0]  # equal preferences have no border
         beyond = borders @ losses / losses.norm().clamp_min(1e-300)
         if bool((beyond > 0).any()):
             rows = borders[beyond > 0]

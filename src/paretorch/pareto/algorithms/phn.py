@@ -1,4 +1,4 @@
-"""Pareto hypernetworks: a network that makes the models of all preferences (Navon et al., ICLR 2021)."""
+"""Pareto hypernetworks: a network from preferences to model parameters (Navon et al., ICLR 2021)."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.algorithms.epo import EPO
-from paretorch.pareto.models.conditional_model import Family, Hypernetwork
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.models.conditional_model import ConditionalModel, Hypernetwork
 from paretorch.pareto.preferences import drawn
 
 
 @dataclass(frozen=True)
 class PHNLS(FrontAlgorithm):
-    r"""A hypernetwork phi whose model at a preference descends the weighted sum; each step draws a preference.
+    r"""A hypernetwork phi that minimizes the weighted sum for random preferences.
 
     .. math:: w \sim \mathrm{Dirichlet}(\alpha), \qquad \min_\phi \sum_t w_t L_t(\theta_\phi(w))
 
-    Reaches the convex parts of a front. BatchNorm's running statistics are of all preferences together.
+    Its minima are on convex parts of a front. BatchNorm statistics are of all preferences together.
 
     Args:
-        alpha: concentration of the preferences drawn, above 0.
+        alpha: concentration of the random preferences, above 0.
         hidden: units of each of the hypernetwork's two hidden layers.
 
     Example:
@@ -33,8 +32,8 @@ class PHNLS(FrontAlgorithm):
         tensor(2.)
 
     References:
-        Navon, Shamsian, Chechik & Fetaya, "Learning the Pareto front with hypernetworks", ICLR 2021, Algorithm 1. Ours begins as
-        the workload's own model for every preference, theirs from random last layers.
+        Navon, Shamsian, Chechik & Fetaya, "Learning the Pareto front with hypernetworks", ICLR 2021, Algorithm 1. Ours is
+        initialized as the workload's model for every preference, theirs with random last layers.
     """
 
     alpha: float = 1.0
@@ -48,7 +47,7 @@ class PHNLS(FrontAlgorithm):
         if self.hidden < 1:
             raise ValueError(f"hidden is at least 1 unit, got {self.hidden}")
 
-    def family(self, models: list[nn.Module], example: Any) -> Family:
+    def conditional_model(self, models: list[nn.Module], example: Any) -> ConditionalModel:
         """The hypernetwork."""
         return Hypernetwork(models[0], len(models), self.hidden)
 
@@ -63,14 +62,14 @@ class PHNLS(FrontAlgorithm):
 
 @dataclass(frozen=True)
 class PHNEPO(PHNLS):
-    r"""A hypernetwork whose model at a preference goes where its weighted losses are equal, by the steps of :class:`EPO`.
+    r"""A hypernetwork with the steps of :class:`EPO`, whose models converge to equal weighted losses.
 
-    Also reaches the parts of a front that are not convex, at the price of T backwards per step.
+    Also reaches the parts of a front that are not convex, with T backward passes per step.
 
     Args:
-        alpha: concentration of the preferences drawn, above 0.
+        alpha: concentration of the random preferences, above 0.
         hidden: units of each of the hypernetwork's two hidden layers.
-        margin: the least that a task matters in a preference drawn, above 0: on the edge of the simplex there is no ray.
+        margin: the least weight of a task in a random preference, above 0: boundary points have no ray.
 
     Example:
         >>> PHNEPO(margin=0.1).draw(2, torch.Generator().manual_seed(0)).min() >= 0.1
@@ -78,12 +77,12 @@ class PHNEPO(PHNLS):
 
     References:
         Navon, Shamsian, Chechik & Fetaya, "Learning the Pareto front with hypernetworks", ICLR 2021, section 3.2. Inner products
-        are those of the hypernetwork's gradients, since its parameters are what moves.
+        are those of the gradients by the hypernetwork's parameters.
     """
 
     margin: float = 0.05
 
-    looks_at_gradients = True
+    needs_gramian = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,15 +90,15 @@ class PHNEPO(PHNLS):
             raise ValueError(f"margin is in (0, 1/T), got {self.margin}")
 
     def check(self, preferences: Tensor, tasks: tuple[str, ...]) -> None:
-        """Preferences lie above zero, and the margin leaves room for T tasks."""
+        """Checks that preferences are above zero and the margin is below 1/T."""
         EPO().check(preferences, tasks)
         if self.margin * len(tasks) >= 1:
             raise ValueError(f"margin is below 1/T = {1 / len(tasks):.4g}, got {self.margin}")
 
     def draw(self, tasks: int, generator: torch.Generator) -> Tensor:
-        """(1, T) from the Dirichlet distribution, drawn towards the middle."""
+        """(1, T) from the Dirichlet distribution, contracted towards the centre."""
         return self.margin + (1 - tasks * self.margin) * super().draw(tasks, generator)
 
-    def weights(self, view: View) -> Tensor:
-        """(n, T) those of EPO."""
-        return EPO().weights(view)
+    def weights(self, evidence: FrontEvidence) -> Tensor:
+        """(n, T) weights of EPO."""
+        return EPO().weights(evidence)

@@ -1,4 +1,4 @@
-"""The sweep: one independent run per preference, what every other algorithm is measured against."""
+"""The sweep: one independent run per preference, the baseline of other algorithms."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm, Moving
-from paretorch.pareto.models.ensemble import View
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence, PreferenceAdaptation
 from paretorch.pareto.scalarize import Scalarization, WeightedSum
 
 
 @dataclass(frozen=True)
 class Sweep(FrontAlgorithm):
-    r"""Each model descends its own scalarization, by default the weighted sum, and knows nothing of the others.
+    r"""Each model descends its own scalarization, by default the weighted sum, independently of the others.
 
     .. math:: \theta_i \leftarrow \theta_i - \eta \sum_t w_{it}\, \nabla L_t(\theta_i)
 
-    The weighted sum finds the convex parts of a front only.
+    The minima of the weighted sum are on convex parts of a front only.
 
     Args:
         scalarization: s.
-        adapt: as for :class:`~paretorch.MT2O`; a weighted sum cannot use it where the front is not convex.
-        rate: of the movement, in (0, 1].
+        adapt: as for :class:`~paretorch.MT2O`; without effect for a weighted sum on parts that are not convex.
+        rate: of the adaptation, in (0, 1].
         normalize: as for :class:`~paretorch.MT2O`.
 
     Example:
@@ -36,17 +35,17 @@ class Sweep(FrontAlgorithm):
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        Moving(self.adapt or "spacing", self.rate)
+        PreferenceAdaptation(self.adapt or "spacing", self.rate)
 
-    def weights(self, view: View) -> Tensor:
-        """(n, T) the slopes of the scalarization."""
-        return view.slopes(self.scalarization)
+    def weights(self, evidence: FrontEvidence) -> Tensor:
+        """(n, T) derivatives of the scalarization."""
+        return evidence.slopes(self.scalarization)
 
     @property
     def normalizes(self) -> bool:
-        """As ``normalize`` says."""
+        """The option ``normalize``."""
         return self.normalize
 
-    def moving(self) -> Moving | None:
-        """As ``adapt`` and ``rate`` say."""
-        return None if self.adapt is None else Moving(self.adapt, self.rate)
+    def preference_adaptation(self) -> PreferenceAdaptation | None:
+        """By the options ``adapt`` and ``rate``."""
+        return None if self.adapt is None else PreferenceAdaptation(self.adapt, self.rate)

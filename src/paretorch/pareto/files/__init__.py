@@ -1,1 +1,5 @@
-"""TODO."""
+"""Files of fronts: the folder that stores a front, and the export of one model.
+
+In: the values and state dicts of a front, or a path. Out: files, or what they contain. Nothing here is unpickled, and training is
+not imported.
+"""

@@ -1,4 +1,4 @@
-"""One model of a front as a file: for ONNX runtimes, or its weights alone."""
+"""The export of one model: to ONNX, or its weights as safetensors."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ FORMAT = "paretorch exported model 1"
 
 
 def export(front: Front, member: int, path: str | Path, *, example: Any = None, fixed_batch: bool = False) -> Path:
-    """Writes one model, in the format that the file's ending says.
+    """Writes one model, in the format of the file's ending.
 
     ``.onnx``: the function from the encoder's inputs to each task's output, by the task's name, for any number of samples.
-    ``.safetensors``: the weights, under the names of the model's state dict; tasks and preference stand in its metadata.
+    ``.safetensors``: the weights, under the names of the model's state dict; the metadata contain tasks and preference.
 
     Args:
-        front: whose model.
-        member: its place, 0 to N - 1.
-        path: the file; its folder is made.
+        front: the front.
+        member: index of the model, 0 to N - 1.
+        path: the file; its folder is created.
         example: (B, ...) inputs of the encoder, two samples or more; for ``.onnx`` only.
-        fixed_batch: whether the ONNX model takes exactly as many samples as ``example`` has, for models that compute with the
-            number of samples.
+        fixed_batch: whether the ONNX model accepts only the batch size of ``example``, for models whose computation depends on
+            the batch size.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another ending, no such model, no example where one is needed, a model that cannot be exported, or a path
-            where something lies that no export wrote, such as a model of the front itself.
-        ModuleNotFoundError: onnx and onnxscript are not installed; the message holds the command.
+        ValueError: another ending, no such model, no example for ONNX, a model that torch cannot export, or an existing file
+            that no export wrote, such as a model of the front itself.
+        ModuleNotFoundError: onnx and onnxscript are not installed; the message contains the command that installs them.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".safetensors"):
@@ -56,7 +56,7 @@ def export(front: Front, member: int, path: str | Path, *, example: Any = None, 
 
 
 class Outputs(nn.Module):
-    """A model as one function: inputs -> the outputs of all heads in the order of the tasks, nested ones one after another.
+    """A model as a function from inputs to the outputs of all heads, flattened, in the order of the tasks.
 
     Args:
         model: with an encoder and heads by task.
@@ -81,7 +81,7 @@ class Outputs(nn.Module):
 
 @torch.no_grad()
 def _names(outputs: Outputs, example: Tensor) -> list[str]:
-    """Of the outputs: the task, with a number where a head gives several tensors."""
+    """Names of the outputs: the task, with a number if a head has several tensors."""
     counts = {task: len(tree_flatten(output)[0]) for task, output in outputs.by_task(example).items()}
     return [
         task if count == 1 else f"{task}.{place}" for task, count in counts.items() for place in range(count)
@@ -90,7 +90,7 @@ def _names(outputs: Outputs, example: Tensor) -> list[str]:
 
 def _onnx(model: nn.Module, tasks: tuple[str, ...], path: Path, example: Any, fixed_batch: bool) -> None:
     with extra("export"):
-        import onnx  # noqa: F401 - torch asks for both only deep inside
+        import onnx  # noqa: F401 - torch imports both late
         import onnxscript  # noqa: F401
     if not isinstance(example, Tensor) or example.ndim < 1:
         raise ValueError(
@@ -98,12 +98,14 @@ def _onnx(model: nn.Module, tasks: tuple[str, ...], path: Path, example: Any, fi
             f"{type(example).__name__}. The weights alone need none: give a path that ends in .safetensors"
         )
     if len(example) < 2 and not fixed_batch:
-        raise ValueError(f"{path}: the example has {len(example)} sample: with two or more, any number can be exported")
+        raise ValueError(
+            f"{path}: the example has {len(example)} sample: with two or more, any batch size can be exported"
+        )
     outputs = Outputs(model, tasks).eval()
     shapes = None if fixed_batch else ({0: torch.export.Dim(BATCH)},)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter about itself
+            warnings.simplefilter("ignore")  # of the exporter, about its own code
             program = torch.onnx.export(
                 outputs, (example,), dynamo=True, dynamic_shapes=shapes, input_names=[INPUTS],
                 output_names=_names(outputs, example), verbose=False,
@@ -112,13 +114,13 @@ def _onnx(model: nn.Module, tasks: tuple[str, ...], path: Path, example: Any, fi
         if not type(error).__module__.startswith("torch"):
             raise
         cause = str(error.__cause__ or error).strip().splitlines()
-        hint = "" if fixed_batch else "; if it computes with the number of samples, a fixed one may do (fixed_batch)"
+        hint = "" if fixed_batch else "; if it depends on the batch size, try fixed_batch"
         raise ValueError(
             f"{path}: torch cannot export this model to ONNX: {cause[0] if cause else type(error).__name__}{hint}"
         ) from error
     assert program is not None
     program.model.metadata_props[MARK] = FORMAT
-    path.unlink(missing_ok=True)  # of an earlier export; a link would be followed
+    path.unlink(missing_ok=True)  # of an earlier export; program.save follows links
     program.save(str(path))
 
 
@@ -126,5 +128,5 @@ def _weights(front: Front, member: int, path: Path) -> None:
     with extra("studies"):
         from safetensors.torch import save
     state = {name: value.detach().cpu().contiguous().clone() for name, value in front.states[member].items()}
-    about = {"tasks": json.dumps(front.tasks), "preference": json.dumps(front.preferences[member].tolist())}
-    atomic.write(path, save(state, metadata=about))
+    metadata = {"tasks": json.dumps(front.tasks), "preference": json.dumps(front.preferences[member].tolist())}
+    atomic.write(path, save(state, metadata=metadata))

@@ -1,4 +1,4 @@
-"""Training of a family: a model for every preference, over preferences that are drawn."""
+"""The training of a conditional model over random preferences."""
 
 from __future__ import annotations
 
@@ -10,68 +10,68 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
+from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.fitting.epochs import Seen, train
 from paretorch.pareto.fitting.plan import Plan
 from paretorch.pareto.front import Front
-from paretorch.pareto.models.conditional_model import Family
-from paretorch.pareto.models.ensemble import View, inner_products
+from paretorch.pareto.models.conditional_model import ConditionalModel
+from paretorch.pareto.models.ensemble import inner_products
 from paretorch.pareto.models.members import Losses, score
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import Samples, Stream, mixed
 
 
 def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
-    """Trains a family over drawn preferences; the front's members are its models at the preferences given.
+    """Trains a conditional model over random preferences; the members of the front are its models at the given ones.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
-        algorithm: with ``family`` and ``draw``, and ``objective`` or ``weights``.
-        given: (N, T).
-        models: T to start from.
+        algorithm: with ``conditional_model`` and ``draw``, and ``objective`` or ``weights``.
+        given: (N, T) preferences.
+        models: T initial ones.
     """
     splits = plan.workload.data().to(torch.device(plan.device))
     _, batch = next(plan.batches(splits.train, 0))
-    family = algorithm.family(models, _inputs(batch)).to_device(plan.device).train()
-    family.template.train()
-    training = _Training(plan, algorithm, family, plan.steps(splits.train))
-    see = partial(_scores, plan, family, given, splits.validation)
+    model = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
+    model.template.train()
+    training = _Training(plan, algorithm, model, plan.steps(splits.train))
+    see = partial(_scores, plan, model, given, splits.validation)
     looks = train(plan, plan.declared(algorithm, given), training, splits.train, see)
     losses = looks.losses
     facts = {"algorithm": repr(algorithm), "gradient evaluations": training.gradients, "seconds": looks.seconds}
     return Front(
-        plan.workload.tasks, given, losses, tuple(looks.metrics), tuple(family.member(row) for row in given),
-        copy.deepcopy(family.template).cpu(), tuple((~losses.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
+        plan.workload.tasks, given, losses, tuple(looks.metrics), tuple(model.member(row) for row in given),
+        copy.deepcopy(model.template).cpu(), tuple((~losses.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
         tuple(looks.history), plan.reference, facts,
     )  # fmt: skip
 
 
 class _Training:
-    """The steps of a family."""
+    """The state of a conditional model during training."""
 
-    def __init__(self, plan: Plan, algorithm: FrontAlgorithm, family: Family, steps: int) -> None:
-        self.plan, self.algorithm, self.family, self.steps = plan, algorithm, family, steps
-        self.losses_of = Losses(plan.workload, family.template)
-        self.trained: list[Tensor] = [value for value in family.parameters() if value.requires_grad]
+    def __init__(self, plan: Plan, algorithm: FrontAlgorithm, model: ConditionalModel, steps: int) -> None:
+        self.plan, self.algorithm, self.model, self.steps = plan, algorithm, model, steps
+        self.losses_of = Losses(plan.workload, model.template)
+        self.trained: list[Tensor] = [value for value in model.parameters() if value.requires_grad]
         self.optimizer = plan.optimizer(self.trained)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.generator = torch.Generator().manual_seed(mixed(plan.seed, 3))
         self.gradients = 0
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load` takes."""
+        """All values that determine the following steps, for :meth:`load`."""
         return {
-            "family": self.family.state_dict(),
-            "template": self.family.template.state_dict(),
+            "family": self.model.state_dict(),
+            "template": self.model.template.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "gradients": self.gradients,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state."""
-        self.family.load_state_dict(state["family"])
-        self.family.template.load_state_dict(state["template"])
+        """Restores a state."""
+        self.model.load_state_dict(state["family"])
+        self.model.template.load_state_dict(state["template"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.gradients = state["gradients"]
@@ -85,29 +85,30 @@ class _Training:
         rows = []
         for preference in drawn:
             torch.manual_seed(mixed(self.plan.seed, 1, number))
-            rows.append(self.family.losses(self.losses_of, batch, preference))
+            rows.append(self.model.losses(self.losses_of, batch, preference))
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):
             return
-        found, wanted = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
-        wanted = wanted / wanted.sum(dim=1, keepdim=True).clamp_min(1e-300)
-        if self.algorithm.looks_at_gradients:
-            objective = (self._weights(found, wanted, progress).to(found) * found).sum()
+        found, preferences = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
+        preferences = preferences / preferences.sum(dim=1, keepdim=True).clamp_min(1e-300)
+        if self.algorithm.needs_gramian:
+            objective = (self._weights(found, preferences, progress).to(found) * found).sum()
             self.gradients += found.numel()
         else:
-            objective = self.algorithm.objective(found, wanted.to(found))
+            objective = self.algorithm.objective(found, preferences.to(found))
             self.gradients += len(found)
         torch.autograd.backward(objective)
         self.optimizer.step()
 
-    def _weights(self, found: Tensor, wanted: Tensor, progress: float) -> Tensor:
-        """(W, T) by the inner products of the gradients of what is trained."""
+    def _weights(self, found: Tensor, preferences: Tensor, progress: float) -> Tensor:
+        """(W, T) weights from the inner products of the gradients of the trained parameters."""
         result = []
-        for losses, preference in zip(found, wanted, strict=True):
+        for losses, preference in zip(found, preferences, strict=True):
             streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in losses]
-            seen = losses.detach().double().cpu()[None]
-            view = View((0,), seen, preference[None], inner_products(streams, 1), seen, preference[None], progress)
-            result.append(self.algorithm.weights(view)[0])
+            own = losses.detach().double().cpu()[None]
+            gramian = inner_products(streams, 1)
+            evidence = FrontEvidence((0,), own, preference[None], gramian, own, preference[None], progress)
+            result.append(self.algorithm.weights(evidence)[0])
         return torch.stack(result)
 
 
@@ -116,12 +117,12 @@ def _inputs(batch: tuple[Samples, ...]) -> Any:
     return batch[0].inputs if len(shapes) == 1 else None
 
 
-def _scores(plan: Plan, family: Family, given: Tensor, streams: tuple[Stream, ...]) -> Seen:
+def _scores(plan: Plan, model: ConditionalModel, given: Tensor, streams: tuple[Stream, ...]) -> Seen:
     losses, metrics = [], []
-    model = copy.deepcopy(family.template)
+    member = copy.deepcopy(model.template)
     for row in given:
-        family.fill(model, row)
-        loss, found = score(plan.workload, model, streams, plan.batch_size)
+        model.fill(member, row)
+        loss, found = score(plan.workload, member, streams, plan.batch_size)
         losses.append(loss)
         metrics.append(found)
     return torch.stack(losses), metrics

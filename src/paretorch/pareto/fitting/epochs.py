@@ -13,7 +13,7 @@ from torch import Tensor
 
 from paretorch.extras import extra
 from paretorch.pareto.fitting.plan import Plan, described
-from paretorch.pareto.front import Moment
+from paretorch.pareto.front import FrontSnapshot
 from paretorch.storage import atomic
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
@@ -95,7 +95,7 @@ class Looks:
         self.epoch, self.seconds = 0, 0.0
         self.losses = torch.empty(0, dtype=torch.float64)
         self.metrics: list[dict[str, dict[str, float]]] = []
-        self.history: list[Moment] = []
+        self.history: list[FrontSnapshot] = []
         self._began = 0.0
 
     def begin(self) -> None:
@@ -129,7 +129,7 @@ class Looks:
         """Goes on from a state."""
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.losses, self.metrics = state["losses"], state["metrics"]
-        self.history = [Moment(**moment) for moment in state["history"]]
+        self.history = [FrontSnapshot(**moment) for moment in state["history"]]
 
 
 class Keeper:

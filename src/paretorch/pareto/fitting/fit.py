@@ -1,4 +1,4 @@
-"""Training a front: a workload, an algorithm and preferences in, a set of models out."""
+"""The entrance of training: a front from a workload, an algorithm and preferences."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from paretorch.core.checks import one_of
 from paretorch.core.gradients.ranks import ALL
-from paretorch.pareto.algorithms.algorithm import FrontAlgorithm
-from paretorch.pareto.fitting.adapt import Adaption, begin
+from paretorch.pareto.algorithms.contract import FrontAlgorithm
+from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
 from paretorch.pareto.fitting.epochs import Seen, train
 from paretorch.pareto.fitting.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.fitting.steps import Training
-from paretorch.pareto.front import Front, Moment
+from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.ensemble import Ensemble
 from paretorch.pareto.models.members import fill, score
-from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, mixed
@@ -44,38 +44,40 @@ def fit_front(
     seed: int = 0,
     device: str = "cpu",
     every: int | None = None,
-    progress: Callable[[Moment], None] | None = None,
+    progress: Callable[[FrontSnapshot], None] | None = None,
     group: dist.ProcessGroup | str | None = ALL,
     checkpoint: str | Path | None = None,
 ) -> Front:
-    """Trains one model per preference, all at once; the caller's random numbers are left as they were.
+    """Trains one model per preference, all together; the caller's random state is unchanged.
 
     Args:
         workload: data, model, losses and metrics.
-        algorithm: how, for example :class:`~paretorch.MT2O`.
-        preferences: (N, T) on the simplex; :func:`~paretorch.preferences` makes them.
+        algorithm: for example :class:`~paretorch.MT2O`.
+        preferences: (N, T) on the simplex, for example of :func:`~paretorch.preferences`.
         epochs: passes over the training data, at least 1.
         batch_size: samples of each stream per step.
-        optimizer: makes a torch optimizer for some parameters; it sees (N, ...) stacks, and must treat every number by itself, as
-            SGD, Adam and their like do. The default is Adam at 1e-3.
-        schedule: factor of the learning rate by progress in [0, 1).
-        reference: (T,) of the hypervolume that is recorded and, where preferences move for it, grown; None: the workload's own.
-        starts: ``"common"``: all members begin with the same weights, so that what they learn can be mixed; ``"independent"``.
-        execution: ``"auto"`` measures; ``"loop"``, ``"vmap"``, or by vmap only the ``"vmap encoder"`` or ``"vmap heads"``. A
-            loop computes what N runs of their own compute, bit for bit.
-        seed: decides initial weights, data order and dropout.
-        device: where.
-        every: epochs between two looks at the validation data; None: about fifty looks in all.
-        progress: called at each look.
-        group: the ranks over which the models are spread, each training some of them on the same batches: ``"all"`` where
-            torch.distributed is initialised, a process group, or None for this process alone. Every rank gets the whole front.
-        checkpoint: a folder in which the training is kept at a look, so that the same call goes on where it was killed, bit for
-            bit; at the first, and then so rarely that it takes a hundredth of the time. For one process, and for algorithms
-            that descend gradients.
+        optimizer: returns a torch optimizer of given parameters, which are (N, ...) stacks; it must be elementwise, such as SGD
+            or Adam. The default is Adam at 1e-3.
+        schedule: factor of the learning rate as a function of the progress in [0, 1).
+        reference: (T,) reference point of the hypervolume, which is recorded and maximized by adapted preferences; None: that of
+            the workload.
+        starts: ``"common"``: all members have the same initial weights, so that parameters can be transferred; or
+            ``"independent"``.
+        execution: ``"auto"`` (the fastest, measured), ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``. The loop
+            equals N separate runs, bit for bit.
+        seed: of initial weights, data order and dropout.
+        device: of models and data.
+        every: epochs between two evaluations on validation data; None: about fifty evaluations in all.
+        progress: called at each evaluation.
+        group: ranks among which the models are divided; all read the same batches: ``"all"`` if torch.distributed is
+            initialised, a process group, or None for this process alone. Every rank returns the whole front.
+        checkpoint: a folder for checkpoints, from which the same call resumes a killed training bit for bit. Written at the
+            first evaluation, then so that it takes a hundredth of the time. For one process, and for algorithms with
+            gradients.
 
     Raises:
-        ValueError: preferences are not on the simplex, an option is out of its range, the optimizer mixes members, or the
-            checkpoint is of another training.
+        ValueError: preferences are not on the simplex, an option is out of its range, the optimizer is not elementwise, or the
+            checkpoint belongs to another training.
 
     Example:
         >>> from paretorch.pareto.algorithms.sweep import Sweep
@@ -85,7 +87,7 @@ def fit_front(
         (2, torch.Size([2, 2]))
     """
     if not isinstance(algorithm, FrontAlgorithm):
-        raise ValueError(f"algorithm is one of paretorch.pareto, made, such as MT2O(), got {algorithm!r}")
+        raise ValueError(f"algorithm is an instance of a class of paretorch.pareto, such as MT2O(), got {algorithm!r}")
     tasks = workload.tasks
     given = checked_preferences(preferences, tasks)
     algorithm.check(given, tasks)
@@ -116,31 +118,33 @@ def fit_front(
             return fit_conditional(plan, algorithm, given, _models(plan, range(len(tasks))))
         if algorithm.evolves:
             if checkpoint is not None:
-                raise ValueError(f"{type(algorithm).__name__} cannot be stopped and go on: leave checkpoint out")
+                raise ValueError(f"{type(algorithm).__name__} cannot resume a training: leave checkpoint out")
             many = replace(plan, starts="independent")
             return algorithm.evolve(plan, given, _models(many, range(algorithm.starts)))
         return _fit_members(plan, algorithm, given)
 
 
 def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
-    moving = algorithm.moving()
-    preferences = given if moving is None else begin(given)
+    adaptation = algorithm.preference_adaptation()
+    preferences = given if adaptation is None else initial_preferences(given)
     point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
-    spread = Spread(len(given), plan.group)
-    spread.agree_on_tasks(plan.workload.tasks, plan.declared(algorithm, given))
-    ensemble = Ensemble(plan.workload, _models(plan, spread.rows), plan.execution, spread.rows.start)
+    partition = RankPartition(len(given), plan.group)
+    partition.agree_on_tasks(plan.workload.tasks, plan.declared(algorithm, given))
+    ensemble = Ensemble(plan.workload, _models(plan, partition.rows), plan.execution, partition.rows.start)
     optimizer = plan.optimizer(ensemble.parameters)
-    adaption = None if moving is None else Adaption(moving.kind, moving.rate, preferences, point)
+    adaption = None if adaptation is None else PreferenceAdapter(adaptation.kind, adaptation.rate, preferences, point)
     template = _models(plan, range(1))[0]
     splits = plan.workload.data().to(torch.device(plan.device))
-    training = Training(algorithm, ensemble, optimizer, preferences, plan, plan.steps(splits.train), spread, adaption)
-    if plan.checkpoint is not None and not spread.alone:
-        raise ValueError("checkpoint keeps the training of one process: leave it out on several ranks")
+    training = Training(
+        algorithm, ensemble, optimizer, preferences, plan, plan.steps(splits.train), partition, adaption
+    )
+    if plan.checkpoint is not None and not partition.alone:
+        raise ValueError("checkpoints support one process: leave checkpoint out on several ranks")
     see = partial(_scores, plan, training, template, splits.validation)
     looks = train(plan, plan.declared(algorithm, given), training, splits.train, see)
     states = []
     trained, kept = (
-        {name: spread.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
+        {name: partition.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
     )
     for member in range(len(given)):
         fill(template, trained, kept, member)
@@ -151,7 +155,11 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
         "execution because": ensemble.why,
         "gradient evaluations": training.gradients,
         "seconds": looks.seconds,
-        **({"took something over": sum(training.listened) / len(training.listened)} if training.listened else {}),
+        **(
+            {"took something over": sum(training.transfer_rates) / len(training.transfer_rates)}
+            if training.transfer_rates
+            else {}
+        ),
     }
     diverged = tuple(training.diverged.nonzero()[:, 0].tolist())
     return Front(
@@ -161,8 +169,8 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
 
 
 def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[Stream, ...]) -> Seen:
-    """(N, T) losses, nan of members that have diverged, and metrics of all members on a split."""
-    ensemble, spread = training.ensemble, training.spread
+    """(N, T) losses on a split, nan for diverged members, and metrics of all members."""
+    ensemble, partition = training.ensemble, training.partition
     rows: list[Tensor] = []
     named: list[dict[str, dict[str, float]]] = []
     for member in range(ensemble.count):
@@ -170,8 +178,8 @@ def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[
         loss, found = score(plan.workload, template, streams, plan.batch_size)
         rows.append(loss)
         named.append(found)
-    losses = torch.where(training.diverged[:, None], torch.nan, spread.gathered(torch.stack(rows)))
-    return losses, list(spread.listed(named))  # type: ignore[arg-type]
+    losses = torch.where(training.diverged[:, None], torch.nan, partition.gathered(torch.stack(rows)))
+    return losses, list(partition.listed(named))  # type: ignore[arg-type]
 
 
 def _models(plan: Plan, rows: range) -> list[nn.Module]:
@@ -191,7 +199,7 @@ def _reference(
         check_reference(point, workload.tasks)
     if point is None and algorithm.needs_reference:
         raise ValueError(
-            f"{type(algorithm).__name__} makes the hypervolume grow and needs a point to measure it from: give reference=, one "
-            f"value above the losses that matter for each of {workload.tasks}"
+            f"{type(algorithm).__name__} maximizes the hypervolume and needs its reference point: give reference=, one "
+            f"value above the relevant losses for each of {workload.tasks}"
         )
     return point

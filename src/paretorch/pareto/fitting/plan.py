@@ -1,4 +1,4 @@
-"""What a front is trained with: data order, optimizer, schedule, and when to look at the validation data."""
+"""The checked arguments of a front's training: data order, optimizer, schedule, evaluations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from paretorch.pareto.front import Moment
+from paretorch.pareto.front import FrontSnapshot
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import Stream, steps_per_epoch, training_batches
 
-LOOKS = 50  # at the validation data, by default
+EVALUATIONS = 50  # on validation data, by default
 PROGRESSES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999)  # at which schedules are compared
 MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 
@@ -41,12 +41,12 @@ class Plan:
     seed: int
     device: str
     every: int | None
-    progress: Callable[[Moment], None] | None
+    progress: Callable[[FrontSnapshot], None] | None
     group: dist.ProcessGroup | str | None
     checkpoint: str | Path | None
 
     def declared(self, algorithm: object, given: Tensor) -> dict[str, str]:
-        """What decides the numbers of the training, in words by argument; its optimizer is told by :func:`described`."""
+        """All arguments that determine the result, as text by name, except the optimizer; see :func:`described`."""
         return {
             "algorithm": str(algorithm),
             "workload": str(self.workload),
@@ -63,36 +63,36 @@ class Plan:
 
     @property
     def between(self) -> int:
-        """Epochs between two looks at the validation data."""
-        return max(1, self.epochs // LOOKS) if self.every is None else self.every
+        """Epochs between two evaluations on validation data."""
+        return max(1, self.epochs // EVALUATIONS) if self.every is None else self.every
 
     def steps(self, streams: tuple[Stream, ...]) -> int:
-        """Of the whole training."""
+        """The number of steps of the whole training."""
         return self.epochs * steps_per_epoch(streams, self.batch_size)
 
     def batches(self, streams: tuple[Stream, ...], epoch: int) -> Iterator[tuple[int, Batch]]:
-        """Those of an epoch, each with the number of its step in the training."""
+        """The batches of an epoch, each with the number of its step in the training."""
         first = epoch * steps_per_epoch(streams, self.batch_size)
         return enumerate(training_batches(streams, self.batch_size, self.seed, epoch), start=first)
 
     def factor(self, progress: float) -> float:
-        """Of the learning rate."""
+        """The factor of the learning rate."""
         return 1.0 if self.schedule is None else float(self.schedule(progress))
 
     def looks(self, done: int) -> bool:
-        """Whether the validation data are looked at after so many epochs; always after the last."""
+        """Whether the front is evaluated after ``done`` epochs; always after the last."""
         return done == self.epochs or done % self.between == 0
 
-    def moment(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> Moment:
-        """The front after so many epochs, by the (N, T) losses of its members; those that are not finite do not count."""
+    def moment(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> FrontSnapshot:
+        """The snapshot of members with losses (N, T); non-finite rows do not contribute to the hypervolume."""
         finite = losses[losses.isfinite().all(dim=1)]
         point = None if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)
         volume = float("nan") if point is None else hypervolume(finite, point)
-        return Moment(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
+        return FrontSnapshot(epoch, gradients, seconds, tuple(tuple(row) for row in losses.tolist()), volume)
 
 
 def described(optimizer: torch.optim.Optimizer) -> str:
-    """A freshly made optimizer in words: its class, and the plain options of each of its parameter groups.
+    """A new optimizer as text: its class, and the plain options of each of its parameter groups.
 
     Example:
         >>> described(torch.optim.Rprop([torch.zeros(1)], lr=0.1, foreach=False))[:49]
@@ -102,32 +102,32 @@ def described(optimizer: torch.optim.Optimizer) -> str:
     groups = []
     for group in optimizer.param_groups:
         options = {name: value for name, value in group.items() if name != "params" and isinstance(value, plain)}
-        words = (f"{name}={v.tolist() if isinstance(v, Tensor) else v}" for name, v in options.items())
-        groups.append(", ".join(words))
+        texts = (f"{name}={v.tolist() if isinstance(v, Tensor) else v}" for name, v in options.items())
+        groups.append(", ".join(texts))
     return f"{type(optimizer).__name__}({'; '.join(groups)})"
 
 
 def check_elementwise(optimizer: MakeOptimizer) -> None:
-    """Refuses an optimizer that does to a stack of members something else than to each by itself.
+    """Checks that an optimizer updates a stack of members as it updates each of them alone.
 
     Raises:
-        ValueError: it does, or it cannot make a step without a closure.
+        ValueError: it does not, or its step requires a closure.
     """
     start = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(2, 3, 4)
     together = start.clone().requires_grad_()
-    apart = [start[member].clone().requires_grad_() for member in range(2)]
+    alone = [start[member].clone().requires_grad_() for member in range(2)]
     try:
-        made = [optimizer([together]), *(optimizer([value]) for value in apart)]
+        made = [optimizer([together]), *(optimizer([value]) for value in alone)]
         for step in range(3):
             together.grad = (start + 1) ** (step + 2)
-            for member, value in enumerate(apart):
+            for member, value in enumerate(alone):
                 value.grad = together.grad[member].clone()
             for each in made:
                 each.step()
     except (TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"the optimizer cannot train stacked models: {error}. Use one such as SGD or Adam") from error
-    if not torch.allclose(together.detach(), torch.stack([value.detach() for value in apart]), rtol=1e-9, atol=1e-12):
+    if not torch.allclose(together.detach(), torch.stack([value.detach() for value in alone]), rtol=1e-9, atol=1e-12):
         raise ValueError(
-            f"{type(made[0]).__name__} mixes the models of a front, which are stacked in one tensor: use one that treats "
-            "every number by itself, such as SGD, Adam or RMSprop"
+            f"{type(made[0]).__name__} mixes the models of a front, which are stacked in one tensor: use an "
+            "elementwise optimizer such as SGD, Adam or RMSprop"
         )

@@ -1,4 +1,4 @@
-"""Families: a model for every preference, all made of the same trained parameters."""
+"""Conditional models: a model for each preference, from the same trained parameters."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from torch.func import functional_call
 from paretorch.pareto.models.members import Losses
 from paretorch.workloads.forward import Batch
 
-MIDDLE, SIZE = 127.5, 64.0  # of bytes, about
+BYTE_MEAN, BYTE_SCALE = 127.5, 64.0  # approximate mean and standard deviation of bytes
 
 
-class Family(nn.Module):
-    """What gives a model for each preference. Subclasses define :meth:`at`; their parameters are what is trained.
+class ConditionalModel(nn.Module):
+    """A function from preferences to models. Subclasses define :meth:`at`; their parameters are trained.
 
     Args:
-        model: of the members' architecture; BatchNorm's running statistics are its own, of all preferences together.
+        model: of the members' architecture; its BatchNorm statistics are of all preferences together.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.held = (model,)  # in a tuple, so that its parameters are not the family's
+        self.wrapped = (model,)  # in a tuple, so that it is not a submodule
 
     @property
     def template(self) -> nn.Module:
         """A module of the members' architecture."""
-        return self.held[0]
+        return self.wrapped[0]
 
     def at(self, preference: Tensor) -> Mapping[str, Tensor]:
-        """Values of the template's parameters and buffers at a preference, (T,), differentiable; those left out are its own."""
-        raise TypeError(f"{type(self).__name__} is a Family without at()")
+        """Differentiable parameters and buffers at a preference, (T,), by name; missing ones are the template's."""
+        raise TypeError(f"{type(self).__name__} is a ConditionalModel without at()")
 
     def losses(self, losses_of: Losses, batch: Batch, preference: Tensor) -> Tensor:
-        """(T,) losses of the model at a preference, of a batch; absent tasks are zero.
+        """(T,) losses of the model at a preference on a batch; zero for absent tasks.
 
         Args:
-            losses_of: around the template.
+            losses_of: the losses of the template.
             batch: one part per stream.
             preference: (T,) on the simplex.
         """
@@ -51,15 +51,15 @@ class Family(nn.Module):
 
     @torch.no_grad()
     def fill(self, model: nn.Module, preference: Tensor) -> None:
-        """Copies the member at a preference into a module of its architecture."""
-        held = {**dict(self.template.named_parameters()), **dict(self.template.named_buffers())}
-        made = self.at(preference)
-        # those that are tied once, by their first name
+        """Copies the values at a preference into a module of the members' architecture."""
+        own = {**dict(self.template.named_parameters()), **dict(self.template.named_buffers())}
+        values = self.at(preference)
+        # tied parameters once, by their first name
         for name, value in chain(model.named_parameters(), model.named_buffers()):
-            value.copy_(made[name] if name in made else held[name])
+            value.copy_(values[name] if name in values else own[name])
 
-    def to_device(self, device: str) -> Family:
-        """On a device, with its template."""
+    def to_device(self, device: str) -> ConditionalModel:
+        """Moves this module and its template to a device."""
         self.template.to(device)
         return self.to(device)
 
@@ -70,26 +70,26 @@ class Family(nn.Module):
         return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-class Conditioned(nn.Module):
-    """A model whose inputs carry the preference, which is a buffer: one network, a model for every value of it.
+class ConditionedNetwork(nn.Module):
+    """A model with the preference as an additional input, which is a buffer.
 
-    Inputs (B, C, ...) of real numbers or bytes get T further channels that hold the preference everywhere; a linear map of the
-    channels, which begins as the identity on the C given ones, brings them back to C, so that any encoder can follow. Bytes come
-    as (x - 127.5) / 64 before that: an affine map away from what an encoder makes of bytes, which the linear map can learn, since
-    preferences sum to one.
+    Inputs (B, C, ...) of real numbers or bytes are concatenated with T constant channels of the preference. A linear map
+    reduces the channels to C, so that any encoder can follow; it is initialized as the identity on the C input channels. Bytes
+    are first normalized to (x - 127.5) / 64; the linear map can represent every other affine normalization, since preferences
+    sum to one.
 
     Args:
         model: with an encoder and heads by task.
-        example: (B, C, ...) inputs of the encoder: the number of channels is theirs.
+        example: (B, C, ...) inputs of the encoder, which determine C.
         tasks: T.
 
     Raises:
-        ValueError: the inputs are no tensor of at least two dimensions of floating numbers or bytes.
+        ValueError: the inputs are not a floating-point or byte tensor of at least two dimensions.
 
     Example:
         >>> from paretorch.workloads import MultiTaskModel
         >>> model = MultiTaskModel(nn.Linear(3, 2), {"a": nn.Linear(2, 1)})
-        >>> Conditioned(model, torch.zeros(4, 3), 2).encoder(torch.zeros(4, 3)).shape
+        >>> ConditionedNetwork(model, torch.zeros(4, 3), 2).encoder(torch.zeros(4, 3)).shape
         torch.Size([4, 2])
     """
 
@@ -103,8 +103,8 @@ class Conditioned(nn.Module):
                 f"{tuple(example.shape)} of {example.dtype}" if isinstance(example, Tensor) else type(example).__name__
             )
             raise ValueError(
-                f"a preference as input needs encoder inputs (B, C, ...) of real numbers or bytes, got {found}: train a front of "
-                "separate models instead, for example with MT2O()"
+                f"a preference as an input requires encoder inputs (B, C, ...) of real numbers or bytes, got {found}: train a "
+                "front of separate models instead, for example with MT2O()"
             )
         channels = example.shape[1]
         self.inner = model
@@ -116,40 +116,40 @@ class Conditioned(nn.Module):
         self.register_buffer("preference", torch.full((tasks,), 1 / tasks, dtype=dtype))
 
     def forward(self, inputs: Tensor) -> dict[str, Any]:
-        """Every task's output."""
+        """The output of each task."""
         features = self.encoder(inputs)
         return {task: head(features) for task, head in self.heads.items()}  # type: ignore[union-attr, operator]
 
     def encoder(self, inputs: Tensor) -> Any:
-        """The model's features of the inputs and the preference."""
+        """Features of the inputs and the preference."""
         if inputs.dtype == torch.uint8:
-            inputs = (inputs.to(self.mix.weight.dtype) - MIDDLE) / SIZE
-        held = self.preference.to(inputs).reshape(1, -1, *[1] * (inputs.ndim - 2))
-        joined = torch.cat([inputs, held.expand(len(inputs), -1, *inputs.shape[2:])], dim=1)
+            inputs = (inputs.to(self.mix.weight.dtype) - BYTE_MEAN) / BYTE_SCALE
+        channels = self.preference.to(inputs).reshape(1, -1, *[1] * (inputs.ndim - 2))
+        joined = torch.cat([inputs, channels.expand(len(inputs), -1, *inputs.shape[2:])], dim=1)
         return self.inner.encoder(self.mix(joined.movedim(1, -1)).movedim(-1, 1))  # type: ignore[operator]
 
 
-class ConditionedFamily(Family):
-    """The models that one :class:`Conditioned` network is at each preference.
+class ConditionedModel(ConditionalModel):
+    """The models of one :class:`ConditionedNetwork` at each preference.
 
     Args:
-        model: conditioned.
+        model: the network.
     """
 
-    def __init__(self, model: Conditioned) -> None:
+    def __init__(self, model: ConditionedNetwork) -> None:
         super().__init__(model)
-        self.network = model  # whose parameters are the family's
+        self.network = model  # a submodule, whose parameters are trained
 
     def at(self, preference: Tensor) -> Mapping[str, Tensor]:
-        """The preference alone."""
+        """The preference, as the buffer of the network."""
         return {"preference": preference.to(self.network.preference)}
 
 
-class Simplex(Family):
-    r"""Models between T ends: :math:`\theta(w) = \sum_t w_t \theta_t`.
+class ModelSimplex(ConditionalModel):
+    r"""The simplex of models between T vertices: :math:`\theta(w) = \sum_t w_t \theta_t`.
 
     Args:
-        ends: T models of one architecture, with the weights to start from.
+        ends: T models of one architecture, with initial weights.
     """
 
     def __init__(self, ends: list[nn.Module]) -> None:
@@ -159,23 +159,23 @@ class Simplex(Family):
         self.ends = nn.ParameterList([torch.stack([table[name].detach() for table in tables]) for name in self.names])
 
     def at(self, preference: Tensor) -> Mapping[str, Tensor]:
-        """The mixture."""
+        """The convex combination of the vertices."""
         mixed = [torch.tensordot(preference.to(end), end, dims=1) for end in self.ends]
         return dict(zip(self.names, mixed, strict=True))
 
 
-class Hypernetwork(Family):
-    """A network of the preference, whose outputs are a model's parameters.
+class Hypernetwork(ConditionalModel):
+    """A network from preferences to the parameters of a model.
 
-    It begins as the given model, whatever the preference: the last layers' weights are zero, their biases the model's own.
+    At first it returns the given model for every preference: the last layers have zero weights and the model's values as biases.
 
     Args:
-        model: whose parameters it makes.
+        model: whose parameters it computes.
         tasks: T.
-        hidden: units of each of its two hidden layers; every parameter of the model costs as many and one more.
+        hidden: units of each of its two hidden layers; the network has hidden + 1 parameters for each of the model's.
 
     Raises:
-        ValueError: it has no hidden unit.
+        ValueError: hidden is below 1.
 
     Example:
         >>> from paretorch.workloads import MultiTaskModel
@@ -188,20 +188,20 @@ class Hypernetwork(Family):
         super().__init__(model)
         if hidden < 1:
             raise ValueError(f"a hypernetwork has at least 1 hidden unit, got {hidden}")
-        made = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.shapes = {name: value.shape for name, value in made.items()}
-        dtype = next((value.dtype for value in made.values()), None)
+        parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.shapes = {name: value.shape for name, value in parameters.items()}
+        dtype = next((value.dtype for value in parameters.values()), None)
         self.trunk = nn.Sequential(
             nn.Linear(tasks, hidden, dtype=dtype), nn.ReLU(), nn.Linear(hidden, hidden, dtype=dtype), nn.ReLU()
         )
-        self.last = nn.ModuleList(nn.Linear(hidden, value.numel(), dtype=value.dtype) for value in made.values())
+        self.last = nn.ModuleList(nn.Linear(hidden, value.numel(), dtype=value.dtype) for value in parameters.values())
         with torch.no_grad():
-            for layer, value in zip(self.last, made.values(), strict=True):
+            for layer, value in zip(self.last, parameters.values(), strict=True):
                 layer.weight.zero_()  # type: ignore[operator]
                 layer.bias.copy_(value.reshape(-1))  # type: ignore[operator]
 
     def at(self, preference: Tensor) -> Mapping[str, Tensor]:
-        """What it makes of the preference."""
+        """The outputs of the network, by parameter name."""
         features = self.trunk(preference.to(next(self.trunk.parameters())))
         return {
             name: layer(features.to(layer.weight.dtype)).reshape(shape)

@@ -1,10 +1,9 @@
-"""N models trained at once: gradients by vmap or by a loop, any elementwise optimizer over stacked parameters."""
+"""N models with stacked parameters: losses and gradients of all of them, by vmap or by a loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,50 +13,13 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
 from paretorch.core.checks import one_of
-from paretorch.pareto.models.autotune import fastest
+from paretorch.pareto.models.autotune import autotune
 from paretorch.pareto.models.members import Features, Losses, stacked
-from paretorch.pareto.objective_range import Extent
-from paretorch.pareto.scalarize import Scalarization
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
 
-WAYS = ("loop", "vmap", "vmap encoder", "vmap heads")
-EXECUTIONS = ("auto", *WAYS)
-
-
-@dataclass(frozen=True)
-class View:
-    """What an algorithm sees of some members in one step, all on the host in float64 or as the losses come.
-
-    Args:
-        rows: which members; n of them.
-        losses: (n, T) of this batch, without a graph; T counts the tasks that are present.
-        preferences: (n, T) on the simplex.
-        gramian: (n, T, T) inner products of each member's task gradients, where the algorithm asks for it.
-        everyone: (N, all T) the losses of all members in the step before, inf where they are not known.
-        all_preferences: (N, T).
-        progress: of the training, in [0, 1].
-        reference: (T,) of all tasks, from which the training's hypervolume is measured; None: from nowhere.
-        extent: ideal and nadir of the tasks that are present, where the algorithm asks for them.
-        present: (all T,) which tasks are; None: all.
-    """
-
-    rows: tuple[int, ...]
-    losses: Tensor
-    preferences: Tensor
-    gramian: Tensor | None
-    everyone: Tensor
-    all_preferences: Tensor
-    progress: float
-    reference: Tensor | None = None
-    extent: Extent | None = None
-    present: Tensor | None = None
-
-    def slopes(self, scalarization: Scalarization) -> Tensor:
-        """(n, T) those of a scalarization by the losses, in their range where the algorithm asks for it."""
-        if self.extent is None:
-            return scalarization.weights(self.losses, self.preferences)
-        return self.extent.weights(scalarization, self.losses, self.preferences)
+BACKENDS = ("loop", "vmap", "vmap encoder", "vmap heads")
+EXECUTIONS = ("auto", *BACKENDS)
 
 
 Weigh = Callable[[tuple[int, ...], Tensor, Tensor | None], Tensor]
@@ -66,20 +28,19 @@ Weigh = Callable[[tuple[int, ...], Tensor, Tensor | None], Tensor]
 class Ensemble:
     """Models of one architecture, as stacked parameters.
 
-    In the loop, activations of one model are alive at a time, and each member's numbers are those of a model trained alone, bit
-    for bit. By vmap all members pass as one: linear layers become one batched product, which is 2-3 times as fast on the CPU;
-    sums may be rounded differently. Where it serves only the encoder or only the heads, the other passes in a loop, and the
-    activations of all members are alive as they are by vmap.
+    The loop stores the activations of one model at a time, and its results equal those of separate models bit for bit. vmap
+    batches all members: linear layers become one batched product, which is 2-3 times as fast on the CPU; sums may be rounded
+    differently. With ``"vmap encoder"`` or ``"vmap heads"`` the other part runs in a loop; activations of all members are stored.
 
     Args:
-        workload: whose losses.
-        models: N of one architecture, with the weights to start from.
-        execution: ``"loop"``, ``"vmap"``, ``"vmap encoder"``, ``"vmap heads"``, or ``"auto"``: what a measurement on the first
-            batch says.
-        first: the number of the first model, where these are some of a front's.
+        workload: computes the losses.
+        models: N of one architecture, with initial weights.
+        execution: ``"loop"``, ``"vmap"``, ``"vmap encoder"``, ``"vmap heads"``, or ``"auto"``: the fastest on
+            the first batch.
+        first: index of the first model in the front.
 
     Raises:
-        ValueError: no model, or an unknown execution.
+        ValueError: there is no model, or the execution is unknown.
     """
 
     def __init__(
@@ -99,23 +60,24 @@ class Ensemble:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """The trained ones, (N, ...) each."""
+        """The trained parameters, (N, ...) each."""
         return list(self.trained.values())
 
     def gradients(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
-        """Fills ``.grad`` of the stacked parameters with sum_t w_it dL_it / dtheta_i; None where no present task reaches them.
+        """Sets ``.grad`` of the stacked parameters to sum_t w_it dL_it / dtheta_i; None if no present task reaches them.
 
         Args:
             batch: one part per stream, the same for all members.
-            seed: of the random numbers of the forward: every member draws the same, as a model trained alone would.
-            weigh: rows, (n, T) losses and, where wanted, (n, T, T) inner products -> (n, T) weights; the tasks present only.
-            gramian: whether ``weigh`` wants the inner products, which takes T backwards instead of one.
+            seed: of the random numbers of the forward pass, which are the same for every member.
+            weigh: a function of rows, losses (n, T) and inner products (n, T, T) or None that returns weights (n, T), of the
+                present tasks.
+            gramian: whether ``weigh`` needs inner products, which takes T backward passes instead of one.
 
         Returns:
-            (N, T) losses without a graph, absent tasks nan, and (N, T) weights, absent tasks 0.
+            (N, T) losses without a graph, nan for absent tasks, and (N, T) weights, 0 for absent tasks.
         """
         if self.execution == "auto":
-            self.execution, self.why = self._fastest(batch, seed, weigh, gramian)
+            self.execution, self.why = self._autotune(batch, seed, weigh, gramian)
         try:
             return self._run(self.execution, batch, seed, weigh, gramian)
         except RuntimeError as error:
@@ -123,17 +85,17 @@ class Ensemble:
                 raise
             raise RuntimeError(f"vmap cannot run this model: use execution='loop' or 'auto' ({error})") from error
 
-    def _run(self, way: str, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
+    def _run(self, backend: str, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
         with torch.random.fork_rng(devices=self._devices()):
-            if way == "loop":
+            if backend == "loop":
                 return self._by_loop(batch, seed, weigh, gramian)
             torch.manual_seed(seed)
             losses = partial(self._of_all, self.losses, batch)
-            if way == "vmap":
+            if backend == "vmap":
                 found = losses(batched=True)
             else:
-                features = self._of_all(self.features, batch, batched=way == "vmap encoder")
-                found = losses(features, batched=way == "vmap heads")
+                features = self._of_all(self.features, batch, batched=backend == "vmap encoder")
+                found = losses(features, batched=backend == "vmap heads")
             return self._together(found, weigh, gramian)
 
     def _devices(self) -> list[torch.device]:
@@ -161,23 +123,25 @@ class Ensemble:
         return torch.cat(losses), torch.cat(weights)
 
     def _of_all(self, module: nn.Module, batch: Batch, features: Any = (), *, batched: bool) -> Any:
-        """What a module gives for a batch with every member's parameters, stacked; every member draws the same numbers."""
+        """The stacked outputs of a module on a batch for all members, with the same random numbers."""
 
-        def one(own: dict[str, Tensor], kept: dict[str, Tensor], *given: Any) -> Any:
-            return functional_call(module, {f"model.{k}": v for k, v in {**own, **kept}.items()}, (batch, *given))
+        def one(own: dict[str, Tensor], kept: dict[str, Tensor], *inputs: Any) -> Any:
+            return functional_call(module, {f"model.{k}": v for k, v in {**own, **kept}.items()}, (batch, *inputs))
 
-        given = (features,) if features else ()
+        inputs = (features,) if features else ()
         if batched:
-            return vmap(one, randomness="same")(self.trained, self.kept, *given)
-        own = {name: value.unbind() for name, value in self.trained.items()}  # one node, whose backward stacks
+            return vmap(one, randomness="same")(self.trained, self.kept, *inputs)
+        own = {
+            name: value.unbind() for name, value in self.trained.items()
+        }  # one graph node, whose backward stacks the gradients
         found = []
         for member in range(self.count):
-            last = member == self.count - 1  # what comes next draws on from where the last one stopped
+            last = member == self.count - 1  # the following module continues the random stream
             with nullcontext() if last else torch.random.fork_rng(devices=self._devices()):
                 found.append(
                     one(
                         {name: values[member] for name, values in own.items()},
-                        *tree_map(lambda value, member=member: value[member], (self.kept, *given)),
+                        *tree_map(lambda value, member=member: value[member], (self.kept, *inputs)),
                     )
                 )
         return tree_map(lambda *values: torch.stack(values), *found)
@@ -186,15 +150,15 @@ class Ensemble:
         rows = tuple(range(self.first, self.first + self.count))
         losses, weights, gradients = _weighed(found, self._present(), self.parameters, rows, weigh, gramian)
         for value, gradient in zip(self.parameters, gradients, strict=True):
-            # those of linear layers come transposed, and slow every look at them
+            # gradients of linear layers are transposed, which slows every later access
             value.grad = None if gradient is None else gradient.contiguous()
         return losses, weights
 
     def _present(self) -> Tensor:
         return torch.tensor(self.losses.present)
 
-    def _fastest(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[str, str]:
-        """Which way, and why; leaves buffers and gradients as they were."""
+    def _autotune(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[str, str]:
+        """The fastest backend, and the reason; buffers and gradients are unchanged."""
         before = {name: value.clone() for name, value in self.kept.items()}
 
         def restore() -> None:
@@ -203,14 +167,14 @@ class Ensemble:
             for parameter in self.parameters:
                 parameter.grad = None
 
-        def tried(way: str) -> list[list[Tensor]]:
+        def tried(backend: str) -> list[list[Tensor]]:
             restore()
-            losses, _ = self._run(way, batch, seed, weigh, gramian)
+            losses, _ = self._run(backend, batch, seed, weigh, gramian)
             gradients = [value.grad for value in self.parameters if value.grad is not None]
             return [[losses], gradients, *([value] for value in self.kept.values())]
 
         try:
-            return fastest({way: partial(tried, way) for way in WAYS})
+            return autotune({backend: partial(tried, backend) for backend in BACKENDS})
         finally:
             restore()
 
@@ -218,30 +182,32 @@ class Ensemble:
 def _weighed(
     found: Tensor, present: Tensor, parameters: list[Tensor], rows: tuple[int, ...], weigh: Weigh, gramian: bool
 ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """Losses (n, T), weights (n, T) and the combined gradients of some members' parameters, None where no task reaches one."""
-    there = present.nonzero()[:, 0].to(found.device)
+    """Losses (n, T), weights (n, T) and combined gradients of n members' parameters, None for unreached ones."""
+    index = present.nonzero()[:, 0].to(found.device)
     losses = torch.where(present.to(found.device), found.detach(), torch.nan)
     weights = torch.zeros_like(losses)
-    if not len(there):
+    if not len(index):
         return losses, weights, [None] * len(parameters)
-    seen = found[:, there]
+    present_losses = found[:, index]
     if gramian:
         streams = [
-            torch.autograd.grad(seen[:, t].sum(), parameters, retain_graph=t + 1 < len(there), allow_unused=True)
-            for t in range(len(there))
+            torch.autograd.grad(
+                present_losses[:, t].sum(), parameters, retain_graph=t + 1 < len(index), allow_unused=True
+            )
+            for t in range(len(index))
         ]
-        given = weigh(rows, seen.detach(), inner_products(streams, len(rows)))
+        given = weigh(rows, present_losses.detach(), inner_products(streams, len(rows)))
         gradients = [_combined(pieces, given, like) for *pieces, like in zip(*streams, parameters, strict=True)]
     else:
-        given = weigh(rows, seen.detach(), None)
-        total = (given.to(seen) * seen).sum()
+        given = weigh(rows, present_losses.detach(), None)
+        total = (given.to(present_losses) * present_losses).sum()
         gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
-    weights[:, there] = given.to(weights)
+    weights[:, index] = given.to(weights)
     return losses, weights, gradients
 
 
 def inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> Tensor:
-    """(n, T, T) inner products in float64, tensor by tensor.
+    """(n, T, T) inner products in float64, summed over tensors.
 
     Args:
         streams: for each task, the gradients (n, ...) of each tensor; with one member, also without its dimension.
@@ -260,7 +226,7 @@ def inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> 
 
 
 def _combined(pieces: list[Tensor | None], weights: Tensor, like: Tensor) -> Tensor | None:
-    """sum_t w_t g_t of one tensor, whose leading dimension is that of the members where there are several."""
+    """sum_t w_t g_t of one tensor; with several members, its leading dimension is theirs."""
     if all(piece is None for piece in pieces):
         return None
     total = torch.zeros_like(like)

@@ -1,4 +1,4 @@
-"""The models of a front as tensors: one module's parameters and buffers, N times, stacked."""
+"""Models as stacked tensors, and their losses as functions of the parameters."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from paretorch.workloads.streams import Stream
 
 
 class Losses(nn.Module):
-    """A workload's losses as the output of a module, so that its parameters can be replaced for one call.
+    """A workload's losses as a module, whose parameters ``functional_call`` can replace.
 
     Args:
-        workload: whose losses.
+        workload: computes the losses.
         model: with an encoder and heads by task.
     """
 
@@ -25,14 +25,14 @@ class Losses(nn.Module):
         super().__init__()
         self.workload = workload
         self.model = model
-        self.present: tuple[bool, ...] = ()  # of the last call, by task
+        self.present: tuple[bool, ...] = ()  # by task, in the last call
 
     def forward(self, batch: Batch, features: tuple[Any, ...] | None = None) -> Tensor:
         """(T,) losses in the order of the workload's tasks; absent tasks are zero, and False in :attr:`present`.
 
         Args:
             batch: one part per stream.
-            features: the encoder's, by stream; None: it computes them.
+            features: of the encoder, by stream; None: they are computed.
         """
         outputs, targets = outputs_of(self.model, batch, features=features)
         found = self.workload.losses(outputs, targets)
@@ -42,7 +42,7 @@ class Losses(nn.Module):
 
 
 class Features(nn.Module):
-    """The encoder's part of :class:`Losses`, with parameters of the same names.
+    """The encoder of :class:`Losses`, with the same parameter names.
 
     Args:
         model: with an encoder.
@@ -93,7 +93,7 @@ def score(
 
 
 def stacked(models: Sequence[nn.Module]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(N, ...) trained parameters, and (N, ...) everything else: buffers, and parameters that are frozen."""
+    """(N, ...) trained parameters, and (N, ...) buffers and frozen parameters."""
     trained: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     tables = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in models]
@@ -106,7 +106,7 @@ def stacked(models: Sequence[nn.Module]) -> tuple[dict[str, Tensor], dict[str, T
 
 @torch.no_grad()
 def fill(model: nn.Module, trained: Mapping[str, Tensor], kept: Mapping[str, Tensor], member: int) -> None:
-    """Copies one member's values into a module."""
+    """Copies the values of one member into a module."""
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, value in own.items():
         value.copy_((trained[name] if name in trained else kept[name])[member])

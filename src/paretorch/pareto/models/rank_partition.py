@@ -1,4 +1,4 @@
-"""The models of a front, spread over ranks: each rank trains some of them, all know everyone's numbers."""
+"""The partition of a front's models over ranks."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 from paretorch.core.gradients.ranks import ALL, Ranks
 
 
-class Spread:
-    """Which of N models this rank trains.
+class RankPartition:
+    """The contiguous block of N models that this rank trains.
 
-    Every rank reads the same batches, so that a model's numbers do not depend on where it is trained.
+    Every rank reads the same batches, so that results do not depend on the partition.
 
     Args:
         count: N.
-        group: the ranks: ``"all"`` where torch.distributed is initialised, a process group, or None for this process alone.
+        group: the ranks: ``"all"`` if torch.distributed is initialised, a process group, or None for this process alone.
 
     Raises:
         ValueError: there are more ranks than models.
 
     Example:
-        >>> Spread(5, group=None).rows
+        >>> RankPartition(5, group=None).rows
         range(0, 5)
     """
 
@@ -32,23 +32,23 @@ class Spread:
         self.size = self.ranks.size
         if self.size > count:
             raise ValueError(
-                f"a front of {count} models cannot be spread over {self.size} ranks: give at most {count} as group, or "
+                f"a front of {count} models cannot be divided among {self.size} ranks: give at most {count} as group, or "
                 "group=None on one of them"
             )
         rank = 0
         if self.size > 1:
-            everywhere = dist.get_rank()
+            global_rank = dist.get_rank()
             known = None if group is None or isinstance(group, str) else group
-            rank = everywhere if known is None else dist.get_group_rank(known, everywhere)
+            rank = global_rank if known is None else dist.get_group_rank(known, global_rank)
         least, more = divmod(count, self.size)
         first = rank * least + min(rank, more)
         self.rows = range(first, first + least + (rank < more))
 
     def agree_on_tasks(self, tasks: tuple[str, ...], declared: object) -> None:
-        """Every rank must come here, before anything is gathered, and declare the same.
+        """Checks, collectively and before the first gather, that all ranks have the same arguments.
 
         Raises:
-            ValueError: ranks declare different things.
+            ValueError: the arguments differ between ranks.
         """
         self.ranks.agree_on_tasks(tasks, declared)
 
@@ -57,22 +57,22 @@ class Spread:
         """Whether this process trains all models."""
         return self.size == 1
 
-    def own(self, everything: Tensor) -> Tensor:
-        """(n, ...) this rank's rows of (N, ...)."""
-        return everything if self.alone else everything[self.rows.start : self.rows.stop]
+    def own(self, rows: Tensor) -> Tensor:
+        """This rank's rows (n, ...) of a tensor (N, ...)."""
+        return rows if self.alone else rows[self.rows.start : self.rows.stop]
 
     def gathered(self, own: Tensor) -> Tensor:
-        """(N, ...) the rows of all ranks, from each one's (n, ...)."""
+        """The rows (N, ...) of all ranks, from those of each, (n, ...)."""
         if self.alone:
             return own
         wide = own.to(torch.uint8) if own.dtype == torch.bool else own
-        everything = wide.new_zeros((self.count, *wide.shape[1:]))
-        everything[self.rows.start : self.rows.stop] = wide
-        # a sum with zeros changes no row, and unlike a gather takes ranks with different numbers of models
-        return self.ranks.sum_on_device(everything).to(own.dtype)
+        rows = wide.new_zeros((self.count, *wide.shape[1:]))
+        rows[self.rows.start : self.rows.stop] = wide
+        # a sum with zeros is exact and, unlike a gather, supports ranks with different numbers of models
+        return self.ranks.sum_on_device(rows).to(own.dtype)
 
     def listed(self, own: list[object]) -> list[object]:
-        """The N values of all models, from the list of each rank's."""
+        """The N values of all models, from the list of each rank."""
         if self.alone:
             return own
         return [value for part in self.ranks.gathered(own) for value in part]  # type: ignore[attr-defined]

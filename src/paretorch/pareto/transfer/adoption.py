@@ -1,4 +1,4 @@
-"""Models of a front that take another's place, where that one serves their preference better."""
+"""Adoption: the replacement of a model's parameters by those of a better model for its preference."""
 
 from __future__ import annotations
 
@@ -8,70 +8,71 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.pareto.models.rank_partition import Spread
+from paretorch.pareto.models.rank_partition import RankPartition
 
-STEADY = 3  # steps in a row in which the other must have been the better one: a single batch tells little
+STEADY = 3  # consecutive steps in which the donor must be better: losses of a single batch are noisy
 
 
 class Adoption:
-    """Who is the better model for whom, by losses that are known anyway: all models see the same batches.
+    """The best donor for each model, by losses that cost nothing: all models are evaluated on the same batches.
 
     Attributes:
-        sure: (n,) by how much each model's own step is sure to let its scalarization fall; nan: nothing is known.
-        lead: (n, N) steps in a row in which model j was better for the i-th of this rank than that, by more than ``sure``.
+        guaranteed_decrease: (n,) lower bound of the decrease of each model's scalarization by its own step; nan: unknown.
+        lead: (n, N) consecutive steps in which model j was better for the i-th model of this rank than that model itself, by more
+            than ``guaranteed_decrease``.
     """
 
-    def __init__(self, spread: Spread) -> None:
-        self.spread = spread
-        self.own = torch.tensor(list(spread.rows))
-        self.sure = torch.full((len(self.own),), torch.nan, dtype=torch.float64)
-        self.lead = torch.zeros(len(self.own), spread.count, dtype=torch.long)
+    def __init__(self, partition: RankPartition) -> None:
+        self.partition = partition
+        self.own = torch.tensor(list(partition.rows))
+        self.guaranteed_decrease = torch.full((len(self.own),), torch.nan, dtype=torch.float64)
+        self.lead = torch.zeros(len(self.own), partition.count, dtype=torch.long)
         self.best = self.own
 
     def compare(self, values: Tensor) -> None:
-        """Looks at one step.
+        """Updates the lead from the losses of one step.
 
         Args:
-            values: (n, N) the i-th scalarization at the j-th model's losses; nan where they are not known.
+            values: (n, N) the i-th scalarization at the j-th model's losses; nan if they are unknown.
         """
-        mine = values.gather(1, self.own[:, None])
-        self.lead = torch.where(values < mine - self.sure[:, None], self.lead + 1, 0)
+        own = values.gather(1, self.own[:, None])
+        self.lead = torch.where(values < own - self.guaranteed_decrease[:, None], self.lead + 1, 0)
         found = torch.where(self.lead >= STEADY, values, torch.inf).min(dim=1)
         self.best = torch.where(found.values.isfinite(), found.indices, self.own)
 
-    def whose(self, heard: Tensor, free: Tensor) -> Tensor:
-        """(n,) which of the N models' place each one takes; its own: none.
+    def donor(self, matrix: Tensor, free: Tensor) -> Tensor:
+        """(n,) the index of the model whose parameters each one adopts; its own index: none.
 
         Args:
-            heard: (n, N) the coefficients by which models listen to one another; nobody takes the place of one it cannot hear.
-            free: (n,) which models may take another's place.
+            matrix: (n, N) transfer matrix; donors have a positive coefficient.
+            free: (n,) mask of the models that may adopt.
         """
-        audible = heard.gather(1, self.best[:, None])[:, 0] > 0
-        return torch.where(free & audible, self.best, self.own)
+        connected = matrix.gather(1, self.best[:, None])[:, 0] > 0
+        return torch.where(free & connected, self.best, self.own)
 
-    def take(
+    def replace(
         self,
-        whose: Tensor,
+        donors: Tensor,
         parameters: Sequence[Tensor],
         before: Sequence[Tensor],
         buffers: Sequence[Tensor],
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Makes models those whose place they take, with all that belongs to them.
+        """Replaces parameters, buffers and optimizer moments by those of the donors.
 
         Args:
-            whose: (n,) see :meth:`whose`.
-            parameters: (n, ...) each, written.
-            before: the same, as they were when their losses were measured.
+            donors: (n,) see :meth:`donor`.
+            parameters: (n, ...) each, overwritten.
+            before: their values at which the losses were computed.
             buffers: (n, ...) each.
-            optimizer: over the parameters, whose moments go along.
+            optimizer: of the parameters.
         """
-        rows = (whose != self.own).nonzero()[:, 0]
+        rows = (donors != self.own).nonzero()[:, 0]
         pairs: list[tuple[Tensor, Tensor]] = [*zip(parameters, before, strict=True), *((b, b) for b in buffers)]
         for value in parameters:
             state: dict[str, Any] = optimizer.state.get(value, {})
-            held = [each for each in state.values() if isinstance(each, Tensor) and each.shape == value.shape]
-            pairs += [(each, each) for each in held]
+            moments = [each for each in state.values() if isinstance(each, Tensor) and each.shape == value.shape]
+            pairs += [(each, each) for each in moments]
         for target, source in pairs:
-            target[rows] = self.spread.gathered(source)[whose[rows]]
+            target[rows] = self.partition.gathered(source)[donors[rows]]
         self.lead[rows] = 0

@@ -1,4 +1,4 @@
-"""What the models of a front take over from one another in a step."""
+"""The transfer step: optimizer step, gated displacement towards other models, and adoption."""
 
 from __future__ import annotations
 
@@ -10,121 +10,126 @@ import torch
 from torch import Tensor
 
 from paretorch.core.gradients.task_gradients import wide_dtype
-from paretorch.pareto.algorithms.algorithm import Sharing
-from paretorch.pareto.models.rank_partition import Spread
-from paretorch.pareto.objective_range import Extent
+from paretorch.pareto.algorithms.contract import Sharing
+from paretorch.pareto.models.rank_partition import RankPartition
+from paretorch.pareto.objective_range import ObjectiveRange
 from paretorch.pareto.transfer.adoption import Adoption
 
-PROMISE = 0.75  # of eta |grad F|^2: by what descent at eta = 1/(2L) is sure to make F fall
-LOST = 4.0  # by which trust falls after a step that broke the promise
+DESCENT = 0.75  # of eta |grad F|^2: the guaranteed decrease of F by gradient descent at eta = 1/(2L)
+LOST = 4.0  # divisor of the trust after a step with less than the required decrease
 
 
 class Exchange:
-    """Transfer between models, and how far each has learnt to trust it.
+    """Transfer between models, with a trust factor for each.
 
     Args:
-        sharing: what is taken over.
+        sharing: how parameters are transferred.
         trained: (n, ...) stacked parameters by name, of this rank's models.
         kept: (n, ...) their buffers.
-        spread: of the N models over ranks.
+        partition: of the N models over ranks.
     """
 
     def __init__(
-        self, sharing: Sharing, trained: Mapping[str, Tensor], kept: Mapping[str, Tensor], spread: Spread
+        self, sharing: Sharing, trained: Mapping[str, Tensor], kept: Mapping[str, Tensor], partition: RankPartition
     ) -> None:
-        self.sharing, self.spread = sharing, spread
+        self.sharing, self.partition = sharing, partition
         self.trained, self.kept = list(trained.values()), list(kept.values())
         self.shared = [
             value for name, value in trained.items() if sharing.parameters == "all" or name.startswith("encoder.")
         ]
-        self.trust = torch.ones(len(spread.rows), dtype=torch.float64)
-        self.before: Tensor | None = None  # (N, T) losses of the step before
-        self.promised = torch.full((len(spread.rows),), torch.nan, dtype=torch.float64)
-        # heads that stay where they are would be of no use to another's encoder
+        self.trust = torch.ones(len(partition.rows), dtype=torch.float64)
+        self.before: Tensor | None = None  # (N, T) losses of the previous step
+        self.required_decrease = torch.full((len(partition.rows),), torch.nan, dtype=torch.float64)
+        # without its heads, an adopted encoder is of no use
         adopts = sharing.transfer.adopts and sharing.settled and sharing.parameters == "all"
-        self.adoption = Adoption(spread) if adopts else None
+        self.adoption = Adoption(partition) if adopts else None
 
-    def judge(self, losses: Tensor, preferences: Tensor, extent: Extent | None = None) -> None:
-        """Learns from the losses after a step whether it kept what the gate had promised.
+    def update_trust(self, losses: Tensor, preferences: Tensor, objective_range: ObjectiveRange | None = None) -> None:
+        """Updates the trust by whether the previous step reached its required decrease.
 
         Args:
-            losses: (N, T), nan where a task was absent: then nothing is learnt.
+            losses: (N, T), nan for absent tasks: then the trust is unchanged.
             preferences: (N, T).
-            extent: in which the scalarization measures losses; None: they are as they are.
+            objective_range: normalizes the losses; None: they are not normalized.
         """
         transfer, score = self.sharing.transfer, self.sharing.scalarization
-        value = score.value if extent is None else partial(extent.value, score)
+        value = score.value if objective_range is None else partial(objective_range.value, score)
         if self.adoption is not None:
-            own = self.spread.own(preferences)
+            own = self.partition.own(preferences)
             self.adoption.compare(torch.stack([value(losses, row.expand_as(losses)) for row in own]))
         if transfer.gate and transfer.growth > 1 and self.before is not None:
-            fallen = self.spread.own(value(self.before, preferences) - value(losses, preferences))
-            known = fallen.isfinite() & self.promised.isfinite()
-            gained = torch.where(fallen >= self.promised, self.trust * transfer.growth, self.trust / LOST)
-            self.trust = torch.where(known, gained.clamp(1.0, 1e9), self.trust)
+            decrease = self.partition.own(value(self.before, preferences) - value(losses, preferences))
+            known = decrease.isfinite() & self.required_decrease.isfinite()
+            updated = torch.where(decrease >= self.required_decrease, self.trust * transfer.growth, self.trust / LOST)
+            self.trust = torch.where(known, updated.clamp(1.0, 1e9), self.trust)
         self.before = losses
 
     def state(self) -> tuple[Any, ...]:
-        """What :meth:`load` takes."""
+        """All values that determine the following steps, for :meth:`load`."""
         adoption = self.adoption
-        return self.trust, self.before, self.promised, None if adoption is None else (adoption.sure, adoption.lead)
+        return (
+            self.trust,
+            self.before,
+            self.required_decrease,
+            None if adoption is None else (adoption.guaranteed_decrease, adoption.lead),
+        )
 
     def load(self, state: tuple[Any, ...]) -> None:
-        """Goes on from a state."""
-        self.trust, self.before, self.promised, adopting = state
+        """Restores a state."""
+        self.trust, self.before, self.required_decrease, adopting = state
         if self.adoption is not None:
-            self.adoption.sure, self.adoption.lead = adopting
+            self.adoption.guaranteed_decrease, self.adoption.lead = adopting
 
     @torch.no_grad()
     def step(
-        self, optimizer: torch.optim.Optimizer, near: Tensor, alive: Tensor, progress: float, factor: float
+        self, optimizer: torch.optim.Optimizer, near: Tensor, active: Tensor, progress: float, factor: float
     ) -> Tensor:
-        """Makes the optimizer's step and the displacement towards what is taken over.
+        """Applies the optimizer step and the displacement towards other models.
 
         Args:
             optimizer: over the stacked parameters.
-            near: (N, T) preferences by which neighbours are found.
-            alive: (N,) which models train.
+            near: (N, T) preferences that determine the neighbours.
+            active: (N,) mask of the models that train.
             progress: of the training, in [0, 1].
             factor: of the learning rate.
 
         Returns:
-            (N,) the share of its displacement that each model took.
+            (N,) the share of the displacement that each model moved.
         """
         transfer = self.sharing.transfer
         rate = factor * (1 - progress if self.sharing.fade else 1.0)
-        cosines = self._cosines() if transfer.looks_at_gradients else None
-        matrix = _heard(transfer.matrix(near, rate, cosines), alive)
-        moves = [self._displacement(matrix, value.detach(), alive) for value in self.shared]
+        cosines = self._cosines() if transfer.needs_cosines else None
+        matrix = _without_inactive(transfer.matrix(near, rate, cosines), active)
+        moves = [self._displacement(matrix, value.detach(), active) for value in self.shared]
         before = [value.detach().clone() for value in self.trained] if transfer.gate else []
         if transfer.gate:
-            share = self._gated(optimizer, before, moves, self.spread.own(alive))
+            share = self._gated(optimizer, before, moves, self.partition.own(active))
             moves = [move * _along(share, move) for move in moves]
         else:
             optimizer.step()
-            share = self.spread.own(alive).double()
+            share = self.partition.own(active).double()
         for value, move in zip(self.shared, moves, strict=True):
             value.add_(move)
         if self.adoption is not None:
-            share = self._adopted(optimizer, before, self.spread.own(matrix), share, self.spread.own(alive))
-        return self.spread.gathered(share)
+            share = self._adopted(optimizer, before, self.partition.own(matrix), share, self.partition.own(active))
+        return self.partition.gathered(share)
 
     def _adopted(
-        self, optimizer: torch.optim.Optimizer, before: list[Tensor], heard: Tensor, share: Tensor, alive: Tensor
+        self, optimizer: torch.optim.Optimizer, before: list[Tensor], matrix: Tensor, share: Tensor, active: Tensor
     ) -> Tensor:
-        """(n,) the shares, with those of models that took another's place, which are made here."""
+        """Performs adoptions; returns (n,) the shares, 1 for models that adopted."""
         assert self.adoption is not None
-        whose = self.adoption.whose(heard, alive & (share == 0))
-        takes = whose != self.adoption.own
-        if bool(self.spread.gathered(takes).any()):  # on all ranks or none
-            self.adoption.take(whose, self.trained, before, self.kept, optimizer)
-            self.promised = torch.where(takes, torch.nan, self.promised)
-        return torch.where(takes, 1.0, share)
+        donors = self.adoption.donor(matrix, active & (share == 0))
+        adopts = donors != self.adoption.own
+        if bool(self.partition.gathered(adopts).any()):  # on all ranks or none
+            self.adoption.replace(donors, self.trained, before, self.kept, optimizer)
+            self.required_decrease = torch.where(adopts, torch.nan, self.required_decrease)
+        return torch.where(adopts, 1.0, share)
 
     def _gated(
-        self, optimizer: torch.optim.Optimizer, before: list[Tensor], moves: list[Tensor], alive: Tensor
+        self, optimizer: torch.optim.Optimizer, before: list[Tensor], moves: list[Tensor], active: Tensor
     ) -> Tensor:
-        """(n,) how much of its displacement each model takes; makes the optimizer's step."""
+        """Applies the optimizer step; returns (n,) the share of the displacement that each model moves."""
         gradients = [_grad(value) for value in self.trained]
         optimizer.step()
         steps = [value.detach() - old for value, old in zip(self.trained, before, strict=True)]
@@ -133,25 +138,25 @@ class Exchange:
         slope = _inner([_grad(value) for value in self.shared], moves)
         square = _inner(moves, moves)
         share = (2 * self.trust * eta * -slope / square.clamp_min(1e-300)).clamp(0.0, 1.0)
-        share = torch.where((slope < 0) & alive & (square > 0), share, 0.0)
-        sure = PROMISE * descent
+        share = torch.where((slope < 0) & active & (square > 0), share, 0.0)
+        guaranteed = DESCENT * descent
         if self.adoption is not None:
-            self.adoption.sure = sure.clamp_min(0.0)
-        # where nothing was taken over, the next losses say nothing about the transfer
-        self.promised = torch.where((share > 0) & (descent > 0), sure, torch.nan)
+            self.adoption.guaranteed_decrease = guaranteed.clamp_min(0.0)
+        # without transfer the next losses do not depend on the trust
+        self.required_decrease = torch.where((share > 0) & (descent > 0), guaranteed, torch.nan)
         return share
 
-    def _displacement(self, matrix: Tensor, value: Tensor, alive: Tensor) -> Tensor:
+    def _displacement(self, matrix: Tensor, value: Tensor, active: Tensor) -> Tensor:
         """(n, ...) sum_j M_ij (theta_j - theta_i); zero for models that do not train."""
-        trains = alive[:, None].to(value.device)
-        flat = self.spread.gathered(value.reshape(len(value), -1))
+        trains = active[:, None].to(value.device)
+        flat = self.partition.gathered(value.reshape(len(value), -1))
         flat = torch.where(trains, flat, 0.0)
-        away = self.spread.own(matrix).to(value) @ flat - self.spread.own(flat)
-        return (away * self.spread.own(trains).to(value)).reshape(value.shape)
+        away = self.partition.own(matrix).to(value) @ flat - self.partition.own(flat)
+        return (away * self.partition.own(trains).to(value)).reshape(value.shape)
 
     def _cosines(self) -> Tensor:
         """(N, N) between the models' gradients."""
-        flat = [self.spread.gathered(_grad(value).reshape(len(value), -1)) for value in self.trained]
+        flat = [self.partition.gathered(_grad(value).reshape(len(value), -1)) for value in self.trained]
         product = sum((row @ row.T for row in flat[1:]), start=flat[0] @ flat[0].T).double().cpu()
         length = product.diagonal().clamp_min(0).sqrt().clamp_min(1e-300)
         return product.nan_to_num() / length[:, None] / length[None, :]
@@ -167,9 +172,9 @@ def _inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
     return torch.stack(products).cpu().double().sum(dim=0)
 
 
-def _heard(matrix: Tensor, alive: Tensor) -> Tensor:
-    """Without what comes from models that do not train; their part stays with the listener."""
-    kept = matrix * alive[None, :]
+def _without_inactive(matrix: Tensor, active: Tensor) -> Tensor:
+    """The matrix without columns of inactive models; their coefficients are added to the diagonal."""
+    kept = matrix * active[None, :]
     return kept + torch.diag(1 - kept.sum(dim=1))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from paretorch.extras import extra
-from paretorch.pareto.files.files import read_values
+from paretorch.pareto.files.front_folder import read_values
 from paretorch.pareto.front import Front
 from paretorch.reports.figures.plots import short
 from paretorch.reports.page.embedded import asset, plotly, script_data, template

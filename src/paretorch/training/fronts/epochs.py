@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from paretorch.pareto import Moment
+from paretorch.pareto import FrontSnapshot
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.training.monitoring.progress import Progress
 from paretorch.training.record.record import Record
@@ -50,7 +50,7 @@ class Follow:
         self.trained, self.before = sum(epoch.seconds["training"] for epoch in done), time.perf_counter()
         shown.start(run, len(done), steps)
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: FrontSnapshot) -> None:
         """A look."""
         now = time.perf_counter()
         training = moment.seconds - self.trained

@@ -76,7 +76,7 @@ def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
     with torch.random.fork_rng():
         model = workload.model()
         if algorithm.conditional:
-            return algorithm.family([model] * len(workload.tasks), example_inputs(workload)).template
+            return algorithm.conditional_model([model] * len(workload.tasks), example_inputs(workload)).template
     return model
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
-from paretorch.pareto.files.files import FORMAT
+from paretorch.pareto.files.front_folder import FORMAT
 from paretorch.pareto.fitting.epochs import epochs_kept
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.members import score

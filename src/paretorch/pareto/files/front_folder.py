@@ -1,20 +1,17 @@
-"""A front on disk: ``front.json``, and one safetensors file per model. Nothing is unpickled."""
+"""The folder of a front: ``front.json``, and one safetensors file per model. Nothing is unpickled."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from paretorch.extras import extra
-from paretorch.pareto.front import Front, Moment
 from paretorch.storage import atomic
 from paretorch.storage.ownership import MARK, check_front
 from paretorch.storage.regular_files import open_regular, read_regular
@@ -22,15 +19,16 @@ from paretorch.storage.regular_files import open_regular, read_regular
 FORMAT = "paretorch front 1"
 
 
-def save(front: Front, folder: Path) -> None:
-    """Writes a front; ``front.json`` comes last, so that a folder that has one is whole.
+def write(folder: Path, values: Mapping[str, Any], states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Writes a front; ``front.json`` is written last, so that a folder that contains it is complete.
 
     Args:
-        front: what to write.
-        folder: made where it is not there; a front that it holds is replaced.
+        folder: created if needed; a front that it contains is replaced.
+        values: the numbers of the front, plain values that JSON can represent.
+        states: the state dict of each model.
 
     Raises:
-        ValueError: the folder has a file of such a name that no front wrote; nothing was changed.
+        ValueError: the folder contains a file of such a name that no front wrote; nothing was changed.
         OSError: the disk is full or the folder cannot be written.
     """
     with extra("studies"):
@@ -39,39 +37,27 @@ def save(front: Front, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "front.json").unlink(missing_ok=True)
     digests = []
-    for member, state in enumerate(front.states):
+    for member, state in enumerate(states):
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         content = serialize(tensors, metadata={MARK: FORMAT})
         atomic.write(folder / _name(member), content)
         digests.append(hashlib.sha256(content).hexdigest())
-    values = {
-        "format": FORMAT,
-        "tasks": list(front.tasks),
-        "preferences": front.preferences.tolist(),
-        "losses": front.losses.tolist(),
-        "metrics": list(front.metrics),
-        "diverged": list(front.diverged),
-        "reference": None if front.reference is None else list(front.reference),
-        "history": [dataclasses.asdict(moment) for moment in front.history],
-        "facts": dict(front.facts),
-        "sha256": digests,
-    }
-    strict = _strict(values)
+    strict = _strict({"format": FORMAT, **values, "sha256": digests})
     atomic.write(
         folder / "front.json", json.dumps({**strict, "checksum": _checksum(strict)}, indent=1, allow_nan=False).encode()
     )
-    member = len(front.states)
-    while (folder / _name(member)).exists():  # of a larger front that was here before
+    member = len(states)
+    while (folder / _name(member)).exists():  # of a larger front that was stored here before
         (folder / _name(member)).unlink()
         member += 1
 
 
-def load(folder: Path, template: nn.Module) -> Front:
-    """Reads a front.
+def read(folder: Path, template: nn.Module) -> tuple[dict[str, Any], list[Mapping[str, Tensor]]]:
+    """The values and the state dicts of a front that :func:`write` wrote.
 
     Args:
-        folder: that :func:`save` wrote.
-        template: a module of the models' architecture; left as it is.
+        folder: of the front.
+        template: a module of the models' architecture; unchanged.
 
     Raises:
         FileNotFoundError: there is no front.
@@ -88,25 +74,13 @@ def load(folder: Path, template: nn.Module) -> Front:
             with open_regular(path) as file:
                 content = file.read()
         except FileNotFoundError:
-            raise ValueError(f"{path} is missing: the front in {folder} is not whole") from None
+            raise ValueError(f"{path} is missing: the front in {folder} is incomplete") from None
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError(f"{path} is damaged: its content is not what was written")
         state = deserialize(content)
-        _fits(own, {name: tuple(value.shape) for name, value in state.items()}, path)
+        _check_shapes(own, {name: tuple(value.shape) for name, value in state.items()}, path)
         states.append(state)
-    moments = [Moment(**{**m, "losses": tuple(map(tuple, m["losses"]))}) for m in values["history"]]
-    return Front(
-        tasks=tuple(values["tasks"]),
-        preferences=torch.tensor(values["preferences"], dtype=torch.float64),
-        losses=torch.tensor(values["losses"], dtype=torch.float64),
-        metrics=tuple(values["metrics"]),
-        states=tuple(states),
-        template=template,
-        diverged=tuple(values["diverged"]),
-        history=tuple(moments),
-        reference=None if values["reference"] is None else tuple(values["reference"]),
-        facts=values["facts"],
-    )
+    return values, states
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
@@ -118,16 +92,16 @@ def _name(member: int) -> str:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """What ``front.json`` holds, without the models.
+    """The content of ``front.json``, without the models.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged, or another version's.
+        FileNotFoundError: it does not exist.
+        ValueError: it is damaged, or another version wrote it.
     """
     try:
         values = json.loads(read_regular(path))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is not there: expected a folder that Front.save wrote") from None
+        raise FileNotFoundError(f"{path} does not exist: expected a folder that Front.save wrote") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: it cannot be read as JSON") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
@@ -141,18 +115,18 @@ def read_values(path: Path) -> dict[str, Any]:
     return dict(_numbers(values))
 
 
-def _fits(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
+def _check_shapes(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
     if own == found:
         return
     name = next(name for name in [*own, *found] if own.get(name) != found.get(name))
     raise ValueError(
         f"{path} is of another architecture: the template has {name!r} of shape {own.get(name, 'none')}, the file "
-        f"{found.get(name, 'none')}. Give a model made as the front's were"
+        f"{found.get(name, 'none')}. Give a model of the architecture that the front was trained with"
     )
 
 
 def _strict(value: Any) -> Any:
-    """Numbers that are not finite as strings: JSON has none."""
+    """Non-finite numbers as strings: JSON has none."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, Mapping):

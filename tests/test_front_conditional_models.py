@@ -1,4 +1,4 @@
-"""Families of models, one for every preference: known fronts are reached, and members are what they are said to be."""
+"""Conditional models approximate known fronts, and their members are those of the definition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from front_points import late_fall
 from paretorch.pareto import COSMOS, NSGA2, PHNEPO, PHNLS, FrontAlgorithm, PaMaL, rays
-from paretorch.pareto.models.conditional_model import Hypernetwork, Simplex
+from paretorch.pareto.models.conditional_model import Hypernetwork, ModelSimplex
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
 
@@ -44,7 +44,7 @@ def off_the_front(front: pt.Front, problem: str = "vlmop2") -> float:
 
 
 @pytest.mark.long
-def test_phn_epo_has_a_model_on_every_ray() -> None:
+def test_phn_epo_models_are_on_their_rays() -> None:
     front = on_vlmop2(PHNEPO(hidden=32), 3e-3, 500)
     assert off_the_front(front) <= 0.02
     unit = torch.nn.functional.normalize(rays(front.preferences), dim=1)
@@ -54,7 +54,7 @@ def test_phn_epo_has_a_model_on_every_ray() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("algorithm", [PHNLS(hidden=32), PaMaL(order=0.1)], ids=["PHN-LS", "PaMaL"])
-def test_families_come_near_the_regressions_front_in_the_order_of_preferences(algorithm: FrontAlgorithm) -> None:
+def test_conditional_models_approximate_the_front_of_the_regression(algorithm: FrontAlgorithm) -> None:
     workload = Synthetic(samples=256)
     front = pt.fit_front(
         workload,
@@ -72,7 +72,7 @@ def test_families_come_near_the_regressions_front_in_the_order_of_preferences(al
     assert float(torch.cdist(front.losses, truth.front).min(dim=1).values.max()) <= 0.15
 
 
-def test_members_of_a_simplex_are_mixtures_of_its_ends() -> None:
+def test_simplex_members_are_convex_combinations_of_its_vertices() -> None:
     front = pt.fit_front(
         Synthetic(samples=64),
         PaMaL(),
@@ -87,7 +87,7 @@ def test_members_of_a_simplex_are_mixtures_of_its_ends() -> None:
         torch.testing.assert_close(value, 0.25 * first[name] + 0.75 * last[name])
 
 
-def test_pamal_punishes_losses_in_the_wrong_order() -> None:
+def test_pamal_penalizes_losses_in_the_wrong_order() -> None:
     wanted = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
     right, wrong = torch.tensor([[0.1, 0.9], [0.9, 0.1]]), torch.tensor([[0.9, 0.1], [0.1, 0.9]])
     algorithm = PaMaL(window=2, order=2.0)
@@ -96,19 +96,19 @@ def test_pamal_punishes_losses_in_the_wrong_order() -> None:
     assert float(algorithm.objective(wrong, wanted)) == pytest.approx(0.74 + 2 * 2.0 * 0.8)
 
 
-def test_families_keep_batch_norm_and_dropout() -> None:
+def test_conditional_models_support_batch_norm_and_dropout() -> None:
     for algorithm in (PHNLS(hidden=8), PaMaL()):
         front = pt.fit_front(Tiny(), algorithm, preferences=pt.preferences(2, 2), epochs=2, batch_size=16)
         assert bool(front.losses.isfinite().all())
         assert front.model(0)(torch.zeros(3, 4))["sign"].shape == (3, 2)
 
 
-def test_a_family_begins_as_the_workloads_model() -> None:
+def test_conditional_model_is_initialized_as_the_workloads_model() -> None:
     models = [Tiny().model(), Tiny().model()]
     weights = torch.tensor([0.3, 0.7], dtype=F64)
     for name, value in Hypernetwork(models[0], 2, 4).at(weights).items():
         assert torch.equal(value, models[0].get_parameter(name))
-    for name, value in Simplex(models).at(weights).items():
+    for name, value in ModelSimplex(models).at(weights).items():
         expected: Tensor = 0.3 * models[0].get_parameter(name) + 0.7 * models[1].get_parameter(name)
         torch.testing.assert_close(value, expected)
 
@@ -124,12 +124,12 @@ def test_a_family_begins_as_the_workloads_model() -> None:
         (lambda: NSGA2(population=2), "at least 4"),
     ],
 )
-def test_what_cannot_be_is_refused(make: Any, words: str) -> None:
+def test_conditional_algorithms_refuse_invalid_options(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
 
 
-def test_evolution_needs_a_box_and_cannot_be_stopped() -> None:
+def test_nsga2_requires_bounds_and_has_no_checkpoints() -> None:
     with pytest.raises(ValueError, match="searches a box of parameters"):
         pt.fit_front(Synthetic(samples=64), NSGA2(population=4), preferences=[(0.5, 0.5)], epochs=1)
     with pytest.raises(ValueError, match="leave checkpoint out"):
@@ -139,14 +139,14 @@ def test_evolution_needs_a_box_and_cannot_be_stopped() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pymoo") is not None, reason="pymoo is installed")
-def test_without_pymoo_the_command_that_installs_it_is_named() -> None:
+def test_nsga2_without_pymoo_names_the_install_command() -> None:
     with pytest.raises(ImportError, match=r"pip install .*fronts"):
         pt.fit_front(Synthetic("zdt1"), NSGA2(population=4), preferences=[(0.5, 0.5)], epochs=1)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("pymoo") is None, reason="needs pymoo, of paretorch[fronts]")
-def test_nsga2_comes_near_the_front_of_zdt1() -> None:
+def test_nsga2_approximates_the_front_of_zdt1() -> None:
     front = pt.fit_front(
         Synthetic("zdt1", size=8), NSGA2(population=40), preferences=pt.preferences(2, 10), epochs=120, every=40
     )
@@ -170,7 +170,7 @@ class Tied(Tiny):
 
 
 @pytest.mark.parametrize("algorithm", [PHNLS(hidden=8), PHNEPO(hidden=8), PaMaL(), COSMOS()], ids=repr)
-def test_a_member_of_a_model_with_tied_weights_has_the_trained_ones(algorithm: FrontAlgorithm) -> None:
+def test_conditional_models_support_tied_weights(algorithm: FrontAlgorithm) -> None:
     front = pt.fit_front(
         Tied(), algorithm, preferences=pt.preferences(2, 3, margin=0.1), epochs=2, batch_size=16, optimizer=adam(0.01)
     )
@@ -184,7 +184,7 @@ def test_a_member_of_a_model_with_tied_weights_has_the_trained_ones(algorithm: F
 
 
 @pytest.mark.parametrize("algorithm", [PHNLS(hidden=8), PHNEPO(hidden=8), PaMaL(), COSMOS()], ids=repr)
-def test_families_are_made_in_the_models_own_precision(algorithm: FrontAlgorithm) -> None:
+def test_conditional_models_have_the_dtype_of_the_model(algorithm: FrontAlgorithm) -> None:
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(F64)

@@ -1,4 +1,4 @@
-"""Transfer matrices: whose weights each model of a front takes over, and how much of them."""
+"""Transfer matrices between the models of a front."""
 
 from __future__ import annotations
 
@@ -9,58 +9,60 @@ import torch
 from torch import Tensor
 
 from paretorch.core.checks import is_number
+from paretorch.former_names import former_members
 
-ROW = 1e-6  # by which a row of a given matrix may miss one
+ROW = 1e-6  # tolerance of a row sum
 REACH = 2.0  # default tau, in squared distances of neighbouring preferences
 
 
+@former_members(looks_at_gradients="needs_cosines")
 @dataclass(frozen=True)
 class Transfer:
-    """What makes a row-stochastic, non-negative matrix M (N, N): model i becomes sum_j M_ij theta_j minus its own step."""
+    """A row-stochastic, non-negative matrix M (N, N): model i becomes sum_j M_ij theta_j minus its own step."""
 
     def matrix(self, preferences: Tensor, rate: float, cosines: Tensor | None) -> Tensor:
         """(N, N) coefficients.
 
         Args:
             preferences: (N, T) on the simplex.
-            rate: the present learning rate over the first, in [0, 1] unless it grew.
-            cosines: (N, N) between the models' gradients, where :attr:`looks_at_gradients` asks for them.
+            rate: the current learning rate relative to the first, in [0, 1] unless it has increased.
+            cosines: (N, N) between the models' gradients, if :attr:`needs_cosines`.
         """
         raise TypeError(f"{type(self).__name__} is a Transfer without matrix()")
 
     @property
-    def looks_at_gradients(self) -> bool:
+    def needs_cosines(self) -> bool:
         """Whether :meth:`matrix` needs cosines."""
         return False
 
     @property
     def gate(self) -> bool:
-        """Whether a model listens only where that helps."""
+        """Whether a model is displaced only if that decreases its objective."""
         return False
 
     @property
     def adopts(self) -> bool:
-        """Of a gate: whether a model may take another's place."""
+        """Of a gate: whether a model may adopt the parameters of another."""
         return False
 
     @property
     def growth(self) -> float:
-        """Of a gate: by which trust grows; 1: it does not."""
+        """Of a gate: factor by which trust increases; 1: it is constant."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Neighbours(Transfer):
-    r"""Models of similar preferences, the more the nearer; fades as the learning rate does.
+    r"""Coefficients that decrease with the distance of preferences; proportional to the learning rate.
 
     .. math:: M_{ij} = (1 - \rho)\,[i = j] + \rho\, \mathrm{softmax}_{j \in \mathcal{N}_k(i)}
               \big(-\lVert w_i - w_j \rVert^2 / \tau\big)
 
     Args:
-        rho: share that is taken over, in [0, 1].
-        tau: squared distance of preferences at which influence falls to 1/e, above 0; None: twice the median of the squared
-            distances from each preference to the nearest other, so that it fits every N and T.
-        nearest: k, the models other than itself that one listens to; None: all.
+        rho: share of other models, in [0, 1].
+        tau: squared distance of preferences at which coefficients decrease to 1/e, above 0; None: twice the median of the
+            squared distances to the nearest other preference.
+        nearest: k, the number of other models with a coefficient above zero; None: all.
 
     Example:
         >>> Neighbours(rho=0.5, nearest=1).matrix(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), 1.0, None)[0, 2]
@@ -97,13 +99,15 @@ class Neighbours(Transfer):
     def _reach(self, square: Tensor) -> float:
         others = square + torch.diag(torch.full_like(square[0], torch.inf))
         nearest = others.min(dim=1).values
-        apart = nearest[(nearest > 0) & nearest.isfinite()]
-        return REACH * float(apart.median()) if len(apart) else 1.0  # of equal preferences all are equally near
+        distances = nearest[(nearest > 0) & nearest.isfinite()]
+        return (
+            REACH * float(distances.median()) if len(distances) else 1.0
+        )  # with equal preferences all distances are equal
 
 
 @dataclass(frozen=True)
 class Cosine(Transfer):
-    r"""Models whose gradients point the same way.
+    r"""Coefficients that increase with the cosine of gradients.
 
     .. math:: M_{ij} = \frac{a\,\eta_{ij}}{N - 1}, \quad \eta_{ij} = \frac{c_{ij}}{1 + c_{ij}}, \quad
               c_{ij} = \max(\cos(\nabla F_i, \nabla F_j), 0), \qquad M_{ii} = 1 - \sum_{j \ne i} M_{ij}
@@ -118,7 +122,7 @@ class Cosine(Transfer):
 
     References:
         Bai, Gupta & Ong, "Multi-task gradient descent for multi-task learning", Memetic Computing 2020, which has two tasks and
-        no division by N - 1: with more than two, rows would not stay stochastic.
+        no division by N - 1: with more than two models its rows are not stochastic.
     """
 
     amount: float = 0.5
@@ -128,8 +132,8 @@ class Cosine(Transfer):
             raise ValueError(f"amount is in [0, 2], got {self.amount}")
 
     @property
-    def looks_at_gradients(self) -> bool:
-        """It does."""
+    def needs_cosines(self) -> bool:
+        """Always true."""
         return True
 
     def matrix(self, preferences: Tensor, rate: float, cosines: Tensor | None) -> Tensor:
@@ -143,7 +147,7 @@ class Cosine(Transfer):
 
 @dataclass(frozen=True)
 class Fixed(Transfer):
-    """A matrix of one's own.
+    """A constant matrix.
 
     Args:
         rows: (N, N) as nested tuples; non-negative, each row sums to one.
@@ -185,32 +189,32 @@ class Fixed(Transfer):
 
 @dataclass(frozen=True)
 class Gated(Transfer):
-    r"""Another transfer, from which a model takes only what descends its own scalarization, and no more than it may trust.
+    r"""A transfer whose displacement is applied only if it decreases the model's scalarization, and up to a trust bound.
 
     With the displacement D_i = sum_j M_ij (theta_j - theta_i) and the step's learning rate eta, model i moves by t D_i,
 
     .. math:: t = \min\Big(1, \frac{2 c_i \eta\, |\langle \nabla F_i, D_i \rangle|}{\lVert D_i \rVert^2}\Big)
               \text{ if } \langle \nabla F_i, D_i \rangle < 0, \text{ else } 0
 
-    For an L-smooth F_i, eta <= 1/(2L) and c_i = 1, F_i then falls by at least 3/4 eta times the squared gradient, which is what
-    plain descent at eta = 1/(2L) is sure of. That takes the worst curvature for granted in every direction, and lets the transfer
-    move a model no further than twice its own step. So the trust c_i is learnt: the next step's losses, which cost nothing, tell
-    whether F_i did fall by 3/4 eta times the squared gradient. Where it did, c_i is multiplied by ``growth``; where not, it
-    is divided by four, to no less than one. Of other optimizers than gradient descent, eta is the ratio
-    -<grad F_i, step> / ||grad F_i||^2 of the step that was taken.
+    For an L-smooth F_i, eta <= 1/(2L) and c_i = 1, F_i decreases by at least 3/4 eta times the squared gradient, the guarantee of
+    gradient descent at eta = 1/(2L). That bound assumes the largest curvature in every direction and limits the displacement to
+    twice the model's own step. Therefore the trust c_i is adaptive: if F_i on the next batch has decreased by 3/4 eta times the
+    squared gradient, c_i is multiplied by ``growth``; otherwise it is divided by four, to at least one. For optimizers other than
+    gradient descent, eta is the ratio -<grad F_i, step> / ||grad F_i||^2 of the step.
 
-    Where nothing that a model hears descends F_i, it may still lie in a worse valley than another does. All models see the same
-    batches, so F_i at every model's losses is known. One whose losses were better for F_i in three steps in a row, by more than
-    the model's own step is sure of, has its place taken, buffers and the optimizer's moments included: row i of M is its unit
-    vector.
+    If no displacement decreases F_i, the model may still be in a worse local minimum than another one. All models are
+    evaluated on the same batches, so F_i at the losses of every model is known. If another model is better for F_i in three
+    consecutive steps, by more than the guaranteed decrease of the model's own step, the model adopts its parameters, buffers
+    and optimizer moments: row i of M is the unit vector of that model.
 
     Args:
-        of: the transfer that is gated.
-        growth: of trust, at least 1; 1: c_i = 1, the bound alone.
-        adopts: whether a model may take another's place; never where only encoders are transferred, or while preferences move.
+        of: the gated transfer.
+        growth: factor of the trust, at least 1; 1: c_i = 1.
+        adopts: whether a model may adopt the parameters of another; ignored if only encoders are transferred or preferences are
+            adapted.
 
     Raises:
-        ValueError: ``of`` is gated itself, or growth is below one.
+        ValueError: ``of`` is gated, or growth is below one.
 
     Example:
         >>> Gated().of
@@ -218,27 +222,27 @@ class Gated(Transfer):
 
     References:
         The condition is that of Theorem 1 of Bai, Gupta & Ong, "Multi-task gradient descent", 2024, as far as it can be computed;
-        trust grows and falls as the radius in Conn, Gould & Toint, "Trust-region methods", 2000, section 6.1. Both are ours here.
+        trust is updated as the radius in Conn, Gould & Toint, "Trust-region methods", 2000, section 6.1. Both are ours here.
     """
 
     of: Transfer = Neighbours()
-    growth: float = 2.0  # in the place of the property
-    adopts: bool = True  # likewise
+    growth: float = 2.0  # overrides the property
+    adopts: bool = True  # overrides the property
 
     def __post_init__(self) -> None:
         if self.of.gate:
-            raise ValueError("a gate within a gate: write Gated(Neighbours())")
+            raise ValueError("a gated transfer cannot be gated again: write Gated(Neighbours())")
         if not (math.isfinite(self.growth) and self.growth >= 1):
             raise ValueError(f"growth is at least 1, got {self.growth}")
 
     @property
-    def looks_at_gradients(self) -> bool:
-        """As the transfer that is gated."""
-        return self.of.looks_at_gradients
+    def needs_cosines(self) -> bool:
+        """That of the gated transfer."""
+        return self.of.needs_cosines
 
     @property
     def gate(self) -> bool:
-        """It is one."""
+        """Always true."""
         return True
 
     def matrix(self, preferences: Tensor, rate: float, cosines: Tensor | None) -> Tensor:

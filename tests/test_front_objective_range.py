@@ -1,4 +1,4 @@
-"""Ideal and nadir points: tracked, and scalarizations that do not depend on the units of losses."""
+"""The objective range: its estimate during training, and independence of units."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import paretorch as pt
-from paretorch.pareto import Extent, FrontAlgorithm, SmoothTchebycheff, Sweep
-from paretorch.pareto.objective_range import LEAST, SMOOTH, Tracker
+from paretorch.pareto import FrontAlgorithm, ObjectiveRange, SmoothTchebycheff, Sweep
+from paretorch.pareto.objective_range import LEAST, SMOOTH, RangeTracker
 from paretorch.workloads.synthetic import Synthetic
 
 F64 = torch.float64
@@ -38,7 +38,7 @@ def fast(parameters: list[Tensor]) -> torch.optim.Optimizer:
     [pt.MT2O(normalize=True), pt.MT2O(transfer=None, normalize=True), Sweep(normalize=True)],
     ids=["gated", "alone", "sweep"],
 )
-def test_units_of_losses_do_not_matter(algorithm: FrontAlgorithm) -> None:
+def test_normalized_training_is_independent_of_units(algorithm: FrontAlgorithm) -> None:
     fronts = [
         pt.fit_front(
             workload,
@@ -56,7 +56,7 @@ def test_units_of_losses_do_not_matter(algorithm: FrontAlgorithm) -> None:
     assert float(fronts[0].losses.std(dim=0).min()) > 1e-3, "the members differ"
 
 
-def test_without_normalizing_units_matter() -> None:
+def test_training_without_normalization_depends_on_units() -> None:
     """Else the test above could not fail."""
     given = [(0.5, 0.5), (0.4, 0.6)]
     ends = [
@@ -66,7 +66,7 @@ def test_without_normalizing_units_matter() -> None:
     assert not torch.allclose(ends[0], ends[1], rtol=0.1)
 
 
-def test_the_loop_and_vmap_track_the_same() -> None:
+def test_range_tracker_is_independent_of_the_execution() -> None:
     algorithm = pt.MT2O(SmoothTchebycheff(0.1), normalize=True)
     losses = [
         pt.fit_front(
@@ -77,42 +77,42 @@ def test_the_loop_and_vmap_track_the_same() -> None:
     assert torch.allclose(losses[0], losses[1], rtol=1e-4)
 
 
-def test_ideal_and_nadir_are_those_of_running_means() -> None:
-    tracker, alive = Tracker(3, 2), torch.tensor([True, True, False])
+def test_range_tracker_uses_running_means() -> None:
+    tracker, active = RangeTracker(3, 2), torch.tensor([True, True, False])
     first = torch.tensor([[1.0, 8.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64)
-    tracker.add(first, alive)
+    tracker.add(first, active)
     assert tracker.ideal.tolist() == [1.0, 2.0], "a member that does not train does not count"
-    assert tracker.extent(first, alive, BOTH).nadir.tolist() == [3.0, 8.0]
-    tracker.add(torch.tensor([[0.0, torch.nan], [3.0, 2.0], [0.0, 0.0]], dtype=F64), alive)
+    assert tracker.range(first, active, BOTH).nadir.tolist() == [3.0, 8.0]
+    tracker.add(torch.tensor([[0.0, torch.nan], [3.0, 2.0], [0.0, 0.0]], dtype=F64), active)
     assert tracker.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "an absent task leaves its mean"
-    tracker.add(torch.tensor([[50.0, 9.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64), alive)
-    extent = tracker.extent(first, alive, BOTH)
-    assert extent.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "the ideal point never rises"
+    tracker.add(torch.tensor([[50.0, 9.0], [3.0, 2.0], [0.0, 0.0]], dtype=F64), active)
+    span = tracker.range(first, active, BOTH)
+    assert span.ideal.tolist() == pytest.approx([SMOOTH, 2.0]), "the ideal point never rises"
     # the first member is now dominated: its losses are no trade-off
-    assert extent.nadir.tolist() == pytest.approx([3.0, 2.0 + LEAST * 5.0])
+    assert span.nadir.tolist() == pytest.approx([3.0, 2.0 + LEAST * 5.0])
 
 
-def test_before_anything_is_known_each_model_is_measured_by_its_own_losses() -> None:
+def test_range_tracker_starts_with_the_given_losses() -> None:
     losses = torch.tensor([[2.0, 400.0]], dtype=F64)
-    extent = Tracker(1, 2).extent(losses, torch.tensor([True]), BOTH)
-    assert extent.value(SmoothTchebycheff(1.0), losses, torch.tensor([[0.5, 0.5]])).item() == pytest.approx(
+    span = RangeTracker(1, 2).range(losses, torch.tensor([True]), BOTH)
+    assert span.value(SmoothTchebycheff(1.0), losses, torch.tensor([[0.5, 0.5]])).item() == pytest.approx(
         float(torch.logsumexp(torch.tensor([0.5, 0.5]), dim=0))
     )
 
 
-def test_slopes_are_those_of_the_value() -> None:
+def test_range_weights_are_the_derivatives_of_the_value() -> None:
     torch.manual_seed(0)
-    extent = Extent(torch.tensor([0.1, 20.0], dtype=F64), torch.tensor([0.5, 70.0], dtype=F64))
+    span = ObjectiveRange(torch.tensor([0.1, 20.0], dtype=F64), torch.tensor([0.5, 70.0], dtype=F64))
     losses = torch.tensor([[0.3, 40.0], [0.2, 60.0]], dtype=F64, requires_grad=True)
     preferences = torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=F64)
     made = SmoothTchebycheff(0.1)
-    (slopes,) = torch.autograd.grad(extent.value(made, losses, preferences).sum(), losses)
-    assert torch.allclose(extent.weights(made, losses.detach(), preferences), slopes)
+    (slopes,) = torch.autograd.grad(span.value(made, losses, preferences).sum(), losses)
+    assert torch.allclose(span.weights(made, losses.detach(), preferences), slopes)
 
 
-def test_what_is_tracked_is_kept(tmp_path: Path) -> None:
+def test_range_tracker_state_is_resumed(tmp_path: Path) -> None:
     def fit(folder: Path | None, kill_at: int = 0) -> pt.Front:
-        def watch(moment: pt.pareto.Moment) -> None:
+        def watch(moment: pt.pareto.FrontSnapshot) -> None:
             if moment.epoch == kill_at:
                 raise KeyboardInterrupt
 
