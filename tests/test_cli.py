@@ -179,7 +179,7 @@ def test_ctrl_c_is_a_clean_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(loop, "step_numbers", stop)
     code, printed = call("train", TINY, "--out", str(tmp_path), *QUICK)
     assert code == 130
-    assert "Stopped. The same command goes on" in printed
+    assert "Stopped. The same command continues" in printed
     monkeypatch.undo()
     assert call("train", TINY, "--out", str(tmp_path), *QUICK)[0] == 0
 
@@ -195,7 +195,7 @@ def test_a_real_ctrl_c_stops_a_real_process_and_the_same_command_goes_on(tmp_pat
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate()
     assert process.returncode == 130
-    assert "Stopped. The same command goes on" in errors
+    assert "Stopped. The same command continues" in errors
     assert "Traceback" not in errors + printed
     assert not (tmp_path / "result.json").exists()
     checkpoint = max(int(path.name.removeprefix("epoch-")) for path in tmp_path.glob("checkpoint/epoch-*"))

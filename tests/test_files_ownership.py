@@ -17,8 +17,8 @@ from paretorch.pareto.files.export import export
 from paretorch.reports.figures import figures
 from paretorch.storage import atomic
 from paretorch.storage.ownership import metadata
-from paretorch.studies.folder import Job
-from paretorch.studies.runner import run_jobs
+from paretorch.studies.job import Job
+from paretorch.studies.runner import train_jobs
 from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
 from paretorch.training.record.result import Result
@@ -140,12 +140,12 @@ def test_a_log_is_not_written_through_a_link(tmp_path: Path, victim: Path, monke
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "worker-0.txt").symlink_to(victim)
     job = Job("A", Run("fake", method="A", epochs=1), tmp_path / "A")
-    run_jobs([job], Silent(), workers=1, logs=tmp_path / "logs", train="studies_fake_training:train")
+    train_jobs([job], Silent(), workers=1, logs=tmp_path / "logs", train="studies_fake_training:train")
     assert victim.read_text() == "mine"
     (tmp_path / "linked").symlink_to(tmp_path / "A")
     other = Job("B", Run("fake", method="B", epochs=1), tmp_path / "B")
     with pytest.raises(OSError, match="is a link to another folder"):
-        run_jobs([other], Silent(), workers=1, logs=tmp_path / "linked", train="studies_fake_training:train")
+        train_jobs([other], Silent(), workers=1, logs=tmp_path / "linked", train="studies_fake_training:train")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from image_folders import write_coco, write_imagenet
 from paretorch.cli import app
-from paretorch.cli.found_data import fitted, look
-from paretorch.cli.interactive import EXPECTED, MODELS, Flags, asked, command
+from paretorch.cli.interactive.image_sources import find_image_sources, size_options
+from paretorch.cli.interactive.menu import EXPECTED, MODELS, Answers, choose_run, command
 from paretorch.optim.presets import PRESETS
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
@@ -48,7 +48,7 @@ def answered(answers: str, monkeypatch: pytest.MonkeyPatch, root: Path, **flags:
 
     monkeypatch.setattr(Console, "input", ask)
     console = Console(record=True, width=300, quiet=False, file=io.StringIO())
-    run = asked(Flags(root=str(root), **flags), console)  # type: ignore[arg-type]
+    run = choose_run(Answers(root=str(root), **flags), console)  # type: ignore[arg-type]
     return run, console.export_text()
 
 
@@ -76,7 +76,7 @@ def test_wrong_input_is_explained_and_asked_again(monkeypatch: pytest.MonkeyPatc
     assert (run.options["encoder"], run.batch_size, run.optimizer, run.epochs) == ("resnet18", 8, "MTAdamV2", 2)
     for sentence in (
         "Model: expected a number or a name of 1 mobilenet_v3_large",
-        "says how the folders must lie",
+        "prints the expected layout",
         "the batch size is at least 2, as batch norm needs; got 1",
         "the batch size is a whole number, got 'many'",
         "the batch size is at most 1,500",
@@ -105,7 +105,7 @@ def test_the_run_is_trained_and_shown_with_its_files(tmp_path: Path) -> None:
 
 def test_the_command_it_prints_is_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run, _ = answered("2\n1\n8\nmtadamv2(lr=0.002)\n3", monkeypatch, tmp_path)
-    words = shlex.split(command(run, Flags(root=str(tmp_path))))
+    words = shlex.split(command(run, Answers(root=str(tmp_path))))
     assert words[:3] == ["paretorch", "interactive", "--yes"]
     given = {words[i][2:].replace("-", "_"): words[i + 1] for i in range(3, len(words), 2)}
     given |= {"images": int(given["images"]), "seed": int(given["seed"])}  # type: ignore[dict-item]
@@ -161,10 +161,10 @@ def test_folders_that_are_there_are_the_default_and_are_used_as_far_as_they_go(
     assert run.surface == "parameters"
     assert f"found: {tmp_path / 'imagenet'}" in printed
     assert run.options["classes"] == 3
-    sizes = fitted({task: part.source for task, part in look(str(tmp_path)).items() if part.source})
+    sizes = size_options({task: part.source for task, part in find_image_sources(str(tmp_path)).items() if part.source})
     assert {name: run.options[name] for name in sizes} == sizes
     assert sizes["train"] == 33  # of 36, of which three are reported on
-    assert fitted({t: p.source for t, p in look(str(tmp_path)).items() if p.source}, images=10)["train"] == 10
+    assert size_options({t: p.source for t, p in find_image_sources(str(tmp_path)).items() if p.source}, images=10)["train"] == 10
 
 
 def test_every_model_and_optimizer_has_its_line() -> None:

@@ -21,7 +21,7 @@ from paretorch.studies.statistics.paired import (
     t_bounds,
     wilcoxon,
 )
-from paretorch.studies.statistics.quality import delta_m, mean_rank, seed_mean, seed_spread
+from paretorch.studies.statistics.quality import delta_m, mean_rank, seed_mean, seed_std
 
 Array = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def test_delta_m_is_taken_seed_by_seed_and_passes_missing_results_on() -> None:
 
 
 def test_delta_m_needs_a_baseline_other_than_zero() -> None:
-    with pytest.raises(ValueError, match=r"other than 0, got \[1.0, 0.0\]: leave the metric at place 1 out"):
+    with pytest.raises(ValueError, match=r"other than 0, got \[1.0, 0.0\]: leave out the metric at index 1"):
         delta_m([1.0, 1.0], [1.0, 0.0], [True, True])
 
 
@@ -65,9 +65,9 @@ def test_mean_rank_shares_ties_and_leaves_incomplete_seeds_out() -> None:
 
 def test_numbers_over_seeds_skip_what_is_missing() -> None:
     assert seed_mean([1.0, math.nan, 3.0]) == 2.0
-    assert seed_spread([1.0, math.nan, 3.0]) == pytest.approx(math.sqrt(2))
+    assert seed_std([1.0, math.nan, 3.0]) == pytest.approx(math.sqrt(2))
     assert math.isnan(seed_mean([math.nan]))
-    assert math.isnan(seed_spread([1.0, math.nan]))
+    assert math.isnan(seed_std([1.0, math.nan]))
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10, 30])
@@ -200,7 +200,7 @@ def test_false_alarms_of_null_studies(seeds: int, treatments: int, shape: str) -
 
 def test_comparisons_speak_plainly() -> None:
     found = compare({"a": [-1.0, -1.1, -0.9, -1.0, -1.05], "b": [1.0, 1.1, 0.9, 1.0, 1.05], "c": [1, -1, 1, -1, 0.5]})
-    assert [c.words for c in found.values()] == [
+    assert [c.description for c in found.values()] == [
         "better with 5 seeds",
         "worse with 5 seeds",
         "not distinguishable with 5 seeds",
@@ -214,6 +214,6 @@ def test_missing_seeds_are_left_out_and_said() -> None:
     assert (found["a"].seeds, found["a"].note) == (3, "1 of 4 seeds have no result")
     assert found["a"].verdict is Verdict.BETTER
     assert found["b"].interval is None
-    assert found["b"].words == "withheld: 1 seed, an interval needs at least 3; 3 of 4 seeds have no result"
+    assert found["b"].description == "withheld: 1 seed, an interval needs at least 3; 3 of 4 seeds have no result"
     assert found["a"].p_holm == found["a"].p, "a withheld comparison does not count for Holm"
     assert compare({}) == {}

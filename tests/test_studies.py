@@ -10,9 +10,9 @@ import pytest
 
 import studies_synthetic as synthetic
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
-from paretorch.studies.progress import Display
-from paretorch.studies.runner import run_folder
-from paretorch.studies.sources import find, names
+from paretorch.studies.lookup import find_study, study_names
+from paretorch.studies.progress import ConsoleProgress
+from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Study, Treatment, across, alone, chosen
 from paretorch.training.loop import train
 from paretorch.training.run import Run
@@ -51,7 +51,7 @@ def test_a_study_over_workloads_is_its_studies_side_by_side() -> None:
 
 
 def test_runs_of_a_seed_differ_in_the_treatment_only() -> None:
-    runs = [run for treatment in find("quickstart", "small").treatments for run in treatment.seeded(3)]
+    runs = [run for treatment in find_study("quickstart", "small").treatments for run in treatment.seeded(3)]
     assert {run.seed for run in runs} == {3}
     shared = ("workload", "options", "optimizer", "optimizer_options", "epochs", "batch_size", "device", "precision")
     for name in shared:
@@ -59,7 +59,7 @@ def test_runs_of_a_seed_differ_in_the_treatment_only() -> None:
 
 
 def test_quickstart_holds_the_baselines_that_a_claim_needs() -> None:
-    study = find("quickstart", "small")
+    study = find_study("quickstart", "small")
     combined = {t.label: (t.combine, len(t.runs)) for t in study.treatments if t.combine is not Combine.ONE}
     assert combined == {"single task": (Combine.JOIN, 3), "static weights, tuned": (Combine.CHOOSE, 5)}
     assert (study.reference, study.baseline) == ("static weights, tuned", "single task")
@@ -77,7 +77,7 @@ def test_planned_goes_seed_by_seed_and_trains_equal_runs_once() -> None:
 
 
 def test_a_study_survives_json() -> None:
-    for study in (find("quickstart", "small"), synthetic.study()):
+    for study in (find_study("quickstart", "small"), synthetic.study()):
         assert Study.from_json(json.loads(json.dumps(study.to_json()))) == study
 
 
@@ -119,11 +119,11 @@ def test_what_is_no_study_is_refused(wrong: object, message: str) -> None:
 
 
 def test_a_misspelt_name_suggests_the_nearest() -> None:
-    assert "quickstart" in names()
+    assert "quickstart" in study_names()
     with pytest.raises(ValueError, match=r"unknown study 'quikstart': did you mean 'quickstart'\?.*ends in \.py"):
-        find("quikstart", "small")
-    with pytest.raises(ValueError, match=r"scales of quickstart are \['small', 'smoke'\], got 'huge'"):
-        find("quickstart", "huge")
+        find_study("quikstart", "small")
+    with pytest.raises(ValueError, match="scales of quickstart are 'smoke', 'small', got 'huge'"):
+        find_study("quickstart", "huge")
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_a_users_file_that_is_no_study_is_named(tmp_path: Path, text: str, messa
     file = tmp_path / "mine.py"
     file.write_text(text)
     with pytest.raises(ValueError, match=rf"mine\.py.*{message}"):
-        find(file, "small")
+        find_study(file, "small")
     with pytest.raises(ValueError, match="no study file at"):
-        find(tmp_path / "missing.py", "small")
+        find_study(tmp_path / "missing.py", "small")
 
 
 def test_a_users_file_is_a_study() -> None:
-    assert find(Path(synthetic.__file__), "small") == synthetic.study("small")
+    assert find_study(Path(synthetic.__file__), "small") == synthetic.study("small")
 
 
 def test_a_folder_is_taken_up_with_more_seeds(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_folder_is_taken_up_with_more_seeds(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_study_is_refused(tmp_path: Path) -> None:
     open_folder(tmp_path, small(), "small", 3, resume=True)
-    with pytest.raises(ValueError, match="holds a study already: resume it, or choose another folder"):
+    with pytest.raises(ValueError, match="already contains a study: resume it, or choose another folder"):
         open_folder(tmp_path, small(), "small", 3, resume=False)
     with pytest.raises(ValueError, match="expected 'other' at scale 'small' as it is defined now, found 'mine'"):
         open_folder(tmp_path, small(name="other"), "small", 3, resume=True)
@@ -184,17 +184,17 @@ def test_a_folder_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a study of paretorch: expected the format 'paretorch study 2', got 7"):
         read_folder(tmp_path)
     file.write_text(json.dumps(content)[:-20])
-    with pytest.raises(ValueError, match="not a whole JSON file"):
+    with pytest.raises(ValueError, match="not a complete JSON file"):
         read_folder(tmp_path)
     for broken, error in (
         ({key: value for key, value in content.items() if key != "study"}, "KeyError"),
         (content | {"study": content["study"] | {"zzz": 1}}, "TypeError"),
     ):
         file.write_text(json.dumps(broken))
-        with pytest.raises(ValueError, match=rf"study\.json is not what paretorch wrote \({error}"):
+        with pytest.raises(ValueError, match=rf"study\.json is damaged \({error}"):
             read_folder(tmp_path)
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="not a whole JSON file"):
+    with pytest.raises(ValueError, match="not a complete JSON file"):
         read_folder(tmp_path)
 
 
@@ -215,4 +215,4 @@ def test_finished_runs_are_looked_at_before_others_join_them(tmp_path: Path, cha
         result.write_bytes(b"" if change == "empty result" else result.read_bytes().replace(b"0.", b"1.", 1))
         message = r"result\.json"
     with pytest.raises(ValueError, match=message):
-        run_folder(open_folder(tmp_path / "study", study, "small", 2, resume=True), Display())
+        train_study(open_folder(tmp_path / "study", study, "small", 2, resume=True), ConsoleProgress())

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from paretorch.studies.statistics.curves import convergence, stability, target_of
+from paretorch.studies.statistics.curves import convergence, convergence_target, stability
 
 Array = NDArray[np.float64]
 NAN, INF = math.nan, math.inf
@@ -46,11 +46,11 @@ def test_censored_runs_are_counted_and_do_not_pull_the_median() -> None:
     assert (found.reached, found.seeds, found.median) == (2, 3, 2.0)
     assert found.restricted.tolist()[:3] == [2, 2, 1]
     assert math.isnan(found.restricted[3])
-    assert found.words == "epoch 2 (median), very slow; 1 of 3 runs never reach it"
+    assert found.description == "epoch 2 (median), very slow; 1 of 3 runs never reach it"
     most = convergence([[1.0], [1.0], [0.0]], target=0.0)
     assert math.isinf(most.median)
-    assert most.words == "not reached within 1 epochs by 2 of 3 runs"
-    assert convergence([[NAN, NAN]], 0.0).words == "no result"
+    assert most.description == "not reached within 1 epochs by 2 of 3 runs"
+    assert convergence([[NAN, NAN]], 0.0).description == "no result"
     even = convergence([[0.0, 0.0], [1.0, 1.0]], target=0.0)
     assert math.isinf(even.median), "half of the runs never reach it"
 
@@ -70,12 +70,12 @@ def test_speed_is_a_quarter_of_the_budget(epoch: int, word: str) -> None:
 
 def test_a_target_is_a_share_of_the_references_progress() -> None:
     curves = [[10.0, 4.0, 2.0, 3.0], [12.0, 6.0, 0.0, 3.0]]
-    assert target_of(curves, share=1.0) == 1.0
-    assert target_of(curves, share=0.9) == pytest.approx(2.0)
-    assert target_of([*curves, [NAN] * 4], share=1.0) == 1.0, "a seed without a result is left out"
-    assert math.isnan(target_of([[1.0, 2.0]]))
-    assert math.isnan(target_of([[NAN, 2.0]]))
-    assert convergence(curves, target_of(curves)).reached == 1
+    assert convergence_target(curves, share=1.0) == 1.0
+    assert convergence_target(curves, share=0.9) == pytest.approx(2.0)
+    assert convergence_target([*curves, [NAN] * 4], share=1.0) == 1.0, "a seed without a result is left out"
+    assert math.isnan(convergence_target([[1.0, 2.0]]))
+    assert math.isnan(convergence_target([[NAN, 2.0]]))
+    assert convergence(curves, convergence_target(curves)).reached == 1
 
 
 def test_late_variation_is_the_residual_of_the_last_quarter() -> None:
@@ -87,7 +87,7 @@ def test_late_variation_is_the_residual_of_the_last_quarter() -> None:
         fit = stats.linregress(x, late)
         residual = late - fit.intercept - fit.slope * x
         assert found.late[seed] == pytest.approx(math.sqrt((residual**2).sum() / 8))
-    assert found.spread == pytest.approx(values[:, -1].std(ddof=1))
+    assert found.final_std == pytest.approx(values[:, -1].std(ddof=1))
     assert found.mean == pytest.approx(found.late.mean())
 
 
@@ -103,7 +103,7 @@ def test_short_curves_use_four_epochs_and_the_shortest_say_nothing() -> None:
         short = stability(np.zeros((2, epochs)))
         assert np.isnan(short.late).all()
         assert np.isnan(short.spikes).all()
-        assert short.spread == 0.0
+        assert short.final_std == 0.0
     assert np.isnan(stability([[1.0, NAN, 1.0, 1.0]]).late).all()
 
 
@@ -131,6 +131,6 @@ def test_what_is_no_curve_is_refused(curves: Array, target: float, seconds: obje
 
 def test_shares_and_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match=r"share is in \(0, 1\], got 0"):
-        target_of([[1.0]], share=0)
+        convergence_target([[1.0]], share=0)
     with pytest.raises(ValueError, match=r"expected curves \(S, E\)"):
         stability([1.0])

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from paretorch.studies.folder import Job, open_folder, read_folder
-from paretorch.studies.progress import Display
-from paretorch.studies.runner import run_folder
+from paretorch.studies.folder import open_folder, read_folder
+from paretorch.studies.job import Job
+from paretorch.studies.progress import ConsoleProgress
+from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
@@ -31,7 +32,7 @@ STUDY = Study(
 )
 
 
-class Cut(Display):
+class Cut(ConsoleProgress):
     """Presses Ctrl-C when so many runs have ended."""
 
     def __init__(self, after: int) -> None:
@@ -64,7 +65,7 @@ def told(path: Path) -> dict[str, Any]:
 def test_jobs_and_interruptions_change_nothing(tmp_path: Path) -> None:
     def train(name: str, workers: int, after: int = 0) -> None:
         folder = open_folder(tmp_path / name, STUDY, "smoke", 2, resume=True, tune=3)
-        assert run_folder(folder, Cut(after) if after else Display(), workers=workers) == []
+        assert train_study(folder, Cut(after) if after else ConsoleProgress(), workers=workers) == []
 
     train("one", 1)
     train("two", 2)

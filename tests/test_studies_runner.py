@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from interrupts import restore_interrupts
-from paretorch.studies.folder import Job
-from paretorch.studies.progress import Display, Estimate, duration
-from paretorch.studies.runner import run_jobs
+from paretorch.studies.job import Job
+from paretorch.studies.progress import ConsoleProgress, RemainingTime, duration
+from paretorch.studies.runner import train_jobs
 from paretorch.training.run import Run
 
 HERE = Path(__file__).parent
@@ -40,16 +40,21 @@ class Silent:
         self.closed = False
 
     def start(
-        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+        self,
+        jobs: Sequence[Job],
+        planned: int,
+        workers: int,
+        placeholders: Sequence[Job] = (),
+        finished: Sequence[Job] = (),
     ) -> None:
         self.started = (len(jobs), planned, workers)
 
-    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
+    def add_jobs(self, jobs: Sequence[Job], placeholders: Sequence[Job]) -> None:
         assert not jobs, "only a tuned study finds runs as it goes"
 
-    def advance(self, job: Job, done: int, seconds: float) -> None:
+    def advance(self, job: Job, epochs: int, seconds: float) -> None:
         assert seconds >= 0
-        self.steps.append((job.label, done))
+        self.steps.append((job.label, epochs))
 
     def finish(self, job: Job, error: str | None) -> None:
         self.ends[job.label] = error
@@ -69,7 +74,7 @@ def results(root: Path) -> dict[str, str]:
 
 def work(root: Path, methods: Sequence[str] = ("A", "B", "C"), workers: int = 1, epochs: int = 3) -> Silent:
     watch = Silent()
-    run_jobs(jobs(root, methods, epochs), watch, workers=workers, logs=root / "logs", train=FAKE)
+    train_jobs(jobs(root, methods, epochs), watch, workers=workers, logs=root / "logs", train=FAKE)
     return watch
 
 
@@ -118,7 +123,7 @@ def test_a_process_that_dies_costs_its_run_only_and_what_is_printed_is_no_event(
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"could not start.*(\n.*)+no_such_module"):
-        run_jobs(jobs(tmp_path), Silent(), workers=2, logs=tmp_path / "logs", train="no_such_module:train")
+        train_jobs(jobs(tmp_path), Silent(), workers=2, logs=tmp_path / "logs", train="no_such_module:train")
 
 
 def test_no_worker_is_refused(tmp_path: Path) -> None:
@@ -131,8 +136,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from test_studies_runner import jobs, Silent, FAKE
-from paretorch.studies.runner import run_jobs
-run_jobs(jobs(Path({root!r}), ("Slow", "A"), 8), Silent(), workers=2, logs=Path({root!r}) / "logs", train=FAKE)
+from paretorch.studies.runner import train_jobs
+train_jobs(jobs(Path({root!r}), ("Slow", "A"), 8), Silent(), workers=2, logs=Path({root!r}) / "logs", train=FAKE)
 """
 
 
@@ -191,17 +196,17 @@ def test_workers_end_with_a_runner_that_was_killed(tmp_path: Path) -> None:
 
 def test_estimate_is_epochs_to_go_times_seconds_per_epoch(tmp_path: Path) -> None:
     a, b, c = jobs(tmp_path, epochs=10)
-    estimate = Estimate([a, b, c], workers=2)
-    assert estimate.left is None
+    estimate = RemainingTime([a, b, c], workers=2)
+    assert estimate.seconds is None
     estimate.advance(a, 4, 7.0)  # resumed at 4: nothing is known yet
-    assert estimate.left is None
+    assert estimate.seconds is None
     estimate.advance(a, 5, 2.0)
-    assert estimate.left == pytest.approx((5 + 10 + 10) * 2.0 / 2)
+    assert estimate.seconds == pytest.approx((5 + 10 + 10) * 2.0 / 2)
     estimate.advance(b, 0, 1.0)
     estimate.advance(b, 2, 8.0)  # b is slower; c is unknown and takes the mean of what was seen
-    assert estimate.left == pytest.approx((5 * 2.0 + 8 * 4.0 + 10 * 10 / 3) / 2)
+    assert estimate.seconds == pytest.approx((5 * 2.0 + 8 * 4.0 + 10 * 10 / 3) / 2)
     estimate.finish(c)
-    assert estimate.left == pytest.approx((5 * 2.0 + 8 * 4.0) / 2)
+    assert estimate.seconds == pytest.approx((5 * 2.0 + 8 * 4.0) / 2)
 
 
 def test_a_resumed_study_knows_from_its_finished_runs_how_long_the_rest_takes(tmp_path: Path) -> None:
@@ -210,13 +215,13 @@ def test_a_resumed_study_knows_from_its_finished_runs_how_long_the_rest_takes(tm
     history = [{"seconds": {"training": 3.5, "evaluation": 0.5, "loading": 1.0}}] * a.run.epochs
     (a.folder / "result.json").write_text(json.dumps({"history": history}))
     text = io.StringIO()
-    Display(Console(file=text, width=60)).start([b], 2, 1, finished=[a])
+    ConsoleProgress(Console(file=text, width=60)).start([b], 2, 1, finished=[a])
     assert text.getvalue() == "2 runs, 1 of them finished before; 1 at a time; expected time: 12 s\n"
 
 
 def test_display_gives_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     text = io.StringIO()
-    display = Display(Console(file=text, width=60))
+    display = ConsoleProgress(Console(file=text, width=60))
     a, b = jobs(tmp_path, ("A", "B"))
     display.start([a, b], 3, 1)
     display.advance(a, 0, 0.5)
@@ -234,7 +239,7 @@ def test_display_gives_plain_lines_where_there_is_no_terminal(tmp_path: Path) ->
 
 def test_display_in_a_terminal_shows_every_running_run(tmp_path: Path) -> None:
     text = io.StringIO()
-    display = Display(Console(file=text, width=100, force_terminal=True))
+    display = ConsoleProgress(Console(file=text, width=100, force_terminal=True))
     a, b = jobs(tmp_path, ("A", "B"))
     display.start([a, b], 2, 2)
     display.advance(a, 0, 0.0)

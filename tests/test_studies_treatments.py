@@ -8,9 +8,10 @@ import pytest
 from torch import nn
 
 from paretorch.reports.compare import run_study
-from paretorch.studies import catalog, sources
+from paretorch.studies import catalog
+from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Study, Treatment
-from paretorch.studies.treatments import check_treatments
+from paretorch.studies.treatment_checks import check_treatments
 from paretorch.training.run import Run
 from paretorch.workloads import MultiTaskModel
 from paretorch.workloads.base import check_head_names
@@ -18,7 +19,7 @@ from test_cli import call
 
 STUDY = """\
 from paretorch.studies.study import Study, Treatment
-from paretorch.training.spec import Run
+from paretorch.training import Run
 
 def study(scale):
     base = dict(workload="synthetic", options={"samples": 64}, epochs=1)
@@ -68,7 +69,7 @@ def test_names_and_options_that_exclude_each_other(run: Run, message: str) -> No
 @pytest.mark.parametrize("name", ["quickstart", "line-search", "fronts"])
 def test_the_shipped_studies_can_run(name: str) -> None:
     assert catalog.__name__
-    check_treatments(sources.find(name, "smoke"))
+    check_treatments(find_study(name, "smoke"))
 
 
 def test_what_can_run_is_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tuning: equal trials, validation only, the same whatever the jobs and interruptions, and it finds what is known to be best."""
+"""Tuning: equal numbers of trials, validation data only, results independent of jobs and interruptions, known optima found."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import pytest
 
 import studies_tuned as synthetic
 from interrupts import restore_interrupts
-from paretorch.studies.folder import Job, StudyFolder, open_folder, read_folder
-from paretorch.studies.runner import run_folder
+from paretorch.studies.folder import StudyFolder, open_folder, read_folder
+from paretorch.studies.job import Job
+from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Study, Treatment, across, chosen
-from paretorch.studies.tuning.tuned import Outcome, Search, Tuning, TuningCost
-from paretorch.studies.tuning.tuning import SEED, Tuner
+from paretorch.studies.tuner import SEED, Tuner
+from paretorch.studies.tuning.trials import SearchResult, TrialOutcome, TuningCost, TuningResult
 from paretorch.training.record.result import Result, Scores
 from paretorch.training.run import Run
 
@@ -44,14 +45,19 @@ class Counting:
         self.ended: list[str] = []
 
     def start(
-        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+        self,
+        jobs: Sequence[Job],
+        planned: int,
+        workers: int,
+        placeholders: Sequence[Job] = (),
+        finished: Sequence[Job] = (),
     ) -> None:
-        self.planned, self.waiting, self.later = planned, len(jobs), len(later)
+        self.planned, self.waiting, self.later = planned, len(jobs), len(placeholders)
 
-    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
-        self.unknown.append(len(later))
+    def add_jobs(self, jobs: Sequence[Job], placeholders: Sequence[Job]) -> None:
+        self.unknown.append(len(placeholders))
 
-    def advance(self, job: Job, done: int, seconds: float) -> None: ...
+    def advance(self, job: Job, epochs: int, seconds: float) -> None: ...
 
     def finish(self, job: Job, error: str | None) -> None:
         self.ended.append(job.title)
@@ -62,7 +68,7 @@ class Counting:
 def tune(path: Path, study: Study | None = None, seeds: int = 3, workers: int = 1, trials: int = TRIALS) -> Counting:
     watch = Counting()
     folder = open_folder(path, study or synthetic.study(), "smoke", seeds, resume=True, tune=trials)
-    run_folder(folder, watch, workers=workers, train=FAKE)
+    train_study(folder, watch, workers=workers, train=FAKE)
     return watch
 
 
@@ -84,7 +90,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     return read_folder(path)
 
 
-def searches(folder: StudyFolder) -> tuple[Search, ...]:
+def searches(folder: StudyFolder) -> tuple[SearchResult, ...]:
     assert folder.tuning is not None
     return folder.tuning.searches
 
@@ -105,19 +111,19 @@ def test_every_treatment_has_the_same_number_of_trials_and_a_joined_one_for_each
 def test_trials_leave_the_test_set_and_the_seeds_of_the_study_alone(tuned: StudyFolder) -> None:
     trials = [trial for search in searches(tuned) for trial in search.trials]
     assert {trial.run.seed for trial in trials} == {SEED}
-    read = [Result.load(tuned.path / trial.folder) for trial in trials if trial.outcome is Outcome.FINISHED]
+    read = [Result.load(tuned.path / trial.folder) for trial in trials if trial.outcome is TrialOutcome.FINISHED]
     assert all(result.test == Scores({}, {}) for result in read)
     final = [Result.load(job.folder) for job in tuned.jobs()]
     assert {result.run.seed for result in final} == {0, 1, 2}
     assert all(result.test.metrics for result in final)
     everything = {path.parent for path in tuned.path.rglob("result.json")}
     assert everything == {job.folder for job in tuned.jobs()} | {tuned.path / trial.folder for trial in trials} - {
-        tuned.path / trial.folder for trial in trials if trial.outcome is not Outcome.FINISHED
+        tuned.path / trial.folder for trial in trials if trial.outcome is not TrialOutcome.FINISHED
     }
 
 
 def test_the_best_trial_on_validation_data_is_what_the_seeds_have(tuned: StudyFolder) -> None:
-    assert tuned.asked == synthetic.study()
+    assert tuned.untuned == synthetic.study()
     for treatment in tuned.study.treatments:
         for run, search in zip(treatment.runs, [s for s in searches(tuned) if s.label == treatment.label], strict=True):
             assert search.chosen is not None
@@ -226,7 +232,7 @@ def test_what_is_finished_is_not_trained_again_and_more_seeds_keep_the_tuning(tm
 
 def test_failed_trials_count_and_are_not_chosen(tuned: StudyFolder) -> None:
     (search,) = [s for s in searches(tuned) if s.label == "DWA"]
-    failed = [trial for trial in search.trials if trial.outcome is Outcome.FAILED]
+    failed = [trial for trial in search.trials if trial.outcome is TrialOutcome.FAILED]
     assert failed
     assert all(math.isnan(trial.value) for trial in failed)
     assert {float(str(t.settings["method.temperature"])) > 4 for t in failed} == {True}
@@ -246,12 +252,12 @@ def test_a_trial_without_numbers_is_stopped_counts_and_is_not_tried_again(tmp_pa
     study = dataclasses.replace(study, treatments=treatments)
     tune(tmp_path, study, seeds=1)
     found = searches(read_folder(tmp_path))
-    stopped = [trial for search in found for trial in search.trials if trial.outcome is Outcome.DIVERGED]
+    stopped = [trial for search in found for trial in search.trials if trial.outcome is TrialOutcome.DIVERGED]
     assert stopped
     for trial in stopped:
         assert float(str(trial.settings["optimizer.lr"])) > 0.01
         record = json.loads((tmp_path / trial.folder / "failed.json").read_text())
-        assert "after epoch-1 the model's 'head.weight' holds nan" in record["error"]
+        assert "after epoch-1 the model's 'head.weight' contains nan" in record["error"]
         assert trial.seconds == 2.5, "the epoch that it took"
         assert len((tmp_path / trial.folder / "started.txt").read_text().split()) == 1
     (tmp_path / "tuning.json").unlink()
@@ -264,7 +270,7 @@ def test_a_trial_without_numbers_is_stopped_counts_and_is_not_tried_again(tmp_pa
 def test_a_tuning_survives_json(tuned: StudyFolder) -> None:
     tuning = tuned.tuning
     assert tuning is not None
-    back = Tuning.from_json(json.loads(json.dumps(tuning.to_json(), allow_nan=False)))
+    back = TuningResult.from_json(json.loads(json.dumps(tuning.to_json(), allow_nan=False)))
     assert repr(back) == repr(tuning)
 
 

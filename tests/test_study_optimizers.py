@@ -14,7 +14,7 @@ from image_folders import write_coco, write_imagenet
 from paretorch.optim.presets import PRESETS
 from paretorch.reports.compare import run_study
 from paretorch.studies.catalog.optimizers import TASKS, study
-from paretorch.studies.sources import find
+from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Combine, Expected, Study
 from paretorch.training.loop import train
 from paretorch.training.parts import assemble
@@ -125,7 +125,7 @@ def test_baselines_are_single_tasks_and_tuned_static_weights(optimizers: str) ->
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        find("optimizers", "smoke", options)
+        find_study("optimizers", "smoke", options)
 
 
 def test_other_classes_than_the_protocols_are_refused() -> None:
@@ -135,7 +135,7 @@ def test_other_classes_than_the_protocols_are_refused() -> None:
 
 def test_a_study_that_takes_no_options_says_so() -> None:
     with pytest.raises(ValueError, match="unknown option of the study quickstart 'optimizers'"):
-        find("quickstart", "smoke", {"optimizers": "1"})
+        find_study("quickstart", "smoke", {"optimizers": "1"})
 
 
 def test_the_form_on_disk_keeps_what_was_expected() -> None:
