@@ -103,12 +103,12 @@ def test_question_of_a_shipped_study_is_one_line_and_its_file_says_what_it_compa
 
 @pytest.mark.parametrize(
     ("entry", "scale"),
-    [pytest.param(entry, scale, id=entry.name) for entry in CATALOG for scale in entry.needs_files],
+    [pytest.param(entry, scale, id=entry.name) for entry in CATALOG for scale in entry.files],
 )
 def test_missing_files_of_a_shipped_study_are_named_before_its_first_run(
     entry: Entry, scale: str, tmp_path: Path
 ) -> None:
     options = {"root": str(tmp_path / "nowhere")}
-    with pytest.raises(FileNotFoundError, match=r"was not found in .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=rf"{entry.files[scale]} was not found in .*nowhere"):
         run_study(entry.name, scale, 1, tmp_path / "study", options=options, progress=False)
     assert not (tmp_path / "study").exists()

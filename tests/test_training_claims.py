@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import studies_synthetic as synthetic
+from command_line import call
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.studies.folder import StudyFolder, open_folder
@@ -24,7 +25,6 @@ from paretorch.training.record.claims import claimed, events_digest, read_run
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from stopping import stop_after
-from test_cli import call
 
 TINY = Path(__file__).parent / "training_workload.py"
 RUN = Run(str(TINY), method="FAMO()", epochs=2, batch_size=8)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from command_line import call
 from paretorch.studies.folder import open_folder, read_folder
 from paretorch.studies.lookup import find_study
 from paretorch.training.fronts.run import load_front, workload_of
@@ -19,7 +20,6 @@ from paretorch.training.names import trust
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.record.claims import digest_of
 from studies_synthetic import study
-from test_cli import call
 
 SMALL = ["--models", "2", "--epochs", "1", "--batch-size", "32"]
 HARMLESS = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any
 
 from paretorch.extras import extra
 
@@ -29,18 +29,11 @@ def readable_errors(stopped: str = "The same command continues after the last ep
         with warnings.catch_warnings():
             default = warnings.showwarning
 
-            def show(
-                message: Warning | str,
-                category: type[Warning],
-                filename: str,
-                lineno: int,
-                file: TextIO | None = None,
-                line: str | None = None,
-            ) -> None:
+            def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
                 if _is_about_training(category):
                     _print("[bold]Note:[/bold]", str(message))
                 else:
-                    default(message, category, filename, lineno, file, line)
+                    default(message, category, *args, **kwargs)
 
             warnings.showwarning = show
             yield

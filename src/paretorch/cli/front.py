@@ -128,16 +128,16 @@ def pick(
 
         if (preference is None) == (model is None):
             raise ValueError("give either the weights of the tasks, as in 0.7,0.3, or --model and a number")
-        found = load_front(folder, workload)
-        member = found.choose(numbers(preference)) if preference is not None else model
+        loaded = load_front(folder, workload)
+        member = loaded.choose(numbers(preference)) if preference is not None else model
         assert member is not None
-        found.model(member)  # raises for an unknown number
+        loaded.model(member)  # raises for an unknown number
         if export is not None:
             example = None
             if export.suffix == ".onnx":
                 example = example_inputs(workload_of(folder, workload), fixed_batch or 2)
-            write(found, member, export, example=example, fixed_batch=fixed_batch is not None)
-        show_pick(found, member, folder, export, Console())
+            write(loaded, member, export, example=example, fixed_batch=fixed_batch is not None)
+        show_pick(loaded, member, folder, export, Console())
 
 
 def numbers(text: str) -> list[float]:

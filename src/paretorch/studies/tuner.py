@@ -12,9 +12,9 @@ evaluate the test set; only the study's own runs do, once, with the chosen setti
 cannot change the choice. A median rule could, even among the trials of one treatment: it favours settings that are fast at first.
 Pruned and failed trials count as trials.
 
-*Resuming.* Only the runs are stored. A search is replayed from their folders, with the same sequence of ask and tell, so that an
-interrupted tuning continues with the same proposals. The trials of a search are sequential and searches are independent, so the
-number of jobs at a time has no influence.
+*Resuming.* Only the runs are stored. A search is replayed from their folders, with the same sequence of proposals and outcomes,
+so that an interrupted tuning continues with the same proposals. The trials of a search are sequential and searches are
+independent, so the number of jobs at a time has no influence.
 """
 
 from __future__ import annotations
@@ -100,24 +100,24 @@ class Tuner:
     def _advance(self, search: HyperparameterSearch) -> list[Job]:
         """Replays the trials of a search that have ended, and returns the job of the next one, if any."""
         while search.remaining:
-            run = search.ask()
+            run = search.propose()
             job = Job(search.label, run, self.folder.trial_folder(search.label, run), trial=len(search.trials) + 1)
             if not (job.finished or job.diverged or job.folder in self.ended):
                 self.pending[job.folder] = search
                 return [job]
-            self._tell(search, job)
+            self._add_outcome(search, job)
         return []
 
-    def _tell(self, search: HyperparameterSearch, job: Job) -> None:
+    def _add_outcome(self, search: HyperparameterSearch, job: Job) -> None:
         folder = str(job.folder.relative_to(self.folder.path))
         if not job.finished:
             outcome = TrialOutcome.DIVERGED if job.diverged else TrialOutcome.FAILED
-            search.tell(folder, math.nan, outcome, _seconds_of_events(job.folder))
+            search.add_outcome(folder, math.nan, outcome, _seconds_of_events(job.folder))
             return
         result = claimed(job.folder, job.run)
         value = self._criterion(search, result)
         outcome = TrialOutcome.DIVERGED if math.isnan(value) else TrialOutcome.FINISHED
-        search.tell(folder, value, outcome, sum(spent(epoch.seconds) for epoch in result.history))
+        search.add_outcome(folder, value, outcome, sum(spent(epoch.seconds) for epoch in result.history))
 
     def _criterion(self, search: HyperparameterSearch, result: Result) -> float:
         """Delta m on validation data, over the metrics that reports include; nan if one of them is not finite."""

@@ -90,9 +90,9 @@ def train_and_show(run: Run, answers: Answers, console: Console) -> None:
 
     result = train(run, folder)
     show(result, folder)
-    made = report(folder)
-    plot = next((path for path in made.files if path.suffix == ".svg"), None)
-    for name, path in {"The plot": plot, "The page": made.page, "The JSON": folder / "result.json"}.items():
+    written_report = report(folder)
+    plot = next((path for path in written_report.files if path.suffix == ".svg"), None)
+    for name, path in {"The plot": plot, "The page": written_report.page, "The JSON": folder / "result.json"}.items():
         if path is not None:
             print_line(console, f"{name}: {path}")
 
@@ -160,8 +160,8 @@ def _workload_options(data: str, answers: Answers, sources: Mapping[str, ImageSo
 
 def _print_sizes(console: Console, data: str, model: str, options: Mapping[str, Plain]) -> None:
     """Prints the numbers of images and of parameters."""
-    made = encoder(model, float(str(options.get("width", 1.0))))
-    count = sum(parameter.numel() for parameter in made.parameters())
+    network = encoder(model, float(str(options.get("width", 1.0))))
+    count = sum(parameter.numel() for parameter in network.parameters())
     parts = ", ".join(f"{name} {options[name]:,}" for name in ("train", "validation", "test"))
     print_line(console, f"\n{data}: images of each task: {parts}; the encoder {model} has {count:,} parameters")
 
@@ -206,18 +206,16 @@ def command(run: Run, answers: Answers) -> str:
     presets = [p for p in PRESETS if p.optimizer == run.optimizer and p.options.keys() <= run.optimizer_options.keys()]
     preset = min(presets, key=lambda p: len(changed(p)))
     optimizer = written(Call(preset.name, (), changed(preset))) if changed(preset) else preset.name
-    parts = [
-        *("paretorch", "interactive", "--yes", "--model", str(run.options["encoder"]), "--data", run.workload),
-        *("--batch-size", str(run.batch_size), "--optimizer", optimizer, "--epochs", str(run.epochs)),
-        *(
-            "--images",
-            str(run.options["train"]),
-            "--root",
-            answers.root,
-            "--seed",
-            str(run.seed),
-            "--device",
-            run.device,
-        ),
-    ]
-    return shlex.join(parts + (["--out", str(answers.out)] if answers.out else []))
+    options = {
+        "model": run.options["encoder"],
+        "data": run.workload,
+        "batch-size": run.batch_size,
+        "optimizer": optimizer,
+        "epochs": run.epochs,
+        "images": run.options["train"],
+        "root": answers.root,
+        "seed": run.seed,
+        "device": run.device,
+    } | ({"out": answers.out} if answers.out else {})
+    flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["paretorch", "interactive", "--yes", *flags])

@@ -113,7 +113,7 @@ def study(
 
     Seeds, initial weights, data order, losses, clipping and schedule are the same for all. On drawn scenes, which have fewer
     steps, all learning rates are :data:`RATE_FACTOR` times those of the presets. ``MTAdamV2`` uses the gradient of each task and
-    balances itself, so it is one treatment, whatever the methods.
+    balances itself, so it is one treatment for any methods.
 
     Args:
         scale: ``"smoke"`` and ``"small"`` are on drawn scenes, ``"paper"`` on the folders of ImageNet and COCO.
@@ -192,12 +192,12 @@ def _preset_rate(preset: Preset) -> float:
 
 def _parse_weights(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(float(number) for number in listed(text))
+        weights = tuple(float(number) for number in listed(text))
     except ValueError:
         raise ValueError(f"loss_weights are numbers with a comma between, as in '1, 0.5', got {text!r}") from None
-    if found and (len(found) != len(TASKS) or not all(0 < weight < float("inf") for weight in found)):
+    if weights and (len(weights) != len(TASKS) or not all(0 < weight < float("inf") for weight in weights)):
         raise ValueError(f"loss_weights: expected a number above 0 for each of {', '.join(TASKS)}, got {text!r}")
-    return found
+    return weights
 
 
 def _crossed(

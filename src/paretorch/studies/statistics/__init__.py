@@ -1,7 +1,7 @@
 """Statistics of studies: metrics over seeds in, intervals, tests, ranks and convergence times out.
 
 Everything here is a function of arrays; the names below are those of :mod:`paretorch.studies.statistics.paired`. It imports numpy
-and scipy, no other part of the package, and knows neither runs nor files.
+and scipy (and the package's check of optional packages), and does not depend on runs or files.
 """
 
 from paretorch.studies.statistics.paired import (

@@ -25,7 +25,7 @@ class HyperparameterSearch:
     """A sequential search for the hyperparameters of a run.
 
     The first trial has the run's own settings, the next ones are drawn at random, and the others come from the tree-structured
-    Parzen estimator. Equal sequences of values in :meth:`tell` give equal proposals.
+    Parzen estimator. Equal sequences of values in :meth:`add_outcome` give equal proposals.
 
     Args:
         label: the treatment.
@@ -55,8 +55,8 @@ class HyperparameterSearch:
         """Number of trials without an outcome, the pending one included."""
         return self.number - len(self.trials)
 
-    def ask(self) -> Run:
-        """The run of the next trial; the same until :meth:`tell`."""
+    def propose(self) -> Run:
+        """The run of the next trial; the same until :meth:`add_outcome`."""
         if self.pending is None:
             settings: Mapping[str, Plain] = {}
             if self.trials:
@@ -66,7 +66,7 @@ class HyperparameterSearch:
             self.pending = settings, with_settings(self.base, settings)
         return self.pending[1]
 
-    def tell(self, folder: str, value: float, outcome: TrialOutcome, seconds: float) -> None:
+    def add_outcome(self, folder: str, value: float, outcome: TrialOutcome, seconds: float) -> None:
         """Adds the outcome of the pending trial.
 
         Args:
@@ -79,7 +79,7 @@ class HyperparameterSearch:
         settings, run = self.pending
         with _without_logging():
             if self._proposal is None:
-                self._tell_first_trial(value)
+                self._add_first_trial(value)
             elif math.isnan(value):
                 self._study.tell(self._proposal, state=optuna.trial.TrialState.PRUNED)
             else:
@@ -115,7 +115,7 @@ class HyperparameterSearch:
                 settings[name] = parameters[name]
         return settings
 
-    def _tell_first_trial(self, value: float) -> None:
+    def _add_first_trial(self, value: float) -> None:
         """Adds the run's own settings to Optuna's study if they are in the search space."""
         distributions, own = self._distributions(), current_settings(self.base)
         parameters: dict[str, Any] = {}
