@@ -40,7 +40,7 @@ def test_help_has_an_example(verb: str) -> None:
     assert f"Example: paretorch {verb} " in printed
 
 
-# a flag that is added, renamed or lost is a change of the product: change this list with it
+# flags are part of the public interface: a new or renamed flag changes this list
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic "
     "clip schedule warmup out",

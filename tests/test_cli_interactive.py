@@ -27,7 +27,7 @@ TINY = ["--images", "8", "--batch-size", "4", "--epochs", "1", "--optimizer", "1
 
 
 def answered(answers: str, monkeypatch: pytest.MonkeyPatch, root: Path, **flags: str) -> tuple[Run, str]:
-    """The run that the answers describe, and what was printed."""
+    """The run that the answers describe, and the output."""
     lines = iter(answers.split("\n"))
 
     def ask(self: Console, prompt: str) -> str:
@@ -152,7 +152,7 @@ def test_interactive_uses_existing_image_folders_by_default(monkeypatch: pytest.
     assert run.options["classes"] == 3
     sizes = size_options({task: part.source for task, part in find_image_sources(str(tmp_path)).items() if part.source})
     assert {name: run.options[name] for name in sizes} == sizes
-    assert sizes["train"] == 33  # of 36, of which three are reported on
+    assert sizes["train"] == 33  # of 36, of which three are the test set
     assert (
         size_options({t: p.source for t, p in find_image_sources(str(tmp_path)).items() if p.source}, images=10)[
             "train"

@@ -29,7 +29,7 @@ def test_convergence_of_exponentials_has_its_closed_form() -> None:
 
 def test_convergence_is_the_first_epoch_at_or_below_the_target() -> None:
     assert convergence([[3.0, 1.0, 5.0, 0.5]], target=1.0).epochs.tolist() == [2]
-    assert convergence([[NAN, 1.0, 0.0]], target=1.0).epochs.tolist() == [2], "an epoch without a number is not reached"
+    assert convergence([[NAN, 1.0, 0.0]], target=1.0).epochs.tolist() == [2], "nan does not reach the target"
 
 
 def test_convergence_seconds_are_the_sum_until_the_target() -> None:
@@ -72,7 +72,7 @@ def test_convergence_target_is_a_share_of_the_progress() -> None:
     curves = [[10.0, 4.0, 2.0, 3.0], [12.0, 6.0, 0.0, 3.0]]
     assert convergence_target(curves, share=1.0) == 1.0
     assert convergence_target(curves, share=0.9) == pytest.approx(2.0)
-    assert convergence_target([*curves, [NAN] * 4], share=1.0) == 1.0, "a seed without a result is left out"
+    assert convergence_target([*curves, [NAN] * 4], share=1.0) == 1.0, "a seed without a result is ignored"
     assert math.isnan(convergence_target([[1.0, 2.0]]))
     assert math.isnan(convergence_target([[NAN, 2.0]]))
     assert convergence(curves, convergence_target(curves)).reached == 1
@@ -116,7 +116,7 @@ def test_stability_counts_upward_spikes() -> None:
     result = stability([smooth, spiky, np.full(30, 2.0), dip])
     assert result.spikes.tolist() == [0, 2, 0, 0]
     noise = stability(np.random.default_rng(5).normal(size=(500, 40)))
-    assert noise.spikes.mean() < 0.1, "noise is taken for spikes"
+    assert noise.spikes.mean() < 0.1, "noise is counted as spikes"
     assert stability([np.array([1.0, 1.0, 5.0, 1.0, 1.0, 1.0, 1.0])]).spikes.tolist() == [1]
 
 

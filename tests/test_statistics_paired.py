@@ -142,13 +142,13 @@ def test_comparison_with_ten_seeds_has_the_documented_power_and_false_positive_r
 
 
 def power(effect: float, seeds: int) -> float:
-    """Of the two-sided paired t test at 5 %, in the direction of the effect, in standard deviations of the differences."""
+    """Power of the two-sided paired t test at 5 %, in the direction of an effect in standard deviations of the differences."""
     return float(stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, effect * math.sqrt(seeds)))
 
 
 @pytest.mark.parametrize(("shared", "seeds"), [(0.0, 10), (0.5, 10), (0.8, 10), (0.0, 18)])
 def test_comparison_power_depends_on_the_shared_variance_as_documented(shared: float, seeds: int) -> None:
-    """What two treatments share on a seed is what pairing gains: at a correlation of one half both readings are one."""
+    """Pairing removes the variance that treatments share on a seed; at a correlation of one half both deviations are equal."""
     random = np.random.default_rng(0)
     seed = math.sqrt(shared) * random.normal(size=(100_000, seeds))
     mine, other = (seed + math.sqrt(1 - shared) * random.normal(size=(100_000, seeds)) for _ in range(2))
@@ -161,13 +161,13 @@ def test_comparison_power_depends_on_the_shared_variance_as_documented(shared: f
 @pytest.mark.parametrize("treatments", [1, 7, 30])
 @pytest.mark.parametrize("shape", ["normal", "uniform", "laplace"])
 def test_comparisons_without_a_difference_have_few_false_positives(seeds: int, treatments: int, shape: str) -> None:
-    """Treatments against one reference, all alike: some p below 5 % after Holm in at most 6 % of the studies."""
+    """Equal treatments and reference: a p value below 5 % after Holm in at most 6 % of the studies."""
     random = np.random.default_rng([seeds, treatments])
     results: Array = getattr(random, shape)(size=(20_000, treatments + 1, seeds))
     differences = results[:, 1:] - results[:, :1]
     assert np.mean((holm(paired_t(differences)) < 0.05).any(axis=1)) <= 0.06
     if treatments > 1:
-        assert np.mean((paired_t(differences) < 0.05).any(axis=1)) > 0.08, "without Holm it would be more"
+        assert np.mean((paired_t(differences) < 0.05).any(axis=1)) > 0.08, "more without Holm"
 
 
 def test_comparison_description_names_verdict_and_seeds() -> None:

@@ -22,7 +22,7 @@ def test_friedman_statistic_equals_the_closed_form_and_scipy() -> None:
     assert result.p == pytest.approx(stats.chi2.sf(result.statistic, 4))
 
 
-# the critical values of Nemenyi's test at 5 % for 2 to 10 treatments, as they are printed in Demsar's Table 5
+# critical values of Nemenyi's test at 5 % for 2 to 10 treatments: Demsar, Table 5
 PRINTED = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 9: 3.102, 10: 3.164}
 
 
@@ -74,7 +74,7 @@ def test_friedman_false_positive_rate_is_at_most_the_level(workloads: int, treat
     assert alarms.mean() <= 0.06
     spread = ranks.max(-1) - ranks.min(-1)
     assert (spread > critical_difference(treatments, workloads)).mean() <= 0.06
-    for place in (0, 1, 2):  # the vectorised statistic is the function's
+    for place in (0, 1, 2):  # the vectorised statistic equals that of the function
         assert rank_over_workloads(values[place]).statistic == pytest.approx(chi[place])
 
 

@@ -5,18 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from paretorch.cli import options
 from paretorch.cli.errors import readable_errors
-from paretorch.cli.options import (
-    BatchSize,
-    Deterministic,
-    Device,
-    Epochs,
-    Optimizer,
-    Seed,
-    Warmup,
-    Workload,
-    name_and_options,
-)
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -25,7 +15,7 @@ with extra("studies"):
 
 
 def front(
-    workload: Workload,
+    workload: options.Workload,
     algorithm: Annotated[
         str,
         typer.Option(
@@ -51,14 +41,14 @@ def front(
     execution: Annotated[
         str, typer.Option(help="'auto' measures; 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
     ] = "auto",
-    optimizer: Optimizer = "Adam(lr=0.001)",
-    epochs: Epochs = 10,
-    batch_size: BatchSize = 256,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    deterministic: Deterministic = False,
+    optimizer: options.Optimizer = "Adam(lr=0.001)",
+    epochs: options.Epochs = 10,
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    deterministic: options.Deterministic = False,
     schedule: Annotated[str, typer.Option(help="Schedule of the learning rate: 'constant' or 'cosine'.")] = "constant",
-    warmup: Warmup = 0.0,
+    warmup: options.Warmup = 0.0,
     out: Annotated[Path | None, typer.Option(help="The front's folder; runs/front-WORKLOAD-KEY by default.")] = None,
 ) -> None:
     """Train a set of models along the trade-off between the tasks, and write a page to pick one from."""
@@ -68,8 +58,8 @@ def front(
         from paretorch.training.fronts.run import train_front
         from paretorch.training.run import Run
 
-        workload_name, options = name_and_options(workload)
-        optimizer_name, optimizer_options = name_and_options(optimizer)
+        workload_name, workload_options = options.name_and_options(workload)
+        optimizer_name, optimizer_options = options.name_and_options(optimizer)
         given = {
             "models": models,
             "preferences": None if preferences is None else [numbers(row) for row in preferences.split()],
@@ -80,7 +70,7 @@ def front(
         }
         run = Run(
             workload=workload_name,
-            options=options,
+            options=workload_options,
             optimizer=optimizer_name,
             optimizer_options=optimizer_options,
             epochs=epochs,

@@ -6,18 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+from paretorch.cli import options
 from paretorch.cli.errors import readable_errors
-from paretorch.cli.options import (
-    BatchSize,
-    Deterministic,
-    Device,
-    Epochs,
-    Optimizer,
-    Seed,
-    Warmup,
-    Workload,
-    name_and_options,
-)
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -40,7 +30,7 @@ class Precision(StrEnum):
 
 
 def train(
-    workload: Workload,
+    workload: options.Workload,
     method: Annotated[str, typer.Option(help="The balancing method as a constructor.")] = "Equal()",
     surface: Annotated[Surface, typer.Option(help="Tensors on which gradients are compared.")] = Surface.features,
     tasks: Annotated[str, typer.Option(help="Tasks to train, separated by commas; all by default.")] = "",
@@ -49,18 +39,18 @@ def train(
     ] = None,
     scale: Annotated[str | None, typer.Option(help="'calibrated' (default) or 'paper'.")] = None,
     heads: Annotated[str | None, typer.Option(help="'own' (default) or 'weighted'; on features.")] = None,
-    optimizer: Optimizer = "Adam(lr=0.001)",
-    epochs: Epochs = 10,
-    batch_size: BatchSize = 256,
-    seed: Seed = 0,
-    device: Device = "cpu",
+    optimizer: options.Optimizer = "Adam(lr=0.001)",
+    epochs: options.Epochs = 10,
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
     precision: Annotated[Precision, typer.Option(help="bfloat16 is autocast.")] = Precision.float32,
-    deterministic: Deterministic = False,
+    deterministic: options.Deterministic = False,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; longer ones are scaled.")] = None,
     schedule: Annotated[
         str, typer.Option(help="Schedule of the learning rate: constant, cosine, 'step(0.5, 100)'.")
     ] = "constant",
-    warmup: Warmup = 0.0,
+    warmup: options.Warmup = 0.0,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:
     """Train one model; the same command resumes an interrupted run."""
@@ -69,12 +59,12 @@ def train(
         from paretorch.training.monitoring.result_table import show
         from paretorch.training.run import Run
 
-        workload_name, options = name_and_options(workload)
-        optimizer_name, optimizer_options = name_and_options(optimizer)
+        workload_name, workload_options = options.name_and_options(workload)
+        optimizer_name, optimizer_options = options.name_and_options(optimizer)
         door = {"every": every, "scale": scale, "heads": heads}
         run = Run(
             workload=workload_name,
-            options=options,
+            options=workload_options,
             tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
             method=method,
             surface=surface.value,
@@ -105,7 +95,7 @@ def interactive(
     epochs: Annotated[str | None, typer.Option(metavar="INTEGER", help="Passes over the training data.")] = None,
     images: Annotated[int | None, typer.Option(help="Training images of each task; there is no question.")] = None,
     root: Annotated[str, typer.Option(help="The folder of the image data.")] = "data",
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'mps'; 'auto' uses a GPU if there is one.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/interactive-KEY by default.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="No questions: the default of every option not given.")] = False,

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,7 +125,10 @@ def train_jobs(
     placeholders = dependent.placeholders if dependent else ()
     count = min(workers or max(1, processors() // threads), max(1, len(unfinished) + len(placeholders)))
     progress.start(unfinished, dependent.planned if dependent else len(jobs), count, placeholders, finished)
-    pool = _WorkerPool(unfinished, progress, count, threads, logs, train, dependent)
+    # -P: -m alone puts the current folder first on the import path, with any json.py or torch.py in it
+    command = [sys.executable, "-P", "-m", "paretorch.studies.worker", train, str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    pool = _WorkerPool(deque(unfinished), progress, dependent, count, command, environment, logs)
     try:
         return pool.run()
     finally:
@@ -199,29 +202,22 @@ class Worker:
         return "\n".join(printed.splitlines()[-20:])
 
 
+@dataclass
 class _WorkerPool:
-    """The workers of one call of :func:`train_jobs`."""
+    """The workers of one call of :func:`train_jobs`: at most ``count`` processes of ``command``."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        progress: StudyProgress,
-        count: int,
-        threads: int,
-        logs: Path,
-        train: str,
-        dependent: DependentJobs | None,
-    ) -> None:
-        self.pending, self.progress, self.count, self.logs = deque(jobs), progress, count, logs
-        self.dependent = dependent
-        # -P: -m alone puts the current folder first on the import path, with any json.py or torch.py in it
-        self.command = [sys.executable, "-P", "-m", "paretorch.studies.worker", train, str(threads)]
-        self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self.events: Events = queue.SimpleQueue()
-        self.workers: list[Worker] = []
-        self.idle: list[Worker] = []
-        self.started = 0
-        self.failures: list[Failure] = []
+    pending: deque[Job]
+    progress: StudyProgress
+    dependent: DependentJobs | None
+    count: int
+    command: list[str]
+    environment: dict[str, str]
+    logs: Path
+    events: Events = field(default_factory=queue.SimpleQueue)
+    workers: list[Worker] = field(default_factory=list)
+    idle: list[Worker] = field(default_factory=list)
+    started: int = 0
+    failures: list[Failure] = field(default_factory=list)
 
     def run(self) -> list[Failure]:
         self.dispatch()
