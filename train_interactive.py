@@ -1,4 +1,4 @@
-"""The menu: the same as ``paretorch interactive``, with the same flags."""
+"""The command ``paretorch interactive`` as a script, with the same options."""
 
 import sys
 

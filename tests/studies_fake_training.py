@@ -1,7 +1,7 @@
-"""A stand-in for training, for the runner's tests: seconds instead of minutes, with the same promises about its folder.
+"""A stand-in for training in the tests of the runner, which takes seconds and writes the same files.
 
-It descends on a quadratic with seeded noise, checkpoints every epoch and writes its result last. The run's method says what
-else happens: ``Raise``, ``Die``, ``Slow``, ``Print``.
+It minimizes a quadratic with seeded noise, writes a checkpoint after every epoch, and writes its result last. The name of the
+run's method selects an event of every epoch: ``Raise``, ``Die``, ``Slow``, ``Print``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paretorch.training.run import Run
 
 
 def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> None:
-    """Trains, or goes on where it was."""
+    """Trains a run, or resumes it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "started.txt").open("a") as file:
         file.write(f"{os.getpid()}\n")

@@ -1,4 +1,4 @@
-"""Results with a known truth, for the tests of reports: what a run comes to is a formula of its method, task and seed."""
+"""Synthetic results for the tests of reports: a formula of the run's method, task and seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paretorch.training.run import Run
 
 TASKS = ("left", "ink")
 EPOCHS = 4
-# what a method adds to Delta m, in parts of one: half of it through each metric
+# contribution of a method to Delta m, as a fraction; half of it through each metric
 EFFECTS = {
     "Equal()": 0.0,
     "Good()": -0.10,
@@ -94,7 +94,7 @@ def result(run: Run) -> Result:
 
 
 def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> None:
-    """Writes what a run comes to, as a worker's training would."""
+    """Writes the result of a run, as the training function of a worker."""
     folder.mkdir(parents=True, exist_ok=True)
     progress(0, run.epochs)
     progress(run.epochs, run.epochs)

@@ -1,7 +1,7 @@
-"""A stand-in for training whose result is a formula of the learning rate and the method's options, for tests of tuning.
+"""A stand-in for training in the tests of tuning: the result is a formula of the learning rate and the method's options.
 
-The quality of a run is best at a rate and weights of its own for every method, so that a test knows what tuning must find.
-``DWA`` raises at temperatures above 4; ``SGD`` is what a study of it alone would use.
+Every method has a known optimal learning rate, and known optimal options. ``DWA`` raises at temperatures above 4; with ``SGD``
+parameters become nan at learning rates above 0.01.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def error(run: Run) -> float:
 
 
 def train(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> None:
-    """Trains epoch by epoch, with events and a checkpoint of its own kind, or goes on where it was."""
+    """Trains a run epoch by epoch, with events and a checkpoint, or resumes it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "started.txt").open("a") as file:
         file.write(f"{os.getpid()}\n")
@@ -104,7 +104,7 @@ def _scores(run: Run, epoch: int, shift: float) -> Scores:
 
 
 def _uncounted() -> dict[str, float]:
-    """Metrics from which no relative change can be taken, where a test asks for them."""
+    """Metrics that are no valid baseline, if a test enables them."""
     return {"none": 0.0, "never": math.nan} if "TUNED_UNCOUNTED" in os.environ else {}
 
 

@@ -1,4 +1,4 @@
-"""The commands as a user sees them."""
+"""The commands: exit codes, output, files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from command_line import call
 from interrupts import restore_interrupts
-from paretorch.cli import app
 from paretorch.training import loop
 from paretorch.training.record.result import Result
 
@@ -24,15 +23,7 @@ TINY = str(Path(__file__).parent / "training_workload.py")
 QUICK = ["--epochs", "1", "--batch-size", "8"]
 
 
-def call(*arguments: str) -> tuple[int, str]:
-    """Exit code, and what was printed to either stream without colours and line breaks."""
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "400", "TERM": "dumb", "NO_COLOR": "1"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
-
-
-def test_alone_it_prints_where_to_start() -> None:
+def test_command_without_arguments_prints_examples() -> None:
     code, printed = call()
     assert code == 0
     for command in ("paretorch train digits", "paretorch study quickstart", "paretorch list methods", "--help"):
@@ -43,13 +34,13 @@ def test_alone_it_prints_where_to_start() -> None:
     "verb",
     ["train", "study", "front", "pick", "interactive", "report", "list", "data list", "data check", "data pack"],
 )
-def test_every_help_has_an_example(verb: str) -> None:
+def test_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
     assert code == 0
     assert f"Example: paretorch {verb} " in printed
 
 
-# a flag that is added, renamed or lost is a change of the product: change this list with it
+# flags are part of the public interface: a new or renamed flag changes this list
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic "
     "clip schedule warmup out",
@@ -68,7 +59,7 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("verb", FLAGS)
-def test_flags_are_these(verb: str) -> None:
+def test_help_has_exactly_the_listed_flags(verb: str) -> None:
     _, printed = call(*verb.split(), "--help")
     assert {flag for flag in re.findall(r" --([a-z][a-z-]*)", printed) if not flag.startswith("no-")} == {
         *FLAGS[verb].split(),
@@ -76,7 +67,7 @@ def test_flags_are_these(verb: str) -> None:
     }
 
 
-def test_train_trains_and_resumes_to_the_same_table(tmp_path: Path) -> None:
+def test_train_of_a_finished_run_prints_the_same_table(tmp_path: Path) -> None:
     command = ["train", TINY, "--method", "MGDA()", "--out", str(tmp_path), *QUICK]
     code, printed = call(*command)
     assert code == 0
@@ -89,7 +80,7 @@ def test_train_trains_and_resumes_to_the_same_table(tmp_path: Path) -> None:
     assert repeated.strip() in printed
 
 
-def test_train_passes_every_flag_on(tmp_path: Path) -> None:
+def test_train_writes_every_flag_into_the_run(tmp_path: Path) -> None:
     code, _ = call(
         *(
             "train",
@@ -124,7 +115,7 @@ def test_train_passes_every_flag_on(tmp_path: Path) -> None:
     }
 
 
-def test_the_folder_is_named_after_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_names_the_folder_after_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("train", TINY, *QUICK)[0] == 0
     (folder,) = (tmp_path / "runs").iterdir()
@@ -152,7 +143,7 @@ def test_the_folder_is_named_after_the_run(tmp_path: Path, monkeypatch: pytest.M
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_a_user_can_cure_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_error_that_the_user_can_correct_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
     extra = ["--out", str(tmp_path / "run")] if arguments[0] == "train" else []
     code, printed = call(*arguments, *extra)
     assert code == 2
@@ -161,7 +152,7 @@ def test_what_a_user_can_cure_is_one_message(arguments: list[str], message: str,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_full_disk_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -172,19 +163,19 @@ def test_a_full_disk_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Errno" not in printed
 
 
-def test_ctrl_c_is_a_clean_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_exits_with_130_and_the_same_command_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "step_numbers", stop)
     code, printed = call("train", TINY, "--out", str(tmp_path), *QUICK)
     assert code == 130
-    assert "Stopped. The same command goes on" in printed
+    assert "Stopped. The same command continues" in printed
     monkeypatch.undo()
     assert call("train", TINY, "--out", str(tmp_path), *QUICK)[0] == 0
 
 
-def test_a_real_ctrl_c_stops_a_real_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_of_a_process_exits_with_130_and_the_same_command_resumes(tmp_path: Path) -> None:
     arguments = [TINY, "--method", "MGDA()", "--epochs", "60", "--batch-size", "8", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "paretorch.cli", "train", *arguments]
     process = subprocess.Popen(
@@ -195,7 +186,7 @@ def test_a_real_ctrl_c_stops_a_real_process_and_the_same_command_goes_on(tmp_pat
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate()
     assert process.returncode == 130
-    assert "Stopped. The same command goes on" in errors
+    assert "Stopped. The same command continues" in errors
     assert "Traceback" not in errors + printed
     assert not (tmp_path / "result.json").exists()
     checkpoint = max(int(path.name.removeprefix("epoch-")) for path in tmp_path.glob("checkpoint/epoch-*"))
@@ -204,7 +195,7 @@ def test_a_real_ctrl_c_stops_a_real_process_and_the_same_command_goes_on(tmp_pat
     assert f"resumed after epoch {checkpoint}" in printed
 
 
-def test_errors_of_a_users_own_code_keep_their_traceback(tmp_path: Path) -> None:
+def test_error_of_a_users_code_keeps_its_traceback(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(Path(TINY).read_text().replace("        losses = {}\n", "        raise ValueError('mine')\n"))
     with pytest.raises(ValueError, match=r"^mine$"):
@@ -221,14 +212,14 @@ def test_errors_of_a_users_own_code_keep_their_traceback(tmp_path: Path) -> None
         ("studies", ["quickstart Quickstart: "]),
     ],
 )
-def test_lists(what: str, names: list[str]) -> None:
+def test_list_prints_names(what: str, names: list[str]) -> None:
     code, printed = call("list", what)
     assert code == 0
     for name in names:
         assert name in printed
 
 
-def test_the_workload_of_the_docs_trains(tmp_path: Path) -> None:
+def test_train_trains_the_workload_of_the_documentation(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "your_own_workload.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (tmp_path / "my_workload.py").write_text(code)
@@ -244,13 +235,13 @@ def test_the_workload_of_the_docs_trains(tmp_path: Path) -> None:
         assert "accuracy" in printed
 
 
-def test_help_and_a_stop_while_torch_is_imported_need_not_wait_for_it() -> None:
+def test_command_line_does_not_import_torch() -> None:
     code = "import sys, paretorch.cli; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
+def test_missing_package_is_named_with_the_command_that_installs_it() -> None:
     code = "import sys; sys.modules['typer'] = None; import paretorch.cli"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "typer is not installed: pip install 'paretorch[studies]'" in result.stderr

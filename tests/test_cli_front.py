@@ -1,4 +1,4 @@
-"""`paretorch front` and `paretorch pick` as a user sees them."""
+"""The commands ``paretorch front`` and ``paretorch pick``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import paretorch as pt
+from command_line import call
 from paretorch.training.fronts.run import load_front
 from paretorch.workloads.synthetic import Synthetic
-from test_cli import call
 
 SMALL = ["synthetic(samples=64, hidden=8)", "--models", "3", "--epochs", "2", "--batch-size", "32"]
 
@@ -31,13 +31,13 @@ def test_front_writes_a_front_and_its_page(folder: Path) -> None:
     assert len(load_front(folder)) == 3
 
 
-def test_the_same_command_finds_the_front_finished(folder: Path) -> None:
+def test_front_of_a_finished_run_does_not_train_again(folder: Path) -> None:
     code, printed = call("front", *SMALL, "--out", str(folder))
     assert code == 0
     assert "epoch" not in printed
 
 
-def test_pick_says_which_model_and_exports_it(folder: Path, tmp_path: Path) -> None:
+def test_pick_prints_and_exports_the_model(folder: Path, tmp_path: Path) -> None:
     front = load_front(folder)
     member = front.choose((0.9, 0.1))
     path = tmp_path / "model.safetensors"
@@ -49,7 +49,7 @@ def test_pick_says_which_model_and_exports_it(folder: Path, tmp_path: Path) -> N
     assert re.search("model 2 of 3", call("pick", str(folder), "--model", "2")[1])
 
 
-def test_a_front_saved_from_python_needs_its_workload(tmp_path: Path) -> None:
+def test_pick_of_a_front_saved_from_python_needs_its_workload(tmp_path: Path) -> None:
     pt.fit_front(
         Synthetic(samples=64), pt.MT2O(), preferences=pt.preferences(2, 2, margin=0.1), epochs=1, batch_size=32
     ).save(tmp_path)
@@ -78,7 +78,7 @@ def test_a_front_saved_from_python_needs_its_workload(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_a_user_can_cure_is_one_message(
+def test_front_error_that_the_user_can_correct_is_one_message(
     arguments: list[str], message: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

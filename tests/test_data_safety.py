@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from command_line import call
 from image_folders import pixels, write_imagenet
 from paretorch.storage.regular_files import IrregularFileError, TooLargeError, open_regular, read_regular
 from paretorch.workloads.checks.checkup import Checkup, Probing, check, check_counts, read_each
@@ -31,7 +32,6 @@ from paretorch.workloads.formats.voc_masks import mask_of
 from paretorch.workloads.packs.pack import Manifest
 from paretorch.workloads.reading.selection import ranked
 from paretorch.workloads.reading.source import DamagedError, Example, Item
-from test_cli import call
 
 PHOTOGRAPH = pixels(40, 56, np.random.default_rng(0))
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"

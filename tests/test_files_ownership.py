@@ -12,21 +12,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import paretorch as pt
+from command_line import call
 from paretorch.pareto import Front
 from paretorch.pareto.files.export import export
 from paretorch.reports.figures import figures
 from paretorch.storage import atomic
 from paretorch.storage.ownership import metadata
-from paretorch.studies.folder import Job
-from paretorch.studies.runner import run_jobs
+from paretorch.studies.job import Job
+from paretorch.studies.runner import train_jobs
 from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from paretorch.workloads.synthetic import Synthetic
 from stopping import stop_after
-from test_cli import call
-from test_studies_runner import HERE, Silent
+from studies_progress import RecordedProgress
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, epochs=2, batch_size=8)
@@ -136,16 +136,18 @@ def test_the_writer_makes_a_new_file(tmp_path: Path, victim: Path) -> None:
 
 
 def test_a_log_is_not_written_through_a_link(tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "worker-0.txt").symlink_to(victim)
     job = Job("A", Run("fake", method="A", epochs=1), tmp_path / "A")
-    run_jobs([job], Silent(), workers=1, logs=tmp_path / "logs", train="studies_fake_training:train")
+    train_jobs([job], RecordedProgress(), workers=1, logs=tmp_path / "logs", train="studies_fake_training:train")
     assert victim.read_text() == "mine"
     (tmp_path / "linked").symlink_to(tmp_path / "A")
     other = Job("B", Run("fake", method="B", epochs=1), tmp_path / "B")
     with pytest.raises(OSError, match="is a link to another folder"):
-        run_jobs([other], Silent(), workers=1, logs=tmp_path / "linked", train="studies_fake_training:train")
+        train_jobs(
+            [other], RecordedProgress(), workers=1, logs=tmp_path / "linked", train="studies_fake_training:train"
+        )
 
 
 @pytest.fixture(scope="module")

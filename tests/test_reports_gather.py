@@ -15,7 +15,7 @@ from paretorch.reports.findings.leaders import leader
 from paretorch.reports.reading.load import load, load_all
 from paretorch.reports.report import report
 from paretorch.reports.tables.tuning import tuning_table
-from paretorch.studies.tuning.tuned import Outcome, Search, Trial, Tuning
+from paretorch.studies.tuning.trials import SearchResult, Trial, TrialOutcome, TuningResult
 from paretorch.training.run import Run
 
 TASKS = ["a", "b"]
@@ -100,11 +100,11 @@ def test_two_workloads_are_too_few_for_a_test(tmp_path: Path) -> None:
 def test_the_cost_of_tuning_is_reported(tmp_path: Path) -> None:
     folder = many.finished(tmp_path / "s", many.study(["sum", "MGDA"]), TASKS, 3)
     run = folder.jobs()[0].run
-    trial = Trial({"lr": 0.01}, run, "tuning/x", 1.0, Outcome.FINISHED, 12.0)
+    trial = Trial({"lr": 0.01}, run, "tuning/x", 1.0, TrialOutcome.FINISHED, 12.0)
     lost = dataclasses.replace(
-        trial, value=float("nan"), outcome=Outcome.DIVERGED, run=dataclasses.replace(run, seed=9)
+        trial, value=float("nan"), outcome=TrialOutcome.DIVERGED, run=dataclasses.replace(run, seed=9)
     )
-    tuning = Tuning(2, 7, (Search("MGDA", "drawn", (), (trial, lost), 0),))
+    tuning = TuningResult(2, 7, (SearchResult("MGDA", "drawn", (), (trial, lost), 0),))
     results = load(tmp_path / "s")
     summary = dataclasses.replace(
         report(tmp_path / "s").summary,

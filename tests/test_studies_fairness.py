@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.studies.sources import find
+from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training import loop
 from paretorch.training.parts import Parts, assemble
@@ -114,7 +114,7 @@ def test_what_a_treatment_draws_does_not_change_what_another_gets(tmp_path: Path
 def test_the_quickstart_is_fair_too(tmp_path: Path, seen: Seen) -> None:
     found = [
         looked(run, tmp_path / f"{place}-{number}", seen)
-        for place, treatment in enumerate(find("quickstart", "smoke").treatments)
+        for place, treatment in enumerate(find_study("quickstart", "smoke").treatments)
         for number, run in enumerate(treatment.seeded(4)[:1])
     ]
     assert len({tuple(batches) for _, batches in found}) == 1

@@ -1,4 +1,4 @@
-"""Tuning: equal trials, validation only, the same whatever the jobs and interruptions, and it finds what is known to be best."""
+"""Tuning: equal numbers of trials, validation data only, results independent of jobs and interruptions, known optima found."""
 
 from __future__ import annotations
 
@@ -10,64 +10,43 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import studies_tuned as synthetic
 from interrupts import restore_interrupts
-from paretorch.studies.folder import Job, StudyFolder, open_folder, read_folder
-from paretorch.studies.runner import run_folder
+from paretorch.studies.folder import StudyFolder, open_folder, read_folder
+from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Study, Treatment, across, chosen
-from paretorch.studies.tuning.tuned import Outcome, Search, Tuning, TuningCost
-from paretorch.studies.tuning.tuning import SEED, Tuner
+from paretorch.studies.tuner import SEED, Tuner
+from paretorch.studies.tuning.trials import SearchResult, TrialOutcome, TuningCost, TuningResult
 from paretorch.training.record.result import Result, Scores
 from paretorch.training.run import Run
+from studies_progress import RecordedProgress
 
 HERE = Path(__file__).parent
-FAKE = "studies_tuned:train"
+FAKE_TRAIN = "studies_tuned:train"
 TRIALS = 8
 
 
 @pytest.fixture(autouse=True)
-def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
+def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
-class Counting:
-    """A watch that counts."""
-
-    def __init__(self) -> None:
-        self.planned, self.waiting, self.later = 0, 0, 0
-        self.unknown: list[int] = []
-        self.ended: list[str] = []
-
-    def start(
-        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
-    ) -> None:
-        self.planned, self.waiting, self.later = planned, len(jobs), len(later)
-
-    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
-        self.unknown.append(len(later))
-
-    def advance(self, job: Job, done: int, seconds: float) -> None: ...
-
-    def finish(self, job: Job, error: str | None) -> None:
-        self.ended.append(job.title)
-
-    def close(self) -> None: ...
-
-
-def tune(path: Path, study: Study | None = None, seeds: int = 3, workers: int = 1, trials: int = TRIALS) -> Counting:
-    watch = Counting()
+def tune(
+    path: Path, study: Study | None = None, seeds: int = 3, workers: int = 1, trials: int = TRIALS
+) -> RecordedProgress:
+    progress = RecordedProgress()
     folder = open_folder(path, study or synthetic.study(), "smoke", seeds, resume=True, tune=trials)
-    run_folder(folder, watch, workers=workers, train=FAKE)
-    return watch
+    train_study(folder, progress, workers=workers, train=FAKE_TRAIN)
+    return progress
 
 
 def files(path: Path) -> dict[str, str]:
-    """All that a tuned study comes to. The stand-in's seconds are constant, so that nothing has to be left out."""
+    """The content of all results. The seconds of the stand-in are constant, so nothing is excluded."""
     names = ("result.json", "tuning.json", "failed.json")
     found = {str(file.relative_to(path)): file.read_text() for file in path.rglob("*.json") if file.name in names}
     for name in [name for name in found if name.endswith("failed.json")]:
@@ -84,12 +63,12 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     return read_folder(path)
 
 
-def searches(folder: StudyFolder) -> tuple[Search, ...]:
+def searches(folder: StudyFolder) -> tuple[SearchResult, ...]:
     assert folder.tuning is not None
     return folder.tuning.searches
 
 
-def test_every_treatment_has_the_same_number_of_trials_and_a_joined_one_for_each_of_its_runs(
+def test_tuning_gives_every_run_of_a_treatment_the_same_number_of_trials(
     tuned: StudyFolder,
 ) -> None:
     assert [(s.label, s.tasks, len(s.trials)) for s in searches(tuned)] == [
@@ -102,22 +81,22 @@ def test_every_treatment_has_the_same_number_of_trials_and_a_joined_one_for_each
     ]
 
 
-def test_trials_leave_the_test_set_and_the_seeds_of_the_study_alone(tuned: StudyFolder) -> None:
+def test_tuning_trials_use_neither_the_test_set_nor_the_studys_seeds(tuned: StudyFolder) -> None:
     trials = [trial for search in searches(tuned) for trial in search.trials]
     assert {trial.run.seed for trial in trials} == {SEED}
-    read = [Result.load(tuned.path / trial.folder) for trial in trials if trial.outcome is Outcome.FINISHED]
+    read = [Result.load(tuned.path / trial.folder) for trial in trials if trial.outcome is TrialOutcome.FINISHED]
     assert all(result.test == Scores({}, {}) for result in read)
     final = [Result.load(job.folder) for job in tuned.jobs()]
     assert {result.run.seed for result in final} == {0, 1, 2}
     assert all(result.test.metrics for result in final)
     everything = {path.parent for path in tuned.path.rglob("result.json")}
     assert everything == {job.folder for job in tuned.jobs()} | {tuned.path / trial.folder for trial in trials} - {
-        tuned.path / trial.folder for trial in trials if trial.outcome is not Outcome.FINISHED
+        tuned.path / trial.folder for trial in trials if trial.outcome is not TrialOutcome.FINISHED
     }
 
 
-def test_the_best_trial_on_validation_data_is_what_the_seeds_have(tuned: StudyFolder) -> None:
-    assert tuned.asked == synthetic.study()
+def test_tuning_trains_the_seeds_with_the_best_trial_on_validation_data(tuned: StudyFolder) -> None:
+    assert tuned.untuned == synthetic.study()
     for treatment in tuned.study.treatments:
         for run, search in zip(treatment.runs, [s for s in searches(tuned) if s.label == treatment.label], strict=True):
             assert search.chosen is not None
@@ -129,7 +108,7 @@ def test_the_best_trial_on_validation_data_is_what_the_seeds_have(tuned: StudyFo
     assert "weights={" in grid.runs[0].method
 
 
-def test_the_first_trial_has_the_studys_own_settings_and_equal_spaces_are_offered_equal_settings(
+def test_tuning_starts_with_own_settings_and_proposes_equal_ones_in_equal_spaces(
     tmp_path: Path,
 ) -> None:
     tune(tmp_path, synthetic.study(methods=("Equal()", "IMTLG()")), seeds=1, trials=7)
@@ -140,10 +119,10 @@ def test_the_first_trial_has_the_studys_own_settings_and_equal_spaces_are_offere
     offered = [[trial.settings for trial in search.trials] for search in (equal, imtl, left, right)]
     assert offered[0][:5] == offered[1][:5] == offered[2][:5] == offered[3][:5]
     rates = [[trial.settings["optimizer.lr"] for trial in search.trials[1:3]] for search in (static, equal)]
-    assert rates[0][0] == rates[1][0], "the learning rate is drawn first, whatever else there is"
+    assert rates[0][0] == rates[1][0], "the learning rate is drawn first in every search space"
 
 
-def test_tuning_finds_what_is_known_to_be_best(tmp_path: Path) -> None:
+def test_tuning_finds_known_optima(tmp_path: Path) -> None:
     tune(tmp_path, seeds=1, workers=2, trials=30)
     for search in searches(read_folder(tmp_path)):
         best = synthetic.error(search.trials[search.chosen or 0].run)
@@ -153,7 +132,7 @@ def test_tuning_finds_what_is_known_to_be_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_two_jobs_give_what_one_gives(tuned: StudyFolder, tmp_path: Path, seeds: int) -> None:
+def test_tuning_is_independent_of_the_number_of_jobs(tuned: StudyFolder, tmp_path: Path, seeds: int) -> None:
     tune(tmp_path / "study", seeds=seeds, workers=2)
     one, two = files(tuned.path), files(tmp_path / "study")
     assert len(two) > 5 * TRIALS
@@ -180,7 +159,7 @@ tune(Path({path!r}), workers=2)
         pytest.param(signal.SIGKILL, 60, marks=pytest.mark.long),
     ],
 )
-def test_interrupted_anywhere_and_resumed_equals_unbroken(
+def test_tuning_resumed_after_an_interruption_equals_an_uninterrupted_one(
     tuned: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals, when: int
 ) -> None:
     path = tmp_path / "study"
@@ -195,14 +174,14 @@ def test_interrupted_anywhere_and_resumed_equals_unbroken(
     process.send_signal(how)
     process.wait()
     assert process.returncode != 0, "it was not interrupted"
-    _gone(path, deadline)
+    _wait_for_workers(path, deadline)
     assert len(list(path.rglob("result.json"))) < len(list(tuned.path.rglob("result.json")))
     tune(path)
     assert files(path) == files(tuned.path)
 
 
-def _gone(path: Path, deadline: float) -> None:
-    """Waits for the workers of a runner that was killed."""
+def _wait_for_workers(path: Path, deadline: float) -> None:
+    """Waits until the workers of a killed runner have ended."""
     for file in path.rglob("started.txt"):
         for pid in file.read_text().split():
             place = Path(f"/proc/{pid}/stat")
@@ -210,12 +189,14 @@ def _gone(path: Path, deadline: float) -> None:
                 time.sleep(0.01)
 
 
-def test_what_is_finished_is_not_trained_again_and_more_seeds_keep_the_tuning(tmp_path: Path) -> None:
+def test_tuning_does_not_repeat_finished_runs_and_is_kept_with_more_seeds(tmp_path: Path) -> None:
     first = tune(tmp_path, seeds=1)
-    assert first.planned == 6 * TRIALS + 6
-    assert (first.waiting, first.waiting + first.later) == (2, first.planned), "the baseline's searches come first"
-    assert first.unknown == sorted(first.unknown, reverse=True)
-    assert first.unknown[-1] == 0
+    assert first.started[1] == 6 * TRIALS + 6
+    assert (first.started[0], first.started[0] + first.placeholders[0]) == (2, first.started[1]), (
+        "the baseline's searches come first"
+    )
+    assert first.placeholders == sorted(first.placeholders, reverse=True)
+    assert first.placeholders[-1] == 0
     before = (tmp_path / "tuning.json").read_bytes()
     assert tune(tmp_path, seeds=1).ended == []
     more = tune(tmp_path, seeds=2)
@@ -224,9 +205,9 @@ def test_what_is_finished_is_not_trained_again_and_more_seeds_keep_the_tuning(tm
     assert (tmp_path / "tuning.json").read_bytes() == before
 
 
-def test_failed_trials_count_and_are_not_chosen(tuned: StudyFolder) -> None:
+def test_tuning_counts_failed_trials_and_does_not_choose_them(tuned: StudyFolder) -> None:
     (search,) = [s for s in searches(tuned) if s.label == "DWA"]
-    failed = [trial for trial in search.trials if trial.outcome is Outcome.FAILED]
+    failed = [trial for trial in search.trials if trial.outcome is TrialOutcome.FAILED]
     assert failed
     assert all(math.isnan(trial.value) for trial in failed)
     assert {float(str(t.settings["method.temperature"])) > 4 for t in failed} == {True}
@@ -237,7 +218,7 @@ def test_failed_trials_count_and_are_not_chosen(tuned: StudyFolder) -> None:
     assert tuned.tuning.cost("single task", "scenes") == TuningCost(0, 0, 0, 0)
 
 
-def test_a_trial_without_numbers_is_stopped_counts_and_is_not_tried_again(tmp_path: Path) -> None:
+def test_tuning_stops_and_counts_a_diverged_trial_once(tmp_path: Path) -> None:
     def sgd(run: Run) -> Run:
         return dataclasses.replace(run, optimizer="SGD")
 
@@ -246,29 +227,29 @@ def test_a_trial_without_numbers_is_stopped_counts_and_is_not_tried_again(tmp_pa
     study = dataclasses.replace(study, treatments=treatments)
     tune(tmp_path, study, seeds=1)
     found = searches(read_folder(tmp_path))
-    stopped = [trial for search in found for trial in search.trials if trial.outcome is Outcome.DIVERGED]
+    stopped = [trial for search in found for trial in search.trials if trial.outcome is TrialOutcome.DIVERGED]
     assert stopped
     for trial in stopped:
         assert float(str(trial.settings["optimizer.lr"])) > 0.01
         record = json.loads((tmp_path / trial.folder / "failed.json").read_text())
-        assert "after epoch-1 the model's 'head.weight' holds nan" in record["error"]
+        assert "after epoch-1 the model's 'head.weight' contains nan" in record["error"]
         assert trial.seconds == 2.5, "the epoch that it took"
         assert len((tmp_path / trial.folder / "started.txt").read_text().split()) == 1
     (tmp_path / "tuning.json").unlink()
     assert tune(tmp_path, study, seeds=1).ended == []
     assert repr(searches(read_folder(tmp_path))) == repr(found)
-    # the same numbers in a run of the study itself are its result: nobody stops those
+    # a run of the study itself with the same parameters is not stopped: it has a result
     assert all(json.loads((job.folder / "result.json").read_text()) for job in read_folder(tmp_path).jobs())
 
 
-def test_a_tuning_survives_json(tuned: StudyFolder) -> None:
+def test_tuning_result_survives_json(tuned: StudyFolder) -> None:
     tuning = tuned.tuning
     assert tuning is not None
-    back = Tuning.from_json(json.loads(json.dumps(tuning.to_json(), allow_nan=False)))
+    back = TuningResult.from_json(json.loads(json.dumps(tuning.to_json(), allow_nan=False)))
     assert repr(back) == repr(tuning)
 
 
-def test_metrics_that_are_zero_or_not_there_for_the_baseline_are_left_out_as_on_the_page(
+def test_tuning_ignores_metrics_that_are_zero_or_nan_for_the_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = synthetic.study(methods=("Equal()",))
@@ -280,7 +261,7 @@ def test_metrics_that_are_zero_or_not_there_for_the_baseline_are_left_out_as_on_
     assert all(job.finished for job in uncounted.jobs())
 
 
-def test_workloads_are_tuned_each_for_itself(tmp_path: Path) -> None:
+def test_tuning_searches_on_every_workload_separately(tmp_path: Path) -> None:
     def inky(run: Run) -> Run:
         return dataclasses.replace(run, options={"canvas": 12})
 
@@ -302,7 +283,7 @@ def test_workloads_are_tuned_each_for_itself(tmp_path: Path) -> None:
     assert len(folder.jobs()) == 8
 
 
-def test_static_weights_join_a_study_that_compares_methods_without_them(tmp_path: Path) -> None:
+def test_tuning_adds_static_weights_to_a_study_that_compares_methods(tmp_path: Path) -> None:
     treatments = tuple(t for t in synthetic.study().treatments if t.label != "static")
     without = dataclasses.replace(synthetic.study(), treatments=treatments, reference="Equal")
     folder = open_folder(tmp_path / "a", without, "smoke", 1, resume=True, tune=3)
@@ -369,12 +350,12 @@ def mixed(treatment: Treatment) -> Study:
         ),
     ],
 )
-def test_what_cannot_be_tuned_says_why(tmp_path: Path, wrong: Callable[[Path], object], message: str) -> None:
+def test_tuning_refuses_what_cannot_be_tuned(tmp_path: Path, wrong: Callable[[Path], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wrong(tmp_path)
 
 
-def test_a_tuning_of_a_newer_version_is_refused(tuned: StudyFolder, tmp_path: Path) -> None:
+def test_tuning_file_of_a_newer_version_is_refused(tuned: StudyFolder, tmp_path: Path) -> None:
     for name in ("study.json", "tuning.json"):
         (tmp_path / name).write_bytes((tuned.path / name).read_bytes())
     content = json.loads((tmp_path / "tuning.json").read_text()) | {"format": "paretorch study 99"}

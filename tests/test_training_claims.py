@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import studies_synthetic as synthetic
+from command_line import call
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
-from paretorch.studies.folder import Job, StudyFolder, open_folder
-from paretorch.studies.progress import Display
-from paretorch.studies.runner import run_folder
+from paretorch.studies.folder import StudyFolder, open_folder
+from paretorch.studies.job import Job
+from paretorch.studies.progress import ConsoleProgress
+from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment
 from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
@@ -23,7 +25,6 @@ from paretorch.training.record.claims import claimed, events_digest, read_run
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from stopping import stop_after
-from test_cli import call
 
 TINY = Path(__file__).parent / "training_workload.py"
 RUN = Run(str(TINY), method="FAMO()", epochs=2, batch_size=8)
@@ -83,7 +84,7 @@ def test_no_number_is_attributed_to_another_treatment(trained: StudyFolder, tmp_
     assert not (path / "report.html").exists()
     more = open_folder(path, trained.study, "small", 2, resume=True)
     with pytest.raises(ValueError, match=r"another run|of the run"):
-        run_folder(more, Display())
+        train_study(more, ConsoleProgress())
     with pytest.raises(ValueError, match=r"another run|of the run"):
         train(one.run, one.folder, progress=None)
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from command_line import call
 from paretorch.studies.folder import open_folder, read_folder
-from paretorch.studies.sources import find
+from paretorch.studies.lookup import find_study
 from paretorch.training.fronts.run import load_front, workload_of
 from paretorch.training.names import trust
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.record.claims import digest_of
 from studies_synthetic import study
-from test_cli import call
 
 SMALL = ["--models", "2", "--epochs", "1", "--batch-size", "32"]
 HARMLESS = """\
@@ -154,7 +154,7 @@ def test_a_compiled_file_is_not_run_in_the_place_of_the_source(tmp_path: Path, k
     if kind == "workload":
         assert find_workload(str(source), {}).tasks
     else:
-        assert find(str(source), "smoke").name == "synthetic"
+        assert find_study(str(source), "smoke").name == "synthetic"
     assert not mark.exists()
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mine"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
@@ -202,5 +202,5 @@ def test_a_planted_tuning_names_no_other_workload(tmp_path: Path) -> None:
             run["workload"] = "shared/evil.py"
     made = {"format": "paretorch study 2", "tuning": {"trials": 1, "seed": 1, "searches": []}, "study": settled}
     (tmp_path / "tuning.json").write_text(json.dumps(made))
-    with pytest.raises(ValueError, match=r"tuning\.json is not what paretorch wrote .*expected the treatment"):
+    with pytest.raises(ValueError, match=r"tuning\.json is damaged .*expected the treatment"):
         read_folder(tmp_path)

@@ -1,12 +1,12 @@
-"""``paretorch data``: what image folders there are, whether they lie as they must, and packs of them."""
+"""The command ``paretorch data``: layout and checks of image folders, and packs of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from paretorch.cli.boundary import boundary
-from paretorch.cli.options import named_options
+from paretorch.cli.errors import readable_errors
+from paretorch.cli.options import name_and_options
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from paretorch.workloads.checks.checkup import Checkable
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
-data = typer.Typer(help="Image folders: what there is, whether it lies as it must, and packs of it.")
+data = typer.Typer(help="Image folders: their layout, checks of them, and packs for fast reading.")
 
 What = Annotated[
     str, typer.Argument(metavar="[DIR|WORKLOAD]", help="A folder with all data in it, or a workload with its options.")
 ]
-Root = Annotated[Path, typer.Option(help="The folder in which data are looked for.")]
+Root = Annotated[Path, typer.Option(help="The folder of the image data.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that read; by the number of cores by default.")]
 
 
 @data.command("list", epilog="Example: [bold]paretorch data list[/bold]")
 def data_list() -> None:
-    """Say which folders the workloads read, how they must lie, and where they are published."""
-    with boundary():
+    """Print the folders that the workloads read, their layout, and where they are published."""
+    with readable_errors():
         from paretorch.training.names.workloads import workload_class, workload_names
         from paretorch.workloads.checks import console
 
@@ -43,30 +43,28 @@ def data_list() -> None:
 def data_check(
     what: What = "",
     root: Root = Path("data"),
-    images: Annotated[int | None, typer.Option(help="Read so many images of each data set; all by default.")] = None,
+    images: Annotated[int | None, typer.Option(help="Images of each data set to read; all by default.")] = None,
     workers: Workers = None,
 ) -> None:
-    """Say what was looked for and found; read every image, name those that cannot be read; verify packs."""
-    with boundary("Nothing was changed."):
+    """Print the folders that were searched and found; read every image, name those that cannot be read; verify packs."""
+    with readable_errors("Nothing was changed."):
         from paretorch.workloads.checks import checkup, console
 
-        if (other := _other_workload(what, root)) is not None:
-            with console.Following() as following:
-                reports = other.checkup(images=images, tell=following.tell)
-            print(console.checked(reports))
-            if any(report.problems for report in reports):
-                raise typer.Exit(1)
-            return
-        workload, _ = _image_workload(what, root, {"workers": workers})
+        other = _other_workload(what, root)
+        workload = None if other else _image_workload(what, root, {"workers": workers})[0]
         with console.Following() as following:
-            reports = checkup.check(
-                Path(workload.root),
-                workload.imagenet,
-                workload.coco,
-                images=images,
-                workers=workload.readers("image files"),
-                tell=following.tell,
-            )
+            if workload is not None:
+                reports = checkup.check(
+                    Path(workload.root),
+                    workload.imagenet,
+                    workload.coco,
+                    images=images,
+                    workers=workload.readers("image files"),
+                    tell=following.tell,
+                )
+            else:
+                assert other is not None
+                reports = other.checkup(images=images, tell=following.tell)
         print(console.checked(reports))
         if any(report.problems for report in reports):
             raise typer.Exit(1)
@@ -77,16 +75,16 @@ def data_pack(
     what: What = "",
     root: Root = Path("data"),
     size: Annotated[
-        int | None, typer.Option(help="Pixels along one side that the network gets; 256 by default.")
+        int | None, typer.Option(help="Side length in pixels of the network's input; 256 by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of packs; ROOT/packed by default.")] = None,
     workers: Workers = None,
 ) -> None:
-    """Store resized images and masks so that training never waits for them; the same command goes on after a stop.
+    """Store resized images and masks for fast reading; the same command continues an interrupted one.
 
-    A folder is packed whole, a workload as far as its options choose images.
+    All images of a folder are packed; of a workload, those that its options choose.
     """
-    with boundary("The same command goes on from there."):
+    with readable_errors("The same command continues from there."):
         from paretorch.workloads.checks import console
 
         workload, whole = _image_workload(what, root, {"workers": workers, "size": size})
@@ -96,34 +94,31 @@ def data_pack(
 
 
 def _other_workload(what: str, root: Path) -> Checkable | None:
-    """The workload called ``what``, where it reads files and is not ``imagenet_coco``."""
+    """The workload that ``what`` names, if it reads files and is not ``imagenet_coco``."""
     from paretorch.training.names.constructors import parse
     from paretorch.training.names.workloads import find_workload, workload_class, workload_names
     from paretorch.workloads.checks.checkup import Checkable
 
-    call = parse(what or str(root))
-    if call.name not in workload_names() or not workload_class(call.name).files:
+    text = what or str(root)
+    name = parse(text).name
+    if name not in workload_names() or not workload_class(name).files:
         return None
-    options = {"root": str(root), **named_options(call.positional, call.named, what)}
-    workload = find_workload(call.name, options)
+    workload = find_workload(name, {"root": str(root)} | name_and_options(text)[1])
     return workload if isinstance(workload, Checkable) else None
 
 
 def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:
-    """The workload, and whether all images below its root are meant."""
+    """The workload ``imagenet_coco``, and whether ``what`` is a folder, of which all images are meant."""
     from paretorch.training.names.constructors import parse
     from paretorch.training.names.workloads import find_workload
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
-    call, given = parse(what or str(root)), {name: value for name, value in flags.items() if value is not None}
-    whole = call.name != "imagenet_coco"
-    if whole and not Path(what or root).is_dir():
-        raise ValueError(f"{what or root} is no folder, and no workload that reads files (imagenet_coco does)")
-    named = (
-        {"root": what or str(root)}
-        if whole
-        else {"root": str(root), **named_options(call.positional, call.named, what)}
-    )
-    workload = find_workload("imagenet_coco", named | given)
+    given = {name: value for name, value in flags.items() if value is not None}
+    text = what or str(root)
+    whole = parse(text).name != "imagenet_coco"
+    if whole and not Path(text).is_dir():
+        raise ValueError(f"{text} is no folder, and no workload that reads files (imagenet_coco does)")
+    options = {"root": text} if whole else {"root": str(root)} | name_and_options(text)[1]
+    workload = find_workload("imagenet_coco", options | given)
     assert isinstance(workload, ImagenetCoco)
     return workload, whole

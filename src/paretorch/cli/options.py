@@ -1,21 +1,46 @@
-"""Options that a user writes as a constructor's arguments."""
+"""Arguments and options that several commands have, and constructors in their values."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from paretorch.extras import extra
+
+with extra("studies"):
+    import typer
+
+Workload = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKLOAD|FILE.py",
+        help="A shipped workload, an importable module or a Python file; with options: 'digits(ink=True)'.",
+    ),
+]
+Optimizer = Annotated[
+    str, typer.Option(help="The optimizer as a constructor without parameters; see `paretorch list optimizers`.")
+]
+Epochs = Annotated[int, typer.Option(help="Passes over the training data.")]
+BatchSize = Annotated[int, typer.Option(help="Samples per step.")]
+Seed = Annotated[int, typer.Option(help="Seed of the initial weights and the data order.")]
+Device = Annotated[str, typer.Option(help="'cpu', 'cuda', 'cuda:1' or 'mps'.")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="Use deterministic kernels of torch.")]
+Warmup = Annotated[float, typer.Option(help="Share of the steps over which the learning rate increases.")]
 
 
-def named_options(positional: tuple[Any, ...], named: Any, text: str) -> dict[str, Any]:
-    """The arguments by name, plain values; ``text`` is what was written.
+def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of a constructor call, all of them named and plain.
 
     Raises:
-        ValueError: one without a name, or a constructor.
+        ValueError: the text is no call, or an argument has no name or is a constructor call itself.
     """
-    from paretorch.training.names.constructors import Call
+    from paretorch.training.names.constructors import Call, parse
 
-    if positional:
-        raise ValueError(f"{text!r}: options are given by name, as in 'SGD(lr=0.1)', got {positional[0]!r} without one")
-    for name, value in named.items():
+    call = parse(text)
+    if call.positional:
+        raise ValueError(
+            f"{text!r}: options are given by name, as in 'SGD(lr=0.1)', got {call.positional[0]!r} without one"
+        )
+    for name, value in call.named.items():
         if isinstance(value, Call):
             raise ValueError(f"{text!r}, option {name!r}: expected plain values, got {value.name}(...)")
-    return dict(named)
+    return call.name, dict(call.named)

@@ -9,11 +9,11 @@ from typing import Any
 
 from paretorch.extras import extra
 from paretorch.reports.report import Report, report
-from paretorch.studies import sources as studies
 from paretorch.studies.folder import open_folder
-from paretorch.studies.progress import Display
-from paretorch.studies.runner import TRAIN, run_folder
-from paretorch.studies.treatments import check_treatments
+from paretorch.studies.lookup import find_study
+from paretorch.studies.progress import ConsoleProgress
+from paretorch.studies.runner import TRAIN, train_study
+from paretorch.studies.treatment_checks import check_treatments
 from paretorch.training.names.workloads import find_workload
 
 with extra("studies"):
@@ -44,7 +44,7 @@ def run_study(
         progress: print progress and the report.
         train: what trains a run, as ``module:function``.
         tune: trials in which the settings of every treatment are searched, on validation data, before it is trained on the
-            seeds; 0: the study's own settings. See ``paretorch.studies.tuning.tuning``.
+            seeds; 0: the study's own settings. See ``paretorch.studies.tuner``.
         options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of them has a folder of its
             own, which ``out`` names.
 
@@ -56,23 +56,23 @@ def run_study(
         FileNotFoundError: data that a workload reads are not there.
         KeyboardInterrupt: on Ctrl-C; the same call goes on.
     """
-    study = studies.find(name_or_file, scale, options)
+    study = find_study(name_or_file, scale, options)
     path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
     if train == TRAIN and not (path / "study.json").exists():  # other trainers may have workloads of their own
         for run in {title: t.on(title)[0] for t in study.treatments for title in t.workloads}.values():
             find_workload(run.workload, run.options).require()
     if train == TRAIN and not any(path.glob("*/result.json")):
         check_treatments(study)
-    folder = open_folder(path, study, scale, seeds, resume, tune, _typed(name_or_file, options or {}))
-    watch = Display(Console(quiet=not progress))
-    run_folder(folder, watch, workers=jobs, train=train)
+    folder = open_folder(path, study, scale, seeds, resume, tune, command=_command(name_or_file, options or {}))
+    watch = ConsoleProgress(Console(quiet=not progress))
+    train_study(folder, watch, workers=jobs, train=train)
     found = report(path)
     if progress:
         found.show()
     return found
 
 
-def _typed(name_or_file: str | Path, options: Mapping[str, Any]) -> str:
+def _command(name_or_file: str | Path, options: Mapping[str, Any]) -> str:
     """A study and its options as one types them."""
     words = [str(name_or_file)]
     for name, value in options.items():

@@ -1,13 +1,14 @@
-"""What a user sees while a study trains: all runs in one terminal, or plain lines where there is none."""
+"""Progress of a study on a console: bars in a terminal, otherwise one line per finished run."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from paretorch.extras import extra
-from paretorch.studies.folder import Job
+from paretorch.studies.job import Job
 
 with extra("studies"):
     from rich.console import Console
@@ -15,77 +16,89 @@ with extra("studies"):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 
-class Watch(Protocol):
-    """What the runner tells: each call names the job and the seconds since the job's last call."""
+class StudyProgress(Protocol):
+    """Receives the progress of a study from its runner.
+
+    ``placeholders`` are stand-ins, with the same labels and numbers of epochs, for jobs that become known only when others
+    have ended.
+    """
 
     def start(
-        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+        self,
+        jobs: Sequence[Job],
+        planned: int,
+        workers: int,
+        placeholders: Sequence[Job] = (),
+        finished: Sequence[Job] = (),
     ) -> None:
-        """``jobs`` are to be trained, and then as many as ``later``; of ``planned``, those ``finished`` were before."""
+        """``jobs`` are to be trained by ``workers`` processes; ``finished`` ones of all ``planned`` have a result."""
 
-    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
-        """Now ``jobs`` are to be trained as well; ``later`` stand for those that are still unknown."""
+    def add_jobs(self, jobs: Sequence[Job], placeholders: Sequence[Job]) -> None:
+        """``jobs`` are to be trained as well; ``placeholders`` replace the earlier ones."""
 
-    def advance(self, job: Job, done: int, seconds: float) -> None:
-        """``done`` of the job's epochs are trained; the first call of a job says where it begins."""
+    def advance(self, job: Job, epochs: int, seconds: float) -> None:
+        """A job has trained ``epochs`` epochs, ``seconds`` after its last call; its first call is before its first epoch."""
 
     def finish(self, job: Job, error: str | None) -> None:
-        """The job has its result, or failed with ``error``."""
+        """A job has a result, or failed with ``error``."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """No further call follows."""
 
 
-class Estimate:
-    """Seconds until a study is done: epochs to go times the seconds an epoch took, per treatment where it is known.
+class RemainingTime:
+    """Estimate of the seconds until all jobs are finished.
+
+    It is the number of remaining epochs times the seconds per epoch, by treatment where one of its epochs was timed, divided by
+    the number of workers.
 
     Args:
-        jobs: what is to be trained.
-        workers: how many at a time.
-        later: stand for further ones.
-        finished: were trained before; their results say how long that took.
+        jobs: jobs to train.
+        workers: number of jobs at a time.
+        placeholders: stand-ins for further jobs.
+        finished: jobs with a result, which contains their seconds.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+        self, jobs: Sequence[Job], workers: int, placeholders: Sequence[Job] = (), finished: Sequence[Job] = ()
     ) -> None:
-        self.jobs, self.workers, self.later = list(jobs), workers, later
-        self.done: dict[Path, int] = {}  # by folder
-        self.epochs: dict[str, int] = {}  # seen, by label
-        self.seconds: dict[str, float] = {}
+        self.jobs, self.workers, self.placeholders = list(jobs), workers, placeholders
+        self.trained: dict[Path, int] = {}  # epochs, by folder
+        self.timed_epochs: Counter[str] = Counter()  # by label
+        self.timed_seconds: dict[str, float] = {}
         for job in finished:
             if seconds := job.seconds:
-                self._saw(job, job.run.epochs, seconds)
+                self._add(job, job.run.epochs, seconds)
 
-    def advance(self, job: Job, done: int, seconds: float) -> None:
-        """Takes in that ``done`` epochs of a job are trained, ``seconds`` after its last call."""
-        before = self.done.get(job.folder)
-        self.done[job.folder] = done
-        if before is not None and done > before:
-            self._saw(job, done - before, seconds)
+    def advance(self, job: Job, epochs: int, seconds: float) -> None:
+        """Updates a job that has trained ``epochs`` epochs, ``seconds`` after its last update."""
+        before = self.trained.get(job.folder)
+        self.trained[job.folder] = epochs
+        if before is not None and epochs > before:
+            self._add(job, epochs - before, seconds)
 
-    def _saw(self, job: Job, epochs: int, seconds: float) -> None:
-        self.epochs[job.label] = self.epochs.get(job.label, 0) + epochs
-        self.seconds[job.label] = self.seconds.get(job.label, 0.0) + seconds
+    def _add(self, job: Job, epochs: int, seconds: float) -> None:
+        self.timed_epochs[job.label] += epochs
+        self.timed_seconds[job.label] = self.timed_seconds.get(job.label, 0.0) + seconds
 
     def finish(self, job: Job) -> None:
-        """Takes in that nothing is left of a job, whether it failed or not."""
-        self.done[job.folder] = job.run.epochs
+        """Removes the remaining epochs of a job that finished or failed."""
+        self.trained[job.folder] = job.run.epochs
 
     @property
-    def left(self) -> float | None:
-        """Seconds; None before the first epoch was seen."""
-        if not self.epochs:
+    def seconds(self) -> float | None:
+        """The estimate; None before the first epoch was timed."""
+        if not self.timed_epochs:
             return None
-        mean = sum(self.seconds.values()) / sum(self.epochs.values())
-        rates = {label: self.seconds[label] / epochs for label, epochs in self.epochs.items()}
-        known = [(job.label, job.run.epochs - self.done.get(job.folder, 0)) for job in self.jobs]
-        to_go = known + [(job.label, job.run.epochs) for job in self.later]
-        return sum(epochs * rates.get(label, mean) for label, epochs in to_go) / self.workers
+        mean = sum(self.timed_seconds.values()) / sum(self.timed_epochs.values())
+        rates = {label: self.timed_seconds[label] / epochs for label, epochs in self.timed_epochs.items()}
+        remaining = [(job.label, job.run.epochs - self.trained.get(job.folder, 0)) for job in self.jobs]
+        remaining += [(job.label, job.run.epochs) for job in self.placeholders]
+        return sum(epochs * rates.get(label, mean) for label, epochs in remaining) / self.workers
 
 
 def duration(seconds: float) -> str:
-    """A length of time as one says it.
+    """A duration in its two largest units.
 
     Example:
         >>> duration(4.2), duration(83), duration(7300)
@@ -99,30 +112,37 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-class Display:
-    """A :class:`Watch` that prints: bars in a terminal, else one line for every run that ends.
+class ConsoleProgress:
+    """A :class:`StudyProgress` that prints bars in a terminal, otherwise one line for every run that ends.
 
     Args:
-        console: where to; standard output by default.
+        console: the console; standard output by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
-        self.estimate = Estimate((), 1)
-        self.ended, self.total, self.said = 0, 0, False
+        self.remaining = RemainingTime((), 1)
+        self.ended, self.total, self.estimate_printed = 0, 0, False
         self.bars: Progress | None = None
-        self.rows: dict[Path | None, TaskID] = {}
+        self.rows: dict[Path | None, TaskID] = {}  # by the job's folder; None is the bar of all runs
 
     def start(
-        self, jobs: Sequence[Job], planned: int, workers: int, later: Sequence[Job] = (), finished: Sequence[Job] = ()
+        self,
+        jobs: Sequence[Job],
+        planned: int,
+        workers: int,
+        placeholders: Sequence[Job] = (),
+        finished: Sequence[Job] = (),
     ) -> None:
-        """Says what is to be done, and how long it will take where runs that are finished tell."""
-        self.estimate, self.total = Estimate(jobs, workers, later, finished), len(jobs) + len(later)
+        """Prints the number of runs, and the expected time if finished runs give an estimate."""
+        self.remaining = RemainingTime(jobs, workers, placeholders, finished)
+        self.total = len(jobs) + len(placeholders)
         before = f", {planned - self.total} of them finished before" if planned > self.total else ""
-        known = self._left("expected time: ", "") or "the time they take is measured on the first run"
-        self.said = self.estimate.left is not None
-        rest = f"{workers} at a time; {known}" if self.total else "nothing is left to train"
-        self._say(f"{planned} runs{before}; {rest}")
+        time = self._time("expected time: {}") or "the time they take is measured on the first run"
+        self.estimate_printed = self.remaining.seconds is not None
+        self._print(
+            f"{planned} runs{before}; " + (f"{workers} at a time; {time}" if self.total else "none is left to train")
+        )
         if self.console.is_terminal and jobs:
             columns = (
                 TextColumn("{task.description}"),
@@ -134,52 +154,52 @@ class Display:
             self.rows[None] = self.bars.add_task("all runs", total=self.total, more="")
             self.bars.start()
 
-    def further(self, jobs: Sequence[Job], later: Sequence[Job]) -> None:
-        """Takes in what has become known."""
-        self.estimate.jobs.extend(jobs)
-        self.estimate.later = later
-        self.total = len(self.estimate.jobs) + len(later)
+    def add_jobs(self, jobs: Sequence[Job], placeholders: Sequence[Job]) -> None:
+        """Updates the total number of runs."""
+        self.remaining.jobs.extend(jobs)
+        self.remaining.placeholders = placeholders
+        self.total = len(self.remaining.jobs) + len(placeholders)
         if self.bars is not None:
             self.bars.update(self.rows[None], total=self.total)
 
-    def advance(self, job: Job, done: int, seconds: float) -> None:
-        """Moves a bar; after the first epoch of the study, says how long it will take."""
-        self.estimate.advance(job, done, seconds)
-        left = self.estimate.left
-        if left is not None and not self.said:
-            self.said = True
-            self._say(f"expected time: {duration(left)}")
+    def advance(self, job: Job, epochs: int, seconds: float) -> None:
+        """Updates the job's bar; prints the expected time after the first timed epoch."""
+        self.remaining.advance(job, epochs, seconds)
+        if not self.estimate_printed and (time := self._time("expected time: {}")):
+            self.estimate_printed = True
+            self._print(time)
         if self.bars is not None:
             if job.folder not in self.rows:
                 self.rows[job.folder] = self.bars.add_task(escape(job.title), total=job.run.epochs, more="epochs")
-            self.bars.update(self.rows[job.folder], completed=done)
-            self._total()
+            self.bars.update(self.rows[job.folder], completed=epochs)
+            self._update_total()
 
     def finish(self, job: Job, error: str | None) -> None:
-        """Counts a run that ended."""
+        """Counts a run that ended, and prints it if there are no bars or if it failed."""
         self.ended += 1
-        self.estimate.finish(job)
-        if self.bars is not None and job.folder in self.rows:
-            self.bars.remove_task(self.rows.pop(job.folder))
+        self.remaining.finish(job)
         if self.bars is not None:
-            self._total()
+            if job.folder in self.rows:
+                self.bars.remove_task(self.rows.pop(job.folder))
+            self._update_total()
         if error is not None:
-            self._say(f"failed: {job.title}: {error} (traceback in {job.folder / 'failed.json'})")
+            self._print(f"failed: {job.title}: {error} (traceback in {job.folder / 'failed.json'})")
         elif self.bars is None:
-            self._say(f"[{self.ended}/{self.total}] {job.title}{self._left('; ', ' left')}")
+            self._print(f"[{self.ended}/{self.total}] {job.title}{self._time('; {} left')}")
 
     def close(self) -> None:
-        """Takes the bars away."""
+        """Removes the bars."""
         if self.bars is not None:
             self.bars.stop()
 
-    def _left(self, before: str, after: str) -> str:
-        left = self.estimate.left
-        return "" if left is None else f"{before}{duration(left)}{after}"
+    def _time(self, text: str) -> str:
+        """The text with the remaining time; empty while there is no estimate."""
+        seconds = self.remaining.seconds
+        return "" if seconds is None else text.format(duration(seconds))
 
-    def _total(self) -> None:
+    def _update_total(self) -> None:
         assert self.bars is not None
-        self.bars.update(self.rows[None], completed=self.ended, more=self._left("", " left"))
+        self.bars.update(self.rows[None], completed=self.ended, more=self._time("{} left"))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Trains the runs of a study in worker processes that stay alive: imports are paid once per worker."""
+"""Training of the runs of a study in worker processes, each of which trains many runs and imports torch once."""
 
 from __future__ import annotations
 
@@ -11,25 +11,129 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from paretorch.storage import atomic
-from paretorch.studies.folder import Job, StudyFolder, write_json
-from paretorch.studies.progress import Watch
+from paretorch.studies.folder import StudyFolder, write_json
+from paretorch.studies.job import Job
+from paretorch.studies.progress import StudyProgress
 
-TRAIN = "paretorch.studies.worker:train_sparingly"
-Inbox = queue.SimpleQueue[tuple["Worker", dict[str, Any] | None]]
+TRAIN = "paretorch.studies.worker:train_with_rare_checkpoints"
+Events = queue.SimpleQueue[tuple["Worker", dict[str, Any] | None]]  # None: the process has ended
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that raised, or whose process died; the traceback is in its folder's ``failed.json``."""
+    """A run that raised, or whose process ended; the traceback is in ``failed.json`` of its folder."""
 
     job: Job
     error: str
+
+
+class DependentJobs(Protocol):
+    """Jobs that become known only when others have ended."""
+
+    @property
+    def planned(self) -> int:
+        """Number of all jobs, the first ones included."""
+
+    @property
+    def placeholders(self) -> Sequence[Job]:
+        """Stand-ins, with the same labels and numbers of epochs, for the jobs that are not known yet."""
+
+    def next_jobs(self, job: Job) -> Sequence[Job]:
+        """Jobs that can be trained now that a job has finished or failed."""
+
+
+def train_study(
+    folder: StudyFolder, progress: StudyProgress, *, workers: int | None = None, train: str = TRAIN
+) -> list[Failure]:
+    """Trains all unfinished runs of a study, after the trials if the study is to be tuned.
+
+    Args:
+        folder: the study.
+        progress: receives the progress.
+        workers: see :func:`train_jobs`.
+        train: see :func:`train_jobs`.
+
+    Returns:
+        Failed runs and trials.
+
+    Raises:
+        ValueError: an existing result is damaged, or of another version of the workload's file; see also :func:`train_jobs`
+            and :mod:`paretorch.studies.tuner`.
+    """
+    tuner: DependentJobs | None = None
+    if folder.tune and folder.tuning is None:
+        from paretorch.studies.tuner import Tuner  # imports Optuna, which a study without tuning does not need
+
+        tuner = Tuner(folder)
+        jobs = tuner.first_jobs()
+    else:
+        jobs = folder.jobs()
+        for job in jobs:
+            job.check()
+    return train_jobs(
+        jobs,
+        progress,
+        workers=workers,
+        threads=folder.study.threads,
+        logs=folder.path / "logs",
+        train=train,
+        dependent=tuner,
+    )
+
+
+def train_jobs(
+    jobs: Sequence[Job],
+    progress: StudyProgress,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    logs: Path,
+    train: str = TRAIN,
+    dependent: DependentJobs | None = None,
+) -> list[Failure]:
+    """Trains all unfinished jobs. A run that fails is recorded, and the others are trained all the same.
+
+    Results do not depend on ``workers``, because every run has ``threads`` threads.
+
+    Args:
+        jobs: jobs to train, in this order.
+        progress: receives the progress.
+        workers: number of jobs at a time; by default as many as have ``threads`` cores each.
+        threads: CPU threads per run.
+        logs: folder for the output of the workers.
+        train: the function that trains a run, as ``module:function``; see :class:`~paretorch.studies.worker.Train`.
+        dependent: jobs to train after these.
+
+    Returns:
+        The failed jobs.
+
+    Raises:
+        ValueError: fewer than one worker.
+        RuntimeError: a worker process cannot start.
+        KeyboardInterrupt: after Ctrl-C, when the workers have stopped; unfinished runs keep their checkpoints.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"a study needs at least 1 job at a time, got {workers}")
+    unfinished = [job for job in jobs if not job.finished]
+    finished = [job for job in jobs if job.finished]
+    placeholders = dependent.placeholders if dependent else ()
+    count = min(workers or max(1, processors() // threads), max(1, len(unfinished) + len(placeholders)))
+    progress.start(unfinished, dependent.planned if dependent else len(jobs), count, placeholders, finished)
+    # -P: -m alone puts the current folder first on the import path, with any json.py or torch.py in it
+    command = [sys.executable, "-P", "-m", "paretorch.studies.worker", train, str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    pool = _WorkerPool(deque(unfinished), progress, dependent, count, command, environment, logs)
+    try:
+        return pool.run()
+    finally:
+        pool.stop()
+        progress.close()
 
 
 def processors() -> int:
@@ -37,108 +141,12 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_folder(folder: StudyFolder, watch: Watch, *, workers: int | None = None, train: str = TRAIN) -> list[Failure]:
-    """Trains all runs of a study that are not finished; before that, where it is to be tuned, its trials.
-
-    Args:
-        folder: the study.
-        watch: is told how it goes.
-        workers: see :func:`run_jobs`.
-        train: see :func:`run_jobs`.
-
-    Returns:
-        What failed, trials included.
-
-    Raises:
-        ValueError: a result that is there is damaged, or of another version of the workload's file; see also
-            :func:`run_jobs` and :mod:`paretorch.studies.tuning.tuning`.
-    """
-    logs, threads = folder.path / "logs", folder.study.threads
-    if not folder.tune or folder.tuning is not None:
-        for job in folder.jobs():
-            job.check()
-        return run_jobs(folder.jobs(), watch, workers=workers, threads=threads, logs=logs, train=train)
-    from paretorch.studies.tuning.tuning import Tuner  # Optuna, which other studies do not need
-
-    tuner = Tuner(folder)
-    return run_jobs(
-        tuner.begin(),
-        watch,
-        workers=workers,
-        threads=threads,
-        logs=logs,
-        train=train,
-        more=Further(tuner.follow, lambda: tuner.later, tuner.planned),
-    )
-
-
-@dataclass(frozen=True)
-class Further:
-    """Runs that become known only while others are trained.
-
-    Args:
-        follow: called with a job that has ended, finished or failed; returns what can be trained now.
-        later: stand-ins for what is still unknown.
-        planned: how many runs there are in all.
-    """
-
-    follow: Callable[[Job], Sequence[Job]]
-    later: Callable[[], Sequence[Job]]
-    planned: int
-
-
-def run_jobs(
-    jobs: Sequence[Job],
-    watch: Watch,
-    *,
-    workers: int | None = None,
-    threads: int = 1,
-    logs: Path,
-    train: str = TRAIN,
-    more: Further | None = None,
-) -> list[Failure]:
-    """Trains all that are not finished; a run that fails is recorded while the others go on.
-
-    Results do not depend on ``workers``, for every run has ``threads`` threads whatever runs beside it.
-
-    Args:
-        jobs: what to train, in this order.
-        watch: is told how it goes.
-        workers: runs at a time; by default as many as have ``threads`` cores each.
-        threads: CPU threads per run.
-        logs: folder for what the workers print.
-        train: what trains, as ``module:function``; see :class:`~paretorch.studies.worker.Train`.
-        more: what is to be trained after them.
-
-    Returns:
-        What failed.
-
-    Raises:
-        ValueError: fewer than one worker.
-        RuntimeError: a worker that cannot start.
-        KeyboardInterrupt: after Ctrl-C, when the workers have stopped; unfinished runs keep their checkpoints.
-    """
-    if workers is not None and workers < 1:
-        raise ValueError(f"a study needs at least 1 job at a time, got {workers}")
-    waiting = [job for job in jobs if not job.finished]
-    later = more.later() if more else ()
-    count = min(workers or max(1, processors() // threads), max(1, len(waiting) + len(later)))
-    finished = [job for job in jobs if job.finished]
-    watch.start(waiting, more.planned if more else len(jobs), count, later, finished)
-    pool = _Pool(waiting, watch, count, threads, logs, train, more)
-    try:
-        return pool.work()
-    finally:
-        pool.stop()
-        watch.close()
-
-
 class Worker:
-    """One process, its log, and the job it has; a thread passes its events on to the inbox."""
+    """A worker process with its log and its job. A thread puts its events into a queue."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path, inbox: Inbox) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path, events: Events) -> None:
         self.job: Job | None = None
-        self.heard = time.perf_counter()
+        self.last_event = time.perf_counter()
         self.log = log
         with atomic.created(log) as file:
             # a session of its own, so that Ctrl-C reaches the runner alone, which then stops the workers in order
@@ -151,33 +159,33 @@ class Worker:
                 encoding="utf-8",
                 start_new_session=True,
             )
-        self.listener = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
-        self.listener.start()
+        self.reader = threading.Thread(target=self._read_events, args=(events,), daemon=True)
+        self.reader.start()
 
-    def _listen(self, inbox: Inbox) -> None:
+    def _read_events(self, events: Events) -> None:
         assert self.process.stdout is not None
-        with self.process.stdout as events:
-            for line in events:
-                inbox.put((self, json.loads(line)))
-        inbox.put((self, None))
+        with self.process.stdout as lines:
+            for line in lines:
+                events.put((self, json.loads(line)))
+        events.put((self, None))
 
-    def give(self, job: Job) -> None:
-        """Sends a job."""
+    def assign(self, job: Job) -> None:
+        """Sends a job to the process."""
         assert self.process.stdin is not None
-        self.job, self.heard = job, time.perf_counter()
-        with contextlib.suppress(BrokenPipeError):  # it died while idle: the inbox will say so
+        self.job, self.last_event = job, time.perf_counter()
+        with contextlib.suppress(BrokenPipeError):  # the idle process has ended: its last event follows
             order = {"run": job.run.to_json(), "folder": str(job.folder), "trial": job.trial is not None}
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
 
-    def since(self) -> float:
-        """Seconds since this was last asked or a job was given."""
+    def seconds_since_last_event(self) -> float:
+        """Seconds since the last call, or since the job was assigned."""
         now = time.perf_counter()
-        before, self.heard = self.heard, now
+        before, self.last_event = self.last_event, now
         return now - before
 
     def stop(self) -> str:
-        """Ends the process, if it has not ended, and returns the last lines of its log; an empty log is removed."""
+        """Ends the process if it is running, and returns the last lines of its log; an empty log is removed."""
         self.process.terminate()
         try:
             self.process.wait(timeout=5)
@@ -187,105 +195,99 @@ class Worker:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        self.listener.join()
+        self.reader.join()
         printed = self.log.read_text(encoding="utf-8", errors="replace")
         if not printed:
             self.log.unlink()
         return "\n".join(printed.splitlines()[-20:])
 
 
-class _Pool:
-    """The workers of one call of :func:`run_jobs`."""
+@dataclass
+class _WorkerPool:
+    """The workers of one call of :func:`train_jobs`: at most ``count`` processes of ``command``."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        watch: Watch,
-        count: int,
-        threads: int,
-        logs: Path,
-        train: str,
-        more: Further | None,
-    ) -> None:
-        self.waiting, self.watch, self.count, self.logs, self.more = deque(jobs), watch, count, logs, more
-        # -P: -m alone puts the current folder first, where a json.py or torch.py of anybody's would be imported
-        self.command = [sys.executable, "-P", "-m", "paretorch.studies.worker", train, str(threads)]
-        self.environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self.inbox: Inbox = queue.SimpleQueue()
-        self.workers: list[Worker] = []
-        self.idle: list[Worker] = []
-        self.hired = 0
-        self.failures: list[Failure] = []
+    pending: deque[Job]
+    progress: StudyProgress
+    dependent: DependentJobs | None
+    count: int
+    command: list[str]
+    environment: dict[str, str]
+    logs: Path
+    events: Events = field(default_factory=queue.SimpleQueue)
+    workers: list[Worker] = field(default_factory=list)
+    idle: list[Worker] = field(default_factory=list)
+    started: int = 0
+    failures: list[Failure] = field(default_factory=list)
 
-    def work(self) -> list[Failure]:
+    def run(self) -> list[Failure]:
         self.dispatch()
         while self.workers:
-            worker, event = self.inbox.get()
+            worker, event = self.events.get()
             if event is not None:
-                self.hear(worker, event)
+                self.handle_event(worker, event)
             elif worker in self.workers:
-                self.bury(worker)
+                self.handle_exit(worker)
         return self.failures
 
     def dispatch(self) -> None:
-        """Gives what waits to whoever is free, hires while there is more, and lets go whom nothing awaits."""
-        while self.waiting and self.idle:
-            self.idle.pop().give(self.waiting.popleft())
+        """Assigns pending jobs to idle workers, starts workers for the others, and stops idle workers without a future job."""
+        while self.pending and self.idle:
+            self.idle.pop().assign(self.pending.popleft())
         starting = sum(worker.job is None and worker not in self.idle for worker in self.workers)
-        for _ in range(min(self.count - len(self.workers), len(self.waiting) - starting)):
-            self.hire()
+        for _ in range(min(self.count - len(self.workers), len(self.pending) - starting)):
+            self.start_worker()
         busy = any(worker.job is not None for worker in self.workers)
-        if not (self.waiting or (busy and self.more and self.more.later())):
+        if not (self.pending or (busy and self.dependent and self.dependent.placeholders)):
             for worker in self.idle:
                 self.workers.remove(worker)
                 worker.stop()
             self.idle.clear()
 
-    def hire(self) -> None:
+    def start_worker(self) -> None:
         atomic.own_folder(self.logs)
-        log = self.logs / f"worker-{self.hired}.txt"
-        self.workers.append(Worker(self.command, self.environment, log, self.inbox))
-        self.hired += 1
+        log = self.logs / f"worker-{self.started}.txt"
+        self.workers.append(Worker(self.command, self.environment, log, self.events))
+        self.started += 1
 
-    def hear(self, worker: Worker, event: dict[str, Any]) -> None:
+    def handle_event(self, worker: Worker, event: dict[str, Any]) -> None:
         if event["event"] == "progress":
             assert worker.job is not None
-            self.watch.advance(worker.job, event["done"], worker.since())
+            self.progress.advance(worker.job, event["done"], worker.seconds_since_last_event())
             return
         job, worker.job = worker.job, None
         self.idle.append(worker)
         if job is not None:
-            self.end(job, event.get("error"))
+            self.end_job(job, event.get("error"))
         self.dispatch()
 
-    def bury(self, worker: Worker) -> None:
-        """A process that ended by itself: its run failed, the others go on."""
+    def handle_exit(self, worker: Worker) -> None:
+        """Records the run of a process that ended by itself as failed."""
         self.workers.remove(worker)
         printed = worker.stop()
-        if worker in self.idle:  # killed from outside, with nothing in its hands
+        if worker in self.idle:  # killed from outside, without a run
             self.idle.remove(worker)
             self.dispatch()
             return
         error = f"its process ended with code {worker.process.returncode}"
         if worker.job is None:
             raise RuntimeError(f"a worker of the study could not start: {error}; it printed\n{printed}")
-        record = {"run": worker.job.run.to_json(), "error": error, "traceback": printed}
+        failure = {"run": worker.job.run.to_json(), "error": error, "traceback": printed}
         worker.job.folder.mkdir(parents=True, exist_ok=True)
-        write_json(worker.job.folder / "failed.json", record)
-        self.end(worker.job, error)
+        write_json(worker.job.folder / "failed.json", failure)
+        self.end_job(worker.job, error)
         self.dispatch()
 
-    def end(self, job: Job, error: str | None) -> None:
-        self.watch.finish(job, error)
+    def end_job(self, job: Job, error: str | None) -> None:
+        self.progress.finish(job, error)
         if error is not None:
             self.failures.append(Failure(job, error))
-        if self.more is not None:
-            further = [new for new in self.more.follow(job) if not new.finished]
-            self.waiting.extend(further)
-            self.watch.further(further, self.more.later())
+        if self.dependent is not None:
+            jobs = [new for new in self.dependent.next_jobs(job) if not new.finished]
+            self.pending.extend(jobs)
+            self.progress.add_jobs(jobs, self.dependent.placeholders)
 
     def stop(self) -> None:
         for worker in self.workers:
             worker.stop()
-        with contextlib.suppress(OSError):  # not empty, or never made
+        with contextlib.suppress(OSError):  # not empty, or never created
             self.logs.rmdir()

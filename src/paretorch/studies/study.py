@@ -1,7 +1,7 @@
-"""What a study is: treatments, each one or several runs, repeated over seeds and compared with a reference.
+"""Studies, treatments and expected ranges as frozen values.
 
-A study is a Python function ``study(scale)`` that returns a :class:`Study`: shipped ones are the files of
-``paretorch/studies/catalog``, a user's own is any file that ends in ``.py``.
+A study is defined by a Python function ``study(scale)`` that returns a :class:`Study`. The shipped functions are the files of
+``paretorch/studies/catalog``; a user's own function is in any file that ends in ``.py``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from paretorch.training.run import Run
 
 
 class Combine(enum.Enum):
-    """How the runs of a treatment on a workload become its result on a seed."""
+    """How the runs of a treatment on one workload and one seed are combined into one result."""
 
-    ONE = "one"  # there is one run
-    JOIN = "join"  # every run trains some of the tasks, together they are the result
-    CHOOSE = "choose"  # one of them, the best on validation data over all seeds; the cost of all of them is counted
+    ONE = "one"  # a single run
+    JOIN = "join"  # each run trains a subset of the tasks; the result is their union
+    CHOOSE = "choose"  # the run that is best on validation data over all seeds; the cost is that of all runs
 
 
 def workload_title(run: Run) -> str:
-    """The workload of a run as one would write it.
+    """The workload of a run as a constructor call.
 
     Example:
         >>> workload_title(Run("digits", options={"ink": True}))
@@ -36,15 +36,15 @@ def workload_title(run: Run) -> str:
 
 @dataclass(frozen=True)
 class Treatment:
-    """What a study compares.
+    """One of the alternatives that a study compares.
 
     Args:
-        label: its name in tables and figures.
-        runs: what is trained on every seed, on one workload or on several; the seeds that stand in them are replaced.
-        combine: how those of one workload become one result.
+        label: name in tables and figures.
+        runs: runs to train on every seed, on one or several workloads; their own seeds are replaced.
+        combine: how the runs on one workload are combined into one result.
 
     Raises:
-        ValueError: no run, or a number of runs on a workload that does not fit ``combine``.
+        ValueError: no run, or a number of runs on a workload that does not match ``combine``.
 
     Example:
         >>> Treatment("MGDA", (Run("digits", method="MGDA()"),)).label
@@ -73,20 +73,20 @@ class Treatment:
 
     @property
     def workloads(self) -> tuple[str, ...]:
-        """Titles of the workloads that it is trained on."""
+        """Titles of the workloads of the runs."""
         return tuple(dict.fromkeys(map(workload_title, self.runs)))
 
     def on(self, workload: str) -> tuple[Run, ...]:
-        """Its runs on the workload of that title."""
+        """The runs on the workload with that title."""
         return tuple(run for run in self.runs if workload_title(run) == workload)
 
     def seeded(self, seed: int) -> tuple[Run, ...]:
-        """The treatment's runs on one seed."""
+        """The runs with one seed."""
         return tuple(dataclasses.replace(run, seed=seed) for run in self.runs)
 
 
 def alone(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
-    """The single-task baseline: a run of its own for each task, their results joined.
+    """The single-task baseline: one run per task, with joined results.
 
     Example:
         >>> [run.tasks for run in alone("single task", Run("digits"), ("left", "right")).runs]
@@ -97,20 +97,20 @@ def alone(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
 
 
 def chosen(label: str, runs: Iterable[Run]) -> Treatment:
-    """A grid of runs, of which the best on validation data counts: the lowest mean Delta m over all seeds."""
+    """A grid of runs; its result is that of the run with the lowest mean Delta m on validation data over all seeds."""
     return Treatment(label, tuple(runs), Combine.CHOOSE)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A range in which a test metric was expected before anything was measured. Never a result.
+    """A range in which a test metric is expected before it is measured. It is never a result.
 
     Args:
-        label: of the treatment.
-        task: of the metric.
-        metric: its name.
-        low: lowest of the range, in the metric's unit.
-        high: highest.
+        label: the treatment.
+        task: the task of the metric.
+        metric: the name of the metric.
+        low: lower end, in the metric's unit.
+        high: upper end.
     """
 
     label: str
@@ -129,20 +129,21 @@ class Expected:
 
 @dataclass(frozen=True)
 class Study:
-    """Treatments to compare, on one workload or on several; see :func:`across`.
+    """Treatments to compare, on one or several workloads; see :func:`across`.
 
     Args:
-        name: the study's name, and its folder's unless another is given.
-        question: what is asked, one line; heads the report.
-        treatments: what is compared, in the order of the table.
+        name: name of the study, and of its folder by default.
+        question: the question that the study answers, one line; the title of the report.
+        treatments: the treatments, in the order of the table.
         reference: label of the treatment to which all others are compared, seed by seed.
-        baseline: label of the treatment whose mean metrics Delta m is relative to: the single-task baseline.
-        threads: CPU threads per run. Sums depend on it, so it is part of the study and not of the machine.
-        expected: ranges of test metrics that were expected; the page says which of them what was measured lies in.
+        baseline: label of the treatment to whose mean metrics Delta m is relative, usually the single-task baseline.
+        threads: CPU threads per run. The order of floating-point sums depends on it, so it belongs to the study, not to the
+            machine.
+        expected: expected ranges of test metrics; the report compares them with the measured values.
 
     Raises:
-        ValueError: repeated labels, a reference or baseline that is no treatment or misses a workload, no thread, a range
-            for what is no treatment.
+        ValueError: repeated labels, a reference or baseline that is not a treatment or has no run on a workload, fewer than
+            one thread, or an expected range of an unknown treatment.
     """
 
     name: str
@@ -178,27 +179,28 @@ class Study:
         return tuple(dict.fromkeys(title for treatment in self.treatments for title in treatment.workloads))
 
     def on(self, workload: str) -> Study:
-        """The study on one of its workloads alone; treatments without a run there are left out."""
-        found = [(t, t.on(workload)) for t in self.treatments if t.on(workload)]
-        treatments: Iterable[Treatment] = (
-            dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 else Combine.ONE) for t, runs in found
+        """The study restricted to one of its workloads, without the treatments that have no run on it."""
+        treatments = tuple(
+            dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 else Combine.ONE)
+            for t in self.treatments
+            if (runs := t.on(workload))
         )
-        treatments = tuple(treatments)
-        expected = tuple(e for e in self.expected if any(e.label == t.label for t in treatments))
+        labels = {treatment.label for treatment in treatments}
+        expected = tuple(e for e in self.expected if e.label in labels)
         return dataclasses.replace(self, treatments=treatments, expected=expected)
 
     def planned(self, seeds: Iterable[int]) -> Iterator[tuple[Treatment, Run]]:
-        """Every run once, seed by seed, so that an interrupted study leaves complete pairs."""
-        seen: set[str] = set()
+        """All distinct runs, seed by seed, so that an interrupted study contains complete pairs."""
+        keys: set[str] = set()
         for seed in seeds:
             for treatment in self.treatments:
                 for run in treatment.seeded(seed):
-                    if run.key not in seen:
-                        seen.add(run.key)
+                    if run.key not in keys:
+                        keys.add(run.key)
                         yield treatment, run
 
     def to_json(self) -> dict[str, Any]:
-        """The study as a JSON object."""
+        """The study as a JSON object, without seeds."""
         treatments = [
             {"label": t.label, "combine": t.combine.value, "runs": [run.to_json() for run in t.seeded(0)]}
             for t in self.treatments
@@ -213,20 +215,30 @@ class Study:
             Treatment(t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]))
             for t in values["treatments"]
         )
-        expected = tuple(Expected(**found) for found in values.get("expected", ()))
+        expected = tuple(Expected(**each) for each in values.get("expected", ()))
         return cls(**{**values, "treatments": treatments, "expected": expected})
 
 
-def across(name: str, question: str, studies: Iterable[Study]) -> Study:
-    """One study over several workloads: treatments of the same label belong together.
-
-    Args:
-        name: of the whole.
-        question: of the whole.
-        studies: each on a workload of its own, with the same reference, baseline and threads.
+def check_scale(name: str, scale: str, scales: Iterable[str]) -> None:
+    """Checks that a study has a scale.
 
     Raises:
-        ValueError: none, two on one workload, or unlike references, baselines, threads or ways to combine.
+        ValueError: it has not; the message names its scales.
+    """
+    if scale not in scales:
+        raise ValueError(f"scales of {name} are {', '.join(map(repr, scales))}, got {scale!r}")
+
+
+def across(name: str, question: str, studies: Iterable[Study]) -> Study:
+    """One study over the workloads of several studies; treatments with the same label are merged.
+
+    Args:
+        name: name of the merged study.
+        question: question of the merged study.
+        studies: studies on different workloads, with the same reference, baseline and number of threads.
+
+    Raises:
+        ValueError: no study, two studies on one workload, or different references, baselines, threads or ways to combine.
 
     Example:
         >>> def on(workload):
@@ -248,11 +260,11 @@ def across(name: str, question: str, studies: Iterable[Study]) -> Study:
     for treatment in (t for part in parts for t in part.treatments):
         before = treatments.get(treatment.label)
         runs = treatment.runs if before is None else (*before.runs, *treatment.runs)
-        # on a workload with one task, or with a grid of one, there is nothing to combine
+        # on a workload with one task, or with a grid of one run, nothing is combined
         several = [t.combine for t in (before, treatment) if t is not None and t.combine is not Combine.ONE]
         if len(set(several)) > 1:
             raise ValueError(f"study {name!r}: {treatment.label!r} is combined as {[c.value for c in several]}")
         treatments[treatment.label] = Treatment(treatment.label, runs, several[0] if several else Combine.ONE)
     reference, baseline, threads = shared.pop()
-    expected = tuple(found for part in parts for found in part.expected)
+    expected = tuple(each for part in parts for each in part.expected)
     return Study(name, question, tuple(treatments.values()), reference, baseline, threads, expected)

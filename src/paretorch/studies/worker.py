@@ -1,9 +1,8 @@
-"""A worker process: trains the runs it is sent, one after the other, and says how they go.
+"""The process of a worker: it trains runs one after the other and reports their progress.
 
-Started by the runner as ``python -P -m paretorch.studies.worker MODULE:FUNCTION THREADS``: without the current folder on the
-import path. Lines of JSON in (a run and its folder), lines of JSON out (events). A process of its own, rather than a fork or a
-pickled function, so that a script or notebook that starts a study needs no main guard, threads are set before torch is
-imported, and a crash costs one run.
+The runner starts it as ``python -P -m paretorch.studies.worker MODULE:FUNCTION THREADS``. Lines of JSON are its input (a run and
+its folder) and its output (events). A separate process, rather than a fork or a pickled function, needs no main guard in the
+script or notebook that starts a study, sets the number of threads before torch is imported, and limits a crash to one run.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from paretorch.studies.diverged import DivergedError, check_numbers
+from paretorch.studies.divergence import DivergedError, check_parameters
 from paretorch.studies.folder import write_json
 from paretorch.training.monitoring.troubles import ExplodedError
 from paretorch.training.run import Run
 
 
 class Train(Protocol):
-    """What a worker calls: trains a run in its folder, resumes it or finds it finished."""
+    """A function that trains a run in its folder, resumes it, or finds it finished."""
 
     def __call__(self, run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> object:
-        """Calls ``progress(epochs done, epochs in all)`` as it goes on."""
+        """Calls ``progress(finished epochs, all epochs)`` at the start and after every epoch."""
 
 
-def train_sparingly(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> object:
-    """Trains as ``paretorch.train`` does, with checkpoints as rare as short epochs ask for."""
+def train_with_rare_checkpoints(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> object:
+    """Trains as ``paretorch.train`` does, but writes fewer checkpoints if epochs are short."""
     from paretorch.training.loop import train
 
     return train(run, folder, progress=progress, checkpoint_every=None)
 
 
 def main() -> None:
-    """Serves runs from the standard input until it closes."""
-    # what a workload prints must not be taken for events: it goes where the errors go, into the worker's log
+    """Trains the runs of the standard input until it is closed."""
+    # the output of a workload must not be read as an event: it is redirected to the error stream, which is the worker's log
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -51,41 +50,40 @@ def main() -> None:
     module, function = sys.argv[1].split(":")
     torch.set_num_threads(int(sys.argv[2]))
     train: Train = getattr(importlib.import_module(module), function)
-    inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
-    say(events, {"event": "ready"})
+    orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
+
+    def send(event: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            events.write(json.dumps(event) + "\n")
+
+    send({"event": "ready"})
     while True:
-        serve(json.loads(inbox.get()), train, lambda event: say(events, event))
+        train_order(json.loads(orders.get()), train, send)
 
 
-def _listen(inbox: queue.SimpleQueue[str]) -> None:
+def _read_orders(orders: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
-        inbox.put(line)
-    # the runner is gone or has no more runs: whatever is half done is taken up from its checkpoint
+        orders.put(line)
+    # the runner has ended or has no more runs: an unfinished run is resumed from its checkpoint later
     os._exit(0)
 
 
-def say(events: Any, event: dict[str, Any]) -> None:
-    """Writes one event."""
-    with contextlib.suppress(BrokenPipeError):
-        events.write(json.dumps(event) + "\n")
-
-
-def serve(order: dict[str, Any], train: Train, send: Callable[[dict[str, Any]], None]) -> None:
-    """Trains one run and sends how it ended; a run that raises leaves ``failed.json`` in its folder.
+def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, Any]], None]) -> None:
+    """Trains one run and sends how it ended. A run that raises leaves ``failed.json`` in its folder.
 
     Args:
-        order: ``run``, ``folder`` and whether it is a ``trial``, which is stopped where it cannot come to anything.
-        train: what trains.
-        send: takes the events: ``progress`` with ``done`` and ``of``, then ``finished``, or ``failed`` with ``error``.
+        order: ``run``, ``folder``, and ``trial``: whether the run is stopped when its parameters become nan.
+        train: the function that trains.
+        send: receives the events: ``progress`` with ``done`` and ``of``, then ``finished``, or ``failed`` with ``error``.
     """
     run, folder = Run.from_json(order["run"]), Path(order["folder"])
-    record = folder / "failed.json"
-    record.unlink(missing_ok=True)
+    failure = folder / "failed.json"
+    failure.unlink(missing_ok=True)
 
     def progress(done: int, of: int) -> None:
         if order["trial"]:
-            check_numbers(folder / "checkpoint")
+            check_parameters(folder / "checkpoint")
         send({"event": "progress", "done": done, "of": of})
 
     try:
@@ -96,7 +94,7 @@ def serve(order: dict[str, Any], train: Train, send: Callable[[dict[str, Any]], 
         content: dict[str, Any] = {"run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
         if isinstance(error, DivergedError | ExplodedError):
             content["diverged"] = True
-        write_json(record, content)
+        write_json(failure, content)
         send({"event": "failed", "error": summary})
     else:
         send({"event": "finished"})

@@ -14,7 +14,7 @@ from paretorch.reports.findings.summary import Row, Summary
 from paretorch.reports.tables.losses import combined
 from paretorch.reports.tables.numbers import number, points, signed_interval
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
-from paretorch.studies.statistics.quality import seed_spread
+from paretorch.studies.statistics.quality import seed_std
 
 NAMED = 6  # treatments a sentence names, before it counts them
 TESTED = "paired t tests at 5 %, Holm-corrected for all pairs of treatments"
@@ -148,7 +148,7 @@ def _compared(summary: Summary, leader: str, label: str) -> bool:
 def _against(row: Row, reference: str) -> str:
     if row.comparison is None:
         return ", which is the reference"
-    return f", {_points(row)} to {reference}: {row.comparison.words}"
+    return f", {_points(row)} to {reference}: {row.comparison.description}"
 
 
 def _fastest(summary: Summary) -> Iterator[Finding]:
@@ -157,7 +157,7 @@ def _fastest(summary: Summary) -> Iterator[Finding]:
     if found is None:
         return
     best = reached[found.label]
-    words = best.words
+    words = best.description
     if math.isfinite(best.median_seconds):
         words = f"{words}, {number(best.median_seconds, 3)} s of training"
     mean = f"restricted mean {number(found.mean, 3)}{_ends(found, _three)}"
@@ -211,11 +211,11 @@ def _steadiest(summary: Summary) -> Iterator[Finding]:
             f"smallest standard deviation of Δm on validation data over the last {window} epochs about their own line, mean "
             f"over seeds; {TESTED}",
         )
-    label = _lowest(summary, lambda row: seed_spread(row.delta_m))
+    label = _lowest(summary, lambda row: seed_std(row.delta_m))
     if label is not None:
         yield Finding(
             "most alike over seeds",
-            f"{label}: {seed_spread(summary.rows[label].delta_m):.2f} points.",
+            f"{label}: {seed_std(summary.rows[label].delta_m):.2f} points.",
             "smallest standard deviation of Δm over seeds; one number for each treatment, so it has no test",
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretorch.reports.reading.load import Array, StudyResults, TreatmentResults, quality
-from paretorch.studies.statistics.curves import Convergence, Stability, convergence, stability, target_of
+from paretorch.studies.statistics.curves import Convergence, Stability, convergence, convergence_target, stability
 from paretorch.studies.statistics.paired import Comparison, compare
 from paretorch.studies.statistics.quality import complete_seeds, mean_rank, seed_mean
 
@@ -94,7 +94,7 @@ def summarize(results: StudyResults, level: float = 0.95) -> Summary:
         compare({label: _differences(results, label, k) for label in others}, level)
         for k in range(len(results.metrics))
     ]
-    target = target_of(progress[study.reference])
+    target = convergence_target(progress[study.reference])
     rows = {
         label: Row(
             treatment,

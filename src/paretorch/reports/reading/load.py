@@ -22,7 +22,7 @@ from paretorch.reports.reading.front_results import Fronts, fronts
 from paretorch.reports.reading.missing import Missing, missing
 from paretorch.reports.reading.plan import Plan, gather
 from paretorch.reports.reading.searches import Searches, searches
-from paretorch.studies.statistics.quality import countable, delta_m, seed_mean
+from paretorch.studies.statistics.quality import delta_m, is_valid_baseline, seed_mean
 from paretorch.studies.study import Combine, Treatment
 from paretorch.training.record.claims import claimed
 from paretorch.training.record.result import Result, Scores
@@ -154,7 +154,7 @@ def load_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple
 
 def counted(base: Array) -> list[bool]:
     """(K,) whether a relative change can be taken of each metric's mean over the seeds of (S, K)."""
-    return [countable(seed_mean(base[:, k])) for k in range(base.shape[1])]
+    return [is_valid_baseline(seed_mean(base[:, k])) for k in range(base.shape[1])]
 
 
 def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:

@@ -12,7 +12,7 @@ from typing import Any
 from paretorch.reports.reading.standalone_runs import study_of
 from paretorch.studies.folder import StudyFolder, read_folder, read_json
 from paretorch.studies.study import Study, Treatment, workload_title
-from paretorch.studies.tuning.tuned import Tuning
+from paretorch.studies.tuning.trials import TuningResult
 from paretorch.training.record.claims import read_run
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
@@ -56,7 +56,7 @@ class Plan:
     seeds: tuple[int, ...]
     places: Mapping[str, Path]
     sources: tuple[Source, ...]
-    tunings: tuple[Tuning, ...] = ()
+    tunings: tuple[TuningResult, ...] = ()
     notes: tuple[str, ...] = ()
 
 

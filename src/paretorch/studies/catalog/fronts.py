@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from paretorch.studies.study import Study, Treatment, across
+from paretorch.studies.study import Study, Treatment, across, check_scale
 from paretorch.training.run import Plain, Run
 
 QUESTION = (
@@ -14,11 +14,16 @@ QUESTION = (
 REFERENCE = "MT2O, no transfer"
 SCALES = ("smoke", "small", "paper")
 
-OWN: Mapping[str, Plain] = {"starts": "independent"}
-BEYOND: Plain = [2.5, 2.5]  # a little above the losses of untrained networks on images
+# by label: the constructor of the algorithm, and options of the front that differ
+Algorithms = Mapping[str, tuple[str, Mapping[str, Plain]]]
+# the run on a workload with the options that all algorithms share, and the algorithms in addition to ALGORITHMS
+Problem = tuple[Run, Algorithms]
 
-# what every problem has; the first is what the others are compared with
-ALGORITHMS: Mapping[str, tuple[str, Mapping[str, Plain]]] = {
+INDEPENDENT_STARTS: Mapping[str, Plain] = {"starts": "independent"}
+REFERENCE_POINT: Plain = [2.5, 2.5]  # slightly above the losses of untrained networks on images
+
+# on every problem; the first is the reference
+ALGORITHMS: Algorithms = {
     REFERENCE: ("MT2O(transfer=None)", {}),
     "MT2O, gated": ("MT2O()", {}),
     "MT2O, neighbours": ("MT2O(transfer=Neighbours())", {}),
@@ -26,30 +31,30 @@ ALGORITHMS: Mapping[str, tuple[str, Mapping[str, Plain]]] = {
     "weighted sums": ("Sweep()", {}),
     "Pareto MTL": ("ParetoMTL()", {}),
     "EPO": ("EPO()", {}),
-    "hypervolume ascent": ("HypervolumeAscent()", OWN),
-    "MGDA from N starts": ("MGDAStarts()", OWN),
+    "hypervolume ascent": ("HypervolumeAscent()", INDEPENDENT_STARTS),
+    "MGDA from N starts": ("MGDAStarts()", INDEPENDENT_STARTS),
 }
-# where all models of the others begin with the same weights: what independent starts cost, and what transfer then saves
-SEPARATE: Mapping[str, tuple[str, Mapping[str, Plain]]] = {
-    "MT2O, no transfer, N starts": ("MT2O(transfer=None)", OWN),
-    "MT2O, gated, N starts": ("MT2O()", OWN),
+# the cost of independent initial weights, and the effect of transfer on it
+FROM_INDEPENDENT_STARTS: Algorithms = {
+    "MT2O, no transfer, N starts": ("MT2O(transfer=None)", INDEPENDENT_STARTS),
+    "MT2O, gated, N starts": ("MT2O()", INDEPENDENT_STARTS),
 }
-# one network for all preferences: where there is a network
-FAMILIES: Mapping[str, tuple[str, Mapping[str, Plain]]] = {"COSMOS": ("COSMOS()", {})}
-# what costs as much as many models of a small network, or as W of them a step
-LARGE_FAMILIES: Mapping[str, tuple[str, Mapping[str, Plain]]] = {
+# one network for all preferences
+CONDITIONAL: Algorithms = {"COSMOS": ("COSMOS()", {})}
+# as expensive per step as many models of a small network
+LARGE_CONDITIONAL: Algorithms = {
     "PHN-LS": ("PHNLS(hidden=32)", {}),
     "PaMaL": ("PaMaL()", {}),
 }
-# no gradients: only where points have few numbers and a box
-EVOLUTION: Mapping[str, tuple[str, Mapping[str, Plain]]] = {"NSGA-II": ("NSGA2(population=40)", OWN)}
-SINGLE = "single task"
+# without gradients: only for points with few coordinates in a box
+EVOLUTIONARY: Algorithms = {"NSGA-II": ("NSGA2(population=40)", INDEPENDENT_STARTS)}
+SINGLE_TASK = "single task"
 
 DIGITS: Mapping[str, dict[str, Plain]] = {
     "smoke": {"train": 256, "validation": 128, "test": 128},
     "small": {"train": 2048, "validation": 512, "test": 1024},
 }
-# a residual network learns both tasks in a hundred steps, which a mobile one of that size does not
+# a residual network learns both tasks in a hundred steps, a mobile network of that size does not
 SCENES: dict[str, Plain] = {
     "depth": False,
     "normals": False,
@@ -60,7 +65,7 @@ SCENES: dict[str, Plain] = {
     "encoder": "resnet18",
     "width": 0.15,
 }
-SCENES_SIZE: Mapping[str, dict[str, Plain]] = {
+SCENES_SIZES: Mapping[str, dict[str, Plain]] = {
     "smoke": {"train": 64, "validation": 32, "test": 32},
     "small": {"train": 384, "validation": 128, "test": 256},
 }
@@ -70,39 +75,33 @@ def study(scale: str, root: str = "data", device: str = "cpu") -> Study:
     """Algorithms for fronts on problems with known fronts and on images.
 
     Args:
-        scale: ``"smoke"`` (seconds, says nothing), ``"small"`` (about four minutes a seed on two cores) or ``"paper"``
+        scale: ``"smoke"`` (seconds, without meaning), ``"small"`` (about four minutes per seed on two cores) or ``"paper"``
             (MultiMNIST and NYUv2 from their files).
-        root: where the data of ``"paper"`` lie.
-        device: of all runs.
+        root: folder of the data of ``"paper"``.
+        device: device of all runs.
 
     Raises:
-        ValueError: the scale is not known.
+        ValueError: an unknown scale.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scales of fronts are {', '.join(SCALES)}, got {scale!r}")
-    problems = _paper(root) if scale == "paper" else [*_points(scale), *_regressions(scale), *_images(scale)]
-    return across("fronts", QUESTION, [_on(replace(run, device=device), more) for run, more in problems])
-
-
-Problem = tuple[
-    Run, Mapping[str, tuple[str, Mapping[str, Plain]]]
-]  # and the algorithms that it has beside those of all
+    check_scale("fronts", scale, SCALES)
+    problems = _published(root) if scale == "paper" else [*_points(scale), *_regressions(scale), *_images(scale)]
+    return across("fronts", QUESTION, [_study(replace(run, device=device), more) for run, more in problems])
 
 
 def _points(scale: str) -> Iterator[Problem]:
-    """The true front is known, and a gradient costs nothing: what counts is how many of them are needed."""
+    """Problems with a known front and cheap gradients: algorithms differ in the number of gradients that they need."""
     epochs, models = {"smoke": (6, 4), "small": (200, 10)}[scale]
     options: dict[str, Plain] = {"models": models, "execution": "vmap"}
     base = Run("synthetic", optimizer="SGD", optimizer_options={"lr": 0.1}, epochs=epochs)
     vlmop2 = replace(base, options={"problem": "vlmop2"}, front_options=options, front="MT2O()")
-    yield vlmop2, {**SEPARATE, **EVOLUTION}
+    yield vlmop2, {**FROM_INDEPENDENT_STARTS, **EVOLUTIONARY}
     count = {"smoke": 6, "small": 10}[scale]
     dtlz2 = replace(vlmop2, options={"problem": "dtlz2"}, front_options={**options, "models": count})
-    yield dtlz2, {**SEPARATE, **EVOLUTION}
+    yield dtlz2, {**FROM_INDEPENDENT_STARTS, **EVOLUTIONARY}
 
 
 def _regressions(scale: str) -> Iterator[Problem]:
-    """Two targets through one feature, from nearly one direction to nearly orthogonal ones."""
+    """Two targets of one feature, with almost parallel and with almost orthogonal gradients."""
     epochs, models = {"smoke": (2, 3), "small": (30, 8)}[scale]
     base = Run(
         "synthetic",
@@ -114,13 +113,16 @@ def _regressions(scale: str) -> Iterator[Problem]:
         front_options={"models": models, "execution": "vmap"},
     )
     for conflict in (20.0, 75.0):
-        yield replace(base, options={"conflict": conflict}), {**SEPARATE, **FAMILIES, **LARGE_FAMILIES}
+        yield (
+            replace(base, options={"conflict": conflict}),
+            {**FROM_INDEPENDENT_STARTS, **CONDITIONAL, **LARGE_CONDITIONAL},
+        )
 
 
 def _images(scale: str) -> Iterator[Problem]:
     digits_epochs, scenes_epochs = {"smoke": (1, 1), "small": (12, 7)}[scale]
     digits_models, scenes_models = {"smoke": (2, 2), "small": (5, 3)}[scale]
-    options: dict[str, Plain] = {"reference": BEYOND}
+    options: dict[str, Plain] = {"reference": REFERENCE_POINT}
     digits = Run(
         "digits",
         options=DIGITS[scale],
@@ -130,23 +132,23 @@ def _images(scale: str) -> Iterator[Problem]:
         front="MT2O()",
         front_options={**options, "models": digits_models, "execution": "vmap"},
     )
-    yield digits, {**SEPARATE, **FAMILIES}
+    yield digits, {**FROM_INDEPENDENT_STARTS, **CONDITIONAL}
     yield (
         replace(
             digits,
             workload="scenes",
-            options={**SCENES, **SCENES_SIZE[scale]},
+            options={**SCENES, **SCENES_SIZES[scale]},
             optimizer_options={"lr": 3e-3},
             epochs=scenes_epochs,
             batch_size=32,
             front_options={**options, "models": scenes_models, "execution": "loop"},
         ),
-        FAMILIES,
+        CONDITIONAL,
     )
 
 
-def _paper(root: str) -> Iterator[Problem]:
-    """The protocols of the literature, on the published files."""
+def _published(root: str) -> Iterator[Problem]:
+    """The protocols of the literature on the published files."""
     digits = Run(
         "multimnist",
         options={"root": root},
@@ -157,7 +159,7 @@ def _paper(root: str) -> Iterator[Problem]:
         front="MT2O()",
         front_options={"models": 10, "reference": [2.0, 2.0]},
     )
-    yield digits, {**SEPARATE, **FAMILIES}
+    yield digits, {**FROM_INDEPENDENT_STARTS, **CONDITIONAL}
     rooms = Run(
         "nyuv2",
         options={"root": root, "architecture": "segnet"},
@@ -167,28 +169,28 @@ def _paper(root: str) -> Iterator[Problem]:
         front="MT2O()",
         front_options={"models": 10, "reference": [2.6, 1.5, 1.0]},
     )
-    yield rooms, FAMILIES
+    yield rooms, CONDITIONAL
 
 
-def _on(base: Run, more: Mapping[str, tuple[str, Mapping[str, Plain]]]) -> Study:
+def _study(base: Run, more: Algorithms) -> Study:
     """The study on one workload."""
     treatments = [
         Treatment(label, (replace(base, front=algorithm, front_options={**base.front_options, **options}),))
         for label, (algorithm, options) in {**ALGORITHMS, **more}.items()
     ]
-    treatments.append(Treatment(SINGLE, (_alone(base),)))
+    treatments.append(Treatment(SINGLE_TASK, (_single_task(base),)))
     return Study(
         name="fronts", question=QUESTION, treatments=tuple(treatments), reference=REFERENCE, baseline=REFERENCE
     )
 
 
-def _alone(base: Run) -> Run:
-    """A model for each task, trained on that task alone."""
+def _single_task(base: Run) -> Run:
+    """The run of one model for each task, trained on that task alone."""
     kept = {name: value for name, value in base.front_options.items() if name != "models"}
-    return replace(base, front="Sweep()", front_options={**kept, "preferences": _identity(_tasks(base))})
+    return replace(base, front="Sweep()", front_options={**kept, "preferences": _identity(_number_of_tasks(base))})
 
 
-def _tasks(run: Run) -> int:
+def _number_of_tasks(run: Run) -> int:
     if run.workload == "nyuv2" or run.options.get("problem") == "dtlz2":
         return 3
     return 2

@@ -1,24 +1,26 @@
-"""Line search: is a step size that nobody tuned as good as the best of eight that somebody did?"""
+"""Line search: is a searched step size as good as the best of eight fixed ones, and what does it cost?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from paretorch.studies.study import Study, Treatment, across, alone, chosen
+from paretorch.studies.study import Study, Treatment, across, alone, check_scale, chosen
 from paretorch.training.run import Plain, Run
 from paretorch.workloads.formats.cifar import CLASSES
 
 NAME = "line-search"
+SCALES = ("smoke", "small", "paper")
 QUESTION = "Is a searched step size as good as the best of eight fixed ones, and what does it cost?"
 RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1)
 ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-TUNED = "SGD, features, best of 8 rates"
-ALONE = "single task, Adam"
+BEST_RATE = "SGD, features, best of 8 rates"
+SINGLE_TASK = "single task, Adam"
 CLASSICAL = "classical"
 AUTOMATIC = "fast, linearised, regression"
-LARGEST = 1.0  # the thesis's bound, in the search as it was published; the others find theirs
-VERIFY = 20  # steps from one true forward to the next
+PUBLISHED_BOUND = 1.0  # largest step of the search as published; the other searches adapt their bound
+VERIFY = 20  # steps between two verifications with a full forward pass
 
 TASKS = {"digits": ("left", "right"), "scenes": ("classification", "segmentation"), "multimnist": ("left", "right"),
          "cifar10": CLASSES, "cityscapes": ("segmentation", "instance", "depth")}  # fmt: skip
@@ -33,55 +35,54 @@ SMOKE: dict[str, Plain] = {"train": 256, "validation": 128, "test": 128}
 
 
 def study(scale: str, root: str = "data", device: str = "cpu") -> Study:
-    """Fixed steps, tuned on validation data, beside searches in which nothing is tuned; all balance by MGDA but the plain sum.
+    """Fixed steps tuned on validation data, and searches without tuning. All balance with MGDA except the plain sum.
 
     Args:
-        scale: ``"smoke"`` (seconds, says nothing): ``digits``; ``"small"``: ``digits``, and in short ``scenes``; ``"paper"``:
-            ``multimnist`` and ``cifar10``, and in short ``cityscapes``, from their published files.
-        root: the folder of those files.
-        device: of all runs.
+        scale: ``"smoke"`` (seconds, without meaning): ``digits``; ``"small"``: ``digits``, and the main treatments on
+            ``scenes``; ``"paper"``: ``multimnist`` and ``cifar10``, and the main treatments on ``cityscapes``, from their
+            published files.
+        root: folder of those files.
+        device: device of all runs.
 
     Raises:
-        ValueError: the scale is not known.
+        ValueError: an unknown scale.
     """
+    check_scale(NAME, scale, SCALES)
     if scale == "smoke":
-        return _whole(Run("digits", SMOKE, batch_size=64, epochs=1, device=device), window=20)
+        return _all_treatments(Run("digits", SMOKE, batch_size=64, epochs=1, device=device), window=20)
     if scale == "small":
-        digits = _whole(Run("digits", batch_size=64, epochs=10, device=device), window=100)
-        scenes = _short(Run("scenes", SCENES, batch_size=32, epochs=10, device=device), window=50)
+        digits = _all_treatments(Run("digits", batch_size=64, epochs=10, device=device), window=100)
+        scenes = _main_treatments(Run("scenes", SCENES, batch_size=32, epochs=10, device=device), window=50)
         return across(NAME, QUESTION, (digits, scenes))
-    if scale == "paper":
-        mnist = _whole(Run("multimnist", {"root": root}, batch_size=256, epochs=100, device=device), window=200)
-        cifar = _whole(Run("cifar10", {"root": root}, batch_size=256, epochs=100, device=device), window=200)
-        streets = _short(
-            Run("cityscapes", {"root": root, **STREETS}, batch_size=8, epochs=100, device=device), window=200
-        )
-        return across(NAME, QUESTION, (mnist, cifar, streets))
-    raise ValueError(f"scales of line-search are 'smoke', 'small' and 'paper', got {scale!r}")
+    paper: dict[str, Any] = {"epochs": 100, "device": device}
+    mnist = _all_treatments(Run("multimnist", {"root": root}, batch_size=256, **paper), window=200)
+    cifar = _all_treatments(Run("cifar10", {"root": root}, batch_size=256, **paper), window=200)
+    streets = _main_treatments(Run("cityscapes", {"root": root, **STREETS}, batch_size=8, **paper), window=200)
+    return across(NAME, QUESTION, (mnist, cifar, streets))
 
 
-def _whole(run: Run, window: int) -> Study:
-    """Every baseline and every search."""
+def _all_treatments(run: Run, window: int) -> Study:
+    """The study with all fixed steps and all searches."""
     base = replace(run, method="MGDA()", optimizer="SGD", optimizer_options={"lr": 0.1})
-    return _study(base, (*_fixed(base), *_searched(base, window), *_directed(base, window)))
+    return _study(base, (*_fixed_steps(base), *_gradient_searches(base, window), *_direction_searches(base, window)))
 
 
-def _short(run: Run, window: int) -> Study:
-    """The baseline to which all are compared, Adam, and the searches along the gradient."""
+def _main_treatments(run: Run, window: int) -> Study:
+    """The study with the reference, Adam, and the main searches along the gradient."""
     base = replace(run, method="MGDA()", optimizer="SGD", optimizer_options={"lr": 0.1})
-    labels = (TUNED, "Adam, default", "fast, as published", "fast, default", AUTOMATIC)
-    treatments = [t for t in (*_fixed(base), *_searched(base, window)) if t.label in labels]
+    labels = (BEST_RATE, "Adam, default", "fast, as published", "fast, default", AUTOMATIC)
+    treatments = [t for t in (*_fixed_steps(base), *_gradient_searches(base, window)) if t.label in labels]
     return _study(base, treatments)
 
 
 def _study(base: Run, treatments: Sequence[Treatment]) -> Study:
     adam = replace(base, method="Equal()", optimizer="Adam", optimizer_options={"lr": 1e-3})
-    single = alone(ALONE, adam, TASKS[base.workload])
-    return Study(NAME, QUESTION, (single, *treatments), reference=TUNED, baseline=ALONE)
+    single = alone(SINGLE_TASK, adam, TASKS[base.workload])
+    return Study(NAME, QUESTION, (single, *treatments), reference=BEST_RATE, baseline=SINGLE_TASK)
 
 
-def _fixed(base: Run) -> tuple[Treatment, ...]:
-    """The three baselines over eight rates, Adam over six and at its default; rates are chosen on validation data."""
+def _fixed_steps(base: Run) -> tuple[Treatment, ...]:
+    """SGD with the best of eight rates in three variants; Adam with the best of six and with its default."""
     exact = replace(base, surface="parameters")
     total = replace(base, method="Equal()")
     adam = replace(base, optimizer="Adam")
@@ -92,19 +93,19 @@ def _fixed(base: Run) -> tuple[Treatment, ...]:
     return (
         chosen("SGD, sum, best of 8 rates", rates(total)),
         chosen("SGD, parameters, best of 8 rates", rates(exact)),
-        chosen(TUNED, rates(base)),
+        chosen(BEST_RATE, rates(base)),
         chosen("Adam, best of 6 rates", rates(adam, ADAM_RATES)),
         Treatment("Adam, default", (replace(adam, optimizer_options={"lr": 1e-3}),)),
     )
 
 
-def _searched(base: Run, window: int) -> tuple[Treatment, ...]:
+def _gradient_searches(base: Run, window: int) -> tuple[Treatment, ...]:
     """Searches along the balanced gradient."""
     linearised: dict[str, Plain] = {"displacement": "linearised"}
     regression = _bound("regression", window=window)
     return (
         _search(base, CLASSICAL),
-        _search(base, "fast, as published", displacement="gradient", max_step=LARGEST, shrink=0.5),
+        _search(base, "fast, as published", displacement="gradient", max_step=PUBLISHED_BOUND, shrink=0.5),
         _search(base, "fast, default"),
         _search(base, "fast, linearised, fixed bound", **linearised),
         _search(base, "fast, linearised, manual bound", bound=_bound("manual", every=4), **linearised),
@@ -115,8 +116,8 @@ def _searched(base: Run, window: int) -> tuple[Treatment, ...]:
     )
 
 
-def _directed(base: Run, window: int) -> tuple[Treatment, ...]:
-    """Searches along the directions of adaptive and second-order methods, whose steps are in units of their own."""
+def _direction_searches(base: Run, window: int) -> tuple[Treatment, ...]:
+    """Searches along the directions of adaptive and second-order methods, whose step sizes have other scales."""
     options: dict[str, Plain] = {"displacement": "linearised", "bound": _bound("regression", window=window)}
     directions = {
         "momentum": "SGD(lr=0.1, momentum=0.9)",
@@ -144,5 +145,5 @@ def _search(base: Run, label: str, /, **options: Plain) -> Treatment:
 
 
 def _bound(rule: str, **options: Plain) -> str:
-    """An upper bound, written as its constructor."""
+    """An upper bound of the step as a constructor."""
     return f"UpperBound({', '.join([repr(rule), *(f'{name}={value!r}' for name, value in options.items())])})"

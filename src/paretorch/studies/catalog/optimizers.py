@@ -6,23 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from paretorch.optim.presets import PRESETS, Preset, find_preset
-from paretorch.studies.study import Expected, Study, Treatment, alone, chosen
-from paretorch.studies.tuning.hyperparameters import STATIC
+from paretorch.studies.study import Expected, Study, Treatment, alone, check_scale, chosen
+from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
 from paretorch.training.names.constructors import Call, listed, parse, written
 from paretorch.training.parts import find_method
 from paretorch.training.parts import optimizers as optimizer_classes
 from paretorch.training.run import Plain, Run
 
+SCALES = ("smoke", "small", "paper")
 TASKS = ("classification", "segmentation")
 QUESTION = "Which optimizer trains one network on classification and segmentation best?"
-BALANCES = "MTAdamV2"  # by itself: it is not crossed with balancing methods
-SHARES = (0.2, 0.35, 0.65, 0.8)  # of the first task's weight, of which --baselines chooses; a half is the sum itself
+PER_TASK = "MTAdamV2"  # combines the tasks' gradients itself, so it is not combined with balancing methods
+FIRST_SHARES = (0.2, 0.35, 0.65, 0.8)  # of the first task in the static weights of the grid; a half is the sum itself
 
-CLIP = 10.0  # about twice the usual length of the gradient on the scenes: what is shortened is out of the ordinary
+CLIP = 10.0  # about twice the usual norm of the gradient on the scenes: only unusual gradients are clipped
 WARMUP = 0.05
-FASTER = 3.0  # times the presets' learning rates on drawn scenes: 564 steps have to do there, instead of 15,630
+RATE_FACTOR = 3.0  # of the presets' learning rates on drawn scenes, where there are 564 steps instead of 15,630
 
-# of the images: classification and segmentation, drawn
+# drawn images with classification and segmentation only
 DRAWN: dict[str, Plain] = {"depth": False, "normals": False, "detection": False}
 SMALL: dict[str, Plain] = {
     **DRAWN,
@@ -49,13 +50,13 @@ SMOKE: dict[str, Plain] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a protocol of the paper's prescribes for its number of classes.
+    """A protocol of the paper for one number of classes.
 
     Args:
         epochs: passes over the data.
-        batch_size: images of each task in a step.
-        rates: learning rates that differ from the presets', by the optimizer's name.
-        expected: what was expected before anything was measured: treatment, task, metric, lowest, highest; both in 0..1.
+        batch_size: images of each task per step.
+        rates: learning rates that differ from those of the presets, by the optimizer's name.
+        expected: expected ranges of metrics in 0..1.
     """
 
     epochs: int
@@ -64,7 +65,7 @@ class Protocol:
     expected: tuple[Expected, ...]
 
 
-def _ranges(values: Mapping[str, tuple[tuple[float, float], tuple[float, float]]]) -> tuple[Expected, ...]:
+def _expected_ranges(values: Mapping[str, tuple[tuple[float, float], tuple[float, float]]]) -> tuple[Expected, ...]:
     metrics = (("classification", "accuracy"), ("segmentation", "mean IoU"))
     return tuple(
         Expected(label, *metric, *ends)
@@ -77,13 +78,13 @@ PROTOCOLS = {
     100: Protocol(
         epochs=10,
         batch_size=32,
-        rates={BALANCES: 3e-4},
-        expected=_ranges(
+        rates={PER_TASK: 3e-4},
+        expected=_expected_ranges(
             {
                 "SGD": ((0.35, 0.45), (0.15, 0.25)),
                 "Adam": ((0.45, 0.55), (0.25, 0.35)),
                 "AdamW": ((0.45, 0.55), (0.25, 0.35)),
-                BALANCES: ((0.40, 0.50), (0.30, 0.40)),
+                PER_TASK: ((0.40, 0.50), (0.30, 0.40)),
             }
         ),
     ),
@@ -91,7 +92,7 @@ PROTOCOLS = {
         epochs=5,
         batch_size=8,
         rates={},
-        expected=_ranges({preset.name: ((0.45, 0.66), (0.03, 0.04)) for preset in PRESETS}),
+        expected=_expected_ranges({preset.name: ((0.45, 0.66), (0.03, 0.04)) for preset in PRESETS}),
     ),
 }
 
@@ -108,60 +109,62 @@ def study(
     encoder_weights: str = "",
     device: str = "cpu",
 ) -> Study:
-    """Optimizers, each with its preset and with nothing else that differs, crossed with ways of balancing.
+    """Optimizers with their presets, each combined with ways of balancing.
 
-    Seeds, initial weights, data order, losses, clipping and schedule are those of all. On drawn scenes, where the steps are
-    few, all learning rates are :data:`FASTER` times those of the presets, the same for each of the eight. ``MTAdamV2`` sees the
-    gradient of each task and balances by itself, so it stands once, whatever the methods.
+    Seeds, initial weights, data order, losses, clipping and schedule are the same for all. On drawn scenes, which have fewer
+    steps, all learning rates are :data:`RATE_FACTOR` times those of the presets. ``MTAdamV2`` uses the gradient of each task and
+    balances itself, so it is one treatment for any methods.
 
     Args:
         scale: ``"smoke"`` and ``"small"`` are on drawn scenes, ``"paper"`` on the folders of ImageNet and COCO.
-        optimizers: numbers from 1 to 8 or names, with options where they differ from the preset: ``"sgd, adamw(lr=0.01)"``;
-            all eight where it is empty.
+        optimizers: numbers from 1 to 8 or names, with options that differ from the preset: ``"sgd, adamw(lr=0.01)"``; all
+            eight if empty.
         methods: ``"sum"``, and constructors of balancing methods: ``"sum, MGDA()"``.
-        classes: of ImageNet at the scale ``"paper"``: 100 (batch 32, 10 epochs) or 1000 (batch 8, 5 epochs).
-        loss_weights: one number for each task, ``"1, 0.5"``; they go with the sum and with MTAdamV2.
+        classes: classes of ImageNet at the scale ``"paper"``: 100 (batch 32, 10 epochs) or 1000 (batch 8, 5 epochs).
+        loss_weights: one number for each task, ``"1, 0.5"``, for the sum and for MTAdamV2.
         baselines: add the single-task baseline and tuned static weights, both with the optimizer of the reference.
         root: folder of ``imagenet``, ``coco`` and packs.
-        encoder: of :data:`~paretorch.workloads.models.encoders.ENCODERS`.
-        encoder_weights: ``"torchvision"`` or a file, for the first weights of the encoder.
-        device: of all runs.
+        encoder: one of :data:`~paretorch.workloads.models.encoders.ENCODERS`.
+        encoder_weights: initial weights of the encoder: ``"torchvision"`` or a file.
+        device: device of all runs.
+
+    Raises:
+        ValueError: an unknown scale, optimizer, method or number of classes, or wrong loss weights.
     """
-    if scale not in ("smoke", "small", "paper"):
-        raise ValueError(f"scales of optimizers are 'smoke', 'small' and 'paper', got {scale!r}")
+    check_scale("optimizers", scale, SCALES)
     if classes is not None and scale != "paper":
         raise ValueError(f"classes are those of ImageNet, at the scale 'paper'; {scale!r} draws six kinds of solids")
     if (classes or 100) not in PROTOCOLS:
         raise ValueError(f"classes are 100 or 1000, each with a protocol of its own; got {classes}")
     protocol = PROTOCOLS[classes or 100]
-    rates = {preset.name: FASTER * _rate(preset) for preset in PRESETS} if scale != "paper" else protocol.rates
-    found = [_preset(text, rates) for text in listed(optimizers) or [str(p.number) for p in PRESETS]]
+    rates = protocol.rates if scale == "paper" else {p.name: RATE_FACTOR * _preset_rate(p) for p in PRESETS}
+    presets = [_parse_preset(text, rates) for text in listed(optimizers) or [str(p.number) for p in PRESETS]]
     base = _base(scale, classes or 100, protocol, root, encoder, encoder_weights, device)
-    weights = _weights(loss_weights)
-    treatments = [t for label, preset in found for t in _crossed(label, preset, base, listed(methods), weights)]
+    weights = _parse_weights(loss_weights)
+    treatments = [t for label, preset in presets for t in _crossed(label, preset, base, listed(methods), weights)]
     reference = next((t for t in treatments if t.label == "Adam"), treatments[0])
     if baselines:
-        plain = [preset for label, preset in found if not _balances(preset)] or [find_preset("adam")]
-        treatments += _baselines(_with(base, next((p for p in plain if p.name == "Adam"), plain[0])))
+        plain = [preset for label, preset in presets if not _is_per_task(preset)] or [find_preset("adam")]
+        treatments += _baselines(_with_preset(base, next((p for p in plain if p.name == "Adam"), plain[0])))
     return Study(
         name="optimizers",
         question=QUESTION,
         treatments=tuple(treatments),
         reference=reference.label,
         baseline=treatments[-2].label if baselines else reference.label,
-        expected=_expected(protocol, treatments) if scale == "paper" else (),
+        expected=_expected_of(protocol, treatments) if scale == "paper" else (),
     )
 
 
 def _base(
     scale: str, classes: int, protocol: Protocol, root: str, encoder: str, encoder_weights: str, device: str
 ) -> Run:
-    """What all runs share."""
+    """The run that all treatments share."""
     model: dict[str, Plain] = {"encoder": encoder, "encoder_weights": encoder_weights}
     if scale == "paper":
         options = {"root": root, "classes": classes, "train": 50_000, "validation": 5_000, "test": 5_000, **model}
         run = Run("imagenet_coco", options, epochs=protocol.epochs, batch_size=protocol.batch_size)
-        # each task has its own images: their gradients meet on the parameters only
+        # each task has its own images, so only gradients of the parameters can be compared
         run = replace(run, surface="parameters")
     elif scale == "small":
         run = Run("scenes", {**SMALL, **model}, epochs=6, batch_size=16)
@@ -170,8 +173,8 @@ def _base(
     return replace(run, clip=CLIP, schedule="cosine", warmup=WARMUP, device=device)
 
 
-def _preset(text: str, rates: Mapping[str, float]) -> tuple[str, Preset]:
-    """Its label and the preset, with the protocol's rate and the options that stand in the text."""
+def _parse_preset(text: str, rates: Mapping[str, float]) -> tuple[str, Preset]:
+    """The label and the preset, with the protocol's learning rate and the options in the text."""
     call = parse(text)
     preset = find_preset(call.name)
     if call.positional:
@@ -183,59 +186,59 @@ def _preset(text: str, rates: Mapping[str, float]) -> tuple[str, Preset]:
     return written(Call(preset.name, (), call.named)), preset.with_options(**call.named)
 
 
-def _rate(preset: Preset) -> float:
+def _preset_rate(preset: Preset) -> float:
     return float(preset.options["lr"])  # type: ignore[arg-type]
 
 
-def _weights(text: str) -> tuple[float, ...]:
+def _parse_weights(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(float(number) for number in listed(text))
+        weights = tuple(float(number) for number in listed(text))
     except ValueError:
         raise ValueError(f"loss_weights are numbers with a comma between, as in '1, 0.5', got {text!r}") from None
-    if found and (len(found) != len(TASKS) or not all(0 < weight < float("inf") for weight in found)):
+    if weights and (len(weights) != len(TASKS) or not all(0 < weight < float("inf") for weight in weights)):
         raise ValueError(f"loss_weights: expected a number above 0 for each of {', '.join(TASKS)}, got {text!r}")
-    return found
+    return weights
 
 
 def _crossed(
     label: str, preset: Preset, base: Run, methods: Sequence[str], weights: Sequence[float]
 ) -> Iterable[Treatment]:
-    """An optimizer with each of the methods."""
-    run = _with(base, preset)
-    if _balances(preset):
+    """The treatments of an optimizer: one for each method."""
+    run = _with_preset(base, preset)
+    if _is_per_task(preset):
         if weights:
             run = replace(run, optimizer_options={**run.optimizer_options, "weights": [*weights]})
         return [Treatment(label, (run,))]
-    made = []
+    treatments = []
     for method in methods or ("sum",):
         if method != "sum":
             find_method(method)
             if weights:
-                raise ValueError(f"loss_weights go with the sum and with {BALANCES}; {method} finds weights of its own")
-            made.append(Treatment(f"{label} + {method.removesuffix('()')}", (replace(run, method=method),)))
+                raise ValueError(f"loss_weights go with the sum and with {PER_TASK}; {method} computes its own weights")
+            treatments.append(Treatment(f"{label} + {method.removesuffix('()')}", (replace(run, method=method),)))
         elif weights:
             static = written(Call("Static", (dict(zip(TASKS, weights, strict=True)),)))
-            made.append(Treatment(label, (replace(run, method=static),)))
+            treatments.append(Treatment(label, (replace(run, method=static),)))
         else:
-            made.append(Treatment(label, (run,)))
-    return made
+            treatments.append(Treatment(label, (run,)))
+    return treatments
 
 
-def _with(base: Run, preset: Preset) -> Run:
+def _with_preset(base: Run, preset: Preset) -> Run:
     return replace(base, optimizer=preset.optimizer, optimizer_options=preset.plain)
 
 
-def _balances(preset: Preset) -> bool:
+def _is_per_task(preset: Preset) -> bool:
     return optimizer_classes()[preset.optimizer].__module__.startswith("paretorch.")
 
 
 def _baselines(reference: Run) -> list[Treatment]:
-    """The single-task baseline, then static weights of which the best on validation data count."""
-    grid = [dict(zip(TASKS, (2 * share, 2 - 2 * share), strict=True)) for share in SHARES]
+    """The single-task baseline, and static weights chosen on validation data."""
+    grid = [dict(zip(TASKS, (2 * share, 2 - 2 * share), strict=True)) for share in FIRST_SHARES]
     runs = [reference, *(replace(reference, method=written(Call("Static", (weights,)))) for weights in grid)]
-    return [alone("single task", reference, TASKS), chosen(STATIC, runs)]
+    return [alone("single task", reference, TASKS), chosen(STATIC_WEIGHTS, runs)]
 
 
-def _expected(protocol: Protocol, treatments: Sequence[Treatment]) -> tuple[Expected, ...]:
+def _expected_of(protocol: Protocol, treatments: Sequence[Treatment]) -> tuple[Expected, ...]:
     labels = {treatment.label for treatment in treatments}
     return tuple(expected for expected in protocol.expected if expected.label in labels)

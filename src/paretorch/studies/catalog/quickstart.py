@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paretorch.studies.study import Study, Treatment, alone, chosen
+from paretorch.studies.study import Study, Treatment, alone, check_scale, chosen
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Plain
 
+SCALES = ("smoke", "small")
 TASKS = ("left", "right", "ink")
 OPTIONS: dict[str, dict[str, Plain]] = {
     "smoke": {"ink": True, "train": 512, "validation": 256, "test": 256},
@@ -15,7 +16,7 @@ OPTIONS: dict[str, dict[str, Plain]] = {
 }
 EPOCHS = {"smoke": 1, "small": 7}
 
-# by tens, around the 0.001 that would bring the ink's squared error to the size of a cross-entropy; the sum has 1
+# powers of ten around 0.001, with which the squared error of the ink is as large as a cross-entropy; the sum has 1
 INK_WEIGHTS = (0.1, 0.01, 0.001, 0.0001, 0.00001)
 
 
@@ -23,10 +24,12 @@ def study(scale: str) -> Study:
     """Eight ways of training one network on two digits and the amount of ink.
 
     Args:
-        scale: ``"smoke"`` (seconds, says nothing) or ``"small"`` (about two minutes on two cores).
+        scale: ``"smoke"`` (seconds, without meaning) or ``"small"`` (about two minutes on two cores).
+
+    Raises:
+        ValueError: an unknown scale.
     """
-    if scale not in EPOCHS:
-        raise ValueError(f"scales of quickstart are {sorted(EPOCHS)}, got {scale!r}")
+    check_scale("quickstart", scale, SCALES)
     base = Run("digits", options=OPTIONS[scale], optimizer_options={"lr": 5e-3}, epochs=EPOCHS[scale], batch_size=256)
     weights = [{"left": 1.0, "right": 1.0, "ink": weight} for weight in INK_WEIGHTS]
     return Study(

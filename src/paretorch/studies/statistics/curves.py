@@ -1,7 +1,7 @@
-"""What learning curves say: how soon a target is reached, and how steady training is at its end.
+"""Statistics of learning curves: convergence times, late variation and spikes.
 
-Shapes: ``S`` seeds, ``E`` epochs. A curve is a number on validation data after every epoch; unless said otherwise lower is
-better, as for the Delta m it is usually taken of. nan marks what is missing.
+Shapes: ``S`` seeds, ``E`` epochs. A curve is the value on validation data after every epoch, lower is better, such as Delta m.
+A missing value is nan.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paretorch.studies.statistics.quality import seed_mean, seed_spread
+from paretorch.studies.statistics.quality import seed_mean, seed_std
 
 Array = NDArray[np.float64]
 
-LATE_SHARE = 0.25  # of the epochs: what "late" means
-FEWEST_LATE = 4  # epochs, where there are so many: a line takes two of them
-SPIKE = 3.0  # robust standard deviations
+LATE_SHARE = 0.25  # of the epochs count as late
+FEWEST_LATE = 4  # late epochs, if there are so many: a line has two parameters
+SPIKE = 3.0  # height of a spike in robust standard deviations
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """When a treatment reaches a target.
+    """The epochs in which the runs of a treatment reach a target.
 
-    A run that never does is *censored*: all that is known is that it takes longer than its epochs.
+    A run that does not reach it is *censored*: it needs more than its epochs.
 
     Args:
-        target: the number to be reached.
-        epochs: (S,) the first epoch, counted from 1, with a value at least as good; inf where censored; nan without a
-            result.
-        seconds: (S,) training seconds until then; inf and nan as above.
-        budget: E, the epochs that there were.
-        restricted: (S,) ``min(epochs, E)``: its mean is the restricted mean time, which censoring does not bias, and its
-            paired differences may be compared. nan without a result.
+        target: value to reach.
+        epochs: (S,) first epoch, counted from 1, with a value at most the target; inf if censored; nan without a result.
+        seconds: (S,) training seconds until the end of that epoch; inf and nan as above.
+        budget: number of epochs E.
+        restricted: (S,) ``min(epochs, E)``; nan without a result. Its mean is the restricted mean time, which censoring does
+            not bias, and its paired differences can be compared.
     """
 
     target: float
@@ -45,29 +44,27 @@ class Convergence:
 
     @property
     def reached(self) -> int:
-        """Seeds that reached the target."""
+        """Number of seeds that reach the target."""
         return int(np.isfinite(self.epochs).sum())
 
     @property
     def seeds(self) -> int:
-        """Seeds that have a result."""
+        """Number of seeds with a result."""
         return int((~np.isnan(self.epochs)).sum())
 
     @property
     def median(self) -> float:
-        """Median epoch over seeds, which half of them being censored does not change; inf where most are."""
-        known = np.sort(self.epochs[~np.isnan(self.epochs)])
-        return float(known[(len(known) - 1) // 2 :][: 2 - len(known) % 2].mean()) if len(known) else math.nan
+        """Median of ``epochs`` over seeds with a result; inf if half of them or more are censored."""
+        return _median(self.epochs)
 
     @property
     def median_seconds(self) -> float:
-        """As :attr:`median`, in training seconds."""
-        known = np.sort(self.seconds[~np.isnan(self.seconds)])
-        return float(known[(len(known) - 1) // 2 :][: 2 - len(known) % 2].mean()) if len(known) else math.nan
+        """Median of ``seconds``, as :attr:`median`."""
+        return _median(self.seconds)
 
     @property
     def speed(self) -> str:
-        """Fast, medium, slow, very slow: the quarter of the budget that :attr:`median` falls in; or not reached."""
+        """Fast, medium, slow or very slow: the quarter of the budget that contains :attr:`median`; or not reached."""
         if math.isnan(self.median):
             return "no result"
         if math.isinf(self.median):
@@ -75,39 +72,38 @@ class Convergence:
         return ("fast", "medium", "slow", "very slow")[min(3, math.ceil(4 * self.median / self.budget) - 1)]
 
     @property
-    def words(self) -> str:
-        """As the page says it, censored runs named."""
+    def description(self) -> str:
+        """Median, speed and the number of censored runs, as text."""
         if not self.seeds:
             return "no result"
         if math.isinf(self.median):
             return f"not reached within {self.budget} epochs by {self.seeds - self.reached} of {self.seeds} runs"
-        rest = (
+        censored = (
             "" if self.reached == self.seeds else f"; {self.seeds - self.reached} of {self.seeds} runs never reach it"
         )
-        return f"epoch {self.median:g} (median), {self.speed}{rest}"
+        return f"epoch {self.median:g} (median), {self.speed}{censored}"
 
 
 def convergence(curves: ArrayLike, target: float, seconds: ArrayLike | None = None) -> Convergence:
-    r"""The first epoch and second at which each seed's curve is at least as good as a target.
+    r"""The first epoch, and the seconds until its end, at which the curve of each seed is at most a target.
 
     .. math:: e_s = \min \{ e : v_{s, e} \le \text{target} \}, \qquad \tau_s = \sum_{e \le e_s} \text{seconds}_{s, e}
 
-    Nothing is interpolated: values between two epochs were not measured. Later epochs may be worse again; that is what
-    :func:`stability` is for.
+    Values between epochs are not measured and not interpolated. Later epochs may be worse; see :func:`stability`.
 
     Args:
-        curves: (S, E) lower is better; a row of nan is a run without a result.
-        target: the value to be reached.
-        seconds: (S, E) training seconds of each epoch; without it the seconds are nan.
+        curves: (S, E) curves, lower is better; a row of nan is a run without a result.
+        target: value to reach.
+        seconds: (S, E) training seconds of each epoch; without them the seconds of the result are nan.
 
     Raises:
-        ValueError: no epoch, a target that is not finite, or seconds of another shape.
+        ValueError: no epoch, a target that is not finite, or seconds of another shape than the curves.
 
     Example:
-        >>> found = convergence([[3.0, 2.0, 1.0], [3.0, 3.0, 2.5]], target=2.0, seconds=[[5.0, 5.0, 5.0]] * 2)
-        >>> found.epochs.tolist(), found.seconds.tolist(), found.restricted.tolist()
+        >>> times = convergence([[3.0, 2.0, 1.0], [3.0, 3.0, 2.5]], target=2.0, seconds=[[5.0, 5.0, 5.0]] * 2)
+        >>> times.epochs.tolist(), times.seconds.tolist(), times.restricted.tolist()
         ([2.0, inf], [10.0, inf], [2.0, 3.0])
-        >>> found.words
+        >>> times.description
         'not reached within 3 epochs by 1 of 2 runs'
 
     References:
@@ -122,31 +118,30 @@ def convergence(curves: ArrayLike, target: float, seconds: ArrayLike | None = No
         raise ValueError(f"expected seconds of the curves' shape {values.shape}, got {each.shape}")
     missing = np.isnan(values).all(axis=1)
     with np.errstate(invalid="ignore"):
-        good = values <= target
-    first = np.where(good.any(axis=1), good.argmax(axis=1) + 1.0, np.inf)
+        reached = values <= target
+    first = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
     first[missing] = np.nan
-    passed = np.cumsum(each, axis=1)
-    place = np.where(np.isfinite(first), first - 1, 0).astype(int)
-    until = np.where(np.isfinite(first), passed[np.arange(len(passed)), place], first)
+    elapsed = np.cumsum(each, axis=1)
+    index = np.where(np.isfinite(first), first - 1, 0).astype(int)
+    until = np.where(np.isfinite(first), elapsed[np.arange(len(elapsed)), index], first)
     restricted = np.minimum(first, float(epochs))
     return Convergence(float(target), first, until, epochs, restricted)
 
 
-def target_of(curves: ArrayLike, share: float = 0.95) -> float:
-    r"""A target for :func:`convergence`: where a treatment's mean curve has made a share of its progress.
+def convergence_target(curves: ArrayLike, share: float = 0.95) -> float:
+    r"""A target for :func:`convergence`: the value after a share of the progress of a treatment's mean curve.
 
     .. math:: \text{target} = \bar v_1 - \text{share} \cdot (\bar v_1 - \min_e \bar v_e)
 
     Args:
-        curves: (S, E) of the reference, lower is better.
-        share: of the way from the first epoch to the best one, in (0, 1].
+        curves: (S, E) curves of the reference, lower is better.
+        share: share of the difference between the first epoch and the best one, in (0, 1].
 
     Returns:
-        nan where no seed is complete, or the mean curve is never better than it is after its first epoch: then there is no
-        progress of which to take a share.
+        The target; nan if no seed is complete, or if no epoch of the mean curve is better than the first.
 
     Example:
-        >>> round(target_of([[10.0, 4.0, 0.0], [10.0, 6.0, 2.0]], share=0.5), 6)
+        >>> round(convergence_target([[10.0, 4.0, 0.0], [10.0, 6.0, 2.0]], share=0.5), 6)
         5.5
     """
     if not 0 < share <= 1:
@@ -160,20 +155,26 @@ def target_of(curves: ArrayLike, share: float = 0.95) -> float:
     return float(mean[0] - share * (mean[0] - best)) if best < mean[0] else math.nan
 
 
+def _median(times: Array) -> float:
+    """Median of the values that are not nan; nan if there are none."""
+    known = times[~np.isnan(times)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
 @dataclass(frozen=True)
 class Stability:
-    """How steady training is, and how alike seeds end.
+    """Variation of the late epochs, spikes, and variation over seeds.
 
     Args:
-        late: (S,) standard deviation of the late epochs about their own line, in the curve's unit; nan with fewer than 3.
-        spikes: (S,) epochs that stand out upwards between their neighbours; nan with fewer than 3 epochs.
-        spread: standard deviation of the last epoch's value over seeds; nan with fewer than two.
-        window: how many epochs count as late.
+        late: (S,) standard deviation of the late epochs about a fitted line, in the curve's unit; nan with fewer than 3 epochs.
+        spikes: (S,) number of epochs much larger than both neighbours; nan with fewer than 3 epochs.
+        final_std: standard deviation of the last epoch's value over seeds; nan with fewer than two seeds.
+        window: number of late epochs.
     """
 
     late: Array
     spikes: Array
-    spread: float
+    final_std: float
     window: int
 
     @property
@@ -183,10 +184,10 @@ class Stability:
 
 
 def stability(curves: ArrayLike) -> Stability:
-    r"""Late variation, spikes, and spread over seeds.
+    r"""Late variation, spikes, and variation over seeds.
 
-    *Late variation* is what is left of the last quarter of the epochs (of the last 4, where a quarter is fewer) after a
-    straight line is taken out, so that a curve which is still falling does not count as unsteady:
+    *Late variation* is the residual of the last quarter of the epochs (at least of the last 4) about a fitted line, so that a
+    steady decrease does not count as variation:
 
     .. math:: \sigma_s = \sqrt{\frac{1}{n - 2} \sum_{e > E - n} (v_{s,e} - a_s - b_s e)^2}
 
@@ -194,11 +195,11 @@ def stability(curves: ArrayLike) -> Stability:
     median absolute deviation) of its curve's changes from one epoch to the next.
 
     Args:
-        curves: (S, E) lower is better; a seed with a value that is not finite has no late variation and no spikes.
+        curves: (S, E) curves, lower is better; late variation and spikes of a seed with a value that is not finite are nan.
 
     Example:
-        >>> found = stability([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 3.0, 2.0]])
-        >>> found.late.round(3).tolist(), found.window, round(found.spread, 3)
+        >>> result = stability([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 3.0, 2.0]])
+        >>> result.late.round(3).tolist(), result.window, round(result.final_std, 3)
         ([0.0, 0.316], 4, 0.707)
     """
     values = np.asarray(curves, float)
@@ -209,13 +210,13 @@ def stability(curves: ArrayLike) -> Stability:
     finite = np.isfinite(values).all(axis=1)
     late, spikes = np.full(len(values), np.nan), np.full(len(values), np.nan)
     if epochs >= 3 and finite.any():
-        late[finite] = _about_their_line(values[finite][:, -window:])
+        late[finite] = _residual_std(values[finite][:, -window:])
         spikes[finite] = _spikes(values[finite])
-    return Stability(late, spikes, seed_spread(values[:, -1]) if epochs else math.nan, window)
+    return Stability(late, spikes, seed_std(values[:, -1]) if epochs else math.nan, window)
 
 
-def _about_their_line(values: Array) -> Array:
-    """(S,) residual standard deviation of (S, n) values, n at least 3."""
+def _residual_std(values: Array) -> Array:
+    """(S,) standard deviation of (S, n) values about their fitted lines, n at least 3."""
     count = values.shape[1]
     x = np.arange(count) - (count - 1) / 2
     centred = values - values.mean(axis=1, keepdims=True)
@@ -224,6 +225,7 @@ def _about_their_line(values: Array) -> Array:
 
 
 def _spikes(values: Array) -> Array:
+    """(S,) number of spikes in (S, E) values; see :func:`stability`."""
     above = values[:, 1:-1] - np.maximum(values[:, :-2], values[:, 2:])
     changes = np.diff(values, axis=1)
     middle = np.median(changes, axis=1, keepdims=True)

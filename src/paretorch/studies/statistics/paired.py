@@ -1,23 +1,23 @@
-"""What a study may conclude: paired intervals, tests and a verdict, from a handful of seeds.
+"""Paired intervals, tests and verdicts from few seeds.
 
-Shapes: ``S`` seeds, ``N`` treatments. Differences are *paired*, treatment minus reference on the same seed, and *lower
-is better*, as for the Delta m they are usually taken of.
+Shapes: ``S`` seeds, ``N`` treatments. Differences are *paired*, treatment minus reference on the same seed, and *lower is
+better*, as in differences of Delta m.
 
-Which interval. With 5 seeds the percentile bootstrap covers the true mean in 83 of 100 studies where it promises 95,
-with 3 in 75; the bootstrap-t is unbounded with 3. Student's interval holds 95 there on normal differences. The percentile
-bootstrap with widened quantiles (Hesterberg 2015) assumes no shape and nearly holds it from 7 seeds on: in 200,000
-simulated studies with normal differences it covers the mean in 94.0 of 100 with 7 seeds, 94.3 with 8 and 94.6 with 10,
-where Student's does in 95.0; with exponential ones in 89.6 with 7 and 90.7 with 10, where Student's does in 89.0 and 90.0. So
-:func:`interval` is Student's below 7 seeds and the bootstrap from there on, and says which it was.
+*Interval.* At a nominal coverage of 95 % the percentile bootstrap covers the true mean in 83 of 100 studies with 5 seeds and in
+75 with 3; the bootstrap-t is unbounded with 3. Student's interval has its nominal coverage for normal differences. The
+percentile bootstrap with widened quantiles (Hesterberg 2015) assumes no distribution and is close to its nominal coverage from
+7 seeds on: in 200,000 simulated studies with normal differences it covers the mean in 94.0 of 100 with 7 seeds, 94.3 with 8 and
+94.6 with 10, and Student's interval in 95.0; with exponential ones in 89.6 with 7 and 90.7 with 10, and Student's in 89.0 and
+90.0. :func:`interval` is therefore Student's below 7 seeds and the bootstrap from 7 seeds on; its ``method`` names which.
 
-Which test. The exact two-sided Wilcoxon test cannot fall below p = 0.0625 with 5 seeds: it would never find anything.
-Verdicts therefore rest on the paired t test; the Wilcoxon p stands beside it.
+*Test.* With 5 seeds the p value of the exact two-sided Wilcoxon test is at least 0.0625, so it is never below 0.05. Verdicts
+therefore use the paired t test; the Wilcoxon p is given for information.
 
-What it can find. With 10 seeds a single comparison finds a true difference of one standard deviation *of the paired
-differences* in 80 of 100 studies. One standard deviation *of the results* is the same where treatments share half of a
-seed's variance, and more than that where they share more; where a seed's results have nothing in common, pairing gains
-nothing: that difference is found in 51 of 100 studies with 10 seeds, and takes 18 seeds for 80. Where there is none, 95 of
-100 studies say so, whatever the number of seeds.
+*Power.* With 10 seeds a single comparison detects a true difference of one standard deviation *of the paired differences* in 80
+of 100 studies. A difference of one standard deviation *of the results* is equally large if treatments share half of a seed's
+variance, and larger if they share more. If they share none, pairing gains nothing: the difference is detected in 51 of 100
+studies with 10 seeds, and 18 seeds are needed for 80. If there is no difference, 95 of 100 studies report none, for any number
+of seeds.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 
-FEWEST_SEEDS = 3  # below this neither an interval nor a test is given
-BOOTSTRAP_FROM = 7  # seeds from which the bootstrap interval nearly holds its coverage
+FEWEST_SEEDS = 3  # for an interval and a test
+BOOTSTRAP_FROM = 7  # seeds from which the coverage of the bootstrap interval is close to nominal
 NORMAL = NormalDist()
 
 
 class Verdict(enum.Enum):
-    """What a comparison came to."""
+    """The conclusion of a comparison."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -51,7 +51,14 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval for a mean difference. ``method`` is ``"t"`` or ``"bootstrap"``, ``level`` its coverage in (0, 1)."""
+    """A confidence interval for a mean difference.
+
+    Args:
+        low: lower end.
+        high: upper end.
+        level: nominal coverage in (0, 1).
+        method: ``"t"`` or ``"bootstrap"``.
+    """
 
     low: float
     high: float
@@ -61,16 +68,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A treatment against the reference, over the seeds that both have.
+    """The comparison of a treatment with the reference, over the seeds with a result of both.
 
     Args:
-        seeds: pairs of finite results.
+        seeds: number of pairs of finite results.
         difference: mean paired difference, lower is better; nan without a pair.
-        interval: None where it is withheld.
-        p: two-sided paired t test; nan where withheld. ``p_holm``: corrected for all comparisons of the table.
-        p_wilcoxon: exact signed-rank test, uncorrected; a check, it decides nothing.
-        verdict: from ``p_holm`` and the difference's sign.
-        note: what a reader must know beside it; empty if nothing.
+        interval: its interval; None below :data:`FEWEST_SEEDS` pairs.
+        p: p value of the two-sided paired t test; nan below :data:`FEWEST_SEEDS` pairs.
+        p_holm: ``p`` corrected for all comparisons of the table.
+        p_wilcoxon: uncorrected p value of the exact signed-rank test, for information only.
+        verdict: the conclusion from ``p_holm`` and the sign of the difference.
+        note: missing seeds, or the reason for a withheld verdict; empty if neither.
     """
 
     seeds: int
@@ -83,19 +91,19 @@ class Comparison:
     note: str = ""
 
     @property
-    def words(self) -> str:
-        """The verdict as the page says it."""
+    def description(self) -> str:
+        """The verdict and the number of seeds, as text."""
         if self.verdict is Verdict.WITHHELD:
             return f"withheld: {self.note}"
         return f"{self.verdict.value} with {self.seeds} seeds"
 
 
 def paired_t(differences: ArrayLike) -> Array:
-    r"""Two-sided p of Student's test that the mean paired difference is zero.
+    r"""Two-sided p value of Student's test that the mean paired difference is zero.
 
     .. math:: t = \bar d \sqrt S / s_d, \qquad p = 2 P(T_{S-1} > |t|)
 
-    Where the differences have no spread, t cannot be formed: p is 1 if they are zero, else the sign test's 2^(1-S).
+    If all differences are equal, t is undefined: p is 1 if they are zero, otherwise that of the sign test, 2^(1-S).
 
     Args:
         differences: (..., S), S at least 2.
@@ -108,15 +116,15 @@ def paired_t(differences: ArrayLike) -> Array:
         0.0742
     """
     d = np.asarray(differences, float)
-    count, mean, spread = d.shape[-1], d.mean(-1), d.std(-1, ddof=1)
-    flat = spread <= 1e-12 * np.abs(d).max(-1)
-    t = np.abs(mean) * math.sqrt(count) / np.where(flat, 1.0, spread)
-    without_spread = np.where(mean == 0, 1.0, 2.0 ** (1 - count))
-    return np.asarray(np.where(flat, without_spread, 2 * stats.t.sf(t, count - 1)))
+    count, mean, std = d.shape[-1], d.mean(-1), d.std(-1, ddof=1)
+    constant = std <= 1e-12 * np.abs(d).max(-1)
+    t = np.abs(mean) * math.sqrt(count) / np.where(constant, 1.0, std)
+    p_constant = np.where(mean == 0, 1.0, 2.0 ** (1 - count))
+    return np.asarray(np.where(constant, p_constant, 2 * stats.t.sf(t, count - 1)))
 
 
 def wilcoxon(differences: ArrayLike) -> float:
-    """Two-sided p of the signed-rank test on (S,) paired differences; exact without ties. 1 if all are zero."""
+    """Two-sided p value of the signed-rank test on (S,) paired differences; exact without ties, 1 if all are zero."""
     d = np.asarray(differences, float)
     if not np.any(d):
         return 1.0
@@ -124,15 +132,15 @@ def wilcoxon(differences: ArrayLike) -> float:
 
 
 def holm(p: ArrayLike) -> Array:
-    r"""Holm's step-down correction: keeps the chance of any false alarm among N comparisons at the level of one.
+    r"""Holm's step-down correction, which bounds the probability of any false positive among N comparisons by the level.
 
     .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (N - j + 1)\, p_{(j)})
 
     Args:
-        p: (..., N) uncorrected; nan is left out and stays nan.
+        p: (..., N) uncorrected p values; nan is ignored and stays nan.
 
     Returns:
-        (..., N) corrected.
+        (..., N) corrected p values.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -157,14 +165,14 @@ def t_bounds(differences: ArrayLike, level: float = 0.95) -> tuple[Array, Array]
 
 
 def bootstrap_bounds(differences: ArrayLike, level: float = 0.95, draws: int = 5000) -> tuple[Array, Array]:
-    r"""Percentile bootstrap over seeds, quantiles widened for small S. Draws are seeded: equal data, equal bounds.
+    r"""Percentile bootstrap interval over seeds, with quantiles widened for small S. Deterministic: the draws are seeded.
 
     .. math:: \alpha' / 2 = \Phi\left(-\sqrt{S / (S - 1)}\; t_{S-1,\, 1 - \alpha / 2}\right)
 
     Args:
-        differences: (..., S) paired differences; seeds are resampled, so pairs stay together.
+        differences: (..., S) paired differences; seeds are resampled, so that pairs are kept.
         level: nominal coverage in (0, 1).
-        draws: bootstrap samples.
+        draws: number of bootstrap samples.
 
     Returns:
         (...,) lower and upper bounds.
@@ -180,23 +188,23 @@ def bootstrap_bounds(differences: ArrayLike, level: float = 0.95, draws: int = 5
     return low, high
 
 
-@lru_cache(maxsize=8)  # a report asks for thousands of intervals of one number of seeds
+@lru_cache(maxsize=8)  # a report computes thousands of intervals for one number of seeds
 def _t_quantile(level: float, count: int) -> float:
     return float(stats.t.ppf((1 + level) / 2, count - 1))
 
 
 @lru_cache(maxsize=8)
 def _shares(count: int, draws: int) -> Array:
-    """(draws, S) how much of each bootstrap sample every seed is."""
+    """(draws, S) share of every seed in each bootstrap sample."""
     return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=draws) / count
 
 
 def interval(differences: ArrayLike, level: float = 0.95) -> Interval | None:
-    """The interval for the mean of (S,) paired differences; None below 3 seeds. See the top of the file for the method.
+    """The interval for the mean of (S,) paired differences; None below 3 seeds. See the module for the choice of the method.
 
     Example:
-        >>> found = interval([1.0, 2.0, 3.0])
-        >>> round(found.low, 3), round(found.high, 3), found.method
+        >>> ends = interval([1.0, 2.0, 3.0])
+        >>> round(ends.low, 3), round(ends.high, 3), ends.method
         (-0.484, 4.484, 't')
     """
     d = np.asarray(differences, float)
@@ -208,27 +216,27 @@ def interval(differences: ArrayLike, level: float = 0.95) -> Interval | None:
 
 
 def compare(differences: Mapping[str, ArrayLike], level: float = 0.95) -> dict[str, Comparison]:
-    """Every treatment against the reference, corrected together.
+    """Compares every treatment with the reference, with a joint correction of the p values.
 
     Args:
-        differences: (S,) paired differences of each treatment, by label, lower is better; nan where a seed is missing
-            on either side: the pair is left out and the comparison's note says so.
-        level: coverage of the intervals; the test's level is 1 - level.
+        differences: (S,) paired differences of each treatment, by label, lower is better; nan if either result is missing:
+            the pair is ignored, and the comparison's note gives the number of missing seeds.
+        level: coverage of the intervals; the level of the test is 1 - level.
 
     Returns:
-        A comparison for each label.
+        The comparison for each label.
 
     Example:
-        >>> compare({"MGDA": [-1.0, -1.2, -0.9, -1.1], "FAMO": [0.1, -0.3, 0.2, 0.0]})["MGDA"].words
+        >>> compare({"MGDA": [-1.0, -1.2, -0.9, -1.1], "FAMO": [0.1, -0.3, 0.2, 0.0]})["MGDA"].description
         'better with 4 seeds'
     """
-    rows = {label: np.asarray(d, float) for label, d in differences.items()}
-    pairs = {label: d[np.isfinite(d)] for label, d in rows.items()}
+    values = {label: np.asarray(d, float) for label, d in differences.items()}
+    pairs = {label: d[np.isfinite(d)] for label, d in values.items()}
     p = np.array([float(paired_t(d)) if len(d) >= FEWEST_SEEDS else math.nan for d in pairs.values()])
     corrected = holm(p) if len(p) else p
     return {
-        label: _comparison(pairs[label], len(rows[label]), float(p[i]), float(corrected[i]), level)
-        for i, label in enumerate(rows)
+        label: _comparison(pairs[label], len(values[label]), float(p[i]), float(corrected[i]), level)
+        for i, label in enumerate(values)
     }
 
 

@@ -1,4 +1,4 @@
-"""How good a treatment is, in one number over metrics of unlike units or over seeds.
+"""Aggregates of metrics: Delta m and mean rank over metrics, mean and standard deviation over seeds.
 
 Shapes: ``N`` treatments, ``S`` seeds, ``K`` metrics.
 """
@@ -16,20 +16,20 @@ Array = NDArray[np.float64]
 
 
 def delta_m(metrics: ArrayLike, baseline: ArrayLike, higher_is_better: Sequence[bool]) -> Array:
-    r"""Mean relative loss of quality against the single-task baseline, in percent. Lower is better, the baseline has 0.
+    r"""Mean relative loss of quality to the single-task baseline, in percent. Lower is better; the baseline has 0.
 
     .. math:: \Delta_m = \frac{100}{K} \sum_k (-1)^{[\text{higher is better}]_k} \frac{M_k - B_k}{|B_k|}
 
     Args:
-        metrics: (..., K) the treatment's metrics.
-        baseline: (K,) the baseline's, none of them zero.
-        higher_is_better: (K,) the metrics' directions.
+        metrics: (..., K) metrics of the treatment.
+        baseline: (K,) metrics of the baseline, none of them zero.
+        higher_is_better: (K,) directions of the metrics.
 
     Returns:
         (...,) percent.
 
     Raises:
-        ValueError: a baseline of zero, from which no relative change can be taken.
+        ValueError: a baseline metric of zero, to which no change is relative.
 
     Example:
         >>> round(float(delta_m([0.81, 2.2], [0.90, 2.0], [True, False])), 9)    # both 10 % worse
@@ -41,36 +41,36 @@ def delta_m(metrics: ArrayLike, baseline: ArrayLike, higher_is_better: Sequence[
     metrics, baseline = np.asarray(metrics, float), np.asarray(baseline, float)
     if np.any(baseline == 0):
         raise ValueError(
-            f"Delta m expects baseline metrics other than 0, got {baseline.tolist()}: leave the metric at "
-            f"place {int(np.flatnonzero(baseline == 0)[0])} out, or report another that is not 0 for the single tasks"
+            f"Delta m expects baseline metrics other than 0, got {baseline.tolist()}: leave out the metric at "
+            f"index {int(np.flatnonzero(baseline == 0)[0])}, or report one that is not 0 for the single tasks"
         )
     sign = np.where(np.asarray(higher_is_better, bool), -1.0, 1.0)
     return np.asarray(100 * np.mean(sign * (metrics - baseline) / np.abs(baseline), axis=-1))
 
 
-def countable(baseline: float) -> bool:
-    """Whether a relative change can be taken from the baseline's value of a metric."""
+def is_valid_baseline(baseline: float) -> bool:
+    """Whether the change of a metric relative to this value is defined."""
     return math.isfinite(baseline) and baseline != 0
 
 
 def complete_seeds(metrics: ArrayLike) -> NDArray[np.bool_]:
-    """(S,) the seeds on which each of (N, S, K) is there: those over which ranks are means."""
-    found: NDArray[np.bool_] = np.isfinite(np.asarray(metrics, float)).all(axis=(0, 2))
-    return found
+    """(S,) whether all of the (N, S, K) metrics are finite on a seed; mean ranks are over these seeds."""
+    complete: NDArray[np.bool_] = np.isfinite(np.asarray(metrics, float)).all(axis=(0, 2))
+    return complete
 
 
 def mean_rank(metrics: ArrayLike, higher_is_better: Sequence[bool]) -> Array:
-    """Rank among the compared, 1 is best, ties share their mean; averaged over metrics and seeds.
+    """Rank among the treatments, 1 is best, ties share the mean of their ranks; averaged over metrics and seeds.
 
     Args:
-        metrics: (N, S, K); a seed in which a treatment's metric is nan is left out for all.
-        higher_is_better: (K,)
+        metrics: (N, S, K) metrics; a seed with a nan is ignored for all treatments.
+        higher_is_better: (K,) directions of the metrics.
 
     Returns:
-        (N,) in 1..N; nan if no seed is complete.
+        (N,) mean ranks in 1..N; nan if no seed is complete.
 
     Example:
-        >>> mean_rank([[[0.9, 1.0]], [[0.8, 1.0]]], [True, False])     # first wins one metric and ties in the other
+        >>> mean_rank([[[0.9, 1.0]], [[0.8, 1.0]]], [True, False])     # the first is better in one metric, equal in the other
         array([1.25, 1.75])
     """
     metrics = np.asarray(metrics, float)
@@ -82,14 +82,14 @@ def mean_rank(metrics: ArrayLike, higher_is_better: Sequence[bool]) -> Array:
 
 
 def seed_mean(values: ArrayLike) -> float:
-    """Mean over the seeds of (S,) that have a finite value; nan where none has."""
+    """Mean of the finite ones of (S,) values; nan if there is none."""
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def seed_spread(values: ArrayLike) -> float:
-    """Standard deviation over the seeds of (S,) that have a finite value; nan where fewer than two have."""
+def seed_std(values: ArrayLike) -> float:
+    """Standard deviation of the finite ones of (S,) values; nan if there are fewer than two."""
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]
     return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")

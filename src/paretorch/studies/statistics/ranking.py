@@ -1,7 +1,7 @@
-"""Treatments ranked over several workloads: Friedman's test and Nemenyi's critical difference.
+"""Ranks of treatments over several workloads: Friedman's test and Nemenyi's critical difference.
 
-Shapes: ``W`` workloads, ``N`` treatments. Lower quality numbers are better, as for Delta m. Workloads are the sample here:
-a seed's result is no independent observation of a workload, so seeds are averaged before anything is ranked.
+Shapes: ``W`` workloads, ``N`` treatments. Lower values are better, as for Delta m. The sample consists of workloads: results of
+several seeds on one workload are not independent observations, so they are averaged first.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from paretorch.extras import extra
 
 Array = NDArray[np.float64]
 
-FEWEST_WORKLOADS = 3  # below these, no test is given
+FEWEST_WORKLOADS = 3  # for a test
 FEWEST_TREATMENTS = 3
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How treatments compare over workloads.
+    """Mean ranks of treatments over workloads, with tests.
 
     Args:
-        ranks: (N,) mean rank over the workloads, 1 is best.
+        ranks: (N,) mean ranks over the workloads, 1 is best.
         statistic: Friedman's chi square.
-        p: that all treatments rank alike.
-        critical_difference: mean ranks further apart than this differ, by Nemenyi's test.
-        p_pairs: (N, N) Nemenyi's p for every pair, already corrected for the number of pairs.
-        groups: for a critical-difference diagram: places of treatments that are not distinguishable among themselves, best
-            first in each group; only the largest groups, and none of one treatment alone.
-        level: of the tests.
-        workloads: W.
+        p: p value of Friedman's test that all treatments have equal mean ranks.
+        critical_difference: smallest significant difference of two mean ranks, by Nemenyi's test.
+        p_pairs: (N, N) p values of Nemenyi's test for every pair, corrected for the number of pairs.
+        groups: groups of a critical-difference diagram: indices of treatments without a significant difference among them,
+            best first; only maximal groups of at least two treatments.
+        level: level of the tests.
+        workloads: number of workloads W.
     """
 
     ranks: Array
@@ -48,23 +48,23 @@ class Ranking:
 
 
 def rank_over_workloads(quality: ArrayLike, level: float = 0.05) -> Ranking:
-    r"""Friedman's test over workloads, and Nemenyi's for all pairs.
+    r"""Friedman's test over workloads, and Nemenyi's test for all pairs.
 
     .. math:: \chi^2 = \frac{12 W}{N (N + 1)} \sum_i \left(R_i - \frac{N + 1}{2}\right)^2, \qquad
               \mathrm{CD} = q_\alpha \sqrt{\frac{N (N + 1)}{6 W}}
 
-    with R the mean ranks, and the correction for ties. Pairs may be read only where Friedman's p is below the level.
+    where R are the mean ranks; the statistic is corrected for ties. Pairs are valid only if Friedman's p is below the level.
 
     Args:
-        quality: (W, N) a number for every workload and treatment, lower is better: the mean Delta m over seeds.
-        level: of both tests, 0.05.
+        quality: (W, N) a number for every workload and treatment, lower is better, such as the mean Delta m over seeds.
+        level: level of both tests.
 
     Raises:
         ValueError: fewer than 3 workloads or treatments, or a number that is not finite.
 
     Example:
-        >>> found = rank_over_workloads([[1.0, 2.0, 3.0], [0.1, 0.3, 0.2], [5.0, 6.0, 7.0], [1.0, 4.0, 9.0]])
-        >>> found.ranks.tolist(), round(found.statistic, 2), found.groups
+        >>> ranking = rank_over_workloads([[1.0, 2.0, 3.0], [0.1, 0.3, 0.2], [5.0, 6.0, 7.0], [1.0, 4.0, 9.0]])
+        >>> ranking.ranks.tolist(), round(ranking.statistic, 2), ranking.groups
         ([1.0, 2.25, 2.75], 6.5, ((0, 1), (1, 2)))
 
     References:
@@ -80,7 +80,7 @@ def rank_over_workloads(quality: ArrayLike, level: float = 0.05) -> Ranking:
         workload, treatment = np.argwhere(~np.isfinite(values))[0].tolist()
         raise ValueError(
             f"expected a finite number for every workload and treatment, got {values[workload, treatment]} on workload "
-            f"{workload} for treatment {treatment}: leave that workload or treatment out, for all"
+            f"{workload} for treatment {treatment}: leave out that workload or treatment"
         )
     ranked = stats.rankdata(values, axis=1)
     ranks = ranked.mean(axis=0)
@@ -96,10 +96,10 @@ def rank_over_workloads(quality: ArrayLike, level: float = 0.05) -> Ranking:
 
 
 def critical_difference(treatments: int, workloads: int, level: float = 0.05) -> float:
-    """How far two mean ranks must be apart to differ, by Nemenyi's test; see :func:`rank_over_workloads`.
+    """The smallest significant difference of two mean ranks, by Nemenyi's test; see :func:`rank_over_workloads`.
 
     Example:
-        >>> round(critical_difference(4, 14), 2)       # Demsar's own example
+        >>> round(critical_difference(4, 14), 2)       # Demsar's example
         1.25
     """
     q = stats.studentized_range.ppf(1 - level, treatments, math.inf) / math.sqrt(2)
@@ -110,7 +110,7 @@ def _groups(ranks: Array, difference: float) -> tuple[tuple[int, ...], ...]:
     order = np.argsort(ranks, kind="stable")
     groups: list[tuple[int, ...]] = []
     for start in range(len(order)):
-        near = [int(place) for place in order[start:] if ranks[place] - ranks[order[start]] <= difference]
-        if len(near) > 1 and not any(set(near) <= set(group) for group in groups):
-            groups.append(tuple(near))
+        members = [int(index) for index in order[start:] if ranks[index] - ranks[order[start]] <= difference]
+        if len(members) > 1 and not any(set(members) <= set(group) for group in groups):
+            groups.append(tuple(members))
     return tuple(groups)

@@ -1,8 +1,9 @@
-"""What of a run may be tuned, and the run with other settings.
+"""The hyperparameters of a run: their search space, their current values, and the run with other values.
 
-Settings are named ``optimizer.OPTION`` and ``method.OPTION``. The learning rate is always among them. What else is declared
-by the method and the optimizer themselves (:mod:`paretorch.core.search_space`); a preset's space counts for the options that the
-run writes down, so that plain SGD is not tuned into SGD with momentum.
+Hyperparameters are named ``optimizer.OPTION`` and ``method.OPTION``; a mapping of their values is called settings. The learning
+rate is always included. The others are declared by the method and by the preset of the optimizer
+(:mod:`paretorch.core.search_space`). Of a preset's space only the options that the run states are searched, so that plain SGD is
+not tuned into SGD with momentum.
 """
 
 from __future__ import annotations
@@ -21,39 +22,39 @@ from paretorch.training.names.workloads import find_workload
 from paretorch.training.parts import methods, optimizers
 from paretorch.training.run import Plain, Run
 
-RATE = 32.0  # times larger and smaller than the run's own learning rate, where the optimizer declares no range for it
-STATIC = "static weights, tuned"
+RATE_FACTOR = 32.0  # largest change of the learning rate where the optimizer's preset declares no range for it
+STATIC_WEIGHTS = "static weights, tuned"
 
 
-def space_of(run: Run) -> SearchSpace:
-    """What may be tuned of a run, the learning rate first. A single task has no method.
+def search_space(run: Run) -> SearchSpace:
+    """The search space of a run, the learning rate first. A run of a single task has no method to tune.
 
     Example:
-        >>> list(space_of(Run("digits", method="CAGrad()")))
+        >>> list(search_space(Run("digits", method="CAGrad()")))
         ['optimizer.lr', 'method.c']
     """
     space: dict[str, Range | Choice | PerTask] = {}
-    rate = _rate(run)
+    rate = _learning_rate(run)
     declared = _optimizer_space(run)
     if rate is not None:
-        space["optimizer.lr"] = declared.get("lr", Range(rate / RATE, rate * RATE, log=True))
+        space["optimizer.lr"] = declared.get("lr", Range(rate / RATE_FACTOR, rate * RATE_FACTOR, log=True))
     space |= {f"optimizer.{name}": values for name, values in declared.items() if name != "lr"}
-    if len(tasks_of(run)) > 1:
-        made = pick("method", parse(run.method).name, methods())
-        space |= {f"method.{name}": values for name, values in made.search_space.items()}
+    if len(trained_tasks(run)) > 1:
+        cls = pick("method", parse(run.method).name, methods())
+        space |= {f"method.{name}": values for name, values in cls.search_space.items()}
     return space
 
 
-def tasks_of(run: Run) -> tuple[str, ...]:
+def trained_tasks(run: Run) -> tuple[str, ...]:
     """The tasks that a run trains."""
     return tuple(task for task in find_workload(run.workload, run.options).tasks if not run.tasks or task in run.tasks)
 
 
-def settled(run: Run, settings: Mapping[str, Plain]) -> Run:
-    """The run with some settings replaced.
+def with_settings(run: Run, settings: Mapping[str, Plain]) -> Run:
+    """The run with other values of the given hyperparameters.
 
     Example:
-        >>> run = settled(Run("digits", method="CAGrad()"), {"optimizer.lr": 0.1, "method.c": 0.2})
+        >>> run = with_settings(Run("digits", method="CAGrad()"), {"optimizer.lr": 0.1, "method.c": 0.2})
         >>> run.method, run.optimizer_options
         ('CAGrad(c=0.2)', {'lr': 0.1})
     """
@@ -68,24 +69,24 @@ def settled(run: Run, settings: Mapping[str, Plain]) -> Run:
     return dataclasses.replace(changed, method=written(Call(call.name, (), {**_arguments(call), **parts["method"]})))
 
 
-def present(run: Run) -> dict[str, Any]:
-    """The settings that the run has now, of those that :func:`space_of` names and a run or a default gives."""
+def current_settings(run: Run) -> dict[str, Any]:
+    """The values in a run of the hyperparameters of :func:`search_space`, without those that have neither value nor default."""
     call = parse(run.method)
-    made = pick("method", call.name, methods())
-    options = {**_defaults(made), **_arguments(call)}
-    rates = {"lr": _rate(run), **run.optimizer_options}
-    own = {f"optimizer.{name}": value for name, value in rates.items()}
-    own |= {f"method.{name}": value for name, value in options.items()}
-    return {name: own[name] for name in space_of(run) if name in own}
+    cls = pick("method", call.name, methods())
+    options = {**_defaults(cls), **_arguments(call)}
+    rates = {"lr": _learning_rate(run), **run.optimizer_options}
+    values = {f"optimizer.{name}": value for name, value in rates.items()}
+    values |= {f"method.{name}": value for name, value in options.items()}
+    return {name: values[name] for name in search_space(run) if name in values}
 
 
-def base_of(treatment: Treatment, workload: str) -> tuple[Run, ...]:
-    """The runs of a treatment for each of which settings are searched: one, or those of its tasks that are joined.
+def searched_runs(treatment: Treatment, workload: str) -> tuple[Run, ...]:
+    """The runs of a treatment that have a search each: its only run, or all joined runs.
 
-    A grid has a single one: its members differ in what is searched.
+    A grid has one search, because its runs differ only in hyperparameters.
 
     Raises:
-        ValueError: members of a grid that differ in more.
+        ValueError: the runs of a grid differ in more.
     """
     runs = treatment.on(workload)
     if treatment.combine is not Combine.CHOOSE:
@@ -99,33 +100,32 @@ def base_of(treatment: Treatment, workload: str) -> tuple[Run, ...]:
 
 
 def with_static_weights(study: Study) -> Study:
-    """The study with tuned static weights among its treatments, on every workload where methods are compared without them.
+    """The study with static weights added as a treatment on every workload where methods are compared without them.
 
-    A method that does not beat them has not shown that balancing helps.
+    Balancing helps only if a method is better than tuned static weights.
 
     Raises:
-        ValueError: another treatment has their label.
+        ValueError: another treatment has the label of the added one.
     """
-    runs = [run for workload in study.workloads for run in _missing_static(study.on(workload))]
+    runs = [run for workload in study.workloads if (run := _static_weights_run(study.on(workload))) is not None]
     if not runs:
         return study
-    if STATIC in [treatment.label for treatment in study.treatments]:
+    if STATIC_WEIGHTS in [treatment.label for treatment in study.treatments]:
         raise ValueError(
-            f"study {study.name!r}: the treatment {STATIC!r} has no Static method on some workload: give it another label"
+            f"study {study.name!r}: the treatment {STATIC_WEIGHTS!r} has no Static method on some workload: give it another label"
         )
-    return dataclasses.replace(study, treatments=(*study.treatments, Treatment(STATIC, tuple(runs))))
+    return dataclasses.replace(study, treatments=(*study.treatments, Treatment(STATIC_WEIGHTS, tuple(runs))))
 
 
-def _missing_static(study: Study) -> list[Run]:
-    balanced = [run for t in study.treatments for run in t.runs if len(tasks_of(run)) > 1]
+def _static_weights_run(study: Study) -> Run | None:
+    """The run with equal static weights, if several methods and no static weights are compared."""
+    balanced = [run for t in study.treatments for run in t.runs if len(trained_tasks(run)) > 1]
     names = {parse(run.method).name for run in balanced}
-    if len(names) < 2 or "weights" in {option for name in names for option in methods()[name].search_space}:
-        return []
-    weights = dict.fromkeys(tasks_of(balanced[0]), 1.0)
-    plain = dataclasses.replace(
-        balanced[0], method=written(Call("Static", ({**weights},))), surface="features", door={}
-    )
-    return [plain]
+    if len(names) < 2 or "weights" in {option for name in names for option in methods()[name].space}:
+        return None
+    weights = dict.fromkeys(trained_tasks(balanced[0]), 1.0)
+    static = written(Call("Static", (weights,)))
+    return dataclasses.replace(balanced[0], method=static, surface="features", door={})
 
 
 def _without_settings(run: Run) -> Run:
@@ -133,19 +133,19 @@ def _without_settings(run: Run) -> Run:
 
 
 def _arguments(call: Call) -> dict[str, Any]:
-    made = pick("method", call.name, methods())
-    return check_arguments(f"the method {call.name}", made, call.positional, call.named)
+    cls = pick("method", call.name, methods())
+    return check_arguments(f"the method {call.name}", cls, call.positional, call.named)
 
 
-def _defaults(made: type) -> dict[str, Any]:
-    parameters = inspect.signature(made).parameters.values()
+def _defaults(cls: type) -> dict[str, Any]:
+    parameters = inspect.signature(cls).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def _rate(run: Run) -> float | None:
-    """The run's learning rate; None where the optimizer has none."""
-    made = pick("optimizer", run.optimizer, {**optimizers(), **searches()})
-    parameter = inspect.signature(made).parameters.get("lr")
+def _learning_rate(run: Run) -> float | None:
+    """The run's learning rate; None if its optimizer has none."""
+    cls = pick("optimizer", run.optimizer, {**optimizers(), **searches()})
+    parameter = inspect.signature(cls).parameters.get("lr")
     if parameter is None:
         return None
     rate = run.optimizer_options.get("lr", parameter.default)

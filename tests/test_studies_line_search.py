@@ -1,14 +1,11 @@
-"""The study of line searches: what it compares, and that nothing in a search is tuned."""
+"""The study ``line-search``: its treatments, and searches without tuned options."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from paretorch.reports.compare import run_study
-from paretorch.studies.catalog.line_search import ADAM_RATES, AUTOMATIC, RATES, TUNED
-from paretorch.studies.sources import find
+from paretorch.studies.catalog.line_search import ADAM_RATES, AUTOMATIC, BEST_RATE, RATES
+from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Combine, Study
 from paretorch.training.line_search import searches
 from paretorch.training.names.constructors import check_arguments, parse, pick
@@ -19,12 +16,12 @@ SEARCHES = ("classical", "fast, as published", "fast, default", AUTOMATIC, "fast
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
-def test_fixed_rates_are_chosen_from_eight_and_searches_have_none(scale: str) -> None:
-    study: Study = find("line-search", scale)
+def test_line_search_study_has_grids_of_fixed_rates_and_searches_without_rate(scale: str) -> None:
+    study: Study = find_study("line-search", scale)
     first = study.on(study.workloads[0])
     by_label = {treatment.label: treatment for treatment in first.treatments}
-    assert study.reference == TUNED
-    for label in ("SGD, sum, best of 8 rates", "SGD, parameters, best of 8 rates", TUNED):
+    assert study.reference == BEST_RATE
+    for label in ("SGD, sum, best of 8 rates", "SGD, parameters, best of 8 rates", BEST_RATE):
         assert by_label[label].combine is Combine.CHOOSE
         assert [run.optimizer_options["lr"] for run in by_label[label].runs] == list(RATES)
     assert [run.optimizer_options["lr"] for run in by_label["Adam, best of 6 rates"].runs] == list(ADAM_RATES)
@@ -39,36 +36,23 @@ def test_fixed_rates_are_chosen_from_eight_and_searches_have_none(scale: str) ->
     }
 
 
-def test_small_is_on_digits_and_in_short_on_scenes() -> None:
-    study = find("line-search", "small")
+def test_line_search_study_small_has_all_treatments_on_digits_and_fewer_on_scenes() -> None:
+    study = find_study("line-search", "small")
     assert [title.partition("(")[0] for title in study.workloads] == ["digits", "scenes"]
     digits, scenes = (study.on(title) for title in study.workloads)
     assert {treatment.label for treatment in scenes.treatments} < {treatment.label for treatment in digits.treatments}
 
 
-def test_paper_is_on_the_published_data() -> None:
-    study = find("line-search", "paper", {"root": "elsewhere"})
+def test_line_search_study_paper_is_on_published_data() -> None:
+    study = find_study("line-search", "paper", {"root": "elsewhere"})
     assert [title.partition("(")[0] for title in study.workloads] == ["multimnist", "cifar10", "cityscapes"]
     assert all("root='elsewhere'" in title for title in study.workloads)
     streets = study.on(study.workloads[2]).treatments[0].runs[0]
     assert (streets.options["height"], streets.options["augmentation"]) == (512, "rotate")
 
 
-def test_paper_says_before_it_starts_that_the_data_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"MNIST was not found in .*nowhere"):
-        run_study(
-            "line-search", "paper", 1, tmp_path / "out", options={"root": str(tmp_path / "nowhere")}, progress=False
-        )
-    assert not (tmp_path / "out").exists()
-
-
-def test_other_scales_are_named() -> None:
-    with pytest.raises(ValueError, match="'smoke', 'small' and 'paper', got 'large'"):
-        find("line-search", "large")
-
-
-def test_every_option_of_a_search_is_one_that_it_takes() -> None:
-    for treatment in find("line-search", "small").treatments:
+def test_line_search_study_uses_valid_options_of_searches() -> None:
+    for treatment in find_study("line-search", "small").treatments:
         for run in treatment.runs:
             find_method(run.method)
             if run.optimizer in searches():

@@ -1,7 +1,8 @@
-"""Statistics of studies: closed forms, scipy as oracle, and the promises on coverage, power and false alarms simulated."""
+"""Paired statistics: closed forms, scipy, and simulated coverage, power and false positives."""
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import numpy as np
@@ -21,9 +22,14 @@ from paretorch.studies.statistics.paired import (
     t_bounds,
     wilcoxon,
 )
-from paretorch.studies.statistics.quality import delta_m, mean_rank, seed_mean, seed_spread
 
 Array = NDArray[np.float64]
+
+
+def test_statistics_package_exports_the_paired_statistics() -> None:
+    package = importlib.import_module("paretorch.studies.statistics")
+    assert "interval" in package.__all__
+    assert all(getattr(package, name) is getattr(statistics, name) for name in package.__all__)
 
 
 def draws(seeds: int, studies: int = 2000, mean: float = 0.0, key: int = 0) -> Array:
@@ -36,42 +42,8 @@ def covered(bounds: tuple[Array, Array], truth: float = 0.0) -> float:
     return float(np.mean((low <= truth) & (truth <= high)))
 
 
-def test_delta_m_of_a_published_row() -> None:
-    # NYUv2: single task against the plain sum; 5.59 stands in the table
-    single = [38.30, 63.76, 0.6754, 0.2780, 25.01, 19.21, 30.14, 57.20, 69.15]
-    plain = [39.29, 65.33, 0.5493, 0.2263, 28.15, 23.96, 22.09, 47.50, 61.08]
-    higher = [True, True, False, False, False, False, True, True, True]
-    assert float(delta_m(plain, single, higher)) == pytest.approx(5.59, abs=0.005)
-    assert float(delta_m(single, single, higher)) == 0.0
-
-
-def test_delta_m_is_taken_seed_by_seed_and_passes_missing_results_on() -> None:
-    values = delta_m([[0.5, 2.0], [1.0, math.nan]], [1.0, 2.0], [True, False])
-    assert values[0] == 25.0
-    assert math.isnan(values[1])
-
-
-def test_delta_m_needs_a_baseline_other_than_zero() -> None:
-    with pytest.raises(ValueError, match=r"other than 0, got \[1.0, 0.0\]: leave the metric at place 1 out"):
-        delta_m([1.0, 1.0], [1.0, 0.0], [True, True])
-
-
-def test_mean_rank_shares_ties_and_leaves_incomplete_seeds_out() -> None:
-    one = [[[3.0], [1.0]], [[2.0], [5.0]], [[3.0], [math.nan]]]  # (N = 3, S = 2, K = 1)
-    assert mean_rank(one, [True]).tolist() == [1.5, 3.0, 1.5]
-    assert mean_rank(one, [False]).tolist() == [2.5, 1.0, 2.5]
-    assert np.isnan(mean_rank([[[math.nan]], [[1.0]]], [True])).all()
-
-
-def test_numbers_over_seeds_skip_what_is_missing() -> None:
-    assert seed_mean([1.0, math.nan, 3.0]) == 2.0
-    assert seed_spread([1.0, math.nan, 3.0]) == pytest.approx(math.sqrt(2))
-    assert math.isnan(seed_mean([math.nan]))
-    assert math.isnan(seed_spread([1.0, math.nan]))
-
-
 @pytest.mark.parametrize("seeds", [3, 5, 10, 30])
-def test_paired_t_and_its_interval_are_scipys(seeds: int) -> None:
+def test_paired_t_and_its_interval_equal_scipy(seeds: int) -> None:
     for d in draws(seeds, studies=20, mean=0.5):
         oracle = stats.ttest_1samp(d, 0.0)
         assert float(paired_t(d)) == pytest.approx(oracle.pvalue, rel=1e-10)
@@ -80,14 +52,14 @@ def test_paired_t_and_its_interval_are_scipys(seeds: int) -> None:
         assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), rel=1e-10)
 
 
-def test_differences_without_spread_are_judged_by_their_number() -> None:
+def test_paired_t_of_equal_differences_is_the_sign_test() -> None:
     assert float(paired_t([0.0, 0.0, 0.0])) == 1.0
     assert float(paired_t([-0.1, -0.1, -0.1, -0.1])) == 0.125
     assert float(paired_t([-0.1] * 10)) == pytest.approx(2**-9)
     assert compare({"a": [-0.1] * 4})["a"].verdict is Verdict.NOT_DISTINGUISHABLE
 
 
-def test_wilcoxon_is_exact_and_cannot_find_anything_with_five_seeds() -> None:
+def test_wilcoxon_is_exact_and_never_significant_with_five_seeds() -> None:
     assert wilcoxon([-1.0, -2.0, -3.0, -4.0, -5.0]) == 0.0625
     assert wilcoxon([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]) == pytest.approx(2 / 64)
     # rank sums of +: {1}, of 8 equally likely sign patterns 2 are at most as extreme on this side
@@ -95,7 +67,7 @@ def test_wilcoxon_is_exact_and_cannot_find_anything_with_five_seeds() -> None:
     assert wilcoxon([0.0, 0.0, 0.0]) == 1.0
 
 
-def test_holm_by_hand_and_against_bonferroni() -> None:
+def test_holm_equals_hand_computed_values_and_is_at_most_bonferroni() -> None:
     assert holm([0.01, 0.02, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.04, 0.04, 0.02])
     assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]
     p = np.random.default_rng(0).uniform(size=(50, 7))
@@ -105,14 +77,14 @@ def test_holm_by_hand_and_against_bonferroni() -> None:
     assert (np.diff(np.take_along_axis(corrected, np.argsort(p, -1), -1)) >= 0).all()
 
 
-def test_holm_leaves_withheld_comparisons_out() -> None:
+def test_holm_ignores_withheld_comparisons() -> None:
     corrected = holm([0.01, math.nan, 0.04])
     assert corrected[[0, 2]].tolist() == [0.02, 0.04]
     assert math.isnan(corrected[1])
 
 
 @pytest.mark.parametrize("seeds", [3, 4, 5, 6])
-def test_the_interval_of_few_seeds_covers_where_the_percentile_bootstrap_does_not(seeds: int) -> None:
+def test_t_interval_covers_with_few_seeds_unlike_the_percentile_bootstrap(seeds: int) -> None:
     d = draws(seeds, studies=4000)
     resampled = np.random.default_rng(1).integers(0, seeds, size=(400, seeds))
     percentile = np.quantile(d[:, resampled].mean(-1), [0.025, 0.975], axis=-1)
@@ -121,12 +93,12 @@ def test_the_interval_of_few_seeds_covers_where_the_percentile_bootstrap_does_no
 
 
 @pytest.mark.parametrize("seeds", [BOOTSTRAP_FROM, 10, 20])
-def test_the_bootstrap_interval_covers_from_seven_seeds_on(seeds: int) -> None:
+def test_bootstrap_interval_covers_from_seven_seeds_on(seeds: int) -> None:
     assert covered(bootstrap_bounds(draws(seeds, studies=4000))) >= 0.94
 
 
 @pytest.mark.parametrize(("seeds", "share"), [(7, 0.940), (8, 0.943), (10, 0.946)])
-def test_the_bootstrap_interval_covers_as_often_as_is_written(seeds: int, share: float) -> None:
+def test_bootstrap_interval_has_the_documented_coverage(seeds: int, share: float) -> None:
     parts = [draws(seeds, studies=4000, key=key) for key in range(5)]
     bootstrap, student = (np.mean([covered(bounds(d)) for d in parts]) for bounds in (bootstrap_bounds, t_bounds))
     assert bootstrap == pytest.approx(share, abs=0.006)  # 3.5 standard errors
@@ -135,12 +107,12 @@ def test_the_bootstrap_interval_covers_as_often_as_is_written(seeds: int, share:
     assert f"{100 * share:.1f}" in str(statistics.__doc__)
 
 
-def test_the_bootstrap_interval_asks_for_no_shape() -> None:
+def test_bootstrap_interval_covers_for_skewed_differences() -> None:
     skewed = np.random.default_rng(0).exponential(size=(4000, 20)) - 1.0
     assert covered(bootstrap_bounds(skewed)) >= covered(t_bounds(skewed)) >= 0.90
 
 
-def test_intervals_say_their_method_and_are_withheld_below_three_seeds() -> None:
+def test_interval_has_its_method_and_is_withheld_below_three_seeds() -> None:
     assert interval([1.0, 2.0]) is None
     few, many = interval(draws(6)[0]), interval(draws(7)[0])
     assert few is not None
@@ -155,14 +127,14 @@ def judged(studies: Array) -> Array:
     return np.asarray(np.where(holm(paired_t(studies)[:, None])[:, 0] < 0.05, np.sign(studies.mean(-1)), 0.0))
 
 
-def test_what_is_judged_at_once_is_what_a_comparison_says() -> None:
-    words = {Verdict.BETTER: -1, Verdict.WORSE: 1, Verdict.NOT_DISTINGUISHABLE: 0}
+def test_vectorised_verdicts_equal_compare() -> None:
+    signs = {Verdict.BETTER: -1, Verdict.WORSE: 1, Verdict.NOT_DISTINGUISHABLE: 0}
     studies = draws(10, studies=200, mean=-0.5)
-    assert [words[compare({"one": d})["one"].verdict] for d in studies] == judged(studies).tolist()
+    assert [signs[compare({"one": d})["one"].verdict] for d in studies] == judged(studies).tolist()
     assert set(judged(studies)) == {-1, 0}
 
 
-def test_power_and_false_alarms_of_a_single_comparison_with_ten_seeds() -> None:
+def test_comparison_with_ten_seeds_has_the_documented_power_and_false_positive_rate() -> None:
     different, null = judged(draws(10, studies=100_000, mean=-1.0)), judged(draws(10, studies=100_000, key=1))
     assert np.mean(different == -1) >= 0.75
     assert np.mean(different == 1) < 1e-4
@@ -170,13 +142,13 @@ def test_power_and_false_alarms_of_a_single_comparison_with_ten_seeds() -> None:
 
 
 def power(effect: float, seeds: int) -> float:
-    """Of the two-sided paired t test at 5 %, in the direction of the effect, in standard deviations of the differences."""
+    """Power of the two-sided paired t test at 5 %, in the direction of an effect in standard deviations of the differences."""
     return float(stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, effect * math.sqrt(seeds)))
 
 
 @pytest.mark.parametrize(("shared", "seeds"), [(0.0, 10), (0.5, 10), (0.8, 10), (0.0, 18)])
-def test_power_where_the_difference_is_one_standard_deviation_of_the_results(shared: float, seeds: int) -> None:
-    """What two treatments share on a seed is what pairing gains: at a correlation of one half both readings are one."""
+def test_comparison_power_depends_on_the_shared_variance_as_documented(shared: float, seeds: int) -> None:
+    """Pairing removes the variance that treatments share on a seed; at a correlation of one half both deviations are equal."""
     random = np.random.default_rng(0)
     seed = math.sqrt(shared) * random.normal(size=(100_000, seeds))
     mine, other = (seed + math.sqrt(1 - shared) * random.normal(size=(100_000, seeds)) for _ in range(2))
@@ -188,32 +160,32 @@ def test_power_where_the_difference_is_one_standard_deviation_of_the_results(sha
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("treatments", [1, 7, 30])
 @pytest.mark.parametrize("shape", ["normal", "uniform", "laplace"])
-def test_false_alarms_of_null_studies(seeds: int, treatments: int, shape: str) -> None:
-    """Treatments against one reference, all alike: some p below 5 % after Holm in at most 6 % of the studies."""
+def test_comparisons_without_a_difference_have_few_false_positives(seeds: int, treatments: int, shape: str) -> None:
+    """Equal treatments and reference: a p value below 5 % after Holm in at most 6 % of the studies."""
     random = np.random.default_rng([seeds, treatments])
     results: Array = getattr(random, shape)(size=(20_000, treatments + 1, seeds))
     differences = results[:, 1:] - results[:, :1]
     assert np.mean((holm(paired_t(differences)) < 0.05).any(axis=1)) <= 0.06
     if treatments > 1:
-        assert np.mean((paired_t(differences) < 0.05).any(axis=1)) > 0.08, "without Holm it would be more"
+        assert np.mean((paired_t(differences) < 0.05).any(axis=1)) > 0.08, "more without Holm"
 
 
-def test_comparisons_speak_plainly() -> None:
-    found = compare({"a": [-1.0, -1.1, -0.9, -1.0, -1.05], "b": [1.0, 1.1, 0.9, 1.0, 1.05], "c": [1, -1, 1, -1, 0.5]})
-    assert [c.words for c in found.values()] == [
+def test_comparison_description_names_verdict_and_seeds() -> None:
+    result = compare({"a": [-1.0, -1.1, -0.9, -1.0, -1.05], "b": [1.0, 1.1, 0.9, 1.0, 1.05], "c": [1, -1, 1, -1, 0.5]})
+    assert [c.description for c in result.values()] == [
         "better with 5 seeds",
         "worse with 5 seeds",
         "not distinguishable with 5 seeds",
     ]
-    assert found["a"].p_holm == pytest.approx(3 * min(found["a"].p, found["b"].p))
-    assert found["a"].p_wilcoxon == 0.0625
+    assert result["a"].p_holm == pytest.approx(3 * min(result["a"].p, result["b"].p))
+    assert result["a"].p_wilcoxon == 0.0625
 
 
-def test_missing_seeds_are_left_out_and_said() -> None:
-    found = compare({"a": [-1.0, math.nan, -1.1, -0.9], "b": [math.nan, -1.0, math.nan, math.nan]})
-    assert (found["a"].seeds, found["a"].note) == (3, "1 of 4 seeds have no result")
-    assert found["a"].verdict is Verdict.BETTER
-    assert found["b"].interval is None
-    assert found["b"].words == "withheld: 1 seed, an interval needs at least 3; 3 of 4 seeds have no result"
-    assert found["a"].p_holm == found["a"].p, "a withheld comparison does not count for Holm"
+def test_comparison_ignores_and_counts_missing_seeds() -> None:
+    result = compare({"a": [-1.0, math.nan, -1.1, -0.9], "b": [math.nan, -1.0, math.nan, math.nan]})
+    assert (result["a"].seeds, result["a"].note) == (3, "1 of 4 seeds have no result")
+    assert result["a"].verdict is Verdict.BETTER
+    assert result["b"].interval is None
+    assert result["b"].description == "withheld: 1 seed, an interval needs at least 3; 3 of 4 seeds have no result"
+    assert result["a"].p_holm == result["a"].p, "a withheld comparison does not count for Holm"
     assert compare({}) == {}

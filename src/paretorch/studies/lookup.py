@@ -1,4 +1,4 @@
-"""Where a study comes from: a shipped name, or a Python file."""
+"""Studies by name or by Python file."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from paretorch.training.names.constructors import check_arguments, unknown
 from paretorch.training.names.trust import executed
 
 
-def names() -> list[str]:
+def study_names() -> list[str]:
     """Names of the shipped studies.
 
     Example:
-        >>> "quickstart" in names()
+        >>> "quickstart" in study_names()
         True
     """
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(catalog.__path__))
 
 
-def find(name_or_file: str | Path, scale: str, options: Mapping[str, Any] | None = None) -> Study:
-    """The study of that name, or that a file's function ``study(scale)`` returns.
+def find_study(name_or_file: str | Path, scale: str, options: Mapping[str, Any] | None = None) -> Study:
+    """The study that the function ``study(scale)`` of a shipped study or of a file returns.
 
     Args:
-        name_or_file: one of :func:`names`, or a path that ends in ``.py``.
-        scale: handed to the function: ``"smoke"``, ``"small"`` or ``"paper"``.
+        name_or_file: one of :func:`study_names`, or a path that ends in ``.py``.
+        scale: the function's argument: ``"smoke"``, ``"small"`` or ``"paper"``.
         options: further arguments of the function, by name.
 
     Raises:
-        ValueError: no such study, an option that it does not take, or a function that is missing, fails or returns something
-            else.
+        ValueError: no such study, an option that the function does not have, or a function that is missing, raises, or returns
+            another type.
 
     Example:
-        >>> find("quickstart", "smoke").reference
+        >>> find_study("quickstart", "smoke").reference
         'static weights, tuned'
     """
-    module = _module(str(name_or_file))
+    module = study_module(str(name_or_file))
     function: Callable[..., Study] | None = getattr(module, "study", None)
     if not callable(function):
         raise ValueError(f"{name_or_file}: a study file has a function study(scale) that returns a Study; it has none")
@@ -57,15 +57,18 @@ def find(name_or_file: str | Path, scale: str, options: Mapping[str, Any] | None
     return study
 
 
-def _module(name: str) -> ModuleType:
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise ValueError(f"no study file at {name}")
-        path = Path(name)
+def study_module(name_or_file: str) -> ModuleType:
+    """The module of a study; see :func:`find_study`."""
+    if name_or_file.endswith(".py"):
+        path = Path(name_or_file)
+        if not path.is_file():
+            raise ValueError(f"no study file at {name_or_file}")
         try:
             return executed(f"paretorch_study_{path.stem}", path, read_regular(path))
         except Exception as error:
-            raise ValueError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
-    if name not in names():
-        raise ValueError(f"{unknown('study', name, names())}. A study of your own is a path that ends in .py")
-    return importlib.import_module(f"{catalog.__name__}.{name.replace('-', '_')}")
+            raise ValueError(f"{name_or_file}: importing it raised {type(error).__name__}: {error}") from error
+    if name_or_file not in study_names():
+        raise ValueError(
+            f"{unknown('study', name_or_file, study_names())}. A study of your own is a path that ends in .py"
+        )
+    return importlib.import_module(f"{catalog.__name__}.{name_or_file.replace('-', '_')}")

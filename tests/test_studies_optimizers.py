@@ -1,4 +1,4 @@
-"""The study of optimizers: nothing differs but the optimizer; numbers, names and weights as a user gives them."""
+"""The study ``optimizers``: its protocols and options, and its training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from image_folders import write_coco, write_imagenet
 from paretorch.optim.presets import PRESETS
 from paretorch.reports.compare import run_study
 from paretorch.studies.catalog.optimizers import TASKS, study
-from paretorch.studies.sources import find
+from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Combine, Expected, Study
 from paretorch.training.loop import train
 from paretorch.training.parts import assemble
@@ -31,7 +31,7 @@ def without_optimizer(run: Run) -> Run:
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
-def test_the_eight_differ_in_their_presets_alone(scale: str) -> None:
+def test_optimizers_study_has_the_eight_presets(scale: str) -> None:
     runs = first(study(scale))
     assert list(runs) == [preset.name for preset in PRESETS]
     assert len({without_optimizer(run).key for run in runs.values()}) == 1
@@ -41,7 +41,7 @@ def test_the_eight_differ_in_their_presets_alone(scale: str) -> None:
     assert [run.optimizer for run in runs.values()] == [preset.optimizer for preset in PRESETS]
 
 
-def test_the_protocols_of_the_paper() -> None:
+def test_optimizers_study_paper_has_the_published_protocols() -> None:
     hundred = study("paper", optimizers="sgd,adam,adamw,mtadamv2")
     runs = first(hundred)
     assert list(runs) == ["SGD", "Adam", "AdamW", "MTAdamV2"]
@@ -62,14 +62,14 @@ def test_the_protocols_of_the_paper() -> None:
     assert study("small").expected == ()
 
 
-def test_optimizers_by_number_name_and_with_options() -> None:
+def test_optimizers_study_accepts_numbers_names_and_options() -> None:
     runs = first(study("smoke", optimizers="8, SGD+nesterov, adamw(lr=0.01, weight_decay=0.1)"))
     assert list(runs) == ["MTAdamV2", "SGD+Nesterov", "AdamW(lr=0.01, weight_decay=0.1)"]
     options = runs["AdamW(lr=0.01, weight_decay=0.1)"].optimizer_options
     assert dict(options) == {"lr": 0.01, "weight_decay": 0.1, "betas": [0.9, 0.999]}
 
 
-def test_methods_are_crossed_with_optimizers_and_ours_balance_by_themselves() -> None:
+def test_optimizers_study_combines_methods_with_all_optimizers_but_mtadam() -> None:
     runs = first(study("smoke", optimizers="1,3,8", methods="sum, MGDA(), CAGrad(c=0.2)"))
     assert list(runs) == [
         "SGD",
@@ -86,7 +86,7 @@ def test_methods_are_crossed_with_optimizers_and_ours_balance_by_themselves() ->
         assert assemble(run).tasks == TASKS
 
 
-def test_loss_weights_stand_in_the_record() -> None:
+def test_optimizers_study_writes_loss_weights_into_runs() -> None:
     runs = first(study("smoke", optimizers="adam,mtadamv2", loss_weights="1, 0.5"))
     assert runs["Adam"].method == "Static({'classification': 1.0, 'segmentation': 0.5})"
     assert runs["MTAdamV2"].optimizer_options["weights"] == [1.0, 0.5]
@@ -95,7 +95,7 @@ def test_loss_weights_stand_in_the_record() -> None:
 
 
 @pytest.mark.parametrize("optimizers", ["", "sgd,adamw", "mtadamv2"])
-def test_baselines_are_single_tasks_and_tuned_static_weights(optimizers: str) -> None:
+def test_optimizers_study_baselines_are_single_tasks_and_tuned_static_weights(optimizers: str) -> None:
     found = study("smoke", optimizers=optimizers, baselines=True)
     single, static = found.treatments[-2:]
     assert (single.label, single.combine, found.baseline) == ("single task", Combine.JOIN, "single task")
@@ -123,22 +123,17 @@ def test_baselines_are_single_tasks_and_tuned_static_weights(optimizers: str) ->
         ({"epochs": 3}, "unknown option of the study optimizers 'epochs'"),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+def test_optimizers_study_refuses_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        find("optimizers", "smoke", options)
+        find_study("optimizers", "smoke", options)
 
 
-def test_other_classes_than_the_protocols_are_refused() -> None:
+def test_optimizers_study_refuses_classes_without_a_protocol() -> None:
     with pytest.raises(ValueError, match="classes are 100 or 1000"):
         study("paper", classes=10)
 
 
-def test_a_study_that_takes_no_options_says_so() -> None:
-    with pytest.raises(ValueError, match="unknown option of the study quickstart 'optimizers'"):
-        find("quickstart", "smoke", {"optimizers": "1"})
-
-
-def test_the_form_on_disk_keeps_what_was_expected() -> None:
+def test_expected_ranges_survive_json() -> None:
     found = study("paper")
     assert Study.from_json(json.loads(json.dumps(found.to_json()))) == found
     old = found.to_json()
@@ -146,7 +141,7 @@ def test_the_form_on_disk_keeps_what_was_expected() -> None:
     assert Study.from_json(old).expected == ()
 
 
-def test_ranges_are_of_treatments_and_the_right_way_round() -> None:
+def test_expected_ranges_are_of_treatments_and_ordered() -> None:
     found = study("smoke")
     with pytest.raises(ValueError, match="a range is expected of 'Adamm'"):
         dataclasses.replace(found, expected=(Expected("Adamm", "classification", "accuracy", 0.1, 0.2),))
@@ -155,7 +150,7 @@ def test_ranges_are_of_treatments_and_the_right_way_round() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "mtadamv2"])
-def test_a_resumed_run_of_scenes_equals_one_that_was_not_stopped(optimizer: str, tmp_path: Path) -> None:
+def test_optimizers_study_resumed_run_equals_an_uninterrupted_one(optimizer: str, tmp_path: Path) -> None:
     (run,) = first(study("smoke", optimizers=optimizer)).values()
     few = {"train": 12, "validation": 4, "test": 4}
     run = dataclasses.replace(run, options={**run.options, **few}, batch_size=4, epochs=3)
@@ -172,14 +167,14 @@ def test_a_resumed_run_of_scenes_equals_one_that_was_not_stopped(optimizer: str,
     assert [epoch.losses for epoch in resumed.history] == [epoch.losses for epoch in whole.history]
 
 
-def test_missing_folders_are_one_message_before_anything_starts(tmp_path: Path) -> None:
+def test_optimizers_study_names_missing_folders_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"ImageNet was not found[\s\S]*Looked for[\s\S]*Found"):
         run_study("optimizers", "paper", out=tmp_path / "study", progress=False, options={"root": str(tmp_path)})
     assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.long
-def test_the_papers_protocol_trains_on_folders_of_its_form(tmp_path: Path) -> None:
+def test_optimizers_study_paper_trains_on_image_folders(tmp_path: Path) -> None:
     write_imagenet(tmp_path)
     write_coco(tmp_path)
     for label, run in first(
@@ -191,7 +186,7 @@ def test_the_papers_protocol_trains_on_folders_of_its_form(tmp_path: Path) -> No
 
 
 @pytest.mark.long
-def test_the_smoke_study_runs_to_its_page(tmp_path: Path) -> None:
+def test_optimizers_study_smoke_writes_its_page(tmp_path: Path) -> None:
     found = run_study("optimizers", "smoke", seeds=1, out=tmp_path, jobs=1, progress=False)
     assert found.page.exists()
     assert {finding.name for finding in found.findings[0]} >= {

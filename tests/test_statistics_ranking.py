@@ -1,4 +1,4 @@
-"""Ranks over workloads: Demsar's numbers, scipy and the closed form, false alarms and power."""
+"""Ranks over workloads: Demsar's table, scipy, the closed form, false positives and power."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from scipy import stats
 from paretorch.studies.statistics.ranking import critical_difference, rank_over_workloads
 
 
-def test_friedmans_statistic_is_the_closed_form_and_scipys() -> None:
+def test_friedman_statistic_equals_the_closed_form_and_scipy() -> None:
     values = np.random.default_rng(0).normal(size=(9, 5))
-    found = rank_over_workloads(values)
+    result = rank_over_workloads(values)
     ranks = values.argsort(axis=1).argsort(axis=1) + 1.0
-    assert found.ranks == pytest.approx(ranks.mean(axis=0))
-    assert found.statistic == pytest.approx(12 * 9 / (5 * 6) * ((ranks.mean(axis=0) - 3) ** 2).sum())
+    assert result.ranks == pytest.approx(ranks.mean(axis=0))
+    assert result.statistic == pytest.approx(12 * 9 / (5 * 6) * ((ranks.mean(axis=0) - 3) ** 2).sum())
     oracle = stats.friedmanchisquare(*values.T)
-    assert (found.statistic, found.p) == pytest.approx((oracle.statistic, oracle.pvalue))
-    assert found.p == pytest.approx(stats.chi2.sf(found.statistic, 4))
+    assert (result.statistic, result.p) == pytest.approx((oracle.statistic, oracle.pvalue))
+    assert result.p == pytest.approx(stats.chi2.sf(result.statistic, 4))
 
 
-# the critical values of Nemenyi's test at 5 % for 2 to 10 treatments, as they are printed in Demsar's Table 5
+# critical values of Nemenyi's test at 5 % for 2 to 10 treatments: Demsar, Table 5
 PRINTED = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 9: 3.102, 10: 3.164}
 
 
 @pytest.mark.parametrize("treatments", PRINTED)
-def test_the_critical_difference_is_the_printed_one(treatments: int) -> None:
+def test_critical_difference_equals_the_published_table(treatments: int) -> None:
     for workloads in (3, 14):
         scale = math.sqrt(treatments * (treatments + 1) / (6 * workloads))
         assert critical_difference(treatments, workloads) == pytest.approx(
@@ -35,38 +35,38 @@ def test_the_critical_difference_is_the_printed_one(treatments: int) -> None:
         )
 
 
-def test_pairs_beyond_the_critical_difference_are_those_below_the_level() -> None:
+def test_nemenyi_p_agrees_with_the_critical_difference() -> None:
     random = np.random.default_rng(1)
     beyond = 0
     for _ in range(20):
-        found = rank_over_workloads(random.normal(size=(12, 4)) + np.arange(4) * 0.8)
-        apart = np.abs(found.ranks[:, None] - found.ranks) > found.critical_difference
-        assert ((found.p_pairs < 0.05) == apart).all()
+        result = rank_over_workloads(random.normal(size=(12, 4)) + np.arange(4) * 0.8)
+        apart = np.abs(result.ranks[:, None] - result.ranks) > result.critical_difference
+        assert ((result.p_pairs < 0.05) == apart).all()
         beyond += int(apart.sum())
     assert 0 < beyond < 20 * 12
 
 
-def test_groups_are_the_largest_sets_without_a_difference() -> None:
+def test_groups_are_maximal_sets_without_a_difference() -> None:
     values = np.array([[1.0, 2.0, 3.0, 4.0]] * 8 + [[2.0, 1.0, 3.0, 4.0]] * 4)
-    found = rank_over_workloads(values)
-    assert found.ranks == pytest.approx([4 / 3, 5 / 3, 3.0, 4.0])
-    assert found.critical_difference == pytest.approx(1.354, abs=1e-3)
-    assert found.groups == ((0, 1), (1, 2), (2, 3))
+    result = rank_over_workloads(values)
+    assert result.ranks == pytest.approx([4 / 3, 5 / 3, 3.0, 4.0])
+    assert result.critical_difference == pytest.approx(1.354, abs=1e-3)
+    assert result.groups == ((0, 1), (1, 2), (2, 3))
     order = [3, 1, 0, 2]  # the same treatments in another order are the same groups
     moved = rank_over_workloads(values[:, order])
-    assert {frozenset(order[i] for i in group) for group in moved.groups} == {frozenset(g) for g in found.groups}
+    assert {frozenset(order[i] for i in group) for group in moved.groups} == {frozenset(g) for g in result.groups}
 
 
-def test_ties_share_their_rank_and_equal_treatments_are_not_told_apart() -> None:
-    found = rank_over_workloads([[1.0, 1.0, 1.0]] * 4)
-    assert found.ranks.tolist() == [2.0, 2.0, 2.0]
-    assert (found.statistic, found.p, found.groups) == (0.0, 1.0, ((0, 1, 2),))
+def test_ties_share_the_mean_of_their_ranks() -> None:
+    result = rank_over_workloads([[1.0, 1.0, 1.0]] * 4)
+    assert result.ranks.tolist() == [2.0, 2.0, 2.0]
+    assert (result.statistic, result.p, result.groups) == (0.0, 1.0, ((0, 1, 2),))
     tied = rank_over_workloads([[1.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0], [1.0, 1.0, 3.0]])
     assert tied.ranks.tolist() == [1.5, 1.5, 3.0]
 
 
 @pytest.mark.parametrize(("workloads", "treatments"), [(3, 3), (5, 4), (10, 8)])
-def test_false_alarms_of_2000_null_studies_over_workloads(workloads: int, treatments: int) -> None:
+def test_friedman_false_positive_rate_is_at_most_the_level(workloads: int, treatments: int) -> None:
     values = np.random.default_rng(2).normal(size=(2000, workloads, treatments))
     ranks = values.argsort(-1).argsort(-1).mean(axis=1) + 1.0
     chi = 12 * workloads / (treatments * (treatments + 1)) * ((ranks - (treatments + 1) / 2) ** 2).sum(-1)
@@ -74,17 +74,17 @@ def test_false_alarms_of_2000_null_studies_over_workloads(workloads: int, treatm
     assert alarms.mean() <= 0.06
     spread = ranks.max(-1) - ranks.min(-1)
     assert (spread > critical_difference(treatments, workloads)).mean() <= 0.06
-    for place in (0, 1, 2):  # the vectorised statistic is the function's
+    for place in (0, 1, 2):  # the vectorised statistic equals that of the function
         assert rank_over_workloads(values[place]).statistic == pytest.approx(chi[place])
 
 
-def test_a_treatment_that_is_best_everywhere_is_found() -> None:
+def test_friedman_detects_a_treatment_that_is_best_on_all_workloads() -> None:
     values = np.random.default_rng(3).normal(size=(10, 4))
     values[:, 2] -= 10
-    found = rank_over_workloads(values)
-    assert found.ranks[2] == 1.0
-    assert found.p < 0.05
-    assert (found.workloads, found.level) == (10, 0.05)
+    result = rank_over_workloads(values)
+    assert result.ranks[2] == 1.0
+    assert result.p < 0.05
+    assert (result.workloads, result.level) == (10, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,6 @@ def test_a_treatment_that_is_best_everywhere_is_found() -> None:
         ([[1.0, 2.0, 3.0], [1.0, math.nan, 3.0], [1.0, 2.0, 3.0]], "got nan on workload 1 for treatment 1"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(values: object, message: str) -> None:
+def test_rank_over_workloads_refuses_too_few_and_nan(values: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rank_over_workloads(values)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whether a run can still come to anything: parameters that are no numbers stay so, whatever is trained on."""
+"""Detection of trials whose parameters are nan."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from paretorch.training.record import checkpoint
 
 
 class DivergedError(FloatingPointError):
-    """A trial whose parameters are no numbers any more."""
+    """A parameter of a trial is nan, which no further training changes."""
 
 
-def check_numbers(checkpoints: Path) -> None:
-    """Looks at the parameters of the newest checkpoint; without one there is nothing to see.
+def check_parameters(checkpoints: Path) -> None:
+    """Checks the parameters in the newest checkpoint, if there is one.
 
     Args:
-        checkpoints: a run's folder of them.
+        checkpoints: folder of a run's checkpoints.
 
     Raises:
-        DivergedError: some are nan; the message names them.
+        DivergedError: a parameter contains nan; the message names it.
     """
     saved = checkpoint.saved(checkpoints)
     if not saved:
@@ -33,5 +33,5 @@ def check_numbers(checkpoints: Path) -> None:
             value = tensors.get_tensor(name)
             if value.is_floating_point() and bool(torch.isnan(value).any()):
                 raise DivergedError(
-                    f"after {saved[-1].name} the model's {name!r} holds nan: nothing will come of this trial"
+                    f"after {saved[-1].name} the model's {name!r} contains nan: the trial cannot recover and is stopped"
                 )

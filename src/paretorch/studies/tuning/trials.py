@@ -1,6 +1,6 @@
-"""What a tuning found, as it lies on disk: every trial, what was chosen, and what it cost. Reports read this.
+"""The record of a tuning: all trials, the chosen one, and the cost.
 
-``STUDY/tuning.json`` is written when the last trial has ended; :mod:`paretorch.studies.tuning.tuning` makes it.
+:class:`TuningResult` is the content of ``STUDY/tuning.json``, which :mod:`paretorch.studies.tuner` writes and reports read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from paretorch.training.record.result import to_json
 from paretorch.training.run import Plain, Run
 
 
-class Outcome(enum.Enum):
+class TrialOutcome(enum.Enum):
     """How a trial ended."""
 
     FINISHED = "finished"
-    DIVERGED = "diverged"  # its parameters or its validation metrics were no numbers any more
+    DIVERGED = "diverged"  # its parameters or its validation metrics became nan
     FAILED = "failed"  # its run raised
 
 
@@ -29,32 +29,32 @@ class Trial:
     """One set of hyperparameters, trained once. Every trial counts, however it ended.
 
     Args:
-        settings: what was tried, by name: ``lr``, and the method's options; empty for the study's own settings.
-        run: what was trained; trials of equal settings share a run.
-        folder: the run's, below the study's.
-        value: the criterion on validation data, lower is better; nan where the trial has none.
+        settings: the hyperparameters by name, such as ``optimizer.lr``; empty for the study's own settings.
+        run: the run with these hyperparameters; trials with equal settings share a run.
+        folder: folder of the run, relative to that of the study.
+        value: the criterion on validation data, lower is better; nan if the trial has none.
         outcome: how it ended.
-        seconds: of training and evaluation.
+        seconds: seconds of training and evaluation.
     """
 
     settings: Mapping[str, Plain]
     run: Run
     folder: str
     value: float
-    outcome: Outcome
+    outcome: TrialOutcome
     seconds: float
 
 
 @dataclass(frozen=True)
-class Search:
-    """The trials for one run of a treatment; a joined treatment has a search for each of its runs.
+class SearchResult:
+    """The trials for one run of a treatment. A joined treatment has one search for each of its runs.
 
     Args:
         label: the treatment.
-        workload: its title; see :func:`~paretorch.studies.study.workload_title`.
-        tasks: trained; empty for all.
-        trials: in the order in which they were made; the first has the study's own settings.
-        chosen: place of the trial with the lowest value; None where none has one: the study's own settings stand.
+        workload: title of the workload; see :func:`~paretorch.studies.study.workload_title`.
+        tasks: trained tasks; empty for all.
+        trials: the trials in order; the first has the study's own settings.
+        chosen: index of the trial with the lowest value; None if no trial has a value: the study's own settings are kept.
     """
 
     label: str
@@ -65,19 +65,19 @@ class Search:
 
     @property
     def settings(self) -> Mapping[str, Plain]:
-        """What was chosen; empty for the study's own settings."""
+        """The chosen hyperparameters; empty for the study's own settings."""
         return {} if self.chosen is None else self.trials[self.chosen].settings
 
 
 @dataclass(frozen=True)
 class TuningCost:
-    """What the search for a treatment's hyperparameters took.
+    """The cost of the searches for a treatment.
 
     Args:
-        trials: asked for, over all its searches.
-        runs: trained: fewer than trials where settings were drawn twice.
-        without_value: trials that diverged or failed.
-        seconds: training and evaluation of all its runs.
+        trials: number of trials, over all searches.
+        runs: number of trained runs; smaller than ``trials`` if equal settings were drawn twice.
+        without_value: number of trials that diverged or failed.
+        seconds: seconds of training and evaluation of all runs.
     """
 
     trials: int
@@ -87,32 +87,32 @@ class TuningCost:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuningResult:
     """All searches of a study.
 
     Args:
-        trials: N, for each search.
-        seed: of the trials' runs: no seed of the study, so that no final run was selected upon.
-        searches: in the order of the treatments.
+        trials: trials per search.
+        seed: seed of the trials' runs, which is no seed of the study, so that no run of the study takes part in the choice.
+        searches: the searches, in the order of the treatments.
     """
 
     trials: int
     seed: int
-    searches: tuple[Search, ...]
+    searches: tuple[SearchResult, ...]
 
-    def of(self, label: str, workload: str | None = None) -> tuple[Search, ...]:
+    def of(self, label: str, workload: str | None = None) -> tuple[SearchResult, ...]:
         """The searches for a treatment, on one workload or on all."""
         return tuple(s for s in self.searches if s.label == label and workload in (None, s.workload))
 
     def cost(self, label: str, workload: str | None = None) -> TuningCost:
-        """What tuning a treatment took, on one workload or on all."""
+        """The cost of the searches for a treatment, on one workload or on all."""
         trials = [trial for search in self.of(label, workload) for trial in search.trials]
         seconds = {trial.run.key: trial.seconds for trial in trials}
         without = sum(math.isnan(trial.value) for trial in trials)
         return TuningCost(len(trials), len(seconds), without, sum(seconds.values()))
 
     def to_json(self) -> dict[str, Any]:
-        """The tuning as a JSON object; nan becomes a string."""
+        """The result as a JSON object, with nan as a string."""
         searches = [
             {
                 **_fields(search),
@@ -124,24 +124,24 @@ class Tuning:
         return plain
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Tuning:
-        """The tuning that :meth:`to_json` wrote."""
+    def from_json(cls, values: Mapping[str, Any]) -> TuningResult:
+        """The result that :meth:`to_json` wrote."""
         return cls(values["trials"], values["seed"], tuple(_search(search) for search in values["searches"]))
 
 
-def _search(values: Mapping[str, Any]) -> Search:
+def _search(values: Mapping[str, Any]) -> SearchResult:
     trials = tuple(
         Trial(
             **{
                 **trial,
                 "run": Run.from_json(trial["run"]),
                 "value": float(trial["value"]),
-                "outcome": Outcome(trial["outcome"]),
+                "outcome": TrialOutcome(trial["outcome"]),
             }
         )
         for trial in values["trials"]
     )
-    return Search(**{**values, "tasks": tuple(values["tasks"]), "trials": trials})
+    return SearchResult(**{**values, "tasks": tuple(values["tasks"]), "trials": trials})
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The menu: defaults by Enter, wrong input explained and asked again, clean ends, and the same as flags."""
+"""The questions of ``paretorch interactive``: defaults, wrong answers, the end of the input, and the same by flags."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
+from command_line import call
 from image_folders import write_coco, write_imagenet
-from paretorch.cli import app
-from paretorch.cli.found_data import fitted, look
-from paretorch.cli.interactive import EXPECTED, MODELS, Flags, asked, command
+from paretorch.cli.interactive.image_sources import find_image_sources, size_options
+from paretorch.cli.interactive.menu import EXPECTED, MODELS, Answers, choose_run, command
 from paretorch.optim.presets import PRESETS
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
@@ -27,16 +26,8 @@ ROOT = Path(__file__).parents[1]
 TINY = ["--images", "8", "--batch-size", "4", "--epochs", "1", "--optimizer", "1", "--yes"]
 
 
-def call(answers: str, *flags: str) -> tuple[int, str]:
-    """Exit code, and what was printed, without line breaks."""
-    result = CliRunner().invoke(app, ["interactive", *flags], input=answers, env={"COLUMNS": "400", "TERM": "dumb"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
-
-
 def answered(answers: str, monkeypatch: pytest.MonkeyPatch, root: Path, **flags: str) -> tuple[Run, str]:
-    """The run that the answers describe, and what was printed."""
+    """The run that the answers describe, and the output."""
     lines = iter(answers.split("\n"))
 
     def ask(self: Console, prompt: str) -> str:
@@ -48,11 +39,11 @@ def answered(answers: str, monkeypatch: pytest.MonkeyPatch, root: Path, **flags:
 
     monkeypatch.setattr(Console, "input", ask)
     console = Console(record=True, width=300, quiet=False, file=io.StringIO())
-    run = asked(Flags(root=str(root), **flags), console)  # type: ignore[arg-type]
+    run = choose_run(Answers(root=str(root), **flags), console)  # type: ignore[arg-type]
     return run, console.export_text()
 
 
-def test_every_default_by_enter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interactive_empty_answers_are_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run, printed = answered("\n\n\n\n\n", monkeypatch, tmp_path)
     assert (run.workload, run.options["encoder"], run.optimizer, run.epochs, run.batch_size) == (
         "scenes",
@@ -70,13 +61,13 @@ def test_every_default_by_enter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert silent == run
 
 
-def test_wrong_input_is_explained_and_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interactive_explains_wrong_answers_and_asks_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = "9\nresnet18\nimagenet_coco\n1\n1\nmany\n9000\n8\n0\n9\nadm\nsgd(0.1)\nsgd(lr=-1.0)\n8\n0\n2"
     run, printed = answered(answers, monkeypatch, tmp_path)
     assert (run.options["encoder"], run.batch_size, run.optimizer, run.epochs) == ("resnet18", 8, "MTAdamV2", 2)
     for sentence in (
         "Model: expected a number or a name of 1 mobilenet_v3_large",
-        "says how the folders must lie",
+        "prints the expected layout",
         "the batch size is at least 2, as batch norm needs; got 1",
         "the batch size is a whole number, got 'many'",
         "the batch size is at most 1,500",
@@ -90,9 +81,9 @@ def test_wrong_input_is_explained_and_asked_again(monkeypatch: pytest.MonkeyPatc
         assert sentence in printed, sentence
 
 
-def test_the_run_is_trained_and_shown_with_its_files(tmp_path: Path) -> None:
+def test_interactive_trains_the_run_and_prints_its_files(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    code, printed = call("", *TINY, "--out", str(out), "--root", str(tmp_path))
+    code, printed = call("interactive", *TINY, "--out", str(out), "--root", str(tmp_path))
     assert code == 0
     assert "No GPU was found" in printed or Result.load(out).run.device != "cpu"
     for what in ("The plot: ", "The page: ", f"The JSON: {out / 'result.json'}", "classification", "epoch 1/1"):
@@ -103,9 +94,9 @@ def test_the_run_is_trained_and_shown_with_its_files(tmp_path: Path) -> None:
     assert json.loads((out / "result.json").read_text())["run"]["optimizer"] == "SGD"
 
 
-def test_the_command_it_prints_is_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interactive_prints_a_command_for_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run, _ = answered("2\n1\n8\nmtadamv2(lr=0.002)\n3", monkeypatch, tmp_path)
-    words = shlex.split(command(run, Flags(root=str(tmp_path))))
+    words = shlex.split(command(run, Answers(root=str(tmp_path))))
     assert words[:3] == ["paretorch", "interactive", "--yes"]
     given = {words[i][2:].replace("-", "_"): words[i + 1] for i in range(3, len(words), 2)}
     given |= {"images": int(given["images"]), "seed": int(given["seed"])}  # type: ignore[dict-item]
@@ -113,22 +104,22 @@ def test_the_command_it_prints_is_the_same_run(monkeypatch: pytest.MonkeyPatch, 
     assert again == run
 
 
-def test_the_end_of_the_input_is_a_clean_end(tmp_path: Path) -> None:
-    code, printed = call("1\n", "--root", str(tmp_path))
+def test_interactive_exits_with_1_at_the_end_of_the_input(tmp_path: Path) -> None:
+    code, printed = call("interactive", "--root", str(tmp_path), answers="1\n")
     assert code == 1
     assert "The input ended before the last question: nothing was started." in printed
     assert "Traceback" not in printed
 
 
-def test_ctrl_c_at_a_question_is_a_clean_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interactive_exits_with_130_after_ctrl_c_at_a_question(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def stop(*_: object) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Console, "input", stop)
-    code, printed = call("", "--root", str(tmp_path))
+    code, printed = call("interactive", "--root", str(tmp_path))
     assert code == 130
     assert "Stopped before the last question: nothing was started." in printed
-    assert "goes on" not in printed
+    assert "continues" not in printed
     assert "Traceback" not in printed
 
 
@@ -144,16 +135,14 @@ def test_ctrl_c_at_a_question_is_a_clean_end(monkeypatch: pytest.MonkeyPatch, tm
         (["--device", "tpu"], "device is 'cpu'"),
     ],
 )
-def test_a_wrong_flag_is_one_message(flags: list[str], message: str, tmp_path: Path) -> None:
-    code, printed = call("", "--yes", "--root", str(tmp_path), *flags)
+def test_interactive_wrong_flag_is_one_message(flags: list[str], message: str, tmp_path: Path) -> None:
+    code, printed = call("interactive", "--yes", "--root", str(tmp_path), *flags)
     assert code == 2
     assert f"Error: {printed.partition('Error: ')[2]}" in printed
     assert message in printed
 
 
-def test_folders_that_are_there_are_the_default_and_are_used_as_far_as_they_go(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_interactive_uses_existing_image_folders_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_imagenet(tmp_path)
     write_coco(tmp_path)
     run, printed = answered("\n\n4\n\n1", monkeypatch, tmp_path)
@@ -161,13 +150,18 @@ def test_folders_that_are_there_are_the_default_and_are_used_as_far_as_they_go(
     assert run.surface == "parameters"
     assert f"found: {tmp_path / 'imagenet'}" in printed
     assert run.options["classes"] == 3
-    sizes = fitted({task: part.source for task, part in look(str(tmp_path)).items() if part.source})
+    sizes = size_options({task: part.source for task, part in find_image_sources(str(tmp_path)).items() if part.source})
     assert {name: run.options[name] for name in sizes} == sizes
-    assert sizes["train"] == 33  # of 36, of which three are reported on
-    assert fitted({t: p.source for t, p in look(str(tmp_path)).items() if p.source}, images=10)["train"] == 10
+    assert sizes["train"] == 33  # of 36, of which three are the test set
+    assert (
+        size_options({t: p.source for t, p in find_image_sources(str(tmp_path)).items() if p.source}, images=10)[
+            "train"
+        ]
+        == 10
+    )
 
 
-def test_every_model_and_optimizer_has_its_line() -> None:
+def test_interactive_describes_every_model_and_optimizer() -> None:
     assert set(MODELS) == set(ENCODERS)
     assert set(EXPECTED) == {preset.name for preset in PRESETS}
     for name in ("Adam", "AdamW", "MTAdamV2"):
@@ -176,7 +170,7 @@ def test_every_model_and_optimizer_has_its_line() -> None:
         assert "generalises" in EXPECTED[name]
 
 
-def test_the_script_in_the_root_is_the_same(tmp_path: Path) -> None:
+def test_interactive_script_has_the_same_flags(tmp_path: Path) -> None:
     script = ROOT / "train_interactive.py"
     done = subprocess.run(
         [sys.executable, str(script), "--optimizer", "9", "--yes"], capture_output=True, text=True, cwd=tmp_path

@@ -1,4 +1,4 @@
-"""A tuned study of real training: jobs and interruptions change nothing but the seconds."""
+"""A tuned study with real training: results are independent of jobs and interruptions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from paretorch.studies.folder import Job, open_folder, read_folder
-from paretorch.studies.progress import Display
-from paretorch.studies.runner import run_folder
+from paretorch.studies.folder import open_folder, read_folder
+from paretorch.studies.job import Job
+from paretorch.studies.progress import ConsoleProgress
+from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
@@ -31,8 +32,8 @@ STUDY = Study(
 )
 
 
-class Cut(Display):
-    """Presses Ctrl-C when so many runs have ended."""
+class InterruptedProgress(ConsoleProgress):
+    """Raises KeyboardInterrupt when a number of runs have ended."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -44,27 +45,27 @@ class Cut(Display):
             raise KeyboardInterrupt
 
 
-def told(path: Path) -> dict[str, Any]:
-    """Everything but seconds and memory."""
-    found: dict[str, Any] = {}
+def results_without_times(path: Path) -> dict[str, Any]:
+    """All results without seconds and memory."""
+    results: dict[str, Any] = {}
     for file in path.rglob("result.json"):
         values = Result.load(file.parent).to_json()
         for name in ("seconds_per_epoch", "peak_memory", "facts"):
             del values[name]
         for epoch in values["history"]:
             del epoch["seconds"]
-        found[str(file.parent.relative_to(path))] = values
+        results[str(file.parent.relative_to(path))] = values
     tuning = json.loads((path / "tuning.json").read_text())
     for trial in (trial for search in tuning["tuning"]["searches"] for trial in search["trials"]):
         del trial["seconds"]
-    return found | {"tuning": tuning}
+    return results | {"tuning": tuning}
 
 
 @pytest.mark.long
-def test_jobs_and_interruptions_change_nothing(tmp_path: Path) -> None:
+def test_tuned_training_is_independent_of_jobs_and_interruptions(tmp_path: Path) -> None:
     def train(name: str, workers: int, after: int = 0) -> None:
         folder = open_folder(tmp_path / name, STUDY, "smoke", 2, resume=True, tune=3)
-        assert run_folder(folder, Cut(after) if after else Display(), workers=workers) == []
+        assert train_study(folder, InterruptedProgress(after) if after else ConsoleProgress(), workers=workers) == []
 
     train("one", 1)
     train("two", 2)
@@ -72,7 +73,11 @@ def test_jobs_and_interruptions_change_nothing(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             train("cut", 2, after)
     train("cut", 1)
-    assert told(tmp_path / "one") == told(tmp_path / "two") == told(tmp_path / "cut")
+    assert (
+        results_without_times(tmp_path / "one")
+        == results_without_times(tmp_path / "two")
+        == results_without_times(tmp_path / "cut")
+    )
     folder = read_folder(tmp_path / "one")
-    assert len(told(tmp_path / "one")) == 1 + 4 * 3 + 2 * 4
+    assert len(results_without_times(tmp_path / "one")) == 1 + 4 * 3 + 2 * 4
     assert all(job.finished for job in folder.jobs())

@@ -1,0 +1,118 @@
+"""The commands ``paretorch study``, ``paretorch report`` and ``paretorch list``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from paretorch.cli.errors import readable_errors
+from paretorch.extras import extra
+
+with extra("studies"):
+    import typer
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+OPTIONS = "Options of the studies that have them"
+
+
+class Format(StrEnum):
+    """File format of figures."""
+
+    svg = "svg"
+    pdf = "pdf"
+    png = "png"
+
+
+def study(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|FILE.py", help="A shipped study, or a Python file that defines one.")
+    ],
+    scale: Annotated[str, typer.Option(help="'smoke' (seconds), 'small' (minutes) or 'paper'.")] = "small",
+    seeds: Annotated[int, typer.Option(help="Runs of each treatment, with paired seeds.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME-SCALE by default.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; one per core by default.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue if the folder already contains this study.")] = True,
+    tune: Annotated[
+        int, typer.Option(help="Trials of the search for each treatment's settings, on validation data; 0: none.")
+    ] = 0,
+    optimizers: Annotated[
+        str | None, typer.Option(help="Numbers 1 to 8 or names: '1,3,adamw(lr=0.01)'.", rich_help_panel=OPTIONS)
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Balancing methods: 'sum, MGDA()'.", rich_help_panel=OPTIONS)
+    ] = None,
+    baselines: Annotated[
+        bool | None,
+        typer.Option("--baselines", help="Add single tasks and tuned static weights.", rich_help_panel=OPTIONS),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes of ImageNet: 100 or 1000, a protocol each.", rich_help_panel=OPTIONS)
+    ] = None,
+    loss_weights: Annotated[
+        str | None, typer.Option(help="A number for each task: '1,0.5'.", rich_help_panel=OPTIONS)
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="The folder of the data.", rich_help_panel=OPTIONS)] = None,
+    encoder: Annotated[str | None, typer.Option(help="The image encoder.", rich_help_panel=OPTIONS)] = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help="Its initial weights: 'torchvision' or FILE.", rich_help_panel=OPTIONS)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device of all runs: 'cuda'.", rich_help_panel=OPTIONS)] = None,
+) -> None:
+    """Compare ways of training fairly: paired seeds, intervals, a verdict."""
+    with readable_errors():
+        import paretorch
+
+        given = {
+            "optimizers": optimizers,
+            "methods": methods,
+            "baselines": baselines,
+            "classes": classes,
+            "loss_weights": loss_weights,
+            "root": root,
+            "encoder": encoder,
+            "encoder_weights": encoder_weights,
+            "device": device,
+        }
+        options = {option: value for option, value in given.items() if value is not None}
+        paretorch.run_study(
+            name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune, options=options
+        )
+
+
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Studies, single runs, or folders that contain them at any depth."),
+    ],
+    figures: Annotated[Format, typer.Option(help="Format of the figures in DIR/report.")] = Format.svg,
+    reference: Annotated[
+        str | None, typer.Option(help="The treatment to which all others are compared; the study's own by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the report; DIR by default, report-of-runs for several DIRs.")
+    ] = None,
+) -> None:
+    """Write the page, tables and figures of finished runs, with a table for each workload."""
+    with readable_errors():
+        from paretorch.reports.report import report as write_report
+
+        write_report(*folders, out=out, formats=(figures.value,), reference=reference).show()
+
+
+def list_names(
+    what: Annotated[
+        str, typer.Argument(metavar="methods|optimizers|algorithms|workloads|studies", help="The list to print.")
+    ],
+) -> None:
+    """List the available methods, optimizers, algorithms for fronts, workloads or studies."""
+    with readable_errors():
+        from paretorch.cli.listing import LISTS
+        from paretorch.training.names.constructors import pick
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, about in pick("list", what, LISTS)():
+            table.add_row(f"[bold]{escape(name)}[/bold]", escape(about))
+        Console().print(table, highlight=False)

@@ -1,0 +1,116 @@
+"""The commands ``paretorch train`` and ``paretorch interactive``: one run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from paretorch.cli import options
+from paretorch.cli.errors import readable_errors
+from paretorch.extras import extra
+
+with extra("studies"):
+    import typer
+    from rich.console import Console
+
+
+class Surface(StrEnum):
+    """Tensors on which gradients are compared."""
+
+    features = "features"
+    parameters = "parameters"
+
+
+class Precision(StrEnum):
+    """Data type of the forward pass."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def train(
+    workload: options.Workload,
+    method: Annotated[str, typer.Option(help="The balancing method as a constructor.")] = "Equal()",
+    surface: Annotated[Surface, typer.Option(help="Tensors on which gradients are compared.")] = Surface.features,
+    tasks: Annotated[str, typer.Option(help="Tasks to train, separated by commas; all by default.")] = "",
+    every: Annotated[
+        int | None, typer.Option(help="Compute weights every EVERY steps, and reuse them between.")
+    ] = None,
+    scale: Annotated[str | None, typer.Option(help="'calibrated' (default) or 'paper'.")] = None,
+    heads: Annotated[str | None, typer.Option(help="'own' (default) or 'weighted'; on features.")] = None,
+    optimizer: options.Optimizer = "Adam(lr=0.001)",
+    epochs: options.Epochs = 10,
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    precision: Annotated[Precision, typer.Option(help="bfloat16 is autocast.")] = Precision.float32,
+    deterministic: options.Deterministic = False,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; longer ones are scaled.")] = None,
+    schedule: Annotated[
+        str, typer.Option(help="Schedule of the learning rate: constant, cosine, 'step(0.5, 100)'.")
+    ] = "constant",
+    warmup: options.Warmup = 0.0,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
+) -> None:
+    """Train one model; the same command resumes an interrupted run."""
+    with readable_errors():
+        from paretorch.training.loop import train as train_run
+        from paretorch.training.monitoring.result_table import show
+        from paretorch.training.run import Run
+
+        workload_name, workload_options = options.name_and_options(workload)
+        optimizer_name, optimizer_options = options.name_and_options(optimizer)
+        door = {"every": every, "scale": scale, "heads": heads}
+        run = Run(
+            workload=workload_name,
+            options=workload_options,
+            tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+            method=method,
+            surface=surface.value,
+            door={name: value for name, value in door.items() if value is not None},
+            optimizer=optimizer_name,
+            optimizer_options=optimizer_options,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+            precision=precision.value,
+            deterministic=deterministic,
+            clip=clip,
+            schedule=schedule,
+            warmup=warmup,
+        )
+        folder = out or Path("runs") / f"{Path(workload_name).stem}-{run.key}"
+        show(train_run(run, folder), folder)
+
+
+def interactive(
+    model: Annotated[str | None, typer.Option(help="The image encoder, by number or name.")] = None,
+    data: Annotated[str | None, typer.Option(help="scenes or imagenet_coco.")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="INTEGER", help="Images of each task per step.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="1 to 8, or a name; with options that differ: 'adamw(lr=0.01)'.")
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="INTEGER", help="Passes over the training data.")] = None,
+    images: Annotated[int | None, typer.Option(help="Training images of each task; there is no question.")] = None,
+    root: Annotated[str, typer.Option(help="The folder of the image data.")] = "data",
+    seed: options.Seed = 0,
+    device: Annotated[str, typer.Option(help="'cpu', 'cuda' or 'mps'; 'auto' uses a GPU if there is one.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/interactive-KEY by default.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="No questions: the default of every option not given.")] = False,
+) -> None:
+    """Ask for model, data, batch size, optimizer and epochs; train; show the result, the plot and the JSON."""
+    with readable_errors():
+        from paretorch.cli.interactive.menu import Answers, choose_run, train_and_show
+
+        answers = Answers(model, data, batch_size, optimizer, epochs, images, root, seed, device, out, yes)
+        try:
+            run = choose_run(answers, Console())
+        except EOFError:
+            Console(stderr=True).print("\nThe input ended before the last question: nothing was started.")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            Console(stderr=True).print("\nStopped before the last question: nothing was started.")
+            raise typer.Exit(130) from None
+        train_and_show(run, answers, Console())

@@ -1,0 +1,65 @@
+"""The training of one run of a study in its own folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from paretorch.storage.regular_files import read_regular
+from paretorch.training.record import record
+from paretorch.training.record.claims import check_run
+from paretorch.training.record.result import spent
+from paretorch.training.run import Run
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to train.
+
+    Args:
+        label: the treatment.
+        run: the run.
+        folder: the folder of the run.
+        trial: number of the trial within its search, from 1; None for a run of the study itself.
+    """
+
+    label: str
+    run: Run
+    folder: Path
+    trial: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder contains a result."""
+        return (self.folder / "result.json").exists()
+
+    def check(self) -> None:
+        """Checks that a result in the folder is undamaged, of this run, and of the current version of the workload's file.
+
+        Raises:
+            ValueError: it is not; the message names the cure.
+        """
+        record.finished(self.folder, self.run)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and evaluation of a finished run; 0 where its result has no history."""
+        result = json.loads(read_regular(self.folder / "result.json"))
+        return sum(spent(epoch["seconds"]) for epoch in result.get("history", ()))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether this is a trial that was stopped because its parameters became nan."""
+        path = self.folder / "failed.json"
+        if self.trial is None or not path.exists():
+            return False
+        failure = json.loads(read_regular(path))
+        check_run(path, failure["run"], self.run)
+        return bool(failure.get("diverged"))
+
+    @property
+    def title(self) -> str:
+        """The name of the job in progress messages."""
+        tasks = f" ({', '.join(self.run.tasks)})" if self.run.tasks else ""
+        return f"{self.label}{tasks}, " + (f"seed {self.run.seed}" if self.trial is None else f"trial {self.trial}")

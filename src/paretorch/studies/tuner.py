@@ -1,0 +1,214 @@
+"""Tuning of a study: the trials of all searches, their criterion, and the final runs with the chosen settings.
+
+*Equal effort.* Every run of a treatment has N trials, the first of which has the study's own settings. All searches use the same
+sampler with the same seed, so that treatments with equal search spaces get equal settings in the random trials. Joined runs (the
+single-task baseline) share nothing, so each has a search of its own.
+
+*Criterion.* Delta m on validation data over the metrics of the run's tasks, relative to the best trial of the baseline; the
+baseline is therefore tuned first, relative to its own first trial. Trials have a seed that no run of the study has, and never
+evaluate the test set; only the study's own runs do, once, with the chosen settings.
+
+*Pruning* stops a trial whose parameters became nan, and no other. Such a model has no result, stopped early or not, so pruning
+cannot change the choice. A median rule could, even among the trials of one treatment: it favours settings that are fast at first.
+Pruned and failed trials count as trials.
+
+*Resuming.* Only the runs are stored. A search is replayed from their folders, with the same sequence of proposals and outcomes,
+so that an interrupted tuning continues with the same proposals. The trials of a search are sequential and searches are
+independent, so the number of jobs at a time has no influence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from pathlib import Path
+
+from paretorch.studies.folder import StudyFolder, save_tuning
+from paretorch.studies.job import Job
+from paretorch.studies.statistics.quality import delta_m, is_valid_baseline
+from paretorch.studies.study import Combine, Study, Treatment
+from paretorch.studies.tuning.hyperparameters import searched_runs, with_settings
+from paretorch.studies.tuning.search import HyperparameterSearch
+from paretorch.studies.tuning.trials import TrialOutcome, TuningResult
+from paretorch.training.record.claims import claimed
+from paretorch.training.record.result import Result, spent
+
+SEED = 1_000_000  # of the trials' runs
+
+Metrics = dict[tuple[str, str], tuple[float, bool]]  # by task and metric: value, and whether higher is better
+
+
+class Tuner:
+    """The jobs of a study that is to be tuned: first the trials, then the final runs with the chosen settings.
+
+    Args:
+        folder: a study with trials that is not tuned yet.
+
+    Raises:
+        ValueError: a grid that cannot be tuned, or so many seeds that the trials' seed is among them.
+    """
+
+    def __init__(self, folder: StudyFolder) -> None:
+        if max(folder.seeds) >= SEED:
+            raise ValueError(f"a tuned study has at most {SEED} seeds, got {len(folder.seeds)}")
+        self.folder, self.study = folder, folder.study
+        self.searches = [
+            HyperparameterSearch(treatment.label, title, run, folder.tune, SEED)
+            for treatment in self.study.treatments
+            for title in treatment.workloads
+            for run in searched_runs(treatment, title)
+        ]
+        self.pending: dict[Path, HyperparameterSearch] = {}  # by the folder of the pending trial's run
+        self.ended: set[Path] = set()
+        self.baseline_metrics: dict[str, Metrics] = {}  # of the baseline's best trials, by workload
+        self.own_metrics: dict[int, Metrics] = {}  # of the trial to which a baseline's search is relative, by its index
+        self.tuned: StudyFolder | None = None
+
+    @property
+    def planned(self) -> int:
+        """Number of all jobs, if no two trials have equal settings."""
+        return self.folder.tune * len(self.searches) + len(self._final_placeholders())
+
+    @property
+    def placeholders(self) -> list[Job]:
+        """Stand-ins, with the same labels and numbers of epochs, for the jobs that are not known yet."""
+        if self.tuned is not None:
+            return []
+        trials = [
+            Job(search.label, search.base, self.folder.path)
+            for search in self.searches
+            for _ in range(search.remaining - (search.pending is not None))
+        ]
+        return trials + self._final_placeholders()
+
+    def _final_placeholders(self) -> list[Job]:
+        study = tuned_study(self.study, TuningResult(self.folder.tune, SEED, ()))
+        return [Job(treatment.label, run, self.folder.path) for treatment, run in study.planned(self.folder.seeds)]
+
+    def first_jobs(self) -> list[Job]:
+        """Jobs that can be trained at once, after a replay of the trials that have ended already."""
+        baseline = [search for search in self.searches if search.label == self.study.baseline]
+        return [job for search in baseline for job in self._advance(search)] + self._dependent_jobs()
+
+    def next_jobs(self, job: Job) -> list[Job]:
+        """Jobs that can be trained now that a job has finished or failed."""
+        self.ended.add(job.folder)
+        search = self.pending.pop(job.folder, None)
+        return (self._advance(search) if search is not None else []) + self._dependent_jobs()
+
+    def _advance(self, search: HyperparameterSearch) -> list[Job]:
+        """Replays the trials of a search that have ended, and returns the job of the next one, if any."""
+        while search.remaining:
+            run = search.propose()
+            job = Job(search.label, run, self.folder.trial_folder(search.label, run), trial=len(search.trials) + 1)
+            if not (job.finished or job.diverged or job.folder in self.ended):
+                self.pending[job.folder] = search
+                return [job]
+            self._add_outcome(search, job)
+        return []
+
+    def _add_outcome(self, search: HyperparameterSearch, job: Job) -> None:
+        folder = str(job.folder.relative_to(self.folder.path))
+        if not job.finished:
+            outcome = TrialOutcome.DIVERGED if job.diverged else TrialOutcome.FAILED
+            search.add_outcome(folder, math.nan, outcome, _seconds_of_events(job.folder))
+            return
+        result = claimed(job.folder, job.run)
+        value = self._criterion(search, result)
+        outcome = TrialOutcome.DIVERGED if math.isnan(value) else TrialOutcome.FINISHED
+        search.add_outcome(folder, value, outcome, sum(spent(epoch.seconds) for epoch in result.history))
+
+    def _criterion(self, search: HyperparameterSearch, result: Result) -> float:
+        """Delta m on validation data, over the metrics that reports include; nan if one of them is not finite."""
+        metrics = validation_metrics(result)
+        if not metrics:
+            raise ValueError(
+                f"{search.label}: {search.workload} has no metric on validation data to tune by: give it one"
+            )
+        if search.label == self.study.baseline:
+            place = self.searches.index(search)
+            if any(is_valid_baseline(value) for value, _ in metrics.values()):
+                self.own_metrics.setdefault(place, metrics)
+            base = self.own_metrics.get(place, metrics)
+        else:
+            base = self.baseline_metrics[search.workload]
+        if missing := [f"{task} {name}" for task, name in metrics if (task, name) not in base]:
+            raise ValueError(
+                f"{search.label}: the baseline {self.study.baseline!r} has no {missing} on {search.workload}, to which others "
+                "are compared: let the baseline train all tasks"
+            )
+        included = {key: value for key, value in metrics.items() if is_valid_baseline(base[key][0])}
+        values = [value for value, _ in included.values()]
+        if not values or not all(map(math.isfinite, values)):
+            return math.nan
+        higher_is_better = [higher for _, higher in included.values()]
+        return float(delta_m(values, [base[key][0] for key in included], higher_is_better))
+
+    def _dependent_jobs(self) -> list[Job]:
+        """Jobs that need the end of the baseline's searches on a workload, or of all searches."""
+        jobs: list[Job] = []
+        for title in self.study.workloads:
+            searches = [search for search in self.searches if search.workload == title]
+            baseline = [search for search in searches if search.label == self.study.baseline]
+            if title not in self.baseline_metrics and not any(search.remaining for search in baseline):
+                self.baseline_metrics[title] = self._best_metrics(baseline)
+                jobs += [job for search in searches if search not in baseline for job in self._advance(search)]
+        if self.tuned is None and not any(search.remaining for search in self.searches):
+            tuning = TuningResult(self.folder.tune, SEED, tuple(search.result for search in self.searches))
+            self.tuned = save_tuning(self.folder, tuning, tuned_study(self.study, tuning))
+            for job in self.tuned.jobs():
+                job.check()
+            jobs += [job for job in self.tuned.jobs() if not job.finished]
+        return jobs
+
+    def _best_metrics(self, searches: list[HyperparameterSearch]) -> Metrics:
+        """Metrics of the chosen trials of the baseline's searches on one workload."""
+        metrics: Metrics = {}
+        for search in searches:
+            result = search.result
+            if result.chosen is None:
+                raise ValueError(
+                    f"no trial of the baseline {search.label!r} on {search.workload} has a result on validation data, so nothing "
+                    f"can be tuned relative to it: see failed.json in the folders below {self.folder.path / 'tuning'}"
+                )
+            best = result.trials[result.chosen]
+            metrics |= validation_metrics(claimed(self.folder.path / best.folder, best.run))
+        return metrics
+
+
+def validation_metrics(result: Result) -> Metrics:
+    """The metrics of a result on validation data, with their directions."""
+    return {
+        (task, name): (value, result.higher_is_better[task][name])
+        for task, metrics in result.validation.metrics.items()
+        for name, value in metrics.items()
+    }
+
+
+def tuned_study(study: Study, tuning: TuningResult) -> Study:
+    """The study with the chosen settings. A grid becomes one run; a run without a search is unchanged."""
+    treatments = []
+    for treatment in study.treatments:
+        runs = tuple(
+            with_settings(
+                run, next((s.settings for s in tuning.of(treatment.label, title) if s.tasks == run.tasks), {})
+            )
+            for title in treatment.workloads
+            for run in searched_runs(treatment, title)
+        )
+        combine = Combine.ONE if treatment.combine is Combine.CHOOSE else treatment.combine
+        treatments.append(Treatment(treatment.label, runs, combine))
+    return Study(study.name, study.question, tuple(treatments), study.reference, study.baseline, study.threads)
+
+
+def _seconds_of_events(folder: Path) -> float:
+    """Seconds of the finished epochs of a run without a result."""
+    seconds = 0.0
+    with suppress(FileNotFoundError):
+        for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # the last line may be incomplete
+                event = json.loads(line)
+                if event["event"] == "epoch":
+                    seconds += spent(event["seconds"])
+    return seconds

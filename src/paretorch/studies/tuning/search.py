@@ -1,0 +1,160 @@
+"""The search for the hyperparameters of one run, with Optuna's sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from paretorch.core.search_space import Choice, PerTask, Range
+from paretorch.extras import extra
+from paretorch.studies.tuning.hyperparameters import current_settings, search_space, trained_tasks, with_settings
+from paretorch.studies.tuning.trials import SearchResult, Trial, TrialOutcome
+from paretorch.training.run import Plain, Run
+
+with extra("studies"):
+    import optuna
+
+SAMPLER_SEED = 0  # of every search
+RANDOM_TRIALS = 5  # before the sampler uses the values of earlier trials
+
+
+class HyperparameterSearch:
+    """A sequential search for the hyperparameters of a run.
+
+    The first trial has the run's own settings, the next ones are drawn at random, and the others come from the tree-structured
+    Parzen estimator. Equal sequences of values in :meth:`add_outcome` give equal proposals.
+
+    Args:
+        label: the treatment.
+        workload: title of the workload.
+        base: the run.
+        trials: number of trials N, at least 1.
+        seed: seed of the trials' runs.
+
+    References:
+        Bergstra, Bardenet, Bengio & Kegl, "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; Akiba et al., "Optuna",
+        KDD 2019.
+    """
+
+    def __init__(self, label: str, workload: str, base: Run, trials: int, seed: int) -> None:
+        self.label, self.workload, self.number = label, workload, trials
+        self.base = dataclasses.replace(base, seed=seed, test=False)
+        self.space, self.tasks = search_space(base), trained_tasks(base)
+        self.trials: list[Trial] = []
+        self.pending: tuple[Mapping[str, Plain], Run] | None = None
+        self._proposal: optuna.trial.Trial | None = None
+        with _without_logging():
+            sampler = optuna.samplers.TPESampler(seed=SAMPLER_SEED, n_startup_trials=RANDOM_TRIALS)
+            self._study = optuna.create_study(sampler=sampler)
+
+    @property
+    def remaining(self) -> int:
+        """Number of trials without an outcome, the pending one included."""
+        return self.number - len(self.trials)
+
+    def propose(self) -> Run:
+        """The run of the next trial; the same until :meth:`add_outcome`."""
+        if self.pending is None:
+            settings: Mapping[str, Plain] = {}
+            if self.trials:
+                with _without_logging():
+                    self._proposal = self._study.ask(fixed_distributions=self._distributions())
+                settings = self._settings(self._proposal.params)
+            self.pending = settings, with_settings(self.base, settings)
+        return self.pending[1]
+
+    def add_outcome(self, folder: str, value: float, outcome: TrialOutcome, seconds: float) -> None:
+        """Adds the outcome of the pending trial.
+
+        Args:
+            folder: folder of the run, relative to that of the study.
+            value: the criterion, lower is better; nan if there is none, which the sampler ranks below every number.
+            outcome: how the run ended.
+            seconds: seconds of training and evaluation.
+        """
+        assert self.pending is not None
+        settings, run = self.pending
+        with _without_logging():
+            if self._proposal is None:
+                self._add_first_trial(value)
+            elif math.isnan(value):
+                self._study.tell(self._proposal, state=optuna.trial.TrialState.PRUNED)
+            else:
+                self._study.tell(self._proposal, value)
+        self.trials.append(Trial(settings, run, folder, value, outcome, seconds))
+        self.pending = self._proposal = None
+
+    @property
+    def result(self) -> SearchResult:
+        """The trials so far; of equal values the earliest is chosen."""
+        values = {place: trial.value for place, trial in enumerate(self.trials) if not math.isnan(trial.value)}
+        chosen = min(values, key=lambda place: values[place]) if values else None
+        return SearchResult(self.label, self.workload, self.base.tasks, tuple(self.trials), chosen)
+
+    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+        for name, values in self.space.items():
+            if isinstance(values, PerTask):
+                distributions |= {f"{name}.{task}": _distribution(values.range) for task in self.tasks}
+            else:
+                distributions[name] = _distribution(values)
+        return distributions
+
+    def _settings(self, parameters: Mapping[str, Any]) -> dict[str, Plain]:
+        """Optuna's parameters as settings of a run; values per task are scaled to a mean of one."""
+        settings: dict[str, Plain] = {}
+        for name, values in self.space.items():
+            if isinstance(values, PerTask):
+                each = {task: float(parameters[f"{name}.{task}"]) for task in self.tasks}
+                factor = len(each) / sum(each.values())
+                settings[name] = {task: value * factor for task, value in each.items()}
+            else:
+                settings[name] = parameters[name]
+        return settings
+
+    def _add_first_trial(self, value: float) -> None:
+        """Adds the run's own settings to Optuna's study if they are in the search space."""
+        distributions, own = self._distributions(), current_settings(self.base)
+        parameters: dict[str, Any] = {}
+        for name, values in self.space.items():
+            if isinstance(values, PerTask):
+                parameters |= {f"{name}.{task}": number for task, number in dict(own.get(name) or {}).items()}
+            elif name in own:
+                parameters[name] = own[name]
+        inside = parameters.keys() == distributions.keys() and all(
+            _contains(distribution, parameters[name]) for name, distribution in distributions.items()
+        )
+        if inside and not math.isnan(value):
+            trial = optuna.trial.create_trial(params=parameters, distributions=distributions, value=value)
+            self._study.add_trial(trial)
+
+
+def _distribution(values: Range | Choice) -> optuna.distributions.BaseDistribution:
+    if isinstance(values, Choice):
+        return optuna.distributions.CategoricalDistribution(values.values)
+    if values.whole:
+        return optuna.distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return optuna.distributions.FloatDistribution(float(values.low), float(values.high), log=values.log)
+
+
+def _contains(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return value in distribution.choices
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
+    return distribution.low <= value <= distribution.high
+
+
+@contextmanager
+def _without_logging() -> Iterator[None]:
+    """Turns off Optuna's message for every study and trial: the runner prints the progress."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
