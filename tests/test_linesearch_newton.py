@@ -1,4 +1,4 @@
-"""Newton's method for several objectives: its dual, and how fast it comes to rest on problems of known fronts."""
+"""Newton's method for several objectives: its dual, and its convergence on problems with known fronts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_newton_converges_superlinearly(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_newton_dual_is_solved(seed: int) -> None:
+def test_newton_dual_is_solved(seed: int) -> None:
     generator = np.random.default_rng(seed)
     roots = generator.normal(size=(3, 5, 5))
     hessians: Array = roots @ roots.transpose(0, 2, 1) + 0.1 * np.eye(5)
