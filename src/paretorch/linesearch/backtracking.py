@@ -105,17 +105,7 @@ class Backtracking(LineSearch):
         seed: int = 0,
     ) -> None:
         rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
-        parts = search_parts(
-            encoder,
-            heads,
-            rules,
-            max_step=max_step,
-            bound=bound,
-            direction=direction,
-            accept=accept,
-            imbalance=imbalance,
-            verify=verify,
-        )
+        parts = search_parts(encoder, heads, rules, max_step, bound, direction, accept, imbalance, verify)
         super().__init__(parts, Asking(method, scale, seed))
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
@@ -137,17 +127,7 @@ def backtracking_step(
     losses_of: LossesOf,
     losses: Mapping[str, Tensor],
 ) -> tuple[Step, SearchState]:
-    """One step: gradients, direction, trials.
-
-    Args:
-        parts: of the search.
-        runner: of the method.
-        state: before the step.
-        replay: repeats the first forward.
-        x: input of the encoder.
-        losses_of: features -> losses by task.
-        losses: of the first forward, with their graph.
-    """
+    """One step: gradients, direction, trials."""
     values = values_of(losses)
 
     def repeated() -> list[Tensor]:

@@ -26,33 +26,19 @@ Heads = nn.Module | Mapping[str, nn.Module]
 
 @dataclass(frozen=True)
 class SearchParts:
-    """What a search is made of; the same in every step.
+    """What a search is made of; the same in every step."""
 
-    Args:
-        encoder: inputs -> features.
-        heads: of all tasks.
-        shared: the encoder's parameters that require grad.
-        head_parameters: those of the heads that require grad and are not shared.
-        rules: acceptance condition, trials, first trial.
-        max_step: the given bound of the steps; None: it is found.
-        bound: rule that changes the bound.
-        scaling: divisors of the losses.
-        direction: makes the direction from the balanced gradient.
-        accept: part of the slopes of which a share is required as decrease.
-        verify: steps between two forwards of the whole model after a step; 0: none.
-    """
-
-    encoder: nn.Module
-    heads: nn.Module
-    shared: list[nn.Parameter]
-    head_parameters: list[nn.Parameter]
-    rules: Rules
-    max_step: float | None
-    bound: UpperBound
-    scaling: LossScaling
-    direction: DirectionRule
-    accept: Accept
-    verify: int
+    encoder: nn.Module  # inputs -> features
+    heads: nn.Module  # of all tasks
+    shared: list[nn.Parameter]  # the encoder's parameters that require grad
+    head_parameters: list[nn.Parameter]  # those of the heads that require grad and are not shared
+    rules: Rules  # acceptance condition, trials, first trial
+    max_step: float | None  # the given bound of the steps; None: it is found
+    bound: UpperBound  # rule that changes the bound
+    scaling: LossScaling  # divisors of the losses
+    direction: DirectionRule  # makes the direction from the balanced gradient
+    accept: Accept  # part of the slopes of which a share is required as decrease
+    verify: int  # steps between two forwards of the whole model after a step; 0: none
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -64,7 +50,6 @@ def search_parts(
     encoder: nn.Module,
     heads: Heads,
     rules: Rules,
-    *,
     max_step: float | None,
     bound: UpperBound | BoundRule,
     direction: torch.optim.Optimizer | Metric | None,
@@ -110,27 +95,16 @@ def search_parts(
 
 
 class SearchState(NamedTuple):
-    """State of a search between steps.
+    """State of a search between steps."""
 
-    Args:
-        tasks: declared names; empty before they are known.
-        steps: number of steps taken, refused ones included.
-        rules: state of the rules.
-        bound: state of the bound.
-        scaling: state of the divisors.
-        previous_bound: largest step allowed in the last step of this process; nan before the first.
-        differentiates: whether losses contain derivatives, so that trials need a graph.
-        warned: whether a warning of a rejected step was given.
-    """
-
-    tasks: tuple[str, ...]
-    steps: int
-    rules: RulesState
-    bound: BoundState
-    scaling: LossScalingState
-    previous_bound: float = math.nan
-    differentiates: bool = False
-    warned: bool = False
+    tasks: tuple[str, ...]  # declared names; empty before they are known
+    steps: int  # number of steps taken, refused ones included
+    rules: RulesState  # state of the rules
+    bound: BoundState  # state of the bound
+    scaling: LossScalingState  # state of the divisors
+    previous_bound: float = math.nan  # largest step allowed in the last step of this process; nan before the first
+    differentiates: bool = False  # whether losses contain derivatives, so that trials need a graph
+    warned: bool = False  # whether a warning of a rejected step was given
 
     def divisors(self, tasks: Mapping[str, object] | tuple[str, ...]) -> dict[str, float]:
         """By task, the divisor of its loss in a direction that decreases every loss: a power of two, at least 1."""

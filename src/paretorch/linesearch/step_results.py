@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -40,14 +41,7 @@ def step_line(
 def with_bound(
     parts: SearchParts, state: SearchState, line: StepLine, true_line: Callable[[], StepLine | None]
 ) -> tuple[SearchResult | None, SearchState]:
-    """The state with the bound of this step, found or reviewed if necessary; and a refusal if there is none.
-
-    Args:
-        parts: of the search.
-        state: before the step.
-        line: losses of the trials.
-        true_line: losses of the whole model along the same direction, and their slopes; or None where one is not positive.
-    """
+    """The state with the bound of this step, found or reviewed if necessary; and a refusal if there is none."""
     before = state.bound.bound
     bound, refusal = updated_bound(parts.rules, parts.bound, state.bound, line, true_line)
     state = state._replace(bound=bound)
@@ -78,26 +72,13 @@ def refused_step(
     balance: Balance | None,
 ) -> tuple[Step, SearchState]:
     """The result of a step that leaves the parameters unchanged; the first rejected one gives a warning."""
-    bound = state.bound.bound
-    reason = refusal(line, result, bound, parts.rules.floor)
+    reason = refusal(line, result, state.bound.bound, parts.rules.floor)
+    step = _step(state, result, line, losses, fallback, balance, reason=reason)
     if result.outcome is SearchOutcome.REJECTED and not state.warned:
         state = state._replace(warned=True)
         warnings.warn(reason, stacklevel=4)
     if result.outcome is SearchOutcome.NOISE and result.trials == 1:
         state = state.forget_bound()  # the decrease at the bound is not resolvable
-    slopes = dict(zip(line.tasks, line.slopes.tolist(), strict=True))
-    step = Step(
-        result.outcome,
-        0.0,
-        bound,
-        result.trials,
-        False,
-        detached(losses),
-        slopes,
-        fallback=fallback,
-        reason=reason,
-        balance=balance,
-    )
     return _counted(step, state)
 
 
@@ -113,20 +94,7 @@ def accepted_step(
     moved: Sequence[ParameterLine],
     measured: bool = True,
 ) -> tuple[Step, SearchState]:
-    """The result of an accepted step, and the state after it.
-
-    Args:
-        parts: of the search.
-        state: before the step.
-        result: of the trials.
-        line: losses of the trials.
-        losses: of the batch, before the step.
-        fallback: why the direction is the common descent direction; empty where it is not.
-        balance: of the method.
-        actual: by task, true losses after the step, if verified.
-        moved: all parameters along the direction.
-        measured: whether the displacement of the features was measured, so that curvatures are known.
-    """
+    """The result of an accepted step; ``measured``: whether the displacement was, so that curvatures are known."""
     before = np.full(len(state.tasks), np.nan)
     before[list(line.positions)] = line.losses
     motion = stationarity(moved, result.step) if parts.bound.rule == "sasa" else math.nan
@@ -136,21 +104,24 @@ def accepted_step(
     after = state._replace(bound=bound, scaling=scaling)
     if (scaling.exponents != state.scaling.exponents).any():
         after = after.forget_bound()  # it belongs to the former directions
-    step = Step(
-        SearchOutcome.ACCEPTED,
-        result.step,
-        state.bound.bound,
-        result.trials,
-        result.first,
-        detached(losses),
-        dict(zip(line.tasks, line.slopes.tolist(), strict=True)),
-        dict(zip(line.tasks, result.losses.tolist(), strict=True)),
-        actual,
-        fallback,
-        lowered=lowered,
-        balance=balance,
-    )
+    predicted = dict(zip(line.tasks, result.losses.tolist(), strict=True))
+    step = _step(state, result, line, losses, fallback, balance, predicted=predicted, actual=actual, lowered=lowered)
     return _counted(step, after)
+
+
+def _step(
+    state: SearchState,
+    result: SearchResult,
+    line: StepLine,
+    losses: Mapping[str, Tensor],
+    fallback: str,
+    balance: Balance | None,
+    **details: Any,
+) -> Step:
+    """What accepted and refused steps have in common, and the fields that only one of them has."""
+    slopes = dict(zip(line.tasks, line.slopes.tolist(), strict=True))
+    taken = result.outcome, result.step, state.bound.bound, result.trials, result.first
+    return Step(*taken, detached(losses), slopes, fallback=fallback, balance=balance, **details)
 
 
 def _counted(step: Step, state: SearchState) -> tuple[Step, SearchState]:
@@ -158,14 +129,7 @@ def _counted(step: Step, state: SearchState) -> tuple[Step, SearchState]:
 
 
 def refusal(line: StepLine, result: SearchResult, bound: float, floor: float) -> str:
-    """The reason why a step leaves the parameters unchanged.
-
-    Args:
-        line: losses of the trials.
-        result: the refusal.
-        bound: largest step allowed.
-        floor: the part of it at which the search ends.
-    """
+    """The reason why a step leaves the parameters unchanged."""
     outcome = result.outcome
     worst = int(line.slopes.argmin()) if outcome is SearchOutcome.STATIONARY else result.worst
     task = f"task {line.tasks[worst]!r} (loss {line.losses[worst]:.6g}, slope {line.slopes[worst]:.3g})"

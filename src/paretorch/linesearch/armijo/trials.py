@@ -42,12 +42,7 @@ def evaluate_trials(trials: Generator[float, Array, R], losses_at: Callable[[flo
 
 
 def next_trial(trials: Generator[float, Array, R], losses: Array | None = None) -> tuple[float | None, R | None]:
-    """The next step of a generator, and None; or None, and its return value.
-
-    Args:
-        trials: yields steps and receives losses.
-        losses: (T,) at the step that it yielded last; None before the first.
-    """
+    """The next step of a generator, and None; or None, and its return value."""
     try:
         return (next(trials) if losses is None else trials.send(losses)), None
     except StopIteration as end:
@@ -55,15 +50,7 @@ def next_trial(trials: Generator[float, Array, R], losses: Array | None = None) 
 
 
 def trial_steps(options: TrialOptions, line: StepLine, violation: Violation, start: float, bound: float) -> Trials:
-    """Yields the steps to try and receives the losses there; returns an acceptable step, or why there is none.
-
-    Args:
-        options: of the rules.
-        line: losses, slopes and their resolution; it is not evaluated.
-        violation: (T,) violation of the condition by each task at a step with these losses.
-        start: the first step to try.
-        bound: largest step allowed.
-    """
+    """Yields the steps to try and receives the losses there; returns an acceptable step, or why there is none."""
     if options.trial == "golden":
         section = yield from _golden_section(line, violation, start)
         if section.accepted:

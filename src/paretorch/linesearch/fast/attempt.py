@@ -28,21 +28,13 @@ NEAR = 1.25  # factor between an accepted step and the span of a secant, beyond 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A direction with a displacement of the features, to search along.
+    """A direction with a displacement of the features, to search along."""
 
-    Args:
-        direction: of all parameters.
-        displacement: of the features.
-        slopes: (T,) along it.
-        reused: whether the displacement is not measured in this step.
-        verified: whether each acceptable trial is confirmed by a secant on the whole batch.
-    """
-
-    direction: StepDirection
-    displacement: Displacement
-    slopes: Slopes
-    reused: bool = False
-    verified: bool = False
+    direction: StepDirection  # of all parameters
+    displacement: Displacement  # of the features
+    slopes: Slopes  # (T,) along it
+    reused: bool = False  # whether the displacement is not measured in this step
+    verified: bool = False  # whether each acceptable trial is confirmed by a secant on the whole batch
 
 
 class Ending(enum.Enum):
@@ -55,34 +47,21 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """A search along a candidate.
+    """A search along a candidate."""
 
-    Args:
-        candidate: with the displacement that was measured last.
-        line: losses along it.
-        ending: how the attempt ended.
-        result: of the rules; without meaning unless they finished.
-        moved: the shared parameters and those of the heads along the direction, where a step was accepted.
-        remeasurements: number of secants that the step can still measure.
-    """
-
-    candidate: Candidate
-    line: StepLine
-    ending: Ending
-    result: SearchResult
+    candidate: Candidate  # with the displacement that was measured last
+    line: StepLine  # losses along it
+    ending: Ending  # how the attempt ended
+    result: SearchResult  # of the rules; without meaning unless they finished
+    # the shared parameters and those of the heads along the direction, where a step was accepted
     moved: tuple[ParameterLine, ...]
-    remeasurements: int
+    remeasurements: int  # number of secants that the step can still measure
 
 
 def attempt_search(candidate: Candidate, state: FastState, remeasurements: int) -> tuple[Attempt, FastState]:
     """Searches along a candidate; a trial that its secant does not justify is evaluated with another secant.
 
     The heads' parameters are at the accepted step afterwards, and unchanged where none is accepted.
-
-    Args:
-        candidate: direction, displacement and slopes.
-        state: before the search.
-        remeasurements: number of secants that the step can still measure.
     """
     direction = candidate.direction
     gradients, batch = direction.gradients, direction.gradients.batch

@@ -35,22 +35,15 @@ DISPLACEMENTS = ("gradient", "linearised", "difference", "calibrated")
 class FastOptions:
     """Options of the fast search, in addition to those of every search.
 
-    Args:
-        displacement: how the displacement of the features is computed.
-        samples: number or part of the samples on which it is computed; None: all.
-        every: steps between two secants of ``"calibrated"``.
-        parameters: the encoder's that require grad, by name.
-        norms: BatchNorm layers of the encoder that can be replayed on a subsample.
-
     Raises:
         ValueError: an option is out of range.
     """
 
-    displacement: DisplacementName
-    samples: float | None
-    every: int
-    parameters: Mapping[str, nn.Parameter]
-    norms: Sequence[_BatchNorm]
+    displacement: DisplacementName  # how the displacement of the features is computed
+    samples: float | None  # number or part of the samples on which it is computed; None: all
+    every: int  # steps between two secants of ``"calibrated"``
+    parameters: Mapping[str, nn.Parameter]  # the encoder's that require grad, by name
+    norms: Sequence[_BatchNorm]  # BatchNorm layers of the encoder that can be replayed on a subsample
 
     @classmethod
     def of(cls, encoder: nn.Module, displacement: DisplacementName, samples: float | None, every: int) -> FastOptions:
@@ -69,31 +62,20 @@ class FastOptions:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch after its forward.
+    """A batch after its forward."""
 
-    Args:
-        parts: of the search.
-        options: of the fast search.
-        x: input of the encoder.
-        losses_of: features -> losses by task.
-        features: of the encoder.
-        leaves: detached copies of the features' leaves that require grad, from which the losses are computed.
-        losses: of the present tasks, with their graphs.
-        encoding: repeats the forward of the encoder.
-        decoding: repeats the forward of the heads.
-        encoder_backward: gradients through the encoder's graph.
-    """
-
-    parts: SearchParts
-    options: FastOptions
-    x: Any
-    losses_of: LossesOf
-    features: Features
-    leaves: list[Tensor]
-    losses: dict[str, Tensor]
-    encoding: ForwardReplay
-    decoding: ForwardReplay
-    encoder_backward: RepeatedBackward
+    parts: SearchParts  # of the search
+    options: FastOptions  # of the fast search
+    x: Any  # input of the encoder
+    losses_of: LossesOf  # features -> losses by task
+    features: Features  # of the encoder
+    leaves: list[
+        Tensor
+    ]  # detached copies of the features' leaves that require grad, from which the losses are computed
+    losses: dict[str, Tensor]  # of the present tasks, with their graphs
+    encoding: ForwardReplay  # repeats the forward of the encoder
+    decoding: ForwardReplay  # repeats the forward of the heads
+    encoder_backward: RepeatedBackward  # gradients through the encoder's graph
 
     @property
     def size(self) -> int:
@@ -132,17 +114,7 @@ def forward_batch(
     subsample_reliable: bool,
     differentiates: bool,
 ) -> Batch:
-    """Runs a batch through encoder and heads.
-
-    Args:
-        parts: of the search.
-        options: of the fast search.
-        x: input of the encoder.
-        losses_of: features -> losses by task.
-        declared: checks the losses, and declares the tasks in the first step.
-        subsample_reliable: whether later forwards can be on a subsample, so that statistics of BatchNorm are recorded.
-        differentiates: whether trials need a graph.
-    """
+    """Runs a batch through encoder and heads."""
     device = parts.shared[0].device
     subsampled = options.samples is not None and options.displacement != "gradient" and subsample_reliable
     encoding = ForwardReplay([parts.encoder], device, BatchNormReplay(options.norms if subsampled else ()))

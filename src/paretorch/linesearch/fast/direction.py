@@ -24,15 +24,10 @@ from paretorch.linesearch.tensor_rows import divided, inner_products, weighted_s
 
 @dataclass(frozen=True)
 class EncoderDirection:
-    """Direction u of the shared parameters; each property is computed when it is first used.
+    """Direction u of the shared parameters; each property is computed when it is first used."""
 
-    Args:
-        batch: after its forward.
-        compute: computes the direction.
-    """
-
-    batch: Batch
-    compute: Callable[[], list[Tensor]]
+    batch: Batch  # after its forward
+    compute: Callable[[], list[Tensor]]  # computes the direction
 
     @cached_property
     def parts(self) -> list[Tensor]:
@@ -52,23 +47,14 @@ class EncoderDirection:
 
 @dataclass(frozen=True)
 class StepDirection:
-    """Direction of all parameters.
+    """Direction of all parameters."""
 
-    Args:
-        gradients: of the batch.
-        on_features: d_z, the balanced gradient on the features.
-        heads: direction of the heads' parameters.
-        encoder: direction of the shared parameters.
-        by_parameters: whether it is the common descent direction of the gradients on the parameters.
-        fallback: why it is a common descent direction; empty where it is the method's.
-    """
-
-    gradients: BatchGradients
-    on_features: list[Tensor]
-    heads: Row
-    encoder: EncoderDirection
-    by_parameters: bool = False
-    fallback: str = ""
+    gradients: BatchGradients  # of the batch
+    on_features: list[Tensor]  # d_z, the balanced gradient on the features
+    heads: Row  # direction of the heads' parameters
+    encoder: EncoderDirection  # direction of the shared parameters
+    by_parameters: bool = False  # whether it is the common descent direction of the gradients on the parameters
+    fallback: str = ""  # why it is a common descent direction; empty where it is the method's
 
     def slopes(self, displacement: Sequence[Tensor]) -> Slopes:
         """(T,) slopes where the features move along a displacement."""

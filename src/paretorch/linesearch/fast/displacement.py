@@ -26,19 +26,13 @@ DISPARITY = 2.0  # ratio between the largest and the smallest of these slopes, e
 
 @dataclass(frozen=True)
 class Displacement:
-    """Displacement q of the features' leaves: they are at z - step q.
+    """Displacement q of the features' leaves: they are at z - step q."""
 
-    Args:
-        parts: one tensor for each leaf.
-        span: the step over which it was measured, if it is a secant; nan otherwise.
-        shorter: span and parts of an earlier secant along the same direction, if there is one.
-        subsampled: whether it was measured on a subsample.
-    """
-
-    parts: Sequence[Tensor]
-    span: float = math.nan
+    parts: Sequence[Tensor]  # one tensor for each leaf
+    span: float = math.nan  # the step over which it was measured, if it is a secant; nan otherwise
+    # span and parts of an earlier secant along the same direction, if there is one
     shorter: tuple[float, Sequence[Tensor]] | None = None
-    subsampled: bool = False
+    subsampled: bool = False  # whether it was measured on a subsample
 
     def at(self, step: float) -> Sequence[Tensor]:
         r"""The displacement at a step: of two secants, that of the parabola through the features and both ends.

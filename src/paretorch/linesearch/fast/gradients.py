@@ -20,29 +20,17 @@ from paretorch.linesearch.tensor_rows import divided, inner_products, with_zeros
 
 @dataclass(frozen=True)
 class BatchGradients:
-    """Losses and gradients of the present tasks on a batch.
+    """Losses and gradients of the present tasks on a batch."""
 
-    Args:
-        batch: after its forward.
-        values: by present task, the loss.
-        positions: (T,) indices of the present tasks among the declared ones.
-        on_features: gradients on the features, of all declared tasks.
-        scaled: the same of the divided losses, which the method balances.
-        divisors: by declared task, the divisor of its loss.
-        gramian: (all, all) of the scaled gradients.
-        on_heads: by present task, the gradient on the heads' parameters.
-        head_squares: (T,) the squared norms of these.
-    """
-
-    batch: Batch
-    values: dict[str, float]
-    positions: tuple[int, ...]
-    on_features: Gradients
-    scaled: Gradients
-    divisors: dict[str, float]
-    gramian: Array
-    on_heads: dict[str, Row]
-    head_squares: Array
+    batch: Batch  # after its forward
+    values: dict[str, float]  # by present task, the loss
+    positions: tuple[int, ...]  # (T,) indices of the present tasks among the declared ones
+    on_features: Gradients  # gradients on the features, of all declared tasks
+    scaled: Gradients  # the same of the divided losses, which the method balances
+    divisors: dict[str, float]  # by declared task, the divisor of its loss
+    gramian: Array  # (all, all) of the scaled gradients
+    on_heads: dict[str, Row]  # by present task, the gradient on the heads' parameters
+    head_squares: Array  # (T,) the squared norms of these
 
     def slopes(self, heads: Row, displacement: Sequence[Tensor]) -> Slopes:
         """(T,) slopes along a direction of the heads and a displacement of the features."""
@@ -82,10 +70,6 @@ def encoder_gradient(batch: Batch, cotangent: Sequence[Tensor]) -> list[Tensor]:
 def batch_gradients(batch: Batch, state: FastState, scale_losses: bool) -> tuple[BatchGradients, FastState]:
     """The gradients of the tasks with a loss; a task without a gradient is absent.
 
-    Args:
-        batch: after its forward.
-        state: before the step.
-        scale_losses: whether the method balances gradients of divided losses.
 
     Raises:
         ValueError: a loss does not come from the features alone.

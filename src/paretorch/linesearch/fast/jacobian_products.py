@@ -29,15 +29,7 @@ Product = tuple[list[Tensor], list[Tensor]]  # features, and their displacement
 def secant(
     batch: Batch, direction: Sequence[Tensor], step: float, samples: int | None, encoder: EncoderProperties
 ) -> list[Tensor]:
-    """(z(theta) - z(theta - h u)) / h with h = ``step``: exact to all orders at that step, for one forward.
-
-    Args:
-        batch: after its forward.
-        direction: u, of the encoder's parameters.
-        step: h.
-        samples: number of first samples to use; None: all.
-        encoder: what is known of it.
-    """
+    """(z(theta) - z(theta - h u)) / h with h = ``step``: exact to all orders at that step, for one forward."""
     parameters, model = batch.options.parameters, batch.parts.encoder
     ends = torch._foreach_add([leaf.detach() for leaf in parameters.values()], list(direction), alpha=-step)
     moved = dict(zip(parameters, ends, strict=True))
@@ -62,11 +54,6 @@ def jacobian_product(
 ) -> tuple[list[Tensor], EncoderProperties]:
     """J_z u exactly: in forward mode, or by a double backward where an operation has no forward mode, with one warning.
 
-    Args:
-        batch: after its forward.
-        direction: u, of the encoder's parameters.
-        samples: number of first samples to use; None: all.
-        encoder: what is known of it.
 
     Raises:
         ValueError: an operation of the encoder has neither.

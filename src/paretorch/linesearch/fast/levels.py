@@ -33,21 +33,13 @@ Prepared = tuple[Candidate, FastState]
 
 @dataclass(frozen=True)
 class Stage:
-    """A step before its next attempt.
+    """A step before its next attempt."""
 
-    Args:
-        direction: of the method.
-        answer: the method's result.
-        runner: of the method.
-        state: of the search.
-        last: the last attempt; None before the first.
-    """
-
-    direction: StepDirection
-    answer: StepResult
-    runner: Asking
-    state: FastState
-    last: Attempt | None = None
+    direction: StepDirection  # of the method
+    answer: StepResult  # the method's result
+    runner: Asking  # of the method
+    state: FastState  # of the search
+    last: Attempt | None = None  # the last attempt; None before the first
 
     @property
     def batch(self) -> Batch:
@@ -91,15 +83,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Level:
-    """One way to obtain a candidate.
+    """One way to obtain a candidate."""
 
-    Args:
-        applies: whether the level is tried.
-        candidate: direction, displacement and slopes, and the state after their computation.
-    """
-
-    applies: Callable[[Stage], bool]
-    candidate: Callable[[Stage], Prepared]
+    applies: Callable[[Stage], bool]  # whether the level is tried
+    candidate: Callable[[Stage], Prepared]  # direction, displacement and slopes, and the state after their computation
 
 
 # --- the levels, in order ------------------------------------------------------------------------------------------------

@@ -116,17 +116,7 @@ class FastBacktracking(LineSearch):
         seed: int = 0,
     ) -> None:
         rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
-        parts = search_parts(
-            encoder,
-            heads,
-            rules,
-            max_step=max_step,
-            bound=bound,
-            direction=direction,
-            accept=accept,
-            imbalance=imbalance,
-            verify=verify,
-        )
+        parts = search_parts(encoder, heads, rules, max_step, bound, direction, accept, imbalance, verify)
         self.options = FastOptions.of(encoder, displacement, samples, every)
         if displacement == "gradient" and not parts.direction.is_gradient:
             raise ValueError(

@@ -18,13 +18,7 @@ REMEASUREMENTS = 2  # secants that a step can measure again
 
 
 def fast_step(batch: Batch, runner: Asking, state: FastState) -> tuple[Step, FastState]:
-    """Moves the parameters by one step: gradients, direction, and attempts from cheap to sure until one is accepted.
-
-    Args:
-        batch: after its forward.
-        runner: of the method.
-        state: before the step.
-    """
+    """Moves the parameters by one step: gradients, direction, and attempts from cheap to sure until one is accepted."""
     parts, options = batch.parts, batch.options
     if not batch.losses:
         return _absent(batch, state)
@@ -47,26 +41,15 @@ def fast_step(batch: Batch, runner: Asking, state: FastState) -> tuple[Step, Fas
                 break
     assert attempt is not None
 
-    search = state.search._replace(differentiates=batch.decoding.graph)
     fallback = attempt.candidate.direction.fallback
+    actual = _moved(batch, attempt, state) if attempt.result.accepted else {}
+    search = state.search._replace(differentiates=batch.decoding.graph)
+    outcome = search, attempt.result, attempt.line, batch.losses, fallback, runner.balance
     if not attempt.result.accepted:
-        step, search = refused_step(parts, search, attempt.result, attempt.line, batch.losses, fallback, runner.balance)
+        step, search = refused_step(parts, *outcome)
         return step, state._replace(search=search)
-    actual = _moved(batch, attempt, state)
-    search = search._replace(differentiates=batch.decoding.graph)
     measured = not attempt.candidate.reused
-    step, search = accepted_step(
-        parts,
-        search,
-        attempt.result,
-        attempt.line,
-        batch.losses,
-        fallback,
-        runner.balance,
-        actual,
-        attempt.moved,
-        measured,
-    )
+    step, search = accepted_step(parts, *outcome, actual, attempt.moved, measured)
     reuse = _reuse_after(attempt, expensive, state) if measured else state.reuse.reused()
     return step, state._replace(search=search, reuse=reuse)
 

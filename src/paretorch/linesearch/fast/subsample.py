@@ -23,10 +23,6 @@ def subsample_size(batch: Batch, encoder: EncoderProperties) -> tuple[int | None
 
     The first call runs the encoder on the samples alone.
 
-    Args:
-        batch: after its forward.
-        encoder: what is known of it.
-
     Returns:
         The number of samples, or None where the encoder needs the whole batch; and the properties.
     """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from line_searches import DISPLACEMENTS
 from paretorch.core.solvers.nonnegative import Array
-from paretorch.linesearch import LBFGS, Rules, newton, newton_step
+from paretorch.linesearch import LBFGS, Rules
 from paretorch.linesearch.contract import SearchOutcome, Slopes, StepLine
 from paretorch.linesearch.search import LineSearch
 
@@ -234,39 +234,3 @@ def test_search_with_dependent_samples_resumes_bit_identically() -> None:
     other.load_state_dict(search.state_dict())
     for _ in range(3):
         assert other.step(x, others_losses).step == search.step(x, losses_of).step
-
-
-# --- Newton ---
-
-
-@pytest.mark.parametrize("tasks", [2, 3, 4])
-def test_newton_dual_is_solved_for_models_of_different_scale(tasks: int) -> None:
-    generator = np.random.default_rng(tasks)
-    for _ in range(40):
-        factors = generator.normal(size=(tasks, 6, 6))
-        hessians = (factors @ factors.transpose(0, 2, 1) + 0.1 * np.eye(6)) * 10.0 ** generator.uniform(
-            -3, 3, (tasks, 1, 1)
-        )
-        gradients = generator.normal(size=(tasks, 6)) * 10.0 ** generator.uniform(-3, 3, (tasks, 1))
-        step = newton_step(gradients, hessians)
-        mean = step.weights @ gradients
-        dual = -mean @ np.linalg.solve(np.tensordot(step.weights, hessians, 1), mean) / 2
-        models = gradients @ step.direction + np.einsum("i,tij,j->t", step.direction, hessians, step.direction) / 2
-        assert models.max() - dual <= 1e-6 * abs(dual)
-
-
-@pytest.mark.parametrize("scales", [(1.0, 1e-4), (1e-3, 10.0), (1e3, 1e-3), (1.0, 1.0)])
-def test_newton_converges_as_fast_for_objectives_of_different_scale(scales: tuple[float, float]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(2, 4, dtype=F64, generator=generator)
-    roots = torch.randn(2, 4, 4, dtype=F64, generator=generator)
-    curvatures = roots @ roots.transpose(1, 2) + 0.1 * torch.eye(4, dtype=F64)
-
-    def objectives(x: Tensor) -> dict[str, Tensor]:
-        away = [x - centre for centre in centres]
-        return {str(i): scales[i] * (a @ curvatures[i] @ a + 0.1 * (a**4).sum()) for i, a in enumerate(away)}
-
-    for _ in range(8):
-        run = newton(objectives, 3 * torch.randn(4, dtype=F64, generator=generator), tolerance=1e-8 * min(scales))
-        assert run.criticalities[-1] <= 1e-8 * min(scales)
-        assert len(run.criticalities) <= 16
