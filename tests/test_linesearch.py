@@ -385,8 +385,8 @@ def test_resumed_search_takes_the_same_steps(options: dict[str, Any], direction:
 
     def made(model: Net) -> pt.FastBacktracking:
         parameters = [*model.encoder.parameters(), *model.heads.parameters()]
-        ways = {"gradient": None, "Adam": torch.optim.Adam(parameters), "Kronecker": Kronecker(every=3)}
-        return pt.FastBacktracking(model.encoder, model.heads, pt.MGDA(), direction=ways[direction], **options)
+        directions = {"gradient": None, "Adam": torch.optim.Adam(parameters), "Kronecker": Kronecker(every=3)}
+        return pt.FastBacktracking(model.encoder, model.heads, pt.MGDA(), direction=directions[direction], **options)
 
     x, targets = data()
     model = Net()

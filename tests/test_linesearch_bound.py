@@ -50,7 +50,7 @@ def test_regression_rule_restores_the_bound_without_effect() -> None:
     for step in range(1000):
         plateau, _ = bound.after(plateau, np.array([math.exp(noise[step])]), True, math.nan)
         bounds.append(plateau.bound)
-        # the noise of steps of this length holds the loss up: it falls to a lower floor whenever the bound is lowered
+        # the noise of steps of this length limits the loss, which decreases to a lower floor with every decrease of the bound
         depth = 1 - math.log2(lowered.bound) - math.exp(-lowered.since / 30)
         lowered, reason = bound.after(lowered, np.array([math.exp(noise[step] - depth)]), True, math.nan)
         reasons.append(reason)
@@ -59,7 +59,7 @@ def test_regression_rule_restores_the_bound_without_effect() -> None:
     assert not any("restored" in reason for reason in reasons)
 
 
-def reviewed(losses: Sequence[Sequence[float]], holds: bool = True) -> float:
+def reviewed(losses: Sequence[Sequence[float]], acceptable: bool = True) -> float:
     """A bound that was found as 1, after so many steps at it."""
     bound = pt.UpperBound()
     state = bound.initialised(bound.init(len(losses[0]), math.nan), 16.0)
@@ -67,18 +67,20 @@ def reviewed(losses: Sequence[Sequence[float]], holds: bool = True) -> float:
     for row in losses:
         state = bound.at_bound(bound.after(state, np.array(row), True, math.nan)[0], state.bound, True)
         if bound.needs_review(state):
-            state = bound.reviewed(state, lambda: holds)
+            state = bound.reviewed(state, lambda: acceptable)
     return float(state.bound)
 
 
 def test_found_bound_follows_the_trend_of_the_losses() -> None:
     noise = np.random.default_rng(2).normal(size=(12, 2)) * 0.01
-    fall = np.array([[-0.02 * step, 0.0] for step in range(12)])
-    assert reviewed(np.exp(fall + noise).tolist()) == 2.0
-    assert reviewed(np.exp(fall + noise).tolist(), holds=False) == 1.0
+    decrease = np.array([[-0.02 * step, 0.0] for step in range(12)])
+    assert reviewed(np.exp(decrease + noise).tolist()) == 2.0
+    assert reviewed(np.exp(decrease + noise).tolist(), acceptable=False) == 1.0
     assert reviewed(np.exp(noise).tolist()) == 1.0
-    assert reviewed(np.exp(noise - fall).tolist()) == 0.5
-    assert reviewed(np.exp(noise + fall - fall[:, ::-1]).tolist()) == 1.0  # one falls and the other rises
+    assert reviewed(np.exp(noise - decrease).tolist()) == 0.5
+    assert (
+        reviewed(np.exp(noise + decrease - decrease[:, ::-1]).tolist()) == 1.0
+    )  # one decreases and the other increases
 
 
 def test_given_bound_is_not_increased() -> None:

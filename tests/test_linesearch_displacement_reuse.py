@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import paretorch as pt
-from paretorch.linesearch.fast import attempt, displacement
+from paretorch.linesearch.fast import attempt, jacobian_products
 from paretorch.linesearch.fast.displacement_reuse import ENOUGH, DisplacementReuse
 
 TASKS = ("a", "b")
@@ -258,13 +258,13 @@ def test_secant_spans_more_than_rounding(monkeypatch: pytest.MonkeyPatch) -> Non
     assert search.last is not None
     search.state = search.state._replace(rules=search.state.rules._replace(last=1e-12 * search.last.bound))
     spans: list[float] = []
-    secant = displacement.secant
+    secant = jacobian_products.secant
 
     def recorded(*arguments: Any) -> list[Tensor]:
         spans.append(arguments[2])
         found: list[Tensor] = secant(*arguments)
         return found
 
-    monkeypatch.setattr(displacement, "secant", recorded)
+    monkeypatch.setattr("paretorch.linesearch.fast.displacement.secant", recorded)
     search.step(*batch())
     assert spans[0] > 1e-6 * search.last.bound

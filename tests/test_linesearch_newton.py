@@ -46,10 +46,10 @@ def test_newton_converges_superlinearly(
     objectives: Callable[[Tensor], dict[str, Tensor]], size: int, low: float, high: float, seed: int
 ) -> None:
     start = torch.empty(size, dtype=torch.float64).uniform_(low, high, generator=torch.Generator().manual_seed(seed))
-    left = newton(objectives, start).criticalities
-    assert left[-1] <= 1e-8
-    assert len(left) - 1 <= 15
-    assert left[-1] <= 1e-2 * left[-2]
+    norms = newton(objectives, start).criticalities
+    assert norms[-1] <= 1e-8
+    assert len(norms) - 1 <= 15
+    assert norms[-1] <= 1e-2 * norms[-2]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -41,28 +41,28 @@ class Memory:
 
 
 class Stateful(nn.Module):
-    """A recurrent encoder whose state is a plain attribute, changed in one of several ways."""
+    """A recurrent encoder whose state is a plain attribute, changed as ``kind`` names it."""
 
-    def __init__(self, way: str, batch: int) -> None:
+    def __init__(self, kind: str, batch: int) -> None:
         super().__init__()
-        self.way, self.mix = way, nn.Linear(9, 4)
+        self.kind, self.mix = kind, nn.Linear(9, 4)
         self.h = torch.zeros(batch, 4, dtype=F64)
         self.memory, self.array = Memory([self.h.clone()]), np.zeros((batch, 4))
 
     def state(self) -> Tensor:
-        if self.way == "object":
+        if self.kind == "object":
             return self.memory.kept[-1]
-        return torch.from_numpy(self.array) if self.way == "array" else self.h
+        return torch.from_numpy(self.array) if self.kind == "array" else self.h
 
     def forward(self, x: Tensor) -> Tensor:
         z = torch.tanh(self.mix(torch.cat([x, self.state().clone()], 1)))
-        if self.way == "assigned":
+        if self.kind == "assigned":
             self.h = z.detach()
-        elif self.way == "in place":
+        elif self.kind == "in place":
             self.h.copy_(z.detach())
-        elif self.way == "data":
+        elif self.kind == "data":
             self.h.data.copy_(z.detach())
-        elif self.way == "array":
+        elif self.kind == "array":
             self.array += z.detach().numpy()
         else:
             self.memory.kept.append(z.detach())
@@ -70,18 +70,18 @@ class Stateful(nn.Module):
         return z
 
 
-@pytest.mark.parametrize("way", ["assigned", "in place", "data", "array", "object"])
+@pytest.mark.parametrize("kind", ["assigned", "in place", "data", "array", "object"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_step_advances_plain_attributes_once(name: str, way: str) -> None:
+def test_step_advances_plain_attributes_once(name: str, kind: str) -> None:
     torch.manual_seed(0)
-    encoder, own = Stateful(way, 40).double(), heads()
+    encoder, own = Stateful(kind, 40).double(), heads()
     search = SEARCHES[name](encoder, own, pt.MGDA())
     for number in range(3):
         x, twin = torch.randn(40, 5, dtype=F64), copy.deepcopy(encoder)
         twin(x)
         assert search.step(x, losses(own)).accepted
         assert torch.allclose(encoder.state(), twin.state(), rtol=1e-14, atol=0)
-        assert encoder.memory.length == (number + 1 if way == "object" else 0)
+        assert encoder.memory.length == (number + 1 if kind == "object" else 0)
 
 
 class Drawing(nn.Module):
@@ -121,7 +121,7 @@ def test_trials_repeat_masks_of_other_generators(name: str, source: str) -> None
 
     SEARCHES[name](encoder, own, pt.MGDA(), max_step=1e-9).step(x, recorded)
     assert values[1:] == pytest.approx([values[0]] * (len(values) - 1), rel=1e-6)
-    # Python's generator is left out: the checks of types during tests draw from it
+    # Python's generator is omitted: the type checks during tests draw from it
     after = np.random.random(), encoder.generator.random()  # noqa: NPY002
     np.random.set_state(draws)  # noqa: NPY002
     twin(x)
@@ -145,7 +145,7 @@ def test_trials_keep_counters_of_calls() -> None:
 
 
 class Tokens(nn.Module):
-    """Recurrent features of sequences, laid out in one of several ways."""
+    """Recurrent features of sequences, in one of several layouts."""
 
     def __init__(self, layout: str) -> None:
         super().__init__()

@@ -139,11 +139,11 @@ def quadratics(scale: float, ratio: float) -> tuple[Callable[[Tensor], dict[str,
             for name, factor, matrix, center in zip("ab", factors, matrices, centers, strict=True)
         }
 
-    def left(z: Tensor) -> float:
+    def distance(z: Tensor) -> float:
         rows = torch.stack([matrix @ (z - center) for matrix, center in zip(matrices, centers, strict=True)])
         return criticality(rows.numpy())
 
-    return of, left
+    return of, distance
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e6])
@@ -168,7 +168,7 @@ def quadratics(scale: float, ratio: float) -> tuple[Callable[[Tensor], dict[str,
     ],
 )
 def test_search_converges_on_quadratics_of_any_scale(make: Callable[..., Any], scale: float, ratio: float) -> None:
-    of, left = quadratics(scale, ratio)
+    of, distance = quadratics(scale, ratio)
     start = torch.tensor([3.0, -2.0, 4.0, 1.0], dtype=torch.float64)
     if "direction" in getattr(make, "keywords", {}):
         make = partial(pt.Backtracking, direction=LBFGS())
@@ -178,7 +178,7 @@ def test_search_converges_on_quadratics_of_any_scale(make: Callable[..., Any], s
         step = search.step(torch.ones(4, dtype=torch.float64), of)
         if not step.accepted:
             break
-    assert left(point.at.detach()) < 1e-5 * left(start)
+    assert distance(point.at.detach()) < 1e-5 * distance(start)
 
 
 # --- directions ----------------------------------------------------------------------------------------------------------
