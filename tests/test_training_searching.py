@@ -125,7 +125,7 @@ def test_every_lowering_of_the_bound_is_recorded_with_its_step_and_reason(tmp_pa
     lowerings = [(epoch.epoch, each) for epoch in found.history for each in epoch.search.get("lowered", [])]
     said = [(2 * (epoch - 1) + each["step"], each) for epoch, each in lowerings]
     assert [place for place, _ in said] == [20, 40]
-    assert said[0][1]["reason"].startswith("no task's loss falls over 20 steps")
+    assert said[0][1]["reason"].startswith("no task's loss decreases over 20 steps")
 
 
 def test_a_verified_step_that_raises_a_task_is_counted() -> None:
