@@ -1,4 +1,4 @@
-"""Line searches on networks: what is accepted, what is counted, what is left exactly as it was."""
+"""Line searches on networks: acceptance, number of forwards, side effects, state, options."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
+from line_searches import SEARCHES
 from models import Net, data, losses_of
-from paretorch.linesearch import LineSearch, Outcome
+from paretorch.linesearch import LineSearch, SearchOutcome
 
-DISPLACEMENTS = ("gradient", "linearised", "difference", "calibrated")
 Searching = Callable[..., LineSearch]
 
 
@@ -24,35 +24,28 @@ def closure(model: Net, targets: Mapping[str, Tensor]) -> Callable[[Any], dict[s
     return lambda z: losses_of({task: head(z) for task, head in model.heads.items()}, dict(targets))
 
 
-def searches() -> dict[str, Searching]:
-    made: dict[str, Searching] = {"classical": pt.Backtracking}
-    for name in DISPLACEMENTS:
-        made[name] = lambda *a, name=name, **k: pt.FastBacktracking(*a, displacement=name, **k)
-    return made
-
-
 def whole(model: Net, x: Tensor, targets: dict[str, Tensor]) -> dict[str, float]:
     with torch.no_grad():
         return {task: float(loss) for task, loss in losses_of(model(x), targets).items()}
 
 
-# --- what is accepted ----------------------------------------------------------------------------------------------------
+# --- acceptance ----------------------------------------------------------------------------------------------------
 
 
 def rounded(x: Tensor, number: int) -> Tensor:
-    """The inputs, each off by at most one unit of its rounding; 0 is as they are."""
+    """The inputs, each perturbed by at most one unit of its rounding; number 0 is unperturbed."""
     signs = torch.randint(-1, 2, x.shape, generator=torch.Generator().manual_seed(number))
     return x * (1 + (number > 0) * signs * torch.finfo(x.dtype).eps)
 
 
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.UPGrad(), pt.Equal(), pt.PCGrad()], ids=repr)
-@pytest.mark.parametrize("name", searches())
+@pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("seed", range(3))
-def test_accepted_steps_fulfil_the_inequality_for_every_task(name: str, seed: int, method: pt.Method[Any]) -> None:
+def test_accepted_steps_fulfil_the_condition_for_every_task(name: str, seed: int, method: pt.Method[Any]) -> None:
     for number in range(3):
         model, (x, targets) = Net(seed=seed), data(seed=seed)
         x = rounded(x, number)
-        search = searches()[name](model.encoder, model.heads, method, beta=0.3)
+        search = SEARCHES[name](model.encoder, model.heads, method, beta=0.3)
         first, accepted = whole(model, x, targets), 0
         for _ in range(5):
             step = search.step(x, closure(model, targets))
@@ -68,7 +61,7 @@ def test_accepted_steps_fulfil_the_inequality_for_every_task(name: str, seed: in
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_classical_predictions_are_the_true_losses(seed: int) -> None:
+def test_backtracking_predicts_the_true_losses(seed: int) -> None:
     model, (x, targets) = Net(seed=seed), data(seed=seed)
     search = pt.Backtracking(model.encoder, model.heads, pt.MGDA())
     step = search.step(x, closure(model, targets))
@@ -76,9 +69,9 @@ def test_classical_predictions_are_the_true_losses(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["linearised", "difference"])
-def test_true_losses_fall_with_the_true_displacement(name: str) -> None:
+def test_true_displacement_decreases_the_true_losses(name: str) -> None:
     model, (x, targets) = Net(seed=3), data()
-    search = searches()[name](model.encoder, model.heads, pt.MGDA(), samples=None, verify=1)
+    search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), samples=None, verify=1)
     for _ in range(40):
         before = whole(model, x, targets)
         step = search.step(x, closure(model, targets))
@@ -89,11 +82,11 @@ def test_true_losses_fall_with_the_true_displacement(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["classical", "linearised"])
-def test_slopes_are_finite_differences(name: str) -> None:
+def test_slopes_equal_finite_differences(name: str) -> None:
     for seed in range(4):
         model, (x, targets) = Net(seed=seed), data(seed=seed)
         whole_batch = {} if name == "classical" else {"samples": None}
-        search = searches()[name](model.encoder, model.heads, pt.MGDA(), max_step=1e-5, **whole_batch)
+        search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), max_step=1e-5, **whole_batch)
         before = whole(model, x, targets)
         step = search.step(x, closure(model, targets))
         assert step.step == 1e-5
@@ -107,7 +100,7 @@ def test_slopes_are_finite_differences(name: str) -> None:
             assert (behind[task] - after[task]) / 2e-5 == pytest.approx(step.slopes[task], rel=1e-6)
 
 
-def test_the_first_trial_of_a_difference_sees_the_true_losses() -> None:
+def test_first_trial_of_a_difference_gives_the_true_losses() -> None:
     model, (x, targets) = Net(seed=1), data()
     search = pt.FastBacktracking(
         model.encoder, model.heads, pt.MGDA(), displacement="difference", samples=None, max_step=0.01, verify=1
@@ -119,7 +112,7 @@ def test_the_first_trial_of_a_difference_sees_the_true_losses() -> None:
 
 
 class Rotated(nn.Module):
-    """Two features whose Jacobian turns the features' common descent direction into one that raises a task."""
+    """Two features whose Jacobian maps their common descent direction to one that increases a loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,11 +127,11 @@ def rotated(z: Tensor) -> dict[str, Tensor]:
     return {"first": (z[0] - 1).square() + 0 * z[1], "second": 0.1 * (z[1] - 1).square() + 0.01 * z[0]}
 
 
-def test_a_direction_that_raises_a_task_is_replaced_and_no_task_is_raised() -> None:
+def test_direction_that_increases_a_loss_is_replaced() -> None:
     x = torch.zeros(2, dtype=torch.float64)
     for name in ("classical", "linearised", "difference"):
         encoder = Rotated()
-        search = searches()[name](encoder, nn.ModuleDict(), pt.Equal(), verify=1)
+        search = SEARCHES[name](encoder, nn.ModuleDict(), pt.Equal(), verify=1)
         step = search.step(x, rotated)
         assert step.fallback
         assert "second" in step.fallback
@@ -146,7 +139,7 @@ def test_a_direction_that_raises_a_task_is_replaced_and_no_task_is_raised() -> N
         assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())
 
 
-# --- what is counted, and what is left as it was -------------------------------------------------------------------------
+# --- forwards and side effects -------------------------------------------------------------------------
 
 
 class Counted(nn.Module):
@@ -177,7 +170,7 @@ class Counted(nn.Module):
     ],
 )
 @pytest.mark.parametrize("shrink", [0.9, 0.1])
-def test_the_encoder_runs_as_often_whatever_the_number_of_trials(
+def test_encoder_forwards_are_independent_of_the_number_of_trials(
     options: dict[str, Any], forwards: float, shrink: float
 ) -> None:
     model, (x, targets) = Net(), data()
@@ -191,7 +184,7 @@ def test_the_encoder_runs_as_often_whatever_the_number_of_trials(
     assert counted.backwards == 8
 
 
-def test_classical_runs_the_encoder_once_for_each_trial() -> None:
+def test_backtracking_runs_the_encoder_once_for_each_trial() -> None:
     model, (x, targets) = Net(), data()
     counted = Counted(model.encoder)
     search = pt.Backtracking(counted, model.heads, pt.MGDA(), max_step=1000.0)
@@ -224,28 +217,28 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["classical", "gradient", "linearised", "difference"])
-def test_masks_are_the_same_in_all_trials_and_statistics_are_updated_once(name: str) -> None:
+def test_trials_repeat_masks_and_update_statistics_once(name: str) -> None:
     torch.manual_seed(0)
     model = Noisy().double()
     x, targets = data()
     twin = copy.deepcopy(model)
-    seen: list[float] = []
+    values: list[float] = []
 
     def of(z: Tensor) -> dict[str, Tensor]:
         found = losses_of({task: head(z) for task, head in model.heads.items()}, targets)
-        seen.append(float(found["a"].detach()))
+        values.append(float(found["a"].detach()))
         return found
 
     torch.manual_seed(5)
-    search = searches()[name](
+    search = SEARCHES[name](
         model.encoder, model.heads, pt.MGDA(), max_step=1e-14
     )  # so small that a trial is the point itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         search.step(x, of)
     state = torch.get_rng_state()
-    assert len(seen) >= 2
-    assert seen[1:] == pytest.approx([seen[0]] * (len(seen) - 1), rel=1e-9)
+    assert len(values) >= 2
+    assert values[1:] == pytest.approx([values[0]] * (len(values) - 1), rel=1e-9)
     torch.manual_seed(5)
     z = twin.encoder(x)
     for head in twin.heads.values():
@@ -255,7 +248,7 @@ def test_masks_are_the_same_in_all_trials_and_statistics_are_updated_once(name: 
         assert torch.equal(one, other), key
 
 
-def test_nothing_moves_where_no_step_is_taken() -> None:
+def test_rejected_step_restores_the_parameters() -> None:
     model, (x, targets) = Net(), data()
     before = copy.deepcopy(model.state_dict())
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA(), max_step=1.0)
@@ -266,15 +259,15 @@ def test_nothing_moves_where_no_step_is_taken() -> None:
         calls += 1
         return {task: loss + 100 * (calls > 1) for task, loss in closure(model, targets)(z).items()}
 
-    with pytest.warns(UserWarning, match=r"rejected: task '.' \(loss .*, slope .*\) did not fall"):
+    with pytest.warns(UserWarning, match=r"rejected: task '.' \(loss .*, slope .*\) did not decrease"):
         step = search.step(x, rising)
-    assert step.outcome is Outcome.REJECTED
+    assert step.outcome is SearchOutcome.REJECTED
     assert "smooth" in step.reason
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
 
 
-def test_stationary_points_are_told() -> None:
+def test_stationary_point_is_reported() -> None:
     class Point(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -289,13 +282,13 @@ def test_stationary_points_are_told() -> None:
             torch.zeros(1, dtype=torch.float64),
             lambda z: {"up": (z + 1).square().sum(), "down": (z - 1).square().sum()},
         )
-        assert step.outcome is Outcome.STATIONARY
+        assert step.outcome is SearchOutcome.STATIONARY
         assert "stationary" in step.reason
         assert step.step == 0
 
 
 @pytest.mark.parametrize("make", [pt.Backtracking, pt.FastBacktracking])
-def test_what_is_not_finite_is_named_and_nothing_changes(make: Searching) -> None:
+def test_loss_that_is_not_finite_is_named_and_changes_nothing(make: Searching) -> None:
     model, (x, targets) = Net(), data()
     before = copy.deepcopy(model.state_dict())
     search = make(model.encoder, model.heads, pt.MGDA())
@@ -305,13 +298,13 @@ def test_what_is_not_finite_is_named_and_nothing_changes(make: Searching) -> Non
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-# --- what closures may do ------------------------------------------------------------------------------------------------
+# --- losses_of ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", searches())
-def test_tasks_may_be_missing_from_a_batch(name: str) -> None:
+@pytest.mark.parametrize("name", SEARCHES)
+def test_tasks_can_be_absent_from_a_batch(name: str) -> None:
     model, (x, targets) = Net(), data()
-    search = searches()[name](model.encoder, model.heads, pt.MGDA(), memory="nonmonotone", bound="regression")
+    search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), memory="nonmonotone", bound="regression")
     full = closure(model, targets)
     head = {key: value.clone() for key, value in model.heads["b"].state_dict().items()}
     for cut in (
@@ -324,7 +317,7 @@ def test_tasks_may_be_missing_from_a_batch(name: str) -> None:
         assert set(step.predicted) == {"a", "c"}
     assert all(torch.equal(value, head[key]) for key, value in model.heads["b"].state_dict().items())
     assert set(search.step(x, full).predicted) == {"a", "b", "c"}
-    assert search.step(x, lambda z: {}).outcome is Outcome.ABSENT
+    assert search.step(x, lambda z: {}).outcome is SearchOutcome.ABSENT
 
 
 class Nested(nn.Module):
@@ -339,8 +332,8 @@ class Nested(nn.Module):
         return {"maps": [low, self.high(low)], "mask": (x[:, :1] > 0)}
 
 
-@pytest.mark.parametrize("name", searches())
-def test_features_may_be_nested(name: str) -> None:
+@pytest.mark.parametrize("name", SEARCHES)
+def test_features_can_be_nested(name: str) -> None:
     torch.manual_seed(0)
     encoder, left, right = Nested().double(), nn.Linear(4, 2).double(), nn.Linear(3, 2).double()
     x, targets = data()
@@ -352,7 +345,7 @@ def test_features_may_be_nested(name: str) -> None:
             "right": (right(high) - targets["b"]).square().mean(),
         }
 
-    search = searches()[name](encoder, {"left": left, "right": right}, pt.MGDA(), verify=1)
+    search = SEARCHES[name](encoder, {"left": left, "right": right}, pt.MGDA(), verify=1)
     first = {task: float(loss) for task, loss in search.step(x, of).losses.items()}
     for _ in range(20):
         step = search.step(x, of)
@@ -360,7 +353,7 @@ def test_features_may_be_nested(name: str) -> None:
     assert all(step.actual[task] < first[task] for task in first)
 
 
-def test_a_loss_that_passes_the_features_by_is_refused() -> None:
+def test_loss_of_other_features_is_refused() -> None:
     model, (x, targets) = Net(), data()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     kept = model.encoder(x)
@@ -372,7 +365,7 @@ def test_a_loss_that_passes_the_features_by_is_refused() -> None:
             search.step(x, lambda z, z_of=z_of: closure(model, targets)(z_of(z)))
 
 
-def test_heads_may_look_at_the_input() -> None:
+def test_heads_can_use_the_input() -> None:
     model, (x, targets) = Net(), data()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     step = search.step(x, lambda z: losses_of({t: h(z) + x[:, :2] for t, h in model.heads.items()}, targets))
@@ -386,14 +379,14 @@ def test_heads_may_look_at_the_input() -> None:
 @pytest.mark.parametrize(
     "options", [{"memory": "smoothed"}, {"memory": "nonmonotone", "start": "grow"}, {"bound": "sasa"}]
 )
-def test_a_resumed_search_takes_the_same_steps(options: dict[str, Any], direction: str) -> None:
+def test_resumed_search_takes_the_same_steps(options: dict[str, Any], direction: str) -> None:
     from paretorch.linesearch import Kronecker
     from paretorch.storage.nested_state import pack, unpack
 
     def made(model: Net) -> pt.FastBacktracking:
         parameters = [*model.encoder.parameters(), *model.heads.parameters()]
-        ways = {"gradient": None, "Adam": torch.optim.Adam(parameters), "Kronecker": Kronecker(every=3)}
-        return pt.FastBacktracking(model.encoder, model.heads, pt.MGDA(), direction=ways[direction], **options)
+        directions = {"gradient": None, "Adam": torch.optim.Adam(parameters), "Kronecker": Kronecker(every=3)}
+        return pt.FastBacktracking(model.encoder, model.heads, pt.MGDA(), direction=directions[direction], **options)
 
     x, targets = data()
     model = Net()
@@ -439,7 +432,7 @@ def test_options_out_of_range_are_named(make: Searching, options: dict[str, Any]
         make(model.encoder, model.heads, pt.MGDA(), **options)
 
 
-def test_options_that_do_not_go_together_are_refused() -> None:
+def test_incompatible_options_are_refused() -> None:
     from paretorch.linesearch import LBFGS
 
     model = Net()

@@ -1,4 +1,4 @@
-"""Line searches on encoders of every kind: exact slopes, one forward and backward, continuation bit by bit, what is refused."""
+"""Line searches on encoders of every kind: slopes, forward mode, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import paretorch as pt
-from paretorch.linesearch import LineSearch, Outcome
+from paretorch.linesearch import LineSearch, SearchOutcome
 
 TASKS = ("a", "b")
 
@@ -135,8 +135,8 @@ def inputs(samples: int = 16) -> Tensor:
     return torch.randn(samples, 5, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def quietly(search: LineSearch, x: Tensor, model: Model, steps: int) -> tuple[list[str], list[pt.Step]]:
-    """Takes steps; what was warned of."""
+def warnings_and_steps(search: LineSearch, x: Tensor, model: Model, steps: int) -> tuple[list[str], list[pt.Step]]:
+    """The warnings of some steps, and the steps."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         taken = [search.step(x, model.losses) for _ in range(steps)]
@@ -148,12 +148,12 @@ def quietly(search: LineSearch, x: Tensor, model: Model, steps: int) -> tuple[li
 
 @pytest.mark.parametrize("name", ["classical", "linearised"])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_slopes_are_finite_differences_of_the_whole_model(encoder: str, name: str) -> None:
+def test_slopes_equal_finite_differences_of_the_whole_model(encoder: str, name: str) -> None:
     model, x, size = Model(ENCODERS[encoder]), inputs(), 1e-5
     start = copy.deepcopy(model)
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), max_step=size)
     torch.manual_seed(7)
-    said, (step,) = quietly(search, x, model, 1)
+    messages, (step,) = warnings_and_steps(search, x, model, 1)
     assert step.step == size
     assert not step.fallback
     behind = copy.deepcopy(start)
@@ -166,7 +166,7 @@ def test_slopes_are_finite_differences_of_the_whole_model(encoder: str, name: st
         ends.append({task: float(loss.detach()) for task, loss in end.losses(end.encoder(x)).items()})
     for task in TASKS:
         assert (ends[0][task] - ends[1][task]) / (2 * size) == pytest.approx(step.slopes[task], rel=1e-6)
-    assert len(said) == (encoder == "without forward mode" and name == "linearised")
+    assert len(messages) == (encoder == "without forward mode" and name == "linearised")
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -174,7 +174,7 @@ def test_slopes_are_finite_differences_of_the_whole_model(encoder: str, name: st
 def test_every_search_trains_every_encoder(encoder: str, name: str) -> None:
     model, x = Model(ENCODERS[encoder]), inputs()
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), verify=1)
-    _, taken = quietly(search, x, model, 25)
+    _, taken = warnings_and_steps(search, x, model, 25)
     first, last = taken[0].losses, taken[-1]
     assert last.accepted
     assert all(last.actual[task] < 0.9 * float(first[task]) for task in TASKS)
@@ -182,13 +182,13 @@ def test_every_search_trains_every_encoder(encoder: str, name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("encoder", ["attention", "lstm"])
-def test_fused_kernels_give_the_difference_that_they_would_make(encoder: str, dtype: torch.dtype) -> None:
+def test_linearised_slopes_of_fused_kernels_equal_differences(encoder: str, dtype: torch.dtype) -> None:
     model, x = Model(ENCODERS[encoder]).to(dtype), inputs().to(dtype)
     twin = copy.deepcopy(model)
     moved = {}
     for name, each in (("linearised", model), ("difference", twin)):
         search = SEARCHES[name](each.encoder, each.heads, pt.MGDA(), max_step=1e-3)
-        _, (step,) = quietly(search, x, each, 1)
+        _, (step,) = warnings_and_steps(search, x, each, 1)
         moved[name] = [step.slopes[task] for task in TASKS]
     assert moved["linearised"] == pytest.approx(moved["difference"], rel=2e-2)
 
@@ -196,18 +196,18 @@ def test_fused_kernels_give_the_difference_that_they_would_make(encoder: str, dt
 # --- forward mode --------------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_without_forward_mode_is_said_once() -> None:
+def test_encoder_without_forward_mode_warns_once() -> None:
     model, x = Model(ENCODERS["without forward mode"]), inputs()
     search = SEARCHES["linearised"](model.encoder, model.heads, pt.MGDA())
-    said, taken = quietly(search, x, model, 4)
+    messages, taken = warnings_and_steps(search, x, model, 4)
     assert all(step.accepted for step in taken)
-    assert len(said) == 1
-    assert "no forward-mode derivative" in said[0]
-    assert "double backward" in said[0]
-    assert "displacement='difference'" in said[0]
+    assert len(messages) == 1
+    assert "no forward-mode derivative" in messages[0]
+    assert "double backward" in messages[0]
+    assert "displacement='difference'" in messages[0]
 
 
-def test_an_encoder_that_can_be_differentiated_once_is_refused_with_the_cure() -> None:
+def test_encoder_without_second_derivative_is_refused() -> None:
     model, x = Model(partial(Custom, OnlyOnce)), inputs()
     before = copy.deepcopy(model.state_dict())
     search = SEARCHES["linearised"](model.encoder, model.heads, pt.MGDA())
@@ -221,7 +221,7 @@ def test_an_encoder_that_can_be_differentiated_once_is_refused_with_the_cure() -
     assert other.step(x, model.losses).accepted
 
 
-# --- continuation --------------------------------------------------------------------------------------------------------
+# --- resuming ----------------------------------------------------------------------------------------------------------
 
 
 def noisy() -> nn.Module:
@@ -232,20 +232,20 @@ def noisy() -> nn.Module:
 
 @pytest.mark.parametrize("options", [{}, {"memory": "smoothed", "bound": "regression"}], ids=["plain", "memory"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_stored_search_continues_bit_by_bit(name: str, options: dict[str, Any]) -> None:
+def test_stored_search_resumes_bit_identically(name: str, options: dict[str, Any]) -> None:
     model, x = Model(noisy), inputs(40)
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), **options)
     batches = [x[:20], x[20:]] * 10
-    quietly(search, batches[0], model, 4)
+    warnings_and_steps(search, batches[0], model, 4)
     stored, random = copy.deepcopy(search.state_dict()), torch.get_rng_state()
     twin = copy.deepcopy(model)
     for batch in batches:
-        quietly(search, batch, model, 1)
+        warnings_and_steps(search, batch, model, 1)
     other = SEARCHES[name](twin.encoder, twin.heads, pt.MGDA(), **options)
     other.load_state_dict(stored)
     torch.set_rng_state(random)
     for batch in batches:
-        quietly(other, batch, twin, 1)
+        warnings_and_steps(other, batch, twin, 1)
     assert other.steps == search.steps == 24
     for (key, one), two in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
         assert torch.equal(one, two), key
@@ -267,7 +267,7 @@ def _plain(state: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["classical", "linearised", "difference"])
-def test_a_decrease_below_rounding_is_noise_and_named(name: str) -> None:
+def test_decrease_below_rounding_is_noise_and_named(name: str) -> None:
     model, x = Model(in_place), inputs()
     before = copy.deepcopy(model.state_dict())
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), max_step=1e-4)
@@ -280,7 +280,7 @@ def test_a_decrease_below_rounding_is_noise_and_named(name: str) -> None:
         return {task: loss + (1e16 + 2 * (calls > 1)) for task, loss in model.losses(z).items()}
 
     step = search.step(x, rounded)
-    assert step.outcome is Outcome.NOISE
+    assert step.outcome is SearchOutcome.NOISE
     assert step.step == 0
     assert "noise: task '" in step.reason
     assert "loss 1e+16" in step.reason
@@ -303,7 +303,7 @@ def test_a_decrease_below_rounding_is_noise_and_named(name: str) -> None:
         ({"imbalance": math.nan}, "imbalance is a ratio of curvatures, at least 1, or inf, got nan"),
     ],
 )
-def test_what_is_out_of_range_is_said_with_what_was_expected(
+def test_options_out_of_range_are_refused_with_the_expected_range(
     make: Callable[..., LineSearch], options: dict[str, Any], message: str
 ) -> None:
     model = Model(in_place)
@@ -311,7 +311,7 @@ def test_what_is_out_of_range_is_said_with_what_was_expected(
         make(model.encoder, model.heads, pt.MGDA(), **options)
 
 
-def test_a_loss_of_something_else_than_the_features_is_refused_by_name() -> None:
+def test_loss_that_bypasses_the_features_is_refused_by_name() -> None:
     model, x = Model(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     with pytest.raises(
@@ -322,14 +322,14 @@ def test_a_loss_of_something_else_than_the_features_is_refused_by_name() -> None
         search.step(x, lambda z: {**model.losses(z), "b": next(model.heads["b"].parameters()).sum()})
 
 
-def test_tasks_that_are_not_declared_are_refused() -> None:
+def test_undeclared_task_is_refused() -> None:
     model, x = Model(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     with pytest.raises(ValueError, match="c"):
         search.step(x, lambda z: {**model.losses(z), "c": z.sum()})
 
 
-def test_a_state_of_other_tasks_is_refused() -> None:
+def test_state_of_other_tasks_is_refused() -> None:
     model, x = Model(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     search.step(x, model.losses)

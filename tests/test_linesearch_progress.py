@@ -1,4 +1,4 @@
-"""Random networks under every displacement and method: no step below resolution, measured progress, and no task raised."""
+"""Random networks with every displacement and method: resolvable steps, progress, no increased loss."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.linesearch import LineSearch
-from paretorch.linesearch.armijo.largest import largest_step
+from paretorch.linesearch.armijo.bound_search import largest_step
 from paretorch.linesearch.armijo.rules import Rules
-from paretorch.linesearch.contract import Line, Outcome
-from paretorch.linesearch.parameter_line import Moving, shortest
+from paretorch.linesearch.contract import SearchOutcome, StepLine
+from paretorch.linesearch.parameter_line import ParameterLine, smallest_step
 
 NAMES = ("classical", "gradient", "linearised", "difference", "calibrated")
 METHODS = (pt.MGDA(), pt.UPGrad(), pt.Equal(), pt.PCGrad())
@@ -79,7 +79,7 @@ def true_losses(encoder: nn.Module, heads: nn.ModuleDict, x: Tensor, losses: Los
 
 
 def descent(seed: int) -> float:
-    """The part of the sum of the losses by which gradient descent of the same length lowers it, at the best of some rates."""
+    """Relative decrease of the sum of the losses by as many steps of gradient descent, at the best of four rates."""
     best = 0.0
     for rate in (0.1, 0.01, 0.001, 1e-4):
         encoder, heads, x, losses = network(seed)
@@ -97,7 +97,7 @@ def descent(seed: int) -> float:
 
 
 def faults(seed: int, name: str, method: pt.Method[Any], possible: float, perturbed: int = 0) -> list[str]:
-    """What some steps of a search do wrong."""
+    """Descriptions of the faults of a search in some steps."""
     encoder, heads, x, losses = network(seed, perturbed)
     search: LineSearch = (
         pt.Backtracking(encoder, heads, method)
@@ -130,22 +130,22 @@ def faults(seed: int, name: str, method: pt.Method[Any], possible: float, pertur
 
 
 @pytest.mark.parametrize("seed", [8, 10, 24, 44, 60])
-def test_random_networks_make_progress_in_resolvable_steps(seed: int) -> None:
-    """Among them networks whose published displacement raises a task in truth, so that no bound is small enough."""
+def test_search_makes_progress_in_resolvable_steps(seed: int) -> None:
+    """Among them are networks whose published displacement increases a loss, so that no bound is small enough."""
     possible = descent(seed)
     assert [fault for name in NAMES for method in METHODS for fault in faults(seed, name, method, possible)] == []
 
 
 @pytest.mark.parametrize("perturbed", [1, 2, 3])
 @pytest.mark.parametrize("seed", [8, 44])
-def test_rounding_of_the_inputs_decides_nothing(seed: int, perturbed: int) -> None:
+def test_search_makes_progress_for_rounded_inputs(seed: int, perturbed: int) -> None:
     possible = descent(seed)
     assert [fault for method in METHODS for fault in faults(seed, "gradient", method, possible, perturbed)] == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(10))
-def test_two_hundred_networks_make_progress_in_resolvable_steps(block: int) -> None:
+def test_search_makes_progress_on_two_hundred_networks(block: int) -> None:
     found = []
     for seed in range(20 * block, 20 * block + 20):
         possible = descent(seed)
@@ -155,16 +155,16 @@ def test_two_hundred_networks_make_progress_in_resolvable_steps(block: int) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(4))
-def test_a_scaled_displacement_raises_no_task_in_320_short_runs(block: int) -> None:
+def test_calibrated_displacement_increases_no_loss_in_320_short_runs(block: int) -> None:
     seeds = range(1000 + 20 * block, 1020 + 20 * block)
     assert [fault for seed in seeds for method in METHODS for fault in faults(seed, "calibrated", method, 0.0)] == []
 
 
-# --- what a step is too short for ---
+# --- steps that are too short ---
 
 
-def test_a_bound_is_found_only_among_steps_whose_decrease_shows() -> None:
-    """Losses that rise, and that round to what they were below a step of 1e-16: any condition holds there."""
+def test_bound_is_found_only_among_resolvable_steps() -> None:
+    """Losses that increase, and round to their first value below a step of 1e-16, where they fulfil any condition."""
     tried = []
 
     def at(step: float) -> np.ndarray[Any, Any]:
@@ -172,23 +172,23 @@ def test_a_bound_is_found_only_among_steps_whose_decrease_shows() -> None:
         return np.array([1.0 + step])
 
     one = np.ones(1)
-    found = largest_step(Rules(), Line(("a",), (0,), one, one, one, at))
-    assert found.outcome is Outcome.REJECTED
+    found = largest_step(Rules(), StepLine(("a",), (0,), one, one, one, at))
+    assert found.outcome is SearchOutcome.REJECTED
     assert min(tried) > 2e-16
 
 
-def test_losses_that_do_not_change_are_no_decrease() -> None:
+def test_constant_losses_are_noise() -> None:
     for trial in ("backtracking", "parabolic", "golden"):
         rules = Rules(trial=trial)
         one = np.ones(1)
-        found, _ = rules.search(Line(("a",), (0,), one, one, one, lambda step: np.ones(1)), rules.init(1), 1e-17)
-        assert found.outcome is Outcome.NOISE
+        found, _ = rules.search(StepLine(("a",), (0,), one, one, one, lambda step: np.ones(1)), rules.init(1), 1e-17)
+        assert found.outcome is SearchOutcome.NOISE
         assert found.step == 0
 
 
-def test_a_step_that_moves_no_parameter_as_it_is_rounded_is_noise() -> None:
+def test_step_that_rounds_to_no_change_is_noise() -> None:
     class Far(nn.Module):
-        """A point so far out that nothing near its gradient moves it."""
+        """A point so far from zero that a step along its gradient rounds to no change."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -200,8 +200,8 @@ def test_a_step_that_moves_no_parameter_as_it_is_rounded_is_noise() -> None:
     encoder = Far()
     search = pt.FastBacktracking(encoder, {}, pt.MGDA(), 1.0, displacement="gradient")
     step = search.step(torch.ones(3), lambda z: {"a": z.square().sum(), "b": 2 * z.square().sum()})
-    assert step.outcome is Outcome.NOISE
+    assert step.outcome is SearchOutcome.NOISE
     assert "no parameter moves" in step.reason
     assert torch.equal(encoder.at.detach(), torch.full((3,), 1e12))
-    moving = Moving([torch.full((3,), 4.0)], [torch.ones(3)])
-    assert shortest([moving]) == pytest.approx(4 * torch.finfo(torch.float32).eps / 2, rel=1e-6)
+    moving = ParameterLine([torch.full((3,), 4.0)], [torch.ones(3)])
+    assert smallest_step([moving]) == pytest.approx(4 * torch.finfo(torch.float32).eps / 2, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Convex quadratics nobody tuned for: every search comes to rest on the Pareto set, whatever scale and units."""
+"""Searches on random convex quadratics: convergence to the Pareto set at any scale and in any units."""
 
 from __future__ import annotations
 
@@ -15,26 +15,10 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.linesearch import LineSearch, Units
-from paretorch.linesearch.contract import Found, Line, Outcome
+from line_searches import SEARCHES, Point
+from paretorch.linesearch import LineSearch, LossScaling
+from paretorch.linesearch.contract import SearchOutcome, SearchResult, StepLine
 from paretorch.linesearch.newton.newton import criticality
-
-SEARCHES: dict[str, Callable[..., LineSearch]] = {
-    "classical": pt.Backtracking,
-    **{
-        name: partial(pt.FastBacktracking, displacement=name)
-        for name in ("gradient", "linearised", "difference", "calibrated")
-    },
-}
-
-
-class Point(nn.Module):
-    def __init__(self, at: Tensor) -> None:
-        super().__init__()
-        self.at = nn.Parameter(at.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.at * x
 
 
 @dataclass
@@ -52,7 +36,7 @@ class Quadratics:
             for place, (unit, matrix, center) in enumerate(zip(self.units, self.matrices, self.centers, strict=True))
         }
 
-    def left(self, z: Tensor) -> float:
+    def criticality(self, z: Tensor) -> float:
         """The shortest convex combination of the gradients, all in one unit."""
         rows = [matrix @ (z - center) for matrix, center in zip(self.matrices, self.centers, strict=True)]
         return criticality(torch.stack(rows).numpy())
@@ -76,49 +60,49 @@ def drawn(seed: int, **fixed: float) -> Quadratics:
     )
 
 
-def share_left(make: Callable[..., LineSearch], problem: Quadratics, steps: int, method: Any) -> float:
-    """What is left of the distance from criticality; ends where it is a hundred-thousandth."""
+def remaining_criticality(make: Callable[..., LineSearch], problem: Quadratics, steps: int, method: Any) -> float:
+    """The criticality after the steps relative to the first; ends below a hundred-thousandth."""
     point = Point(problem.start)
-    search, before = make(point, nn.ModuleDict(), method), problem.left(problem.start)
+    search, before = make(point, nn.ModuleDict(), method), problem.criticality(problem.start)
     for _ in range(steps):
         step = search.step(torch.ones_like(problem.start), problem.losses)
-        if not step.accepted or problem.left(point.at.detach()) < 1e-5 * before:
+        if not step.accepted or problem.criticality(point.at.detach()) < 1e-5 * before:
             break
-    return problem.left(point.at.detach()) / before
+    return problem.criticality(point.at.detach()) / before
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("name", SEARCHES)
-def test_quadratics_of_any_scale_and_units_become_stationary(name: str, seed: int) -> None:
-    assert share_left(SEARCHES[name], drawn(seed), 400, pt.MGDA()) < 1e-5
+def test_search_converges_on_quadratics_of_any_scale_and_units(name: str, seed: int) -> None:
+    assert remaining_criticality(SEARCHES[name], drawn(seed), 400, pt.MGDA()) < 1e-5
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(6, 40))
 @pytest.mark.parametrize("name", SEARCHES)
-def test_more_quadratics_become_stationary(name: str, seed: int) -> None:
+def test_search_converges_on_more_quadratics(name: str, seed: int) -> None:
     # a calibrated displacement has a length that is estimated from steps before
     steps = 700 if name == "calibrated" else 600
-    assert share_left(partial(SEARCHES[name], beta=0.1), drawn(seed), steps, pt.MGDA()) < 1e-5
-    # the default asks for more than a tenth of the slope, for batches' sake, and takes a few more steps on the worst of these
-    assert share_left(SEARCHES[name], drawn(seed), 800, pt.MGDA()) < 1e-5
+    assert remaining_criticality(partial(SEARCHES[name], beta=0.1), drawn(seed), steps, pt.MGDA()) < 1e-5
+    # the default requires more than a tenth of the slope, for mini-batches, and takes a few more steps on the worst of these
+    assert remaining_criticality(SEARCHES[name], drawn(seed), 800, pt.MGDA()) < 1e-5
 
 
 @pytest.mark.parametrize("method", [pt.UPGrad(), pt.IMTLG(), pt.Equal()], ids=repr)
-def test_other_methods_come_to_rest_on_the_pareto_set_as_well(method: pt.Method[Any]) -> None:
+def test_search_converges_with_other_methods(method: pt.Method[Any]) -> None:
     for seed in (0, 1):
         problem = drawn(seed, condition=1.0)
-        assert share_left(pt.FastBacktracking, problem, 400, method) < 1e-5
+        assert remaining_criticality(pt.FastBacktracking, problem, 400, method) < 1e-5
 
 
-def test_without_division_units_far_apart_hold_the_search_up() -> None:
+def test_search_without_loss_scaling_is_slow_for_different_units() -> None:
     problem = drawn(2, condition=1.0, ratio=3.0)
-    assert share_left(pt.FastBacktracking, problem, 150, pt.MGDA()) < 1e-5
-    assert share_left(partial(pt.FastBacktracking, imbalance=math.inf), problem, 150, pt.MGDA()) > 1e-4
+    assert remaining_criticality(pt.FastBacktracking, problem, 150, pt.MGDA()) < 1e-5
+    assert remaining_criticality(partial(pt.FastBacktracking, imbalance=math.inf), problem, 150, pt.MGDA()) > 1e-4
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_the_scale_changes_no_step(name: str) -> None:
+def test_search_points_are_independent_of_the_scale(name: str) -> None:
     """Powers of two change no digit, so that the points are the same bit by bit."""
     ends = []
     for exponent in (-40, 0, 40):
@@ -136,38 +120,38 @@ def test_the_scale_changes_no_step(name: str) -> None:
 # --- divisors ------------------------------------------------------------------------------------------------------------
 
 
-def fed(units: Units, curvatures: list[float], steps: int) -> list[list[float]]:
+def fed(units: LossScaling, curvatures: list[float], steps: int) -> list[list[float]]:
     """The exponents after each of so many steps on parabolas of these curvatures."""
-    count, made, seen = len(curvatures), np.array(curvatures), []
+    count, made, exponents = len(curvatures), np.array(curvatures), []
     state = units.init(count)
     for step in range(steps):
         length = 0.5 + 0.1 * step  # steps differ in length: only what the tasks are to each other counts
-        line = Line(
+        line = StepLine(
             tuple("abcd"[:count]), tuple(range(count)), np.ones(count), np.ones(count), np.ones(count), lambda _: made
         )
-        found = Found(Outcome.ACCEPTED, length, 1 - length + made * length**2 / 2, 1)
+        found = SearchResult(SearchOutcome.ACCEPTED, length, 1 - length + made * length**2 / 2, 1)
         state = units.after(state, line, found)
-        seen.append(state.exponents.tolist())
-    return seen
+        exponents.append(state.exponents.tolist())
+    return exponents
 
 
-def test_what_is_beyond_the_imbalance_is_divided_out() -> None:
-    seen = fed(Units(imbalance=4.0), [1.0, 8.0, 1024.0], 8)
-    assert seen[3] == [0, 0, 0]  # a few curvatures first
-    assert seen[-1] == [0, 1, 8]
-    assert fed(Units(imbalance=4.0), [1.0, 3.0, 8.0], 8)[-1] == [0, 0, 0]  # less than two doublings beyond
-    assert fed(Units(imbalance=math.inf), [1.0, 1e6], 8)[-1] == [0, 0]
+def test_loss_scaling_divides_curvatures_beyond_the_imbalance() -> None:
+    exponents = fed(LossScaling(imbalance=4.0), [1.0, 8.0, 1024.0], 8)
+    assert exponents[3] == [0, 0, 0]  # a few curvatures first
+    assert exponents[-1] == [0, 1, 8]
+    assert fed(LossScaling(imbalance=4.0), [1.0, 3.0, 8.0], 8)[-1] == [0, 0, 0]  # less than two doublings beyond
+    assert fed(LossScaling(imbalance=math.inf), [1.0, 1e6], 8)[-1] == [0, 0]
 
 
-def test_tasks_without_a_curvature_to_see_are_left_as_they_are() -> None:
-    assert fed(Units(), [1.0, 0.0], 8)[-1] == [0, 0]
-    assert fed(Units(), [1e-30, 1e6], 8)[-1] == [0, 0]
-    assert fed(Units(), [1.0, -1e3, 1e6], 8)[-1] == [0, 0, 17]
+def test_loss_scaling_ignores_tasks_without_a_curvature() -> None:
+    assert fed(LossScaling(), [1.0, 0.0], 8)[-1] == [0, 0]
+    assert fed(LossScaling(), [1e-30, 1e6], 8)[-1] == [0, 0]
+    assert fed(LossScaling(), [1.0, -1e3, 1e6], 8)[-1] == [0, 0, 17]
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
 @pytest.mark.parametrize("search", [pt.Backtracking, pt.FastBacktracking])
-def test_in_float32_a_task_whose_decrease_cannot_show_does_not_hold_the_others_up(search: Any, unit: float) -> None:
+def test_float32_search_decreases_all_losses_if_one_is_not_resolvable(search: Any, unit: float) -> None:
     torch.manual_seed(0)
     encoder, heads = nn.Linear(4, 6), nn.ModuleDict({name: nn.Linear(6, 1) for name in "abc"})
     x, y = torch.randn(64, 4), torch.randn(64, 3)
@@ -182,6 +166,6 @@ def test_in_float32_a_task_whose_decrease_cannot_show_does_not_hold_the_others_u
     before = {name: float(loss.detach()) for name, loss in losses(encoder(x)).items()}
     steps = [found.step(x, losses) for _ in range(120)]
     after = {name: float(loss.detach()) for name, loss in losses(encoder(x)).items()}
-    assert sum(step.outcome is Outcome.ACCEPTED for step in steps) >= 100
+    assert sum(step.outcome is SearchOutcome.ACCEPTED for step in steps) >= 100
     for name in "abc":
         assert after[name] <= 0.97 * before[name], name

@@ -1,4 +1,4 @@
-"""Trials repeat the first forward: state in plain attributes, draws of numpy and Python, derivatives, rows, compiled graphs."""
+"""Replay of the first forward in trials: module state, random draws, derivatives in losses, rows, compiled modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import paretorch as pt
-from paretorch.linesearch import LineSearch
+from line_searches import SEARCHES
 
 TASKS = ("a", "b")
 F64 = torch.float64
-SEARCHES: dict[str, Callable[..., LineSearch]] = {
-    "classical": pt.Backtracking,
-    **{
-        name: partial(pt.FastBacktracking, displacement=name)
-        for name in ("gradient", "linearised", "difference", "calibrated")
-    },
-}
 
 
 def heads(size: int = 4) -> nn.ModuleDict:
@@ -49,28 +41,28 @@ class Memory:
 
 
 class Stateful(nn.Module):
-    """A recurrent encoder whose state is a plain attribute, changed in one of several ways."""
+    """A recurrent encoder whose state is a plain attribute, changed as ``kind`` names it."""
 
-    def __init__(self, way: str, batch: int) -> None:
+    def __init__(self, kind: str, batch: int) -> None:
         super().__init__()
-        self.way, self.mix = way, nn.Linear(9, 4)
+        self.kind, self.mix = kind, nn.Linear(9, 4)
         self.h = torch.zeros(batch, 4, dtype=F64)
         self.memory, self.array = Memory([self.h.clone()]), np.zeros((batch, 4))
 
     def state(self) -> Tensor:
-        if self.way == "object":
+        if self.kind == "object":
             return self.memory.kept[-1]
-        return torch.from_numpy(self.array) if self.way == "array" else self.h
+        return torch.from_numpy(self.array) if self.kind == "array" else self.h
 
     def forward(self, x: Tensor) -> Tensor:
         z = torch.tanh(self.mix(torch.cat([x, self.state().clone()], 1)))
-        if self.way == "assigned":
+        if self.kind == "assigned":
             self.h = z.detach()
-        elif self.way == "in place":
+        elif self.kind == "in place":
             self.h.copy_(z.detach())
-        elif self.way == "data":
+        elif self.kind == "data":
             self.h.data.copy_(z.detach())
-        elif self.way == "array":
+        elif self.kind == "array":
             self.array += z.detach().numpy()
         else:
             self.memory.kept.append(z.detach())
@@ -78,22 +70,22 @@ class Stateful(nn.Module):
         return z
 
 
-@pytest.mark.parametrize("way", ["assigned", "in place", "data", "array", "object"])
+@pytest.mark.parametrize("kind", ["assigned", "in place", "data", "array", "object"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_step_advances_the_state_of_plain_attributes_once(name: str, way: str) -> None:
+def test_step_advances_plain_attributes_once(name: str, kind: str) -> None:
     torch.manual_seed(0)
-    encoder, own = Stateful(way, 40).double(), heads()
+    encoder, own = Stateful(kind, 40).double(), heads()
     search = SEARCHES[name](encoder, own, pt.MGDA())
     for number in range(3):
         x, twin = torch.randn(40, 5, dtype=F64), copy.deepcopy(encoder)
         twin(x)
         assert search.step(x, losses(own)).accepted
         assert torch.allclose(encoder.state(), twin.state(), rtol=1e-14, atol=0)
-        assert encoder.memory.length == (number + 1 if way == "object" else 0)
+        assert encoder.memory.length == (number + 1 if kind == "object" else 0)
 
 
 class Drawing(nn.Module):
-    """Drops features by a mask from a generator that is not torch's."""
+    """Drops features by a mask of a generator other than torch's."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -114,7 +106,7 @@ class Drawing(nn.Module):
 
 @pytest.mark.parametrize("source", ["numpy", "random", "attribute"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_masks_of_other_generators_are_those_of_the_first_forward(name: str, source: str) -> None:
+def test_trials_repeat_masks_of_other_generators(name: str, source: str) -> None:
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - what is tested
@@ -129,14 +121,14 @@ def test_masks_of_other_generators_are_those_of_the_first_forward(name: str, sou
 
     SEARCHES[name](encoder, own, pt.MGDA(), max_step=1e-9).step(x, recorded)
     assert values[1:] == pytest.approx([values[0]] * (len(values) - 1), rel=1e-6)
-    # Python's generator is left out: the checks of types during tests draw from it
+    # Python's generator is omitted: the type checks during tests draw from it
     after = np.random.random(), encoder.generator.random()  # noqa: NPY002
     np.random.set_state(draws)  # noqa: NPY002
     twin(x)
     assert after == (np.random.random(), twin.generator.random())  # noqa: NPY002
 
 
-def test_numbers_that_count_calls_are_left_alone() -> None:
+def test_trials_keep_counters_of_calls() -> None:
     class Counting(nn.Linear):
         calls = 0
 
@@ -153,7 +145,7 @@ def test_numbers_that_count_calls_are_left_alone() -> None:
 
 
 class Tokens(nn.Module):
-    """Recurrent features of sequences, laid out in one of several ways."""
+    """Recurrent features of sequences, in one of several layouts."""
 
     def __init__(self, layout: str) -> None:
         super().__init__()
@@ -183,7 +175,7 @@ def sequences(layout: str, batch: int) -> Any:
 @pytest.mark.parametrize("layout", ["flattened", "packed input", "packed output", "time first, last state"])
 @pytest.mark.parametrize("batch", [8, 20, 40])
 @pytest.mark.parametrize("name", ["linearised", "difference", "calibrated"])
-def test_rows_that_are_not_samples_are_searched_as_a_whole_batch(name: str, batch: int, layout: str) -> None:
+def test_rows_that_are_not_samples_use_the_whole_batch(name: str, batch: int, layout: str) -> None:
     torch.manual_seed(0)
     encoder, own, x = Tokens(layout).double(), heads(), sequences(layout, batch)
     search = SEARCHES[name](encoder, own, pt.MGDA(), verify=1)
@@ -193,7 +185,7 @@ def test_rows_that_are_not_samples_are_searched_as_a_whole_batch(name: str, batc
         assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())
 
 
-def test_edges_of_a_graph_are_not_cut_from_its_nodes() -> None:
+def test_graph_edges_use_the_whole_batch() -> None:
     class Graph(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -210,7 +202,7 @@ def test_edges_of_a_graph_are_not_cut_from_its_nodes() -> None:
     search = pt.FastBacktracking(encoder, own, pt.MGDA(), verify=1)
     step = search.step(given, losses(own))
     assert step.accepted
-    assert not search.displace.divisible
+    assert not search.fast.encoder.divisible
     assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())
 
 
@@ -227,7 +219,7 @@ def equation(out: nn.Module, q: Tensor) -> Callable[[Tensor], dict[str, Tensor]]
     return of
 
 
-def test_losses_with_derivatives_by_the_input_are_searched_by_the_whole_model() -> None:
+def test_backtracking_accepts_losses_with_input_derivatives() -> None:
     torch.manual_seed(0)
     q = torch.rand(32, 1, dtype=F64, requires_grad=True)
     encoder, out = nn.Sequential(nn.Linear(1, 16), nn.Tanh()).double(), nn.Linear(16, 1).double()
@@ -246,8 +238,8 @@ def test_losses_with_derivatives_by_the_input_are_searched_by_the_whole_model() 
 
 @pytest.mark.parametrize("name", [name for name in SEARCHES if name != "classical"])
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_derivative_by_the_input_of_the_fast_search_is_refused_with_the_cure(name: str, silent: bool) -> None:
-    """Also where torch would give a derivative of zero."""
+def test_fast_search_refuses_losses_with_input_derivatives(name: str, silent: bool) -> None:
+    """Also where torch would return a derivative of zero."""
     q = torch.rand(32, 1, dtype=F64, requires_grad=True)
     encoder, out = nn.Sequential(nn.Linear(1, 16), nn.Tanh()).double(), nn.Linear(16, 1).double()
 
@@ -265,7 +257,7 @@ def test_a_derivative_by_the_input_of_the_fast_search_is_refused_with_the_cure(n
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_losses_with_derivatives_by_the_features_are_searched(name: str) -> None:
+def test_losses_with_feature_derivatives_are_searched(name: str) -> None:
     torch.manual_seed(0)
     encoder, own = nn.Sequential(nn.Linear(5, 4), nn.Tanh()).double(), nn.Linear(4, 1).double()
 
@@ -289,8 +281,8 @@ def test_losses_with_derivatives_by_the_features_are_searched(name: str) -> None
 )  # torch's own, while it compiles
 @pytest.mark.parametrize("part", ["encoder", "heads"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_compiled_module_at_another_batch_size_takes_the_steps_of_the_plain_one(name: str, part: str) -> None:
-    """The backward of the second size writes over what the forward saved, so that its graph serves once."""
+def test_compiled_module_takes_the_same_steps_at_another_batch_size(name: str, part: str) -> None:
+    """The backward of the second size overwrites what the forward saved, so that its graph serves once."""
     taken = []
     for compiled in (False, True):
         torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""The displacement told by some samples of a batch: BatchNorm as among all of them, where it is trusted, what a refusal does."""
+"""Displacement measured on a subsample: replay of BatchNorm, reliability, refusals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import paretorch as pt
-from paretorch.linesearch.replay.batch_norm import Matching, layers_of
+from paretorch.linesearch.replay.batch_norm import BatchNormReplay, replayable_layers
 
 TASKS = ("a", "b")
 
@@ -39,50 +39,50 @@ def encoded(seed: int = 0) -> tuple[Twice, Tensor]:
 
 
 @pytest.mark.parametrize("graph", [True, False])
-def test_where_nothing_moved_samples_have_the_features_of_the_batch(graph: bool) -> None:
+def test_batch_norm_replay_gives_a_subsample_the_features_of_the_batch(graph: bool) -> None:
     encoder, x = encoded()
-    matching = Matching(layers_of(encoder))
-    with torch.set_grad_enabled(graph), matching.noted():
+    replay = BatchNormReplay(replayable_layers(encoder))
+    with torch.set_grad_enabled(graph), replay.recorded():
         whole = encoder(x)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     for samples in (3, 10):
-        with torch.no_grad(), matching.matched(samples):
+        with torch.no_grad(), replay.on_subsample(samples):
             some = encoder(x[:samples])
         assert torch.allclose(some, whole[:samples], rtol=1e-12, atol=1e-12)
         assert not torch.allclose(encoder(x[:samples]), whole[:samples], rtol=1e-2)
         encoder.load_state_dict(before)
-    assert all("forward" not in vars(layer) for layer in layers_of(encoder))
+    assert all("forward" not in vars(layer) for layer in replayable_layers(encoder))
 
 
-def test_samples_that_stand_for_the_batch_move_as_they_do_among_it() -> None:
+def test_batch_norm_replay_moves_representative_samples_as_the_batch() -> None:
     encoder, half = encoded()
     x = torch.cat([half, half])
-    matching = Matching(layers_of(encoder))
-    with matching.noted():
+    replay = BatchNormReplay(replayable_layers(encoder))
+    with replay.recorded():
         encoder(x)
     with torch.no_grad():
         for leaf in encoder.parameters():
             leaf.add_(torch.randn_like(leaf), alpha=0.05)
-        with matching.matched(len(half)):
+        with replay.on_subsample(len(half)):
             some = encoder(half)
         assert torch.allclose(some, encoder(x)[: len(half)], rtol=1e-9, atol=1e-9)
 
 
-def test_layers_called_in_another_order_are_refused() -> None:
+def test_batch_norm_replay_refuses_another_order_of_layers() -> None:
     first, second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
-    matching = Matching([first, second])
+    replay = BatchNormReplay([first, second])
     x = torch.randn(8, 3)
-    with matching.noted():
+    with replay.recorded():
         second(first(x))
-    with matching.matched(4), pytest.raises(RuntimeError, match="another order than before: use samples=None"):
+    with replay.on_subsample(4), pytest.raises(RuntimeError, match="another order than before: use samples=None"):
         first(second(x[:4]))
 
 
-def test_compiled_encoders_are_left_alone() -> None:
+def test_batch_norm_replay_excludes_compiled_encoders() -> None:
     encoder = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    assert layers_of(encoder)
-    assert layers_of(torch.compile(encoder)) == []  # type: ignore[arg-type]
-    assert layers_of(nn.Sequential(nn.SyncBatchNorm(3))) == []
+    assert replayable_layers(encoder)
+    assert replayable_layers(torch.compile(encoder)) == []  # type: ignore[arg-type]
+    assert replayable_layers(nn.Sequential(nn.SyncBatchNorm(3))) == []
 
 
 def labelled(heads: nn.ModuleDict, targets: dict[str, Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -90,8 +90,8 @@ def labelled(heads: nn.ModuleDict, targets: dict[str, Tensor]) -> Callable[[Tens
 
 
 @pytest.mark.parametrize("seed", [2, 4, 9])
-def test_a_network_with_batch_norm_is_not_given_up(seed: int) -> None:
-    """On one batch of random labels over and over, secants of some samples mislead: the search looks again, and goes on."""
+def test_network_with_batch_norm_is_trained_with_misleading_subsamples(seed: int) -> None:
+    """On one batch of random labels, secants of a subsample become wrong: the search measures them again."""
     torch.manual_seed(seed)
     encoder = nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
@@ -105,17 +105,17 @@ def test_a_network_with_batch_norm_is_not_given_up(seed: int) -> None:
     assert all(float(steps[-1].losses[task]) < 0.7 * float(steps[0].losses[task]) for task in TASKS)
 
 
-def test_samples_that_each_move_in_their_own_way_are_not_trusted() -> None:
+def test_subsample_is_unreliable_where_samples_move_independently() -> None:
     torch.manual_seed(0)
     heads = nn.ModuleDict({task: nn.Linear(8, 3) for task in TASKS}).requires_grad_(False)
     targets = {task: torch.randint(3, (64,)) for task in TASKS}
     own = pt.FastBacktracking(nn.Embedding(64, 8), heads, pt.MGDA())
     own.step(torch.arange(64), labelled(heads, targets))
-    assert not own.displace.telling
+    assert not own.fast.encoder.subsample_reliable
     again = pt.FastBacktracking(nn.Embedding(64, 8), heads, pt.MGDA())
     again.load_state_dict(own.state_dict())
-    assert not again.displace.telling
+    assert not again.fast.encoder.subsample_reliable
     x = torch.randn(1, 6) + 0.1 * torch.randn(64, 6)
     alike = pt.FastBacktracking(nn.Linear(6, 8), heads, pt.MGDA())
     alike.step(x, labelled(heads, targets))
-    assert alike.displace.telling
+    assert alike.fast.encoder.subsample_reliable

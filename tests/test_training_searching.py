@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretorch.linesearch import Outcome, Step
+from paretorch.linesearch import SearchOutcome, Step
 from paretorch.training.loop import train
 from paretorch.training.record.record import stride
 from paretorch.training.record.result import Result
@@ -115,7 +115,7 @@ def test_every_lowering_of_the_bound_is_recorded_with_its_step_and_reason(tmp_pa
     lowered = [epoch.search.get("lowered", []) for epoch in by_hand.history]
     assert [len(epoch) for epoch in lowered] == [0, 1, 0, 1]
     assert lowered[1][0]["step"] == 3
-    assert lowered[1][0]["reason"].startswith("epoch 2: by hand, every 2 epochs: ")
+    assert lowered[1][0]["reason"].startswith("epoch 2: every 2 epochs: ")
     before, after = by_hand.history[1].search["bound"], by_hand.history[2].search["bound"]
     assert after == pytest.approx(before / 2)
 
@@ -125,7 +125,7 @@ def test_every_lowering_of_the_bound_is_recorded_with_its_step_and_reason(tmp_pa
     lowerings = [(epoch.epoch, each) for epoch in found.history for each in epoch.search.get("lowered", [])]
     said = [(2 * (epoch - 1) + each["step"], each) for epoch, each in lowerings]
     assert [place for place, _ in said] == [20, 40]
-    assert said[0][1]["reason"].startswith("no task's loss falls over 20 steps")
+    assert said[0][1]["reason"].startswith("no task's loss decreases over 20 steps")
 
 
 def test_a_verified_step_that_raises_a_task_is_counted() -> None:
@@ -133,14 +133,14 @@ def test_a_verified_step_that_raises_a_task_is_counted() -> None:
     losses = {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
     predicted = {"a": 0.9, "b": 1.8}
     for actual in ({"a": 0.95, "b": 1.9}, {"a": 1.05, "b": 1.5}, {}):
-        totals.add(Step(Outcome.ACCEPTED, 0.1, 0.1, 1, True, losses, {}, predicted, actual))
-    totals.add(Step(Outcome.STATIONARY, 0.0, 0.1, 0, False, losses, reason="stationary: task 'b' stands in the way"))
+        totals.add(Step(SearchOutcome.ACCEPTED, 0.1, 0.1, 1, True, losses, {}, predicted, actual))
+    totals.add(Step(SearchOutcome.STATIONARY, 0.0, 0.1, 0, False, losses, reason="stationary: prevented by task 'b'"))
     read = totals.read()
     assert (read["verified"], read["raised"]) == (2, 1)
     assert read["actual"] == {"a": 1.0, "b": 1.7}
     assert read["outcomes"] == {"accepted": 3, "stationary": 1}
     assert read["step"] == pytest.approx(0.1)
-    assert read["refused"] == "stationary: task 'b' stands in the way"
+    assert read["refused"] == "stationary: prevented by task 'b'"
     assert SearchTotals().read() == {}
 
 

@@ -22,9 +22,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import paretorch as pt
+from paretorch.core.gradients.task_gradients import Row
 from paretorch.core.solvers.minimum_norm import minimum_norm
 from paretorch.linesearch import newton, newton_step
-from paretorch.linesearch.directions.metrics import Metric, Row, common_descent
+from paretorch.linesearch.directions.metrics import Metric, common_descent
 from paretorch.linesearch.newton.newton import criticality
 
 HERE = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""Classical backtracking: every trial is a whole forward."""
+"""Classical backtracking: every trial is a forward of the whole model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,29 @@ import torch
 from torch import Tensor
 
 from paretorch.core.arrays import Array
-from paretorch.core.contract import Need
-from paretorch.core.gradients.task_gradients import Gradients
-from paretorch.core.method.runner import combined_gradient
-from paretorch.linesearch.armijo.closures import check_finite, losses_in_order, requiring_grad, resolution, values_of
-from paretorch.linesearch.backwards import Backwards
-from paretorch.linesearch.contract import Found, Outcome, Slopes, Step
-from paretorch.linesearch.directions.metrics import Row, combined, common_descent, divided, gramian_in
-from paretorch.linesearch.parameter_line import Moving, inners, resolved
-from paretorch.linesearch.replay.forward import Repeat
-from paretorch.linesearch.search import LineSearch, LossesOf
+from paretorch.core.contract import Method, Need
+from paretorch.core.gradients.task_gradients import Gradients, Row
+from paretorch.core.method.runner import MethodRunner, Scale, combined_gradient
+from paretorch.linesearch.armijo.rules import Memory, Rules, Shrink, Start, Trial
+from paretorch.linesearch.bound import UpperBound
+from paretorch.linesearch.contract import SearchOutcome, SearchResult, Slopes, Step
+from paretorch.linesearch.directions.metrics import Metric, common_descent, gramian_in
+from paretorch.linesearch.loss_values import (
+    LossesOf,
+    check_finite,
+    checked_losses,
+    losses_in_order,
+    requiring_grad,
+    resolution,
+    values_of,
+)
+from paretorch.linesearch.parameter_line import ParameterLine, refuse_unresolved
+from paretorch.linesearch.parts import Accept, BoundRule, Heads, SearchParts, SearchState, search_parts
+from paretorch.linesearch.repeated_backward import RepeatedBackward
+from paretorch.linesearch.replay.forward import ForwardReplay
+from paretorch.linesearch.search import LineSearch
+from paretorch.linesearch.step_results import absent_step, accepted_step, refused_step, step_line, with_bound
+from paretorch.linesearch.tensor_rows import divided, inner_products, weighted_sum
 
 
 class Backtracking(LineSearch):
@@ -30,28 +43,24 @@ class Backtracking(LineSearch):
                   + \Big\langle \frac{\partial L_t}{\partial \theta_t}, p_t \Big\rangle
 
     The method balances the tasks' gradients on the shared parameters: T encoder backwards, and a forward for every trial.
-    The slopes are known before the first trial. Where one is not above 0 (with MGDA none is below), no small step can be
-    accepted, and the direction becomes the minimum norm of the gradients in its metric; where that is zero, nothing moves.
+    The slopes are known before the first trial. Where one is not above 0 (with MGDA none is below), no small step is
+    acceptable, and the direction becomes the minimum norm of the gradients in its metric; where that is zero, the parameters
+    are unchanged.
 
     Args:
-        encoder: inputs -> features, whatever they are.
-        heads: modules by task, or one module that holds them all; may be empty.
+        encoder: inputs -> features, of any type.
+        heads: modules by task, or one module with all of them; may be empty.
         method: the balancing method, such as ``MGDA()``.
         max_step: the largest step; None: found, see :class:`~paretorch.UpperBound`.
-        beta: share of the slope that is asked for as decrease, in (0, 1).
-        shrink: factor on a refused step, in (0, 1), or ``"violation"``: by how far it was missed; see ``linesearch.Rules``.
-        floor: the search ends below this part of the bound.
-        trial: ``"backtracking"``, ``"parabolic"``, ``"golden"``.
-        memory: ``"monotone"``, ``"nonmonotone"``, ``"smoothed"``.
-        start: ``"reset"``, ``"keep"``, ``"grow"``, ``"polyak"``; see ``linesearch.Rules``.
-        lowest: what no loss falls below, for ``"polyak"``.
-        bound: when the largest step is lowered: an :class:`UpperBound`, or the name of its rule.
+        beta, shrink, floor, trial, memory, start, lowest: the acceptance condition and the trials, see
+            :class:`~paretorch.linesearch.Rules`.
+        bound: when the largest step decreases: an :class:`UpperBound`, or the name of its rule.
         direction: an optimizer or a metric that turns the balanced gradient into the direction. In a metric, the method
             balances by the inner products of that metric.
-        accept: of which part of the slopes a share is asked: ``"both"``, ``"heads"``, ``"features"``.
+        accept: part of the slopes of which a share is required as decrease: ``"both"``, ``"heads"``, ``"features"``.
         scale: of the method's weights: ``"calibrated"``, ``"paper"``.
-        imbalance: how many times as curved as another a task may be before its loss is divided for the direction, at least 1;
-            inf: never. See ``linesearch.Units``.
+        imbalance: ratio of the tasks' curvatures above which losses are divided for the direction, at least 1; inf: never. See
+            :class:`~paretorch.linesearch.LossScaling`.
         verify: not needed: predicted losses are the true ones.
         seed: of the method's random draws.
 
@@ -72,108 +81,160 @@ class Backtracking(LineSearch):
         heads' part of the slope as in Filatov & Merkulov, 2021, Algorithm 1.
     """
 
+    def __init__(
+        self,
+        encoder: torch.nn.Module,
+        heads: Heads,
+        method: Method[Any],
+        max_step: float | None = None,
+        *,
+        beta: float = 0.1,
+        shrink: Shrink = "violation",
+        floor: float = 1e-10,
+        trial: Trial = "backtracking",
+        memory: Memory = "monotone",
+        start: Start = "reset",
+        lowest: float = 0.0,
+        bound: UpperBound | BoundRule = "fixed",
+        direction: torch.optim.Optimizer | Metric | None = None,
+        accept: Accept = "both",
+        scale: Scale = "calibrated",
+        imbalance: float = 10.0,
+        verify: int = 0,
+        seed: int = 0,
+    ) -> None:
+        rules = Rules(beta, shrink, floor, trial, memory, start, lowest)
+        parts = search_parts(encoder, heads, rules, max_step, bound, direction, accept, imbalance, verify)
+        super().__init__(parts, method, scale, seed)
+
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
-        graph = self.differentiates or bool(requiring_grad(x))
-        repeat = Repeat([self.encoder, self.heads], self.shared[0].device, graph=graph)
-        with repeat.first(), torch.enable_grad():
-            given = self.given(losses_of(self.encoder(x)))
-        values = values_of(given)
+        parts, graph = self.parts, self.state.differentiates or bool(requiring_grad(x))
+        replay = ForwardReplay([parts.encoder, parts.heads], parts.shared[0].device, graph=graph)
+        with replay.first(), torch.enable_grad():
+            losses = self.declared(losses_of(parts.encoder(x)))
+        self.last, self.state = backtracking_step(parts, self.runner, self.state, replay, x, losses_of, losses)
+        return self.last
 
-        def anew() -> list[Tensor]:
-            with repeat.anew():
-                return list(self.given(losses_of(self.encoder(x))).values())
 
-        rows = self._rows(Backwards(list(given.values()), anew), values)
-        if not values:
-            return self.absent(given)
-        direction, slopes, fallback = self._direction(rows, values)
-        moving = Moving([*self.shared, *self.own], direction)
+def backtracking_step(
+    parts: SearchParts,
+    runner: MethodRunner,
+    state: SearchState,
+    replay: ForwardReplay,
+    x: Any,
+    losses_of: LossesOf,
+    losses: Mapping[str, Tensor],
+) -> tuple[Step, SearchState]:
+    """One step: gradients, direction, trials."""
+    values = values_of(losses)
 
-        def at(step: float) -> Array:
-            moving.to(step)
-            losses = repeat.evaluated(lambda: losses_in_order(losses_of(self.encoder(x)), values))
-            self.differentiates = repeat.graph
-            return losses
+    def repeated() -> list[Tensor]:
+        with replay.with_graph():
+            return list(checked_losses(losses_of(parts.encoder(x)), state.tasks).values())
 
-        line = self.line(values, slopes, at, resolution(given, self.shared[0]))
-        if not self.usable(slopes):
-            return self.refused(Found(Outcome.STATIONARY, 0.0, line.losses, 0), line, given, fallback)
-        with moving.kept():
-            found = resolved(self.searched(line, lambda: line), [moving])
-        if found.outcome is not Outcome.ACCEPTED:
-            moving.to(0)
-            return self.refused(found, line, given, fallback)
-        moving.to(found.step)
-        actual = dict(zip(values, found.losses.tolist(), strict=True)) if self.verify else {}
-        return self.accepted(found, line, given, fallback, actual, [moving])
+    rows = _task_gradients(parts, RepeatedBackward(list(losses.values()), repeated), values)
+    if not values:
+        return absent_step(state, losses)
+    direction, slopes, fallback = _direction(parts, runner, state, rows, values)
+    moving = ParameterLine(parts.parameters, direction)
 
-    def _rows(self, losses: Backwards, values: dict[str, float]) -> dict[str, list[Tensor | None]]:
-        """By task, its gradient on all parameters; tasks whose gradient is zero are absent and leave ``values``."""
-        rows, leaves = {}, [*self.shared, *self.own]
-        for place, task in enumerate(list(values)):
-            rows[task] = losses.gradients(leaves, place=place, last=place + 1 == len(values))
-        sizes = {task: inners([row], row)[0] for task, row in rows.items()}
-        check_finite(values, sizes)
-        for task in [task for task, size in sizes.items() if size == 0]:
-            del values[task], rows[task]
-        return rows
+    def losses_at(step: float) -> Array:
+        moving.move_to(step)
+        return replay.evaluated(lambda: losses_in_order(losses_of(parts.encoder(x)), values))
 
-    def _direction(
-        self, rows: Mapping[str, list[Tensor | None]], values: Mapping[str, float]
-    ) -> tuple[list[Tensor | None], Slopes, str]:
-        """The direction of all parameters, its slopes, and why it is not the method's; empty where it is."""
-        count, metric, divisors = len(self.shared), self.direction.metric_before, self.divisors(rows)
-        everything = [*self.shared, *self.own]
-        if metric is not None and metric.needs_tasks:
-            metric.learn_tasks(everything, list(rows.values()))
-        if not self.runner.uses_gradients:
-            divisors = dict.fromkeys(rows, 1.0)
-        weighed = {task: divided(row, divisors[task]) for task, row in rows.items()}
-        losses = {task: value / divisors[task] for task, value in values.items()}
-        shared = {task: row[:count] for task, row in weighed.items()}
-        every: list[Row | None] = [shared.get(task) for task in self.tasks]
-        gradients = Gradients(every, self.shared)
-        gramian = gradients.gramian()[0]
-        if metric is not None and Need.JACOBIAN not in self.runner.method.needs and not self.direction.plain:
-            gap: list[Tensor | None] = [None] * len(self.own)
-            inside, _ = gramian_in(metric, [[*row, *gap] for row in shared.values()])
-            places = [self.tasks.index(task) for task in shared]
-            gramian[np.ix_(places, places)] = inside
-        answer = self.runner.run_on(losses, gradients, gramian)
-        weights = self.runner.head_weights(answer)
-        heads = [row[count:] for row in weighed.values()]
-        own = combined([weights[self.tasks.index(task)] for task in rows], heads)
-        direction: list[Tensor | None] = [*combined_gradient(answer, gradients), *own]
-        if not self.direction.plain:
-            if metric is not None and metric.needs_tasks and answer.weights is not None:
-                metric.remember([answer.weights[self.tasks.index(task)] / divisors[task] for task in rows])
-            direction = self.direction.make(everything, direction, rows, values)
-        slopes = self._slopes(list(rows.values()), direction)
-        if self.usable(slopes):
-            return direction, slopes, ""
-        worst = int(slopes.total.argmin())
-        fallback = f"the direction would raise task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
-        divisors = self.divisors(rows)
-        weighed = {task: divided(row, divisors[task]) for task, row in rows.items()}
-        direction = self._common(list(weighed.values()))
-        slopes = self._slopes(list(rows.values()), direction)
-        if not self.usable(slopes):  # heads meet, in the metric or in a parameter of several tasks
-            direction = common_descent(self.direction.metric, list(weighed.values()))[0]
-            slopes = self._slopes(list(rows.values()), direction)
-        return direction, slopes, fallback
+    line = step_line(parts, state, values, slopes, losses_at, resolution(losses, parts.shared[0]))
+    if not slopes.all_positive:
+        result = SearchResult(SearchOutcome.STATIONARY, 0.0, line.losses, 0)
+        return refused_step(parts, state, result, line, losses, fallback, runner.balance)
+    with moving.restored_on_error():
+        found, state = with_bound(parts, state, line, lambda: line)
+        if found is None:
+            found, rules = parts.rules.search(line, state.rules, state.bound.bound)
+            state = state._replace(rules=rules)
+        result = refuse_unresolved(found, [moving])
+    state = state._replace(differentiates=replay.graph)
+    if not result.accepted:
+        moving.move_to(0)
+        return refused_step(parts, state, result, line, losses, fallback, runner.balance)
+    moving.move_to(result.step)
+    actual = dict(zip(values, result.losses.tolist(), strict=True)) if parts.verify else {}
+    return accepted_step(parts, state, result, line, losses, fallback, runner.balance, actual, [moving])
 
-    def _common(self, rows: Sequence[Row]) -> list[Tensor | None]:
-        """The minimum norm on the shared parameters, each head along its own gradient, both in the metric."""
-        count, metric = len(self.shared), self.direction.metric
-        gap: list[Tensor | None] = [None] * len(self.own)
-        shared, _, _ = common_descent(metric, [[*row[:count], *gap] for row in rows])
-        own = combined([1.0] * len(rows), [row[count:] for row in rows])
-        nothing: list[Tensor | None] = [None] * count
-        return [*shared[:count], *metric.inverse([*nothing, *own])[count:]]
 
-    def _slopes(self, rows: Sequence[Row], direction: Row) -> Slopes:
-        count = len(self.shared)
-        shared = inners([row[:count] for row in rows], direction[:count])
-        own = inners([row[count:] for row in rows], direction[count:])
-        return Slopes(np.array(own), np.array(shared))
+def _task_gradients(
+    parts: SearchParts, losses: RepeatedBackward, values: dict[str, float]
+) -> dict[str, list[Tensor | None]]:
+    """By task, its gradient on all parameters; tasks of zero gradient are absent and removed from ``values``."""
+    rows = {}
+    for output, task in enumerate(list(values)):
+        rows[task] = losses.gradients(parts.parameters, output=output, last=output + 1 == len(values))
+    squares = {task: inner_products([row], row)[0] for task, row in rows.items()}
+    check_finite(values, squares)
+    for task in [task for task, square in squares.items() if square == 0]:
+        del values[task], rows[task]
+    return rows
+
+
+def _direction(
+    parts: SearchParts,
+    runner: MethodRunner,
+    state: SearchState,
+    rows: Mapping[str, list[Tensor | None]],
+    values: Mapping[str, float],
+) -> tuple[list[Tensor | None], Slopes, str]:
+    """The direction of all parameters, its slopes, and why it is not the method's; empty where it is."""
+    count, metric = len(parts.shared), parts.direction.known_metric
+    if metric is not None and metric.needs_tasks:
+        metric.learn_tasks(parts.parameters, list(rows.values()))
+    divisors = state.divisors(rows) if runner.uses_gradients else dict.fromkeys(rows, 1.0)
+    scaled = {task: divided(row, divisors[task]) for task, row in rows.items()}
+    losses = {task: value / divisors[task] for task, value in values.items()}
+    shared = {task: row[:count] for task, row in scaled.items()}
+    every: list[Row | None] = [shared.get(task) for task in state.tasks]
+    gradients = Gradients(every, parts.shared)
+    gramian = gradients.gramian()[0]
+    if metric is not None and Need.JACOBIAN not in runner.method.needs and not parts.direction.is_gradient:
+        gap: list[Tensor | None] = [None] * len(parts.head_parameters)
+        inside, _ = gramian_in(metric, [[*row, *gap] for row in shared.values()])
+        positions = state.positions(shared)
+        gramian[np.ix_(positions, positions)] = inside
+    answer = runner.run_on(losses, gradients, gramian)
+    weights = runner.head_weights(answer)
+    positions = state.positions(rows)
+    own = weighted_sum([weights[position] for position in positions], [row[count:] for row in scaled.values()])
+    direction: list[Tensor | None] = [*combined_gradient(answer, gradients), *own]
+    if not parts.direction.is_gradient:
+        if metric is not None and metric.needs_tasks and answer.weights is not None:
+            metric.remember([answer.weights[at] / divisors[task] for task, at in zip(rows, positions, strict=True)])
+        direction = parts.direction.make(parts.parameters, direction, rows, values)
+    slopes = _slopes(count, list(rows.values()), direction)
+    if slopes.all_positive:
+        return direction, slopes, ""
+    worst = int(slopes.total.argmin())
+    fallback = f"the direction would raise task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
+    divisors = state.divisors(rows)
+    weighed = [divided(row, divisors[task]) for task, row in rows.items()]
+    direction = _common_descent(parts, weighed)
+    slopes = _slopes(count, list(rows.values()), direction)
+    if not slopes.all_positive:  # the heads are coupled, by the metric or by a parameter of several tasks
+        direction = common_descent(parts.direction.metric, weighed)[0]
+        slopes = _slopes(count, list(rows.values()), direction)
+    return direction, slopes, fallback
+
+
+def _common_descent(parts: SearchParts, rows: Sequence[Row]) -> list[Tensor | None]:
+    """The minimum norm on the shared parameters, and each head's own gradient, both in the metric."""
+    count, metric = len(parts.shared), parts.direction.metric
+    gap: list[Tensor | None] = [None] * len(parts.head_parameters)
+    shared, _, _ = common_descent(metric, [[*row[:count], *gap] for row in rows])
+    own = weighted_sum([1.0] * len(rows), [row[count:] for row in rows])
+    nothing: list[Tensor | None] = [None] * count
+    return [*shared[:count], *metric.inverse([*nothing, *own])[count:]]
+
+
+def _slopes(count: int, rows: Sequence[Row], direction: Row) -> Slopes:
+    """Slopes of gradients on all parameters, of which the first ``count`` are shared."""
+    shared = inner_products([row[:count] for row in rows], direction[:count])
+    own = inner_products([row[count:] for row in rows], direction[count:])
+    return Slopes(np.array(own), np.array(shared))

@@ -1,8 +1,8 @@
-"""What a search sees and what it answers. Read this page first.
+"""Values of a line search: outcomes, slopes, losses along a direction, results. Start reading here.
 
-A search sees, for every task, the loss, its slope along a direction and the loss at any step along it. It never learns which
-method made the direction, whether a trial costs a whole forward or the heads' alone, nor what is being trained. Below ``T`` is
-the number of tasks that take part in this step and ``all`` the number of declared ones.
+A search works on the losses of all tasks along one direction: each task's loss, its slope, and the losses at any step. It
+does not depend on the method that made the direction, on the cost of a trial, or on the model. Below, ``T`` is the number of
+tasks that are present in the step and ``all`` the number of declared tasks.
 """
 
 from __future__ import annotations
@@ -19,115 +19,130 @@ from paretorch.core.arrays import EPS, Array
 from paretorch.core.contract import Balance
 
 
-class Outcome(enum.Enum):
+class SearchOutcome(enum.Enum):
     """How a step ended."""
 
     ACCEPTED = "accepted"
-    STATIONARY = "stationary"  # no direction lowers every task to first order: nothing moved
-    NOISE = "noise"  # the decrease asked for is below what the losses' numbers can show: nothing moved
-    REJECTED = "rejected"  # no step down to the floor fulfilled the condition: nothing moved
-    ABSENT = "absent"  # no task was present
+    STATIONARY = "stationary"  # no direction decreases every task's loss to first order; the parameters are unchanged
+    NOISE = "noise"  # the required decrease is below the rounding of the losses; the parameters are unchanged
+    REJECTED = "rejected"  # no step above the floor fulfils the condition; the parameters are unchanged
+    ABSENT = "absent"  # no task is present
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """(T,) how fast each task falls along a direction: by what its head's parameters do, and by what the shared ones do."""
+    """(T,) rate of decrease of each loss along a direction, split by the parameters that cause it.
+
+    Args:
+        heads: (T,) from the heads' parameters.
+        features: (T,) from the shared parameters.
+    """
 
     heads: Array
     features: Array
 
     @property
     def total(self) -> Array:
-        """(T,) both."""
+        """(T,) the sum of both."""
         return self.heads + self.features
 
-    def asked(self, accept: str) -> Array:
-        """(T,) the part of which a share is asked as decrease; never a rise, nor more than all that the task falls."""
+    @property
+    def all_positive(self) -> bool:
+        """Whether every loss decreases to first order."""
+        return bool((self.total > 0).all())
+
+    def required_decrease(self, accept: str) -> Array:
+        """(T,) the part of the slopes of which a share is required as decrease, between 0 and the total slope."""
         part = {"both": self.total, "heads": self.heads, "features": self.features}[accept]
         return np.clip(part, 0.0, np.maximum(self.total, 0.0))
 
 
 @dataclass(frozen=True)
-class Line:
-    """The tasks' losses along one direction, as a search sees them.
+class StepLine:
+    """The tasks' losses along one direction.
 
     Args:
         tasks: (T,) names.
-        places: (T,) where they stand among the declared tasks; a search with memory per task indexes it with these.
+        positions: (T,) indices of these among the declared tasks, for states that are kept per task.
         losses: (T,) at step 0.
         slopes: (T,) -dL_t/dstep at step 0, all above 0.
-        asked: (T,) the part of the slopes of which the search asks a share as decrease.
-        at: (T,) losses at a step; nan or inf where they are not finite.
-        resolution: relative spacing of the numbers that the losses are computed in.
+        required: (T,) the part of the slopes of which a share is required as decrease.
+        losses_at: (T,) losses at a step; nan or inf where a loss is not finite.
+        resolution: relative spacing of the numbers in which the losses are computed.
     """
 
     tasks: tuple[str, ...]
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     losses: Array
     slopes: Array
-    asked: Array
-    at: Callable[[float], Array]
+    required: Array
+    losses_at: Callable[[float], Array]
     resolution: float = EPS
 
-    def shown(self, step: float) -> NDArray[np.bool_]:
-        """(T,) whether a loss, as it is rounded, can show the decrease that its slope promises at a step."""
+    def is_resolvable(self, step: float) -> NDArray[np.bool_]:
+        """(T,) whether the decrease predicted by the slope at a step exceeds the rounding of the loss."""
         return step * self.slopes > self.rounding
 
     def slack(self, step: float) -> Array:
-        """(T,) by what a loss may miss its decrease: its rounding, where it cannot show one and another task's can."""
-        shown = self.shown(step)
-        return np.where(shown, 0.0, self.rounding) if shown.any() else np.zeros(len(shown))
+        """(T,) tolerance of the condition: the rounding of a loss whose decrease is not resolvable while another's is."""
+        resolvable = self.is_resolvable(step)
+        return np.where(resolvable, 0.0, self.rounding) if resolvable.any() else np.zeros(len(resolvable))
 
     @property
     def rounding(self) -> Array:
-        """(T,) by what the difference of two losses may be off, each as it is rounded."""
+        """(T,) bound on the rounding error of the difference of two losses."""
         return 2 * self.resolution * np.abs(self.losses)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search answers.
+class SearchResult:
+    """Result of the trials along a :class:`StepLine`.
 
     Args:
         outcome: accepted, or why no step is taken.
-        step: the step along the direction; 0 where none is taken.
-        losses: (T,) at that step, as the trials computed them; those at step 0 where none is taken.
-        trials: how many steps were tried.
-        first: whether the first trial was accepted, so that the bound and not the condition limited the step.
-        worst: of a refusal, the place among the T tasks of the one that stood in the way.
-        least: of a step so short that the parameters, as they are rounded, would not move: what it is too short for; else 0.
+        step: multiplier of the direction; 0 where no step is taken.
+        losses: (T,) at that step, as computed by the trial; at step 0 where no step is taken.
+        trials: number of steps that were tried.
+        first: whether the first trial was accepted, so that the bound limits the step and not the condition.
+        worst: of a refusal, the index among the T tasks of the one that prevents the step.
+        smallest: of a step too short to change any parameter, the length that it must exceed; else 0.
     """
 
-    outcome: Outcome
+    outcome: SearchOutcome
     step: float
     losses: Array
     trials: int
     first: bool = False
     worst: int = 0
-    least: float = 0.0
+    smallest: float = 0.0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a step was accepted."""
+        return self.outcome is SearchOutcome.ACCEPTED
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step of a line search came to.
+    """Result of one step of a line search.
 
     Args:
-        outcome: accepted, or why nothing moved.
-        step: by which the direction was multiplied; 0 where nothing moved.
-        bound: the largest step that was allowed.
-        trials: losses evaluated along the direction.
+        outcome: accepted, or why the parameters are unchanged.
+        step: multiplier of the direction; 0 where the parameters are unchanged.
+        bound: largest step that was allowed.
+        trials: number of evaluations of the losses along the direction.
         first: whether the first trial was accepted.
         losses: by task, before the step, without a graph.
-        slopes: by task, the decrease per unit of step that was promised.
-        predicted: by task, the loss that the accepted trial saw; with a displacement it is a prediction of the true one.
-        actual: by task, the loss of a true forward after the step, in the steps that were verified; else empty.
+        slopes: by task, predicted decrease per unit of step.
+        predicted: by task, loss at the accepted trial; with a displacement it predicts the true loss.
+        actual: by task, loss of a forward of the whole model after the step, in steps that are verified; else empty.
         fallback: why the direction was replaced by the common descent direction; empty where it was not.
-        reason: in words, why nothing moved; empty where something did.
-        lowered: why the bound was lowered at this step; empty where it was not.
-        balance: what the method said.
+        reason: why the parameters are unchanged; empty where they moved.
+        lowered: why the bound was decreased at this step; empty where it was not.
+        balance: result of the balancing method.
     """
 
-    outcome: Outcome
+    outcome: SearchOutcome
     step: float
     bound: float
     trials: int
@@ -144,4 +159,4 @@ class Step:
     @property
     def accepted(self) -> bool:
         """Whether the parameters moved."""
-        return self.outcome is Outcome.ACCEPTED
+        return self.outcome is SearchOutcome.ACCEPTED

@@ -36,7 +36,7 @@ class Searched(torch.optim.Optimizer):
     """
 
     def __init__(self, search: LineSearch) -> None:
-        super().__init__([*search.shared, *search.own], {"lr": 1.0})
+        super().__init__(search.parts.parameters, {"lr": 1.0})
         self.search = search
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The rules of a search: which step is accepted, which is tried next, and where the next search starts. Pure functions."""
+"""Rules of a search: the acceptance condition, the order of the trials, the first trial."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,26 +11,34 @@ import numpy as np
 
 from paretorch.core import checks
 from paretorch.core.arrays import Array
-from paretorch.linesearch.armijo.trials import TRIALS, next_trial
-from paretorch.linesearch.contract import Found, Line, Outcome
+from paretorch.linesearch.armijo.trials import TRIALS, TrialOptions, Trials, evaluate_trials, trial_steps
+from paretorch.linesearch.contract import SearchOutcome, SearchResult, StepLine
+
+Shrink = float | Literal["violation"]
+Trial = Literal["backtracking", "parabolic", "golden"]
+Memory = Literal["monotone", "nonmonotone", "smoothed"]
+Start = Literal["reset", "keep", "grow", "polyak"]
 
 MEMORIES = ("monotone", "nonmonotone", "smoothed")
 STARTS = ("reset", "keep", "grow", "polyak")
-AVERAGE = 0.85  # Zhang & Hager's weight of the past
-SMOOTH = 0.9  # of the smoothed decrease and slope
-SKIPPED = 10  # at most so many steps without a search
+AVERAGE = 0.85  # Zhang & Hager's weight of past losses
+SMOOTH = 0.9  # weight of the past in the smoothed decrease and slope
+SKIPPED = 10  # upper limit of the steps in a row that skip the search
 
 
-class SearchState(NamedTuple):
-    """What a search remembers; of tasks, for all declared ones, nan where one was not met yet.
+class RulesState(NamedTuple):
+    """State of the rules between steps; arrays are over all declared tasks, nan for a task that has not been present.
 
     Args:
         last: the last accepted step; nan before the first.
-        epoch_steps: steps of the last whole epoch, and of this one so far: what growth by the epoch is measured in.
-        reference: (all,) Zhang & Hager's weighted mean of the losses so far; ``weight``: (all,) its sum of weights.
-        decrease: (all,) the smoothed decrease; ``slope``: (all,) the smoothed slope.
-        fast: moving mean of the accepted steps; ``slow``: a slower one.
-        skip: steps to take without a search.
+        epoch_steps: number of steps of the last complete epoch and of the current one, for growth per epoch.
+        reference: (all,) Zhang & Hager's weighted mean of the losses.
+        weight: (all,) its sum of weights.
+        decrease: (all,) the smoothed decrease.
+        slope: (all,) the smoothed slope.
+        fast: moving mean of the accepted steps.
+        slow: slower moving mean of the accepted steps.
+        skip: number of following steps that skip the search.
     """
 
     last: float
@@ -45,45 +54,45 @@ class SearchState(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    r"""Armijo's condition for every task at once, and how a step that fulfils it is looked for.
+    r"""Armijo's condition for every task, and the search for a step that fulfils it.
 
     .. math:: L_t(\theta - \eta d) \le R_t - \eta \beta s_t \quad \text{for all } t
 
-    with s the slopes and R the losses themselves (``"monotone"``), the larger of them and their weighted mean
-    (``"nonmonotone"``), or the same inequality between moving means of decrease and slope (``"smoothed"``, which also takes the
-    last step without a search for up to 9 steps while the accepted steps hardly change).
+    with the slopes s. R is the current loss (``"monotone"``) or the larger of the loss and its weighted mean (``"nonmonotone"``).
+    ``"smoothed"`` accepts also where the same inequality holds between the moving means of decrease and slope, and skips the
+    search for up to 9 steps while the accepted steps hardly change.
 
     Args:
-        beta: share of the slope asked for, in (0, 1).
-        shrink: factor on a refused step, in (0, 1); ``"violation"``: to 7/8 of the largest step at which the condition would hold
-            on the parabola through the worst task's loss, its slope and the refused trial. Long steps matter: along a network's
-            training, those just below what every task allows keep its losses flat, and allow long steps later on; halving ends
-            a third below on average, and the losses grow steeper until its steps are a quarter as long.
-        floor: the search ends below this part of the bound.
+        beta: required share of the slope, in (0, 1).
+        shrink: factor on a refused step, in (0, 1); ``"violation"``: to 7/8 of the largest step at which the condition holds on
+            the parabola through the worst task's loss, its slope and the refused trial. Long steps matter: steps just below the
+            largest acceptable one keep the losses of a network flat, and permit long steps later. Halving ends a third lower
+            on average, and the losses become steeper until its steps are a quarter as long.
+        floor: the search stops below this part of the bound.
         trial: ``"backtracking"``, ``"parabolic"`` (to the minimum of the parabola through the worst task's loss, its slope
-            and the refused trial) or ``"golden"`` (golden section for the step that lowers the worst task most).
+            and the refused trial) or ``"golden"`` (golden section for the step that decreases the worst task's loss most).
         memory: ``"monotone"``, ``"nonmonotone"``, ``"smoothed"``.
-        start: ``"reset"``: at the bound; ``"keep"``: at the last accepted step; ``"grow"``: there, times 2^(1/steps of an
-            epoch); ``"polyak"``: at min_t (L_t - f_t) / (2 beta s_t).
-        lowest: f_t of the Polyak step: no loss falls below it.
+        start: first trial; ``"reset"``: the bound; ``"keep"``: the last accepted step; ``"grow"``: the last accepted step times
+            2^(1/steps of an epoch); ``"polyak"``: min_t (L_t - f_t) / (2 beta s_t).
+        lowest: f_t of the Polyak step, a lower bound of every loss.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
 
     References:
         Fliege & Svaiter, "Steepest descent methods for multicriteria optimization", 2000; Zhang & Hager, SIAM J. Optim. 2004;
         Vaswani et al., "Painless stochastic gradient", NeurIPS 2019; Galli et al., "Don't be so monotone", NeurIPS 2023;
         Kenneweg et al., "Improving line search methods for large scale neural network training", 2024; Cavalcanti et al.,
-        "Adaptive backtracking line search", 2025. All but the first speak of one loss; here every task fulfils the
-        condition, with a memory of its own. Galli et al. divide the Polyak step by a constant of their own, we by 2 beta.
+        "Adaptive backtracking line search", 2025. All but the first treat one loss; here every task fulfils the condition,
+        with its own memory. Galli et al. divide the Polyak step by a constant of their own, this class by 2 beta.
     """
 
     beta: float = 0.1
-    shrink: float | Literal["violation"] = "violation"
+    shrink: Shrink = "violation"
     floor: float = 1e-10
-    trial: Literal["backtracking", "parabolic", "golden"] = "backtracking"
-    memory: Literal["monotone", "nonmonotone", "smoothed"] = "monotone"
-    start: Literal["reset", "keep", "grow", "polyak"] = "reset"
+    trial: Trial = "backtracking"
+    memory: Memory = "monotone"
+    start: Start = "reset"
     lowest: float = 0.0
 
     def __post_init__(self) -> None:
@@ -99,27 +108,27 @@ class Rules:
         checks.one_of("memory", self.memory, MEMORIES)
         checks.one_of("start", self.start, STARTS)
 
-    def init(self, tasks: int) -> SearchState:
+    def init(self, tasks: int) -> RulesState:
         """The state before the first step."""
         blank = np.full(tasks, np.nan)
-        return SearchState(math.nan, (0, 0), blank, np.zeros(tasks), blank, blank, math.nan, math.nan, 0)
+        return RulesState(math.nan, (0, 0), blank, np.zeros(tasks), blank, blank, math.nan, math.nan, 0)
 
-    def end_epoch(self, state: SearchState) -> SearchState:
-        """The state at the end of an epoch: growth by the epoch counts its steps."""
+    def end_epoch(self, state: RulesState) -> RulesState:
+        """The state after the end of an epoch."""
         return state._replace(epoch_steps=(state.epoch_steps[1], 0))
 
-    def first_trial(self, line: Line, state: SearchState, bound: float) -> float:
-        """Where a search starts: above 0, at most the bound.
+    def first_trial(self, line: StepLine, state: RulesState, bound: float) -> float:
+        """The first step to try: above 0, at most the bound.
 
         Raises:
-            ValueError: a loss is below ``lowest``, which the Polyak step rests on.
+            ValueError: a loss is below ``lowest``, so that the Polyak step is undefined.
         """
         if self.start == "polyak":
             gap = line.losses - self.lowest
             if (gap < 0).any():
                 task = line.tasks[int(gap.argmin())]
                 raise ValueError(
-                    f"start='polyak' takes lowest={self.lowest} for the least that a loss can be, but task {task!r} has "
+                    f"start='polyak' requires that no loss is below lowest={self.lowest}, but task {task!r} has "
                     f"{line.losses.min()}: give a smaller lowest="
                 )
             step = float((gap / (2 * self.beta * line.slopes)).min())
@@ -129,61 +138,73 @@ class Rules:
         steps = state.epoch_steps[0] or max(state.epoch_steps[1], 100)
         return min(bound, state.last * (2 ** (1 / steps) if self.start == "grow" else 1.0))
 
-    def search(self, line: Line, state: SearchState, bound: float) -> tuple[Found, SearchState]:
-        """A step that fulfils the condition for every task, or why there is none; and the next state.
+    def search(self, line: StepLine, state: RulesState, bound: float) -> tuple[SearchResult, RulesState]:
+        """A step that fulfils the condition for every task, or the reason why there is none; and the next state.
 
         Args:
-            line: what is searched on.
-            state: what the search remembers.
-            bound: the largest step allowed, above 0.
+            line: the losses along the direction.
+            state: of the rules.
+            bound: largest step allowed, above 0.
         """
+        return evaluate_trials(self.trials(line, state, bound), line.losses_at)
+
+    def trials(
+        self, line: StepLine, state: RulesState, bound: float
+    ) -> Generator[float, Array, tuple[SearchResult, RulesState]]:
+        """The same search as a generator, which yields each step to try and receives the (T,) losses there."""
         state = state._replace(epoch_steps=(state.epoch_steps[0], state.epoch_steps[1] + 1))
         if state.skip > 0 and state.last <= bound:
-            found = Found(Outcome.ACCEPTED, state.last, line.at(state.last), 1, first=False)
-            if np.isfinite(found.losses).all() and line.shown(found.step).any():
-                return found, self._remembered(line, found, state)._replace(skip=state.skip - 1)
-        found = next_trial(self, line, lambda step, losses: self.missing(line, state, step, losses), state, bound)
-        return found, (self._remembered(line, found, state) if found.outcome is Outcome.ACCEPTED else state)
+            losses = yield state.last
+            result = SearchResult(SearchOutcome.ACCEPTED, state.last, losses, 1, first=False)
+            if np.isfinite(losses).all() and line.is_resolvable(result.step).any():
+                return result, self._after(line, result, state)._replace(skip=state.skip - 1)
+        result = yield from self._searched(line, state, bound)
+        return result, (self._after(line, result, state) if result.accepted else state)
 
-    def missing(self, line: Line, state: SearchState, step: float, losses: Array) -> Array:
-        """(T,) what each task lacks of the condition at a step: at most 0 where it is fulfilled, inf where not finite."""
-        asked = step * self.beta * line.asked
+    def _searched(self, line: StepLine, state: RulesState, bound: float) -> Trials:
+        options = TrialOptions(self.trial, self.shrink, self.beta, self.floor)
+        start = self.first_trial(line, state, bound)
+        return trial_steps(options, line, lambda step, losses: self.violation(line, state, step, losses), start, bound)
+
+    def violation(self, line: StepLine, state: RulesState, step: float, losses: Array) -> Array:
+        """(T,) violation of the condition at a step: at most 0 where it is fulfilled, inf where a loss is not finite."""
+        required = step * self.beta * line.required
         before = self._reference(line, state)
-        lacking = losses - (before - asked) - line.slack(step)
+        violation = losses - (before - required) - line.slack(step)
         if self.memory == "smoothed":
-            places = list(line.places)
-            decrease = _mixed(state.decrease[places], line.losses - losses)
-            wanted = step * self.beta * _mixed(state.slope[places], line.asked)
-            # where steps without a search went wrong, no small step mends the mean: the plain condition does as well
-            lacking = np.fmin(lacking, wanted - decrease)
-        return np.where(np.isfinite(losses), lacking, np.inf)
+            positions = list(line.positions)
+            decrease = _moving_mean(state.decrease[positions], line.losses - losses)
+            smoothed = step * self.beta * _moving_mean(state.slope[positions], line.required)
+            # after failures of steps without a search, no small step restores the mean: the plain condition suffices too
+            violation = np.fmin(violation, smoothed - decrease)
+        return np.where(np.isfinite(losses), violation, np.inf)
 
-    def _reference(self, line: Line, state: SearchState) -> Array:
+    def _reference(self, line: StepLine, state: RulesState) -> Array:
         if self.memory != "nonmonotone":
             return line.losses
-        return np.fmax(line.losses, state.reference[list(line.places)])
+        return np.fmax(line.losses, state.reference[list(line.positions)])
 
-    def _remembered(self, line: Line, found: Found, state: SearchState) -> SearchState:
+    def _after(self, line: StepLine, result: SearchResult, state: RulesState) -> RulesState:
         """The state after an accepted step."""
-        places = list(line.places)
+        positions = list(line.positions)
         reference, weight = state.reference.copy(), state.weight.copy()
-        old = np.where(np.isnan(reference[places]), 0.0, reference[places])
-        weight[places] = AVERAGE * state.weight[places] + 1
-        reference[places] = (AVERAGE * state.weight[places] * old + found.losses) / weight[places]
+        old = np.where(np.isnan(reference[positions]), 0.0, reference[positions])
+        weight[positions] = AVERAGE * state.weight[positions] + 1
+        reference[positions] = (AVERAGE * state.weight[positions] * old + result.losses) / weight[positions]
         decrease, slope = state.decrease.copy(), state.slope.copy()
-        decrease[places] = _mixed(decrease[places], line.losses - found.losses)
-        slope[places] = _mixed(slope[places], line.asked)
-        fast = found.step if math.isnan(state.fast) else 0.9 * state.fast + 0.1 * found.step
-        slow = found.step if math.isnan(state.slow) else 0.99 * state.slow + 0.01 * found.step
+        decrease[positions] = _moving_mean(decrease[positions], line.losses - result.losses)
+        slope[positions] = _moving_mean(slope[positions], line.required)
+        fast = result.step if math.isnan(state.fast) else 0.9 * state.fast + 0.1 * result.step
+        slow = result.step if math.isnan(state.slow) else 0.99 * state.slow + 0.01 * result.step
         ratio = max(fast / slow, slow / fast)
         skip = 0
         if self.memory == "smoothed" and state.skip == 0:
             skip = min(SKIPPED, int(1 / (ratio - 1))) - 1 if ratio > 1 + 1 / SKIPPED else SKIPPED - 1
             skip = max(0, skip)
-        return SearchState(found.step, state.epoch_steps, reference, weight, decrease, slope, fast, slow, skip)
+        return RulesState(result.step, state.epoch_steps, reference, weight, decrease, slope, fast, slow, skip)
 
 
-def _mixed(past: Array, new: Array) -> Array:
-    """Moving means; where there is no past, the new value."""
-    mixed: Array = np.where(np.isnan(past), new, SMOOTH * past + (1 - SMOOTH) * new)
-    return mixed
+def _moving_mean(past: Array, new: Array) -> Array:
+    """The moving means with the new values; the new value where there is no past."""
+    mean: Array = np.where(np.isnan(past), new, SMOOTH * past + (1 - SMOOTH) * new)
+    return mean

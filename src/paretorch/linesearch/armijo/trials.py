@@ -1,112 +1,128 @@
-"""Which step is tried next: backtracking, parabolic interpolation, golden section."""
+"""Order of the trials: backtracking, parabolic interpolation, golden section."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from paretorch.core.arrays import Array
-from paretorch.linesearch.contract import Found, Line, Outcome
+from paretorch.linesearch.contract import SearchOutcome, SearchResult, StepLine
 
-if TYPE_CHECKING:
-    from paretorch.linesearch.armijo.rules import Rules, SearchState
-
+R = TypeVar("R")
 TRIALS = ("backtracking", "parabolic", "golden")
 GOLDEN = (math.sqrt(5) - 1) / 2
-SECTIONS = 8  # of a golden section: the bracket is then 1/50 of what it was
-LEAST, MOST = 0.1, 0.5  # the parabola may not shrink a step by more, nor by less
+SECTIONS = 8  # of a golden section: the bracket shrinks to 1/50
+LEAST, MOST = 0.1, 0.5  # limits of the factor by which the parabola shrinks a step
 LEAST_BY_VIOLATION = 0.01
-BY_VIOLATION = 0.875  # of the largest step that a parabola through the refused trial allows
+BY_VIOLATION = 0.875  # part of the largest step that fulfils the condition on a parabola through the refused trial
 
-Missing = Callable[[float, Array], Array]
+Violation = Callable[[float, Array], Array]
+Trials = Generator[float, Array, SearchResult]
 
 
-def next_trial(rules: Rules, line: Line, missing: Missing, state: SearchState, bound: float) -> Found:
-    """The step at which nothing is missing, or why there is none.
+class TrialOptions(NamedTuple):
+    """The fields of the same names of :class:`~paretorch.linesearch.Rules`."""
 
-    Args:
-        rules: how to look for it.
-        line: what is searched on.
-        missing: (T,) what each task lacks of the condition at a step with these losses.
-        state: what the search remembers.
-        bound: the largest step allowed.
-    """
-    start = rules.first_trial(line, state, bound)
-    if rules.trial == "golden":
-        section = _golden_section(line, missing, start)
-        if section.outcome is Outcome.ACCEPTED:
+    trial: str
+    shrink: float | str
+    beta: float
+    floor: float
+
+
+def evaluate_trials(trials: Generator[float, Array, R], losses_at: Callable[[float], Array]) -> R:
+    """The return value of a generator that yields steps, given the losses at each of them."""
+    step, result = next_trial(trials)
+    while step is not None:
+        step, result = next_trial(trials, losses_at(step))
+    assert result is not None
+    return result
+
+
+def next_trial(trials: Generator[float, Array, R], losses: Array | None = None) -> tuple[float | None, R | None]:
+    """The next step of a generator, and None; or None, and its return value."""
+    try:
+        return (next(trials) if losses is None else trials.send(losses)), None
+    except StopIteration as end:
+        return None, end.value
+
+
+def trial_steps(options: TrialOptions, line: StepLine, violation: Violation, start: float, bound: float) -> Trials:
+    """Yields the steps to try and receives the losses there; returns an acceptable step, or why there is none."""
+    if options.trial == "golden":
+        section = yield from _golden_section(line, violation, start)
+        if section.accepted:
             return section
-        found = _backtracked(rules, line, missing, section.step, bound)
-        return Found(found.outcome, found.step, found.losses, found.trials + section.trials, False, found.worst)
-    return _backtracked(rules, line, missing, start, bound)
+        found = yield from _backtracking(options, line, violation, section.step, bound)
+        return SearchResult(found.outcome, found.step, found.losses, found.trials + section.trials, False, found.worst)
+    return (yield from _backtracking(options, line, violation, start, bound))
 
 
-def _backtracked(rules: Rules, line: Line, missing: Missing, start: float, bound: float) -> Found:
+def _backtracking(options: TrialOptions, line: StepLine, violation: Violation, start: float, bound: float) -> Trials:
     step, trials = start, 0
     while True:
-        losses = line.at(step)
+        losses = yield step
         trials += 1
-        lacking = missing(step, losses)
-        worst = int(lacking.argmax())
-        if not line.shown(step).any() and np.isfinite(losses).all():  # losses that do not change fulfil any condition
-            return Found(Outcome.NOISE, 0.0, line.losses, trials, worst=worst)
-        if lacking[worst] <= 0:
-            return Found(Outcome.ACCEPTED, step, losses, trials, trials == 1)
-        if not line.shown(step)[worst] and np.isfinite(losses).all():
-            return Found(Outcome.NOISE, 0.0, line.losses, trials, worst=worst)
-        step *= _factor(rules, line, step, losses, lacking)
-        if not step > rules.floor * min(bound, start):
-            return Found(Outcome.REJECTED, 0.0, line.losses, trials, worst=worst)
+        violations = violation(step, losses)
+        worst = int(violations.argmax())
+        resolvable, finite = line.is_resolvable(step), np.isfinite(losses).all()
+        if not resolvable.any() and finite:  # losses that do not change fulfil any condition
+            return SearchResult(SearchOutcome.NOISE, 0.0, line.losses, trials, worst=worst)
+        if violations[worst] <= 0:
+            return SearchResult(SearchOutcome.ACCEPTED, step, losses, trials, trials == 1)
+        if not resolvable[worst] and finite:
+            return SearchResult(SearchOutcome.NOISE, 0.0, line.losses, trials, worst=worst)
+        step *= _factor(options, line, step, losses, violations)
+        if not step > options.floor * min(bound, start):
+            return SearchResult(SearchOutcome.REJECTED, 0.0, line.losses, trials, worst=worst)
 
 
-def _factor(rules: Rules, line: Line, step: float, losses: Array, lacking: Array) -> float:
-    """By what a refused step is multiplied."""
-    constant = BY_VIOLATION if isinstance(rules.shrink, str) else rules.shrink
+def _factor(options: TrialOptions, line: StepLine, step: float, losses: Array, violations: Array) -> float:
+    """The factor on a refused step."""
+    constant = BY_VIOLATION if isinstance(options.shrink, str) else options.shrink
     if not np.isfinite(losses).all():
         return min(constant, MOST)
-    if rules.trial == "parabolic":
-        # through loss and slope at 0 and the loss at the step; of each refused task, the least
-        rise = (losses - line.losses + step * line.slopes)[lacking > 0]
+    refused = violations > 0
+    if options.trial == "parabolic":
+        # the parabola through loss and slope at 0 and the loss at the step; the shortest minimum of the refused tasks
+        curved = (losses - line.losses + step * line.slopes)[refused]
         with np.errstate(divide="ignore"):
-            minimum = (step * line.slopes[lacking > 0] / (2 * rise)).min()
+            minimum = (step * line.slopes[refused] / (2 * curved)).min()
         return float(min(max(minimum, LEAST), MOST)) if math.isfinite(minimum) and minimum > 0 else MOST
-    if rules.shrink == "violation":
-        refused = lacking > 0
-        room = (
-            step * (line.slopes - rules.beta * line.asked)[refused]
-        )  # between the slope's line and that of the condition
-        return max(LEAST_BY_VIOLATION, constant * float((room / (room + lacking[refused])).min()))
+    if options.shrink == "violation":
+        margin = step * (line.slopes - options.beta * line.required)[refused]  # of the condition above the tangent
+        return max(LEAST_BY_VIOLATION, constant * float((margin / (margin + violations[refused])).min()))
     return constant
 
 
-def _golden_section(line: Line, missing: Missing, start: float) -> Found:
-    """The step in (0, start] that lowers the worst task most, per unit of its slope, if the condition holds there.
+def _golden_section(line: StepLine, violation: Violation, start: float) -> Trials:
+    """The step in (0, start] that decreases the worst task's loss most, relative to its slope, if it is acceptable.
 
-    Where it does not, ``step`` is where backtracking may go on.
+    Otherwise ``step`` of the result is where backtracking starts.
     """
 
-    def tried(step: float) -> tuple[float, float, Array]:
-        losses = line.at(step)
+    def tried(step: float) -> Generator[float, Array, tuple[float, float, Array]]:
+        losses = yield step
         with np.errstate(invalid="ignore"):
             worst = ((losses - line.losses) / line.slopes).max()
         return (float(worst) if np.isfinite(losses).all() else math.inf), step, losses
 
-    best = tried(start)
+    best = yield from tried(start)
     low, high = 0.0, start
-    inner, outer = tried(high - GOLDEN * (high - low)), tried(low + GOLDEN * (high - low))
+    inner = yield from tried(high - GOLDEN * (high - low))
+    outer = yield from tried(low + GOLDEN * (high - low))
     for _ in range(SECTIONS):
         best = min(best, inner, outer, key=lambda trial: trial[0])
         if inner[0] <= outer[0]:
             high, outer = outer[1], inner
-            inner = tried(high - GOLDEN * (high - low))
+            inner = yield from tried(high - GOLDEN * (high - low))
         else:
             low, inner = inner[1], outer
-            outer = tried(low + GOLDEN * (high - low))
+            outer = yield from tried(low + GOLDEN * (high - low))
     best = min(best, inner, outer, key=lambda trial: trial[0])
     _, step, losses = best
-    if line.shown(step).any() and (missing(step, losses) <= 0).all():
-        return Found(Outcome.ACCEPTED, step, losses, SECTIONS + 3, step == start)
-    return Found(Outcome.REJECTED, min(inner[1], step), line.losses, SECTIONS + 3)
+    if line.is_resolvable(step).any() and (violation(step, losses) <= 0).all():
+        return SearchResult(SearchOutcome.ACCEPTED, step, losses, SECTIONS + 3, step == start)
+    return SearchResult(SearchOutcome.REJECTED, min(inner[1], step), line.losses, SECTIONS + 3)

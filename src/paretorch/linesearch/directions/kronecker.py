@@ -1,4 +1,4 @@
-"""A metric of Kronecker factors, as in Shampoo and SOAP, shared by all tasks."""
+"""Metric of Kronecker factors, as in Shampoo and SOAP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.linesearch.directions.metrics import Metric, Row
+from paretorch.core.gradients.task_gradients import Row
+from paretorch.linesearch.directions.metrics import Metric
 
 
 class Kronecker(Metric):
@@ -19,7 +20,8 @@ class Kronecker(Metric):
               M^{-1} G = Q_L \frac{Q_L^T G Q_R}{\sqrt{\hat v} + \epsilon} Q_R^T
 
     with v the moving mean of the squared entries of :math:`Q_L^T G Q_R`. M is symmetric and positive definite, so the minimum
-    norm in it lowers every task. Vectors, and sides longer than ``largest``, keep the plain basis: there it is Adam's diagonal.
+    norm in it decreases every loss. Vectors, and sides longer than ``largest``, keep the original basis, with Adam's
+    diagonal.
 
     Args:
         beta: of the factors.
@@ -40,8 +42,8 @@ class Kronecker(Metric):
 
     References:
         Vyas et al., "SOAP: improving and stabilizing Shampoo using Adam", 2024. They rotate the moving mean of the gradient, we
-        the balanced gradient: momentum would be no gradient of a task, and a line search asks for descent. When the basis turns,
-        v is kept as it is, as they keep it.
+        the balanced gradient: momentum is not the gradient of a task, and a line search needs descent. When the basis
+        changes, v is unchanged, as in their method.
     """
 
     def __init__(
@@ -53,66 +55,66 @@ class Kronecker(Metric):
         if not eps > 0 or every < 1 or largest < 1:
             raise ValueError(f"Kronecker: eps > 0, every >= 1, largest >= 1, got {eps}, {every}, {largest}")
         self.beta, self.beta2, self.eps, self.every, self.largest = beta, beta2, eps, every, largest
-        self.taken = 0
-        self.held: dict[int, dict[str, Tensor]] = {}
+        self.steps = 0
+        self.factors: dict[int, dict[str, Tensor]] = {}
 
     def learn(self, gradient: Row) -> None:
-        """Takes in the balanced gradient; the basis is made anew every ``every`` steps."""
-        fresh = self.taken % self.every == 0
-        self.taken += 1
-        for place, part in enumerate(gradient):
+        """Updates factors and moments by the balanced gradient, and the basis every ``every`` steps."""
+        fresh = self.steps % self.every == 0
+        self.steps += 1
+        for index, part in enumerate(gradient):
             if part is not None:
-                self._learn(self.held.setdefault(place, {}), part.detach(), fresh)
+                self._learn(self.factors.setdefault(index, {}), part.detach(), fresh)
 
     def inverse(self, gradient: Row) -> list[Tensor | None]:
-        """M^-1 times a gradient; the gradient itself where nothing was learned yet."""
+        """M^-1 times a gradient; the gradient where there are no factors."""
         return [
-            part if part is None or place not in self.held else self._inverse(self.held[place], part)
-            for place, part in enumerate(gradient)
+            part if part is None or index not in self.factors else self._inverse(self.factors[index], part)
+            for index, part in enumerate(gradient)
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Factors, bases and moments by place of the parameter."""
-        return {"taken": self.taken, "held": {place: dict(held) for place, held in self.held.items()}}
+        """Factors, bases and moments by index of the parameter."""
+        return {"taken": self.steps, "held": {index: dict(factors) for index, factors in self.factors.items()}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes them back."""
-        self.taken = int(state_dict["taken"])
-        self.held = {
-            int(place): {name: tensor.clone() for name, tensor in held.items()}
-            for place, held in state_dict["held"].items()
+        """Restores them."""
+        self.steps = int(state_dict["taken"])
+        self.factors = {
+            int(index): {name: tensor.clone() for name, tensor in factors.items()}
+            for index, factors in state_dict["held"].items()
         }
 
-    def _learn(self, held: dict[str, Tensor], part: Tensor, fresh: bool) -> None:
+    def _learn(self, factors: dict[str, Tensor], part: Tensor, fresh: bool) -> None:
         matrix = _matrix(part)
         for side, other in (("left", matrix), ("right", matrix.T)):
             if len(other) > self.largest or matrix.shape[1] == 1:
                 continue
             product = other @ other.T
-            held[side] = product if side not in held else held[side].lerp(product, 1 - self.beta)
+            factors[side] = product if side not in factors else factors[side].lerp(product, 1 - self.beta)
             if fresh:
-                held[f"{side} basis"] = (
-                    torch.linalg.eigh(held[side].double()).eigenvectors.to(matrix.dtype).contiguous()
+                factors[f"{side} basis"] = (
+                    torch.linalg.eigh(factors[side].double()).eigenvectors.to(matrix.dtype).contiguous()
                 )
-        square = _rotated(held, matrix).square()
-        held["second"] = (
-            square * (1 - self.beta2) if "second" not in held else held["second"].lerp(square, 1 - self.beta2)
+        square = _rotated(factors, matrix).square()
+        factors["second"] = (
+            square * (1 - self.beta2) if "second" not in factors else factors["second"].lerp(square, 1 - self.beta2)
         )
 
-    def _inverse(self, held: Mapping[str, Tensor], part: Tensor) -> Tensor:
-        root = (held["second"] / (1 - self.beta2**self.taken)).sqrt()
+    def _inverse(self, factors: Mapping[str, Tensor], part: Tensor) -> Tensor:
+        root = (factors["second"] / (1 - self.beta2**self.steps)).sqrt()
         root = root + self.eps * root.mean() + torch.finfo(root.dtype).tiny ** 0.5
-        return _rotated(held, _rotated(held, _matrix(part)) / root, back=True).reshape(part.shape)
+        return _rotated(factors, _rotated(factors, _matrix(part)) / root, back=True).reshape(part.shape)
 
 
 def _matrix(part: Tensor) -> Tensor:
-    """A parameter as a matrix: outputs by all the rest; vectors as a column."""
+    """A parameter as a matrix of outputs by all other dimensions; a vector as a column."""
     return part.reshape(len(part), -1) if part.ndim > 1 else part.reshape(-1, 1)
 
 
-def _rotated(held: Mapping[str, Tensor], matrix: Tensor, back: bool = False) -> Tensor:
-    """Into the eigenbasis of the factors, or back."""
-    left, right = held.get("left basis"), held.get("right basis")
+def _rotated(factors: Mapping[str, Tensor], matrix: Tensor, back: bool = False) -> Tensor:
+    """The matrix in the eigenbasis of the factors, or back."""
+    left, right = factors.get("left basis"), factors.get("right basis")
     if left is not None:
         matrix = (left if back else left.T) @ matrix
     if right is not None:

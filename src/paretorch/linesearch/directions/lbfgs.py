@@ -1,4 +1,4 @@
-"""L-BFGS for several objectives: one matrix that all share."""
+"""L-BFGS metric: one matrix that all tasks share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.linesearch.directions.metrics import Metric, Row
-from paretorch.linesearch.parameter_line import inners
+from paretorch.core.gradients.task_gradients import Row
+from paretorch.linesearch.directions.metrics import Metric
+from paretorch.linesearch.tensor_rows import inner_products
 
 
 class LBFGS(Metric):
@@ -17,20 +18,20 @@ class LBFGS(Metric):
 
     .. math:: s_k = \theta_{k+1} - \theta_k, \qquad y_k = \sum_t w_t \big(g_t(\theta_{k+1}) - g_t(\theta_k)\big)
 
-    with w the weights of the step's direction. A pair whose curvature :math:`s^T y` is not above ``least`` :math:`s^T s` is left
-    out, so that M stays positive definite. For ``Backtracking`` on the same data in every step: between two mini-batches
+    with w the weights of the step's direction. A pair whose curvature :math:`s^T y` is not above ``least`` :math:`s^T s` is
+    omitted, so that M stays positive definite. For ``Backtracking`` on the same data in every step: between two mini-batches
     the gradients differ by more than the step.
 
     Args:
-        memory: pairs kept.
+        memory: number of pairs.
         least: least curvature of a pair.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
 
     References:
-        Lapucci & Mansueto, "A limited memory quasi-Newton approach for multi-objective optimization", 2023. They search by Wolfe
-        conditions, which keep every pair's curvature positive; we by Armijo's, and leave such pairs out.
+        Lapucci & Mansueto, "A limited memory quasi-Newton approach for multi-objective optimization", 2023. They search by
+        Wolfe's conditions, which keep every pair's curvature positive; we by Armijo's, and omit the other pairs.
     """
 
     needs_tasks = True
@@ -45,7 +46,7 @@ class LBFGS(Metric):
         self.weights: list[float] = []
 
     def learn_tasks(self, parameters: Sequence[Tensor], rows: Sequence[Row]) -> None:
-        """Takes in where the last step has led, and the gradients there."""
+        """Adds the pair of the last step, from the present parameters and gradients."""
         now = [leaf.detach().clone() for leaf in parameters]
         filled = [
             [torch.zeros_like(leaf) if part is None else part.clone() for leaf, part in zip(now, row, strict=True)]
@@ -56,19 +57,19 @@ class LBFGS(Metric):
             change = [
                 sum(
                     (
-                        w * (new[place] - old[place])
+                        w * (new[index] - old[index])
                         for w, new, old in zip(self.weights, filled, self.rows, strict=True)
                     ),
                     start=torch.zeros_like(leaf),
                 )
-                for place, leaf in enumerate(now)
+                for index, leaf in enumerate(now)
             ]
-            if inners([step], change)[0] > self.least * inners([step], step)[0]:
+            if inner_products([step], change)[0] > self.least * inner_products([step], step)[0]:
                 self.pairs = [*self.pairs, (step, change)][-self.memory :]
         self.point, self.rows, self.weights = now, filled, []
 
     def remember(self, weights: Sequence[float]) -> None:
-        """Takes in the weights of the direction, as parts of one."""
+        """Records the weights of the direction, scaled to a sum of 1."""
         total = sum(weights)
         self.weights = [weight / total for weight in weights] if total > 0 else []
 
@@ -76,21 +77,21 @@ class LBFGS(Metric):
         """The two-loop recursion."""
         if not self.pairs:
             return list(gradient)
-        rest = [
+        result = [
             torch.zeros_like(s) if g is None else g.clone() for g, s in zip(gradient, self.pairs[-1][0], strict=True)
         ]
         shares = []
         for step, change in reversed(self.pairs):
-            share = inners([step], rest)[0] / inners([step], change)[0]
+            share = inner_products([step], result)[0] / inner_products([step], change)[0]
             shares.append(share)
-            rest = [r - share * y for r, y in zip(rest, change, strict=True)]
+            result = [r - share * y for r, y in zip(result, change, strict=True)]
         step, change = self.pairs[-1]
-        scale = inners([step], change)[0] / inners([change], change)[0]
-        rest = [scale * r for r in rest]
+        scale = inner_products([step], change)[0] / inner_products([change], change)[0]
+        result = [scale * r for r in result]
         for (step, change), share in zip(self.pairs, reversed(shares), strict=True):
-            back = inners([change], rest)[0] / inners([step], change)[0]
-            rest = [r + (share - back) * s for r, s in zip(rest, step, strict=True)]
-        return list(rest)
+            back = inner_products([change], result)[0] / inner_products([step], change)[0]
+            result = [r + (share - back) * s for r, s in zip(result, step, strict=True)]
+        return list(result)
 
     def state_dict(self) -> dict[str, Any]:
         """Pairs, the last point and gradients, and the weights there."""
@@ -102,7 +103,7 @@ class LBFGS(Metric):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes them back."""
+        """Restores them."""
         self.pairs = [(list(s), list(y)) for s, y in state_dict["pairs"]]
         self.point = list(state_dict["point"])
         self.rows = [list(row) for row in state_dict["rows"]]

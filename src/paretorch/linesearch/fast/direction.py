@@ -1,174 +1,165 @@
-"""Where a step of the fast search goes: the tasks' gradients on one batch, and a direction along which all of them fall."""
+"""Direction of a step of the fast search."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
 from paretorch.core.contract import Need
-from paretorch.core.gradients.step_evidence import StepResult as Answer
-from paretorch.core.gradients.task_gradients import Gradients
-from paretorch.core.method.runner import combined_gradient
-from paretorch.linesearch.armijo.closures import check_finite, check_origin
-from paretorch.linesearch.backwards import Backwards
+from paretorch.core.gradients.step_evidence import StepResult
+from paretorch.core.gradients.task_gradients import Row, by_sample
+from paretorch.core.method.runner import MethodRunner, combined_gradient
 from paretorch.linesearch.contract import Slopes
-from paretorch.linesearch.directions.metrics import Row, combined, common_descent, divided
-from paretorch.linesearch.fast.forward import FastForward
-from paretorch.linesearch.parameter_line import filled, inners
+from paretorch.linesearch.directions.metrics import common_descent
+from paretorch.linesearch.fast.batch import Batch
+from paretorch.linesearch.fast.gradients import BatchGradients, encoder_gradient
+from paretorch.linesearch.fast.jacobian_products import secant, short_step
+from paretorch.linesearch.fast.state import EncoderProperties, FastState
+from paretorch.linesearch.tensor_rows import divided, inner_products, weighted_sum, with_zeros
 
 
-class FastDirection(FastForward):
-    """Gradients and directions of a step on one batch. Not made directly: see FastStep."""
+@dataclass(frozen=True)
+class EncoderDirection:
+    """Direction u of the shared parameters; each property is computed when it is first used."""
 
-    # --- what the batch says ---------------------------------------------------------------------------------------------
+    batch: Batch  # after its forward
+    compute: Callable[[], list[Tensor]]  # computes the direction
 
-    def _look(self) -> None:
-        """Every task's gradient on features and heads; tasks without any are absent."""
-        search, count = self.search, len(self.leaves)
-        check_origin(self.given, self.leaves, search.shared, search.trusted)
-        rows: list[Row | None] = [None] * len(search.tasks)
-        losses = Backwards(list(self.given.values()), self._losses_anew)
-        for place, task in enumerate(self.given):
-            row = losses.gradients([*self.leaves, *search.own], place=place, last=place + 1 == len(self.given))
-            rows[search.tasks.index(task)] = row[:count]
-            self.heads_rows[task] = row[count:]
-        self._weigh(rows)
-        squares = {task: inners([row], row)[0] for task, row in self.heads_rows.items()}
-        on_features = {task: float(self.gramian[place, place]) for task, place in self._places(squares).items()}
-        check_finite(self.values, {task: squares[task] + on_features[task] for task in squares})
-        for task in squares:
-            if squares[task] + on_features[task] == 0:
-                del self.values[task], self.heads_rows[task]
-        self.squares = {task: squares[task] for task in self.values}
+    @cached_property
+    def parts(self) -> list[Tensor]:
+        """One tensor for each shared parameter."""
+        return self.compute()
 
-    def _weigh(self, rows: list[Row | None]) -> None:
-        """The gradients on the features as they are, and as the method sees them: of divided losses."""
-        search = self.search
-        self.gradients = self.weighed = Gradients(rows, self.leaves)
-        self.divisors = (
-            search.divisors(search.tasks) if search.runner.uses_gradients else dict.fromkeys(search.tasks, 1.0)
-        )
-        if max(self.divisors.values()) > 1:
-            each = zip(rows, self.divisors.values(), strict=True)
-            self.weighed = Gradients([None if row is None else divided(row, by) for row, by in each], self.leaves)
-        self.gramian = self.weighed.gramian()[0]
+    @cached_property
+    def short_step(self) -> float:
+        """A step well above rounding that moves the parameters by a small part of their norm."""
+        return short_step(self.batch, self.parts)
 
-    # --- where to go -----------------------------------------------------------------------------------------------------
+    @cached_property
+    def tangent(self) -> list[Tensor]:
+        """The secant over the short step, on the whole batch: one forward."""
+        return secant(self.batch, self.parts, self.short_step, None, EncoderProperties())
 
-    def _first_direction(self, answer: Answer) -> Slopes:
-        """Sets the direction that method and optimizer want; returns its slopes."""
-        search = self.search
-        self.along = combined_gradient(answer, self.weighed)
-        weights = search.runner.head_weights(answer)
-        factors = [weights[place] / self.divisors[task] for task, place in self._places(self.values).items()]
-        self.heads_direction = combined(factors, list(self.heads_rows.values()))
-        if search.displacement == "gradient":
-            return self._feature_slopes(answer)
-        gradient = self._encoder_gradient(self.along)
-        if search.direction.plain:
-            self.direction = gradient
-        else:
-            rows = self._parameter_rows() if search.direction.needs_tasks else {}
-            parameters = [*search.shared, *search.own]
-            made = search.direction.make(parameters, [*gradient, *self.heads_direction], rows, self.values)
-            self._take(made)
-        return self._told()
 
-    def _told(self) -> Slopes:
-        """Sets the displacement along the direction; returns its slopes."""
-        self.displacement = self._displaced()
-        slopes = self._slopes()
-        if self.search.displacement == "difference" and not self.search.usable(slopes):
-            self.resting = False
-            # the secant may rise where the tangent falls, or a few samples where the batch falls
-            slopes = self._tangent_slopes()
-        return slopes
+@dataclass(frozen=True)
+class StepDirection:
+    """Direction of all parameters."""
 
-    def _take(self, made: Sequence[Tensor | None]) -> None:
-        """A direction of all parameters: the encoder's without gaps, the heads' as it is."""
-        count = len(self.search.shared)
-        self.direction = filled(made[:count], self.search.shared)
-        self.heads_direction = list(made[count:])
+    gradients: BatchGradients  # of the batch
+    on_features: list[Tensor]  # d_z, the balanced gradient on the features
+    heads: Row  # direction of the heads' parameters
+    encoder: EncoderDirection  # direction of the shared parameters
+    by_parameters: bool = False  # whether it is the common descent direction of the gradients on the parameters
+    fallback: str = ""  # why it is a common descent direction; empty where it is the method's
 
-    def _falling(self, slopes: Slopes) -> Slopes:
-        """The slopes, or those of the common descent direction where some task would rise."""
-        return slopes if self.search.usable(slopes) else self._fall_back(slopes)
+    def slopes(self, displacement: Sequence[Tensor]) -> Slopes:
+        """(T,) slopes where the features move along a displacement."""
+        return self.gradients.slopes(self.heads, displacement)
 
-    def _fall_back(self, slopes: Slopes) -> Slopes:
-        """The common descent direction instead of the method's."""
-        search, tasks = self.search, list(self.values)
-        worst = int(slopes.total.argmin())
-        fails = "would raise" if slopes.total[worst] <= 0 else "was not seen to lower"
-        self.fallback = f"the direction {fails} task {tasks[worst]!r} (slope {slopes.total[worst]:.3g})"
-        metric, heads, divisors = search.direction.metric, list(self.heads_rows.values()), search.divisors(tasks)
-        own = combined([1 / divisors[task] for task in tasks], heads)
-        if search.displacement == "gradient" and not self.by_parameters:
-            known = [divided(self._feature_row(task), divisors[task])
-                     for task, place in self._places(tasks).items() if place in self.gradients.known]  # fmt: skip
-            self.along = self.displacement = filled(common_descent(metric, known)[0], self.leaves)
-            self.heads_direction = own
-            slopes = self._slopes()
-            if not search.usable(slopes):  # tasks meet in a parameter of several heads
-                known = [
-                    divided([*self._feature_row(task), *row], divisors[task]) for task, row in self.heads_rows.items()
-                ]
-                together = common_descent(metric, known)[0]
-                self.along = self.displacement = filled(together[: len(self.leaves)], self.leaves)
-                self.heads_direction = together[len(self.leaves) :]
-                slopes = self._slopes()
-            return slopes
-        count, nothing = len(search.shared), [None] * len(search.own)
-        whole = {task: divided(row, divisors[task]) for task, row in self._parameter_rows().items()}
-        shared = common_descent(metric, [[*row[:count], *nothing] for row in whole.values()])[0]
-        away = metric.inverse([*([None] * count), *own])
-        slopes = self._toward([*shared[:count], *away[count:]], whole)
-        if not search.usable(slopes):  # heads meet, in the metric or in a parameter of several
-            slopes = self._toward(common_descent(metric, list(whole.values()))[0], whole)
-        self.by_parameters = True
-        self.displacement = self._tangent() if search.displacement == "gradient" else self._displaced()
-        by = np.array([divisors[task] for task in whole])
-        return Slopes(slopes.heads * by, slopes.features * by)
 
-    def _fall_back_by_parameters(self, slopes: Slopes) -> Slopes:
-        """The common descent direction of the gradients on the parameters, also where free features are searched on."""
-        self.by_parameters = True
-        return self._fall_back(slopes)
+def method_direction(gradients: BatchGradients, runner: MethodRunner) -> tuple[StepDirection, StepResult]:
+    """The direction of the method, and of the optimizer or metric if there is one; and the method's result."""
+    batch, parts = gradients.batch, gradients.batch.parts
+    losses = {task: value / gradients.divisors[task] for task, value in gradients.values.items()}
+    answer = runner.run_on(losses, gradients.scaled, gradients.gramian, by_sample(batch.features.leaves))
+    on_features = combined_gradient(answer, gradients.scaled)
+    weights = runner.head_weights(answer)
+    factors = [
+        weights[position] / gradients.divisors[task]
+        for task, position in zip(gradients.values, gradients.positions, strict=True)
+    ]
+    heads = weighted_sum(factors, list(gradients.on_heads.values()))
+    encoder = EncoderDirection(batch, lambda: encoder_gradient(batch, on_features))
+    if not parts.direction.is_gradient:
+        gradient = encoder.parts
+        rows = gradients.parameter_rows() if parts.direction.needs_tasks else {}
+        made = parts.direction.make(parts.parameters, [*gradient, *heads], rows, gradients.values)
+        encoder, heads = _split(gradients, made)
+    return StepDirection(gradients, on_features, heads, encoder), answer
 
-    def _feature_row(self, task: str) -> Row:
-        """The gradient of a task on the features."""
-        known, place = self.gradients.known, self.search.tasks.index(task)
-        return self.gradients.rows[known.index(place)] if place in known else [None] * len(self.leaves)
 
-    def _toward(self, direction: Sequence[Tensor | None], rows: Mapping[str, Row]) -> Slopes:
-        """Takes a direction of all parameters; the slopes of rows along it."""
-        self._take(direction)
-        assert self.direction is not None
-        count, given = len(self.search.shared), list(rows.values())
-        own = inners([row[count:] for row in given], self.heads_direction)
-        return Slopes(np.array(own), np.array(inners([row[:count] for row in given], self.direction)))
+def gramian_slopes(direction: StepDirection, answer: StepResult, runner: MethodRunner) -> Slopes:
+    """(T,) slopes where the features move along d_z, from the Gramian where the method returns weights."""
+    gradients = direction.gradients
+    if answer.weights is None or runner.method.needs == Need.LOSSES:
+        return direction.slopes(direction.on_features)
+    divisors = np.array([gradients.divisors[task] for task in gradients.values])
+    own = gradients.head_squares / divisors
+    if gradients.heads_overlap:
+        own = np.array(inner_products(list(gradients.on_heads.values()), direction.heads))
+    return Slopes(own, (gradients.gramian @ np.array(answer.weights))[list(gradients.positions)] * divisors)
 
-    def _feature_slopes(self, answer: Answer) -> Slopes:
-        """Along the features' own direction: read off the Gramian where the method answers with weights."""
-        self.displacement = self.along
-        if answer.weights is None or self.search.runner.method.needs == Need.LOSSES:
-            return self._slopes()
-        places = list(self._places(self.values).values())
-        divisors = np.array([self.divisors[task] for task in self.values])
-        own = np.array(list(self.squares.values())) / divisors
-        if self._heads_shared():
-            own = np.array(inners(list(self.heads_rows.values()), self.heads_direction))
-        return Slopes(own, (self.gramian @ np.array(answer.weights))[places] * divisors)
 
-    def _heads_shared(self) -> bool:
-        rows = list(self.heads_rows.values())
-        return any(sum(row[place] is not None for row in rows) > 1 for place in range(len(self.search.own)))
+def common_descent_on_features(
+    direction: StepDirection, slopes: Slopes, state: FastState
+) -> tuple[StepDirection, Slopes]:
+    """The minimum norm of the gradients on the features, in place of a direction with these slopes; and its slopes."""
+    gradients, divisors = direction.gradients, state.search.divisors(direction.gradients.values)
+    metric, leaves = gradients.batch.parts.direction.metric, gradients.batch.leaves
+    known = [
+        divided(gradients.feature_row(task), divisors[task])
+        for task, position in zip(gradients.values, gradients.positions, strict=True)
+        if position in gradients.on_features.known
+    ]
+    on_features = with_zeros(common_descent(metric, known)[0], leaves)
+    heads: Row = weighted_sum([1 / divisor for divisor in divisors.values()], list(gradients.on_heads.values()))
+    found = gradients.slopes(heads, on_features)
+    if not found.all_positive:  # the heads are coupled by a parameter of several tasks
+        rows = [
+            divided([*gradients.feature_row(task), *row], divisors[task]) for task, row in gradients.on_heads.items()
+        ]
+        together = common_descent(metric, rows)[0]
+        on_features, heads = with_zeros(together[: len(leaves)], leaves), together[len(leaves) :]
+        found = gradients.slopes(heads, on_features)
+    encoder = EncoderDirection(gradients.batch, lambda: encoder_gradient(gradients.batch, on_features))
+    return StepDirection(gradients, on_features, heads, encoder, fallback=_reason(direction, slopes)), found
 
-    def _parameter_rows(self) -> dict[str, list[Tensor | None]]:
-        """By task, the gradient on the encoder's parameters and the heads': one encoder backward for each."""
-        rows: dict[str, list[Tensor | None]] = {}
-        for task, place in self._places(self.values).items():
-            unit = [float(other == place) for other in range(len(self.search.tasks))]
-            rows[task] = [*self._encoder_gradient(self.gradients.combined(unit)), *self.heads_rows[task]]
-        return rows
+
+def common_descent_on_parameters(
+    direction: StepDirection, slopes: Slopes, state: FastState
+) -> tuple[StepDirection, Slopes]:
+    """The minimum norm of the gradients on the parameters, in place of a direction with these slopes; and its slopes."""
+    gradients, divisors = direction.gradients, state.search.divisors(direction.gradients.values)
+    parts = gradients.batch.parts
+    metric, count, nothing = parts.direction.metric, len(parts.shared), [None] * len(parts.head_parameters)
+    rows = {task: divided(row, divisors[task]) for task, row in gradients.parameter_rows().items()}
+    own = weighted_sum([1 / divisor for divisor in divisors.values()], list(gradients.on_heads.values()))
+    shared = common_descent(metric, [[*row[:count], *nothing] for row in rows.values()])[0]
+    heads = metric.inverse([*([None] * count), *own])
+    found, scaled = _toward(direction, [*shared[:count], *heads[count:]], rows)
+    if not scaled.all_positive:  # the heads are coupled, by the metric or by a parameter of several tasks
+        found, scaled = _toward(direction, common_descent(metric, list(rows.values()))[0], rows)
+    factors = np.array([divisors[task] for task in rows])
+    found = replace(found, by_parameters=True, fallback=_reason(direction, slopes))
+    return found, Slopes(scaled.heads * factors, scaled.features * factors)
+
+
+def _toward(
+    direction: StepDirection, parts: Sequence[Tensor | None], rows: Mapping[str, Row]
+) -> tuple[StepDirection, Slopes]:
+    """A direction of all parameters, and the slopes of rows along it."""
+    encoder, heads = _split(direction.gradients, parts)
+    count, given = len(direction.gradients.batch.parts.shared), list(rows.values())
+    own = inner_products([row[count:] for row in given], heads)
+    shared = inner_products([row[:count] for row in given], encoder.parts)
+    return replace(direction, encoder=encoder, heads=heads), Slopes(np.array(own), np.array(shared))
+
+
+def _split(gradients: BatchGradients, made: Sequence[Tensor | None]) -> tuple[EncoderDirection, list[Tensor | None]]:
+    """The encoder's and the heads' part of a direction of all parameters."""
+    shared = gradients.batch.parts.shared
+    encoder = with_zeros(made[: len(shared)], shared)
+    return EncoderDirection(gradients.batch, lambda: encoder), list(made[len(shared) :])
+
+
+def _reason(direction: StepDirection, slopes: Slopes) -> str:
+    """Why a direction with these slopes is replaced."""
+    worst = int(slopes.total.argmin())
+    task = list(direction.gradients.values)[worst]
+    if slopes.total[worst] <= 0:
+        return f"the direction would raise task {task!r} (slope {slopes.total[worst]:.3g})"
+    return f"no step along the direction lowers task {task!r} (slope {slopes.total[worst]:.3g})"

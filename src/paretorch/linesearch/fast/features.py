@@ -1,4 +1,4 @@
-"""The features of a batch: a tensor or any nesting of tensors, of which the floating leaves that require grad move."""
+"""Features of a batch, and their leaves."""
 
 from __future__ import annotations
 
@@ -10,48 +10,45 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 class Features:
-    """What the encoder gave, with its leaves.
+    """Output of the encoder: a tensor or any nesting of tensors, with its floating leaves that require grad.
 
     Args:
-        value: the encoder's output.
+        value: output of the encoder.
 
     Raises:
         ValueError: no floating leaf requires grad.
     """
 
     def __init__(self, value: Any) -> None:
-        self.parts, self.nest = tree_flatten(value)
-        self.places = [
-            place
-            for place, part in enumerate(self.parts)
+        self.parts, self.structure = tree_flatten(value)
+        self.indices = [
+            index
+            for index, part in enumerate(self.parts)
             if isinstance(part, Tensor) and part.is_floating_point() and part.requires_grad
         ]
-        if not self.places:
+        if not self.indices:
             raise ValueError(
-                "a line search expects features that require grad, and the encoder gave none: was it frozen, or its output "
-                "detached? With a frozen encoder there is nothing to share; search on the heads' losses by themselves"
+                "a line search expects features that require grad, and the encoder returned none: was it frozen, or its output "
+                "detached? With a frozen encoder nothing is shared; search on the heads' losses separately"
             )
-        self.leaves: list[Tensor] = [self.parts[place] for place in self.places]
+        self.leaves: list[Tensor] = [self.parts[index] for index in self.indices]
 
     def with_leaves(self, leaves: Sequence[Tensor]) -> Any:
-        """The features with other leaves in place of theirs, nested as given."""
+        """The features with other leaves, in the same nesting."""
         parts = list(self.parts)
-        for place, leaf in zip(self.places, leaves, strict=True):
-            parts[place] = leaf
-        return tree_unflatten(parts, self.nest)
+        for index, leaf in zip(self.indices, leaves, strict=True):
+            parts[index] = leaf
+        return tree_unflatten(parts, self.structure)
 
-    def same(self, value: Any) -> list[Tensor]:
-        """The leaves of another output of the same encoder, in the order of these.
+    def leaves_of(self, value: Any) -> list[Tensor]:
+        """The leaves of another output of the same encoder, in the same order.
 
         Raises:
-            ValueError: it is nested otherwise.
+            ValueError: its nesting differs.
         """
-        parts, nest = tree_flatten(value)
-        if nest != self.nest:
-            raise ValueError(f"the encoder's output was nested as {self.nest} and then as {nest}: expected one nesting")
-        return [parts[place] for place in self.places]
-
-
-def moved(leaves: Sequence[Tensor], displacement: Sequence[Tensor], step: float) -> list[Tensor]:
-    """The features at z - step q, leaf by leaf, as new tensors without a graph."""
-    return [leaf.detach().add(part, alpha=-step) for leaf, part in zip(leaves, displacement, strict=True)]
+        parts, structure = tree_flatten(value)
+        if structure != self.structure:
+            raise ValueError(
+                f"the encoder's output was nested as {self.structure} and then as {structure}: expected one nesting"
+            )
+        return [parts[index] for index in self.indices]

@@ -1,4 +1,4 @@
-"""The least that the largest of several convex quadratic models can be, where moving weight between pairs is too slow."""
+"""Minimum of the largest of several convex quadratic models, by an interior-point method."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 from paretorch.core.arrays import Array
 
 STEPS = 100
-ENOUGH = 1e-12  # of the value that may be missing
-TOWARDS = 10.0  # by which the gap is to shrink in a step
-SHORT = 0.99  # of the way to where a weight would be zero
-LEAST = 1e-9  # weights below are none: the method ends inside the simplex
+TOLERANCE = 1e-12  # relative gap
+REDUCTION = 10.0  # of the gap in a step
+SHORT = 0.99  # part of the step at which a weight becomes zero
+LEAST = 1e-9  # weights below it become zero: the method ends inside the simplex
 
 
 def models_at(gradients: Array, hessians: Array, step: Array) -> Array:
     """(T,) the quadratic models of (T, n) gradients and (T, n, n) Hessians after an (n,) step."""
-    found: Array = gradients @ step + np.einsum("i,tij,j->t", step, hessians, step) / 2
-    return found
+    values: Array = gradients @ step + np.einsum("i,tij,j->t", step, hessians, step) / 2
+    return values
 
 
 def minmax_weights(gradients: Array, hessians: Array) -> Array:
@@ -47,26 +47,26 @@ def minmax_weights(gradients: Array, hessians: Array) -> Array:
         return models_at(gradients, hessians, at)
 
     for _ in range(STEPS if top > 0 else 0):
-        room, slopes = top - models(point), gradients + hessians @ point
-        gap = float(room @ weights)
-        if gap <= ENOUGH * abs(top):
+        margin, slopes = top - models(point), gradients + hessians @ point
+        gap = float(margin @ weights)
+        if gap <= TOLERANCE * abs(top):
             break
-        centre, ratios = gap / (TOWARDS * count), weights / room
+        centre, ratios = gap / (REDUCTION * count), weights / margin
         across = ratios @ slopes
         matrix = np.block([
             [np.tensordot(weights, hessians, 1) + (slopes.T * ratios) @ slopes, -across[:, None]],
             [-across[None], ratios.sum()[None, None]],
         ])  # fmt: skip
         try:
-            move = np.linalg.solve(matrix, -np.append(slopes.T @ (centre / room), 1 - (centre / room).sum()))
-        except np.linalg.LinAlgError:  # as near as numbers allow
+            move = np.linalg.solve(matrix, -np.append(slopes.T @ (centre / margin), 1 - (centre / margin).sum()))
+        except np.linalg.LinAlgError:  # converged to rounding
             break
-        change = ratios * (slopes @ move[:-1] - move[-1]) + centre / room - weights
-        falling = change < 0
-        step = min(1.0, SHORT * float((-weights[falling] / change[falling]).min(initial=np.inf)))
+        change = ratios * (slopes @ move[:-1] - move[-1]) + centre / margin - weights
+        decreasing = change < 0
+        step = min(1.0, SHORT * float((-weights[decreasing] / change[decreasing]).min(initial=np.inf)))
         while not (models(point + step * move[:-1]) < top + step * move[-1]).all():
             step /= 2
-            if step < ENOUGH:
+            if step < TOLERANCE:
                 return _on_simplex(weights)
         point, top, weights = point + step * move[:-1], top + step * float(move[-1]), weights + step * change
     return _on_simplex(weights)

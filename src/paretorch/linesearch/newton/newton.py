@@ -1,4 +1,4 @@
-"""Newton's method for several objectives, exactly: for problems small enough for their Hessians."""
+"""Newton's method for several objectives, with exact Hessians."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paretorch.core import checks
 from paretorch.core.arrays import Array
 from paretorch.core.solvers.minimum_norm import minimum_norm
 from paretorch.linesearch.armijo.rules import Rules
-from paretorch.linesearch.contract import Line, Outcome
+from paretorch.linesearch.contract import SearchOutcome, StepLine
 from paretorch.linesearch.newton.minmax import minmax_weights, models_at
 
 TOLERANCE = 1e-13  # of the dual, relative to the objectives' models
@@ -24,7 +24,7 @@ LEAST = 1e-8  # least eigenvalue of a changed Hessian, relative to its largest i
 
 
 class NewtonStep(NamedTuple):
-    """A direction, the weights of its Lagrangian, and the model's value along it: negative, or 0 where critical."""
+    """A direction, the weights of its Lagrangian, and the value of the model along it: negative, or 0 at a critical point."""
 
     direction: Array
     weights: Array
@@ -32,7 +32,7 @@ class NewtonStep(NamedTuple):
 
 
 class NewtonRun(NamedTuple):
-    """Where the iterations ended, and the norm of the shortest convex combination of gradients at each point on the way."""
+    """The last point, and the norm of the shortest convex combination of gradients at each iterate."""
 
     point: Tensor
     criticalities: list[float]
@@ -47,8 +47,8 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
 
     with g_l and H_l the sums weighted by lambda. The dual is convex; its derivative by lambda_t is -2 times model t at s, so
     it is solved by moving weight from the task of the smallest model to that of the largest until they are equal; where that
-    is too slow, an interior-point method brings the weights near. Hessians that are not positive definite have their
-    eigenvalues replaced by their sizes.
+    is too slow, an interior-point method gives the start. Hessians that are not positive definite have their
+    eigenvalues replaced by their absolute values.
 
     Args:
         gradients: (T, n).
@@ -60,9 +60,9 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
         (array([0.5, 0.5]), True)
 
     References:
-        Fliege, Grana Drummond & Svaiter, "Newton's method for multiobjective optimization", SIAM J. Optim. 2009. They suppose
-        convex objectives. Elsewhere a shift H + tau I would change every curvature, and with it the speed: where two valleys are
-        not convex along the line between them, iterations then halve the error and no more. We change the negative ones only.
+        Fliege, Grana Drummond & Svaiter, "Newton's method for multiobjective optimization", SIAM J. Optim. 2009. They assume
+        convex objectives. Otherwise a shift H + tau I would change every curvature and slow the convergence: where two valleys
+        are not convex along the line between them, an iteration then only halves the error. We change the negative ones only.
     """
     hessians = np.stack([_definite(hessian) for hessian in hessians])
     count = len(gradients)
@@ -74,7 +74,7 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
         return direction, models_at(gradients, hessians, direction)
 
     def equalised(weights: Array) -> tuple[Array, bool]:
-        """Weight moved until the models are equal, and whether they are."""
+        """Weights moved until the models are equal, and whether they are."""
         direction, models = at(weights)
         for _ in range(SWEEPS):
             gains = int(models.argmax())
@@ -94,7 +94,7 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
 
     if count > 1:
         weights, equal = equalised(weights)
-        if not equal and count > 2:  # pairs of models of unlike curvature pass their weight to and fro
+        if not equal and count > 2:  # exchanges between pairs of models of different curvature converge slowly
             weights = min(weights, equalised(minmax_weights(gradients, hessians))[0], key=gap)
     direction, models = at(weights)
     return NewtonStep(direction, weights, float(min(models.max(), 0.0)))
@@ -108,19 +108,19 @@ def newton(
     iterations: int = 100,
     rules: Rules | None = None,
 ) -> NewtonRun:
-    r"""Newton's method from a point to one that is Pareto critical, with the same search as everywhere.
+    r"""Newton's method from a point to a Pareto critical one, with Armijo's rules.
 
-    A step is accepted where every objective falls by ``beta`` times the model's value, from step 1.
+    A step is accepted where every objective decreases by ``beta`` times the model's value; the first trial is 1.
 
     Args:
         objectives: (n,) point -> scalars by name, twice differentiable.
-        start: (n,) in float64, for the tolerance to be reached.
+        start: (n,), in float64 to reach the tolerance.
         tolerance: of the norm of the shortest convex combination of the gradients.
-        iterations: at most.
+        iterations: maximum number.
         rules: of the search.
 
     Raises:
-        ValueError: the start is no vector.
+        ValueError: the start is not a vector.
         FloatingPointError: an objective is not finite at a point.
 
     Example:
@@ -131,7 +131,7 @@ def newton(
         True
     """
     if start.ndim != 1:
-        raise ValueError(f"newton starts at a vector (n,), got shape {tuple(start.shape)}: flatten the parameters")
+        raise ValueError(f"newton starts from a vector (n,), got shape {tuple(start.shape)}: flatten the parameters")
     rules = Rules() if rules is None else rules
     point = start.detach().clone()
     names = checks.task_names(objectives(point))
@@ -153,7 +153,7 @@ def newton(
             _searched(values, names, point, losses, direction, slopes, -step.value, rules) if step.value < 0 else None
         )
         if moved is None:
-            # the decrease can no longer be seen in the losses; the gradients still tell: a whole step, if it brings them down
+            # the decrease is below the rounding of the losses: a full step, if it decreases the gradients
             moved = point + direction
             if criticality(_derivatives(values, moved, names)[1]) >= history[-1]:
                 break
@@ -168,20 +168,20 @@ def _searched(
     losses: Array,
     direction: Tensor,
     slopes: Array,
-    asked: float,
+    required: float,
     rules: Rules,
 ) -> Tensor | None:
-    """The point that the search accepts; None where it accepts none. Of each objective a share of ``asked`` is asked for."""
+    """The accepted point, where each objective decreases by a share of ``required``; None where none is accepted."""
 
     def at(length: float) -> Array:
         with torch.no_grad():
             found: Array = values(point + length * direction).double().numpy()
         return found
 
-    wanted = np.full(len(names), asked)
-    line = Line(names, tuple(range(len(names))), losses, slopes, wanted, at, torch.finfo(point.dtype).eps)
+    wanted = np.full(len(names), required)
+    line = StepLine(names, tuple(range(len(names))), losses, slopes, wanted, at, torch.finfo(point.dtype).eps)
     found, _ = rules.search(line, rules.init(len(names)), 1.0)
-    return point + found.step * direction if found.outcome is Outcome.ACCEPTED else None
+    return point + found.step * direction if found.outcome is SearchOutcome.ACCEPTED else None
 
 
 def criticality(gradients: Array) -> float:
@@ -221,7 +221,7 @@ def _or_zero(part: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _definite(hessian: Array) -> Array:
-    """The Hessian, with its eigenvalues' sizes where some are not above zero, and none much smaller than the largest."""
+    """The Hessian if positive definite; else with the absolute values of its eigenvalues, none much below the largest."""
     values, vectors = np.linalg.eigh(hessian)
     sizes = np.abs(values)
     if values[0] > LEAST * sizes.max():
@@ -231,7 +231,7 @@ def _definite(hessian: Array) -> Array:
 
 
 def _moved(weights: Array, gains: int, loses: int, models: Callable[[Array], Array], enough: float) -> Array:
-    """Weight goes from one task to another until their models are equal, or the one has none left; by false position."""
+    """Weights moved from one task to another until their models are equal, or the one has weight zero; by false position."""
 
     def shifted(share: float) -> Array:
         result = weights.copy()
@@ -239,24 +239,24 @@ def _moved(weights: Array, gains: int, loses: int, models: Callable[[Array], Arr
         result[loses] = max(result[loses] - share, 0.0)
         return result
 
-    def ahead(share: float) -> float:
+    def difference(share: float) -> float:
         found = models(shifted(share))
         return float(found[gains] - found[loses])
 
     low, high = 0.0, float(weights[loses])
-    above, below = ahead(low), ahead(high)
+    above, below = difference(low), difference(high)
     if below >= 0:
         return shifted(high)
     side = 0
     for _ in range(ROOTS):
         middle = low + (high - low) * above / (above - below)
-        here = ahead(middle)
-        if abs(here) <= enough or not low < middle < high:
+        value = difference(middle)
+        if abs(value) <= enough or not low < middle < high:
             return shifted(middle)
-        if here > 0:
+        if value > 0:
             below = below / 2 if side == 1 else below
-            low, above, side = middle, here, 1
+            low, above, side = middle, value, 1
         else:
             above = above / 2 if side == -1 else above
-            high, below, side = middle, here, -1
+            high, below, side = middle, value, -1
     return shifted(middle)

@@ -1,4 +1,4 @@
-"""BatchNorm on some samples of a batch as it was among all of them."""
+"""Replay of BatchNorm on the first samples of a batch."""
 
 from __future__ import annotations
 
@@ -26,61 +26,63 @@ class Call(NamedTuple):
     moments: Moments
 
 
-class Matching:
-    r"""Takes down what BatchNorm saw in a forward of a batch; later forwards of its first samples are normalised alike.
+class BatchNormReplay:
+    r"""Records the inputs of BatchNorm in a forward of a batch; later forwards of its first samples use the batch's moments.
 
-    Mean and deviation in a channel are those of the batch, moved as the samples' own have moved since:
+    Mean and deviation of a channel are those of the batch, corrected by the change of the samples' own moments:
 
     .. math:: \mu = \mu_B + (\mu_S' - \mu_S), \qquad \sigma = \sigma_B\, \sigma_S' / \sigma_S
 
-    with B the batch, S its first samples, and primes for the later forward. Where nothing moved, the samples' features are those
-    that they had in the batch.
+    with B the batch, S its first samples, and primes for the later forward. With the same parameters, the samples have the
+    same features as in the batch.
 
     Args:
-        layers: those of :func:`layers_of`.
+        layers: those of :func:`replayable_layers`.
     """
 
     def __init__(self, layers: Sequence[_BatchNorm] = ()) -> None:
         self.layers = layers
         self.calls: list[Call] = []
-        self._of_some: dict[int, list[Moments]] = {}  # by the number of first samples, of every call
+        self._subsample_moments: dict[int, list[Moments]] = {}  # by the number of first samples, of every call
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Around the forward of the whole batch."""
+    def recorded(self) -> Iterator[None]:
+        """A context for the forward of the whole batch."""
 
-        def note(layer: _BatchNorm, given: tuple[Tensor, ...], out: Tensor) -> None:
+        def record(layer: _BatchNorm, inputs: tuple[Tensor, ...], out: Tensor) -> None:
             if layer.training or layer.running_mean is None:
-                self.calls.append(Call(layer, given[0].detach(), _moments(layer, given[0].detach(), out)))
+                self.calls.append(Call(layer, inputs[0].detach(), _moments(layer, inputs[0].detach(), out)))
 
         with ExitStack() as stack:
             for layer in self.layers:
-                stack.callback(layer.register_forward_hook(note).remove)
+                stack.callback(layer.register_forward_hook(record).remove)
             yield
 
     @contextmanager
-    def matched(self, samples: int) -> Iterator[None]:
-        """Around a forward of the first ``samples``.
+    def on_subsample(self, samples: int) -> Iterator[None]:
+        """A context for a forward of the first ``samples``.
 
         Raises:
-            RuntimeError: the layers are not called as they were.
+            RuntimeError: the layers are called in another order.
         """
-        if samples not in self._of_some:
-            self._of_some[samples] = [_normalised(call.inputs[:samples], call.layer.eps)[1] for call in self.calls]
-        waiting = iter(zip(self.calls, self._of_some[samples], strict=True))
+        if samples not in self._subsample_moments:
+            self._subsample_moments[samples] = [
+                _normalised(call.inputs[:samples], call.layer.eps)[1] for call in self.calls
+            ]
+        recorded = iter(zip(self.calls, self._subsample_moments[samples], strict=True))
 
         def forward_of(layer: _BatchNorm):  # type: ignore[no-untyped-def]
             def forward(inputs: Tensor) -> Tensor:
-                call, was = next(waiting, (None, None))
-                if call is None or was is None or call.layer is not layer:
+                call, before = next(recorded, (None, None))
+                if call is None or before is None or call.layer is not layer:
                     raise RuntimeError("the encoder calls its layers in another order than before: use samples=None")
                 out, now = _normalised(inputs, layer.eps)
-                wide = call.moments.inverse / was.inverse
-                shift = wide * now.inverse * (was.mean - call.moments.mean)
+                scale = call.moments.inverse / before.inverse
+                shift = scale * now.inverse * (before.mean - call.moments.mean)
                 if layer.weight is not None:
-                    wide, shift = wide * layer.weight, shift * layer.weight + layer.bias
+                    scale, shift = scale * layer.weight, shift * layer.weight + layer.bias
                 shape = [1, -1, *[1] * (inputs.ndim - 2)]
-                return torch.addcmul(shift.view(shape), out, wide.view(shape)).to(out.dtype)
+                return torch.addcmul(shift.view(shape), out, scale.view(shape)).to(out.dtype)
 
             return forward
 
@@ -91,8 +93,8 @@ class Matching:
             yield
 
 
-def layers_of(encoder: nn.Module) -> list[_BatchNorm]:
-    """The layers whose output on a sample depends on the batch and can be matched; none in an encoder that is compiled."""
+def replayable_layers(encoder: nn.Module) -> list[_BatchNorm]:
+    """The layers whose output on a sample depends on the batch and can be replayed; none in a compiled encoder."""
     modules = list(encoder.modules())
     if any(hasattr(each, "_orig_mod") or getattr(each, "_compiled_call_impl", None) is not None for each in modules):
         return []
@@ -100,13 +102,13 @@ def layers_of(encoder: nn.Module) -> list[_BatchNorm]:
 
 
 def _normalised(inputs: Tensor, eps: float) -> tuple[Tensor, Moments]:
-    """(B, C, ...) inputs of mean 0 and variance 1 in every channel, and the moments that they had."""
+    """(B, C, ...) inputs normalised to mean 0 and variance 1 in every channel, and their moments."""
     out, mean, inverse = torch.native_batch_norm(inputs, None, None, None, None, True, 0.0, eps)
     return out, Moments(mean, inverse)
 
 
 def _moments(layer: _BatchNorm, inputs: Tensor, out: Tensor) -> Moments:
-    """Those of a batch by which the layer has just normalised: as its backward keeps them, or computed once more."""
+    """The moments by which the layer has just normalised a batch: those saved for its backward, or computed again."""
     mean, inverse = (getattr(out.grad_fn, f"_saved_result{place}", None) for place in (1, 2))
     if isinstance(mean, Tensor) and isinstance(inverse, Tensor):
         return Moments(mean.detach(), inverse.detach())

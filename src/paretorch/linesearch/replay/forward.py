@@ -1,4 +1,4 @@
-"""Running a forward again with the same random draws and statistics, so that a step is the only difference."""
+"""Replay of a forward with the same random draws and state."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
-from paretorch.linesearch.replay.batch_norm import Matching
+from paretorch.linesearch.replay.batch_norm import BatchNormReplay
 from paretorch.linesearch.replay.module_state import ModuleState, Restore, same_state
 
 T = TypeVar("T")
-NO_GRAPH = ("does not require grad", "not have been used in the graph")  # of errors where a derivative finds no graph
+NO_GRAPH = (
+    "does not require grad",
+    "not have been used in the graph",
+)  # parts of the errors of a derivative without a graph
 
 
 class _Replaced(NamedTuple):
-    """A buffer that the forward did not change in place: the module has another tensor since."""
+    """A buffer that the forward replaced by another tensor."""
 
     owner: dict[str, Tensor | None]
     name: str
@@ -28,28 +31,28 @@ class _Replaced(NamedTuple):
     after: Tensor | None
 
 
-class Repeat:
-    """Takes down what a forward drew and the state it found; later forwards see the same and leave no trace.
+class ForwardReplay:
+    """Records the random draws and the state of a first forward, and repeats them in later forwards.
 
     The first forward updates running statistics and other state of the modules, and advances the random numbers of torch, numpy
-    and Python, as any forward does; the others find everything as the first one found it, and what they change is put back.
+    and Python, as any forward does. The others start from the same state as the first, and restore all that they change.
 
     Args:
-        modules: whose buffers and attributes a forward may change, in place or by assigning others.
-        device: whose generator it may draw from, beside the CPU's.
-        matching: lets later forwards of some samples pass as among all.
-        graph: whether later forwards are computed with a graph, since the losses contain derivatives.
+        modules: with buffers and attributes that a forward can change, in place or by assignment.
+        device: with a generator that it can draw from, beside the CPU's.
+        batch_norm: replays BatchNorm in later forwards of a subsample.
+        graph: whether later forwards need a graph, since the losses contain derivatives.
     """
 
     def __init__(
         self,
         modules: Iterable[nn.Module],
         device: torch.device,
-        matching: Matching | None = None,
+        batch_norm: BatchNormReplay | None = None,
         graph: bool = False,
     ) -> None:
         self.modules, self.device, self.graph = tuple(modules), device, graph
-        self.matching = Matching() if matching is None else matching
+        self.batch_norm = BatchNormReplay() if batch_norm is None else batch_norm
         self._draws: tuple[list[Any], list[Any]] | None = None
         self._attributes: tuple[Restore, Restore] | None = None
         self._buffers: list[Tensor] = []
@@ -59,23 +62,23 @@ class Repeat:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """Around the forward that counts."""
+        """A context for the first forward."""
         # Every buffer, since fused kernels change running statistics without counting a version.
-        found = [
+        buffers = [
             (each._buffers, name, buffer, None if buffer is None else buffer.clone())
             for module in self.modules
             for each in module.modules()
             for name, buffer in each._buffers.items()
         ]
         state, draws = ModuleState(self.modules), self._random()
-        with self.matching.noted():
+        with self.batch_norm.recorded():
             yield
         after = self._random()
         drew = any(not same_state(one, other) for one, other in zip(draws, after, strict=True))
         self._draws = (draws, after) if drew else None
         self._attributes = state.changed()
         self._buffers, self._before = [], []
-        for owner, name, buffer, before in found:
+        for owner, name, buffer, before in buffers:
             if owner.get(name) is not buffer:
                 self._replaced.append(_Replaced(owner, name, before, owner.get(name)))
             elif buffer is not None and before is not None:
@@ -84,23 +87,26 @@ class Repeat:
         self._after = [buffer.clone() for buffer in self._buffers]
 
     def evaluated(self, function: Callable[[], T]) -> T:
-        """The result of a forward that repeats the first one elsewhere; ``graph`` becomes True where it needs a graph."""
+        """The result of a repeated forward at other parameters; ``graph`` becomes True where it needs a graph."""
         if not self.graph:
             try:
-                with self.again():
+                with self.without_graph():
                     return function()
             except RuntimeError as error:
                 if not lacks_graph(error):
                     raise
-        with self.again(graph=True):
-            found = function()
+        with self._repeated(graph=True):
+            result = function()
         self.graph = True
-        return found
+        return result
+
+    def without_graph(self) -> AbstractContextManager[None]:
+        """A context for a repeated forward at other parameters, without a graph."""
+        return self._repeated(graph=False)
 
     @contextmanager
-    def again(self, graph: bool = False) -> Iterator[None]:
-        """Around a forward that repeats the first one elsewhere; without ``graph`` nothing is recorded for a backward."""
-        # Graphs of the first forward may hold the buffers: to them nothing happens, since every value is put back.
+    def _repeated(self, graph: bool) -> Iterator[None]:
+        # Graphs of the first forward can contain the buffers; their versions are kept, since every value is restored.
         with torch.set_grad_enabled(graph), self._versions_kept():
             self._begin()
             try:
@@ -109,8 +115,8 @@ class Repeat:
                 self._end()
 
     @contextmanager
-    def anew(self) -> Iterator[None]:
-        """Around a forward that repeats the first one where it was, whose graph is used afterwards."""
+    def with_graph(self) -> Iterator[None]:
+        """A context for a repeated forward at the same parameters, with a graph for a backward."""
         with self._versions_kept():
             self._begin()
         try:
@@ -124,8 +130,8 @@ class Repeat:
         return _unsafe_preserve_version_counter(tuple(self._buffers))
 
     def _begin(self) -> None:
-        """Sets everything to what the first forward found."""
-        self._put(self._before)
+        """Sets the state from before the first forward."""
+        self._copy(self._before)
         if self._attributes is not None:
             self._attributes[0]()
         for owner, name, before, _ in self._replaced:
@@ -134,10 +140,10 @@ class Repeat:
             self._set(self._draws[0])
 
     def _end(self) -> None:
-        """Sets everything to what the first forward left."""
+        """Sets the state from after the first forward."""
         if self._attributes is not None:
             self._attributes[1]()
-        self._put(self._after)
+        self._copy(self._after)
         for owner, name, _, after in self._replaced:
             owner[name] = after
         if self._draws is not None:
@@ -148,7 +154,7 @@ class Repeat:
         """Whether the forward drew random numbers, as dropout does."""
         return self._draws is not None
 
-    def _put(self, values: list[Tensor]) -> None:
+    def _copy(self, values: list[Tensor]) -> None:
         if self._buffers:
             with torch.no_grad():
                 torch._foreach_copy_(self._buffers, values)
@@ -172,5 +178,5 @@ class Repeat:
 
 
 def lacks_graph(error: BaseException) -> bool:
-    """Whether it says that a derivative was asked for and there is no graph to take it from."""
+    """Whether the error is that of a derivative without a graph."""
     return any(text in str(error) for text in NO_GRAPH)

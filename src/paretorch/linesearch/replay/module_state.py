@@ -1,4 +1,4 @@
-"""State that a forward changes beside parameters and buffers: plain attributes of modules, and random number generators."""
+"""State of modules beside parameters and buffers: plain attributes and random number generators."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-OWN = frozenset(vars(nn.Module())) | {
-    "forward"
-}  # what torch keeps in every module; replays assign ``forward`` themselves
+OWN = frozenset(vars(nn.Module())) | {"forward"}  # attributes of every module; replays assign ``forward``
 PLAIN = frozenset({
     int, float, bool, complex, str, bytes, type(None), type(Ellipsis), range, slice, type, torch.dtype, torch.device,
     torch.Size, nn.Parameter, FunctionType, MethodType, BuiltinFunctionType, ModuleType,
 })  # fmt: skip
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
-FOREIGN = frozenset({"torch", "torchvision", "numpy"}) | sys.stdlib_module_names  # their objects keep to themselves
+FOREIGN = (
+    frozenset({"torch", "torchvision", "numpy"}) | sys.stdlib_module_names
+)  # packages whose objects are not recorded
 
 ABSENT = object()
 
@@ -30,18 +30,18 @@ Restore = Callable[[], None]
 
 
 class ModuleState:
-    """Everything that modules hold outside parameters and buffers, as it is now.
+    """Snapshot of the state of modules outside parameters and buffers.
 
-    Tensors, arrays and generators of random numbers in attributes, in lists, dicts, sets and deques, and in the fields of objects
-    of the user's own classes. Numbers and strings beside one of these that changed are part of it (a position in a cache); where
-    nothing else of a module changed they are left alone, since they may count calls.
+    It contains tensors, arrays and generators of random numbers in attributes, in lists, dicts, sets and deques, and in the
+    fields of objects of the user's own classes. Numbers and strings are part of it where one of these in the same module changed
+    (a position in a cache); a number that changes alone is not, since it can count calls.
 
     Args:
         modules: with all their submodules.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._seen: set[int] = set()
+        self._visited: set[int] = set()
         self._dicts: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Tensor, Tensor]] = []
@@ -52,30 +52,30 @@ class ModuleState:
                 self._module(each)
 
     def changed(self) -> tuple[Restore, Restore]:
-        """Two functions that set what differs from this state now: one to this state, one to that of now."""
+        """Two functions that restore what has changed since the snapshot: one the snapshot, one the present state."""
         before: list[Restore] = []
         after: list[Restore] = []
-        touched: set[int] = set()
+        changed_ids: set[int] = set()
         for tensor, value in self._tensors:
             if not torch.equal(tensor.detach(), value):
-                touched.add(id(tensor))
+                changed_ids.add(id(tensor))
                 before.append(_setting_tensor(tensor, value))
                 after.append(_setting_tensor(tensor, tensor.detach().clone()))
         for array, value in self._arrays:
             if not np.array_equal(array, value):
-                touched.add(id(array))
+                changed_ids.add(id(array))
                 before.append(_setting_array(array, value))
                 after.append(_setting_array(array, array.copy()))
         for generator, state in self._generators:
             if not same_state(now := generator_state(generator), state):
-                touched.add(id(generator))
+                changed_ids.add(id(generator))
                 before.append(_setting_generator(generator, state))
                 after.append(_setting_generator(generator, now))
         for container, old in self._containers:
             new = _contents(container)
-            same = len(old) == len(new) and all(a is b for a, b in zip(_parts(old), _parts(new), strict=True))
-            if not same and any(_holds_state(part) for part in (*_parts(old), *_parts(new))):
-                touched.add(id(container))
+            same = len(old) == len(new) and all(a is b for a, b in zip(_items(old), _items(new), strict=True))
+            if not same and any(_is_state(part) for part in (*_items(old), *_items(new))):
+                changed_ids.add(id(container))
                 before.append(_setting_contents(container, old))
                 after.append(_setting_contents(container, new))
         for owner, old in self._dicts:
@@ -84,14 +84,14 @@ class ModuleState:
             if not keys:
                 continue
             values = (*(old[key] for key in keys if key in old), *(new[key] for key in keys if key in new))
-            if any(map(_holds_state, values)) or any(_touches(value, touched) for value in old.values()):
+            if any(map(_is_state, values)) or any(_contains_changed(value, changed_ids) for value in old.values()):
                 before.append(_setting_fields(owner, keys, old))
                 after.append(_setting_fields(owner, keys, new))
-        return _in_turn(before), _in_turn(after)
+        return _in_order(before), _in_order(after)
 
     def _module(self, module: nn.Module) -> None:
-        if id(module) not in self._seen:
-            self._seen.add(id(module))
+        if id(module) not in self._visited:
+            self._visited.add(id(module))
             fields = _fields(vars(module))
             self._dicts.append((vars(module), fields))
             for value in fields.values():
@@ -99,14 +99,14 @@ class ModuleState:
                     self._value(value, inside=False)
 
     def _value(self, value: Any, inside: bool) -> None:
-        """Records a value; of objects inside another object only tensors, arrays, containers and generators."""
-        if type(value) in PLAIN or id(value) in self._seen:
+        """Records a value; within objects, only tensors, arrays, containers and generators."""
+        if type(value) in PLAIN or id(value) in self._visited:
             return
-        if isinstance(value, nn.Module):  # held in a list, so no submodule
+        if isinstance(value, nn.Module):  # in a container, so not a submodule
             for each in value.modules():
                 self._module(each)
             return
-        self._seen.add(id(value))
+        self._visited.add(id(value))
         if isinstance(value, Tensor):
             if not isinstance(value, nn.Parameter) and value.layout is torch.strided and value.device.type != "meta":
                 self._tensors.append((value, value.detach().clone()))
@@ -117,7 +117,7 @@ class ModuleState:
             self._generators.append((value, generator_state(value)))
         elif isinstance(value, (list, dict, set, deque)):
             self._containers.append((value, _contents(value)))
-            for part in _parts(value):
+            for part in _items(value):
                 self._value(part, inside)
         elif isinstance(value, (tuple, frozenset)):
             for part in value:
@@ -129,22 +129,22 @@ class ModuleState:
                 self._value(part, inside=True)
 
 
-def _holds_state(value: Any) -> bool:
-    """Whether a value is state that a forward computes with; plain numbers may only count calls."""
+def _is_state(value: Any) -> bool:
+    """Whether a value is state of a forward; plain numbers are not, since they can count calls."""
     if type(value) in PLAIN:
         return False
     if isinstance(value, (Tensor, np.ndarray, *GENERATORS)):
         return True
     if isinstance(value, (list, tuple, dict, set, frozenset, deque)):
-        return any(_holds_state(part) for part in _parts(value))
+        return any(_is_state(part) for part in _items(value))
     return _is_users(value)
 
 
-def _touches(value: Any, touched: set[int]) -> bool:
+def _contains_changed(value: Any, changed_ids: set[int]) -> bool:
     if type(value) in PLAIN:
         return False
-    inside = _parts(value) if isinstance(value, (list, tuple, dict, set, frozenset, deque)) else ()
-    return id(value) in touched or any(_touches(part, touched) for part in inside)
+    inside = _items(value) if isinstance(value, (list, tuple, dict, set, frozenset, deque)) else ()
+    return id(value) in changed_ids or any(_contains_changed(part, changed_ids) for part in inside)
 
 
 def _fields(owner: dict[str, Any]) -> dict[str, Any]:
@@ -158,11 +158,11 @@ def _is_users(value: Any) -> bool:
 
 
 def _contents(container: Any) -> Any:
-    """A shallow copy; what is in it is compared by identity."""
+    """A shallow copy; its items are compared by identity."""
     return dict(container) if isinstance(container, dict) else list(container)
 
 
-def _parts(contents: Any) -> Iterable[Any]:
+def _items(contents: Any) -> Iterable[Any]:
     return contents.values() if isinstance(contents, dict) else contents
 
 
@@ -187,7 +187,7 @@ def _setting_contents(container: Any, values: Any) -> Restore:
 
 def _setting_tensor(tensor: Tensor, value: Tensor) -> Restore:
     def restore() -> None:
-        # graphs of the first forward may hold it: to them nothing happens, since every value is put back
+        # graphs of the first forward can contain it; its version is kept, since every value is restored
         with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(tensor):  # type: ignore[attr-defined]
             tensor.copy_(value)
 
@@ -205,7 +205,7 @@ def _setting_generator(generator: Any, state: Any) -> Restore:
     return lambda: set_generator_state(generator, state)
 
 
-def _in_turn(actions: list[Restore]) -> Restore:
+def _in_order(actions: list[Restore]) -> Restore:
     def restore() -> None:
         for action in actions:
             action()

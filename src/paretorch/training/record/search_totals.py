@@ -13,10 +13,10 @@ class SearchTotals:
     """Outcomes, accepted steps, trials, verified losses and lowered bounds over the steps of an epoch.
 
     Example:
-        >>> from paretorch.linesearch import Outcome
+        >>> from paretorch.linesearch import SearchOutcome
         >>> totals = SearchTotals()
         >>> for step, trials in ((1.0, 1), (0.25, 3)):
-        ...     totals.add(Step(Outcome.ACCEPTED, step, 1.0, trials, trials == 1, {}))
+        ...     totals.add(Step(SearchOutcome.ACCEPTED, step, 1.0, trials, trials == 1, {}))
         >>> found = totals.read()
         >>> found["outcomes"], found["step"], found["trials"], found["first"]
         ({'accepted': 2}, 0.5, 2.0, 1)
@@ -61,7 +61,7 @@ class SearchTotals:
         """The epoch in numbers; empty where nothing was searched.
 
         Returns:
-            ``outcomes``: steps by :class:`~paretorch.linesearch.Outcome`; ``step``: the geometric mean of the accepted
+            ``outcomes``: steps by :class:`~paretorch.linesearch.SearchOutcome`; ``step``: the geometric mean of the accepted
             ones; ``bound``: the largest that the last step allowed; ``trials``: mean per step; ``first``: steps accepted
             at the first trial; ``fallbacks``: steps along the common descent direction instead of the wanted one;
             ``lowered``: after which step of the epoch, from 1, the bound was lowered, and the reason; ``refused``: why the

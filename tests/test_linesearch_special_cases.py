@@ -1,4 +1,4 @@
-"""Line searches at the edges: heads that meet, parts of a slope below zero, exceptions, buffers that are replaced."""
+"""Line searches in special cases: coupled heads, negative parts of a slope, exceptions, replaced buffers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
+from line_searches import DISPLACEMENTS
 from paretorch.core.arrays import Array
-from paretorch.linesearch import LBFGS, Rules, newton, newton_step
-from paretorch.linesearch.contract import Line, Outcome, Slopes
+from paretorch.linesearch import LBFGS, Rules
+from paretorch.linesearch.contract import SearchOutcome, Slopes, StepLine
 from paretorch.linesearch.search import LineSearch
 
 F64 = torch.float64
-DISPLACEMENTS = ("gradient", "linearised", "difference", "calibrated")
 Make = Callable[..., LineSearch]
 EVERY: dict[str, tuple[Make, dict[str, Any]]] = {"classical": (pt.Backtracking, {})} | {
     name: (pt.FastBacktracking, {"displacement": name}) for name in DISPLACEMENTS
@@ -46,17 +46,17 @@ def losses(heads: dict[str, nn.Module], y: Tensor, scales: tuple[float, ...]) ->
 
 
 @pytest.mark.parametrize("accept", ["both", "heads", "features"])
-def test_what_is_asked_is_never_a_rise_nor_more_than_all(accept: str) -> None:
+def test_required_decrease_is_between_zero_and_the_slope(accept: str) -> None:
     slopes = Slopes(np.array([2.0, -1.0, 3.0, 1.0]), np.array([1.0, 2.0, -1.0, 0.0]))
-    asked = slopes.asked(accept)
-    assert (asked >= 0).all()
-    assert (asked <= slopes.total).all()
+    required = slopes.required_decrease(accept)
+    assert (required >= 0).all()
+    assert (required <= slopes.total).all()
 
 
 @pytest.mark.parametrize("memory", ["monotone", "nonmonotone", "smoothed"])
-def test_a_search_ends_whatever_part_of_the_slope_is_asked(memory: Any) -> None:
-    """Losses that rise all the way: every refused step is followed by a shorter one."""
-    asked, total = np.array([0.0, 0.4, 1.0]), np.array([0.5, 0.4, 1.0])
+def test_search_of_increasing_losses_ends_with_shorter_and_shorter_trials(memory: Any) -> None:
+    """Losses that increase at every step: each refused step is followed by a shorter one."""
+    required, total = np.array([0.0, 0.4, 1.0]), np.array([0.5, 0.4, 1.0])
     rules = Rules(beta=0.3, memory=memory)
     tried = []
 
@@ -64,15 +64,15 @@ def test_a_search_ends_whatever_part_of_the_slope_is_asked(memory: Any) -> None:
         tried.append(step)
         return 1.0 + step * np.array([3.0, 1.0, 0.5])
 
-    line = Line(("a", "b", "c"), (0, 1, 2), np.ones(3), total, asked, at)
+    line = StepLine(("a", "b", "c"), (0, 1, 2), np.ones(3), total, required, at)
     found, _ = rules.search(line, rules.init(3), 1.0)
-    assert found.outcome in (Outcome.REJECTED, Outcome.NOISE)
+    assert found.outcome in (SearchOutcome.REJECTED, SearchOutcome.NOISE)
     assert all(later < earlier for earlier, later in itertools.pairwise(tried))
 
 
 @pytest.mark.parametrize("displacement", ["linearised", "difference"])
 @pytest.mark.parametrize("accept", ["heads", "features"])
-def test_no_task_is_predicted_to_rise_whatever_part_is_asked(displacement: Any, accept: Any) -> None:
+def test_accepted_step_predicts_no_increase_for_any_required_part(displacement: Any, accept: Any) -> None:
     for seed in range(12):
         encoder, heads, x, y = network(seed)
         momentum = torch.optim.SGD(
@@ -86,20 +86,20 @@ def test_no_task_is_predicted_to_rise_whatever_part_is_asked(displacement: Any, 
             assert all(step.predicted[task] <= float(loss) for task, loss in step.losses.items() if step.accepted)
 
 
-# --- heads that meet ---
+# --- coupled heads ---
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_one_matrix_for_all_heads_leaves_no_step_without_a_direction(seed: int) -> None:
-    """The matrix of L-BFGS couples heads: each along its own gradient, they may raise each other's task."""
+def test_metric_that_couples_heads_is_never_stationary(seed: int) -> None:
+    """The matrix of L-BFGS couples heads: each along its own gradient, they can increase each other's loss."""
     encoder, heads, x, y = network(seed)
     search = pt.Backtracking(encoder, heads, pt.MGDA(), direction=LBFGS())
     outcomes = [search.step(x, losses(heads, y, (1.0, 10.0, 0.1))).outcome for _ in range(12)]
-    assert Outcome.STATIONARY not in outcomes
+    assert SearchOutcome.STATIONARY not in outcomes
 
 
 class Shared(nn.Module):
-    """Heads with a layer that all of them use."""
+    """Heads with a shared layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,13 +116,13 @@ class Shared(nn.Module):
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_layer_of_several_heads_leaves_no_step_without_a_direction(name: str, seed: int) -> None:
+def test_shared_layer_of_heads_is_never_stationary(name: str, seed: int) -> None:
     make, options = EVERY[name]
     encoder, _, x, y = network(seed, tasks=2)
     heads = Shared()
     search = make(encoder, heads, pt.MGDA(), **options)
     outcomes = [search.step(x, lambda z: heads.losses(z, y)).outcome for _ in range(40)]
-    assert Outcome.STATIONARY not in outcomes
+    assert SearchOutcome.STATIONARY not in outcomes
 
 
 # --- exceptions ---
@@ -131,9 +131,7 @@ def test_a_layer_of_several_heads_leaves_no_step_without_a_direction(name: str, 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("call", [2, 3])
-def test_an_exception_in_a_trial_leaves_the_parameters_where_they_stood(
-    name: str, error: type[BaseException], call: int
-) -> None:
+def test_exception_in_a_trial_restores_the_parameters(name: str, error: type[BaseException], call: int) -> None:
     make, options = EVERY[name]
     encoder, heads, x, y = network()
     modules = nn.ModuleList([encoder, *heads.values()])
@@ -153,7 +151,7 @@ def test_an_exception_in_a_trial_leaves_the_parameters_where_they_stood(
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_polyak_start_that_cannot_be_leaves_the_parameters_where_they_stood(name: str) -> None:
+def test_impossible_polyak_start_restores_the_parameters(name: str) -> None:
     make, options = EVERY[name]
     encoder, heads, x, y = network()
     modules = nn.ModuleList([encoder, *heads.values()])
@@ -169,7 +167,7 @@ def test_a_polyak_start_that_cannot_be_leaves_the_parameters_where_they_stood(na
 
 
 class Counting(nn.Module):
-    """Subtracts a running mean that it keeps by assigning a new tensor, or in place; in training mode and out of it."""
+    """Subtracts a running mean that it updates by assignment or in place, in training mode and out of it."""
 
     mean: Tensor
     calls: Tensor
@@ -195,7 +193,7 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("training", [True, False])
-def test_buffers_that_are_assigned_are_those_of_the_first_forward(name: str, training: bool) -> None:
+def test_assigned_buffers_are_those_of_the_first_forward(name: str, training: bool) -> None:
     make, options = EVERY[name]
     found = []
     for in_place in (True, False):
@@ -211,7 +209,7 @@ def test_buffers_that_are_assigned_are_those_of_the_first_forward(name: str, tra
     assert torch.allclose(found[0][1], found[1][1], rtol=1e-12)
 
 
-# --- going on ---
+# --- resuming ---
 
 
 class Centred(nn.Module):
@@ -221,7 +219,7 @@ class Centred(nn.Module):
         return x - x.mean(0)
 
 
-def test_a_search_whose_samples_depend_on_each_other_goes_on_bit_for_bit() -> None:
+def test_search_with_dependent_samples_resumes_bit_identically() -> None:
     def made() -> tuple[LineSearch, Callable[[Any], dict[str, Tensor]], Tensor, nn.ModuleList]:
         encoder, heads, _, _ = network()
         x, y = torch.randn(128, 5, dtype=F64), torch.randn(128, 3, dtype=F64)
@@ -236,39 +234,3 @@ def test_a_search_whose_samples_depend_on_each_other_goes_on_bit_for_bit() -> No
     other.load_state_dict(search.state_dict())
     for _ in range(3):
         assert other.step(x, others_losses).step == search.step(x, losses_of).step
-
-
-# --- Newton ---
-
-
-@pytest.mark.parametrize("tasks", [2, 3, 4])
-def test_the_dual_is_solved_for_models_of_unlike_scale(tasks: int) -> None:
-    generator = np.random.default_rng(tasks)
-    for _ in range(40):
-        factors = generator.normal(size=(tasks, 6, 6))
-        hessians = (factors @ factors.transpose(0, 2, 1) + 0.1 * np.eye(6)) * 10.0 ** generator.uniform(
-            -3, 3, (tasks, 1, 1)
-        )
-        gradients = generator.normal(size=(tasks, 6)) * 10.0 ** generator.uniform(-3, 3, (tasks, 1))
-        step = newton_step(gradients, hessians)
-        mean = step.weights @ gradients
-        dual = -mean @ np.linalg.solve(np.tensordot(step.weights, hessians, 1), mean) / 2
-        models = gradients @ step.direction + np.einsum("i,tij,j->t", step.direction, hessians, step.direction) / 2
-        assert models.max() - dual <= 1e-6 * abs(dual)
-
-
-@pytest.mark.parametrize("scales", [(1.0, 1e-4), (1e-3, 10.0), (1e3, 1e-3), (1.0, 1.0)])
-def test_newton_is_as_fast_for_objectives_of_unlike_scale(scales: tuple[float, float]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(2, 4, dtype=F64, generator=generator)
-    roots = torch.randn(2, 4, 4, dtype=F64, generator=generator)
-    curvatures = roots @ roots.transpose(1, 2) + 0.1 * torch.eye(4, dtype=F64)
-
-    def objectives(x: Tensor) -> dict[str, Tensor]:
-        away = [x - centre for centre in centres]
-        return {str(i): scales[i] * (a @ curvatures[i] @ a + 0.1 * (a**4).sum()) for i, a in enumerate(away)}
-
-    for _ in range(8):
-        run = newton(objectives, 3 * torch.randn(4, dtype=F64, generator=generator), tolerance=1e-8 * min(scales))
-        assert run.criticalities[-1] <= 1e-8 * min(scales)
-        assert len(run.criticalities) <= 16

@@ -1,4 +1,4 @@
-"""What turns the balanced gradient into a direction: nothing, a metric, or any optimizer's step."""
+"""Rules that make the direction from the balanced gradient: a metric, or the step of an optimizer."""
 
 from __future__ import annotations
 
@@ -11,54 +11,55 @@ import torch
 from torch import Tensor
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
-from paretorch.linesearch.directions.metrics import Identity, Metric, Row
+from paretorch.core.gradients.task_gradients import Row
+from paretorch.linesearch.directions.metrics import Identity, Metric
 
 
-class Direction(ABC):
-    """Makes the direction of a step; its metric is that of the common descent direction which stands in where it fails."""
+class DirectionRule(ABC):
+    """Makes the direction of a step; its metric is that of the common descent direction which replaces it if necessary."""
 
-    needs_tasks = False  # one gradient for each task on all parameters, beside the balanced one
-    plain = False  # the direction is the balanced gradient
+    needs_tasks = False  # whether it needs each task's gradient on all parameters, beside the balanced one
+    is_gradient = False  # whether the direction is the balanced gradient
 
     @property
     @abstractmethod
     def metric(self) -> Metric:
-        """The metric that belongs to it."""
+        """The metric of the common descent direction."""
 
     @property
-    def metric_before(self) -> Metric | None:
-        """The metric where it is known before the direction is made, and can be balanced in; None where it is not."""
+    def known_metric(self) -> Metric | None:
+        """The metric in which the method balances; None where it is not known before the direction is made."""
         return None
 
     @abstractmethod
     def make(
         self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
     ) -> list[Tensor | None]:
-        """The direction, leaf by leaf, as the optimizer would subtract it at a rate of 1.
+        """The direction, which is subtracted from the parameters.
 
         Args:
             parameters: of encoder and heads.
-            gradient: balanced on the shared ones, own on the heads'.
-            rows: by task, the gradient on all of them, where ``needs_tasks``.
+            gradient: balanced on the shared parameters, each task's own on the heads'.
+            rows: by task, the gradient on all parameters; empty unless ``needs_tasks``.
             losses: by task.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers."""
+        """The state, as plain values and tensors."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it back."""
+        """Restores the state."""
         del state_dict
 
 
-class InMetric(Direction):
+class MetricDirection(DirectionRule):
     """M^-1 times the balanced gradient."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self.needs_tasks = metric.needs_tasks
-        self.plain = isinstance(metric, Identity)
+        self.is_gradient = isinstance(metric, Identity)
 
     @property
     def metric(self) -> Metric:
@@ -66,36 +67,36 @@ class InMetric(Direction):
         return self._metric
 
     @property
-    def metric_before(self) -> Metric:
-        """M, as it was learned so far."""
+    def known_metric(self) -> Metric:
+        """M before this step."""
         return self._metric
 
     def make(
         self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
     ) -> list[Tensor | None]:
-        """The gradient in the metric, once that has learned from it."""
+        """M^-1 times the gradient, after M is updated by it."""
         del parameters, losses, rows
         self._metric.learn(gradient)
         return self._metric.inverse(gradient)
 
     def state_dict(self) -> dict[str, Any]:
-        """The metric's."""
+        """The state of the metric."""
         return self._metric.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The metric's."""
+        """The state of the metric."""
         self._metric.load_state_dict(state_dict)
 
 
-class OfOptimizer(Direction):
-    """The step that an optimizer takes from the balanced gradient, divided by its rate; the parameters are put back.
+class OptimizerDirection(DirectionRule):
+    """The step of an optimizer from the balanced gradient, divided by its learning rate; the parameters are restored.
 
     Args:
-        optimizer: of torch.optim, or any whose ``step()`` reads ``.grad``; or one whose ``step(losses)`` takes the gradient
-            of every task by itself. Its moments advance with every step, whatever the search makes of it.
+        optimizer: of torch.optim, or another with a ``step()`` that uses ``.grad``; or one with a ``step(losses)`` that
+            differentiates every loss. Its moments advance in every step, accepted or not.
 
     Raises:
-        ValueError: its step needs a closure, or its rate is zero.
+        ValueError: its step needs a closure, or its learning rate is zero.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -105,24 +106,26 @@ class OfOptimizer(Direction):
         self.needs_tasks = "losses" in options
         if not self.needs_tasks and "closure" in options and options["closure"].default is inspect.Parameter.empty:
             raise ValueError(
-                f"{type(optimizer).__name__} evaluates a closure several times in a step and searches by itself: give a line "
-                "search an optimizer whose step() needs none, or direction=LBFGS()"
+                f"{type(optimizer).__name__} evaluates a closure several times in a step and searches by itself: use an "
+                "optimizer whose step() needs no closure, or direction=LBFGS()"
             )
         if not self._rate() > 0:
-            raise ValueError(f"the direction is the optimizer's step over its rate, which must be above 0: {optimizer}")
+            raise ValueError(
+                f"the direction is the optimizer's step over its learning rate, which must be above 0: {optimizer}"
+            )
 
     @property
     def metric(self) -> Metric:
-        """The diagonal by which it divides, read from its state; 1 where it has none."""
-        return _Diagonal(self.optimizer, self._last)
+        """The diagonal of an adaptive optimizer, from its state; 1 where it has none."""
+        return _DiagonalMetric(self.optimizer, self._last)
 
     def make(
         self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
     ) -> list[Tensor | None]:
-        """The step over the rate of the first group; the other groups keep their ratios to it."""
+        """The step over the learning rate of the first group; the other groups keep their ratios to it."""
         self._last = list(parameters)
         before = [leaf.detach().clone() for leaf in parameters]
-        # The graph of this step's forward is still needed: to it nothing happens, since every value is put back.
+        # The graph of this step's forward is needed later; versions are kept, since every value is restored.
         with _unsafe_preserve_version_counter(tuple(parameters)):
             self._step(parameters, gradient, rows, losses)
             with torch.no_grad():
@@ -139,29 +142,29 @@ class OfOptimizer(Direction):
             step: Callable[[Mapping[str, Tensor]], object] = self.optimizer.step  # type: ignore[assignment]
             step(_with_gradients(parameters, rows, losses))
             return
-        held = [leaf.grad for leaf in parameters]
+        gradients = [leaf.grad for leaf in parameters]
         for leaf, part in zip(parameters, gradient, strict=True):
             leaf.grad = None if part is None else part.detach().clone()
         try:
             self.optimizer.step()
         finally:
-            for leaf, grad in zip(parameters, held, strict=True):
+            for leaf, grad in zip(parameters, gradients, strict=True):
                 leaf.grad = grad
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's."""
+        """The state of the optimizer."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The optimizer's."""
+        """The state of the optimizer."""
         self.optimizer.load_state_dict(state_dict)
 
     def _rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
 
-class _Diagonal(Metric):
-    """What an adaptive optimizer divides by: sqrt(v) + eps, v found in its state by the names that torch.optim gives it."""
+class _DiagonalMetric(Metric):
+    """The diagonal sqrt(v) + eps of an adaptive optimizer; v has one of the names of torch.optim in its state."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
         options = {id(leaf): group for group in optimizer.param_groups for leaf in group["params"]}
@@ -190,7 +193,7 @@ def _root(state: Mapping[str, Any], options: Mapping[str, Any]) -> Tensor | None
 def _with_gradients(
     parameters: Sequence[Tensor], rows: Mapping[str, Row], losses: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """Losses of these values whose gradients are these rows: what a multi-task optimizer takes, without the network."""
+    """Losses with these values and these gradients, for a multi-task optimizer, without the network."""
     made = {}
     with torch.enable_grad():
         for task, row in rows.items():
@@ -202,16 +205,16 @@ def _with_gradients(
     return made
 
 
-def direction_from(given: torch.optim.Optimizer | Metric | None) -> Direction:
-    """The direction that a search's option stands for.
+def direction_rule(given: torch.optim.Optimizer | Metric | None) -> DirectionRule:
+    """The rule for a search's option ``direction``.
 
     Raises:
         ValueError: it is neither an optimizer nor a metric.
     """
     if given is None:
-        return InMetric(Identity())
+        return MetricDirection(Identity())
     if isinstance(given, Metric):
-        return InMetric(given)
+        return MetricDirection(given)
     if isinstance(given, torch.optim.Optimizer):
-        return OfOptimizer(given)
+        return OptimizerDirection(given)
     raise ValueError(f"direction is an optimizer, a metric such as Kronecker(), or None, got {type(given).__name__}")

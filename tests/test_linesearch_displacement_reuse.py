@@ -1,4 +1,4 @@
-"""When a search looks at where the features go: always, closer, or not at all while its steps are easy."""
+"""When a search measures the displacement of the features: on the batch, on a subsample, or not at all."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import paretorch as pt
-from paretorch.linesearch.fast import step as fast_step
-from paretorch.linesearch.fast.displacement_reuse import ENOUGH, Calm
+from paretorch.linesearch.fast import attempt, jacobian_products
+from paretorch.linesearch.fast.displacement_reuse import ENOUGH, DisplacementReuse
 
 TASKS = ("a", "b")
 
@@ -26,25 +26,25 @@ GOOD, POOR, HARD = (
     (0.85, 0.4),
     (0.75, 0.4),
     (0.1, 0.4),
-)  # shares of the slope kept, and of that which is known without a look
+)  # least shares of the slope, and of the slope along the projection
 
 
-def looks(shares: list[tuple[float, float]]) -> str:
-    """Of each step, whether it was looked at (``l``) or not (``-``); the shares are those of the steps in order."""
-    calm, found = Calm(), ""
-    for share, told in shares:
-        found += "-" if calm.rests else "l"
-        calm = calm.rested() if calm.rests else calm.after(share, told)
+def measurements(shares: list[tuple[float, float]]) -> str:
+    """For each step with these shares, whether the displacement is measured (``m``) or not (``-``)."""
+    reuse, found = DisplacementReuse(), ""
+    for share, projected in shares:
+        found += "-" if reuse.can_reuse else "m"
+        reuse = reuse.reused() if reuse.can_reuse else reuse.measured(share, projected)
     return found
 
 
-def test_two_of_three_steps_rest_after_a_run_of_five() -> None:
-    assert looks([GOOD] * 14) == "lllll--l--l--l"
-    assert looks([POOR] * 14) == "l" * 14  # .75 of the slope is easy, and too little to go without a look
-    assert looks([(0.85, 0.2)] * 14) == "l" * 14  # what is known without a look is too little of it
-    assert looks([(math.nan, 0.4)] * 14) == "l" * 14
-    assert looks([GOOD] * 7 + [HARD] + [GOOD] * 9) == "lllll--llllll--l-"  # a run begins anew
-    assert looks([GOOD] * 4 + [POOR] + [GOOD] * 7) == "llllllllll--"
+def test_reuse_omits_two_of_three_measurements_after_a_run_of_five() -> None:
+    assert measurements([GOOD] * 14) == "mmmmm--m--m--m"
+    assert measurements([POOR] * 14) == "m" * 14  # .75 of the slope is predictable, and too little for reuse
+    assert measurements([(0.85, 0.2)] * 14) == "m" * 14  # too little of the slope along the projection
+    assert measurements([(math.nan, 0.4)] * 14) == "m" * 14
+    assert measurements([GOOD] * 7 + [HARD] + [GOOD] * 9) == "mmmmm--mmmmmm--m-"  # a new run
+    assert measurements([GOOD] * 4 + [POOR] + [GOOD] * 7) == "mmmmmmmmmm--"
 
 
 @pytest.mark.parametrize(
@@ -58,38 +58,38 @@ def test_two_of_three_steps_rest_after_a_run_of_five() -> None:
         ([GOOD, HARD], 0),
     ],
 )
-def test_a_step_is_below_expectation_after_five_easy_ones(shares: list[tuple[float, float]], level: int) -> None:
-    calm = Calm()
-    for share, told in shares:
-        calm = calm.after(share, told)
-    assert calm.level == level
-    assert calm.broken(0.69) == (level >= 5)
-    assert calm.broken(math.nan) == (level >= 5)
-    assert not calm.broken(0.7)
+def test_reuse_expects_a_predictable_step_after_five_of_them(shares: list[tuple[float, float]], level: int) -> None:
+    reuse = DisplacementReuse()
+    for share, projected in shares:
+        reuse = reuse.measured(share, projected)
+    assert reuse.level == level
+    assert reuse.below_expectation(0.69) == (level >= 5)
+    assert reuse.below_expectation(math.nan) == (level >= 5)
+    assert not reuse.below_expectation(0.7)
 
 
 @given(st.lists(st.tuples(SHARES, SHARES), max_size=60))
-def test_never_more_than_two_steps_in_a_row_rest_and_none_in_the_first_five(shares: list[tuple[float, float]]) -> None:
-    found = looks(shares)
+def test_reuse_never_omits_three_measurements_in_a_row_nor_the_first_five(shares: list[tuple[float, float]]) -> None:
+    found = measurements(shares)
     assert "---" not in found
     assert "-" not in found[:5]
-    if not any(share >= 0.8 and told >= 0.3 for share, told in shares):
+    if not any(share >= 0.8 and projected >= 0.3 for share, projected in shares):
         assert "-" not in found
 
 
-def test_steps_that_are_not_easy_are_forgotten_little_by_little() -> None:
-    calm = Calm()
+def test_reuse_level_decays_with_unpredictable_steps() -> None:
+    reuse = DisplacementReuse()
     for _ in range(30):
-        calm = calm.after(1.0)
+        reuse = reuse.measured(1.0)
     levels = []
-    while calm.broken(0.0):
-        levels.append(calm.level)
-        calm = calm.after(0.0)
+    while reuse.below_expectation(0.0):
+        levels.append(reuse.level)
+        reuse = reuse.measured(0.0)
     assert levels == [20, 15, 11, 8, 6]
 
 
 class Counted(nn.Module):
-    """Counts calls of an encoder, and those with the whole batch."""
+    """Counts the calls of an encoder, and those with the whole batch."""
 
     def __init__(self, inner: nn.Module, batch: int) -> None:
         super().__init__()
@@ -106,17 +106,17 @@ def squares(z: Tensor, curvature: float = 1.0) -> dict[str, Tensor]:
     return {"a": curvature * (z - 1).square().mean(), "b": 2 * curvature * (z[:, :2] - 1.1).square().mean()}
 
 
-def apart(max_step: float = 0.5) -> tuple[Counted, pt.FastBacktracking, Tensor]:
-    """An encoder of which no sample is taken to tell how another moves."""
+def independent_samples(max_step: float = 0.5) -> tuple[Counted, pt.FastBacktracking, Tensor]:
+    """An encoder for which a subsample is not reliable."""
     torch.manual_seed(0)
     encoder = Counted(nn.Embedding(64, 4).double(), 64)
     search = pt.FastBacktracking(encoder, {}, pt.MGDA(), max_step)
-    search.displace.telling = False
+    search.fast = search.fast._replace(encoder=search.fast.encoder._replace(subsample_reliable=False))
     return encoder, search, torch.arange(64)
 
 
-def test_a_deep_encoder_is_looked_at_in_one_of_three_easy_steps() -> None:
-    encoder, search, x = apart()
+def test_search_measures_the_batch_in_one_of_three_predictable_steps() -> None:
+    encoder, search, x = independent_samples()
     calls = []
     for _ in range(14):
         before = encoder.calls
@@ -125,11 +125,11 @@ def test_a_deep_encoder_is_looked_at_in_one_of_three_easy_steps() -> None:
     assert calls[1:] == [2, 2, 2, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2]
 
 
-def test_a_rested_step_has_the_slope_of_the_balanced_loss() -> None:
-    encoder, search, x = apart()
+def test_projected_displacement_has_the_slope_of_the_balanced_loss() -> None:
+    encoder, search, x = independent_samples()
     for _ in range(5):
         search.step(x, squares)
-    assert search.calm.rests
+    assert search.fast.reuse.can_reuse
     before = {task: float(loss) for task, loss in squares(encoder(x).detach()).items()}
     step = search.step(x, squares)
     assert step.balance is not None
@@ -137,50 +137,50 @@ def test_a_rested_step_has_the_slope_of_the_balanced_loss() -> None:
     after = {task: float(loss) for task, loss in squares(encoder(x).detach()).items()}
     weights = dict(zip(TASKS, map(float, step.balance.weights), strict=True))
     true = sum(weights[task] * (before[task] - after[task]) for task in TASKS) / step.step
-    told = sum(weights[task] * step.slopes[task] for task in TASKS)
-    assert true == pytest.approx(told, rel=0.05)  # up to the curvature of a short step
+    predicted = sum(weights[task] * step.slopes[task] for task in TASKS)
+    assert true == pytest.approx(predicted, rel=0.05)  # up to the curvature of a short step
 
 
-def test_a_step_that_is_not_as_easy_as_the_last_ones_is_looked_at() -> None:
-    encoder, search, x = apart(max_step=4.0)
+def test_search_measures_a_step_below_expectation() -> None:
+    encoder, search, x = independent_samples(max_step=4.0)
     for _ in range(5):
         search.step(x, squares)
-    assert search.calm.rests
+    assert search.fast.reuse.can_reuse
     before = encoder.calls
     step = search.step(x, lambda z: squares(z, curvature=12.0))
     assert encoder.calls - before >= 2
     assert step.accepted
-    there = squares(encoder(x).detach(), curvature=12.0)
-    assert all(float(there[task]) < float(step.losses[task]) for task in TASKS)
-    assert not search.calm.rests
+    after = squares(encoder(x).detach(), curvature=12.0)
+    assert all(float(after[task]) < float(step.losses[task]) for task in TASKS)
+    assert not search.fast.reuse.can_reuse
 
 
-def test_a_loss_that_leaves_its_domain_is_not_taken_for_easy() -> None:
-    encoder, search, x = apart()
+def test_step_out_of_the_domain_of_a_loss_is_not_predictable() -> None:
+    encoder, search, x = independent_samples()
     for _ in range(5):
         search.step(x, squares)
     first = encoder(x).detach()
 
     def walled(z: Tensor) -> dict[str, Tensor]:
-        away = (z - first).abs().max()
-        return {task: loss + 0 * (1e-6 - away).log() for task, loss in squares(z).items()}
+        distance = (z - first).abs().max()
+        return {task: loss + 0 * (1e-6 - distance).log() for task, loss in squares(z).items()}
 
     step = search.step(x, walled)
     assert step.accepted
     assert float((encoder(x).detach() - first).abs().max()) < 1e-6
 
 
-def test_rest_is_resumed() -> None:
-    encoder, search, x = apart()
+def test_reuse_is_resumed() -> None:
+    encoder, search, x = independent_samples()
     for _ in range(6):
         search.step(x, squares)
     again = pt.FastBacktracking(encoder, {}, pt.MGDA(), 0.5)
     again.load_state_dict(search.state_dict())
-    assert again.calm == search.calm == Calm(5, 5, 1)
+    assert again.fast.reuse == search.fast.reuse == DisplacementReuse(5, 5, 1)
 
 
 @pytest.mark.parametrize("options", [{"samples": None}, {"displacement": "linearised"}, {"direction": "adam"}])
-def test_what_was_asked_for_by_name_is_always_looked_at(options: dict[str, object]) -> None:
+def test_search_always_measures_with_these_options(options: dict[str, object]) -> None:
     torch.manual_seed(0)
     encoder = Counted(nn.Embedding(64, 4).double(), 64)
     if "direction" in options:
@@ -192,15 +192,15 @@ def test_what_was_asked_for_by_name_is_always_looked_at(options: dict[str, objec
         assert encoder.calls - before >= 2
 
 
-def test_where_samples_tell_less_than_expected_the_whole_batch_is_asked() -> None:
+def test_search_measures_the_batch_where_a_subsample_is_below_expectation() -> None:
     torch.manual_seed(0)
     encoder = Counted(nn.Linear(6, 4).double(), 64)
     search = pt.FastBacktracking(encoder, {}, pt.MGDA(), 0.05)
     x = torch.randn(1, 6, dtype=torch.float64) + 0.1 * torch.randn(64, 6, dtype=torch.float64)
     for _ in range(ENOUGH + 3):
         search.step(x, squares)
-    assert search.displace.telling
-    assert search.calm.level >= ENOUGH
+    assert search.fast.encoder.subsample_reliable
+    assert search.fast.reuse.level >= ENOUGH
     before = encoder.whole
     search.step(x, squares)
     assert encoder.whole - before == 1
@@ -210,7 +210,9 @@ def test_where_samples_tell_less_than_expected_the_whole_batch_is_asked() -> Non
     assert encoder.whole - before >= 2
 
 
-def unlike(seed: int) -> tuple[pt.FastBacktracking, Callable[[], tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]]]:
+def different_tasks(
+    seed: int,
+) -> tuple[pt.FastBacktracking, Callable[[], tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]]]:
     """A normalised network, six tasks of random labels in units one to six, and its batches."""
     torch.manual_seed(seed)
     layers = [part for k in range(4) for part in (nn.Linear(16 if k else 6, 16), nn.BatchNorm1d(16), nn.ReLU())]
@@ -229,38 +231,40 @@ def unlike(seed: int) -> tuple[pt.FastBacktracking, Callable[[], tuple[Tensor, C
 
 
 @pytest.mark.parametrize("seed", [0, 4, 8])
-def test_a_direction_that_two_secants_refute_gives_way(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuted: list[int] = []
-    search, batch = unlike(seed)
+def test_direction_is_replaced_where_two_secants_show_an_ascent(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ascents: list[int] = []
+    search, batch = different_tasks(seed)
+    evaluated = attempt._evaluated
 
-    class Uphill(fast_step.Uphill):
-        def __init__(self) -> None:
-            refuted.append(search.steps)
-            super().__init__()
+    def recorded(*arguments: Any) -> Any:
+        trial, state = evaluated(*arguments)
+        if trial.ending is attempt.Ending.ASCENT:
+            ascents.append(search.steps)
+        return trial, state
 
-    monkeypatch.setattr(fast_step, "Uphill", Uphill)
+    monkeypatch.setattr(attempt, "_evaluated", recorded)
     steps = [search.step(*batch()) for _ in range(60)]
-    assert refuted
-    for number in refuted:
+    assert ascents
+    for number in ascents:
         assert "would raise task" in steps[number].fallback
     for step in steps:
         assert step.accepted
         assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())
 
 
-def test_a_secant_is_never_over_less_than_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    search, batch = unlike(0)
+def test_secant_spans_more_than_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, batch = different_tasks(0)
     search.step(*batch())
     assert search.last is not None
-    search._search = search._search._replace(last=1e-12 * search.last.bound)
-    over: list[float] = []
-    difference = search.displace.difference
+    search.state = search.state._replace(rules=search.state.rules._replace(last=1e-12 * search.last.bound))
+    spans: list[float] = []
+    secant = jacobian_products.secant
 
-    def spied(*given: Any) -> list[Tensor]:
-        over.append(given[4])
-        found: list[Tensor] = difference(*given)
+    def recorded(*arguments: Any) -> list[Tensor]:
+        spans.append(arguments[2])
+        found: list[Tensor] = secant(*arguments)
         return found
 
-    monkeypatch.setattr(search.displace, "difference", spied)
+    monkeypatch.setattr("paretorch.linesearch.fast.displacement.secant", recorded)
     search.step(*batch())
-    assert over[0] > 1e-6 * search.last.bound
+    assert spans[0] > 1e-6 * search.last.bound
