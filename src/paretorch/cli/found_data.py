@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretorch.workloads.formats.layout import find_coco, find_imagenet
+from paretorch.workloads.formats.coco import find_coco
+from paretorch.workloads.formats.imagenet import find_imagenet
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+from paretorch.workloads.loading.image_source import ImageSource
 from paretorch.workloads.packs.pack import Pack
-from paretorch.workloads.reading.source import Source
 from paretorch.workloads.streams import Plain
 
 CLASSES, TRAIN, HELD_OUT = 100, 50_000, 5_000  # the protocol's, where there are as many
@@ -25,7 +26,7 @@ class Found:
     """
 
     where: str
-    source: Source | None
+    source: ImageSource | None
 
 
 def look(root: str) -> dict[str, Found]:
@@ -41,10 +42,10 @@ def _found(task: str, pack: Path, root: Path) -> Found:
         source = find_imagenet(root) if task == "classification" else find_coco(root)
     except FileNotFoundError as error:
         return Found(str(error).splitlines()[0], None)
-    return Found(source.place, source)
+    return Found(source.location, source)
 
 
-def fitted(sources: Mapping[str, Source], images: int | None = None) -> dict[str, Plain]:
+def fitted(sources: Mapping[str, ImageSource], images: int | None = None) -> dict[str, Plain]:
     """Options of ``imagenet_coco`` that ask for no more than there is: the protocol's numbers, or fewer.
 
     Args:
@@ -62,7 +63,7 @@ def fitted(sources: Mapping[str, Source], images: int | None = None) -> dict[str
     }
 
 
-def _sizes(source: Source, classes: int | None) -> tuple[int, int, int]:
+def _sizes(source: ImageSource, classes: int | None) -> tuple[int, int, int]:
     """Images to train on, to select on and to report on; a tenth each of what is left out of training."""
 
     def there(folder: str) -> int:

@@ -15,7 +15,7 @@ with extra("studies"):
     from rich.markup import escape
 
 if TYPE_CHECKING:
-    from paretorch.workloads.checks.checkup import Checkable
+    from paretorch.workloads.checks.data_report import CheckableData
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
 data = typer.Typer(help="Image folders: what there is, whether it lies as it must, and packs of it.")
@@ -32,11 +32,11 @@ def data_list() -> None:
     """Say which folders the workloads read, how they must lie, and where they are published."""
     with boundary():
         from paretorch.training.names.workloads import workload_class, workload_names
-        from paretorch.workloads.checks import console
+        from paretorch.workloads.checks.console import LAYOUT
 
         files = {name: workload_class(name).files for name in workload_names()}
         parts = [f"{name} reads, below its root:\n\n{text}" for name, text in files.items() if text]
-        Console().print(escape("\n\n".join([console.LAYOUT, *parts])), highlight=False)
+        Console().print(escape("\n\n".join([LAYOUT, *parts])), highlight=False)
 
 
 @data.command("check", epilog="Example: [bold]paretorch data check data/[/bold]")
@@ -48,26 +48,28 @@ def data_check(
 ) -> None:
     """Say what was looked for and found; read every image, name those that cannot be read; verify packs."""
     with boundary("Nothing was changed."):
-        from paretorch.workloads.checks import checkup, console
+        from paretorch.workloads.checks.console import ReadingProgress
+        from paretorch.workloads.checks.data_report import report_text
+        from paretorch.workloads.checks.image_reports import report_images
 
         if (other := _other_workload(what, root)) is not None:
-            with console.Following() as following:
-                reports = other.checkup(images=images, tell=following.tell)
-            print(console.checked(reports))
+            with ReadingProgress() as reading:
+                reports = other.check_data(images=images, progress=reading.update)
+            print(report_text(reports))
             if any(report.problems for report in reports):
                 raise typer.Exit(1)
             return
         workload, _ = _image_workload(what, root, {"workers": workers})
-        with console.Following() as following:
-            reports = checkup.check(
+        with ReadingProgress() as reading:
+            reports = report_images(
                 Path(workload.root),
                 workload.imagenet,
                 workload.coco,
                 images=images,
                 workers=workload.readers("image files"),
-                tell=following.tell,
+                progress=reading.update,
             )
-        print(console.checked(reports))
+        print(report_text(reports))
         if any(report.problems for report in reports):
             raise typer.Exit(1)
 
@@ -87,26 +89,26 @@ def data_pack(
     A folder is packed whole, a workload as far as its options choose images.
     """
     with boundary("The same command goes on from there."):
-        from paretorch.workloads.checks import console
+        from paretorch.workloads.checks.console import ReadingProgress, pack_text
 
         workload, whole = _image_workload(what, root, {"workers": workers, "size": size})
-        with console.Following() as following:
-            packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, tell=following.tell)
-        print(console.packed(packs))
+        with ReadingProgress() as reading:
+            packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, progress=reading.update)
+        print(pack_text(packs))
 
 
-def _other_workload(what: str, root: Path) -> Checkable | None:
+def _other_workload(what: str, root: Path) -> CheckableData | None:
     """The workload called ``what``, where it reads files and is not ``imagenet_coco``."""
     from paretorch.training.names.constructors import parse
     from paretorch.training.names.workloads import find_workload, workload_class, workload_names
-    from paretorch.workloads.checks.checkup import Checkable
+    from paretorch.workloads.checks.data_report import CheckableData
 
     call = parse(what or str(root))
     if call.name not in workload_names() or not workload_class(call.name).files:
         return None
     options = {"root": str(root), **named_options(call.positional, call.named, what)}
     workload = find_workload(call.name, options)
-    return workload if isinstance(workload, Checkable) else None
+    return workload if isinstance(workload, CheckableData) else None
 
 
 def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:

@@ -18,7 +18,7 @@ from paretorch.pareto.models.rank_partition import Spread
 from paretorch.pareto.objective_range import Tracker
 from paretorch.pareto.transfer.exchange import Exchange
 from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import mixed
+from paretorch.workloads.streams import combined_seed
 
 PATIENCE = 3  # failed steps in a row after which a member counts as diverged
 EXPLODED = 1e6  # times its first losses' size
@@ -89,7 +89,7 @@ class Training:
             (N, T) losses of the batch before the step; nan for tasks that are absent.
         """
         progress = number / self.steps
-        factor, seed = self.plan.factor(progress), mixed(self.plan.seed, 1, number)
+        factor, seed = self.plan.factor(progress), combined_seed(self.plan.seed, 1, number)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         looks = self.algorithm.looks_at_gradients
