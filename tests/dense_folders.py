@@ -14,8 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from paretorch.workloads.cityscapes import Cityscapes
+from paretorch.workloads.nyuv2 import NYUv2
+
 Array = NDArray[Any]
 SIZE = (32, 64)
+NARROW: dict[str, Any] = {"width": 0.125, "workers": 0, "augmentation": "none"}
 
 
 def room(random: np.random.Generator, size: tuple[int, int] = SIZE, classes: int = 13) -> dict[str, Array]:
@@ -110,3 +114,17 @@ def _shared(write: Callable[..., Path]) -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write(Path(folder), train=80, val=6)
     return folder
+
+
+def narrow_cityscapes(root: Path) -> Cityscapes:
+    return Cityscapes(root=str(root), form="images", height=32, **NARROW)
+
+
+def narrow_nyuv2(root: Path) -> NYUv2:
+    return NYUv2(root=str(root), **NARROW)
+
+
+def first_scene(workload: Any) -> Any:
+    """The first scene of the test set of a workload of labelled scenes."""
+    source = workload.source()
+    return source.reader("val", source.names("val")).read(0)

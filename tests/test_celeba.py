@@ -145,3 +145,31 @@ def test_celeba_data_check_counts_and_names_unreadable_images(tmp_path: Path) ->
 def test_celeba_options_out_of_range_are_errors(options: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         CelebA(**options)  # type: ignore[arg-type]
+
+
+LISTS = ("Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt")
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_celeba_lists_in_another_encoding_are_errors(tmp_path: Path, name: str) -> None:
+    place = write_celeba(tmp_path)
+    whole = read_faces(place)
+    path = place / name
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert {split: faces.names for split, faces in read_faces(place).items()} == {
+        split: faces.names for split, faces in whole.items()
+    }
+    path.write_bytes(path.read_bytes().replace(b"000003.jpg", b"00\xe9003.jpg"))
+    line = {LISTS[0]: 5, LISTS[1]: 3}[name]
+    message = f"{path.name}, line {line}: expected text in UTF-8, got the byte 0xe9"
+    with pytest.raises(ValueError, match=message):
+        CelebA(root=str(tmp_path)).data()
+    (report,) = CelebA(root=str(tmp_path)).check_data()
+    assert [message in problem for problem in report.problems] == [True]
+
+
+def test_celeba_errors_name_the_line_of_a_repeated_face(tmp_path: Path) -> None:
+    path = write_celeba(tmp_path) / LISTS[1]
+    path.write_text(path.read_text() + "000001.jpg 2\n")
+    with pytest.raises(ValueError, match=r"partition.txt, line 22: expected each face once, got 000001.jpg again"):
+        CelebA(root=str(tmp_path)).data()

@@ -120,3 +120,11 @@ def test_cityscapes_data_check_reports_missing_files(tmp_path: Path) -> None:
 def test_cityscapes_options_out_of_range_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Cityscapes(**options)
+
+
+ENDINGS = {
+    "leftImg8bit": "leftImg8bit/{}_leftImg8bit.png",
+    "label": "gtFine/{}_gtFine_labelIds.png",
+    "instance": "gtFine/{}_gtFine_instanceIds.png",
+    "disparity": "disparity/{}_disparity.png",
+}

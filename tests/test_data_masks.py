@@ -11,7 +11,13 @@ import pytest
 import torch
 from pycocotools import mask as runs
 
-from image_folders import annotation, packed_runs, rectangle, unpacked_runs, write_instances
+from image_folders import (
+    annotation,
+    packed_runs,
+    rectangle,
+    unpacked_runs,
+    write_instances,
+)
 from paretorch.workloads.formats.coco import read_instances
 from paretorch.workloads.formats.voc_masks import CLASSES, LABELS, run_lengths, voc_mask
 from paretorch.workloads.loading.unreadable import UnreadableError
@@ -147,3 +153,27 @@ def test_instances_errors_describe_the_expected_file(content: str, tmp_path: Pat
     path.write_text(content)
     with pytest.raises(ValueError, match=r"instances\.json is not a file of COCO instances: .*Expected"):
         read_instances(path)
+
+
+def test_coco_polygons_far_outside_the_image_are_unreadable() -> None:
+    def drawn(far: float) -> int:
+        return int((voc_mask([(77, 15, False, [[-far, 0.0, far, 5.0, 10.0, far]])], (20, 30), "42.jpg") == 15).sum())
+
+    assert drawn(300.0) > 0, "objects may lead out of a cut image"
+    for far in (
+        301.0,
+        3e8,
+        1e12,
+        1e300,
+    ):  # the first would need little memory, and is an error before the others are tried
+        with pytest.raises(
+            UnreadableError, match=r"42.jpg: the segmentation of annotation 77 .*expected points within 10"
+        ):
+            drawn(far)
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"images": [{"id": Infinity}]}'])
+def test_coco_errors_describe_malformed_instances(tmp_path: Path, content: str) -> None:
+    (tmp_path / "instances.json").write_text(content)
+    with pytest.raises(ValueError, match=r"instances.json is not a file of COCO instances: .*Expected a JSON object"):
+        read_instances(tmp_path / "instances.json")

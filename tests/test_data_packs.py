@@ -103,12 +103,13 @@ def test_pack_of_all_images_is_valid_for_every_seed_and_a_part_for_its_own(root:
 
 
 def test_pack_unreadable_images_equal_those_of_the_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unreadable, "MAX_UNREADABLE", 0.1)
     made = workload(root)
     broken = made.data().train[0].sampler.reader.items[3].name  # type: ignore[attr-defined]
     before = (root / "imagenet" / broken).read_bytes()
     truncate(root / "imagenet" / broken)
-    pack, _ = made.packed(root / "packed")
+    with monkeypatch.context() as tolerant:
+        tolerant.setattr(unreadable, "MAX_UNREADABLE", 0.1)
+        pack, _ = made.packed(root / "packed")
     assert list(pack.unreadable) == [broken]
     assert "truncated" in pack.unreadable[broken]
     with pytest.warns(UserWarning, match=f"{broken} is left out"), pytest.raises(ValueError, match="1 of 24 images"):
@@ -324,3 +325,22 @@ def test_packs_are_separate_for_each_task(root: Path) -> None:
     assert [made.pack_folder(task).name for task in TASKS] == ["classification-36", "segmentation-36"]
     save_jpeg(root / "imagenet" / "train" / "n01440764" / "extra.JPEG", np.zeros((40, 40, 3), np.uint8))
     assert [pack.images for pack in made.packed(root / "packed", whole=True)] == [55, 54]
+
+
+def test_pack_errors_name_a_file_that_cannot_grow_and_packing_continues(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    made = ImagenetCoco(root=str(write_both(tmp_path)), **{**SMALL, "train": 24, "validation": 9, "test": 6})
+    made.packed(tmp_path / "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"no space left to write .*rows\.u8: .*`ulimit -f` allows no larger file.* it resumes"
+        ):
+            made.packed(tmp_path / "cut")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    made.packed(tmp_path / "cut")
+    for task in TASKS:
+        cut, whole = (Pack.open(made.pack_folder(task, tmp_path / name)).manifest for name in ("cut", "whole"))
+        assert cut == whole

@@ -14,8 +14,14 @@ from torch import Tensor
 from image_folders import SMALL, shared_root, truncate, write_both
 from paretorch.workloads import Samples
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+from paretorch.workloads.loading.image_samplers import SquareSampler
 from paretorch.workloads.loading.read_stream import ReadStream
 from paretorch.workloads.streams import training_batches
+
+
+def names_of(stream: ReadStream) -> list[str]:
+    assert isinstance(stream.sampler, SquareSampler)
+    return [item.name for item in stream.sampler.reader.items]
 
 
 def streams(**options: object) -> tuple[ReadStream, ...]:
@@ -94,7 +100,7 @@ def test_stream_omits_names_and_counts_unreadable_images(tmp_path: Path) -> None
     write_both(tmp_path, train=60, val=6)
     options = {"root": str(tmp_path), **SMALL}
     stream = streams(**options)[0]
-    broken = stream.sampler.reader.items[7].name
+    broken = names_of(stream)[7]
     truncate(tmp_path / "imagenet" / broken)
     with pytest.warns(UserWarning, match=f"classification, train: {broken} is left out: .*truncated"):
         batches = list(stream.batches(40, order=None))
@@ -110,7 +116,7 @@ def test_stream_stops_above_one_percent_of_unreadable_images(tmp_path: Path) -> 
     write_both(tmp_path, train=60, val=6)
     stream = streams(root=str(tmp_path))[1]
     for place in (3, 80):
-        truncate(tmp_path / "coco" / stream.sampler.reader.items[place].name)
+        truncate(tmp_path / "coco" / names_of(stream)[place])
     with (
         pytest.warns(UserWarning, match="is left out"),
         pytest.raises(
@@ -118,13 +124,13 @@ def test_stream_stops_above_one_percent_of_unreadable_images(tmp_path: Path) -> 
         ) as caught,
     ):
         list(stream.batches(40, order=None))
-    assert stream.sampler.reader.items[3].name in str(caught.value)
-    assert stream.sampler.reader.items[80].name in str(caught.value)
+    assert names_of(stream)[3] in str(caught.value)
+    assert names_of(stream)[80] in str(caught.value)
 
 
 def test_stream_omits_batches_without_readable_images(tmp_path: Path) -> None:
     write_both(tmp_path, train=60, val=6)
     stream = streams(root=str(tmp_path))[0]
-    truncate(tmp_path / "imagenet" / stream.sampler.reader.items[3].name)
+    truncate(tmp_path / "imagenet" / names_of(stream)[3])
     with pytest.warns(UserWarning, match="is left out"):
         assert len(list(stream.batches(1, order=None))) == 159

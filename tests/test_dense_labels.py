@@ -204,3 +204,14 @@ def test_dense_losses_are_means_over_labelled_pixels_and_absent_without_any() ->
         "instance": torch.full((1, 2, 2, 2), math.nan),
     }
     assert dense_losses(KINDS, {task: torch.zeros_like(value) for task, value in nothing.items()}, nothing) == {}
+
+
+@pytest.mark.parametrize(
+    "tilts", [[10.0, 80.0], [0.0, 10.0, 20.0, 50.0], [5.0], [5.0, 5.0, 60.0, 60.0], [3.0, 4.0, 90.0]]
+)
+def test_median_angle_equals_numpy(tilts: list[float]) -> None:
+    tilt = torch.tensor(tilts).deg2rad()
+    output = torch.stack([tilt.sin(), torch.zeros_like(tilt), tilt.cos()]).view(1, 3, 1, -1)
+    metric = MedianAngle()
+    metric.update(output, torch.eye(3)[2].view(1, 3, 1, 1).expand_as(output))
+    assert metric.compute() == pytest.approx(float(np.median(tilts)), abs=0.01)

@@ -158,3 +158,21 @@ def test_tabular_errors_name_missing_files_and_unknown_tables(tmp_path: Path) ->
         houses(tmp_path / "nowhere.csv").require()
     with pytest.raises(ValueError, match="table is one of diabetes, linnerud, wine"):
         Tabular("iris")
+
+
+UNDERSCORES = "\n".join(f"{i},{3 * i % 7},{'1_0' if i % 2 else '10'}" for i in range(30))
+
+
+def test_tabular_numbers_with_underscores_are_categorical(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"a,b,kind\n{UNDERSCORES}\n")
+    made = Tabular(path=str(tmp_path / "a.csv"), targets="kind", classes="kind")
+    (samples,) = made.data().train[0].batches(21, None)
+    assert set(samples.targets["kind"].tolist()) == {0, 1}
+
+
+def test_tabular_inputs_without_training_values_are_errors(tmp_path: Path) -> None:
+    last = torch.randperm(30, generator=torch.Generator().manual_seed(0)).tolist()[-3:]
+    rows = "\n".join(f"{'red' if i in last else ''},{i}" for i in range(30))
+    (tmp_path / "a.csv").write_text(f"colour,price\n{rows}\n")
+    with pytest.raises(ValueError, match=r"the inputs colour have no values in the training rows: fill them in"):
+        Tabular(path=str(tmp_path / "a.csv"), targets="price").data()

@@ -109,10 +109,11 @@ class Cityscapes(Workload):
     @property
     def tasks(self) -> tuple[str, ...]:
         """``segmentation`` and ``depth``; ``instance`` between them, from the images."""
-        return tuple(self._kinds)
+        return tuple(self.kinds)
 
     @property
-    def _kinds(self) -> Mapping[str, LabelKind]:
+    def kinds(self) -> Mapping[str, LabelKind]:
+        """The kind of each task's labels."""
         return {task: kind for task, kind in KINDS.items() if self.form == "images" or task != "instance"}
 
     @property
@@ -141,15 +142,15 @@ class Cityscapes(Workload):
 
     def model(self) -> nn.Module:
         """The architecture with a head for each task."""
-        return dense_model(self.architecture, self._kinds, self.classes_of, self.width, self.encoder_weights)
+        return dense_model(self.architecture, self.kinds, self.classes_of, self.width, self.encoder_weights)
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy and absolute errors, over labelled pixels."""
-        return dense_losses(self._kinds, outputs, targets)
+        return dense_losses(self.kinds, outputs, targets)
 
     def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
         """The number of labelled pixels, or of coordinates for offsets."""
-        return labelled_count(self._kinds[task], target)
+        return labelled_count(self.kinds[task], target)
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """Mean IoU and pixel accuracy; absolute and relative error of the inverse depth; mean error of the offsets."""

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass
 class DataReport:
-    """What was found in one place.
+    """What was found at one location.
 
     Args:
         title: the data set and where it was searched for.

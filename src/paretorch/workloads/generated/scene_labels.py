@@ -47,9 +47,9 @@ def image_labels(rendered: RenderedScenes) -> SceneLabels:
         ValueError: wall and floor fill every pixel of an image, which the main object, near and in front, usually prevents.
     """
     instances, edge = rendered.instances.long(), rendered.instances.shape[-1]
-    things = int(instances.max()) + 1
-    counts = torch.stack([(instances == thing).sum(dim=(1, 2)) for thing in range(things)], dim=1)
-    if things <= 2 or bool((counts[:, 2:].sum(dim=1) == 0).any()):
+    surfaces = int(instances.max()) + 1
+    counts = torch.stack([(instances == surface).sum(dim=(1, 2)) for surface in range(surfaces)], dim=1)
+    if surfaces <= 2 or bool((counts[:, 2:].sum(dim=1) == 0).any()):
         raise ValueError("a scene shows no object: draw more of them, or more pixels")
     largest = counts[:, 2:].argmax(dim=1) + 2
     mask = instances == largest[:, None, None]
