@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from dense_folders import write_city_arrays, write_city_images
+from dense_folders import (
+    first_scene,
+    narrow_cityscapes,
+    write_city_arrays,
+    write_city_images,
+)
 from paretorch.workloads.cityscapes import Cityscapes
 from paretorch.workloads.dense.labels import LabelKind
 from paretorch.workloads.formats.cityscapes import classes_by_number, offsets_to_means
+from paretorch.workloads.loading.unreadable import UnreadableError
 from test_nyuv2 import call
 
 SMALL: dict[str, Any] = {"width": 0.125, "workers": 0, "augmentation": "none"}
@@ -128,3 +135,33 @@ ENDINGS = {
     "instance": "gtFine/{}_gtFine_instanceIds.png",
     "disparity": "disparity/{}_disparity.png",
 }
+
+
+@pytest.mark.parametrize("kind", ["label", "instance", "disparity"])
+@pytest.mark.parametrize(("rows", "columns"), [(32, 128), (64, 120)])
+def test_cityscapes_files_of_another_shape_are_unreadable(tmp_path: Path, kind: str, rows: int, columns: int) -> None:
+    place = write_city_images(tmp_path, train=2, val=1)
+    path = place / ENDINGS[kind].format("val/aachen/aachen_000000_000019")
+    Image.fromarray(np.array(Image.open(path))[:rows, :columns]).save(path)
+    expected = f"{path.name}: expected 128 x 64 pixels, as the photograph has, .*got {columns} x {rows}"
+    with pytest.raises(UnreadableError, match=expected):
+        first_scene(narrow_cityscapes(tmp_path))
+    (report,) = narrow_cityscapes(tmp_path).check_data()
+    assert re.search(expected, report.problems[0])
+
+
+def test_cityscapes_labels_at_another_scale_are_resized(tmp_path: Path) -> None:
+    place = write_city_images(tmp_path, train=2, val=1)
+    before = first_scene(narrow_cityscapes(tmp_path))
+    path = place / ENDINGS["label"].format("val/aachen/aachen_000000_000019")
+    large = np.array(Image.open(path)).repeat(2, axis=0).repeat(2, axis=1)
+    Image.fromarray(large).save(path)
+    after = first_scene(narrow_cityscapes(tmp_path))
+    assert torch.equal(after.labels["segmentation"], before.labels["segmentation"])
+
+
+def test_cityscapes_offsets_of_a_large_object_are_exact() -> None:
+    instances = torch.full((512, 1024), 7)
+    instances[128:, 256:] = 26001
+    right, down = offsets_to_means(instances)[:, -1, -1].tolist()
+    assert (right, down) == ((256 + 1023) / 2 - 1023, (128 + 511) / 2 - 511)
