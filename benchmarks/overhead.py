@@ -34,7 +34,7 @@ from paretorch.training.run import Run
 from paretorch.workloads.base import Workload
 from paretorch.workloads.digits import Digits
 from paretorch.workloads.scenes import SceneImages
-from paretorch.workloads.streams import mixed
+from paretorch.workloads.streams import combined_seed
 
 LR = 5e-3
 SEED = 3
@@ -113,10 +113,10 @@ def by_hand(case: Case, epochs: int) -> dict[str, Tensor]:
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     fork = case.fork()
     images, targets = train_set.inputs, train_set.targets  # type: ignore[attr-defined]
-    torch.manual_seed(mixed(SEED, 1))
+    torch.manual_seed(combined_seed(SEED, 1))
     for epoch in range(epochs):
         model.train()
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(mixed(SEED, epoch, 0, 0)))
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(combined_seed(SEED, epoch, 0, 0)))
         for start in range(0, len(images) // batch * batch, batch):
             index = order[start : start + batch]
             optimizer.zero_grad(set_to_none=True)

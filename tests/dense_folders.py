@@ -1,4 +1,4 @@
-"""Tiny folders of exactly the form in which data sets of labelled pixels are published, written from a seed."""
+"""Tiny data sets of labelled pixels in the published layout, written from a seed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from paretorch.workloads.cityscapes import Cityscapes
+from paretorch.workloads.nyuv2 import NYUv2
+
 Array = NDArray[Any]
 SIZE = (32, 64)
+NARROW: dict[str, Any] = {"width": 0.125, "workers": 0, "augmentation": "none"}
 
 
 def room(random: np.random.Generator, size: tuple[int, int] = SIZE, classes: int = 13) -> dict[str, Array]:
-    """A wall above a floor, of two classes: the image's colours give class, depth and normal away."""
+    """A wall above a floor, of two classes: the image's colours determine class, depth and normal."""
     height, width = size
     rows, columns = np.mgrid[0:height, 0:width]
     edge = random.integers(height // 3, 2 * height // 3)
@@ -28,7 +32,7 @@ def room(random: np.random.Generator, size: tuple[int, int] = SIZE, classes: int
     label = np.where(floor, floor_class, wall_class).astype(np.float64)
     depth = np.where(floor, 1 + 4 * (height - rows) / height, 3 + columns / width)
     normal = np.where(floor[..., None], [0.0, -1.0, 0.0], [0.6, 0.0, -0.8])
-    label[:2], depth[:, :1], normal[:, -1:] = -1, 0, 0  # as the camera leaves gaps
+    label[:2], depth[:, :1], normal[:, -1:] = -1, 0, 0  # pixels without measurement
     image = np.stack([label / classes, depth / 6, floor], axis=-1).clip(0, 1) * 0.9 + 0.1 * random.random((*size, 3))
     return {"image": image, "label": label, "depth": depth[..., None].astype(np.float32), "normal": normal}
 
@@ -92,7 +96,7 @@ def write_city_images(root: Path, train: int = 8, val: int = 4, size: tuple[int,
 
 
 def shared_nyuv2() -> str:
-    """A folder for the whole test run, which nothing changes; the same of those below."""
+    """A folder for the whole test run that no test changes."""
     return _shared(write_nyuv2)
 
 
@@ -110,3 +114,17 @@ def _shared(write: Callable[..., Path]) -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write(Path(folder), train=80, val=6)
     return folder
+
+
+def narrow_cityscapes(root: Path) -> Cityscapes:
+    return Cityscapes(root=str(root), form="images", height=32, **NARROW)
+
+
+def narrow_nyuv2(root: Path) -> NYUv2:
+    return NYUv2(root=str(root), **NARROW)
+
+
+def first_scene(workload: Any) -> Any:
+    """The first scene of the test set of a workload of labelled scenes."""
+    source = workload.source()
+    return source.reader("val", source.names("val")).read(0)

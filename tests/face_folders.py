@@ -1,4 +1,4 @@
-"""A tiny CelebA in the very form of the published folders."""
+"""A tiny CelebA in the published layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNTS = (12, 5, 4)  # train, validation, test
 
 
 def write_celeba(root: Path, folder: str = "celeba", counts: tuple[int, int, int] = COUNTS, seed: int = 0) -> Path:
-    """Faces of 178 x 218 pixels, whose upper half is bright where they smile, and the two lists."""
+    """Faces of 178 x 218 pixels, with a bright upper half if they smile, and the two lists."""
     place, random = root / folder, np.random.default_rng(seed)
     for inner in ("Img/img_align_celeba", "Anno", "Eval"):
         (place / inner).mkdir(parents=True)
@@ -35,7 +35,7 @@ def write_celeba(root: Path, folder: str = "celeba", counts: tuple[int, int, int
 
 @lru_cache(maxsize=1)
 def shared_celeba() -> str:
-    """A root that tests read and leave as it is."""
+    """A root for the whole test run that no test changes."""
     root = Path(tempfile.mkdtemp(prefix="celeba-"))
     write_celeba(root, counts=(80, 20, 20))
     return str(root)

@@ -1,4 +1,4 @@
-"""Tiny folders of exactly the form in which ImageNet and COCO are published, written from a seed."""
+"""Tiny versions of ImageNet and COCO in the published layout, written from a seed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as runs
 
-from paretorch.workloads.formats.voc_masks import decoded
+from paretorch.workloads.formats.voc_masks import decode_mask
 
 CLASSES = ("n01440764", "n01443537", "n02123045")
 Pixels = NDArray[np.uint8]
 
 
 def pixels(height: int, width: int, random: np.random.Generator) -> Pixels:
-    """Smooth colours, so that a JPEG keeps them, different for each draw."""
+    """Random smooth colours, which JPEG preserves."""
     coarse = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -42,7 +42,7 @@ def write_imagenet(root: Path, train: int = 12, val: int = 6, classes: tuple[str
         for number, name in enumerate(classes):
             for index in range(count):
                 image = pixels(40 + 3 * index % 17, 56, random) // 2
-                image[..., number % 3] += 100  # something to learn
+                image[..., number % 3] += 100  # a learnable feature
                 save_jpeg(root / "imagenet" / folder / name / f"{name}_{index}.JPEG", image)
     odd = root / "imagenet" / "train" / classes[0]
     Image.fromarray(pixels(40, 56, random)).convert("L").save(odd / f"{classes[0]}_0.JPEG", "JPEG")
@@ -65,7 +65,7 @@ def write_coco(root: Path, train: int = 36, val: int = 18) -> Path:
             image = pixels(height, width, random)
             objects = some_objects(index, height, width)
             for category, _, segmentation in objects:
-                if category == 1:  # people are bright: something to learn
+                if category == 1:  # people are bright, a learnable feature
                     image = np.where(region(segmentation, height, width)[..., None] > 0, 230, image // 2).astype(
                         np.uint8
                     )
@@ -82,7 +82,7 @@ def write_coco(root: Path, train: int = 36, val: int = 18) -> Path:
 
 
 def some_objects(index: int, height: int, width: int) -> list[tuple[int, int, Any]]:
-    """(category, crowd, segmentation) of an image: what there is changes with its index."""
+    """(category, crowd, segmentation) of the objects of an image, depending on its index."""
     person = [[10.0, 5.0, 40.0, 5.0, 40.0, 40.0, 10.0, 40.0]]
     tie = [[20.0, 10.0, 24.0, 10.0, 24.0, 20.0, 20.0, 20.0]]
     parts = [[2.0, 2.0, 8.0, 2.0, 8.0, 12.0], [50.0, 30.0, 60.0, 30.0, 60.0, 44.0, 50.0, 44.0]]
@@ -116,12 +116,12 @@ def packed_runs(mask: Pixels) -> dict[str, Any]:
 
 
 def region(segmentation: Any, height: int, width: int) -> Pixels:
-    """What pycocotools makes of a segmentation."""
+    """The mask of a segmentation by pycocotools."""
     if isinstance(segmentation, list):
         segmentation = runs.merge(runs.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
         segmentation = runs.frPyObjects(segmentation, height, width)
-    return decoded(segmentation)
+    return decode_mask(segmentation)
 
 
 def annotation(identity: int, image: int, category: int, segmentation: Any, crowd: int = 0) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def write_instances(path: Path, images: list[dict[str, Any]], annotations: list[
 
 
 def truncate(path: Path) -> None:
-    """Leaves the first half of a file."""
+    """Reduces a file to its first half."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
@@ -158,12 +158,12 @@ def write_both(root: Path, train: int = 12, val: int = 6) -> Path:
 
 @lru_cache(maxsize=1)
 def shared_root() -> str:
-    """A folder for the whole test run, which nothing changes."""
+    """A folder for the whole test run that no test changes."""
     folder = tempfile.mkdtemp(prefix="paretorch-test-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_both(Path(folder), train=60, val=6)
     return folder
 
 
-# what fits into that folder
+# options that fit that folder
 SMALL: dict[str, Any] = {"classes": 3, "train": 160, "validation": 9, "test": 6, "size": 32, "workers": 0}

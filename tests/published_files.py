@@ -1,4 +1,4 @@
-"""Tiny data sets in the very form of the published files: MNIST's idx files and CIFAR-10's binary ones."""
+"""Tiny data sets in the published formats: MNIST's idx files and CIFAR-10's binary files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def idx(array: NDArray[np.uint8]) -> bytes:
 
 
 def drawn(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images of 28 x 28 whose class is the place of a bright bar, and the classes."""
+    """Images of 28 x 28 whose class is the position of a bright bar, and the classes."""
     random = np.random.default_rng(seed)
     classes = np.arange(count) % 10
     images = random.integers(0, 60, (count, 28, 28))
@@ -32,7 +32,7 @@ def drawn(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def write_digits(root: Path, folder: str = "MNIST", packed: bool = False, seed: int = 0) -> Path:
-    """The four files below ``root/folder/raw``, as torchvision lays them."""
+    """The four files below ``root/folder/raw``, in the layout of torchvision."""
     place = root / folder / "raw"
     place.mkdir(parents=True)
     for split, count in COUNTS.items():
@@ -62,7 +62,7 @@ def write_cifar(root: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def shared_files() -> str:
-    """A folder with both data sets of MNIST's form, one of them packed, and CIFAR-10; for all tests that only read."""
+    """A folder with both data sets of MNIST's form, one of them compressed, and CIFAR-10; no test changes it."""
     root = Path(tempfile.mkdtemp(prefix="published-"))
     write_digits(root)
     write_digits(root, "FashionMNIST", packed=True, seed=7)

@@ -12,12 +12,12 @@ from paretorch.cli import app
 from paretorch.training.parts import parameter_counts
 from paretorch.workloads.cifar10 import Cifar10
 from paretorch.workloads.formats.cifar import CLASSES, find_cifar, read_cifar
-from paretorch.workloads.metrics import F1, Detected
+from paretorch.workloads.metrics import F1, BinaryAccuracy
 from paretorch.workloads.streams import TensorStream
 from published_files import shared_files, write_cifar
 
 
-def test_each_image_is_of_one_class_and_lies_in_one_split() -> None:
+def test_cifar10_images_have_one_class_and_one_split() -> None:
     splits = Cifar10(root=shared_files()).data()
     images: list[set[bytes]] = []
     for streams in (splits.train, splits.validation, splits.test):
@@ -35,7 +35,7 @@ def test_each_image_is_of_one_class_and_lies_in_one_split() -> None:
     assert splits.facts == {"images, train": 108, "images, validation": 12, "images, test": 24}
 
 
-def test_colours_are_planes_of_red_green_and_blue(tmp_path: Path) -> None:
+def test_cifar10_colours_are_planes_of_red_green_and_blue(tmp_path: Path) -> None:
     place = write_cifar(tmp_path)
     row = bytes([3]) + bytes([10]) * 1024 + bytes([20]) * 1024 + bytes([30]) * 1023 + bytes([31])
     (place / "test_batch.bin").write_bytes(row)
@@ -46,13 +46,13 @@ def test_colours_are_planes_of_red_green_and_blue(tmp_path: Path) -> None:
     assert classes.tolist() == [3]
 
 
-def test_the_network_is_the_published_one() -> None:
+def test_cifar10_model_is_the_published_one() -> None:
     counts = parameter_counts(Cifar10().model())
     assert counts["encoder"] == 11_176_512, "torchvision's ResNet-18 without its classifier"
     assert {counts[f"head {task}"] for task in CLASSES} == {513 * 256 + 257}
 
 
-def test_the_pickled_version_is_never_opened_and_the_cure_is_said(tmp_path: Path) -> None:
+def test_cifar10_pickled_version_is_never_opened(tmp_path: Path) -> None:
     pickled = tmp_path / "cifar-10-batches-py"
     pickled.mkdir()
     for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
@@ -68,7 +68,7 @@ def test_the_pickled_version_is_never_opened_and_the_cure_is_said(tmp_path: Path
         assert words in str(caught.value)
 
 
-def test_the_folder_is_found_by_its_name_and_where_it_is_given(tmp_path: Path) -> None:
+def test_cifar10_folder_is_found_by_name_and_by_option(tmp_path: Path) -> None:
     place = write_cifar(tmp_path)
     assert find_cifar(tmp_path) == find_cifar(place) == find_cifar(tmp_path / "no", str(place)) == place
     (place / "data_batch_4.bin").unlink()
@@ -80,27 +80,27 @@ def test_the_folder_is_found_by_its_name_and_where_it_is_given(tmp_path: Path) -
     ("content", "words"),
     [
         (b"", "got 0 bytes"),
-        (bytes(3072), "no whole number"),
+        (bytes(3072), "no multiple"),
         (bytes(3073) + bytes([10]) + bytes(3072), "image 1 has the label 10"),
     ],
 )
-def test_damaged_files_are_named(tmp_path: Path, content: bytes, words: str) -> None:
+def test_cifar10_errors_name_damaged_files(tmp_path: Path, content: bytes, words: str) -> None:
     place = write_cifar(tmp_path)
     (place / "data_batch_2.bin").write_bytes(content)
     with pytest.raises(ValueError, match=rf"data_batch_2\.bin is damaged.*{words}"):
         Cifar10(root=str(tmp_path)).data()
 
 
-def test_more_images_than_there_are_is_an_error() -> None:
-    with pytest.raises(ValueError, match="has 108 images for train, asked for are 109"):
+def test_cifar10_more_images_than_available_are_an_error() -> None:
+    with pytest.raises(ValueError, match="has 108 images for train, the options require 109"):
         Cifar10(root=shared_files(), train=109).data()
     with pytest.raises(ValueError, match="test is at least 1 image"):
         Cifar10(test=0)
 
 
-def test_metrics_agree_with_the_definitions() -> None:
+def test_binary_metrics_equal_their_definitions() -> None:
     scores, truth = torch.tensor([1.0, -1.0, 1.0, -1.0, -2.0]), torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0])
-    made = (Detected(), F1())
+    made = (BinaryAccuracy(), F1())
     for metric in made:
         metric.update(scores[:2], truth[:2])
         metric.update(scores[2:], truth[2:])
@@ -111,10 +111,10 @@ def test_metrics_agree_with_the_definitions() -> None:
     assert empty.compute() != empty.compute()
 
 
-def test_data_check_knows_the_files(tmp_path: Path) -> None:
+def test_cifar10_data_check_counts_the_images(tmp_path: Path) -> None:
     write_cifar(tmp_path)
-    said = CliRunner().invoke(app, ["data", "check", "cifar10", "--root", str(tmp_path)])
-    assert said.exit_code == 1, "these are not all of the published images"
-    assert "train: 120 images (published: 50,000)" in said.output
-    assert "test has 24 images, 10,000 are published" in said.output
+    result = CliRunner().invoke(app, ["data", "check", "cifar10", "--root", str(tmp_path)])
+    assert result.exit_code == 1, "these are not all of the published images"
+    assert "train: 120 images (published: 50,000)" in result.output
+    assert "test has 24 images, 10,000 are published" in result.output
     assert "cifar-10-batches-bin/test_batch.bin" in CliRunner().invoke(app, ["data", "list"]).output

@@ -1,4 +1,4 @@
-"""Packs: the same bytes as the files, resumable after kill -9 at any instant, refused when damaged or out of date."""
+"""Packs: the same bytes as the files, resumable after kill -9, an error if damaged or out of date."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from image_folders import SMALL, save_jpeg, truncate, write_both
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+from paretorch.workloads.loading import unreadable
 from paretorch.workloads.packs import writing as pack_writing
 from paretorch.workloads.packs.pack import Pack
 
@@ -29,7 +30,7 @@ def workload(root: Path, **options: Any) -> ImagenetCoco:
     return ImagenetCoco(**{"root": str(root), **SIZES, **options})
 
 
-def everything(made: ImagenetCoco) -> list[Tensor]:
+def all_images(made: ImagenetCoco) -> list[Tensor]:
     splits = made.data()
     streams = [*splits.train, *splits.validation, *splits.test]
     batches = [batch for stream in streams for order in (None, 4) for batch in stream.batches(7, order)]
@@ -50,23 +51,23 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("augmentation", ["crop", "zoom"])
-def test_a_pack_gives_what_the_files_give_and_does_without_them(root: Path, augmentation: str) -> None:
+def test_pack_batches_equal_those_of_the_files(root: Path, augmentation: str) -> None:
     made = workload(root, augmentation=augmentation)
-    files = everything(made)
-    told: list[tuple[str, int, int]] = []
-    packs = made.packed(root / "packed", tell=lambda *numbers: told.append(numbers))
+    files = all_images(made)
+    calls: list[tuple[str, int, int]] = []
+    packs = made.packed(root / "packed", progress=lambda *numbers: calls.append(numbers))
     assert [(pack.images, pack.added) for pack in packs] == [(TOTAL, TOTAL)] * 2
-    assert told[0] == ("classification", 0, TOTAL)
-    assert told[-1] == ("segmentation", TOTAL, TOTAL)
+    assert calls[0] == ("classification", 0, TOTAL)
+    assert calls[-1] == ("segmentation", TOTAL, TOTAL)
     assert made.data().facts["segmentation, read from"] == "pack"
-    assert same(everything(made), files)
+    assert same(all_images(made), files)
     for name in ("imagenet", "coco"):
         (root / name).rename(root / f"_{name}")
-    assert same(everything(made), files)
-    assert same(everything(workload(root, augmentation=augmentation, source="pack")), files)
+    assert same(all_images(made), files)
+    assert same(all_images(workload(root, augmentation=augmentation, source="pack")), files)
 
 
-def test_fewer_images_come_from_the_same_pack_as_from_the_files(root: Path) -> None:
+def test_pack_selections_of_fewer_images_equal_those_of_the_files(root: Path) -> None:
     workload(root).packed(root / "packed")
     for options in (
         {"train": 12},
@@ -74,51 +75,52 @@ def test_fewer_images_come_from_the_same_pack_as_from_the_files(root: Path) -> N
         {"classes": 2, "train": 16, "test": 4, "validation": 6},
     ):
         assert same(
-            everything(workload(root, **options, source="pack")), everything(workload(root, **options, source="files"))
+            all_images(workload(root, **options, source="pack")), all_images(workload(root, **options, source="files"))
         )
 
 
-def test_packing_again_adds_what_is_missing(root: Path) -> None:
+def test_packing_again_adds_missing_images(root: Path) -> None:
     workload(root, train=12).packed(root / "packed")
-    with pytest.warns(UserWarning, match="image files are read instead of the pack: .*adds what is missing"):
+    with pytest.warns(UserWarning, match="image files are read instead of the pack: .*adds the missing images"):
         assert workload(root).data().facts["classification, read from"] == "image files"
     with pytest.raises(ValueError, match="`paretorch data pack` with the same options"):
         workload(root, source="pack").data()
     packs = workload(root).packed(root / "packed")
     assert [(pack.images, pack.added) for pack in packs] == [(TOTAL, 12)] * 2
     assert [pack.added for pack in workload(root).packed(root / "packed")] == [0, 0]
-    assert same(everything(workload(root, source="pack")), everything(workload(root, source="files")))
+    assert same(all_images(workload(root, source="pack")), all_images(workload(root, source="files")))
 
 
-def test_all_images_serve_every_seed_and_a_part_serves_its_own(root: Path) -> None:
+def test_pack_of_all_images_is_valid_for_every_seed_and_a_part_for_its_own(root: Path) -> None:
     workload(root).packed(root / "packed")
-    with pytest.raises(ValueError, match="data_seed=0 chose"):
+    with pytest.raises(ValueError, match="selected with data_seed=0"):
         workload(root, data_seed=1, source="pack").data()
-    with pytest.raises(ValueError, match="its seed is 0, asked for is 1"):
+    with pytest.raises(ValueError, match="its seed is 0, expected 1"):
         workload(root, data_seed=1).packed(root / "packed")
     assert [pack.images for pack in workload(root).packed(root / "whole", whole=True)] == [54, 54]
     other = workload(root, data_seed=1, pack=str(root / "whole"))
-    assert same(everything(other), everything(workload(root, data_seed=1, source="files")))
+    assert same(all_images(other), all_images(workload(root, data_seed=1, source="files")))
 
 
-def test_unreadable_images_are_the_same_in_a_pack(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_writing, "BEARABLE", 0.1)
+def test_pack_unreadable_images_equal_those_of_the_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = workload(root)
-    broken = made.data().train[0].reader.items[3].name  # type: ignore[attr-defined]
+    broken = made.data().train[0].sampler.reader.items[3].name  # type: ignore[attr-defined]
     before = (root / "imagenet" / broken).read_bytes()
     truncate(root / "imagenet" / broken)
-    pack, _ = made.packed(root / "packed")
+    with monkeypatch.context() as tolerant:
+        tolerant.setattr(unreadable, "MAX_UNREADABLE", 0.1)
+        pack, _ = made.packed(root / "packed")
     assert list(pack.unreadable) == [broken]
     assert "truncated" in pack.unreadable[broken]
     with pytest.warns(UserWarning, match=f"{broken} is left out"), pytest.raises(ValueError, match="1 of 24 images"):
-        everything(made)
+        all_images(made)
     (root / "imagenet" / broken).write_bytes(before)
     pack, _ = made.packed(root / "packed")
     assert (pack.added, dict(pack.unreadable)) == (1, {})
-    assert same(everything(made), everything(workload(root, source="files")))
+    assert same(all_images(made), all_images(workload(root, source="files")))
 
 
-def test_packing_stops_past_one_percent(root: Path) -> None:
+def test_packing_stops_above_one_percent_of_unreadable_images(root: Path) -> None:
     save = root / "coco" / "train2017"
     truncate(next(iter(sorted(save.iterdir()))))
     with pytest.raises(ValueError, match=r"1 of 54 images cannot be read, more than 1 %") as caught:
@@ -129,13 +131,13 @@ def test_packing_stops_past_one_percent(root: Path) -> None:
 PACKING = """
 import sys
 from pathlib import Path
-from paretorch.workloads.data import pack_writing
+from paretorch.workloads.packs import writing as pack_writing
 from paretorch.workloads.imagenet_coco import ImagenetCoco
 pack_writing.CHUNK = 2
 root = Path(sys.argv[1])
 size, workers = map(int, sys.argv[2:])
 made = ImagenetCoco(root=str(root), classes=3, train=24, validation=9, test=6, size=size, workers=workers)
-made.packed(root / "packed", tell=lambda *numbers: print(*numbers, flush=True))
+made.packed(root / "packed", progress=lambda *numbers: print(*numbers, flush=True))
 """
 
 
@@ -145,7 +147,9 @@ def packing(root: Path, size: int = 32, workers: int = 0) -> subprocess.Popen[st
 
 
 @pytest.mark.parametrize("moment", [3, 17, 31])
-def test_a_killed_packing_goes_on_to_the_same_bytes(root: Path, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_continues_to_the_same_bytes_after_a_kill(
+    root: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
     workload(root).packed(root / "whole")
     process = packing(root)
@@ -161,7 +165,7 @@ def test_a_killed_packing_goes_on_to_the_same_bytes(root: Path, moment: int, mon
 
 
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_packing_leaves_neither_lock_nor_workers(
+def test_packing_leaves_neither_lock_nor_workers_after_a_kill(
     root: Path, way: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
@@ -172,7 +176,7 @@ def test_a_killed_packing_leaves_neither_lock_nor_workers(
     for _, _ in zip(range(5), process.stdout, strict=False):
         pass
     process.send_signal(signal.SIGSTOP)
-    time.sleep(1.0)  # the workers' results, larger than a pipe, wait in it
+    time.sleep(1.0)  # the workers' results exceed the capacity of the pipe and wait in it
     process.send_signal(way)
     process.send_signal(signal.SIGCONT)
     process.wait()
@@ -181,11 +185,11 @@ def test_a_killed_packing_leaves_neither_lock_nor_workers(
     process.communicate(timeout=20)  # its output ends when the last worker does
 
 
-def test_images_that_changed_since_they_were_packed_are_named(root: Path) -> None:
+def test_packing_errors_name_changed_images(root: Path) -> None:
     made = workload(root)
     made.packed(root / "packed", whole=True)
     (image, other, *_) = sorted((root / "imagenet" / "train" / "n01443537").iterdir())
-    other.write_bytes(other.read_bytes())  # younger, and the same
+    other.write_bytes(other.read_bytes())  # newer, with the same content
     assert [pack.added for pack in made.packed(root / "packed", whole=True)] == [0, 0]
     age = image.stat()
     save_jpeg(image, np.zeros((40, 40, 3), np.uint8))
@@ -198,7 +202,9 @@ def test_images_that_changed_since_they_were_packed_are_named(root: Path) -> Non
 
 @pytest.mark.parametrize("cut", [1, 7, 36 * 36 * 4 - 1, 36 * 36 * 4 + 5])
 @pytest.mark.parametrize("file", ["rows.u8", "index.jsonl"])
-def test_whatever_was_cut_off_is_packed_again(root: Path, file: str, cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_repeats_truncated_rows_and_lines(
+    root: Path, file: str, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class StopError(Exception):
         pass
 
@@ -209,19 +215,19 @@ def test_whatever_was_cut_off_is_packed_again(root: Path, file: str, cut: int, m
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
     workload(root).packed(root / "whole")
     with pytest.raises(StopError):
-        workload(root).packed(root / "packed", tell=stop)
+        workload(root).packed(root / "packed", progress=stop)
     path = root / "packed" / "segmentation-36" / file
     os.truncate(path, max(0, path.stat().st_size - cut))
     workload(root).packed(root / "packed")
     assert content(root / "packed") == content(root / "whole")
 
 
-def test_an_interrupted_packing_is_not_read(root: Path) -> None:
+def test_pack_of_an_interrupted_packing_is_not_read(root: Path) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        workload(root).packed(root / "packed", tell=stop)
+        workload(root).packed(root / "packed", progress=stop)
     with pytest.warns(UserWarning, match="image files are read instead"):
         workload(root).data()
 
@@ -235,12 +241,12 @@ def flip(path: Path, place: int) -> None:
 
 
 def lengthen(path: Path) -> None:
-    """Lets a manifest count fewer bytes of the index than were written."""
+    """Reduces the length of the index in the manifest."""
     path.write_text(json.dumps(json.loads(path.read_text()) | {"length": 80}))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_flipped_bit_is_refused_with_the_cure(root: Path, workers: int) -> None:
+def test_pack_errors_after_a_flipped_bit_name_the_cure(root: Path, workers: int) -> None:
     workload(root).packed(root / "packed")
     folder = root / "packed" / "segmentation-36"
     flip(folder / "rows.u8", 12345)
@@ -248,7 +254,7 @@ def test_a_flipped_bit_is_refused_with_the_cure(root: Path, workers: int) -> Non
     with pytest.raises(
         ValueError, match=r"rows\.u8 is damaged.*Remove the folder .*segmentation-36 and run `paretorch data pack`"
     ) as caught:
-        everything(workload(root, workers=workers))
+        all_images(workload(root, workers=workers))
     assert broken in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
@@ -267,14 +273,14 @@ def test_a_flipped_bit_is_refused_with_the_cure(root: Path, workers: int) -> Non
         ("index.jsonl", lambda path: lengthen(path.parent / "pack.json")),
     ],
 )
-def test_a_changed_pack_is_refused_when_it_is_opened(root: Path, file: str, damage: Any) -> None:
+def test_pack_with_changed_files_is_an_error_when_opened(root: Path, file: str, damage: Any) -> None:
     workload(root).packed(root / "packed")
     damage(root / "packed" / "classification-36" / file)
     with pytest.raises(ValueError, match=f"{file} is damaged or was changed: .*`paretorch data pack` again"):
         workload(root).data()
 
 
-def test_a_pack_of_older_data_is_refused(root: Path) -> None:
+def test_pack_of_older_data_is_an_error(root: Path) -> None:
     workload(root).packed(root / "packed")
     path = root / "coco" / "annotations" / "instances_train2017.json"
     values = json.loads(path.read_text())
@@ -290,7 +296,7 @@ def test_a_pack_of_older_data_is_refused(root: Path) -> None:
         workload(root).data()
 
 
-def test_two_packings_at_once_are_refused(root: Path) -> None:
+def test_packing_twice_at_once_is_an_error(root: Path) -> None:
     process = packing(root)
     assert process.stdout is not None
     process.stdout.readline()
@@ -305,7 +311,7 @@ def test_two_packings_at_once_are_refused(root: Path) -> None:
         process.stdout.close()
 
 
-def test_a_disk_without_room_is_said_before_anything_is_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_checks_disk_space_before_writing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 100
 
@@ -314,8 +320,27 @@ def test_a_disk_without_room_is_said_before_anything_is_written(root: Path, monk
         workload(root).packed(root / "packed")
 
 
-def test_tasks_have_packs_of_their_own(root: Path) -> None:
+def test_packs_are_separate_for_each_task(root: Path) -> None:
     made = workload(root)
     assert [made.pack_folder(task).name for task in TASKS] == ["classification-36", "segmentation-36"]
     save_jpeg(root / "imagenet" / "train" / "n01440764" / "extra.JPEG", np.zeros((40, 40, 3), np.uint8))
     assert [pack.images for pack in made.packed(root / "packed", whole=True)] == [55, 54]
+
+
+def test_pack_errors_name_a_file_that_cannot_grow_and_packing_continues(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    made = ImagenetCoco(root=str(write_both(tmp_path)), **{**SMALL, "train": 24, "validation": 9, "test": 6})
+    made.packed(tmp_path / "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"no space left to write .*rows\.u8: .*`ulimit -f` allows no larger file.* it resumes"
+        ):
+            made.packed(tmp_path / "cut")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    made.packed(tmp_path / "cut")
+    for task in TASKS:
+        cut, whole = (Pack.open(made.pack_folder(task, tmp_path / name)).manifest for name in ("cut", "whole"))
+        assert cut == whole

@@ -1,4 +1,4 @@
-"""Files that are not what their names say: no program is run, no memory is taken, nothing waits, and a check goes on."""
+"""Malformed and irregular files: no program runs, little memory is used, nothing blocks, and a check continues."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ from torch import Tensor
 from command_line import call
 from image_folders import pixels, write_imagenet
 from paretorch.storage.regular_files import IrregularFileError, TooLargeError, open_regular, read_regular
-from paretorch.workloads.checks.checkup import Checkup, Probing, check, check_counts, read_each
-from paretorch.workloads.formats import cifar, pictures
+from paretorch.workloads.checks.data_report import DataReport, read_images, report_counts
+from paretorch.workloads.checks.image_reports import ReadFailures, report_images
+from paretorch.workloads.formats import cifar, image_files
 from paretorch.workloads.formats.array_files import read_array
 from paretorch.workloads.formats.cityscapes import read_numbers
 from paretorch.workloads.formats.idx import read_idx
-from paretorch.workloads.formats.pictures import UnreadableError, read_rgb
-from paretorch.workloads.formats.voc_masks import mask_of
+from paretorch.workloads.formats.image_files import read_rgb
+from paretorch.workloads.formats.locating import PublishedData
+from paretorch.workloads.formats.voc_masks import voc_mask
+from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
+from paretorch.workloads.loading.selection import ordered
+from paretorch.workloads.loading.unreadable import DamagedError, UnreadableError
 from paretorch.workloads.packs.pack import Manifest
-from paretorch.workloads.reading.selection import ranked
-from paretorch.workloads.reading.source import DamagedError, Example, Item
 
 PHOTOGRAPH = pixels(40, 56, np.random.default_rng(0))
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
@@ -39,7 +42,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\ns
 
 @pytest.fixture
 def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of Ghostscript's name that leaves a mark where it is run."""
+    """A program with the name of Ghostscript that creates a file when it runs."""
     mark, folder = tmp_path / "it ran", tmp_path / "bin"
     folder.mkdir()
     program = folder / "gs"
@@ -53,7 +56,9 @@ def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x.JPEG", "x.png", "x.bmp", "x.webp"])
-def test_postscript_is_no_image_whatever_its_name(tmp_path: Path, ghostscript: Path, name: str) -> None:
+def test_image_files_of_postscript_are_unreadable_with_any_extension(
+    tmp_path: Path, ghostscript: Path, name: str
+) -> None:
     (tmp_path / name).write_bytes(POSTSCRIPT)
     with pytest.raises(UnreadableError, match="expected JPEG, PNG, BMP, WEBP"):
         read_rgb(tmp_path / name, name)
@@ -63,14 +68,14 @@ def test_postscript_is_no_image_whatever_its_name(tmp_path: Path, ghostscript: P
 
 
 @pytest.mark.parametrize("form", ["TIFF", "GIF", "PPM", "ICO", "PCX", "TGA", "SGI", "JPEG2000"])
-def test_only_the_formats_of_the_extensions_are_decoded(tmp_path: Path, form: str) -> None:
+def test_image_files_of_other_formats_are_unreadable(tmp_path: Path, form: str) -> None:
     Image.fromarray(PHOTOGRAPH).save(tmp_path / "x.png", form)
-    with pytest.raises(UnreadableError, match="of a kind that is not known"):
+    with pytest.raises(UnreadableError, match="not an image of a known format"):
         read_rgb(tmp_path / "x.png", "x.png")
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP", "MPO"])
-def test_a_photograph_under_the_extension_of_another_format_is_read(tmp_path: Path, form: str) -> None:
+def test_image_files_with_the_extension_of_another_format_are_read(tmp_path: Path, form: str) -> None:
     options = {"lossless": True} if form == "WEBP" else {}
     Image.fromarray(PHOTOGRAPH).save(tmp_path / "x.JPEG", form, **options)
     found = (
@@ -90,11 +95,12 @@ def png(path: Path, width: int, height: int) -> Path:
 
 
 def megabytes(code: str, *arguments: Path) -> float:
-    """By how much the peak memory of a process of its own grows while it runs ``code``."""
+    """The growth of the peak memory of a separate process while it runs ``code``."""
     script = f"""
 import resource, sys, torch, PIL.Image, PIL.ImageOps, torchvision
 from pathlib import Path
-from paretorch.workloads.formats.pictures import UnreadableError, read_rgb
+from paretorch.workloads.formats.image_files import read_rgb
+from paretorch.workloads.loading.unreadable import UnreadableError
 from paretorch.workloads.formats.idx import read_idx
 from paretorch.workloads.formats.array_files import read_array
 paths = list(map(Path, sys.argv[1:]))
@@ -111,9 +117,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 @pytest.mark.parametrize(("width", "height"), [(13_000, 13_000), (9_000, 8_000), (60_000, 60_000)])
-def test_pixels_are_counted_before_memory_is_taken(tmp_path: Path, width: int, height: int) -> None:
+def test_image_file_pixels_are_counted_before_memory_is_allocated(tmp_path: Path, width: int, height: int) -> None:
     path = png(tmp_path / "x.png", width, min(height, 13_000))
-    if height > 13_000:  # only the header says so
+    if height > 13_000:  # only in the header
         content = bytearray(path.read_bytes())
         content[20:24] = struct.pack(">I", height)
         content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
@@ -124,7 +130,7 @@ def test_pixels_are_counted_before_memory_is_taken(tmp_path: Path, width: int, h
 
 
 @pytest.mark.long
-def test_the_largest_image_takes_few_copies_of_itself(tmp_path: Path) -> None:
+def test_image_file_of_maximal_size_needs_few_copies_of_memory(tmp_path: Path) -> None:
     path = png(tmp_path / "x.png", 8192, 8192)
     assert megabytes("read_rgb(paths[0], 'x.png')", path) < 700
     with Image.open(path) as picture:
@@ -132,7 +138,7 @@ def test_the_largest_image_takes_few_copies_of_itself(tmp_path: Path) -> None:
     assert megabytes("read_rgb(paths[0], 'alpha.png')", tmp_path / "alpha.png") < 700
 
 
-def test_an_image_is_the_same_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_files_in_strips_equal_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     colours = np.dstack([PHOTOGRAPH, np.arange(40 * 56, dtype=np.uint64).reshape(40, 56).astype(np.uint8)])
     deep = np.arange(40 * 56, dtype=np.uint16).reshape(40, 56) * 29
     palette = Image.fromarray(PHOTOGRAPH).quantize(16)
@@ -142,7 +148,7 @@ def test_an_image_is_the_same_in_strips(tmp_path: Path, monkeypatch: pytest.Monk
         picture.save(tmp_path / f"{name}.png")
         whole = read_rgb(tmp_path / f"{name}.png", name)
         with monkeypatch.context() as small:
-            small.setattr(pictures, "STRIP", 56 * 7)
+            small.setattr(image_files, "STRIP", 56 * 7)
             assert torch.equal(read_rgb(tmp_path / f"{name}.png", name), whole), name
 
 
@@ -155,7 +161,7 @@ def packed_idx(path: Path, shape: tuple[int, ...], held: int) -> Path:
     return path
 
 
-def test_idx_of_mnists_size_is_read(tmp_path: Path) -> None:
+def test_idx_file_of_the_size_of_mnist_is_read(tmp_path: Path) -> None:
     found = read_idx(packed_idx(tmp_path / "train-images-idx3-ubyte.gz", (60_000, 28, 28), 60_000 * 784))
     assert found.shape == (60_000, 28, 28)
     assert int(found.sum()) == 0
@@ -164,13 +170,13 @@ def test_idx_of_mnists_size_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "held", "message"),
     [
-        ((10, 28, 28), 3 << 30, "it holds more"),
+        ((10, 28, 28), 3 << 30, "it contains more"),
         ((3_000_000, 28, 28), 1 << 20, "at most 268,435,456 are read"),
         ((4_000_000_000, 4_000_000_000, 4_000_000_000), 10, "at most 268,435,456 are read"),
-        ((300_000, 28, 28), 1 << 20, "it holds 1048576"),
+        ((300_000, 28, 28), 1 << 20, "it contains 1048576"),
     ],
 )
-def test_no_more_of_a_packed_file_is_unpacked_than_its_head_says(
+def test_idx_files_are_decompressed_to_the_declared_size_only(
     tmp_path: Path, shape: tuple[int, ...], held: int, message: str
 ) -> None:
     path = packed_idx(tmp_path / "x-idx3-ubyte.gz", shape, held)
@@ -189,9 +195,9 @@ def npy(path: Path, shape: str, kind: str = "<f4", version: bytes = b"\x01\x00")
 @pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x03\x00"])
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [("(4000, 4000, 3)", "it holds 64: copy it again"), ("(40000, 40000, 3)", "at most 268,435,456 are read")],
+    [("(4000, 4000, 3)", "the file has 64: copy it again"), ("(40000, 40000, 3)", "at most 268,435,456 are read")],
 )
-def test_an_arrays_header_is_compared_with_its_file(tmp_path: Path, version: bytes, shape: str, message: str) -> None:
+def test_array_headers_are_compared_with_the_file(tmp_path: Path, version: bytes, shape: str, message: str) -> None:
     path = npy(tmp_path / "0.npy", shape, version=version)
     with pytest.raises(UnreadableError, match=message):
         read_array(path, "0.npy")
@@ -203,7 +209,7 @@ def test_an_arrays_header_is_compared_with_its_file(tmp_path: Path, version: byt
     "read", [lambda p: read_rgb(p, "x"), lambda p: read_array(p, "x"), lambda p: read_numbers(p, "x")]
 )
 @pytest.mark.parametrize("kind", ["fifo", "link to a fifo", "device", "folder"])
-def test_what_is_no_regular_file_is_never_read(tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
+def test_irregular_files_are_never_read(tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
     path = tmp_path / "x.png"
     if kind == "device":
         path.symlink_to("/dev/zero")
@@ -219,21 +225,21 @@ def test_what_is_no_regular_file_is_never_read(tmp_path: Path, kind: str, read: 
         open_regular(path)
 
 
-def test_a_link_to_a_regular_file_is_read(tmp_path: Path) -> None:
+def test_links_to_regular_files_are_read(tmp_path: Path) -> None:
     Image.fromarray(PHOTOGRAPH).save(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
     assert torch.equal(read_rgb(tmp_path / "b.png", "b"), torch.from_numpy(PHOTOGRAPH.copy()).permute(2, 0, 1))
 
 
-def test_a_file_of_more_than_the_bound_is_not_read_whole(tmp_path: Path) -> None:
+def test_files_above_the_bound_are_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "data_batch_1.bin", "wb") as file:
-        file.truncate(1 << 40)  # of zeros, and of no blocks
+        file.truncate(1 << 40)  # sparse
     with pytest.raises(TooLargeError, match="more than 307,300,000 bytes"):
         read_regular(tmp_path / "data_batch_1.bin", cifar.MOST)
-    assert read_regular(Path(__file__)).startswith(b'"""Files')
+    assert read_regular(Path(__file__)).startswith(b'"""Malformed')
 
 
-def test_one_bad_file_of_each_kind_does_not_end_a_check(tmp_path: Path, ghostscript: Path) -> None:
+def test_data_check_continues_after_bad_files(tmp_path: Path, ghostscript: Path) -> None:
     root = write_imagenet(tmp_path)
     folder = next((root / "train").iterdir())
     (folder / "a.JPEG").write_bytes(POSTSCRIPT)
@@ -255,54 +261,55 @@ def test_one_bad_file_of_each_kind_does_not_end_a_check(tmp_path: Path, ghostscr
 
 
 class Broken:
-    """A reader whose second image raises what no reader should."""
+    """A reader whose second image raises an unexpected exception."""
 
-    items = (Item("a"), Item("b"), Item("c"))
+    items = (SelectedImage("a"), SelectedImage("b"), SelectedImage("c"))
     kind = "image files"
 
-    def read(self, index: int) -> Example:
+    def read(self, index: int) -> StoredSquare:
         if index == 1:
             raise RuntimeError("a bug of the decoder")
         return torch.zeros(1), torch.zeros(1)
 
 
-def test_whatever_an_image_raises_is_a_reason_of_its_own(tmp_path: Path) -> None:
-    assert Probing(Broken())[[0, 1, 2]] == {"b": "RuntimeError: a bug of the decoder"}
-    report = Checkup("anything")
-    read_each(report, "anything", ["a", "b", "c"], Broken().read, None, below="val/")
+def test_data_check_reports_every_exception(tmp_path: Path) -> None:
+    assert ReadFailures(Broken())[[0, 1, 2]] == {"b": "RuntimeError: a bug of the decoder"}
+    report = DataReport("anything")
+    read_images(report, "anything", ["a", "b", "c"], Broken().read, None, prefix="val/")
     assert report.found == ["3 images read, 1 of them unreadable"]
     assert "val/b: RuntimeError: a bug of the decoder" in report.problems[0]
 
 
-def test_a_bad_file_of_one_split_does_not_hide_the_other() -> None:
+def test_data_check_reports_each_split() -> None:
     def count(folder: Path, split: str) -> int:
         if split == "train":
             raise PermissionError(13, "Permission denied", "train-images")
         return 7
 
-    report = check_counts("Digits", ".", lambda: Path(), count, {"train": 9, "test": 7}, ("images", "copy"), None)
+    data = PublishedData("Digits", "digits", "", "")
+    report = report_counts(data, ".", Path, count, {"train": 9, "test": 7}, "images", "copy", None)
     assert "test: 7 images (published: 7)" in report.found
     assert ["Permission denied" in problem for problem in report.problems] == [True]
 
 
 @pytest.mark.parametrize("change", [{"rows": -1}, {"edge": 0}, {"length": -5}])
-def test_a_packs_counts_below_zero_are_damage(tmp_path: Path, change: dict[str, int]) -> None:
+def test_pack_with_negative_counts_is_damaged(tmp_path: Path, change: dict[str, int]) -> None:
     made = Manifest("classification", 64, False, 0, {}, {})
     (tmp_path / "packed" / "x").mkdir(parents=True)
     path = tmp_path / "packed" / "x" / "pack.json"
     path.write_text(json.dumps(json.loads(made.to_json()) | change))
     with pytest.raises(DamagedError, match="a count is below zero"):
         Manifest.read(path.parent)
-    assert any("a count is below zero" in problem for report in check(tmp_path) for problem in report.problems)
+    assert any("a count is below zero" in problem for report in report_images(tmp_path) for problem in report.problems)
 
 
-def test_masks_of_many_objects_are_not_held_at_once() -> None:
+def test_masks_of_many_objects_need_little_memory() -> None:
     square = [10.0, 10.0, 500.0, 10.0, 500.0, 500.0, 10.0, 500.0]
     small = [100.0, 100.0, 120.0, 100.0, 120.0, 120.0, 100.0, 120.0]
     objects = [[1, 3, False, [small]], *([n, 5, False, [square]] for n in range(2, 80))]
-    mask: Tensor = mask_of(objects, (512, 512), "x")
+    mask: Tensor = voc_mask(objects, (512, 512), "x")
     assert [int(mask[at, at]) for at in (0, 110, 300)] == [0, 3, 5]
-    code = f"from paretorch.workloads.formats.voc_masks import mask_of; mask_of({objects!r}, (2048, 2048), 'x')"
+    code = f"from paretorch.workloads.formats.voc_masks import voc_mask; voc_mask({objects!r}, (2048, 2048), 'x')"
     assert megabytes(code) < 100  # one of them has 4 MB
 
 
@@ -311,8 +318,8 @@ def written(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_scans_of_a_progressive_image_are_counted_before_it_is_decoded(tmp_path: Path) -> None:
-    """Each scan passes over all pixels: a small file of thousands would hold a reader for minutes."""
+def test_image_file_scans_are_counted_before_decoding(tmp_path: Path) -> None:
+    """Each scan passes over all pixels: decoding a small file with thousands of scans would take minutes."""
     stream = io.BytesIO()
     Image.new("L", (640, 640)).save(stream, "JPEG", progressive=True)
     data = stream.getvalue()
@@ -324,7 +331,7 @@ def test_scans_of_a_progressive_image_are_counted_before_it_is_decoded(tmp_path:
         read_rgb(written(tmp_path / "tail.jpg", data + bytes(1 << 25)), "tail.jpg")
 
 
-def test_a_name_that_is_no_text_has_its_place_in_the_order() -> None:
+def test_order_of_names_that_are_not_text() -> None:
     names = ["a.jpg", os.fsdecode(b"na\xffme.jpg"), "b.jpg"]
-    assert sorted(ranked(names, seed=0)) == sorted(names)
-    assert [name for name in ranked(names, seed=0) if name.isascii()] == ranked(["a.jpg", "b.jpg"], seed=0)
+    assert sorted(ordered(names, seed=0)) == sorted(names)
+    assert [name for name in ordered(names, seed=0) if name.isascii()] == ordered(["a.jpg", "b.jpg"], seed=0)

@@ -1,4 +1,4 @@
-"""Streams over files: order and draws of a seed alone, workers change nothing, unreadable images are named and counted."""
+"""Streams of files: order and augmentation by the seed alone, independent of workers; unreadable images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from torch import Tensor
 from image_folders import SMALL, shared_root, truncate, write_both
 from paretorch.workloads import Samples
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
-from paretorch.workloads.reading.file_stream import FileStream
+from paretorch.workloads.loading.image_samplers import SquareSampler
+from paretorch.workloads.loading.read_stream import ReadStream
 from paretorch.workloads.streams import training_batches
 
 
-def streams(**options: object) -> tuple[FileStream, ...]:
+def names_of(stream: ReadStream) -> list[str]:
+    assert isinstance(stream.sampler, SquareSampler)
+    return [item.name for item in stream.sampler.reader.items]
+
+
+def streams(**options: object) -> tuple[ReadStream, ...]:
     made = ImagenetCoco(**{"root": shared_root(), **SMALL, **options}).data().train
-    assert all(isinstance(stream, FileStream) for stream in made)
+    assert all(isinstance(stream, ReadStream) for stream in made)
     return made  # type: ignore[return-value]
 
 
@@ -34,7 +40,7 @@ def same(left: Sequence[Samples], right: Sequence[Samples]) -> bool:
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=TASKS)
-def test_batches_are_as_the_protocol_has_them(place: int) -> None:
+def test_stream_batches_conform_to_the_protocol(place: int) -> None:
     stream = streams()[place]
     batches = list(stream.batches(48, order=3))
     assert [batch.size for batch in batches] == [48, 48, 48]
@@ -49,21 +55,21 @@ def test_batches_are_as_the_protocol_has_them(place: int) -> None:
     assert [batch.size for batch in stream.batches(48, order=None)] == [48, 48, 48, 16]
 
 
-def test_order_decides_everything() -> None:
+def test_stream_batches_depend_on_the_order_alone() -> None:
     for stream in streams(augmentation="zoom"):
         assert same(list(stream.batches(40, 5)), list(stream.batches(40, 5)))
         assert not same(list(stream.batches(40, 5)), list(stream.batches(40, 6)))
         assert same(list(stream.batches(40, None)), list(stream.batches(40, None)))
 
 
-def test_an_image_is_drawn_anew_in_each_epoch() -> None:
+def test_stream_augmentation_differs_between_epochs() -> None:
     stream = streams()[0]
     drawn = [next(stream.batches(160, order)).inputs for order in (1, 2)]
     assert {image.numpy().tobytes() for image in drawn[0]} != {image.numpy().tobytes() for image in drawn[1]}
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing(workers: int) -> None:
+def test_stream_batches_do_not_depend_on_workers(workers: int) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for here, there in zip(streams(augmentation="zoom"), streams(augmentation="zoom", workers=workers), strict=True):
@@ -75,25 +81,26 @@ def test_workers_change_nothing(workers: int) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_copies_on_a_device_share_their_count() -> None:
+def test_stream_copies_on_a_device_share_their_counts() -> None:
     stream = streams()[0]
     list(stream.to(torch.device("cpu")).batches(40, 5))
     assert stream.loading().samples == 160
 
 
-def test_an_epoch_of_training_takes_from_both_and_repeats_the_shorter() -> None:
+def test_training_batches_repeat_the_shorter_stream() -> None:
     long, short = streams()
-    short = replace(short, reader=replace(short.reader, items=short.reader.items[:50]))  # type: ignore[type-var]
+    reader = replace(short.sampler.reader, items=short.sampler.reader.items[:50])  # type: ignore[attr-defined]
+    short = replace(short, sampler=replace(short.sampler, reader=reader))  # type: ignore[type-var]
     steps = list(training_batches((long, short), 40, 0, 0))
     assert len(steps) == 4
     assert [sum(part.size for part in step) for step in steps] == [80, 80, 80, 80]
 
 
-def test_unreadable_images_are_left_out_named_and_counted(tmp_path: Path) -> None:
+def test_stream_omits_names_and_counts_unreadable_images(tmp_path: Path) -> None:
     write_both(tmp_path, train=60, val=6)
     options = {"root": str(tmp_path), **SMALL}
     stream = streams(**options)[0]
-    broken = stream.reader.items[7].name
+    broken = names_of(stream)[7]
     truncate(tmp_path / "imagenet" / broken)
     with pytest.warns(UserWarning, match=f"classification, train: {broken} is left out: .*truncated"):
         batches = list(stream.batches(40, order=None))
@@ -102,14 +109,14 @@ def test_unreadable_images_are_left_out_named_and_counted(tmp_path: Path) -> Non
     kept = [place for place in range(160) if place != 7]
     assert torch.equal(torch.cat([batch.inputs for batch in batches]), whole.inputs[kept])
     assert list(stream.loading().unreadable) == [broken]
-    assert len(list(stream.batches(40, order=None))) == 4  # said once
+    assert len(list(stream.batches(40, order=None))) == 4  # without a second warning
 
 
-def test_more_than_one_in_a_hundred_stop_the_run(tmp_path: Path) -> None:
+def test_stream_stops_above_one_percent_of_unreadable_images(tmp_path: Path) -> None:
     write_both(tmp_path, train=60, val=6)
     stream = streams(root=str(tmp_path))[1]
     for place in (3, 80):
-        truncate(tmp_path / "coco" / stream.reader.items[place].name)
+        truncate(tmp_path / "coco" / names_of(stream)[place])
     with (
         pytest.warns(UserWarning, match="is left out"),
         pytest.raises(
@@ -117,13 +124,13 @@ def test_more_than_one_in_a_hundred_stop_the_run(tmp_path: Path) -> None:
         ) as caught,
     ):
         list(stream.batches(40, order=None))
-    assert stream.reader.items[3].name in str(caught.value)
-    assert stream.reader.items[80].name in str(caught.value)
+    assert names_of(stream)[3] in str(caught.value)
+    assert names_of(stream)[80] in str(caught.value)
 
 
-def test_a_batch_of_nothing_is_left_out(tmp_path: Path) -> None:
+def test_stream_omits_batches_without_readable_images(tmp_path: Path) -> None:
     write_both(tmp_path, train=60, val=6)
     stream = streams(root=str(tmp_path))[0]
-    truncate(tmp_path / "imagenet" / stream.reader.items[3].name)
+    truncate(tmp_path / "imagenet" / names_of(stream)[3])
     with pytest.warns(UserWarning, match="is left out"):
         assert len(list(stream.batches(1, order=None))) == 159

@@ -1,4 +1,4 @@
-"""Images and labels move together; metrics count all labelled pixels of the set, as plain loops do."""
+"""Augmentation of images and labels, and losses and metrics over all labelled pixels, compared with loops."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.workloads.dense.labels import ZOOMS, Kind, Scene, augmented, flipped, rotated, zoomed
-from paretorch.workloads.dense.losses import direction, distance, labelled, losses, offsets
+from paretorch.workloads.dense.labels import ZOOMS, LabelKind, LabelledScene, augmented, flipped, rotated, zoomed
+from paretorch.workloads.dense.losses import dense_losses, direction_loss, distance_loss, labelled_count, offset_loss
 from paretorch.workloads.dense.metrics import (
     AbsoluteError,
     MeanAngle,
@@ -18,17 +18,18 @@ from paretorch.workloads.dense.metrics import (
     PixelAccuracy,
     RelativeError,
     angles,
-    of_directions,
+    direction_metrics,
 )
 
 KINDS = {
-    "segmentation": Kind.CLASSES, "depth": Kind.DISTANCE, "disparity": Kind.INVERSE_DISTANCE, "normals": Kind.DIRECTIONS,
-    "instance": Kind.OFFSETS,
+    "segmentation": LabelKind.CLASSES, "depth": LabelKind.DISTANCE, "disparity": LabelKind.INVERSE_DISTANCE,
+    "normals": LabelKind.DIRECTIONS,
+    "instance": LabelKind.OFFSETS,
 }  # fmt: skip
 
 
-def scene(height: int = 12, width: int = 18, without: tuple[str, ...] = ()) -> Scene:
-    """Each pixel's label says where the pixel is, and so do the image's colours."""
+def scene(height: int = 12, width: int = 18, without: tuple[str, ...] = ()) -> LabelledScene:
+    """A scene whose labels and colours encode the position of each pixel."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     place = (rows * width + columns).float()
     vectors = torch.nn.functional.normalize(torch.stack([rows + 1.0, columns - 4.0, -place - 1]), dim=0)
@@ -37,10 +38,10 @@ def scene(height: int = 12, width: int = 18, without: tuple[str, ...] = ()) -> S
         "instance": torch.stack([6.0 - columns, 5.0 - rows]),
     }  # fmt: skip
     labels = {task: label for task, label in labels.items() if task not in without}
-    return Scene(torch.stack([rows / height, columns / width, place / place.max()]), labels, KINDS)
+    return LabelledScene(torch.stack([rows / height, columns / width, place / place.max()]), labels, KINDS)
 
 
-def test_a_mirror_moves_everything_and_turns_what_points() -> None:
+def test_flipped_scene_mirrors_labels_directions_and_offsets() -> None:
     before, after = scene(), flipped(scene())
     assert torch.equal(after.image, before.image.flip(-1))
     for task in ("segmentation", "depth", "disparity"):
@@ -51,15 +52,15 @@ def test_a_mirror_moves_everything_and_turns_what_points() -> None:
         assert torch.equal(after.labels[task][1:], mirrored[1:])
     twice = flipped(after)
     assert all(torch.equal(twice.labels[task], label) for task, label in before.labels.items())
-    assert torch.equal(before.labels["normals"], scene().labels["normals"])  # the argument is left alone
+    assert torch.equal(before.labels["normals"], scene().labels["normals"])  # the argument is unchanged
 
 
 @pytest.mark.parametrize("zoom", ZOOMS)
 @pytest.mark.parametrize(("down", "right"), [(0.0, 0.0), (0.5, 0.3), (0.99, 0.99)])
-def test_a_zoom_takes_image_and_labels_from_the_same_place(zoom: float, down: float, right: float) -> None:
+def test_zoomed_scene_crops_image_and_labels_equally(zoom: float, down: float, right: float) -> None:
     before = scene()
     after = zoomed(before, zoom, down, right)
-    source = after.labels["segmentation"]  # which pixel each label comes from
+    source = after.labels["segmentation"]  # the index of the pixel from which each label was taken
     assert source.dtype == torch.int64
     assert after.image.shape == before.image.shape
     rows, columns = int(12 / zoom), int(18 / zoom)
@@ -78,16 +79,18 @@ def test_a_zoom_takes_image_and_labels_from_the_same_place(zoom: float, down: fl
         assert float((after.image - nearest)[colour].abs().max()) <= 0.5 / edge + 1e-5
 
 
-def test_unlabelled_pixels_stay_unlabelled() -> None:
+def test_augmented_pixels_without_label_stay_unlabelled() -> None:
     labels = {"segmentation": torch.full((4, 6), -1), "depth": torch.zeros(4, 6), "normals": torch.zeros(3, 4, 6)}
-    bare = Scene(torch.zeros(3, 4, 6), labels, KINDS)
+    bare = LabelledScene(torch.zeros(3, 4, 6), labels, KINDS)
     for after in (zoomed(bare, 1.5, 0.3, 0.3), flipped(bare)):
-        assert all(int(labelled(KINDS[task], label[None])) == 0 for task, label in after.labels.items())
+        assert all(int(labelled_count(KINDS[task], label[None])) == 0 for task, label in after.labels.items())
 
 
-def test_a_quarter_turn_is_exact() -> None:
+def test_rotated_scene_by_90_degrees_is_exact() -> None:
     before = scene(9, 9, without=("normals",))
-    after = rotated(Scene(before.image, before.labels, {t: k for t, k in KINDS.items() if t != "normals"}), 90.0)
+    after = rotated(
+        LabelledScene(before.image, before.labels, {t: k for t, k in KINDS.items() if t != "normals"}), 90.0
+    )
     torch.testing.assert_close(after.image, before.image.rot90(1, (1, 2)), rtol=0, atol=1e-4)
     for task in ("segmentation", "depth", "disparity"):
         torch.testing.assert_close(after.labels[task], before.labels[task].rot90())
@@ -95,9 +98,11 @@ def test_a_quarter_turn_is_exact() -> None:
     torch.testing.assert_close(after.labels["instance"], torch.stack([y, -x]), rtol=0, atol=1e-4)
 
 
-def test_what_turns_in_is_not_labelled() -> None:
+def test_rotated_scene_has_no_labels_from_outside() -> None:
     before = scene(16, 16, without=("normals",))
-    after = rotated(Scene(before.image, before.labels, {t: k for t, k in KINDS.items() if t != "normals"}), 10.0)
+    after = rotated(
+        LabelledScene(before.image, before.labels, {t: k for t, k in KINDS.items() if t != "normals"}), 10.0
+    )
     assert int(after.labels["segmentation"][0, 0]) == -1
     assert float(after.labels["depth"][0, 0]) == 0
     assert bool(after.labels["instance"][:, 0, 0].isnan().all())
@@ -105,8 +110,8 @@ def test_what_turns_in_is_not_labelled() -> None:
         rotated(scene(), 10.0)
 
 
-def test_draws_follow_the_generator_and_reach_every_zoom_and_both_sides() -> None:
-    def drawn(seed: int) -> Scene:
+def test_augmented_scene_depends_on_the_generator_and_has_all_zooms_and_mirrors() -> None:
+    def drawn(seed: int) -> LabelledScene:
         return augmented(scene(), "zoom", torch.Generator().manual_seed(seed))
 
     assert torch.equal(drawn(3).image, drawn(3).image)
@@ -127,8 +132,8 @@ def pixels(seed: int, count: int = 5, size: tuple[int, int] = (6, 7)) -> tuple[T
     return true + 0.5 * torch.randn(count, 3, *size, generator=generator), true
 
 
-def test_angles_are_those_of_the_arc_cosine_over_all_pixels_of_the_set() -> None:
-    made = of_directions()
+def test_angle_metrics_equal_the_arc_cosine_over_all_pixels() -> None:
+    made = direction_metrics()
     exact: list[float] = []
     for seed in range(4):
         output, true = pixels(seed, count=seed + 1)
@@ -140,13 +145,13 @@ def test_angles_are_those_of_the_arc_cosine_over_all_pixels_of_the_set() -> None
                 exact.append(math.degrees(math.acos(max(-1.0, min(1.0, cosine)))))
     mean, median, *within = [metric.compute() for metric in made]
     assert mean == pytest.approx(np.mean(exact), rel=1e-5)
-    assert median == pytest.approx(np.median(exact), abs=0.3)  # 300 pixels: neighbours lie that far apart
+    assert median == pytest.approx(np.median(exact), abs=0.3)  # the distance of neighbours among 300 pixels
     assert within == pytest.approx([float(np.mean(np.array(exact) < limit)) for limit in (11.25, 22.5, 30)])
     assert [metric.name for metric in made[2:]] == ["within 11.25", "within 22.5", "within 30"]
     assert [metric.higher_is_better for metric in made] == [False, False, True, True, True]
 
 
-def test_the_median_is_exact_to_a_hundredth_of_a_degree() -> None:
+def test_median_angle_is_exact_to_a_hundredth_of_a_degree() -> None:
     tilt = torch.deg2rad(torch.linspace(1, 60, 20_001))
     output = torch.stack([tilt.sin(), torch.zeros_like(tilt), tilt.cos()]).view(1, 3, 1, -1)
     true = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand_as(output)
@@ -160,15 +165,15 @@ def test_the_median_is_exact_to_a_hundredth_of_a_degree() -> None:
     assert math.isnan(metric.compute())
 
 
-def test_errors_of_distances_leave_out_what_was_not_measured() -> None:
+def test_distance_metrics_ignore_unmeasured_pixels() -> None:
     output, target = torch.tensor([[[2.0, 9.0, 3.0]]]), torch.tensor([[[1.0, 0.0, 4.0]]])
     absolute, relative = AbsoluteError(), RelativeError()
     for metric in (absolute, relative):
         metric.update(output, target)
-        metric.update(output[..., 1:2], target[..., 1:2])  # nothing is measured here
+        metric.update(output[..., 1:2], target[..., 1:2])  # without measured pixels
     assert absolute.compute() == pytest.approx(1.0)
     assert relative.compute() == pytest.approx((1.0 + 0.25) / 2)
-    loss = distance(output, target)
+    loss = distance_loss(output, target)
     assert loss is not None
     assert float(loss) == pytest.approx(1.0)
     accuracy = PixelAccuracy()
@@ -177,9 +182,9 @@ def test_errors_of_distances_leave_out_what_was_not_measured() -> None:
     assert accuracy.compute() == pytest.approx(2 / 3)
 
 
-def test_losses_are_means_over_labelled_pixels_and_absent_without_any() -> None:
+def test_dense_losses_are_means_over_labelled_pixels_and_absent_without_any() -> None:
     output, true = pixels(0)
-    found = direction(output, true)
+    found = direction_loss(output, true)
     assert found is not None
     cosines = [
         float(one @ other / one.norm())
@@ -187,15 +192,26 @@ def test_losses_are_means_over_labelled_pixels_and_absent_without_any() -> None:
         if float(other.norm()) > 0
     ]
     assert float(found) == pytest.approx(1 - float(np.mean(cosines)), rel=1e-5)
-    assert len(cosines) == int(labelled(Kind.DIRECTIONS, true))
+    assert len(cosines) == int(labelled_count(LabelKind.DIRECTIONS, true))
     field = torch.tensor([[[[1.0, math.nan]], [[-2.0, math.nan]]]])
-    loss = offsets(torch.zeros(1, 2, 1, 2), field)
+    loss = offset_loss(torch.zeros(1, 2, 1, 2), field)
     assert loss is not None
     assert float(loss) == pytest.approx(1.5)
-    assert int(labelled(Kind.OFFSETS, field)) == 2
+    assert int(labelled_count(LabelKind.OFFSETS, field)) == 2
     nothing = {
         "depth": torch.zeros(1, 2, 2),
         "normals": torch.zeros(1, 3, 2, 2),
         "instance": torch.full((1, 2, 2, 2), math.nan),
     }
-    assert losses(KINDS, {task: torch.zeros_like(value) for task, value in nothing.items()}, nothing) == {}
+    assert dense_losses(KINDS, {task: torch.zeros_like(value) for task, value in nothing.items()}, nothing) == {}
+
+
+@pytest.mark.parametrize(
+    "tilts", [[10.0, 80.0], [0.0, 10.0, 20.0, 50.0], [5.0], [5.0, 5.0, 60.0, 60.0], [3.0, 4.0, 90.0]]
+)
+def test_median_angle_equals_numpy(tilts: list[float]) -> None:
+    tilt = torch.tensor(tilts).deg2rad()
+    output = torch.stack([tilt.sin(), torch.zeros_like(tilt), tilt.cos()]).view(1, 3, 1, -1)
+    metric = MedianAngle()
+    metric.update(output, torch.eye(3)[2].view(1, 3, 1, 1).expand_as(output))
+    assert metric.compute() == pytest.approx(float(np.median(tilts)), abs=0.01)

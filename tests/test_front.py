@@ -26,8 +26,8 @@ from paretorch.pareto import (
 )
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.transfer.exchange import Exchange
-from paretorch.workloads.drawn.objectives import vlmop2
-from paretorch.workloads.streams import mixed, training_batches
+from paretorch.workloads.generated.analytic_problems import vlmop2
+from paretorch.workloads.streams import combined_seed, training_batches
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
 
@@ -75,7 +75,7 @@ def plain_run(workload: Any, algorithm: pt.MT2O, preference: Tensor, make: Any) 
         step = 0
         for epoch in range(3):
             for (samples,) in training_batches(workload.data().train, 16, 5, epoch):
-                torch.manual_seed(mixed(5, 1, step))
+                torch.manual_seed(combined_seed(5, 1, step))
                 losses = workload.losses(model(samples.inputs), samples.targets)
                 optimizer.zero_grad()
                 if losses:

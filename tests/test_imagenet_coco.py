@@ -1,4 +1,4 @@
-"""The workload: what it trains on, what it says about it, a run of it, and the commands."""
+"""The workload on ImageNet and COCO: its record, its runs, and the data commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from paretorch.workloads import Samples, TensorStream
 from paretorch.workloads.imagenet_coco import ImagenetCoco
-from paretorch.workloads.streams import Loading
+from paretorch.workloads.streams import LoadingStatistics
 
 NARROW = {"encoder": "resnet18", "width": 0.125}
 
@@ -37,29 +37,29 @@ def run(root: Path | str, **options: Any) -> Run:
     return Run("imagenet_coco", options, method="UPGrad()", surface="parameters", epochs=2, batch_size=8)
 
 
-def told(result: Result) -> dict[str, Any]:
-    """Everything but how long it took."""
+def without_durations(result: Result) -> dict[str, Any]:
+    """The result without its durations."""
     values = result.to_json()
     for name in ("seconds_per_epoch", "peak_memory", "checksum"):
         values.pop(name, None)
     for epoch in values["history"]:
         assert 0 <= epoch["seconds"]["loading"] <= epoch["seconds"]["training"]
         epoch.pop("seconds")
-    for loader in values["facts"]["loader"].values():
-        assert loader.pop("samples per second") > 0
-        assert loader.pop("seconds waited") > 0
+    for data_loader in values["facts"]["loader"].values():
+        assert data_loader.pop("samples per second") > 0
+        assert data_loader.pop("seconds waited") > 0
     values["run"].pop("options")
     return values
 
 
-def test_its_defaults_are_the_protocol() -> None:
+def test_imagenet_coco_defaults_are_the_protocol() -> None:
     made = ImagenetCoco()
     assert (made.classes, made.train, made.validation + made.test, made.size) == (100, 50_000, 10_000, 256)
     model = made.model()
     assert sum(parameter.numel() for parameter in model.parameters()) == 6_116_329
 
 
-def test_a_run_records_where_images_came_from_and_how_they_were_read(tmp_path: Path) -> None:
+def test_imagenet_coco_run_records_the_source_and_loading_statistics(tmp_path: Path) -> None:
     result = train(run(shared_root()), tmp_path, progress=None)
     facts = result.facts
     assert facts["classification, validation images"] == "of val"
@@ -73,9 +73,9 @@ def test_a_run_records_where_images_came_from_and_how_they_were_read(tmp_path: P
     assert Result.load(tmp_path).facts == facts
 
 
-def test_a_stopped_run_goes_on_to_the_same_numbers_with_any_workers_and_from_a_pack(tmp_path: Path) -> None:
+def test_imagenet_coco_run_resumes_to_the_same_results_with_any_workers_and_from_a_pack(tmp_path: Path) -> None:
     root = write_both(tmp_path / "data", train=20)
-    whole = told(train(run(root), tmp_path / "whole", progress=None))
+    whole = without_durations(train(run(root), tmp_path / "whole", progress=None))
 
     def stop(done: int, of: int) -> None:
         if done == 1:
@@ -83,20 +83,20 @@ def test_a_stopped_run_goes_on_to_the_same_numbers_with_any_workers_and_from_a_p
 
     with pytest.raises(KeyboardInterrupt):
         train(run(root), tmp_path / "stopped", progress=stop)
-    assert told(train(run(root), tmp_path / "stopped", progress=None)) == whole
+    assert without_durations(train(run(root), tmp_path / "stopped", progress=None)) == whole
     ImagenetCoco(root=str(root), **{**SMALL, "train": 24}).packed(root / "packed")
-    packed = told(train(run(root, source="pack"), tmp_path / "packed", progress=None))
+    packed = without_durations(train(run(root, source="pack"), tmp_path / "packed", progress=None))
     assert packed["history"] == whole["history"]
     assert packed["test"] == whole["test"]
-    helped = told(train(run(root, source="files", workers=1), tmp_path / "workers", progress=None))
+    helped = without_durations(train(run(root, source="files", workers=1), tmp_path / "workers", progress=None))
     assert helped["history"] == whole["history"]
 
 
-def test_unreadable_images_are_in_the_record(tmp_path: Path) -> None:
+def test_imagenet_coco_record_has_unreadable_images(tmp_path: Path) -> None:
     root = write_both(tmp_path / "data", train=60)
     options = {"train": 150, "test": 6}
     data = ImagenetCoco(root=str(root), **{**SMALL, **options}).data()
-    broken = data.train[1].reader.items[4].name  # type: ignore[attr-defined]
+    broken = data.train[1].sampler.reader.items[4].name  # type: ignore[attr-defined]
     truncate(root / "coco" / broken)
     with pytest.warns(UserWarning, match=f"{broken} is left out"):
         result = train(run(root, **options), tmp_path / "run", progress=None)
@@ -105,7 +105,7 @@ def test_unreadable_images_are_in_the_record(tmp_path: Path) -> None:
     assert list(left_out) == [broken]
 
 
-def test_a_pixel_that_is_ignored_counts_for_nothing() -> None:
+def test_imagenet_coco_loss_ignores_unlabelled_pixels() -> None:
     made = ImagenetCoco(**SMALL)
     scores = torch.randn(2, 21, 4, 4, generator=torch.Generator().manual_seed(0))
     target = torch.zeros(2, 4, 4, dtype=torch.long)
@@ -129,24 +129,24 @@ def test_a_pixel_that_is_ignored_counts_for_nothing() -> None:
         ({"workers": -1}, "at least 0"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+def test_imagenet_coco_options_out_of_range_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImagenetCoco(**options)
 
 
-def test_check_says_what_lies_there(tmp_path: Path) -> None:
+def test_data_check_reports_images(tmp_path: Path) -> None:
     write_both(tmp_path)
     code, printed = call("data", "check", str(tmp_path))
     assert code == 0
     for part in (
         "train: 36 images in 3 classes, 12 in each",
-        "val2017: 18 images listed, 18 of them there",
+        "val2017: 18 images listed, 18 of them present",
         "0 of them unreadable",
     ):
         assert part in printed
 
 
-def test_check_names_what_is_wrong(tmp_path: Path) -> None:
+def test_data_check_reports_problems(tmp_path: Path) -> None:
     write_both(tmp_path, val=0)
     truncate(tmp_path / "imagenet" / "train" / "n01443537" / "n01443537_3.JPEG")
     (tmp_path / "coco" / "train2017" / "000000001004.jpg").unlink()
@@ -157,7 +157,7 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
         "no images in n09999999",
         "n01443537/n01443537_3.JPEG: image file is truncated",
         "1 images cannot be read, more than 1 %",
-        "1 images are listed and not there: 000000001004.jpg",
+        "1 images are listed and missing: 000000001004.jpg",
         "no val in folders of classes",
         "validation images are held out of train2017",
     ):
@@ -168,7 +168,7 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
     assert "train2017: 36 images listed" in printed
 
 
-def test_pack_packs_everything_or_what_a_workload_chooses(tmp_path: Path) -> None:
+def test_data_pack_packs_all_or_selected_images(tmp_path: Path) -> None:
     write_both(tmp_path)
     code, printed = call("data", "pack", str(tmp_path), "--size", "32", "--workers", "0")
     assert code == 0
@@ -188,17 +188,17 @@ def test_pack_packs_everything_or_what_a_workload_chooses(tmp_path: Path) -> Non
         rows.write(b"damage")
     code, printed = call("data", "check", str(tmp_path), "--images", "5", "--workers", "0")
     assert code == 1
-    assert "1 rows are not what was written" in printed
+    assert "1 rows differ from what was written" in printed
 
 
 @pytest.mark.parametrize("verb", ["check", "pack"])
-def test_a_folder_that_is_not_there_is_said(verb: str, tmp_path: Path) -> None:
+def test_data_command_errors_for_a_missing_folder(verb: str, tmp_path: Path) -> None:
     code, printed = call("data", verb, str(tmp_path / "none"))
     assert code == 2
     assert "is no folder, and no workload that reads files" in printed
 
 
-def test_list_says_how_data_must_lie() -> None:
+def test_data_list_prints_the_expected_layout() -> None:
     code, printed = call("data", "list")
     assert code == 0
     for part in ("imagenet/train/CLASS/*.JPEG", "instances_train2017.json", "cocodataset.org", "image-net.org"):
@@ -206,10 +206,10 @@ def test_list_says_how_data_must_lie() -> None:
 
 
 class Slow(TensorStream):
-    """Says that reading took long."""
+    """A stream with slow loading."""
 
-    def loading(self) -> Loading:
-        return Loading("depth, train", "image files", 1, samples=100, work=50.0, waited=40.0, unreadable={})
+    def loading(self) -> LoadingStatistics:
+        return LoadingStatistics("depth, train", "image files", 1, samples=100, work=50.0, waited=40.0, unreadable={})
 
 
 def ticking(times: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,17 +217,17 @@ def ticking(times: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
 
 
-def test_waiting_is_counted_and_said_once_with_stream_and_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_waits_are_counted_and_warned_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Slow(torch.zeros(4), {"depth": torch.zeros(4)})
     batches = [(Samples(torch.zeros(4), {}, 4),)] * 3
-    # asked, arrived, trained: three times 4 s of waiting and 1 s of training; then the end
+    # times before, after and between batches: three times 4 s of waiting and 1 s of training
     ticking([0, 4, 5, 5, 9, 10, 10, 14, 15, 15, 15], monkeypatch)
     waiting = Waiting((stream,))
     with pytest.warns(SlowLoadingWarning) as caught:
         assert len(list(waiting.over(batches))) == 3
     assert waiting.seconds == 12
     assert len(caught) == 1
-    said = str(caught[0].message)
+    message = str(caught[0].message)
     for part in (
         "waits for its data 80 %",
         "depth, train",
@@ -235,11 +235,11 @@ def test_waiting_is_counted_and_said_once_with_stream_and_cure(monkeypatch: pyte
         "1 worker gives 2 samples/s",
         "`paretorch data pack`",
     ):
-        assert part in said
-    assert "training alone could take 4 of" in said
+        assert part in message
+    assert "training alone could take 4 of" in message
 
 
-def test_a_quick_loader_is_not_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_without_waits_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [(Samples(torch.zeros(4), {}, 4),)] * 2
     for times in ([0, 1, 5, 5, 6, 10, 10, 10], [0, 8, 50, 50, 58, 100, 100, 100]):
         ticking([float(number) for number in times], monkeypatch)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paretorch.core.arrays import Array
 from paretorch.linesearch import newton, newton_step
-from paretorch.workloads.drawn.objectives import PROBLEMS
+from paretorch.workloads.generated.analytic_problems import PROBLEMS
 
 
 def vlmop2(x: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""SegNet, task attention and dilated ResNet-50: published parameter counts, which parameters are shared, exact balancing."""
+"""SegNet, task attention and dilated ResNet-50: published parameter counts, shared parameters, exact balancing."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.training.parts import parameter_counts
-from paretorch.workloads.dense.labels import Kind
+from paretorch.workloads.dense.labels import LabelKind
 from paretorch.workloads.models.dense import MODELS, dense_model
 from paretorch.workloads.models.dilated import DilatedHead, DilatedResNet
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
-from paretorch.workloads.models.mtan import Attended
+from paretorch.workloads.models.mtan import AttentionEncoder
 from paretorch.workloads.models.segnet import Maps, SegNet
 
-INDOORS = {"segmentation": Kind.CLASSES, "depth": Kind.DISTANCE, "normals": Kind.DIRECTIONS}
+INDOORS = {"segmentation": LabelKind.CLASSES, "depth": LabelKind.DISTANCE, "normals": LabelKind.DIRECTIONS}
 
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_a_segnet_of_one_task_has_the_published_parameters() -> None:
-    """24,981,069: by what the authors' programs divide when they print a model's relative size."""
+def test_segnet_of_one_task_has_the_published_number_of_parameters() -> None:
+    """24,981,069, the reference of the relative sizes that the authors' programs print."""
     with torch.device("meta"):
-        alone = dense_model("segnet", {"segmentation": Kind.CLASSES}, classes=13)
+        alone = dense_model("segnet", {"segmentation": LabelKind.CLASSES}, classes=13)
     assert count(alone) == 24_981_069
 
 
-def test_task_attention_has_the_published_size() -> None:
+def test_mtan_has_the_published_number_of_parameters() -> None:
     """1.77 single SegNets at three tasks (Liu, Johns & Davison 2019, table 1), and the sum of the paper's layers."""
 
     def conv(inputs: int, outputs: int, edge: int = 3, norm: bool = True) -> int:
@@ -46,21 +46,21 @@ def test_task_attention_has_the_published_size() -> None:
     segnet = conv(3, 64) + sum(conv(a, b) for a, b in zip(finer[1:], sizes[1:], strict=True))
     segnet += sum(n * conv(c, c) for n, c in zip(more, sizes, strict=True))
     segnet += sum(conv(a, b) + n * conv(b, b) for a, b, n in zip(sizes, finer, more, strict=True))
-    handed = sum(conv(a, b) for a, b in zip(sizes, coarser, strict=True))  # between the masks of the encoder
-    handed += conv(512, 512) + sum(conv(a, b) for a, b in zip(sizes[:-1], finer[:-1], strict=True))
+    between = sum(conv(a, b) for a, b in zip(sizes, coarser, strict=True))  # between the masks of the encoder
+    between += conv(512, 512) + sum(conv(a, b) for a, b in zip(sizes[:-1], finer[:-1], strict=True))
     masks = sum(conv(c * (1 + (i > 0)), c, 1) + conv(c, c, 1) for i, c in enumerate(sizes))
     arriving = (*finer[:-1], 512)
     masks += sum(conv(a + b, c, 1) + conv(c, c, 1) for a, b, c in zip(sizes, arriving, finer, strict=True))
     heads = sum(masks + conv(64, 64, norm=False) + conv(64, outputs, 1, norm=False) for outputs in (13, 1, 3))
     with torch.device("meta"):
         counts = parameter_counts(dense_model("mtan", INDOORS, classes=13))
-    assert counts["encoder"] == segnet + handed == 35_163_456
-    assert counts["total"] == segnet + handed + heads == 44_229_073
+    assert counts["encoder"] == segnet + between == 35_163_456
+    assert counts["total"] == segnet + between + heads == 44_229_073
     assert round(counts["total"] / 24_981_069, 2) == 1.77
 
 
 @pytest.mark.long
-def test_the_dilated_resnet_is_torchvisions(tmp_path: Any) -> None:
+def test_dilated_resnet_equals_torchvision(tmp_path: Any) -> None:
     from torchvision.models import resnet50
     from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
@@ -69,21 +69,21 @@ def test_the_dilated_resnet_is_torchvisions(tmp_path: Any) -> None:
     save_file(whole.state_dict(), tmp_path / "whole.safetensors")
     ours = DilatedResNet().eval()
     load_encoder_weights(ours, tmp_path / "whole.safetensors")
-    seen: list[Tensor] = []
-    whole.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    inputs_of_pooling: list[Tensor] = []
+    whole.avgpool.register_forward_pre_hook(lambda _, inputs: inputs_of_pooling.append(inputs[0]))
     images = torch.rand(1, 3, 32, 48)
     with torch.no_grad():
         whole((images - ours.mean) / ours.spread)
-        torch.testing.assert_close(ours(images), seen[0])
-    assert seen[0].shape == (1, 2048, 4, 6)
+        torch.testing.assert_close(ours(images), inputs_of_pooling[0])
+    assert inputs_of_pooling[0].shape == (1, 2048, 4, 6)
     with torch.device("meta"):
         assert count(DilatedHead(2048, 13)) == count(DeepLabHead(2048, 13))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_outputs_mean_what_their_labels_mean(name: str) -> None:
+def test_dense_model_outputs_have_the_shape_of_their_labels(name: str) -> None:
     torch.manual_seed(0)
-    model = dense_model(name, {**INDOORS, "instance": Kind.OFFSETS}, classes=5, width=0.125)
+    model = dense_model(name, {**INDOORS, "instance": LabelKind.OFFSETS}, classes=5, width=0.125)
     outputs = model(torch.rand(2, 3, 32, 64))
     assert outputs["segmentation"].shape == (2, 5, 32, 64)
     assert outputs["depth"].shape == (2, 32, 64)
@@ -91,14 +91,14 @@ def test_outputs_mean_what_their_labels_mean(name: str) -> None:
     torch.testing.assert_close(outputs["normals"].norm(dim=1), torch.ones(2, 32, 64))
 
 
-def test_sides_need_not_be_multiples_of_32() -> None:
+def test_dense_models_accept_sides_that_are_no_multiples_of_32() -> None:
     model = dense_model("mtan", INDOORS, classes=5, width=0.125)
     assert model(torch.rand(2, 3, 37, 70))["segmentation"].shape == (2, 5, 37, 70)
     with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, got 31 x 64"):
         model(torch.rand(2, 3, 31, 64))
 
 
-def test_the_finest_map_of_a_segnet_is_the_last_of_its_maps() -> None:
+def test_segnet_output_is_its_finest_decoded_map() -> None:
     torch.manual_seed(0)
     whole, last = SegNet(0.125).eval(), SegNet(0.125, maps=False).eval()
     last.load_state_dict(whole.state_dict())
@@ -122,7 +122,7 @@ def losses_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def test_a_balancer_on_the_encoder_compares_the_convolutions_between_masks_too() -> None:
+def test_mtan_balancer_on_the_encoder_includes_convolutions_between_masks() -> None:
     model, images = attended()
     losses = losses_of(model(images))
     shared = list(model.encoder.parameters())
@@ -141,14 +141,14 @@ def test_a_balancer_on_the_encoder_compares_the_convolutions_between_masks_too()
     found = torch.cat([parameter.grad.flatten() for parameter in shared if parameter.grad is not None])
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
     encoder = model.encoder
-    assert isinstance(encoder, Attended)
+    assert isinstance(encoder, AttentionEncoder)
     inside = {id(parameter) for parameter in shared}
     assert all(id(parameter) in inside for part in (encoder.down, encoder.up) for parameter in part.parameters())
 
 
-def test_a_fork_weighs_the_segnet_and_leaves_the_convolutions_between_masks_to_the_sum() -> None:
+def test_mtan_fork_balances_the_segnet_and_sums_convolutions_between_masks() -> None:
     model, images = attended()
-    assert isinstance(model.encoder, Attended)
+    assert isinstance(model.encoder, AttentionEncoder)
     between = [*model.encoder.down.parameters(), *model.encoder.up.parameters()]
     segnet = [p for p in model.encoder.parameters() if all(p is not other for other in between)]
     losses = losses_of(model(images))
@@ -168,14 +168,14 @@ def test_a_fork_weighs_the_segnet_and_leaves_the_convolutions_between_masks_to_t
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-6, atol=1e-12)
 
 
-def test_a_copy_of_the_model_has_convolutions_of_its_own() -> None:
+def test_mtan_copy_has_separate_convolutions() -> None:
     model, images = attended()
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in twin.encoder.down.parameters():  # type: ignore[union-attr]
             parameter.zero_()
         assert not torch.allclose(model(images)["depth"], twin(images)["depth"], rtol=1e-3)
-        assert isinstance(model.encoder, Attended)
+        assert isinstance(model.encoder, AttentionEncoder)
         assert bool((next(model.encoder.down.parameters()) != 0).any())
 
 
@@ -184,10 +184,10 @@ def test_a_copy_of_the_model_has_convolutions_of_its_own() -> None:
     [
         (lambda: dense_model("unet", INDOORS, 13), "architecture is one of mtan, segnet, dilated_resnet50, got 'unet'"),
         (lambda: dense_model("mtan", INDOORS, 13, width=0.0), "width is a factor above 0"),
-        (lambda: dense_model("mtan", INDOORS, 13, encoder_weights="torchvision"), "mtan has none that are published"),
+        (lambda: dense_model("mtan", INDOORS, 13, encoder_weights="torchvision"), "no published weights for mtan"),
         (lambda: DilatedHead(8, 3, 0.1)(torch.zeros(1, 8, 4, 4)), "batch size of 2 or more"),
     ],
 )
-def test_what_cannot_be_is_said(call: Any, message: str) -> None:
+def test_dense_model_errors_describe_invalid_arguments(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Multi-MNIST from the published idx files, in the form in which they lie."""
+"""Multi-MNIST from files in the published idx format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stream(workload: MultiMNIST, split: str) -> TensorStream:
 
 
 def sources(image: Tensor, offset: int) -> tuple[Tensor, Tensor]:
-    """What is left of the two images where the other does not reach."""
+    """The parts of the two images that do not overlap."""
     return image[0, :offset, :28], image[0, 28:, offset : offset + 28]
 
 
@@ -42,7 +42,7 @@ def test_idx_files_are_read_as_published(tmp_path: Path, packed: bool) -> None:
     assert np.array_equal(classes.numpy(), expected[1])
 
 
-def test_pmtl_lays_the_right_image_eight_pixels_lower_and_the_brighter_wins() -> None:
+def test_multimnist_pmtl_shifts_the_right_image_by_eight_pixels() -> None:
     workload = MultiMNIST("pmtl", "fashion+mnist", shared_files(), train=40, validation=10, test=30)
     digits = read_digits(find_digits(Path(shared_files()), MNIST), "test")
     found = stream(workload, "test")
@@ -59,7 +59,7 @@ def test_pmtl_lays_the_right_image_eight_pixels_lower_and_the_brighter_wins() ->
         assert bool((image[0, 28:, :8] == 0).all())
 
 
-def test_sener_has_each_image_once_on_the_left_with_another_as_partner() -> None:
+def test_multimnist_sener_has_each_image_once_on_the_left() -> None:
     workload = MultiMNIST("sener", root=shared_files())
     splits = workload.data()
     assert splits.facts["pairs, train"] == splits.facts["distinct images, train"] == 100
@@ -75,7 +75,7 @@ def test_sener_has_each_image_once_on_the_left_with_another_as_partner() -> None
 
 
 @pytest.mark.parametrize("variant", ["sener", "pmtl"])
-def test_no_image_is_in_two_splits(variant: str) -> None:
+def test_multimnist_images_are_in_one_split(variant: str) -> None:
     parts = MultiMNIST(variant, root=shared_files())._parts(MNIST)
     images = [set(map(bytes, part.numpy().reshape(len(part), -1))) for part, _ in parts.values()]
     assert [len(each) for each in images] == [100, 20, 24]
@@ -83,7 +83,7 @@ def test_no_image_is_in_two_splits(variant: str) -> None:
     assert not (images[0] | images[1]) & images[2]
 
 
-def test_pairs_follow_the_data_seed_alone() -> None:
+def test_multimnist_pairs_depend_on_the_data_seed_alone() -> None:
     def first(data_seed: int, torch_seed: int) -> Tensor:
         torch.manual_seed(torch_seed)
         return stream(MultiMNIST("pmtl", root=shared_files(), train=50, data_seed=data_seed), "train").inputs
@@ -96,7 +96,7 @@ def test_pairs_follow_the_data_seed_alone() -> None:
     ("variant", "edge", "encoder", "head"),
     [("sener", 28, 10 * 26 + 20 * 251 + 321 * 50, 51 * 50 + 510), ("pmtl", 36, 10 * 82 + 20 * 251 + 501 * 50, 510)],
 )
-def test_the_networks_are_the_published_ones(variant: str, edge: int, encoder: int, head: int) -> None:
+def test_multimnist_models_are_the_published_ones(variant: str, edge: int, encoder: int, head: int) -> None:
     model = MultiMNIST(variant).model()
     counts = parameter_counts(model)
     assert (counts["encoder"], counts["head left"], counts["head right"]) == (encoder, head, head)
@@ -105,7 +105,7 @@ def test_the_networks_are_the_published_ones(variant: str, edge: int, encoder: i
     assert any(isinstance(module, nn.Dropout2d) for module in model.modules()) == (variant == "sener")
 
 
-def test_missing_files_are_named_with_where_they_must_lie(tmp_path: Path) -> None:
+def test_multimnist_missing_error_has_the_expected_layout(tmp_path: Path) -> None:
     write_digits(tmp_path, "FashionMNIST")
     MultiMNIST(images="fashion", root=str(tmp_path)).require()
     with pytest.raises(FileNotFoundError) as caught:
@@ -120,7 +120,7 @@ def test_missing_files_are_named_with_where_they_must_lie(tmp_path: Path) -> Non
         assert words in str(caught.value)
 
 
-def test_a_file_of_four_that_lacks_is_no_data_set(tmp_path: Path) -> None:
+def test_multimnist_without_one_of_four_files_is_missing(tmp_path: Path) -> None:
     place = write_digits(tmp_path)
     (place / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match="MNIST was not found"):
@@ -133,26 +133,29 @@ def test_a_file_of_four_that_lacks_is_no_data_set(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "begins with nothing"),
-        (b"\x80\x04pickled", "no idx file"),
-        (idx(np.zeros((5, 28, 28), np.uint8))[:-1], "is damaged: its head says 5 x 28 x 28 bytes, it holds 3919"),
+        (b"\x80\x04pickled", "not an idx file"),
+        (
+            idx(np.zeros((5, 28, 28), np.uint8))[:-1],
+            "is damaged: its header declares 5 x 28 x 28 bytes, it contains 3919",
+        ),
         (idx(np.zeros((5, 28, 28), np.uint8)) + b"x", "is damaged"),
     ],
 )
-def test_damaged_files_are_named(tmp_path: Path, content: bytes, words: str) -> None:
+def test_idx_errors_name_damaged_files(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         read_idx(path)
 
 
-def test_a_packed_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+def test_idx_errors_name_truncated_compressed_files(tmp_path: Path) -> None:
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(idx(np.zeros((5, 28, 28), np.uint8)))[:-9])
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz cannot be unpacked"):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz cannot be decompressed"):
         read_idx(path)
 
 
-def test_labels_that_do_not_fit_are_named(tmp_path: Path) -> None:
+def test_idx_errors_name_labels_that_do_not_match(tmp_path: Path) -> None:
     place = write_digits(tmp_path)
     (place / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(24, 11, np.uint8)))
     with pytest.raises(ValueError, match="labels are 0 to 9, got 11"):
@@ -162,11 +165,11 @@ def test_labels_that_do_not_fit_are_named(tmp_path: Path) -> None:
         read_digits(place, "test")
 
 
-def test_a_file_without_images_is_named(tmp_path: Path) -> None:
+def test_idx_errors_name_empty_files(tmp_path: Path) -> None:
     place = write_digits(tmp_path)
     (place / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((0, 28, 28), np.uint8)))
     (place / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(0, np.uint8)))
-    with pytest.raises(ValueError, match=r"raw/train-images-idx3-ubyte is empty: its head says 0 x 28 x 28"):
+    with pytest.raises(ValueError, match=r"raw/train-images-idx3-ubyte is empty: its header declares 0 x 28 x 28"):
         MultiMNIST(root=str(tmp_path)).data()
 
 
@@ -178,22 +181,22 @@ def test_a_file_without_images_is_named(tmp_path: Path) -> None:
         ({"train": 0}, "train is at least 1 pair"),
     ],
 )
-def test_options_are_checked(options: dict[str, object], words: str) -> None:
+def test_multimnist_options_out_of_range_are_errors(options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         MultiMNIST(**options)  # type: ignore[arg-type]
 
 
-def test_sener_has_no_more_pairs_than_images() -> None:
+def test_multimnist_sener_with_more_pairs_than_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="one pair for each of the 100 train images, got train=101"):
         MultiMNIST(root=shared_files(), train=101).data()
 
 
-def test_data_check_knows_the_files(tmp_path: Path) -> None:
+def test_multimnist_data_check_counts_the_images(tmp_path: Path) -> None:
     write_digits(tmp_path)
-    said = CliRunner().invoke(app, ["data", "check", "multimnist", "--root", str(tmp_path)])
-    assert said.exit_code == 1, "these are not all of the published images"
-    assert "train: 120 images with labels (published: 60,000)" in said.output
-    assert "test has 24 images, 10,000 are published" in said.output
+    result = CliRunner().invoke(app, ["data", "check", "multimnist", "--root", str(tmp_path)])
+    assert result.exit_code == 1, "these are not all of the published images"
+    assert "train: 120 images with labels (published: 60,000)" in result.output
+    assert "test has 24 images, 10,000 are published" in result.output
     absent = CliRunner().invoke(app, ["data", "check", "multimnist(images='fashion')", "--root", str(tmp_path)])
     assert absent.exit_code == 1
     assert "Fashion-MNIST was not found" in absent.output

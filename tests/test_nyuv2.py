@@ -1,4 +1,4 @@
-"""The workload on tiny folders of the true form: what is read, what is refused, what is reported, and the commands."""
+"""NYUv2 on tiny folders with the published layout: data, errors, reports, and the data commands."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def run(root: Path | str, epochs: int = 2, **options: Any) -> Run:
     return Run("nyuv2", values, method="MGDA()", epochs=epochs, batch_size=2)
 
 
-def test_what_is_read_is_what_lies_there(tmp_path: Path) -> None:
+def test_nyuv2_arrays_are_read_as_stored(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=11, val=3)
     splits = NYUv2(root=str(tmp_path), validation=0.2, augmentation="none", **SMALL).data()
     (stream,) = splits.test
     (samples,) = stream.batches(3, order=None)
     for place in range(3):
-        lies = {
+        stored = {
             name: np.load(tmp_path / "nyuv2" / "val" / name / f"{place}.npy") for name in room(np.random.default_rng())
         }
-        np.testing.assert_allclose(samples.inputs[place].permute(1, 2, 0), lies["image"], atol=1e-6)
-        np.testing.assert_array_equal(samples.targets["segmentation"][place], lies["label"])
-        np.testing.assert_allclose(samples.targets["depth"][place], lies["depth"][..., 0], atol=1e-6)
-        np.testing.assert_allclose(samples.targets["normals"][place].permute(1, 2, 0), lies["normal"], atol=1e-6)
+        np.testing.assert_allclose(samples.inputs[place].permute(1, 2, 0), stored["image"], atol=1e-6)
+        np.testing.assert_array_equal(samples.targets["segmentation"][place], stored["label"])
+        np.testing.assert_allclose(samples.targets["depth"][place], stored["depth"][..., 0], atol=1e-6)
+        np.testing.assert_allclose(samples.targets["normals"][place].permute(1, 2, 0), stored["normal"], atol=1e-6)
     assert samples.targets["segmentation"].dtype == torch.int64
     assert samples.inputs.dtype == samples.targets["depth"].dtype == torch.float32
     assert splits.facts["scenes"] == {"train": 9, "validation": 2, "test": 3}
 
 
-def test_bytes_and_arrays_without_a_last_axis_are_the_same_scenes(tmp_path: Path) -> None:
+def test_nyuv2_bytes_and_arrays_without_last_axis_give_equal_scenes(tmp_path: Path) -> None:
     scene = room(np.random.default_rng(3))
     scene["image"] = np.round(scene["image"] * 255) / 255
     for number in range(3):
@@ -68,12 +68,12 @@ def test_bytes_and_arrays_without_a_last_axis_are_the_same_scenes(tmp_path: Path
         torch.testing.assert_close(target, second.targets[task])
 
 
-def test_splits_are_disjoint_and_follow_the_seed(tmp_path: Path) -> None:
+def test_nyuv2_splits_are_disjoint_and_depend_on_the_seed(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=20, val=3)
 
     def names(**options: Any) -> list[set[str]]:
         splits = NYUv2(root=str(tmp_path), validation=0.25, **SMALL, **options).data()
-        return [set(split[0].reader.names) for split in (splits.train, splits.validation)]  # type: ignore[attr-defined]
+        return [set(split[0].sampler.reader.names) for split in (splits.train, splits.validation)]  # type: ignore[attr-defined]
 
     train_names, validation = names()
     assert len(validation) == 5
@@ -83,7 +83,7 @@ def test_splits_are_disjoint_and_follow_the_seed(tmp_path: Path) -> None:
     assert names(data_seed=1)[1] != validation
 
 
-def test_the_test_set_is_read_once_or_the_last_ten_epochs_are_averaged(tmp_path: Path) -> None:
+def test_nyuv2_test_scores_are_of_the_last_weights_or_of_ten_epochs(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=3, val=2)
     once = train(run(tmp_path, epochs=1), tmp_path / "once", progress=None)
     assert once.test.losses != once.validation.losses
@@ -99,7 +99,7 @@ def test_the_test_set_is_read_once_or_the_last_ten_epochs_are_averaged(tmp_path:
         train(Run(**{**vars(run(tmp_path, report="last-10")), "test": False}), tmp_path / "trial", progress=None)
 
 
-def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+def test_nyuv2_run_resumes_to_the_same_results(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=4, val=2)
     whole = train(run(tmp_path, epochs=2, architecture="mtan"), tmp_path / "whole", progress=None)
 
@@ -114,10 +114,10 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     assert again.test == whole.test
 
 
-def test_a_damaged_array_is_left_out_and_named(tmp_path: Path) -> None:
+def test_nyuv2_damaged_array_is_omitted_and_named(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=150, val=2, size=(32, 32))
     data = NYUv2(root=str(tmp_path), validation=0.01, **SMALL).data()
-    name = data.train[0].reader.names[7]  # type: ignore[attr-defined]
+    name = data.train[0].sampler.reader.names[7]  # type: ignore[attr-defined]
     path = tmp_path / "nyuv2" / "train" / "depth" / f"{name}.npy"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.warns(UserWarning, match=rf"nyuv2, train: depth/{name}.npy is left out"):
@@ -131,32 +131,32 @@ def test_a_damaged_array_is_left_out_and_named(tmp_path: Path) -> None:
         ("image", np.full((*SIZE, 3), 200.0), r"numbers in 0\.\.1, got 200 to 200"),
         ("image", np.full((*SIZE, 3), np.nan), r"numbers in 0\.\.1, got nan"),
         ("image", np.zeros((3, *SIZE)), "expected an array of 32 x 64 x 3, as the others are, got 3 x 32 x 64"),
-        ("label", np.full(SIZE, 13), "expected classes 0 to 12, and below 0 where there is none, got 13"),
+        ("label", np.full(SIZE, 13), "expected classes 0 to 12, and below 0 for pixels without label, got 13"),
         ("label", np.full(SIZE, 1.5), "got 1.5"),
         ("depth", np.full(SIZE, np.inf), "got nan or infinity"),
         ("depth", np.zeros((16, 32)), "expected an array of 32 x 64, as the others are, got 16 x 32"),
         ("normal", np.full((*SIZE, 3), 9.0), "expected unit vectors, got lengths up to 15"),
     ],
 )
-def test_arrays_of_another_form_say_what_was_expected(tmp_path: Path, folder: str, array: Any, message: str) -> None:
+def test_nyuv2_errors_describe_the_expected_array(tmp_path: Path, folder: str, array: Any, message: str) -> None:
     write_nyuv2(tmp_path, train=4, val=2)
     save(tmp_path / "nyuv2" / "val" / folder / "1.npy", array)
     with pytest.raises(ValueError, match=message), pytest.warns(UserWarning, match=rf"{folder}/1\.npy is left out"):
         list(NYUv2(root=str(tmp_path), **SMALL).data().test[0].batches(2, order=None))
 
 
-def test_nothing_is_unpickled(tmp_path: Path) -> None:
+def test_nyuv2_arrays_are_never_unpickled(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=4, val=2)
     for number, content in enumerate((pickle.dumps([1]), b"")):
         (tmp_path / "nyuv2" / "val" / "label" / f"{number}.npy").write_bytes(content)
     np.save(tmp_path / "nyuv2" / "train" / "label" / "0.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     code, printed = call("data", "check", "nyuv2", "--root", str(tmp_path))
     assert code == 1
-    assert printed.count("it holds Python objects, which are never unpickled") == 2
+    assert printed.count("it contains Python objects, which are never unpickled") == 2
     assert "2 images cannot be read" in printed
 
 
-def test_check_says_what_lies_there_and_what_is_missing(tmp_path: Path) -> None:
+def test_nyuv2_data_check_reports_found_and_missing_arrays(tmp_path: Path) -> None:
     code, printed = call("data", "check", "nyuv2", "--root", str(tmp_path))
     assert code == 1
     assert f"NYUv2 was not found in {tmp_path}" in printed
@@ -165,7 +165,7 @@ def test_check_says_what_lies_there_and_what_is_missing(tmp_path: Path) -> None:
     code, printed = call("data", "check", "nyuv2", "--root", str(tmp_path))
     assert code == 0
     assert "train: 5 scenes of 32 x 64 pixels; published are 795 of 288 x 384" in printed
-    assert "all is well" in printed
+    assert "no problems" in printed
     (tmp_path / "nyuv2" / "train" / "normal" / "3.npy").unlink()
     code, printed = call("data", "check", "nyuv2", "--root", str(tmp_path))
     assert code == 1
@@ -177,14 +177,14 @@ def test_check_says_what_lies_there_and_what_is_missing(tmp_path: Path) -> None:
     assert "nyuv2/{train,val}/depth/0.npy" in printed
 
 
-def test_the_folder_itself_may_be_the_root(tmp_path: Path) -> None:
+def test_nyuv2_folder_may_be_the_root(tmp_path: Path) -> None:
     place = write_nyuv2(tmp_path, train=3, val=1)
     assert NYUv2(root=str(place), **SMALL).data().facts["pixels"] == "32 x 64"
     with pytest.raises(FileNotFoundError, match="NYUv2 was not found"):
         NYUv2(root=str(tmp_path / "elsewhere")).require()
 
 
-def test_its_defaults_are_the_protocol() -> None:
+def test_nyuv2_defaults_are_the_protocol() -> None:
     protocol = Run("nyuv2", **NYUv2.protocol)  # type: ignore[arg-type]
     assert (protocol.optimizer, protocol.optimizer_options, protocol.batch_size) == ("Adam", {"lr": 1e-4}, 2)
     assert (protocol.epochs, protocol.schedule) == (200, "step(0.5, 100)")
@@ -202,16 +202,16 @@ def test_its_defaults_are_the_protocol() -> None:
         ({"workers": -1}, "workers is at least 0"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+def test_nyuv2_options_out_of_range_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NYUv2(**options)
 
 
-def test_images_that_do_not_suit_the_architecture_are_refused(tmp_path: Path) -> None:
+def test_nyuv2_images_of_an_unsuitable_size_are_errors(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=3, val=1, size=(20, 36))
     with pytest.raises(ValueError, match="at least 32 x 32 pixels, got 20 x 36"):
         NYUv2(root=str(tmp_path)).data()
     with pytest.raises(ValueError, match="multiples of 8 pixels, got 20 x 36"):
         NYUv2(root=str(tmp_path), architecture="dilated_resnet50").data()
-    with pytest.raises(ValueError, match="leaves nothing to train on"):
+    with pytest.raises(ValueError, match="leaves none for training"):
         NYUv2(root=str(tmp_path), validation=0.9).data()

@@ -1,4 +1,4 @@
-"""Drawn scenes: every label is proven against another way of finding it."""
+"""Rendered scenes: every label is compared with another way to compute it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.workloads.drawn.scene_labels import ATTRIBUTES, labels_of
-from paretorch.workloads.drawn.scene_layout import CLASSES, KINDS, Scenes, drawn_scenes
-from paretorch.workloads.drawn.scene_render import Rendered, _camera, rays, render
+from paretorch.workloads.generated.scene_labels import ATTRIBUTES, image_labels
+from paretorch.workloads.generated.scene_layout import CLASSES, KINDS, Scenes, sample_scenes
+from paretorch.workloads.generated.scene_rendering import RenderedScenes, _camera, rays, render
 from paretorch.workloads.scenes import BoxOverlap, NormalError, SceneImages
 
 EDGE = 48
@@ -19,19 +19,19 @@ FLAT = ("wall", "floor", "disc", "board")
 
 @pytest.fixture
 def _doubles() -> Iterator[None]:
-    """Everything is computed in the default dtype: wide, so that differences of neighbours mean something."""
+    """float64 as the default dtype, so that differences of neighbouring pixels are accurate."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
-def scenes(count: int = 12, seed: int = 3) -> tuple[Scenes, Rendered]:
-    layout = drawn_scenes(count, 5, 0.1, seed)
+def scenes(count: int = 12, seed: int = 3) -> tuple[Scenes, RenderedScenes]:
+    layout = sample_scenes(count, 5, 0.1, seed)
     return layout, render(layout, EDGE)
 
 
 def inside(name: str, point: Tensor) -> Tensor:
-    """Whether local points (..., 3) lie in a solid of one kind."""
+    """Whether local points (..., 3) are inside a solid of one kind."""
     x, y, z = point.unbind(dim=-1)
     return {
         "sphere": x**2 + y**2 + z**2 <= 1,
@@ -42,13 +42,13 @@ def inside(name: str, point: Tensor) -> Tensor:
 
 
 def covers(name: str, point: Tensor) -> Tensor:
-    """Whether local points (..., 3) of the plane z = 0 belong to a flat thing of one kind."""
+    """Whether local points (..., 3) of the plane z = 0 belong to a flat object of one kind."""
     x, y, _ = point.unbind(dim=-1)
     return {"disc": x**2 + y**2 <= 1, "board": (x.abs() <= 1) & (y.abs() <= 1)}.get(name, torch.ones_like(x) > 0)
 
 
 def met(name: str, frame: Tensor, center: Tensor, ray: Tensor, far: float) -> bool:
-    """Whether a ray meets a thing before ``far``, found by walking along it."""
+    """Whether a ray intersects an object before ``far``, by evaluation at many points."""
     points = (torch.linspace(0.0, far, 4001)[:, None] * ray - center) @ frame.T
     if name not in FLAT:
         return bool(inside(name, points).any())
@@ -59,12 +59,12 @@ def met(name: str, frame: Tensor, center: Tensor, ray: Tensor, far: float) -> bo
 
 
 @pytest.mark.usefixtures("_doubles")
-def test_the_nearest_surface_is_what_a_walk_along_the_ray_meets_first() -> None:
+def test_rendered_surface_is_the_first_one_along_the_ray() -> None:
     layout, found = scenes(24)
     directions = _camera(layout.pitch) @ rays(EDGE)
     generator = torch.Generator().manual_seed(0)
-    for looked_at in range(len(CLASSES)):
-        pixels = (found.segmentation.flatten(1) == looked_at).nonzero()
+    for kind in range(len(CLASSES)):
+        pixels = (found.segmentation.flatten(1) == kind).nonzero()
         for scene, pixel in pixels[torch.randperm(len(pixels), generator=generator)[:40]].tolist():
             depth = float(found.depth[scene].flatten()[pixel])
             for thing in range(layout.kinds.shape[1]):
@@ -72,13 +72,13 @@ def test_the_nearest_surface_is_what_a_walk_along_the_ray_meets_first() -> None:
                 place = layout.frames[scene, thing], layout.centers[scene, thing], directions[scene, :, pixel]
                 assert not met(name, *place, depth * (1 - 1e-6))
                 if thing == int(found.instances[scene].flatten()[pixel]):
-                    assert looked_at == int(layout.kinds[scene, thing])
+                    assert kind == int(layout.kinds[scene, thing])
                     assert met(name, *place, depth * (1 + 1e-3))
 
 
 @pytest.mark.usefixtures("_doubles")
-def test_normals_of_planes_are_the_finite_differences_of_the_depth() -> None:
-    """On a plane 1/depth is linear in the pixel: its slopes are the normal."""
+def test_rendered_normals_of_planes_are_finite_differences_of_depth() -> None:
+    """On a plane 1/depth is linear in the pixel: its slopes give the normal."""
     _, found = scenes()
     inverse, step = 1 / found.depth, 1 / EDGE
     right, down = rays(EDGE)[:2].unflatten(1, (EDGE, EDGE))
@@ -100,7 +100,7 @@ def test_normals_of_planes_are_the_finite_differences_of_the_depth() -> None:
 
 
 @pytest.mark.usefixtures("_doubles")
-def test_normals_of_solids_are_across_their_surface() -> None:
+def test_rendered_normals_of_solids_are_orthogonal_to_their_surface() -> None:
     """A point a little along the normal is outside, a little against it inside: for round and for edged solids."""
     layout, found = scenes()
     points = rays(EDGE) * found.depth.flatten(1)[:, None]
@@ -116,7 +116,7 @@ def test_normals_of_solids_are_across_their_surface() -> None:
             frame = layout.frames[scene, thing]
             for sign, expected in ((1e-5, False), (-1e-5, True)):
                 assert bool((inside(name, (surface + sign * normal) @ frame.T) == expected).all())
-            # the smallest change of the function that is zero on the surface is along it: two steps aside stay near
+            # along the surface the function that is zero on it changes least: two steps aside stay close to zero
             local = surface @ frame.T
             if name == "sphere":
                 torch.testing.assert_close(local.norm(dim=1), torch.ones(len(local)))
@@ -124,15 +124,15 @@ def test_normals_of_solids_are_across_their_surface() -> None:
                 torch.testing.assert_close(slope, normal)
 
 
-def test_normals_are_of_length_one_and_face_the_camera() -> None:
+def test_rendered_normals_have_length_one_and_face_the_camera() -> None:
     _, found = scenes(40)
     normals = found.normals.flatten(2)
     torch.testing.assert_close(normals.norm(dim=1), torch.ones(40, EDGE**2))
     assert float((normals * rays(EDGE)).sum(dim=1).max()) <= 0
 
 
-def test_depth_is_along_the_axis_and_positive() -> None:
-    """The floor in the camera's frame: every point of it is as deep below the camera."""
+def test_rendered_depth_is_along_the_axis_and_positive() -> None:
+    """The floor in the camera's frame: every point of it has the same height below the camera."""
     layout, found = scenes(40)
     points = found.depth.flatten(1)[:, None] * rays(EDGE)
     level = (_camera(layout.pitch) @ points)[:, 1]
@@ -144,9 +144,9 @@ def test_depth_is_along_the_axis_and_positive() -> None:
     assert 0 < float(found.depth.min()) < float(found.depth.max()) < 100
 
 
-def test_labels_of_images_are_counts_of_pixels() -> None:
+def test_image_labels_are_derived_from_pixels() -> None:
     layout, found = scenes(60)
-    labels = labels_of(found)
+    labels = image_labels(found)
     for scene in range(60):
         counts = {thing: int((found.instances[scene] == thing).sum()) for thing in range(2, layout.kinds.shape[1])}
         largest = max(counts, key=lambda thing: counts[thing])
@@ -170,13 +170,13 @@ def test_labels_of_images_are_counts_of_pixels() -> None:
                 assert answer == (box[1] + box[3] < EDGE)
 
 
-def test_segmentation_is_the_kind_of_the_instance() -> None:
+def test_rendered_segmentation_is_the_kind_of_the_instance() -> None:
     layout, found = scenes(20)
     kinds = layout.kinds.gather(1, found.instances.flatten(1).long()).view_as(found.instances)
     assert torch.equal(kinds.to(torch.uint8), found.segmentation)
 
 
-def test_every_class_is_met_and_none_is_rare() -> None:
+def test_scenes_have_every_class_frequently() -> None:
     workload = SceneImages(size=32, train=400, validation=1, test=1)
     targets = workload.data().train[0].targets  # type: ignore[attr-defined]
     assert torch.bincount(targets["classification"], minlength=6).min() >= 30
@@ -190,26 +190,26 @@ def images(workload: SceneImages, split: str) -> Tensor:
     return inputs
 
 
-def test_splits_share_no_image_and_follow_the_seed_alone() -> None:
+def test_scenes_splits_are_disjoint_and_depend_on_the_seed_alone() -> None:
     workload = SceneImages(size=16, train=300, validation=300, test=300)
-    everything = [
+    all_images = [
         image.numpy().tobytes() for split in ("train", "validation", "test") for image in images(workload, split)
     ]
-    assert len(set(everything)) == 900
+    assert len(set(all_images)) == 900
     again = SceneImages(size=16, train=300, validation=300, test=300, data_seed=0, depth=False)
     assert torch.equal(images(again, "test"), images(workload, "test"))
     other = SceneImages(size=16, train=300, validation=300, test=300, data_seed=1)
-    assert not {image.numpy().tobytes() for image in images(other, "train")} & set(everything)
+    assert not {image.numpy().tobytes() for image in images(other, "train")} & set(all_images)
 
 
-def test_fewer_images_are_the_first_of_more() -> None:
-    few, many = (drawn_scenes(count, 4, 0.1, 5) for count in (10, 600))
+def test_scenes_fewer_images_are_the_first_of_more() -> None:
+    few, many = (sample_scenes(count, 4, 0.1, 5) for count in (10, 600))
     assert all(torch.equal(a, b[:10]) for a, b in zip(few, many, strict=True))
 
 
-def test_colours_tell_the_kind_only_as_far_as_asked() -> None:
+def test_scenes_colours_predict_the_kind_according_to_hue_spread() -> None:
     def spread(hue_spread: float) -> Tensor:
-        layout = drawn_scenes(200, 4, hue_spread, 0)
+        layout = sample_scenes(200, 4, hue_spread, 0)
         spheres = layout.colors[layout.kinds == CLASSES.index("sphere")]
         return spheres.argmax(dim=1).bincount(minlength=3) / len(spheres)
 
@@ -217,7 +217,7 @@ def test_colours_tell_the_kind_only_as_far_as_asked() -> None:
     assert float(spread(10.0).min()) > 0.2
 
 
-def test_tasks_are_those_asked_for() -> None:
+def test_scenes_tasks_are_those_of_the_options() -> None:
     assert SceneImages().tasks == ("classification", "segmentation", "depth", "normals", "detection")
     assert SceneImages(depth=False, detection=False, attributes=2).tasks == (
         "classification", "segmentation", "normals", "attribute-01", "attribute-02",
@@ -234,12 +234,12 @@ def test_tasks_are_those_asked_for() -> None:
         ({"hue_spread": float("nan")}, "hue_spread is 0 or more"),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, float], message: str) -> None:
+def test_scenes_options_out_of_range_are_errors(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SceneImages(**options)  # type: ignore[arg-type]
 
 
-def test_angles_are_measured_in_degrees() -> None:
+def test_normal_error_is_in_degrees() -> None:
     metric = NormalError()
     true = torch.tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 2, 1)
     turned = torch.tensor([[0.0, 0.0, -2.0], [0.5, 0.0, -0.5]]).T.view(1, 3, 2, 1)
@@ -247,7 +247,7 @@ def test_angles_are_measured_in_degrees() -> None:
     assert metric.compute() == pytest.approx(22.5, rel=1e-5)
 
 
-def test_overlap_of_boxes() -> None:
+def test_box_overlap_equals_intersection_over_union() -> None:
     metric = BoxOverlap()
     target = torch.tensor([[0.0, 0.0, 0.5, 0.5]] * 3)
     metric.update(torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 0.5], [0.6, 0.6, 0.9, 0.9]]), target)

@@ -1,4 +1,4 @@
-"""Tables as workloads: any CSV, words and gaps, missing labels, and what is refused."""
+"""Tables as workloads: CSV files, categorical and missing values, missing labels, and errors."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ def houses(path: Path, **options: Any) -> Tabular:
     return Tabular(path=str(path), **{"targets": "price,sold", "ignore": "name", **options})
 
 
-def test_words_are_classes_and_numbers_are_standardised_by_the_rows_trained_on(tmp_path: Path) -> None:
+def test_tabular_standardises_numbers_by_training_rows_and_encodes_classes(tmp_path: Path) -> None:
     made = houses(table(tmp_path, HEADER + "".join(ROWS)))
     splits = made.data()
     assert [len(streams[0]) for streams in (splits.train, splits.validation, splits.test)] == [28, 6, 6]
     (samples,) = splits.train[0].batches(28, order=None)
-    assert samples.inputs.shape == (28, 3)  # rooms, and one number for each kind
+    assert samples.inputs.shape == (28, 3)  # rooms, and an indicator for each kind
     assert samples.targets["price"].mean().item() == pytest.approx(0.0, abs=1e-6)
     assert samples.targets["price"].std(correction=0).item() == pytest.approx(1.0, abs=1e-6)
     assert set(samples.targets["sold"].tolist()) == {0, 1}
 
 
-def test_the_error_is_in_the_columns_own_unit(tmp_path: Path) -> None:
+def test_tabular_error_is_in_the_unit_of_the_column(tmp_path: Path) -> None:
     made = houses(table(tmp_path, HEADER + "".join(ROWS)))
     (samples,) = made.data().test[0].batches(6, order=None)
     (metric,) = made.metrics()["price"]
-    metric.update(torch.zeros(6), samples.targets["price"])  # the mean of the rows trained on
+    metric.update(torch.zeros(6), samples.targets["price"])  # the mean of the training rows
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     prices = 100 + 3 * order.double()
     assert metric.compute() == pytest.approx((prices[34:] - prices[:28].mean()).abs().mean().item(), rel=1e-5)
 
 
-def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_tabular_missing_labels_are_ignored_and_counted(tmp_path: Path) -> None:
     rows = [row.replace(",yes", ",NA").replace(",no", ",") if i < 39 else row for i, row in enumerate(ROWS)]
     rows = [row.replace(f",{100 + 3 * i},", ",,") if i % 4 == 0 else row for i, row in enumerate(rows)]
     rows[0] = "house 0,,villa,,yes\n"
@@ -57,7 +57,7 @@ def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
     splits = made.data()
     assert splits.facts["missing labels"] == {"price": 10, "sold": 38}
     (samples,) = splits.train[0].batches(28, order=None)
-    assert samples.inputs.shape == (28, 4)  # an empty input says so
+    assert samples.inputs.shape == (28, 4)  # with an indicator of missing values
     known = ~samples.targets["price"].isnan()
     assert int(made.labelled("price", samples.targets["price"], 28)) == int(known.sum()) < 28
     model = trained_model(made, made.tasks)
@@ -68,28 +68,28 @@ def test_missing_labels_are_left_out_and_counted(tmp_path: Path) -> None:
     assert made.losses(model(samples.inputs[:2]), none) == {}
 
 
-def test_numbers_may_name_classes(tmp_path: Path) -> None:
+def test_tabular_numbers_can_be_classes(tmp_path: Path) -> None:
     made = houses(table(tmp_path, HEADER + "".join(ROWS)), targets=["rooms", "price"], classes="rooms")
     outputs = trained_model(made, made.tasks)(next(made.data().test[0].batches(6, order=None)).inputs)
     assert outputs["rooms"].shape == (6, 5)
     assert outputs["price"].shape == (6,)
 
 
-def test_classes_keep_all_their_digits(tmp_path: Path) -> None:
+def test_tabular_classes_keep_all_digits(tmp_path: Path) -> None:
     numbers = ["1000001", "1000002", "1000001.0", "-0.0", "0", "0.1"]
     rows = "".join(f"{i},{numbers[i % 6]},{i}\n" for i in range(60))
     made = Tabular(path=str(table(tmp_path, "x,id,y\n" + rows)), targets="id,y", classes="id")
     assert made._prepared().classes["id"] == ("0", "0.1", "1000001", "1000002")
 
 
-def test_classes_that_the_table_may_have_rounded_are_refused(tmp_path: Path) -> None:
+def test_tabular_classes_that_may_be_rounded_are_errors(tmp_path: Path) -> None:
     rows = "".join(f"{i},{9007199254740992 + i % 2},{i}\n" for i in range(20))
     made = Tabular(path=str(table(tmp_path, "x,id,y\n" + rows)), targets="id,y", classes="id")
-    with pytest.raises(ValueError, match=r"column 'id' has the class 9007199254740992, .*: put a letter before them"):
+    with pytest.raises(ValueError, match=r"column 'id' has the class 9007199254740992, .*: prefix them with a letter"):
         made.data()
 
 
-def test_a_constant_is_not_standardised_by_its_rounding(tmp_path: Path) -> None:
+def test_tabular_constant_is_not_standardised_by_rounding(tmp_path: Path) -> None:
     held_out = torch.randperm(200, generator=torch.Generator().manual_seed(0))[-1]
     rows = "".join(f"{i},{0.2 if i == held_out else 0.1},{i},0.1\n" for i in range(200))
     made = Tabular(path=str(table(tmp_path, "x,k,y,u\n" + rows)), targets="y,u")
@@ -102,7 +102,7 @@ def test_a_constant_is_not_standardised_by_its_rounding(tmp_path: Path) -> None:
     assert test.inputs[:, 1].max().item() == pytest.approx(0.1)
 
 
-def test_a_small_spread_about_a_large_mean_is_one(tmp_path: Path) -> None:
+def test_tabular_small_deviation_from_a_large_mean_is_standardised(tmp_path: Path) -> None:
     rows = "".join(f"{1.7e9 + i / 1000:.3f},{i}\n" for i in range(40))
     (train,) = Tabular(path=str(table(tmp_path, "x,y\n" + rows)), targets="y").data().train[0].batches(40, order=None)
     assert train.inputs.std(correction=0).item() == pytest.approx(1.0, rel=1e-3)
@@ -110,7 +110,7 @@ def test_a_small_spread_about_a_large_mean_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cell", ["inf", "-inf", "1e300"])
 @pytest.mark.parametrize("column", ["rooms", "price"])
-def test_a_cell_that_is_no_finite_number_is_named(column: str, cell: str, tmp_path: Path) -> None:
+def test_tabular_errors_name_infinite_cells(column: str, cell: str, tmp_path: Path) -> None:
     names = HEADER.strip().split(",")
     cells = [row.strip().split(",") for row in ROWS]
     cells[6][names.index(column)] = cell
@@ -122,7 +122,7 @@ def test_a_cell_that_is_no_finite_number_is_named(column: str, cell: str, tmp_pa
     houses(path, targets=f"{others},sold", ignore=f"name,{column}").require()
 
 
-def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+def test_tabular_file_is_read_again_after_a_change(tmp_path: Path) -> None:
     path = table(tmp_path, HEADER + "".join(ROWS))
     made = houses(path)
     assert made.data().facts["rows"] == 40
@@ -135,17 +135,17 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     [
         (HEADER + "".join(ROWS), {"targets": "prize"}, r"has no column 'prize'; its columns: name, rooms"),
         (HEADER + "".join(ROWS), {"targets": ""}, "name the target columns"),
-        (HEADER + "".join(ROWS), {"targets": "name,rooms,kind,price,sold", "ignore": ""}, "nothing is left"),
+        (HEADER + "".join(ROWS), {"targets": "name,rooms,kind,price,sold", "ignore": ""}, "there are no inputs"),
         (HEADER + "".join(ROWS), {"classes": "rooms"}, "classes are targets"),
-        (HEADER + "".join(ROWS), {"targets": "price,price"}, "'price' cannot name a task"),
+        (HEADER + "".join(ROWS), {"targets": "price,price"}, r"distinct columns, got \['price'\] more than once"),
         (HEADER + "".join(ROWS[:4]), {}, "has 4 rows: at least 10"),
         (HEADER, {}, "at least one row"),
         (HEADER + "".join(ROWS) + "one,two\n", {}, "row 41: expected 5 cells, got 2"),
-        (HEADER.replace("rooms", "price") + "".join(ROWS), {}, r"a name of its own for each column, got \['price'\]"),
+        (HEADER.replace("rooms", "price") + "".join(ROWS), {}, r"a different name for each column, got \['price'\]"),
         (HEADER + "".join(row.replace(",no", ",yes") for row in ROWS), {}, "'sold' has 1 class"),
     ],
 )
-def test_what_is_no_table_of_these_targets_is_refused(
+def test_tabular_errors_describe_invalid_tables(
     text: str, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     path = table(tmp_path, text)
@@ -153,8 +153,26 @@ def test_what_is_no_table_of_these_targets_is_refused(
         houses(path, **options).require()
 
 
-def test_a_missing_file_and_an_unknown_table_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="expected a CSV file whose first line names the columns"):
+def test_tabular_errors_name_missing_files_and_unknown_tables(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a CSV file whose first line has the names of the columns"):
         houses(tmp_path / "nowhere.csv").require()
     with pytest.raises(ValueError, match="table is one of diabetes, linnerud, wine"):
         Tabular("iris")
+
+
+UNDERSCORES = "\n".join(f"{i},{3 * i % 7},{'1_0' if i % 2 else '10'}" for i in range(30))
+
+
+def test_tabular_numbers_with_underscores_are_categorical(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"a,b,kind\n{UNDERSCORES}\n")
+    made = Tabular(path=str(tmp_path / "a.csv"), targets="kind", classes="kind")
+    (samples,) = made.data().train[0].batches(21, None)
+    assert set(samples.targets["kind"].tolist()) == {0, 1}
+
+
+def test_tabular_inputs_without_training_values_are_errors(tmp_path: Path) -> None:
+    last = torch.randperm(30, generator=torch.Generator().manual_seed(0)).tolist()[-3:]
+    rows = "\n".join(f"{'red' if i in last else ''},{i}" for i in range(30))
+    (tmp_path / "a.csv").write_text(f"colour,price\n{rows}\n")
+    with pytest.raises(ValueError, match=r"the inputs colour have no values in the training rows: fill them in"):
+        Tabular(path=str(tmp_path / "a.csv"), targets="price").data()

@@ -1,4 +1,4 @@
-"""What every workload promises: found by its file's name, so a new one is tested as soon as it is there."""
+"""The contract of every workload; workloads are found by their files, so that a new one is tested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
 from published_files import shared_files
 
-# small sizes for those whose defaults are large; a workload without an entry is tested with its defaults
+# options of small sizes; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
     "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)],
     "tabular": [{"table": table} for table in ("diabetes", "linnerud", "wine")],
@@ -51,7 +51,7 @@ CASES += [(TINY, {}), (TINY, {"own_inputs": True}), (TINY, {"missing": True})]
 
 
 def _name(case: tuple[str, dict[str, Any]]) -> str:
-    """The same in every process: a folder of this run has another name in each."""
+    """The test id, without the folder, whose name differs between processes."""
     return f"{Path(case[0]).stem}{ {option: value for option, value in case[1].items() if option != 'root'} }"
 
 
@@ -65,25 +65,25 @@ def first_batch(workload: Workload, seed: int = 0) -> tuple[Samples, ...]:
     return next(training_batches(workload.data().train, 32, seed, 0))
 
 
-def test_every_file_of_the_folder_is_a_workload_with_a_title() -> None:
+def test_workload_files_are_workloads_with_a_title() -> None:
     folder = Path(paretorch.workloads.__path__[0])
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "extras", "metrics", "passes", "streams"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "forward", "metrics", "streams"}
     assert files == set(workload_names())
     assert all(workload_class(name).title for name in workload_names())
 
 
-def test_every_split_has_every_task(workload: Workload) -> None:
+def test_workload_splits_have_every_task(workload: Workload) -> None:
     splits = workload.data()
     for streams in (splits.train, splits.validation, splits.test):
         assert sorted(task for stream in streams for task in stream.tasks) == sorted(workload.tasks)
         assert all(len(stream) > 0 for stream in streams)
 
 
-def test_data_are_the_same_each_time(workload: Workload) -> None:
+def test_workload_data_are_reproducible(workload: Workload) -> None:
     assert _same(first_batch(workload), first_batch(find_again(workload)))
 
 
-def test_initial_weights_follow_the_seed_alone(workload: Workload) -> None:
+def test_workload_initial_weights_depend_on_the_seed_alone(workload: Workload) -> None:
     def weights(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
         return list(workload.model().state_dict().values())
@@ -92,7 +92,7 @@ def test_initial_weights_follow_the_seed_alone(workload: Workload) -> None:
     assert not _same(weights(0), weights(1))
 
 
-def test_a_single_task_starts_from_the_weights_of_the_whole_model(workload: Workload) -> None:
+def test_workload_single_task_has_the_initial_weights_of_the_whole_model(workload: Workload) -> None:
     torch.manual_seed(0)
     whole = trained_model(workload, workload.tasks).state_dict()
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def test_a_single_task_starts_from_the_weights_of_the_whole_model(workload: Work
     assert all(torch.equal(value, whole[name]) for name, value in alone.items())
 
 
-def test_losses_are_finite_scalars_that_reach_encoder_and_head(workload: Workload) -> None:
+def test_workload_losses_are_finite_scalars_with_gradients_of_encoder_and_head(workload: Workload) -> None:
     model = trained_model(workload, workload.tasks)
     losses = losses_of(workload, model, first_batch(workload), "float32")
     assert set(losses) == set(workload.tasks)
@@ -114,7 +114,7 @@ def test_losses_are_finite_scalars_that_reach_encoder_and_head(workload: Workloa
             assert any(gradient is not None and bool((gradient != 0).any()) for gradient in gradients)
 
 
-def test_metrics_say_their_direction_and_take_the_whole_split(workload: Workload) -> None:
+def test_workload_metrics_have_a_direction_and_do_not_depend_on_batches(workload: Workload) -> None:
     model = trained_model(workload, workload.tasks)
     streams = workload.data().validation
     made = workload.metrics()
@@ -127,7 +127,7 @@ def test_metrics_say_their_direction_and_take_the_whole_split(workload: Workload
         assert pieces.metrics[task] == pytest.approx(whole.metrics[task], rel=1e-5, nan_ok=True)
 
 
-def test_its_model_learns(workload: Workload) -> None:
+def test_workload_training_decreases_the_losses(workload: Workload) -> None:
     torch.manual_seed(0)
     model = trained_model(workload, workload.tasks)
     streams = workload.data().train
@@ -140,7 +140,7 @@ def test_its_model_learns(workload: Workload) -> None:
     assert sum(after.losses.values()) < sum(before.losses.values())
 
 
-def test_a_known_truth_has_one_value_per_task(workload: Workload) -> None:
+def test_workload_truth_has_one_value_per_task(workload: Workload) -> None:
     truth = workload.truth
     if truth is not None:
         assert truth.front.shape[1] == len(truth.reference) == len(workload.tasks)
@@ -160,7 +160,7 @@ def _same(left: object, right: object) -> bool:
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
-    """Where one is nan, which stands for no label, the other is too."""
+    """Whether the tensors are equal, nan included."""
     return (
         left.dtype == right.dtype
         and left.shape == right.shape

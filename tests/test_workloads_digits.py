@@ -1,4 +1,4 @@
-"""The shipped digits: disjoint splits, overlaid as promised, ink to the grey level."""
+"""The digits workload: disjoint splits, overlaid pairs, and exact ink."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from paretorch.workloads import TensorStream
 from paretorch.workloads.digits import Digits, _members, _shipped
-from paretorch.workloads.drawn.overlaid import overlay
+from paretorch.workloads.generated.overlays import overlay
 
 
 def stream(workload: Digits, split: str) -> TensorStream:
@@ -16,7 +16,7 @@ def stream(workload: Digits, split: str) -> TensorStream:
     return found
 
 
-def test_splits_are_a_partition_of_the_real_digits() -> None:
+def test_digits_splits_are_a_partition_of_the_images() -> None:
     images, classes = _shipped()
     assert images.shape == (1797, 8, 8)
     assert (float(images.min()), float(images.max())) == (0, 16)
@@ -25,21 +25,21 @@ def test_splits_are_a_partition_of_the_real_digits() -> None:
     assert torch.cat(list(members.values())).sort().values.tolist() == list(range(1797))
 
 
-def test_sizes_are_those_of_the_protocol_and_distinct_digits_are_stated() -> None:
+def test_digits_sizes_are_those_of_the_protocol_and_facts_count_images() -> None:
     splits = Digits().data()
     assert [len(getattr(splits, name)[0]) for name in ("train", "validation", "test")] == [10_000, 2_000, 2_000]
     distinct = [splits.facts[f"distinct digits, {name}"] for name in ("train", "validation", "test")]
     assert distinct == [1258, 270, 269]
 
 
-def test_no_digit_of_the_test_set_is_seen_in_training() -> None:
+def test_digits_test_images_are_not_in_training() -> None:
     images, _ = _shipped()
     members = _members(len(images), seed=0)
     known = {images[index].numpy().tobytes() for index in members["train"].tolist()}
     assert not known & {images[index].numpy().tobytes() for index in members["test"].tolist()}
 
 
-def test_pairs_are_overlaid_by_their_maximum() -> None:
+def test_digits_pairs_are_overlaid_by_their_maximum() -> None:
     digits = torch.arange(2 * 4).reshape(2, 2, 2).float()
     pairs = overlay(digits, torch.tensor([0, 1]), count=40, canvas=3, levels=7, seed=1)
     for image, left, right, ink in zip(pairs.images, pairs.left, pairs.right, pairs.ink, strict=True):
@@ -52,18 +52,18 @@ def test_pairs_are_overlaid_by_their_maximum() -> None:
     assert {(int(a), int(b)) for a, b in zip(pairs.left, pairs.right, strict=True)} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
-def test_pixels_are_grey_levels_of_the_source() -> None:
+def test_digits_pixels_are_grey_levels_of_the_source() -> None:
     levels = stream(Digits(train=50), "train").inputs * 16
     assert torch.equal(levels, levels.round())
     assert levels.shape == (50, 1, 11, 11)
 
 
-def test_data_follow_their_own_seed() -> None:
+def test_digits_data_depend_on_the_data_seed() -> None:
     first, second = (stream(Digits(train=50, data_seed=seed), "train").inputs for seed in (0, 1))
     assert not torch.equal(first, second)
 
 
-def test_ink_is_a_loss_of_another_scale() -> None:
+def test_digits_ink_loss_has_another_scale() -> None:
     workload = Digits(ink=True, train=200, validation=200)
     torch.manual_seed(0)
     model = workload.model()
@@ -72,10 +72,12 @@ def test_ink_is_a_loss_of_another_scale() -> None:
         losses = workload.losses(model(samples.inputs), samples.targets)
     assert float(losses["ink"]) > 300 * float(losses["left"] + losses["right"])
     ink = samples.targets["ink"]
-    assert float(losses["ink"]) == pytest.approx(float(ink.var()), rel=0.5)  # the head starts near the mean
+    assert float(losses["ink"]) == pytest.approx(
+        float(ink.var()), rel=0.5
+    )  # the head's initial output is near the mean
 
 
 @pytest.mark.parametrize(("option", "message"), [({"canvas": 7}, "at least 8"), ({"test": 0}, "at least 1")])
-def test_sizes_out_of_range_are_refused(option: dict[str, int], message: str) -> None:
+def test_digits_sizes_out_of_range_are_errors(option: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Digits(**option)  # type: ignore[arg-type]

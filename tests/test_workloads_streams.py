@@ -1,7 +1,8 @@
-"""The order of data: a pure function of (seed, epoch), every sample once, shorter streams repeated."""
+"""Streams and splits in memory: order by seed and epoch, every sample once, shorter streams repeated."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,55 +10,55 @@ import pytest
 import torch
 
 from paretorch.workloads import Accuracy, MeanAbsoluteError, Samples, Splits, TensorStream
-from paretorch.workloads.streams import Stream, repeats, steps_per_epoch, training_batches
+from paretorch.workloads.streams import Stream, passes_per_epoch, steps_per_epoch, training_batches
 
 
 def numbers(count: int, task: str = "a") -> TensorStream:
     return TensorStream(torch.arange(count), {task: torch.arange(count)})
 
 
-def seen(streams: tuple[Stream, ...], seed: int, epoch: int, size: int = 4) -> list[list[int]]:
+def batches_of(streams: tuple[Stream, ...], seed: int, epoch: int, size: int = 4) -> list[list[int]]:
     batches = list(training_batches(streams, size, seed, epoch))
     return [torch.cat([batch[place].inputs for batch in batches]).tolist() for place in range(len(streams))]
 
 
-def test_an_epoch_has_every_sample_at_most_once_in_an_order_of_seed_and_epoch() -> None:
-    (order,) = seen((numbers(22),), seed=3, epoch=5)
+def test_stream_epoch_has_every_sample_at_most_once_in_the_order_of_seed_and_epoch() -> None:
+    (order,) = batches_of((numbers(22),), seed=3, epoch=5)
     assert len(order) == 20
     assert len(set(order)) == 20
     assert order != sorted(order)
-    assert seen((numbers(22),), seed=3, epoch=5) == [order]
-    assert seen((numbers(22),), seed=3, epoch=6) != [order]
-    assert seen((numbers(22),), seed=4, epoch=5) != [order]
+    assert batches_of((numbers(22),), seed=3, epoch=5) == [order]
+    assert batches_of((numbers(22),), seed=3, epoch=6) != [order]
+    assert batches_of((numbers(22),), seed=4, epoch=5) != [order]
 
 
-def test_inputs_and_targets_stay_together() -> None:
+def test_stream_inputs_and_targets_have_the_same_order() -> None:
     for (batch,) in training_batches((numbers(22),), 4, 0, 0):
         assert batch.size == len(batch.inputs) == 4
         assert torch.equal(batch.inputs, batch.targets["a"])
 
 
-def test_fewer_samples_than_a_batch_are_one_batch() -> None:
-    assert [len(order) for order in seen((numbers(3),), 0, 0, size=8)] == [3]
+def test_stream_shorter_than_a_batch_is_one_batch() -> None:
+    assert [len(order) for order in batches_of((numbers(3),), 0, 0, size=8)] == [3]
 
 
-def test_evaluation_takes_every_sample_as_they_lie() -> None:
+def test_stream_without_order_has_every_sample_in_the_stored_order() -> None:
     batches = list(numbers(10).batches(4, order=None))
     assert [batch.inputs.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert [batch.size for batch in batches] == [4, 4, 2]
 
 
-def test_a_shorter_stream_starts_again_in_a_new_order() -> None:
+def test_training_batches_repeat_a_shorter_stream_in_a_new_order() -> None:
     streams = (numbers(16), numbers(8, "b"))
-    long, short = seen(streams, 0, 0)
+    long, short = batches_of(streams, 0, 0)
     assert sorted(long) == list(range(16))
     assert sorted(short[:8]) == sorted(short[8:]) == list(range(8))
     assert short[:8] != short[8:]
     assert steps_per_epoch(streams, 4) == 4
-    assert repeats(streams, 4) == [1, 2]
+    assert passes_per_epoch(streams, 4) == [1, 2]
 
 
-def test_a_stream_of_unequal_lengths_is_refused() -> None:
+def test_stream_of_unequal_lengths_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"task 'a': expected 3 targets.*got 2"):
         TensorStream(torch.zeros(3), {"a": torch.zeros(2)})
     with pytest.raises(ValueError, match="at least one sample"):
@@ -78,7 +79,7 @@ class Doubled(TensorStream):
         super().__init__(2 * torch.arange(count), {"a": torch.arange(count)})
 
 
-def test_a_subclass_of_a_stream_stays_one_on_a_device() -> None:
+def test_stream_subclass_keeps_its_class_on_a_device() -> None:
     shifted = Shifted(torch.arange(3), {"a": torch.arange(3)}, by=0.5)
     streams = Splits((shifted,), (Doubled(3),), (numbers(3),)).to(torch.device("cpu"))
     (batch,) = streams.train[0].batches(3, order=None)
@@ -89,7 +90,7 @@ def test_a_subclass_of_a_stream_stays_one_on_a_device() -> None:
     assert shifted.inputs.device.type == "cpu"
 
 
-def test_splits_of_no_streams_are_refused() -> None:
+def test_splits_without_streams_are_errors() -> None:
     one = (numbers(3),)
     with pytest.raises(ValueError, match=r"'validation': expected a tuple of streams, got TensorStream; .*\(stream,\)"):
         Splits(one, numbers(3), one)  # type: ignore[arg-type]
@@ -97,7 +98,7 @@ def test_splits_of_no_streams_are_refused() -> None:
         Splits(one, one, (torch.zeros(3),))  # type: ignore[arg-type]
 
 
-def test_a_task_in_two_streams_is_refused() -> None:
+def test_splits_with_a_task_in_two_streams_are_errors() -> None:
     one = (numbers(3),)
     with pytest.raises(ValueError, match=r"'validation'.*\['a'\]"):
         Splits(one, (numbers(3), numbers(4)), one)
@@ -105,12 +106,12 @@ def test_a_task_in_two_streams_is_refused() -> None:
         Splits(one, one, ())
 
 
-def test_streams_that_no_task_needs_are_left_out() -> None:
+def test_splits_omit_streams_without_selected_tasks() -> None:
     both = (numbers(3), numbers(4, "b"))
     assert [len(stream) for stream in Splits(both, both, both).only(("b",)).train] == [4]
 
 
-def test_metrics_without_labels_are_not_numbers() -> None:
+def test_metrics_without_labels_are_nan() -> None:
     accuracy, error = Accuracy(), MeanAbsoluteError()
     assert accuracy.compute() != accuracy.compute()
     error.update(torch.ones(2), torch.full((2,), torch.nan))
@@ -119,6 +120,22 @@ def test_metrics_without_labels_are_not_numbers() -> None:
     assert error.compute() == 3
 
 
-def test_an_error_of_unlike_shapes_is_refused() -> None:
+def test_error_metric_of_different_shapes_is_an_error() -> None:
     with pytest.raises(ValueError, match="one shape"):
         MeanAbsoluteError().update(torch.zeros(3, 1), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("module", "former", "name"),
+    [
+        ("streams", "Loading", "LoadingStatistics"),
+        ("streams", "Loads", "LoadingStream"),
+        ("streams", "mixed", "combined_seed"),
+        ("streams", "repeats", "passes_per_epoch"),
+        ("metrics", "Detected", "BinaryAccuracy"),
+    ],
+)
+def test_former_names_of_workloads_warn_and_are_the_same_object(module: str, former: str, name: str) -> None:
+    found = importlib.import_module(f"paretorch.workloads.{module}")
+    with pytest.warns(FutureWarning, match=f"{former} is now .*{name}"):
+        assert getattr(found, former) is getattr(found, name)

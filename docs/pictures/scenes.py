@@ -10,9 +10,9 @@ from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from paretorch.workloads.drawn.scene_labels import labels_of
-from paretorch.workloads.drawn.scene_layout import CLASSES, KINDS, drawn_scenes
-from paretorch.workloads.drawn.scene_render import render
+from paretorch.workloads.generated.scene_labels import image_labels
+from paretorch.workloads.generated.scene_layout import CLASSES, KINDS, sample_scenes
+from paretorch.workloads.generated.scene_rendering import render
 
 EDGE, COUNT = 96, 10
 ROWS = ("image", "segmentation", "depth", "normals")
@@ -20,8 +20,8 @@ ROWS = ("image", "segmentation", "depth", "normals")
 
 def sheet() -> plt.Figure:
     """Ten scenes with their labels."""
-    found = render(drawn_scenes(COUNT, 4, 0.1, 0), EDGE)
-    labels = labels_of(found)
+    found = render(sample_scenes(COUNT, 4, 0.1, 0), EDGE)
+    labels = image_labels(found)
     colors = mpl.colormaps["tab10"](np.arange(len(CLASSES)))
     figure, axes = plt.subplots(len(ROWS), COUNT, figsize=(COUNT * 1.15, len(ROWS) * 1.15 + 0.75))
     for place in range(COUNT):

@@ -15,7 +15,7 @@ with extra("studies"):
     from rich.markup import escape
 
 if TYPE_CHECKING:
-    from paretorch.workloads.checks.checkup import Checkable
+    from paretorch.workloads.checks.data_report import CheckableData
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
 data = typer.Typer(help="Image folders: their layout, checks of them, and packs for fast reading.")
@@ -32,11 +32,11 @@ def data_list() -> None:
     """Print the folders that the workloads read, their layout, and where they are published."""
     with readable_errors():
         from paretorch.training.names.workloads import workload_class, workload_names
-        from paretorch.workloads.checks import console
+        from paretorch.workloads.checks.console import LAYOUT
 
         files = {name: workload_class(name).files for name in workload_names()}
         parts = [f"{name} reads, below its root:\n\n{text}" for name, text in files.items() if text]
-        Console().print(escape("\n\n".join([console.LAYOUT, *parts])), highlight=False)
+        Console().print(escape("\n\n".join([LAYOUT, *parts])), highlight=False)
 
 
 @data.command("check", epilog="Example: [bold]paretorch data check data/[/bold]")
@@ -48,24 +48,26 @@ def data_check(
 ) -> None:
     """Print the folders that were searched and found; read every image, name those that cannot be read; verify packs."""
     with readable_errors("Nothing was changed."):
-        from paretorch.workloads.checks import checkup, console
+        from paretorch.workloads.checks.console import ReadingProgress
+        from paretorch.workloads.checks.data_report import report_text
+        from paretorch.workloads.checks.image_reports import report_images
 
         other = _other_workload(what, root)
         workload = None if other else _image_workload(what, root, {"workers": workers})[0]
-        with console.Following() as following:
+        with ReadingProgress() as reading:
             if workload is not None:
-                reports = checkup.check(
+                reports = report_images(
                     Path(workload.root),
                     workload.imagenet,
                     workload.coco,
                     images=images,
                     workers=workload.readers("image files"),
-                    tell=following.tell,
+                    progress=reading.update,
                 )
             else:
                 assert other is not None
-                reports = other.checkup(images=images, tell=following.tell)
-        print(console.checked(reports))
+                reports = other.check_data(images=images, progress=reading.update)
+        print(report_text(reports))
         if any(report.problems for report in reports):
             raise typer.Exit(1)
 
@@ -85,26 +87,25 @@ def data_pack(
     All images of a folder are packed; of a workload, those that its options choose.
     """
     with readable_errors("The same command continues from there."):
-        from paretorch.workloads.checks import console
+        from paretorch.workloads.checks.console import ReadingProgress, pack_text
 
         workload, whole = _image_workload(what, root, {"workers": workers, "size": size})
-        with console.Following() as following:
-            packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, tell=following.tell)
-        print(console.packed(packs))
+        with ReadingProgress() as reading:
+            packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, progress=reading.update)
+        print(pack_text(packs))
 
 
-def _other_workload(what: str, root: Path) -> Checkable | None:
+def _other_workload(what: str, root: Path) -> CheckableData | None:
     """The workload that ``what`` names, if it reads files and is not ``imagenet_coco``."""
     from paretorch.training.names.constructors import parse
     from paretorch.training.names.workloads import find_workload, workload_class, workload_names
-    from paretorch.workloads.checks.checkup import Checkable
 
     text = what or str(root)
     name = parse(text).name
     if name not in workload_names() or not workload_class(name).files:
         return None
     workload = find_workload(name, {"root": str(root)} | name_and_options(text)[1])
-    return workload if isinstance(workload, Checkable) else None
+    return workload if isinstance(workload, CheckableData) else None
 
 
 def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:

@@ -23,7 +23,7 @@ from paretorch.training.record.result import Epoch, Result, Scores
 from paretorch.training.record.totals import EpochTotals, step_numbers
 from paretorch.training.run import Run
 from paretorch.training.workload_checks import metrics_of
-from paretorch.workloads.streams import Stream, mixed, repeats, steps_per_epoch, training_batches
+from paretorch.workloads.streams import Stream, combined_seed, passes_per_epoch, steps_per_epoch, training_batches
 
 
 def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_every: int | None = 1) -> Result:
@@ -56,7 +56,7 @@ def train(run: Run, folder: str | Path, *, progress: Show = "auto", checkpoint_e
         randomness.seed_all(run.seed)
         parts = assemble(run)
         # the same draws while training, whatever the initial weights took
-        randomness.seed_all(mixed(run.seed, 1))
+        randomness.seed_all(combined_seed(run.seed, 1))
         about = {"versions": machine.versions(), "commit": machine.commit(), "machine": machine.machine(device)}
         with Record(folder, run, about) as record, Shown(progress) as shown:
             machine.forget_peak_memory(device)
@@ -140,7 +140,7 @@ def _scores(run: Run, parts: Parts, streams: tuple[Stream, ...]) -> Scores:
 def _result(run: Run, parts: Parts, history: tuple[Epoch, ...], device: torch.device, troubles: Troubles) -> Result:
     memory = machine.peak_memory(device)
     metrics = metrics_of(parts.workload, parts.tasks)
-    passes = repeats(parts.splits.train, run.batch_size)
+    passes = passes_per_epoch(parts.splits.train, run.batch_size)
     return Result(
         run=run,
         tasks=parts.tasks,

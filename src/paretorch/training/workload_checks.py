@@ -12,7 +12,7 @@ from paretorch.training import randomness
 from paretorch.workloads import forward as passes
 from paretorch.workloads.base import Workload, check_head_names
 from paretorch.workloads.metrics import Metric
-from paretorch.workloads.streams import Loads, Splits
+from paretorch.workloads.streams import LoadingStream, Splits
 
 LOOKED_AT = 2  # samples of each stream, to see the losses of
 
@@ -92,7 +92,7 @@ def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
     Raises:
         ValueError: they are not scalars by task.
     """
-    if any(isinstance(stream, Loads) for stream in splits.train):
+    if any(isinstance(stream, LoadingStream) for stream in splits.train):
         return
     batch = tuple(next(iter(stream.batches(LOOKED_AT, order=None))) for stream in splits.train)
     where, training = f"{type(workload).__name__}.losses()", model.training

@@ -1,4 +1,9 @@
-"""Workloads: data, model, losses and metrics of a multi-task problem. A file here is a workload of its name."""
+"""Workloads: data, model, losses and metrics of multi-task problems.
+
+Each file of this folder except ``base``, ``forward``, ``metrics`` and ``streams``, which define what a workload is, is a workload
+with its name. Options and files of data sets go in; streams of samples, models, losses and metrics come out. This room must not
+import a method, an optimizer, a line search or the training loop.
+"""
 
 from paretorch.workloads.base import MultiTaskModel, Truth, Workload
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric

@@ -1,4 +1,4 @@
-"""The protocol of a workload: data, a model of one encoder and a head per task, losses, metrics, known truth."""
+"""The base class of workloads, a model of one encoder and a head per task, and the known truth of a problem."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from paretorch.workloads.streams import Plain, Splits
 
 
 class MultiTaskModel(nn.Module):
-    """An encoder whose features every task's head reads.
+    """An encoder whose features are the input of every task's head.
 
     Args:
         encoder: inputs -> features, a tensor or any nesting of tensors.
         heads: features -> output, by task.
 
     Raises:
-        ValueError: a task has a name that an nn.ModuleDict refuses: empty, with a dot, or one of its own attributes.
+        ValueError: a task's name is not possible in an nn.ModuleDict; see :func:`check_head_names`.
 
     Example:
         >>> import torch
@@ -43,44 +43,63 @@ class MultiTaskModel(nn.Module):
 
 
 def check_head_names(tasks: Iterable[str]) -> None:
-    """Checks that heads can be called as the tasks are: an nn.ModuleDict keeps them under these names.
+    """Checks that each task's name can be the name of a head in an nn.ModuleDict.
 
     Raises:
-        ValueError: a name is empty, has a dot, or is that of an attribute of nn.ModuleDict.
+        ValueError: a name is empty or not one line, contains a dot, or is an attribute of nn.ModuleDict.
 
     Example:
         >>> check_head_names(["left", "type"])
         Traceback (most recent call last):
         ...
-        ValueError: no task can be called 'type': an nn.ModuleDict, which keeps the heads, has an attribute of this name. ...
+        ValueError: no task can be called 'type': nn.ModuleDict, which stores the heads, has an attribute of this name. ...
     """
     for task in tasks:
         if not isinstance(task, str) or any(letter in "\n\0" or "\ud800" <= letter <= "\udfff" for letter in task):
             raise ValueError(f"a task name is a non-empty string of one line, without null characters, got {task!r}")
         if not task or "." in task:
-            reason = "an nn.ModuleDict, which keeps the heads, takes no name that is empty or has a dot"
+            reason = "nn.ModuleDict, which stores the heads, requires names that are not empty and contain no dot"
         elif task in ATTRIBUTES:
-            reason = "an nn.ModuleDict, which keeps the heads, has an attribute of this name"
+            reason = "nn.ModuleDict, which stores the heads, has an attribute of this name"
         else:
             continue
         other = task.replace(".", "_") or "task"
+        example = other + "_" * (other in ATTRIBUTES)
         raise ValueError(
-            f"no task can be called {task!r}: {reason}. Rename it, for example to {other + '_' * (other in ATTRIBUTES)!r}; where "
-            "tasks are columns of a table, rename the column in its first line"
+            f"no task can be called {task!r}: {reason}. Rename it, for example to {example!r}; if tasks are columns of a "
+            "table, rename the column in its first line"
         )
 
 
 ATTRIBUTES = frozenset(dir(nn.ModuleDict()))
 
 
+def check_least(name: str, options: object, least: Mapping[str, int], unit: str = "") -> None:
+    """Checks that options of a workload are None or large enough.
+
+    Args:
+        name: of the workload.
+        options: an object with the options as attributes.
+        least: the smallest value by option.
+        unit: of the values, for the message.
+
+    Raises:
+        ValueError: an option is smaller.
+    """
+    for option, bound in least.items():
+        value = getattr(options, option)
+        if value is not None and value < bound:
+            raise ValueError(f"{name}: {option} is at least {bound}{' ' * bool(unit)}{unit}, got {value}")
+
+
 @dataclass(frozen=True)
 class Truth:
-    """What is known about a problem before anything is trained.
+    """What is known about a problem without training.
 
     Args:
         front: (n, T) points of the Pareto front, losses in the order of the workload's tasks.
-        reference: (T,) the point from which hypervolume is measured.
-        hypervolume: the largest that a set of models can reach.
+        reference: (T,) reference point of the hypervolume.
+        hypervolume: the largest hypervolume of any set of models.
     """
 
     front: Tensor
@@ -91,19 +110,19 @@ class Truth:
 class Workload(ABC):
     """A multi-task problem. Subclasses are frozen dataclasses whose fields are plain values, the workload's options.
 
-    Everything but :meth:`model` is a pure function of the fields; the initial weights come from torch's global
-    generator, which a run seeds. All heads are built, and those of tasks that a run leaves out are dropped afterwards,
-    so that runs of one seed start from the same weights whatever tasks they train.
+    Everything but :meth:`model` is a pure function of the fields. The initial weights are drawn from torch's global generator,
+    which a run seeds. All heads are built, and those of tasks that a run does not train are removed afterwards, so that runs of
+    one seed start from the same weights for any choice of tasks.
     """
 
     title: ClassVar[str] = ""  # one line for `paretorch list workloads`
-    files: ClassVar[str] = ""  # which files it reads, how they lie below its root, where they are published
+    files: ClassVar[str] = ""  # the files it reads, their layout below its root, where they are published
     protocol: ClassVar[Mapping[str, Plain]] = {}  # fields of a Run as published: optimizer, epochs, ...
 
     @property
     @abstractmethod
     def tasks(self) -> tuple[str, ...]:
-        """(T,) names of the tasks, in the order that everything else follows."""
+        """(T,) names of the tasks; their order is the order of all results."""
 
     @abstractmethod
     def data(self) -> Splits:
@@ -113,8 +132,8 @@ class Workload(ABC):
     def model(self) -> nn.Module:
         """A new model with random weights: a module with ``encoder`` and ``heads``, an ``nn.ModuleDict`` by task.
 
-        Features go from the encoder to the heads through a :class:`~paretorch.Fork`, so the encoder computes nothing
-        that belongs to one task alone.
+        Features pass from the encoder to the heads through a :class:`~paretorch.Fork`, so no layer of the encoder belongs to
+        one task alone.
         """
 
     @abstractmethod
@@ -123,33 +142,33 @@ class Workload(ABC):
 
         Args:
             outputs: the heads' outputs, (B, ...), of the tasks in this step.
-            targets: the targets, (B, ...), by task; holds at least the tasks of ``outputs``.
+            targets: the targets, (B, ...), by task, at least of the tasks of ``outputs``.
 
         Returns:
-            One scalar per task; a task without a label in this batch is left out.
+            One scalar per task; a task without labels in this batch is omitted.
         """
 
     @abstractmethod
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """Fresh metrics by task."""
+        """New metrics by task."""
 
     def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
-        """How many elements the loss of ``task`` is a mean of; the default says all ``size`` samples.
+        """The number of elements over which the loss of ``task`` is a mean; by default all ``size`` samples.
 
-        Overridden where labels are missing: losses over a split are means weighted by this number. A tensor of no
-        dimensions is kept on its device until the split is through.
+        Workloads with missing labels override it: the loss over a split is the mean of the batches' losses, weighted by this
+        number. A tensor without dimensions stays on its device until the end of the split.
         """
         del task, target
         return size
 
-    def require(self) -> None:  # noqa: B027 - most need nothing
-        """Fails where the data are not there, without reading them: a study asks before it starts its runs.
+    def require(self) -> None:  # noqa: B027 - most workloads read no files
+        """Checks that the data exist, without reading them; a study calls it before its first run.
 
         Raises:
-            FileNotFoundError: says what was looked for, and how it must lie.
+            FileNotFoundError: they are missing; the message has the expected layout.
         """
 
     @property
     def truth(self) -> Truth | None:
-        """What is known about the problem; None where nothing is."""
+        """What is known about the problem; None if nothing is known."""
         return None

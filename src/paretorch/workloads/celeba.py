@@ -1,4 +1,4 @@
-"""CelebA as forty tasks: is the face smiling, does it wear a hat, ...; from the published folders."""
+"""CelebA as forty binary tasks, from the published folders."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.checks.checkup import Checkup, Tell, training_refuses
+from paretorch.workloads.base import MultiTaskModel, Workload, check_least
+from paretorch.workloads.checks.data_report import DataReport, Progress
+from paretorch.workloads.checks.scene_reports import report_faces
 from paretorch.workloads.formats import celeba
-from paretorch.workloads.metrics import F1, Detected, Metric
+from paretorch.workloads.loading.image_samplers import AttributeSampler
+from paretorch.workloads.loading.read_stream import ReadStream, worker_count
+from paretorch.workloads.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.models.encoders import encoder
-from paretorch.workloads.reading.stream import reading_processes
 from paretorch.workloads.streams import Plain, Splits
 
 
-class ErrorRate(Detected):
-    """The share of faces of which a task says wrong whether they have its attribute, in per cent.
+class ErrorRate(BinaryAccuracy):
+    """The share of faces whose attribute is predicted wrongly, in per cent.
 
     Example:
         >>> import torch
@@ -35,7 +37,7 @@ class ErrorRate(Detected):
     higher_is_better = False
 
     def compute(self) -> float:
-        """Wrong over all, times 100; nan where nothing was taken in."""
+        """Wrong over all, times 100; nan without samples."""
         return 100 * (1 - super().compute())
 
 
@@ -43,19 +45,19 @@ class ErrorRate(Detected):
 class CelebA(Workload):
     """Forty binary attributes of a face; the loss is the binary cross-entropy.
 
-    Splits are the published ones. Photographs of 178 x 218 pixels are squeezed, whole, to a square; nothing is drawn at random.
+    Splits are the published ones. Photographs of 178 x 218 pixels are resized as a whole to a square, without augmentation.
 
     Args:
-        root: the folder in which a folder ``celeba`` is looked for.
-        celeba: its folder, where it lies elsewhere.
-        train: faces to train on, the first so many of the list; all where it is None.
-        validation: faces to select on; all.
-        test: faces to report on; all.
+        root: the folder in which a folder ``celeba`` is searched for.
+        celeba: its own folder, if not empty.
+        train: number of training faces, the first of the list; all if None.
+        validation: number of validation faces; all if None.
+        test: number of test faces; all if None.
         size: pixels along one side.
         encoder: of :data:`~.models.encoders.ENCODERS`.
         width: factor on the channels of the encoder.
-        stride: of the encoder: 32 as published for large images, which leaves 2 x 2 points here; less keeps more.
-        workers: processes that read; by the number of cores where it is None. It changes no number.
+        stride: of the encoder: 32 as published for large images, which leaves 2 x 2 points here; a smaller one keeps more.
+        workers: processes that read; by the number of cores if None. It does not affect the results.
 
     Example:
         >>> len(CelebA().tasks), CelebA().tasks[31]
@@ -67,7 +69,7 @@ class CelebA(Workload):
     """
 
     title = "faces (CelebA): forty binary attributes on a ResNet-18, from the published images"
-    files: ClassVar[str] = f"{celeba.FORM}\n{celeba.SOURCE}"
+    files: ClassVar[str] = celeba.CELEBA.description
     protocol: ClassVar[Mapping[str, Plain]] = {
         "optimizer": "Adam",
         "optimizer_options": {"lr": 5e-4},
@@ -87,13 +89,9 @@ class CelebA(Workload):
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in celeba.SPLITS:
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise ValueError(f"celeba: {name} is at least 1 face, or None for all, got {count}")
-        if self.size < 16:
-            raise ValueError(f"celeba: size is at least 16 pixels, got {self.size}")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"celeba: workers is at least 0, got {self.workers}")
+        check_least("celeba", self, dict.fromkeys(celeba.SPLITS, 1), "face, or None for all")
+        check_least("celeba", self, {"size": 16}, "pixels")
+        check_least("celeba", self, {"workers": 0})
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -101,34 +99,36 @@ class CelebA(Workload):
         return celeba.ATTRIBUTES
 
     def require(self) -> None:
-        """Fails where the files are not there."""
+        """Checks that the files exist."""
         celeba.find_celeba(Path(self.root), self.celeba)
 
     def data(self) -> Splits:
-        """One stream of (B, 3, size, size) images, bytes, and for each attribute (B,) truths, 0 or 1.
+        """One stream of (B, 3, size, size) images, bytes, and for each attribute (B,) labels 0 or 1.
 
         Raises:
-            FileNotFoundError: the files are not there.
-            ValueError: a list is damaged, or there are fewer faces than asked for.
+            FileNotFoundError: the files are missing.
+            ValueError: a list is damaged, or has fewer faces than the options require.
         """
         folder = celeba.find_celeba(Path(self.root), self.celeba)
-        streams: dict[str, celeba.FaceStream] = {}
+        streams: dict[str, ReadStream] = {}
         facts: dict[str, Plain] = {}
-        workers = reading_processes(self.workers, decodes=True)
         for split, faces in celeba.read_faces(folder).items():
-            asked = len(faces.names) if getattr(self, split) is None else getattr(self, split)
-            if not faces.names:
+            available = len(faces.names)
+            count: int = available if getattr(self, split) is None else getattr(self, split)
+            if not available:
                 raise ValueError(
                     f"celeba: {folder} has no faces for {split}: expected lines that end in {celeba.SPLITS.index(split)} in "
                     f"{celeba.PARTITION}; unpack Eval again"
                 )
-            if asked > len(faces.names):
+            if count > available:
                 raise ValueError(
-                    f"celeba: {folder} has {len(faces.names):,} faces for {split}, asked for are {asked:,}: ask for fewer "
-                    f"({split}={len(faces.names)}), or leave {split} out for all"
+                    f"celeba: {folder} has {available:,} faces for {split}, the options require {count:,}: reduce {split} to "
+                    f"{available}, or omit it for all"
                 )
-            streams[split] = celeba.FaceStream(split, faces.first(asked), self.size, workers)
-            facts[f"images, {split}"] = asked
+            faces = faces.first(count)
+            sampler = AttributeSampler(celeba.ATTRIBUTES, faces.image, faces.attributes, self.size)
+            streams[split] = ReadStream(f"celeba, {split}", sampler, worker_count(self.workers, decodes=True))
+            facts[f"images, {split}"] = count
         return Splits((streams["train"],), (streams["validation"],), (streams["test"],), facts)
 
     def model(self) -> nn.Module:
@@ -148,7 +148,8 @@ class CelebA(Workload):
         """Error in per cent and F1 of each attribute."""
         return {task: (ErrorRate(), F1()) for task in self.tasks}
 
-    def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
-        """What lies below the root, and which photographs cannot be read."""
-        report = celeba.checked_faces(self.root, self.celeba, images, tell)
-        return [training_refuses(report, self.data)]
+    def check_data(self, *, images: int | None = None, progress: Progress | None = None) -> list[DataReport]:
+        """The report on the files below the root."""
+        report = report_faces(self.root, self.celeba, images, progress)
+        report.attempt(self.data)
+        return [report]

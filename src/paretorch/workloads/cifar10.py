@@ -1,4 +1,4 @@
-"""CIFAR-10 as ten tasks: is it an airplane, is it an automobile, ...; from the published binary files."""
+"""CIFAR-10 as ten binary tasks, from the published binary files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.checks.checkup import Checkup, Tell, check_counts
+from paretorch.workloads.base import MultiTaskModel, Workload, check_least
+from paretorch.workloads.checks.data_report import DataReport, Progress, report_counts
 from paretorch.workloads.formats import cifar
-from paretorch.workloads.metrics import F1, Detected, Metric
+from paretorch.workloads.metrics import F1, BinaryAccuracy, Metric
+from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain, Splits, TensorStream
 
 SPLITS = ("train", "validation", "test")
-HELD_OUT = 10  # of the published training images, one in so many is for validation
+HELD_OUT = 10  # one of so many training images is for validation
 
 
-class Score(nn.Sequential):
-    """Linear - ReLU - linear to one number; features (B, D) -> (B,).
+class BinaryHead(nn.Sequential):
+    """Linear - ReLU - linear to one score; features (B, D) -> (B,).
 
     Args:
         features: D.
@@ -36,21 +37,21 @@ class Score(nn.Sequential):
 
 @dataclass(frozen=True)
 class Cifar10(Workload):
-    """Ten binary tasks on one image of 32 x 32 colours; the loss is the binary cross-entropy.
+    """Ten binary tasks on colour images of 32 x 32 pixels; the loss is the binary cross-entropy.
 
-    The published test images are the test set; of the training images a tenth, drawn by ``data_seed``, is for validation.
+    The published test images are the test set; a tenth of the training images, drawn by ``data_seed``, is for validation.
     Images are not augmented.
 
     Args:
-        root: the folder in which ``cifar-10-batches-bin`` is looked for.
-        cifar: its folder, where it lies elsewhere.
-        train: images to train on; all that are not held out where it is None.
-        validation: images to select on; all held out.
-        test: images to report on; all.
+        root: the folder in which ``cifar-10-batches-bin`` is searched for.
+        cifar: its own folder, if not empty.
+        train: number of training images; all that are not held out if None.
+        validation: number of validation images; all that are held out if None.
+        test: number of test images; all if None.
         encoder: of :data:`~.models.encoders.ENCODERS`.
         width: factor on the channels of the encoder and of the heads.
-        stride: of the encoder: 32 as published for large images, which leaves one point here; less keeps more.
-        data_seed: decides which images are for validation; a run's seed does not.
+        stride: of the encoder: 32 as published for large images, which leaves one point here; a smaller one keeps more.
+        data_seed: decides which images are for validation, independently of a run's seed.
 
     Example:
         >>> Cifar10().tasks[:2]
@@ -58,11 +59,11 @@ class Cifar10(Workload):
 
     References:
         Filatov & Merkulov, "Fast line search for multi-task learning", 2021: ResNet-18, heads 512-256-1. They select on the
-        test set, we on held-out training images.
+        test set, this class on held-out training images.
     """
 
     title = "CIFAR-10 as ten binary tasks on a ResNet-18, read from the binary files"
-    files: ClassVar[str] = f"{cifar.FORM}\n{cifar.SOURCE}. The pickled version is never opened"
+    files: ClassVar[str] = f"{cifar.CIFAR.description}. The pickled version is never opened"
 
     root: str = "data"
     cifar: str = ""
@@ -75,9 +76,7 @@ class Cifar10(Workload):
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in SPLITS:
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise ValueError(f"cifar10: {name} is at least 1 image, or None for all, got {count}")
+        check_least("cifar10", self, dict.fromkeys(SPLITS, 1), "image, or None for all")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -85,15 +84,15 @@ class Cifar10(Workload):
         return cifar.CLASSES
 
     def require(self) -> None:
-        """Fails where the files are not there."""
+        """Checks that the files exist."""
         cifar.find_cifar(Path(self.root), self.cifar)
 
     def data(self) -> Splits:
-        """One stream of (B, 3, 32, 32) images, bytes, and for each class (B,) truths, 0 or 1.
+        """One stream of (B, 3, 32, 32) images, bytes, and for each class (B,) labels 0 or 1.
 
         Raises:
-            FileNotFoundError: the files are not there.
-            ValueError: a file is damaged, or there are fewer images than asked for.
+            FileNotFoundError: the files are missing.
+            ValueError: a file is damaged, or there are fewer images than the options require.
         """
         folder = cifar.find_cifar(Path(self.root), self.cifar)
         images, classes = cifar.read_cifar(folder, "train")
@@ -107,22 +106,24 @@ class Cifar10(Workload):
         }
         streams: dict[str, TensorStream] = {}
         facts: dict[str, Plain] = {}
-        for name, (pictures, truth, index) in found.items():
-            asked = len(index) if getattr(self, name) is None else getattr(self, name)
-            if not 1 <= asked <= len(index):
-                raise ValueError(f"cifar10: {folder} has {len(index):,} images for {name}, asked for are {asked:,}")
-            index = index[:asked].sort().values
-            shown = {task: (truth[index] == place).float() for place, task in enumerate(self.tasks)}
-            streams[name] = TensorStream(pictures[index], shown)
-            facts[f"images, {name}"] = asked
+        for split, (pixels, labels, index) in found.items():
+            count: int = len(index) if getattr(self, split) is None else getattr(self, split)
+            if not 1 <= count <= len(index):
+                raise ValueError(
+                    f"cifar10: {folder} has {len(index):,} images for {split}, the options require {count:,}"
+                )
+            index = index[:count].sort().values
+            targets = {task: (labels[index] == label).float() for label, task in enumerate(self.tasks)}
+            streams[split] = TensorStream(pixels[index], targets)
+            facts[f"images, {split}"] = count
         return Splits((streams["train"],), (streams["validation"],), (streams["test"],), facts)
 
     def model(self) -> nn.Module:
         """The encoder's last map, averaged: features (B, 512) at width 1; a head of one hidden layer for each class."""
         made = encoder(self.encoder, self.width, self.stride)
-        hidden = max(8, round(256 * self.width / 8) * 8)
         pooled = nn.Sequential(made, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return MultiTaskModel(pooled, {task: Score(made.channels, hidden) for task in self.tasks})
+        hidden = scaled_channels(256, self.width)
+        return MultiTaskModel(pooled, {task: BinaryHead(made.channels, hidden) for task in self.tasks})
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Binary cross-entropy."""
@@ -132,19 +133,17 @@ class Cifar10(Workload):
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """Accuracy and F1 of each class."""
-        return {task: (Detected(), F1()) for task in self.tasks}
+        return {task: (BinaryAccuracy(), F1()) for task in self.tasks}
 
-    def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
-        """What lies below the root, and whether it can be read; files are read whole, whatever ``images`` says."""
+    def check_data(self, *, images: int | None = None, progress: Progress | None = None) -> list[DataReport]:
+        """The report on the files below the root; whole files are read whatever ``images`` is."""
         del images
-        return [
-            check_counts(
-                "CIFAR-10",
-                f"below {self.root}:\n{cifar.FORM}",
-                lambda: cifar.find_cifar(Path(self.root), self.cifar),
-                lambda folder, split: len(cifar.read_cifar(folder, split)[1]),
-                cifar.PUBLISHED,
-                ("images", "unpack them again"),
-                tell,
-            )
-        ]
+
+        def find() -> Path:
+            return cifar.find_cifar(Path(self.root), self.cifar)
+
+        def count(folder: Path, split: str) -> int:
+            return len(cifar.read_cifar(folder, split)[1])
+
+        cure = "unpack them again"
+        return [report_counts(cifar.CIFAR, self.root, find, count, cifar.PUBLISHED, "images", cure, progress)]

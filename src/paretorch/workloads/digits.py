@@ -1,4 +1,4 @@
-"""Two real handwritten digits in one image: Multi-MNIST in small, from the 1,797 digits that scikit-learn ships."""
+"""Two handwritten digits in one image, a small Multi-MNIST from the 1,797 digits that scikit-learn includes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.extras import extra
-from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.drawn.overlaid import Pairs, overlay
+from paretorch.workloads.base import MultiTaskModel, Workload, check_least
+from paretorch.workloads.generated.overlays import Pairs, overlay
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.models import lenet
-from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, mixed
+from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, combined_seed
 
-LEVELS = 16  # scikit-learn's digits count the dark pixels of 4 x 4 blocks
+LEVELS = 16  # the largest grey level: scikit-learn's digits count the dark pixels of 4 x 4 blocks
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}  # of the distinct digit images
 
 
@@ -30,19 +30,19 @@ class InkError(MeanAbsoluteError):
 
 @dataclass(frozen=True)
 class Digits(Workload):
-    """Which digit is up left, which is down right and, if asked for, how much ink the right one has.
+    """The class of the upper left digit, the class of the lower right digit and, optionally, the ink of the right digit.
 
-    The digits lie on a canvas as the larger of the two grey levels. The three splits are made of different digit
-    images; inside a split an image is in many pairs. The ink is the sum of the right digit's 64 grey levels, each in
-    0..16; its loss is the squared error in grey levels, hundreds of times as large as the cross-entropies.
+    Each pixel of the image is the larger of the two digits' grey levels. The three splits use different digit images; within a
+    split an image is in many pairs. The ink is the sum of the right digit's 64 grey levels, each in 0..16; its loss is the
+    squared error in grey levels, hundreds of times as large as the cross-entropies.
 
     Args:
-        ink: the third task.
+        ink: whether the third task is included.
         canvas: edge of the image in pixels; the 8 x 8 digits overlap in a square of ``16 - canvas``.
-        train: pairs to train on.
-        validation: pairs to select on.
-        test: pairs to report on.
-        data_seed: decides which images are in which split and which pairs are drawn; a run's seed does not.
+        train: number of training pairs.
+        validation: number of validation pairs.
+        test: number of test pairs.
+        data_seed: decides the splits and the pairs, independently of a run's seed.
 
     Example:
         >>> Digits(ink=True).tasks
@@ -59,15 +59,12 @@ class Digits(Workload):
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in SHARES:
-            if getattr(self, name) < 1:
-                raise ValueError(f"digits: {name} is at least 1 pair, got {getattr(self, name)}")
-        if self.canvas < 8:
-            raise ValueError(f"digits: canvas is at least 8 pixels, the edge of a digit, got {self.canvas}")
+        check_least("digits", self, dict.fromkeys(SHARES, 1), "pair")
+        check_least("digits", self, {"canvas": 8}, "pixels, the edge of a digit")
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """``left`` and ``right``, and ``ink`` where asked for."""
+        """``left`` and ``right``, and optionally ``ink``."""
         return ("left", "right", "ink") if self.ink else ("left", "right")
 
     def data(self) -> Splits:
@@ -111,12 +108,12 @@ class Digits(Workload):
 def _draw(split: str, count: int, canvas: int, seed: int) -> tuple[Pairs, int]:
     images, classes = _shipped()
     members = _members(len(images), seed)[split]
-    key = mixed(seed, list(SHARES).index(split))
+    key = combined_seed(seed, list(SHARES).index(split))
     return overlay(images[members], classes[members], count, canvas, LEVELS, key), len(members)
 
 
 def _members(count: int, seed: int) -> dict[str, Tensor]:
-    """Which of the ``count`` digit images belong to which split: a partition."""
+    """A partition of the ``count`` digit images into the splits."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     sizes = [round(count * SHARES[split]) for split in ("train", "validation")]
     parts = torch.split(order, [*sizes, count - sum(sizes)])

@@ -1,4 +1,4 @@
-"""A batch through a model: each stream's inputs once through the encoder, then every labelled task's head."""
+"""The forward pass of a batch: the encoder on each stream's inputs, then the head of every task with targets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 
 from paretorch.workloads.streams import Samples
 
-Batch = tuple[Samples, ...]  # one part per stream
+Batch = tuple[Samples, ...]  # the samples of each stream
 
 
 def features_of(model: nn.Module, batch: Batch) -> tuple[Any, ...]:
-    """The encoder's features of each stream's part.
+    """The encoder's features of each stream's samples.
 
     Raises:
-        ValueError: one sample meets a batch norm that trains.
+        ValueError: a batch norm in training mode receives a single sample.
     """
     encoder: nn.Module = model.encoder  # type: ignore[assignment]
     try:
@@ -24,7 +24,9 @@ def features_of(model: nn.Module, batch: Batch) -> tuple[Any, ...]:
     except ValueError as error:
         if not str(error).startswith("Expected more than 1 value per channel"):
             raise
-        raise ValueError(f"batch norm cannot train on one sample: use a batch size of 2 or more ({error})") from error
+        raise ValueError(
+            f"batch norm cannot be trained on one sample: use a batch size of 2 or more ({error})"
+        ) from error
 
 
 def outputs_of(
@@ -37,21 +39,21 @@ def outputs_of(
 
     Args:
         model: with an encoder and heads by task.
-        batch: one part per stream.
-        fork: what the features go through, those of several streams together, as one tuple, so that a step is one forward of
-            it: features -> each task's features. None: heads read the features themselves.
-        features: of each stream's part; None: the encoder computes them.
+        batch: the samples of each stream.
+        fork: features -> each task's features; it is called once, with a tuple if there are several streams. None: the features
+            are the input of the heads.
+        features: of each stream's samples; None: the encoder computes them.
     """
     outputs: dict[str, Any] = {}
     targets: dict[str, Any] = {}
     heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
     features = features_of(model, batch) if features is None else features
-    alone = len(batch) == 1
-    branch = None if fork is None else fork(features[0] if alone else features)
-    for place, samples in enumerate(batch):
+    single = len(batch) == 1
+    branch = None if fork is None else fork(features[0] if single else features)
+    for index, samples in enumerate(batch):
         for task in samples.targets:
             if task in heads:
-                own = features[place] if branch is None else branch[task] if alone else branch[task][place]
+                own = features[index] if branch is None else branch[task] if single else branch[task][index]
                 outputs[task] = heads[task](own)
                 targets[task] = samples.targets[task]
     return outputs, targets

@@ -1,30 +1,30 @@
-"""ImageNet's classes and COCO's objects as masks: each task has its own images."""
+"""ImageNet's classes and masks of COCO's objects; each task has its own images."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.base import Workload
-from paretorch.workloads.formats.layout import find_coco, find_imagenet
+from paretorch.workloads.base import Workload, check_least
+from paretorch.workloads.formats.coco import find_coco
+from paretorch.workloads.formats.imagenet import find_imagenet
 from paretorch.workloads.formats.voc_masks import CLASSES
+from paretorch.workloads.loading.image_crops import check_augmentation, stored_edge
+from paretorch.workloads.loading.image_samplers import SquareSampler
+from paretorch.workloads.loading.image_source import ImageSource
+from paretorch.workloads.loading.image_splits import ImageSplits, NotPackedError, all_images, split_images
+from paretorch.workloads.loading.read_stream import ReadStream, worker_count
 from paretorch.workloads.metrics import Accuracy, MeanIoU, Metric
 from paretorch.workloads.models.two_heads import classification_and_segmentation
-from paretorch.workloads.packs import writing as pack_writing
 from paretorch.workloads.packs.pack import Manifest, Pack
-from paretorch.workloads.packs.writing import Packed, stale
-from paretorch.workloads.reading import geometry
-from paretorch.workloads.reading.file_stream import FileStream
-from paretorch.workloads.reading.geometry import stored_edge
-from paretorch.workloads.reading.source import Place, Source
-from paretorch.workloads.reading.splitting import Chosen, NotPackedError, everything, split
-from paretorch.workloads.reading.stream import reading_processes
+from paretorch.workloads.packs.writing import PackResult, outdated_error, pack_images
 from paretorch.workloads.streams import Plain, Splits
 
 TASKS = ("classification", "segmentation")
@@ -34,34 +34,33 @@ SOURCES = ("auto", "files", "pack")
 
 @dataclass(frozen=True)
 class ImagenetCoco(Workload):
-    """Which of ``classes`` an ImageNet image shows, and the 21 classes of Pascal VOC on the pixels of a COCO image.
+    """The class of an ImageNet image, and the 21 classes of Pascal VOC on the pixels of a COCO image.
 
-    Images are chosen by name and seed, as many of each class as of the others. Validation images are those of the
-    folders ``val`` and ``val2017`` where they are there, and are held out of the training folders otherwise, which the
-    record says; test images are always held out of the training folders. COCO images without an object of VOC's classes
-    are background, and stay.
+    Images are selected by name and seed, equally many of each class. Validation images are those of the folders ``val`` and
+    ``val2017`` if they exist, and are held out of the training folders otherwise, which the record states; test images are
+    always held out of the training folders. COCO images without an object of VOC's classes are background, and are used.
 
     Args:
-        root: the folder in which ``imagenet``, ``coco`` and ``packed`` are looked for.
-        imagenet: ImageNet's folder, where it lies elsewhere.
-        coco: COCO's folder, where it lies elsewhere.
-        pack: the folder of packs, where it lies elsewhere.
-        source: ``"files"``, ``"pack"``, or ``"auto"``: the pack where it has all that is needed.
-        classes: of ImageNet, the first by name.
-        train: images of each task to train on.
-        validation: images of each task to select on.
-        test: images of each task to report on.
+        root: the folder in which ``imagenet``, ``coco`` and ``packed`` are searched for.
+        imagenet: ImageNet's own folder, if not empty.
+        coco: COCO's own folder, if not empty.
+        pack: the folder of packs, if not empty.
+        source: ``"files"``, ``"pack"``, or ``"auto"``: the pack if it has all images.
+        classes: number of ImageNet's classes, the first by name.
+        train: number of training images of each task.
+        validation: number of validation images of each task.
+        test: number of test images of each task.
         size: pixels along one side of the network's input.
-        augmentation: how a training image is drawn from its stored square of 9/8 of ``size``: ``"crop"`` takes a part as
-            it is, ``"zoom"`` resizes a part of 0.35 to 1 of the area, both mirror every second image; ``"none"`` takes
-            the middle.
-        workers: processes that read, for each stream; by the number of cores where it is None. It changes no number.
-        data_seed: decides which images are in which split; a run's seed does not.
+        augmentation: how a training image is drawn from its stored square of 9/8 of ``size``: ``"crop"`` takes a part without
+            resizing, ``"zoom"`` resizes a part of 0.35 to 1 of the area, both mirror with probability 1/2; ``"none"`` takes the
+            middle.
+        workers: processes that read, for each stream; by the number of cores if None. It does not affect the results.
+        data_seed: decides the splits, independently of a run's seed.
         encoder: one of :data:`~.models.encoders.ENCODERS`.
         width: factor on the channels of the encoder and of the heads.
-        stride: of the encoder: 32 as published, less for small images.
+        stride: of the encoder: 32 as published, a smaller one for small images.
         decoder: of the masks, ``"narrow"`` or ``"wide"``; see :class:`~.models.image_heads.PixelHead`.
-        encoder_weights: ``"torchvision"``, a file, or nothing for random ones.
+        encoder_weights: ``"torchvision"``, a file, or empty for random ones.
     """
 
     title = "ImageNet classes and COCO masks, each task with its own images, read from your folders or a pack"
@@ -86,16 +85,14 @@ class ImagenetCoco(Workload):
     encoder_weights: str = ""
 
     def __post_init__(self) -> None:
-        for name, least in {"classes": 2, "train": 1, "validation": 1, "test": 1, "size": 32}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"imagenet_coco: {name} is at least {least}, got {getattr(self, name)}")
+        check_least(
+            "imagenet_coco", self, {"classes": 2, "train": 1, "validation": 1, "test": 1, "size": 32, "workers": 0}
+        )
         if self.size % 8:
             raise ValueError(f"imagenet_coco: size is a multiple of 8, got {self.size}")
         if self.source not in SOURCES:
             raise ValueError(f"imagenet_coco: source is one of {', '.join(SOURCES)}, got {self.source!r}")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"imagenet_coco: workers is at least 0, got {self.workers}")
-        geometry.augmentation(self.augmentation)
+        check_augmentation(self.augmentation)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -106,19 +103,19 @@ class ImagenetCoco(Workload):
         """Two streams in each split: images (B, 3, size, size), bytes; classes (B,), masks (B, size, size).
 
         Raises:
-            FileNotFoundError: a data set is not there, or lies otherwise.
-            ValueError: fewer images than asked for, annotations that are not COCO's, or a pack that is damaged or out
-                of date.
+            FileNotFoundError: a data set is missing or has another layout.
+            ValueError: there are fewer images than the options require, the annotations are not COCO's, or a pack is damaged or
+                out of date.
         """
-        streams: dict[str, list[FileStream]] = {name: [] for name in SPLITS}
+        streams: dict[str, list[ReadStream]] = {name: [] for name in SPLITS}
         facts: dict[str, Plain] = {}
         for task in TASKS:
-            source, chosen = self._chosen(task)
+            source, splits = self._selected(task)
             for name in SPLITS:
-                streams[name].append(self._stream(task, name, source, chosen))
-            facts[f"{task}, read from"] = streams["train"][-1].reader.kind
-            facts[f"{task}, validation images"] = _origin(task, chosen.validation_from)
-            facts[f"{task}, images"] = {name: len(chosen.parts[name]) for name in SPLITS}
+                streams[name].append(self._stream(task, name, source, splits))
+            facts[f"{task}, read from"] = streams["train"][-1].sampler.kind
+            facts[f"{task}, validation images"] = _origin(task, splits.validation_from)
+            facts[f"{task}, images"] = {name: len(splits.parts[name]) for name in SPLITS}
         facts["encoder weights"] = self.encoder_weights or "random"
         if self.encoder_weights:
             facts["held out"] = "pretrained weights may have seen the ImageNet images that this run holds out"
@@ -138,7 +135,7 @@ class ImagenetCoco(Workload):
         )
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy over images, and over the pixels that are labelled."""
+        """Cross-entropy over images, and over labelled pixels."""
         losses = {}
         for task, output in outputs.items():
             target = targets[task]
@@ -151,115 +148,110 @@ class ImagenetCoco(Workload):
         return {"classification": (Accuracy(),), "segmentation": (MeanIoU(len(CLASSES)),)}
 
     def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
-        """All images; of the masks, the pixels that are not ignored."""
+        """All images; the labelled pixels of the masks."""
         return size if task == "classification" else (target >= 0).sum()
 
     def require(self) -> None:
-        """Fails where neither the folders nor a pack of them are there; opens no image.
+        """Checks that the folders or packs of them exist; no image is opened.
 
         Raises:
-            FileNotFoundError: says what was looked for, and how it must lie.
+            FileNotFoundError: they are missing; the message has the expected layout.
         """
         for task in TASKS:
             if self.source == "files" or not (self.pack_folder(task) / "pack.json").exists():
                 self._files(task)
 
     def packed(
-        self, folder: Path, *, whole: bool = False, tell: Callable[[str, int, int], None] | None = None
-    ) -> list[Packed]:
-        """Packs the images that this workload reads, for both tasks; see :func:`.pack_writing.pack`.
+        self, folder: Path, *, whole: bool = False, progress: Callable[[str, int, int], None] | None = None
+    ) -> list[PackResult]:
+        """Packs the images of both tasks; see :func:`.packs.writing.pack_images`.
 
         Args:
             folder: of packs; each task has a folder in it.
-            whole: all images that are there, instead of those that the options choose.
-            tell: called with the task, its images packed and its images asked for.
+            whole: pack all images, instead of those that the options select.
+            progress: called with the task, the images packed and the images to pack.
 
         Raises:
-            ValueError: too few images, too many that cannot be read, or a pack of something else.
-            OSError: a data set is not there, the disk is full, or another process packs here.
+            ValueError: there are too few images or too many unreadable ones, or the folder has a pack of other data.
+            OSError: a data set is missing, the disk is full, or another process packs into the folder.
         """
-        done = []
+        results = []
         for task in TASKS:
             source = self._files(task)
-            chosen = None if whole else self._split(task, source)
-            places = everything(source) if chosen is None else _all_places(chosen)
-            there = {
-                name: dict(source.available(name))
-                for name in ("train", "val")
-                if source.has_validation or name == "train"
-            }
-            edge = stored_edge(self.size)
-            wanted = Manifest(task, edge, task == "segmentation", self.data_seed, there, dict(source.fingerprint()))
-
-            def told(images: int, total: int, task: str = task) -> None:
-                if tell is not None:
-                    tell(task, images, total)
-
-            place = self.pack_folder(task, folder)
-            workers = self.readers("image files")
-            done.append(pack_writing.pack(source, places, place, wanted, workers=workers, tell=told))
-        return done
+            if whole:
+                images = all_images(source)
+            else:
+                splits = self._split(task, source)
+                images = tuple(image for name in SPLITS for image in splits.parts[name])
+            folders = ("train", "val") if source.has_validation else ("train",)
+            available = {name: dict(source.available(name)) for name in folders}
+            edge, masks = stored_edge(self.size), task == "segmentation"
+            wanted = Manifest(task, edge, masks, self.data_seed, available, dict(source.fingerprint()))
+            location, workers = self.pack_folder(task, folder), self.readers("image files")
+            task_progress = None if progress is None else partial(progress, task)
+            results.append(pack_images(source, images, location, wanted, workers=workers, progress=task_progress))
+        return results
 
     def pack_folder(self, task: str, folder: Path | None = None) -> Path:
-        """Where the pack of a task lies."""
+        """The folder of a task's pack."""
         folder = folder or Path(self.pack or Path(self.root) / "packed")
         return folder / f"{task}-{stored_edge(self.size)}"
 
-    def _stream(self, task: str, name: str, source: Source, chosen: Chosen) -> FileStream:
-        reader = source.reader(chosen.items(name, masks=task == "segmentation"), stored_edge(self.size))
-        kind = geometry.augmentation(self.augmentation)
-        return FileStream(task, name, reader, self.size, kind, self.readers(reader.kind))
+    def _stream(self, task: str, name: str, source: ImageSource, splits: ImageSplits) -> ReadStream:
+        reader = source.reader(splits.items(name, masks=task == "segmentation"), stored_edge(self.size))
+        sampler = SquareSampler(task, reader, self.size, check_augmentation(self.augmentation))
+        return ReadStream(f"{task}, {name}", sampler, self.readers(reader.kind))
 
-    def _chosen(self, task: str) -> tuple[Source, Chosen]:
-        """The source of a task's images and the images, from the pack if it has them all."""
+    def _selected(self, task: str) -> tuple[ImageSource, ImageSplits]:
+        """The source of a task's images and its splits, the pack if it has all images."""
         folder = self.pack_folder(task)
         if self.source == "files" or (self.source == "auto" and not (folder / "pack.json").exists()):
             source = self._files(task)
             return source, self._split(task, source)
         if not (folder / "pack.json").exists():
             raise FileNotFoundError(
-                f"there is no pack in {folder}: `paretorch data pack` makes one, source='files' does without"
+                f"there is no pack in {folder}: `paretorch data pack` makes one, source='files' does not need it"
             )
         packed = Pack.open(folder)
-        self._check_date(task, packed)
+        self._check_fingerprint(task, packed)
         try:
             return packed, self._split(task, packed)
         except NotPackedError as error:
-            cure = "`paretorch data pack` with the same options adds what is missing"
+            cure = "`paretorch data pack` with the same options adds the missing images"
             if self.source == "pack":
                 raise ValueError(f"{error}: {cure}") from None
             warnings.warn(f"image files are read instead of the pack: {error}. {cure}", stacklevel=4)
         source = self._files(task)
         return source, self._split(task, source)
 
-    def _split(self, task: str, source: Source) -> Chosen:
+    def _split(self, task: str, source: ImageSource) -> ImageSplits:
         sizes = {name: int(getattr(self, name)) for name in SPLITS}
         if isinstance(source, Pack):
             source.check_seed(self.data_seed)
-        return split(source, sizes, self.data_seed, self.classes if task == "classification" else None)
+        return split_images(source, sizes, self.data_seed, self.classes if task == "classification" else None)
 
-    def _files(self, task: str) -> Source:
+    def _files(self, task: str) -> ImageSource:
         root = Path(self.root)
         return find_imagenet(root, self.imagenet) if task == "classification" else find_coco(root, self.coco)
 
-    def _check_date(self, task: str, packed: Pack) -> None:
-        """A pack may be used without its source; where the source is there, it is what was packed."""
+    def _check_fingerprint(self, task: str, packed: Pack) -> None:
+        """Checks that a pack was made from the data set as it is now, if the data set exists."""
         try:
             now = self._files(task).fingerprint()
         except FileNotFoundError:
             return
         if dict(now) != dict(packed.fingerprint()):
-            raise stale(packed.folder, packed.fingerprint(), now)
+            raise outdated_error(packed.folder, packed.fingerprint(), now)
 
     def readers(self, kind: str) -> int:
-        """How many processes read a stream of ``kind``: decoding takes one per core, a pack half as many."""
-        return reading_processes(self.workers, decodes=kind == "image files")
-
-
-def _all_places(chosen: Chosen) -> list[Place]:
-    return [place for name in SPLITS for place in chosen.parts[name]]
+        """The number of processes that read a stream of ``kind``: one per core for image files, half as many for a pack."""
+        return worker_count(self.workers, decodes=kind == "image files")
 
 
 def _origin(task: str, folder: str) -> str:
     name = {"classification": "val", "segmentation": "val2017"}[task]
-    return f"of {name}" if folder == "val" else f"held out of the training images: there is no {name} of the right form"
+    return (
+        f"of {name}"
+        if folder == "val"
+        else f"held out of the training images: there is no {name} with the expected layout"
+    )

@@ -1,18 +1,18 @@
-"""Metrics: sums over a whole split, never means of batch values."""
+"""Metrics, computed from sums over a whole split and not as means of batch values."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from paretorch.extras import extra
+from paretorch.former_names import former_names
 
 
 class Metric(ABC):
-    """A number about one task on a whole split. Made anew for each evaluation; keeps sums on the device until read."""
+    """A number about one task on a whole split. Each evaluation makes a new one; sums stay on the device until they are read."""
 
     name: ClassVar[str]
     higher_is_better: ClassVar[bool]
@@ -20,15 +20,15 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, output: Any, target: Any) -> None:
-        """Takes in the head's output, (B, ...), and the targets, (B, ...), of some samples."""
+        """Adds samples: the head's output, (B, ...), and the targets, (B, ...)."""
 
     @abstractmethod
     def compute(self) -> float:
-        """The metric over all samples taken in; nan where there was none that is labelled."""
+        """The metric over all samples added; nan if none is labelled."""
 
 
 class Accuracy(Metric):
-    """The share of samples whose largest score is the right class's, in 0..1. Targets below 0 are not labelled.
+    """The share of samples whose largest score is that of the target class, in 0..1. Targets below 0 are not labelled.
 
     Example:
         >>> metric = Accuracy()
@@ -41,18 +41,17 @@ class Accuracy(Metric):
     higher_is_better = True
 
     def __init__(self) -> None:
-        self.right: Tensor | None = None
-        self.seen: Tensor | None = None
+        self.correct: Tensor | None = None
+        self.labelled: Tensor | None = None
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, C) scores and (B,) classes."""
-        right, seen = (output.argmax(dim=1) == target).sum(), (target >= 0).sum()
-        self.right = right if self.right is None else self.right + right
-        self.seen = seen if self.seen is None else self.seen + seen
+        """Adds (B, C) scores and (B,) classes."""
+        self.correct = _plus(self.correct, (output.argmax(dim=1) == target).sum())
+        self.labelled = _plus(self.labelled, (target >= 0).sum())
 
     def compute(self) -> float:
-        """Right over labelled."""
-        return _ratio(self.right, self.seen)
+        """Correct over labelled."""
+        return _ratio(self.correct, self.labelled)
 
 
 class MeanAbsoluteError(Metric):
@@ -70,22 +69,20 @@ class MeanAbsoluteError(Metric):
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
-        self.seen: Tensor | None = None
+        self.labelled: Tensor | None = None
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in outputs and targets of one shape, (B, ...)."""
+        """Adds outputs and targets of one shape, (B, ...)."""
         if output.shape != target.shape:
             raise ValueError(f"error: expected output and target of one shape, got {output.shape} and {target.shape}")
         labelled = ~target.isnan()
         distance = torch.where(labelled, (output.to(target.dtype) - target).abs(), 0.0)
-        # MPS has no float64
-        total = distance.sum(dtype=torch.float32 if target.device.type == "mps" else torch.float64)
-        self.total = total if self.total is None else self.total + total
-        self.seen = labelled.sum() if self.seen is None else self.seen + labelled.sum()
+        self.total = _plus(self.total, distance.sum(dtype=sum_dtype(target)))
+        self.labelled = _plus(self.labelled, labelled.sum())
 
     def compute(self) -> float:
         """Summed distance over labelled elements."""
-        return _ratio(self.total, self.seen)
+        return _ratio(self.total, self.labelled)
 
 
 class MeanIoU(Metric):
@@ -93,16 +90,16 @@ class MeanIoU(Metric):
 
     .. math:: \frac{1}{|K|} \sum_{k \in K} \frac{C_{kk}}{\sum_j C_{kj} + \sum_j C_{jk} - C_{kk}}
 
-    where ``C`` counts the labelled pixels and ``K`` are the classes that are in the target or in the output at all.
+    where ``C`` counts the labelled pixels and ``K`` are the classes that occur in the target or in the output.
     Targets below 0 are not labelled.
 
     Args:
-        classes: how many there are, the background included.
+        classes: number of classes, the background included.
 
     Example:
         >>> metric = MeanIoU(classes=3)
         >>> scores = torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 9.0, 0.0]])
-        >>> metric.update(scores, torch.tensor([0, 1, 1, -1]))  # IoU: 1/2, 1/2, class 2 nowhere
+        >>> metric.update(scores, torch.tensor([0, 1, 1, -1]))  # IoU: 1/2, 1/2; class 2 does not occur
         >>> metric.compute()
         0.5
     """
@@ -115,23 +112,20 @@ class MeanIoU(Metric):
         self.confusion: Tensor | None = None
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, C, ...) scores and (B, ...) classes.
+        """Adds (B, C, ...) scores and (B, ...) classes.
 
         Raises:
-            ValueError: the target holds a class that is not one of the ``classes``.
+            ValueError: the target has a class that is not one of the ``classes``.
         """
-        with extra("studies"):
-            from torchmetrics.functional.classification import multiclass_confusion_matrix
         if int(target.max()) >= self.classes:
             raise ValueError(f"mean IoU: expected classes 0 to {self.classes - 1}, got {int(target.max())}")
-        target = target.clamp(min=-1)
-        counts: Tensor = multiclass_confusion_matrix(
-            output.argmax(dim=1), target, num_classes=self.classes, ignore_index=-1, validate_args=False
-        )
-        self.confusion = counts if self.confusion is None else self.confusion + counts
+        labelled = target >= 0
+        cells = target[labelled] * self.classes + output.argmax(dim=1)[labelled]
+        counts = torch.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
+        self.confusion = _plus(self.confusion, counts)
 
     def compute(self) -> float:
-        """Mean over the classes that were met; nan where no pixel is labelled."""
+        """Mean over the classes that occur; nan without labelled pixels."""
         if self.confusion is None or not int(self.confusion.sum()):
             return float("nan")
         counts = self.confusion.double().cpu()
@@ -139,17 +133,13 @@ class MeanIoU(Metric):
         return float((counts.diagonal()[union > 0] / union[union > 0]).mean())
 
 
-def _ratio(total: Tensor | None, seen: Tensor | None) -> float:
-    return float("nan") if total is None or seen is None or not int(seen) else float(total) / int(seen)
+class BinaryAccuracy(Metric):
+    """The share of samples whose binary class is predicted correctly, in 0..1.
 
-
-class Detected(Metric):
-    """The share of images of which a binary task says right whether they show its class, in 0..1.
-
-    Nine of ten images do not, so always saying no has 0.9: see :class:`F1` beside it.
+    With rare classes the constant prediction "no" is almost always correct: see :class:`F1`.
 
     Example:
-        >>> metric = Detected()
+        >>> metric = BinaryAccuracy()
         >>> metric.update(torch.tensor([2.0, -1.0, 3.0, -1.0]), torch.tensor([1.0, 0.0, 0.0, 0.0]))
         >>> metric.compute()
         0.75
@@ -159,23 +149,23 @@ class Detected(Metric):
     higher_is_better = True
 
     def __init__(self) -> None:
-        self.counts: Tensor | None = None  # (2, 2): by truth, by answer
+        self.confusion: Tensor | None = None  # (2, 2): by target, by prediction
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B,) scores, yes above 0, and (B,) truths, 0 or 1."""
-        place = 2 * target.long() + (output > 0).long()
-        counts = torch.stack([(place == each).sum() for each in range(4)]).reshape(2, 2)
-        self.counts = counts if self.counts is None else self.counts + counts
+        """Adds (B,) scores, positive above 0, and (B,) targets, 0 or 1."""
+        cells = 2 * target.long() + (output > 0).long()
+        counts = torch.stack([(cells == cell).sum() for cell in range(4)]).reshape(2, 2)
+        self.confusion = _plus(self.confusion, counts)
 
     def compute(self) -> float:
-        """Right over all; nan where nothing was taken in."""
-        if self.counts is None:
+        """Correct over all; nan without samples."""
+        if self.confusion is None:
             return float("nan")
-        return float(self.counts.diagonal().sum() / self.counts.sum())
+        return float(self.confusion.diagonal().sum() / self.confusion.sum())
 
 
-class F1(Detected):
-    """Harmonic mean of the share of the class that was found and the share of what was found that is of the class, in 0..1.
+class F1(BinaryAccuracy):
+    """Harmonic mean of precision and recall of a binary task, in 0..1.
 
     Example:
         >>> metric = F1()
@@ -187,8 +177,25 @@ class F1(Detected):
     name = "F1"
 
     def compute(self) -> float:
-        """2 TP / (2 TP + FP + FN); nan where the class is neither shown nor found."""
-        if self.counts is None:
+        """2 TP / (2 TP + FP + FN); nan if the class occurs in neither targets nor predictions."""
+        if self.confusion is None:
             return float("nan")
-        (_, wrong), (missed, right) = self.counts.tolist()
-        return 2 * right / (2 * right + wrong + missed) if right + wrong + missed else float("nan")
+        (_, false), (missed, true) = self.confusion.tolist()
+        return 2 * true / (2 * true + false + missed) if true + false + missed else float("nan")
+
+
+def sum_dtype(values: Tensor) -> torch.dtype:
+    """The dtype of sums over a split: float64, or float32 on MPS, which does not have it."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
+def _plus(total: Tensor | None, value: Tensor) -> Tensor:
+    return value if total is None else total + value
+
+
+def _ratio(total: Tensor | None, count: Tensor | None) -> float:
+    return float("nan") if total is None or count is None or not int(count) else float(total) / int(count)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__, {"Detected": "BinaryAccuracy"})

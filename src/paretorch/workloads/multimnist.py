@@ -1,4 +1,4 @@
-"""Multi-MNIST: two digits, or two pieces of clothing, or one of each, in one image; from the published idx files."""
+"""Multi-MNIST: two digits, two pieces of clothing, or one of each, in one image, from the published idx files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.checks.checkup import Checkup, Tell, check_counts
-from paretorch.workloads.drawn.overlaid import laid
+from paretorch.workloads.base import MultiTaskModel, Workload, check_least
+from paretorch.workloads.checks.data_report import DataReport, Progress, report_counts
 from paretorch.workloads.formats import idx
+from paretorch.workloads.generated.overlays import placed
 from paretorch.workloads.metrics import Accuracy, Metric
 from paretorch.workloads.models import multimnist as models
-from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, mixed
+from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, combined_seed
 
 TASKS = ("left", "right")
 SPLITS = ("train", "validation", "test")
@@ -27,8 +27,8 @@ SOURCES = {
     "fashion+mnist": (idx.FASHION, idx.MNIST),
 }
 CANVAS = 36
-HELD_OUT = 6  # of the published training images, one in so many is for validation
-AT_A_TIME = 4096  # pairs that are laid out at once
+HELD_OUT = 6  # one of so many training images is for validation
+CHUNK = 4096  # pairs that are overlaid at once
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Variant:
     """A published protocol.
 
     Args:
-        offset: pixels by which the right image lies lower and to the right.
-        edge: of the image that the network gets.
-        pairs: of the training images and of the test images; None: each image once as the left one, with one partner.
-        encoder: a new encoder.
-        head: a new head.
+        offset: pixels by which the right image is shifted down and to the right.
+        edge: of the network's input, in pixels.
+        pairs: number of training pairs and of test pairs; None: each image once as the left one, with one partner.
+        encoder: makes a new encoder.
+        head: makes a new head.
     """
 
     offset: int
@@ -58,23 +58,23 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class MultiMNIST(Workload):
-    """What the upper left image shows, and what the lower right one, both 28 x 28 on a canvas of 36 x 36, the larger grey wins.
+    """The classes of the upper left and of the lower right image, 28 x 28 each, on a canvas of 36 x 36 pixels.
 
-    The published test images are the test set; of the training images a sixth, drawn by ``data_seed``, is for validation.
-    So no image is in two splits.
+    Each pixel is the larger of the two grey levels. The published test images are the test set; a sixth of the training images,
+    drawn by ``data_seed``, is for validation. No image is in two splits.
 
     Args:
         variant: ``"sener"``: offset 6, resized to 28 x 28, each image once on the left with a partner drawn among the others
             of its split; ``"pmtl"``: offset 8, 120,000 pairs of training images and 20,000 of validation and of test images,
             drawn with replacement. Each with its LeNet.
         images: ``"mnist"``, ``"fashion"``, or ``"fashion+mnist"``: clothing on the left and a digit on the right.
-        root: the folder in which ``MNIST/raw`` and ``FashionMNIST/raw`` are looked for.
-        mnist: MNIST's folder, where it lies elsewhere.
-        fashion: Fashion-MNIST's folder, where it lies elsewhere.
-        train: pairs to train on; as many as the variant prescribes where it is None.
-        validation: pairs to select on.
-        test: pairs to report on.
-        data_seed: decides which images are for validation and which pairs are drawn; a run's seed does not.
+        root: the folder in which ``MNIST/raw`` and ``FashionMNIST/raw`` are searched for.
+        mnist: MNIST's own folder, if not empty.
+        fashion: Fashion-MNIST's own folder, if not empty.
+        train: number of training pairs; that of the variant if None.
+        validation: number of validation pairs; that of the variant if None.
+        test: number of test pairs; that of the variant if None.
+        data_seed: decides the validation images and the pairs, independently of a run's seed.
 
     Example:
         >>> MultiMNIST(variant="pmtl", images="fashion").tasks
@@ -82,12 +82,19 @@ class MultiMNIST(Workload):
 
     References:
         Sabour et al., NeurIPS 2017; ``sener``: Sener & Koltun, NeurIPS 2018; ``pmtl``: Lin et al., "Pareto multi-task
-        learning", NeurIPS 2019. Both select on the test set, we on held-out training images. Lin et al. publish a pickle; we
-        draw the pairs anew.
+        learning", NeurIPS 2019. Both select on the test set, this class on held-out training images. Lin et al. publish a
+        pickle; here the pairs are drawn again.
     """
 
     title = "two overlaid images of MNIST or Fashion-MNIST, with the LeNet of either protocol, read from the idx files"
-    files: ClassVar[str] = f"{idx.MNIST.form}\n{idx.FASHION.form}\n{idx.MNIST.source}.\n{idx.FASHION.source}"
+    files: ClassVar[str] = "\n".join(
+        [
+            idx.MNIST.published.layout,
+            idx.FASHION.published.layout,
+            f"{idx.MNIST.published.origin}.",
+            idx.FASHION.published.origin,
+        ]
+    )
 
     variant: str = "sener"
     images: str = "mnist"
@@ -103,11 +110,7 @@ class MultiMNIST(Workload):
         for name, known in (("variant", VARIANTS), ("images", SOURCES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"multimnist: {name} is one of {', '.join(known)}, got {getattr(self, name)!r}")
-        for name in SPLITS:
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise ValueError(
-                    f"multimnist: {name} is at least 1 pair, or None for the protocol's number, got {count}"
-                )
+        check_least("multimnist", self, dict.fromkeys(SPLITS, 1), "pair, or None for the protocol's number")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -115,7 +118,7 @@ class MultiMNIST(Workload):
         return TASKS
 
     def require(self) -> None:
-        """Fails where the files are not there."""
+        """Checks that the files exist."""
         for which in SOURCES[self.images]:
             self._folder(which)
 
@@ -123,7 +126,7 @@ class MultiMNIST(Workload):
         """One stream of (B, 1, edge, edge) images, bytes, and classes (B,).
 
         Raises:
-            FileNotFoundError: the files are not there.
+            FileNotFoundError: the files are missing.
             ValueError: a file is damaged, or there are too few images.
         """
         read = {which: self._parts(which) for which in dict.fromkeys(SOURCES[self.images])}
@@ -133,7 +136,7 @@ class MultiMNIST(Workload):
         for name in SPLITS:
             (left, left_classes), (right, right_classes) = (part[name] for part in parts)
             first, second = self._pairs(name, len(left), len(right))
-            images = self._laid(left, right, first, second)
+            images = self._overlaid(left, right, first, second)
             targets = {"left": left_classes[first], "right": right_classes[second]}
             streams[name] = (TensorStream(images, targets),)
             distinct = len(left) if left is right else len(left) + len(right)
@@ -153,24 +156,23 @@ class MultiMNIST(Workload):
         """Accuracy in 0..1."""
         return {task: (Accuracy(),) for task in TASKS}
 
-    def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
-        """What lies below the root, and whether it can be read; files are read whole, whatever ``images`` says."""
+    def check_data(self, *, images: int | None = None, progress: Progress | None = None) -> list[DataReport]:
+        """The report on the files below the root; whole files are read whatever ``images`` is."""
         del images
-        return [self._checked(which, tell) for which in dict.fromkeys(SOURCES[self.images])]
+        return [self._report(which, progress) for which in dict.fromkeys(SOURCES[self.images])]
 
-    def _checked(self, which: idx.DigitSet, tell: Tell | None) -> Checkup:
-        return check_counts(
-            which.title,
-            f"below {self.root}:\n{which.form}",
-            lambda: self._folder(which),
-            lambda folder, split: len(idx.read_digits(folder, split)[1]),
-            idx.PUBLISHED,
-            ("images with labels", "copy the files again"),
-            tell,
-        )
+    def _report(self, which: idx.DigitSet, progress: Progress | None) -> DataReport:
+        def find() -> Path:
+            return self._folder(which)
+
+        def count(folder: Path, split: str) -> int:
+            return len(idx.read_digits(folder, split)[1])
+
+        unit, cure = "images with labels", "copy the files again"
+        return report_counts(which.published, self.root, find, count, idx.PUBLISHED, unit, cure, progress)
 
     def _folder(self, which: idx.DigitSet) -> Path:
-        return idx.find_digits(Path(self.root), which, getattr(self, which.option))
+        return idx.find_digits(Path(self.root), which, getattr(self, which.published.option))
 
     def _parts(self, which: idx.DigitSet) -> dict[str, tuple[Tensor, Tensor]]:
         """Images and classes of each split: a partition."""
@@ -183,16 +185,16 @@ class MultiMNIST(Workload):
         parts["test"] = idx.read_digits(folder, "test")
         for name, (found, _) in parts.items():
             if len(found) < 2:
-                raise ValueError(f"{folder}: a pair takes two images, {name} has {len(found)}")
+                raise ValueError(f"{folder}: a pair requires two images, {name} has {len(found)}")
         return parts
 
     def _pairs(self, split: str, left: int, right: int) -> tuple[Tensor, Tensor]:
-        """Places of the left and right image of each pair."""
+        """Indices of the left and right image of each pair."""
         variant, generator = VARIANTS[self.variant], torch.Generator()
-        generator.manual_seed(mixed(self.data_seed, SPLITS.index(split)))
-        asked: int | None = getattr(self, split)
+        generator.manual_seed(combined_seed(self.data_seed, SPLITS.index(split)))
+        given: int | None = getattr(self, split)
         if variant.pairs is None:
-            count = left if asked is None else asked
+            count = left if given is None else given
             if count > left:
                 raise ValueError(
                     f"multimnist: sener has one pair for each of the {left:,} {split} images, got {split}={count:,}"
@@ -200,17 +202,17 @@ class MultiMNIST(Workload):
             first = torch.randperm(left, generator=generator)[:count]
             second = torch.randint(right - 1, (count,), generator=generator)
             return first, second + (second >= first) if left == right else second
-        count = variant.pairs[0 if split == "train" else 1] if asked is None else asked
+        count = variant.pairs[0 if split == "train" else 1] if given is None else given
         return torch.randint(left, (count,), generator=generator), torch.randint(right, (count,), generator=generator)
 
-    def _laid(self, left: Tensor, right: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    def _overlaid(self, left: Tensor, right: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """(n, 1, edge, edge) bytes."""
         variant = VARIANTS[self.variant]
-        made = torch.empty(len(first), 1, variant.edge, variant.edge, dtype=torch.uint8)
-        for start in range(0, len(first), AT_A_TIME):
-            some = slice(start, start + AT_A_TIME)
-            canvas = laid(left[first[some]], right[second[some]], CANVAS, variant.offset)[:, None]
+        images = torch.empty(len(first), 1, variant.edge, variant.edge, dtype=torch.uint8)
+        for start in range(0, len(first), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            canvas = placed(left[first[chunk]], right[second[chunk]], CANVAS, variant.offset)[:, None]
             if variant.edge != CANVAS:
                 canvas = functional.interpolate(canvas, size=(variant.edge, variant.edge), mode="nearest-exact")
-            made[some] = canvas
-        return made
+            images[chunk] = canvas
+        return images

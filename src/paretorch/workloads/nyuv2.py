@@ -1,26 +1,45 @@
-"""Indoor scenes: what each pixel shows, how far away it is, and how the surface is turned."""
+"""NYUv2: classes, depth and surface normals of each pixel of indoor scenes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from paretorch.workloads.checks.checkup import Checkup, Tell, training_refuses
-from paretorch.workloads.dense.labels import Kind
-from paretorch.workloads.dense.metrics import AbsoluteError, PixelAccuracy, RelativeError, of_directions
-from paretorch.workloads.dense.workload import DenseWorkload
-from paretorch.workloads.formats.dense_arrays import ArrayFolder, Field, checked_arrays, find_arrays
+from torch import Tensor, nn
+
+from paretorch.workloads.base import Workload
+from paretorch.workloads.checks.data_report import DataReport, Progress
+from paretorch.workloads.checks.scene_reports import report_arrays
+from paretorch.workloads.dense.labels import LabelKind
+from paretorch.workloads.dense.losses import dense_losses, labelled_count
+from paretorch.workloads.dense.metrics import AbsoluteError, PixelAccuracy, RelativeError, direction_metrics
+from paretorch.workloads.dense.splits import SceneSplitting, scene_splits
+from paretorch.workloads.formats.dense_arrays import ArrayField, ArrayFolder, find_arrays
+from paretorch.workloads.formats.locating import PublishedData
 from paretorch.workloads.metrics import MeanIoU, Metric
-from paretorch.workloads.streams import Plain
+from paretorch.workloads.models.dense import check_architecture, check_image_size, dense_model
+from paretorch.workloads.streams import Plain, Splits
 
+NYUV2 = PublishedData(
+    "NYUv2",
+    "root",
+    """\
+nyuv2/{train,val}/image/0.npy    288 x 384 x 3 in 0..1, or bytes; 795 scenes in train, 654 in val
+nyuv2/{train,val}/label/0.npy    288 x 384 classes 0 to 12; below 0 without label
+nyuv2/{train,val}/depth/0.npy    288 x 384 x 1 metres; 0 without label
+nyuv2/{train,val}/normal/0.npy   288 x 384 x 3 unit vectors, x to the right; zeros without label""",
+    "The preprocessed arrays are published with MTAN (github.com/lorenmt/mtan)",
+)
 CLASSES = 13
 FIELDS = (
-    Field("segmentation", "label", Kind.CLASSES, CLASSES),
-    Field("depth", "depth", Kind.DISTANCE),
-    Field("normals", "normal", Kind.DIRECTIONS),
+    ArrayField("segmentation", "label", LabelKind.CLASSES, CLASSES),
+    ArrayField("depth", "depth", LabelKind.DISTANCE),
+    ArrayField("normals", "normal", LabelKind.DIRECTIONS),
 )
+KINDS = {field.task: field.kind for field in FIELDS}
 PUBLISHED = {"train": 795, "val": 654}
 SIZE = (288, 384)
 
@@ -32,10 +51,21 @@ class DepthError(AbsoluteError):
 
 
 @dataclass(frozen=True)
-class NYUv2(DenseWorkload):
+class NYUv2(Workload):
     """Thirteen classes, depth in metres and surface normals of 1,449 indoor images.
 
-    Options, splits and what is reported: :class:`.dense.workload.DenseWorkload`.
+    Splits and reports: :class:`.dense.splits.SceneSplitting`.
+
+    Args:
+        root: the folder in which the data set's folder is searched for, or the data set's folder.
+        architecture: ``"mtan"``, ``"segnet"`` or ``"dilated_resnet50"``; see :func:`.models.dense.dense_model`.
+        width: factor on the channels.
+        encoder_weights: of the ResNet: ``"torchvision"``, a file, or empty for random ones.
+        augmentation: of training scenes, see :func:`.dense.labels.augmented`.
+        validation: share of the training scenes that is held out.
+        report: ``"once"`` or ``"last-10"``.
+        workers: processes that read; by the number of cores if None. It does not affect the results.
+        data_seed: decides which scenes are held out, independently of a run's seed.
 
     Example:
         >>> NYUv2().tasks
@@ -43,18 +73,12 @@ class NYUv2(DenseWorkload):
 
     References:
         Silberman et al., "Indoor segmentation and support inference from RGBD images", ECCV 2012; preprocessed by Liu, Johns &
-        Davison, CVPR 2019. They zoom normals and images by interpolation, we zoom images so and take the nearest pixel's normal;
-        they average metrics over batches, we over all pixels of the set.
+        Davison, CVPR 2019. Their zoom interpolates images and normals, here images are interpolated and the nearest pixel's
+        normal is taken; they average metrics over batches, here they are computed over all pixels of the set.
     """
 
     title = "indoor scenes (NYUv2): 13 classes, depth, normals; SegNet with task attention; arrays on disk"
-    name: ClassVar[str] = "nyuv2"
-    files: ClassVar[str] = """\
-nyuv2/{train,val}/image/0.npy    288 x 384 x 3 in 0..1, or bytes; 795 scenes in train, 654 in val
-nyuv2/{train,val}/label/0.npy    288 x 384 classes 0 to 12; below 0 where there is none
-nyuv2/{train,val}/depth/0.npy    288 x 384 x 1 metres; 0 where there is none
-nyuv2/{train,val}/normal/0.npy   288 x 384 x 3 unit vectors, x to the right; zeros where there is none
-The preprocessed arrays are published with MTAN (github.com/lorenmt/mtan)"""
+    files: ClassVar[str] = NYUV2.description
     protocol: ClassVar[Mapping[str, Plain]] = {
         "optimizer": "Adam",
         "optimizer_options": {"lr": 1e-4},
@@ -63,30 +87,70 @@ The preprocessed arrays are published with MTAN (github.com/lorenmt/mtan)"""
         "schedule": "step(0.5, 100)",
     }
 
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        """Classes, distances, directions."""
-        return {field.task: field.kind for field in FIELDS}
+    root: str = "data"
+    architecture: str = "mtan"
+    width: float = 1.0
+    encoder_weights: str = ""
+    augmentation: str = "zoom"
+    validation: float = 0.1
+    report: str = "once"
+    workers: int | None = None
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_architecture(self.architecture)
+        if self._splitting.augmentation == "rotate":
+            raise ValueError("nyuv2: directions are not rotated; augmentation is 'zoom', 'flip' or 'none'")
 
     @property
-    def classes(self) -> int:
-        """13."""
-        return CLASSES
+    def tasks(self) -> tuple[str, ...]:
+        """``segmentation``, ``depth`` and ``normals``."""
+        return tuple(KINDS)
+
+    @property
+    def _splitting(self) -> SceneSplitting:
+        return SceneSplitting("nyuv2", self.augmentation, self.validation, self.report, self.workers, self.data_seed)
 
     def source(self) -> ArrayFolder:
-        """The arrays below the root; see :meth:`.DenseWorkload.source`."""
-        return find_arrays(Path(self.root), "NYUv2", ("nyu",), FIELDS, self.files)
+        """The arrays below the root.
 
-    def checkup(self, *, images: int | None = None, tell: Tell | None = None) -> list[Checkup]:
-        """What lies below the root, and which arrays cannot be read."""
-        title = f"NYUv2, looked for below {self.root}:\n{self.files}"
-        report = checked_arrays(title, self.source, PUBLISHED, SIZE, images, tell)
-        return [training_refuses(report, self.data)]
+        Raises:
+            FileNotFoundError: they are missing or have another layout.
+        """
+        return find_arrays(NYUV2, Path(self.root), ("nyu",), FIELDS)
+
+    def require(self) -> None:
+        """Checks that the data set is below the root; no file is opened."""
+        self.source()
+
+    def data(self) -> Splits:
+        """One stream; see :func:`.dense.splits.scene_splits`."""
+        return scene_splits(
+            self.source(), self._splitting, self.encoder_weights, partial(check_image_size, self.architecture)
+        )
+
+    def model(self) -> nn.Module:
+        """The architecture with a head for each task."""
+        return dense_model(self.architecture, KINDS, CLASSES, self.width, self.encoder_weights)
+
+    def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Cross-entropy, absolute error, and one minus the cosine, over labelled pixels."""
+        return dense_losses(KINDS, outputs, targets)
+
+    def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
+        """The number of labelled pixels."""
+        return labelled_count(KINDS[task], target)
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """The nine numbers of the literature: mean IoU, pixel accuracy; absolute and relative error; five of the angles."""
+        """The nine metrics of the literature: mean IoU, pixel accuracy; absolute and relative error; five of the angles."""
         return {
             "segmentation": (MeanIoU(CLASSES), PixelAccuracy()),
             "depth": (DepthError(), RelativeError()),
-            "normals": of_directions(),
+            "normals": direction_metrics(),
         }
+
+    def check_data(self, *, images: int | None = None, progress: Progress | None = None) -> list[DataReport]:
+        """The report on the arrays below the root."""
+        report = report_arrays(NYUV2, self.root, self.source, PUBLISHED, SIZE, images, progress)
+        report.attempt(self.data)
+        return [report]

@@ -1,4 +1,4 @@
-"""Drawn scenes of shaded solids and planes: a stand-in, with exact labels, for every workload of dense predictions."""
+"""Rendered scenes of solids and planes with exact labels, a substitute for data sets of dense predictions."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.base import MultiTaskModel, Workload
+from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.dense.metrics import MeanAngle
-from paretorch.workloads.drawn.scene_labels import ATTRIBUTES, Labels, labels_of
-from paretorch.workloads.drawn.scene_layout import CLASSES, KINDS, drawn_scenes
-from paretorch.workloads.drawn.scene_render import render
+from paretorch.workloads.generated.scene_labels import ATTRIBUTES, SceneLabels, image_labels
+from paretorch.workloads.generated.scene_layout import CLASSES, KINDS, sample_scenes
+from paretorch.workloads.generated.scene_rendering import render
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
+from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.models.image_heads import PixelDirections, PixelHead, PixelQuantity, image_classifier
-from paretorch.workloads.streams import Splits, Stream, TensorStream, mixed
+from paretorch.workloads.streams import Splits, Stream, TensorStream, combined_seed
 
 SPLITS = ("train", "validation", "test")
 TASKS = ("classification", "segmentation", "depth", "normals", "detection")
-DEPTH = 4.0  # metres: the middle of the scenes' depths, on a scale of logarithms
-DEPTH_SPREAD = 0.6
-MOMENTUM = 0.1  # of running statistics: with MobileNetV3's own 0.01 they take hundreds of steps to follow
+DEPTH = 4.0  # metres: the typical depth
+DEPTH_SPREAD = 0.6  # of its logarithm
+MOMENTUM = 0.1  # of running statistics: with MobileNetV3's 0.01 they need hundreds of steps to converge
 
 
 class MaskIoU(MeanIoU):
-    """Mean IoU of masks that are kept in bytes."""
+    """Mean IoU of masks of bytes."""
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, C, H, W) scores and (B, H, W) classes."""
+        """Adds (B, C, H, W) scores and (B, H, W) classes."""
         super().update(output, target.long())
 
 
@@ -58,56 +59,55 @@ class BoxOverlap(Metric):
 
     def __init__(self) -> None:
         self.total = 0.0
-        self.seen = 0
+        self.images = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, 4) boxes: left, top, right, bottom."""
+        """Adds (B, 4) boxes: left, top, right, bottom."""
         sides = (torch.minimum(output[:, 2:], target[:, 2:]) - torch.maximum(output[:, :2], target[:, :2])).clamp_min(0)
         common = sides.prod(dim=1)
         areas = [(box[:, 2:] - box[:, :2]).clamp_min(0).prod(dim=1) for box in (output, target)]
         self.total += float((common / (areas[0] + areas[1] - common)).sum())
-        self.seen += len(target)
+        self.images += len(target)
 
     def compute(self) -> float:
         """Summed overlap over images."""
-        return self.total / self.seen if self.seen else math.nan
+        return self.total / self.images if self.images else math.nan
 
 
 @dataclass(frozen=True)
 class SceneImages(Workload):
-    """What stands largest in a drawn scene and where, and for each pixel what it shows, how far away, and turned which way.
+    """Class and box of the largest object of a rendered scene, and class, depth and normal of each pixel.
 
-    A floor, a wall and a few objects of six kinds: spheres, cubes, cylinders, cones, discs, boards, stretched and turned.
-    Rays are traced, so every label is exact: the class is the kind with the object of most pixels, the segmentation has
-    eight classes (wall, floor and the six), the depth is in metres along the camera's axis, normals are unit vectors to the
-    right, down and ahead, and the box is the largest object's, in parts of the image. Attributes are yes-no questions, a
-    task each: many tasks at once.
+    A scene has a floor, a wall and a few objects of six kinds, scaled and rotated: spheres, cubes, cylinders, cones, discs and
+    boards. It is ray-traced, so every label is exact: the class is the kind of the object with most pixels, the segmentation has
+    eight classes (wall, floor and the six kinds), the depth is in metres along the camera's axis, normals are unit vectors to
+    the right, down and ahead, and the box is that of the largest object, relative to the image. Each attribute is a binary task.
 
     Args:
         size: pixels along one side of the image.
-        depth: draw the task ``depth``.
-        normals: draw the task ``normals``.
-        detection: draw the task ``detection``: the box.
-        attributes: 0 to 40 tasks ``attribute-01``, ...
-        objects: in each scene, beside wall and floor.
-        hue_spread: how much the hues of one kind of object differ, as a part of the colour circle; the six kinds are 1/6
-            apart. 0: the colour tells the kind.
-        noise: standard deviation of the camera's noise, in parts of the full scale.
-        train: images to train on.
-        validation: images to select on.
-        test: images to report on.
+        depth: whether the task ``depth`` is included.
+        normals: whether the task ``normals`` is included.
+        detection: whether the task ``detection``, the box, is included.
+        attributes: number of tasks ``attribute-01``, ..., 0 to 40.
+        objects: number of objects in each scene, besides wall and floor.
+        hue_spread: standard deviation of the hues of one kind of object, as a fraction of the colour circle; the mean hues of
+            the six kinds are 1/6 apart. 0: the colour determines the kind.
+        noise: standard deviation of the camera's noise, relative to the full scale.
+        train: number of training images.
+        validation: number of validation images.
+        test: number of test images.
         encoder: one of :data:`.encoders.ENCODERS`.
         width: factor on the channels of encoder and heads.
-        stride: pixels of the image for one of the encoder's last map, along one side.
-        encoder_weights: ``"torchvision"``, a file, or nothing for random ones.
-        data_seed: decides the scenes; a run's seed does not. Splits are drawn from seeds of their own.
+        stride: pixels of the image for one point of the encoder's last map, along one side.
+        encoder_weights: ``"torchvision"``, a file, or empty for random ones.
+        data_seed: decides the scenes, independently of a run's seed. Each split is drawn from a seed of its own.
 
     Example:
         >>> SceneImages(depth=False, normals=False, detection=False).tasks
         ('classification', 'segmentation')
     """
 
-    title = "drawn solids and planes: class, 8 masks, depth, normals, a box and up to 40 attributes, all exact"
+    title = "rendered solids and planes: class, 8 masks, depth, normals, a box and up to 40 attributes, all exact"
 
     size: int = 64
     depth: bool = True
@@ -127,9 +127,7 @@ class SceneImages(Workload):
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"size": 16, "objects": 1, "train": 1, "validation": 1, "test": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"scenes: {name} is at least {least}, got {getattr(self, name)}")
+        check_least("scenes", self, {"size": 16, "objects": 1, "train": 1, "validation": 1, "test": 1})
         if not 0 <= self.attributes <= len(ATTRIBUTES):
             raise ValueError(f"scenes: attributes are 0 to {len(ATTRIBUTES)}, got {self.attributes}")
         for name in ("hue_spread", "noise"):
@@ -138,25 +136,25 @@ class SceneImages(Workload):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """``classification``, ``segmentation`` and those that were asked for."""
-        wanted = {"depth": self.depth, "normals": self.normals, "detection": self.detection}
+        """``classification``, ``segmentation`` and the optional tasks."""
+        optional = {"depth": self.depth, "normals": self.normals, "detection": self.detection}
         attributes = (f"attribute-{number + 1:02}" for number in range(self.attributes))
-        return (*(task for task in TASKS if wanted.get(task, True)), *attributes)
+        return (*(task for task in TASKS if optional.get(task, True)), *attributes)
 
     def data(self) -> Splits:
-        """Images (B, 3, size, size) in bytes, and the targets of every task; see :class:`.scene_labels.Labels`."""
+        """Images (B, 3, size, size) in bytes, and the targets of every task; see :class:`.scene_labels.SceneLabels`."""
         streams: dict[str, tuple[Stream, ...]] = {}
         for split in SPLITS:
-            images, labels = self._drawn(split)
+            images, labels = self._images(split)
             targets = {task: self._target(task, labels) for task in self.tasks}
             streams[split] = (TensorStream(images, targets),)
         facts = {f"images, {split}": getattr(self, split) for split in SPLITS}
         return Splits(streams["train"], streams["validation"], streams["test"], facts)
 
     def model(self) -> nn.Module:
-        """An encoder of torchvision; a classifier, and heads of four blocks for what is asked of pixels."""
+        """An encoder of torchvision, classifiers, and heads of four blocks for tasks on pixels."""
         made = encoder(self.encoder, self.width, self.stride)
-        hidden = max(8, round(512 * self.width / 8) * 8)
+        hidden = scaled_channels(512, self.width)
 
         def pixels(outputs: int) -> PixelHead:
             return PixelHead(made.channels, outputs, self.stride, width=self.width, edge=self.size)
@@ -194,11 +192,11 @@ class SceneImages(Workload):
         }
         return {task: (made.get(task, Accuracy)(),) for task in self.tasks}
 
-    def _drawn(self, split: str) -> tuple[Tensor, Labels]:
-        key = mixed(self.data_seed, SPLITS.index(split))
+    def _images(self, split: str) -> tuple[Tensor, SceneLabels]:
+        key = combined_seed(self.data_seed, SPLITS.index(split))
         return _draw(key, getattr(self, split), self.size, self.objects, self.hue_spread, self.noise)
 
-    def _target(self, task: str, labels: Labels) -> Tensor:
+    def _target(self, task: str, labels: SceneLabels) -> Tensor:
         if task.startswith("attribute-"):
             return labels.attributes[:, int(task.partition("-")[2]) - 1]
         target: Tensor = getattr(labels, task)
@@ -214,6 +212,6 @@ def _loss(task: str, output: Tensor, target: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=6)
-def _draw(key: int, count: int, size: int, objects: int, hue_spread: float, noise: float) -> tuple[Tensor, Labels]:
-    rendered = render(drawn_scenes(count, objects, hue_spread, key), size, noise, seed=mixed(key, 1))
-    return rendered.images, labels_of(rendered)
+def _draw(key: int, count: int, size: int, objects: int, hue_spread: float, noise: float) -> tuple[Tensor, SceneLabels]:
+    rendered = render(sample_scenes(count, objects, hue_spread, key), size, noise, seed=combined_seed(key, 1))
+    return rendered.images, image_labels(rendered)

@@ -1,26 +1,28 @@
-"""Data as a workload hands it out: streams of samples whose order is a pure function of seed and epoch."""
+"""Streams of samples, whose order is a pure function of seed and epoch, and the splits of a workload's data."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
+
+from paretorch.former_names import former_names
 
 Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Some samples of one stream.
+    """A batch of samples of one stream.
 
     Args:
-        inputs: (B, ...) what the encoder takes, a tensor or any nesting of tensors.
-        targets: what each of the stream's tasks is compared with, (B, ...), by task.
+        inputs: (B, ...) inputs of the encoder, a tensor or any nesting of tensors.
+        targets: (B, ...) targets of the stream's tasks, by task.
         size: B, the number of samples.
     """
 
@@ -29,7 +31,7 @@ class Samples:
     size: int
 
     def to(self, device: torch.device) -> Samples:
-        """The same samples on another device; itself where they are there already."""
+        """The same samples on ``device``."""
         inputs, targets = tree_map_only(
             Tensor, lambda x: x.to(device, non_blocking=True), (self.inputs, dict(self.targets))
         )
@@ -37,11 +39,11 @@ class Samples:
 
 
 class Stream(Protocol):
-    """A source of samples for some tasks. Tensors in memory, or a loader over files: the loop sees no difference."""
+    """A source of samples that are labelled for one or several tasks: tensors in memory, or a loader of files."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that these samples are labelled for."""
+        """The tasks of the targets."""
         ...
 
     def __len__(self) -> int:
@@ -53,28 +55,28 @@ class Stream(Protocol):
 
         Args:
             size: B, samples per batch.
-            order: a seed that alone decides the order, and every other random draw such as augmentation; the last,
-                incomplete batch is then left out, unless it is the only one. None: every sample once, as they lie.
+            order: the seed of the order and of every other random draw such as augmentation; an incomplete last batch is then
+                omitted, unless it is the only one. None: every sample once, in the stored order.
         """
         ...
 
     def to(self, device: torch.device) -> Stream:
-        """The same stream, giving its samples on ``device``."""
+        """The same stream with its samples on ``device``."""
         ...
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How reading a stream went so far.
+class LoadingStatistics:
+    """Statistics of reading a stream so far.
 
     Args:
         stream: its name, for messages.
         kind: what is read: ``"image files"``, ``"pack"``.
         workers: processes that read; 0: the training process itself.
-        samples: read so far.
-        work: seconds that reading them took, summed over the processes.
-        waited: seconds for which training or evaluation waited for them.
-        unreadable: samples that were left out: reason by name.
+        samples: number of samples read.
+        work: seconds of reading, summed over the processes.
+        waited: seconds for which training or evaluation waited.
+        unreadable: reasons of the samples that were omitted, by name.
     """
 
     stream: str
@@ -87,29 +89,29 @@ class Loading:
 
     @property
     def speed(self) -> float:
-        """Samples per second that reading can give, all its processes together; 0 before the first."""
+        """Samples per second that all processes together can read; 0 before the first sample."""
         return self.samples * max(1, self.workers) / self.work if self.work else 0.0
 
 
 @runtime_checkable
-class Loads(Protocol):
-    """A stream that reads while training runs, and says how that goes."""
+class LoadingStream(Protocol):
+    """A stream that reads during training and keeps statistics of it."""
 
-    def loading(self) -> Loading:
-        """How it went so far."""
+    def loading(self) -> LoadingStatistics:
+        """The statistics so far."""
         ...
 
 
 @dataclass(frozen=True)
 class TensorStream:
-    """Samples that lie in memory; batches are slices by a permutation.
+    """Samples in memory; batches are slices of a permutation.
 
     Args:
         inputs: (n, ...) tensor.
         targets: (n, ...) tensor by task.
 
     Raises:
-        ValueError: a target has another number of samples than the inputs, or there are none.
+        ValueError: a target has another length than the inputs, or there are no samples.
 
     Example:
         >>> stream = TensorStream(torch.arange(5.0), {"parity": torch.tensor([0, 1, 0, 1, 0])})
@@ -124,7 +126,7 @@ class TensorStream:
 
     def __post_init__(self) -> None:
         if not len(self.inputs):
-            raise ValueError("a stream holds at least one sample, got none")
+            raise ValueError("a stream has at least one sample, got none")
         for task, target in self.targets.items():
             if len(target) != len(self.inputs):
                 raise ValueError(
@@ -155,8 +157,8 @@ class TensorStream:
         return Samples(self.inputs[index], {task: target[index] for task, target in self.targets.items()}, size)
 
     def to(self, device: torch.device) -> Self:
-        """The same stream with its inputs and targets on ``device``; whatever a subclass adds stays as it is."""
-        moved = copy.copy(self)  # whose constructor may be another
+        """The same stream with its inputs and targets on ``device``; attributes of a subclass are unchanged."""
+        moved = copy.copy(self)  # the constructor of a subclass may have other arguments
         object.__setattr__(moved, "inputs", self.inputs.to(device))
         object.__setattr__(moved, "targets", {task: target.to(device) for task, target in self.targets.items()})
         return moved
@@ -164,18 +166,18 @@ class TensorStream:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of a workload's data. Training fits, validation selects, the test set is read once, at the end.
+    """The training, validation and test data of a workload.
 
-    Each part is a tuple of streams: one where all tasks share their inputs, several where tasks have their own. A task
-    belongs to one stream.
+    Validation data are for selection; the test set is evaluated once, after training. Each split is a tuple of streams: one if
+    all tasks share their inputs, several if tasks have inputs of their own. A task belongs to one stream.
 
     Args:
-        train: streams to train on.
-        validation: streams to select on.
-        test: streams to report on.
-        facts: plain values worth recording about the data, such as the number of distinct images.
-        test_epochs: 0: the test set is read once, after training. n: as some of the literature reports, the validation part is
-            the test set, nothing is selected by it, and the test scores are the means of its scores over the last n epochs.
+        train: streams for training.
+        validation: streams for selection.
+        test: streams for the reported results.
+        facts: plain values about the data for the record, such as the number of distinct images.
+        test_epochs: 0: the test set is evaluated once, after training. n: as in part of the literature, the validation split is
+            the test set, nothing is selected by it, and the test scores are means over the last n epochs.
     """
 
     train: tuple[Stream, ...]
@@ -189,16 +191,16 @@ class Splits:
             _check_streams(name, getattr(self, name))
             tasks = [task for stream in getattr(self, name) for task in stream.tasks]
             if repeated := sorted({task for task in tasks if tasks.count(task) > 1}):
-                raise ValueError(f"split {name!r}: a task belongs to one stream, but several hold {repeated}")
+                raise ValueError(f"split {name!r}: a task belongs to one stream, but several have {repeated}")
             if not tasks:
                 raise ValueError(f"split {name!r} has no task: give it at least one stream with targets")
 
     def only(self, tasks: tuple[str, ...]) -> Splits:
-        """Without the streams that none of ``tasks`` needs."""
+        """The splits without the streams that have none of ``tasks``."""
         return self._each(lambda streams: tuple(stream for stream in streams if set(stream.tasks) & set(tasks)))
 
     def to(self, device: torch.device) -> Splits:
-        """The same data, given on ``device``."""
+        """The same data on ``device``."""
         return self._each(lambda streams: tuple(stream.to(device) for stream in streams))
 
     def _each(self, change: Callable[[tuple[Stream, ...]], tuple[Stream, ...]]) -> Splits:
@@ -208,7 +210,7 @@ class Splits:
 def _check_streams(split: str, streams: Any) -> None:
     if not isinstance(streams, tuple | list):
         raise ValueError(
-            f"split {split!r}: expected a tuple of streams, got {type(streams).__name__}; one stream is written (stream,)"
+            f"split {split!r}: expected a tuple of streams, got {type(streams).__name__}; a single stream is written as (stream,)"
         )
     for stream in streams:
         if not all(hasattr(stream, name) for name in ("tasks", "batches", "to", "__len__")):
@@ -219,26 +221,26 @@ def _check_streams(split: str, streams: Any) -> None:
 
 
 def steps_per_epoch(streams: tuple[Stream, ...], size: int) -> int:
-    """Batches until the longest stream is through; at least one."""
+    """Number of batches of the longest stream; at least one."""
     return max(max(1, len(stream) // size) for stream in streams)
 
 
-def repeats(streams: tuple[Stream, ...], size: int) -> list[float]:
-    """How often each stream is passed in one epoch: 1 for the longest, more for the shorter ones."""
+def passes_per_epoch(streams: tuple[Stream, ...], size: int) -> list[float]:
+    """Number of passes over each stream in one epoch: 1 for the longest, more for shorter ones."""
     steps = steps_per_epoch(streams, size)
     return [steps / max(1, len(stream) // size) for stream in streams]
 
 
 def training_batches(streams: tuple[Stream, ...], size: int, seed: int, epoch: int) -> Iterator[tuple[Samples, ...]]:
-    """One epoch: a batch of every stream per step, in an order that (seed, epoch) decides.
+    """The batches of one epoch, one of each stream per step; seed and epoch decide their order.
 
-    A stream that is shorter than the longest starts again in a new order.
+    A stream that is shorter than the longest is repeated in a new order.
 
     Args:
-        streams: one or several.
+        streams: at least one.
         size: B, samples of each stream per step.
         seed: the run's seed.
-        epoch: counted from 0.
+        epoch: from 0.
     """
     endless = [_passes(stream, size, (seed, epoch, position)) for position, stream in enumerate(streams)]
     for _ in range(steps_per_epoch(streams, size)):
@@ -248,21 +250,33 @@ def training_batches(streams: tuple[Stream, ...], size: int, seed: int, epoch: i
 def _passes(stream: Stream, size: int, key: tuple[int, int, int]) -> Iterator[Samples]:
     count = 0
     while True:
-        yield from stream.batches(size, order=mixed(*key, count))
+        yield from stream.batches(size, order=combined_seed(*key, count))
         count += 1
 
 
-def mixed(*numbers: int) -> int:
-    """One 63-bit seed out of several numbers: neighbours give unrelated seeds.
+def combined_seed(*numbers: int) -> int:
+    """A 63-bit seed from several numbers; the seeds of similar numbers are unrelated.
 
     Example:
-        >>> mixed(0, 1) != mixed(1, 0)
+        >>> combined_seed(0, 1) != combined_seed(1, 0)
         True
     """
     state = 0
-    for number in numbers:  # splitmix64, once per number
+    for number in numbers:  # one round of splitmix64 for each
         state = (state + number + 0x9E3779B97F4A7C15) % 2**64
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
         state ^= state >> 31
     return state >> 1
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(
+        __name__,
+        {
+            "Loading": "LoadingStatistics",
+            "Loads": "LoadingStream",
+            "mixed": "combined_seed",
+            "repeats": "passes_per_epoch",
+        },
+    )

@@ -1,4 +1,4 @@
-"""Problems whose fronts are known: a regression with a dial from agreement to conflict, and six on points."""
+"""Problems with known fronts: a regression with adjustable conflict, and six functions of a point."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.workloads.base import MultiTaskModel, Truth, Workload
-from paretorch.workloads.drawn.objectives import PROBLEMS, Objectives
+from paretorch.workloads.generated.analytic_problems import PROBLEMS, AnalyticProblem
 from paretorch.workloads.metrics import MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, Stream, TensorStream
 
@@ -22,7 +22,7 @@ CURVE = 2001  # points of the regression's front
 
 
 class ObjectiveError(MeanAbsoluteError):
-    """The distance of the objective from zero, which is its value where it is positive."""
+    """The mean absolute value of the objective."""
 
     name = "distance from zero"
 
@@ -32,29 +32,29 @@ class Synthetic(Workload):
     r"""A problem with known front, reference and largest hypervolume.
 
     ``"regression"``: two targets y_t = <a_t, x>, of one variance, through a bottleneck of a single feature; the angle
-    between a_1 and a_2 is ``conflict``. No network of this form does better than the best approximation of rank one, whose
-    losses are those of reading y_1 and y_2 off their projection on one direction:
+    between a_1 and a_2 is ``conflict``. The smallest losses of such a network are those of the best approximation of rank one,
+    which predicts y_1 and y_2 from their projection on one direction:
 
     .. math:: (\sin^2 \varphi,\; \sin^2 (\kappa - \varphi)), \qquad 0 \le \varphi \le \kappa
 
-    with kappa the angle. The others are functions of a point, which is the encoder's parameter; its heads have none. A box
-    is kept by folding the line into it, so that no slope vanishes at its edges: x = 1 - abs((u mod 2) - 1).
+    with kappa the angle. The other problems are functions of a point, which is the encoder's parameter; the heads have none. A
+    box constraint is satisfied by a reflection at its edges, where no slope vanishes: x = 1 - abs((u mod 2) - 1).
 
     Args:
         problem: ``"regression"``, ``"vlmop2"``, ``"zdt1"``, ``"zdt2"``, ``"zdt3"``, ``"dtlz2"`` or ``"two_valley"``.
-        conflict: of the regression, in degrees, above 0 and below 90; 0 would be agreement, 90 targets that share nothing.
-        size: n, of points or the regression's inputs; 0: the problem's own, 20 for the regression.
+        conflict: of the regression, in degrees, above 0 (equal targets) and below 90 (independent targets).
+        size: n, dimension of the point or of the regression's inputs; 0: the problem's default, 20 for the regression.
         hidden: units of the regression's hidden layer; 0: a linear encoder.
-        samples: of the regression, to train on.
+        samples: number of training samples of the regression.
         noise: standard deviation of the regression's targets around <a_t, x>; adds its square to both losses.
-        data_seed: of the regression's data; a run's seed does not change them.
+        data_seed: of the regression's data, independently of a run's seed.
 
     Example:
         >>> round(Synthetic("vlmop2").truth.hypervolume, 4), Synthetic("dtlz2").tasks
         (0.3421, ('f1', 'f2', 'f3'))
     """
 
-    title = "known fronts: a regression with a dial of conflict, VLMOP2, ZDT1-3, DTLZ2, the two valleys"
+    title = "known fronts: a regression with adjustable conflict, VLMOP2, ZDT1-3, DTLZ2, the two valleys"
 
     problem: str = REGRESSION
     conflict: float = 60.0
@@ -85,11 +85,11 @@ class Synthetic(Workload):
 
     @property
     def box(self) -> tuple[float, float] | None:
-        """Between which numbers every coordinate of the best points lies; None for the regression, whose model is a network."""
+        """Bounds of every coordinate of the Pareto-optimal points; None for the regression, whose model is a network."""
         return None if self._objectives is None else self._objectives.box
 
     @property
-    def _objectives(self) -> Objectives | None:
+    def _objectives(self) -> AnalyticProblem | None:
         return PROBLEMS.get(self.problem)
 
     @property
@@ -97,14 +97,14 @@ class Synthetic(Workload):
         return self.size or (20 if self._objectives is None else self._objectives.size)
 
     def data(self) -> Splits:
-        """One stream of (B, n) inputs and (B,) targets; of a point, a single input that says nothing."""
+        """One stream of (B, n) inputs and (B,) targets; for a point, a single input that is not used."""
         if self._objectives is not None:
             one: tuple[Stream, ...] = (TensorStream(torch.zeros(1, 1), {task: torch.zeros(1) for task in self.tasks}),)
             return Splits(one, one, one)
         sizes = {"train": self.samples, "validation": self.samples, "test": self.samples}
         streams = {
-            name: (_regression(self._size, count, self.conflict, self.noise, self.data_seed + place),)
-            for place, (name, count) in enumerate(sizes.items())
+            name: (_regression(self._size, count, self.conflict, self.noise, self.data_seed + index),)
+            for index, (name, count) in enumerate(sizes.items())
         }
         return Splits(streams["train"], streams["validation"], streams["test"])
 
@@ -120,28 +120,28 @@ class Synthetic(Workload):
         return MultiTaskModel(encoder, {task: nn.Sequential(nn.Linear(1, 1), nn.Flatten(0)) for task in self.tasks})
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Mean squared errors of the regression; the objectives' values of a point."""
+        """Mean squared errors of the regression; the values of the objectives at a point."""
         if self._objectives is not None:
             return {task: output.mean() for task, output in outputs.items()}
         return {task: (output - targets[task]).square().mean() for task, output in outputs.items()}
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """The mean absolute error; of a point, its distance from zero."""
+        """The mean absolute error; for a point, the mean absolute value."""
         made = MeanAbsoluteError if self._objectives is None else ObjectiveError
         return {task: (made(),) for task in self.tasks}
 
     @property
     def truth(self) -> Truth | None:
-        """The front; of the regression, that of losses over the distribution the samples stand for."""
+        """The front; for the regression, that of the expected losses."""
         return _truth(self.problem, self._size, self.conflict, self.noise)
 
 
 class Point(nn.Module):
-    """An encoder that ignores its inputs (B, ...) and gives the same point (B, n) for each.
+    """An encoder whose output is one point (B, n) for any inputs (B, ...).
 
     Args:
-        start: (n,) where it begins.
-        boxed: whether the point lives in [0, 1]^n.
+        start: (n,) initial parameter.
+        boxed: whether the point is in [0, 1]^n.
     """
 
     def __init__(self, start: Tensor, boxed: bool) -> None:
@@ -160,16 +160,16 @@ class Objective(nn.Module):
 
     Args:
         problem: a key of ``PROBLEMS``.
-        place: which of its objectives.
+        index: of the objective.
     """
 
-    def __init__(self, problem: str, place: int) -> None:
+    def __init__(self, problem: str, index: int) -> None:
         super().__init__()
-        self.problem, self.place = problem, place
+        self.problem, self.index = problem, index
 
     def forward(self, features: Tensor) -> Tensor:
         """(B,) values."""
-        return PROBLEMS[self.problem].losses(features)[..., self.place]
+        return PROBLEMS[self.problem].losses(features)[..., self.index]
 
 
 def _regression(size: int, count: int, conflict: float, noise: float, seed: int) -> TensorStream:
@@ -178,11 +178,11 @@ def _regression(size: int, count: int, conflict: float, noise: float, seed: int)
     drawn = torch.randn(count, size + 2, generator=generator, dtype=torch.float64)
     basis, _ = torch.linalg.qr(drawn - drawn.mean(dim=0))
     white = basis * math.sqrt(count)
-    inputs, rest = white[:, :size], noise * white[:, size:]
+    inputs, errors = white[:, :size], noise * white[:, size:]
     angle = math.radians(conflict)
     first = inputs[:, 0]
     second = math.cos(angle) * inputs[:, 0] + math.sin(angle) * inputs[:, 1]
-    targets = {"f1": (first + rest[:, 0]).float(), "f2": (second + rest[:, 1]).float()}
+    targets = {"f1": (first + errors[:, 0]).float(), "f2": (second + errors[:, 1]).float()}
     return TensorStream(inputs.float(), targets)
 
 

@@ -1,4 +1,4 @@
-"""Several targets of a table by one MLP: columns of a CSV file, or of tables that scikit-learn ships."""
+"""Prediction of several columns of a table by an MLP; the table is a CSV file or included in scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.formats.table import Table, read_csv, shipped
+from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
+from paretorch.workloads.formats.table import Table, included_table, read_csv
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, TensorStream
 
@@ -23,17 +23,17 @@ TARGETS = {
     "linnerud": ("Weight", "Waist", "Pulse"),
     "wine": ("class", "alcohol", "proline"),
 }
-SHARES = (0.7, 0.15)  # of the rows, to train and to validate on; the rest is the test set
+SHARES = (0.7, 0.15)  # of the rows, for training and validation; the remaining rows are the test set
 FEWEST = 10  # rows
-NOISE = 1e-14  # a relative spread that rounding alone may make
-EXACT = 2**53  # from which on numbers of a table may be rounded
+ROUNDING = 1e-14  # relative standard deviation of equal numbers after rounding
+EXACT = 2**53  # from here on, integers may be rounded in float64
 
 
 class TargetError(MeanAbsoluteError):
-    """The mean absolute error in the target's own unit.
+    """The mean absolute error in the unit of the target.
 
     Args:
-        unit: by how much outputs and targets were divided.
+        unit: divisor of outputs and targets.
     """
 
     def __init__(self, unit: float) -> None:
@@ -46,13 +46,13 @@ class TargetError(MeanAbsoluteError):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A table as tensors: numbers are standardised by the rows that are trained on.
+class PreparedTable:
+    """A table as tensors; numbers are standardised with mean and standard deviation of the training rows.
 
     Args:
-        splits: inputs (B, D); targets (B,), nan or -1 where they are not labelled.
-        classes: by target that has classes, their names.
-        scales: by target of numbers, the standard deviation that it was divided by.
+        splits: inputs (B, D); targets (B,), nan or -1 for missing labels.
+        classes: names of the classes, by categorical target.
+        scales: standard deviation by which the target was divided, by numerical target.
         inputs: D.
     """
 
@@ -66,19 +66,19 @@ class Prepared:
 class Tabular(Workload):
     """A task for each target column; all other columns are inputs.
 
-    Targets of numbers are standardised and have the squared error; those of words, and those named in ``classes``, have the
-    cross-entropy. Empty cells of targets are missing labels. Inputs of words become one number per word; an empty input is the
-    mean, and says so in a number of its own. Rows go to training, validation and test by 70, 15 and 15 %.
+    Numerical targets are standardised, with the squared error as loss; categorical targets, and those in ``classes``, have the
+    cross-entropy. Missing values of targets are missing labels. Categorical inputs are one-hot encoded; a missing numerical input
+    is replaced by the mean, with an additional indicator. Training, validation and test have 70, 15 and 15 % of the rows.
 
     Args:
-        table: ``"diabetes"``, ``"linnerud"`` or ``"wine"``, where there is no ``path``.
-        path: of a CSV file whose first line names the columns.
-        targets: names of columns, with commas between or as a list; of a shipped table, its own by default.
-        classes: those targets whose numbers name classes.
-        ignore: columns that are neither inputs nor targets, such as a row's name.
+        table: ``"diabetes"``, ``"linnerud"`` or ``"wine"``, if there is no ``path``.
+        path: of a CSV file whose first line has the names of the columns.
+        targets: names of columns, separated by commas or as a list; empty: the defaults of the included table.
+        classes: targets whose numbers are classes.
+        ignore: columns that are neither inputs nor targets, such as the name of a row.
         delimiter: of the CSV file.
         hidden: units of each of the encoder's two hidden layers.
-        data_seed: decides which rows are in which split; a run's seed does not.
+        data_seed: decides the splits, independently of a run's seed.
 
     Example:
         >>> Tabular("wine").tasks
@@ -99,19 +99,18 @@ class Tabular(Workload):
     def __post_init__(self) -> None:
         for name in ("targets", "classes", "ignore"):
             object.__setattr__(self, name, _names(getattr(self, name)))
-        if self.hidden < 1:
-            raise ValueError(f"tabular: hidden is at least 1 unit, got {self.hidden}")
+        check_least("tabular", self, {"hidden": 1}, "unit")
         if len(self.delimiter) != 1:
             raise ValueError(f"tabular: delimiter is one character, got {self.delimiter!r}")
         if not self.path and self.table not in TARGETS:
             raise ValueError(f"tabular: table is one of {', '.join(TARGETS)}, or give a path; got {self.table!r}")
         if self.path and not self.targets:
             raise ValueError(f"tabular: name the target columns of {self.path}, as in targets='price,rooms'")
-        for task in self.tasks:
-            if self.tasks.count(task) > 1 or "." in task or hasattr(nn.ModuleDict(), task):
-                raise ValueError(f"tabular: {task!r} cannot name a task (twice, with a dot, or torch's own): rename it")
-        if stray := sorted(set(self.classes) - set(self.tasks)):
-            raise ValueError(f"tabular: classes are targets {self.tasks}, got {stray}")
+        check_head_names(self.tasks)
+        if repeated := sorted({task for task in self.tasks if self.tasks.count(task) > 1}):
+            raise ValueError(f"tabular: targets are distinct columns, got {repeated} more than once")
+        if others := sorted(set(self.classes) - set(self.tasks)):
+            raise ValueError(f"tabular: classes are targets {self.tasks}, got {others}")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -137,34 +136,34 @@ class Tabular(Workload):
         return MultiTaskModel(encoder, heads)
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy of classes, squared error of numbers, over what is labelled."""
+        """Cross-entropy of classes, squared error of numbers, over labelled rows."""
         found = {}
         for task, output in outputs.items():
-            there = _labelled(targets[task])
-            if not bool(there.any()):
+            labelled = _labelled(targets[task])
+            if not bool(labelled.any()):
                 continue
             loss = functional.mse_loss if targets[task].is_floating_point() else functional.cross_entropy
-            found[task] = loss(output[there], targets[task][there])
+            found[task] = loss(output[labelled], targets[task][labelled])
         return found
 
     def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
-        """How many of the targets are known."""
+        """The number of labelled rows."""
         del task, size
-        known: Tensor = _labelled(target).sum()
-        return known
+        count: Tensor = _labelled(target).sum()
+        return count
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """Accuracy of classes in 0..1; mean absolute error of numbers in the column's own unit."""
+        """Accuracy of classes in 0..1; mean absolute error of numbers in the unit of the column."""
         made = self._prepared()
         return {
             task: (Accuracy(),) if task in made.classes else (TargetError(made.scales[task]),) for task in self.tasks
         }
 
     def require(self) -> None:
-        """Reads the table, which is small."""
+        """Reads the table."""
         self._prepared()
 
-    def _prepared(self) -> Prepared:
+    def _prepared(self) -> PreparedTable:
         stamp = Path(self.path).stat().st_mtime_ns if self.path and Path(self.path).is_file() else 0
         return _read(
             self.table,
@@ -191,24 +190,26 @@ def _labelled(target: Tensor) -> Tensor:
 def _read(
     name: str,
     path: str,
-    stamp: int,  # of the file: one that has changed is read again
+    stamp: int,  # modification time, so that a changed file is read again
     tasks: tuple[str, ...],
     classes: tuple[str, ...],
     ignore: tuple[str, ...],
     delimiter: str,
     seed: int,
-) -> Prepared:
+) -> PreparedTable:
     del stamp
-    table = read_csv(Path(path), delimiter) if path else shipped(name)
+    table = read_csv(Path(path), delimiter) if path else included_table(name)
     where = path or name
     for column in (*tasks, *ignore):
         if column not in table.columns:
             raise ValueError(f"{where} has no column {column!r}; its columns: {', '.join(table.columns)}")
     inputs = [column for column in table.columns if column not in tasks and column not in ignore]
     if not inputs:
-        raise ValueError(f"{where}: all columns are targets or ignored, so nothing is left to read them from")
+        raise ValueError(f"{where}: all columns are targets or ignored, so there are no inputs")
     if table.rows < FEWEST:
-        raise ValueError(f"{where} has {table.rows} rows: at least {FEWEST} are needed to train, validate and test")
+        raise ValueError(
+            f"{where} has {table.rows} rows: at least {FEWEST} are needed for training, validation and test"
+        )
     for column in (*inputs, *tasks):
         table.check(column, where)
     order = torch.randperm(table.rows, generator=torch.Generator().manual_seed(seed))
@@ -217,12 +218,12 @@ def _read(
     features = torch.cat([_input(table, column, parts[0]) for column in inputs], dim=1)
     if not features.shape[1]:
         raise ValueError(
-            f"{where}: the inputs {', '.join(inputs)} are empty in every row to train on, so nothing is left to learn from: fill "
-            "them in, or name other inputs"
+            f"{where}: the inputs {', '.join(inputs)} have no values in the training rows: fill them in, or "
+            "use other inputs"
         )
     named, scales, targets = {}, {}, {}
     for task in tasks:
-        if task in classes or table.words(task):
+        if task in classes or table.is_categorical(task):
             targets[task], named[task] = _classes(table, task, where)
         else:
             targets[task], scales[task] = _numbers(table, task, parts[0], where)
@@ -232,39 +233,41 @@ def _read(
     facts = {"rows": table.rows, "input columns": len(inputs)}
     missing = {task: int((~_labelled(target)).sum()) for task, target in targets.items()}
     splits = Splits(streams[0], streams[1], streams[2], {**facts, "missing labels": missing})  # type: ignore[dict-item]
-    return Prepared(splits, named, scales, features.shape[1])
+    return PreparedTable(splits, named, scales, features.shape[1])
 
 
 def _input(table: Table, column: str, train: Tensor) -> Tensor:
-    """(rows, k) numbers of a column: standardised, or one per word; and where it is empty, if it ever is."""
-    if table.words(column):
+    """(rows, k) features of a column: standardised with an indicator of missing values, if there are any, or one-hot encoded."""
+    if table.is_categorical(column):
         cells = table.columns[column]
-        words = sorted({str(cells[row]) for row in train.tolist()} - {""})
-        return torch.tensor([[float(cell == word) for word in words] for cell in cells]).reshape(table.rows, -1)
+        categories = sorted({str(cells[row]) for row in train.tolist()} - {""})
+        return torch.tensor([[float(cell == category) for category in categories] for cell in cells]).reshape(
+            table.rows, -1
+        )
     values = torch.tensor(table.columns[column], dtype=torch.float64)
-    gaps = values.isnan()
-    mean, scale = _spread(values[train])
-    scaled = torch.where(gaps, 0.0, (values - mean) / scale).float()
-    return torch.stack([scaled, gaps.float()], dim=1) if bool(gaps.any()) else scaled[:, None]
+    missing = values.isnan()
+    mean, scale = _mean_and_deviation(values[train])
+    scaled = torch.where(missing, 0.0, (values - mean) / scale).float()
+    return torch.stack([scaled, missing.float()], dim=1) if bool(missing.any()) else scaled[:, None]
 
 
 def _classes(table: Table, task: str, where: str) -> tuple[Tensor, tuple[str, ...]]:
     cells = [_class_name(cell, task, where) if isinstance(cell, float) else cell for cell in table.columns[task]]
     names = tuple(sorted(set(cells) - {""}))
     if len(names) < 2:
-        raise ValueError(f"{where}: column {task!r} has {len(names)} class: at least two are needed to tell apart")
-    places = {name: place for place, name in enumerate(names)}
-    return torch.tensor([places.get(cell, -1) for cell in cells]), names
+        raise ValueError(f"{where}: column {task!r} has {len(names)} class: expected at least two")
+    labels = {name: label for label, name in enumerate(names)}
+    return torch.tensor([labels.get(cell, -1) for cell in cells]), names
 
 
 def _class_name(cell: float, task: str, where: str) -> str:
-    """All digits of a number, so that no two classes become one; empty for a gap."""
+    """A number with all digits, so that different classes have different names; empty for a missing value."""
     if math.isnan(cell):
         return ""
     if abs(cell) >= EXACT:
         raise ValueError(
-            f"{where}: column {task!r} has the class {cell:.0f}, and numbers from {EXACT:,} on may be rounded into each other: "
-            "put a letter before them"
+            f"{where}: column {task!r} has the class {cell:.0f}, and numbers from {EXACT:,} on may be rounded to the same value: "
+            "prefix them with a letter"
         )
     return repr(cell + 0.0).removesuffix(".0")  # -0.0 is 0
 
@@ -272,17 +275,17 @@ def _class_name(cell: float, task: str, where: str) -> str:
 def _numbers(table: Table, task: str, train: Tensor, where: str) -> tuple[Tensor, float]:
     values = torch.tensor(table.columns[task], dtype=torch.float64)
     if not bool((~values[train].isnan()).any()):
-        raise ValueError(f"{where}: column {task!r} has no number among the rows to train on")
-    mean, scale = _spread(values[train])
+        raise ValueError(f"{where}: column {task!r} has no number in the training rows")
+    mean, scale = _mean_and_deviation(values[train])
     return ((values - mean) / scale).float(), scale
 
 
-def _spread(values: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of what is not empty; 1 where it is constant, up to rounding."""
-    there = values[~values.isnan()]
-    if not len(there):
+def _mean_and_deviation(values: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of the values that are not nan; deviation 1 if they are equal up to rounding."""
+    known = values[~values.isnan()]
+    if not len(known):
         return 0.0, 1.0
-    deviation = float(there.std(correction=0))
-    if deviation <= NOISE * float(there.abs().max()):
-        return float(there[0]), 1.0  # the mean of equal numbers may be rounded
-    return float(there.mean()), deviation
+    deviation = float(known.std(correction=0))
+    if deviation <= ROUNDING * float(known.abs().max()):
+        return float(known[0]), 1.0  # exact, unlike the mean of equal numbers
+    return float(known.mean()), deviation

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretorch.workloads.formats.layout import find_coco, find_imagenet
+from paretorch.workloads.formats.coco import find_coco
+from paretorch.workloads.formats.imagenet import find_imagenet
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
+from paretorch.workloads.loading.image_source import ImageSource as LabelledImages
 from paretorch.workloads.packs.pack import Pack
-from paretorch.workloads.reading.source import Source
 from paretorch.workloads.streams import Plain
 
 CLASSES, TRAIN, HELD_OUT = 100, 50_000, 5_000  # of the protocol, if there are as many
@@ -25,7 +26,7 @@ class ImageSource:
     """
 
     description: str
-    source: Source | None
+    source: LabelledImages | None
 
 
 def find_image_sources(root: str) -> dict[str, ImageSource]:
@@ -41,10 +42,10 @@ def _find(task: str, pack: Path, root: Path) -> ImageSource:
         source = find_imagenet(root) if task == "classification" else find_coco(root)
     except FileNotFoundError as error:
         return ImageSource(str(error).splitlines()[0], None)
-    return ImageSource(source.place, source)
+    return ImageSource(source.location, source)
 
 
-def size_options(sources: Mapping[str, Source], images: int | None = None) -> dict[str, Plain]:
+def size_options(sources: Mapping[str, LabelledImages], images: int | None = None) -> dict[str, Plain]:
     """Numbers of classes and images for ``imagenet_coco``: those of the protocol, or fewer if there are fewer.
 
     Args:
@@ -62,7 +63,7 @@ def size_options(sources: Mapping[str, Source], images: int | None = None) -> di
     }
 
 
-def _split_sizes(source: Source, classes: int | None) -> tuple[int, int, int]:
+def _split_sizes(source: LabelledImages, classes: int | None) -> tuple[int, int, int]:
     """Available images for training, validation and test. A split without a folder gets a tenth of the training images."""
 
     def count(folder: str) -> int:

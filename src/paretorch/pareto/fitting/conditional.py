@@ -18,7 +18,7 @@ from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.models.ensemble import inner_products
 from paretorch.pareto.models.members import Losses, score
 from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import Samples, Stream, mixed
+from paretorch.workloads.streams import Samples, Stream, combined_seed
 
 
 def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
@@ -55,7 +55,7 @@ class _Training:
         self.trained: list[Tensor] = [value for value in model.parameters() if value.requires_grad]
         self.optimizer = plan.optimizer(self.trained)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.generator = torch.Generator().manual_seed(mixed(plan.seed, 3))
+        self.generator = torch.Generator().manual_seed(combined_seed(plan.seed, 3))
         self.gradients = 0
 
     def state(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         rows = []
         for preference in drawn:
-            torch.manual_seed(mixed(self.plan.seed, 1, number))
+            torch.manual_seed(combined_seed(self.plan.seed, 1, number))
             rows.append(self.model.losses(self.losses_of, batch, preference))
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):

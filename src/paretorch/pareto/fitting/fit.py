@@ -26,7 +26,7 @@ from paretorch.pareto.models.members import fill, score
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import Stream, mixed
+from paretorch.workloads.streams import Stream, combined_seed
 
 
 def fit_front(
@@ -185,7 +185,7 @@ def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[
 def _models(plan: Plan, rows: range) -> list[nn.Module]:
     models = []
     for member in rows:
-        torch.manual_seed(plan.seed if plan.starts == "common" else mixed(plan.seed, 2, member))
+        torch.manual_seed(plan.seed if plan.starts == "common" else combined_seed(plan.seed, 2, member))
         models.append(plan.workload.model().to(plan.device).train())
     return models
 

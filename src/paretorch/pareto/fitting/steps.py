@@ -18,7 +18,7 @@ from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.objective_range import RangeTracker
 from paretorch.pareto.transfer.exchange import Exchange
 from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import mixed
+from paretorch.workloads.streams import combined_seed
 
 PATIENCE = 3  # failed steps in a row after which a member counts as diverged
 EXPLODED = 1e6  # relative to the size of the first losses
@@ -89,7 +89,7 @@ class Training:
             (N, T) losses of the batch before the step; nan for absent tasks.
         """
         progress = number / self.steps
-        factor, seed = self.plan.factor(progress), mixed(self.plan.seed, 1, number)
+        factor, seed = self.plan.factor(progress), combined_seed(self.plan.seed, 1, number)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         needs_gramian = self.algorithm.needs_gramian

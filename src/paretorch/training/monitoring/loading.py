@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from paretorch.workloads.streams import Loading, Loads, Samples, Splits, Stream
+from paretorch.workloads.streams import LoadingStatistics, LoadingStream, Samples, Splits, Stream
 
 SHARE = 0.25  # of the time, from which on waiting is worth a word
 LEAST = 5.0  # seconds of waiting: what is over sooner needs no cure
@@ -67,7 +67,7 @@ def advice(share: float, training: float, streams: tuple[Stream, ...]) -> str:
         training: samples per second that training alone could take.
         streams: what is trained on.
     """
-    reports = [stream.loading() for stream in streams if isinstance(stream, Loads)]
+    reports = [stream.loading() for stream in streams if isinstance(stream, LoadingStream)]
     said = f"training waits for its data {100 * share:.0f} % of the time"
     if not reports:
         return f"{said}: its streams give samples too slowly. Keep them in memory, or read them in other processes"
@@ -80,7 +80,7 @@ def advice(share: float, training: float, streams: tuple[Stream, ...]) -> str:
     )
 
 
-def _cures(report: Loading) -> str:
+def _cures(report: LoadingStatistics) -> str:
     cures = ["`paretorch data pack`"] if report.kind == "image files" else []
     if report.workers < (os.cpu_count() or 1):
         cures.append(f"more workers (workers={max(1, 2 * report.workers)})")
@@ -91,7 +91,7 @@ def _cures(report: Loading) -> str:
 def facts(splits: Splits, waiting: Waiting) -> Mapping[str, Any]:
     """What the record says about reading: samples per second, seconds of waiting, what was left out; empty in memory."""
     streams = (*splits.train, *splits.validation, *splits.test)
-    reports = [stream.loading() for stream in streams if isinstance(stream, Loads)]
+    reports = [stream.loading() for stream in streams if isinstance(stream, LoadingStream)]
     found: dict[str, Any] = {}
     if reports:
         found["loader"] = {

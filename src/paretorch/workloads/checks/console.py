@@ -1,4 +1,4 @@
-"""How checking and packing data look on a console."""
+"""Console output of checking and packing data."""
 
 from __future__ import annotations
 
@@ -9,72 +9,62 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from paretorch.extras import extra
-from paretorch.workloads.checks.checkup import Checkup
-from paretorch.workloads.formats.layout import COCO, COCO_SOURCE, IMAGENET, IMAGENET_SOURCE
-from paretorch.workloads.packs.writing import Packed
+from paretorch.workloads.formats.coco import COCO
+from paretorch.workloads.formats.imagenet import IMAGENET
+from paretorch.workloads.packs.writing import PackResult
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-PAUSE = 10.0  # seconds between two lines where there is no terminal
+PAUSE = 10.0  # seconds between two lines without a terminal
 LAYOUT = f"""\
-imagenet_coco reads, below its root (data/ unless root=... says otherwise):
+imagenet_coco reads, below its root (data/ unless root=... names another folder):
 
-{IMAGENET}
-{COCO}
+{IMAGENET.layout}
+{COCO.layout}
 
-{IMAGENET_SOURCE}.
-{COCO_SOURCE}.
-`paretorch data check` says what is there, `paretorch data pack` makes it fast to read."""
+{IMAGENET.origin}.
+{COCO.origin}.
+`paretorch data check` reports what is there, `paretorch data pack` makes it fast to read."""
 
 
-class Following:
-    """A bar for each thing that is read, on a terminal; now and then a line elsewhere."""
+class ReadingProgress:
+    """A progress bar for each data set on a terminal; a line from time to time otherwise."""
 
-    def __enter__(self) -> Following:
-        self.bars: Progress | None = None
-        self.known: dict[str, TaskID] = {}
-        self.said = time.monotonic()
+    def __enter__(self) -> ReadingProgress:
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._printed = time.monotonic()
         if sys.stdout.isatty():
             with extra("studies"):
                 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-            self.bars = Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-            self.bars.start()
+            self._bars = Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.bars is not None:
-            self.bars.stop()
+        if self._bars is not None:
+            self._bars.stop()
 
-    def tell(self, what: str, done: int, total: int) -> None:
-        """So many images of ``what`` are done."""
-        if self.bars is not None:
-            if what not in self.known:
-                self.known[what] = self.bars.add_task(what, total=total)
-            self.bars.update(self.known[what], completed=done)
-        elif done == total or time.monotonic() - self.said > PAUSE:
-            self.said = time.monotonic()
-            print(f"{what}: {done:,} of {total:,} images", flush=True)
-
-
-def checked(reports: Sequence[Checkup]) -> str:
-    """The text of a check."""
-    parts = []
-    for report in reports:
-        lines = [report.title, *(f"  {line}" for line in report.found)]
-        lines += [f"  PROBLEM: {problem}" for problem in report.problems]
-        parts.append("\n".join([*lines, *["  all is well"] * (not report.problems)]))
-    return "\n\n".join(parts)
+    def update(self, title: str, done: int, total: int) -> None:
+        """Shows that ``done`` of ``total`` images of a data set are done."""
+        if self._bars is not None:
+            if title not in self._tasks:
+                self._tasks[title] = self._bars.add_task(title, total=total)
+            self._bars.update(self._tasks[title], completed=done)
+        elif done == total or time.monotonic() - self._printed > PAUSE:
+            self._printed = time.monotonic()
+            print(f"{title}: {done:,} of {total:,} images", flush=True)
 
 
-def packed(packs: Sequence[Packed], most: int = 20) -> str:
-    """The text of a packing."""
+def pack_text(packs: Sequence[PackResult], most: int = 20) -> str:
+    """The results of packing as text."""
     lines = []
     for pack in packs:
         lines.append(
-            f"{pack.folder}: {pack.images:,} images, {pack.added:,} of them new, {pack.bytes / 1e9:.2f} GB in all"
+            f"{pack.folder}: {pack.images:,} images, {pack.added:,} of them new, {pack.bytes / 1e9:.2f} GB in total"
         )
         if pack.unreadable:
             lines.append(f"  {len(pack.unreadable):,} cannot be read and are left out:")

@@ -1,1 +1,5 @@
-"""Losses and metrics of numbers for each pixel: classes, distances, directions, offsets."""
+"""Labels for each pixel: classes, distances, directions and offsets.
+
+Outputs of heads and labels go in; losses, metrics, augmented scenes and splits come out. This room must not import a data
+format, a model or a workload.
+"""

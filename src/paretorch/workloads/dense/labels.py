@@ -1,7 +1,7 @@
-"""Labels of pixels, what each kind of them means, and how an image and its labels move together.
+"""Labels of pixels, their kinds, and augmentations that transform an image and its labels together.
 
-Arrays are (H, W) or (channels, H, W). What is not labelled is -1 among classes, 0 among distances and inverse distances, a
-vector of zeros among directions, and nan among offsets.
+Labels are (H, W) or (channels, H, W). Pixels without label are -1 for classes, 0 for distances and inverse distances, a vector
+of zeros for directions, and nan for offsets.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from paretorch.extras import extra
 
 Augmentation = Literal["zoom", "rotate", "flip", "none"]
 ZOOMS = (1.0, 1.2, 1.5)
-ROTATION = 10.0  # degrees, to either side
+ROTATION = 10.0  # degrees, in either direction
 
 
-class Kind(StrEnum):
-    """What the numbers of a label mean, which decides what a transform does to them."""
+class LabelKind(StrEnum):
+    """The meaning of a label's numbers, which decides how a transform changes them."""
 
     CLASSES = "classes"
     DISTANCE = "distance"
@@ -33,14 +33,18 @@ class Kind(StrEnum):
     OFFSETS = "offsets"  # (x to the right, y down), in pixels
 
 
-Change = Callable[[Tensor, "Kind"], Tensor]
+LabelTransform = Callable[[Tensor, "LabelKind"], Tensor]
 UNLABELLED = {
-    Kind.CLASSES: -1.0, Kind.DISTANCE: 0.0, Kind.INVERSE_DISTANCE: 0.0, Kind.DIRECTIONS: 0.0, Kind.OFFSETS: math.nan
-}  # fmt: skip
+    LabelKind.CLASSES: -1.0,
+    LabelKind.DISTANCE: 0.0,
+    LabelKind.INVERSE_DISTANCE: 0.0,
+    LabelKind.DIRECTIONS: 0.0,
+    LabelKind.OFFSETS: math.nan,
+}
 
 
 @dataclass(frozen=True)
-class Scene:
+class LabelledScene:
     """An image and the labels of its pixels.
 
     Args:
@@ -51,7 +55,7 @@ class Scene:
 
     image: Tensor
     labels: Mapping[str, Tensor]
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, LabelKind]
 
 
 def check_augmentation(name: str) -> Augmentation:
@@ -66,16 +70,16 @@ def check_augmentation(name: str) -> Augmentation:
     raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
 
 
-def augmented(scene: Scene, how: Augmentation, generator: torch.Generator) -> Scene:
-    """A random version of a scene.
+def augmented(scene: LabelledScene, how: Augmentation, generator: torch.Generator) -> LabelledScene:
+    """A randomly transformed scene.
 
-    ``"zoom"``: a part of 1, 1/1.2 or 1/1.5 of height and width, resized, and mirrored every second time; ``"rotate"``: turned by
-    up to 10 degrees and mirrored every second time; ``"flip"``: only mirrored; ``"none"``: as it is.
+    ``"zoom"``: a part of 1, 1/1.2 or 1/1.5 of height and width, resized, and mirrored with probability 1/2; ``"rotate"``: rotated
+    by up to 10 degrees and mirrored with probability 1/2; ``"flip"``: only mirrored; ``"none"``: unchanged.
 
     Args:
         scene: as it was read.
-        how: of the four.
-        generator: all draws come from it.
+        how: one of the four.
+        generator: source of all draws.
     """
     if how == "none":
         return scene
@@ -87,35 +91,35 @@ def augmented(scene: Scene, how: Augmentation, generator: torch.Generator) -> Sc
     return flipped(scene) if mirror < 0.5 else scene
 
 
-def flipped(scene: Scene) -> Scene:
-    """The scene in a mirror: directions and offsets change sign in x.
+def flipped(scene: LabelledScene) -> LabelledScene:
+    """The mirrored scene; directions and offsets change sign in x.
 
     Example:
         >>> normal = torch.tensor([0.6, 0.0, -0.8]).view(3, 1, 1)
-        >>> scene = Scene(torch.zeros(3, 1, 1), {"normals": normal}, {"normals": Kind.DIRECTIONS})
+        >>> scene = LabelledScene(torch.zeros(3, 1, 1), {"normals": normal}, {"normals": LabelKind.DIRECTIONS})
         >>> flipped(scene).labels["normals"].flatten()
         tensor([-0.6000,  0.0000, -0.8000])
     """
 
-    def change(label: Tensor, kind: Kind) -> Tensor:
+    def change(label: Tensor, kind: LabelKind) -> Tensor:
         label = label.flip(-1)
-        if kind in (Kind.DIRECTIONS, Kind.OFFSETS):
-            label[0] = -label[0]  # flip made a copy
+        if kind in (LabelKind.DIRECTIONS, LabelKind.OFFSETS):
+            label[0] = -label[0]  # flip returned a copy
         return label
 
-    return _moved(scene, scene.image.flip(-1), change)
+    return _transformed(scene, scene.image.flip(-1), change)
 
 
-def zoomed(scene: Scene, zoom: float, down: float, right: float) -> Scene:
-    """A part of the scene at its own resolution: distances are divided by the zoom, inverse ones and offsets multiplied.
+def zoomed(scene: LabelledScene, zoom: float, down: float, right: float) -> LabelledScene:
+    """A part of the scene, resized to the whole: distances are divided by the zoom, inverse distances and offsets multiplied.
 
-    The image is interpolated; a label is that of the nearest pixel, so that no label stands between two things.
+    The image is interpolated; a label is that of the nearest pixel, so that labels of different objects are not mixed.
 
     Args:
         scene: (H, W).
-        zoom: at least 1: the part is of H / zoom rows and W / zoom columns.
-        down: where the part begins, as a share of the rows that are left, in [0, 1).
-        right: the same of columns.
+        zoom: at least 1: the part has H / zoom rows and W / zoom columns.
+        down: position of the part, as a share of the possible rows, in [0, 1).
+        right: the same for columns.
     """
     height, width = scene.image.shape[-2:]
     rows, columns = int(height / zoom), int(width / zoom)
@@ -130,44 +134,45 @@ def zoomed(scene: Scene, zoom: float, down: float, right: float) -> Scene:
         found = functional.interpolate(whole, (height, width), mode=mode, align_corners=corners)
         return found.reshape(*pixels.shape[:-2], height, width)
 
-    def change(label: Tensor, kind: Kind) -> Tensor:
+    def change(label: Tensor, kind: LabelKind) -> Tensor:
         found = part(label, "nearest-exact") if label.is_floating_point() else part(label.double(), "nearest-exact")
-        factor = {Kind.DISTANCE: 1 / zoom, Kind.INVERSE_DISTANCE: zoom, Kind.OFFSETS: zoom}.get(kind, 1.0)
+        factor = {LabelKind.DISTANCE: 1 / zoom, LabelKind.INVERSE_DISTANCE: zoom, LabelKind.OFFSETS: zoom}.get(
+            kind, 1.0
+        )
         return (found if factor == 1 else found * factor).to(label.dtype)
 
-    return _moved(scene, part(scene.image, "bilinear"), change)
+    return _transformed(scene, part(scene.image, "bilinear"), change)
 
 
-def rotated(scene: Scene, angle: float) -> Scene:
-    """The scene turned about its middle; what turns in from outside is black and not labelled.
+def rotated(scene: LabelledScene, angle: float) -> LabelledScene:
+    """The scene, rotated about its centre; pixels from outside are black and not labelled.
 
     Args:
         scene: (H, W).
         angle: degrees, counter-clockwise.
 
     Raises:
-        ValueError: a label is of directions: whether their y points up or down differs between data sets.
+        ValueError: a label is of directions, whose y axis differs between data sets.
     """
     with extra("studies"):
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2 import functional as transforms
     for task, kind in scene.kinds.items():
-        if kind == Kind.DIRECTIONS:
+        if kind == LabelKind.DIRECTIONS:
             raise ValueError(f"task {task!r}: directions are not rotated; use augmentation='zoom', 'flip' or 'none'")
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
 
-    def change(label: Tensor, kind: Kind) -> Tensor:
+    def change(label: Tensor, kind: LabelKind) -> Tensor:
         planes = label if label.ndim == 3 else label[None]
-        turned: Tensor = transforms.rotate(
-            planes, angle, InterpolationMode.NEAREST, fill=[UNLABELLED[kind]] * len(planes)
-        )
-        if kind == Kind.OFFSETS:
-            turned = torch.stack([cosine * turned[0] + sine * turned[1], cosine * turned[1] - sine * turned[0]])
-        return turned.reshape(label.shape)
+        fill = [UNLABELLED[kind]] * len(planes)
+        result: Tensor = transforms.rotate(planes, angle, InterpolationMode.NEAREST, fill=fill)
+        if kind == LabelKind.OFFSETS:
+            result = torch.stack([cosine * result[0] + sine * result[1], cosine * result[1] - sine * result[0]])
+        return result.reshape(label.shape)
 
-    return _moved(scene, transforms.rotate(scene.image, angle, InterpolationMode.BILINEAR), change)
+    return _transformed(scene, transforms.rotate(scene.image, angle, InterpolationMode.BILINEAR), change)
 
 
-def _moved(scene: Scene, image: Tensor, change: Change) -> Scene:
+def _transformed(scene: LabelledScene, image: Tensor, change: LabelTransform) -> LabelledScene:
     labels = {task: change(label, scene.kinds[task]) for task, label in scene.labels.items()}
-    return Scene(image, labels, scene.kinds)
+    return LabelledScene(image, labels, scene.kinds)

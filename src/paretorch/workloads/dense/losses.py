@@ -1,4 +1,4 @@
-"""Losses over labelled pixels. None where no pixel is labelled: the task is then absent from the step."""
+"""Losses over labelled pixels; None without labelled pixels, so that the task is absent from the step."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
-from paretorch.workloads.dense.labels import Kind
+from paretorch.workloads.dense.labels import LabelKind
 
 
 def has_distance(target: Tensor) -> Tensor:
-    """Pixels with a measured distance: above 0; 0, nan and below mean that there is none."""
+    """Pixels with a measured distance, which is above 0; not nan."""
     return target > 0
 
 
 def has_direction(target: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, H, W): pixels with a direction, which is no vector of zeros."""
+    """(B, 3, H, W) -> (B, H, W): pixels whose direction is not a vector of zeros."""
     return target.abs().sum(dim=1) > 0
 
 
@@ -40,71 +40,71 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor | None:
     return functional.cross_entropy(output, target.clamp(min=-1), ignore_index=-1)
 
 
-def distance(output: Tensor, target: Tensor) -> Tensor | None:
+def distance_loss(output: Tensor, target: Tensor) -> Tensor | None:
     """Mean absolute error over pixels with a measured distance.
 
     Args:
         output: (B, H, W), in the target's unit.
-        target: (B, H, W); 0 where there is none.
+        target: (B, H, W); 0 without label.
 
     Example:
         >>> import torch
-        >>> distance(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 0.0]))
+        >>> distance_loss(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 0.0]))
         tensor(1.)
     """
-    there = has_distance(target)
-    if not bool(there.any()):
+    labelled = has_distance(target)
+    if not bool(labelled.any()):
         return None
-    return (output[there] - target[there]).abs().mean()
+    return (output[labelled] - target[labelled]).abs().mean()
 
 
-def direction(output: Tensor, target: Tensor) -> Tensor | None:
+def direction_loss(output: Tensor, target: Tensor) -> Tensor | None:
     """One minus the cosine, averaged over pixels with a direction.
 
     Args:
         output: (B, 3, H, W), of any length.
-        target: (B, 3, H, W) unit vectors; zeros where there is none.
+        target: (B, 3, H, W) unit vectors; zeros without label.
 
     Example:
         >>> import torch
         >>> up, none = torch.tensor([0.0, 0.0, 1.0]), torch.zeros(3)
         >>> target = torch.stack([up, none], dim=1).view(1, 3, 1, 2)
-        >>> direction(torch.ones(1, 3, 1, 2), target)  # 1 - 1 / sqrt(3)
+        >>> direction_loss(torch.ones(1, 3, 1, 2), target)  # 1 - 1 / sqrt(3)
         tensor(0.4226)
     """
-    there = has_direction(target)
-    if not bool(there.any()):
+    labelled = has_direction(target)
+    if not bool(labelled.any()):
         return None
     cosines = functional.cosine_similarity(output, target.to(output.dtype), dim=1)
-    return 1 - cosines[there].mean()
+    return 1 - cosines[labelled].mean()
 
 
-def offsets(output: Tensor, target: Tensor) -> Tensor | None:
-    """Mean absolute error, over both coordinates, of pixels that belong to something.
+def offset_loss(output: Tensor, target: Tensor) -> Tensor | None:
+    """Mean absolute error, over both coordinates, of labelled pixels.
 
     Args:
         output: (B, 2, H, W) pixels to the right and down.
-        target: (B, 2, H, W); nan where there is none.
+        target: (B, 2, H, W); nan without label.
     """
-    there = ~target.isnan()
-    if not bool(there.any()):
+    labelled = ~target.isnan()
+    if not bool(labelled.any()):
         return None
-    return (output[there] - target[there]).abs().mean()
+    return (output[labelled] - target[labelled]).abs().mean()
 
 
 LOSSES = {
-    Kind.CLASSES: cross_entropy,
-    Kind.DISTANCE: distance,
-    Kind.INVERSE_DISTANCE: distance,
-    Kind.DIRECTIONS: direction,
-    Kind.OFFSETS: offsets,
+    LabelKind.CLASSES: cross_entropy,
+    LabelKind.DISTANCE: distance_loss,
+    LabelKind.INVERSE_DISTANCE: distance_loss,
+    LabelKind.DIRECTIONS: direction_loss,
+    LabelKind.OFFSETS: offset_loss,
 }
 
 
-def losses(
-    kinds: Mapping[str, Kind], outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+def dense_losses(
+    kinds: Mapping[str, LabelKind], outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The loss of each task's kind; tasks without a labelled pixel are left out.
+    """The losses by task; tasks without labelled pixels are omitted.
 
     Args:
         kinds: of the labels, by task.
@@ -115,16 +115,16 @@ def losses(
     return {task: loss for task, loss in found.items() if loss is not None}
 
 
-def labelled(kind: Kind, target: Tensor) -> Tensor:
-    """How many numbers the loss of a kind is a mean of, (): pixels, and coordinates of offsets.
+def labelled_count(kind: LabelKind, target: Tensor) -> Tensor:
+    """The number of elements over which the loss of a kind is a mean, (): pixels, or coordinates for offsets.
 
     Example:
         >>> import torch
-        >>> labelled(Kind.DISTANCE, torch.tensor([[0.0, 1.5, 2.0]])), labelled(Kind.CLASSES, torch.tensor([[-1, 0]]))
-        (tensor(2), tensor(1))
+        >>> labelled_count(LabelKind.DISTANCE, torch.tensor([[0.0, 1.5, 2.0]]))
+        tensor(2)
     """
-    if kind == Kind.CLASSES:
+    if kind == LabelKind.CLASSES:
         return (target >= 0).sum()
-    if kind == Kind.DIRECTIONS:
+    if kind == LabelKind.DIRECTIONS:
         return has_direction(target).sum()
-    return (~target.isnan()).sum() if kind == Kind.OFFSETS else has_distance(target).sum()
+    return (~target.isnan()).sum() if kind == LabelKind.OFFSETS else has_distance(target).sum()

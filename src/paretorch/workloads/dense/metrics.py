@@ -1,4 +1,4 @@
-"""Metrics of numbers for each pixel: over all labelled pixels of the split, never means of batch or image values."""
+"""Metrics over all labelled pixels of a split, not means over batches or images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from paretorch.workloads.dense.losses import has_direction, has_distance
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
+from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric, sum_dtype
 
 BINS = 18_000  # of the histogram of angles: 0.01 degrees each
-STRAIGHT = 180.0  # degrees
+LARGEST = 180.0  # degrees
 
 
 class PixelAccuracy(Accuracy):
-    """The share of labelled pixels whose class is right, in 0..1."""
+    """The share of labelled pixels whose class is correct, in 0..1."""
 
     name = "pixel accuracy"
 
@@ -35,7 +35,7 @@ class AbsoluteError(MeanAbsoluteError):
     name = "absolute error"
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, H, W)."""
+        """Adds (B, H, W)."""
         super().update(output, torch.where(has_distance(target), target, math.nan))
 
 
@@ -52,10 +52,10 @@ class RelativeError(MeanAbsoluteError):
     name = "relative error"
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, H, W)."""
-        there = has_distance(target)
-        ratio = torch.where(there, output.to(target.dtype) / torch.where(there, target, 1.0), math.nan)
-        super().update(ratio, torch.where(there, torch.ones_like(target), math.nan))
+        """Adds (B, H, W)."""
+        labelled = has_distance(target)
+        ratio = torch.where(labelled, output.to(target.dtype) / torch.where(labelled, target, 1.0), math.nan)
+        super().update(ratio, torch.where(labelled, torch.ones_like(target), math.nan))
 
 
 class OffsetError(MeanAbsoluteError):
@@ -66,11 +66,11 @@ class OffsetError(MeanAbsoluteError):
 
 
 def angles(output: Tensor, target: Tensor) -> Tensor:
-    """(n,) angles in degrees between directions, at the n pixels that have one.
+    """(n,) angles in degrees between directions, at the n labelled pixels.
 
     Args:
         output: (B, 3, H, W), of any length.
-        target: (B, 3, H, W); zeros where there is none.
+        target: (B, 3, H, W); zeros without label.
 
     Example:
         >>> east, north, none = torch.eye(3)[:2].unbind() + (torch.zeros(3),)
@@ -78,11 +78,11 @@ def angles(output: Tensor, target: Tensor) -> Tensor:
         >>> angles(output, torch.stack([2 * east, north, none], dim=1).view(1, 3, 1, 3))
         tensor([ 0., 90.])
     """
-    there = has_direction(target)
-    # by the chord, which is exact at small angles, where the arc cosine of a float32 is not
+    labelled = has_direction(target)
+    # by the chord: the arc cosine of a float32 is inexact at small angles
     first, second = (functional.normalize(vectors.float(), dim=1) for vectors in (output, target))
-    chord, other = (first - second).norm(dim=1)[there], (first + second).norm(dim=1)[there]
-    return torch.rad2deg(2 * torch.atan2(chord, other))
+    difference, total = (first - second).norm(dim=1)[labelled], (first + second).norm(dim=1)[labelled]
+    return torch.rad2deg(2 * torch.atan2(difference, total))
 
 
 class MeanAngle(Metric):
@@ -94,23 +94,23 @@ class MeanAngle(Metric):
 
     def __init__(self) -> None:
         self.total = 0.0
-        self.seen = 0
+        self.pixels = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, 3, H, W)."""
+        """Adds (B, 3, H, W)."""
         found = angles(output, target)
-        self.total += float(found.sum(dtype=torch.float32 if found.device.type == "mps" else torch.float64))
-        self.seen += len(found)
+        self.total += float(found.sum(dtype=sum_dtype(found)))
+        self.pixels += len(found)
 
     def compute(self) -> float:
         """Summed angle over pixels."""
-        return self.total / self.seen if self.seen else math.nan
+        return self.total / self.pixels if self.pixels else math.nan
 
 
 class MedianAngle(Metric):
-    """Median angle over all pixels, from a histogram: within 0.01 degrees of the exact one.
+    """Median angle over all pixels, from a histogram, exact to 0.01 degrees.
 
-    Of an even number of angles it is the mean of the two in the middle. Within a bin, angles are taken to lie evenly.
+    For an even number of angles it is the mean of the two middle ones. Angles within a bin are assumed to be evenly spaced.
 
     Example:
         >>> metric = MedianAngle()
@@ -128,32 +128,32 @@ class MedianAngle(Metric):
 
     def __init__(self) -> None:
         self.counts: Tensor | None = None
-        self.broken = False
+        self.diverged = False
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, 3, H, W)."""
+        """Adds (B, 3, H, W)."""
         found = angles(output, target)
-        if bool(found.isnan().any()):  # a run that diverged
-            self.broken = True
+        if bool(found.isnan().any()):  # of a run that diverged
+            self.diverged = True
             return
-        counts = torch.bincount((found * (BINS / STRAIGHT)).long().clamp(0, BINS - 1), minlength=BINS)
+        counts = torch.bincount((found * (BINS / LARGEST)).long().clamp(0, BINS - 1), minlength=BINS)
         self.counts = counts if self.counts is None else self.counts + counts
 
     def compute(self) -> float:
-        """In degrees; nan where no pixel has a direction, or one that was predicted is nan."""
-        if self.broken or self.counts is None or not int(self.counts.sum()):
+        """In degrees; nan without labelled pixels, or if a prediction is nan."""
+        if self.diverged or self.counts is None or not int(self.counts.sum()):
             return math.nan
-        below = self.counts.cpu().cumsum(dim=0)
-        seen = int(below[-1])
-        return (_ranked(below, (seen - 1) // 2) + _ranked(below, seen // 2)) / 2
+        cumulative = self.counts.cpu().cumsum(dim=0)
+        pixels = int(cumulative[-1])
+        return (_angle_at_rank(cumulative, (pixels - 1) // 2) + _angle_at_rank(cumulative, pixels // 2)) / 2
 
 
-def _ranked(below: Tensor, rank: int) -> float:
-    """The angle at a rank, from 0, in degrees, from the (BINS,) counts of angles up to the end of each bin."""
-    place = int(torch.searchsorted(below, rank, right=True))
-    before = int(below[place - 1]) if place else 0
-    within = (rank - before + 0.5) / (int(below[place]) - before)
-    return (place + within) * STRAIGHT / BINS
+def _angle_at_rank(cumulative: Tensor, rank: int) -> float:
+    """The angle in degrees with ``rank`` smaller ones, from the (BINS,) cumulative counts."""
+    index = int(torch.searchsorted(cumulative, rank, right=True))
+    before = int(cumulative[index - 1]) if index else 0
+    within = (rank - before + 0.5) / (int(cumulative[index]) - before)
+    return (index + within) * LARGEST / BINS
 
 
 class WithinAngle(Metric):
@@ -164,17 +164,17 @@ class WithinAngle(Metric):
 
     def __init__(self) -> None:
         self.within = 0
-        self.seen = 0
+        self.pixels = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Takes in (B, 3, H, W)."""
+        """Adds (B, 3, H, W)."""
         found = angles(output, target)
         self.within += int((found < self.limit).sum())
-        self.seen += len(found)
+        self.pixels += len(found)
 
     def compute(self) -> float:
         """Pixels within over pixels."""
-        return self.within / self.seen if self.seen else math.nan
+        return self.within / self.pixels if self.pixels else math.nan
 
 
 class Within11(WithinAngle):
@@ -198,6 +198,6 @@ class Within30(WithinAngle):
     limit = 30.0
 
 
-def of_directions() -> tuple[Metric, ...]:
-    """Mean and median angle, and the shares below 11.25, 22.5 and 30 degrees: the five numbers of the literature."""
+def direction_metrics() -> tuple[Metric, ...]:
+    """Mean and median angle, and the shares below 11.25, 22.5 and 30 degrees, as in the literature."""
     return (MeanAngle(), MedianAngle(), Within11(), Within22(), Within30())

@@ -1,7 +1,8 @@
-"""CIFAR-10's binary files. The pickled ones, ``cifar-10-batches-py``, are never opened: a pickle runs whatever is in it."""
+"""CIFAR-10's binary files; the pickled version is never opened, since a pickle executes code."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,44 +10,46 @@ import torch
 from torch import Tensor
 
 from paretorch.storage.regular_files import read_regular
-from paretorch.workloads.formats.layout import candidates, one_place
+from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders
 
+CIFAR = PublishedData(
+    "CIFAR-10",
+    "cifar",
+    """\
+cifar-10-batches-bin/data_batch_1.bin to data_batch_5.bin
+cifar-10-batches-bin/test_batch.bin""",
+    "CIFAR-10 is published at www.cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-10-binary.tar.gz",
+)
 EDGE = 32
-ROW = 1 + 3 * EDGE**2  # a label, then the red, green and blue plane of an image
-MOST = 10 * 10_000 * ROW  # bytes of a file: ten times what is published
+ROW = 1 + 3 * EDGE**2  # bytes of an image: a label, then the red, green and blue plane
+MOST = 10 * 10_000 * ROW  # bytes of a file: ten times the published size
 FILES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
 PUBLISHED = {"train": 50_000, "test": 10_000}
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FORM = """\
-cifar-10-batches-bin/data_batch_1.bin to data_batch_5.bin
-cifar-10-batches-bin/test_batch.bin"""
-SOURCE = "CIFAR-10 is published at www.cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-10-binary.tar.gz"
 
 
 def find_cifar(root: Path, given: str = "") -> Path:
-    """The folder with the six binary files, below ``root`` or in the folder ``given``.
+    """The folder with the six binary files: ``given``, or a subfolder of ``root`` whose name begins with cifar.
 
     Raises:
-        FileNotFoundError: it is not there, or only pickled; the message says what was looked for and found.
-        ValueError: it is there more than once.
+        FileNotFoundError: it is missing, or only the pickled version exists; the message has the expected layout.
+        ValueError: it is found more than once.
     """
-    starts = [Path(given)] if given else list(candidates(root, ("cifar-10", "cifar10")))
-    inner = dict.fromkeys(start / below for start in starts for below in ("", "cifar-10-batches-bin"))
-    places = [place for place in inner if all((place / name).is_file() for names in FILES.values() for name in names)]
-    pickled = next((each for each in _pickled(starts) if not places), None)
-    source = SOURCE if pickled is None else (
-        f"{pickled} holds the pickled version, which is never opened: a pickle runs whatever is in it. {SOURCE}"
-    )  # fmt: skip
-    return one_place(places, "CIFAR-10", "cifar", given or str(root), starts, FORM, source)
-
-
-def _pickled(starts: list[Path]) -> list[Path]:
-    inner = [start / below for start in starts for below in ("", "cifar-10-batches-py")]
-    return [place for place in inner if (place / "data_batch_1").is_file()]
+    searched = searched_folders(root, given, ("cifar-10", "cifar10"))
+    folders = dict.fromkeys(folder / inner for folder in searched for inner in ("", "cifar-10-batches-bin"))
+    found = [
+        folder for folder in folders if all((folder / name).is_file() for names in FILES.values() for name in names)
+    ]
+    data = CIFAR
+    pickled = [folder / inner for folder in searched for inner in ("", "cifar-10-batches-py")]
+    if pickled := [folder for folder in pickled if (folder / "data_batch_1").is_file()]:
+        reason = f"{pickled[0]} has the pickled version, which is never opened: a pickle executes code"
+        data = replace(CIFAR, origin=f"{reason}. {CIFAR.origin}")
+    return only_folder(data, found, given or str(root), searched)
 
 
 def read_cifar(folder: Path, split: str) -> tuple[Tensor, Tensor]:
-    """(n, 3, 32, 32) colours, bytes, and (n,) classes 0 to 9.
+    """(n, 3, 32, 32) bytes of colours, and (n,) classes 0 to 9.
 
     Args:
         folder: with the binary files.
@@ -64,11 +67,11 @@ def _rows(path: Path) -> Tensor:
     content = np.frombuffer(bytearray(read_regular(path, MOST)), dtype=np.uint8)
     if not len(content) or len(content) % ROW:
         raise ValueError(
-            f"{path} is damaged: expected images of {ROW} bytes each, got {len(content):,} bytes, which is no whole number of "
-            f"them. Unpack it again; {SOURCE}"
+            f"{path} is damaged: expected images of {ROW} bytes each, got {len(content):,} bytes, which is no multiple. "
+            f"Unpack it again; {CIFAR.origin}"
         )
     rows = torch.from_numpy(content).reshape(-1, ROW)
     if int(rows[:, 0].max()) >= len(CLASSES):
-        place = int((rows[:, 0] >= len(CLASSES)).nonzero()[0])
-        raise ValueError(f"{path} is damaged: image {place} has the label {int(rows[place, 0])}, labels are 0 to 9")
+        index = int((rows[:, 0] >= len(CLASSES)).nonzero()[0])
+        raise ValueError(f"{path} is damaged: image {index} has the label {int(rows[index, 0])}, labels are 0 to 9")
     return rows

@@ -1,4 +1,4 @@
-"""Cityscapes as its owner publishes it: photographs, label and instance numbers, disparities, a folder for each city."""
+"""Cityscapes as published: photographs, label and instance numbers and disparities, in a folder for each city."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from paretorch.workloads.checks.checkup import Checkup, Tell, read_each
-from paretorch.workloads.dense.labels import Kind, Scene
-from paretorch.workloads.formats.extensions import as_spelled, spellings
-from paretorch.workloads.formats.layout import candidates, one_place
-from paretorch.workloads.formats.pictures import UnreadableError, opened_picture, read_rgb
-from paretorch.workloads.reading.selection import ranked
+from paretorch.workloads.dense.labels import LabelKind, LabelledScene
+from paretorch.workloads.formats.extensions import existing_path, extension_spellings
+from paretorch.workloads.formats.image_files import opened_image, read_rgb
+from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders
+from paretorch.workloads.loading.unreadable import UnreadableError, shortened
 
+CITYSCAPES = PublishedData(
+    "Cityscapes",
+    "root",
+    """\
+cityscapes/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png
+cityscapes/gtFine/{train,val}/CITY/*_gtFine_labelIds.png and *_gtFine_instanceIds.png
+cityscapes/disparity/{train,val}/CITY/*_disparity.png""",
+    "Cityscapes is published at cityscapes-dataset.com, after registration: leftImg8bit, gtFine and disparity, trainvaltest",
+)
 PARTS = ("train", "val")
-SQUEEZED = 0.02  # share by which the sides of small copies may differ from those of the large, by rounding
-PNG = spellings(".png")
+TOLERANCE = 0.02  # relative difference of aspect ratios, for files that were scaled and rounded
+PNG = extension_spellings(".png")
 PIXELS = 1 << 24  # of a file: eight times those of the published photographs, which have 2048 x 1024
 FILES = {
     "image": ("leftImg8bit", "leftImg8bit"),
@@ -29,18 +37,22 @@ FILES = {
     "instance": ("gtFine", "gtFine_instanceIds"),
     "disparity": ("disparity", "disparity"),
 }
-# the numbers that the evaluation of Cityscapes counts, in its order, by category
+# the label numbers that the benchmark of Cityscapes evaluates, in its order, by category
 CATEGORIES = {
     "flat": (7, 8), "construction": (11, 12, 13), "object": (17, 19, 20), "nature": (21, 22), "sky": (23,), "human": (24, 25),
     "vehicle": (26, 27, 28, 31, 32, 33),
 }  # fmt: skip
 NUMBERS = 34
-INSTANCES = 1000  # numbers from here on are 1000 times the label's, plus the instance's
-KINDS = {"segmentation": Kind.CLASSES, "instance": Kind.OFFSETS, "depth": Kind.INVERSE_DISTANCE}
+INSTANCES = 1000  # an instance number is 1000 times the label's number plus a counter; numbers below are no instances
+KINDS = {
+    "segmentation": LabelKind.CLASSES,
+    "instance": LabelKind.OFFSETS,
+    "depth": LabelKind.INVERSE_DISTANCE,
+}
 
 
 def classes_by_number(classes: int) -> Tensor:
-    """(34,) the class of each label number, -1 where it is not evaluated.
+    """(34,) class of each label number, -1 if it is not evaluated.
 
     Args:
         classes: 19, or 7 for the categories.
@@ -53,16 +65,16 @@ def classes_by_number(classes: int) -> Tensor:
         ([-1, 0, 18], [-1, 0, 6])
     """
     if classes not in (7, 19):
-        raise ValueError(f"Cityscapes has 19 classes, or 7 categories of them; got {classes}")
+        raise ValueError(f"Cityscapes has 19 classes in 7 categories; expected 19 or 7, got {classes}")
     found = torch.full((NUMBERS,), -1, dtype=torch.int64)
     groups = [[number] for numbers in CATEGORIES.values() for number in numbers]
-    for place, numbers in enumerate(groups if classes == 19 else CATEGORIES.values()):
-        found[list(numbers)] = place
+    for index, numbers in enumerate(groups if classes == 19 else CATEGORIES.values()):
+        found[list(numbers)] = index
     return found
 
 
 def offsets_to_means(instances: Tensor) -> Tensor:
-    """(2, H, W) the way from each pixel to the mean of its instance's pixels, to the right and down; nan where there is none.
+    """(2, H, W) offset of each pixel to the mean of its instance's pixels, to the right and down; nan without instance.
 
     Args:
         instances: (H, W) numbers; those below 1000 are no instances.
@@ -73,11 +85,11 @@ def offsets_to_means(instances: Tensor) -> Tensor:
     """
     height, width = instances.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([columns, rows]).reshape(2, -1).double()  # sums of coordinates are too large for float32
+    positions = torch.stack([columns, rows]).reshape(2, -1).double()  # sums of coordinates exceed float32's precision
     _, which, counts = instances.flatten().unique(return_inverse=True, return_counts=True)
-    means = torch.zeros(2, len(counts), dtype=torch.float64).index_add_(1, which, places) / counts
-    ways = (means[:, which] - places).reshape(2, height, width).float()
-    return torch.where(instances >= INSTANCES, ways, math.nan)
+    means = torch.zeros(2, len(counts), dtype=torch.float64).index_add_(1, which, positions) / counts
+    offsets = (means[:, which] - positions).reshape(2, height, width).float()
+    return torch.where(instances >= INSTANCES, offsets, math.nan)
 
 
 @dataclass(frozen=True)
@@ -85,9 +97,9 @@ class CityFolders:
     """The published folders.
 
     Args:
-        root: holds ``leftImg8bit``, ``gtFine`` and ``disparity``.
+        root: contains ``leftImg8bit``, ``gtFine`` and ``disparity``.
         classes: 19 or 7.
-        height: pixels of the network's images, which are twice as wide.
+        height: pixels of the network's images, whose width is twice the height.
     """
 
     root: Path
@@ -95,46 +107,45 @@ class CityFolders:
     height: int
 
     def names(self, part: str) -> tuple[str, ...]:
-        """The scenes of ``train`` or ``val``, as ``CITY/CITY_SEQUENCE_FRAME``, by name.
+        """The scenes of ``train`` or ``val``, as ``CITY/CITY_SEQUENCE_FRAME``, sorted.
 
         Raises:
-            ValueError: there is none, or one lacks a file; the first are named.
+            ValueError: there is none, or a scene has no file of one kind; the message names the first ones.
         """
-        there = {kind: self._there(part, kind) for kind in FILES}
-        everything = sorted(set().union(*there.values()))
-        if not everything:
+        found = {kind: self._found(part, kind) for kind in FILES}
+        scenes = sorted(set().union(*found.values()))
+        if not scenes:
             raise ValueError(
                 f"{self.root / 'leftImg8bit' / part} has no scenes: expected CITY/CITY_000000_000019_leftImg8bit.png"
             )
-        for kind, names in there.items():
-            if lacking := [name for name in everything if name not in names]:
-                folder, ending = FILES[kind]
-                shown = ", ".join(f"{folder}/{part}/{name}_{ending}.png" for name in lacking[:3])
-                more = f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else ""
+        for kind, names in found.items():
+            folder, ending = FILES[kind]
+            if missing := [f"{folder}/{part}/{name}_{ending}.png" for name in scenes if name not in names]:
                 raise ValueError(
-                    f"{self.root}: there is no {shown}{more}. Unpack all four archives, or remove the scenes"
+                    f"{self.root}: there is no {shortened(missing, 3)}. Unpack all four archives, or remove the scenes"
                 )
-        return tuple(everything)
+        return tuple(scenes)
 
     def reader(self, part: str, names: Sequence[str]) -> CityReader:
-        """What reads scenes of a part."""
+        """A reader of scenes of a part."""
         return CityReader(self.root, part, tuple(names), self.classes, self.height)
 
     def size(self, part: str) -> tuple[int, int]:
         """(H, W) of every scene."""
         return self.height, 2 * self.height
 
-    def _there(self, part: str, kind: str) -> set[str]:
+    def _found(self, part: str, kind: str) -> set[str]:
         folder, ending = FILES[kind]
-        files = (self.root / folder / part).glob(f"*/*_{ending}.*")
-        pictures = [path for path in files if path.suffix in PNG and not path.name.startswith(".")]
-        seen = [path for path in pictures if not path.parent.name.startswith(".")]
-        return {f"{path.parent.name}/{path.stem.removesuffix(f'_{ending}')}" for path in seen}
+        return {
+            f"{path.parent.name}/{path.stem.removesuffix(f'_{ending}')}"
+            for path in (self.root / folder / part).glob(f"*/*_{ending}.*")
+            if path.suffix in PNG and not path.name.startswith(".") and not path.parent.name.startswith(".")
+        }
 
 
 @dataclass(frozen=True)
 class CityReader:
-    """Reads scenes at the network's resolution; can be sent to another process.
+    """A reader of scenes at the network's resolution; it can be pickled.
 
     Args:
         root: of the published folders.
@@ -149,26 +160,22 @@ class CityReader:
     names: tuple[str, ...]
     classes: int
     height: int
+    kind: str = "image files"
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """``segmentation``, ``instance`` and ``depth``."""
         return tuple(KINDS)
 
-    @property
-    def kind(self) -> str:
-        """``"image files"``."""
-        return "image files"
-
-    def read(self, place: int) -> Scene:
-        """The scene at ``place``: image, classes, offsets in the network's pixels, disparity in those of the photograph.
+    def read(self, index: int) -> LabelledScene:
+        """One scene: image, classes, offsets in the network's pixels, disparity in those of the photograph.
 
         Raises:
-            UnreadableError: a file is missing or damaged, of another shape, or holds numbers that Cityscapes does not have.
+            UnreadableError: a file is missing or damaged, has another shape, or contains invalid numbers.
         """
-        name = self.names[place]
-        path, shown = self._path("image", name)
-        photograph = read_rgb(path, shown, most=PIXELS).float() / 255
+        name = self.names[index]
+        path, relative = self._path("image", name)
+        photograph = read_rgb(path, relative, most=PIXELS).float() / 255
         stored = tuple(photograph.shape[1:])
         size = [self.height, 2 * self.height]
         image = functional.interpolate(photograph[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
@@ -181,32 +188,32 @@ class CityReader:
             "instance": offsets_to_means(self._numbers("instance", name, stored)),
             "depth": torch.where(disparity > 0, (disparity.float() - 1) / 256, 0.0),
         }
-        return Scene(image, labels, KINDS)
+        return LabelledScene(image, labels, KINDS)
 
     def _numbers(self, kind: str, name: str, stored: tuple[int, ...]) -> Tensor:
-        """At the network's resolution, from a file of the shape of the photograph's (H, W), if not of its size."""
-        path, shown = self._path(kind, name)
-        numbers = read_numbers(path, shown)
-        (height, width), (high, wide) = stored, numbers.shape
-        if not abs(high * width - height * wide) <= SQUEEZED * height * wide:
+        """A file at the network's resolution; it has the photograph's aspect ratio, ``stored`` is (H, W) of the photograph."""
+        path, relative = self._path(kind, name)
+        numbers = read_numbers(path, relative)
+        (height, width), (own_height, own_width) = stored, numbers.shape
+        if not abs(own_height * width - height * own_width) <= TOLERANCE * height * own_width:
             expected = f"expected {width} x {height} pixels, as the photograph has, or the same at another scale"
-            raise UnreadableError(shown, f"{expected}, got {wide} x {high}")
+            raise UnreadableError(relative, f"{expected}, got {own_width} x {own_height}")
         size = [self.height, 2 * self.height]
         return functional.interpolate(numbers[None, None].double(), size, mode="nearest-exact")[0, 0].long()
 
     def _path(self, kind: str, name: str) -> tuple[Path, str]:
         folder, ending = FILES[kind]
-        path = as_spelled(self.root / folder / self.part / f"{name}_{ending}.png")
+        path = existing_path(self.root / folder / self.part / f"{name}_{ending}.png")
         return path, path.relative_to(self.root).as_posix()
 
 
 def read_numbers(path: Path, name: str) -> Tensor:
-    """A PNG of one channel, of 8 or 16 bits, as (H, W) int64.
+    """A PNG of one channel with 8 or 16 bits, as (H, W) int64.
 
     Raises:
-        UnreadableError: it is missing, damaged, no PNG, of more than :data:`PIXELS`, or has colours.
+        UnreadableError: it is missing, damaged, not a PNG, has more than :data:`PIXELS`, or has colours.
     """
-    with opened_picture(path, name, ("PNG",), PIXELS) as picture:
+    with opened_image(path, name, ("PNG",), PIXELS) as picture:
         picture.load()
         mode, pixels = picture.mode, np.array(picture)
     if mode not in ("L", "P", "I") and not mode.startswith("I;16"):
@@ -214,38 +221,14 @@ def read_numbers(path: Path, name: str) -> Tensor:
     return torch.from_numpy(pixels.astype(np.int64))
 
 
-def find_cityscapes(root: Path, classes: int, height: int, form: str) -> CityFolders:
-    """The published folders below ``root``, in a folder whose name begins with cityscapes, or in ``root`` itself.
+def find_cityscapes(root: Path, classes: int, height: int) -> CityFolders:
+    """The published folders, in a subfolder of ``root`` whose name begins with cityscapes or in ``root`` itself.
 
     Raises:
-        FileNotFoundError: they are not there; the message says what was looked for and what was found.
-        ValueError: they are there more than once.
+        FileNotFoundError: they are missing; the message has the expected and the found layout.
+        ValueError: they are found more than once.
     """
-    starts = list(candidates(root, ("cityscapes",)))
+    searched = searched_folders(root, "", ("cityscapes",))
     wanted = [Path(folder) / part for folder in ("leftImg8bit", "gtFine", "disparity") for part in PARTS]
-    places = [start for start in starts if all((start / folder).is_dir() for folder in wanted)]
-    how, published = form.rsplit("\n", 1)
-    return CityFolders(one_place(places, "Cityscapes", "root", str(root), starts, how, published), classes, height)
-
-
-def checked_cities(title: str, folders: CityFolders, images: int | None, tell: Tell | None) -> Checkup:
-    """What lies in the published folders; all of it is read.
-
-    Args:
-        title: what was looked for.
-        folders: of the data set.
-        images: read so many of each part; all where it is None.
-        tell: called with the part, the scenes read and the scenes to read.
-    """
-    report = Checkup(title)
-    for part in PARTS:
-        try:
-            names = folders.names(part)
-        except ValueError as error:
-            report.problems.append(str(error))
-            continue
-        cities = len({name.partition("/")[0] for name in names})
-        report.found.append(f"{part}: {len(names):,} scenes of {cities} cities")
-        reader = folders.reader(part, ranked(names, seed=0)[:images])
-        read_each(report, f"cityscapes/{part}", reader.names, reader.read, tell)
-    return report
+    found = [folder for folder in searched if all((folder / inner).is_dir() for inner in wanted)]
+    return CityFolders(only_folder(CITYSCAPES, found, str(root), searched), classes, height)

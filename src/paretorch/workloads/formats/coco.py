@@ -1,4 +1,4 @@
-"""COCO 2017 instances on disk: which images there are, and what is drawn on each."""
+"""COCO 2017 as published: image files, and lists of the objects in them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,57 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.storage.regular_files import open_regular, read_regular
-from paretorch.workloads.formats.extensions import as_spelled, plain
-from paretorch.workloads.formats.pictures import pictures_in, read_rgb
-from paretorch.workloads.formats.voc_masks import KNOWN, LABELS, NAMES, mask_of
-from paretorch.workloads.reading.geometry import squared
-from paretorch.workloads.reading.source import Example, Item
+from paretorch.workloads.formats.extensions import existing_path, lower_extension
+from paretorch.workloads.formats.image_files import image_files_in, read_rgb
+from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders
+from paretorch.workloads.formats.voc_masks import KNOWN, LABELS, NAMES, voc_mask
+from paretorch.workloads.loading.image_crops import central_square
+from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
+from paretorch.workloads.loading.unreadable import shortened
 
+COCO = PublishedData(
+    "COCO 2017",
+    "coco",
+    """\
+coco/annotations/instances_train2017.json
+coco/annotations/instances_val2017.json
+coco/train2017/*.jpg             or coco/images/train2017
+coco/val2017/*.jpg               without it, images of train2017 are held out""",
+    "COCO 2017 is published at cocodataset.org: train2017.zip, val2017.zip, annotations_trainval2017.zip",
+)
 MOST = 1 << 32  # bytes of a file of instances: nine times the published one
 FOLDERS = {"train": "train2017", "val": "val2017"}
 
 
+def find_coco(root: Path, given: str = "") -> CocoFolders:
+    """COCO 2017 in ``given``, or in a subfolder of ``root`` whose name begins with coco or mscoco.
+
+    Raises:
+        FileNotFoundError: it is missing or has another layout; the message has the expected and the found one.
+        ValueError: it is found more than once.
+    """
+    searched = searched_folders(root, given, ("coco", "mscoco"))
+    images = {
+        folder: inner
+        for folder in searched
+        if (folder / "annotations" / f"instances_{FOLDERS['train']}.json").is_file()
+        for inner in (folder / "images", folder)
+        if (inner / FOLDERS["train"]).is_dir()
+    }
+    folder = only_folder(COCO, list(images), given or str(root), searched)
+    return CocoFolders(folder, images[folder])
+
+
 @dataclass(frozen=True)
 class Instances:
-    """One file of instances.
+    """The content of one file of instances.
 
     Args:
-        file: where it was read.
+        file: its path.
         shapes: (H, W) of each image, by file name.
-        objects: the image's objects of VOC's classes, as JSON: compact, since there are hundreds of thousands.
-        crowds: how many crowd regions of VOC's classes there are.
-        others: how many objects are of COCO's other 60 categories, which count as background.
+        objects: the image's objects of VOC's classes, as JSON to save memory: there are hundreds of thousands.
+        crowds: number of crowd regions of VOC's classes.
+        others: number of objects of COCO's other 60 categories, which count as background.
     """
 
     file: Path
@@ -42,10 +73,10 @@ class Instances:
 
 
 def read_instances(file: Path) -> Instances:
-    """Reads ``instances_train2017.json`` or its like.
+    """Reads a file such as ``instances_train2017.json``.
 
     Raises:
-        ValueError: it is not of COCO's form, or has categories that COCO 2017 does not have; the message names them.
+        ValueError: it is not in COCO's format, or has categories that COCO 2017 does not have; the message names them.
     """
     state = file.stat()
     return _read(file, state.st_size, state.st_mtime_ns)
@@ -53,7 +84,7 @@ def read_instances(file: Path) -> Instances:
 
 @lru_cache(maxsize=2)
 def _read(file: Path, size: int, changed: int) -> Instances:
-    del size, changed
+    del size, changed  # they only decide whether the cached content is still valid
     try:
         values = json.loads(read_regular(file, MOST))
         images = {
@@ -73,26 +104,22 @@ def _read(file: Path, size: int, changed: int) -> Instances:
             f"width) and annotations (id, image_id, category_id, segmentation, iscrowd)"
         ) from None
     _check_categories(file, categories, Counter(category for _, _, category, _, _ in annotations))
-    if strangers := sorted({image for _, image, _, _, _ in annotations if image not in images}):
-        raise ValueError(f"{file}: annotations name images that it does not list: ids {_some(strangers)}")
-    drawn: dict[str, list[Any]] = {}
+    if unlisted := sorted({image for _, image, _, _, _ in annotations if image not in images}):
+        raise ValueError(f"{file}: annotations refer to images that it does not list: ids {shortened(unlisted, 10)}")
+    objects: dict[str, list[Any]] = {}
     crowds = 0
     for identity, image, category, crowd, each in annotations:
         if category in LABELS:
             crowds += crowd
-            drawn.setdefault(images[image][0], []).append([identity, LABELS[category], crowd, each.get("segmentation")])
+            object_ = [identity, LABELS[category], crowd, each.get("segmentation")]
+            objects.setdefault(images[image][0], []).append(object_)
     return Instances(
         file,
         shapes=dict(images.values()),
-        objects={name: json.dumps(objects, separators=(",", ":")).encode() for name, objects in drawn.items()},
+        objects={name: json.dumps(each, separators=(",", ":")).encode() for name, each in objects.items()},
         crowds=crowds,
         others=sum(category not in LABELS for _, _, category, _, _ in annotations),
     )
-
-
-def _digest(file: Path) -> str:
-    with open_regular(file) as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _check_categories(file: Path, listed: list[tuple[int, str]], used: Mapping[int, int]) -> None:
@@ -104,15 +131,11 @@ def _check_categories(file: Path, listed: list[tuple[int, str]], used: Mapping[i
         identity: f"{identity} (on {count} objects)" for identity, count in used.items() if identity not in KNOWN
     }
     if unknown:
-        raise ValueError(f"{file}: unknown category ids: {_some([unknown[key] for key in sorted(unknown)])}. {cure}")
+        names = shortened([unknown[key] for key in sorted(unknown)], 10)
+        raise ValueError(f"{file}: unknown category ids: {names}. {cure}")
     for identity, name in listed:
         if identity in NAMES and name and name not in NAMES[identity]:
-            raise ValueError(f"{file}: category {identity} is {NAMES[identity][0]!r}, here it is {name!r}. {cure}")
-
-
-def _some(values: list[Any], most: int = 10) -> str:
-    shown = ", ".join(map(str, values[:most]))
-    return f"{shown} and {len(values) - most} more" if len(values) > most else shown
+            raise ValueError(f"{file}: category {identity} is {NAMES[identity][0]!r} in COCO, got {name!r}. {cure}")
 
 
 @dataclass(frozen=True)
@@ -120,21 +143,21 @@ class CocoFolders:
     """COCO 2017 as image files and instances; all images are one group.
 
     Args:
-        root: the folder that holds ``annotations``.
-        images: the folder that holds ``train2017``: the same, or ``images`` within it.
+        root: the folder that contains ``annotations``.
+        images: the folder that contains ``train2017``: the same, or ``images`` within it.
     """
 
     root: Path
     images: Path
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The folder."""
         return str(self.root)
 
     @cached_property
     def has_validation(self) -> bool:
-        """Whether the images and the instances of ``val2017`` are there."""
+        """Whether both the images and the instances of ``val2017`` exist."""
         return self.annotations("val").is_file() and (self.images / FOLDERS["val"]).is_dir()
 
     def annotations(self, folder: str) -> Path:
@@ -142,33 +165,33 @@ class CocoFolders:
         return self.root / "annotations" / f"instances_{FOLDERS[folder]}.json"
 
     def instances(self, folder: str) -> Instances:
-        """What is drawn on the images of ``train`` or ``val``."""
+        """The objects in the images of ``train`` or ``val``."""
         return read_instances(self.annotations(folder))
 
     def available(self, folder: str) -> Mapping[str, int]:
-        """Images that are both listed and there."""
+        """Number of images that are listed and exist."""
         return {"": len(self.names(folder, ""))} if folder in self._listed else {}
 
     def names(self, folder: str, group: str) -> Sequence[str]:
-        """Images that are both listed and there."""
+        """Images that are listed and exist."""
         del group
-        return [f"{FOLDERS[folder]}/{name}" for name in self._listed[folder] if plain(name) in self._there[folder]]
+        return [f"{FOLDERS[folder]}/{name}" for name in self._listed[folder] if self._exists(folder, name)]
+
+    def missing(self, folder: str) -> list[str]:
+        """Images that are listed and do not exist."""
+        return [name for name in self._listed[folder] if not self._exists(folder, name)]
 
     def file(self, name: str) -> Path:
-        """Where the image lies."""
-        return as_spelled(self.images / name)
+        """The path of an image."""
+        return existing_path(self.images / name)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The files of instances."""
+        """Digests of the files of instances."""
         files = [self.annotations(folder) for folder in FOLDERS]
         return {file.name: _digest(file) for file in files if file.is_file()}
 
-    def missing(self, folder: str) -> list[str]:
-        """Images that are listed and not there."""
-        return [name for name in self._listed[folder] if plain(name) not in self._there[folder]]
-
-    def reader(self, items: Sequence[Item], edge: int) -> CocoReader:
-        """Decodes the files and draws the masks."""
+    def reader(self, items: Sequence[SelectedImage], edge: int) -> CocoReader:
+        """A reader of the selected images and their masks."""
         shapes, objects = [], []
         known = {name: folder for folder, name in FOLDERS.items()}
         for item in items:
@@ -183,26 +206,36 @@ class CocoFolders:
         return {f: sorted(self.instances(f).shapes) for f in FOLDERS if self.annotations(f).is_file()}
 
     @cached_property
-    def _there(self) -> dict[str, set[str]]:
-        return {folder: set(map(plain, pictures_in(self.images / name))) for folder, name in FOLDERS.items()}
+    def _files(self) -> dict[str, set[str]]:
+        return {
+            folder: set(map(lower_extension, image_files_in(self.images / name))) for folder, name in FOLDERS.items()
+        }
+
+    def _exists(self, folder: str, name: str) -> bool:
+        return lower_extension(name) in self._files[folder]
+
+
+def _digest(file: Path) -> str:
+    with open_regular(file) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class CocoReader:
-    """Decodes image files and draws the masks of their objects."""
+    """A reader of image files that draws the masks of their objects."""
 
     root: Path
-    items: tuple[Item, ...]
+    items: tuple[SelectedImage, ...]
     edge: int
     shapes: tuple[tuple[int, int], ...]
     objects: tuple[bytes, ...]
     kind: str = "image files"
 
-    def read(self, index: int) -> Example:
+    def read(self, index: int) -> StoredSquare:
         """One image and its mask."""
         name = self.items[index].name
-        image = read_rgb(as_spelled(self.root / name), name, shape=self.shapes[index])
-        mask = mask_of(json.loads(self.objects[index]), self.shapes[index], name)
-        image, square = squared(image, mask, self.edge)
+        image = read_rgb(existing_path(self.root / name), name, shape=self.shapes[index])
+        mask = voc_mask(json.loads(self.objects[index]), self.shapes[index], name)
+        image, square = central_square(image, mask, self.edge)
         assert square is not None
         return image.permute(1, 2, 0).contiguous(), square

@@ -1,4 +1,4 @@
-"""ImageNet on disk: a folder of images for each class."""
+"""ImageNet as published: a folder of image files for each class."""
 
 from __future__ import annotations
 
@@ -10,33 +10,61 @@ from pathlib import Path
 
 import torch
 
-from paretorch.workloads.formats.pictures import pictures_in, read_rgb
-from paretorch.workloads.reading.geometry import squared
-from paretorch.workloads.reading.source import Example, Item
+from paretorch.workloads.formats.image_files import image_files_in, read_rgb
+from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders, visible_folders
+from paretorch.workloads.loading.image_crops import central_square
+from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
+
+IMAGENET = PublishedData(
+    "ImageNet",
+    "imagenet",
+    """\
+imagenet/train/CLASS/*.JPEG      a folder for each class, with any name (n01440764, ...)
+imagenet/val/CLASS/*.JPEG        the same classes; without it, images of train are held out""",
+    "ImageNet (ILSVRC 2012, CLS-LOC) is published at image-net.org, after registration",
+)
+INSIDE = (Path(), Path("Data/CLS-LOC"), Path("ILSVRC/Data/CLS-LOC"))  # paths within the unpacked archives
+
+
+def find_imagenet(root: Path, given: str = "") -> ClassFolders:
+    """ImageNet in ``given``, or in a subfolder of ``root`` whose name begins with imagenet or ilsvrc.
+
+    Raises:
+        FileNotFoundError: it is missing or has another layout; the message has the expected and the found one.
+        ValueError: it is found more than once.
+    """
+    searched = searched_folders(root, given, ("imagenet", "ilsvrc"))
+    folders = dict.fromkeys(folder / inside for folder in searched for inside in INSIDE)
+    found = [folder for folder in folders if _has_images(folder / "train")]
+    return ClassFolders(only_folder(IMAGENET, found, given or str(root), searched))
+
+
+def _has_images(folder: Path) -> bool:
+    return any(image_files_in(folder / name) for name in visible_folders(folder))
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """ImageNet as image files: ``train/CLASS/*.JPEG`` and perhaps ``val/CLASS/*.JPEG``; a group is a class.
+    """ImageNet as image files, ``train/CLASS/*.JPEG`` and optionally ``val/CLASS/*.JPEG``; a group is a class.
 
     Args:
-        root: the folder that holds ``train``.
+        root: the folder that contains ``train``.
     """
 
     root: Path
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The folder."""
         return str(self.root)
 
     @cached_property
     def has_validation(self) -> bool:
-        """Whether ``val`` holds folders of classes; as published, its images lie in one heap, which does not count."""
+        """Whether ``val`` contains folders of classes; the archive has all its images in one folder, which is not used."""
         return any(self._files["val"].values())
 
     def available(self, folder: str) -> Mapping[str, int]:
-        """Images by class."""
+        """Number of images by class."""
         return {group: len(names) for group, names in self._files[folder].items()}
 
     def names(self, folder: str, group: str) -> Sequence[str]:
@@ -46,42 +74,35 @@ class ClassFolders:
     @cached_property
     def _files(self) -> dict[str, dict[str, list[str]]]:
         return {
-            folder: {name: pictures_in(self.root / folder / name) for name in classes_in(self.root / folder)}
+            folder: {name: image_files_in(self.root / folder / name) for name in visible_folders(self.root / folder)}
             for folder in ("train", "val")
         }
 
     def file(self, name: str) -> Path:
-        """Where the image lies."""
+        """The path of an image."""
         return self.root / name
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The names of the classes, whose order numbers them."""
-        names = {folder: "/".join(classes_in(self.root / folder)) for folder in ("train", "val")}
+        """Digests of the class names, whose order decides the labels."""
+        names = {folder: "/".join(visible_folders(self.root / folder)) for folder in ("train", "val")}
         return {f"classes of {folder}": sha256(text.encode()).hexdigest() for folder, text in names.items()}
 
-    def reader(self, items: Sequence[Item], edge: int) -> ClassReader:
-        """Decodes the files."""
+    def reader(self, items: Sequence[SelectedImage], edge: int) -> ClassReader:
+        """A reader of the selected images."""
         return ClassReader(self.root, tuple(items), edge)
 
 
 @dataclass(frozen=True)
 class ClassReader:
-    """Decodes image files of known classes."""
+    """A reader of image files with known classes."""
 
     root: Path
-    items: tuple[Item, ...]
+    items: tuple[SelectedImage, ...]
     edge: int
     kind: str = "image files"
 
-    def read(self, index: int) -> Example:
+    def read(self, index: int) -> StoredSquare:
         """One image and its class."""
         item = self.items[index]
-        image, _ = squared(read_rgb(self.root / item.name, item.name, least=self.edge), None, self.edge)
+        image, _ = central_square(read_rgb(self.root / item.name, item.name, least=self.edge), None, self.edge)
         return image.permute(1, 2, 0).contiguous(), torch.tensor(item.label)
-
-
-def classes_in(folder: Path) -> list[str]:
-    """The classes of ``train`` or ``val``, in the order of their names: its visible subfolders."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -1,1 +1,5 @@
-"""Encoders and heads: one file per family."""
+"""Encoders, heads and whole models of the workloads.
+
+Sizes, widths and names of tasks go in; modules with random or pretrained weights come out. This room must not import data or a
+workload.
+"""

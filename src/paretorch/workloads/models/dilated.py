@@ -1,4 +1,4 @@
-"""A dilated ResNet-50 whose last map has an eighth of the image's resolution, and heads that look at several scales."""
+"""A dilated ResNet-50, whose output has an eighth of the image's resolution, and heads with several dilation rates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.extras import extra
+from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoders import Encoder, encoder
 
 STRIDE = 8
@@ -15,8 +16,8 @@ RATES = (12, 24, 36)  # of the head's dilated convolutions
 class DilatedResNet(Encoder):
     """Images in 0..1 -> (B, 2048 width, H / 8, W / 8): ResNet-50 whose last two stages dilate instead of halving.
 
-    Images are normalised here, by ImageNet's colours. Layers have the names and shapes of torchvision's, so that its weights
-    fit at width 1.
+    Images are normalised with the statistics of ImageNet. Layers have the names and shapes of torchvision's, so that its weights
+    can be loaded at width 1.
 
     Args:
         width: factor on the channels; rounded to multiples of 8.
@@ -49,7 +50,7 @@ class DilatedResNet(Encoder):
 
 
 class DilatedHead(nn.Module):
-    """Dilated convolutions of several rates side by side, and a prediction; (B, D, h, w) -> (B, outputs, 8 h, 8 w).
+    """Parallel dilated convolutions of several rates, and a prediction; (B, D, h, w) -> (B, outputs, 8 h, 8 w).
 
     At width 1 these are the layers of torchvision's ``DeepLabHead``; the scores are resized bilinearly.
 
@@ -71,7 +72,7 @@ class DilatedHead(nn.Module):
         super().__init__()
         with extra("studies"):
             from torchvision.models.segmentation.deeplabv3 import ASPP
-        hidden = max(8, round(256 * width / 8) * 8)
+        hidden = scaled_channels(256, width)
         self.scores = nn.Sequential(
             ASPP(features, list(RATES), hidden),
             nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
@@ -84,9 +85,9 @@ class DilatedHead(nn.Module):
         """The prediction at the images' resolution.
 
         Raises:
-            ValueError: in training, a batch of one: the branch of the whole map's mean has one point to normalise.
+            ValueError: in training, the batch has one image: the branch of the map's mean cannot be normalised over one value.
         """
         if self.training and len(features) < 2:
-            raise ValueError("batch norm cannot train on the mean of one image: use a batch size of 2 or more")
+            raise ValueError("batch norm cannot be trained on the mean of one image: use a batch size of 2 or more")
         scores: Tensor = self.scores(features)
         return functional.interpolate(scores, scale_factor=STRIDE, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Pretrained weights for an encoder: torchvision's, or a file's."""
+"""Pretrained weights of an encoder, from torchvision or a file."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from paretorch.extras import extra
 from paretorch.workloads.models.encoders import ENCODERS, Encoder
 
 TORCHVISION = "torchvision"
-# what stands before the names of layers: of torchvision's models, our checkpoints, wrapped models
+# prefixes of the names of layers in torchvision's models, checkpoints of runs and wrapped models
 PREFIXES = ("features.", "", "encoder.features.", "encoder.", "module.features.", "module.", "module.encoder.features.")
 
 
 def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
     """Loads weights into an encoder.
 
-    A file's names may be those of torchvision's whole model, of the encoder, or of a checkpoint of a run; layers that the
-    encoder does not have (a classifier, heads) are left out.
+    The names in a file may be those of torchvision's whole model, of the encoder, or of a checkpoint of a run; layers that the
+    encoder does not have (a classifier, heads) are ignored.
 
     Args:
-        encoder: receives them; unchanged where they do not fit.
-        source: ``"torchvision"``: its best ImageNet weights, downloaded unless they lie in torch's cache; else a path,
-            to a ``.safetensors`` file.
+        encoder: to load into; unchanged if an error is raised.
+        source: ``"torchvision"``: its best ImageNet weights, downloaded unless they are in torch's cache; otherwise the path of
+            a ``.safetensors`` file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or a tensor is missing or of another shape; both shapes are named.
-        ConnectionError: torchvision's weights cannot be fetched.
+        FileNotFoundError: the file is missing.
+        ValueError: it cannot be read, or a tensor is missing or has another shape; the message has both shapes.
+        ConnectionError: torchvision's weights cannot be downloaded.
     """
-    found = _of_torchvision(encoder) if source == TORCHVISION else _of_file(Path(source))
+    found = _from_torchvision(encoder) if source == TORCHVISION else _from_file(Path(source))
     own = encoder.features.state_dict()
     prefix = max(PREFIXES, key=lambda before: sum(before + name in found for name in own))
     loaded: dict[str, Tensor] = {}
     for name, tensor in own.items():
         given = found.get(prefix + name)
         if given is None and name.endswith("num_batches_tracked"):
-            given = tensor  # older files have none
+            given = tensor  # not in older files
         if given is None:
             raise ValueError(
                 f"encoder weights {source}: expected a tensor {name!r} for {encoder.name}, found "
@@ -47,14 +47,14 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
             )
         if given.shape != tensor.shape:
             raise ValueError(
-                f"encoder weights {source}: {prefix + name!r} is of shape {tuple(given.shape)}, {encoder.name} expects "
-                f"{tuple(tensor.shape)}. Give the width that the weights were trained with (pretrained ones have 1.0)"
+                f"encoder weights {source}: {prefix + name!r} has the shape {tuple(given.shape)}, {encoder.name} expects "
+                f"{tuple(tensor.shape)}. Use the width with which the weights were trained (1.0 for pretrained ones)"
             )
         loaded[name] = given
     encoder.features.load_state_dict(loaded)
 
 
-def _of_torchvision(encoder: Encoder) -> Mapping[str, Tensor]:
+def _from_torchvision(encoder: Encoder) -> Mapping[str, Tensor]:
     with extra("studies"):
         from torchvision.models import get_model_weights
     weights: Any = get_model_weights(ENCODERS[encoder.name].builder).DEFAULT  # type: ignore[attr-defined, unused-ignore]
@@ -62,18 +62,18 @@ def _of_torchvision(encoder: Encoder) -> Mapping[str, Tensor]:
         found: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise ConnectionError(
-            f"cannot fetch {weights.url}: {error}. Fetch it elsewhere and give the file: --encoder-weights FILE"
+            f"cannot download {weights.url}: {error}. Download it elsewhere and name the file: --encoder-weights FILE"
         ) from None
     return found
 
 
-def _of_file(path: Path) -> Mapping[str, Tensor]:
+def _from_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"encoder weights {path}: there is no such file")
     if path.suffix != ".safetensors":
         raise ValueError(
-            f"encoder weights {path}: expected a .safetensors file; files of torch.save are not unpickled from a path that is "
-            "given. To make one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
+            f"encoder weights {path}: expected a .safetensors file; files of torch.save are not unpickled. To convert "
+            "one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
         )
     with extra("studies"):
         from safetensors import SafetensorError

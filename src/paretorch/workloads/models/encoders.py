@@ -1,4 +1,4 @@
-"""Image encoders of torchvision: MobileNetV3-Large, ResNet-18 and -50, EfficientNet-B0, at any width and resolution."""
+"""Image encoders of torchvision at any width and stride: MobileNetV3-Large, ResNet-18 and -50, EfficientNet-B0."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.extras import extra
+from paretorch.workloads.models.channels import scaled_channels
 
-# of ImageNet's pixels, in 0..1, by colour: what torchvision's weights were trained with
+# of ImageNet's pixels, in 0..1, by colour, with which torchvision's weights were trained
 MEAN = (0.485, 0.456, 0.406)
 SPREAD = (0.229, 0.224, 0.225)
 STRIDES = (32, 16, 8, 4, 2)
@@ -22,10 +23,10 @@ class Encoder(nn.Module):
     """Images -> the last feature map, without the classifier.
 
     Args:
-        name: which of :data:`ENCODERS` it is.
+        name: one of :data:`ENCODERS`.
         features: the layers.
-        channels: D of their output.
-        stride: pixels of the input for one of the output, along one side.
+        channels: D, channels of the output.
+        stride: pixels of the input for one point of the output, along one side.
     """
 
     mean: Tensor
@@ -42,17 +43,17 @@ class Encoder(nn.Module):
         """(B, 3, H, W) -> (B, D, H / stride, W / stride).
 
         Args:
-            images: bytes, which are normalised here, or floats that are normalised already.
+            images: bytes, which are normalised here, or normalised floats.
 
         Raises:
-            ValueError: in training, one image whose last feature map is a single point: batch norm has nothing to
-                average.
+            ValueError: in training, the batch is one image whose last feature map has one point: batch norm cannot be
+                computed.
         """
         points = images.shape[0] * math.prod(math.ceil(edge / self.stride) for edge in images.shape[2:])
         if self.training and points < 2:
             raise ValueError(
-                f"batch norm cannot train on {points} image of {images.shape[2]} x {images.shape[3]} pixels, of which "
-                f"{self.name} leaves one point at stride {self.stride}: use a batch size of 2 or more, larger images, "
+                f"batch norm cannot be trained on {points} image of {images.shape[2]} x {images.shape[3]} pixels, which "
+                f"{self.name} reduces to one point at stride {self.stride}: use a batch size of 2 or more, larger images, "
                 "or a smaller stride"
             )
         if not images.is_floating_point():
@@ -62,12 +63,12 @@ class Encoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Family:
-    """How an encoder is made.
+class EncoderBuilder:
+    """The functions that build an encoder.
 
     Args:
-        make: the width's factor -> the layers and the channels of their output.
-        builder: torchvision's function of that name, whose weights fit at width 1.
+        make: width -> the layers and the channels of their output.
+        builder: name of torchvision's function, whose weights can be loaded at width 1.
     """
 
     make: Callable[[float], tuple[nn.Module, int]]
@@ -84,7 +85,7 @@ def mobilenet_v3_large(width: float) -> tuple[nn.Module, int]:
 
 
 def efficientnet_b0(width: float) -> tuple[nn.Module, int]:
-    """Tan & Le, ICML 2019, table 1; torchvision's own function takes no width."""
+    """Tan & Le, ICML 2019, table 1; torchvision's own function has no argument for the width."""
     from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
     # expansion, kernel, stride, channels in, channels out, layers
@@ -109,16 +110,16 @@ def resnet18(width: float) -> tuple[nn.Module, int]:
 
 
 def resnet50(width: float) -> tuple[nn.Module, int]:
-    """He et al., CVPR 2016, with the stride in the 3 x 3 convolution, as torchvision has it."""
+    """He et al., CVPR 2016, with the stride in the 3 x 3 convolution, as in torchvision."""
     return _resnet("Bottleneck", (3, 4, 6, 3), width)
 
 
 def _resnet(kind: str, layers: tuple[int, ...], width: float) -> tuple[nn.Module, int]:
-    """Torchvision's blocks at any width; its own class has 64 channels built in."""
+    """ResNet of torchvision's blocks at any width; its own class is fixed to 64 channels."""
     import torchvision.models.resnet as parts
 
     block = getattr(parts, kind)
-    base = max(8, round(64 * width / 8) * 8)
+    base = scaled_channels(64, width)
     found = nn.Sequential()
     found.add_module("conv1", nn.Conv2d(3, base, 7, stride=2, padding=3, bias=False))
     found.add_module("bn1", nn.BatchNorm2d(base))
@@ -128,8 +129,8 @@ def _resnet(kind: str, layers: tuple[int, ...], width: float) -> tuple[nn.Module
     for stage, count in enumerate(layers):
         planes, stride = base * 2**stage, 1 if stage == 0 else 2
         blocks = []
-        for place in range(count):
-            step, shortcut = stride if place == 0 else 1, None
+        for index in range(count):
+            step, shortcut = stride if index == 0 else 1, None
             if step > 1 or channels != planes * block.expansion:
                 shortcut = nn.Sequential(
                     nn.Conv2d(channels, planes * block.expansion, 1, stride=step, bias=False),
@@ -145,24 +146,24 @@ def _resnet(kind: str, layers: tuple[int, ...], width: float) -> tuple[nn.Module
 
 
 ENCODERS = {
-    "mobilenet_v3_large": Family(mobilenet_v3_large, "mobilenet_v3_large"),
-    "resnet18": Family(resnet18, "resnet18"),
-    "resnet50": Family(resnet50, "resnet50"),
-    "efficientnet_b0": Family(efficientnet_b0, "efficientnet_b0"),
+    "mobilenet_v3_large": EncoderBuilder(mobilenet_v3_large, "mobilenet_v3_large"),
+    "resnet18": EncoderBuilder(resnet18, "resnet18"),
+    "resnet50": EncoderBuilder(resnet50, "resnet50"),
+    "efficientnet_b0": EncoderBuilder(efficientnet_b0, "efficientnet_b0"),
 }
 
 
 def encoder(name: str = "mobilenet_v3_large", width: float = 1.0, stride: int = 32) -> Encoder:
-    """The encoder called ``name``, with random weights.
+    """The encoder ``name`` with random weights.
 
     Args:
         name: one of :data:`ENCODERS`.
         width: factor on the channels; rounded to multiples of 8.
-        stride: 32 as published, or 16, 8, 4, 2 for small images: the last layers that halve the resolution then keep it.
+        stride: 32 as published, or 16, 8, 4, 2 for small images: the last layers that halve the resolution then have stride 1.
             The weights are the same.
 
     Raises:
-        ValueError: a name, width or stride that there is not.
+        ValueError: the name, width or stride is invalid.
         ModuleNotFoundError: torchvision is not installed.
 
     Example:
@@ -182,7 +183,7 @@ def encoder(name: str = "mobilenet_v3_large", width: float = 1.0, stride: int = 
 
 
 def _keep_resolution(features: nn.Module, last: int) -> None:
-    """Takes the stride from the ``last`` stages that halve the resolution."""
+    """Sets the stride of the ``last`` stages that halve the resolution to 1."""
     halving: dict[str, list[nn.Conv2d | nn.MaxPool2d]] = {}
     for name, module in features.named_modules():
         if isinstance(module, nn.Conv2d | nn.MaxPool2d) and module.stride in (2, (2, 2)):

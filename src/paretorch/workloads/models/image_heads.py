@@ -1,4 +1,4 @@
-"""Heads on a feature map: a class of the image, or numbers for each of its pixels."""
+"""Heads on a feature map, for a class of the image or values at each pixel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.workloads.models.channels import scaled_channels
+
 CHANNELS: dict[str, tuple[int, ...]] = {"narrow": (256, 128, 64, 32), "wide": (512, 256, 128, 64, 32)}
 
 
@@ -16,9 +18,9 @@ def image_classifier(features: int, classes: int, hidden: int = 512, dropout: fl
 
     Args:
         features: D.
-        classes: how many scores.
+        classes: number of scores.
         hidden: units of the hidden layer.
-        dropout: share of them that is dropped.
+        dropout: probability.
 
     Example:
         >>> import torch
@@ -36,7 +38,7 @@ def image_classifier(features: int, classes: int, hidden: int = 512, dropout: fl
 
 
 class PixelHead(nn.Module):
-    """Blocks of conv 3 x 3 - batch norm - ReLU - doubling, up to the image's own resolution, and a last conv 1 x 1.
+    """Blocks of conv 3 x 3 - batch norm - ReLU - upsampling by 2, to the image's resolution, and conv 1 x 1.
 
     Args:
         features: D, channels of the map.
@@ -44,10 +46,10 @@ class PixelHead(nn.Module):
         stride: pixels of the image for one point of the map, along one side: a power of two.
         decoder: ``"narrow"``: four blocks, 256-128-64-32; ``"wide"``: five, 512-256-128-64-32.
         width: factor on those; rounded to multiples of 8.
-        edge: pixels along one side of the image, where they are not a multiple of the stride and the map is larger.
+        edge: pixels along one side of the image; needed if it is not a multiple of the stride, so that the output is cropped.
 
     Raises:
-        ValueError: an unknown decoder, or a stride that is not a power of two.
+        ValueError: the decoder is unknown, or the stride is not a power of two.
 
     Example:
         >>> import torch
@@ -71,12 +73,12 @@ class PixelHead(nn.Module):
         if stride != 2**doublings:
             raise ValueError(f"stride is a power of two, got {stride}")
         blocks = []
-        for place, published in enumerate(CHANNELS[decoder]):
-            channels = max(8, round(published * width / 8) * 8)
+        for index, published in enumerate(CHANNELS[decoder]):
+            channels = scaled_channels(published, width)
             blocks.append(
                 nn.Sequential(nn.Conv2d(features, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
             )
-            if place < doublings:
+            if index < doublings:
                 blocks[-1].append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             features = channels
         self.blocks = nn.Sequential(*blocks)
@@ -86,7 +88,7 @@ class PixelHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, outputs, h stride, w stride), or (B, outputs, edge, edge)."""
-        # a 1 x 1 convolution and an interpolation commute: scores first, of which there are fewer
+        # a 1 x 1 convolution and an interpolation commute: scores have fewer channels, so they are computed first
         scores: Tensor = self.scores(self.blocks(features))
         if self.left_over > 1:
             scores = functional.interpolate(scores, scale_factor=self.left_over, mode="bilinear", align_corners=False)
@@ -94,12 +96,12 @@ class PixelHead(nn.Module):
 
 
 class PixelQuantity(nn.Module):
-    """A positive number for each pixel, in its natural unit: ``center exp(spread x)``; (B, D, h, w) -> (B, H, W).
+    """A positive value at each pixel: ``center exp(spread x)``; (B, D, h, w) -> (B, H, W).
 
     Args:
-        pixels: gives x, one channel.
-        center: what an output of zero stands for, above 0.
-        spread: how far an output of one is from it, as a difference of logarithms.
+        pixels: features -> x, one channel.
+        center: value for x = 0, in the unit of the quantity, above 0.
+        spread: difference of the value's logarithm between x = 0 and x = 1.
     """
 
     center: Tensor
@@ -118,10 +120,10 @@ class PixelQuantity(nn.Module):
 
 
 class PixelDirections(nn.Module):
-    """A unit vector for each pixel; (B, D, h, w) -> (B, 3, H, W).
+    """A unit vector at each pixel; (B, D, h, w) -> (B, 3, H, W).
 
     Args:
-        pixels: gives it at any length, three channels.
+        pixels: features -> vectors of any length, three channels.
     """
 
     def __init__(self, pixels: PixelHead) -> None:

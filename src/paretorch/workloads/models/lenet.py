@@ -1,4 +1,4 @@
-"""A LeNet for small images: two convolutions as the encoder, one hidden layer per head."""
+"""A LeNet for small images, with two convolutions in the encoder and a hidden layer in each head."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 def encoder(edge: int, channels: tuple[int, int] = (8, 16), features: int = 50) -> nn.Sequential:
     """Conv - ReLU - conv - ReLU - linear - ReLU; images (B, 1, edge, edge) -> features (B, D).
 
-    The convolutions have stride 2 where LeNet pools: on images this small that halves the time and, unlike a pooling of
-    two, drops no row of an odd edge.
+    The convolutions have stride 2 instead of LeNet's pooling, which halves the time on small images and, unlike pooling, uses
+    every row of an odd edge.
 
     Args:
         edge: pixels along one side of the image, at least 4.
-        channels: maps of the two convolutions.
+        channels: of the two convolutions.
         features: D.
 
     Raises:
@@ -25,7 +25,7 @@ def encoder(edge: int, channels: tuple[int, int] = (8, 16), features: int = 50) 
         torch.Size([2, 50])
     """
     if edge < 4:
-        raise ValueError(f"edge: expected at least 4 pixels, of which two strides leave something, got {edge}")
+        raise ValueError(f"edge: expected at least 4 pixels for two convolutions of stride 2, got {edge}")
     first, second = channels
     halved = edge // 2
     quartered = (halved + 1) // 2
@@ -46,12 +46,12 @@ def classifier(features: int = 50, classes: int = 10) -> nn.Sequential:
 
 
 class Quantity(nn.Module):
-    """A number in its natural unit: linear - ReLU - linear, then ``center + spread * x``; features (B, D) -> (B,).
+    """A head for a quantity: linear - ReLU - linear, then ``center + spread * x``; features (B, D) -> (B,).
 
     Args:
         features: D.
-        center: what an output of zero stands for, in the quantity's unit.
-        spread: what an output of one adds to it.
+        center: value for x = 0, in the unit of the quantity.
+        spread: difference of the value between x = 0 and x = 1.
     """
 
     center: Tensor
@@ -64,6 +64,6 @@ class Quantity(nn.Module):
         self.register_buffer("spread", torch.tensor(spread))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B,) quantities, in float32 at least: autocast would round them to multiples of their size / 256."""
+        """(B,) quantities, in float32 at least: autocast would round them to 8 significant bits."""
         scores: Tensor = self.layers(features).squeeze(1)
         return self.center + self.spread * scores.to(torch.promote_types(scores.dtype, self.center.dtype))

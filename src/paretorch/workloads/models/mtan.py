@@ -1,4 +1,4 @@
-"""Task attention on a shared SegNet: each task masks the shared maps of every level."""
+"""The multi-task attention network (MTAN): each task has attention masks on all maps of a shared SegNet."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from paretorch.workloads.models.segnet import Maps, SegNet, channels, convolution, pooled, prediction, resized
 
 
-class Attended(SegNet):
-    """The shared part: a SegNet, and the convolutions that hand attended maps from one level to the next.
+class AttentionEncoder(SegNet):
+    """The shared part: a SegNet, and the convolutions between the attention masks of successive levels.
 
-    Those convolutions are shared by all tasks and stand between the tasks' own masks, so the heads call them. They are
-    kept here, in the encoder, because all tasks' losses reach them: a Balancer that is given the encoder compares task
-    gradients on them too.
+    The heads call these convolutions, which are shared by all tasks and come between the tasks' own masks. They belong to the
+    encoder because all tasks' losses depend on them: a Balancer with ``shared=encoder`` compares task gradients on them too.
 
     Args:
         width: factor on the channels.
@@ -30,19 +29,19 @@ class Attended(SegNet):
 
 
 class AttentionHead(nn.Module):
-    """One task's masks for all levels, and its prediction; :class:`.segnet.Maps` -> (B, outputs, H, W).
+    """One task's attention masks for all levels, and its prediction; :class:`.segnet.Maps` -> (B, outputs, H, W).
 
-    At a level of the encoder the mask looks at the first map of the level and, below the finest, at what comes from the
-    level above; it multiplies the level's last map, and the product is convolved, pooled and handed on. The decoder does
-    the same upwards, with bilinear resizing.
+    At a level of the encoder the mask is computed from the first map of the level and, except at the finest level, from the
+    output of the finer level; it multiplies the level's last map, and the product is convolved, pooled and passed to the next
+    level. The decoder does the same toward finer levels, with bilinear resizing.
 
     Args:
-        shared: whose convolutions hand maps on; it stays a part of the encoder, not of this module.
+        shared: the encoder with the shared convolutions; it is not a submodule.
         outputs: channels of the prediction.
         width: factor on the channels, that of ``shared``.
 
     Example:
-        >>> shared = Attended(width=0.125)
+        >>> shared = AttentionEncoder(width=0.125)
         >>> AttentionHead(shared, 13, width=0.125)(shared(torch.zeros(2, 3, 32, 64))).shape
         torch.Size([2, 13, 32, 64])
 
@@ -51,14 +50,14 @@ class AttentionHead(nn.Module):
         convolution f between two attention modules is "a shared feature extractor" of all tasks.
     """
 
-    def __init__(self, shared: Attended, outputs: int, width: float = 1.0) -> None:
+    def __init__(self, shared: AttentionEncoder, outputs: int, width: float = 1.0) -> None:
         super().__init__()
         self._shared = (shared,)  # in a tuple: not a submodule, its parameters are the encoder's
         sizes = channels(width)
         finer = (sizes[0], *sizes[:-1])
         self.masks = nn.ModuleList(mask(size + size * (level > 0), size) for level, size in enumerate(sizes))
-        arriving = (*finer[:-1], sizes[-1])
-        self.up_masks = nn.ModuleList(map(mask, map(sum, zip(sizes, arriving, strict=True)), finer))
+        inputs = (*finer[:-1], sizes[-1])
+        self.up_masks = nn.ModuleList(map(mask, map(sum, zip(sizes, inputs, strict=True)), finer))
         self.prediction = prediction(sizes[0], outputs)
 
     def forward(self, maps: Maps) -> Tensor:
@@ -66,19 +65,19 @@ class AttentionHead(nn.Module):
         (shared,) = self._shared
         x: Tensor | None = None
         for level, (first, last) in enumerate(zip(maps.encoded, maps.encoded_last, strict=True)):
-            seen = first if x is None else torch.cat([first, x], dim=1)
-            x = pooled(shared.down[level](self.masks[level](seen) * last))
+            maps_in = first if x is None else torch.cat([first, x], dim=1)
+            x = pooled(shared.down[level](self.masks[level](maps_in) * last))
         assert x is not None
         for level in reversed(range(len(maps.unpooled))):
             first, last = maps.unpooled[level], maps.decoded_last[level]
-            arrived = shared.up[level](resized(x, first))
-            x = self.up_masks[level](torch.cat([first, arrived], dim=1)) * last
+            upsampled = shared.up[level](resized(x, first))
+            x = self.up_masks[level](torch.cat([first, upsampled], dim=1)) * last
         result: Tensor = self.prediction(x)
         return result
 
 
 def mask(inputs: int, outputs: int) -> nn.Sequential:
-    """Conv 1 x 1 - batch norm - ReLU - conv 1 x 1 - batch norm - sigmoid: a factor in 0..1 for every number of a map."""
+    """Conv 1 x 1 - batch norm - ReLU - conv 1 x 1 - batch norm - sigmoid: a factor in 0..1 for every element of a map."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 1),
         nn.BatchNorm2d(outputs),

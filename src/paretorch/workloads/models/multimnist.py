@@ -10,8 +10,8 @@ from paretorch.workloads.models import lenet
 MEAN, SPREAD = 0.1307, 0.3081  # of MNIST's pixels in 0..1
 
 
-class Scaled(nn.Module):
-    """Bytes -> ``(x / 255 - center) / spread``; floats pass as they are.
+class PixelScaling(nn.Module):
+    """Bytes -> ``(x / 255 - center) / spread``; floats are unchanged.
 
     Args:
         center: subtracted.
@@ -37,7 +37,7 @@ def sener_encoder() -> nn.Sequential:
         torch.Size([2, 50])
     """
     return nn.Sequential(
-        Scaled(MEAN, SPREAD),
+        PixelScaling(MEAN, SPREAD),
         nn.Conv2d(1, 10, kernel_size=5),
         nn.MaxPool2d(2),
         nn.ReLU(),
@@ -64,7 +64,7 @@ def pmtl_encoder() -> nn.Sequential:
         torch.Size([2, 50])
     """
     return nn.Sequential(
-        Scaled(),
+        PixelScaling(),
         nn.Conv2d(1, 10, kernel_size=9),
         nn.ReLU(),
         nn.MaxPool2d(2),

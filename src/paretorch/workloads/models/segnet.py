@@ -1,4 +1,4 @@
-"""SegNet: an encoder of five poolings and a decoder that puts values back where they were pooled from."""
+"""SegNet: an encoder with five poolings and a decoder that unpools with the encoder's indices."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.workloads.models.channels import scaled_channels
+
 FILTERS = (64, 128, 256, 512, 512)
-LEAST = 2 ** len(FILTERS)  # pixels along one side of which the poolings leave a point
+LEAST = 2 ** len(FILTERS)  # pixels along one side that the poolings reduce to one
 
 
 class Maps(NamedTuple):
-    """The feature maps of one pass, finest first: level i has half the resolution of level i - 1.
+    """The feature maps of one forward pass, finest first: level i has half the resolution of level i - 1.
 
     Args:
         encoded: (B, C_i, H_i, W_i) after the encoder's first convolution of each level.
         encoded_last: (B, C_i, H_i, W_i) after its last, before the pooling.
-        unpooled: (B, C_i, H_i, W_i) where each level of the decoder begins.
-        decoded_last: (B, C_{i-1}, H_i, W_i) where it ends; C_0 at the finest.
+        unpooled: (B, C_i, H_i, W_i) input of each level of the decoder.
+        decoded_last: (B, C_{i-1}, H_i, W_i) its output; C_0 at the finest level.
     """
 
     encoded: tuple[Tensor, ...]
@@ -29,7 +31,7 @@ class Maps(NamedTuple):
 
 
 def channels(width: float) -> tuple[int, ...]:
-    """Of the five levels: 64, 128, 256, 512, 512 times the width, rounded to multiples of 8.
+    """The channels of the five levels: 64, 128, 256, 512, 512 times the width, rounded to multiples of 8.
 
     Raises:
         ValueError: the width is not above 0.
@@ -40,7 +42,7 @@ def channels(width: float) -> tuple[int, ...]:
     """
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width is a factor above 0, got {width}")
-    return tuple(max(8, round(published * width / 8) * 8) for published in FILTERS)
+    return tuple(scaled_channels(published, width) for published in FILTERS)
 
 
 def convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -49,19 +51,19 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def prediction(inputs: int, outputs: int) -> nn.Sequential:
-    """Conv 3 x 3 - conv 1 x 1, nothing in between, as published."""
+    """Conv 3 x 3 - conv 1 x 1 without a nonlinearity between them, as published."""
     return nn.Sequential(nn.Conv2d(inputs, inputs, 3, padding=1), nn.Conv2d(inputs, outputs, 1))
 
 
 class SegNet(nn.Module):
     """Images (B, 3, H, W) -> :class:`Maps`, or the finest decoded map alone.
 
-    Each level has a first convolution, which changes the channels, and then one or, in the three coarse levels, two more;
-    all are 3 x 3 with batch norm and ReLU. The decoder has as many.
+    Each level has a first convolution, which changes the number of channels, and one more or, in the three coarse levels, two
+    more; all are 3 x 3 with batch norm and ReLU. The decoder has the same number.
 
     Args:
         width: factor on the channels.
-        maps: whether all maps are given; else the finest decoded one, (B, C_0, H, W).
+        maps: whether all maps are returned; otherwise the finest decoded one, (B, C_0, H, W).
 
     Example:
         >>> import torch
@@ -75,7 +77,7 @@ class SegNet(nn.Module):
     def __init__(self, width: float = 1.0, maps: bool = True) -> None:
         super().__init__()
         sizes = channels(width)
-        finer = (sizes[0], *sizes[:-1])  # what a level of the decoder hands to the next finer one
+        finer = (sizes[0], *sizes[:-1])  # the output of each level of the decoder
         deep = [level >= 2 for level in range(len(sizes))]
         self.maps = maps
         self.first = nn.ModuleList(map(convolution, (3, *sizes[:-1]), sizes))
@@ -90,23 +92,23 @@ class SegNet(nn.Module):
             images: (B, 3, H, W), in 0..1.
 
         Raises:
-            ValueError: an image is too small for five poolings.
+            ValueError: the images are too small for five poolings.
         """
         if min(images.shape[-2:]) < LEAST:
             raise ValueError(
                 f"SegNet pools five times: expected images of at least {LEAST} x {LEAST} pixels, got "
                 f"{images.shape[-2]} x {images.shape[-1]}"
             )
-        encoded, last, places = [], [], []
+        encoded, last, indices = [], [], []
         x = images
         for first, more in zip(self.first, self.more, strict=True):
             encoded.append(first(x))
             last.append(more(encoded[-1]))
-            x, chosen = functional.max_pool2d(last[-1], 2, return_indices=True)
-            places.append(chosen)
+            x, index = functional.max_pool2d(last[-1], 2, return_indices=True)
+            indices.append(index)
         unpooled, decoded = [], []
-        for level in reversed(range(len(places))):
-            unpooled.append(functional.max_unpool2d(x, places[level], (2, 2), output_size=last[level].shape[-2:]))
+        for level in reversed(range(len(indices))):
+            unpooled.append(functional.max_unpool2d(x, indices[level], (2, 2), output_size=last[level].shape[-2:]))
             x = self.up_more[level](self.up_first[level](unpooled[-1]))
             decoded.append(x)
         if not self.maps:
@@ -114,8 +116,8 @@ class SegNet(nn.Module):
         return Maps(tuple(encoded), tuple(last), tuple(reversed(unpooled)), tuple(reversed(decoded)))
 
 
-def initialised(model: nn.Module) -> None:
-    """Draws the convolutions' weights as published: normal by the fans (Glorot & Bengio, 2010), biases zero."""
+def initialise_weights(model: nn.Module) -> None:
+    """Draws the convolutions' weights as published: Xavier normal (Glorot & Bengio, 2010), biases zero."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_normal_(module.weight)
@@ -133,5 +135,5 @@ def pooled(x: Tensor) -> Tensor:
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, h, w) at the resolution of ``like``, corners on corners, as published."""
+    """(B, C, h, w) at the resolution of ``like``, with aligned corners, as published."""
     return functional.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)

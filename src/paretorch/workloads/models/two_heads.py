@@ -1,10 +1,11 @@
-"""The model of the optimizer study: an image encoder, a classifier and a head for the pixels."""
+"""The model of the optimizer study: an image encoder, a classifier and a segmentation head."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from paretorch.workloads.base import MultiTaskModel
+from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.models.image_heads import PixelHead, image_classifier
@@ -22,19 +23,19 @@ def classification_and_segmentation(
     weights: str | Path = "",
     tasks: tuple[str, str] = ("classification", "segmentation"),
 ) -> MultiTaskModel:
-    """One encoder and the protocol's two heads.
+    """One encoder and the two heads of the protocol.
 
-    With its defaults, 100 classes and 21 masks it has 6,116,329 parameters, 2,971,952 of them in the encoder.
+    The defaults with 100 classes and 21 masks give 6,116,329 parameters, 2,971,952 of them in the encoder.
 
     Args:
-        classes: of an image.
-        masks: classes of a pixel.
+        classes: number of classes of an image.
+        masks: number of classes of a pixel.
         edge: pixels along one side of an image.
         name: of the encoder, one of :data:`.encoders.ENCODERS`.
         width: factor on the channels of encoder and heads.
-        stride: of the encoder: 32 as published, less for small images.
+        stride: of the encoder: 32 as published, a smaller one for small images.
         decoder: ``"narrow"`` or ``"wide"``.
-        weights: of the encoder: ``"torchvision"``, a file, or nothing for random ones.
+        weights: of the encoder: ``"torchvision"``, a file, or empty for random ones.
         tasks: names of the two.
 
     Example:
@@ -44,9 +45,8 @@ def classification_and_segmentation(
         {'classification': (2, 5), 'segmentation': (2, 8, 64, 64)}
     """
     made = encoder(name, width, stride)
-    hidden = max(8, round(512 * width / 8) * 8)
     heads = {
-        tasks[0]: image_classifier(made.channels, classes, hidden),
+        tasks[0]: image_classifier(made.channels, classes, scaled_channels(512, width)),
         tasks[1]: PixelHead(made.channels, masks, stride, decoder, width, edge),
     }
     if weights:

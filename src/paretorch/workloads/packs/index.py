@@ -1,4 +1,4 @@
-"""The lines of a pack's index, one for each image. See :mod:`~paretorch.workloads.packs.pack`."""
+"""The entries of a pack's index, one for each image. See :mod:`~paretorch.workloads.packs.pack`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Line:
+class PackEntry:
     """One image of a pack.
 
     Args:
         folder: ``train`` or ``val``.
-        group: its class; empty where there are none.
-        name: as the source calls it.
-        row: -1 where it could not be read.
+        group: its class; empty if all images are one group.
+        name: as in the source.
+        row: -1 if it could not be read.
         crc: CRC-32 of the row.
         reason: why it could not be read.
     """
@@ -27,17 +27,17 @@ class Line:
     reason: str = ""
 
 
-def read_lines(content: bytes) -> list[Line]:
-    """The lines of an index.
+def read_entries(content: bytes) -> list[PackEntry]:
+    """The entries of an index.
 
     Raises:
-        ValueError: one is not of its form.
+        ValueError: a line is not an entry.
     """
     try:
-        lines = [Line(*json.loads(line)) for line in content.splitlines()]
+        entries = [PackEntry(*json.loads(line)) for line in content.splitlines()]
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    for line in lines:
-        if type(line.row) is not int or type(line.crc) is not int or not isinstance(line.name, str):
-            raise ValueError(f"expected a name, a row and a checksum, got {list(vars(line).values())}"[:200])
-    return lines
+    for entry in entries:
+        if type(entry.row) is not int or type(entry.crc) is not int or not isinstance(entry.name, str):
+            raise ValueError(f"expected a name, a row and a checksum, got {list(vars(entry).values())}"[:200])
+    return entries

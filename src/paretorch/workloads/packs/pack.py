@@ -1,12 +1,12 @@
-"""A pack: the stored squares of a data set as bytes in one file, mapped into memory.
+"""A pack: stored squares of a data set as bytes in one memory-mapped file.
 
 A pack is a folder of three files.
 
-- ``rows.u8``: row after row of E * E * 3 bytes of an image and, where the label is a mask, E * E bytes of it.
-- ``index.jsonl``: a line for each image: its folder, group and name, and its row and the row's checksum, or why it could
-  not be read.
-- ``pack.json``: how many lines and rows are valid, the index's checksum, and what the images were chosen from. What lies
-  beyond the valid lines belongs to a packing that was interrupted, and is not looked at.
+- ``rows.u8``: for each image a row of E * E * 3 bytes and, if labels are masks, E * E bytes of the mask.
+- ``index.jsonl``: for each image a line with its folder, group and name, and its row and the row's checksum, or the reason
+  why it could not be read.
+- ``pack.json``: the numbers of valid lines and rows, the index's checksum, and the source. Lines after the valid ones were
+  written by an interrupted packing and are ignored.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from paretorch.storage.regular_files import open_regular, read_exactly, read_regular
-from paretorch.workloads.formats.pictures import UnreadableError
-from paretorch.workloads.packs.index import Line, read_lines
-from paretorch.workloads.reading.source import DamagedError, Example, Item
-from paretorch.workloads.reading.splitting import NotPackedError
+from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
+from paretorch.workloads.loading.image_splits import NotPackedError
+from paretorch.workloads.loading.unreadable import DamagedError, UnreadableError
+from paretorch.workloads.packs.index import PackEntry, read_entries
 
 FORMAT = "paretorch pack 1"
 
@@ -38,16 +38,16 @@ class Manifest:
     """The content of ``pack.json``.
 
     Args:
-        task: what the labels are for.
+        task: of the labels.
         edge: E, pixels along one side.
         masks: whether the labels are masks.
-        seed: of the ranking by which the images of an incomplete group were chosen.
-        available: images that the source had, by folder and group.
+        seed: of the order by which the images of an incomplete group were selected.
+        available: number of images of the source, by folder and group.
         fingerprint: of the source.
         lines: valid lines of the index.
         rows: valid rows.
         length: bytes of the valid lines.
-        sha256: their digest.
+        sha256: digest of the valid lines.
     """
 
     task: str
@@ -81,21 +81,21 @@ class Manifest:
         try:
             values = json.loads(read_regular(path))
             if values.pop("format") != FORMAT:
-                raise damaged(path, f"expected the format {FORMAT!r}")
+                raise damaged_error(path, f"expected the format {FORMAT!r}")
             found = cls(**values)
             if any(type(getattr(found, name)) is not int for name in ("edge", "seed", "lines", "rows", "length")):
-                raise damaged(path, "a count is not a number")
+                raise damaged_error(path, "a count is not a number")
             if found.edge < 1 or min(found.lines, found.rows, found.length) < 0:
-                raise damaged(path, "a count is below zero")
+                raise damaged_error(path, "a count is below zero")
             return found
         except DamagedError:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise damaged(path, str(error) or type(error).__name__) from None
+            raise damaged_error(path, str(error) or type(error).__name__) from None
 
 
-def damaged(path: Path, reason: str) -> DamagedError:
-    """The error for a pack that is not what was written."""
+def damaged_error(path: Path, reason: str) -> DamagedError:
+    """The error for a pack whose content differs from what was written."""
     folder = path if path.is_dir() else path.parent
     return DamagedError(
         f"{path} is damaged or was changed: {reason}. Remove the folder {folder} and run `paretorch data pack` again, or train "
@@ -108,11 +108,11 @@ class Pack:
     """A pack on disk, as a source of images.
 
     Args:
-        folder: where it lies.
-        manifest: of it.
+        folder: of the pack.
+        manifest: of the pack.
 
     Raises:
-        DamagedError: a file is missing, too short, or not what was written.
+        DamagedError: a file is missing, too short, or differs from what was written.
     """
 
     folder: Path
@@ -120,36 +120,36 @@ class Pack:
 
     @classmethod
     def open(cls, folder: Path) -> Pack:
-        """The pack in ``folder``, its index checked; rows are checked when they are read."""
+        """The pack in ``folder``, with its index checked; rows are checked when they are read."""
         found = cls(folder, Manifest.read(folder))
         rows = folder / "rows.u8"
         expected = found.manifest.rows * found.manifest.row_bytes
         size = rows.stat().st_size if rows.is_file() else 0
         if size < expected:
-            raise damaged(rows, f"expected {expected:,} bytes, got {size:,}")
-        assert len(found.lines) >= 0
+            raise damaged_error(rows, f"expected {expected:,} bytes, got {size:,}")
+        found.entries  # noqa: B018 - reads and checks the index
         return found
 
     @cached_property
-    def lines(self) -> dict[str, Line]:
-        """The valid lines, by the image's name."""
+    def entries(self) -> dict[str, PackEntry]:
+        """The valid entries, by the image's name."""
         path = self.folder / "index.jsonl"
         content = b""
         if path.is_file():
             with open_regular(path) as file:
                 content = bytes(read_exactly(file, self.manifest.length))
         if sha256(content).hexdigest() != self.manifest.sha256:
-            raise damaged(path, "its content is not what was written")
+            raise damaged_error(path, "its content differs from what was written")
         try:
-            lines = read_lines(content)
+            entries = read_entries(content)
         except ValueError as error:
-            raise damaged(path, str(error)) from None
-        if far := next((line for line in lines if line.row >= self.manifest.rows), None):
-            raise damaged(path, f"it names the row {far.row} of {far.name}, there are {self.manifest.rows}")
-        return {line.name: line for line in lines}
+            raise damaged_error(path, str(error)) from None
+        if beyond := next((entry for entry in entries if entry.row >= self.manifest.rows), None):
+            raise damaged_error(path, f"it has row {beyond.row} for {beyond.name}, there are {self.manifest.rows}")
+        return {entry.name: entry for entry in entries}
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The folder."""
         return str(self.folder)
 
@@ -159,7 +159,7 @@ class Pack:
         return bool(self.manifest.available.get("val"))
 
     def available(self, folder: str) -> Mapping[str, int]:
-        """How many images the source had, which decides how many of each group are chosen."""
+        """Number of images of the source, which decides the number to select from each group."""
         return self.manifest.available.get(folder, {})
 
     def names(self, folder: str, group: str) -> Sequence[str]:
@@ -167,61 +167,63 @@ class Pack:
         return self._groups.get((folder, group), [])
 
     def check_seed(self, seed: int) -> None:
-        """Checks that images chosen with ``seed`` are those that the source would give.
+        """Checks that a selection with ``seed`` is the same as from the source.
 
         Raises:
-            NotPackedError: only a part of the images is packed, and it was chosen with another seed.
+            NotPackedError: only a part of the images is packed, selected with another seed.
         """
         if seed == self.manifest.seed:
             return
         for folder, groups in self.manifest.available.items():
             for group, count in groups.items():
                 if 0 < len(self.names(folder, group)) < count:
-                    raise NotPackedError(f"{self.folder} holds images that data_seed={self.manifest.seed} chose")
+                    raise NotPackedError(
+                        f"{self.folder} has images that were selected with data_seed={self.manifest.seed}"
+                    )
 
     def file(self, name: str) -> Path:
-        """All rows are in one."""
+        """The file of all rows."""
         del name
         return self.folder / "rows.u8"
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The source's, when it was packed."""
+        """The fingerprint of the source when it was packed."""
         return self.manifest.fingerprint
 
-    def reader(self, items: Sequence[Item], edge: int) -> PackReader:
-        """What reads the rows."""
+    def reader(self, items: Sequence[SelectedImage], edge: int) -> PackReader:
+        """A reader of the selected rows."""
         if edge != self.manifest.edge:
-            raise ValueError(f"{self.folder} holds squares of {self.manifest.edge} pixels, asked for are {edge}")
-        lines = [self.lines[item.name] for item in items]
-        rows = np.array([(line.row, line.crc) for line in lines], dtype=np.int64).reshape(-1, 2)
-        reasons = {index: line.reason for index, line in enumerate(lines) if line.row < 0}
+            raise ValueError(f"{self.folder} has squares of {self.manifest.edge} pixels, expected {edge}")
+        entries = [self.entries[item.name] for item in items]
+        rows = np.array([(entry.row, entry.crc) for entry in entries], dtype=np.int64).reshape(-1, 2)
+        reasons = {index: entry.reason for index, entry in enumerate(entries) if entry.row < 0}
         return PackReader(self.folder, tuple(items), self.manifest, rows, reasons)
 
-    def verify(self, tell: Callable[[int, int], None] | None = None) -> list[str]:
-        """The names of images whose rows are not what was written.
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """The names of images whose rows differ from what was written.
 
         Args:
-            tell: called with the rows checked and the rows there are.
+            progress: called with the rows checked and the number of rows.
         """
-        lines = [line for line in self.lines.values() if line.row >= 0]
+        entries = [entry for entry in self.entries.values() if entry.row >= 0]
         rows, broken = mapped(self.folder, self.manifest), []
-        for done, line in enumerate(lines, start=1):
-            if zlib.crc32(rows[line.row]) != line.crc:
-                broken.append(line.name)
-            if tell is not None and (done % 256 == 0 or done == len(lines)):
-                tell(done, len(lines))
+        for done, entry in enumerate(entries, start=1):
+            if zlib.crc32(rows[entry.row]) != entry.crc:
+                broken.append(entry.name)
+            if progress is not None and (done % 256 == 0 or done == len(entries)):
+                progress(done, len(entries))
         return broken
 
     @cached_property
     def _groups(self) -> dict[tuple[str, str], list[str]]:
         groups: dict[tuple[str, str], list[str]] = {}
-        for line in self.lines.values():
-            groups.setdefault((line.folder, line.group), []).append(line.name)
+        for entry in self.entries.values():
+            groups.setdefault((entry.folder, entry.group), []).append(entry.name)
         return groups
 
 
 def mapped(folder: Path, manifest: Manifest) -> NDArray[np.uint8]:
-    """(rows, bytes) of a pack, mapped: changes to the array stay in memory."""
+    """(rows, bytes) of a pack, memory-mapped copy-on-write."""
     shape = (manifest.rows, manifest.row_bytes)
     if not manifest.rows:
         return np.empty(shape, np.uint8)
@@ -230,24 +232,24 @@ def mapped(folder: Path, manifest: Manifest) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class PackReader:
-    """Reads rows, each against its checksum.
+    """A reader of rows that verifies their checksums.
 
     Args:
-        folder: the pack's.
+        folder: of the pack.
         items: the selection.
-        manifest: the pack's.
+        manifest: of the pack.
         rows: (n, 2) row and checksum of each item.
-        reasons: of the items that could not be read when they were packed, by place.
+        reasons: of the items that could not be read when they were packed, by index.
     """
 
     folder: Path
-    items: tuple[Item, ...]
+    items: tuple[SelectedImage, ...]
     manifest: Manifest
     rows: NDArray[np.int64]
     reasons: Mapping[int, str]
     kind: str = "pack"
 
-    def read(self, index: int) -> Example:
+    def read(self, index: int) -> StoredSquare:
         """One square and its label."""
         item = self.items[index]
         if index in self.reasons:
@@ -255,7 +257,7 @@ class PackReader:
         row, crc = self.rows[index].tolist()
         content = self._mapped[row]
         if zlib.crc32(content) != crc:
-            raise damaged(self.folder / "rows.u8", f"the row of {item.name} is not what was written")
+            raise damaged_error(self.folder / "rows.u8", f"the row of {item.name} differs from what was written")
         edge = self.manifest.edge
         pixels = edge * edge * 3
         image = torch.from_numpy(content[:pixels]).view(edge, edge, 3)
@@ -264,7 +266,8 @@ class PackReader:
         return image, torch.from_numpy(content[pixels:]).view(edge, edge)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # the mapping is made anew elsewhere
+        # without the mapping, which another process makes itself
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _mapped(self) -> NDArray[np.uint8]:

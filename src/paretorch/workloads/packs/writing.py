@@ -1,4 +1,4 @@
-"""Packs images so that training waits neither for JPEGs nor for polygons; may be killed at any instant and goes on."""
+"""Packing of images into a pack; an interrupted packing continues with the next call."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from paretorch.storage import atomic
-from paretorch.workloads.formats.pictures import UnreadableError
-from paretorch.workloads.packs.index import Line, read_lines
-from paretorch.workloads.packs.pack import Manifest, damaged, mapped
-from paretorch.workloads.reading.source import Item, Place, Reader, Source
-from paretorch.workloads.reading.workers import loader
+from paretorch.workloads.loading.image_source import ImageSource, SelectedImage, SourceImage, SquareReader
+from paretorch.workloads.loading.unreadable import UnreadableError, check_unreadable, shortened
+from paretorch.workloads.loading.workers import batch_indices, data_loader
+from paretorch.workloads.packs.index import PackEntry, read_entries
+from paretorch.workloads.packs.pack import Manifest, damaged_error, mapped
 
 CHUNK = 32  # images between two writes to the disk
-BEARABLE = 0.01  # the share of images that may be unreadable
-SHOWN = 10  # names in a message
-Tell = Callable[[int, int], None]
+MOST_LISTED = 10  # names in a message
+Progress = Callable[[int, int], None]
+Row = NDArray[np.uint8] | str  # the bytes of an image, or why it cannot be read
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What packing came to.
+class PackResult:
+    """The result of packing.
 
     Args:
-        folder: the pack's.
-        images: asked for.
-        added: of them, packed now; the others were packed before.
-        unreadable: reason by name.
+        folder: of the pack.
+        images: number of selected images.
+        added: number of those that this call packed.
+        unreadable: reasons by name.
         bytes: of all rows.
     """
 
@@ -48,140 +48,140 @@ class Packed:
     bytes: int
 
 
-def pack(
-    source: Source,
-    places: Sequence[Place],
+def pack_images(
+    source: ImageSource,
+    images: Sequence[SourceImage],
     folder: Path,
     wanted: Manifest,
     *,
     workers: int = 0,
-    tell: Tell | None = None,
-) -> Packed:
-    """Packs the images that are not packed yet; those that are stay as they are.
+    progress: Progress | None = None,
+) -> PackResult:
+    """Packs the images that are not packed yet; packed images are unchanged.
 
-    Rows are on the disk before the index names them, and the index before ``pack.json`` counts its lines, so that
-    whatever was cut off is packed again and nothing else is.
+    Rows are written to the disk before their lines of the index, and the index before ``pack.json`` counts its lines. After an
+    interruption, exactly the images whose rows or lines are incomplete are packed again.
 
     Args:
         source: image files.
-        places: the images; of an incomplete group the first by rank, see :func:`~.selection.ranked`.
-        folder: the pack's; made if it is not there.
-        wanted: what the pack is to be; its counts are not looked at.
-        workers: processes that decode; 0 decodes in this one.
-        tell: called with the images packed and the images asked for.
+        images: to pack; of an incomplete group the first ones in the order of :func:`~.selection.ordered`.
+        folder: of the pack; it is created if it does not exist.
+        wanted: the manifest of the pack; its counts are ignored.
+        workers: processes that decode; 0: the calling process decodes.
+        progress: called with the number of packed images and of all images.
 
     Raises:
-        ValueError: the folder holds a pack of something else, or a damaged one, or images that changed since, or more than
-            1 % of the images cannot be read.
-        OSError: the disk is full, or another process packs here.
+        ValueError: the folder has a damaged pack or one of other data, images changed since they were packed, or more than 1 %
+            of the images cannot be read.
+        OSError: the disk is full, or another process packs into the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = atomic.locked(folder / ".lock", f"another process is packing into {folder}: wait for it")
     try:
-        manifest = _begun(folder, wanted)
-        manifest, lines = _recovered(folder, manifest)
-        done = {line.name: line for line in lines}
-        _check_images(source, [place for place in places if place.name in done], folder, manifest, done, workers)
-        missing = [place for place in places if place.name not in done or done[place.name].row < 0]
-        _check_room(folder, manifest, len(missing))
-        added = _append(source, missing, folder, manifest, done, len(places), workers, tell)
-        _finish(folder, replace(manifest, available=wanted.available, rows=manifest.rows + added))
+        manifest, entries = _recover(folder, _open_manifest(folder, wanted))
+        done = {entry.name: entry for entry in entries}
+        _check_unchanged(source, [image for image in images if image.name in done], folder, manifest, done, workers)
+        missing = [image for image in images if image.name not in done or done[image.name].row < 0]
+        _check_disk_space(folder, manifest, len(missing))
+        added = _append(source, missing, folder, manifest, done, len(images), workers, progress)
+        _count(folder, replace(manifest, available=wanted.available, rows=manifest.rows + added))
     finally:
         atomic.unlock(lock)
-    asked = {place.name for place in places}
-    unreadable = {name: line.reason for name, line in sorted(done.items()) if line.row < 0 and name in asked}
-    return Packed(folder, len(places), added, unreadable, (manifest.rows + added) * manifest.row_bytes)
+    names = {image.name for image in images}
+    unreadable = {name: entry.reason for name, entry in sorted(done.items()) if entry.row < 0 and name in names}
+    return PackResult(folder, len(images), added, unreadable, (manifest.rows + added) * manifest.row_bytes)
 
 
-def _begun(folder: Path, wanted: Manifest) -> Manifest:
-    """The manifest that is there, if it is of the same kind; else a new one, of no rows."""
+def _open_manifest(folder: Path, wanted: Manifest) -> Manifest:
+    """The manifest in the folder, checked against ``wanted``; a new one without rows if there is none."""
     if not (folder / "pack.json").exists():
-        fresh = replace(wanted, lines=0, rows=0, length=0, sha256=sha256(b"").hexdigest())
+        empty = replace(wanted, lines=0, rows=0, length=0, sha256=sha256(b"").hexdigest())
         for name in ("rows.u8", "index.jsonl"):
             if os.path.lexists(folder / name):
                 raise ValueError(
-                    f"{folder} holds {name} but no pack.json, so nothing says that it belongs to a pack. Pack into another "
-                    "folder (--out), or remove this one"
+                    f"{folder} has {name} but no pack.json, so it is not known to be a pack. Pack into another folder (--out), "
+                    "or remove this one"
                 )
-        atomic.write(folder / "pack.json", fresh.to_json())
-        return fresh
-    there = Manifest.read(folder)
+        atomic.write(folder / "pack.json", empty.to_json())
+        return empty
+    found = Manifest.read(folder)
     for name in ("task", "edge", "masks", "seed"):
-        if getattr(there, name) != getattr(wanted, name):
+        if getattr(found, name) != getattr(wanted, name):
             raise ValueError(
-                f"{folder} holds another pack: its {name} is {getattr(there, name)!r}, asked for is "
-                f"{getattr(wanted, name)!r}. Pack into another folder (--out), or remove this one"
+                f"{folder} has another pack: its {name} is {getattr(found, name)!r}, expected {getattr(wanted, name)!r}. Pack "
+                "into another folder (--out), or remove this one"
             )
-    if there.fingerprint != wanted.fingerprint:
-        raise stale(folder, there.fingerprint, wanted.fingerprint)
-    return there
+    if found.fingerprint != wanted.fingerprint:
+        raise outdated_error(folder, found.fingerprint, wanted.fingerprint)
+    return found
 
 
-def stale(folder: Path, there: Mapping[str, str], now: Mapping[str, str]) -> ValueError:
-    """The error for a pack of data that have changed since."""
-    return _out_of_date(folder, sorted(name for name in {*there, *now} if there.get(name) != now.get(name)))
+def outdated_error(folder: Path, packed: Mapping[str, str], current: Mapping[str, str]) -> ValueError:
+    """The error for a pack of data whose fingerprint has changed since."""
+    names = {*packed, *current}
+    return _outdated(folder, sorted(name for name in names if packed.get(name) != current.get(name)))
 
 
-def _out_of_date(folder: Path, changed: Sequence[str]) -> ValueError:
-    more = f" and {len(changed) - SHOWN:,} more" * (len(changed) > SHOWN)
+def _outdated(folder: Path, changed: Sequence[str]) -> ValueError:
     return ValueError(
-        f"{folder} is out of date: {', '.join(changed[:SHOWN])}{more} changed since it was packed. Remove the folder {folder} "
-        "and run `paretorch data pack` again"
+        f"{folder} is out of date: {shortened(changed, MOST_LISTED)} changed since it was packed. Remove the folder {folder} and "
+        "run `paretorch data pack` again"
     )
 
 
-def _recovered(folder: Path, manifest: Manifest) -> tuple[Manifest, list[Line]]:
-    """Takes over what an interrupted packing had written, as far as it is whole, and cuts off the rest."""
+def _recover(folder: Path, manifest: Manifest) -> tuple[Manifest, list[PackEntry]]:
+    """Keeps the complete rows and lines of an interrupted packing and truncates the files after them."""
     path, rows = folder / "index.jsonl", folder / "rows.u8"
     content = path.read_bytes() if path.exists() else b""
     valid = content[: manifest.length]
     if sha256(valid).hexdigest() != manifest.sha256:
-        raise damaged(path, "its content is not what was written")
+        raise damaged_error(path, "its content differs from what was written")
     size = rows.stat().st_size if rows.exists() else 0
     if size < manifest.rows * manifest.row_bytes:
-        raise damaged(rows, f"expected {manifest.rows * manifest.row_bytes:,} bytes, got {size:,}")
-    lines, end, count = read_lines(valid), manifest.length, manifest.rows
-    present = mapped(folder, replace(manifest, rows=size // manifest.row_bytes))
-    for text in content[manifest.length :].splitlines(keepends=True):
+        raise damaged_error(rows, f"expected {manifest.rows * manifest.row_bytes:,} bytes, got {size:,}")
+    entries, end, count = read_entries(valid), manifest.length, manifest.rows
+    stored = mapped(folder, replace(manifest, rows=size // manifest.row_bytes))
+    for line in content[manifest.length :].splitlines(keepends=True):
         try:
-            line = Line(*json.loads(text))
+            entry = PackEntry(*json.loads(line))
         except (ValueError, TypeError):
             break
-        if not text.endswith(b"\n") or line.row >= len(present):
+        if not line.endswith(b"\n") or entry.row >= len(stored):
             break
-        if line.row >= 0 and (line.row != count or zlib.crc32(present[line.row]) != line.crc):
+        if entry.row >= 0 and (entry.row != count or zlib.crc32(stored[entry.row]) != entry.crc):
             break
-        lines.append(line)
-        end, count = end + len(text), count + (line.row >= 0)
-    del present
+        entries.append(entry)
+        end, count = end + len(line), count + (entry.row >= 0)
+    del stored  # closes the mapping before the file is truncated
     for file, length in ((path, end), (rows, count * manifest.row_bytes)):
         with atomic.appending(file) as handle:
             handle.truncate(length)
-    return replace(manifest, rows=count), lines
+    return replace(manifest, rows=count), entries
 
 
-def _check_images(
-    source: Source,
-    packed: Sequence[Place],
+def _check_unchanged(
+    source: ImageSource,
+    packed: Sequence[SourceImage],
     folder: Path,
     manifest: Manifest,
-    done: Mapping[str, Line],
+    done: Mapping[str, PackEntry],
     workers: int,
 ) -> None:
-    """Fails where packed images have changed; only files that are younger than the manifest are read again."""
-    began = (folder / "pack.json").stat().st_mtime_ns
-    young = [place for place in packed if done[place.name].row >= 0 and _younger(source.file(place.name), began)]
-    changed = []
-    for chunk, read in _squares(source, young, manifest.edge, workers):
-        for place, square in zip(chunk, read, strict=True):
-            if isinstance(square, str) or zlib.crc32(square.data) != done[place.name].crc:
-                changed.append(place.name)
+    """Checks that packed images have not changed; only files that are newer than the manifest are read again."""
+    written = (folder / "pack.json").stat().st_mtime_ns
+    newer = [image for image in packed if done[image.name].row >= 0 and _newer(source.file(image.name), written)]
+    changed = [
+        image.name
+        for chunk in _rows(source, newer, manifest.edge, workers)
+        for image, row in chunk
+        if isinstance(row, str) or zlib.crc32(row.data) != done[image.name].crc
+    ]
     if changed:
-        raise _out_of_date(folder, changed)
+        raise _outdated(folder, changed)
 
 
-def _younger(file: Path, moment: int) -> bool:
-    """Whether a file was written, or put where it is, at ``moment`` or later; also where it cannot be asked."""
+def _newer(file: Path, moment: int) -> bool:
+    """Whether a file was written or moved at ``moment`` or later; True if its times cannot be read."""
     try:
         found = file.stat()
     except OSError:
@@ -190,108 +190,99 @@ def _younger(file: Path, moment: int) -> bool:
 
 
 def _append(
-    source: Source,
-    missing: Sequence[Place],
+    source: ImageSource,
+    missing: Sequence[SourceImage],
     folder: Path,
     manifest: Manifest,
-    done: dict[str, Line],
+    done: dict[str, PackEntry],
     total: int,
     workers: int,
-    tell: Tell | None,
+    progress: Progress | None,
 ) -> int:
-    """Packs ``missing``, enters them into ``done``, and returns how many could be read."""
+    """Packs ``missing``, adds their entries to ``done``, and returns the number of new rows."""
     failed: dict[str, str] = {}
-    row, read_so_far = manifest.rows, total - len(missing)
-    if tell is not None:
-        tell(read_so_far, total)
+    row, images_done = manifest.rows, total - len(missing)
+    if progress is not None:
+        progress(images_done, total)
     with atomic.appending(folder / "rows.u8") as rows, atomic.appending(folder / "index.jsonl") as index:
-        for chunk, read in _squares(source, missing, manifest.edge, workers):
-            lines, squares = [], []
-            for place, square in zip(chunk, read, strict=True):
-                if isinstance(square, str):
-                    failed[place.name] = square
-                    if place.name in done and done[place.name].reason == square:
+        for chunk in _rows(source, missing, manifest.edge, workers):
+            entries, contents = [], []
+            for image, content in chunk:
+                if isinstance(content, str):
+                    failed[image.name] = content
+                    if image.name in done and done[image.name].reason == content:
                         continue
-                    line = Line(place.folder, place.group, place.name, -1, reason=square)
+                    entry = PackEntry(image.folder, image.group, image.name, -1, reason=content)
                 else:
-                    line = Line(place.folder, place.group, place.name, row, zlib.crc32(square.data))
-                    squares.append(square.tobytes())
+                    entry = PackEntry(image.folder, image.group, image.name, row, zlib.crc32(content.data))
+                    contents.append(content.tobytes())
                     row += 1
-                lines.append(line)
-            atomic.append(rows, b"".join(squares))
-            text = "".join(json.dumps(astuple(line), separators=(",", ":")) + "\n" for line in lines)
-            atomic.append(index, text.encode())
-            done.update((line.name, line) for line in lines)
-            if len(failed) > BEARABLE * total:
-                raise ValueError(_too_many(folder, failed, total))
-            read_so_far += len(chunk)
-            if tell is not None:
-                tell(read_so_far, total)
+                entries.append(entry)
+            atomic.append(rows, b"".join(contents))
+            lines = "".join(json.dumps(astuple(entry), separators=(",", ":")) + "\n" for entry in entries)
+            atomic.append(index, lines.encode())
+            done.update((entry.name, entry) for entry in entries)
+            check_unreadable(str(folder), failed, total, ", and run the same command again, which continues")
+            images_done += len(chunk)
+            if progress is not None:
+                progress(images_done, total)
     return row - manifest.rows
 
 
-def _squares(
-    source: Source, places: Sequence[Place], edge: int, workers: int
-) -> Iterator[tuple[Sequence[Place], list[NDArray[np.uint8] | str]]]:
-    """The rows of the images, or why there are none, a few images at a time."""
-    chunks = [range(start, min(start + CHUNK, len(places))) for start in range(0, len(places), CHUNK)]
-    squares = Squares(source.reader([Item(place.name) for place in places], edge))
-    for chunk, read in zip(chunks, loader(squares, [list(chunk) for chunk in chunks], workers), strict=True):
-        yield places[chunk.start : chunk.stop], read
+def _rows(
+    source: ImageSource, images: Sequence[SourceImage], edge: int, workers: int
+) -> Iterator[list[tuple[SourceImage, Row]]]:
+    """The images with their rows, in chunks."""
+    chunks = batch_indices(len(images), CHUNK, order=None)
+    dataset = RowDataset(source.reader([SelectedImage(image.name) for image in images], edge))
+    for chunk, rows in zip(chunks, data_loader(dataset, chunks, workers), strict=True):
+        yield [(images[index], row) for index, row in zip(chunk, rows, strict=True)]
 
 
 @dataclass(frozen=True)
-class Squares(Dataset[list["NDArray[np.uint8] | str"]]):
-    """Rows, or the reasons why there are none."""
+class RowDataset(Dataset[list[Row]]):
+    """Rows by lists of indices."""
 
-    reader: Reader
+    reader: SquareReader
 
-    def __getitem__(self, places: list[int]) -> list[NDArray[np.uint8] | str]:
-        rows: list[NDArray[np.uint8] | str] = []
-        for place in places:
-            try:
-                image, label = self.reader.read(place)
-            except UnreadableError as error:
-                rows.append(error.reason)
-                continue
-            parts = [image.numpy().ravel(), label.numpy().ravel()] if label.ndim else [image.numpy().ravel()]
-            rows.append(np.concatenate(parts))
-        return rows
+    def __getitem__(self, indices: list[int]) -> list[Row]:
+        return [self._row(index) for index in indices]
+
+    def _row(self, index: int) -> Row:
+        try:
+            image, label = self.reader.read(index)
+        except UnreadableError as error:
+            return error.reason
+        parts = [image.numpy().ravel(), label.numpy().ravel()] if label.ndim else [image.numpy().ravel()]
+        return np.concatenate(parts)
 
 
-def _finish(folder: Path, manifest: Manifest) -> None:
+def _count(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest with the counts of the whole index."""
     content = (folder / "index.jsonl").read_bytes()
     counted = replace(manifest, lines=content.count(b"\n"), length=len(content), sha256=sha256(content).hexdigest())
     atomic.write(folder / "pack.json", counted.to_json())
 
 
-def _check_room(folder: Path, manifest: Manifest, images: int) -> None:
+def _check_disk_space(folder: Path, manifest: Manifest, images: int) -> None:
     needed, free = images * manifest.row_bytes, shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{images:,} images of {manifest.edge} x {manifest.edge} pixels need {_amount(needed)}, {folder} has "
-            f"{_amount(free)} free: pack fewer images ('imagenet_coco(classes=..., train=...)'), smaller ones (size=...), "
-            "or elsewhere (--out)",
+            f"{images:,} images of {manifest.edge} x {manifest.edge} pixels need {_size(needed)}, {folder} has {_size(free)} "
+            "free: pack fewer images ('imagenet_coco(classes=..., train=...)'), smaller ones (size=...), or into another "
+            "folder (--out)",
         )
 
 
-def _amount(size: int) -> str:
-    """Bytes in a unit that leaves digits before the point.
+def _size(count: int) -> str:
+    """A number of bytes in the largest unit that it reaches.
 
     Example:
-        >>> _amount(0), _amount(40_500), _amount(7_200_000), _amount(2_400_000_000_000)
+        >>> _size(0), _size(40_500), _size(7_200_000), _size(2_400_000_000_000)
         ('0 bytes', '40.5 kB', '7.2 MB', '2,400.0 GB')
     """
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size} bytes"
-
-
-def _too_many(folder: Path, failed: Mapping[str, str], total: int) -> str:
-    shown = "\n".join(f"  {name}: {reason}" for name, reason in list(failed.items())[:10])
-    return (
-        f"{folder}: {len(failed)} of {total:,} images cannot be read, more than 1 %:\n{shown}\n"
-        "Put these files back, or take them out of the data set, and run the same command again: it goes on"
-    )
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"

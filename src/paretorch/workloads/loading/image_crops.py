@@ -1,7 +1,7 @@
-"""Image and mask on their way into the network: whatever moves the one moves the other.
+"""Crops of an image and its mask; every transform applies to both.
 
-Two steps. :func:`squared` is the same for every epoch: the central square, resized. Its result is what a pack stores.
-:func:`augmented` draws a part of the square for training; :func:`centred` takes its middle for evaluation.
+:func:`central_square` is the same in every epoch: the central square, resized. A pack stores its result. :func:`random_crop`
+draws a part of the square for training; :func:`centre_crop` takes its middle for evaluation.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from paretorch.extras import extra
 
 Augmentation = Literal["crop", "zoom", "none"]
-AREA = (0.35, 1.0)  # of the stored square that "zoom" takes
-RATIO = (3 / 4, 4 / 3)  # width over height of that part
+AREA = (0.35, 1.0)  # of a "zoom" crop, relative to the stored square
+RATIO = (3 / 4, 4 / 3)  # width over height of that crop
 
 
 def stored_edge(size: int) -> int:
-    """Pixels along one side of the stored square, for network inputs of ``size``: an eighth is left to crop from.
+    """Pixels along one side of the stored square, for network inputs of ``size``: an eighth more, for random crops.
 
     Example:
         >>> stored_edge(256)
@@ -29,8 +29,8 @@ def stored_edge(size: int) -> int:
     return size + size // 8
 
 
-def augmentation(name: str) -> Augmentation:
-    """The kind of augmentation called ``name``.
+def check_augmentation(name: str) -> Augmentation:
+    """The augmentation with a name.
 
     Raises:
         ValueError: it is none of :data:`Augmentation`.
@@ -41,11 +41,11 @@ def augmentation(name: str) -> Augmentation:
     raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
 
 
-def squared(image: Tensor, mask: Tensor | None, edge: int) -> tuple[Tensor, Tensor | None]:
+def central_square(image: Tensor, mask: Tensor | None, edge: int) -> tuple[Tensor, Tensor | None]:
     """The central square, resized: bilinear with antialiasing for the image, the nearest pixel for the mask.
 
-    The nearest pixel is the one under the new pixel's centre; torchvision's own resizing of masks takes the one under
-    its upper left corner, which shifts the mask against the image by up to half a pixel.
+    The nearest pixel is the one at the new pixel's centre. torchvision's default for masks takes the one at its upper left
+    corner, which shifts the mask against the image by up to half a pixel.
 
     Args:
         image: (3, H, W) uint8.
@@ -57,29 +57,29 @@ def squared(image: Tensor, mask: Tensor | None, edge: int) -> tuple[Tensor, Tens
     """
     height, width = image.shape[1:]
     side = min(height, width)
-    return _part(image, mask, (height - side) // 2, (width - side) // 2, side, side, edge)
+    return _resized_crop(image, mask, (height - side) // 2, (width - side) // 2, side, side, edge)
 
 
-def centred(image: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
+def centre_crop(image: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
     """The middle of the stored square: (3, size, size), (size, size)."""
     margin = (image.shape[1] - size) // 2
-    return _cut(image, mask, margin, margin, size)
+    return _crop(image, mask, margin, margin, size)
 
 
-def augmented(
+def random_crop(
     image: Tensor, mask: Tensor | None, size: int, kind: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """A random part of the stored square, mirrored every second time.
+    """A random part of the stored square, mirrored with probability 1/2.
 
-    ``"crop"`` takes ``size`` pixels of the square as they are, which costs next to nothing; ``"zoom"`` a part of 0.35 to
-    1 of its area and of a side ratio of 3/4 to 4/3, resized; ``"none"`` the middle, not mirrored.
+    ``"crop"`` takes ``size`` pixels of the square without resizing, which costs next to nothing; ``"zoom"`` resizes a part of
+    0.35 to 1 of its area with an aspect ratio of 3/4 to 4/3; ``"none"`` takes the middle and does not mirror.
 
     Args:
-        image: (3, E, E) uint8, as :func:`squared` gave it.
+        image: (3, E, E) uint8, from :func:`central_square`.
         mask: (E, E) uint8, or None.
         size: pixels along one side of the result.
-        kind: of the three.
-        generator: all draws come from it.
+        kind: of the augmentation.
+        generator: source of all draws.
 
     Returns:
         (3, size, size) and (size, size), uint8.
@@ -87,25 +87,25 @@ def augmented(
     with extra("studies"):
         from torchvision.transforms.v2 import functional
     if kind == "none":
-        return centred(image, mask, size)
+        return centre_crop(image, mask, size)
     edge = image.shape[1]
     down, right, mirror, area, ratio = torch.rand(5, generator=generator).tolist()
     if kind == "crop":
-        room = edge - size + 1
-        image, mask = _cut(image, mask, int(down * room), int(right * room), size)
+        positions = edge - size + 1
+        image, mask = _crop(image, mask, int(down * positions), int(right * positions), size)
     else:
         pixels = edge * edge * (AREA[0] + area * (AREA[1] - AREA[0]))
         shape = math.exp(math.log(RATIO[0]) + ratio * math.log(RATIO[1] / RATIO[0]))
         height = min(edge, max(1, round(math.sqrt(pixels / shape))))
         width = min(edge, max(1, round(math.sqrt(pixels * shape))))
         top, left = int(down * (edge - height + 1)), int(right * (edge - width + 1))
-        image, mask = _part(image, mask, top, left, height, width, size)
+        image, mask = _resized_crop(image, mask, top, left, height, width, size)
     if mirror < 0.5:
         image, mask = functional.horizontal_flip(image), None if mask is None else functional.horizontal_flip(mask)
     return image, mask
 
 
-def _part(
+def _resized_crop(
     image: Tensor, mask: Tensor | None, top: int, left: int, height: int, width: int, edge: int
 ) -> tuple[Tensor, Tensor | None]:
     with extra("studies"):
@@ -117,6 +117,6 @@ def _part(
     return part, functional.resized_crop(mask[None], *box, interpolation=InterpolationMode.NEAREST_EXACT)[0]
 
 
-def _cut(image: Tensor, mask: Tensor | None, top: int, left: int, size: int) -> tuple[Tensor, Tensor | None]:
+def _crop(image: Tensor, mask: Tensor | None, top: int, left: int, size: int) -> tuple[Tensor, Tensor | None]:
     rows, columns = slice(top, top + size), slice(left, left + size)
     return image[:, rows, columns], None if mask is None else mask[rows, columns]

@@ -1,4 +1,4 @@
-"""What stands where in a drawn scene: camera, light, a floor, a wall and a few objects, all from a seed."""
+"""Random layouts of scenes: camera, light, a floor, a wall and a few objects, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.workloads.streams import mixed
+from paretorch.workloads.streams import combined_seed
 
 CLASSES = ("wall", "floor", "sphere", "cube", "cylinder", "cone", "disc", "board")
 KINDS = CLASSES[2:]
-BLOCK = 256  # scenes drawn from one seed: the first n of a split are the same however many are asked for
+BLOCK = 256  # scenes drawn from one seed: the first n of a split do not depend on their number
 
 
 class Scenes(NamedTuple):
-    """n scenes of k things each; the first two things are the wall and the floor, the third is the main object.
+    """n scenes of k surfaces each: first the wall, second the floor, third the main object.
 
     Lengths are in metres, in a frame whose origin is the camera: x to the right, y up, z level and ahead.
     """
 
     kinds: Tensor  # (n, k) index into CLASSES
-    centers: Tensor  # (n, k, 3) of each thing; a point of the plane for wall and floor
-    frames: Tensor  # (n, k, 3, 3) M: local = M (point - center); there solids have size one and planes are z = 0
+    centers: Tensor  # (n, k, 3) of each object; a point of the plane for wall and floor
+    frames: Tensor  # (n, k, 3, 3) M: local = M (point - center); in local coordinates solids have size one and planes are z = 0
     colors: Tensor  # (n, k, 3) in 0..1
     light: Tensor  # (n, 3) unit vector toward the light
-    pitch: Tensor  # (n,) radians by which the camera looks down
+    pitch: Tensor  # (n,) radians by which the camera points down
 
-    def part(self, places: slice) -> Scenes:
-        """Some of the scenes."""
-        return Scenes(*(tensor[places] for tensor in self))
+    def part(self, index: slice) -> Scenes:
+        """A part of the scenes."""
+        return Scenes(*(tensor[index] for tensor in self))
 
 
-def drawn_scenes(count: int, objects: int, hue_spread: float, *key: int) -> Scenes:
-    """``count`` scenes.
+def sample_scenes(count: int, objects: int, hue_spread: float, *key: int) -> Scenes:
+    """Draws ``count`` scenes.
 
     Args:
         count: n.
-        objects: of each scene, beside wall and floor.
-        hue_spread: standard deviation of a kind's hue around its own, as a part of the colour circle; 0: the colour tells
-            the kind, large: it tells nothing.
-        key: decides the scenes; another key, other scenes.
+        objects: number of objects in each scene, besides wall and floor.
+        hue_spread: standard deviation of the hues of one kind, as a fraction of the colour circle; 0: the colour determines the
+            kind.
+        key: the numbers from which the seed is derived.
 
     Raises:
-        ValueError: fewer than one scene or object, or a spread below 0.
+        ValueError: there is less than one scene or object, or the spread is below 0.
 
     Example:
-        >>> drawn_scenes(3, 4, 0.1, 7).kinds.shape
+        >>> sample_scenes(3, 4, 0.1, 7).kinds.shape
         torch.Size([3, 6])
     """
     if count < 1 or objects < 1 or not hue_spread >= 0:
         raise ValueError(
-            f"a scene has at least one object, there is at least one, and hues spread by 0 or more; got {objects} "
-            f"objects, {count} scenes, spread {hue_spread}"
+            f"expected at least one scene, one object in each and hue_spread of at least 0, got {count} scenes, "
+            f"{objects} objects and hue_spread {hue_spread}"
         )
-    blocks = [_block(objects, hue_spread, mixed(*key, number)) for number in range(math.ceil(count / BLOCK))]
+    blocks = [_block(objects, hue_spread, combined_seed(*key, number)) for number in range(math.ceil(count / BLOCK))]
     return Scenes(*(torch.cat(tensors)[:count] for tensors in zip(*blocks, strict=True)))
 
 
@@ -70,19 +70,21 @@ def _block(objects: int, hue_spread: float, seed: int) -> Scenes:
     size = between(0.28, 0.5, objects)
     size[:, 0] = between(0.55, 0.75)  # the main object is larger, and nearer
     scale = size[..., None] * between(0.75, 1.25, objects, 3)
-    turned = _turned(between(-math.pi, math.pi, objects), between(-0.5, 0.5, objects), between(-0.5, 0.5, objects))
-    flat = kinds >= CLASSES.index("disc")  # these face the camera, more or less
-    facing = _turned(between(-0.9, 0.9, objects), between(-0.6, 0.6, objects), between(-0.5, 0.5, objects))
-    turned = torch.where(flat[..., None, None], facing, turned)
+    rotations = _rotations(
+        between(-math.pi, math.pi, objects), between(-0.5, 0.5, objects), between(-0.5, 0.5, objects)
+    )
+    flat = kinds >= CLASSES.index("disc")  # these kinds approximately face the camera
+    facing = _rotations(between(-0.9, 0.9, objects), between(-0.6, 0.6, objects), between(-0.5, 0.5, objects))
+    rotations = torch.where(flat[..., None, None], facing, rotations)
     depth = between(3.2, 6.0, objects)
     depth[:, 0] = between(2.8, 3.8)
     across = between(-0.42, 0.42, objects) * depth
-    across[:, 0] *= 0.6  # whole in the image, as a rule
+    across[:, 0] *= 0.6  # usually not cut by the image's edge
     lift = between(0.0, 0.7, objects)
     lift[:, 0] *= 0.5
     centers = torch.stack([across, -height[:, None] + scale.amax(dim=2) + lift, depth], dim=2)
-    frames = turned.transpose(2, 3) / scale[..., None]
-    wall, wall_at = _turned(between(-0.5, 0.5), torch.zeros(BLOCK), torch.zeros(BLOCK)), between(6.5, 9.0)
+    frames = rotations.transpose(2, 3) / scale[..., None]
+    wall, wall_at = _rotations(between(-0.5, 0.5), torch.zeros(BLOCK), torch.zeros(BLOCK)), between(6.5, 9.0)
     floor = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).expand(BLOCK, 3, 3)
     zero = torch.zeros(BLOCK)
     planes_at = torch.stack(
@@ -102,7 +104,7 @@ def _block(objects: int, hue_spread: float, seed: int) -> Scenes:
     )
 
 
-def _turned(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
+def _rotations(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     """(..., 3, 3) rotations: about y, then x, then z."""
     one, zero = torch.ones_like(yaw), torch.zeros_like(yaw)
 

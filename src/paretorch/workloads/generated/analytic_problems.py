@@ -1,4 +1,4 @@
-"""Objectives of a point whose fronts are known: what algorithms for fronts are proved on."""
+"""Objectives of a point with known fronts, the usual test functions of multi-objective optimization."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 
 from paretorch.workloads.base import Truth
 
-TINY = 1e-24  # below a square root, whose slope at zero is infinite
+TINY = 1e-24  # added below a square root, whose slope at zero is infinite
 LOWER = 5e-6  # of the arguments of the two-valley problem's logarithms
 
 
 @dataclass(frozen=True)
-class Objectives:
-    """A problem: what is minimised over which points, and its truth.
+class AnalyticProblem:
+    """Objectives, their domain and their known front.
 
     Args:
         tasks: T.
         size: n by default.
         least: the smallest n.
-        boxed: whether points live in [0, 1]^n; else in R^n.
-        box: between which numbers every coordinate of the best points lies.
+        boxed: whether points are in [0, 1]^n; otherwise in R^n.
+        box: bounds of every coordinate of the Pareto-optimal points.
         losses: (..., n) points -> (..., T).
-        truth: of n.
-        start: (count, n) points to start from, by count, n and generator.
+        truth: n -> the known front.
+        start: n -> (n,) random initial parameter.
     """
 
     tasks: int
@@ -37,7 +37,7 @@ class Objectives:
     boxed: bool
     box: tuple[float, float]
     losses: Callable[[Tensor], Tensor]
-    truth: Callable[[int], Truth | None]
+    truth: Callable[[int], Truth]
     start: Callable[[int], Tensor]
 
 
@@ -73,7 +73,7 @@ def zdt(number: int) -> Callable[[Tensor], Tensor]:
 
 
 def dtlz2(x: Tensor) -> Tensor:
-    r"""(..., 3) of x in [0, 1]^n: the part of a sphere of radius 1 + g, g = sum over i > 2 of (x_i - 1/2)^2; front: radius 1.
+    r"""(..., 3) of x in [0, 1]^n: a part of a sphere of radius 1 + g, g = sum over i > 2 of (x_i - 1/2)^2; front: radius 1.
 
     References:
         Deb, Thiele, Laumanns & Zitzler, "Scalable test problems for evolutionary multiobjective optimization", 2005.
@@ -85,7 +85,7 @@ def dtlz2(x: Tensor) -> Tensor:
 
 
 def two_valley(x: Tensor) -> Tensor:
-    """(..., 2) of x (..., 2): two valleys of different steepness, where many methods come to rest beside the front.
+    """(..., 2) of x (..., 2): two valleys of different steepness, where many methods converge to points off the front.
 
     References:
         Liu et al., "Conflict-averse gradient descent", NeurIPS 2021, appendix B, in the form of Navon et al.,
@@ -119,25 +119,25 @@ def _dtlz2_truth() -> Truth:
     steps = torch.linspace(0, 1, 60, dtype=torch.float64)
     grid = torch.cartesian_prod(steps, steps)
     points = dtlz2(torch.cat([grid, torch.full((len(grid), 1), 0.5, dtype=torch.float64)], dim=1))
-    # the box below the reference, without the eighth of the unit ball
+    # the volume below the reference without an eighth of the unit ball
     return Truth(points, (1.1, 1.1, 1.1), 1.1**3 - math.pi / 6)
 
 
 def _two_valley_truth() -> Truth:
     p = torch.linspace(-7, 7, 2001, dtype=torch.float64)
-    # below, f = g * c with c < 1: for each p the q in which a weighted sum is stationary, found by bisection of its slope
+    # for q < 0, f = g * c with c < 1; for each p, bisection finds the q at which a weighted sum is stationary
     low, high = torch.full_like(p, -9.0), torch.full_like(p, -8.0)
     for _ in range(60):
         middle = ((low + high) / 2).requires_grad_()
         both = two_valley(torch.stack([p, middle], dim=1))
-        w = 0.5 * (1 + p / 7)  # of the first task: the slopes of g1 and g2 along p cancel there
+        w = 0.5 * (1 + p / 7)  # of the first task: with it the slopes of g1 and g2 along p cancel
         (slope,) = torch.autograd.grad((w * both[:, 0] + (1 - w) * both[:, 1]).sum(), middle)
         low, high = torch.where(slope < 0, middle.detach(), low), torch.where(slope < 0, high, middle.detach())
     return _of_curve(two_valley(torch.stack([p, (low + high) / 2], dim=1)), (1.0, 1.0))
 
 
 def _of_curve(front: Tensor, reference: tuple[float, ...]) -> Truth:
-    """The hypervolume of a front of two tasks: what its points leave below the curve is of second order in their distance."""
+    """A front of two tasks with its hypervolume, whose error is of second order in the distance of the points."""
     points = front[front[:, 0].argsort()].numpy()
     inside = points[(points < reference).all(axis=1)]
     lowest = np.minimum.accumulate(inside[:, 1])
@@ -154,12 +154,12 @@ def _wide(size: int) -> Tensor:
 
 
 PROBLEMS = {
-    "vlmop2": Objectives(2, 20, 1, False, (-2.0, 2.0), vlmop2, _vlmop2_truth, _wide),
-    "zdt1": Objectives(2, 30, 2, True, (0.0, 1.0), zdt(1), lambda _: _zdt_truth(1), _uniform),
-    "zdt2": Objectives(2, 30, 2, True, (0.0, 1.0), zdt(2), lambda _: _zdt_truth(2), _uniform),
-    "zdt3": Objectives(2, 30, 2, True, (0.0, 1.0), zdt(3), lambda _: _zdt_truth(3), _uniform),
-    "dtlz2": Objectives(3, 12, 3, True, (0.0, 1.0), dtlz2, lambda _: _dtlz2_truth(), _uniform),
-    "two_valley": Objectives(
+    "vlmop2": AnalyticProblem(2, 20, 1, False, (-2.0, 2.0), vlmop2, _vlmop2_truth, _wide),
+    "zdt1": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(1), lambda _: _zdt_truth(1), _uniform),
+    "zdt2": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(2), lambda _: _zdt_truth(2), _uniform),
+    "zdt3": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(3), lambda _: _zdt_truth(3), _uniform),
+    "dtlz2": AnalyticProblem(3, 12, 3, True, (0.0, 1.0), dtlz2, lambda _: _dtlz2_truth(), _uniform),
+    "two_valley": AnalyticProblem(
         2, 2, 2, False, (-10.0, 10.0), two_valley, lambda _: _two_valley_truth(), lambda _: torch.rand(2) * 18 - 9
     ),
 }

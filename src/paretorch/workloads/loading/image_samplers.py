@@ -1,0 +1,97 @@
+"""Samplers of images for streams: crops of stored squares, and whole photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from paretorch.workloads.loading.image_crops import Augmentation, centre_crop, random_crop
+from paretorch.workloads.loading.image_source import SquareReader
+from paretorch.workloads.streams import combined_seed
+
+
+@dataclass(frozen=True)
+class SquareSampler:
+    """Stored squares of one task, cropped to the network's size.
+
+    Inputs are (B, 3, size, size) bytes, which the encoder normalises; classes (B,), masks (B, size, size) with -1 for ignored
+    pixels.
+
+    Args:
+        task: of the labels.
+        reader: of stored squares.
+        size: pixels along one side of the network's input.
+        augmentation: how training images are drawn from the stored squares.
+    """
+
+    task: str
+    reader: SquareReader
+    size: int
+    augmentation: Augmentation = "crop"
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The one task."""
+        return (self.task,)
+
+    @property
+    def kind(self) -> str:
+        """``"image files"`` or ``"pack"``."""
+        return self.reader.kind
+
+    def __len__(self) -> int:
+        return len(self.reader.items)
+
+    def sample(self, index: int, order: int | None) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The image, (3, size, size) bytes; its class, (), or mask, (size, size) bytes."""
+        square, label = self.reader.read(index)
+        image, mask = square.permute(2, 0, 1), label if label.ndim else None
+        if order is None:
+            image, crop = centre_crop(image, mask, self.size)
+        else:
+            generator = torch.Generator().manual_seed(combined_seed(order, index))
+            image, crop = random_crop(image, mask, self.size, self.augmentation, generator)
+        return image, {self.task: label if crop is None else crop}
+
+    def targets(self, labels: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """int64 classes, or masks in which 255, as a signed byte, is -1."""
+        label = labels[self.task]
+        return {self.task: label.view(torch.int8).long() if label.dtype == torch.uint8 else label}
+
+
+@dataclass(frozen=True)
+class AttributeSampler:
+    """Photographs with binary attributes, resized as a whole to a square without keeping the aspect ratio.
+
+    Args:
+        tasks: (T,) names of the attributes.
+        read: index -> (3, H, W) bytes.
+        attributes: (N, T) bool.
+        size: pixels along one side of the network's input.
+    """
+
+    tasks: tuple[str, ...]
+    read: Callable[[int], Tensor]
+    attributes: Tensor
+    size: int
+    kind: str = "image files"
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    def sample(self, index: int, order: int | None) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The image, (3, size, size) bytes, and its attributes, (T,) numbers 0 or 1; nothing is drawn."""
+        del order
+        image = self.read(index)
+        if image.shape[1:] != (self.size, self.size):
+            wide = functional.interpolate(image[None].float(), (self.size, self.size), mode="bilinear", antialias=True)
+            image = wide[0].round().clamp(0, 255).to(torch.uint8)
+        return image, {"attributes": self.attributes[index].float()}
+
+    def targets(self, labels: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """(B,) for each attribute."""
+        return dict(zip(self.tasks, labels["attributes"].unbind(dim=1), strict=True))
