@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 import studies_synthetic as synthetic
+from paretorch.reports.analysis.formatting import metric_interval, number
+from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.compare import run_study
 from paretorch.reports.figures import figures
 from paretorch.reports.findings.findings import findings, verdict
-from paretorch.reports.findings.summary import Summary, summarize
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
-from paretorch.reports.tables.numbers import metric_interval, number
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.folder import StudyFolder

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import studies_synthetic as synthetic
-from paretorch.reports.findings.expected import expected_table, placed
+from paretorch.reports.analysis.expected import range_verdict
+from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.findings.findings import findings
-from paretorch.reports.findings.summary import Summary, summarize
 from paretorch.reports.reading.load import load
-from paretorch.reports.tables.losses import combined, loss_table
+from paretorch.reports.tables.expected import expected_table
+from paretorch.reports.tables.losses import loss_table
 from paretorch.studies.study import Expected
 
 
@@ -41,7 +42,7 @@ def expecting(summary: Summary, *ranges: Expected) -> Summary:
     ],
 )
 def test_the_mean_lies_inside_or_outside(values: list[float], words: str) -> None:
-    assert placed(Expected("a", "left", "accuracy", 0.3, 0.5), np.array(values)) == words
+    assert range_verdict(Expected("a", "left", "accuracy", 0.3, 0.5), np.array(values)) == words
 
 
 def test_each_range_has_a_line_and_one_sentence_counts_them(summary: Summary) -> None:
@@ -66,7 +67,7 @@ def test_without_expectations_nothing_is_said(summary: Summary) -> None:
 def test_losses_on_test_data_and_their_sum(summary: Summary) -> None:
     good = summary.rows["good"].results
     losses = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0], [2.0, 4.0], [2.0, 4.0]])
-    assert combined(losses).tolist() == [4.0, 6.0, 8.0, 6.0, 6.0]
+    assert dataclasses.replace(good, test_losses=losses).combined_test_losses.tolist() == [4.0, 6.0, 8.0, 6.0, 6.0]
     rows = {
         label: dataclasses.replace(
             row, results=dataclasses.replace(row.results, test_losses=losses + (row is not summary.rows["good"]))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import reports_many as many
 from paretorch.cli import app
-from paretorch.reports.findings.leaders import leader
+from paretorch.reports.analysis.leaders import leader
 from paretorch.reports.reading.load import load, load_all
 from paretorch.reports.report import report
 from paretorch.reports.tables.tuning import tuning_table

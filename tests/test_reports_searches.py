@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import studies_synthetic as synthetic
+from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.figures.rates import rate_members, rate_panels
 from paretorch.reports.figures.searches import plots
-from paretorch.reports.findings.summary import Summary, summarize
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.reports.tables.searches import kind, lowered_table, search_table, time_table

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretorch.extras import extra
+from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.figures import figures
-from paretorch.reports.findings.expected import expected_table
 from paretorch.reports.findings.findings import Finding, findings, headline
-from paretorch.reports.findings.summary import Summary, summarize
 from paretorch.reports.page.page import page
 from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page
 from paretorch.reports.reading.load import load_all
 from paretorch.reports.tables.across import Across, across
+from paretorch.reports.tables.expected import expected_table
 from paretorch.reports.tables.fronts import front_tables
 from paretorch.reports.tables.losses import loss_table
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview

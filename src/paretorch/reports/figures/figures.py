@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from paretorch.extras import extra
+from paretorch.reports.analysis.summary import Summary, ordered
 from paretorch.reports.figures import series
 from paretorch.reports.figures.points import Point, cost_points, metric_points
 from paretorch.reports.figures.series import Line, Panel
 from paretorch.reports.figures.styles import look
-from paretorch.reports.findings.summary import Summary, ordered
 from paretorch.storage import atomic
 from paretorch.studies.statistics.paired import FEWEST_SEEDS
 from paretorch.studies.statistics.ranking import Ranking

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.plots import Plain, Plot, short
 from paretorch.reports.figures.series import MOST_POINTS, thinned
-from paretorch.reports.findings.summary import Summary
 from paretorch.reports.reading.front_results import Fronts
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
 

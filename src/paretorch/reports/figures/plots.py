@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures import series
 from paretorch.reports.figures.points import Point, cost_points, metric_points
 from paretorch.reports.figures.series import Line, Panel
-from paretorch.reports.findings.summary import Summary
 from paretorch.reports.tables.across import Across
 
 Plain = Any  # JSON

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.reading.load import Array
 from paretorch.studies.statistics.paired import interval
 from paretorch.studies.statistics.quality import seed_mean

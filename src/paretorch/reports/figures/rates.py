@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.points import Point, point
-from paretorch.reports.findings.summary import Summary
 from paretorch.reports.reading.load import Array, TreatmentResults
-from paretorch.reports.tables.losses import combined
 
 FEWEST_RATES = 3  # of a grid that is drawn
 
@@ -101,9 +100,9 @@ def rate_members(treatment: TreatmentResults) -> dict[float, TreatmentResults]:
 
 def training_loss(treatment: TreatmentResults) -> Array:
     """(S,) the sum over tasks of the last epoch's mean training losses."""
-    return combined(treatment.losses[:, -1])
+    return np.asarray(treatment.losses[:, -1].sum(axis=1))
 
 
 def test_loss(treatment: TreatmentResults) -> Array:
     """(S,) the sum over tasks of the losses on test data."""
-    return np.asarray(combined(treatment.test_losses))
+    return treatment.combined_test_losses

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures import series
 from paretorch.reports.figures.plots import Plot, lines_plot, short
 from paretorch.reports.figures.points import Point
 from paretorch.reports.figures.rates import rate_panels
 from paretorch.reports.figures.series import Line
-from paretorch.reports.findings.summary import Summary
 from paretorch.reports.reading.searches import Checked, Lowered, Searches
 
 MOST_POINTS = 1200  # of all treatments in a panel

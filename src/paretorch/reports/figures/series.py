@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.reading.load import Array, Metric, StudyResults, TreatmentResults
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from paretorch.reports.findings.summary import Summary
-from paretorch.reports.tables.numbers import points
+from paretorch.reports.analysis.formatting import points
+from paretorch.reports.analysis.summary import Summary
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paretorch.reports.findings.expected import DEFINITION, expected_sentence
-from paretorch.reports.findings.leaders import Leader, leader
-from paretorch.reports.findings.summary import Row, Summary
-from paretorch.reports.tables.losses import combined
-from paretorch.reports.tables.numbers import number, points, signed_interval
+from paretorch.reports.analysis.expected import expected_ranges
+from paretorch.reports.analysis.formatting import MOST_NAMED, listed, number, points, seed_count, signed_interval
+from paretorch.reports.analysis.leaders import Leader, leader
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
 from paretorch.studies.statistics.quality import seed_spread
 
-NAMED = 6  # treatments a sentence names, before it counts them
 TESTED = "paired t tests at 5 %, Holm-corrected for all pairs of treatments"
 
 
@@ -59,7 +57,7 @@ def headline(summary: Summary) -> str:
         return f"One way of training was run, {reference}: there is nothing to compare it with."
     if seeds < FEWEST_SEEDS:
         return (
-            f"No verdict: {seeds} {'seed' if seeds == 1 else 'seeds'} cannot tell luck from difference; "
+            f"No verdict: {seed_count(seeds)} cannot tell luck from difference; "
             f"intervals and tests need at least {FEWEST_SEEDS}."
         )
     better = [label for label, row in summary.rows.items() if _is(row, Verdict.BETTER)]
@@ -89,14 +87,6 @@ def _is(row: Row, kind: Verdict) -> bool:
     return row.comparison is not None and row.comparison.verdict is kind
 
 
-def listed(labels: Sequence[str]) -> str:
-    """Names joined by commas and an and; a count of the rest where there are many."""
-    if len(labels) > NAMED:
-        labels = [*labels[: NAMED - 1], f"{len(labels) - NAMED + 1} more"]
-    comma = "; " if any("," in label for label in labels) else ", "
-    return labels[0] if len(labels) == 1 else f"{comma.join(labels[:-1])} and {labels[-1]}"
-
-
 def _verdict(summary: Summary) -> Iterator[Finding]:
     reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
     groups: dict[Verdict, list[str]] = {kind: [] for kind in Verdict}
@@ -105,9 +95,7 @@ def _verdict(summary: Summary) -> Iterator[Finding]:
             groups[row.comparison.verdict].append(_with_numbers(label, row, seeds))
     if seeds < FEWEST_SEEDS:
         differences = "; ".join(groups[Verdict.WITHHELD])
-        start = (
-            f"No verdict with {seeds} {'seed' if seeds == 1 else 'seeds'}: intervals and tests need {FEWEST_SEEDS}. "
-        )
+        start = f"No verdict with {seed_count(seeds)}: intervals and tests need {FEWEST_SEEDS}. "
         sentence = f"{start}Differences to {reference}: {differences}."
     else:
         heads = (f"Better than {reference}", "Worse", "Not distinguishable", "No verdict")
@@ -186,7 +174,7 @@ def _best_by_metric(summary: Summary) -> Iterator[Finding]:
 
 
 def _lowest_loss(summary: Summary) -> Iterator[Finding]:
-    found = leader({label: combined(row.results.test_losses) for label, row in summary.rows.items()}, summary.level)
+    found = leader({label: row.results.combined_test_losses for label, row in summary.rows.items()}, summary.level)
     if found is not None:
         yield Finding(
             "lowest combined loss",
@@ -196,9 +184,19 @@ def _lowest_loss(summary: Summary) -> Iterator[Finding]:
 
 
 def _expected(summary: Summary) -> Iterator[Finding]:
-    sentence = expected_sentence(summary)
-    if sentence:
-        yield Finding("expected ranges", sentence, DEFINITION)
+    ranges = list(expected_ranges(summary))
+    if ranges:
+        outside = [
+            f"{found.expected.label} {found.expected.task} {found.expected.metric} ({found.verdict})"
+            for found in ranges
+            if found.verdict != "inside"
+        ]
+        others = f"; not: {'; '.join(outside)}." if outside else "."
+        yield Finding(
+            "expected ranges",
+            f"{len(ranges) - len(outside)} of {len(ranges)} inside{others}",
+            "means on test data, compared with ranges that were written down before any measurement; the ranges are no results",
+        )
 
 
 def _steadiest(summary: Summary) -> Iterator[Finding]:
@@ -248,10 +246,10 @@ def _alone(found: Leader) -> str:
     if not found.tested and not found.tied:
         return "There is no other."
     if not found.tested:
-        return f"Nothing can be tested with {found.seeds} {'seed' if found.seeds == 1 else 'seeds'}."
+        return f"Nothing can be tested with {seed_count(found.seeds)}."
     if not found.tied:
         return "Distinguishable from every other."
-    if len(found.tied) > NAMED:
+    if len(found.tied) > MOST_NAMED:
         return f"Not distinguishable from {len(found.tied)} others."
     return f"Not distinguishable from {listed(found.tied)}."
 
@@ -271,8 +269,8 @@ def _missing(summary: Summary) -> Iterator[Finding]:
     for label, row in summary.rows.items():
         if row.results.missing:
             runs = row.results.missing
-            places = "; ".join(f"{run.name} ({run.words})" for run in runs[:NAMED])
-            more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+            places = "; ".join(f"{run.name} ({run.words})" for run in runs[:MOST_NAMED])
+            more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
             yield Finding(
                 f"missing of {label}",
                 f"{len(runs)} {'run has' if len(runs) == 1 else 'runs have'} no result: {places}{more}.",

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretorch.extras import extra
+from paretorch.reports.analysis.formatting import signed_interval
+from paretorch.reports.analysis.summary import Summary, ordered
 from paretorch.reports.figures import fronts as front_plots
 from paretorch.reports.figures import plots
 from paretorch.reports.figures import searches as search_plots
 from paretorch.reports.figures.plots import Plot
 from paretorch.reports.figures.styles import look
 from paretorch.reports.findings.definitions import definitions
-from paretorch.reports.findings.expected import expected_table
 from paretorch.reports.findings.findings import Finding, headline
-from paretorch.reports.findings.summary import Summary, ordered
 from paretorch.reports.page.embedded import asset, plotly, script_data, template
 from paretorch.reports.reading.missing import Missing
 from paretorch.reports.reading.plan import Source
 from paretorch.reports.tables.across import Across
+from paretorch.reports.tables.expected import expected_table
 from paretorch.reports.tables.fronts import front_tables
 from paretorch.reports.tables.losses import loss_table
-from paretorch.reports.tables.numbers import signed_interval
 from paretorch.reports.tables.overview import MOST_METRICS, by_metric, costs, dynamics, means, overview
 from paretorch.reports.tables.searches import lowered_table, search_table, time_table
 from paretorch.reports.tables.settings import alike, differing

@@ -94,8 +94,13 @@ class TreatmentResults:
 
     @property
     def seeds(self) -> int:
-        """Seeds on which every metric is there."""
+        """Number of seeds with a value of every metric."""
         return int(np.isfinite(self.test).all(axis=1).sum())
+
+    @property
+    def combined_test_losses(self) -> Array:
+        """(S,) the plain sum over tasks; nan if one is missing."""
+        return np.asarray(self.test_losses.sum(axis=1))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretorch.reports.findings.findings import listed
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.formatting import listed, number, points
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.fronts import transfer_table
-from paretorch.reports.tables.numbers import number, points
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.quality import seed_mean
 from paretorch.studies.statistics.ranking import FEWEST_TREATMENTS, FEWEST_WORKLOADS, Ranking, rank_over_workloads

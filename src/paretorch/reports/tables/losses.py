@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Summary
-from paretorch.reports.reading.load import Array
-from paretorch.reports.tables.numbers import mean_interval
+from paretorch.reports.analysis.formatting import mean_interval
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.tables import Table
 
 MOST_TASKS = 6  # that have a column each; with more of them only their sum is shown
-
-
-def combined(losses: Array) -> Array:
-    """(S, T) -> (S,) the plain sum over tasks; nan where one is missing."""
-    return np.asarray(losses.sum(axis=1))
 
 
 def loss_table(summary: Summary) -> Table:
@@ -24,7 +18,7 @@ def loss_table(summary: Summary) -> Table:
         (
             label,
             *(mean_interval(row.results.test_losses[:, k], summary.level) for k in range(len(tasks))),
-            mean_interval(combined(row.results.test_losses), summary.level),
+            mean_interval(row.results.combined_test_losses, summary.level),
         )
         for label, row in summary.rows.items()
         if np.isfinite(row.results.test_losses).any()

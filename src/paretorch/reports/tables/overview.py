@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.analysis.formatting import mean_interval, metric_interval, number, points, signed_interval
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.reports.reading.load import Metric
-from paretorch.reports.tables.numbers import mean_interval, metric_interval, number, points, signed_interval
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
 from paretorch.studies.statistics.quality import seed_mean

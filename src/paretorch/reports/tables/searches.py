@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.formatting import mean_interval, number
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.reading.load import TreatmentResults
 from paretorch.reports.reading.searches import Searches
-from paretorch.reports.tables.numbers import mean_interval, number
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.quality import seed_mean
 from paretorch.training.run import Run

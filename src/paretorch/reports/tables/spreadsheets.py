@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.studies.statistics.paired import interval
 from paretorch.studies.statistics.quality import seed_mean
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.reports.tables.tables import Table
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from paretorch.studies.statistics.paired import Comparison, Interval, Verdict, interval
 from paretorch.studies.statistics.quality import seed_mean
+
+MOST_NAMED = 6  # names in one sentence; further ones are counted
 
 
 def number(value: float, digits: int = 4, signed: bool = False) -> str:
@@ -87,3 +90,21 @@ def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
     mark = {Verdict.BETTER: " *", Verdict.WORSE: " †"}.get(comparison.verdict, "")
     shown = [f"{round(value, places) + 0.0:+.{places}f}" for value in (mean, low, high)]  # adding 0.0 leaves no -0
     return f"{shown[0]} [{shown[1]}, {shown[2]}]{mark}"
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Names joined by commas and "and"; of many names, the first ones and the number of the others.
+
+    Example:
+        >>> listed(["a", "b", "c"]), listed("abcdefgh")
+        ('a, b and c', 'a, b, c, d, e and 3 more')
+    """
+    if len(labels) > MOST_NAMED:
+        labels = [*labels[: MOST_NAMED - 1], f"{len(labels) - MOST_NAMED + 1} more"]
+    comma = "; " if any("," in label for label in labels) else ", "
+    return labels[0] if len(labels) == 1 else f"{comma.join(labels[:-1])} and {labels[-1]}"
+
+
+def seed_count(seeds: int) -> str:
+    """A number of seeds in words: ``1 seed``, ``5 seeds``."""
+    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
