@@ -18,7 +18,8 @@ import studies_synthetic as synthetic
 from paretorch.reports.analysis.formatting import metric_interval, number
 from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.compare import run_study
-from paretorch.reports.figures import figures
+from paretorch.reports.figures import paper
+from paretorch.reports.figures.curves import learning_curves
 from paretorch.reports.findings.findings import findings, verdict
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
@@ -231,7 +232,7 @@ def test_a_run_that_diverged_counts_as_missing(tmp_path: Path) -> None:
 
 
 def test_learning_curves_are_labelled_and_told_apart_without_colour(summary: Summary) -> None:
-    figure = figures.learning_curves(summary)
+    figure = paper.draw(learning_curves(summary)[0], summary)
     assert [axis.get_xlabel() for axis in figure.axes] == ["epoch"] * 3
     assert [axis.get_ylabel() for axis in figure.axes] == [
         "left accuracy, higher is better",
@@ -240,26 +241,28 @@ def test_learning_curves_are_labelled_and_told_apart_without_colour(summary: Sum
     ]
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == list(summary.rows)
-    looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
-    assert len(looks) == len(lines)
+    styles = {(line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(styles) == len(lines)
     assert len(figure.axes[0].collections) == len(lines), "a band for each"
     good = summary.rows["good"].results.curves[:, :, 0]
     assert np.asarray(lines[2].get_ydata()) == pytest.approx(good.mean(axis=0))
 
 
 def test_learning_curves_of_two_seeds_have_no_bands_and_say_so(tmp_path: Path) -> None:
-    figure = figures.learning_curves(summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path)))
+    summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path))
+    figure = paper.draw(learning_curves(summary)[0], summary)
     assert not figure.axes[0].collections
     assert "no intervals: fewer than 3 seeds" in figure.get_suptitle()
 
 
 def test_figures_are_saved_in_every_format_and_in_no_other(folder: StudyFolder, tmp_path: Path) -> None:
-    figure = figures.learning_curves(summarize(load(folder.path)))
-    saved = figures.save(figure, tmp_path, "curves", ("svg", "pdf", "png"))
+    summary = summarize(load(folder.path))
+    figure = paper.draw(learning_curves(summary)[0], summary)
+    saved = paper.save(figure, tmp_path, "curves", ("svg", "pdf", "png"))
     heads = [path.read_bytes()[:5] for path in saved]
     assert heads == [b"<?xml", b"%PDF-", b"\x89PNG\r"]
     with pytest.raises(ValueError, match="svg, pdf or png, got 'gif'"):
-        figures.save(figure, tmp_path, "curves", ("gif",))
+        paper.save(figure, tmp_path, "curves", ("gif",))
 
 
 def test_a_report_is_written_and_can_be_written_again(folder: StudyFolder) -> None:

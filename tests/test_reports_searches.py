@@ -11,8 +11,9 @@ import pytest
 
 import studies_synthetic as synthetic
 from paretorch.reports.analysis.summary import Summary, summarize
-from paretorch.reports.figures.rates import rate_members, rate_panels
-from paretorch.reports.figures.searches import plots
+from paretorch.reports.figures.curves import values
+from paretorch.reports.figures.figures import figures
+from paretorch.reports.figures.rates import rate_members, rates
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.reports.tables.searches import kind, lowered_table, search_table, time_table
@@ -102,18 +103,20 @@ def test_searches_are_read_from_the_records(summary: Summary) -> None:
 
 
 def test_losses_are_drawn_over_rising_rates_with_the_searches_across(summary: Summary) -> None:
-    train, test = rate_panels(summary)
+    train, test = rates(summary)[0].panels
     assert (train.title, test.title) == ("training data", "test data")
-    assert [grid.label for grid in train.grids] == ["sum", "features"]
-    for grid in train.grids:
-        assert grid.rates == RATES
-        means = [point.mean for point in grid.points]
-        assert means[1] == min(means)
+    labels = list(summary.rows)
+    *grids, search = train.marks
+    assert [labels[grid.treatment] for grid in grids if grid.treatment is not None] == ["sum", "features"]
+    for grid in grids:
+        assert values(grid, 0).tolist() == list(RATES)
+        means = values(grid, 1)
+        assert means[1] == means.min()
         assert means[1] == pytest.approx(2 * 1.01 / synthetic.EPOCHS)
-        assert all(point.low is not None and point.low < point.mean for point in grid.points)
-    (level,) = train.levels
-    assert level.label == "searched"
-    assert level.point.mean == pytest.approx(2 * 1.51 / synthetic.EPOCHS)
+        assert grid.bounds[1] is not None
+        assert (grid.bounds[1][0] < means).all()
+    assert search.treatment == labels.index("searched")
+    assert values(search, 1) == pytest.approx(np.full(3, 2 * 1.51 / synthetic.EPOCHS))
 
 
 def test_a_grid_of_other_things_than_rates_is_not_drawn(summary: Summary) -> None:
@@ -142,15 +145,20 @@ def test_tables_say_what_was_done_and_what_it_took(summary: Summary) -> None:
 
 def test_the_page_has_the_figures_and_a_study_without_searches_has_none(folder: Path, tmp_path: Path) -> None:
     summary = summarize(load(folder))
-    assert [plot.name for plot in plots(summary)] == ["rates", "combined-loss", "steps", "checked"]
-    marks = [line.get("m") for line in plots(summary)[1].data["panels"][0]["lines"]]
-    assert [mark is not None for mark in marks] == [False, False, False, True]
-    assert [mark[0] for mark in marks[3]] == [1.5] * 3
+    found = {figure.name: figure for figure in figures(summary)}
+    assert list(found)[-4:] == ["rates", "combined-loss", "steps", "checked"]
+    *curves, lowered = found["combined-loss"].panels[0].marks
+    assert [curve.treatment for curve in curves] == [0, 1, 2, 3]
+    assert (lowered.treatment, values(lowered, 0).tolist()) == (3, [1.5] * 3)
     text = report(folder).page.read_text()
     assert "<b>at all</b>" not in text
     assert "Time against fixed steps" in text
     plain = synthetic.finished(tmp_path / "plain", seeds=3)
-    assert plots(summarize(load(plain.path))) == []
+    assert (
+        not found.keys()
+        & {"rates", "combined-loss", "steps", "checked"}
+        & {figure.name for figure in figures(summarize(load(plain.path)))}
+    )
     assert "What the searches did" not in report(plain.path).page.read_text()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from paretorch.extras import extra
 from paretorch.reports.analysis.summary import Summary, summarize
-from paretorch.reports.figures import figures
+from paretorch.reports.figures import paper
+from paretorch.reports.figures.figures import figures
 from paretorch.reports.findings.findings import Finding, findings, headline
 from paretorch.reports.page.page import page
 from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page
@@ -26,10 +27,16 @@ from paretorch.reports.tables.tuning import budget, tuning_table
 from paretorch.storage import atomic
 
 with extra("studies"):
-    from matplotlib.figure import Figure
     from rich.console import Console
 
 PAGE, TEXT, FOLDER = "report.html", "report.md", "report"
+FIGURE_FILES = {  # names of the files of those figures that are drawn for papers
+    "curves": "learning_curves",
+    "weights": "weights",
+    "cosines": "cosines",
+    "trade-off": "trade_off",
+    "cost": "cost",
+}
 
 
 @dataclass(frozen=True)
@@ -119,20 +126,25 @@ def report(
     if not paths or not formats:
         raise ValueError(f"a report is of at least one {'folder' if not paths else 'format of figures'}, got none")
     for form in formats:
-        figures.known(form)
+        paper.check_format(form)
     summaries = tuple(map(summarize, load_all(paths, reference)))
     found = tuple(map(findings, summaries))
+    drawings = tuple(map(figures, summaries))
     overall = across(summaries) if len(summaries) > 1 else None
     place = Path(out) if out is not None else Path(paths[0]) if len(paths) == 1 else Path("report-of-runs")
     check_page(place / PAGE, HTML)
     check_page(place / TEXT, MARKDOWN)
     place.mkdir(parents=True, exist_ok=True)
     atomic.own_folder(place / FOLDER)
-    write_page(place / PAGE, page(summaries, found, overall).encode(), HTML)
+    write_page(place / PAGE, page(summaries, found, drawings, overall).encode(), HTML)
     files = [place / PAGE, place / TEXT]
     shown = []
-    for summary, mark in zip(summaries, _marks(summaries), strict=True):
-        drawn = [figures.save(figure, place / FOLDER, mark + name, formats) for name, figure in _figures(summary)]
+    for summary, shapes, mark in zip(summaries, drawings, _marks(summaries), strict=True):
+        drawn = [
+            paper.save(paper.draw(figure, summary), place / FOLDER, mark + FIGURE_FILES[figure.name], formats)
+            for figure in shapes
+            if figure.name in FIGURE_FILES
+        ]
         shown.append([group[0] for group in drawn])
         files += [path for group in drawn for path in group]
         files += _write_tables(summary, place / FOLDER, mark)
@@ -140,13 +152,6 @@ def report(
         files += _write_across(overall, place / FOLDER, formats)
     write_page(place / TEXT, _markdown(summaries, found, overall, shown).encode(), MARKDOWN)
     return Report(summaries, found, overall, place / PAGE, tuple(files))
-
-
-def _figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
-    for draw in (figures.learning_curves, figures.weights, figures.cosines, figures.trade_off, figures.cost):
-        figure = draw(summary)
-        if figure is not None:
-            yield draw.__name__, figure
 
 
 def _write_tables(summary: Summary, folder: Path, mark: str) -> Iterator[Path]:
@@ -186,7 +191,7 @@ def _write_across(overall: Across, folder: Path, formats: Sequence[str]) -> Iter
     if overall.transfer is not None:
         yield from _write(overall.transfer, folder, "transfer")
     if overall.ranking is not None:
-        yield from figures.save(figures.ranks(overall.labels, overall.ranking), folder, "ranks", formats)
+        yield from paper.save(paper.draw_ranks(overall.labels, overall.ranking), folder, "ranks", formats)
 
 
 def _marks(summaries: Sequence[Summary]) -> list[str]:

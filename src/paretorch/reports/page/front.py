@@ -15,7 +15,7 @@ from torch import nn
 from paretorch.extras import extra
 from paretorch.pareto.files.files import read_values
 from paretorch.pareto.front import Front
-from paretorch.reports.figures.plots import short
+from paretorch.reports.figures.interactive import rounded
 from paretorch.reports.page.embedded import asset, plotly, script_data, template
 from paretorch.reports.page.writing import HTML, write_page
 from paretorch.studies.study import workload_title
@@ -160,7 +160,7 @@ def _data(folder: Path, front: Front, quantities: Sequence[Quantity], there: boo
         "tasks": list(front.tasks),
         "members": [
             {
-                "preference": short(front.preferences[member].tolist()),
+                "preference": rounded(front.preferences[member].tolist()),
                 "scaled": scaled[member],
                 "front": efficient[member],
                 "file": str(folder / f"model-{member:03d}.safetensors"),
@@ -168,13 +168,13 @@ def _data(folder: Path, front: Front, quantities: Sequence[Quantity], there: boo
             for member in range(len(front))
         ],
         "quantities": [
-            {"name": q.name, "titles": list(q.titles), "values": [short(row) for row in q.values]}
+            {"name": q.name, "titles": list(q.titles), "values": [rounded(row) for row in q.values]}
             for q in quantities
             if all(any(math.isfinite(row[t]) for row in q.values) for t in range(len(front.tasks)))
         ],
-        "columns": [{"name": q.name, "values": [short(row) for row in q.values]} for q in quantities],
+        "columns": [{"name": q.name, "values": [rounded(row) for row in q.values]} for q in quantities],
         "history": {
-            name: short(float(moment[name]) for moment in history)
+            name: rounded(float(moment[name]) for moment in history)
             for name in ("epoch", "gradients", "seconds", "hypervolume")
         },
         "python": loading(folder),

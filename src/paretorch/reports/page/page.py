@@ -10,11 +10,10 @@ from typing import Any
 from paretorch.extras import extra
 from paretorch.reports.analysis.formatting import signed_interval
 from paretorch.reports.analysis.summary import Summary, ordered
-from paretorch.reports.figures import fronts as front_plots
-from paretorch.reports.figures import plots
-from paretorch.reports.figures import searches as search_plots
-from paretorch.reports.figures.plots import Plot
-from paretorch.reports.figures.styles import look
+from paretorch.reports.figures.description import Figure
+from paretorch.reports.figures.differences import ranks
+from paretorch.reports.figures.interactive import interactive
+from paretorch.reports.figures.styles import STYLES, style
 from paretorch.reports.findings.definitions import definitions
 from paretorch.reports.findings.findings import Finding, headline
 from paretorch.reports.page.embedded import asset, plotly, script_data, template
@@ -36,7 +35,6 @@ from paretorch.training.record import machine
 with extra("studies"):
     from markupsafe import Markup
 
-LOOKS = 64  # looks of treatments before they repeat
 MOST_SOURCES = 40  # folders that the page names one by one
 MARKS = {
     "better": ("better", "▲"),
@@ -73,7 +71,7 @@ class Part:
     groups: tuple[Group, ...]
     tuned: str
     notices: tuple[str, ...]
-    plots: tuple[Plot, ...]
+    figures: tuple[Figure, ...]
     overview: Table
     tables: tuple[Table, ...]
     downloads: tuple[tuple[str, str], ...]
@@ -86,18 +84,25 @@ class Part:
     alike: tuple[tuple[str, str], ...]
 
 
-def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overall: Across | None = None) -> str:
+def page(
+    summaries: Sequence[Summary],
+    found: Sequence[Sequence[Finding]],
+    figures: Sequence[Sequence[Figure]],
+    overall: Across | None = None,
+) -> str:
     """The page as HTML; every text from outside is escaped.
 
     Args:
         summaries: one for each workload.
         found: the findings of each.
+        figures: the figures of each.
         overall: what several workloads say together; None for one.
     """
     parts = [
-        _part(summary, f"w{i}", findings) for i, (summary, findings) in enumerate(zip(summaries, found, strict=True))
+        _part(summary, f"w{i}", own_findings, own_figures)
+        for i, (summary, own_findings, own_figures) in enumerate(zip(summaries, found, figures, strict=True))
     ]
-    overall_plots = plots.ranks(overall) if overall is not None else []
+    overall_figures = ranks(overall) if overall is not None else []
     sources = _sources(summaries)
     names = list(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
     questions = {summary.results.plan.study.question for summary in summaries}
@@ -106,19 +111,19 @@ def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overa
         question=questions.pop() if len(questions) == 1 else "",
         parts=parts,
         overall=overall,
-        overall_plots=overall_plots,
+        overall_figures=overall_figures,
         marks=MARKS,
         sources=sources[:MOST_SOURCES],
         more_sources=max(0, len(sources) - MOST_SOURCES),
         version=machine.versions()["paretorch"],
-        data=_data(summaries, parts, overall_plots),
+        data=_data(summaries, parts, overall_figures),
         style=Markup(asset("page.css")),
         script=Markup(asset("page.js")),
         plotly=Markup(plotly()),
     )
 
 
-def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
+def _part(summary: Summary, anchor: str, found: Sequence[Finding], figures: Sequence[Figure]) -> Part:
     results = summary.results
     # few metrics have their means in the overview
     all_means = (means(summary),) if len(results.metrics) > MOST_METRICS else ()
@@ -143,7 +148,7 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
         groups=tuple(_groups(summary)),
         tuned=budget(summary),
         notices=tuple(_notices(summary)),
-        plots=(*plots.plots(summary), *front_plots.plots(summary), *search_plots.plots(summary)),
+        figures=tuple(figures),
         overview=overview(summary),
         tables=tuple(table for table in tables if table.rows),
         downloads=(_download("treatments.csv", treatments_csv(summary)), _download("seeds.csv", seeds_csv(summary))),
@@ -194,18 +199,14 @@ def _sources(summaries: Sequence[Summary]) -> list[Source]:
     return list({source.path: source for summary in summaries for source in summary.results.plan.sources}.values())
 
 
-def _data(summaries: Sequence[Summary], parts: Sequence[Part], overall: Sequence[Plot]) -> Markup:
-    """What the script draws, as JSON that no text in it can end."""
-    labels = [list(summary.rows) for summary in summaries]
-    looks = [look(place) for place in range(LOOKS)]
-    named = {f"{part.anchor}-{plot.name}": plot.data for part in parts for plot in part.plots}
-    named |= {f"over-{plot.name}": plot.data for plot in overall}
+def _data(summaries: Sequence[Summary], parts: Sequence[Part], overall: Sequence[Figure]) -> Markup:
+    """The figures for the script, as JSON that no text in it can end."""
+    figures = {f"{part.anchor}-{figure.name}": figure for part in parts for figure in part.figures}
+    figures |= {f"over-{figure.name}": figure for figure in overall}
     values: dict[str, Any] = {
-        "looks": [[each.colour, each.on_dark, each.dash, each.symbol] for each in looks],
-        "parts": [
-            {"labels": names, "first": _first(summary)} for names, summary in zip(labels, summaries, strict=True)
-        ],
-        "plots": named,
+        "styles": [[each.colour, each.on_dark, each.dash, each.symbol] for each in map(style, range(STYLES))],
+        "parts": [{"labels": list(summary.rows), "first": _first(summary)} for summary in summaries],
+        "figures": {name: interactive(figure) for name, figure in figures.items()},
     }
     return script_data(values)
 
