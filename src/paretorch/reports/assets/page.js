@@ -72,10 +72,10 @@
       if (name === "title") return plain(panel.title);
       if (name === "text") return marks.text ? wrapped(marks.text[i], 60) : "";
       if (name === "all") return panel.axes[at.x].labels.map((label, k) => `${plain(label)} ${digits(marks.v[at.y][k])}`).join("<br>");
-      const [first, rest] = name.split(".");
+      const [first, attribute] = name.split(".");
       const k = first in at ? at[first] : Number(first);
-      if (rest === "name") return plain(panel.axes[k].name ?? panel.axes[k].title);
-      return rest === "interval" ? interval(k, i) : digits(column(marks, k, at.y)[i]);
+      if (attribute === "name") return plain(panel.axes[k].name ?? panel.axes[k].title);
+      return attribute === "interval" ? interval(k, i) : digits(column(marks, k, at.y)[i]);
     };
     return column(marks, at.x, at.y).map((_, i) => style.hover.replace(/\{([^}]+)\}/g, (_all, name) => place(name, i)));
   }

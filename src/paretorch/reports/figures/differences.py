@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel
-from paretorch.reports.tables.across import Across
 from paretorch.studies.statistics.paired import Verdict
+from paretorch.studies.statistics.ranking import Ranking
 
 SYMBOLS = {
     Verdict.BETTER: ("triangle-left", "better"),
@@ -49,16 +50,18 @@ def differences(summary: Summary) -> list[Figure]:
     return [Figure("differences", "How much better or worse", caption, (panel,))]
 
 
-def ranks(found: Across) -> list[Figure]:
-    """The critical-difference diagram; none without a test."""
-    ranking = found.ranking
-    if ranking is None:
-        return []
+def ranks(labels: Sequence[str], ranking: Ranking) -> Figure:
+    """The critical-difference diagram.
+
+    Args:
+        labels: of the treatments.
+        ranking: of the treatments over several workloads.
+    """
     order = np.argsort(ranking.ranks, kind="stable")
     position = {int(index): row for row, index in enumerate(order)}
     rank = MarkStyle(size=11, colour="ink", hover="<b>{text}</b><br>mean rank {0}")
-    labels = tuple(found.labels[index] for index in order)
-    marks = [Marks(rank, (ranking.ranks[order], None), texts=labels)]
+    names = tuple(labels[index] for index in order)
+    marks = [Marks(rank, (ranking.ranks[order], None), texts=names)]
     for group in ranking.groups:
         rows = [position[index] for index in group]
         right = max(float(ranking.ranks[index]) for index in group) + 0.12
@@ -68,6 +71,6 @@ def ranks(found: Across) -> list[Figure]:
         f"Mean ranks over {ranking.workloads} workloads, 1 is best. Bars join treatments that Nemenyi's test cannot distinguish: "
         f"their ranks differ by less than {ranking.critical_difference:.2f}."
     )
-    axes = (Axis("mean rank, 1 is best"), Axis("", labels=labels, limits=(len(labels) - 0.4, -0.6)))
-    panel = Panel("", axes, tuple(marks), height=100 + 30 * len(labels))
-    return [Figure("ranks", "Ranks over workloads", caption, (panel,))]
+    axes = (Axis("mean rank, 1 is best"), Axis("", labels=names, limits=(len(names) - 0.4, -0.6)))
+    panel = Panel("", axes, tuple(marks), height=100 + 30 * len(names))
+    return Figure("ranks", "Ranks over workloads", caption, (panel,))

@@ -91,7 +91,7 @@ def _points(index: int, found: Fronts, hover: str) -> Iterator[Marks]:
             kept = kept[non_dominated(torch.from_numpy(kept)).numpy()] if len(kept) else kept
         if len(kept):
             yield Marks(other if seed else first, tuple(kept.T), index)
-        if seed == 0 and found.alone and len(points):
+        if seed == 0 and found.single_task and len(points):
             yield Marks(ideal, tuple(np.nanmin(points, axis=0)[:, None]), index)
 
 

@@ -124,25 +124,25 @@ def _draw_marks(axis: Axes, panel: Panel, marks: Marks, label: str) -> None:
     if x is None or y is None or not (np.isfinite(x) & np.isfinite(y)).any():
         return
     assert marks.treatment is not None
-    look = style(marks.treatment)
+    own = style(marks.treatment)
     every = max(1, len(x) // marks.style.most_marks) if marks.style.most_marks else 1
     axis.plot(
         x,
         y,
-        color=look.colour,
-        marker=look.marker,
+        color=own.colour,
+        marker=own.marker,
         markersize=4 if marks.style.line else 7,
         markevery=(marks.treatment % every, every),
-        linestyle=look.line if marks.style.line else "none",
+        linestyle=own.line if marks.style.line else "none",
         linewidth=1.4,
         label=_plain(label),
     )
     x_ends, y_ends = (marks.bounds[k] if marks.bounds else None for k in (panel.x, panel.y))
     if marks.style.intervals == "band" and y_ends is not None:
-        axis.fill_between(x, *y_ends, color=look.colour, alpha=0.12, linewidth=0)
+        axis.fill_between(x, *y_ends, color=own.colour, alpha=0.12, linewidth=0)
     elif x_ends is not None or y_ends is not None:
         x_bars, y_bars = _lengths(x, x_ends), _lengths(y, y_ends)
-        axis.errorbar(x, y, y_bars, x_bars, fmt="none", ecolor=look.colour, elinewidth=0.8, capsize=2)
+        axis.errorbar(x, y, y_bars, x_bars, fmt="none", ecolor=own.colour, elinewidth=0.8, capsize=2)
 
 
 def _lengths(values: Array, ends: Bounds | None) -> Array | None:

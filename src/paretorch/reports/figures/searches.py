@@ -12,7 +12,7 @@ from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.curves import curves_figure, curves_panel, thinned, values
 from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel, Scale
 from paretorch.reports.reading.load import Array, TreatmentResults
-from paretorch.reports.reading.searches import Checked, Lowered, Searches
+from paretorch.reports.reading.searches import BoundReduction, Searches, VerifiedLoss
 
 MOST_POINTS = 1200  # of all treatments in a panel
 LOWERED = MarkStyle(size=12, symbol="cross-thin", hover="<b>{label}</b><br>{text}")
@@ -88,7 +88,7 @@ def _searched(treatment: TreatmentResults, read: Callable[[Searches], Array]) ->
     return np.full(treatment.losses.shape[:2], math.nan) if treatment.searches is None else read(treatment.searches)
 
 
-def _lowered(curve: Marks, lowered: Sequence[Lowered]) -> Marks:
+def _lowered(curve: Marks, lowered: Sequence[BoundReduction]) -> Marks:
     """Marks on the curve, at the epochs of the reductions."""
     epochs, seconds, loss = (values(curve, axis) for axis in range(3))
     known = np.isfinite(loss)
@@ -101,8 +101,8 @@ def _lowered(curve: Marks, lowered: Sequence[Lowered]) -> Marks:
 def _checked(
     title: str,
     quantity: str,
-    verified: Mapping[int, Sequence[Checked]],
-    read: Callable[[Checked], tuple[float, float]],
+    verified: Mapping[int, Sequence[VerifiedLoss]],
+    read: Callable[[VerifiedLoss], tuple[float, float]],
     logarithmic: bool,
 ) -> Panel:
     points = {index: np.array([read(each) for each in checked]).T for index, checked in verified.items()}  # (2, n) each

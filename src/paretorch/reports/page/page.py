@@ -1,4 +1,4 @@
-"""The page: one file without network, with the verdict on top, tables, figures, definitions and how it was made."""
+"""Page of a report: verdict, tables, figures, definitions and origin of the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from paretorch.reports.tables.fronts import front_tables
 from paretorch.reports.tables.losses import loss_table
 from paretorch.reports.tables.overview import MOST_METRICS, by_metric, costs, dynamics, means, overview
 from paretorch.reports.tables.searches import lowered_table, search_table, time_table
-from paretorch.reports.tables.settings import alike, differing
+from paretorch.reports.tables.settings import different_settings, equal_settings
 from paretorch.reports.tables.spreadsheets import seeds_csv, treatments_csv
 from paretorch.reports.tables.tables import Table
 from paretorch.reports.tables.tuning import budget, tuning_table
@@ -35,7 +35,7 @@ from paretorch.training.record import machine
 with extra("studies"):
     from markupsafe import Markup
 
-MOST_SOURCES = 40  # folders that the page names one by one
+MOST_SOURCES = 40  # folders with an entry each
 MARKS = {
     "better": ("better", "▲"),
     "worse": ("worse", "▼"),
@@ -62,7 +62,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Part:
-    """What the page shows of one workload."""
+    """Content of the page for one workload."""
 
     anchor: str
     workload: str
@@ -96,13 +96,14 @@ def page(
         summaries: one for each workload.
         found: the findings of each.
         figures: the figures of each.
-        overall: what several workloads say together; None for one.
+        overall: the comparison over several workloads; None for one.
     """
     parts = [
         _part(summary, f"w{i}", own_findings, own_figures)
         for i, (summary, own_findings, own_figures) in enumerate(zip(summaries, found, figures, strict=True))
     ]
-    overall_figures = ranks(overall) if overall is not None else []
+    ranking = None if overall is None else overall.ranking
+    overall_figures = [] if overall is None or ranking is None else [ranks(overall.labels, ranking)]
     sources = _sources(summaries)
     names = list(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
     questions = {summary.results.plan.study.question for summary in summaries}
@@ -125,7 +126,7 @@ def page(
 
 def _part(summary: Summary, anchor: str, found: Sequence[Finding], figures: Sequence[Figure]) -> Part:
     results = summary.results
-    # few metrics have their means in the overview
+    # the overview has the means of few metrics
     all_means = (means(summary),) if len(results.metrics) > MOST_METRICS else ()
     titles = {f"best {metric.title}" for metric in results.metrics} if all_means else set()
     single = tuple(finding for finding in found if finding.name in titles)
@@ -157,13 +158,13 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding], figures: Sequ
         tuning=tuning_table(summary),
         missing=tuple(run for row in summary.rows.values() for run in row.results.missing),
         definitions=definitions(summary),
-        differing=differing(results),
-        alike=alike(results),
+        differing=different_settings(results),
+        alike=equal_settings(results),
     )
 
 
 def _groups(summary: Summary) -> Iterator[Group]:
-    """The treatments by verdict; a verdict that nobody has is left out."""
+    """The treatments by verdict; verdicts without treatments are omitted."""
     for verdict, title in TITLES.items():
         members = []
         for label in ordered(summary):
@@ -175,13 +176,13 @@ def _groups(summary: Summary) -> Iterator[Group]:
 
 
 def _notices(summary: Summary) -> Iterator[str]:
-    """What a reader must know before the numbers."""
+    """Restrictions of the numbers."""
     plan = summary.results.plan
     seeds = len(plan.seeds)
     if seeds < FEWEST_SEEDS:
         yield (
-            f"Intervals and tests are withheld: there {'is' if seeds == 1 else 'are'} {seeds} "
-            f"{'seed' if seeds == 1 else 'seeds'}, and they need at least {FEWEST_SEEDS}."
+            f"Intervals and tests are withheld: they need at least {FEWEST_SEEDS} seeds, and there "
+            f"{'is' if seeds == 1 else 'are'} {seeds}."
         )
     fewer = [f"{label} ({row.results.seeds})" for label, row in summary.rows.items() if row.results.seeds < seeds]
     if fewer:
@@ -195,7 +196,7 @@ def _notices(summary: Summary) -> Iterator[str]:
 
 
 def _sources(summaries: Sequence[Summary]) -> list[Source]:
-    """Where the results come from, every folder once."""
+    """The origins of the results, without duplicates."""
     return list({source.path: source for summary in summaries for source in summary.results.plan.sources}.values())
 
 
@@ -212,10 +213,10 @@ def _data(summaries: Sequence[Summary], parts: Sequence[Part], overall: Sequence
 
 
 def _first(summary: Summary) -> list[int]:
-    """Places of the treatments in the order in which figures show them, where there are too many for all."""
-    places = {label: place for place, label in enumerate(summary.rows)}
+    """Indices of the treatments in the order of preference, for figures that cannot show all."""
+    index = {label: i for i, label in enumerate(summary.rows)}
     study = summary.results.plan.study
-    return [places[label] for label in dict.fromkeys([study.reference, study.baseline, *ordered(summary)])]
+    return [index[label] for label in dict.fromkeys([study.reference, study.baseline, *ordered(summary)])]
 
 
 def _download(name: str, text: str) -> tuple[str, str]:
