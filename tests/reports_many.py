@@ -1,4 +1,4 @@
-"""Studies of any size whose runs say everything that a run can say, drawn from a seed: for tests of the page and of its speed."""
+"""Random studies of any size with complete records, for tests of the page and of its speed."""
 
 from __future__ import annotations
 

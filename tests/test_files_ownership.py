@@ -15,7 +15,7 @@ import paretorch as pt
 from command_line import call
 from paretorch.pareto import Front
 from paretorch.pareto.files.export import export
-from paretorch.reports.figures import figures
+from paretorch.reports.figures import paper
 from paretorch.storage import atomic
 from paretorch.storage.ownership import metadata
 from paretorch.studies.job import Job
@@ -306,7 +306,7 @@ def test_figures_and_tables_are_not_written_through_links(tmp_path: Path, victim
     assert call("report", str(tmp_path / "run"))[0] == 0
     assert victim.read_text() == "mine"
     assert (tmp_path / "run" / "report" / "learning_curves.svg").read_bytes().startswith(b"<?xml")
-    assert figures.FORMATS
+    assert paper.FORMATS
     (tmp_path / "other").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report").symlink_to(tmp_path / "other")

@@ -1,4 +1,4 @@
-"""Reports on results whose truth is known: what is chosen, what is found, and how it reads."""
+"""Reports on synthetic results with known truth: selection, comparisons, findings, tables and files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import pytest
 from rich.console import Console
 
 import studies_synthetic as synthetic
+from paretorch.reports.analysis.formatting import metric_interval, number
+from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.compare import run_study
-from paretorch.reports.figures import figures
+from paretorch.reports.figures import paper
+from paretorch.reports.figures.curves import learning_curves
 from paretorch.reports.findings.findings import findings, verdict
-from paretorch.reports.findings.summary import Summary, summarize
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
-from paretorch.reports.tables.numbers import metric_interval, number
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.folder import StudyFolder
@@ -50,7 +51,7 @@ def golden(name: str, text: str) -> None:
     assert text == path.read_text()
 
 
-def test_a_grids_best_member_is_chosen_on_validation_data_and_all_its_cost_counted(summary: Summary) -> None:
+def test_grid_selects_best_member_on_validation_data_and_counts_cost_of_all_members(summary: Summary) -> None:
     tuned = summary.rows["tuned"].results
     assert tuned.chosen is not None
     assert tuned.chosen.method == "Static(2)"
@@ -61,7 +62,7 @@ def test_a_grids_best_member_is_chosen_on_validation_data_and_all_its_cost_count
     assert tuned.test[4].tolist() == [scores["left"]["accuracy"], scores["ink"]["error"]]
 
 
-def test_the_choice_looks_at_validation_and_never_at_test_data(folder: StudyFolder, tmp_path: Path) -> None:
+def test_grid_selection_does_not_depend_on_test_data(folder: StudyFolder, tmp_path: Path) -> None:
     other = synthetic.finished(tmp_path / "study", seeds=5)
     for job in other.jobs():
         outcome = synthetic.result(job.run)
@@ -74,7 +75,7 @@ def test_the_choice_looks_at_validation_and_never_at_test_data(folder: StudyFold
     assert chosen == load(folder.path).treatments["tuned"].chosen
 
 
-def test_single_tasks_are_joined(summary: Summary) -> None:
+def test_single_task_runs_are_joined_to_one_treatment(summary: Summary) -> None:
     single = summary.rows["single task"].results
     assert [metric.title for metric in summary.results.metrics] == ["left accuracy", "ink error"]
     assert single.test.shape == (5, 2)
@@ -84,7 +85,7 @@ def test_single_tasks_are_joined(summary: Summary) -> None:
     assert summary.rows["single task"].delta_m.mean() == pytest.approx(0.0, abs=1e-12)
 
 
-def test_known_differences_are_found_and_no_others(summary: Summary) -> None:
+def test_summary_detects_known_differences_and_no_others(summary: Summary) -> None:
     found = {label: row.comparison and row.comparison.verdict.value for label, row in summary.rows.items()}
     assert found == {
         "single task": "not distinguishable",
@@ -103,13 +104,13 @@ def test_known_differences_are_found_and_no_others(summary: Summary) -> None:
 
 
 @pytest.mark.parametrize("table", [overview, means, by_metric, dynamics, costs], ids=lambda table: str(table.__name__))
-def test_tables_read_as_before(summary: Summary, table: Callable[[Summary], Table]) -> None:
+def test_tables_equal_stored_files(summary: Summary, table: Callable[[Summary], Table]) -> None:
     golden(f"{table.__name__}.md", table(summary).markdown())
     golden(f"{table.__name__}.tex", table(summary).latex())
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_a_table_is_whole_in_a_terminal_of_any_width(summary: Summary, width: int) -> None:
+def test_table_shows_all_cells_in_terminal_of_any_width(summary: Summary, width: int) -> None:
     text = io.StringIO()
     table = overview(summary)
     Console(file=text, width=width).print(table.terminal(width))
@@ -119,7 +120,7 @@ def test_a_table_is_whole_in_a_terminal_of_any_width(summary: Summary, width: in
     assert "…" not in text.getvalue()
 
 
-def test_cells_are_escaped() -> None:
+def test_table_escapes_cells() -> None:
     table = Table("t", ("a|b", "50 %"), (("x_1", "-3 & [4]"),))
     assert "a\\|b" in table.markdown()
     assert r"50 \%" in table.latex()
@@ -143,7 +144,7 @@ def test_cells_are_escaped() -> None:
         ("*_b_*", r"\*\_b\_\*", r"{*}\_b\_*"),
     ],
 )
-def test_names_appear_as_they_are_written(name: str, markdown: str, latex: str) -> None:
+def test_table_escapes_names_in_markdown_and_latex(name: str, markdown: str, latex: str) -> None:
     table = Table(name, (name, "1"), ((name, "2"),), notes=(name,))
     assert (
         table.markdown() == f"**{markdown}**\n\n| {markdown} | 1 |\n| :-- | --: |\n| {markdown} | 2 |\n\n- {markdown}\n"
@@ -153,7 +154,7 @@ def test_names_appear_as_they_are_written(name: str, markdown: str, latex: str) 
     assert (header, row) == (rf"{latex} & 1 \\", rf"{latex} & 2 \\")
 
 
-def test_findings_are_computed(summary: Summary) -> None:
+def test_findings_equal_known_sentences(summary: Summary) -> None:
     found = {finding.name: finding.sentence for finding in findings(summary)}
     assert found["verdict"].startswith(
         "With 5 seeds. Better than tuned: good (-9.88 [-10.55, -9.21]). Worse: bad (+19.99"
@@ -174,7 +175,7 @@ def test_findings_are_computed(summary: Summary) -> None:
     assert verdict(summary) == found["verdict"]
 
 
-def test_two_seeds_give_numbers_but_neither_interval_nor_verdict(tmp_path: Path) -> None:
+def test_report_of_two_seeds_has_no_interval_and_no_verdict(tmp_path: Path) -> None:
     summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path))
     assert verdict(summary).startswith("No verdict with 2 seeds: intervals and tests need 3. Differences to tuned: ")
     assert "withheld: it needs at least 3 seeds" in overview(summary).markdown()
@@ -186,7 +187,7 @@ def test_two_seeds_give_numbers_but_neither_interval_nor_verdict(tmp_path: Path)
     assert found["best overall"].endswith("Nothing can be tested with 2 seeds.")
 
 
-def test_missing_runs_are_said_and_compared_over_the_seeds_that_are_there(tmp_path: Path) -> None:
+def test_report_lists_missing_runs_and_compares_common_seeds(tmp_path: Path) -> None:
     summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=5, leave={"good": 4, "bad": 1}).path))
     good, bad = summary.rows["good"].comparison, summary.rows["bad"].comparison
     assert good is not None
@@ -200,13 +201,13 @@ def test_missing_runs_are_said_and_compared_over_the_seeds_that_are_there(tmp_pa
     assert "No verdict: bad (" in verdict(summary)
 
 
-def test_a_study_without_a_finished_baseline_cannot_be_reported(tmp_path: Path) -> None:
+def test_load_refuses_study_without_finished_baseline(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=3, leave={"single task": 0})
     with pytest.raises(ValueError, match=r"no seed of the baseline 'single task' is finished.*resume"):
         load(folder.path)
 
 
-def test_runs_that_disagree_on_a_metric_are_refused(tmp_path: Path) -> None:
+def test_load_refuses_runs_with_different_metric_directions(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=3)
     job = folder.jobs()[-1]
     outcome = synthetic.result(job.run)
@@ -216,7 +217,7 @@ def test_runs_that_disagree_on_a_metric_are_refused(tmp_path: Path) -> None:
         load(folder.path)
 
 
-def test_a_run_that_diverged_counts_as_missing(tmp_path: Path) -> None:
+def test_diverged_run_counts_as_missing(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=5)
     for job in folder.jobs():
         if job.label == "same" and job.run.seed == 0:
@@ -230,8 +231,8 @@ def test_a_run_that_diverged_counts_as_missing(tmp_path: Path) -> None:
     assert (comparison.seeds, comparison.note) == (4, "1 of 5 seeds have no result")
 
 
-def test_learning_curves_are_labelled_and_told_apart_without_colour(summary: Summary) -> None:
-    figure = figures.learning_curves(summary)
+def test_learning_curves_have_labels_and_differ_without_colour(summary: Summary) -> None:
+    figure = paper.draw(learning_curves(summary)[0], summary)
     assert [axis.get_xlabel() for axis in figure.axes] == ["epoch"] * 3
     assert [axis.get_ylabel() for axis in figure.axes] == [
         "left accuracy, higher is better",
@@ -240,29 +241,31 @@ def test_learning_curves_are_labelled_and_told_apart_without_colour(summary: Sum
     ]
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == list(summary.rows)
-    looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
-    assert len(looks) == len(lines)
+    styles = {(line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(styles) == len(lines)
     assert len(figure.axes[0].collections) == len(lines), "a band for each"
     good = summary.rows["good"].results.curves[:, :, 0]
     assert np.asarray(lines[2].get_ydata()) == pytest.approx(good.mean(axis=0))
 
 
-def test_learning_curves_of_two_seeds_have_no_bands_and_say_so(tmp_path: Path) -> None:
-    figure = figures.learning_curves(summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path)))
+def test_learning_curves_of_two_seeds_have_no_bands_and_a_note(tmp_path: Path) -> None:
+    summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path))
+    figure = paper.draw(learning_curves(summary)[0], summary)
     assert not figure.axes[0].collections
     assert "no intervals: fewer than 3 seeds" in figure.get_suptitle()
 
 
-def test_figures_are_saved_in_every_format_and_in_no_other(folder: StudyFolder, tmp_path: Path) -> None:
-    figure = figures.learning_curves(summarize(load(folder.path)))
-    saved = figures.save(figure, tmp_path, "curves", ("svg", "pdf", "png"))
+def test_figure_is_saved_in_known_formats_alone(folder: StudyFolder, tmp_path: Path) -> None:
+    summary = summarize(load(folder.path))
+    figure = paper.draw(learning_curves(summary)[0], summary)
+    saved = paper.save(figure, tmp_path, "curves", ("svg", "pdf", "png"))
     heads = [path.read_bytes()[:5] for path in saved]
     assert heads == [b"<?xml", b"%PDF-", b"\x89PNG\r"]
     with pytest.raises(ValueError, match="svg, pdf or png, got 'gif'"):
-        figures.save(figure, tmp_path, "curves", ("gif",))
+        paper.save(figure, tmp_path, "curves", ("gif",))
 
 
-def test_a_report_is_written_and_can_be_written_again(folder: StudyFolder) -> None:
+def test_report_written_twice_has_equal_bytes(folder: StudyFolder) -> None:
     found = report(folder.path, formats=("svg", "pdf"))
     assert found.files[:2] == (folder.path / "report.html", folder.path / "report.md")
     assert {path.suffix for path in found.files} == {".html", ".md", ".svg", ".pdf", ".tex", ".csv"}
@@ -280,7 +283,7 @@ def test_a_report_is_written_and_can_be_written_again(folder: StudyFolder) -> No
     assert [path.read_bytes() for path in report(folder.path, formats=("svg", "pdf")).files] == before
 
 
-def test_the_whole_way_from_a_users_file_to_the_report(
+def test_run_study_trains_users_study_and_writes_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent), prepend=os.pathsep)
@@ -299,7 +302,7 @@ def test_the_whole_way_from_a_users_file_to_the_report(
     assert "24 runs, 24 of them finished before" in capsys.readouterr().out
 
 
-def test_the_page_names_the_command_with_file_and_options(tmp_path: Path) -> None:
+def test_page_contains_command_with_file_and_options(tmp_path: Path) -> None:
     file = tmp_path / "my study.py"
     lines = (
         "import studies_synthetic",
@@ -314,7 +317,9 @@ def test_the_page_names_the_command_with_file_and_options(tmp_path: Path) -> Non
     assert expected in html.unescape(found.page.read_text())
 
 
-def test_silence_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_study_without_progress_prints_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(synthetic.__file__).parent), prepend=os.pathsep)
     synthetic.finished(tmp_path, seeds=3)
     found = run_study(synthetic.__file__, "smoke", 3, tmp_path, progress=False)
@@ -323,7 +328,7 @@ def test_silence_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert json.loads((tmp_path / "study.json").read_text())["seeds"] == [0, 1, 2]
 
 
-def test_numbers_read_as_written() -> None:
+def test_numbers_have_expected_format() -> None:
     assert [number(v, 3) for v in (0.0, 1234.5, 0.00123456, float("inf"))] == ["0", "1234", "0.00123", "inf"]
     interval = Interval(-0.0312, 0.0046, 0.95, "t")
     comparison = Comparison(5, -0.0133, interval, 0.1, 0.1, 0.1, Verdict.BETTER)

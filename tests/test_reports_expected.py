@@ -1,4 +1,4 @@
-"""Expected ranges beside what was measured, and losses on test data: by hand-made numbers."""
+"""Expected ranges and losses on test data, against hand-made numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import studies_synthetic as synthetic
-from paretorch.reports.findings.expected import expected_table, placed
+from paretorch.reports.analysis.expected import range_verdict
+from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.findings.findings import findings
-from paretorch.reports.findings.summary import Summary, summarize
 from paretorch.reports.reading.load import load
-from paretorch.reports.tables.losses import combined, loss_table
+from paretorch.reports.tables.expected import expected_table
+from paretorch.reports.tables.losses import loss_table
 from paretorch.studies.study import Expected
 
 
@@ -40,11 +41,11 @@ def expecting(summary: Summary, *ranges: Expected) -> Summary:
         ([np.nan, np.nan], "not measured"),
     ],
 )
-def test_the_mean_lies_inside_or_outside(values: list[float], words: str) -> None:
-    assert placed(Expected("a", "left", "accuracy", 0.3, 0.5), np.array(values)) == words
+def test_range_verdict_of_mean(values: list[float], words: str) -> None:
+    assert range_verdict(Expected("a", "left", "accuracy", 0.3, 0.5), np.array(values)) == words
 
 
-def test_each_range_has_a_line_and_one_sentence_counts_them(summary: Summary) -> None:
+def test_expected_ranges_have_a_row_each_and_one_sentence(summary: Summary) -> None:
     mean = float(summary.rows["good"].results.test[:, 0].mean())
     ranges = (
         Expected("good", "left", "accuracy", mean - 0.01, mean + 0.01),
@@ -58,15 +59,15 @@ def test_each_range_has_a_line_and_one_sentence_counts_them(summary: Summary) ->
     assert "no results" in said.definition
 
 
-def test_without_expectations_nothing_is_said(summary: Summary) -> None:
+def test_report_without_expected_ranges_omits_table_and_finding(summary: Summary) -> None:
     assert expected_table(summary).rows == ()
     assert "expected ranges" not in [finding.name for finding in findings(summary)]
 
 
-def test_losses_on_test_data_and_their_sum(summary: Summary) -> None:
+def test_loss_table_has_losses_and_their_sum(summary: Summary) -> None:
     good = summary.rows["good"].results
     losses = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0], [2.0, 4.0], [2.0, 4.0]])
-    assert combined(losses).tolist() == [4.0, 6.0, 8.0, 6.0, 6.0]
+    assert dataclasses.replace(good, test_losses=losses).combined_test_losses.tolist() == [4.0, 6.0, 8.0, 6.0, 6.0]
     rows = {
         label: dataclasses.replace(
             row, results=dataclasses.replace(row.results, test_losses=losses + (row is not summary.rows["good"]))
@@ -81,7 +82,7 @@ def test_losses_on_test_data_and_their_sum(summary: Summary) -> None:
     assert good.test_losses.shape == (5, len(summary.results.tasks))
 
 
-def test_the_losses_are_those_of_the_files(tmp_path: Path) -> None:
+def test_losses_equal_those_of_result_files(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=3)
     given: dict[str, list[dict[str, float]]] = {}
     for job in folder.jobs():  # a loss of its own for each method, seed and task

@@ -1,4 +1,4 @@
-"""The page: whole in one file, safe with any text, and there for every shape of study."""
+"""The page of a report: completeness, escaping, and size."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import reports_many as many
-from paretorch.reports.figures.series import MOST_PAIRS
-from paretorch.reports.figures.series import cosines as cosine_panels
-from paretorch.reports.figures.series import weights as weight_panels
-from paretorch.reports.figures.styles import look
+from paretorch.reports.figures.cosines import MOST_PAIRS, cosine_curves
+from paretorch.reports.figures.curves import values, weights
+from paretorch.reports.figures.figures import figures
+from paretorch.reports.figures.styles import style
 from paretorch.reports.page.page import page
 from paretorch.reports.report import Report, report
 
@@ -69,14 +69,14 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return report(path)
 
 
-def test_the_page_loads_nothing_from_elsewhere(evil: Report) -> None:
+def test_page_has_no_external_links(evil: Report) -> None:
     for tag, attributes in read(evil).tags:
         for name in ("src", "href", "srcset", "data"):
             value = attributes.get(name) or ""
             assert value.startswith(("#", "data:")) or not value, f"<{tag} {name}={value[:60]}>"
 
 
-def test_names_are_text_and_never_markup(evil: Report) -> None:
+def test_page_escapes_names(evil: Report) -> None:
     reader = read(evil)
     assert len(reader.scripts) == 3, "data, library, script; a name ended one or began another"
     assert not [tag for tag, _ in reader.tags if tag in ("b", "i")]
@@ -87,25 +87,25 @@ def test_names_are_text_and_never_markup(evil: Report) -> None:
     assert "4 runs are left out" in re.sub(r"\s+", " ", reader.text)
 
 
-def test_numbers_that_are_not_finite_are_no_json(evil: Report) -> None:
+def test_page_data_has_null_for_non_finite_numbers(evil: Report) -> None:
     text = read(evil).scripts[0]
     assert not re.search(r"\b(NaN|Infinity)\b", text)
-    losses = read(evil).data["plots"]["w0-losses"]["panels"][0]["lines"][1]
-    assert losses["y"][-1] is None
-    assert losses["y"][0] == 1.0
+    losses = read(evil).data["figures"]["w0-losses"]["panels"][0]["marks"][1]["v"][2]
+    assert losses[-1] is None
+    assert losses[0] == 1.0
 
 
-def test_every_part_has_its_place(evil: Report) -> None:
+def test_page_contains_all_sections_and_figures(evil: Report) -> None:
     reader = read(evil)
     anchors = {attributes.get("id") for _, attributes in reader.tags}
     links = {
         (a.get("href") or "")[1:] for tag, a in reader.tags if tag == "a" and (a.get("href") or "").startswith("#")
     }
     assert links <= anchors
-    figures = {a["data-plot"] for tag, a in reader.tags if tag == "figure"}
-    assert figures == set(reader.data["plots"])
+    shown = {a["data-figure"] for tag, a in reader.tags if tag == "figure"}
+    assert shown == set(reader.data["figures"])
     names = ("differences", "curves", "losses", "trade-off", "cost", "weights", "cosines", "matrix")
-    assert figures == {f"w0-{name}" for name in names}
+    assert shown == {f"w0-{name}" for name in names}
     for words in (
         "How each number is defined",
         "Settings of every treatment",
@@ -117,7 +117,7 @@ def test_every_part_has_its_place(evil: Report) -> None:
     assert all(a.get("scope") in ("row", "col") for a in heads)
 
 
-def test_tables_can_be_taken_along(evil: Report) -> None:
+def test_page_has_downloads_of_tables(evil: Report) -> None:
     links = {a["download"]: a["href"] or "" for tag, a in read(evil).tags if tag == "a" and "download" in a}
     assert set(links) == {"treatments.csv", "seeds.csv"}
     text = base64.b64decode(links["treatments.csv"].partition("base64,")[2]).decode()
@@ -131,7 +131,7 @@ def test_tables_can_be_taken_along(evil: Report) -> None:
 
 
 @pytest.mark.parametrize(("labels", "tasks", "seeds", "epochs"), [(1, 2, 1, 1), (2, 1, 2, 1), (3, 2, 3, 2)])
-def test_small_studies_have_a_page_that_says_what_is_missing(
+def test_page_of_small_study_states_missing_intervals(
     tmp_path: Path, labels: int, tasks: int, seeds: int, epochs: int
 ) -> None:
     names = [f"way {i}" for i in range(labels)]
@@ -141,51 +141,54 @@ def test_small_studies_have_a_page_that_says_what_is_missing(
     withheld = "Intervals and tests are withheld" in text
     assert withheld == (seeds < 3)
     assert ("there is nothing to compare it with" in text) == (labels == 1)
-    panel = read(found).data["plots"]["w0-curves"]["panels"][0]["lines"][0]
-    assert ("l" in panel) == (seeds >= 3)
+    curve = read(found).data["figures"]["w0-curves"]["panels"][0]["marks"][0]
+    assert ("b" in curve) == (seeds >= 3)
 
 
-def test_many_treatments_and_tasks_stay_in_bounds(tmp_path: Path) -> None:
+def test_page_of_many_treatments_and_tasks_has_bounded_size(tmp_path: Path) -> None:
     names, tasks = [f"treatment {i}" for i in range(30)], [f"attribute {i}" for i in range(40)]
     many.finished(tmp_path / "s", many.study(names, epochs=2), tasks, 3)
     found = report(tmp_path / "s")
     assert found.page.stat().st_size < 8e6
     data = read(found).data
-    assert len(data["plots"]["w0-cosines"]["panels"]) == MOST_PAIRS
+    assert len(data["figures"]["w0-cosines"]["panels"]) == MOST_PAIRS
     assert "Of 780 pairs, these are the 15 with the lowest mean" in read(found).text
-    assert len(data["plots"]["w0-matrix"]["matrices"][0][1]) == 40
+    assert len(data["figures"]["w0-matrix"]["panels"][0]["matrix"]) == 40
     assert data["parts"][0]["first"][0] == 0, "the reference is shown first"
-    looks = {tuple(place) for place in data["looks"]}
-    assert len(looks) == len(data["looks"]) == 64
+    styles = {tuple(each) for each in data["styles"]}
+    assert len(styles) == len(data["styles"]) == 64
 
 
-def test_looks_differ_without_colour() -> None:
-    assert len({(look(place).dash, look(place).symbol) for place in range(64)}) == 64
-    assert len({look(place).dash for place in range(8)}) == len({look(place).symbol for place in range(8)}) == 8
+def test_styles_differ_without_colour() -> None:
+    assert len({(style(index).dash, style(index).symbol) for index in range(64)}) == 64
+    assert len({style(index).dash for index in range(8)}) == len({style(index).symbol for index in range(8)}) == 8
 
 
-def test_weights_and_cosines_are_those_of_the_runs(tmp_path: Path) -> None:
+def test_weights_and_cosines_equal_means_over_runs(tmp_path: Path) -> None:
     folder = many.finished(tmp_path / "s", many.study(["one", "two"], epochs=3), ["a", "b"], 3)
     summary = report(tmp_path / "s").summary
     jobs = [job for job in folder.jobs() if job.label == "two"]
     history = [many.result(job.run, ["a", "b"], 1).history for job in jobs]
-    weights = weight_panels(summary)[1].lines[1]
-    assert weights.mean[2] == pytest.approx(sum(epochs[2].weights["b"] for epochs in history) / 3)
-    (pair,) = cosine_panels(summary)
+    curve = weights(summary)[0].panels[1].marks[1]
+    assert values(curve)[2] == pytest.approx(sum(epochs[2].weights["b"] for epochs in history) / 3)
+    (pair,) = cosine_curves(summary)[0].panels
     assert pair.title == "a and b"
-    assert pair.lines[1].mean[0] == pytest.approx(sum(epochs[0].cosines["a"][0] for epochs in history) / 3)
+    assert values(pair.marks[1])[0] == pytest.approx(sum(epochs[0].cosines["a"][0] for epochs in history) / 3)
 
 
-def test_the_page_depends_on_the_files_alone(evil: Report) -> None:
-    assert page(evil.summaries, evil.findings) == evil.page.read_text(encoding="utf-8")
+def test_page_depends_on_files_alone(evil: Report) -> None:
+    assert page(evil.summaries, evil.findings, tuple(map(figures, evil.summaries))) == evil.page.read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.long
-def test_five_hundred_runs_have_a_page_of_bounded_size(tmp_path: Path) -> None:
+def test_page_of_five_hundred_runs_has_bounded_size(tmp_path: Path) -> None:
     folder = many.finished(tmp_path / "s", many.study([f"way {i}" for i in range(50)], epochs=100), ["a", "b", "c"], 10)
     assert len(folder.jobs()) == 500
     found = report(tmp_path / "s")
     assert found.page.stat().st_size < 8e6
     assert len(found.summary.rows) == 50
-    panels = read(found).data["plots"]["w0-curves"]["panels"]
-    assert all(line["x"][0] == 1 and line["x"][-1] == 100 for panel in panels for line in panel["lines"])
+    panels = read(found).data["figures"]["w0-curves"]["panels"]
+    epochs = [marks["v"][0] for panel in panels for marks in panel["marks"]]
+    assert all(each[0] == 1 and each[-1] == 100 for each in epochs)

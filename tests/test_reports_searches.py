@@ -1,4 +1,4 @@
-"""What a report says of line searches: from the records alone, wherever they hold any."""
+"""Line searches in a report: statistics, tables and figures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import studies_synthetic as synthetic
-from paretorch.reports.figures.rates import rate_members, rate_panels
-from paretorch.reports.figures.searches import plots
-from paretorch.reports.findings.summary import Summary, summarize
+from paretorch.reports.analysis.summary import Summary, summarize
+from paretorch.reports.figures.curves import values
+from paretorch.reports.figures.figures import figures
+from paretorch.reports.figures.rates import rate_members, rates
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.reports.tables.searches import kind, lowered_table, search_table, time_table
@@ -86,7 +87,7 @@ def summary(folder: Path) -> Summary:
     return summarize(load(folder))
 
 
-def test_searches_are_read_from_the_records(summary: Summary) -> None:
+def test_line_search_statistics_equal_records(summary: Summary) -> None:
     found = summary.rows["searched"].results.searches
     assert found is not None
     assert found.step == pytest.approx(np.array([[0.5, 0.25, 0.125, 0.0625]] * 3))
@@ -101,22 +102,24 @@ def test_searches_are_read_from_the_records(summary: Summary) -> None:
     assert summary.rows["features"].results.searches is None
 
 
-def test_losses_are_drawn_over_rising_rates_with_the_searches_across(summary: Summary) -> None:
-    train, test = rate_panels(summary)
+def test_rates_figure_has_sorted_rates_and_search_lines(summary: Summary) -> None:
+    train, test = rates(summary)[0].panels
     assert (train.title, test.title) == ("training data", "test data")
-    assert [grid.label for grid in train.grids] == ["sum", "features"]
-    for grid in train.grids:
-        assert grid.rates == RATES
-        means = [point.mean for point in grid.points]
-        assert means[1] == min(means)
+    labels = list(summary.rows)
+    *grids, search = train.marks
+    assert [labels[grid.treatment] for grid in grids if grid.treatment is not None] == ["sum", "features"]
+    for grid in grids:
+        assert values(grid, 0).tolist() == list(RATES)
+        means = values(grid, 1)
+        assert means[1] == means.min()
         assert means[1] == pytest.approx(2 * 1.01 / synthetic.EPOCHS)
-        assert all(point.low is not None and point.low < point.mean for point in grid.points)
-    (level,) = train.levels
-    assert level.label == "searched"
-    assert level.point.mean == pytest.approx(2 * 1.51 / synthetic.EPOCHS)
+        assert grid.bounds[1] is not None
+        assert (grid.bounds[1][0] < means).all()
+    assert search.treatment == labels.index("searched")
+    assert values(search, 1) == pytest.approx(np.full(3, 2 * 1.51 / synthetic.EPOCHS))
 
 
-def test_a_grid_of_other_things_than_rates_is_not_drawn(summary: Summary) -> None:
+def test_grid_of_other_settings_is_not_drawn(summary: Summary) -> None:
     treatment = summary.rows["features"].results
     mixed = tuple(
         dataclasses.replace(member, settings=(dataclasses.replace(member.settings[0], batch_size=place + 1),))
@@ -126,7 +129,7 @@ def test_a_grid_of_other_things_than_rates_is_not_drawn(summary: Summary) -> Non
     assert list(rate_members(treatment)) == list(RATES)
 
 
-def test_tables_say_what_was_done_and_what_it_took(summary: Summary) -> None:
+def test_line_search_tables_have_outcomes_and_times(summary: Summary) -> None:
     (row,) = search_table(summary).rows
     assert row == ("searched", "90.0 %", "2.50", "33.3 %", "0.500", "0.0625", "12", "3 of 60", "3")
     times = time_table(summary)
@@ -140,21 +143,26 @@ def test_tables_say_what_was_done_and_what_it_took(summary: Summary) -> None:
     assert lowered == tuple(("searched", str(seed), "1.50", REASON) for seed in range(3))
 
 
-def test_the_page_has_the_figures_and_a_study_without_searches_has_none(folder: Path, tmp_path: Path) -> None:
+def test_line_search_figures_exist_for_searches_alone(folder: Path, tmp_path: Path) -> None:
     summary = summarize(load(folder))
-    assert [plot.name for plot in plots(summary)] == ["rates", "combined-loss", "steps", "checked"]
-    marks = [line.get("m") for line in plots(summary)[1].data["panels"][0]["lines"]]
-    assert [mark is not None for mark in marks] == [False, False, False, True]
-    assert [mark[0] for mark in marks[3]] == [1.5] * 3
+    found = {figure.name: figure for figure in figures(summary)}
+    assert list(found)[-4:] == ["rates", "combined-loss", "steps", "checked"]
+    *curves, lowered = found["combined-loss"].panels[0].marks
+    assert [curve.treatment for curve in curves] == [0, 1, 2, 3]
+    assert (lowered.treatment, values(lowered, 0).tolist()) == (3, [1.5] * 3)
     text = report(folder).page.read_text()
     assert "<b>at all</b>" not in text
     assert "Time against fixed steps" in text
     plain = synthetic.finished(tmp_path / "plain", seeds=3)
-    assert plots(summarize(load(plain.path))) == []
-    assert "What the searches did" not in report(plain.path).page.read_text()
+    assert (
+        not found.keys()
+        & {"rates", "combined-loss", "steps", "checked"}
+        & {figure.name for figure in figures(summarize(load(plain.path)))}
+    )
+    assert "Outcomes of the line searches" not in report(plain.path).page.read_text()
 
 
-def test_kinds_follow_from_what_was_trained() -> None:
+def test_kind_of_run_follows_from_settings() -> None:
     def of(**values: object) -> str:
         return kind(dataclasses.replace(Run("digits", optimizer="SGD"), **values))  # type: ignore[arg-type]
 

@@ -1,1 +1,6 @@
-"""Reports: tables, figures and findings, computed from run folders and never from models."""
+"""Reports: pages, tables and figures of finished runs, computed from their files.
+
+Run folders flow in through ``reading``; ``analysis`` compares them, ``tables``, ``findings`` and ``figures`` describe the
+results, and ``page`` writes them as one HTML file. This room must not load a model or start a run, apart from
+:func:`paretorch.reports.compare.run_study`.
+"""

@@ -1,4 +1,4 @@
-"""The whole way: run a study, report it, print what was found."""
+"""Run of a study with its report."""
 
 from __future__ import annotations
 
@@ -37,33 +37,35 @@ def run_study(
     Args:
         name_or_file: a shipped study, or a file with a function ``study(scale)``.
         scale: ``"smoke"`` (seconds), ``"small"`` (minutes on two cores) or ``"paper"``.
-        seeds: how many; fewer than 3 give no intervals.
+        seeds: number of seeds; fewer than 3 give no intervals.
         out: the study's folder; ``runs/NAME-SCALE`` by default.
-        jobs: runs at a time; by default as many as the cores carry.
-        resume: go on where the folder stands: finished runs are kept, unfinished and failed ones continued.
+        jobs: number of simultaneous runs; by default the number for which there are cores.
+        resume: keep the folder's finished runs, and continue unfinished and failed ones.
         progress: print progress and the report.
-        train: what trains a run, as ``module:function``.
-        tune: trials in which the settings of every treatment are searched, on validation data, before it is trained on the
+        train: function that trains a run, as ``module:function``.
+        tune: number of trials of the search for each treatment's settings, on validation data, before it is trained on the
             seeds; 0: the study's own settings. See ``paretorch.studies.tuner``.
-        options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of them has a folder of its
-            own, which ``out`` names.
+        options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of options needs its
+            own folder ``out``.
 
     Returns:
-        Table, findings and files.
+        The report.
 
     Raises:
-        ValueError: no such study or scale, a treatment that cannot run, or the folder holds another study.
-        FileNotFoundError: data that a workload reads are not there.
-        KeyboardInterrupt: on Ctrl-C; the same call goes on.
+        ValueError: no such study or scale, a treatment that cannot run, or a folder of another study.
+        FileNotFoundError: data of a workload are missing.
+        KeyboardInterrupt: on Ctrl-C; the same call resumes the study.
     """
     study = find_study(name_or_file, scale, options)
     path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
-    if train == TRAIN and not (path / "study.json").exists():  # other trainers may have workloads of their own
+    if train == TRAIN and not (path / "study.json").exists():  # other trainers may have their own workloads
         for run in {title: t.on(title)[0] for t in study.treatments for title in t.workloads}.values():
             find_workload(run.workload, run.options).require()
     if train == TRAIN and not any(path.glob("*/result.json")):
         check_treatments(study)
-    folder = open_folder(path, study, scale, seeds, resume, tune, command=_command(name_or_file, options or {}))
+    folder = open_folder(
+        path, study, scale, seeds, resume, tune, command=_command_arguments(name_or_file, options or {})
+    )
     watch = ConsoleProgress(Console(quiet=not progress))
     train_study(folder, watch, workers=jobs, train=train)
     found = report(path)
@@ -72,9 +74,9 @@ def run_study(
     return found
 
 
-def _command(name_or_file: str | Path, options: Mapping[str, Any]) -> str:
-    """A study and its options as one types them."""
-    words = [str(name_or_file)]
+def _command_arguments(name_or_file: str | Path, options: Mapping[str, Any]) -> str:
+    """A study and its options as arguments of the command line."""
+    arguments = [str(name_or_file)]
     for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
+        arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(arguments)

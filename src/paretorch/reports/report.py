@@ -1,4 +1,4 @@
-"""Reports: folders of finished runs in, the page, tables and figures out."""
+"""Report of finished runs: the page, tables, figures and findings."""
 
 from __future__ import annotations
 
@@ -8,40 +8,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretorch.extras import extra
-from paretorch.reports.figures import figures
-from paretorch.reports.findings.expected import expected_table
+from paretorch.reports.analysis.summary import Summary, summarize
+from paretorch.reports.figures import paper
+from paretorch.reports.figures.figures import figures
 from paretorch.reports.findings.findings import Finding, findings, headline
-from paretorch.reports.findings.summary import Summary, summarize
 from paretorch.reports.page.page import page
 from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page
 from paretorch.reports.reading.load import load_all
 from paretorch.reports.tables.across import Across, across
+from paretorch.reports.tables.expected import expected_table
 from paretorch.reports.tables.fronts import front_tables
 from paretorch.reports.tables.losses import loss_table
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
-from paretorch.reports.tables.settings import differing
+from paretorch.reports.tables.settings import different_settings
 from paretorch.reports.tables.spreadsheets import seeds_csv, treatments_csv
-from paretorch.reports.tables.tables import Table, as_written
+from paretorch.reports.tables.tables import Table, escaped
 from paretorch.reports.tables.tuning import budget, tuning_table
 from paretorch.storage import atomic
 
 with extra("studies"):
-    from matplotlib.figure import Figure
     from rich.console import Console
 
 PAGE, TEXT, FOLDER = "report.html", "report.md", "report"
+FIGURE_FILES = {  # names of the files of those figures that are drawn for papers
+    "curves": "learning_curves",
+    "weights": "weights",
+    "cosines": "cosines",
+    "trade-off": "trade_off",
+    "cost": "cost",
+}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """Results of a report.
 
     Args:
-        summaries: every number, as arrays; one for each workload.
-        findings: of each workload, in plain words, the verdict first.
-        across: what several workloads say together; None for one.
+        summaries: all numbers as arrays, for each workload.
+        findings: of each workload, the verdict first.
+        across: the comparison over several workloads; None for one.
         page: the page.
-        files: all that was written, the page first.
+        files: all written files, the page first.
     """
 
     summaries: tuple[Summary, ...]
@@ -62,14 +69,14 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """The answer; on several workloads, each one's."""
+        """The verdict; for several workloads, one for each."""
         if self.across is None:
             return self.findings[0][0].sentence
         named = zip(self.summaries, self.findings, strict=True)
         return " ".join(f"{summary.results.plan.workload}: {found[0].sentence}" for summary, found in named)
 
     def show(self, console: Console | None = None) -> None:
-        """Prints tables, findings, the verdict, and where the page is."""
+        """Prints tables, findings, the verdict, and the path of the page."""
         console = console or Console(highlight=False)
         for summary, found in zip(self.summaries, self.findings, strict=True):
             if self.across is not None:
@@ -84,9 +91,8 @@ class Report:
             console.print(f"{self.across.sentence}\n", style="bold", markup=False, highlight=False)
             console.print(f"{self.across.note}\n", markup=False, highlight=False)
         console.print(f"The page: {self.page}", markup=False, highlight=False, soft_wrap=True)
-        rest = self.files[1:]
-        beside = f"Tables and figures: {len(rest)} files in {self.page.parent / FOLDER} and {TEXT}"
-        console.print(beside, markup=False, highlight=False, soft_wrap=True)
+        others = f"Tables and figures: {len(self.files) - 1} files in {self.page.parent / FOLDER} and {TEXT}"
+        console.print(others, markup=False, highlight=False, soft_wrap=True)
 
 
 def report(
@@ -97,63 +103,61 @@ def report(
 ) -> Report:
     """Reads finished runs and writes the page, tables and figures.
 
-    ``report.html`` is one file that needs no network; ``report.md`` says the same in short; ``report/`` holds the tables as
+    ``report.html`` is one file that needs no network; ``report.md`` is a short version; ``report/`` contains the tables as
     Markdown, LaTeX and CSV, and the figures.
 
     Args:
-        paths: of studies, of single runs, or of folders that hold such. Runs on unlike workloads have a table each.
-        out: where to write; the folder itself where there is one, else ``report-of-runs`` in the current one.
+        paths: of studies, of single runs, or of folders that contain them. Each workload has its own tables.
+        out: folder of the report; by default the only path, or ``report-of-runs`` for several.
         formats: of the figures: ``svg``, ``pdf``, ``png``; the first is shown in ``report.md``.
         reference: label of the treatment to which all others are compared, instead of the study's own.
 
     Raises:
-        ValueError: no path or format, a file of a page's name that no report wrote, or see
+        ValueError: no path or format, a file with a page's name that is not a report, or see
             :func:`paretorch.reports.reading.load.load_all`.
 
     Example:
         >>> report()
         Traceback (most recent call last):
         ...
-        ValueError: a report is of at least one folder, got none
+        ValueError: a report needs at least one folder, got none
     """
     if not paths or not formats:
-        raise ValueError(f"a report is of at least one {'folder' if not paths else 'format of figures'}, got none")
+        raise ValueError(f"a report needs at least one {'folder' if not paths else 'format of figures'}, got none")
     for form in formats:
-        figures.known(form)
+        paper.check_format(form)
     summaries = tuple(map(summarize, load_all(paths, reference)))
     found = tuple(map(findings, summaries))
+    drawings = tuple(map(figures, summaries))
     overall = across(summaries) if len(summaries) > 1 else None
-    place = Path(out) if out is not None else Path(paths[0]) if len(paths) == 1 else Path("report-of-runs")
-    check_page(place / PAGE, HTML)
-    check_page(place / TEXT, MARKDOWN)
-    place.mkdir(parents=True, exist_ok=True)
-    atomic.own_folder(place / FOLDER)
-    write_page(place / PAGE, page(summaries, found, overall).encode(), HTML)
-    files = [place / PAGE, place / TEXT]
+    folder = Path(out) if out is not None else Path(paths[0]) if len(paths) == 1 else Path("report-of-runs")
+    check_page(folder / PAGE, HTML)
+    check_page(folder / TEXT, MARKDOWN)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.own_folder(folder / FOLDER)
+    write_page(folder / PAGE, page(summaries, found, drawings, overall).encode(), HTML)
+    files = [folder / PAGE, folder / TEXT]
     shown = []
-    for summary, mark in zip(summaries, _marks(summaries), strict=True):
-        drawn = [figures.save(figure, place / FOLDER, mark + name, formats) for name, figure in _figures(summary)]
+    for summary, described, prefix in zip(summaries, drawings, _prefixes(summaries), strict=True):
+        drawn = [
+            paper.save(paper.draw(figure, summary), folder / FOLDER, prefix + FIGURE_FILES[figure.name], formats)
+            for figure in described
+            if figure.name in FIGURE_FILES
+        ]
         shown.append([group[0] for group in drawn])
         files += [path for group in drawn for path in group]
-        files += _write_tables(summary, place / FOLDER, mark)
+        files += _write_tables(summary, folder / FOLDER, prefix)
     if overall is not None:
-        files += _write_across(overall, place / FOLDER, formats)
-    write_page(place / TEXT, _markdown(summaries, found, overall, shown).encode(), MARKDOWN)
-    return Report(summaries, found, overall, place / PAGE, tuple(files))
+        files += _write_across(overall, folder / FOLDER, formats)
+    write_page(folder / TEXT, _markdown(summaries, found, overall, shown).encode(), MARKDOWN)
+    return Report(summaries, found, overall, folder / PAGE, tuple(files))
 
 
-def _figures(summary: Summary) -> Iterator[tuple[str, Figure]]:
-    for draw in (figures.learning_curves, figures.weights, figures.cosines, figures.trade_off, figures.cost):
-        figure = draw(summary)
-        if figure is not None:
-            yield draw.__name__, figure
-
-
-def _write_tables(summary: Summary, folder: Path, mark: str) -> Iterator[Path]:
+def _write_tables(summary: Summary, folder: Path, prefix: str) -> Iterator[Path]:
     for name, table in _tables(summary).items():
-        yield from _write(table, folder, mark + name)
+        yield from _write(table, folder, prefix + name)
     for name, text in {"treatments": treatments_csv(summary), "seeds": seeds_csv(summary)}.items():
-        path = folder / f"{mark}{name}.csv"
+        path = folder / f"{prefix}{name}.csv"
         atomic.write(path, text.encode())
         yield path
 
@@ -186,11 +190,11 @@ def _write_across(overall: Across, folder: Path, formats: Sequence[str]) -> Iter
     if overall.transfer is not None:
         yield from _write(overall.transfer, folder, "transfer")
     if overall.ranking is not None:
-        yield from figures.save(figures.ranks(overall.labels, overall.ranking), folder, "ranks", formats)
+        yield from paper.save(paper.draw_ranks(overall.labels, overall.ranking), folder, "ranks", formats)
 
 
-def _marks(summaries: Sequence[Summary]) -> list[str]:
-    """What the files of each workload begin with; nothing where there is one workload."""
+def _prefixes(summaries: Sequence[Summary]) -> list[str]:
+    """The prefix of the files of each workload; empty for a single workload."""
     if len(summaries) == 1:
         return [""]
     slugs = [re.sub(r"[^a-z0-9]+", "-", s.results.plan.workload.lower()).strip("-")[:40] for s in summaries]
@@ -204,30 +208,30 @@ def _markdown(
     shown: Sequence[Sequence[Path]],
 ) -> str:
     names = " + ".join(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
-    parts = [f"# {as_written(names)}"]
+    parts = [f"# {escaped(names)}"]
     if overall is not None:
         parts += [
-            as_written(f"{overall.sentence} {overall.note}"),
+            escaped(f"{overall.sentence} {overall.note}"),
             *(table.markdown() for table in (overall.table, overall.transfer) if table),
         ]
-    for summary, said, drawn in zip(summaries, found, shown, strict=True):
+    for summary, found_here, drawn in zip(summaries, found, shown, strict=True):
         plan = summary.results.plan
         parts += [
-            *([f"# {as_written(plan.workload)}"] if overall is not None else []),
-            as_written(plan.study.question),
-            f"**{as_written(headline(summary))}**\n\n{as_written(said[0].sentence)}",
+            *([f"# {escaped(plan.workload)}"] if overall is not None else []),
+            escaped(plan.study.question),
+            f"**{escaped(headline(summary))}**\n\n{escaped(found_here[0].sentence)}",
             "\n".join(table.markdown() for table in _tables(summary).values()),
             "\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in drawn),
             "## Findings\n\n"
             + "\n".join(
-                f"- **{as_written(f.name)}**: {as_written(f'{f.sentence} ({f.definition})')}" for f in said[1:]
+                f"- **{escaped(f.name)}**: {escaped(f'{f.sentence} ({f.definition})')}" for f in found_here[1:]
             ),
-            f"## Settings\n\nseeds {', '.join(map(str, plan.seeds))}. {as_written(budget(summary))} Seeds, initial weights and "
-            f"data order are shared by all treatments.\n\n{differing(summary.results).markdown()}",
+            f"## Settings\n\nseeds {', '.join(map(str, plan.seeds))}. {escaped(budget(summary))} Seeds, initial weights and "
+            f"data order are shared by all treatments.\n\n{different_settings(summary.results).markdown()}",
         ]
     sources = {source.path: source for summary in summaries for source in summary.results.plan.sources}
     made = [
-        f"- {as_written(source.path.resolve().name)}: `{source.command}`; "
+        f"- {escaped(source.path.resolve().name)}: `{source.command}`; "
         + ", ".join(f"{name} {value}" for name, value in [*source.versions.items(), *source.machine.items()])
         for source in sources.values()
     ]

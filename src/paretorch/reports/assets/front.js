@@ -6,9 +6,9 @@
   const by = (id) => document.getElementById(id);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  // axes in space know no entities, and no tags but <b>, <i>, <br>, <sub>, <sup>, which a space of no width breaks up
+  // axes in space know no entities, and no tags but <b>, <i>, <br>, <sub>, <sup>, which a zero-width space prevents
   const spatial = (text) => String(text).replace(/</g, "<\u200b");
-  // on a few lines of so many characters, and cut off after them; hovering tells the whole name
+  // on a few lines of so many characters, and cut off after them; the hover text has the whole name
   function folded(text, size, written, rows = 3) {
     const lines = [""];
     for (const word of String(text).split(/(?<=[ _/-])/)) {
@@ -31,7 +31,7 @@
   const state = { weights: tasks.map(() => 1 / tasks.length), chosen: 0, quantity: 0 };
   const usable = members.map((_, i) => i).filter((i) => members[i].scaled !== null);
 
-  // the rule of Front.choose: the least worst weighted loss, ideal and nadir taken as 0 and 1
+  // the rule of Front.choose: the smallest maximum of the weighted losses, scaled to 0 at the ideal and 1 at the nadir point
   function choose(weights) {
     const value = (i) => {
       const weighted = members[i].scaled.map((loss, t) => weights[t] * loss);
@@ -57,7 +57,7 @@
       hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") }, align: "left" }, ...more,
     };
   }
-  const ROOM = 115; // pixels that the words below one of several axes need side by side
+  const LABEL_WIDTH = 115; // pixels of the text below one of several axes
   const known = (quantity) => usable.filter((i) => quantity.values[i].every((value) => value !== null));
   const ring = { symbol: "circle-open", size: 20, color: "", line: { width: 3 } };
 
@@ -82,9 +82,9 @@
       group(there.filter((i) => members[i].front && i !== state.chosen), { symbol: "circle", size: 5, color: colour("accent") }),
       group(there.filter((i) => i === state.chosen), { symbol: "diamond", size: 9, color: colour("worse") }),
     ];
-    const away = by("plot").clientWidth < 500 ? 1.9 : 1.6; // nearer, titles of axes would be cut off
+    const away = by("plot").clientWidth < 500 ? 1.9 : 1.6; // closer cameras cut off the axis titles
     const [x, y, z] = quantity.titles.map((title) => ({ ...axis(""), title: { text: folded(title, 24, spatial) } }));
-    // a cube, as losses of unlike spread would make it long and flat; a little lower than its middle, as titles are below it
+    // a cube, independent of the ranges of the losses; centred slightly below its middle, as titles are below it
     const camera = { eye: { x: away, y: away, z: 0.8 * away }, center: { x: 0, y: 0, z: -0.15 } };
     const scene = { aspectmode: "cube", camera, xaxis: x, yaxis: y, zaxis: z };
     return [traces, layout({ scene, uirevision: "turned", margin: { l: 0, r: 0, t: 0, b: 0 } })];
@@ -102,11 +102,11 @@
       const line = { color: colour(chosen ? "worse" : members[i].front ? "accent" : "soft"), width: chosen ? 4 : 1.4, dash: members[i].front ? "solid" : "dot" };
       return { x: places, y: scaled(i), customdata: places.map(() => i), type: "scatter", mode: "lines+markers", line, marker: { size: chosen ? 9 : 5 }, opacity: chosen ? 1 : 0.75, text: places.map(() => hover(i)), hoverinfo: "text" };
     });
-    const room = (by("plot").clientWidth - 80) / tasks.length;
-    const slanted = room < ROOM;
-    const words = quantity.titles.map((title, t) => `${slanted ? folded(title, 24, plain, 1) : folded(title, Math.floor(room / 7.5), plain)}<br>${digits(low[t])} to ${digits(high[t])}`);
-    // half a place beside the first and the last axis, or the words below them would not fit and be left out
-    const ticks = { tickvals: places, ticktext: words, range: [-0.5, tasks.length - 0.5], showgrid: true, zeroline: false };
+    const width = (by("plot").clientWidth - 80) / tasks.length;
+    const slanted = width < LABEL_WIDTH;
+    const labels = quantity.titles.map((title, t) => `${slanted ? folded(title, 24, plain, 1) : folded(title, Math.floor(width / 7.5), plain)}<br>${digits(low[t])} to ${digits(high[t])}`);
+    // half a step beside the first and the last axis, without which plotly omits their labels
+    const ticks = { tickvals: places, ticktext: labels, range: [-0.5, tasks.length - 0.5], showgrid: true, zeroline: false };
     const ends = { tickvals: [0, 1], ticktext: ["lowest", "highest"], zeroline: false };
     return [traces, layout({ xaxis: { ...axis(""), ...ticks, tickangle: slanted ? -60 : 0 }, yaxis: { ...axis(""), ...ends } })];
   }
@@ -128,12 +128,12 @@
   // to four digits, so that they still sum to one
   function rounded(weights) {
     const whole = weights.map((weight) => Math.floor(1e4 * weight));
-    const rest = weights.map((weight, t) => [1e4 * weight - whole[t], t]).sort((a, b) => b[0] - a[0]);
-    rest.slice(0, 1e4 - whole.reduce((a, b) => a + b, 0)).forEach(([, t]) => { whole[t] += 1; });
+    const remainders = weights.map((weight, t) => [1e4 * weight - whole[t], t]).sort((a, b) => b[0] - a[0]);
+    remainders.slice(0, 1e4 - whole.reduce((a, b) => a + b, 0)).forEach(([, t]) => { whole[t] += 1; });
     return whole.map((value) => (value / 1e4).toString());
   }
 
-  function tell() {
+  function describe() {
     const member = state.chosen;
     const { preference, file } = members[member];
     by("chosen").textContent = `Model ${member} of ${members.length}`;
@@ -155,10 +155,10 @@
     state.weights = weights;
     inputs.forEach((input, t) => { input.value = Math.round(1000 * weights[t]); });
     outputs();
-    tell();
+    describe();
     draw();
   }
-  // weights under which the rule picks a model that was chosen by hand; of one that it never picks, its own preference
+  // weights for which the rule selects the given model; the model's preference if there are none
   function weightsOf(member) {
     const inverse = members[member].scaled.map((loss) => 1 / Math.max(loss, 1e-3));
     const total = inverse.reduce((a, b) => a + b, 0);
@@ -177,7 +177,7 @@
       const [left, right] = [element("span"), element("span")];
       label.append(left, input, right);
       holder.append(label);
-      // to the left means that the task on the left matters more
+      // towards the left, the weight of the left task increases
       const first = { get value() { return 1000 - Number(input.value); }, set value(given) { input.value = 1000 - given; } };
       inputs.push(first, { get value() { return input.value; }, set value(_) {} });
       input.addEventListener("input", () => moved([first.value / 1000, Number(input.value) / 1000]));
@@ -205,7 +205,7 @@
     state.weights = weights;
     state.chosen = choose(weights);
     outputs();
-    tell();
+    describe();
     draw();
   }
 
@@ -221,7 +221,7 @@
     });
   }
 
-  if (!usable.length) return; // a notice says so
+  if (!usable.length) return; // a notice states this
   data.quantities.forEach((quantity, i) => by("quantity").append(element("option", { value: i }, quantity.name)));
   by("quantity").addEventListener("change", () => { state.quantity = Number(by("quantity").value); window.Plotly.purge(by("plot")); draw(); listen(); });
   by("against").addEventListener("change", history);

@@ -1,71 +1,101 @@
-"""Figures of a study of fronts for the page: hypervolume against gradient evaluations and seconds, the fronts themselves."""
+"""Sets of models on a front: growth of the hypervolume, and the losses of the models."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+from dataclasses import replace
 
-from paretorch.reports.figures.plots import Plain, Plot, short
-from paretorch.reports.figures.series import MOST_POINTS, thinned
-from paretorch.reports.findings.summary import Summary
+import numpy as np
+import torch
+
+from paretorch.pareto.dominance import non_dominated
+from paretorch.reports.analysis.summary import Summary
+from paretorch.reports.figures.curves import MOST_POINTS, SECONDS, curve_style, thinned
+from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel
 from paretorch.reports.reading.front_results import Fronts
+from paretorch.reports.reading.load import Array
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
 
 
-def plots(summary: Summary) -> list[Plot]:
-    """The figures; none where no front was trained."""
-    found = [
-        (place, treatment.fronts, treatment.epoch_seconds)
-        for place, treatment in enumerate(summary.results.treatments.values())
-        if treatment.fronts is not None
-    ]
-    if not found:
+def fronts(summary: Summary) -> list[Figure]:
+    """Hypervolume against gradient evaluations, and the models; none if no front was trained."""
+    treatments = enumerate(summary.results.treatments.values())
+    found = {index: treatment for index, treatment in treatments if treatment.fronts is not None}
+    sets = {index: treatment.fronts for index, treatment in found.items() if treatment.fronts is not None}
+    if not sets:
         return []
-    lines = [_line(place, fronts, seconds, summary.level) for place, fronts, seconds in found]
-    panel = {
-        "title": "",
-        "quantity": "hypervolume on validation data, higher is better",
-        "log": False,
-        "x": "gradient evaluations, all models together",
-        "lines": [line for line in lines if line is not None],
-    }
-    growth = (
-        "How much of the space below the reference the models dominate together, mean over seeds with 95 % intervals, against "
-        "the gradients that were computed for all of them; of an evolution, which takes none, against evaluations of the losses."
+    growth = [_growth(index, each, found[index].epoch_seconds, summary.level) for index, each in sets.items()]
+    axes = (
+        Axis("gradient evaluations, all models together"),
+        SECONDS,
+        Axis("hypervolume on validation data, higher is better"),
     )
-    some = found[0][1]
-    fronts = {
-        "kind": "fronts",
-        "tasks": list(some.tasks),
-        "reference": short(some.reference),
-        "points": [
-            [place, [[short(row) for row in points] for points in fronts.points], fronts.alone]
-            for place, fronts, _ in found
-        ],
-    }
-    shown = (
-        "The models of every seed by their losses on test data, below the reference; of the first seed, those that are not "
-        "dominated are joined. Where a treatment has one network for each task, a star marks what they reach together."
+    caption = (
+        "The volume below the reference that the models dominate together, mean over seeds with 95 % intervals, against the "
+        "number of gradients computed for all of them; an evolutionary algorithm computes none, and is shown against evaluations "
+        "of the losses."
+    )
+    panel = Panel("", axes, tuple(marks for marks in growth if marks is not None), y=2)
+    models = (
+        "The models of every seed by their losses on test data, below the reference; of the first seed, the non-dominated ones "
+        "are joined. If a treatment has one network for each task, a star marks the point of their lowest losses."
     )
     return [
-        Plot("hypervolume", "How fast the front grows", growth, {"kind": "lines", "timed": True, "panels": [panel]}),
-        Plot("fronts", "The fronts", shown, fronts),
+        Figure("hypervolume", "How fast the front grows", caption, (panel,), switch="by time"),
+        Figure("fronts", "The fronts", models, (_models(sets),)),
     ]
 
 
-def _line(place: int, fronts: Fronts, seconds: np.ndarray, level: float) -> dict[str, Plain] | None:
-    kept = np.isfinite(fronts.hypervolume).all(axis=1)
-    if not kept.any():
+def _growth(index: int, found: Fronts, seconds: Array, level: float) -> Marks | None:
+    complete = np.isfinite(found.hypervolume).all(axis=1)
+    if not complete.any():
         return None
-    at = thinned(fronts.hypervolume.shape[1], MOST_POINTS)
-    values = fronts.hypervolume[kept][:, at]
-    line: dict[str, Plain] = {
-        "t": place,
-        "n": int(kept.sum()),
-        "x": short(fronts.gradients[kept].mean(axis=0)[at]),
-        "y": short(values.mean(axis=0)),
-        "s": short(np.cumsum(seconds[kept], axis=1).mean(axis=0)[at]),
-    }
-    if len(values) >= FEWEST_SEEDS:
-        low, high = t_bounds(values.T, level)
-        line |= {"l": short(low), "h": short(high)}
-    return line
+    at = thinned(found.hypervolume.shape[1], MOST_POINTS)
+    values = found.hypervolume[complete][:, at]
+    elapsed = np.cumsum(seconds[complete], axis=1).mean(axis=0)[at]
+    bounds = t_bounds(values.T, level) if len(values) >= FEWEST_SEEDS else None
+    positions = (found.gradients[complete].mean(axis=0)[at], elapsed, values.mean(axis=0))
+    return Marks(curve_style(int(complete.sum())), positions, index, (None, None, bounds))
+
+
+def _models(sets: dict[int, Fronts]) -> Panel:
+    """The losses in a plane, in space, or as lines over the tasks."""
+    tasks = next(iter(sets.values())).tasks
+    titles = [f"{task} loss, lower is better" for task in tasks]
+    hover = "<br>".join(["<b>{label}</b>", *(f"{{{t}.name}} {{{t}}}" for t in range(len(tasks)))])
+    if len(tasks) > 3:
+        parallel = (Axis("", labels=tasks), Axis("loss, lower is better"))
+        lines = tuple(marks for index, found in sets.items() for marks in _parallel(index, found))
+        return Panel("", parallel, lines)
+    axes = tuple(Axis(title, name=task) for title, task in zip(titles, tasks, strict=True))
+    marks = tuple(marks for index, found in sets.items() for marks in _points(index, found, hover))
+    return Panel("", axes, marks, z=2 if len(tasks) == 3 else None)
+
+
+def _parallel(index: int, found: Fronts) -> Iterator[Marks]:
+    """A line over the tasks for each model."""
+    for seed, points in enumerate(found.points):
+        style = MarkStyle(line=1, opacity=0.25 if seed else 0.8, hover="<b>{label}</b><br>{all}")
+        for point in _below_reference(found, points):
+            yield Marks(style, (None, point), index)
+
+
+def _points(index: int, found: Fronts, hover: str) -> Iterator[Marks]:
+    space = len(found.tasks) == 3
+    first = MarkStyle(size=5, symbol="circle", hover=hover) if space else MarkStyle(line=1.4, size=8, hover=hover)
+    other = MarkStyle(size=2.5 if space else 4, symbol="circle" if space else "", opacity=0.35, hover=hover)
+    ideal = replace(other, size=7 if space else 15, symbol="diamond" if space else "star", opacity=1.0)
+    for seed, points in enumerate(found.points):
+        kept = _below_reference(found, points)
+        if seed == 0:
+            kept = kept[non_dominated(torch.from_numpy(kept)).numpy()] if len(kept) else kept
+        if len(kept):
+            yield Marks(other if seed else first, tuple(kept.T), index)
+        if seed == 0 and found.single_task and len(points):
+            yield Marks(ideal, tuple(np.nanmin(points, axis=0)[:, None]), index)
+
+
+def _below_reference(found: Fronts, points: Array) -> Array:
+    """The (n, T) points below the reference, by the first task's loss."""
+    kept = points[(points < np.array(found.reference)).all(axis=1)]
+    return kept[np.argsort(kept[:, 0], kind="stable")]

@@ -1,109 +1,100 @@
-"""Grids of learning rates: what each rate came to, beside treatments that have none.
+"""Grids of learning rates: the final loss at each rate, compared with line searches.
 
 Shapes: ``S`` seeds, ``R`` rates.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from paretorch.reports.figures.points import Point, point
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.summary import Summary
+from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel, Scale
+from paretorch.reports.figures.trade_offs import mean_and_bounds
 from paretorch.reports.reading.load import Array, TreatmentResults
-from paretorch.reports.tables.losses import combined
 
 FEWEST_RATES = 3  # of a grid that is drawn
+LOG_FROM = 8.0  # ratio of the largest to the smallest loss from which the axis is logarithmic
+RATE = MarkStyle(line=1.8, size=6, intervals="band", hover="<b>{label}</b><br>{1}{1.interval}<br>rate {0}{text}")
+SEARCH = MarkStyle(line=1.8, size=9, intervals="band", hover="<b>{label}</b><br>{1}{1.interval}<br>searched")
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A treatment that chose among learning rates.
-
-    Args:
-        label: of the treatment.
-        place: in the study.
-        rates: (R,) rising.
-        points: (R,) a loss at each of them.
-        chosen: the rate that was best on validation data.
-    """
-
-    label: str
-    place: int
-    rates: tuple[float, ...]
-    points: tuple[Point, ...]
-    chosen: float
-
-
-@dataclass(frozen=True)
-class Level:
-    """A search's loss: it has no rate, and is a line across all of them."""
-
-    label: str
-    place: int
-    point: Point
-
-
-@dataclass(frozen=True)
-class RatePanel:
-    """One loss against the rate.
-
-    Args:
-        title: what is shown.
-        quantity: label of the vertical axis.
-        grids: over rates.
-        levels: searches.
-    """
-
-    title: str
-    quantity: str
-    grids: tuple[Grid, ...]
-    levels: tuple[Level, ...]
-
-
-def rate_panels(summary: Summary) -> tuple[RatePanel, ...]:
-    """The combined loss in the end, on training and on test data; none without a search and a grid of rates."""
+def rates(summary: Summary) -> list[Figure]:
+    """The combined loss on training and on test data against the rate; none without a line search and a grid of rates."""
     kinds = (
-        ("training data", "combined training loss, last epoch, lower is better", training_loss),
-        ("test data", "combined loss on test data, lower is better", test_loss),
+        ("training data", "combined training loss, last epoch, lower is better", _training_loss),
+        ("test data", "combined loss on test data, lower is better", lambda treatment: treatment.combined_test_losses),
     )
-    panels = []
-    for title, quantity, read in kinds:
-        grids, levels = [], []
-        for place, (label, treatment) in enumerate(summary.results.treatments.items()):
-            members = rate_members(treatment)
-            if treatment.searches is not None:
-                levels.append(Level(label, place, point(read(treatment), summary.level)))
-            elif len(members) >= FEWEST_RATES:
-                points = tuple(point(read(member), summary.level) for member in members.values())
-                best = next(rate for rate, member in members.items() if treatment.chosen == member.settings[0])
-                grids.append(Grid(label, place, tuple(members), points, best))
-        if grids and levels:
-            panels.append(RatePanel(title, quantity, tuple(grids), tuple(levels)))
-    return tuple(panels)
+    panels = [panel for kind in kinds for panel in _panel(summary, *kind)]
+    caption = (
+        "The final loss against the fixed rate, mean over seeds with bands of 95 %; the large mark is the rate that is best on "
+        "validation data. Line searches have no rate: each is a horizontal line with its band."
+    )
+    return [Figure("rates", "A searched step against every fixed one", caption, tuple(panels))] if panels else []
 
 
 def rate_members(treatment: TreatmentResults) -> dict[float, TreatmentResults]:
-    """The members of a grid by rising learning rate; empty where they differ in anything else, or one has no rate."""
+    """The members of a grid by increasing learning rate; empty if they differ in anything else, or one has no rate."""
     found: dict[float, TreatmentResults] = {}
-    rest = set()
+    others = set()
     for member in treatment.grid:
         run = member.settings[0]
         rate = run.optimizer_options.get("lr")
         if isinstance(rate, bool) or not isinstance(rate, int | float):
             return {}
         options = {name: value for name, value in run.optimizer_options.items() if name != "lr"}
-        rest.add(repr({**run.to_json(), "optimizer_options": options}))
+        others.add(repr({**run.to_json(), "optimizer_options": options}))
         found[float(rate)] = member
-    return dict(sorted(found.items())) if len(rest) == 1 and len(found) == len(treatment.grid) else {}
+    return dict(sorted(found.items())) if len(others) == 1 and len(found) == len(treatment.grid) else {}
 
 
-def training_loss(treatment: TreatmentResults) -> Array:
+def _training_loss(treatment: TreatmentResults) -> Array:
     """(S,) the sum over tasks of the last epoch's mean training losses."""
-    return combined(treatment.losses[:, -1])
+    return np.asarray(treatment.losses[:, -1].sum(axis=1))
 
 
-def test_loss(treatment: TreatmentResults) -> Array:
-    """(S,) the sum over tasks of the losses on test data."""
-    return np.asarray(combined(treatment.test_losses))
+def _panel(summary: Summary, title: str, axis: str, read: Callable[[TreatmentResults], Array]) -> Sequence[Panel]:
+    """The panel of one loss; none without a line search and a grid."""
+    treatments = list(summary.results.treatments.values())
+    grids = {index: rate_members(treatment) for index, treatment in enumerate(treatments) if treatment.searches is None}
+    grids = {index: members for index, members in grids.items() if len(members) >= FEWEST_RATES}
+    searched = [index for index, treatment in enumerate(treatments) if treatment.searches is not None]
+    if not grids or not searched:
+        return ()
+    known = sorted({rate for members in grids.values() for rate in members})
+    low, high = known[0] / 1.3, known[-1] * 1.3
+    marks = []
+    for index, members in grids.items():
+        chosen = [treatments[index].chosen == member.settings[0] for member in members.values()]
+        points = np.array([mean_and_bounds(read(member), summary.level) for member in members.values()])  # (R, 3)
+        sizes = tuple(13.0 if best else 6.0 for best in chosen)
+        texts = tuple(", chosen on validation data" if best else "" for best in chosen)
+        marks.append(_marks(RATE, index, list(members), points, sizes, texts))
+    for order, index in enumerate(searched):
+        point = mean_and_bounds(read(treatments[index]), summary.level)
+        at = low * (high / low) ** ((order + 0.5) / len(searched))  # marks beside each other, if lines coincide
+        marks.append(_marks(SEARCH, index, [low, at, high], np.array([point] * 3), (0.0, 9.0, 0.0)))
+    axes = (Axis("fixed learning rate", scale="decades", limits=(low, high)), _loss_axis(axis, marks))
+    return (Panel(title, axes, tuple(marks)),)
+
+
+def _marks(
+    style: MarkStyle,
+    index: int,
+    rates: Sequence[float],
+    points: Array,
+    sizes: tuple[float, ...],
+    texts: tuple[str, ...] = (),
+) -> Marks:
+    """Marks at (R, 3) means and ends of intervals."""
+    bounds = (points[:, 1], points[:, 2]) if np.isfinite(points[:, 1:]).any() else None
+    return Marks(style, (np.array(rates), points[:, 0]), index, (None, bounds), sizes, texts)
+
+
+def _loss_axis(title: str, marks: Sequence[Marks]) -> Axis:
+    values = np.concatenate([each.values[1] for each in marks if each.values[1] is not None])
+    values = values[values > 0]
+    scale: Scale = "log" if len(values) and values.max() > LOG_FROM * values.min() else "linear"
+    limits = (float(values.min()) / 1.6, float(values.max()) * 1.6) if scale == "log" else None
+    return Axis(title, scale=scale, limits=limits)

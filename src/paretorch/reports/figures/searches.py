@@ -1,137 +1,119 @@
-"""The page's figures of line searches: there wherever a record holds what searches did."""
+"""Line searches: the loss and reductions of the bound, accepted steps, and predicted against actual losses."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from paretorch.reports.figures import series
-from paretorch.reports.figures.plots import Plot, lines_plot, short
-from paretorch.reports.figures.points import Point
-from paretorch.reports.figures.rates import rate_panels
-from paretorch.reports.figures.series import Line
-from paretorch.reports.findings.summary import Summary
-from paretorch.reports.reading.searches import Checked, Lowered, Searches
+from paretorch.reports.analysis.summary import Summary
+from paretorch.reports.figures.curves import curves_figure, curves_panel, thinned, values
+from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel, Scale
+from paretorch.reports.reading.load import Array, TreatmentResults
+from paretorch.reports.reading.searches import BoundReduction, Searches, VerifiedLoss
 
 MOST_POINTS = 1200  # of all treatments in a panel
+LOWERED = MarkStyle(size=12, symbol="cross-thin", hover="<b>{label}</b><br>{text}")
+CHECKED = MarkStyle(size=6, opacity=0.6, hover="<b>{label}</b><br>{text}<br>predicted {0}, actual {1}")
 
 
-def plots(summary: Summary) -> list[Plot]:
-    """The figures that the searches of one workload allow; none where nothing was searched."""
-    found = {label: row.results.searches for label, row in summary.rows.items()}
-    searched = {label: searches for label, searches in found.items() if searches is not None}
-    if not searched:
-        return []
-    return [*_rates(summary), *_losses(summary, searched), *_steps(summary), *_checked(summary, searched)]
+def combined_loss(summary: Summary) -> list[Figure]:
+    """The combined training loss, with marks where a bound was lowered."""
+    title = "combined training loss, lower is better"
+    panel = curves_panel(summary, "all tasks", title, lambda t: np.asarray(t.losses.sum(axis=2)), 1)
+    labels = list(summary.rows)
+    lowered = []
+    for curve in panel.marks:
+        assert curve.treatment is not None
+        searches = summary.rows[labels[curve.treatment]].results.searches
+        if searches is not None and searches.lowered and np.isfinite(values(curve)).any():
+            lowered.append(_lowered(curve, searches.lowered))
+    caption = (
+        "Sum over tasks of the mean training losses of an epoch, mean over seeds. Crosses mark reductions of a bound, of every "
+        "seed; their hover text gives the reason, and a table below the results lists them."
+    )
+    panels = [replace(panel, marks=(*panel.marks, *lowered))]
+    return curves_figure("combined-loss", "Loss, and reductions of the bound", caption, panels, timed=True)
 
 
-def _rates(summary: Summary) -> list[Plot]:
+def steps(summary: Summary) -> list[Figure]:
+    """Accepted steps, the bound, and trials."""
     panels = [
-        {
-            "title": panel.title,
-            "quantity": panel.quantity,
-            "grids": [
-                {
-                    "t": g.place,
-                    "x": list(g.rates),
-                    "points": [_ends(p) for p in g.points],
-                    "chosen": g.rates.index(g.chosen),
-                }
-                for g in panel.grids
-            ],
-            "levels": [{"t": level.place, "point": _ends(level.point)} for level in panel.levels],
-        }
-        for panel in rate_panels(summary)
+        curves_panel(summary, "accepted step", "accepted step", lambda t: _searched(t, lambda s: s.step), 3),
+        curves_panel(
+            summary, "largest step allowed", "largest step allowed", lambda t: _searched(t, lambda s: s.bound), 3
+        ),
+        curves_panel(
+            summary, "trials per step", "trials per step", lambda t: _searched(t, lambda s: s.trials), 3, False
+        ),
     ]
-    if not panels:
-        return []
     caption = (
-        "The loss in the end against the fixed rate, mean over seeds with bands of 95 %; the large mark is the rate that "
-        "validation data chose. Searches have no rate: they are horizontal lines, each with its band."
+        "Geometric mean of an epoch's accepted steps, the largest step allowed at its end, and the number of trials for each "
+        "step; means over seeds with bands of 95 %."
     )
-    return [Plot("rates", "A searched step against every fixed one", caption, {"kind": "rates", "panels": panels})]
+    return curves_figure("steps", "Accepted steps", caption, panels)
 
 
-def _ends(point: Point) -> list[float | None]:
-    return short(
-        [point.mean, *((math.nan, math.nan) if point.low is None or point.high is None else (point.low, point.high))]
-    )
-
-
-def _losses(summary: Summary, searched: Mapping[str, Searches]) -> list[Plot]:
-    """The combined training loss, with the places where bounds were lowered."""
-    caption = (
-        "Sum over tasks of the mean training losses of an epoch, mean over seeds. Crosses stand where a bound was lowered, of "
-        "every seed; they say why when they are pointed at, and the table below the results lists them."
-    )
-    found = lines_plot(
-        "combined-loss", "Loss, and where bounds were lowered", caption, series.combined_loss(summary), timed=True
-    )
-    for plot in found:
-        for panel, drawn in zip(series.combined_loss(summary), plot.data["panels"], strict=True):
-            for line, values in zip(panel.lines, drawn["lines"], strict=True):
-                if line.label in searched and (marks := _marks(line, searched[line.label].lowered)):
-                    values["m"] = marks
-    return found
-
-
-def _marks(line: Line, lowered: Sequence[Lowered]) -> list[list[Any]]:
-    """Epoch, seconds, value and reason of each lowering, on the line."""
-    there = np.isfinite(line.mean)
-    if not there.any():
+def checked(summary: Summary) -> list[Figure]:
+    """Predicted against actual losses of verified steps; none without such steps."""
+    found = {index: row.results.searches for index, row in enumerate(summary.rows.values())}
+    searched = {index: searches.checked for index, searches in found.items() if searches is not None}
+    most = max(20, MOST_POINTS // max(1, len(searched)))
+    verified = {
+        index: [checked[i] for i in thinned(len(checked), most)] for index, checked in searched.items() if checked
+    }
+    if not verified:
         return []
-    epochs = np.array([max(1.0, each.epoch) for each in lowered])
-    y = np.interp(epochs, line.epochs[there], line.mean[there])
-    seconds = np.interp(epochs, line.epochs, line.seconds)
-    return [
-        [*short([epoch, second, value]), f"seed {each.seed}, epoch {each.epoch:.2f}: {each.reason}"]
-        for each, epoch, second, value in zip(lowered, epochs, seconds, y, strict=True)
+    panels = (
+        _checked("the loss", "loss", verified, lambda c: (c.predicted, c.actual), True),
+        _checked(
+            "its decrease",
+            "decrease of the loss",
+            verified,
+            lambda c: (c.before - c.predicted, c.before - c.actual),
+            False,
+        ),
+    )
+    caption = (
+        "Each task's loss on its batch as predicted by the accepted trial, against the loss of a forward pass after the step. On "
+        "the line the prediction is exact; below zero on the right, a step increased the loss of a task."
+    )
+    return [Figure("checked", "Predicted and actual losses", caption, panels)]
+
+
+def _searched(treatment: TreatmentResults, read: Callable[[Searches], Array]) -> Array:
+    """(S, E) a number of line searches; nan without them."""
+    return np.full(treatment.losses.shape[:2], math.nan) if treatment.searches is None else read(treatment.searches)
+
+
+def _lowered(curve: Marks, lowered: Sequence[BoundReduction]) -> Marks:
+    """Marks on the curve, at the epochs of the reductions."""
+    epochs, seconds, loss = (values(curve, axis) for axis in range(3))
+    known = np.isfinite(loss)
+    at = np.array([max(1.0, each.epoch) for each in lowered])
+    positions = (at, np.interp(at, epochs, seconds), np.interp(at, epochs[known], loss[known]))
+    texts = tuple(f"seed {each.seed}, epoch {each.epoch:.2f}: {each.reason}" for each in lowered)
+    return Marks(LOWERED, positions, curve.treatment, texts=texts)
+
+
+def _checked(
+    title: str,
+    quantity: str,
+    verified: Mapping[int, Sequence[VerifiedLoss]],
+    read: Callable[[VerifiedLoss], tuple[float, float]],
+    logarithmic: bool,
+) -> Panel:
+    points = {index: np.array([read(each) for each in checked]).T for index, checked in verified.items()}  # (2, n) each
+    everything = np.concatenate([each.ravel() for each in points.values()])
+    finite = everything[np.isfinite(everything)]
+    diagonal = np.array([finite.min(), finite.max()]) if len(finite) else np.empty(0)
+    marks = [Marks(MarkStyle(line=1, colour="soft"), (diagonal, diagonal))] if len(finite) else []
+    marks += [
+        Marks(CHECKED, (x, y), index, texts=tuple(each.task for each in verified[index]))
+        for index, (x, y) in points.items()
     ]
-
-
-def _steps(summary: Summary) -> list[Plot]:
-    caption = (
-        "Geometric mean of an epoch's accepted steps, the largest step that was allowed at its end, and how many were tried "
-        "for each accepted one; means over seeds with bands of 95 %."
-    )
-    return lines_plot("steps", "Steps that were found", caption, series.searched_steps(summary), timed=False)
-
-
-def _checked(summary: Summary, searched: Mapping[str, Searches]) -> list[Plot]:
-    each = max(20, MOST_POINTS // len(searched))
-    kinds: tuple[tuple[str, str, bool, Callable[[Checked], tuple[float, float]]], ...] = (
-        ("the loss", "loss", True, lambda c: (c.predicted, c.actual)),
-        ("its decrease", "decrease of the loss", False, lambda c: (c.before - c.predicted, c.before - c.actual)),
-    )
-    panels = []
-    for title, quantity, logarithmic, read in kinds:
-        groups = []
-        for place, label in enumerate(summary.rows):
-            checked = searched[label].checked if label in searched else ()
-            if checked:
-                kept = [checked[i] for i in series.thinned(len(checked), each)]
-                pairs = [read(c) for c in kept]
-                tasks = list(dict.fromkeys(c.task for c in kept))
-                groups.append(
-                    {"t": place, "x": short(x for x, _ in pairs), "y": short(y for _, y in pairs), "tasks": tasks,
-                     "of": [tasks.index(c.task) for c in kept]}
-                )  # fmt: skip
-        if groups:
-            panels.append(
-                {"title": title, "x": f"{quantity} that the accepted trial saw", "y": f"true {quantity}",
-                 "log": logarithmic and _positive(groups), "groups": groups}
-            )  # fmt: skip
-    if not panels:
-        return []
-    caption = (
-        "What the accepted trial saw of each task's loss on its batch, against what a true forward found after the step. On the "
-        "line the search saw the truth; below zero on the right, a step raised a task."
-    )
-    return [Plot("checked", "Predicted and actual losses", caption, {"kind": "pairs", "panels": panels})]
-
-
-def _positive(groups: Sequence[Mapping[str, Any]]) -> bool:
-    return all(value is not None and value > 0 for group in groups for axis in ("x", "y") for value in group[axis])
+    scale: Scale = "log" if logarithmic and len(finite) == len(everything) and bool((finite > 0).all()) else "linear"
+    axes = (Axis(f"predicted {quantity}", scale=scale), Axis(f"actual {quantity}", scale=scale))
+    return Panel(title, axes, tuple(marks))

@@ -1,1 +1,4 @@
-"""TODO."""
+"""Findings of a report: sentences computed from a summary, and the definitions of its numbers.
+
+A summary flows in; text flows out. This room must not import tables, figures or a page.
+"""

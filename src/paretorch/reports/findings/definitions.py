@@ -1,17 +1,17 @@
-"""How each number of a report is defined: the words of the page, with what this study's numbers rest on."""
+"""Definitions of the numbers of a report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-from paretorch.reports.findings.summary import Summary
-from paretorch.reports.tables.numbers import points
+from paretorch.reports.analysis.formatting import points, seed_count
+from paretorch.reports.analysis.summary import Summary
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
 
 
 def definitions(summary: Summary) -> tuple[tuple[str, str], ...]:
-    """Terms and what they mean in this report."""
+    """Terms and their definitions."""
     return (*_quality(summary), *_certainty(summary), *_training(summary))
 
 
@@ -39,8 +39,8 @@ def _certainty(summary: Summary) -> Iterator[tuple[str, str]]:
     if seeds < FEWEST_SEEDS:
         yield (
             "interval",
-            f"withheld: with {seeds} {'seed' if seeds == 1 else 'seeds'} there is no telling how results vary; at least "
-            f"{FEWEST_SEEDS} are needed.",
+            f"withheld: with {seed_count(seeds)} the variation of results is unknown; an interval needs at least "
+            f"{FEWEST_SEEDS}.",
         )
     else:
         yield (
@@ -51,7 +51,7 @@ def _certainty(summary: Summary) -> Iterator[tuple[str, str]]:
     yield (
         "better, worse, not distinguishable",
         f"the two-sided paired t test on the differences to {summary.results.plan.study.reference}, at 5 % after Holm's "
-        "correction for all treatments. Not distinguishable does not mean equal: more seeds may tell them apart.",
+        "correction for all treatments. Not distinguishable does not mean equal: more seeds may show a difference.",
     )
 
 
@@ -64,7 +64,7 @@ def _training(summary: Summary) -> Iterator[tuple[str, str]]:
             "convergence",
             f"the first epoch after which Δm on validation data is {points(summary.target)} % or less, where {reference} has "
             "made 95 % of its progress; the median over seeds. Fast, medium, slow and very slow are the quarters of the "
-            "epochs that were trained. A run that never gets there is said not to.",
+            "epochs that were trained. Runs that never reach it are counted as such.",
         )
     yield (
         "late variation",
@@ -73,22 +73,22 @@ def _training(summary: Summary) -> Iterator[tuple[str, str]]:
     )
     yield (
         "spike",
-        "an epoch whose Δm on validation data lies above the mean of its neighbours by more than three robust standard "
+        "an epoch whose Δm on validation data is above the mean of its neighbours by more than three robust standard "
         "deviations of such excesses.",
     )
     yield (
         "seconds per epoch",
-        "median wall-clock time of an epoch's training, evaluation left out, mean over seeds; networks that together are one "
-        "result add up. Runs that were trained side by side slow each other down.",
+        "median wall-clock time of an epoch's training, evaluation left out, mean over seeds; joined networks "
+        "add up. Runs that are trained simultaneously slow each other down.",
     )
     yield ("peak memory", "; ".join(summary.results.memory_measures) + "; the mean over seeds.")
     yield (
         "weights",
-        "by what a method multiplied each task's gradient (or loss, for methods that look at losses), mean over the steps of "
+        "the factor of each task's gradient (or loss, for methods that weight losses), mean over the steps of "
         "an epoch in which the task was present. Jacobian methods, and networks of one task, have none.",
     )
     yield (
         "cosines",
-        "between the gradients of two tasks where the method compares them (features or shared parameters), mean over the "
+        "between the gradients of two tasks as compared by the method (at features or shared parameters), mean over the "
         "steps of an epoch in which both were present. Below 0 the tasks conflict.",
     )

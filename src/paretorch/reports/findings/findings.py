@@ -1,28 +1,26 @@
-"""Key findings: sentences computed from a study's numbers, each with its definition. Nothing here is typed by hand."""
+"""Key findings: sentences computed from a study's numbers, each with its definition."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paretorch.reports.findings.expected import DEFINITION, expected_sentence
-from paretorch.reports.findings.leaders import Leader, leader
-from paretorch.reports.findings.summary import Row, Summary
-from paretorch.reports.tables.losses import combined
-from paretorch.reports.tables.numbers import number, points, signed_interval
+from paretorch.reports.analysis.expected import expected_ranges
+from paretorch.reports.analysis.formatting import MOST_NAMED, listed, number, points, seed_count, signed_interval
+from paretorch.reports.analysis.leaders import Leader, leader
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
 from paretorch.studies.statistics.quality import seed_std
 
-NAMED = 6  # treatments a sentence names, before it counts them
 TESTED = "paired t tests at 5 %, Holm-corrected for all pairs of treatments"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding: what it is about, the sentence, and how its number is defined."""
+    """One finding: its name, the sentence, and the definition of its number."""
 
     name: str
     sentence: str
@@ -47,19 +45,19 @@ def findings(summary: Summary) -> tuple[Finding, ...]:
 
 
 def verdict(summary: Summary) -> str:
-    """The study's answer in plain words: who is better, worse and not distinguishable from the reference."""
+    """The treatments that are better, worse and not distinguishable from the reference."""
     return findings(summary)[0].sentence
 
 
 def headline(summary: Summary) -> str:
-    """The answer in one or two sentences of plain words: who is better, and how many others are what."""
+    """The verdict in one or two sentences: the better treatments, and the number of the others by verdict."""
     reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
     others = [row.comparison for row in summary.rows.values() if row.comparison is not None]
     if not others:
         return f"One way of training was run, {reference}: there is nothing to compare it with."
     if seeds < FEWEST_SEEDS:
         return (
-            f"No verdict: {seeds} {'seed' if seeds == 1 else 'seeds'} cannot tell luck from difference; "
+            f"No verdict: {seed_count(seeds)} are too few to separate differences from chance; "
             f"intervals and tests need at least {FEWEST_SEEDS}."
         )
     better = [label for label, row in summary.rows.items() if _is(row, Verdict.BETTER)]
@@ -72,29 +70,21 @@ def headline(summary: Summary) -> str:
         kind: sum(_is(row, kind) for row in summary.rows.values())
         for kind in (Verdict.NOT_DISTINGUISHABLE, Verdict.WORSE, Verdict.WITHHELD)
     }
-    words = {
-        Verdict.NOT_DISTINGUISHABLE: "cannot be told from it",
+    names = {
+        Verdict.NOT_DISTINGUISHABLE: "not distinguishable from it",
         Verdict.WORSE: "worse",
         Verdict.WITHHELD: "without a verdict",
     }
-    rest = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
+    counted = [f"{count} {names[kind]}" for kind, count in counts.items() if count]
     if counts[Verdict.NOT_DISTINGUISHABLE] == len(others):
-        rest_words = "the other cannot" if len(others) == 1 else f"none of the {len(others)} others can"
-        return f"{first}: {rest_words} be told from it ({seeds} seeds)."
-    after = f" Of the {'rest' if better else f'{len(others)} others'}: {', '.join(rest)}." if rest else ""
+        none_distinguishable = "the other cannot" if len(others) == 1 else f"none of the {len(others)} others can"
+        return f"{first}: {none_distinguishable} be distinguished from it ({seeds} seeds)."
+    after = f" Of the {'others' if better else f'{len(others)} others'}: {', '.join(counted)}." if counted else ""
     return f"{first} ({seeds} seeds).{after}"
 
 
 def _is(row: Row, kind: Verdict) -> bool:
     return row.comparison is not None and row.comparison.verdict is kind
-
-
-def listed(labels: Sequence[str]) -> str:
-    """Names joined by commas and an and; a count of the rest where there are many."""
-    if len(labels) > NAMED:
-        labels = [*labels[: NAMED - 1], f"{len(labels) - NAMED + 1} more"]
-    comma = "; " if any("," in label for label in labels) else ", "
-    return labels[0] if len(labels) == 1 else f"{comma.join(labels[:-1])} and {labels[-1]}"
 
 
 def _verdict(summary: Summary) -> Iterator[Finding]:
@@ -105,9 +95,7 @@ def _verdict(summary: Summary) -> Iterator[Finding]:
             groups[row.comparison.verdict].append(_with_numbers(label, row, seeds))
     if seeds < FEWEST_SEEDS:
         differences = "; ".join(groups[Verdict.WITHHELD])
-        start = (
-            f"No verdict with {seeds} {'seed' if seeds == 1 else 'seeds'}: intervals and tests need {FEWEST_SEEDS}. "
-        )
+        start = f"No verdict with {seed_count(seeds)}: intervals and tests need {FEWEST_SEEDS}. "
         sentence = f"{start}Differences to {reference}: {differences}."
     else:
         heads = (f"Better than {reference}", "Worse", "Not distinguishable", "No verdict")
@@ -118,7 +106,7 @@ def _verdict(summary: Summary) -> Iterator[Finding]:
         "verdict",
         sentence,
         "paired difference of Δm in percentage points with its 95 % interval, negative is better; better or worse "
-        "where the paired t test says so at 5 % after Holm's correction for all treatments",
+        "by the paired t test at 5 % after Holm's correction for all treatments",
     )
 
 
@@ -138,7 +126,7 @@ def _best(summary: Summary) -> Iterator[Finding]:
 
 
 def _compared(summary: Summary, leader: str, label: str) -> bool:
-    """Whether the verdict says already that the two differ: that test was planned, and needs no correction for all pairs."""
+    """Whether the verdict already has a difference of the two: that test was planned, and needs no correction for all pairs."""
     reference = summary.results.plan.study.reference
     other = {leader: label, label: leader}.get(reference)
     comparison = None if other is None else summary.rows[other].comparison
@@ -157,15 +145,15 @@ def _fastest(summary: Summary) -> Iterator[Finding]:
     if found is None:
         return
     best = reached[found.label]
-    words = best.description
+    speed = best.description
     if math.isfinite(best.median_seconds):
-        words = f"{words}, {number(best.median_seconds, 3)} s of training"
+        speed = f"{speed}, {number(best.median_seconds, 3)} s of training"
     mean = f"restricted mean {number(found.mean, 3)}{_ends(found, _three)}"
     yield Finding(
         "fastest convergence",
-        f"{found.label}: {words}; {mean}. {_alone(found)}",
+        f"{found.label}: {speed}; {mean}. {_alone(found)}",
         f"epochs until Δm on validation data is {points(summary.target)} % or less, the point at which the reference has made "
-        f"95 % of its progress; a run that never gets there counts as its last epoch in the restricted mean; {TESTED}",
+        f"95 % of its progress; a run that never reaches it counts with its last epoch in the restricted mean; {TESTED}",
     )
 
 
@@ -186,7 +174,7 @@ def _best_by_metric(summary: Summary) -> Iterator[Finding]:
 
 
 def _lowest_loss(summary: Summary) -> Iterator[Finding]:
-    found = leader({label: combined(row.results.test_losses) for label, row in summary.rows.items()}, summary.level)
+    found = leader({label: row.results.combined_test_losses for label, row in summary.rows.items()}, summary.level)
     if found is not None:
         yield Finding(
             "lowest combined loss",
@@ -196,9 +184,19 @@ def _lowest_loss(summary: Summary) -> Iterator[Finding]:
 
 
 def _expected(summary: Summary) -> Iterator[Finding]:
-    sentence = expected_sentence(summary)
-    if sentence:
-        yield Finding("expected ranges", sentence, DEFINITION)
+    ranges = list(expected_ranges(summary))
+    if ranges:
+        outside = [
+            f"{found.expected.label} {found.expected.task} {found.expected.metric} ({found.verdict})"
+            for found in ranges
+            if found.verdict != "inside"
+        ]
+        others = f"; not: {'; '.join(outside)}." if outside else "."
+        yield Finding(
+            "expected ranges",
+            f"{len(ranges) - len(outside)} of {len(ranges)} inside{others}",
+            "means on test data, compared with ranges that were written down before any measurement; the ranges are no results",
+        )
 
 
 def _steadiest(summary: Summary) -> Iterator[Finding]:
@@ -226,13 +224,13 @@ def _cheapest(summary: Summary) -> Iterator[Finding]:
         yield Finding(
             "cheapest",
             f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} seconds per epoch. {_alone(found)}",
-            "lowest median training seconds of an epoch, mean over seeds, as measured beside the study's other runs, which "
-            f"may have slowed it; {TESTED}",
+            "lowest median training seconds of an epoch, mean over seeds, measured while the study's other runs "
+            f"may have been active; {TESTED}",
         )
 
 
 def _ends(found: Leader, written: Callable[[float], str], sign: float = 1.0) -> str:
-    """The interval of a leader's mean, with a blank before it."""
+    """The interval of a leader's mean, after a space."""
     if found.interval is None:
         return ""
     low, high = sorted((sign * found.interval.low, sign * found.interval.high))
@@ -244,14 +242,14 @@ def _three(value: float) -> str:
 
 
 def _alone(found: Leader) -> str:
-    """From whom the leader can be told apart."""
+    """The treatments that are not distinguishable from the leader."""
     if not found.tested and not found.tied:
         return "There is no other."
     if not found.tested:
-        return f"Nothing can be tested with {found.seeds} {'seed' if found.seeds == 1 else 'seeds'}."
+        return f"Nothing can be tested with {seed_count(found.seeds)}."
     if not found.tied:
         return "Distinguishable from every other."
-    if len(found.tied) > NAMED:
+    if len(found.tied) > MOST_NAMED:
         return f"Not distinguishable from {len(found.tied)} others."
     return f"Not distinguishable from {listed(found.tied)}."
 
@@ -271,12 +269,12 @@ def _missing(summary: Summary) -> Iterator[Finding]:
     for label, row in summary.rows.items():
         if row.results.missing:
             runs = row.results.missing
-            places = "; ".join(f"{run.name} ({run.words})" for run in runs[:NAMED])
-            more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+            places = "; ".join(f"{run.name} ({run.reason})" for run in runs[:MOST_NAMED])
+            more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
             yield Finding(
                 f"missing of {label}",
                 f"{len(runs)} {'run has' if len(runs) == 1 else 'runs have'} no result: {places}{more}.",
-                "runs that failed (failed.json in their folder says why) or are not finished",
+                "runs that failed (failed.json in their folder has the reason) or are not finished",
             )
 
 

@@ -1,4 +1,4 @@
-"""What a page without network holds in itself: its template, style and scripts, the figures' library, and data."""
+"""Embedded parts of a page: template, style, scripts, plotly, and data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with extra("studies"):
 
 
 def template(name: str) -> jinja2.Template:
-    """The template of that name; every text that is put into it is escaped."""
+    """The template of this name, which escapes every text."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(asset(name))
 
@@ -25,7 +25,7 @@ def asset(name: str) -> str:
 
 
 def plotly() -> str:
-    """The figures' library, as the installed package ships it."""
+    """The script of the installed plotly."""
     with extra("studies"):
         from plotly.offline import get_plotlyjs
     return str(get_plotlyjs())

@@ -1,4 +1,4 @@
-"""The page of a front: the models as an interactive plot, weights that pick one, and how to load it. Reads files only."""
+"""Page of a front: the models as an interactive plot, selection by weights, and code that loads a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from paretorch.extras import extra
 from paretorch.pareto.files.front_folder import read_values
 from paretorch.pareto.front import Front
-from paretorch.reports.figures.plots import short
+from paretorch.reports.figures.interactive import rounded
 from paretorch.reports.page.embedded import asset, plotly, script_data, template
 from paretorch.reports.page.writing import HTML, write_page
 from paretorch.studies.study import workload_title
@@ -32,7 +32,7 @@ MOST_METRICS = 12  # columns of the table of all models beside losses and prefer
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number about each task: of every model, (N, T), nan where it is not known."""
+    """A number about each task: of every model, (N, T), nan if unknown."""
 
     name: str
     titles: tuple[str, ...]
@@ -50,7 +50,7 @@ def write_front_page(folder: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: there is no finished front.
-        ValueError: its files are damaged, or a ``front.html`` is there that is no such page.
+        ValueError: its files are damaged, or ``front.html`` exists and is not such a page.
     """
     folder = Path(folder)
     result = claimed(folder)
@@ -110,10 +110,10 @@ def _without_models(values: Mapping[str, Any]) -> Front:
 def _quantities(result: Result, values: Mapping[str, Any]) -> Iterator[Quantity]:
     """Losses and metrics on validation and test data; of a task without such a metric, nan."""
     tasks = tuple(values["tasks"])
-    said = result.facts["front"]
+    facts = result.facts["front"]
     for split, losses, metrics in (
         ("validation", values["losses"], values["metrics"]),
-        ("test", said["test losses"], said["test metrics"]),
+        ("test", facts["test losses"], facts["test metrics"]),
     ):
         if losses is None:
             continue
@@ -160,7 +160,7 @@ def _data(folder: Path, front: Front, quantities: Sequence[Quantity], there: boo
         "tasks": list(front.tasks),
         "members": [
             {
-                "preference": short(front.preferences[member].tolist()),
+                "preference": rounded(front.preferences[member].tolist()),
                 "scaled": scaled[member],
                 "front": efficient[member],
                 "file": str(folder / f"model-{member:03d}.safetensors"),
@@ -168,13 +168,13 @@ def _data(folder: Path, front: Front, quantities: Sequence[Quantity], there: boo
             for member in range(len(front))
         ],
         "quantities": [
-            {"name": q.name, "titles": list(q.titles), "values": [short(row) for row in q.values]}
+            {"name": q.name, "titles": list(q.titles), "values": [rounded(row) for row in q.values]}
             for q in quantities
             if all(any(math.isfinite(row[t]) for row in q.values) for t in range(len(front.tasks)))
         ],
-        "columns": [{"name": q.name, "values": [short(row) for row in q.values]} for q in quantities],
+        "columns": [{"name": q.name, "values": [rounded(row) for row in q.values]} for q in quantities],
         "history": {
-            name: short(float(moment[name]) for moment in history)
+            name: rounded(float(moment[name]) for moment in history)
             for name in ("epoch", "gradients", "seconds", "hypervolume")
         },
         "python": loading(folder),
@@ -192,7 +192,7 @@ def loading(folder: Path, member: int | str = "{member}") -> str:
 
 
 def _scaled(front: Front) -> list[list[float] | None]:
-    """Losses with ideal and nadir at 0 and 1, as :meth:`~paretorch.Front.choose` weighs them; None of those that diverged."""
+    """Losses with ideal and nadir at 0 and 1, as weighted by :meth:`~paretorch.Front.choose`; None for models that diverged."""
     extent = front.nadir - front.ideal
     scaled = (front.losses - front.ideal) / torch.where(extent > 0, extent, 1.0)
     return [row.tolist() if bool(row.isfinite().all()) else None for row in scaled]
@@ -204,15 +204,15 @@ def _notices(front: Front, result: Result) -> Iterator[str]:
         return
     if front.diverged:
         which = ", ".join(map(str, front.diverged))
-        yield f"Diverged, and left out: model{'s' * (len(front.diverged) > 1)} {which}. A smaller learning rate may cure that."
+        yield f"Diverged, and left out: model{'s' * (len(front.diverged) > 1)} {which}. Train again with a smaller learning rate."
     if front.reference is not None:
         corner = torch.tensor(front.reference, dtype=torch.float64)
         finite = front.losses.isfinite().all(dim=1)
         beyond = (finite & ~(front.losses < corner).all(dim=1)).nonzero()[:, 0].tolist()
         if beyond:
             yield (
-                f"Model{'s' * (len(beyond) > 1)} {', '.join(map(str, beyond))} do{'es' * (len(beyond) == 1)} not lie below the "
-                "reference and add nothing to the hypervolume; a larger reference counts them."
+                f"Not below the reference, and without a contribution to the hypervolume: model{'s' * (len(beyond) > 1)} "
+                f"{', '.join(map(str, beyond))}. A larger reference includes them."
             )
     kept = int(front.non_dominated.sum())
     if kept < len(front) - len(front.diverged):
@@ -223,27 +223,27 @@ def _caption(tasks: int) -> str:
     how = {2: "Each mark is a model; those on the dotted line are not dominated.", 3: "Each mark is a model; turn it."}
     return (
         how.get(tasks, "Each line is a model, over its tasks, from the lowest to the highest value of any model.")
-        + " The chosen model stands out. Hover for its numbers, click to choose it."
+        + " The selected model is emphasized. Hover for numbers, click to select a model."
     )
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
-    run, said = result.run, result.facts["front"]
+    run, facts = result.run, result.facts["front"]
     options = ", ".join(f"{name}={value}" for name, value in run.optimizer_options.items())
     found = {
-        "algorithm": said["algorithm"],
+        "algorithm": facts["algorithm"],
         "workload": workload_title(run),
         "optimizer": f"{run.optimizer}({options}), batch size {run.batch_size}",
-        "members executed as": said["execution"],
-        "gradient evaluations": str(said["gradients"][-1]),
+        "members executed as": facts["execution"],
+        "gradient evaluations": str(facts["gradients"][-1]),
         "seconds of training": f"{sum(epoch.seconds['training'] for epoch in result.history):.4g}",
         "hypervolume, validation": f"{result.validation.metrics['front']['hypervolume']:.5g}",
     }
     if result.test.metrics:
         found["hypervolume, test"] = f"{result.test.metrics['front']['hypervolume']:.5g}"
-    found["reference of the hypervolume"] = ", ".join(f"{value:.5g}" for value in said["reference"])
-    if said["largest hypervolume"] is not None:
-        found["largest hypervolume of any set"] = f"{said['largest hypervolume']:.5g}"
-    if said["took something over"] is not None:
-        found["gates that were open"] = f"{100 * said['took something over']:.3g} % of models and steps"
+    found["reference of the hypervolume"] = ", ".join(f"{value:.5g}" for value in facts["reference"])
+    if facts["largest hypervolume"] is not None:
+        found["largest hypervolume of any set"] = f"{facts['largest hypervolume']:.5g}"
+    if facts["took something over"] is not None:
+        found["transfers accepted"] = f"{100 * facts['took something over']:.3g} % of models and steps"
     return [*found.items(), ("paretorch", machine.versions()["paretorch"]), ("key of the run", run.key)]

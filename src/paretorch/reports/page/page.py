@@ -1,4 +1,4 @@
-"""The page: one file without network, with the verdict on top, tables, figures, definitions and how it was made."""
+"""Page of a report: verdict, tables, figures, definitions and origin of the results."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretorch.extras import extra
-from paretorch.reports.figures import fronts as front_plots
-from paretorch.reports.figures import plots
-from paretorch.reports.figures import searches as search_plots
-from paretorch.reports.figures.plots import Plot
-from paretorch.reports.figures.styles import look
+from paretorch.reports.analysis.formatting import signed_interval
+from paretorch.reports.analysis.summary import Summary, ordered
+from paretorch.reports.figures.description import Figure
+from paretorch.reports.figures.differences import ranks
+from paretorch.reports.figures.interactive import interactive
+from paretorch.reports.figures.styles import STYLES, style
 from paretorch.reports.findings.definitions import definitions
-from paretorch.reports.findings.expected import expected_table
 from paretorch.reports.findings.findings import Finding, headline
-from paretorch.reports.findings.summary import Summary, ordered
 from paretorch.reports.page.embedded import asset, plotly, script_data, template
 from paretorch.reports.reading.missing import Missing
 from paretorch.reports.reading.plan import Source
 from paretorch.reports.tables.across import Across
+from paretorch.reports.tables.expected import expected_table
 from paretorch.reports.tables.fronts import front_tables
 from paretorch.reports.tables.losses import loss_table
-from paretorch.reports.tables.numbers import signed_interval
 from paretorch.reports.tables.overview import MOST_METRICS, by_metric, costs, dynamics, means, overview
 from paretorch.reports.tables.searches import lowered_table, search_table, time_table
-from paretorch.reports.tables.settings import alike, differing
+from paretorch.reports.tables.settings import different_settings, equal_settings
 from paretorch.reports.tables.spreadsheets import seeds_csv, treatments_csv
 from paretorch.reports.tables.tables import Table
 from paretorch.reports.tables.tuning import budget, tuning_table
@@ -36,8 +35,7 @@ from paretorch.training.record import machine
 with extra("studies"):
     from markupsafe import Markup
 
-LOOKS = 64  # looks of treatments before they repeat
-MOST_SOURCES = 40  # folders that the page names one by one
+MOST_SOURCES = 40  # folders with an entry each
 MARKS = {
     "better": ("better", "▲"),
     "worse": ("worse", "▼"),
@@ -64,7 +62,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Part:
-    """What the page shows of one workload."""
+    """Content of the page for one workload."""
 
     anchor: str
     workload: str
@@ -73,7 +71,7 @@ class Part:
     groups: tuple[Group, ...]
     tuned: str
     notices: tuple[str, ...]
-    plots: tuple[Plot, ...]
+    figures: tuple[Figure, ...]
     overview: Table
     tables: tuple[Table, ...]
     downloads: tuple[tuple[str, str], ...]
@@ -86,18 +84,26 @@ class Part:
     alike: tuple[tuple[str, str], ...]
 
 
-def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overall: Across | None = None) -> str:
+def page(
+    summaries: Sequence[Summary],
+    found: Sequence[Sequence[Finding]],
+    figures: Sequence[Sequence[Figure]],
+    overall: Across | None = None,
+) -> str:
     """The page as HTML; every text from outside is escaped.
 
     Args:
         summaries: one for each workload.
         found: the findings of each.
-        overall: what several workloads say together; None for one.
+        figures: the figures of each.
+        overall: the comparison over several workloads; None for one.
     """
     parts = [
-        _part(summary, f"w{i}", findings) for i, (summary, findings) in enumerate(zip(summaries, found, strict=True))
+        _part(summary, f"w{i}", own_findings, own_figures)
+        for i, (summary, own_findings, own_figures) in enumerate(zip(summaries, found, figures, strict=True))
     ]
-    overall_plots = plots.ranks(overall) if overall is not None else []
+    ranking = None if overall is None else overall.ranking
+    overall_figures = [] if overall is None or ranking is None else [ranks(overall.labels, ranking)]
     sources = _sources(summaries)
     names = list(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
     questions = {summary.results.plan.study.question for summary in summaries}
@@ -106,21 +112,21 @@ def page(summaries: Sequence[Summary], found: Sequence[Sequence[Finding]], overa
         question=questions.pop() if len(questions) == 1 else "",
         parts=parts,
         overall=overall,
-        overall_plots=overall_plots,
+        overall_figures=overall_figures,
         marks=MARKS,
         sources=sources[:MOST_SOURCES],
         more_sources=max(0, len(sources) - MOST_SOURCES),
         version=machine.versions()["paretorch"],
-        data=_data(summaries, parts, overall_plots),
+        data=_data(summaries, parts, overall_figures),
         style=Markup(asset("page.css")),
         script=Markup(asset("page.js")),
         plotly=Markup(plotly()),
     )
 
 
-def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
+def _part(summary: Summary, anchor: str, found: Sequence[Finding], figures: Sequence[Figure]) -> Part:
     results = summary.results
-    # few metrics have their means in the overview
+    # the overview has the means of few metrics
     all_means = (means(summary),) if len(results.metrics) > MOST_METRICS else ()
     titles = {f"best {metric.title}" for metric in results.metrics} if all_means else set()
     single = tuple(finding for finding in found if finding.name in titles)
@@ -143,7 +149,7 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
         groups=tuple(_groups(summary)),
         tuned=budget(summary),
         notices=tuple(_notices(summary)),
-        plots=(*plots.plots(summary), *front_plots.plots(summary), *search_plots.plots(summary)),
+        figures=tuple(figures),
         overview=overview(summary),
         tables=tuple(table for table in tables if table.rows),
         downloads=(_download("treatments.csv", treatments_csv(summary)), _download("seeds.csv", seeds_csv(summary))),
@@ -152,13 +158,13 @@ def _part(summary: Summary, anchor: str, found: Sequence[Finding]) -> Part:
         tuning=tuning_table(summary),
         missing=tuple(run for row in summary.rows.values() for run in row.results.missing),
         definitions=definitions(summary),
-        differing=differing(results),
-        alike=alike(results),
+        differing=different_settings(results),
+        alike=equal_settings(results),
     )
 
 
 def _groups(summary: Summary) -> Iterator[Group]:
-    """The treatments by verdict; a verdict that nobody has is left out."""
+    """The treatments by verdict; verdicts without treatments are omitted."""
     for verdict, title in TITLES.items():
         members = []
         for label in ordered(summary):
@@ -170,13 +176,13 @@ def _groups(summary: Summary) -> Iterator[Group]:
 
 
 def _notices(summary: Summary) -> Iterator[str]:
-    """What a reader must know before the numbers."""
+    """Restrictions of the numbers."""
     plan = summary.results.plan
     seeds = len(plan.seeds)
     if seeds < FEWEST_SEEDS:
         yield (
-            f"Intervals and tests are withheld: there {'is' if seeds == 1 else 'are'} {seeds} "
-            f"{'seed' if seeds == 1 else 'seeds'}, and they need at least {FEWEST_SEEDS}."
+            f"Intervals and tests are withheld: they need at least {FEWEST_SEEDS} seeds, and there "
+            f"{'is' if seeds == 1 else 'are'} {seeds}."
         )
     fewer = [f"{label} ({row.results.seeds})" for label, row in summary.rows.items() if row.results.seeds < seeds]
     if fewer:
@@ -190,31 +196,27 @@ def _notices(summary: Summary) -> Iterator[str]:
 
 
 def _sources(summaries: Sequence[Summary]) -> list[Source]:
-    """Where the results come from, every folder once."""
+    """The origins of the results, without duplicates."""
     return list({source.path: source for summary in summaries for source in summary.results.plan.sources}.values())
 
 
-def _data(summaries: Sequence[Summary], parts: Sequence[Part], overall: Sequence[Plot]) -> Markup:
-    """What the script draws, as JSON that no text in it can end."""
-    labels = [list(summary.rows) for summary in summaries]
-    looks = [look(place) for place in range(LOOKS)]
-    named = {f"{part.anchor}-{plot.name}": plot.data for part in parts for plot in part.plots}
-    named |= {f"over-{plot.name}": plot.data for plot in overall}
+def _data(summaries: Sequence[Summary], parts: Sequence[Part], overall: Sequence[Figure]) -> Markup:
+    """The figures for the script, as JSON that no text in it can end."""
+    figures = {f"{part.anchor}-{figure.name}": figure for part in parts for figure in part.figures}
+    figures |= {f"over-{figure.name}": figure for figure in overall}
     values: dict[str, Any] = {
-        "looks": [[each.colour, each.on_dark, each.dash, each.symbol] for each in looks],
-        "parts": [
-            {"labels": names, "first": _first(summary)} for names, summary in zip(labels, summaries, strict=True)
-        ],
-        "plots": named,
+        "styles": [[each.colour, each.on_dark, each.dash, each.symbol] for each in map(style, range(STYLES))],
+        "parts": [{"labels": list(summary.rows), "first": _first(summary)} for summary in summaries],
+        "figures": {name: interactive(figure) for name, figure in figures.items()},
     }
     return script_data(values)
 
 
 def _first(summary: Summary) -> list[int]:
-    """Places of the treatments in the order in which figures show them, where there are too many for all."""
-    places = {label: place for place, label in enumerate(summary.rows)}
+    """Indices of the treatments in the order of preference, for figures that cannot show all."""
+    index = {label: i for i, label in enumerate(summary.rows)}
     study = summary.results.plan.study
-    return [places[label] for label in dict.fromkeys([study.reference, study.baseline, *ordered(summary)])]
+    return [index[label] for label in dict.fromkeys([study.reference, study.baseline, *ordered(summary)])]
 
 
 def _download(name: str, text: str) -> tuple[str, str]:

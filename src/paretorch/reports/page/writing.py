@@ -1,4 +1,4 @@
-"""Pages on disk: a file that this package did not write is not replaced."""
+"""Writing of pages, without replacing a file of other origin."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def check_page(path: Path, mark: bytes) -> None:
 
     Args:
         path: of the page.
-        mark: what a page that was written before holds.
+        mark: bytes that every page of this package contains.
 
     Raises:
-        ValueError: another file has its name.
+        ValueError: the file exists and is not such a page.
     """
     try:
         ours = mark in read_regular(path)
@@ -34,6 +34,6 @@ def check_page(path: Path, mark: bytes) -> None:
 
 
 def write_page(path: Path, content: bytes, mark: bytes) -> None:
-    """Writes a page as a whole or not at all, in the place of an earlier one; see :func:`check_page`."""
+    """Writes a page atomically, replacing an earlier one; see :func:`check_page`."""
     check_page(path, mark)
     atomic.write(path, content)

@@ -1,4 +1,4 @@
-"""What runs say epoch by epoch, as arrays. Shapes: ``S`` seeds, ``E`` epochs."""
+"""Numbers of every epoch of a treatment's runs, as arrays. Shapes: ``S`` seeds, ``E`` epochs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from paretorch.training.record.result import Epoch, Result, Scores, spent
 Array = NDArray[np.float64]
 
 
-def after(group: Sequence[Result], epoch: int) -> list[Scores]:
-    """What runs that together are one result came to on validation data after an epoch, counted from 0."""
+def validation_scores(group: Sequence[Result], epoch: int) -> list[Scores]:
+    """Scores on validation data after an epoch, counted from 0, of runs that are joined to one result."""
     return [result.history[epoch].validation for result in group if epoch < len(result.history)]
 
 
-def _alike(said: Sequence[Mapping[Any, float]]) -> Iterator[tuple[int, list[Mapping[Any, float]]]]:
-    """Neighbouring epochs that speak of the same names in the same order, and the place of the first."""
+def _same_names(records: Sequence[Mapping[Any, float]]) -> Iterator[tuple[int, list[Mapping[Any, float]]]]:
+    """Consecutive epochs with the same names in the same order, and the index of the first."""
     first = 0
-    for _, group in groupby(said, key=list):
+    for _, group in groupby(records, key=list):
         numbers = list(group)
         yield first, numbers
         first += len(numbers)
@@ -35,14 +35,14 @@ def by_epoch(
     names: Sequence[Hashable],
     read: Callable[[Epoch], Mapping[Any, float]],
 ) -> Array:
-    """(S, E, names) what an epoch says about each name."""
+    """(S, E, names) a number of every epoch for each name; nan if it is missing."""
     values = np.full((len(found), epochs, len(names)), math.nan)
-    place = {name: i for i, name in enumerate(names)}
+    column = {name: i for i, name in enumerate(names)}
     for s, group in enumerate(found):
         for result in group:
-            said = [read(epoch) for epoch in result.history[:epochs]]
-            for e, numbers in _alike(said):
-                columns = [place[name] for name in numbers[0]]
+            records = [read(epoch) for epoch in result.history[:epochs]]
+            for e, numbers in _same_names(records):
+                columns = [column[name] for name in numbers[0]]
                 values[s, e : e + len(numbers), columns] = np.array([list(each.values()) for each in numbers]).T
     return values
 
@@ -52,13 +52,13 @@ def cosines(epoch: Epoch) -> dict[frozenset[str], float]:
     tasks = list(epoch.cosines)
     return {
         frozenset((task, later)): value
-        for place, task in enumerate(tasks)
-        for later, value in zip(tasks[place + 1 :], epoch.cosines[task], strict=True)
+        for i, task in enumerate(tasks)
+        for later, value in zip(tasks[i + 1 :], epoch.cosines[task], strict=True)
     }
 
 
 def epoch_seconds(found: Sequence[Sequence[Result]], epochs: int) -> Array:
-    """(S, E) training seconds of every epoch; joined runs add up, and nan stands where one of them lacks."""
+    """(S, E) training seconds of every epoch; the sum of joined runs, nan if one of them is missing."""
     values = np.full((len(found), epochs), math.nan)
     for s, group in enumerate(found):
         each = [[epoch.seconds["training"] for epoch in result.history[:epochs]] for result in group]
@@ -73,5 +73,5 @@ def seconds(result: Result) -> float:
 
 
 def memory(result: Result) -> float:
-    """Peak memory of a run in bytes; nan where the system does not say."""
+    """Peak memory of a run in bytes; nan if the system does not report it."""
     return math.nan if result.peak_memory["bytes"] is None else float(result.peak_memory["bytes"])

@@ -1,4 +1,4 @@
-"""What runs that trained fronts came to, as arrays. Shapes: ``S`` seeds, ``E`` epochs, ``N`` models, ``T`` tasks."""
+"""Results of runs that trained fronts, as arrays. Shapes: ``S`` seeds, ``E`` epochs, ``N`` models, ``T`` tasks."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Fronts:
     Args:
         tasks: (T,) names.
         reference: (T,) from which hypervolumes are measured.
-        largest: the hypervolume that no set exceeds; nan where that is not known.
+        largest: upper bound of the hypervolume of any set; nan if unknown.
         hypervolume: (S, E) on validation data after every epoch.
         gradients: (S, E) gradient evaluations until then, all models together.
-        points: of each seed the (N, T) losses on test data, or on validation data where there are none; empty without a run.
-        opened: (S,) share of models and steps whose gate let something through; nan without gates.
-        alone: whether there is one model for each task, trained for that task alone.
+        points: of each seed the (N, T) losses on test data, or on validation data without a test set; empty without a run.
+        transfer_share: (S,) share of models and steps that accepted a transfer; nan without transfer.
+        single_task: whether there is one model for each task, trained for that task alone.
     """
 
     tasks: tuple[str, ...]
@@ -38,17 +38,17 @@ class Fronts:
     hypervolume: Array
     gradients: Array
     points: tuple[Array, ...]
-    opened: Array
-    alone: bool
+    transfer_share: Array
+    single_task: bool
 
     @property
-    def efficient(self) -> Array:
-        """(S,) how many models no other of the set dominates."""
-        return np.array([_efficient(points) if len(points) else math.nan for points in self.points])
+    def non_dominated(self) -> Array:
+        """(S,) number of models that no other model of the set dominates."""
+        return np.array([_count_non_dominated(points) if len(points) else math.nan for points in self.points])
 
     @property
     def ideal(self) -> Array:
-        """(S,) the hypervolume of a model that would have every task's least loss: what no mixture of them exceeds."""
+        """(S,) the hypervolume of the ideal point, which has every task's lowest loss of any model."""
         return np.array([self._box(points) for points in self.points])
 
     def _box(self, points: Array) -> float:
@@ -59,19 +59,19 @@ class Fronts:
 
 
 def fronts(found: Sequence[Sequence[Result]], epochs: int) -> Fronts | None:
-    """Of the runs of each seed; None where none of them trained a front.
+    """The fronts of the runs of each seed; None if none of them trained a front.
 
     Args:
-        found: of each seed, its runs: one, or none that is finished.
+        found: for each seed its finished runs: one or none.
         epochs: E.
     """
     runs = [group[0] if len(group) == 1 and group[0].run.front else None for group in found]
     first = next((run for run in runs if run is not None), None)
     if first is None:
         return None
-    said = first.facts["front"]
+    facts = first.facts["front"]
     volumes, gradients = (np.full((len(runs), epochs), math.nan) for _ in range(2))
-    opened = np.full(len(runs), math.nan)
+    transfer_share = np.full(len(runs), math.nan)
     points = []
     for seed, run in enumerate(runs):
         points.append(np.empty((0, len(first.tasks))) if run is None else _points(run))
@@ -81,22 +81,22 @@ def fronts(found: Sequence[Sequence[Result]], epochs: int) -> Fronts | None:
         volumes[seed, :count] = [e.validation.metrics["front"]["hypervolume"] for e in run.history[:count]]
         gradients[seed, :count] = run.facts["front"]["gradients"][:count]
         share = run.facts["front"]["took something over"]
-        opened[seed] = math.nan if share is None else share
+        transfer_share[seed] = math.nan if share is None else share
     identity = np.eye(len(first.tasks)).tolist()
     return Fronts(
         tasks=first.tasks,
-        reference=tuple(said["reference"]),
-        largest=math.nan if said["largest hypervolume"] is None else said["largest hypervolume"],
+        reference=tuple(facts["reference"]),
+        largest=math.nan if facts["largest hypervolume"] is None else facts["largest hypervolume"],
         hypervolume=volumes,
         gradients=gradients,
         points=tuple(points),
-        opened=opened,
-        alone=np.array_equal(said["preferences"], identity),
+        transfer_share=transfer_share,
+        single_task=np.array_equal(facts["preferences"], identity),
     )
 
 
 def reached(values: Array, cost: Array, target: float) -> Array:
-    """(S,) the cost at which values first reach a target, between two epochs in proportion; nan where they never do.
+    """(S,) the cost at which values first reach a target, linearly interpolated between two epochs; nan if they never do.
 
     Args:
         values: (S, E) after every epoch.
@@ -121,9 +121,9 @@ def reached(values: Array, cost: Array, target: float) -> Array:
 
 
 def _points(run: Result) -> Array:
-    said = run.facts["front"]
-    return np.array(said["losses"] if said["test losses"] is None else said["test losses"], dtype=np.float64)
+    facts = run.facts["front"]
+    return np.array(facts["losses"] if facts["test losses"] is None else facts["test losses"], dtype=np.float64)
 
 
-def _efficient(points: Array) -> float:
+def _count_non_dominated(points: Array) -> float:
     return float(non_dominated(torch.from_numpy(points)).sum())

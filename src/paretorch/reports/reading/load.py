@@ -1,7 +1,7 @@
-"""Reads the runs of a plan: their results as arrays by treatment. Files only, never a model.
+"""Results of a plan's runs, as arrays by treatment.
 
-Shapes: ``S`` seeds, ``K`` metrics, ``E`` epochs, ``T`` tasks, ``P`` pairs of tasks. What is missing, because a run failed
-or is not finished, is nan.
+Shapes: ``S`` seeds, ``K`` metrics, ``E`` epochs, ``T`` tasks, ``P`` pairs of tasks. Values of runs that
+failed or are not finished are nan.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from paretorch.reports.reading.epochs import after, by_epoch, cosines, epoch_seconds, memory, seconds
+from paretorch.reports.reading.epochs import by_epoch, cosines, epoch_seconds, memory, seconds, validation_scores
 from paretorch.reports.reading.front_results import Fronts, fronts
 from paretorch.reports.reading.missing import Missing, missing
-from paretorch.reports.reading.plan import Plan, gather
+from paretorch.reports.reading.plan import Plan, plan_all
 from paretorch.reports.reading.searches import Searches, searches
 from paretorch.studies.statistics.quality import delta_m, is_valid_baseline, seed_mean
 from paretorch.studies.study import Combine, Treatment
@@ -42,13 +42,13 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """How tables and axes name it."""
+        """Its name in tables and on axes."""
         return f"{self.task} {self.name}"
 
 
 @dataclass(frozen=True)
 class TreatmentResults:
-    """What a treatment came to.
+    """Results of a treatment.
 
     Args:
         label: its name.
@@ -57,19 +57,19 @@ class TreatmentResults:
         test_losses: (S, T) mean losses on test data, with the last weights.
         curves: (S, E, K) on validation data after every epoch.
         losses: (S, E, T) mean training loss of every epoch.
-        weights: (S, E, T) mean weights of the method; nan where it has none.
-        cosines: (S, E, P) mean cosines between two tasks' gradients; nan where the method does not look at gradients.
+        weights: (S, E, T) mean weights of the method; nan if it has none.
+        cosines: (S, E, P) mean cosines between two tasks' gradients; nan if the method does not compute them.
         epoch_seconds: (S, E) of training; joined runs add up.
         seconds_per_epoch: (S,) of training; joined runs add up.
-        seconds: (S,) training and evaluation of all its runs, those that were not chosen included.
+        seconds: (S,) training and evaluation of all its runs, with those that were not chosen.
         peak_memory: (S,) bytes; the largest of joined runs.
-        runs: finished runs, those that were not chosen included.
-        settings: what was trained, on the first seed; several runs where they are joined.
-        chosen: of a grid, the run that counts, with the first seed.
+        runs: finished runs, with those that were not chosen.
+        settings: what was trained, on the first seed; several runs if they are joined.
+        chosen: of a grid, the best run on validation data, with the first seed.
         missing: runs without a result.
-        searches: what line searches did; None where there was none.
-        fronts: the sets of models; None where single ones were trained.
-        grid: of a grid, what each of its runs came to, in their order.
+        searches: statistics of line searches; None without them.
+        fronts: the sets of models; None for single models.
+        grid: of a grid, the results of each of its runs, in their order.
     """
 
     label: str
@@ -94,8 +94,13 @@ class TreatmentResults:
 
     @property
     def seeds(self) -> int:
-        """Seeds on which every metric is there."""
+        """Number of seeds with a value of every metric."""
         return int(np.isfinite(self.test).all(axis=1).sum())
+
+    @property
+    def combined_test_losses(self) -> Array:
+        """(S,) the plain sum over tasks; nan if one is missing."""
+        return np.asarray(self.test_losses.sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -120,12 +125,12 @@ class StudyResults:
 
     @property
     def counted(self) -> list[bool]:
-        """(K,) the metrics that Delta m is a mean of: those of which the baseline's mean is there and is not zero."""
+        """(K,) whether Delta m includes the metric: the baseline's mean is finite and not zero."""
         return counted(self.treatments[self.plan.study.baseline].test)
 
 
 def load(path: str | Path) -> StudyResults:
-    """The results that lie in one folder and are on one workload; see :func:`load_all`.
+    """The results in one folder, of one workload; see :func:`load_all`.
 
     Raises:
         ValueError: as :func:`load_all`, or runs of several workloads.
@@ -133,23 +138,25 @@ def load(path: str | Path) -> StudyResults:
     found = load_all([path])
     if len(found) > 1:
         titles = ", ".join(results.plan.workload for results in found)
-        raise ValueError(f"{path} holds runs of {len(found)} workloads ({titles}), a table each: use load_all")
+        raise ValueError(
+            f"{path} contains runs of {len(found)} workloads ({titles}), each with its own table: use load_all"
+        )
     return found[0]
 
 
 def load_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple[StudyResults, ...]:
-    """The results under these folders, a set for each workload; studies may be unfinished.
+    """The results below these folders, for each workload; studies may be unfinished.
 
     Args:
-        paths: of studies, of single runs, or of folders that hold such.
+        paths: of studies, of single runs, or of folders that contain them.
         reference: label of the treatment to which all others are compared, instead of the studies' own.
 
     Raises:
-        ValueError: no finished run there, one of a newer version, a result that is damaged, edited or of another run, runs
-            with unlike metrics, or a baseline without any result, to which nothing can be compared.
+        ValueError: no finished run, a run of a newer version, a result that is damaged, edited or of another run, runs with
+            different metrics, or a baseline without a result.
     """
-    with _uncollected():
-        return tuple(map(_read, gather(paths, reference)))
+    with _garbage_collection_disabled():
+        return tuple(map(_read, plan_all(paths, reference)))
 
 
 def counted(base: Array) -> list[bool]:
@@ -168,7 +175,7 @@ def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:
 
 def _read(plan: Plan) -> StudyResults:
     runs = {run.key: run for _, run in plan.study.planned(plan.seeds)}
-    found = {key: plan.places[key] for key in runs if key in plan.places}
+    found = {key: plan.folders[key] for key in runs if key in plan.folders}
     results = {key: claimed(place, runs[key]) for key, place in found.items() if (place / "result.json").exists()}
     tasks = tuple(
         dict.fromkeys(task for r in sorted(results.values(), key=lambda r: -len(r.tasks)) for task in r.tasks)
@@ -177,17 +184,18 @@ def _read(plan: Plan) -> StudyResults:
     baseline = next(t for t in plan.study.treatments if t.label == plan.study.baseline)
     if baseline.combine is Combine.CHOOSE:
         raise ValueError(
-            f"the baseline {baseline.label!r} is a grid, of which one is chosen against the baseline itself"
+            f"the baseline {baseline.label!r} is a grid: its member would be chosen relative to itself; name another baseline"
         )
-    base = _some(read.treatment(baseline, baseline.runs).validation, plan)
+    base = read.treatment(baseline, baseline.runs).validation
+    _check_baseline(base, plan)
     treatments = {t.label: read.chosen(t, base) for t in plan.study.treatments}
     measures = tuple(dict.fromkeys(str(result.peak_memory["measures"]) for result in results.values()))
     return StudyResults(plan, read.metrics, tasks, treatments, measures)
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would walk all that was read so far again and again: five times as slow."""
+def _garbage_collection_disabled() -> Iterator[None]:
+    """The garbage collector would traverse all results read so far again and again, and take five times as long."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -197,14 +205,12 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _some(values: Array, plan: Plan) -> Array:
-    """Fails where no seed of the baseline is finished."""
+def _check_baseline(values: Array, plan: Plan) -> None:
     if not np.isfinite(values).any(axis=1).any():
         raise ValueError(
             f"{plan.sources[0].path}: no seed of the baseline {plan.study.baseline!r} is finished, so nothing can be "
             "compared; run the study again with resume"
         )
-    return values
 
 
 def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[Metric, ...]:
@@ -215,7 +221,7 @@ def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[Metric, ...]:
                 metric = Metric(task, name, higher, result.units[task][name])
                 if found.setdefault((task, name), metric) != metric:
                     raise ValueError(
-                        f"{plan.places[key]}: runs disagree on direction or unit of {metric.title!r}: not one workload"
+                        f"{plan.folders[key]}: runs disagree on direction or unit of {metric.title!r}: not one workload"
                     )
     order = {
         task: place for result in results.values() for place, task in enumerate(result.tasks) if len(result.tasks) > 1
@@ -236,7 +242,7 @@ class _Reader:
             return self.treatment(treatment, treatment.runs)
         members = [self.treatment(treatment, (run,)) for run in treatment.runs]
         scores = [quality(member.validation, base, [m.higher_is_better for m in self.metrics]) for member in members]
-        # most seeds first: a member that fails on some seeds is not chosen for the seeds on which it does not
+        # most seeds first: a member that failed on a subset of the seeds is not chosen for the others
         best = min(range(len(members)), key=lambda i: (-np.isfinite(scores[i]).sum(), seed_mean(scores[i])))
         return replace(
             members[best],
@@ -259,7 +265,7 @@ class _Reader:
             validation=np.array([scores([result.validation for result in group]) for group in found]),
             test=np.array([scores([result.test for result in group]) for group in found]),
             test_losses=np.array([self.losses([result.test for result in group]) for group in found]),
-            curves=np.array([[scores(after(group, e)) for e in range(epochs)] for group in found]),
+            curves=np.array([[scores(validation_scores(group, e)) for e in range(epochs)] for group in found]),
             losses=by_epoch(found, epochs, self.tasks, lambda epoch: epoch.losses),
             weights=by_epoch(found, epochs, self.tasks, lambda epoch: epoch.weights),
             cosines=by_epoch(found, epochs, pairs, cosines),
@@ -272,12 +278,12 @@ class _Reader:
             runs=sum(len(group) for group in found),
             settings=tuple(runs),
             missing=tuple(
-                missing(treatment.label, run, self.plan.places.get(run.key))
+                missing(treatment.label, run, self.plan.folders.get(run.key))
                 for group in seeds
                 for run in group
                 if run.key not in self.results
             ),
-            searches=searches(found, epochs, self.plan.places),
+            searches=searches(found, epochs, self.plan.folders),
             fronts=fronts(found, epochs),
         )
 

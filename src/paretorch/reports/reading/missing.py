@@ -17,10 +17,10 @@ class Missing:
 
     Args:
         label: of its treatment.
-        run: what was to be trained.
-        folder: where; None where no folder was ever planned, as in sets of single runs with unlike seeds.
-        error: what it raised, one line; empty where it did not fail.
-        traceback: as Python printed it.
+        run: that was planned.
+        folder: of the run; None if none was planned, as in sets of single runs with different seeds.
+        error: that it raised, one line; empty if it did not fail.
+        traceback: of the error.
     """
 
     label: str
@@ -35,18 +35,18 @@ class Missing:
         return self.folder.name if self.folder is not None else f"seed {self.run.seed}"
 
     @property
-    def words(self) -> str:
-        """Why there is no result."""
+    def reason(self) -> str:
+        """The reason for the missing result."""
         if self.error:
             return self.error
         return "not trained" if self.folder is None or not self.folder.exists() else "not finished"
 
 
 def missing(label: str, run: Run, folder: Path | None) -> Missing:
-    """What is known about a run without a result.
+    """The record of a run without a result.
 
     Raises:
-        ValueError: a record of a failure that is damaged, or of another run.
+        ValueError: the record of a failure is damaged, or belongs to another run.
     """
     path = None if folder is None else folder / "failed.json"
     if path is None or not path.exists():

@@ -1,4 +1,4 @@
-"""Finds finished runs under any folders and says what is to be compared with what: one plan for each workload."""
+"""Plans of a report: the finished runs below any folders, as treatments to compare, for each workload."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from paretorch.reports.reading.standalone_runs import study_of
+from paretorch.reports.reading.standalone_runs import study_of_runs
 from paretorch.studies.folder import StudyFolder, read_folder, read_json
 from paretorch.studies.study import Study, Treatment, workload_title
 from paretorch.studies.tuning.trials import TuningResult
@@ -20,14 +20,14 @@ from paretorch.training.run import Run
 
 @dataclass(frozen=True)
 class Source:
-    """Where results come from.
+    """Origin of results.
 
     Args:
         path: the folder of a study, or of a single run.
-        command: what made it, as it would be typed.
+        command: that wrote it.
         versions: of Python and the packages, by name.
-        machine: what it ran on, by name.
-        commit: of this package; empty where it is not known.
+        machine: properties of the machine, by name.
+        commit: of this package; empty if unknown.
     """
 
     path: Path
@@ -39,91 +39,91 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared on one workload.
+    """Treatments to compare on one workload.
 
     Args:
         study: treatments, reference and baseline; all runs are on this workload.
-        workload: as one would write it: ``digits(ink=True)``.
-        seeds: numbers of all seeds, of which a treatment may lack some.
-        places: folder of every planned run, by the run's key.
-        sources: where the runs come from.
-        tunings: what searches for hyperparameters took and found.
-        notes: what a reader must know about how the plan came about, one sentence each.
+        workload: its title, such as ``digits(ink=True)``.
+        seeds: all seeds; a treatment may lack a subset of them.
+        folders: folder of every planned run, by the run's key.
+        sources: origins of the runs.
+        tunings: searches for hyperparameters, with cost and result.
+        notes: on the origin of the plan, one sentence each.
     """
 
     study: Study
     workload: str
     seeds: tuple[int, ...]
-    places: Mapping[str, Path]
+    folders: Mapping[str, Path]
     sources: tuple[Source, ...]
     tunings: tuple[TuningResult, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def gather(paths: Sequence[str | Path], reference: str | None = None) -> tuple[Plan, ...]:
-    """What lies in these folders: studies, single runs, or folders of either, at any depth.
+def plan_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple[Plan, ...]:
+    """A plan for each workload of the studies and single runs below these folders, at any depth.
 
-    Several studies of one workload become one plan; what is on unlike workloads is kept apart, for numbers of different
-    problems do not belong in one table.
+    Several studies of one workload become one plan. Each workload has its own, as numbers of different problems do not belong in
+    one table.
 
     Args:
         paths: at least one folder.
         reference: label of the treatment to which all others are compared, instead of the study's own.
 
     Raises:
-        ValueError: a path without finished runs or that is not there, or a reference that is no treatment.
+        ValueError: a path that does not exist or has no finished run, or a reference that is not a treatment.
     """
-    studies: list[tuple[Study, StudyFolder]] = []
+    studies: list[StudyFolder] = []
     runs: dict[Path, Run] = {}
     for path in dict.fromkeys(Path(os.path.normpath(path)) for path in paths):
-        found = list(_found(path))
+        found = list(_run_folders(path))
         if not found:
             raise ValueError(
-                f"{path} holds no finished run: expected the folder of a study (with study.json), of a finished run (with "
-                "result.json), or one that holds such folders; `paretorch study` and `paretorch train` write them"
+                f"{path} contains no finished run: expected the folder of a study (with study.json), of a finished run (with "
+                "result.json), or one that contains such folders; `paretorch study` and `paretorch train` write them"
             )
-        for place in found:
-            if (place / "study.json").exists():
-                folder = read_folder(place)
-                if folder.path not in [other.path for _, other in studies]:
-                    studies.append((folder.study, folder))
+        for folder in found:
+            if (folder / "study.json").exists():
+                study = read_folder(folder)
+                if study.path not in [other.path for other in studies]:
+                    studies.append(study)
             else:
-                started = read_run(place)
-                runs[place] = Result.load(place).run if started is None else Run.from_json(started["run"])
-    plans = [plan for study, folder in studies for plan in _of_study(study, folder)]
-    plans += _of_runs(runs)
+                started = read_run(folder)
+                runs[folder] = Result.load(folder).run if started is None else Run.from_json(started["run"])
+    plans = [plan for study in studies for plan in _study_plans(study)]
+    plans += _standalone_plans(runs)
     groups: dict[str, list[Plan]] = {}
     for plan in plans:
         groups.setdefault(plan.workload, []).append(plan)
-    return tuple(_noted(_referred(_merged(group), reference)) for group in groups.values())
+    return tuple(_with_version_note(_with_reference(_merged(group), reference)) for group in groups.values())
 
 
-def _found(path: Path) -> Iterator[Path]:
+def _run_folders(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder: expected that of a study or of a run")
-    for place, folders, files in os.walk(path):
+    for folder, below, files in os.walk(path):
         if "study.json" in files or "result.json" in files:
-            folders.clear()
-            yield Path(place)
-        folders.sort()
+            below.clear()
+            yield Path(folder)
+        below.sort()
 
 
-def _of_study(study: Study, folder: StudyFolder) -> Iterator[Plan]:
-    """The study's plan, or one for each of its workloads."""
+def _study_plans(folder: StudyFolder) -> Iterator[Plan]:
+    """A plan for each workload of the study."""
     jobs = folder.jobs()
     finished = next((job.folder for job in jobs if job.finished), None)
     if finished is None:
         raise ValueError(
             f"{folder.path}: no run of this study is finished, so there is nothing to report. The command that started "
-            "it goes on where it stopped"
+            "it resumes it"
         )
     source = _study_source(folder, finished)
     folders = {job.run.key: job.folder for job in jobs}
     tunings = () if folder.tuning is None else (folder.tuning,)
-    for title in study.workloads:
-        here = study.on(title)
-        places = {run.key: folders[run.key] for _, run in here.planned(folder.seeds)}
-        yield Plan(here, title, folder.seeds, places, (source,), tunings)
+    for title in folder.study.workloads:
+        study = folder.study.on(title)
+        planned = {run.key: folders[run.key] for _, run in study.planned(folder.seeds)}
+        yield Plan(study, title, folder.seeds, planned, (source,), tunings)
 
 
 def _study_source(folder: StudyFolder, finished: Path) -> Source:
@@ -135,30 +135,30 @@ def _study_source(folder: StudyFolder, finished: Path) -> Source:
     return Source(folder.path, command, facts["versions"], facts["machine"], commit)
 
 
-def _of_runs(runs: Mapping[Path, Run]) -> Iterator[Plan]:
-    """Single runs, a plan for each workload."""
+def _standalone_plans(runs: Mapping[Path, Run]) -> Iterator[Plan]:
+    """A plan for each workload of the single runs."""
     groups: dict[str, dict[Path, Run]] = {}
-    for place, run in runs.items():
-        groups.setdefault(workload_title(run), {})[place] = run
+    for folder, run in runs.items():
+        groups.setdefault(workload_title(run), {})[folder] = run
     for title, group in groups.items():
-        study, notes = study_of(title, list(group.values()))
-        started = {place: read_run(place) or {} for place in group}
+        study, notes = study_of_runs(title, list(group.values()))
+        started = {folder: read_run(folder) or {} for folder in group}
         sources = tuple(
             Source(
-                place,
+                folder,
                 json.dumps(run.to_json()),
-                started[place].get("versions", {}),
-                started[place].get("machine", {}),
-                str(started[place].get("commit") or ""),
+                started[folder].get("versions", {}),
+                started[folder].get("machine", {}),
+                str(started[folder].get("commit") or ""),
             )
-            for place, run in group.items()
+            for folder, run in group.items()
         )
-        places = {run.key: place for place, run in group.items()}
-        yield Plan(study, title, tuple(sorted({run.seed for run in group.values()})), places, sources, notes=notes)
+        folders = {run.key: folder for folder, run in group.items()}
+        yield Plan(study, title, tuple(sorted({run.seed for run in group.values()})), folders, sources, notes=notes)
 
 
 def _merged(plans: Sequence[Plan]) -> Plan:
-    """One plan of all treatments; those that are equal become one."""
+    """One plan of all treatments, without duplicates."""
     if len(plans) == 1:
         return plans[0]
     first = plans[0].study
@@ -167,15 +167,15 @@ def _merged(plans: Sequence[Plan]) -> Plan:
         for treatment in plan.study.treatments:
             label = treatment.label
             if label in treatments and treatments[label].seeded(0) != treatment.seeded(0):
-                label = _free(f"{label} ({plan.study.name})", treatments)
-            elif any(_same(treatment, other) for other in treatments.values()):
+                label = _unused_label(f"{label} ({plan.study.name})", treatments)
+            elif any(_equal(treatment, other) for other in treatments.values()):
                 continue
             treatments.setdefault(label, replace(treatment, label=label))
-    places: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for plan in plans:
-        for key, place in plan.places.items():
-            if key not in places or not (places[key] / "result.json").exists():
-                places[key] = place
+        for key, folder in plan.folders.items():
+            if key not in folders or not (folders[key] / "result.json").exists():
+                folders[key] = folder
     names = list(dict.fromkeys(plan.study.name for plan in plans))
     study = replace(
         first,
@@ -187,7 +187,7 @@ def _merged(plans: Sequence[Plan]) -> Plan:
         study=study,
         workload=plans[0].workload,
         seeds=tuple(sorted({seed for plan in plans for seed in plan.seeds})),
-        places=places,
+        folders=folders,
         sources=tuple(source for plan in plans for source in plan.sources),
         tunings=tuple(tuning for plan in plans for tuning in plan.tunings),
         notes=(
@@ -197,17 +197,17 @@ def _merged(plans: Sequence[Plan]) -> Plan:
     )
 
 
-def _same(one: Treatment, other: Treatment) -> bool:
+def _equal(one: Treatment, other: Treatment) -> bool:
     return one.combine is other.combine and one.seeded(0) == other.seeded(0)
 
 
-def _free(label: str, taken: Mapping[str, Treatment]) -> str:
-    """The label, numbered if there is one of its name."""
+def _unused_label(label: str, taken: Mapping[str, Treatment]) -> str:
+    """The label, with a number if it is taken."""
     labels = [label, *(f"{label} {number}" for number in range(2, len(taken) + 2))]
     return next(name for name in labels if name not in taken)
 
 
-def _referred(plan: Plan, reference: str | None) -> Plan:
+def _with_reference(plan: Plan, reference: str | None) -> Plan:
     labels = [treatment.label for treatment in plan.study.treatments]
     if reference is None:
         return plan
@@ -216,20 +216,20 @@ def _referred(plan: Plan, reference: str | None) -> Plan:
     return replace(plan, study=replace(plan.study, reference=reference))
 
 
-def _noted(plan: Plan) -> Plan:
-    """With a note where the file of a user's workload changed between the runs: they may be of two problems."""
+def _with_version_note(plan: Plan) -> Plan:
+    """The plan, with a note if the file of a user's workload changed between the runs, which may then be of two problems."""
     if not any(run.workload.endswith(".py") for treatment in plan.study.treatments for run in treatment.runs):
         return plan
-    started = {place: read_run(place) for place in plan.places.values() if (place / "result.json").exists()}
+    started = {folder: read_run(folder) for folder in plan.folders.values() if (folder / "result.json").exists()}
     versions: dict[str, list[str]] = {}
-    for place, facts in started.items():
+    for folder, facts in started.items():
         if facts is not None and facts.get("source"):
-            versions.setdefault(str(facts["source"])[:8], []).append(place.name)
+            versions.setdefault(str(facts["source"])[:8], []).append(folder.name)
     if len(versions) < 2:
         return plan
     parts = "; ".join(f"{len(names)} of version {digest}, such as {names[0]}" for digest, names in versions.items())
     note = (
-        f"The file of the workload changed between these runs ({parts}): where what it computes has changed, they are not "
-        "comparable."
+        f"The file of the workload changed between these runs ({parts}): they are comparable only if the change "
+        "does not affect the problem."
     )
     return replace(plan, notes=(*plan.notes, note))

@@ -1,4 +1,4 @@
-"""What line searches did, read from the records of their runs.
+"""Statistics of line searches, from the records of their runs.
 
 Shapes: ``S`` seeds, ``E`` epochs, ``n`` verified steps.
 """
@@ -23,13 +23,13 @@ MOST_CHECKED = 150  # verified steps of a run that are read
 
 
 @dataclass(frozen=True)
-class Lowered:
-    """A bound that was lowered.
+class BoundReduction:
+    """A reduction of the largest step allowed.
 
     Args:
         seed: of the run.
-        epoch: when, in epochs since the start; 1.5 is half through the second.
-        reason: in words.
+        epoch: epochs since the start; 1.5 is in the middle of the second.
+        reason: one sentence.
     """
 
     seed: int
@@ -38,8 +38,8 @@ class Lowered:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A task's loss on one batch: before a step, as the accepted trial saw it, and by a true forward after the step."""
+class VerifiedLoss:
+    """A task's loss on one batch: before a step, predicted by the accepted trial, and actual in a forward pass after the step."""
 
     task: str
     before: float
@@ -49,20 +49,20 @@ class Checked:
 
 @dataclass(frozen=True)
 class Searches:
-    """The searches of a treatment.
+    """Line-search statistics of a treatment.
 
     Args:
         step: (S, E) geometric mean of the accepted steps of an epoch.
-        bound: (S, E) the largest step that was allowed in the end.
+        bound: (S, E) the largest step allowed at the end of an epoch.
         trials: (S, E) mean per step.
-        outcomes: steps in all, by how they ended.
-        first: accepted at the first trial, in all.
-        fallbacks: along the common descent direction instead of the wanted one, in all.
-        verified: by a true forward, in all.
-        raised: of these, after which some task's loss on its batch was higher than before.
-        lowered: every lowering of the bound.
-        checked: verified steps that stand in the record, thinned.
-        refused: why a step moved nothing, the first of each seed.
+        outcomes: total number of steps, by outcome.
+        first: total accepted at the first trial.
+        fallbacks: total number of steps along the common descent direction in place of the chosen one.
+        verified: total number of steps with a forward pass afterwards.
+        raised: of these, those that increased a task's loss on its batch.
+        lowered: all reductions of the bound.
+        checked: a subset of the losses of verified steps.
+        refused: reason for the first rejected step of each seed.
     """
 
     step: Array
@@ -73,39 +73,39 @@ class Searches:
     fallbacks: int
     verified: int
     raised: int
-    lowered: tuple[Lowered, ...]
-    checked: tuple[Checked, ...]
+    lowered: tuple[BoundReduction, ...]
+    checked: tuple[VerifiedLoss, ...]
     refused: tuple[str, ...]
 
     @property
     def steps(self) -> int:
-        """In all."""
+        """Total number of steps."""
         return sum(self.outcomes.values())
 
     @property
     def accepted(self) -> float:
-        """Share of the steps that moved the parameters, in 0..1."""
+        """Share of the steps that changed the parameters, in 0..1."""
         return self.outcomes.get("accepted", 0) / self.steps
 
 
-def searches(found: Sequence[Sequence[Result]], epochs: int, places: Mapping[str, Path]) -> Searches | None:
-    """The searches of runs that together are one result on every seed; None where nothing was searched.
+def searches(found: Sequence[Sequence[Result]], epochs: int, folders: Mapping[str, Path]) -> Searches | None:
+    """The line searches of runs that are joined to one result on every seed; None without line searches.
 
     Args:
         found: S groups of runs.
         epochs: E.
-        places: folder of every run, by its key.
+        folders: folder of every run, by its key.
     """
     runs = [result for group in found for result in group if any(epoch.search for epoch in result.history)]
     if not runs:
         return None
-    said = [epoch.search for result in runs for epoch in result.history if epoch.search]
+    records = [epoch.search for result in runs for epoch in result.history if epoch.search]
 
     def total(name: str) -> int:
-        return sum(int(each[name]) for each in said)
+        return sum(int(each[name]) for each in records)
 
     outcomes: Counter[str] = Counter()
-    for each in said:
+    for each in records:
         outcomes.update(each["outcomes"])
     refused = (next((e.search["refused"] for e in run.history if "refused" in e.search), "") for run in runs)
     return Searches(
@@ -118,13 +118,13 @@ def searches(found: Sequence[Sequence[Result]], epochs: int, places: Mapping[str
         verified=total("verified"),
         raised=total("raised"),
         lowered=tuple(lowered for result in runs for lowered in _lowered(result)),
-        checked=tuple(checked for result in runs for checked in _checked(result, places)),
+        checked=tuple(checked for result in runs for checked in _checked(result, folders)),
         refused=tuple(dict.fromkeys(reason for reason in refused if reason)),
     )
 
 
 def _means(found: Sequence[Sequence[Result]], epochs: int, name: str, change: Any) -> Array:
-    """(S, E) means over the runs of a group; nan where there is none."""
+    """(S, E) means over the runs of a group; nan without any."""
     values = np.full((len(found), epochs), math.nan)
     for s, group in enumerate(found):
         histories = [result.history[:epochs] for result in group]
@@ -136,11 +136,11 @@ def _means(found: Sequence[Sequence[Result]], epochs: int, name: str, change: An
     return values
 
 
-def _lowered(result: Result) -> list[Lowered]:
+def _lowered(result: Result) -> list[BoundReduction]:
     return [
-        Lowered(result.run.seed, epoch.epoch - 1 + said["step"] / _steps(epoch), said["reason"])
+        BoundReduction(result.run.seed, epoch.epoch - 1 + record["step"] / _steps(epoch), record["reason"])
         for epoch in result.history
-        for said in epoch.search.get("lowered", ())
+        for record in epoch.search.get("lowered", ())
     ]
 
 
@@ -148,19 +148,19 @@ def _steps(epoch: Epoch) -> int:
     return sum(epoch.search["outcomes"].values())
 
 
-def _checked(result: Result, places: Mapping[str, Path]) -> list[Checked]:
-    """From the lines about single steps, of which few were verified: the others are not parsed."""
-    path = places[result.run.key] / "events.jsonl"
+def _checked(result: Result, folders: Mapping[str, Path]) -> list[VerifiedLoss]:
+    """The losses of verified steps; lines of other steps are not parsed."""
+    path = folders[result.run.key] / "events.jsonl"
     if not any(epoch.search.get("verified") for epoch in result.history) or not path.exists():
         return []
     lines = [line for line in path.read_bytes().splitlines() if b'"event": "step"' in line and b'"actual"' in line]
     keep = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), MOST_CHECKED)).round().astype(int))
     found = []
-    for place in keep:
-        event = json.loads(lines[place])
+    for index in keep:
+        event = json.loads(lines[index])
         search = event["search"]
         for task, actual in search["actual"].items():
             numbers = [event["losses"][task], search["predicted"][task], actual]
             if all(isinstance(number, int | float) for number in numbers):
-                found.append(Checked(task, *map(float, numbers)))
+                found.append(VerifiedLoss(task, *map(float, numbers)))
     return found

@@ -1,4 +1,4 @@
-"""Single runs, trained one by one, as the treatments of a study: runs that differ in the seed alone are one treatment."""
+"""Standalone runs as the treatments of a study: runs that differ in the seed alone are one treatment."""
 
 from __future__ import annotations
 
@@ -10,35 +10,34 @@ from typing import Any
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.training.run import Run
 
-NAMED_BY_ITSELF = ("optimizer", "surface")  # values that say what they are
+SELF_EXPLANATORY = ("optimizer", "surface")  # values that need no name
 NO_TREATMENT = ("seed", "workload", "options", "tasks", "optimizer_options", "door")
 SINGLE = "single task"
 
 
-def study_of(workload: str, runs: Sequence[Run]) -> tuple[Study, tuple[str, ...]]:
-    """A study whose treatments are those of the runs, and what must be said about how it came about.
+def study_of_runs(workload: str, runs: Sequence[Run]) -> tuple[Study, tuple[str, ...]]:
+    """A study whose treatments are those of the runs, and notes on its construction.
 
-    Networks of one task each are joined to the single-task baseline if together they train all tasks that any other run
-    trains. Without them, Delta m is taken against the reference: the plain sum of losses if it was trained, else the
-    first treatment.
+    Networks of one task each are joined to the single-task baseline if together they train all tasks of any other run.
+    Without them, Delta m is relative to the reference: the plain sum of losses if it was trained, else the first treatment.
 
     Args:
         workload: all runs are on it.
         runs: at least one.
 
     Example:
-        >>> study, _ = study_of("digits", [Run("digits", method="MGDA()", seed=seed) for seed in (0, 1)] + [Run("digits")])
+        >>> study, _ = study_of_runs("digits", [Run("digits", method="MGDA()", seed=seed) for seed in (0, 1)] + [Run("digits")])
         >>> [treatment.label for treatment in study.treatments], study.reference
         (['MGDA()', 'Equal()'], 'Equal()')
     """
-    alike: dict[str, Run] = {}
+    seedless_runs: dict[str, Run] = {}
     for run in runs:
         seedless = replace(run, seed=0)
-        alike.setdefault(seedless.key, seedless)
-    single = [run for run in alike.values() if len(run.tasks) == 1]
-    rest = [run for run in alike.values() if len(run.tasks) != 1]
-    treatments = _single(single, rest)
-    treatments += [Treatment(label, (run,)) for label, run in zip(_labels(rest), rest, strict=True)]
+        seedless_runs.setdefault(seedless.key, seedless)
+    single = [run for run in seedless_runs.values() if len(run.tasks) == 1]
+    others = [run for run in seedless_runs.values() if len(run.tasks) != 1]
+    treatments = _single_tasks(single)
+    treatments += [Treatment(label, (run,)) for label, run in zip(_labels(others), others, strict=True)]
     labels = [treatment.label for treatment in treatments]
     sums = [t.label for t in treatments if t.runs[0].method == "Equal()" and len(t.runs[0].tasks) != 1]
     reference = (sums or labels)[0]
@@ -51,8 +50,8 @@ def study_of(workload: str, runs: Sequence[Run]) -> tuple[Study, tuple[str, ...]
     return Study("runs", question, tuple(treatments), reference, baseline), tuple(notes)
 
 
-def _single(single: Sequence[Run], rest: Sequence[Run]) -> list[Treatment]:
-    """Networks of one task each: joined where there is one for each task and settings are alike, else each by itself."""
+def _single_tasks(single: Sequence[Run]) -> list[Treatment]:
+    """Networks of one task each: joined if there is one for each task with equal settings, else separate treatments."""
     tasks = [run.tasks[0] for run in single]
     settings = {replace(run, tasks=()).key for run in single}
     if len(single) > 1 and len(set(tasks)) == len(tasks) and len(settings) == 1:
@@ -65,21 +64,21 @@ def _single(single: Sequence[Run], rest: Sequence[Run]) -> list[Treatment]:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """The method of each run, and what else it has different from the others."""
+    """The method of each run, and its other settings that differ between the runs."""
     flat = [_settings(run) for run in runs]
     names = [name for name in dict.fromkeys(name for values in flat for name in values) if name != "method"]
     differing = [name for name in names if len({json.dumps(values.get(name)) for values in flat}) > 1]
-    return [", ".join([str(values["method"]), *_said(values, differing)]) for values in flat]
+    return [", ".join([str(values["method"]), *_named(values, differing)]) for values in flat]
 
 
-def _said(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+def _named(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     return [
-        str(values[name]) if name in NAMED_BY_ITSELF else f"{name} {values[name]}" for name in names if name in values
+        str(values[name]) if name in SELF_EXPLANATORY else f"{name} {values[name]}" for name in names if name in values
     ]
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What makes a treatment, by name; options of optimizer and door among them."""
+    """The settings that distinguish treatments, by name, with those of the optimizer and of the interface."""
     values = {name: value for name, value in run.to_json().items() if name not in NO_TREATMENT}
     tasks = {"tasks": " and ".join(run.tasks)} if run.tasks else {}
     return {**values, **run.optimizer_options, **run.door, **tasks}

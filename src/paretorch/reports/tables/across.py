@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretorch.reports.findings.findings import listed
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.formatting import listed, number, points
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.fronts import transfer_table
-from paretorch.reports.tables.numbers import number, points
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.quality import seed_mean
 from paretorch.studies.statistics.ranking import FEWEST_TREATMENTS, FEWEST_WORKLOADS, Ranking, rank_over_workloads
@@ -19,15 +18,15 @@ from paretorch.studies.statistics.ranking import FEWEST_TREATMENTS, FEWEST_WORKL
 
 @dataclass(frozen=True)
 class Across:
-    """What several workloads say together.
+    """Comparison of treatments over several workloads.
 
     Args:
-        labels: treatments that have a Delta m on every workload.
-        table: their mean Delta m on each, and mean ranks where they could be tested.
-        ranking: None where there are too few workloads or common treatments.
-        sentence: the finding, or why there is none.
-        note: why the workloads are apart.
-        transfer: what transfer between the models of a front does on each; None where no front was trained with it.
+        labels: treatments with a Delta m on every workload.
+        table: their mean Delta m on each, and mean ranks if there is a test.
+        ranking: None with too few workloads or common treatments.
+        sentence: the finding, or the reason for its absence.
+        note: the reason for separate tables.
+        transfer: the effect of transfer between the models of a front; None without such fronts.
     """
 
     labels: tuple[str, ...]
@@ -47,14 +46,16 @@ def across(summaries: Sequence[Summary]) -> Across:
     transfer = transfer_table(summaries)
     common = [label for label in summaries[0].rows if all(_has(summary, label) for summary in summaries)]
     titles = [summary.results.plan.workload for summary in summaries]
-    note = f"The {len(titles)} workloads have a table each: numbers of unlike problems do not belong in one."
+    note = f"The {len(titles)} workloads have separate tables, as numbers of different problems are not comparable."
     if len(common) < 2:
-        return Across(tuple(common), None, None, "They share no two treatments with results.", note, transfer)
+        return Across(
+            tuple(common), None, None, "The workloads do not share two treatments with results.", note, transfer
+        )
     quality = np.array([[seed_mean(summary.rows[label].delta_m) for label in common] for summary in summaries])
     if len(titles) < FEWEST_WORKLOADS or len(common) < FEWEST_TREATMENTS:
         need = f"Friedman's test needs at least {FEWEST_WORKLOADS} workloads and {FEWEST_TREATMENTS} common treatments"
         return Across(
-            tuple(common), _table(titles, common, quality, None), None, f"{need}: no test is given.", note, transfer
+            tuple(common), _table(titles, common, quality, None), None, f"{need}: there is no test.", note, transfer
         )
     ranking = rank_over_workloads(quality)
     table = _table(titles, common, quality, ranking)
@@ -75,10 +76,10 @@ def _found(labels: Sequence[str], ranking: Ranking) -> str:
         for label, rank in zip(labels, ranking.ranks, strict=True)
         if rank - ranking.ranks[best] > ranking.critical_difference
     ]
-    rest = f"better than {listed(worse)}" if worse else "not distinguishable from any other"
+    others = f"better than {listed(worse)}" if worse else "not distinguishable from any other"
     return (
         f"{labels[best]} ranks best over {ranking.workloads} workloads, {number(float(ranking.ranks[best]), 3)} on average "
-        f"({p}), and is {rest} by Nemenyi's critical difference of {ranking.critical_difference:.2f}."
+        f"({p}), and is {others} by Nemenyi's critical difference of {ranking.critical_difference:.2f}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables of a study of fronts: what the sets of models came to, and how much faster one way gets there than another."""
+"""Tables of a study of fronts: quality of the sets of models, speed-up, and the effect of transfer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from paretorch.pareto import MT2O
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.formatting import mean_interval, number
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.reading.front_results import Array, Fronts, reached
 from paretorch.reports.reading.load import TreatmentResults
-from paretorch.reports.tables.numbers import mean_interval, number
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
 from paretorch.training.fronts.algorithms import find_algorithm
@@ -23,15 +23,18 @@ NEVER = "never"
 
 
 def front_tables(summary: Summary) -> tuple[Table, ...]:
-    """What the fronts came to, and how much faster; none where no front was trained."""
+    """Quality and speed-up of the fronts; none if no front was trained."""
     found = {label: t for label, t in summary.results.treatments.items() if t.fronts is not None}
     if not found:
         return ()
-    return (came_to(found, summary.level), *faster(found, summary.results.plan.study.reference, summary.level))
+    return (
+        quality_table(found, summary.level),
+        *speedup_tables(found, summary.results.plan.study.reference, summary.level),
+    )
 
 
-def came_to(found: dict[str, TreatmentResults], level: float = 0.95) -> Table:
-    """Hypervolume, models that count, gates, cost of every treatment."""
+def quality_table(found: dict[str, TreatmentResults], level: float = 0.95) -> Table:
+    """Hypervolume, non-dominated models, transfer and cost of every treatment."""
     rows = []
     for label, treatment in found.items():
         fronts = _of(treatment)
@@ -43,30 +46,27 @@ def came_to(found: dict[str, TreatmentResults], level: float = 0.95) -> Table:
                 mean_interval(volume, level),
                 number(float(share), 3),
                 mean_interval(fronts.ideal, level),
-                number(_mean(fronts.efficient), 3),
-                number(100 * _mean(fronts.opened), 3),
+                number(_mean(fronts.non_dominated), 3),
+                number(100 * _mean(fronts.transfer_share), 3),
                 f"{_mean(_last(fronts.gradients)):,.0f}",
             )
         )
     header = (
         "treatment", "hypervolume, test", "% of the largest", "of the ideal point", "models not dominated",
-        "% of gates open", "gradient evaluations",
+        "% with transfer", "gradient evaluations",
     )  # fmt: skip
-    some = _of(next(iter(found.values())))
-    reference = ", ".join(f"{task} {value:.4g}" for task, value in zip(some.tasks, some.reference, strict=True))
-    alone = [label for label, treatment in found.items() if _of(treatment).alone]
+    first = _of(next(iter(found.values())))
+    reference = ", ".join(f"{task} {value:.4g}" for task, value in zip(first.tasks, first.reference, strict=True))
+    single = [label for label, treatment in found.items() if _of(treatment).single_task]
     notes = [
-        f"Measured from {reference}. The ideal point has every task's least loss of any model of the set.",
-        *(
-            f"Of {label}, the ideal point is what its networks reach together, each for its own task."
-            for label in alone
-        ),
+        f"Measured from {reference}. The ideal point has every task's lowest loss of any model of the set.",
+        *(f"Of {label}, the ideal point is that of its networks, each for its own task." for label in single),
     ]
-    return Table("What the fronts came to", header, tuple(rows), tuple(notes))
+    return Table("Quality of the fronts", header, tuple(rows), tuple(notes))
 
 
-def faster(found: dict[str, TreatmentResults], reference: str, level: float = 0.95) -> tuple[Table, ...]:
-    """How many times fewer gradient evaluations, and seconds, than the reference to shares of the best hypervolume."""
+def speedup_tables(found: dict[str, TreatmentResults], reference: str, level: float = 0.95) -> tuple[Table, ...]:
+    """Speed-ups over the reference in gradient evaluations and seconds, for fractions of the best hypervolume."""
     if reference not in found:
         return ()
     best = _best(found)
@@ -85,49 +85,49 @@ def faster(found: dict[str, TreatmentResults], reference: str, level: float = 0.
         *(f"to {share:.0%}, in seconds" for share in TIMED),
     )
     notes = (
-        f"Gradient evaluations of {reference} over those of the treatment, until the hypervolume on validation data is first at "
-        f"a share of {best:.4g}, the best mean of any treatment; above 1 is faster. Geometric means over the seeds on which both "
-        f"get there, with 95 % intervals of paired logarithms; '{NEVER}': the treatment does so on no seed.",
+        f"Gradient evaluations of {reference} over those of the treatment, until the hypervolume on validation data first "
+        f"reaches a fraction of {best:.4g}, the best mean of any treatment; above 1 is faster. Geometric means over the seeds "
+        f"on which both reach it, with 95 % intervals of paired logarithms; '{NEVER}': the treatment reaches it on no seed.",
     )
     return (Table(f"Times faster than {reference}", header, tuple(rows), notes),)
 
 
 def transfer_table(summaries: Sequence[Summary]) -> Table | None:
-    """What transfer between models does on each workload, each treatment against its twin without; None without such twins."""
+    """The effect of transfer on each workload: each treatment against the same one without transfer; None without such pairs."""
     rows = [row for summary in summaries for row in _transfers(summary)]
     if not rows:
         return None
     header = (
         "workload", "treatment", "without transfer", *(f"times fewer to {share:.0%}" for share in TIMED),
-        "hypervolume at the end, times", "% that listened",
+        "hypervolume at the end, times", "% with transfer",
     )  # fmt: skip
     notes = (
         "Gradient evaluations without transfer over those with it, from the same start on the same seed, until the hypervolume "
-        "on validation data is first at that share of the best mean of any treatment there; above 1 transfer helps, below it "
-        "hurts. Geometric means with 95 % intervals of paired logarithms. % that listened: of models and steps, those that took "
-        "something over.",
+        "on validation data first reaches that fraction of the best mean of any treatment; above 1 transfer helps, below 1 it "
+        "hurts. Geometric means with 95 % intervals of paired logarithms. % with transfer: share of models and steps that "
+        "accepted a transfer.",
     )
-    return Table("What transfer does", header, tuple(rows), notes, left=(1, 2))
+    return Table("Effect of transfer", header, tuple(rows), notes, left=(1, 2))
 
 
 def _transfers(summary: Summary) -> Iterator[tuple[str, ...]]:
     found = {label: t for label, t in summary.results.treatments.items() if t.fronts is not None}
     best = _best(found)
     for label, treatment in found.items():
-        twin = _without_transfer(treatment, found)
-        if twin is None or not best > 0:
+        plain = _without_transfer(treatment, found)
+        if plain is None or not best > 0:
             continue
-        base = found[twin]
+        base = found[plain]
         ends = _last(_of(treatment).hypervolume) / _last(_of(base).hypervolume)
         yield (
-            summary.results.plan.workload, label, twin,
+            summary.results.plan.workload, label, plain,
             *(_times(base, treatment, share * best, False, summary.level) for share in TIMED),
-            _ratio(ends, summary.level), number(100 * _mean(_of(treatment).opened), 3),
+            _ratio(ends, summary.level), number(100 * _mean(_of(treatment).transfer_share), 3),
         )  # fmt: skip
 
 
 def _without_transfer(treatment: TreatmentResults, found: dict[str, TreatmentResults]) -> str | None:
-    """The treatment that differs in having no transfer, and in nothing else."""
+    """The treatment that differs only in having no transfer."""
     (run, *_) = treatment.settings
     algorithm = find_algorithm(run.front)
     if not isinstance(algorithm, MT2O) or algorithm.transfer is None:
@@ -156,7 +156,7 @@ def _times(base: TreatmentResults, other: TreatmentResults, target: float, timed
 
 
 def _ratio(ratios: Array, level: float) -> str:
-    """The geometric mean of ratios with its interval, which is withheld below three."""
+    """The geometric mean of ratios with its interval, which is withheld below three ratios."""
     there = ratios[np.isfinite(ratios) & (ratios > 0)]
     if not len(there):
         return "-"
@@ -169,7 +169,7 @@ def _ratio(ratios: Array, level: float) -> str:
 
 
 def speedups(base: TreatmentResults, other: TreatmentResults, target: float, timed: bool = False) -> Array:
-    """(S,) how many times less the other needs to reach a hypervolume, seed by seed; nan where one of them never does."""
+    """(S,) ratio of the costs to reach a hypervolume, by seed; nan if one of them never does."""
     return np.asarray(_needed(base, target, timed) / _needed(other, target, timed))
 
 

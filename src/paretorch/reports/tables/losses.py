@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Summary
-from paretorch.reports.reading.load import Array
-from paretorch.reports.tables.numbers import mean_interval
+from paretorch.reports.analysis.formatting import mean_interval
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.tables import Table
 
-MOST_TASKS = 6  # that have a column each; with more of them only their sum is shown
-
-
-def combined(losses: Array) -> Array:
-    """(S, T) -> (S,) the plain sum over tasks; nan where one is missing."""
-    return np.asarray(losses.sum(axis=1))
+MOST_TASKS = 6  # with a column each; of more tasks the table has the sum alone
 
 
 def loss_table(summary: Summary) -> Table:
-    """Mean losses on test data by task, and their sum; no lines where none was measured."""
+    """Mean losses on test data by task, and their sum; no rows without a measurement."""
     tasks = summary.results.tasks if len(summary.results.tasks) <= MOST_TASKS else ()
     rows = tuple(
         (
             label,
             *(mean_interval(row.results.test_losses[:, k], summary.level) for k in range(len(tasks))),
-            mean_interval(combined(row.results.test_losses), summary.level),
+            mean_interval(row.results.combined_test_losses, summary.level),
         )
         for label, row in summary.rows.items()
         if np.isfinite(row.results.test_losses).any()
     )
     header = ("treatment", *(f"{task} loss\u00a0↓" for task in tasks), "combined loss\u00a0↓")
     notes = (
-        "Losses as the workload defines them (cross-entropy where classes are told apart), means over the test set.",
-        "combined: the sum over tasks, without weights, whatever was trained on.",
+        "Losses as the workload defines them (cross-entropy for classification), means over the test set.",
+        "combined: the sum over tasks, without weights, independent of the method.",
     )
     return Table("Losses on test data", header, rows, notes)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.analysis.formatting import (
+    mean_interval,
+    metric_interval,
+    number,
+    points,
+    seed_count,
+    signed_interval,
+)
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.reports.reading.load import Metric
-from paretorch.reports.tables.numbers import mean_interval, metric_interval, number, points, signed_interval
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
 from paretorch.studies.statistics.quality import seed_mean
 
-MOST_METRICS = 6  # in the overview; more of them have the table of means to themselves
+MOST_METRICS = 6  # in the overview; more metrics have a separate table of means
 
 
 def overview(summary: Summary) -> Table:
@@ -31,10 +38,10 @@ def overview(summary: Summary) -> Table:
     )
     rows = tuple(_overview_row(label, row, len(metrics)) for label, row in summary.rows.items())
     notes = (
-        f"Means on test data over {_seeds(seeds)}{_mean_words(summary)}. ↑ higher is better, ↓ lower.",
+        f"Means on test data over {seed_count(seeds)}{_mean_description(summary)}. ↑ higher is better, ↓ lower.",
         *(() if metrics else (f"The means of all {len(summary.results.metrics)} metrics are a table of their own.",)),
         f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
-        f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_words(summary)}.",
+        f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_description(summary)}.",
         f"rank: mean over metrics and {_ranked_seeds(summary)}, 1 is best. s/epoch and peak MiB: training, mean over seeds.",
         "verdict: paired t test at 5 %, Holm-corrected for all rows; each interval is for its row alone.",
         *_caveats(summary),
@@ -43,13 +50,13 @@ def overview(summary: Summary) -> Table:
 
 
 def _ranked_seeds(summary: Summary) -> str:
-    """The seeds over which ranks are means."""
+    """The seeds that ranks are averaged over."""
     ranked = summary.ranked
     return "seeds" if all(ranked) else f"the {sum(ranked)} of {len(ranked)} seeds that every treatment has"
 
 
 def _caveats(summary: Summary) -> Iterator[str]:
-    """What is not as a reader would expect: seeds that lack, metrics that do not count, numbers that were not there."""
+    """Missing seeds, omitted metrics, and notes of the plan."""
     results = summary.results
     seeds = len(results.plan.seeds)
     if summary.left_out:
@@ -72,7 +79,7 @@ def means(summary: Summary) -> Table:
         (label, *(mean_interval(row.results.test[:, k], summary.level) for k in range(row.results.test.shape[1])))
         for label, row in summary.rows.items()
     )
-    notes = (f"Means on test data over {_seeds(len(summary.results.plan.seeds))}{_mean_words(summary)}.",)
+    notes = (f"Means on test data over {seed_count(len(summary.results.plan.seeds))}{_mean_description(summary)}.",)
     return Table("Means by metric", header, rows, notes)
 
 
@@ -85,14 +92,14 @@ def by_metric(summary: Summary) -> Table:
             cells = (metric_interval(c, m.higher_is_better) for c, m in zip(row.metrics, metrics, strict=True))
             rows.append((label, *cells))
     notes = (
-        f"Paired differences to {study.reference!r} on test data with their {_interval_words(summary)}.",
+        f"Paired differences to {study.reference!r} on test data with their {_interval_description(summary)}.",
         "* better, † worse: paired t test, Holm-corrected for all treatments of this metric, 5 % level.",
     )
     return Table("Differences by metric", ("treatment", *map(heading, metrics)), tuple(rows), notes)
 
 
 def costs(summary: Summary) -> Table:
-    """What each treatment took."""
+    """Time and memory of each treatment."""
     header = ("treatment", "runs", "seconds per epoch", "seconds in all", "peak memory MiB")
     rows = tuple(
         (
@@ -114,7 +121,7 @@ def costs(summary: Summary) -> Table:
 
 
 def dynamics(summary: Summary) -> Table:
-    """How soon each treatment gets where the reference ends, and how steady it is."""
+    """Convergence to the reference's final quality, and stability, of each treatment."""
     header = ("treatment", "epochs to target", "speed", "reached by", "seconds to target", "late variation", "spikes")
     rows = tuple((label, *_dynamics_cells(row)) for label, row in summary.rows.items())
     if math.isnan(summary.target):
@@ -131,7 +138,7 @@ def dynamics(summary: Summary) -> Table:
         "epochs and seconds to target: median over seeds; speed: the quarter of the epochs in which that falls.",
         f"late variation: standard deviation of Δm over the last {window} epochs about their own line, in percentage points, "
         "mean over seeds.",
-        "spikes: epochs that stand out upwards between their neighbours, mean over seeds.",
+        "spikes: epochs with an outlier above their neighbours, mean over seeds.",
     )
     return Table("Convergence and stability", header, rows, notes, left=(2,))
 
@@ -160,16 +167,12 @@ def _overview_row(label: str, row: Row, metrics: int) -> tuple[str, ...]:
 
 
 def heading(metric: Metric) -> str:
-    """A metric's name, direction and unit, as a column's head."""
+    """A metric's name, direction and unit, as the heading of a column."""
     unit = f" in\u00a0{metric.unit}" if metric.unit else ""
     return f"{metric.title}\u00a0{'↑' if metric.higher_is_better else '↓'}{unit}"
 
 
-def _seeds(count: int) -> str:
-    return f"{count} {'seed' if count == 1 else 'seeds'}"
-
-
-def _mean_words(summary: Summary) -> str:
+def _mean_description(summary: Summary) -> str:
     most = max(row.results.seeds for row in summary.rows.values())
     if most < FEWEST_SEEDS:
         return f"; intervals are withheld, they need at least {FEWEST_SEEDS} seeds"
@@ -177,7 +180,7 @@ def _mean_words(summary: Summary) -> str:
     return f", with {100 * summary.level:.0f} % intervals of the mean ({method})"
 
 
-def _interval_words(summary: Summary) -> str:
+def _interval_description(summary: Summary) -> str:
     found = [row.comparison.interval for row in summary.rows.values() if row.comparison and row.comparison.interval]
     if not found:
         return "interval withheld: it needs at least 3 seeds"

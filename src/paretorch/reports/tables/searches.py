@@ -1,4 +1,4 @@
-"""Tables of line searches: what they did, what they cost against fixed steps, and why bounds were lowered."""
+"""Tables of line searches: outcomes, time relative to fixed steps, and reductions of the bound."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Summary
+from paretorch.reports.analysis.formatting import mean_interval, number
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.reading.load import TreatmentResults
 from paretorch.reports.reading.searches import Searches
-from paretorch.reports.tables.numbers import mean_interval, number
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.quality import seed_mean
 from paretorch.training.run import Run
@@ -27,11 +27,11 @@ THESIS = {
     "classical": ("1.37", "1.18", "-"),
     "fast": ("1.05", ".15", "1.28"),
 }
-MOST_LOWERED = 60  # lines of the table of reasons
+MOST_LOWERED = 60  # rows of the table of reasons
 
 
 def search_table(summary: Summary) -> Table:
-    """How steps were found; no lines where nothing was searched."""
+    """Outcomes of line searches; no rows without them."""
     header = (
         "treatment",
         "accepted",
@@ -46,14 +46,14 @@ def search_table(summary: Summary) -> Table:
     rows = tuple((label, *_cells(found)) for label, found in _searched(summary).items())
     refused = [f"{label}: {reason}" for label, found in _searched(summary).items() for reason in found.refused[:1]]
     notes = (
-        "accepted: share of steps that moved the parameters; at the first trial: of them, where the bound was the limit.",
-        "step: geometric mean of an epoch's accepted steps, and over seeds. A search whose direction is an optimizer's "
-        "multiplies that optimizer's step at rate 1.",
-        "fallbacks: steps along the common descent direction, where the wanted one would have raised a task.",
-        "raised a task: of the steps whose losses a true forward on the same batch told, how many raised some task's.",
+        "accepted: share of steps that changed the parameters; at the first trial: of these, those limited by the bound.",
+        "step: geometric mean of an epoch's accepted steps, and over seeds. With the direction of an optimizer, it is a "
+        "factor of that optimizer's step at rate 1.",
+        "fallbacks: steps along the common descent direction, as the method's direction would have increased a task's loss.",
+        "raised a task: of the steps that were verified by a forward pass on the same batch, those that increased a task's loss.",
         *refused,
     )
-    return Table("What the searches did", header, rows, notes)
+    return Table("Outcomes of the line searches", header, rows, notes)
 
 
 def _cells(found: Searches) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def _geometric(values: np.ndarray) -> float:
 
 
 def time_table(summary: Summary) -> Table:
-    """Seconds of an epoch over those of fixed steps, the thesis's beside them; no lines without a search and a baseline."""
+    """Ratios of an epoch's seconds to those of fixed steps, with the thesis's; no rows without a search and a baseline."""
     kinds = {label: kind(treatment.settings[0]) for label, treatment in summary.results.treatments.items()}
     baselines: dict[str, TreatmentResults] = {}
     for label, treatment in summary.results.treatments.items():
@@ -107,16 +107,16 @@ def time_table(summary: Summary) -> Table:
     )
     notes = (
         *(f"({name}) {FIXED[name]}: {treatment.label}." for name, treatment in baselines.items()),
-        "time: ratios of seconds per epoch of training, paired by seed, means with intervals. Runs that were trained side by "
-        "side slow each other down.",
-        "thesis: times relative to (b) as Filatov & Merkulov (2021) print them, on their networks and machine; - where they "
+        "time: ratios of seconds per epoch of training, paired by seed, means with intervals. Runs that are trained "
+        "simultaneously slow each other down.",
+        "thesis: times relative to (b) as printed by Filatov & Merkulov (2021), on their networks and machine; - if they "
         "print none. Their fast search is displacement='gradient'.",
     )
     return Table("Time against fixed steps", header, rows, notes)
 
 
 def kind(run: Run) -> str:
-    """Which baseline or which of the thesis's searches a run is; empty where it is none of them.
+    """The baseline, or the line search of the thesis, that a run corresponds to; empty if none.
 
     Example:
         >>> kind(Run("digits", method="MGDA()", optimizer="SGD")), kind(Run("digits", optimizer="Backtracking"))
@@ -140,7 +140,7 @@ def _ratio(summary: Summary, treatment: TreatmentResults, base: TreatmentResults
 
 
 def lowered_table(summary: Summary) -> Table:
-    """Every lowering of a bound with its reason, as far as a page can hold them."""
+    """Reductions of a bound with their reasons, limited in number."""
     rows = [
         (label, str(lowered.seed), f"{lowered.epoch:.2f}", lowered.reason)
         for label, found in _searched(summary).items()
@@ -148,10 +148,10 @@ def lowered_table(summary: Summary) -> Table:
     ]
     notes = (
         *((f"the first {MOST_LOWERED} of {len(rows)}",) if len(rows) > MOST_LOWERED else ()),
-        "epoch: epochs done when it happened.",
+        "epoch: number of epochs before the reduction.",
     )
     header = ("treatment", "seed", "epoch", "reason")
-    return Table("Why bounds were lowered", header, tuple(rows[:MOST_LOWERED]), notes, left=(3,))
+    return Table("Reductions of the bound", header, tuple(rows[:MOST_LOWERED]), notes, left=(3,))
 
 
 def _searched(summary: Summary) -> Mapping[str, Searches]:

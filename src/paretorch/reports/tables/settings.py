@@ -1,4 +1,4 @@
-"""With what every treatment was trained: what differs between them, and what is alike."""
+"""Settings of every treatment: those that differ, and those that are equal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from paretorch.reports.tables.tables import Table
 MOST_LETTERS = 120  # of a value in a table
 
 
-def differing(results: StudyResults) -> Table:
-    """A line for each treatment with the settings in which they are not alike; of a grid, those that were chosen."""
+def different_settings(results: StudyResults) -> Table:
+    """One row for each treatment with the settings that differ; of a grid, those of the chosen run."""
     values = {label: _settings(treatment) for label, treatment in results.treatments.items()}
     names = [name for name in _names(results) if len({found.get(name, "") for found in values.values()}) > 1]
     rows = tuple((label, *(_short(found.get(name, "")) for name in names)) for label, found in values.items())
     left = tuple(range(1, len(names) + 1))
-    return Table("What differs", ("treatment", *names), rows if names else (), left=left)
+    return Table("Different settings", ("treatment", *names), rows if names else (), left=left)
 
 
-def alike(results: StudyResults) -> tuple[tuple[str, str], ...]:
-    """Names and values that all treatments share."""
+def equal_settings(results: StudyResults) -> tuple[tuple[str, str], ...]:
+    """Names and values that are equal in all treatments."""
     values = [_settings(treatment) for treatment in results.treatments.values()]
     shared = [name for name in _names(results) if len({found.get(name, "") for found in values}) == 1]
     seeds = ", ".join(map(str, results.plan.seeds))
@@ -33,7 +33,7 @@ def _names(results: StudyResults) -> list[str]:
 
 
 def _settings(treatment: TreatmentResults) -> dict[str, str]:
-    """By name, as text; what joined runs have different stands one after the other."""
+    """By name, as text; different values of joined runs are listed."""
     runs = [{name: value for name, value in run.to_json().items() if name != "seed"} for run in treatment.settings]
     if treatment.chosen is not None:
         chosen = treatment.chosen.to_json()

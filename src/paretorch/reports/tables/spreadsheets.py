@@ -1,4 +1,4 @@
-"""Results as comma-separated values, numbers in full: one line for each treatment, or for each of its seeds."""
+"""Results as comma-separated values with ten digits, by treatment or by treatment and seed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.studies.statistics.paired import interval
 from paretorch.studies.statistics.quality import seed_mean
 
-RISKY = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets take a cell that begins so for a formula
+RISKY = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets interpret a cell with such a first character as a formula
 
 
 def treatments_csv(summary: Summary) -> str:
-    """A line for each treatment: means with intervals, the comparison to the reference, costs. Empty: withheld or missing."""
+    """One row for each treatment: means with intervals, the comparison to the reference, costs; empty if withheld or missing."""
     metrics = [metric.title for metric in summary.results.metrics]
     ends = [f"{metric} {part}" for metric in metrics for part in ("mean", "low", "high")]
     header = [
@@ -36,7 +36,7 @@ def treatments_csv(summary: Summary) -> str:
 
 
 def seeds_csv(summary: Summary) -> str:
-    """A line for each treatment and seed: metrics on validation and test data, Delta m, costs."""
+    """One row for each treatment and seed: metrics on validation and test data, Delta m, costs."""
     metrics = [metric.title for metric in summary.results.metrics]
     header = ["treatment", "seed", *(f"{m} validation" for m in metrics), *(f"{m} test" for m in metrics)]
     header += ["delta_m test", "seconds per epoch", "seconds in all", "peak memory bytes"]

@@ -1,4 +1,4 @@
-"""Tables: one structure of plain cells, written for the terminal, Markdown or LaTeX."""
+"""Tables of text cells, written for the terminal, Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Table:
         title: one line.
         header: of the columns. The first column names the rows and is aligned left, as are those in ``left``.
         rows: as many cells each as the header.
-        notes: what a reader must know to read it, one line each.
-        left: places of further columns that hold words.
+        notes: explanations, one line each.
+        left: indices of further columns that contain words.
     """
 
     title: str
@@ -48,15 +48,15 @@ class Table:
     left: tuple[int, ...] = ()
 
     def terminal(self, width: int = 80) -> rich.console.Group:
-        """For a rich console of so many columns; what does not fit goes into further tables below."""
+        """For a rich console of the given width; columns that do not fit form further tables below."""
         parts, here = [], [0]
-        room = width - self._width(0)
+        space = width - self._width(0)
         for place in range(1, len(self.header)):
-            if len(here) > 1 and self._width(place) > room:
+            if len(here) > 1 and self._width(place) > space:
                 parts.append(here)
-                here, room = [0], width - self._width(0)
+                here, space = [0], width - self._width(0)
             here.append(place)
-            room -= self._width(place)
+            space -= self._width(place)
         tables = (self._part(places, first=i == 0) for i, places in enumerate([*parts, here]))
         return rich.console.Group(*(part for table in tables for part in (table, "")), *map(Text, self.notes))
 
@@ -66,7 +66,7 @@ class Table:
         table.show_edge, table.pad_edge = False, False
         for place in places:
             words = place == 0 or place in self.left
-            # nothing is broken inside a word or an interval: rich would cut them short
+            # rich would truncate words and intervals that it breaks
             table.add_column(
                 Text(self.header[0] if place == 0 else _broken(self.header[place], words=True)),
                 justify="left" if words else "right",
@@ -89,9 +89,9 @@ class Table:
         """GitHub's Markdown."""
         rule = [":--" if place == 0 or place in self.left else "--:" for place in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
-        body = "\n".join("| " + " | ".join(map(as_written, line)) + " |" for line in lines)
-        notes = "".join(f"\n- {as_written(note)}" for note in self.notes)
-        return f"**{as_written(self.title)}**\n\n{body}\n" + (f"{notes}\n" if notes else "")
+        body = "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in lines)
+        notes = "".join(f"\n- {escaped(note)}" for note in self.notes)
+        return f"**{escaped(self.title)}**\n\n{body}\n" + (f"{notes}\n" if notes else "")
 
     def latex(self) -> str:
         """A tabular for the booktabs package."""
@@ -102,7 +102,7 @@ class Table:
 
 
 def _broken(cell: str, words: bool) -> str:
-    """A cell over several lines: a mean above its interval, or one word a line."""
+    """A cell on several lines: a mean above its interval, or one word on each line."""
     return cell.replace(" ", "\n") if words else cell.replace(" [", "\n[")
 
 
@@ -111,16 +111,16 @@ def _line(text: str) -> str:
     return " ".join(text.splitlines()).strip(" ")
 
 
-def as_written(text: str) -> str:
-    """Text that GitHub's Markdown shows as it is written."""
+def escaped(text: str) -> str:
+    """Text escaped for GitHub's Markdown."""
     return re.sub(r"[\\`*_~$<|]|&(?=#?\w+;)|\](?=[(\[])", r"\\\g<0>", _line(text))
 
 
 def _tex(text: str) -> str:
-    escaped = re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], _line(text))
-    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
+    found = re.sub("|".join(map(re.escape, TEX)), lambda match: TEX[match[0]], _line(text))
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", found)
 
 
 def _tex_row(cells: tuple[str, ...]) -> str:
-    """A row of a tabular; its beginning is not read as an argument of the command before it."""
+    """A row of a tabular; its first character is not an argument of the command before it."""
     return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(map(_tex, cells))) + r" \\"

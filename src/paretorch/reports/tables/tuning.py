@@ -1,13 +1,13 @@
-"""What the search for hyperparameters took, treatment by treatment, and what it found."""
+"""Cost and result of the search for hyperparameters, by treatment."""
 
 from __future__ import annotations
 
-from paretorch.reports.findings.summary import Row, Summary
+from paretorch.reports.analysis.summary import Row, Summary
 from paretorch.reports.tables.tables import Table
 
 
 def budget(summary: Summary) -> str:
-    """How hyperparameters came about, in one sentence."""
+    """The origin of the hyperparameters, in one sentence."""
     found = summary.results.plan.tunings
     grids = [label for label, row in summary.rows.items() if row.results.chosen is not None]
     if found:
@@ -15,11 +15,11 @@ def budget(summary: Summary) -> str:
         return f"Hyperparameters were searched with {trials} trials for every treatment, on validation data alone."
     if grids:
         return f"Default hyperparameters were used, but for {'; '.join(grids)}: chosen from a grid on validation data."
-    return "Hyperparameters were not searched: every treatment has those it was given."
+    return "Hyperparameters were not searched: every treatment has the study's own."
 
 
 def tuning_table(summary: Summary) -> Table | None:
-    """A line for each treatment that was searched for; None where nothing was."""
+    """One row for each treatment with a search; None without any."""
     found = summary.results.plan.tunings
     rows: list[tuple[str, ...]] = []
     for label, row in summary.rows.items():

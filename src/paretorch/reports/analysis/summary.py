@@ -1,4 +1,4 @@
-"""What the results say: each treatment's quality, and every comparison to the reference."""
+"""Summary of a study: the quality of each treatment, and its comparison to the reference."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from paretorch.studies.statistics.quality import complete_seeds, mean_rank, seed
 
 @dataclass(frozen=True)
 class Row:
-    """A treatment in numbers.
+    """Numbers of one treatment.
 
     Args:
-        results: what its runs came to.
-        delta_m: (S,) percent against the baseline's mean, lower is better; nan where a metric is missing.
+        results: of its runs.
+        delta_m: (S,) percent against the baseline's mean, lower is better; nan if a metric is missing.
         rank: mean rank over metrics and seeds, 1 is best; nan if no seed is complete in all treatments.
         comparison: Delta m against the reference's; None for the reference.
-        metrics: (K,) each test metric against the reference's in the metric's own unit, turned so that lower is better;
+        metrics: (K,) each test metric against the reference's in the metric's own unit, with the sign that makes lower better;
             empty for the reference. Corrected for all treatments of this metric, not for the number of metrics.
         progress: (S, E) Delta m on validation data after every epoch.
-        convergence: when ``progress`` reaches the summary's target; None where there is no target.
+        convergence: when ``progress`` reaches the summary's target; None without a target.
         stability: of ``progress``, in percentage points.
     """
 
@@ -45,9 +45,9 @@ class Summary:
     """All rows, by label in the study's order.
 
     Args:
-        results: what was read.
+        results: of all runs.
         rows: by label.
-        target: the Delta m on validation data that is asked for in convergence; nan where the reference makes no progress.
+        target: the Delta m on validation data that defines convergence; nan if the reference makes no progress.
         level: coverage of the intervals; tests are at 1 - level.
     """
 
@@ -63,13 +63,13 @@ class Summary:
 
     @property
     def ranked(self) -> list[bool]:
-        """(S,) the seeds over which ranks are means: those that all treatments have, of those that have any."""
+        """(S,) the seeds over which ranks are means: those that are complete in all treatments with a result."""
         tests = [row.results.test for row in self.rows.values() if row.results.seeds]
         return list(map(bool, complete_seeds(tests))) if tests else []
 
     @property
     def left_out(self) -> list[str]:
-        """Titles of the metrics that Delta m does not count, for the baseline's mean is zero or not there."""
+        """Titles of the metrics that Delta m omits, as the baseline's mean is zero or missing."""
         results = self.results
         return [metric.title for metric, use in zip(results.metrics, results.counted, strict=True) if not use]
 
@@ -85,7 +85,7 @@ def summarize(results: StudyResults, level: float = 0.95) -> Summary:
     base = results.treatments[study.baseline]
     delta_m = {label: quality(t.test, base.test, directions) for label, t in results.treatments.items()}
     progress = {label: quality(t.curves, base.validation, directions) for label, t in results.treatments.items()}
-    # a treatment without any result would leave no seed that is complete for all
+    # with a treatment without results, no seed would be complete
     ranked = {label: treatment.test for label, treatment in results.treatments.items() if treatment.seeds}
     ranks = dict(zip(ranked, mean_rank(list(ranked.values()), directions), strict=True)) if ranked else {}
     others = [label for label in results.treatments if label != study.reference]

@@ -1,4 +1,4 @@
-"""Who is best in a number that every treatment has on every seed, and from whom it cannot be told apart."""
+"""The best treatment in one number, and the treatments that are not distinguishable from it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Leader:
     """The treatment with the lowest mean on the seeds that are compared.
 
     Args:
-        label: its name.
+        label: of the treatment.
         mean: over its seeds.
-        interval: of its mean; None where withheld.
-        tied: the others from which it cannot be told apart; those with too few seeds to be tested among them.
-        tested: how many of the others could be tested.
-        seeds: of the leader.
+        interval: of its mean; None if withheld.
+        tied: the others that are not distinguishable from it, with those that have too few seeds for a test.
+        tested: number of the others with a test.
+        seeds: number of the leader's seeds.
     """
 
     label: str
@@ -37,18 +37,18 @@ class Leader:
 def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | None:
     r"""The lowest mean, and paired t tests of it against all others.
 
-    Means are compared over the seeds that all have. One with fewer than three seeds leads only where all have as few: a single
-    lucky seed is no lead, and would leave few seeds to compare on.
+    Means are compared over the seeds that all treatments have. A treatment with fewer than three seeds leads only if no other
+    has three: one seed is too little evidence, and would leave few seeds for the comparison.
 
-    The leader is chosen by looking at the results, so its p-values are corrected as if every pair had been tested: Holm over
-    all :math:`N (N - 1) / 2` pairs. Otherwise the luckiest of many equal treatments would often seem better than some other.
+    The leader is selected from the results, so its p-values are corrected as if every pair had been tested: Holm over all
+    :math:`N (N - 1) / 2` pairs. Without the correction, the leader of many equal treatments often appears better than another.
 
     Args:
-        values: (S,) by label, lower is better, paired by seed; nan where there is none.
+        values: (S,) by label, lower is better, paired by seed; nan if missing.
         level: coverage of the interval; the test is at 1 - level.
 
     Returns:
-        None where no treatment has a value.
+        None if no treatment has a value.
 
     Example:
         >>> found = leader({"a": [1.0, 1.1, 0.9, 1.0], "b": [2.0, 2.2, 1.9, 2.1], "c": [1.1, 1.0, 1.0, 0.9]})
@@ -75,7 +75,7 @@ def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | Non
 
 
 def _lowest(rows: Mapping[str, NDArray[np.float64]]) -> str:
-    """The lowest mean over the seeds that all have, of those that have enough."""
+    """The lowest mean over the common seeds of the treatments with enough seeds."""
     complete = {label: np.isfinite(row) for label, row in rows.items()}
     enough = [label for label, there in complete.items() if there.sum() >= FEWEST_SEEDS] or list(rows)
     common = np.logical_and.reduce([complete[label] for label in enough])
@@ -83,7 +83,7 @@ def _lowest(rows: Mapping[str, NDArray[np.float64]]) -> str:
 
 
 def _against(best: str, others: list[str], rows: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(N - 1,) p of the best against each other one, corrected for all pairs; nan where there are too few seeds."""
+    """(N - 1,) p of the best against each other one, corrected for all pairs; nan with too few seeds."""
     labels = [best, *others]
     table = np.array([rows[label] for label in labels])
     parts = [_paired(table[i + 1 :] - table[i]) for i in range(len(labels) - 1)]
@@ -92,7 +92,7 @@ def _against(best: str, others: list[str], rows: Mapping[str, NDArray[np.float64
 
 
 def _paired(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) p of (n, S) differences, each over the seeds that it has."""
+    """(n,) p of (n, S) differences, each over its finite seeds."""
     complete = np.isfinite(differences)
     found = np.full(len(differences), math.nan)
     for pattern in np.unique(complete, axis=0):

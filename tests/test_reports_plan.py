@@ -1,4 +1,4 @@
-"""What `paretorch report` takes: studies, single runs, several of both, several workloads; and what it refuses."""
+"""Plans of a report: studies, standalone runs, several workloads, and refused folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import reports_many as many
 from paretorch.cli import app
-from paretorch.reports.findings.leaders import leader
+from paretorch.reports.analysis.leaders import leader
 from paretorch.reports.reading.load import load, load_all
 from paretorch.reports.report import report
 from paretorch.reports.tables.tuning import tuning_table
@@ -28,7 +28,7 @@ def single(path: Path, run: Run, place: int = 0) -> None:
     many.result(run, tasks, place).save(path)
 
 
-def test_single_runs_become_treatments_by_what_differs(tmp_path: Path) -> None:
+def test_standalone_runs_become_treatments_by_different_settings(tmp_path: Path) -> None:
     for seed in range(3):
         for place, method in enumerate(("Equal()", "MGDA()")):
             single(tmp_path / f"{method}{seed}", Run("drawn", method=method, seed=seed), place)
@@ -44,7 +44,7 @@ def test_single_runs_become_treatments_by_what_differs(tmp_path: Path) -> None:
     assert load_all([tmp_path], reference="MGDA(), lr 0.01")[0].plan.study.reference == "MGDA(), lr 0.01"
 
 
-def test_seeds_that_a_single_treatment_lacks_are_said(tmp_path: Path) -> None:
+def test_page_reports_seeds_missing_in_a_treatment(tmp_path: Path) -> None:
     for seed in range(4):
         single(tmp_path / f"sum{seed}", Run("drawn", seed=seed))
         if seed < 3:
@@ -58,7 +58,7 @@ def test_seeds_that_a_single_treatment_lacks_are_said(tmp_path: Path) -> None:
     assert "No single-task baseline was trained: Δm is relative to" in text
 
 
-def test_studies_of_one_workload_are_compared_together(tmp_path: Path) -> None:
+def test_studies_of_one_workload_are_merged(tmp_path: Path) -> None:
     many.finished(tmp_path / "one", many.study(["sum", "MGDA"], name="first"), TASKS, 3)
     other = many.study(["sum", "else", "MGDA"], name="second")
     many.finished(tmp_path / "two", other, TASKS, 4)
@@ -75,7 +75,7 @@ def test_studies_of_one_workload_are_compared_together(tmp_path: Path) -> None:
     assert "2 sets of runs" in results.plan.notes[0]
 
 
-def test_unlike_workloads_have_a_table_each_and_ranks_over_them(tmp_path: Path) -> None:
+def test_workloads_have_separate_tables_and_common_ranks(tmp_path: Path) -> None:
     study = many.study(["sum", "MGDA", "FAMO", "CAGrad"], workloads=("digits", "scenes", "faces", "toy"))
     many.finished(tmp_path / "s", study, TASKS, 3)
     found = report(tmp_path / "s")
@@ -83,13 +83,13 @@ def test_unlike_workloads_have_a_table_each_and_ranks_over_them(tmp_path: Path) 
     assert found.across is not None
     assert found.across.ranking is not None
     assert found.across.ranking.ranks.argmin() == 0
-    assert "a table each: numbers of unlike problems do not belong in one" in found.page.read_text()
+    assert "separate tables, as numbers of different problems are not comparable" in found.page.read_text()
     assert {"ranks.svg", "across.tex"} <= {path.name for path in found.files}
-    with pytest.raises(ValueError, match=r"runs of 4 workloads .* a table each: use load_all"):
+    with pytest.raises(ValueError, match=r"runs of 4 workloads .* each with its own table: use load_all"):
         load(tmp_path / "s")
 
 
-def test_two_workloads_are_too_few_for_a_test(tmp_path: Path) -> None:
+def test_two_workloads_are_too_few_for_friedman_test(tmp_path: Path) -> None:
     many.finished(tmp_path / "s", many.study(["sum", "MGDA", "FAMO"], workloads=("digits", "scenes")), TASKS, 3)
     found = report(tmp_path / "s")
     assert found.across is not None
@@ -97,7 +97,7 @@ def test_two_workloads_are_too_few_for_a_test(tmp_path: Path) -> None:
     assert "needs at least 3 workloads" in found.across.sentence
 
 
-def test_the_cost_of_tuning_is_reported(tmp_path: Path) -> None:
+def test_tuning_table_has_cost(tmp_path: Path) -> None:
     folder = many.finished(tmp_path / "s", many.study(["sum", "MGDA"]), TASKS, 3)
     run = folder.jobs()[0].run
     trial = Trial({"lr": 0.01}, run, "tuning/x", 1.0, TrialOutcome.FINISHED, 12.0)
@@ -115,7 +115,7 @@ def test_the_cost_of_tuning_is_reported(tmp_path: Path) -> None:
     assert table.rows == (("MGDA", "2", "2", "1", "24", "lr=0.01"),)
 
 
-def test_edited_results_are_refused_with_the_files_name(tmp_path: Path) -> None:
+def test_report_refuses_edited_result_with_file_name(tmp_path: Path) -> None:
     folder = many.finished(tmp_path / "s", many.study(["sum", "MGDA"]), TASKS, 3)
     path = folder.jobs()[1].folder / "result.json"
     values = json.loads(path.read_text())
@@ -132,11 +132,11 @@ def test_edited_results_are_refused_with_the_files_name(tmp_path: Path) -> None:
     ("make", "message"),
     [
         ("nothing", "is not a folder"),
-        ("empty", "holds no finished run"),
+        ("empty", "contains no finished run"),
         ("unfinished", "no run of this study is finished"),
     ],
 )
-def test_folders_without_finished_runs_are_one_message(tmp_path: Path, make: str, message: str) -> None:
+def test_folder_without_finished_run_gives_one_message(tmp_path: Path, make: str, message: str) -> None:
     path = tmp_path / "x"
     if make == "empty":
         path.mkdir()
@@ -147,7 +147,7 @@ def test_folders_without_finished_runs_are_one_message(tmp_path: Path, make: str
     assert message in outcome.output
 
 
-def test_the_command_prints_the_verdict_and_where_the_page_is(tmp_path: Path) -> None:
+def test_command_prints_verdict_and_path_of_page(tmp_path: Path) -> None:
     many.finished(tmp_path / "s", many.study(["sum", "MGDA"]), TASKS, 5)
     arguments = [
         "report",
@@ -169,7 +169,7 @@ def test_the_command_prints_the_verdict_and_where_the_page_is(tmp_path: Path) ->
     assert "the reference is one of the treatments" in outcome.output
 
 
-def test_the_luckiest_of_equal_treatments_is_seldom_told_from_any_other() -> None:
+def test_leader_of_equal_treatments_is_rarely_distinguished() -> None:
     import numpy as np
 
     draw = np.random.default_rng(0)
@@ -184,7 +184,7 @@ def test_the_luckiest_of_equal_treatments_is_seldom_told_from_any_other() -> Non
     assert (found.label, found.tied, found.tested) == ("a", (), 1)
 
 
-def test_runs_of_two_versions_of_a_users_file_are_said(tmp_path: Path) -> None:
+def test_plan_notes_two_versions_of_users_file(tmp_path: Path) -> None:
     places = {method: tmp_path / method for method in ("Equal()", "MGDA()", "FAMO()")}
     for place, (method, path) in enumerate(places.items()):
         run = Run("mine.py", method=method)
@@ -197,7 +197,7 @@ def test_runs_of_two_versions_of_a_users_file_are_said(tmp_path: Path) -> None:
     assert not [note for note in load_all([places["MGDA()"], places["FAMO()"]])[0].plan.notes if "changed" in note]
 
 
-def test_names_stand_in_the_markdown_as_they_are_written(tmp_path: Path) -> None:
+def test_markdown_report_escapes_names(tmp_path: Path) -> None:
     odd = many.study(["a_b_c *x*", "<b>`d`", "e|f"], name="own_study_1")
     many.finished(tmp_path / "study", odd, ("left_1", "right_1"), seeds=3)
     text = (report(tmp_path / "study").files[1]).read_text()
@@ -208,7 +208,7 @@ def test_names_stand_in_the_markdown_as_they_are_written(tmp_path: Path) -> None
         assert not any(raw in line for line in plain)
 
 
-def test_one_lucky_seed_of_eight_is_no_lead() -> None:
+def test_treatment_with_one_of_eight_seeds_does_not_lead() -> None:
     nan = float("nan")
     steady = [0.0, -4.75, 1.0, 0.5, 0.2, 0.1, 0.3, 0.4]
     rows = {"steady": steady, "worse": [value + 1 for value in steady], "lucky": [nan, -4.64, *[nan] * 6]}

@@ -1,8 +1,9 @@
-"""How numbers read in tables and sentences."""
+"""Formatting of numbers, intervals and names in tables and sentences."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +11,11 @@ from numpy.typing import ArrayLike
 from paretorch.studies.statistics.paired import Comparison, Interval, Verdict, interval
 from paretorch.studies.statistics.quality import seed_mean
 
+MOST_NAMED = 6  # names in one sentence; further ones are counted
+
 
 def number(value: float, digits: int = 4, signed: bool = False) -> str:
-    """A number with so many significant digits; a dash for nan.
+    """A number with the given significant digits; a dash for nan.
 
     Example:
         >>> number(0.95377), number(-12.0, 3), number(3.0, 2, signed=True), number(float("nan"))
@@ -33,11 +36,11 @@ def points(value: float) -> str:
         >>> points(-3.104), points(-0.0001), points(float("nan"))
         ('-3.10', '+0.00', '-')
     """
-    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"  # adding 0.0 leaves no -0
+    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"  # adding 0.0 turns -0.0 into 0.0
 
 
 def signed_interval(comparison: Comparison) -> str:
-    """A mean difference in percentage points and its interval, ``-3.10 [-4.20, -2.00]``; a dash where withheld."""
+    """A mean difference in percentage points and its interval, ``-3.10 [-4.20, -2.00]``; a dash if withheld."""
     if math.isnan(comparison.difference):
         return "-"
     if comparison.interval is None:
@@ -47,7 +50,7 @@ def signed_interval(comparison: Comparison) -> str:
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> str:
-    """The mean over (S,) seeds and its interval, to the digits that are known; the mean alone where it is withheld.
+    """The mean over (S,) seeds and its interval, to two digits of the half width; the mean alone if the interval is withheld.
 
     Example:
         >>> mean_interval([0.81, 0.82, 0.84]), mean_interval([0.81, float("nan")]), mean_interval([])
@@ -63,7 +66,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> str:
 
 
 def _places(found: Interval) -> int:
-    """Decimal places: two digits of the interval's half width say all that is known."""
+    """Decimal places: for two digits of the interval's half width."""
     if not found.high > found.low:
         return 3
     return max(0, 1 - math.floor(math.log10((found.high - found.low) / 2)))
@@ -73,8 +76,8 @@ def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
     """A metric's mean difference and interval in its own unit; ``*`` marks better, ``†`` worse.
 
     Args:
-        comparison: turned so that lower is better, as comparisons are.
-        higher_is_better: the metric's direction, in which the numbers are shown.
+        comparison: with the sign that makes lower better, as in all comparisons.
+        higher_is_better: the metric's direction; the result has this sign.
     """
     if math.isnan(comparison.difference):
         return "-"
@@ -85,5 +88,25 @@ def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
     low, high = sorted((sign * comparison.interval.low, sign * comparison.interval.high))
     places = _places(comparison.interval)
     mark = {Verdict.BETTER: " *", Verdict.WORSE: " †"}.get(comparison.verdict, "")
-    shown = [f"{round(value, places) + 0.0:+.{places}f}" for value in (mean, low, high)]  # adding 0.0 leaves no -0
+    shown = [
+        f"{round(value, places) + 0.0:+.{places}f}" for value in (mean, low, high)
+    ]  # adding 0.0 turns -0.0 into 0.0
     return f"{shown[0]} [{shown[1]}, {shown[2]}]{mark}"
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Names joined by commas and "and"; of many names, the first ones and the number of the others.
+
+    Example:
+        >>> listed(["a", "b", "c"]), listed("abcdefgh")
+        ('a, b and c', 'a, b, c, d, e and 3 more')
+    """
+    if len(labels) > MOST_NAMED:
+        labels = [*labels[: MOST_NAMED - 1], f"{len(labels) - MOST_NAMED + 1} more"]
+    comma = "; " if any("," in label for label in labels) else ", "
+    return labels[0] if len(labels) == 1 else f"{comma.join(labels[:-1])} and {labels[-1]}"
+
+
+def seed_count(seeds: int) -> str:
+    """A number of seeds in words: ``1 seed``, ``5 seeds``."""
+    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}"

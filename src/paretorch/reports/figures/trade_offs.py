@@ -1,0 +1,76 @@
+"""Trade-offs between two numbers of every treatment: metrics of two tasks, or cost and quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from paretorch.reports.analysis.summary import Row, Summary
+from paretorch.reports.figures.curves import metric_title
+from paretorch.reports.figures.description import Axis, Bounds, Figure, Marks, MarkStyle, Panel
+from paretorch.reports.reading.load import Array
+from paretorch.studies.statistics.paired import interval
+from paretorch.studies.statistics.quality import seed_mean
+
+MEAN = MarkStyle(size=12, hover="<b>{label}</b><br>{x.name}: {x}<br>{y.name}: {y}")
+SEED = MarkStyle(size=5, opacity=0.35, detail=True)
+
+
+def trade_off(summary: Summary) -> list[Figure]:
+    """Pairs of metrics on test data; none with a single metric."""
+    metrics = summary.results.metrics
+    if len(metrics) < 2:
+        return []
+    axes = {
+        metric_title(metric): [row.results.test[:, k] for row in summary.rows.values()]
+        for k, metric in enumerate(metrics)
+    }
+    other = next((k for k, metric in enumerate(metrics) if metric.task != metrics[0].task), 1)
+    caption = (
+        "Two metrics on test data, means with 95 % intervals; small marks are single seeds. A treatment is worse in both metrics "
+        "than one that is further in both directions of improvement."
+    )
+    panel = _plane(summary, axes, 0, other)
+    return [Figure("trade-off", "Trade-off between tasks", caption, (panel,), "metrics on test data", choose_axes=True)]
+
+
+def cost(summary: Summary) -> list[Figure]:
+    """Delta m against what the training of every treatment took; none without Delta m."""
+    rows = summary.rows.values()
+    axes = {
+        "Δm on test data (%), lower is better": [row.delta_m for row in rows],
+        "seconds per epoch": [row.results.seconds_per_epoch for row in rows],
+        "seconds of all its runs, per seed": [_positive(row) for row in rows],
+        "peak memory (MiB)": [row.results.peak_memory / 2**20 for row in rows],
+    }
+    known = {title: values for title, values in axes.items() if any(np.isfinite(each).any() for each in values)}
+    if len(known) < 2 or next(iter(known)) != next(iter(axes)):
+        return []
+    caption = "The cost of a treatment and its quality, means with 95 % intervals; lower left is best."
+    panel = _plane(summary, known, 1, 0)
+    return [Figure("cost", "Cost against quality", caption, (panel,), "cost and quality", choose_axes=True)]
+
+
+def mean_and_bounds(values: Array, level: float) -> tuple[float, float, float]:
+    """The mean of (S,) values, and the ends of its interval; nan if withheld."""
+    found = interval(values[np.isfinite(values)], level)
+    return (seed_mean(values), *((np.nan, np.nan) if found is None else (found.low, found.high)))
+
+
+def _positive(row: Row) -> Array:
+    """(S,) seconds of all runs of a seed; nan for a seed without a run, which has no cost."""
+    return np.where(row.results.seconds > 0, row.results.seconds, np.nan)
+
+
+def _plane(summary: Summary, axes: Mapping[str, list[Array]], x: int, y: int) -> Panel:
+    marks = []
+    for index in range(len(summary.rows)):
+        seeds = tuple(values[index] for values in axes.values())
+        means = np.array([mean_and_bounds(each, summary.level) for each in seeds])  # (axes, 3)
+        bounds: tuple[Bounds | None, ...] = tuple(
+            (low[None], high[None]) if np.isfinite(low) else None for _, low, high in means
+        )
+        marks.append(Marks(SEED, seeds, index))
+        marks.append(Marks(MEAN, tuple(mean[None] for mean, _, _ in means), index, bounds))
+    return Panel("", tuple(map(Axis, axes)), tuple(marks), x, y)
