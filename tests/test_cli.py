@@ -146,7 +146,7 @@ def test_the_folder_is_named_after_the_run(tmp_path: Path, monkeypatch: pytest.M
         (["train", TINY, "--epochs", "0"], "Error: epochs is at least 1, got 0"),
         (["train", TINY, "--surface", "feature"], "'features'"),
         (["train", TINY, "--tasks", "sing"], "did you mean 'sign'"),
-        (["train", "nowhere.py"], "Error: nowhere.py is not there"),
+        (["train", "nowhere.py"], "Error: nowhere.py does not exist"),
         (["list", "method"], "Error: unknown list 'method': did you mean 'methods'"),
         (["trian"], "'train'"),
     ],

@@ -14,10 +14,10 @@ import torch
 
 from paretorch.pareto import MT2O, Front, Gated, Neighbours, SmoothTchebycheff
 from paretorch.pareto.files.export import export
-from paretorch.pareto.fitting.epochs import epochs_kept
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.reports.page.embedded import asset
 from paretorch.reports.page.front import loading, write_front_page
+from paretorch.storage.checkpoint_file import saved_epochs
 from paretorch.training.fronts.algorithms import find_algorithm
 from paretorch.training.fronts.options import FrontOptions
 from paretorch.training.fronts.run import load_front, train_front
@@ -96,11 +96,11 @@ def test_options_out_of_range_are_refused(options: dict[str, object], message: s
         ({"front_options": {"preferences": [[1.0], [1.0]]}}, "one value for each of the 2 tasks"),
         ({"front_options": {"model": 3}}, "did you mean 'models'"),
         ({"front_options": {"models": 2, "reference": [1.0]}}, "the reference has 1 values for the 2 tasks"),
-        ({"method": "MGDA()"}, "method='MGDA\\(\\)' means nothing to a front"),
-        ({"clip": 1.0}, "clip=1.0 means nothing to a front"),
-        ({"tasks": ("f1",)}, "tasks=.* means nothing to a front"),
-        ({"optimizer": "MTAdam"}, "the optimizer MTAdam decides by the losses of one model"),
-        ({"optimizer": "FastBacktracking", "optimizer_options": {}}, "decides by the losses of one model"),
+        ({"method": "MGDA()"}, "method='MGDA\\(\\)' has no effect on a front"),
+        ({"clip": 1.0}, "clip=1.0 has no effect on a front"),
+        ({"tasks": ("f1",)}, "tasks=.* has no effect on a front"),
+        ({"optimizer": "MTAdam"}, "the optimizer MTAdam uses the losses of a single model"),
+        ({"optimizer": "FastBacktracking", "optimizer_options": {}}, "uses the losses of a single model"),
     ],
 )
 def test_what_means_nothing_to_a_front_is_refused(changes: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_means_nothing_to_a_front_is_refused(changes: dict[str, object], me
 
 
 def test_options_of_a_front_without_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="name its algorithm in front"):
+    with pytest.raises(ValueError, match="name an algorithm in `front`"):
         Run("synthetic", front_options={"models": 3})
 
 
@@ -232,7 +232,7 @@ def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         train_front(run, tmp_path / "killed", progress=stop_after(3, of=4))
-    assert 1 <= epochs_kept(tmp_path / "killed" / "checkpoint") < 4
+    assert 1 <= saved_epochs(tmp_path / "killed" / "checkpoint") < 4
     told: list[int] = []
     again = train_front(run, tmp_path / "killed", progress=lambda done, epochs: told.append(done))
     assert min(told) >= 1, "the epochs that were kept are not trained again"

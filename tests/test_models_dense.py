@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.training.parts import parameter_counts
+from paretorch.training.model_size import parameter_counts
 from paretorch.workloads.dense.labels import Kind
 from paretorch.workloads.models.dense import MODELS, dense_model
 from paretorch.workloads.models.dilated import DilatedHead, DilatedResNet

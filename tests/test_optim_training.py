@@ -10,7 +10,8 @@ import torch
 
 from paretorch.optim import MTAdamV2, Preconditioned, find_preset
 from paretorch.training.loop import train
-from paretorch.training.parts import assemble, find_optimizer
+from paretorch.training.names.optimizers import find_optimizer
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from stopping import stop_after
 
@@ -51,15 +52,15 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(optimizer: str, method: s
 def test_presets_are_runs(tmp_path: Path) -> None:
     for number in (2, 8):
         preset = find_preset(number)
-        parts = assemble(run(preset.optimizer, optimizer_options=preset.options))
+        parts = resolve(run(preset.optimizer, optimizer_options=preset.options))
         assert parts.optimizer.defaults["lr"] == preset.options["lr"]
     assert isinstance(parts.optimizer, MTAdamV2)
     assert parts.optimizer.tasks == ("sign", "size")
-    assert parts.door is None
+    assert parts.balancer is None
 
 
 def test_preconditioned_balances_by_the_runs_method() -> None:
-    parts = assemble(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
+    parts = resolve(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
     assert isinstance(parts.optimizer, Preconditioned)
     assert str(parts.optimizer.weighing.method) == "CAGrad(c=0.25, rescale=1)"
 
@@ -83,7 +84,7 @@ def test_a_single_task_is_trained_as_well(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_meant_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        assemble(Run(**{"workload": TINY, "optimizer_options": {}, **values}))
+        resolve(Run(**{"workload": TINY, "optimizer_options": {}, **values}))
 
 
 def test_torchs_optimizers_are_made_as_before() -> None:

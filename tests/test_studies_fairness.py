@@ -14,7 +14,7 @@ from torch import Tensor
 from paretorch.studies.sources import find
 from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training import loop
-from paretorch.training.parts import Parts, assemble
+from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Samples
 
@@ -56,8 +56,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Looks into the real loop: the weights right after assembly, and every batch as it reaches the update."""
     found = Seen()
 
-    def looking(run: Run) -> Parts:
-        parts = assemble(run)
+    def looking(run: Run) -> ResolvedRun:
+        parts = resolve(run)
         found.weights = {name: value.clone() for name, value in parts.model.state_dict().items()}
 
         def update(batch: tuple[Samples, ...]) -> Any:
@@ -68,7 +68,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
         return replace(parts, update=update)
 
-    monkeypatch.setattr(loop, "assemble", looking)
+    monkeypatch.setattr(loop, "resolve", looking)
     return found
 
 

@@ -11,7 +11,7 @@ from paretorch.core.search_space import Choice, Range
 from paretorch.studies.tuning.hyperparameters import present, settled, space_of
 from paretorch.studies.tuning.proposals import Searching
 from paretorch.studies.tuning.tuned import Outcome
-from paretorch.training.parts import find_method
+from paretorch.training.names.methods import find_method
 from paretorch.training.run import Run
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import paretorch.training
+from paretorch.storage.checkpoint_folder import load_latest, saved_checkpoints
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.training.loop import train
-from paretorch.training.record import checkpoint
 from paretorch.training.run import Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
@@ -45,7 +45,7 @@ def newest(folder: Path) -> Path:
     ("harm", "message"),
     [
         (lambda content: content[:-3], "expected .* bytes, got"),
-        (lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], "not what was written"),
+        (lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], "differs from what was written"),
         (lambda _: b"", "bytes, got 0"),
         (None, "missing"),
     ],
@@ -81,7 +81,7 @@ def test_another_runs_checkpoint_is_refused(started: Path) -> None:
 
 
 def test_a_checkpoint_that_does_not_fit_loads_nothing(started: Path) -> None:
-    found = checkpoint.load_latest(started / "checkpoint", RUN)
+    found = load_latest(started / "checkpoint", RUN.to_json(), None)
     assert found is not None
     model = nn.Linear(3, 1)
     before = model.weight.detach().clone()
@@ -94,9 +94,9 @@ def test_leftovers_of_a_killed_writer_are_no_checkpoints(started: Path) -> None:
     (started / "checkpoint" / ".writing").mkdir()
     (started / "checkpoint" / ".writing" / "model.safetensors").write_bytes(b"half")
     (started / "checkpoint" / "epoch-2.broken").mkdir()
-    assert checkpoint.saved(started / "checkpoint") == [newest(started)]
+    assert saved_checkpoints(started / "checkpoint") == [newest(started)]
     train(RUN, started, progress=None)
-    assert [path.name for path in checkpoint.saved(started / "checkpoint")] == ["epoch-3"]
+    assert [path.name for path in saved_checkpoints(started / "checkpoint")] == ["epoch-3"]
     assert not (started / "checkpoint" / ".writing").exists()
 
 
@@ -138,12 +138,12 @@ def test_nothing_is_ever_unpickled() -> None:
 def test_checkpoints_are_as_rare_as_what_they_cost_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    due, saved = CheckpointSchedule(None), []
+    schedule, saved = CheckpointSchedule(None), []
     for epoch in range(1, 401):
         now[0] += 0.5
-        if due(epoch):
+        if schedule(epoch):
             saved.append(now[0])
-            with due.measured():
+            with schedule.measure():
                 now[0] += 0.018
     assert saved[0] == pytest.approx(5.0), "before one was measured, it is taken for 0.05 seconds"
     assert {round(later - before, 3) for before, later in itertools.pairwise(saved)} == {2.018}
@@ -161,4 +161,4 @@ def test_a_run_with_rare_checkpoints_comes_to_the_same(tmp_path: Path) -> None:
         train(RUN, tmp_path / "rare", progress=None, checkpoint_every=None),
     )
     assert (one.test, one.validation) == (rare.test, rare.validation)
-    assert [path.name for path in checkpoint.saved(tmp_path / "rare" / "checkpoint")] == ["epoch-3"]
+    assert [path.name for path in saved_checkpoints(tmp_path / "rare" / "checkpoint")] == ["epoch-3"]

@@ -19,8 +19,8 @@ from paretorch.studies.runner import run_folder
 from paretorch.studies.study import Study, Treatment
 from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
-from paretorch.training.record.claims import claimed, events_digest, read_run
 from paretorch.training.record.result import Result
+from paretorch.training.record.run_identity import events_digest, read_run, verified_result
 from paretorch.training.run import Run
 from stopping import stop_after
 from test_cli import call
@@ -75,16 +75,16 @@ def test_no_number_is_attributed_to_another_treatment(trained: StudyFolder, tmp_
     one, other = copy_of(trained, path)
     assert set(load(path).treatments) == {RUN.method, OTHER.method}
     CHANGES[change](one.folder, other.folder)
-    with pytest.raises(ValueError, match=r"another run|of the run"):
+    with pytest.raises(ValueError, match=r"another run|to the run"):
         load(path)
     code, printed = call("report", str(path))
     assert code == 2
     assert one.folder.name in printed or other.folder.name in printed
     assert not (path / "report.html").exists()
     more = open_folder(path, trained.study, "small", 2, resume=True)
-    with pytest.raises(ValueError, match=r"another run|of the run"):
+    with pytest.raises(ValueError, match=r"another run|to the run"):
         run_folder(more, Display())
-    with pytest.raises(ValueError, match=r"another run|of the run"):
+    with pytest.raises(ValueError, match=r"another run|to the run"):
         train(one.run, one.folder, progress=None)
 
 
@@ -93,7 +93,7 @@ def test_what_differs_and_the_cure_are_said(trained: StudyFolder, tmp_path: Path
     swap(one.folder, other.folder)
     with pytest.raises(
         ValueError,
-        match=r"its method is 'UPGrad\(\)', asked for is 'FAMO\(\)'\. Was its folder renamed, or were files copied",
+        match=r"its method is 'UPGrad\(\)', expected 'FAMO\(\)'\. Was its folder renamed, or were files copied",
     ):
         load(tmp_path / "study")
 
@@ -120,11 +120,11 @@ def test_events_are_of_the_version_of_the_file_that_the_run_was_started_with(tmp
     train(run, tmp_path / "old", progress=None)
     file.write_text(TINY.read_text() + "\n# changed\n")
     train(run, tmp_path / "new", progress=None)
-    assert claimed(tmp_path / "new", run) == Result.load(tmp_path / "new")
+    assert verified_result(tmp_path / "new", run) == Result.load(tmp_path / "new")
     copied(("result.json", "events.jsonl"))(tmp_path / "new", tmp_path / "old")
-    with pytest.raises(ValueError, match=r"events\.jsonl is not of the run in"):
-        claimed(tmp_path / "new", run)
-    with pytest.raises(ValueError, match=r"events\.jsonl is not of the run in"):
+    with pytest.raises(ValueError, match=r"events\.jsonl does not belong to the run in"):
+        verified_result(tmp_path / "new", run)
+    with pytest.raises(ValueError, match=r"events\.jsonl does not belong to the run in"):
         report(tmp_path / "new")
 
 
@@ -147,7 +147,7 @@ def test_a_run_is_not_resumed_from_files_of_another(tmp_path: Path, name: str, k
             shutil.copytree(tmp_path / "other" / part, target)
         else:
             shutil.copy(tmp_path / "other" / part, target)
-    with pytest.raises(ValueError, match=r"is not of the run in|belongs to another run"):
+    with pytest.raises(ValueError, match=r"does not belong to the run in|belongs to another run"):
         train(run, tmp_path / "mine", progress=None)
 
 
@@ -155,9 +155,9 @@ def test_a_run_is_edited_by_nobody(trained: StudyFolder, tmp_path: Path) -> None
     one, _ = copy_of(trained, tmp_path / "study")
     path = one.folder / "run.json"
     path.write_text(path.read_text().replace("FAMO()", "UPGrad()"))
-    with pytest.raises(ValueError, match=r"run\.json is not what the run wrote: its digest differs"):
+    with pytest.raises(ValueError, match=r"run\.json differs from what the run wrote: its digest differs"):
         read_run(one.folder)
-    with pytest.raises(ValueError, match=r"run\.json is not what the run wrote"):
+    with pytest.raises(ValueError, match=r"run\.json differs from what the run wrote"):
         load(tmp_path / "study")
 
 
@@ -240,7 +240,7 @@ def test_a_front_is_that_of_its_run(tmp_path: Path) -> None:
     for path in (tmp_path / "1").glob("*"):
         if path.name.startswith(("front.json", "model-")):
             shutil.copy(path, tmp_path / "0" / path.name)
-    with pytest.raises(ValueError, match=r"front\.json is not of the run in"):
+    with pytest.raises(ValueError, match=r"front\.json does not belong to the run in"):
         load_front(tmp_path / "0")
     code, printed = call("pick", str(tmp_path / "0"), "0.5,0.5")
     assert code == 2

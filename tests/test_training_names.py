@@ -9,8 +9,10 @@ import pytest
 
 import paretorch as pt
 from paretorch.training.names.constructors import Call, parse
+from paretorch.training.names.devices import find_device
+from paretorch.training.names.methods import find_method, methods
+from paretorch.training.names.optimizers import find_optimizer, optimizers
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.parts import find_device, find_method, find_optimizer, methods, optimizers
 
 TINY = Path(__file__).parent / "training_workload.py"
 
@@ -135,7 +137,7 @@ def test_misspelt_workloads_say_what_is_near(name: str, options: dict[str, bool]
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere/mine.py is not there"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/mine.py does not exist"):
         find_workload("nowhere/mine.py", {})
 
 

@@ -17,8 +17,8 @@ import pytest
 
 import paretorch
 from paretorch.training.loop import train
-from paretorch.training.record.record import Record, stride
 from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.record.run_record import RunRecord, step_interval
 from paretorch.training.run import Run
 
 TINY = str(Path(__file__).parent / "training_workload.py")
@@ -95,7 +95,7 @@ def test_another_run_is_refused_by_what_differs(tmp_path: Path, epochs: int) -> 
     except KeyboardInterrupt:
         assert epochs == 1
     other = Run(TINY, method="PCGrad()", epochs=2, batch_size=8)
-    with pytest.raises(ValueError, match=r"holds another run: its method is 'MGDA\(\)', asked for is 'PCGrad\(\)'"):
+    with pytest.raises(ValueError, match=r"holds another run: its method is 'MGDA\(\)', expected 'PCGrad\(\)'"):
         train(other, tmp_path, progress=None)
 
 
@@ -112,9 +112,9 @@ def test_a_workload_that_changed_is_not_resumed(tmp_path: Path) -> None:
 FORKING = """
 import os, sys, time
 from pathlib import Path
-from paretorch.training.record import Record
-from paretorch.training.spec import Run
-record = Record(Path(sys.argv[1]), Run(sys.argv[2]), {})
+from paretorch.training.record.run_record import RunRecord
+from paretorch.training.run import Run
+record = RunRecord(Path(sys.argv[1]), Run(sys.argv[2]), {})
 if not os.fork():
     print("forked", flush=True)
     time.sleep(60)
@@ -131,10 +131,10 @@ def test_a_folder_is_free_when_the_process_that_trained_in_it_is_dead_whatever_i
     try:
         assert process.stdout.readline() == "forked\n"
         with pytest.raises(BlockingIOError, match="another process is training in"):
-            Record(tmp_path, Run(TINY), {})
+            RunRecord(tmp_path, Run(TINY), {})
         process.kill()
         process.wait()
-        with Record(tmp_path, Run(TINY), {}):
+        with RunRecord(tmp_path, Run(TINY), {}):
             pass
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -142,7 +142,7 @@ def test_a_folder_is_free_when_the_process_that_trained_in_it_is_dead_whatever_i
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
-    with Record(tmp_path, RUN, {}), pytest.raises(BlockingIOError, match="another process is training in"):
+    with RunRecord(tmp_path, RUN, {}), pytest.raises(BlockingIOError, match="another process is training in"):
         train(RUN, tmp_path, progress=None)
     train(RUN, tmp_path, progress=None)
 
@@ -164,7 +164,7 @@ def test_step_lines_of_a_long_run_stay_small(count: int) -> None:
     tasks = tuple(f"task number {index:03d}" for index in range(count))
     values = dict.fromkeys(tasks, -1.23456e-10)
     line = {"event": "step", "epoch": 100, "step": 100_000, "losses": values, "weights": values, "status": "x" * 13}
-    written = -(-100_000 // stride(100_000, tasks))
+    written = -(-100_000 // step_interval(100_000, tasks))
     assert written > 100
     assert written * len(json.dumps(line | {"worst_cosine": -1.23456e-10}) + "\n") < 5_000_000
 
@@ -174,19 +174,19 @@ def test_events_of_100_000_steps_written_into_the_record_stay_below_5_mb(tmp_pat
     tasks, epochs, steps = tuple(f"task {index}" for index in range(count)), 100, 100_000
     values = dict.fromkeys(tasks, -1.23456e-10)
     line = {"losses": values, "status": "not converged", "weights": values, "worst_cosine": -1.23456e-10}
-    every = stride(steps, tasks)
+    every = step_interval(steps, tasks)
     scores = Scores(
         dict.fromkeys(tasks, -1.2345678901234567e-10), {t: {"accuracy": 0.12345678901234567} for t in tasks}
     )
     seconds = {"training": 123.45678901234567, "evaluation": 1.2345678901234567, "loading": 1.2345678901234567}
     cosines = {task: [-0.1234] * (count - 1 - place) for place, task in enumerate(tasks)}
-    with Record(tmp_path, RUN, {}) as record:
+    with RunRecord(tmp_path, RUN, {}) as record:
         for epoch in range(1, epochs + 1):
             for step in range((epoch - 1) * 1000, epoch * 1000):
                 if step % every == 0:
                     record.step(epoch, step, partial(dict, line))
             record.epoch(Epoch(epoch, scores.losses, scores, scores.losses, {"solved": 1000}, 1000, seconds, cosines))
-        record.settle()
+        record.sync()
     assert len(lines(tmp_path, "step")) == -(-steps // every) > 100
     assert len(lines(tmp_path, "epoch")) == epochs
     assert (tmp_path / "events.jsonl").stat().st_size < 5_000_000
@@ -194,7 +194,7 @@ def test_events_of_100_000_steps_written_into_the_record_stay_below_5_mb(tmp_pat
 
 def test_lines_of_steps_are_there_after_an_error(tmp_path: Path) -> None:
     def fail() -> None:
-        with Record(tmp_path, RUN, {}) as record:
+        with RunRecord(tmp_path, RUN, {}) as record:
             record.step(1, 0, lambda: {"losses": {"sign": 1.0}})
             raise KeyboardInterrupt
 
@@ -204,8 +204,8 @@ def test_lines_of_steps_are_there_after_an_error(tmp_path: Path) -> None:
 
 
 def test_a_short_run_writes_every_step() -> None:
-    assert stride(1, ("a",)) == stride(150, ("a",)) == stride(300, ("a",), searched=True) == 1
-    assert stride(151, ("a",)) == stride(301, ("a",), searched=True) == 2
+    assert step_interval(1, ("a",)) == step_interval(150, ("a",)) == step_interval(300, ("a",), line_search=True) == 1
+    assert step_interval(151, ("a",)) == step_interval(301, ("a",), line_search=True) == 2
 
 
 def test_numbers_that_are_not_finite_are_strict_json(tmp_path: Path) -> None:
@@ -249,7 +249,9 @@ def test_a_result_that_was_edited_by_hand_is_refused(
         before = path.read_text()
         path.write_text(edit(before))
         assert path.read_text() != before
-    with pytest.raises(ValueError, match=rf"{name} is not what the run wrote.*Put the file back, or remove the folder"):
+    with pytest.raises(
+        ValueError, match=rf"{name} differs from what the run wrote.*Restore the file, or remove the folder"
+    ):
         Result.load(tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from paretorch.training.loop import train
-from paretorch.training.parts import assemble
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from paretorch.training.schedule import Schedule
 from paretorch.workloads.streams import training_batches
@@ -68,18 +68,18 @@ def test_no_gradient_is_longer_than_the_clip(surface: str, tasks: tuple[str, ...
     for clip in (None, 0.5):
         torch.manual_seed(0)
         run = Run(TINY, tasks=tasks, surface=surface, optimizer="SGD", batch_size=8, clip=clip)
-        parts = assemble(run)
-        parts.update(next(training_batches(parts.splits.train, 8, 0, 0)))
-        found = [p.grad.flatten() for p in parts.model.parameters() if p.grad is not None]
+        resolved = resolve(run)
+        resolved.update(next(training_batches(resolved.splits.train, 8, 0, 0)))
+        found = [p.grad.flatten() for p in resolved.model.parameters() if p.grad is not None]
         lengths[clip] = float(torch.cat(found).norm())
     assert lengths[None] > 0.5
     assert lengths[0.5] == pytest.approx(0.5, rel=1e-4)
 
 
 def test_an_optimizer_that_sees_every_task_shortens_each_gradient() -> None:
-    parts = assemble(Run(TINY, optimizer="MTAdamV2", clip=0.25))
-    assert parts.optimizer.param_groups[0]["max_norm"] == 0.25
-    own = assemble(Run(TINY, optimizer="MTAdamV2", optimizer_options={"max_norm": 2.0}, clip=0.25))
+    resolved = resolve(Run(TINY, optimizer="MTAdamV2", clip=0.25))
+    assert resolved.optimizer.param_groups[0]["max_norm"] == 0.25
+    own = resolve(Run(TINY, optimizer="MTAdamV2", optimizer_options={"max_norm": 2.0}, clip=0.25))
     assert own.optimizer.param_groups[0]["max_norm"] == 2.0
 
 
@@ -108,7 +108,7 @@ def test_a_resumed_run_has_the_rates_of_one_that_was_not_stopped(optimizer: str,
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"clip": 0.0}, "clip is a length above 0, or None, got 0"),
+        ({"clip": 0.0}, "clip is a norm above 0, or None, got 0"),
         ({"schedule": "step"}, "schedule is 'constant' or 'cosine', got 'step'"),
         ({"schedule": "step(2.0, 5)"}, "a factor in"),
         ({"schedule": "step(0.5, 0)"}, "a factor in"),

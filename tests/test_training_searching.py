@@ -12,8 +12,8 @@ import torch
 
 from paretorch.linesearch import Outcome, Step
 from paretorch.training.loop import train
-from paretorch.training.record.record import stride
 from paretorch.training.record.result import Result
+from paretorch.training.record.run_record import step_interval
 from paretorch.training.record.search_totals import SearchTotals
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Plain
@@ -158,6 +158,6 @@ def test_step_lines_of_a_long_searched_run_stay_small(count: int) -> None:
         "weights": values,
         "search": search | words,
     }
-    written = -(-100_000 // stride(100_000, tasks, searched=True))
+    written = -(-100_000 // step_interval(100_000, tasks, line_search=True))
     assert written > 100
     assert written * len(json.dumps(line | {"status": "x" * 13, "worst_cosine": -1.23456e-10}) + "\n") < 4_000_000

@@ -15,9 +15,9 @@ import pytest
 from paretorch.studies.folder import open_folder, read_folder
 from paretorch.studies.sources import find
 from paretorch.training.fronts.run import load_front, workload_of
-from paretorch.training.names import trust
+from paretorch.training.names import trusted_files
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.record.claims import digest_of
+from paretorch.training.record.run_identity import run_digest
 from studies_synthetic import study
 from test_cli import call
 
@@ -37,12 +37,12 @@ def running(mark: Path) -> str:
 def _nothing_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
-    trust._named.clear()
+    trusted_files._named.clear()
 
 
 def forget() -> None:
-    trust._named.clear()
-    trust.store().unlink()
+    trusted_files._named.clear()
+    trusted_files.store().unlink()
 
 
 def front(folder: Path, workload: str = "synthetic(samples=64, hidden=8)") -> Path:
@@ -55,7 +55,7 @@ def naming(folder: Path, workload: str, source: str | None = None) -> Path:
     """The folder with another workload in its ``run.json``, as somebody who sends it would write it: with its digest."""
     values: dict[str, Any] = json.loads((folder / "run.json").read_text())
     values["run"] |= {"workload": workload, "options": {}}
-    old, values["digest"] = values["digest"], digest_of(values["run"], values["source"])
+    old, values["digest"] = values["digest"], run_digest(values["run"], values["source"])
     (folder / "run.json").write_text(json.dumps(values))
     about = json.loads((folder / "front.json").read_text())
     assert about["facts"]["run"] == old
@@ -95,7 +95,7 @@ def test_a_front_imports_no_module_that_its_folder_names(
     naming(folder, name)
     code, printed = call("pick", "shared", "0.5,0.5")
     assert code == 2
-    assert f"the module {name!r}, which is not imported because a file says so" in printed
+    assert f"the module {name!r}, which is not imported only because a file names it" in printed
     assert not mark.exists()
     assert name not in sys.modules
 
@@ -117,11 +117,11 @@ def test_a_front_is_opened_where_it_was_trained_until_the_file_changes(tmp_path:
     folder = front(tmp_path / "front", str(mine))
     assert call("pick", str(folder), "0.5,0.5")[0] == 0
     mine.write_text(running(mark))
-    with pytest.raises(ValueError, match="whose content is none that you have trained on before"):
+    with pytest.raises(ValueError, match="with whose content you have not trained before"):
         load_front(folder)
     assert not mark.exists()
     mine.unlink()
-    with pytest.raises(FileNotFoundError, match=r"mine\.py is not there, which .*run\.json names"):
+    with pytest.raises(FileNotFoundError, match=r"mine\.py does not exist, which .*run\.json names"):
         load_front(folder)
 
 
@@ -165,21 +165,21 @@ def test_what_is_trusted_lies_in_the_users_configuration_alone(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    trust.trust(Path("a.py"), b"pass")
-    assert trust.store() == tmp_path / "home" / ".config" / "paretorch" / trust.FILE
-    assert trust.is_trusted(b"pass")
-    assert not trust.is_trusted(b"pass\n")
-    trust._named.clear()
-    assert trust.is_trusted(b"pass"), "by another process, too"
-    before = trust.store().read_bytes()
-    trust.trust(Path("a.py"), b"pass")
-    assert trust.store().read_bytes() == before
-    trust.store().unlink()
-    trust.store().symlink_to(tmp_path / "elsewhere")
-    trust._named.clear()
-    trust.trust(Path("a.py"), b"pass")
+    trusted_files.trust(Path("a.py"), b"pass")
+    assert trusted_files.store() == tmp_path / "home" / ".config" / "paretorch" / trusted_files.FILE
+    assert trusted_files.is_trusted(b"pass")
+    assert not trusted_files.is_trusted(b"pass\n")
+    trusted_files._named.clear()
+    assert trusted_files.is_trusted(b"pass"), "by another process, too"
+    before = trusted_files.store().read_bytes()
+    trusted_files.trust(Path("a.py"), b"pass")
+    assert trusted_files.store().read_bytes() == before
+    trusted_files.store().unlink()
+    trusted_files.store().symlink_to(tmp_path / "elsewhere")
+    trusted_files._named.clear()
+    trusted_files.trust(Path("a.py"), b"pass")
     assert not (tmp_path / "elsewhere").exists()
-    assert trust.is_trusted(b"pass"), "in this process"
+    assert trusted_files.is_trusted(b"pass"), "in this process"
 
 
 @pytest.mark.parametrize(

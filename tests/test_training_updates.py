@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
+from paretorch.loop.means import DeviceMeans
 from paretorch.training import loop, updates
 from paretorch.training.loop import train
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.parts import assemble
-from paretorch.training.record.totals import EpochTotals, MeanCosines, Means
+from paretorch.training.record.epoch_totals import EpochTotals, MeanCosines
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
@@ -57,16 +58,16 @@ def test_equal_weights_give_the_plain_sum_through_every_door(options: dict[str, 
 @pytest.mark.parametrize("surface", ["features", "parameters"])
 def test_losses_after_the_step_see_the_same_masks_and_statistics(surface: str) -> None:
     run = Run(TINY, method="FAMO()", surface=surface, optimizer="SGD", optimizer_options={"lr": 0.0}, batch_size=8)
-    parts = assemble(run)
-    assert parts.door is not None
+    resolved = resolve(run)
+    assert resolved.balancer is not None
     seen: list[dict[str, float]] = []
 
     def observe(losses: Mapping[str, Tensor | None]) -> None:
         seen.append({task: float(loss) for task, loss in losses.items() if loss is not None})
 
-    parts.door.observe = observe  # type: ignore[method-assign]
-    for batch in training_batches(parts.splits.train, 8, 0, 0):
-        record = parts.update(batch)
+    resolved.balancer.observe = observe  # type: ignore[method-assign]
+    for batch in training_batches(resolved.splits.train, 8, 0, 0):
+        record = resolved.update(batch)
         assert seen.pop() == {task: float(loss) for task, loss in record.losses.items()}
 
 
@@ -78,9 +79,9 @@ def test_looking_again_leaves_random_numbers_and_statistics_alone() -> None:
     def after(observes: bool) -> tuple[Tensor, list[Tensor]]:
         workload, model, batch = made()
         torch.manual_seed(1)
-        with updates._same_draws(model, observes) as again:
+        with updates._repeated_forward(model, observes) as repeat:
             updates.losses_of(workload, model, batch, "float32")
-            again(partial(_forward, workload, model, batch))
+            repeat(partial(_forward, workload, model, batch))
         return torch.rand(3), [buffer.clone() for buffer in model.buffers()]
 
     (draws, statistics), (plain_draws, plain_statistics) = after(True), after(False)
@@ -98,7 +99,7 @@ def test_a_batch_without_labels_is_no_step() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     totals = EpochTotals()
     totals.add(record, 8)
-    totals.settle()
+    totals.flush()
     assert totals.statuses == {"absent": 1}
 
 
@@ -112,8 +113,8 @@ def test_a_batch_without_labels_is_no_step() -> None:
     ids=["features", "parameters", "searched"],
 )
 def test_records_which_wait_hold_no_combined_gradient(options: dict[str, Any]) -> None:
-    parts = assemble(Run(TINY, method="GradDrop()", batch_size=8, **options))
-    record = parts.update(next(training_batches(parts.splits.train, 8, 0, 0)))
+    resolved = resolve(Run(TINY, method="GradDrop()", batch_size=8, **options))
+    record = resolved.update(next(training_batches(resolved.splits.train, 8, 0, 0)))
     assert record.balance is not None
     assert record.balance.weights is None, "a Jacobian method answers with a combined gradient"
     assert record.balance.update is None
@@ -121,7 +122,7 @@ def test_records_which_wait_hold_no_combined_gradient(options: dict[str, Any]) -
 
 
 def test_means_are_weighted_and_ignore_what_was_not_counted() -> None:
-    means = Means()
+    means = DeviceMeans()
     means.add("a", torch.tensor(2.0), torch.tensor(3))
     means.add("a", torch.tensor(torch.nan), torch.tensor(0))
     means.add("a", torch.tensor(6.0), torch.tensor(1))
@@ -148,8 +149,8 @@ def test_mean_cosines_leave_out_what_was_absent_or_not_finite() -> None:
     [
         ({"tasks": ("sing",)}, "unknown task of .*did you mean 'sign'"),
         ({"method": "MDGA()"}, "did you mean 'MGDA'"),
-        ({"door": {"evry": 2}}, "option of the door Fork 'evry': did you mean 'every'"),
-        ({"door": {"gap": 2}, "surface": "parameters"}, "option of the door Balancer 'gap'"),
+        ({"door": {"evry": 2}}, "option of the Fork 'evry': did you mean 'every'"),
+        ({"door": {"gap": 2}, "surface": "parameters"}, "option of the Balancer 'gap'"),
         ({"door": {"scale": "papr"}}, "scale is 'calibrated' or 'paper'"),
         ({"optimizer": "adam"}, "did you mean 'Adam'"),
         ({"device": "tpu"}, "device is"),
@@ -170,7 +171,7 @@ def test_a_model_without_heads_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"Tiny\.model\(\): expected a module with an encoder and heads.*got Sequential"
     ):
-        assemble(Run(str(path)))
+        resolve(Run(str(path)))
 
 
 def test_bfloat16_trains_and_reports_wide_numbers(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def _is_ours(kind: type[Warning]) -> bool:
     """Whether a warning is about the training. Imports what commands that train have imported, and others need not wait for."""
     from paretorch.pareto import DivergedWarning
     from paretorch.training.monitoring.loading import SlowLoadingWarning
-    from paretorch.training.monitoring.troubles import TroubleWarning
+    from paretorch.training.monitoring.training_monitor import TroubleWarning
 
     return issubclass(kind, (SlowLoadingWarning, TroubleWarning, DivergedWarning))
 

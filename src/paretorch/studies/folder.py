@@ -3,7 +3,7 @@
 ::
 
     STUDY/study.json         what was asked: treatments with their runs, seeds, scale; format, versions, machine
-    STUDY/RUN/               one training run (paretorch/training/record.py); result.json in it means "finished"
+    STUDY/RUN/               one training run (paretorch/training/record/run_record.py); result.json in it means "finished"
     STUDY/RUN/failed.json    its last attempt raised: the error and the traceback
     STUDY/tuning/RUN/        a trial of a tuned study
     STUDY/tuning.json        every trial, what was chosen and the study that has it (paretorch/studies/tuned.py); written
@@ -28,9 +28,10 @@ from paretorch.storage.regular_files import read_regular
 from paretorch.studies.study import Study
 from paretorch.studies.tuning.hyperparameters import with_static_weights
 from paretorch.studies.tuning.tuned import Tuning
-from paretorch.training.record import machine, record
-from paretorch.training.record.claims import check_run
-from paretorch.training.record.result import spent
+from paretorch.training.record import machine
+from paretorch.training.record.result import total_seconds
+from paretorch.training.record.run_identity import check_run
+from paretorch.training.record.run_record import finished_result
 from paretorch.training.run import Run
 
 FORMAT = 2  # raised when older versions of the package can no longer read what is written
@@ -57,13 +58,13 @@ class Job:
         Raises:
             ValueError: it is not; the message says what to do.
         """
-        record.finished(self.folder, self.run)
+        finished_result(self.folder, self.run)
 
     @property
     def seconds(self) -> float:
         """That its epochs took, evaluation included, as its result has it; 0 where that does not say."""
         result = json.loads(read_regular(self.folder / "result.json"))
-        return sum(spent(epoch["seconds"]) for epoch in result.get("history", ()))
+        return sum(total_seconds(epoch["seconds"]) for epoch in result.get("history", ()))
 
     @property
     def diverged(self) -> bool:

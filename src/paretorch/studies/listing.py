@@ -9,8 +9,9 @@ from paretorch.optim.presets import PRESETS
 from paretorch.studies import catalog
 from paretorch.studies.sources import names
 from paretorch.training.fronts.algorithms import algorithms
+from paretorch.training.names.methods import methods
+from paretorch.training.names.optimizers import optimizers
 from paretorch.training.names.workloads import workload_class, workload_names
-from paretorch.training.parts import methods, optimizers
 
 
 def method_lines() -> list[tuple[str, str]]:

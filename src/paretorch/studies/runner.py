@@ -140,7 +140,7 @@ class Worker:
         self.job: Job | None = None
         self.heard = time.perf_counter()
         self.log = log
-        with atomic.created(log) as file:
+        with atomic.create(log) as file:
             # a session of its own, so that Ctrl-C reaches the runner alone, which then stops the workers in order
             self.process = subprocess.Popen(
                 command,

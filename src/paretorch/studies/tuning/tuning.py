@@ -30,8 +30,8 @@ from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.studies.tuning.hyperparameters import base_of, settled
 from paretorch.studies.tuning.proposals import Searching
 from paretorch.studies.tuning.tuned import Outcome, Tuning
-from paretorch.training.record.claims import claimed
-from paretorch.training.record.result import Result, spent
+from paretorch.training.record.result import Result, total_seconds
+from paretorch.training.record.run_identity import verified_result
 
 SEED = 1_000_000  # of the trials' runs
 
@@ -113,14 +113,14 @@ class Tuner:
             outcome = Outcome.DIVERGED if job.diverged else Outcome.FAILED
             search.tell(place, math.nan, outcome, _seconds_of_events(job.folder))
             return
-        result = claimed(job.folder, job.run)
+        result = verified_result(job.folder, job.run)
         value = self._value(search, result)
         outcome = Outcome.DIVERGED if math.isnan(value) else Outcome.FINISHED
         search.tell(
             place,
             value,
             outcome,
-            sum(spent(epoch.seconds) for epoch in result.history),
+            sum(total_seconds(epoch.seconds) for epoch in result.history),
         )
 
     def _value(self, search: Searching, result: Result) -> float:
@@ -175,7 +175,7 @@ class Tuner:
                     f"can be tuned against it: failed.json in the folders below {self.folder.path / 'tuning'} says why"
                 )
             best = found.trials[found.chosen]
-            values |= values_of(claimed(self.folder.path / best.folder, best.run))
+            values |= values_of(verified_result(self.folder.path / best.folder, best.run))
         return values
 
 
@@ -210,5 +210,5 @@ def _seconds_of_events(folder: Path) -> float:
             with suppress(ValueError):  # the last line may be cut off
                 event = json.loads(line)
                 if event["event"] == "epoch":
-                    seconds += spent(event["seconds"])
+                    seconds += total_seconds(event["seconds"])
     return seconds

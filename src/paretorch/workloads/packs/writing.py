@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from paretorch.storage import atomic
+from paretorch.storage.locks import acquire_lock
 from paretorch.workloads.formats.pictures import UnreadableError
 from paretorch.workloads.packs.index import Line, read_lines
 from paretorch.workloads.packs.pack import Manifest, damaged, mapped
@@ -76,7 +77,7 @@ def pack(
         OSError: the disk is full, or another process packs here.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = atomic.locked(folder / ".lock", f"another process is packing into {folder}: wait for it")
+    lock = acquire_lock(folder / ".lock", f"another process is packing into {folder}: wait for it")
     try:
         manifest = _begun(folder, wanted)
         manifest, lines = _recovered(folder, manifest)
@@ -87,7 +88,7 @@ def pack(
         added = _append(source, missing, folder, manifest, done, len(places), workers, tell)
         _finish(folder, replace(manifest, available=wanted.available, rows=manifest.rows + added))
     finally:
-        atomic.unlock(lock)
+        lock.release()
     asked = {place.name for place in places}
     unreadable = {name: line.reason for name, line in sorted(done.items()) if line.row < 0 and name in asked}
     return Packed(folder, len(places), added, unreadable, (manifest.rows + added) * manifest.row_bytes)
@@ -155,7 +156,7 @@ def _recovered(folder: Path, manifest: Manifest) -> tuple[Manifest, list[Line]]:
         end, count = end + len(text), count + (line.row >= 0)
     del present
     for file, length in ((path, end), (rows, count * manifest.row_bytes)):
-        with atomic.appending(file) as handle:
+        with atomic.open_to_append(file) as handle:
             handle.truncate(length)
     return replace(manifest, rows=count), lines
 
@@ -204,7 +205,7 @@ def _append(
     row, read_so_far = manifest.rows, total - len(missing)
     if tell is not None:
         tell(read_so_far, total)
-    with atomic.appending(folder / "rows.u8") as rows, atomic.appending(folder / "index.jsonl") as index:
+    with atomic.open_to_append(folder / "rows.u8") as rows, atomic.open_to_append(folder / "index.jsonl") as index:
         for chunk, read in _squares(source, missing, manifest.edge, workers):
             lines, squares = [], []
             for place, square in zip(chunk, read, strict=True):
