@@ -20,6 +20,7 @@ from paretorch.training.monitoring.progress import (
     progress_display,
 )
 from paretorch.training.run import Run
+from stopping import stop_after
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="MGDA()", epochs=2, batch_size=8)
@@ -37,12 +38,8 @@ def test_plain_progress_prints_losses_metrics_weights_and_speed(
 
 
 def test_plain_progress_prints_that_a_run_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(done: int, _: int) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(RUN, tmp_path, progress=stop)
+        train(RUN, tmp_path, progress=stop_after(1, of=2))
     train(RUN, tmp_path, progress="plain")
     assert "resumed after epoch 1" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Names that have moved: the former one still works and warns."""
+"""Former public names, which work and warn."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 def former_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module, some of whose public names have been renamed.
+    """A module's ``__getattr__`` for public names that were renamed.
 
     Args:
         module: the module's full name.
-        names: the new name of each former one; the new names are attributes of the module.
+        names: the present name of each former name; present names are attributes of the module.
 
     Returns:
-        A function of a name: the renamed object with a ``FutureWarning``, or ``AttributeError`` for a name that never was.
+        A function of a name: it warns with ``FutureWarning`` and returns the renamed object, or raises ``AttributeError``.
     """
 
     def lookup(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 from paretorch import linesearch
 from paretorch.core.contract import Method
 from paretorch.linesearch import LineSearch, Metric, UpperBound
-from paretorch.training.names.constructors import check_arguments, parse, pick
+from paretorch.training.names.constructors import check_arguments, parse, pick, subclasses_in
 from paretorch.training.run import Run
 
 
@@ -54,11 +53,7 @@ class LineSearchOptimizer(torch.optim.Optimizer):
 
 def searches() -> dict[str, type[LineSearch]]:
     """The line searches by name."""
-    return {
-        name: value
-        for name, value in vars(linesearch).items()
-        if inspect.isclass(value) and issubclass(value, LineSearch) and value is not LineSearch
-    }
+    return subclasses_in(linesearch, LineSearch)  # type: ignore[type-abstract]
 
 
 def make_search(run: Run, model: nn.Module, method: Method[Any], optimizers: Mapping[str, Any]) -> LineSearchOptimizer:
@@ -109,11 +104,7 @@ def _direction(
     text: str, parameters: list[nn.Parameter], optimizers: Mapping[str, Any]
 ) -> torch.optim.Optimizer | Metric:
     call = parse(text)
-    metrics = {
-        name: value
-        for name, value in vars(linesearch).items()
-        if inspect.isclass(value) and issubclass(value, Metric) and value is not Metric
-    }
+    metrics = subclasses_in(linesearch, Metric)  # type: ignore[type-abstract]
     made = pick("direction", call.name, {**optimizers, **metrics})
     first = () if call.name in metrics else (parameters,)
     found: torch.optim.Optimizer | Metric = made(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import paretorch.pareto
 from paretorch.pareto import FrontAlgorithm, Scalarization, Transfer
-from paretorch.training.names.constructors import Call, check_arguments, parse, pick
+from paretorch.training.names.constructors import Call, check_arguments, parse, pick, subclasses_in
 
 OPTION_TYPES = {"Scalarization": Scalarization, "Transfer": Transfer}  # that options may have, as constructors
 
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 def algorithms() -> dict[str, type[FrontAlgorithm]]:
     """The front algorithms by name."""
-    return _classes(FrontAlgorithm)
+    return subclasses_in(paretorch.pareto, FrontAlgorithm)
 
 
 def find_algorithm(text: str) -> FrontAlgorithm:
@@ -35,14 +34,6 @@ def find_algorithm(text: str) -> FrontAlgorithm:
     return _construct(call, _find("algorithm", call.name, algorithms()))
 
 
-def _classes(base: type[T]) -> dict[str, type[T]]:
-    return {
-        name: value
-        for name, value in vars(paretorch.pareto).items()
-        if inspect.isclass(value) and issubclass(value, base) and value is not base
-    }
-
-
 def _find(what: str, name: str, known: Mapping[str, T]) -> T:
     """The value of that name, regardless of case, hyphens and underscores."""
     folded = {key.lower(): key for key in known}
@@ -53,7 +44,9 @@ def _construct(call: Call, made: type[T]) -> T:
     def value(argument: Any) -> Any:
         if not isinstance(argument, Call):
             return argument
-        known: dict[str, type[Any]] = {**_classes(Scalarization), **_classes(Transfer)}
+        known: dict[str, type[Any]] = {}
+        for base in OPTION_TYPES.values():
+            known |= subclasses_in(paretorch.pareto, base)
         return _construct(argument, _find("scalarization or transfer", argument.name, known))
 
     named = {name: value(given) for name, given in call.named.items()}
@@ -64,6 +57,6 @@ def _construct(call: Call, made: type[T]) -> T:
             continue
         found = arguments[field.name]
         if not (isinstance(found, OPTION_TYPES[kinds[0]]) or (found is None and "None" in kinds)):
-            known = ", ".join(sorted(_classes(OPTION_TYPES[kinds[0]])))
+            known = ", ".join(sorted(subclasses_in(paretorch.pareto, OPTION_TYPES[kinds[0]])))
             raise ValueError(f"{call.name}: {field.name} is one of {known}, written as a constructor, got {found!r}")
     return made(**arguments)

@@ -34,7 +34,7 @@ def load_front(folder: str | Path, workload: str | None = None) -> Front:
     folder = Path(folder)
     found = workload_of(folder, workload)
     if not (folder / "front.json").exists():
-        raise FileNotFoundError(f"{folder} holds no finished front: the command that started it resumes it")
+        raise FileNotFoundError(f"{folder} contains no finished front: the command that started it resumes it")
     started = read_run(folder)
     if started is None or not started["run"].get("front"):
         with torch.random.fork_rng():
@@ -68,7 +68,7 @@ def workload_of(folder: Path, given: str | None = None) -> Workload:
     if not run.get("front"):
         content = "nothing" if started is None else f"a run of one model, by {run['method']}"
         raise FileNotFoundError(
-            f"{folder} holds no front but {content}: expected a folder that `paretorch front` wrote"
+            f"{folder} contains no front but {content}: expected a folder that `paretorch front` wrote"
         )
     return recorded_workload(run["workload"], run["options"], folder / "run.json")
 

@@ -1,4 +1,4 @@
-"""Parsing of constructors, and errors for unknown names and options."""
+"""Classes by name, parsing of constructors, and errors for unknown names and options."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, TypeVar
 
 MAX_LENGTH = 10_000  # characters of a constructor: fewer cannot nest a literal too deeply for Python's parser
 
 T = TypeVar("T")
+
+
+def subclasses_in(module: ModuleType, base: type[T]) -> dict[str, type[T]]:
+    """The subclasses of ``base`` that a module exports, by name, without ``base`` itself."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base
+    }
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:

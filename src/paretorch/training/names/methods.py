@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import paretorch.balance
 from paretorch.core.contract import Method
-from paretorch.training.names.constructors import Call, check_arguments, parse, pick
+from paretorch.training.names.constructors import Call, check_arguments, parse, pick, subclasses_in
 
 
 def methods() -> dict[str, type[Method[Any]]]:
     """The balancing methods by name."""
-    return {
-        name: value
-        for name, value in vars(paretorch.balance).items()
-        if inspect.isclass(value) and issubclass(value, Method) and value is not Method
-    }
+    return subclasses_in(paretorch.balance, Method)
 
 
 def find_method(text: str) -> Method[Any]:

@@ -13,25 +13,18 @@ import paretorch.optim
 from paretorch.balance.equal import Equal
 from paretorch.core.contract import Method
 from paretorch.optim import MultiTaskOptimizer, Preconditioned
-from paretorch.training.names.constructors import check_arguments, pick
+from paretorch.training.names.constructors import check_arguments, pick, subclasses_in
 
 
 def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
     """The optimizers by name: those of torch.optim whose step needs no closure, and those of paretorch.optim."""
     of_torch = {
         name: value
-        for name, value in vars(torch.optim).items()
-        if inspect.isclass(value)
-        and issubclass(value, torch.optim.Optimizer)
-        and value not in (torch.optim.Optimizer, torch.optim.SparseAdam)  # SparseAdam refuses dense gradients
+        for name, value in subclasses_in(torch.optim, torch.optim.Optimizer).items()
+        if value is not torch.optim.SparseAdam  # it refuses dense gradients
         and inspect.signature(value.step).parameters["closure"].default is None
     }
-    multi_task = {
-        name: value
-        for name, value in vars(paretorch.optim).items()
-        if inspect.isclass(value) and issubclass(value, MultiTaskOptimizer) and value is not MultiTaskOptimizer
-    }
-    return of_torch | multi_task
+    return of_torch | subclasses_in(paretorch.optim, MultiTaskOptimizer)  # type: ignore[type-abstract]
 
 
 def find_optimizer(

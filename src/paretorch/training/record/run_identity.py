@@ -97,8 +97,8 @@ def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
         return
     name = next(name for name in [*expected, *found] if found.get(name) != expected.get(name))
     raise ValueError(
-        f"{path} holds another run: its {name} is {found.get(name)!r}, expected {expected.get(name)!r}. Was its folder renamed, "
-        "or were files copied into it? Restore them, train into another folder, or remove this one"
+        f"{path} contains another run: its {name} is {found.get(name)!r}, expected {expected.get(name)!r}. Was its folder "
+        "renamed, or were files copied into it? Restore them, train into another folder, or remove this one"
     )
 
 

@@ -187,8 +187,8 @@ def _check_unused(folder: Path) -> None:
     for name in ("events.jsonl", "result.json", "checkpoint"):
         if os.path.lexists(folder / name):
             raise ValueError(
-                f"{folder} holds {name} but no run.json, so the run that it belongs to is unknown. Restore run.json, train into "
-                "another folder, or remove this one"
+                f"{folder} contains {name} but no run.json, so the run that it belongs to is unknown. Restore run.json, train "
+                "into another folder, or remove this one"
             )
 
 
