@@ -101,9 +101,9 @@ class _RunTraining:
 
     def start_epoch(self, epoch: int) -> Iterable[Batch]:
         self.resolved.model.train()
-        self.totals, self.began, self.waited = EpochTotals(), time.perf_counter(), self.monitor.waiting.seconds
+        self.totals, self.began, self.loading_before = EpochTotals(), time.perf_counter(), self.monitor.loading.seconds
         batches = training_batches(self.streams, self.run.batch_size, self.run.seed, epoch)
-        return self.monitor.waiting.over(batches)
+        return self.monitor.loading.over(batches)
 
     def update(self, step: int, batch: Batch) -> None:
         samples = sum(part.size for part in batch)
@@ -128,7 +128,7 @@ class _RunTraining:
         seconds = {
             "training": trained - self.began,
             "evaluation": time.perf_counter() - trained,
-            "loading": self.monitor.waiting.seconds - self.waited,
+            "loading": self.monitor.loading.seconds - self.loading_before,
         }
         entry = Epoch(
             epoch, losses, validation, totals.weights.read(), dict(totals.statuses), totals.samples, seconds,

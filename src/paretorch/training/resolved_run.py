@@ -97,7 +97,7 @@ def resolve(run: Run) -> ResolvedRun:
     balancer = _balancer_beside(run, method, tasks, model, optimizer)
     if balancer is not None:
         balancer.to(device)
-    update = updates.choose(workload, model, optimizer, balancer, run.precision, run.clip)
+    update = updates.make_update(workload, model, optimizer, balancer, run.precision, run.clip)
     steps = run.epochs * steps_per_epoch(splits.train, run.batch_size)
     schedule = Schedule(optimizer, run.schedule, run.warmup, steps, run.epochs)
     return ResolvedRun(run, device, workload, tasks, splits, model, optimizer, balancer, update, schedule)

@@ -47,7 +47,7 @@ class StepRecord:
 Update = Callable[[Batch], StepRecord]
 
 
-def choose(
+def make_update(
     workload: Workload,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -52,33 +53,32 @@ def train(
         streams: the training data.
         evaluate: losses and metrics of all members on validation data.
     """
-    training = _FrontTraining(plan, declared, steps, streams, evaluate)
-    # without an estimate: the first evaluation is always saved
-    checkpoints = None if training.file is None else CheckpointSchedule(None, estimate=0.0)
+    history = EvaluationHistory(plan)
+    file = checkpoints = None
+    if plan.checkpoint is not None:
+        file = CheckpointFile(plan.checkpoint, {**declared, "optimizer": described(steps.optimizer)})
+        checkpoints = CheckpointSchedule(
+            None, estimate=0.0
+        )  # without an estimate, the first evaluation is always saved
+        if (state := file.load()) is not None:
+            history.load(state["looks"])
+            steps.load(state["training"])
+    training = _FrontTraining(plan, steps, streams, evaluate, history, file)
     per_epoch = steps_per_epoch(streams, plan.batch_size)
-    train_epochs(training, plan.epochs, per_epoch, done=training.history.epoch, checkpoints=checkpoints)
-    return training.history
+    train_epochs(training, plan.epochs, per_epoch, done=history.epoch, checkpoints=checkpoints)
+    return history
 
 
+@dataclass
 class _FrontTraining:
     """A front as what the loop over epochs trains."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        declared: Mapping[str, str],
-        steps: FrontUpdate,
-        streams: tuple[Stream, ...],
-        evaluate: Callable[[], FrontScores],
-    ) -> None:
-        self.plan, self.steps, self.streams, self.evaluate = plan, steps, streams, evaluate
-        self.history = EvaluationHistory(plan)
-        self.file: CheckpointFile | None = None
-        if plan.checkpoint is not None:
-            self.file = CheckpointFile(plan.checkpoint, {**declared, "optimizer": described(steps.optimizer)})
-            if (state := self.file.load()) is not None:
-                self.history.load(state["looks"])
-                steps.load(state["training"])
+    plan: Plan
+    steps: FrontUpdate
+    streams: tuple[Stream, ...]
+    evaluate: Callable[[], FrontScores]
+    history: EvaluationHistory
+    file: CheckpointFile | None
 
     def start_epoch(self, epoch: int) -> Iterable[Batch]:
         self.history.start_epoch()

@@ -58,7 +58,7 @@ class TrainingMonitor:
     def __init__(self, run: Run, folder: Path, streams: tuple[Stream, ...]) -> None:
         self.run, self.folder = run, folder
         self.steps = steps_per_epoch(streams, run.batch_size) if streams else 1
-        self.waiting = LoadingTimer(streams)
+        self.loading = LoadingTimer(streams)
         self.warnings: list[str] = []
         self._nonfinite: dict[str, int] = {}  # by task: the first step whose loss was not finite
         self._buffer: list[
@@ -119,7 +119,7 @@ class TrainingMonitor:
 
     def facts(self, splits: Splits) -> Mapping[str, Any]:
         """Facts for the record: data loading, and the warnings, if there were any."""
-        return {**loading_facts(splits, self.waiting), **({"troubles": list(self.warnings)} if self.warnings else {})}
+        return {**loading_facts(splits, self.loading), **({"troubles": list(self.warnings)} if self.warnings else {})}
 
     def _check_time(self, seconds: float) -> None:
         left = seconds * (self.run.epochs - 1)
