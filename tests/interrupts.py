@@ -1,4 +1,4 @@
-"""Processes that tests stop by Ctrl-C, wherever the tests themselves run."""
+"""Handling of SIGINT in processes that tests interrupt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 
 def restore_interrupts() -> None:
-    """Gives SIGINT its default action; a ``preexec_fn`` of :class:`subprocess.Popen`.
+    """Restores the default action of SIGINT; a ``preexec_fn`` of :class:`subprocess.Popen`.
 
     A shell starts background jobs with SIGINT ignored, and their children inherit that. Python installs its handler, which
     raises KeyboardInterrupt, only where SIGINT is not ignored when it starts.

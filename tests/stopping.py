@@ -1,4 +1,4 @@
-"""Stops a training as Ctrl-C does, at the end of an epoch."""
+"""Interruption of a training at the end of an epoch, as by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def stop_after(epochs: int, of: int) -> Callable[[int, int], None]:
-    """A progress that interrupts a run ``of`` so many epochs after ``epochs``."""
+    """A progress function that interrupts a run of ``of`` epochs after ``epochs`` epochs."""
 
     def progress(done: int, planned: int) -> None:
         assert planned == of

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from paretorch.cli import app
-from paretorch.training.parts import parameter_counts
+from paretorch.training.model_size import parameter_counts
 from paretorch.workloads.cifar10 import Cifar10
 from paretorch.workloads.formats.cifar import CLASSES, find_cifar, read_cifar
 from paretorch.workloads.metrics import F1, BinaryAccuracy

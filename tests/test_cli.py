@@ -137,7 +137,7 @@ def test_train_names_the_folder_after_the_run(tmp_path: Path, monkeypatch: pytes
         (["train", TINY, "--epochs", "0"], "Error: epochs is at least 1, got 0"),
         (["train", TINY, "--surface", "feature"], "'features'"),
         (["train", TINY, "--tasks", "sing"], "did you mean 'sign'"),
-        (["train", "nowhere.py"], "Error: nowhere.py is not there"),
+        (["train", "nowhere.py"], "Error: nowhere.py does not exist"),
         (["list", "method"], "Error: unknown list 'method': did you mean 'methods'"),
         (["trian"], "'train'"),
     ],

@@ -74,7 +74,7 @@ def test_pick_of_a_front_saved_from_python_needs_its_workload(tmp_path: Path) ->
         (["pick", "{folder}"], "give either the weights of the tasks"),
         (["pick", "{folder}", "--model", "7"], "the front has models 0 to 2, got 7"),
         (["pick", "{folder}", "0.5,0.5", "--export", "model.pt"], "as .onnx or .safetensors"),
-        (["pick", "nowhere", "0.5,0.5"], "holds no front"),
+        (["pick", "nowhere", "0.5,0.5"], "contains no front"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

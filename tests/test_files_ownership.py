@@ -1,4 +1,4 @@
-"""What this package writes ends in its own files: links are not followed, and nothing of anybody else is replaced."""
+"""Written files: links are not followed, and files of others are not replaced."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NAMES = (".run.json.writing", ".result.json.writing", ".events.jsonl.writing", "
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_planted_link_is_replaced_and_its_target_is_not(tmp_path: Path, victim: Path, name: str) -> None:
+def test_link_is_replaced_and_its_target_is_unchanged(tmp_path: Path, victim: Path, name: str) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     if name.startswith("."):
@@ -61,7 +61,7 @@ def test_a_planted_link_is_replaced_and_its_target_is_not(tmp_path: Path, victim
 
 @pytest.mark.parametrize("name", ["events.jsonl", ".lock"])
 @pytest.mark.parametrize("kind", ["link", "dangling link", "fifo"])
-def test_a_run_writes_through_no_link_and_no_fifo(tmp_path: Path, victim: Path, name: str, kind: str) -> None:
+def test_run_writes_to_no_link_and_no_fifo(tmp_path: Path, victim: Path, name: str, kind: str) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     if kind == "fifo":
@@ -74,7 +74,7 @@ def test_a_run_writes_through_no_link_and_no_fifo(tmp_path: Path, victim: Path, 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_link_in_the_place_of_started_events_is_refused(tmp_path: Path, victim: Path) -> None:
+def test_link_in_place_of_events_is_refused(tmp_path: Path, victim: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(RUN, tmp_path / "run", progress=stop_after(1, of=2))
     events = tmp_path / "run" / "events.jsonl"
@@ -87,7 +87,7 @@ def test_a_link_in_the_place_of_started_events_is_refused(tmp_path: Path, victim
 
 
 @pytest.mark.parametrize("inside", ["", ".writing"])
-def test_a_checkpoint_is_not_written_into_a_linked_folder(tmp_path: Path, inside: str) -> None:
+def test_checkpoint_is_not_written_to_a_linked_folder(tmp_path: Path, inside: str) -> None:
     others = tmp_path / "others"
     (others / "epoch-7").mkdir(parents=True)
     (others / "epoch-7" / "state.json").write_text("theirs")
@@ -108,15 +108,15 @@ def test_a_checkpoint_is_not_written_into_a_linked_folder(tmp_path: Path, inside
     assert (others / "epoch-7" / "state.json").read_text() == "theirs"
 
 
-def test_files_of_a_run_without_its_name_are_not_taken_over(tmp_path: Path) -> None:
+def test_run_files_without_run_json_are_refused(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text('{"theirs": 1}\n')
-    with pytest.raises(ValueError, match=r"holds events\.jsonl but no run\.json"):
+    with pytest.raises(ValueError, match=r"contains events\.jsonl but no run\.json"):
         train(RUN, tmp_path, progress=None)
     assert (tmp_path / "events.jsonl").read_text() == '{"theirs": 1}\n'
     assert not (tmp_path / "run.json").exists()
 
 
-def test_the_writer_makes_a_new_file(tmp_path: Path, victim: Path) -> None:
+def test_atomic_write_creates_a_new_file(tmp_path: Path, victim: Path) -> None:
     temporary = tmp_path / ".a.json.writing"
     plants: tuple[Callable[[], object], ...] = (
         lambda: temporary.symlink_to(victim),
@@ -135,7 +135,7 @@ def test_the_writer_makes_a_new_file(tmp_path: Path, victim: Path) -> None:
     assert (tmp_path / "a.json").read_bytes() == b"new"
 
 
-def test_a_log_is_not_written_through_a_link(tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_is_not_written_to_a_link(tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "worker-0.txt").symlink_to(victim)
@@ -181,7 +181,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
     "name", ["model-000.safetensors", "model-002.safetensors", "model-017.safetensors", "front.json"]
 )
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_front_replaces_no_file_that_no_front_wrote(tmp_path: Path, front: Front, name: str, kind: str) -> None:
+def test_front_replaces_only_files_of_fronts(tmp_path: Path, front: Front, name: str, kind: str) -> None:
     FOREIGN[kind](tmp_path / name)
     before = content(tmp_path)
     with pytest.raises(ValueError, match="so it is not replaced: move it away, or name another folder"):
@@ -194,7 +194,7 @@ def test_a_front_replaces_no_file_that_no_front_wrote(tmp_path: Path, front: Fro
     assert content(tmp_path) == before
 
 
-def test_a_front_replaces_a_front(tmp_path: Path, front: Front) -> None:
+def test_front_replaces_a_front(tmp_path: Path, front: Front) -> None:
     (tmp_path / "notes.safetensors").write_text("mine")
     (tmp_path / "model-1.safetensors").write_text("mine")
     larger = pt.fit_front(
@@ -214,7 +214,7 @@ def test_a_front_replaces_a_front(tmp_path: Path, front: Front) -> None:
     assert {(tmp_path / name).read_text() for name in ("notes.safetensors", "model-1.safetensors")} == {"mine"}
 
 
-def test_a_front_replaces_a_front_of_an_earlier_version(tmp_path: Path, front: Front) -> None:
+def test_front_replaces_a_front_of_an_earlier_version(tmp_path: Path, front: Front) -> None:
     """Its models have no mark; its front.json has their digests."""
     import hashlib
 
@@ -234,7 +234,7 @@ def test_a_front_replaces_a_front_of_an_earlier_version(tmp_path: Path, front: F
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".onnx"])
-def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path, front: Front, ending: str) -> None:
+def test_export_replaces_only_exports(tmp_path: Path, front: Front, ending: str) -> None:
     if ending == ".onnx":
         pytest.importorskip("onnxscript")
     example = torch.zeros(2, 2) if ending == ".onnx" else None
@@ -261,7 +261,7 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path, front: Fr
         assert content(target.parent) == before
 
 
-def test_an_onnx_model_of_somebody_else_is_not_replaced(tmp_path: Path, front: Front) -> None:
+def test_export_does_not_replace_other_onnx_models(tmp_path: Path, front: Front) -> None:
     onnx = pytest.importorskip("onnx")
     graph = onnx.helper.make_graph([], "theirs", [], [])
     onnx.save(onnx.helper.make_model(graph), str(tmp_path / "x.onnx"))
@@ -272,7 +272,7 @@ def test_an_onnx_model_of_somebody_else_is_not_replaced(tmp_path: Path, front: F
     assert (tmp_path / "x.onnx").read_bytes() == before
 
 
-def test_pick_does_not_export_onto_the_fronts_own_models(tmp_path: Path) -> None:
+def test_pick_does_not_replace_the_models_of_the_front(tmp_path: Path) -> None:
     folder = tmp_path / "front"
     assert call("front", *SMALL, "--out", str(folder))[0] == 0
     before = content(folder)
@@ -286,7 +286,7 @@ def test_pick_does_not_export_onto_the_fronts_own_models(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
-def test_a_report_replaces_reports_only(tmp_path: Path, name: str) -> None:
+def test_report_replaces_only_reports(tmp_path: Path, name: str) -> None:
     train(RUN, tmp_path, progress=None)
     assert call("report", str(tmp_path))[0] == 0
     assert call("report", str(tmp_path))[0] == 0
@@ -298,7 +298,7 @@ def test_a_report_replaces_reports_only(tmp_path: Path, name: str) -> None:
     assert call("report", str(tmp_path), "--out", str(tmp_path / "elsewhere"))[0] == 0
 
 
-def test_figures_and_tables_are_not_written_through_links(tmp_path: Path, victim: Path) -> None:
+def test_figures_and_tables_are_not_written_to_links(tmp_path: Path, victim: Path) -> None:
     train(RUN, tmp_path / "run", progress=None)
     (tmp_path / "run" / "report").mkdir()
     for name in ("learning_curves.svg", "overview.md", "seeds.csv"):
@@ -316,7 +316,7 @@ def test_figures_and_tables_are_not_written_through_links(tmp_path: Path, victim
     assert not list((tmp_path / "other").iterdir())
 
 
-def test_a_page_of_a_front_replaces_pages_only(tmp_path: Path) -> None:
+def test_front_page_replaces_only_pages(tmp_path: Path) -> None:
     assert call("front", *SMALL, "--out", str(tmp_path))[0] == 0
     assert call("front", *SMALL, "--out", str(tmp_path))[0] == 0
     (tmp_path / "front.html").write_text("mine")

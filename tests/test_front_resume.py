@@ -1,4 +1,4 @@
-"""A front whose training was killed goes on to the same numbers."""
+"""A resumed training of a front gives the numbers of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from training_workload import Tiny
 
 
 class KilledError(Exception):
-    """Stands for a signal."""
+    """Represents a signal."""
 
 
 def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = None, **options: Any) -> Front:
-    def watch(moment: FrontSnapshot) -> None:
+    def progress(moment: FrontSnapshot) -> None:
         if moment.epoch == kill_at:
             raise KilledError
 
@@ -36,7 +36,7 @@ def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = 
         preferences=pt.preferences(2, 3, margin=0.1),
         batch_size=16,
         checkpoint=folder,
-        progress=watch,
+        progress=progress,
         **options,
     )
     return made
@@ -46,8 +46,8 @@ def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = 
     "algorithm", [pt.MT2O(adapt="hypervolume"), PaMaL(), COSMOS()],
     ids=lambda a: type(a).__name__,
 )  # fmt: skip
-def test_a_killed_training_goes_on_bit_for_bit(algorithm: FrontAlgorithm, tmp_path: Path) -> None:
-    # by one way: two measurements may choose two, which round differently
+def test_front_resumed_after_interruption_is_bit_identical(algorithm: FrontAlgorithm, tmp_path: Path) -> None:
+    # a fixed execution: two measurements may select two executions, which round differently
     whole = front(algorithm, None, execution="vmap")
     with pytest.raises(KilledError):
         front(algorithm, tmp_path, kill_at=4, execution="vmap")
@@ -60,7 +60,7 @@ def test_a_killed_training_goes_on_bit_for_bit(algorithm: FrontAlgorithm, tmp_pa
     assert resumed.facts["gradient evaluations"] == whole.facts["gradient evaluations"]
 
 
-def test_the_file_of_another_training_is_refused(tmp_path: Path) -> None:
+def test_front_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     front(pt.MT2O(), tmp_path, epochs=2)
     with pytest.raises(ValueError, match="belongs to another training"):
         front(pt.MT2O(), tmp_path, epochs=2, seed=4)
@@ -71,7 +71,7 @@ def test_the_file_of_another_training_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", [pt.MT2O(), COSMOS()], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize(
-    ("option", "other", "words"),
+    ("option", "other", "difference"),
     [
         ("optimizer", lambda p: torch.optim.Adam(p, lr=0.1), r"optimizer was Adam\(lr=0.01, .*, is Adam\(lr=0.1, "),
         (
@@ -87,17 +87,17 @@ def test_the_file_of_another_training_is_refused(tmp_path: Path) -> None:
     ],
     ids=["rate", "betas", "class", "schedule", "reference", "every", "execution"],
 )
-def test_the_file_of_another_training_says_what_differs(
-    algorithm: FrontAlgorithm, option: str, other: Any, words: str, tmp_path: Path
+def test_front_checkpoint_error_names_the_difference(
+    algorithm: FrontAlgorithm, option: str, other: Any, difference: str, tmp_path: Path
 ) -> None:
     with pytest.raises(KilledError):
         front(algorithm, tmp_path, kill_at=4)
-    with pytest.raises(ValueError, match=rf"belongs to another training: {words}") as refused:
+    with pytest.raises(ValueError, match=rf"belongs to another training: {difference}") as refused:
         front(algorithm, tmp_path, **{option: other})
     assert str(refused.value).count(" was ") == 1
 
 
-def test_what_computes_the_same_is_the_same_training(tmp_path: Path) -> None:
+def test_front_checkpoint_accepts_equivalent_arguments(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         front(pt.MT2O(), tmp_path, kill_at=4)
     tensor = torch.tensor(2.0)

@@ -1,4 +1,4 @@
-"""Runs that train fronts: by name, on disk, read back, exported, and what is refused."""
+"""Runs that train fronts: names, files, loading, export and refusals."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 
 from paretorch.pareto import MT2O, Front, Gated, Neighbours, SmoothTchebycheff
 from paretorch.pareto.files.export import export
-from paretorch.pareto.fitting.epochs import epochs_kept
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.reports.page.embedded import asset
 from paretorch.reports.page.front import loading, write_front_page
+from paretorch.storage.checkpoint_file import saved_epochs
 from paretorch.training.fronts.algorithms import find_algorithm
 from paretorch.training.fronts.options import FrontOptions
 from paretorch.training.fronts.run import load_front, train_front
@@ -54,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("MT2O(SmoothTchebycheff(0.1), adapt='spacing')", MT2O(SmoothTchebycheff(0.1), adapt="spacing")),
     ],
 )
-def test_an_algorithm_is_read_as_it_is_written(text: str, made: MT2O) -> None:
+def test_find_algorithm_reads_constructors(text: str, made: MT2O) -> None:
     assert find_algorithm(text) == made
 
 
@@ -70,7 +70,7 @@ def test_an_algorithm_is_read_as_it_is_written(text: str, made: MT2O) -> None:
         ("mt2o(transfer=open('x'))", "unknown scalarization or transfer 'open'"),
     ],
 )
-def test_what_is_no_algorithm_is_refused(text: str, message: str) -> None:
+def test_find_algorithm_refuses_other_text(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_algorithm(text)
 
@@ -84,7 +84,7 @@ def test_what_is_no_algorithm_is_refused(text: str, message: str) -> None:
         ({"margin": 1.0}, "margin is a share"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+def test_front_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FrontOptions(**options)  # type: ignore[arg-type]
 
@@ -96,49 +96,49 @@ def test_options_out_of_range_are_refused(options: dict[str, object], message: s
         ({"front_options": {"preferences": [[1.0], [1.0]]}}, "one value for each of the 2 tasks"),
         ({"front_options": {"model": 3}}, "did you mean 'models'"),
         ({"front_options": {"models": 2, "reference": [1.0]}}, "the reference has 1 values for the 2 tasks"),
-        ({"method": "MGDA()"}, "method='MGDA\\(\\)' means nothing to a front"),
-        ({"clip": 1.0}, "clip=1.0 means nothing to a front"),
-        ({"tasks": ("f1",)}, "tasks=.* means nothing to a front"),
-        ({"optimizer": "MTAdam"}, "the optimizer MTAdam decides by the losses of one model"),
-        ({"optimizer": "FastBacktracking", "optimizer_options": {}}, "decides by the losses of one model"),
+        ({"method": "MGDA()"}, "method='MGDA\\(\\)' has no effect on a front"),
+        ({"clip": 1.0}, "clip=1.0 has no effect on a front"),
+        ({"tasks": ("f1",)}, "tasks=.* has no effect on a front"),
+        ({"optimizer": "MTAdam"}, "the optimizer MTAdam uses the losses of a single model"),
+        ({"optimizer": "FastBacktracking", "optimizer_options": {}}, "uses the losses of a single model"),
     ],
 )
-def test_what_means_nothing_to_a_front_is_refused(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_front_run_refuses_values_without_effect(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         train_front(dataclasses.replace(RUN, **changes), tmp_path, progress=None)  # type: ignore[arg-type]
 
 
-def test_options_of_a_front_without_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="name its algorithm in front"):
+def test_front_options_without_a_front_are_refused() -> None:
+    with pytest.raises(ValueError, match="name an algorithm in `front`"):
         Run("synthetic", front_options={"models": 3})
 
 
-def test_runs_without_a_front_keep_their_keys() -> None:
+def test_run_without_a_front_keeps_its_key() -> None:
     assert not {"front", "front_options"} & Run("digits").to_json().keys()
     assert Run.from_json(json.loads(json.dumps(RUN.to_json()))) == RUN
 
 
-def test_the_record_is_that_of_any_run_and_a_front_beside_it(trained: Path) -> None:
+def test_front_run_writes_the_record_of_a_run_and_a_front(trained: Path) -> None:
     result = Result.load(trained)
-    said = result.facts["front"]
+    facts = result.facts["front"]
     events = [json.loads(line) for line in (trained / "events.jsonl").read_text().splitlines()]
     assert [event["epoch"] for event in events] == [1, 2]
     volume = result.history[-1].validation.metrics["front"]["hypervolume"]
     assert events[-1]["validation"]["metrics"]["front"]["hypervolume"] == volume
-    losses = torch.tensor(said["losses"], dtype=torch.float64)
-    assert result.validation.metrics["front"]["hypervolume"] == hypervolume(losses, torch.tensor(said["reference"]))
+    losses = torch.tensor(facts["losses"], dtype=torch.float64)
+    assert result.validation.metrics["front"]["hypervolume"] == hypervolume(losses, torch.tensor(facts["reference"]))
     assert list(result.validation.losses.values()) == losses.min(dim=0).values.tolist()
-    assert said["gradients"] == [6, 12]  # three models, two steps an epoch
-    assert np.shape(said["test losses"]) == (3, 2)
+    assert facts["gradients"] == [6, 12]  # three models, two steps an epoch
+    assert np.shape(facts["test losses"]) == (3, 2)
 
 
-def test_the_loop_hands_fronts_on_and_a_finished_one_is_not_trained_again(trained: Path) -> None:
+def test_train_returns_a_finished_front(trained: Path) -> None:
     before = (trained / "result.json").stat().st_mtime_ns
     assert train(RUN, trained, progress=None) == Result.load(trained)
     assert (trained / "result.json").stat().st_mtime_ns == before
 
 
-def test_the_three_lines_of_the_page_load_the_model(trained: Path) -> None:
+def test_front_page_code_loads_the_model(trained: Path) -> None:
     names: dict[str, object] = {}
     exec(loading(trained, 1), names)  # what a user would paste
     model, front = names["model"], names["front"]
@@ -148,15 +148,15 @@ def test_the_three_lines_of_the_page_load_the_model(trained: Path) -> None:
     assert all(torch.equal(value, front.states[1][name]) for name, value in model.state_dict().items())
 
 
-def test_a_folder_without_a_front_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no front"):
+def test_load_front_refuses_a_folder_without_a_front(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="contains no front"):
         load_front(tmp_path)
     (tmp_path / "front.json").write_text("{}")
     with pytest.raises(ValueError, match="it was saved from Python"):
         load_front(tmp_path)
 
 
-def test_weights_are_exported_with_what_they_are_for(trained: Path, tmp_path: Path) -> None:
+def test_exported_weights_have_tasks_and_preference(trained: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 
     front = load_front(trained)
@@ -169,7 +169,7 @@ def test_weights_are_exported_with_what_they_are_for(trained: Path, tmp_path: Pa
         }
 
 
-def test_what_cannot_be_exported_is_refused(trained: Path, tmp_path: Path) -> None:
+def test_export_refuses_invalid_arguments(trained: Path, tmp_path: Path) -> None:
     front = load_front(trained)
     with pytest.raises(ValueError, match=r"as .onnx or .safetensors, got the ending '.pt'"):
         export(front, 0, tmp_path / "model.pt")
@@ -183,7 +183,7 @@ def test_what_cannot_be_exported_is_refused(trained: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.long
-def test_an_onnx_model_computes_what_the_model_does_for_any_number_of_samples(trained: Path, tmp_path: Path) -> None:
+def test_onnx_model_equals_the_model_for_any_number_of_samples(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     reference = pytest.importorskip("onnx.reference")
     front = load_front(trained)
@@ -198,7 +198,7 @@ def test_an_onnx_model_computes_what_the_model_does_for_any_number_of_samples(tr
         np.testing.assert_allclose(output, expected[task].numpy(), atol=1e-5)
 
 
-def test_the_page_needs_no_network_and_knows_every_model(trained: Path) -> None:
+def test_front_page_needs_no_network_and_lists_every_model(trained: Path) -> None:
     text = write_front_page(trained).read_text(encoding="utf-8")
     outside = text.partition("<script type")[0]
     assert "http" not in outside
@@ -219,23 +219,23 @@ def test_the_page_needs_no_network_and_knows_every_model(trained: Path) -> None:
         assert int(np.argmin(values)) == front.choose(weights)
 
 
-def test_the_plot_of_three_tasks_shows_a_cube_and_names_as_they_are() -> None:
+def test_front_plot_of_three_tasks_is_three_dimensional() -> None:
     (space,) = re.findall(r"function space\(.*?\n  }\n", asset("front.js"), flags=re.DOTALL)
     assert 'aspectmode: "cube"' in space
     assert "folded(title, 24, spatial)" in space
     assert "axis(quantity" not in space, "axes in space show entities as they are written"
 
 
-def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
+def test_front_run_resumed_after_interruption_equals_uninterrupted_run(tmp_path: Path) -> None:
     run = dataclasses.replace(RUN, epochs=4, front_options={**RUN.front_options, "execution": "vmap"})
     whole = train_front(run, tmp_path / "whole", progress=None)
 
     with pytest.raises(KeyboardInterrupt):
         train_front(run, tmp_path / "killed", progress=stop_after(3, of=4))
-    assert 1 <= epochs_kept(tmp_path / "killed" / "checkpoint") < 4
-    told: list[int] = []
-    again = train_front(run, tmp_path / "killed", progress=lambda done, epochs: told.append(done))
-    assert min(told) >= 1, "the epochs that were kept are not trained again"
+    assert 1 <= saved_epochs(tmp_path / "killed" / "checkpoint") < 4
+    reported: list[int] = []
+    again = train_front(run, tmp_path / "killed", progress=lambda done, epochs: reported.append(done))
+    assert min(reported) >= 1, "epochs before the checkpoint are not trained again"
     assert again.facts["front"]["losses"] == whole.facts["front"]["losses"]
     assert [epoch.validation for epoch in again.history] == [epoch.validation for epoch in whole.history]
     assert not (tmp_path / "killed" / "checkpoint").exists()

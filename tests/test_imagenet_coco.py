@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from image_folders import SMALL, shared_root, truncate, write_both
 from paretorch.cli import app
 from paretorch.training.loop import train
-from paretorch.training.monitoring.loading import SlowLoadingWarning, Waiting
+from paretorch.training.monitoring.loading import LoadingTimer, SlowLoadingWarning
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from paretorch.workloads import Samples, TensorStream
@@ -222,7 +222,7 @@ def test_loading_waits_are_counted_and_warned_about_once(monkeypatch: pytest.Mon
     batches = [(Samples(torch.zeros(4), {}, 4),)] * 3
     # times before, after and between batches: three times 4 s of waiting and 1 s of training
     ticking([0, 4, 5, 5, 9, 10, 10, 14, 15, 15, 15], monkeypatch)
-    waiting = Waiting((stream,))
+    waiting = LoadingTimer((stream,))
     with pytest.warns(SlowLoadingWarning) as caught:
         assert len(list(waiting.over(batches))) == 3
     assert waiting.seconds == 12
@@ -243,7 +243,7 @@ def test_loading_without_waits_gives_no_warning(monkeypatch: pytest.MonkeyPatch)
     batches = [(Samples(torch.zeros(4), {}, 4),)] * 2
     for times in ([0, 1, 5, 5, 6, 10, 10, 10], [0, 8, 50, 50, 58, 100, 100, 100]):
         ticking([float(number) for number in times], monkeypatch)
-        waiting = Waiting(())
+        waiting = LoadingTimer(())
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             list(waiting.over(batches))

@@ -14,19 +14,21 @@ from package_imports import SOURCE, Class, Import, circles, classes, imports, tr
 FLOORS = {
     "extras": 0,  # imports nothing
     "former_names": 0,
+    "display": 1,
     "storage": 1,
     "core": 2,
     "workloads": 2,
-    "balance": 3,
-    "linesearch": 3,
-    "optim": 3,
-    "pareto": 3,
-    "training": 4,
-    "studies": 5,
-    "reports": 6,
-    "cli": 7,
+    "loop": 3,
+    "balance": 4,
+    "linesearch": 4,
+    "optim": 4,
+    "pareto": 4,
+    "training": 5,
+    "studies": 6,
+    "reports": 7,
+    "cli": 8,
 }
-ROOF = 6  # the package itself imports all floors for its users; only the command line imports it
+ROOF = 7  # the package itself imports all floors for its users; only the command line imports it
 LIGHT = ("core", "balance")
 LIGHT_PACKAGES = {"torch", "numpy"}
 VAGUE = {"utils", "helpers", "misc", "common"}

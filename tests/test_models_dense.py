@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import paretorch as pt
-from paretorch.training.parts import parameter_counts
+from paretorch.training.model_size import parameter_counts
 from paretorch.workloads.dense.labels import LabelKind
 from paretorch.workloads.models.dense import MODELS, dense_model
 from paretorch.workloads.models.dilated import DilatedHead, DilatedResNet
@@ -172,7 +172,7 @@ def test_mtan_copy_has_separate_convolutions() -> None:
     model, images = attended()
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        for parameter in twin.encoder.down.parameters():  # type: ignore[union-attr]
+        for parameter in twin.encoder.down.parameters():
             parameter.zero_()
         assert not torch.allclose(model(images)["depth"], twin(images)["depth"], rtol=1e-3)
         assert isinstance(model.encoder, AttentionEncoder)

@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from paretorch.training.parts import parameter_counts
+from paretorch.training.model_size import parameter_counts
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import ENCODERS, MEAN, SPREAD, encoder
 from paretorch.workloads.models.image_heads import PixelHead, image_classifier

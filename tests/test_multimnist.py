@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from paretorch.cli import app
-from paretorch.training.parts import parameter_counts
+from paretorch.training.model_size import parameter_counts
 from paretorch.workloads.formats.idx import MNIST, find_digits, read_digits, read_idx
 from paretorch.workloads.multimnist import MultiMNIST
 from paretorch.workloads.streams import TensorStream

@@ -17,7 +17,7 @@ import paretorch.optim
 from optimizers import BY_NAME, OPTIMIZERS, Entry
 from paretorch.optim import MTAdamV2, MultiTaskOptimizer
 from paretorch.storage.nested_state import pack, unpack
-from paretorch.training.parts import optimizers
+from paretorch.training.names.optimizers import optimizers
 
 TASKS = ("left", "right")
 

@@ -10,7 +10,8 @@ import torch
 
 from paretorch.optim import MTAdamV2, Preconditioned, find_preset
 from paretorch.training.loop import train
-from paretorch.training.parts import assemble, find_optimizer
+from paretorch.training.names.optimizers import find_optimizer
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from stopping import stop_after
 
@@ -51,15 +52,15 @@ def test_run_resumes_bit_for_bit(optimizer: str, method: str, tmp_path: Path) ->
 def test_presets_are_runs(tmp_path: Path) -> None:
     for number in (2, 8):
         preset = find_preset(number)
-        parts = assemble(run(preset.optimizer, optimizer_options=preset.options))
+        parts = resolve(run(preset.optimizer, optimizer_options=preset.options))
         assert parts.optimizer.defaults["lr"] == preset.options["lr"]
     assert isinstance(parts.optimizer, MTAdamV2)
     assert parts.optimizer.tasks == ("sign", "size")
-    assert parts.door is None
+    assert parts.balancer is None
 
 
 def test_preconditioned_balances_by_the_runs_method() -> None:
-    parts = assemble(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
+    parts = resolve(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
     assert isinstance(parts.optimizer, Preconditioned)
     assert str(parts.optimizer.runner.method) == "CAGrad(c=0.25, rescale=1)"
 
@@ -83,7 +84,7 @@ def test_run_supports_a_single_task(tmp_path: Path) -> None:
 )
 def test_run_refuses_contradictory_options(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        assemble(Run(**{"workload": TINY, "optimizer_options": {}, **values}))
+        resolve(Run(**{"workload": TINY, "optimizer_options": {}, **values}))
 
 
 def test_run_finds_torch_optimizers() -> None:

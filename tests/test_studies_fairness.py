@@ -14,13 +14,14 @@ from torch import Tensor
 from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training import loop
-from paretorch.training.parts import Parts, assemble
+from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Samples
 
 TINY = str(Path(__file__).parent / "training_workload.py")  # dropout and batch norm
 BASE = Run(TINY, epochs=2, batch_size=8)
-# GradDrop and PCGrad draw from the door's generator; FAMO forwards twice, so dropout draws twice; the surfaces differ
+# GradDrop and PCGrad draw from the Fork's or Balancer's generator; FAMO has two forward passes, so dropout draws twice;
+# the surfaces differ
 METHODS = (
     ("MGDA()", "features"),
     ("GradDrop()", "features"),
@@ -43,7 +44,7 @@ STUDY = Study(
 )
 
 
-class Seen:
+class Observations:
     """What a run began with and was fed."""
 
     def __init__(self) -> None:
@@ -52,12 +53,12 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """Looks into the real loop: the weights right after assembly, and every batch as it reaches the update."""
-    found = Seen()
+def observations(monkeypatch: pytest.MonkeyPatch) -> Observations:
+    """Observes the loop: the weights after `resolve`, and each batch of the update."""
+    found = Observations()
 
-    def looking(run: Run) -> Parts:
-        parts = assemble(run)
+    def observed_resolve(run: Run) -> ResolvedRun:
+        parts = resolve(run)
         found.weights = {name: value.clone() for name, value in parts.model.state_dict().items()}
 
         def update(batch: tuple[Samples, ...]) -> Any:
@@ -68,26 +69,28 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
         return replace(parts, update=update)
 
-    monkeypatch.setattr(loop, "assemble", looking)
+    monkeypatch.setattr(loop, "resolve", observed_resolve)
     return found
 
 
-def looked(run: Run, folder: Path, seen: Seen) -> tuple[dict[str, Tensor], list[str]]:
-    seen.weights, seen.batches = {}, []
+def observe(run: Run, folder: Path, observations: Observations) -> tuple[dict[str, Tensor], list[str]]:
+    observations.weights, observations.batches = {}, []
     loop.train(run, folder, progress=None)
-    return seen.weights, seen.batches
+    return observations.weights, observations.batches
 
 
-def test_initial_weights_and_batches_are_shared_by_all_treatments_of_a_seed(tmp_path: Path, seen: Seen) -> None:
+def test_initial_weights_and_batches_are_shared_by_all_treatments_of_a_seed(
+    tmp_path: Path, observations: Observations
+) -> None:
     by_seed = []
     for seed in (0, 1):
-        reference, batches = looked(replace(BASE, seed=seed), tmp_path / f"reference{seed}", seen)
+        reference, batches = observe(replace(BASE, seed=seed), tmp_path / f"reference{seed}", observations)
         assert len(batches) == 14
         assert len(set(batches)) == 14, "an epoch repeats the order of the one before"
         by_seed.append((reference, batches))
         for treatment in STUDY.treatments:
             for place, run in enumerate(treatment.seeded(seed)):
-                weights, fed = looked(run, tmp_path / f"{treatment.label}{seed}{place}".replace("/", ""), seen)
+                weights, fed = observe(run, tmp_path / f"{treatment.label}{seed}{place}".replace("/", ""), observations)
                 assert fed == batches, treatment.label
                 assert {name for name in weights if name.startswith("encoder")} == {
                     name for name in reference if name.startswith("encoder")
@@ -99,21 +102,21 @@ def test_initial_weights_and_batches_are_shared_by_all_treatments_of_a_seed(tmp_
     assert set(batches).isdisjoint(shuffled)
 
 
-def test_what_a_treatment_draws_does_not_change_what_another_gets(tmp_path: Path, seen: Seen) -> None:
+def test_treatments_do_not_share_random_generators(tmp_path: Path, observations: Observations) -> None:
     """In one process, one after the other, as a worker trains them."""
     run = replace(BASE, method="GradDrop()")
     torch.manual_seed(123)
-    first = looked(run, tmp_path / "first", seen)
-    looked(replace(BASE, method="FAMO()"), tmp_path / "between", seen)
+    first = observe(run, tmp_path / "first", observations)
+    observe(replace(BASE, method="FAMO()"), tmp_path / "between", observations)
     torch.rand(1000)
-    again = looked(run, tmp_path / "again", seen)
+    again = observe(run, tmp_path / "again", observations)
     assert first[1] == again[1]
     assert all(torch.equal(first[0][name], again[0][name]) for name in first[0])
 
 
-def test_the_quickstart_is_fair_too(tmp_path: Path, seen: Seen) -> None:
+def test_quickstart_treatments_share_initial_weights_and_batches(tmp_path: Path, observations: Observations) -> None:
     found = [
-        looked(run, tmp_path / f"{place}-{number}", seen)
+        observe(run, tmp_path / f"{place}-{number}", observations)
         for place, treatment in enumerate(find_study("quickstart", "smoke").treatments)
         for number, run in enumerate(treatment.seeded(4)[:1])
     ]

@@ -11,7 +11,7 @@ from paretorch.core.search_space import Choice, Range
 from paretorch.studies.tuning.hyperparameters import current_settings, search_space, with_settings
 from paretorch.studies.tuning.search import HyperparameterSearch
 from paretorch.studies.tuning.trials import TrialOutcome
-from paretorch.training.parts import find_method
+from paretorch.training.names.methods import find_method
 from paretorch.training.run import Run
 
 

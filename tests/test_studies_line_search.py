@@ -9,7 +9,8 @@ from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Combine, Study
 from paretorch.training.line_search import searches
 from paretorch.training.names.constructors import check_arguments, parse, pick
-from paretorch.training.parts import find_method, optimizers
+from paretorch.training.names.methods import find_method
+from paretorch.training.names.optimizers import optimizers
 
 SEARCHES = ("classical", "fast, as published", "fast, default", AUTOMATIC, "fast, linearised, SASA+", "fast, linearised, Adam",
             "fast, linearised, Muon", "fast, linearised, Kronecker", "classical, L-BFGS")  # fmt: skip

@@ -17,7 +17,7 @@ from paretorch.studies.catalog.optimizers import TASKS, study
 from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Combine, Expected, Study
 from paretorch.training.loop import train
-from paretorch.training.parts import assemble
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from stopping import stop_after
 
@@ -83,7 +83,7 @@ def test_optimizers_study_combines_methods_with_all_optimizers_but_mtadam() -> N
     assert runs["Adam + CAGrad(c=0.2)"].method == "CAGrad(c=0.2)"
     assert runs["MTAdamV2"].method == "Equal()"
     for run in runs.values():
-        assert assemble(run).tasks == TASKS
+        assert resolve(run).tasks == TASKS
 
 
 def test_optimizers_study_writes_loss_weights_into_runs() -> None:
@@ -91,7 +91,7 @@ def test_optimizers_study_writes_loss_weights_into_runs() -> None:
     assert runs["Adam"].method == "Static({'classification': 1.0, 'segmentation': 0.5})"
     assert runs["MTAdamV2"].optimizer_options["weights"] == [1.0, 0.5]
     for run in runs.values():
-        assemble(run)
+        resolve(run)
 
 
 @pytest.mark.parametrize("optimizers", ["", "sgd,adamw", "mtadamv2"])

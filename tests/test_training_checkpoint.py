@@ -1,4 +1,4 @@
-"""Checkpoints: damaged or foreign ones are named and never half loaded; nothing is unpickled."""
+"""Checkpoints: errors for damaged and foreign ones, nested state, schedule."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 import paretorch.training
+from paretorch.storage.checkpoint_folder import load_latest, saved_checkpoints
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.training.loop import train
-from paretorch.training.record import checkpoint
 from paretorch.training.run import Run
+from stopping import stop_after
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="DWA()", epochs=3, batch_size=8)
@@ -27,12 +28,8 @@ RUN = Run(TINY, method="DWA()", epochs=3, batch_size=8)
 def started(tmp_path: Path) -> Path:
     """A run that was stopped after its first epoch."""
 
-    def stop(done: int, _: int) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(RUN, tmp_path, progress=stop)
+        train(RUN, tmp_path, progress=stop_after(1, of=3))
     return tmp_path
 
 
@@ -45,13 +42,13 @@ def newest(folder: Path) -> Path:
     ("harm", "message"),
     [
         (lambda content: content[:-3], "expected .* bytes, got"),
-        (lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], "not what was written"),
+        (lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], "differs from what was written"),
         (lambda _: b"", "bytes, got 0"),
         (None, "missing"),
     ],
     ids=["truncated", "a flipped bit", "empty", "missing"],
 )
-def test_a_damaged_file_is_named(started: Path, name: str, harm: Any, message: str) -> None:
+def test_checkpoint_names_a_damaged_file(started: Path, name: str, harm: Any, message: str) -> None:
     path = newest(started) / f"{name}.safetensors"
     if harm is None:
         path.unlink()
@@ -65,13 +62,13 @@ def test_a_damaged_file_is_named(started: Path, name: str, harm: Any, message: s
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"format": "another"}', '{"format": "paretorch checkpoint 1"}']
 )
-def test_a_damaged_state_is_named(started: Path, content: str) -> None:
+def test_checkpoint_names_a_damaged_state(started: Path, content: str) -> None:
     (newest(started) / "state.json").write_text(content)
     with pytest.raises(ValueError, match=r"state\.json is damaged"):
         train(RUN, started, progress=None)
 
 
-def test_another_runs_checkpoint_is_refused(started: Path) -> None:
+def test_checkpoint_of_another_run_is_refused(started: Path) -> None:
     path = newest(started) / "state.json"
     state = json.loads(path.read_text())
     state["run"]["seed"] = 7
@@ -80,8 +77,8 @@ def test_another_runs_checkpoint_is_refused(started: Path) -> None:
         train(RUN, started, progress=None)
 
 
-def test_a_checkpoint_that_does_not_fit_loads_nothing(started: Path) -> None:
-    found = checkpoint.load_latest(started / "checkpoint", RUN)
+def test_checkpoint_of_another_architecture_loads_nothing(started: Path) -> None:
+    found = load_latest(started / "checkpoint", RUN.to_json(), None)
     assert found is not None
     model = nn.Linear(3, 1)
     before = model.weight.detach().clone()
@@ -90,23 +87,23 @@ def test_a_checkpoint_that_does_not_fit_loads_nothing(started: Path) -> None:
     assert torch.equal(model.weight, before)
 
 
-def test_leftovers_of_a_killed_writer_are_no_checkpoints(started: Path) -> None:
+def test_checkpoint_ignores_incomplete_folders(started: Path) -> None:
     (started / "checkpoint" / ".writing").mkdir()
     (started / "checkpoint" / ".writing" / "model.safetensors").write_bytes(b"half")
     (started / "checkpoint" / "epoch-2.broken").mkdir()
-    assert checkpoint.saved(started / "checkpoint") == [newest(started)]
+    assert saved_checkpoints(started / "checkpoint") == [newest(started)]
     train(RUN, started, progress=None)
-    assert [path.name for path in checkpoint.saved(started / "checkpoint")] == ["epoch-3"]
+    assert [path.name for path in saved_checkpoints(started / "checkpoint")] == ["epoch-3"]
     assert not (started / "checkpoint" / ".writing").exists()
 
 
-def test_the_model_is_a_plain_file_of_weights(started: Path) -> None:
+def test_checkpoint_model_is_a_file_of_weights(started: Path) -> None:
     from safetensors.torch import load_file
 
     assert {"encoder.0.weight", "heads.sign.weight"} <= set(load_file(newest(started) / "model.safetensors"))
 
 
-def test_packing_keeps_kinds_types_and_ties() -> None:
+def test_nested_state_keeps_containers_dtypes_and_ties() -> None:
     tied = torch.randn(3)
     tree = {
         "state": {0: {"step": torch.tensor(3.0), "empty": torch.zeros(0, 2)}, 1: {"history": [tied, tied[1:]]}},
@@ -120,12 +117,12 @@ def test_packing_keeps_kinds_types_and_ties() -> None:
     assert type(back["groups"][0]["betas"]) is tuple
 
 
-def test_what_cannot_be_saved_is_named() -> None:
+def test_nested_state_names_what_cannot_be_saved() -> None:
     with pytest.raises(TypeError, match=r"cannot save groups/0/schedule: .* got function"):
         pack({"groups": [{"schedule": lambda: 0}]})
 
 
-def test_nothing_is_ever_unpickled() -> None:
+def test_package_unpickles_nothing() -> None:
     sources = Path(paretorch.training.__path__[0]).parent.rglob("*.py")
     for path in sources:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -135,17 +132,17 @@ def test_nothing_is_ever_unpickled() -> None:
             assert not {"pickle", "dill", "shelve", "marshal", "joblib", "torch.load"} & set(names), path
 
 
-def test_checkpoints_are_as_rare_as_what_they_cost_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_schedule_limits_the_share_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    due, saved = CheckpointSchedule(None), []
+    schedule, saved = CheckpointSchedule(None), []
     for epoch in range(1, 401):
         now[0] += 0.5
-        if due(epoch):
+        if schedule(epoch):
             saved.append(now[0])
-            with due.measured():
+            with schedule.measure():
                 now[0] += 0.018
-    assert saved[0] == pytest.approx(5.0), "before one was measured, it is taken for 0.05 seconds"
+    assert saved[0] == pytest.approx(5.0), "before the first measurement, the estimate is 0.05 seconds"
     assert {round(later - before, 3) for before, later in itertools.pairwise(saved)} == {2.018}
     assert 0.018 * len(saved) <= 0.01 * now[0]
     every = CheckpointSchedule(3)
@@ -155,10 +152,10 @@ def test_checkpoints_are_as_rare_as_what_they_cost_asks_for(monkeypatch: pytest.
     assert slow(1), "an epoch of a minute has one"
 
 
-def test_a_run_with_rare_checkpoints_comes_to_the_same(tmp_path: Path) -> None:
+def test_run_with_rare_checkpoints_gives_the_same_result(tmp_path: Path) -> None:
     one, rare = (
         train(RUN, tmp_path / "one", progress=None),
         train(RUN, tmp_path / "rare", progress=None, checkpoint_every=None),
     )
     assert (one.test, one.validation) == (rare.test, rare.validation)
-    assert [path.name for path in checkpoint.saved(tmp_path / "rare" / "checkpoint")] == ["epoch-3"]
+    assert [path.name for path in saved_checkpoints(tmp_path / "rare" / "checkpoint")] == ["epoch-3"]

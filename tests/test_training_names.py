@@ -1,4 +1,4 @@
-"""Names and constructors as a user types them: read, never evaluated; the nearest known name is suggested."""
+"""Names and constructors: parsed, never evaluated; the nearest known name is suggested."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 
 import paretorch as pt
 from paretorch.training.names.constructors import Call, parse
+from paretorch.training.names.devices import find_device
+from paretorch.training.names.methods import find_method, methods
+from paretorch.training.names.optimizers import find_optimizer, optimizers
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.parts import find_device, find_method, find_optimizer, methods, optimizers
 
 TINY = Path(__file__).parent / "training_workload.py"
 
@@ -38,12 +40,12 @@ CODE = [
 
 
 @pytest.mark.parametrize("text", CODE, ids=lambda text: text[:30])
-def test_code_is_refused(text: str) -> None:
+def test_parse_refuses_code(text: str) -> None:
     with pytest.raises(ValueError, match=r"cannot read|unknown method"):
         find_method(text)
 
 
-def test_constructors_are_read() -> None:
+def test_parse_reads_constructors() -> None:
     assert parse("A") == Call("A")
     assert parse(" A( 1, b = -2.5, c={'x': [1, (2, None)]} ) ") == Call(
         "A", (1,), {"b": -2.5, "c": {"x": [1, (2, None)]}}
@@ -52,7 +54,7 @@ def test_constructors_are_read() -> None:
     assert parse("a folder/file.py(ink=True)") == Call("a folder/file.py", (), {"ink": True})
 
 
-def test_methods_are_made() -> None:
+def test_find_method_constructs_methods() -> None:
     assert find_method("MGDA") == find_method("MGDA()") == pt.MGDA()
     assert find_method("CAGrad(c=0.25)") == pt.CAGrad(c=0.25)
     assert find_method("Static({'a': 0.5, 'b': 0.5})") == pt.Static({"a": 0.5, "b": 0.5})
@@ -71,7 +73,7 @@ def test_methods_are_made() -> None:
         ("MGDA(1, 2, 3, 4, 5)", "too many positional"),
     ],
 )
-def test_misspelt_methods_say_what_is_near(text: str, message: str) -> None:
+def test_find_method_suggests_the_nearest_name(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_method(text)
 
@@ -85,17 +87,17 @@ def test_misspelt_methods_say_what_is_near(text: str, message: str) -> None:
         ("LBFGS", {}, "unknown optimizer"),  # its step needs a closure
     ],
 )
-def test_misspelt_optimizers_say_what_is_near(name: str, options: dict[str, float], message: str) -> None:
+def test_find_optimizer_suggests_the_nearest_name(name: str, options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_optimizer(name, options)
 
 
-def test_optimizers_are_those_of_torch() -> None:
+def test_optimizers_include_those_of_torch() -> None:
     assert {"SGD", "Adam", "AdamW", "RMSprop"} <= set(optimizers())
     assert not {"Optimizer", "LBFGS", "SparseAdam"} & set(optimizers())
 
 
-def test_the_parameters_are_no_option_of_an_optimizer() -> None:
+def test_optimizer_parameters_are_no_option() -> None:
     with pytest.raises(ValueError, match=r"option of the optimizer Adam 'rate': .*Known: ") as caught:
         find_optimizer("Adam", {"rate": 0.1})
     known = str(caught.value).partition("Known: ")[2].split(", ")
@@ -103,7 +105,7 @@ def test_the_parameters_are_no_option_of_an_optimizer() -> None:
     assert "params" not in known
 
 
-def test_a_workload_is_a_name_a_module_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_workload_accepts_a_name_a_module_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_workload("digits", {"ink": True}).tasks == ("left", "right", "ink")
     assert find_workload(str(TINY), {"samples": 40}).tasks == ("sign", "size")
     monkeypatch.syspath_prepend(str(TINY.parent))
@@ -111,7 +113,7 @@ def test_a_workload_is_a_name_a_module_or_a_file(monkeypatch: pytest.MonkeyPatch
     assert find_workload("training_workload", {}).tasks == ("sign", "size")
 
 
-def test_a_file_may_hold_an_object(tmp_path: Path) -> None:
+def test_find_workload_accepts_a_file_with_an_object(tmp_path: Path) -> None:
     path = tmp_path / "two.py"
     path.write_text("from paretorch.workloads.digits import Digits\nworkload = Digits(ink=True)\n")
     assert find_workload(str(path), {}).tasks == ("left", "right", "ink")
@@ -129,17 +131,17 @@ def test_a_file_may_hold_an_object(tmp_path: Path) -> None:
         ("json", {}, "expected a top-level object `workload` or one subclass"),
     ],
 )
-def test_misspelt_workloads_say_what_is_near(name: str, options: dict[str, bool], message: str) -> None:
+def test_find_workload_suggests_the_nearest_name(name: str, options: dict[str, bool], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_workload(name, options)
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere/mine.py is not there"):
+def test_find_workload_names_a_missing_file() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere/mine.py does not exist"):
         find_workload("nowhere/mine.py", {})
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
-def test_devices_that_are_not_there_are_named(name: str) -> None:
+def test_find_device_names_an_unavailable_device(name: str) -> None:
     with pytest.raises(ValueError, match="device"):
         find_device(name)

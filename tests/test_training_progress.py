@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from paretorch.display import ProgressBars
+from paretorch.training import loop
 from paretorch.training.loop import train
 from paretorch.training.monitoring import progress
-from paretorch.training.monitoring.progress import Callback, Lines, Live, Silence, choose
+from paretorch.training.monitoring.progress import (
+    CallbackProgress,
+    LiveProgress,
+    NoProgress,
+    PlainProgress,
+    progress_display,
+)
 from paretorch.training.run import Run
+from stopping import stop_after
 
 TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="MGDA()", epochs=2, batch_size=8)
 
 
-def test_plain_lines_say_losses_metrics_weights_and_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_progress_prints_losses_metrics_weights_and_speed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(RUN, tmp_path, progress="auto")  # captured: no terminal
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("2 epochs of 7 steps on cpu")
@@ -25,58 +37,59 @@ def test_plain_lines_say_losses_metrics_weights_and_speed(tmp_path: Path, capsys
         assert part in lines[1]
 
 
-def test_resumed_lines_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(done: int, _: int) -> None:
-        if done == 1:
-            raise KeyboardInterrupt
-
+def test_plain_progress_prints_that_a_run_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(RUN, tmp_path, progress=stop)
+        train(RUN, tmp_path, progress=stop_after(1, of=2))
     train(RUN, tmp_path, progress="plain")
     assert "resumed after epoch 1" in capsys.readouterr().out
 
 
-def test_the_live_display_shows_losses_weights_speed_and_time_left(
+def test_live_progress_shows_losses_weights_speed_and_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rich.console import Console
 
     shown = io.StringIO()
-    monkeypatch.setattr(Live, "REFRESH", 0.0)
-    live = Live()
-    live.bar.live.console = Console(file=shown, force_terminal=True, width=200)
-    monkeypatch.setattr(progress, "choose", lambda _: live)
+    console = Console(file=shown, force_terminal=True, width=200)
+    made: list[ProgressBars] = []
+
+    def bars(*columns: str, **options: Any) -> ProgressBars:
+        made.append(ProgressBars(*columns, console=console, **options))
+        return made[-1]
+
+    monkeypatch.setattr(LiveProgress, "REFRESH", 0.0)
+    monkeypatch.setattr(progress, "ProgressBars", bars)
     train(RUN, tmp_path, progress="live")
     text = shown.getvalue()
     for part in ("epoch 1/2", "epoch 2/2", "loss sign ", "weights sign ", "samples/s", "left"):
         assert part in text
-    assert live.bar.finished
+    assert [each.completed("run") for each in made] == [14]
 
 
-def test_what_shows_progress_is_chosen_by_name() -> None:
-    assert isinstance(choose("plain"), Lines)
-    assert isinstance(choose("live"), Live)
-    assert type(choose(None)) is Silence
-    assert isinstance(choose(lambda *_: None), Callback)
+def test_progress_display_is_chosen_by_name() -> None:
+    assert isinstance(progress_display("plain"), PlainProgress)
+    assert isinstance(progress_display("live"), LiveProgress)
+    assert type(progress_display(None)) is NoProgress
+    assert isinstance(progress_display(lambda *_: None), CallbackProgress)
     with pytest.raises(ValueError, match="progress is"):
-        choose("loud")  # type: ignore[arg-type]
+        progress_display("loud")  # type: ignore[arg-type]
 
 
-def test_a_display_is_closed_when_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_display_is_closed_when_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
 
-    class Failing(Silence):
+    class Failing(NoProgress):
         def start(self, run: Run, done: int, steps: int) -> None:
             raise KeyboardInterrupt
 
         def close(self) -> None:
             closed.append(True)
 
-    monkeypatch.setattr(progress, "choose", lambda _: Failing())
+    monkeypatch.setattr(loop, "progress_display", lambda _: Failing())
     with pytest.raises(KeyboardInterrupt):
         train(RUN, tmp_path)
     assert closed == [True]
 
 
-def test_many_numbers_are_cut() -> None:
-    assert progress.numbers({str(index): float(index) for index in range(8)}, most=2) == "0 0 1 1 and 6 more"
+def test_format_numbers_omits_all_but_the_first_numbers() -> None:
+    assert progress.format_numbers({str(index): float(index) for index in range(8)}, most=2) == "0 0 1 1 and 6 more"

@@ -1,4 +1,4 @@
-"""Resuming equals never stopping, bit for bit: at every epoch, at any instant, after a full disk."""
+"""Resumed runs equal uninterrupted ones bit for bit: at every epoch, at random times, after a full disk."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ RUNS = {
 }
 
 
-def told(result: Result) -> dict[str, Any]:
-    """Everything but how long it took and how much memory."""
+def without_times(result: Result) -> dict[str, Any]:
+    """The result without times and memory."""
     values = result.to_json()
     assert values.pop("seconds_per_epoch") > 0
     assert values.pop("peak_memory")
@@ -65,43 +65,43 @@ def told(result: Result) -> dict[str, Any]:
     return values
 
 
-class Dones:
-    """Remembers the epochs done at each call."""
+class Progress:
+    """Records the number of epochs done at each call."""
 
     def __init__(self) -> None:
-        self.seen: list[int] = []
+        self.epochs: list[int] = []
 
     def __call__(self, done: int, of: int) -> None:
-        self.seen.append(done)
+        self.epochs.append(done)
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-def test_resuming_at_every_epoch_changes_nothing(run: Run, tmp_path: Path) -> None:
-    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
-    assert len({json.dumps(epoch["losses"]) for epoch in unbroken["history"]}) == 4
+def test_resumed_run_equals_uninterrupted_run_at_every_epoch(run: Run, tmp_path: Path) -> None:
+    uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
+    assert len({json.dumps(epoch["losses"]) for epoch in uninterrupted["history"]}) == 4
     for stop in range(5):
         folder = tmp_path / str(stop)
         with pytest.raises(KeyboardInterrupt):
             train(run, folder, progress=stop_after(stop, of=4))
         assert not (folder / "result.json").exists()
-        resumed = Dones()
+        resumed = Progress()
         result = train(run, folder, progress=resumed)
-        assert resumed.seen[0] == stop
-        assert told(result) == unbroken
-        assert told(Result.load(folder)) == unbroken
+        assert resumed.epochs[0] == stop
+        assert without_times(result) == uninterrupted
+        assert without_times(Result.load(folder)) == uninterrupted
 
 
-def test_stopping_every_time_and_rare_checkpoints_change_nothing(tmp_path: Path) -> None:
+def test_resumed_run_with_rare_checkpoints_equals_uninterrupted_run(tmp_path: Path) -> None:
     run = RUNS["FAMO on features, Adam"]
-    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
     for stop in (1, 2, 3):
         with pytest.raises(KeyboardInterrupt):
             train(run, tmp_path / "rare", progress=stop_after(stop, of=4), checkpoint_every=2)
     assert [path.name for path in (tmp_path / "rare" / "checkpoint").iterdir()] == ["epoch-2"]
-    assert told(train(run, tmp_path / "rare", progress=None, checkpoint_every=2)) == unbroken
+    assert without_times(train(run, tmp_path / "rare", progress=None, checkpoint_every=2)) == uninterrupted
 
 
-def test_the_global_random_numbers_of_the_caller_are_kept(tmp_path: Path) -> None:
+def test_train_restores_the_global_random_generators(tmp_path: Path) -> None:
     random.seed(5)
     expected = random.Random(5).random()
     train(tiny(epochs=1), tmp_path, progress=None)
@@ -113,10 +113,10 @@ def _train_quietly(run: Run, folder: Path) -> None:
     train(run, folder, progress=None)
 
 
-def test_killed_at_random_instants_it_ends_with_the_same_result(tmp_path: Path) -> None:
+def test_run_killed_at_random_times_equals_uninterrupted_run(tmp_path: Path) -> None:
     run = tiny(method="FAMO()", options={"samples": 240}, epochs=12)
     began = time.perf_counter()
-    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
     whole = time.perf_counter() - began
     # a server that has torch loaded and no thread yet forks the processes that are killed
     context = multiprocessing.get_context("forkserver")
@@ -139,15 +139,13 @@ def test_killed_at_random_instants_it_ends_with_the_same_result(tmp_path: Path) 
         if (folder / "result.json").exists():
             break
     assert killed > 0
-    assert told(Result.load(folder)) == unbroken
-    assert told(train(run, folder, progress=None)) == unbroken
+    assert without_times(Result.load(folder)) == uninterrupted
+    assert without_times(train(run, folder, progress=None)) == uninterrupted
 
 
-def test_a_disk_that_is_full_at_any_write_leaves_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_complete_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tiny(method="DWA()", epochs=2)
-    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
     sync, calls = os.fsync, [0]
 
     def full_from(first: int) -> Callable[[int], None]:
@@ -171,13 +169,13 @@ def test_a_disk_that_is_full_at_any_write_leaves_nothing_half_written(
             break
         assert not list(folder.rglob("*writing*"))
         assert not (folder / "result.json").exists() or calls[0] == first  # the last write settles the result's folder
-        assert told(train(run, folder, progress=None)) == unbroken
+        assert without_times(train(run, folder, progress=None)) == uninterrupted
     assert 10 < first < 99
 
 
-def test_a_line_that_does_not_fit_is_taken_back_and_the_file_named(tmp_path: Path) -> None:
+def test_full_disk_truncates_the_last_line_and_names_the_file(tmp_path: Path) -> None:
     run = tiny(epochs=3)
-    unbroken = told(train(run, tmp_path / "unbroken", progress=None))
+    uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
     folder = tmp_path / "limited"
     with pytest.raises(KeyboardInterrupt):
         train(tiny(epochs=3), folder, progress=lambda done, _: _interrupt(done))
@@ -192,7 +190,7 @@ def test_a_line_that_does_not_fit_is_taken_back_and_the_file_named(tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert (folder / "events.jsonl").read_bytes() == lines
-    assert told(train(run, folder, progress=None)) == unbroken
+    assert without_times(train(run, folder, progress=None)) == uninterrupted
 
 
 def _interrupt(done: int) -> None:
@@ -200,7 +198,7 @@ def _interrupt(done: int) -> None:
         raise KeyboardInterrupt
 
 
-def test_an_atomic_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_write_keeps_the_earlier_file_on_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.json"
     atomic.write(path, b"before")
 

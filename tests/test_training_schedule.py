@@ -1,4 +1,4 @@
-"""Clipping and the learning rate of every step: by formula, the same for all optimizers, and after a stop."""
+"""Gradient clipping and learning-rate schedules: formulas, all optimizers, resumed runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from paretorch.training.loop import train
-from paretorch.training.parts import assemble
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from paretorch.training.schedule import Schedule
 from paretorch.workloads.streams import training_batches
@@ -29,7 +29,7 @@ def rates(kind: str, warmup: float, steps: int) -> list[float]:
     return found
 
 
-def test_the_cosine_is_torchs_own() -> None:
+def test_cosine_schedule_equals_torch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     torchs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
     wanted = []
@@ -40,7 +40,7 @@ def test_the_cosine_is_torchs_own() -> None:
     assert rates("cosine", 0.0, 7) == pytest.approx(wanted, rel=1e-12)
 
 
-def test_a_warm_up_is_a_straight_line_to_the_full_rate() -> None:
+def test_warmup_is_linear() -> None:
     found = rates("cosine", 0.5, 8)
     assert found[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
     assert found[4] == pytest.approx(0.5)
@@ -49,7 +49,7 @@ def test_a_warm_up_is_a_straight_line_to_the_full_rate() -> None:
     assert rates("constant", 0.5, 4) == pytest.approx([0.25, 0.5, 0.5, 0.5])
 
 
-def test_a_step_is_torchs_own() -> None:
+def test_step_schedule_equals_torch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule = Schedule(optimizer, "step(0.5, epochs=2)", 0.0, steps=21, epochs=7)
     torchs = torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5), 2, 0.5)
@@ -63,28 +63,28 @@ def test_a_step_is_torchs_own() -> None:
 
 @pytest.mark.parametrize("surface", ["features", "parameters"])
 @pytest.mark.parametrize("tasks", [(), ("size",)])
-def test_no_gradient_is_longer_than_the_clip(surface: str, tasks: tuple[str, ...]) -> None:
+def test_clip_bounds_the_gradient_norm(surface: str, tasks: tuple[str, ...]) -> None:
     lengths = {}
     for clip in (None, 0.5):
         torch.manual_seed(0)
         run = Run(TINY, tasks=tasks, surface=surface, optimizer="SGD", batch_size=8, clip=clip)
-        parts = assemble(run)
-        parts.update(next(training_batches(parts.splits.train, 8, 0, 0)))
-        found = [p.grad.flatten() for p in parts.model.parameters() if p.grad is not None]
+        resolved = resolve(run)
+        resolved.update(next(training_batches(resolved.splits.train, 8, 0, 0)))
+        found = [p.grad.flatten() for p in resolved.model.parameters() if p.grad is not None]
         lengths[clip] = float(torch.cat(found).norm())
     assert lengths[None] > 0.5
     assert lengths[0.5] == pytest.approx(0.5, rel=1e-4)
 
 
-def test_an_optimizer_that_sees_every_task_shortens_each_gradient() -> None:
-    parts = assemble(Run(TINY, optimizer="MTAdamV2", clip=0.25))
-    assert parts.optimizer.param_groups[0]["max_norm"] == 0.25
-    own = assemble(Run(TINY, optimizer="MTAdamV2", optimizer_options={"max_norm": 2.0}, clip=0.25))
+def test_clip_is_max_norm_of_a_multi_task_optimizer() -> None:
+    resolved = resolve(Run(TINY, optimizer="MTAdamV2", clip=0.25))
+    assert resolved.optimizer.param_groups[0]["max_norm"] == 0.25
+    own = resolve(Run(TINY, optimizer="MTAdamV2", optimizer_options={"max_norm": 2.0}, clip=0.25))
     assert own.optimizer.param_groups[0]["max_norm"] == 2.0
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "MTAdamV2"])
-def test_a_resumed_run_has_the_rates_of_one_that_was_not_stopped(optimizer: str, tmp_path: Path) -> None:
+def test_resumed_run_has_the_rates_of_an_uninterrupted_run(optimizer: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99)}
     run = Run(
         TINY,
@@ -108,7 +108,7 @@ def test_a_resumed_run_has_the_rates_of_one_that_was_not_stopped(optimizer: str,
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"clip": 0.0}, "clip is a length above 0, or None, got 0"),
+        ({"clip": 0.0}, "clip is a norm above 0, or None, got 0"),
         ({"schedule": "step"}, "schedule is 'constant' or 'cosine', got 'step'"),
         ({"schedule": "step(2.0, 5)"}, "a factor in"),
         ({"schedule": "step(0.5, 0)"}, "a factor in"),
@@ -117,12 +117,12 @@ def test_a_resumed_run_has_the_rates_of_one_that_was_not_stopped(optimizer: str,
         ({"warmup": 1.0}, "warmup is a share of the steps, 0 <= warmup < 1, got 1"),
     ],
 )
-def test_what_no_run_can_have_is_refused(values: dict[str, Any], message: str) -> None:
+def test_run_refuses_invalid_values(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Run(TINY, **values)
 
 
-def test_runs_of_before_keep_their_key() -> None:
+def test_run_keeps_the_key_of_earlier_versions() -> None:
     assert Run(TINY, clip=None, schedule="constant", warmup=0.0).key == Run(TINY).key
     assert (
         len({Run(TINY, **values).key for values in ({}, {"clip": 1.0}, {"schedule": "cosine"}, {"warmup": 0.1})}) == 4

@@ -1,4 +1,4 @@
-"""The seam: each way of updating takes one step as its formula says, and leaves no trace beside."""
+"""Each kind of update makes the step that its formula defines, without side effects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
+from paretorch.loop.means import DeviceMeans
 from paretorch.training import loop, updates
 from paretorch.training.loop import train
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.parts import assemble
-from paretorch.training.record.totals import EpochTotals, MeanCosines, Means
+from paretorch.training.record.epoch_totals import EpochTotals, MeanCosines
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
@@ -43,7 +44,7 @@ def gradients_of(update_of: Callable[..., updates.Update], **options: Any) -> li
 
 
 @pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
-def test_equal_weights_give_the_plain_sum_through_every_door(options: dict[str, Any]) -> None:
+def test_equal_weights_give_the_sum_of_losses_in_every_update(options: dict[str, Any]) -> None:
     tasks = ("sign", "size")
     plain = gradients_of(updates.plain, **options)
     features = gradients_of(partial(updates.on_features, fork=pt.Fork(pt.Equal(), tasks)), **options)
@@ -55,32 +56,32 @@ def test_equal_weights_give_the_plain_sum_through_every_door(options: dict[str, 
 
 
 @pytest.mark.parametrize("surface", ["features", "parameters"])
-def test_losses_after_the_step_see_the_same_masks_and_statistics(surface: str) -> None:
+def test_repeated_forward_has_the_same_masks_and_statistics(surface: str) -> None:
     run = Run(TINY, method="FAMO()", surface=surface, optimizer="SGD", optimizer_options={"lr": 0.0}, batch_size=8)
-    parts = assemble(run)
-    assert parts.door is not None
-    seen: list[dict[str, float]] = []
+    resolved = resolve(run)
+    assert resolved.balancer is not None
+    observed: list[dict[str, float]] = []
 
     def observe(losses: Mapping[str, Tensor | None]) -> None:
-        seen.append({task: float(loss) for task, loss in losses.items() if loss is not None})
+        observed.append({task: float(loss) for task, loss in losses.items() if loss is not None})
 
-    parts.door.observe = observe  # type: ignore[method-assign]
-    for batch in training_batches(parts.splits.train, 8, 0, 0):
-        record = parts.update(batch)
-        assert seen.pop() == {task: float(loss) for task, loss in record.losses.items()}
+    resolved.balancer.observe = observe  # type: ignore[method-assign]
+    for batch in training_batches(resolved.splits.train, 8, 0, 0):
+        record = resolved.update(batch)
+        assert observed.pop() == {task: float(loss) for task, loss in record.losses.items()}
 
 
 def _forward(workload: Workload, model: nn.Module, batch: tuple[Samples, ...]) -> None:
     updates.losses_of(workload, model, batch, "float32")
 
 
-def test_looking_again_leaves_random_numbers_and_statistics_alone() -> None:
+def test_repeated_forward_has_no_side_effects() -> None:
     def after(observes: bool) -> tuple[Tensor, list[Tensor]]:
         workload, model, batch = made()
         torch.manual_seed(1)
-        with updates._same_draws(model, observes) as again:
+        with updates._repeated_forward(model, observes) as repeat:
             updates.losses_of(workload, model, batch, "float32")
-            again(partial(_forward, workload, model, batch))
+            repeat(partial(_forward, workload, model, batch))
         return torch.rand(3), [buffer.clone() for buffer in model.buffers()]
 
     (draws, statistics), (plain_draws, plain_statistics) = after(True), after(False)
@@ -88,7 +89,7 @@ def test_looking_again_leaves_random_numbers_and_statistics_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(statistics, plain_statistics, strict=True))
 
 
-def test_a_batch_without_labels_is_no_step() -> None:
+def test_batch_without_labels_makes_no_step() -> None:
     workload, model, (samples,) = made()
     unlabelled = Samples(samples.inputs, {"sign": torch.full((8,), -1)}, 8)
     del model.heads["size"]  # type: ignore[operator, union-attr]
@@ -98,7 +99,7 @@ def test_a_batch_without_labels_is_no_step() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     totals = EpochTotals()
     totals.add(record, 8)
-    totals.settle()
+    totals.flush()
     assert totals.statuses == {"absent": 1}
 
 
@@ -111,17 +112,17 @@ def test_a_batch_without_labels_is_no_step() -> None:
     ],
     ids=["features", "parameters", "searched"],
 )
-def test_records_which_wait_hold_no_combined_gradient(options: dict[str, Any]) -> None:
-    parts = assemble(Run(TINY, method="GradDrop()", batch_size=8, **options))
-    record = parts.update(next(training_batches(parts.splits.train, 8, 0, 0)))
+def test_step_record_contains_no_combined_gradient(options: dict[str, Any]) -> None:
+    resolved = resolve(Run(TINY, method="GradDrop()", batch_size=8, **options))
+    record = resolved.update(next(training_batches(resolved.splits.train, 8, 0, 0)))
     assert record.balance is not None
     assert record.balance.weights is None, "a Jacobian method answers with a combined gradient"
     assert record.balance.update is None
     assert record.search is None or record.search.balance == record.balance
 
 
-def test_means_are_weighted_and_ignore_what_was_not_counted() -> None:
-    means = Means()
+def test_means_are_weighted_and_ignore_zero_counts() -> None:
+    means = DeviceMeans()
     means.add("a", torch.tensor(2.0), torch.tensor(3))
     means.add("a", torch.tensor(torch.nan), torch.tensor(0))
     means.add("a", torch.tensor(6.0), torch.tensor(1))
@@ -131,7 +132,7 @@ def test_means_are_weighted_and_ignore_what_was_not_counted() -> None:
     assert read["b"] != read["b"]
 
 
-def test_mean_cosines_leave_out_what_was_absent_or_not_finite() -> None:
+def test_mean_cosines_ignore_absent_and_nonfinite_gradients() -> None:
     means = MeanCosines()
     tasks = ("a", "b", "c")
     means.add(tasks, torch.tensor([[4.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
@@ -148,15 +149,15 @@ def test_mean_cosines_leave_out_what_was_absent_or_not_finite() -> None:
     [
         ({"tasks": ("sing",)}, "unknown task of .*did you mean 'sign'"),
         ({"method": "MDGA()"}, "did you mean 'MGDA'"),
-        ({"door": {"evry": 2}}, "option of the door Fork 'evry': did you mean 'every'"),
-        ({"door": {"gap": 2}, "surface": "parameters"}, "option of the door Balancer 'gap'"),
+        ({"door": {"evry": 2}}, "option of the Fork 'evry': did you mean 'every'"),
+        ({"door": {"gap": 2}, "surface": "parameters"}, "option of the Balancer 'gap'"),
         ({"door": {"scale": "papr"}}, "scale is 'calibrated' or 'paper'"),
         ({"optimizer": "adam"}, "did you mean 'Adam'"),
         ({"device": "tpu"}, "device is"),
         ({"options": {"samples": "many"}}, "'samples' is of type int, got 'many'"),
     ],
 )
-def test_parts_that_are_not_known_are_named_before_a_folder_is_made(
+def test_resolve_names_unknown_values_before_a_folder_is_made(
     values: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -164,16 +165,16 @@ def test_parts_that_are_not_known_are_named_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_without_heads_is_refused(tmp_path: Path) -> None:
+def test_model_without_heads_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "headless.py"
     path.write_text(Path(TINY).read_text().replace("return MultiTaskModel(", "return (lambda *_: nn.Sequential())("))
     with pytest.raises(
         ValueError, match=r"Tiny\.model\(\): expected a module with an encoder and heads.*got Sequential"
     ):
-        assemble(Run(str(path)))
+        resolve(Run(str(path)))
 
 
-def test_bfloat16_trains_and_reports_wide_numbers(tmp_path: Path) -> None:
+def test_bfloat16_run_reports_float32_outputs(tmp_path: Path) -> None:
     run = Run("digits", {"ink": True, "train": 300, "validation": 100, "test": 100}, method="MGDA()", batch_size=50)
     wide = train(run, tmp_path / "wide", progress=None)
     half = train(Run(**vars(run) | {"precision": "bfloat16"}), tmp_path / "half", progress=None)
@@ -183,14 +184,14 @@ def test_bfloat16_trains_and_reports_wide_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("surface", ["features", "parameters"])
-def test_methods_that_count_in_epochs_are_told_of_them(surface: str, tmp_path: Path) -> None:
+def test_end_epoch_is_called_for_methods_that_count_epochs(surface: str, tmp_path: Path) -> None:
     run = Run(TINY, method="DWA(window=None)", surface=surface, epochs=4, batch_size=8)
     weights = [epoch.weights for epoch in train(run, tmp_path, progress=None).history]
     assert weights[0] == {"sign": 1, "size": 1}
     assert weights[3] != weights[0]
 
 
-def test_deterministic_kernels_are_asked_for_during_the_run_only(tmp_path: Path) -> None:
+def test_deterministic_kernels_are_used_during_the_run_only(tmp_path: Path) -> None:
     during: list[bool] = []
     run = Run(TINY, deterministic=True, batch_size=8)
     train(run, tmp_path, progress=lambda *_: during.append(torch.are_deterministic_algorithms_enabled()))
@@ -198,14 +199,14 @@ def test_deterministic_kernels_are_asked_for_during_the_run_only(tmp_path: Path)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_treatments_of_a_seed_see_the_same_data_and_start_alike(
+def test_treatments_of_a_seed_share_data_order_and_initial_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def first_losses(**values: Any) -> dict[str, float]:
-        seen: list[updates.StepRecord] = []
+        records: list[updates.StepRecord] = []
 
         def remember(record: updates.StepRecord) -> dict[str, object]:
-            seen.append(record)
+            records.append(record)
             return {}
 
         monkeypatch.setattr(loop, "step_numbers", remember)
@@ -214,7 +215,7 @@ def test_treatments_of_a_seed_see_the_same_data_and_start_alike(
             tmp_path / str(len(list(tmp_path.iterdir()))),
             progress=None,
         )
-        return {task: float(loss) for task, loss in seen[0].losses.items()}
+        return {task: float(loss) for task, loss in records[0].losses.items()}
 
     every = first_losses()
     assert first_losses(method="FAMO()") == every

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named, with the command that installs them, when missing."""
+"""Errors for optional packages that are not installed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Turns a failed import of an optional package into a message that says how to install it.
+    """Converts the failed import of an optional package to an error with the command that installs it.
 
     Args:
-        name: the extra of paretorch that brings the package.
+        name: the extra of paretorch that installs the package.
 
     Raises:
-        ModuleNotFoundError: the package is missing; the message holds the command.
+        ModuleNotFoundError: the package is missing; the message contains the command.
 
     Example:
         >>> with extra("studies"):

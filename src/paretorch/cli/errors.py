@@ -51,7 +51,7 @@ def _is_about_training(category: type[Warning]) -> bool:
     """Imports modules that every command that trains has imported; other commands never call this."""
     from paretorch.pareto import DivergedWarning
     from paretorch.training.monitoring.loading import SlowLoadingWarning
-    from paretorch.training.monitoring.troubles import TroubleWarning
+    from paretorch.training.monitoring.training_monitor import TroubleWarning
 
     return issubclass(category, (SlowLoadingWarning, TroubleWarning, DivergedWarning))
 

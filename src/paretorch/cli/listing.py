@@ -7,8 +7,9 @@ import inspect
 from paretorch.optim.presets import PRESETS
 from paretorch.studies.lookup import study_module, study_names
 from paretorch.training.fronts.algorithms import algorithms
+from paretorch.training.names.methods import methods
+from paretorch.training.names.optimizers import optimizers
 from paretorch.training.names.workloads import workload_class, workload_names
-from paretorch.training.parts import methods, optimizers
 
 Rows = list[tuple[str, str]]
 

@@ -1,1 +1,6 @@
-"""TODO."""
+"""Files that this package writes and reads.
+
+In: bytes, JSON values, tensors and nested state from every room above. Out: files that are complete or absent after a crash,
+and the same values read back, checked before use. It imports ``paretorch.extras`` only, and
+must not import runs, models or studies.
+"""

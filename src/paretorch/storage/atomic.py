@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, also when the process dies or the disk is full."""
+"""Files that are complete or absent, also after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-_locks: set[int] = set()  # handles that this process holds
-
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file beside ``path``, forces it to the disk and moves it there in one step.
+    """Writes a temporary file, forces it to the disk and renames it to ``path`` in one step.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; what ``path`` held before is untouched.
+        OSError: the disk is full or the folder cannot be written; an earlier file at ``path`` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.writing")
     try:
@@ -26,153 +24,111 @@ def write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    settle(path.parent)
+    sync_folder(path.parent)
 
 
 def write_through(path: Path, content: bytes) -> None:
-    """Writes a file anew and forces it to the disk.
+    """Replaces a file, not atomically, and forces it to the disk.
 
     Raises:
-        OSError: with the file's name and the cure, where the disk is full.
+        OSError: with the path and the cure, if the disk is full.
     """
     try:
-        with created(path) as file:
-            left = memoryview(content)
-            while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
+        with create(path) as file:
+            _write_all(file, content)
     except OSError as error:
-        raise named(error, path) from error
+        raise disk_full_error(error, path) from error
 
 
-def created(path: Path) -> FileIO:
-    """A new file, open for writing, in the place of what ``path`` was: a link is removed, never followed.
+def create(path: Path) -> FileIO:
+    """A new file, open for writing. An earlier file or link at ``path`` is removed; the link is not followed.
 
     Raises:
-        OSError: a folder has this name, or it cannot be written.
+        OSError: the path is a folder, or cannot be written.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    return open(path, "xb", buffering=0, opener=_handle)
+    return open(path, "xb", buffering=0, opener=_open_descriptor)
 
 
-def appending(path: Path) -> FileIO:
-    """A file that :func:`append` writes to: without a buffer, so that closing it writes nothing more.
+def open_to_append(path: Path) -> FileIO:
+    """A file for :func:`append`, without a buffer, so that closing it writes nothing.
 
     Raises:
-        OSError: it is a link or no regular file: what was written would end elsewhere.
+        OSError: it is a link or no regular file, so that the content would be written elsewhere.
     """
-    return open(path, "ab", buffering=0, opener=_handle)
+    return open(path, "ab", buffering=0, opener=_open_descriptor)
 
 
 def own_folder(path: Path) -> Path:
-    """A folder of our own, made where it is not there; see :func:`check_own`."""
+    """Makes a folder if necessary and returns it; see :func:`check_own`."""
     check_own(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def check_own(path: Path) -> None:
-    """Refuses to write into a folder that is a link: files of the same names elsewhere would be replaced or removed.
+    """Checks that a folder is not a link: files of the same names in the linked folder would be replaced or removed.
 
     Raises:
         OSError: it is a link.
     """
     if path.is_symlink():
-        raise OSError(errno.ELOOP, f"{path} is a link to another folder, in which nothing is replaced: remove the link")
+        raise OSError(errno.ELOOP, f"{path} is a link to another folder, whose files are not replaced: remove the link")
 
 
-def _handle(path: str | Path, flags: int) -> int:
-    """A handle on a regular file that is no link. The flags that refuse links and do not wait for FIFOs are POSIX's."""
+def _open_descriptor(path: str | Path, flags: int) -> int:
+    """A file descriptor of a regular file that is no link. The flags that refuse links and do not block on FIFOs are POSIX's."""
     extra = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")]
     refused = f"{path} is a link or no regular file: it is not written to. Remove it and run the same command again"
     try:
-        handle = os.open(path, flags | sum(extra), 0o666)
+        descriptor = os.open(path, flags | sum(extra), 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
             raise OSError(error.errno, refused) from None
         raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise OSError(errno.EINVAL, refused)
-    return handle
+    return descriptor
 
 
 def append(file: FileIO, content: bytes) -> None:
     """Writes to the end of a file and forces it to the disk.
 
     Raises:
-        OSError: with the file's name and the cure, where the disk is full.
+        OSError: with the path and the cure, if the disk is full.
     """
-    left = memoryview(content)
     try:
-        while left:
-            left = left[file.write(left) :]
-        os.fsync(file.fileno())
+        _write_all(file, content)
     except OSError as error:
-        raise named(error, Path(os.fsdecode(file.name))) from error
+        raise disk_full_error(error, Path(os.fsdecode(file.name))) from error
 
 
-def settle(folder: Path) -> None:
-    """Forces a folder's entries to the disk, where the system can (Windows cannot)."""
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Writes all bytes, of which a raw file may accept a part at a time, and forces them to the disk."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Forces the entries of a folder to the disk, if the operating system supports it (Windows does not)."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def named(error: OSError, path: Path) -> OSError:
-    """The error with the file and the cure in it, where the disk is full; itself otherwise."""
+def disk_full_error(error: OSError, path: Path) -> OSError:
+    """An error with the path and the cure if the disk is full; otherwise ``error`` itself."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error
     larger = error.errno == errno.EFBIG
-    cure = "the file system or `ulimit -f` allows no larger file; raise that" if larger else "free some"
+    cure = "the file system or `ulimit -f` allows no larger file; raise the limit" if larger else "free some"
     message = f"no space left to write {path}: {cure} and run the same command again, it resumes"
     return OSError(error.errno, message)
-
-
-def locked(path: Path, taken: str) -> int:
-    """An open handle on ``path`` that no other process can have until :func:`unlock` or until this process ends.
-
-    Processes that are forked from this one do not hold it: a loader's worker that outlives it locks nobody out.
-
-    Args:
-        path: an empty file, made if it is not there.
-        taken: the message where another process has it.
-
-    Raises:
-        BlockingIOError: another process has it.
-        OSError: it is a link or no regular file.
-    """
-    handle = _handle(path, os.O_RDWR | os.O_CREAT)
-    try:
-        import fcntl
-    except ImportError:  # Windows has no advisory locks of this kind: there, the user takes care
-        _locks.add(handle)
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise BlockingIOError(errno.EWOULDBLOCK, taken) from None
-    _locks.add(handle)
-    return handle
-
-
-def unlock(handle: int) -> None:
-    """Gives up what :func:`locked` gave."""
-    _locks.discard(handle)
-    os.close(handle)
-
-
-def _close_inherited() -> None:
-    """In a forked process: closing its copies leaves the locks to the process that took them."""
-    while _locks:
-        os.close(_locks.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_inherited)

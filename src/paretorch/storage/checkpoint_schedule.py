@@ -1,4 +1,4 @@
-"""When a training that can be killed keeps its state: so rarely that it costs next to nothing."""
+"""When a training writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ from contextlib import contextmanager
 
 
 class CheckpointSchedule:
-    """Whether an epoch is followed by a checkpoint.
+    """Decides which epochs are followed by a checkpoint.
 
     Args:
-        every: epochs from one to the next; None: as many as keep the share of time that they take below one hundredth.
-        guess: seconds that one takes, before the first was measured.
+        every: epochs between two checkpoints; None: as many as keep the time for checkpoints below one hundredth of all time.
+        estimate: seconds per checkpoint, before the first is measured.
+        last: an epoch that always has a checkpoint; None: no epoch.
 
     Example:
-        >>> due = CheckpointSchedule(3)
-        >>> [epoch for epoch in range(1, 8) if due(epoch)]
+        >>> schedule = CheckpointSchedule(3)
+        >>> [epoch for epoch in range(1, 8) if schedule(epoch)]
         [3, 6]
     """
 
     SHARE = 0.01
 
-    def __init__(self, every: int | None, guess: float = 0.05) -> None:
-        self.every, self.cost, self.last = every, guess, time.perf_counter()
+    def __init__(self, every: int | None, estimate: float = 0.05, last: int | None = None) -> None:
+        self.every, self.cost, self.last = every, estimate, last
+        self.written = time.perf_counter()
 
     def __call__(self, epoch: int) -> bool:
-        """Whether there is one after so many epochs."""
+        """Whether a checkpoint follows this epoch, counted from 1."""
+        if epoch == self.last:
+            return True
         if self.every is not None:
             return epoch % self.every == 0
-        return self.cost <= self.SHARE * (time.perf_counter() - self.last)
+        return self.cost <= self.SHARE * (time.perf_counter() - self.written)
 
     @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Learns what a checkpoint costs."""
+    def measure(self) -> Iterator[None]:
+        """Measures the time for a checkpoint that is written within the block."""
         began = time.perf_counter()
         yield
-        self.last = time.perf_counter()
-        self.cost = self.last - began
+        self.written = time.perf_counter()
+        self.cost = self.written - began

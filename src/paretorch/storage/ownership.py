@@ -1,4 +1,4 @@
-"""Which files of a folder a front or an export wrote: these are replaced, others are not."""
+"""Checks that files to be replaced were written by a front or an export."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any
 from paretorch.extras import extra
 from paretorch.storage.regular_files import IrregularFileError, open_regular, read_regular
 
-MARK = "paretorch"  # in the metadata of what is written
+MARK = "paretorch"  # the key of the format in the metadata of a file
 MEMBER = re.compile(r"model-\d{3,}\.safetensors")
-HEADER = 100_000_000  # bytes of a header, as safetensors bounds it
-EXPORTED = {"tasks", "preference"}  # in the metadata of exported weights
+MAX_HEADER = 100_000_000  # bytes, the limit of safetensors
+EXPORTED = {"tasks", "preference"}  # keys in the metadata of exported weights
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What the header of a safetensors file says beside its tensors; empty where it is no such file.
+    """The metadata of a safetensors file; empty for another file.
 
     Raises:
         OSError: it is missing or no regular file.
     """
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > HEADER:
+        if length > MAX_HEADER:
             return {}
         try:
             header = json.loads(file.read(length))
@@ -39,18 +39,18 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def check_front(folder: Path, form: str) -> None:
-    """Checks that a front may be written into a folder: all files of its names are those of a front.
+    """Checks that a front may be written to a folder: all files with names of a front's files belong to a front.
 
-    Models are known by a mark in their metadata, or by the digest that ``front.json`` has of them.
+    Models are recognized by the format in their metadata, or by their digest in ``front.json``.
 
     Args:
         folder: may be missing.
-        form: of the mark.
+        form: the format of a front's models.
 
     Raises:
-        ValueError: a file of a front's names is no front's; nothing was changed.
+        ValueError: a file with such a name does not belong to a front; nothing was changed.
     """
-    digests = _listed(folder / "front.json")
+    digests = _listed_digests(folder / "front.json")
     for path in sorted(folder.glob("model-*.safetensors")) if folder.is_dir() else []:
         if MEMBER.fullmatch(path.name) and not _is_member(path, form, digests):
             raise ValueError(
@@ -58,8 +58,8 @@ def check_front(folder: Path, form: str) -> None:
             )
 
 
-def _listed(path: Path) -> Collection[str]:
-    """The digests of the models that a front's ``front.json`` has; none where there is no such file."""
+def _listed_digests(path: Path) -> Collection[str]:
+    """The digests of the models in ``front.json``; none if there is no such file."""
     if not os.path.lexists(path):
         return ()
     values: Any = None
@@ -67,7 +67,7 @@ def _listed(path: Path) -> Collection[str]:
         values = json.loads(read_regular(path))
     if not isinstance(values, dict) or not str(values.get("format", "")).startswith("paretorch front "):
         raise ValueError(
-            f"{path} is not of a front, so it is not replaced: move it away, or name another folder (--out)"
+            f"{path} does not belong to a front, so it is not replaced: move it away, or name another folder (--out)"
         )
     digests = values.get("sha256")
     return [str(digest) for digest in digests] if isinstance(digests, list) else ()
@@ -86,20 +86,20 @@ def _is_member(path: Path, form: str, digests: Collection[str]) -> bool:
 
 
 def check_export(path: Path) -> None:
-    """Checks that a model may be exported to a path: nothing is there, or what an earlier export wrote.
+    """Checks that a model may be exported to a path: there is no file, or one that an earlier export wrote.
 
     Raises:
-        ValueError: another file is there, such as a front's own model; nothing was changed.
+        ValueError: there is another file, such as a model of a front; nothing was changed.
     """
     if not os.path.lexists(path):
         return
     try:
-        ours = _is_export(path)
+        replaceable = _is_export(path)
     except (IrregularFileError, FileNotFoundError):
-        ours = False
-    if not ours:
+        replaceable = False
+    if not replaceable:
         raise ValueError(
-            f"{path} is there and is no exported model, so it is not replaced: give another name, or remove it first"
+            f"{path} exists and is no exported model, so it is not replaced: give another name, or remove it first"
         )
 
 
@@ -107,7 +107,7 @@ def _is_export(path: Path) -> bool:
     if path.suffix == ".safetensors":
         found = metadata(path)
         return set(found) >= EXPORTED and MARK not in found
-    with open_regular(path):  # refuses what would block
+    with open_regular(path):  # refuses files that would block
         pass
     with extra("export"):
         import onnx

@@ -1,4 +1,4 @@
-"""Regular files, opened without following what would block, and read below a bound."""
+"""Reading of regular files, without blocking and with a limit of size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-MOST = 1 << 30  # bytes of a file of text or JSON that is read whole: twice what COCO's largest has
+MAX_BYTES = 1 << 30  # of a text or JSON file that is read completely: twice COCO's largest
 KINDS = {
     stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
@@ -20,14 +20,14 @@ class IrregularFileError(OSError):
 
 
 class TooLargeError(ValueError):
-    """A file that holds, or says that it holds, more than the bound."""
+    """A file that is larger than the limit, or whose header declares a larger size."""
 
 
 def open_regular(path: Path) -> BufferedReader:
     """A regular file, opened for reading.
 
-    Links to regular files are followed: data sets are often links to another disk. Nothing else is opened: a FIFO would wait
-    for a writer, and opening a device may act on it.
+    Links to regular files are followed: data sets are often links to another disk. Other files are not opened: a FIFO would
+    block until there is a writer, and opening a device may have side effects.
 
     Args:
         path: of the file.
@@ -37,7 +37,7 @@ def open_regular(path: Path) -> BufferedReader:
         OSError: it is missing, or cannot be opened.
     """
     _check(path, os.stat(path).st_mode)
-    # the path may be replaced meanwhile: a FIFO that is opened without blocking is found out by its descriptor
+    # the path may have been replaced since: a FIFO, opened without blocking, is detected by its descriptor
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         _check(path, os.fstat(descriptor).st_mode)
@@ -47,15 +47,15 @@ def open_regular(path: Path) -> BufferedReader:
         raise
 
 
-def read_regular(path: Path, most: int = MOST) -> bytes:
+def read_regular(path: Path, most: int = MAX_BYTES) -> bytes:
     """The content of a regular file.
 
     Args:
         path: of the file.
-        most: bytes that it may have.
+        most: limit of its size in bytes.
 
     Raises:
-        TooLargeError: it has more.
+        TooLargeError: it is larger.
         IrregularFileError: it is no regular file.
         OSError: it is missing, or cannot be read.
     """
@@ -63,16 +63,15 @@ def read_regular(path: Path, most: int = MOST) -> bytes:
         content = file.read(most + 1)
     if len(content) > most:
         raise TooLargeError(
-            f"{path} has more than {most:,} bytes, the most that is read of such a file. Replace it by the file as published, "
-            "or divide it"
+            f"{path} has more than {most:,} bytes, the limit for such a file. Replace it by the file as published, or divide it"
         )
     return content
 
 
 def read_exactly(file: BinaryIO, count: int) -> bytearray:
-    """``count`` bytes of a file, or fewer where it ends before.
+    """``count`` bytes of a file, or fewer if it ends before.
 
-    Memory grows with what the file gives, not with what its header says.
+    Memory is allocated for the bytes in the file, not for the size that its header declares.
 
     Args:
         file: open for reading.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from paretorch.extras import extra
-from paretorch.training.record import checkpoint
+from paretorch.storage.checkpoint_folder import saved_checkpoints
 
 
 class DivergedError(FloatingPointError):
@@ -23,7 +23,7 @@ def check_parameters(checkpoints: Path) -> None:
     Raises:
         DivergedError: a parameter contains nan; the message names it.
     """
-    saved = checkpoint.saved(checkpoints)
+    saved = saved_checkpoints(checkpoints)
     if not saved:
         return
     with extra("studies"):

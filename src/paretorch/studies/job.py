@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretorch.storage.regular_files import read_regular
-from paretorch.training.record import record
-from paretorch.training.record.claims import check_run
-from paretorch.training.record.result import spent
+from paretorch.training.record.result import total_seconds
+from paretorch.training.record.run_identity import check_run
+from paretorch.training.record.run_record import finished_result
 from paretorch.training.run import Run
 
 
@@ -40,13 +40,13 @@ class Job:
         Raises:
             ValueError: it is not; the message names the cure.
         """
-        record.finished(self.folder, self.run)
+        finished_result(self.folder, self.run)
 
     @property
     def seconds(self) -> float:
         """Seconds of training and evaluation of a finished run; 0 where its result has no history."""
         result = json.loads(read_regular(self.folder / "result.json"))
-        return sum(spent(epoch["seconds"]) for epoch in result.get("history", ()))
+        return sum(total_seconds(epoch["seconds"]) for epoch in result.get("history", ()))
 
     @property
     def diverged(self) -> bool:

@@ -13,7 +13,7 @@ from paretorch.storage.regular_files import read_regular
 from paretorch.studies import catalog
 from paretorch.studies.study import Study
 from paretorch.training.names.constructors import check_arguments, unknown
-from paretorch.training.names.trust import executed
+from paretorch.training.names.trusted_files import executed
 
 
 def study_names() -> list[str]:

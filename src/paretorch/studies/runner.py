@@ -148,7 +148,7 @@ class Worker:
         self.job: Job | None = None
         self.last_event = time.perf_counter()
         self.log = log
-        with atomic.created(log) as file:
+        with atomic.create(log) as file:
             # a session of its own, so that Ctrl-C reaches the runner alone, which then stops the workers in order
             self.process = subprocess.Popen(
                 command,

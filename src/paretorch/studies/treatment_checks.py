@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paretorch.studies.study import Study
-from paretorch.training import parts
+from paretorch.training import resolved_run
 from paretorch.training.fronts import run as fronts
 
 
@@ -16,7 +16,7 @@ def check_treatments(study: Study) -> None:
     reasons: dict[str, str] = {}
     for treatment, run in study.planned((0,)):
         try:
-            (fronts if run.front else parts).check(run)
+            (fronts if run.front else resolved_run).check(run)
         except ValueError as error:
             reasons.setdefault(treatment.label, str(error))
     if reasons:

@@ -31,8 +31,8 @@ from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.studies.tuning.hyperparameters import searched_runs, with_settings
 from paretorch.studies.tuning.search import HyperparameterSearch
 from paretorch.studies.tuning.trials import TrialOutcome, TuningResult
-from paretorch.training.record.claims import claimed
-from paretorch.training.record.result import Result, spent
+from paretorch.training.record.result import Result, total_seconds
+from paretorch.training.record.run_identity import verified_result
 
 SEED = 1_000_000  # of the trials' runs
 
@@ -114,10 +114,10 @@ class Tuner:
             outcome = TrialOutcome.DIVERGED if job.diverged else TrialOutcome.FAILED
             search.add_outcome(folder, math.nan, outcome, _seconds_of_events(job.folder))
             return
-        result = claimed(job.folder, job.run)
+        result = verified_result(job.folder, job.run)
         value = self._criterion(search, result)
         outcome = TrialOutcome.DIVERGED if math.isnan(value) else TrialOutcome.FINISHED
-        search.add_outcome(folder, value, outcome, sum(spent(epoch.seconds) for epoch in result.history))
+        search.add_outcome(folder, value, outcome, sum(total_seconds(epoch.seconds) for epoch in result.history))
 
     def _criterion(self, search: HyperparameterSearch, result: Result) -> float:
         """Delta m on validation data, over the metrics that reports include; nan if one of them is not finite."""
@@ -173,7 +173,7 @@ class Tuner:
                     f"can be tuned relative to it: see failed.json in the folders below {self.folder.path / 'tuning'}"
                 )
             best = result.trials[result.chosen]
-            metrics |= validation_metrics(claimed(self.folder.path / best.folder, best.run))
+            metrics |= validation_metrics(verified_result(self.folder.path / best.folder, best.run))
         return metrics
 
 
@@ -210,5 +210,5 @@ def _seconds_of_events(folder: Path) -> float:
             with suppress(ValueError):  # the last line may be incomplete
                 event = json.loads(line)
                 if event["event"] == "epoch":
-                    seconds += spent(event["seconds"])
+                    seconds += total_seconds(event["seconds"])
     return seconds

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from paretorch.studies.divergence import DivergedError, check_parameters
 from paretorch.studies.folder import write_json
-from paretorch.training.monitoring.troubles import ExplodedError
+from paretorch.training.monitoring.training_monitor import ExplodedError
 from paretorch.training.run import Run
 
 

@@ -1,4 +1,8 @@
-"""Training: a run as plain values, the parts it names, the one loop, and its record on disk."""
+"""Training of one run: plain values in, a result and its files out.
+
+In: a :class:`Run`, which names a workload, a method or front algorithm, an optimizer and their options, and a folder. Out: a
+:class:`Result`, and in the folder the run, its events, checkpoints and result. It must not import studies, reports or commands.
+"""
 
 from paretorch.training.loop import train
 from paretorch.training.record.result import Epoch, Result, Scores

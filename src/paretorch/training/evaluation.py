@@ -1,78 +1,66 @@
-"""Losses and metrics over a whole split."""
+"""Validation and test scores of a run."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import nn
 
-from paretorch.training.record.result import Epoch, Scores
-from paretorch.training.record.totals import Means
+from paretorch.loop import evaluation
+from paretorch.loop.evaluation import Scores
+from paretorch.loop.means import DeviceMeans
+from paretorch.training.record.result import Epoch
 from paretorch.training.updates import outputs_of
 from paretorch.training.workload_checks import metrics_of
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Splits, Stream
 
 
-@torch.no_grad()
 def evaluate(
     workload: Workload, model: nn.Module, streams: tuple[Stream, ...], tasks: tuple[str, ...], size: int, precision: str
 ) -> Scores:
-    """Scores of ``tasks`` in eval mode, over every sample once; the model's mode is put back.
+    """Scores of ``tasks`` over a whole split; see :func:`paretorch.loop.evaluation.evaluate`.
 
     Args:
-        workload: whose losses and metrics.
+        workload: defines the losses and metrics.
         model: with a head for each of ``tasks``.
-        streams: a split.
-        tasks: what to score.
-        size: B, samples per batch; the scores do not depend on it beyond rounding.
+        streams: of the split.
+        tasks: what is scored.
+        size: B, samples per batch.
         precision: ``"float32"`` or ``"bfloat16"``.
     """
-    losses = Means()
     metrics = metrics_of(workload, tasks)
-    training = model.training
-    model.eval()
-    try:
-        for stream in streams:
-            for samples in stream.batches(size, order=None):
-                outputs, targets = outputs_of(model, (samples,), precision)
-                for task, loss in workload.losses(outputs, targets).items():
-                    losses.add(task, loss, workload.labelled(task, targets[task], samples.size))
-                for task, output in outputs.items():
-                    for metric in metrics[task]:
-                        metric.update(output, targets[task])
-    finally:
-        model.train(training)
-    return Scores(
-        losses=losses.read(),
-        metrics={task: {metric.name: metric.compute() for metric in made} for task, made in metrics.items()},
+    return evaluation.evaluate(
+        workload, model, streams, size, metrics, DeviceMeans(), lambda model, batch: outputs_of(model, batch, precision)
     )
 
 
-def tested(splits: Splits, history: Sequence[Epoch], score: Callable[[tuple[Stream, ...]], Scores]) -> Scores:
-    """What is reported on the test set: one reading after training, or the mean of the last epochs' where that is the custom.
+def reported_test_scores(
+    splits: Splits, history: Sequence[Epoch], score: Callable[[tuple[Stream, ...]], Scores]
+) -> Scores:
+    """The scores that are reported on the test set.
 
     Args:
-        splits: of the run.
-        history: of its epochs; where there are fewer than the custom asks for, the mean is of all.
-        score: with the last weights, the scores over a split.
+        splits: of the run. With ``test_epochs`` the scores are the means over the last epochs' validation scores, or over all
+            epochs if there are fewer; otherwise the test set is evaluated once.
+        history: the epochs of the run.
+        score: evaluates a split with the last weights.
     """
     return mean_scores(history[-splits.test_epochs :]) if splits.test_epochs else score(splits.test)
 
 
 def mean_scores(epochs: Sequence[Epoch]) -> Scores:
-    """The mean over epochs of each validation loss and metric; nan where one epoch's is.
+    """The mean over epochs of each validation loss and metric; nan if one epoch's value is nan.
 
     Args:
         epochs: at least one.
     """
-    found = [epoch.validation for epoch in epochs]
+    validation = [epoch.validation for epoch in epochs]
     return Scores(
-        losses={task: statistics.fmean(scores.losses[task] for scores in found) for task in found[0].losses},
+        losses={task: statistics.fmean(scores.losses[task] for scores in validation) for task in validation[0].losses},
         metrics={
-            task: {name: statistics.fmean(scores.metrics[task][name] for scores in found) for name in values}
-            for task, values in found[0].metrics.items()
+            task: {name: statistics.fmean(scores.metrics[task][name] for scores in validation) for name in values}
+            for task, values in validation[0].metrics.items()
         },
     )

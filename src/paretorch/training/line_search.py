@@ -1,8 +1,7 @@
-"""Line searches in runs: named where an optimizer is, with options of plain values."""
+"""Line searches of runs, which are named in place of an optimizer."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,12 +11,12 @@ from torch import nn
 from paretorch import linesearch
 from paretorch.core.contract import Method
 from paretorch.linesearch import LineSearch, Metric, UpperBound
-from paretorch.training.names.constructors import check_arguments, parse, pick
+from paretorch.training.names.constructors import check_arguments, parse, pick, subclasses_in
 from paretorch.training.run import Run
 
 
-class Streams(nn.Module):
-    """An encoder called once for each stream of a batch: a tuple of inputs -> a tuple of features."""
+class StreamEncoder(nn.Module):
+    """An encoder that is called once for each stream of a batch: a tuple of inputs -> a tuple of features."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -25,14 +24,14 @@ class Streams(nn.Module):
 
     def forward(self, inputs: Iterable[Any]) -> tuple[Any, ...]:
         """The features of every stream."""
-        return tuple(self.encoder(each) for each in inputs)
+        return tuple(self.encoder(stream_inputs) for stream_inputs in inputs)
 
 
-class Searched(torch.optim.Optimizer):
-    """A line search where a loop keeps its optimizer: it has no rate, and its step takes a batch.
+class LineSearchOptimizer(torch.optim.Optimizer):
+    """A line search with the interface of an optimizer: it has no learning rate, and its step needs a batch.
 
     Args:
-        search: what moves the parameters.
+        search: moves the parameters.
     """
 
     def __init__(self, search: LineSearch) -> None:
@@ -40,60 +39,56 @@ class Searched(torch.optim.Optimizer):
         self.search = search
 
     def state_dict(self) -> dict[str, Any]:
-        """The search's."""
+        """The state of the search."""
         return self.search.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The search's."""
+        """Restores the state of the search."""
         self.search.load_state_dict(state_dict)
 
     def step(self, closure: Any = None) -> Any:
-        """Not in use: :func:`paretorch.training.updates.by_search` calls the search."""
+        """Raises an error: :func:`paretorch.training.updates.by_search` calls the search."""
         raise TypeError("a line search moves the parameters by search.step(x, losses_of), not by step()")
 
 
 def searches() -> dict[str, type[LineSearch]]:
     """The line searches by name."""
-    return {
-        name: value
-        for name, value in vars(linesearch).items()
-        if inspect.isclass(value) and issubclass(value, LineSearch) and value is not LineSearch
-    }
+    return subclasses_in(linesearch, LineSearch)  # type: ignore[type-abstract]
 
 
-def make_search(run: Run, model: nn.Module, method: Method[Any], optimizers: Mapping[str, Any]) -> Searched:
-    """The search that a run names as its optimizer.
+def make_search(run: Run, model: nn.Module, method: Method[Any], optimizers: Mapping[str, Any]) -> LineSearchOptimizer:
+    """The line search that a run names as its optimizer.
 
     Its options are plain values; ``bound`` and ``direction`` may be written as constructors: ``"UpperBound('manual', every=5)"``,
     ``"Adam(lr=0.001)"``, ``"Kronecker()"``.
 
     Args:
-        run: names it.
+        run: names the search.
         model: with encoder and heads.
-        method: what it balances by.
-        optimizers: that may give the direction, by name.
+        method: balances the task gradients.
+        optimizers: by name, those that may be the direction.
 
     Raises:
-        ValueError: an option is not known or out of range, or the run asks for what a search has no use for.
+        ValueError: an option is not known or out of range, or has no effect on a line search.
     """
     made = pick("search", run.optimizer, searches())
-    for what, value, plain in (
+    for option, value, default in (
         ("clip", run.clip, None),
         ("schedule", run.schedule, "constant"),
         ("warmup", run.warmup, 0.0),
     ):
-        if value != plain:
+        if value != default:
             raise ValueError(
-                f"a line search finds its step by itself: {what}={value!r} means nothing to it, leave it out"
+                f"a line search chooses its step size itself: {option}={value!r} has no effect on it. Leave it out"
             )
     if run.door:
         raise ValueError(
-            f"{run.optimizer} asks the method by itself: options of a Fork or Balancer, here {', '.join(run.door)}, mean nothing "
-            "to it. Leave them out"
+            f"{run.optimizer} calls the method itself: options of a Fork or Balancer, here {', '.join(run.door)}, have no "
+            "effect. Leave them out"
         )
     if run.precision != "float32":
-        raise ValueError(f"a line search compares losses closely: precision is 'float32' with {run.optimizer}")
-    encoder, heads = Streams(model.encoder), model.heads  # type: ignore[arg-type]
+        raise ValueError(f"a line search compares nearly equal losses: precision is 'float32' with {run.optimizer}")
+    encoder, heads = StreamEncoder(model.encoder), model.heads  # type: ignore[arg-type]
     options: dict[str, Any] = {"seed": run.seed, **run.optimizer_options}
     if isinstance(bound := options.get("bound"), str) and "(" in bound:
         call = parse(bound)
@@ -101,19 +96,15 @@ def make_search(run: Run, model: nn.Module, method: Method[Any], optimizers: Map
         options["bound"] = UpperBound(**check_arguments(f"the bound {bound}", UpperBound, call.positional, call.named))
     if isinstance(direction := options.get("direction"), str):
         options["direction"] = _direction(direction, [*model.parameters()], optimizers)
-    given = check_arguments(f"the search {run.optimizer}", made, (encoder, heads, method), options)
-    return Searched(made(**given))
+    arguments = check_arguments(f"the search {run.optimizer}", made, (encoder, heads, method), options)
+    return LineSearchOptimizer(made(**arguments))
 
 
 def _direction(
     text: str, parameters: list[nn.Parameter], optimizers: Mapping[str, Any]
 ) -> torch.optim.Optimizer | Metric:
     call = parse(text)
-    metrics = {
-        name: value
-        for name, value in vars(linesearch).items()
-        if inspect.isclass(value) and issubclass(value, Metric) and value is not Metric
-    }
+    metrics = subclasses_in(linesearch, Metric)  # type: ignore[type-abstract]
     made = pick("direction", call.name, {**optimizers, **metrics})
     first = () if call.name in metrics else (parameters,)
     found: torch.optim.Optimizer | Metric = made(

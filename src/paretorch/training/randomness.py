@@ -1,4 +1,4 @@
-"""Every source of random numbers that a run may draw from: seeded, captured, put back."""
+"""States of all random generators that a run may draw from."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seeds Python's, NumPy's and torch's global generators, torch's on all devices."""
+    """Seeds the global generators of Python, NumPy and torch, the latter on all devices."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - users draw from it
     torch.manual_seed(seed)
 
 
 def capture(device: torch.device) -> dict[str, Any]:
-    """The states of all sources: plain values, and tensors of bytes for torch's."""
+    """The states of all generators: plain values, and tensors of bytes for torch's."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
-    words_of_numpy = np.asarray(keys).tolist()
     state = {
         "python": [version, list(words), gauss],
-        "numpy": [name, words_of_numpy, position, has_gauss, cached],
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
         "cpu": torch.get_rng_state(),
     }
     if device.type == "cuda":
@@ -36,7 +35,7 @@ def capture(device: torch.device) -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any], device: torch.device) -> None:
-    """Puts back what :func:`capture` gave."""
+    """Restores the states that :func:`capture` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
@@ -49,8 +48,8 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
 
 
 @contextmanager
-def kept(device: torch.device) -> Iterator[None]:
-    """Leaves all sources as they were before the block."""
+def preserved(device: torch.device) -> Iterator[None]:
+    """Restores the states of all generators after the block."""
     state = capture(device)
     try:
         yield
@@ -60,9 +59,9 @@ def kept(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Asks torch for deterministic kernels within the block, if ``wanted``."""
+    """Requests deterministic kernels from torch within the block, if ``wanted``."""
     if not wanted or torch.are_deterministic_algorithms_enabled():
-        yield  # to say so once more imports torch's compiler: seconds, in every process that trains
+        yield  # a second request would import torch's compiler, which takes seconds in every training process
         return
     torch.use_deterministic_algorithms(True)
     try:

@@ -1,4 +1,4 @@
-"""The learning rate of every step: a factor on the optimizer's own, which depends on nothing but the step."""
+"""Learning-rate schedules, as a factor that depends on the step only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from paretorch.training.run import SCHEDULES, falling
+from paretorch.training.run import SCHEDULES, step_decay
 
 
 class Schedule:
@@ -17,16 +17,16 @@ class Schedule:
     .. math:: f(s) = \frac{s + 1}{W} \text{ while } s < W, \qquad
         f(s) = \tfrac{1}{2} \Bigl(1 + \cos \pi \frac{s - W}{S - W}\Bigr) \text{ after it, or 1 where constant,}
 
-    or, with the epoch e of the step, counted from 0, and ``"step(a, n)"``, a to the power of e // n.
+    or, with ``"step(a, n)"`` and the epoch e of the step, counted from 0, a to the power of e // n.
 
-    It keeps no state, so that a resumed run has the rates of one that was never stopped.
+    The schedule has no state, so that a resumed run has the rates of an uninterrupted one.
 
     Args:
-        optimizer: with the rates that are meant; those that a checkpoint brings back later are overwritten.
+        optimizer: with its initial rates; rates that a checkpoint restores later are overwritten.
         kind: ``"constant"``, ``"cosine"`` or ``"step(a, n)"``.
         warmup: share of the steps, 0 <= warmup < 1.
         steps: S.
-        epochs: that these steps are of, as many in each.
+        epochs: E, each of S / E steps.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
@@ -41,25 +41,25 @@ class Schedule:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, kind: str, warmup: float, steps: int, epochs: int = 1) -> None:
-        self.fall = None if kind in SCHEDULES else falling(kind)
+        self.decay = None if kind in SCHEDULES else step_decay(kind)
         self.per_epoch = steps // epochs
-        self.optimizer, self.kind, self.warm, self.steps = optimizer, kind, warmup * steps, steps
+        self.optimizer, self.kind, self.warmup_steps, self.steps = optimizer, kind, warmup * steps, steps
         self.rates = [group["lr"] for group in optimizer.param_groups]
 
     def factor(self, step: int) -> float:
         """The factor of a step, in 0..1."""
-        if step < self.warm:
-            return min(1.0, (step + 1) / self.warm)
+        if step < self.warmup_steps:
+            return min(1.0, (step + 1) / self.warmup_steps)
         if self.kind == "constant":
             return 1.0
-        if self.fall is not None:
-            factor, every = self.fall
+        if self.decay is not None:
+            factor, every = self.decay
             return float(factor ** (step // self.per_epoch // every))
-        return 0.5 * (1 + math.cos(math.pi * (step - self.warm) / (self.steps - self.warm)))
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / (self.steps - self.warmup_steps)))
 
     def before(self, step: int) -> None:
-        """Sets the rates for a step; a constant rate without a warm-up is left alone."""
-        if self.kind == "constant" and not self.warm:
+        """Sets the rates for a step; does nothing for a constant rate without warm-up."""
+        if self.kind == "constant" and not self.warmup_steps:
             return
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.factor(step)

@@ -1,4 +1,4 @@
-"""The seam of the loop: each way of updating is one function that returns ``update(batch) -> StepRecord``."""
+"""The update of a run: one function ``update(batch) -> StepRecord`` for each kind of training."""
 
 from __future__ import annotations
 
@@ -18,56 +18,61 @@ from paretorch.core.fork.fork import Fork
 from paretorch.linesearch import LineSearch, Step
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.training import randomness
-from paretorch.training.line_search import Searched
-from paretorch.workloads import forward as passes
+from paretorch.training.line_search import LineSearchOptimizer
+from paretorch.workloads import forward
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a step says. Reading the losses waits for the device; the loop does so only when it writes a line.
+    """The numbers of a step. Reading the losses waits for the device, so they are read only where a line is written.
 
     Args:
-        losses: scalars by task, before the step, without a graph; tasks that were absent are left out.
-        said: gives what the method said, and can wait; None without one.
-        search: what a line search said; None without one.
+        losses: scalars by task, before the step, without a graph; without tasks that are absent.
+        read_balance: returns the result of the method, when it is first used; None without a method.
+        search: the step of a line search; None without one.
     """
 
     losses: Mapping[str, Tensor]
-    said: Callable[[], Balance | None] | None = None
+    read_balance: Callable[[], Balance | None] | None = None
     search: Step | None = None
 
     @cached_property
     def balance(self) -> Balance | None:
-        """What the method said."""
-        return None if self.said is None else self.said()
+        """The result of the method."""
+        return None if self.read_balance is None else self.read_balance()
 
 
 Update = Callable[[Batch], StepRecord]
 
 
-def choose(
+def make_update(
     workload: Workload,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    door: Fork | Balancer | None,
+    balancer: Fork | Balancer | None,
     precision: str = "float32",
     clip: float | None = None,
 ) -> Update:
-    """The update that goes with an optimizer and a door: by the optimizer, on features, on parameters, or plain.
+    """The update for an optimizer and a Fork or Balancer.
 
-    ``clip`` is the length to which the gradient of all parameters is shortened before the step; an optimizer that takes
-    each task's gradient by itself has a ``max_norm`` of its own instead.
+    Args:
+        workload: defines the losses.
+        model: with an encoder and heads.
+        optimizer: of its parameters. A line search or a multi-task optimizer is used without ``balancer``.
+        balancer: None: the losses are added up.
+        precision: ``"float32"`` or ``"bfloat16"``.
+        clip: the norm to which the gradient of all parameters is clipped; a multi-task optimizer has ``max_norm`` instead.
     """
-    if isinstance(optimizer, Searched):
+    if isinstance(optimizer, LineSearchOptimizer):
         return by_search(workload, model, optimizer.search)
     if isinstance(optimizer, MultiTaskOptimizer):
         return by_optimizer(workload, model, optimizer, precision)
-    if isinstance(door, Fork):
-        return on_features(workload, model, optimizer, door, precision, clip)
-    if isinstance(door, Balancer):
-        return on_parameters(workload, model, optimizer, door, precision, clip)
+    if isinstance(balancer, Fork):
+        return on_features(workload, model, optimizer, balancer, precision, clip)
+    if isinstance(balancer, Balancer):
+        return on_parameters(workload, model, optimizer, balancer, precision, clip)
     return plain(workload, model, optimizer, precision, clip)
 
 
@@ -79,19 +84,19 @@ def on_features(
     precision: str = "float32",
     clip: float | None = None,
 ) -> Update:
-    """Balances inside an ordinary backward, on the features."""
+    """Balances on the features, within the backward pass."""
 
     def update(batch: Batch) -> StepRecord:
         optimizer.zero_grad(set_to_none=True)
-        with _same_draws(model, fork.method.observes) as again:
+        with _repeated_forward(model, fork.method.observes) as repeat:
             losses = losses_of(workload, model, batch, precision, fork)
             if not losses:
                 return StepRecord({})
-            told = fork.losses(losses) if fork.needs_losses else losses
-            torch.autograd.backward(_sum(told))
-            _move(optimizer, clip)
-            again(lambda: fork.observe(losses_of(workload, model, batch, precision)))
-        return StepRecord(_detached(losses), fork.deferred_balance())
+            recorded = fork.losses(losses) if fork.needs_losses else losses
+            torch.autograd.backward(_sum(recorded))
+            _step(optimizer, clip)
+            repeat(lambda: fork.observe(losses_of(workload, model, batch, precision)))
+        return StepRecord(_detach(losses), fork.deferred_balance())
 
     return update
 
@@ -104,18 +109,18 @@ def on_parameters(
     precision: str = "float32",
     clip: float | None = None,
 ) -> Update:
-    """Balances on the shared parameters, exactly."""
+    """Balances on the shared parameters, with a backward pass per task."""
 
     def update(batch: Batch) -> StepRecord:
         optimizer.zero_grad(set_to_none=True)
-        with _same_draws(model, balancer.method.observes) as again:
+        with _repeated_forward(model, balancer.method.observes) as repeat:
             losses = losses_of(workload, model, batch, precision)
             if not losses:
                 return StepRecord({})
-            balance = _held(balancer.backward(losses))
-            _move(optimizer, clip)
-            again(lambda: balancer.observe(losses_of(workload, model, batch, precision)))
-        return StepRecord(_detached(losses), lambda: balance)
+            balance = _without_update(balancer.backward(losses))
+            _step(optimizer, clip)
+            repeat(lambda: balancer.observe(losses_of(workload, model, batch, precision)))
+        return StepRecord(_detach(losses), lambda: balance)
 
     return update
 
@@ -123,7 +128,7 @@ def on_parameters(
 def by_optimizer(
     workload: Workload, model: nn.Module, optimizer: MultiTaskOptimizer, precision: str = "float32"
 ) -> Update:
-    """Hands the losses to an optimizer that takes the gradient of each task by itself."""
+    """Passes the losses to a multi-task optimizer, which computes the gradient of each task."""
 
     def update(batch: Batch) -> StepRecord:
         losses = losses_of(workload, model, batch, precision)
@@ -131,13 +136,13 @@ def by_optimizer(
             return StepRecord({})
         optimizer.step(losses)
         balance = optimizer.balance
-        return StepRecord(_detached(losses), lambda: balance)
+        return StepRecord(_detach(losses), lambda: balance)
 
     return update
 
 
 def by_search(workload: Workload, model: nn.Module, search: LineSearch) -> Update:
-    """Lets a line search move the parameters."""
+    """Moves the parameters with a line search."""
     heads: Mapping[str, nn.Module] = model.heads  # type: ignore[assignment]
 
     def update(batch: Batch) -> StepRecord:
@@ -156,7 +161,7 @@ def by_search(workload: Workload, model: nn.Module, search: LineSearch) -> Updat
             return workload.losses(outputs, targets)
 
         step = search.step(inputs, losses)
-        balance = _held(step.balance)
+        balance = _without_update(step.balance)
         return StepRecord(step.losses, lambda: balance, replace(step, balance=balance))
 
     return update
@@ -169,7 +174,7 @@ def plain(
     precision: str = "float32",
     clip: float | None = None,
 ) -> Update:
-    """The sum of the losses: one task alone, or no balancing."""
+    """Descends the sum of the losses: a single task, or no balancing."""
 
     def update(batch: Batch) -> StepRecord:
         optimizer.zero_grad(set_to_none=True)
@@ -177,8 +182,8 @@ def plain(
         if not losses:
             return StepRecord({})
         torch.autograd.backward(_sum(losses))
-        _move(optimizer, clip)
-        return StepRecord(_detached(losses))
+        _step(optimizer, clip)
+        return StepRecord(_detach(losses))
 
     return update
 
@@ -186,7 +191,7 @@ def plain(
 def losses_of(
     workload: Workload, model: nn.Module, batch: Batch, precision: str, fork: Fork | None = None
 ) -> dict[str, Tensor]:
-    """The losses of a batch by task; features go through the fork where there is one."""
+    """The losses of a batch by task; with a fork, heads read its outputs."""
     outputs, targets = outputs_of(model, batch, precision, fork)
     return workload.losses(outputs, targets)
 
@@ -194,26 +199,25 @@ def losses_of(
 def outputs_of(
     model: nn.Module, batch: Batch, precision: str, fork: Fork | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The heads' outputs, in float32 or better, and the targets, by task of the model.
+    """The heads' outputs, in float32 or float64, and the targets, by task of the model.
 
-    Where tasks have their own inputs, the features of all streams go through the fork together, as one tuple: a step is
-    one forward of the fork.
+    Where tasks have inputs of their own, the features of all streams are one tuple for the fork: a step has one forward of it.
     """
-    with _lowered(model) if precision == "bfloat16" else nullcontext():
-        outputs, targets = passes.outputs_of(model, batch, fork)
+    with _autocast(model) if precision == "bfloat16" else nullcontext():
+        outputs, targets = forward.outputs_of(model, batch, fork)
     wide = {
-        task: _widened(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _widened, output)
+        task: _widen(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _widen, output)
         for task, output in outputs.items()
     }
     return wide, targets
 
 
-def _lowered(model: nn.Module) -> torch.autocast:
+def _autocast(model: nn.Module) -> torch.autocast:
     return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
 
 
-def _move(optimizer: torch.optim.Optimizer, clip: float | None) -> None:
-    """The step, by a gradient that is no longer than ``clip``."""
+def _step(optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+    """The optimizer's step, after the gradient of all parameters was clipped to the norm ``clip``."""
     if clip is not None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(parameters, clip)
@@ -224,25 +228,25 @@ def _sum(losses: Mapping[str, Tensor]) -> Tensor:
     return reduce(torch.add, losses.values())
 
 
-def _widened(output: Tensor) -> Tensor:
+def _widen(output: Tensor) -> Tensor:
     return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 
 
-def _held(balance: Balance | None) -> Balance | None:
-    """What a record may hold: without the combined gradient of a Jacobian method, which is as long as the surface."""
+def _without_update(balance: Balance | None) -> Balance | None:
+    """The result of a method without its combined gradient, which is as large as the shared parameters or features."""
     return balance if balance is None or balance.update is None else replace(balance, update=None)
 
 
-def _detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _detach(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {task: loss.detach() for task, loss in losses.items()}
 
 
 @contextmanager
-def _same_draws(model: nn.Module, needed: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Gives a function that runs a forward with the dropout masks of the block's first one, and leaves no trace of it.
+def _repeated_forward(model: nn.Module, needed: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """A function that repeats a forward with the dropout masks of the first one in the block and without side effects.
 
-    A method that compares the losses before and after a step wants the step to be the only difference. Running
-    statistics are put back, and so are the random numbers, so that the next step draws what it would have drawn.
+    A method that compares the losses before and after a step needs the step to be the only difference. Running statistics and
+    the states of the random generators are restored, so that the next step draws the same numbers as without the repetition.
     """
     if not needed:
         yield lambda _: None
@@ -250,12 +254,12 @@ def _same_draws(model: nn.Module, needed: bool) -> Iterator[Callable[[Callable[[
     device = next(model.parameters()).device
     before = randomness.capture(device)
 
-    def again(forward: Callable[[], None]) -> None:
+    def repeat(forward: Callable[[], None]) -> None:
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        with randomness.kept(device), torch.no_grad():
+        with randomness.preserved(device), torch.no_grad():
             randomness.restore(before, device)
             forward()
             for buffer, value in buffers:
                 buffer.copy_(value)
 
-    yield again
+    yield repeat

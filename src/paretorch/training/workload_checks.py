@@ -1,4 +1,4 @@
-"""What a workload promises, checked before anything is trained; each broken promise is one sentence with the cure."""
+"""Checks of a workload before training; each error is one sentence with the cure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.training import randomness
-from paretorch.workloads import forward as passes
+from paretorch.workloads import forward
 from paretorch.workloads.base import Workload, check_head_names
 from paretorch.workloads.metrics import Metric
 from paretorch.workloads.streams import LoadingStream, Splits
 
-LOOKED_AT = 2  # samples of each stream, to see the losses of
+CHECKED_SAMPLES = 2  # of each stream
 
 
 def trained_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
-    """The workload's model with the heads of ``tasks`` only; the weights are those of the whole model.
+    """The workload's model with the heads of ``tasks`` only; its weights are those of the complete model.
 
     Raises:
-        ValueError: the model is not an encoder with a head for each of the workload's tasks, or a task has a name that no head
-            can have.
+        ValueError: the model has no encoder or no head for each task, or no module can have the name of a task.
     """
     check_head_names(workload.tasks)
     model = workload.model()
@@ -45,7 +44,7 @@ def data_of(workload: Workload) -> Splits:
     """The workload's data.
 
     Raises:
-        ValueError: they are no Splits, or their streams are none.
+        ValueError: they are no Splits, or contain no streams.
     """
     splits = workload.data()
     if not isinstance(splits, Splits):
@@ -57,7 +56,7 @@ def data_of(workload: Workload) -> Splits:
 
 
 def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Metric, ...]]:
-    """Fresh metrics of each of ``tasks``; none for a task that the workload names no metric of.
+    """Fresh metrics of each of ``tasks``; an empty tuple for a task without metrics.
 
     Raises:
         ValueError: they are not metrics by task.
@@ -68,8 +67,8 @@ def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Me
         raise ValueError(
             f"{where}: expected a dict of metrics by task, as in {{{workload.tasks[0]!r}: (Accuracy(),)}}, got {_kind(made)}"
         )
-    if strange := [task for task in made if task not in workload.tasks]:
-        raise ValueError(f"{where}: expected metrics of the tasks {', '.join(workload.tasks)}, got {strange}")
+    if unexpected := [task for task in made if task not in workload.tasks]:
+        raise ValueError(f"{where}: expected metrics of the tasks {', '.join(workload.tasks)}, got {unexpected}")
     for task, metrics in made.items():
         if not isinstance(metrics, tuple | list):
             raise ValueError(
@@ -85,29 +84,29 @@ def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Me
 
 
 def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
-    """Checks the losses of a few training samples of each stream; leaves no trace in the model or the random numbers.
+    """Checks the losses of a few training samples of each stream, without side effects on model or random generators.
 
-    Nothing is looked at where a stream is read from files: that would start its processes.
+    Streams that are read from files are not checked: that would start their processes.
 
     Raises:
         ValueError: they are not scalars by task.
     """
     if any(isinstance(stream, LoadingStream) for stream in splits.train):
         return
-    batch = tuple(next(iter(stream.batches(LOOKED_AT, order=None))) for stream in splits.train)
+    batch = tuple(next(iter(stream.batches(CHECKED_SAMPLES, order=None))) for stream in splits.train)
     where, training = f"{type(workload).__name__}.losses()", model.training
     device = next(model.parameters()).device
     model.eval()
     try:
-        with torch.no_grad(), randomness.kept(device):
-            outputs, targets = passes.outputs_of(model, batch)
+        with torch.no_grad(), randomness.preserved(device):
+            outputs, targets = forward.outputs_of(model, batch)
             losses: Any = workload.losses(outputs, targets)
     finally:
         model.train(training)
     if not isinstance(losses, Mapping):
         raise ValueError(f"{where}: expected a dict of a scalar loss by task, got {_kind(losses)}")
-    if strange := [task for task in losses if task not in outputs]:
-        raise ValueError(f"{where}: expected losses of {', '.join(outputs)}, the tasks in outputs, got {strange}")
+    if unexpected := [task for task in losses if task not in outputs]:
+        raise ValueError(f"{where}: expected losses of {', '.join(outputs)}, the tasks in outputs, got {unexpected}")
     for task, loss in losses.items():
         if not isinstance(loss, Tensor) or loss.ndim:
             got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _kind(loss)

@@ -16,9 +16,10 @@ from paretorch.cli.options import name_and_options
 from paretorch.extras import extra
 from paretorch.optim.presets import PRESETS, Preset, find_preset
 from paretorch.studies.catalog.optimizers import SMALL
-from paretorch.training.monitoring.troubles import NO_GPU
+from paretorch.training.monitoring.training_monitor import NO_GPU
 from paretorch.training.names.constructors import Call, written
-from paretorch.training.parts import find_device, find_optimizer
+from paretorch.training.names.devices import find_device
+from paretorch.training.names.optimizers import find_optimizer
 from paretorch.training.run import Run
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain

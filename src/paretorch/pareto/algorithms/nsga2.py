@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +13,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from paretorch.extras import extra
+from paretorch.loop.epochs import train_epochs
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.dominance import non_dominated
+from paretorch.pareto.fitting.epochs import EvaluationHistory
 from paretorch.pareto.fitting.plan import Plan
-from paretorch.pareto.front import Front, FrontSnapshot
+from paretorch.pareto.front import Front
 from paretorch.pareto.models.members import score
+from paretorch.workloads.streams import Stream
 
 
 @dataclass(frozen=True)
 class NSGA2(FrontAlgorithm):
-    """A population of parameter vectors that is crossed, mutated and selected; no gradients. An epoch is a generation.
+    """A population of parameter vectors with crossover, mutation and selection; no gradients. An epoch is a generation.
 
-    The members of the front are those of the last population that serve the preferences best. Workloads say in which box their
-    points live, as those of :class:`~paretorch.workloads.synthetic.Synthetic` on points do; networks have none.
+    The front consists of the members of the last population that fit the preferences best. The workload must have a ``box``, the
+    bounds of its parameters, as :class:`~paretorch.workloads.synthetic.Synthetic` has on points; networks have none.
 
     Args:
         population: parameter vectors, at least the number of preferences.
@@ -48,22 +51,24 @@ class NSGA2(FrontAlgorithm):
             raise ValueError(f"population is at least 4, got {self.population}")
 
     def check(self, preferences: Tensor, tasks: tuple[str, ...]) -> None:
-        """There are as many in the population as preferences."""
+        """Checks that the population has at least as many members as there are preferences."""
         if len(preferences) > self.population:
-            raise ValueError(f"{len(preferences)} preferences need a population as large, got {self.population}")
+            raise ValueError(
+                f"{len(preferences)} preferences need a population of at least that size, got {self.population}"
+            )
 
     @property
     def starts(self) -> int:
-        """As many as the population."""
+        """The size of the population."""
         return self.population
 
     def evolve(self, plan: Plan, given: Tensor, models: list[nn.Module]) -> Front:
         """The front after ``plan.epochs`` generations.
 
         Args:
-            plan: the arguments of :func:`~paretorch.fit_front`; optimizer and schedule mean nothing here.
-            given: (N, T).
-            models: whose parameters the population begins with, one of each.
+            plan: the arguments of :func:`~paretorch.fit_front`; optimizer and schedule are not used.
+            given: (N, T) preferences.
+            models: their parameters are the first population.
 
         Raises:
             ValueError: the workload has no box.
@@ -76,63 +81,90 @@ class NSGA2(FrontAlgorithm):
             )
         with extra("fronts"):
             from pymoo.algorithms.moo import nsga2
-            from pymoo.core.evaluator import Evaluator
-            from pymoo.core.population import Population
             from pymoo.core.problem import Problem
-            from pymoo.problems.static import StaticProblem
         starts = np.stack([parameters_to_vector(model.parameters()).detach().double().numpy() for model in models])
         problem = Problem(n_var=starts.shape[1], n_obj=len(plan.workload.tasks), xl=box[0], xu=box[1])
         search: Any = nsga2.NSGA2(pop_size=self.population, sampling=starts.clip(*box))
         search.setup(problem, termination=("n_gen", plan.epochs + 1), seed=plan.seed, verbose=False)
-        template = copy.deepcopy(models[0])
-        streams = plan.workload.data().train
-        history: list[FrontSnapshot] = []
-        seconds, evaluations, rows = 0.0, 0, []
-        for generation in range(plan.epochs):
-            began = time.perf_counter()
-            asked: Population = search.ask()
-            values = torch.stack([self._losses(plan, template, point, streams) for point in asked.get("X")])
-            Evaluator().eval(StaticProblem(problem, F=values.numpy()), asked)
-            search.tell(infills=asked)
-            evaluations += len(asked)
-            seconds += time.perf_counter() - began
-            if plan.looks(generation + 1):
-                losses = torch.from_numpy(search.pop.get("F").copy())
-                rows = serving(losses, given)
-                history.append(plan.moment(generation + 1, evaluations, seconds, losses[rows]))
-                if plan.progress is not None:
-                    plan.progress(history[-1])
-        states, found = [], []
-        for row in rows:
-            found.append(self._losses(plan, template, search.pop.get("X")[row], plan.workload.data().validation))
-            states.append({name: value.clone() for name, value in template.state_dict().items()})
+        evolution = _Evolution(plan, given, search, problem, copy.deepcopy(models[0]))
+        train_epochs(evolution, plan.epochs, 1)
+        return evolution.front(repr(self))
+
+
+class _Evolution:
+    """The generations of a population, as what the loop over epochs trains: a batch is all training data, an epoch one step."""
+
+    def __init__(self, plan: Plan, preferences: Tensor, search: Any, problem: Any, template: nn.Module) -> None:
+        self.plan, self.preferences, self.template = plan, preferences, template
+        self.search, self.problem = search, problem
+        self.streams = plan.workload.data().train
+        self.history = EvaluationHistory(plan)
+        self.evaluations = 0
+        self.members: list[int] = []  # of the population, one for each preference
+
+    def start_epoch(self, epoch: int) -> Iterable[tuple[Stream, ...]]:
+        del epoch
+        self.history.start_epoch()
+        return (self.streams,)
+
+    def update(self, step: int, batch: tuple[Stream, ...]) -> None:
+        """One generation: offspring are made, evaluated and selected."""
+        from pymoo.core.evaluator import Evaluator
+        from pymoo.problems.static import StaticProblem
+
+        del step
+        offspring: Any = self.search.ask()
+        values = torch.stack([self._losses(point, batch) for point in offspring.get("X")])
+        Evaluator().eval(StaticProblem(self.problem, F=values.numpy()), offspring)
+        self.search.tell(infills=offspring)
+        self.evaluations += len(offspring)
+
+    def end_epoch(self, epoch: int) -> bool:
+        due = self.history.end_epoch(epoch)
+        if due:
+            losses = torch.from_numpy(self.search.pop.get("F").copy())
+            self.members = best_members(losses, self.preferences)
+            self.history.add(self.evaluations, losses[self.members], [])
+        return due
+
+    def save(self, epoch: int) -> None:
+        raise TypeError("an evolution has no checkpoints")
+
+    def report(self, epoch: int) -> None:
+        """Does nothing: evaluations are reported when they are made."""
+
+    def front(self, algorithm: str) -> Front:
+        """The members of the last population that fit the preferences best."""
+        workload, states, losses = self.plan.workload, [], []
+        for member in self.members:
+            losses.append(self._losses(self.search.pop.get("X")[member], workload.data().validation))
+            states.append({name: value.clone() for name, value in self.template.state_dict().items()})
         facts = {
-            "algorithm": repr(self),
-            "loss evaluations": evaluations,
+            "algorithm": algorithm,
+            "loss evaluations": self.evaluations,
             "gradient evaluations": 0,
-            "seconds": seconds,
+            "seconds": self.history.seconds,
         }
-        metrics: tuple[dict[str, dict[str, float]], ...] = tuple({} for _ in rows)
+        metrics: tuple[dict[str, dict[str, float]], ...] = tuple({} for _ in self.members)
         return Front(
-            plan.workload.tasks, given, torch.stack(found), metrics, tuple(states), template, (), tuple(history),
-            plan.reference, facts,
+            workload.tasks, self.preferences, torch.stack(losses), metrics, tuple(states), self.template, (),
+            tuple(self.history.history), self.plan.reference, facts,
         )  # fmt: skip
 
-    @staticmethod
-    def _losses(plan: Plan, model: nn.Module, point: Any, streams: Any) -> Tensor:
-        vector_to_parameters(torch.from_numpy(np.asarray(point, dtype=np.float32)), model.parameters())
-        return score(plan.workload, model, streams, plan.batch_size)[0]
+    def _losses(self, point: Any, streams: tuple[Stream, ...]) -> Tensor:
+        vector_to_parameters(torch.from_numpy(np.asarray(point, dtype=np.float32)), self.template.parameters())
+        return score(self.plan.workload, self.template, streams, self.plan.batch_size)[0]
 
 
-def serving(losses: Tensor, preferences: Tensor) -> list[int]:
-    """For each preference, the row that serves it best by the augmented Tchebycheff distance; no row twice.
+def best_members(losses: Tensor, preferences: Tensor) -> list[int]:
+    """For each preference, the member with the least augmented Tchebycheff distance; no member twice.
 
     Args:
-        losses: (n, T), at least as many as preferences.
+        losses: (n, T) of the population, n >= N.
         preferences: (N, T).
 
     Example:
-        >>> serving(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.4, 0.4]]), torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+        >>> best_members(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.4, 0.4]]), torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
         [0, 2]
     """
     front = losses[non_dominated(losses)]

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_flatten
 
 from paretorch.extras import extra
 from paretorch.pareto.front import Front
-from paretorch.storage import atomic
 from paretorch.storage.ownership import MARK, check_export
+from paretorch.storage.tensor_files import host_copies, write_tensors
 
 INPUTS, BATCH = "inputs", "batch"
 FORMAT = "paretorch exported model 1"
@@ -125,8 +125,5 @@ def _onnx(model: nn.Module, tasks: tuple[str, ...], path: Path, example: Any, fi
 
 
 def _weights(front: Front, member: int, path: Path) -> None:
-    with extra("studies"):
-        from safetensors.torch import save
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in front.states[member].items()}
     metadata = {"tasks": json.dumps(front.tasks), "preference": json.dumps(front.preferences[member].tolist())}
-    atomic.write(path, save(state, metadata=metadata))
+    write_tensors(path, host_copies(front.states[member]), metadata)

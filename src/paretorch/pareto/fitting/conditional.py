@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
-from paretorch.pareto.fitting.epochs import Seen, train
+from paretorch.pareto.fitting.epochs import FrontScores, train
 from paretorch.pareto.fitting.plan import Plan
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.models.ensemble import inner_products
 from paretorch.pareto.models.members import Losses, score
 from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import Samples, Stream, combined_seed
+from paretorch.workloads.streams import Samples, Stream, combined_seed, training_batches
 
 
 def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
@@ -31,18 +31,18 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
         models: T initial ones.
     """
     splits = plan.workload.data().to(torch.device(plan.device))
-    _, batch = next(plan.batches(splits.train, 0))
+    batch = next(training_batches(splits.train, plan.batch_size, plan.seed, 0))
     model = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
     model.template.train()
     training = _Training(plan, algorithm, model, plan.steps(splits.train))
-    see = partial(_scores, plan, model, given, splits.validation)
-    looks = train(plan, plan.declared(algorithm, given), training, splits.train, see)
-    losses = looks.losses
-    facts = {"algorithm": repr(algorithm), "gradient evaluations": training.gradients, "seconds": looks.seconds}
+    evaluate = partial(_scores, plan, model, given, splits.validation)
+    evaluations = train(plan, plan.declared(algorithm, given), training, splits.train, evaluate)
+    losses = evaluations.losses
+    facts = {"algorithm": repr(algorithm), "gradient evaluations": training.gradients, "seconds": evaluations.seconds}
     return Front(
-        plan.workload.tasks, given, losses, tuple(looks.metrics), tuple(model.member(row) for row in given),
+        plan.workload.tasks, given, losses, tuple(evaluations.metrics), tuple(model.member(row) for row in given),
         copy.deepcopy(model.template).cpu(), tuple((~losses.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
-        tuple(looks.history), plan.reference, facts,
+        tuple(evaluations.history), plan.reference, facts,
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def _inputs(batch: tuple[Samples, ...]) -> Any:
     return batch[0].inputs if len(shapes) == 1 else None
 
 
-def _scores(plan: Plan, model: ConditionalModel, given: Tensor, streams: tuple[Stream, ...]) -> Seen:
+def _scores(plan: Plan, model: ConditionalModel, given: Tensor, streams: tuple[Stream, ...]) -> FrontScores:
     losses, metrics = [], []
     member = copy.deepcopy(model.template)
     for row in given:

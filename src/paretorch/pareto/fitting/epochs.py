@@ -1,93 +1,118 @@
-"""The epochs of a front: what was seen of it so far, and the file from which a killed training goes on."""
+"""The epochs of a front: evaluations, and the checkpoint from which an interrupted training resumes."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from paretorch.extras import extra
+from paretorch.loop.epochs import train_epochs
 from paretorch.pareto.fitting.plan import Plan, described
 from paretorch.pareto.front import FrontSnapshot
-from paretorch.storage import atomic
+from paretorch.storage.checkpoint_file import CheckpointFile
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
-from paretorch.storage.nested_state import pack, unpack
-from paretorch.storage.regular_files import open_regular
 from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import Stream
+from paretorch.workloads.streams import Stream, steps_per_epoch, training_batches
 
-FORMAT = "paretorch front in training 2"
-FILE = "training.safetensors"
-
-Seen = tuple[Tensor, list[dict[str, dict[str, float]]]]  # (N, T) losses and the metrics of each member
+FrontScores = tuple[Tensor, list[dict[str, dict[str, float]]]]  # (N, T) losses and the metrics of each member
 
 
-class Trains(Protocol):
-    """What is trained epoch by epoch."""
+class FrontUpdate(Protocol):
+    """The steps of a front."""
 
     gradients: int
     optimizer: torch.optim.Optimizer
 
     def step(self, number: int, batch: Batch) -> object:
-        """The step of that number in the training."""
+        """One step, counted from 0 over the whole training."""
 
     def state(self) -> dict[str, Any]:
-        """All that decides the steps to come."""
+        """Everything that decides the following steps."""
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state."""
+        """Restores a state."""
 
 
 def train(
-    plan: Plan, declared: Mapping[str, str], training: Trains, streams: tuple[Stream, ...], see: Callable[[], Seen]
-) -> Looks:
-    """All epochs that are left, with a look at the validation data where one is due.
+    plan: Plan,
+    declared: Mapping[str, str],
+    steps: FrontUpdate,
+    streams: tuple[Stream, ...],
+    evaluate: Callable[[], FrontScores],
+) -> EvaluationHistory:
+    """Trains all epochs that are left and evaluates the front after some of them.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
-        declared: what decides the training's numbers beside its optimizer, in words by argument.
-        training: what is trained; its optimizer is as it was made.
+        declared: the arguments that decide the numbers of the training beside its optimizer, as text by name.
+        steps: what is trained; its optimizer is fresh.
         streams: the training data.
-        see: looks at the validation data.
+        evaluate: losses and metrics of all members on validation data.
     """
-    looks = Looks(plan)
-    keeper = Keeper(plan.checkpoint, {**declared, "optimizer": described(training.optimizer)})
-    if (state := keeper.load()) is not None:
-        looks.load(state["looks"])
-        training.load(state["training"])
-    for epoch in range(looks.epoch, plan.epochs):
-        looks.begin()
-        for step, batch in plan.batches(streams, epoch):
-            training.step(step, batch)
-        if looks.due():
-            looks.add(training.gradients, *see())
-            keeper.save(looks, training)
-    return looks
+    history = EvaluationHistory(plan)
+    file = checkpoints = None
+    if plan.checkpoint is not None:
+        file = CheckpointFile(plan.checkpoint, {**declared, "optimizer": described(steps.optimizer)})
+        checkpoints = CheckpointSchedule(
+            None, estimate=0.0
+        )  # without an estimate, the first evaluation is always saved
+        if (state := file.load()) is not None:
+            history.load(state["looks"])
+            steps.load(state["training"])
+    training = _FrontTraining(plan, steps, streams, evaluate, history, file)
+    per_epoch = steps_per_epoch(streams, plan.batch_size)
+    train_epochs(training, plan.epochs, per_epoch, done=history.epoch, checkpoints=checkpoints)
+    return history
 
 
-def epochs_kept(folder: str | Path) -> int:
-    """How many epochs the training that a folder keeps has done; 0 where it keeps none."""
-    path = Path(folder) / FILE
-    return int(_opened(path)[0].get("epochs", 0)) if path.exists() else 0
+@dataclass
+class _FrontTraining:
+    """A front as what the loop over epochs trains."""
+
+    plan: Plan
+    steps: FrontUpdate
+    streams: tuple[Stream, ...]
+    evaluate: Callable[[], FrontScores]
+    history: EvaluationHistory
+    file: CheckpointFile | None
+
+    def start_epoch(self, epoch: int) -> Iterable[Batch]:
+        self.history.start_epoch()
+        return training_batches(self.streams, self.plan.batch_size, self.plan.seed, epoch)
+
+    def update(self, step: int, batch: Batch) -> None:
+        self.steps.step(step, batch)
+
+    def end_epoch(self, epoch: int) -> bool:
+        due = self.history.end_epoch(epoch)
+        if due:
+            self.history.add(self.steps.gradients, *self.evaluate())
+        return due
+
+    def save(self, epoch: int) -> None:
+        assert self.file is not None
+        self.file.save(epoch, {"looks": self.history.state(), "training": self.steps.state()})
+
+    def report(self, epoch: int) -> None:
+        """Does nothing: evaluations are reported before the checkpoint, which relies on their record."""
 
 
-class Looks:
-    """What was seen of a front on validation data.
+class EvaluationHistory:
+    """The evaluations of a front on validation data.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
 
     Attributes:
         epoch: epochs done.
-        seconds: of training so far.
-        losses: (N, T) at the last look.
-        metrics: of each member at the last look.
-        history: all looks.
+        seconds: of training so far, without evaluation.
+        losses: (N, T) of the last evaluation.
+        metrics: of each member in the last evaluation.
+        history: all evaluations.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -98,106 +123,35 @@ class Looks:
         self.history: list[FrontSnapshot] = []
         self._began = 0.0
 
-    def begin(self) -> None:
-        """An epoch begins."""
+    def start_epoch(self) -> None:
+        """Starts the measurement of an epoch's time."""
         self._began = time.perf_counter()
 
-    def due(self) -> bool:
-        """An epoch has ended: whether the validation data are looked at."""
+    def end_epoch(self, epoch: int) -> bool:
+        """Ends an epoch; returns whether the front is evaluated now."""
         self.seconds += time.perf_counter() - self._began
-        self.epoch += 1
-        return self.plan.looks(self.epoch)
+        self.epoch = epoch
+        return self.plan.looks(epoch)
 
     def add(self, gradients: int, losses: Tensor, metrics: list[dict[str, dict[str, float]]]) -> None:
-        """A look; tells whoever follows the training."""
+        """Appends an evaluation and reports it to the plan's ``progress``."""
         self.losses, self.metrics = losses, metrics
         self.history.append(self.plan.moment(self.epoch, gradients, self.seconds, losses))
         if self.plan.progress is not None:
             self.plan.progress(self.history[-1])
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load` takes."""
+        """The state that :meth:`load` restores."""
         return {
             "epoch": self.epoch,
             "seconds": self.seconds,
             "losses": self.losses,
             "metrics": self.metrics,
-            "history": [vars(moment) for moment in self.history],
+            "history": [vars(snapshot) for snapshot in self.history],
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Goes on from a state."""
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restores a state."""
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.losses, self.metrics = state["losses"], state["metrics"]
-        self.history = [FrontSnapshot(**moment) for moment in state["history"]]
-
-
-class Keeper:
-    """The file of a training that can be killed, or none.
-
-    Args:
-        folder: where it lies; None: nothing is kept.
-        declared: what decides the training's numbers, in words by argument.
-    """
-
-    def __init__(self, folder: str | Path | None, declared: Mapping[str, str]) -> None:
-        self.path = None if folder is None else Path(folder) / FILE
-        self.declared = dict(declared)
-        self.due = CheckpointSchedule(None, guess=0.0)  # the first look is always kept
-
-    def save(self, looks: Looks, training: Trains) -> None:
-        """Writes where both are in the place of what was written before, whole or not at all, unless that was just done."""
-        if self.path is None or not self.due(looks.epoch):
-            return
-        with self.due.measured():
-            self._write(self.path, looks, training)
-
-    def _write(self, path: Path, looks: Looks, training: Trains) -> None:
-        with extra("studies"):
-            from safetensors.torch import save as serialize
-        values, tensors = pack({"looks": looks.state(), "training": training.state()})
-        about = {
-            "format": FORMAT,
-            "declared": json.dumps(self.declared),
-            "epochs": str(looks.epoch),
-            "values": json.dumps(values),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, serialize(tensors, metadata=about))
-
-    def load(self) -> dict[str, Any] | None:
-        """The state that was written last; None where there is none.
-
-        Raises:
-            ValueError: the file is damaged, or of another training.
-        """
-        if self.path is None or not self.path.exists():
-            return None
-        about, tensors = _opened(self.path)
-        before = json.loads(about["declared"])
-        if different := [name for name, now in self.declared.items() if before.get(name) != now]:
-            listing = "; ".join(f"{name} was {before.get(name)}, is {self.declared[name]}" for name in different)
-            raise ValueError(f"{self.path} belongs to another training: {listing}. Give another folder as checkpoint")
-        found: dict[str, Any] = unpack(json.loads(about["values"]), tensors)
-        return found
-
-
-def _opened(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a file says about itself, and its tensors.
-
-    Raises:
-        ValueError: it is damaged, or of another format.
-    """
-    with extra("studies"):
-        from safetensors import SafetensorError, safe_open
-    with open_regular(path):  # safetensors would wait for a FIFO
-        pass
-    try:
-        with safe_open(path, framework="pt") as opened:
-            about = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}. Remove it to start this training again") from None
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")
-    return about, tensors
+        self.history = [FrontSnapshot(**snapshot) for snapshot in state["history"]]

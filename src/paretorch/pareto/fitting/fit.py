@@ -16,7 +16,7 @@ from paretorch.core.gradients.ranks import ALL
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
-from paretorch.pareto.fitting.epochs import Seen, train
+from paretorch.pareto.fitting.epochs import FrontScores, train
 from paretorch.pareto.fitting.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.fitting.steps import Training
 from paretorch.pareto.front import Front, FrontSnapshot
@@ -140,8 +140,8 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     )
     if plan.checkpoint is not None and not partition.alone:
         raise ValueError("checkpoints support one process: leave checkpoint out on several ranks")
-    see = partial(_scores, plan, training, template, splits.validation)
-    looks = train(plan, plan.declared(algorithm, given), training, splits.train, see)
+    evaluate = partial(_scores, plan, training, template, splits.validation)
+    evaluations = train(plan, plan.declared(algorithm, given), training, splits.train, evaluate)
     states = []
     trained, kept = (
         {name: partition.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
@@ -154,7 +154,7 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
         "execution": ensemble.execution,
         "execution because": ensemble.why,
         "gradient evaluations": training.gradients,
-        "seconds": looks.seconds,
+        "seconds": evaluations.seconds,
         **(
             {"took something over": sum(training.transfer_rates) / len(training.transfer_rates)}
             if training.transfer_rates
@@ -163,12 +163,12 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     }
     diverged = tuple(training.diverged.nonzero()[:, 0].tolist())
     return Front(
-        plan.workload.tasks, training.preferences, looks.losses, tuple(looks.metrics), tuple(states), template.cpu(), diverged,
-        tuple(looks.history), plan.reference, facts,
+        plan.workload.tasks, training.preferences, evaluations.losses, tuple(evaluations.metrics), tuple(states),
+        template.cpu(), diverged, tuple(evaluations.history), plan.reference, facts,
     )  # fmt: skip
 
 
-def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[Stream, ...]) -> Seen:
+def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[Stream, ...]) -> FrontScores:
     """(N, T) losses on a split, nan for diverged members, and metrics of all members."""
     ensemble, partition = training.ensemble, training.partition
     rows: list[Tensor] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from torch import Tensor
 from paretorch.pareto.front import FrontSnapshot
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.workloads.base import Workload
-from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import Stream, steps_per_epoch, training_batches
+from paretorch.workloads.streams import Stream, steps_per_epoch
 
 EVALUATIONS = 50  # on validation data, by default
 PROGRESSES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999)  # at which schedules are compared
@@ -69,11 +68,6 @@ class Plan:
     def steps(self, streams: tuple[Stream, ...]) -> int:
         """The number of steps of the whole training."""
         return self.epochs * steps_per_epoch(streams, self.batch_size)
-
-    def batches(self, streams: tuple[Stream, ...], epoch: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of an epoch, each with the number of its step in the training."""
-        first = epoch * steps_per_epoch(streams, self.batch_size)
-        return enumerate(training_batches(streams, self.batch_size, self.seed, epoch), start=first)
 
     def factor(self, progress: float) -> float:
         """The factor of the learning rate."""

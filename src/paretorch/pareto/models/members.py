@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretorch.loop.evaluation import evaluate
+from paretorch.loop.means import HostMeans
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch, features_of, outputs_of
 from paretorch.workloads.streams import Stream
@@ -57,39 +59,20 @@ class Features(nn.Module):
         return features_of(self.model, batch)
 
 
-@torch.no_grad()
 def score(
     workload: Workload, model: nn.Module, streams: tuple[Stream, ...], size: int
 ) -> tuple[Tensor, dict[str, dict[str, float]]]:
     """(T,) losses in float64 and the metrics by task and name, in eval mode, over every sample of a split once.
 
     Args:
-        workload: whose losses and metrics.
-        model: put back into its mode afterwards.
-        streams: the split.
+        workload: defines the losses and metrics.
+        model: returned to its mode afterwards.
+        streams: of the split.
         size: B, samples per batch.
     """
-    mode = model.training
-    model.eval()
-    totals = dict.fromkeys(workload.tasks, 0.0)
-    labelled = dict.fromkeys(workload.tasks, 0.0)
-    metrics = workload.metrics()
-    try:
-        for stream in streams:
-            for samples in stream.batches(size, order=None):
-                outputs, targets = outputs_of(model, (samples,))
-                for task, loss in workload.losses(outputs, targets).items():
-                    count = float(workload.labelled(task, targets[task], samples.size))
-                    totals[task] += float(loss) * count
-                    labelled[task] += count
-                for task, output in outputs.items():
-                    for metric in metrics.get(task, ()):
-                        metric.update(output, targets[task])
-    finally:
-        model.train(mode)
-    losses = [totals[task] / labelled[task] if labelled[task] else torch.nan for task in workload.tasks]
-    named = {task: {metric.name: metric.compute() for metric in made} for task, made in metrics.items()}
-    return torch.tensor(losses, dtype=torch.float64), named
+    scores = evaluate(workload, model, streams, size, workload.metrics(), HostMeans())
+    losses = [scores.losses.get(task, torch.nan) for task in workload.tasks]
+    return torch.tensor(losses, dtype=torch.float64), {task: dict(of) for task, of in scores.metrics.items()}
 
 
 def stacked(models: Sequence[nn.Module]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -20,8 +20,8 @@ from paretorch.reports.page.embedded import asset, plotly, script_data, template
 from paretorch.reports.page.writing import HTML, write_page
 from paretorch.studies.study import workload_title
 from paretorch.training.record import machine
-from paretorch.training.record.claims import claimed
 from paretorch.training.record.result import Result
+from paretorch.training.record.run_identity import verified_result
 
 with extra("studies"):
     from markupsafe import Markup
@@ -53,7 +53,7 @@ def write_front_page(folder: str | Path) -> Path:
         ValueError: its files are damaged, or ``front.html`` exists and is not such a page.
     """
     folder = Path(folder)
-    result = claimed(folder)
+    result = verified_result(folder)
     values = read_values(folder / "front.json")
     write_page(folder / PAGE, front_page(folder, result, values).encode(), HTML)
     return folder / PAGE

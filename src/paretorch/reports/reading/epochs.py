@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paretorch.training.record.result import Epoch, Result, Scores, spent
+from paretorch.training.record.result import Epoch, Result, Scores, total_seconds
 
 Array = NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def epoch_seconds(found: Sequence[Sequence[Result]], epochs: int) -> Array:
 
 def seconds(result: Result) -> float:
     """Training and evaluation of a run."""
-    return sum(spent(epoch.seconds) for epoch in result.history)
+    return sum(total_seconds(epoch.seconds) for epoch in result.history)
 
 
 def memory(result: Result) -> float:

@@ -24,8 +24,8 @@ from paretorch.reports.reading.plan import Plan, plan_all
 from paretorch.reports.reading.searches import Searches, searches
 from paretorch.studies.statistics.quality import delta_m, is_valid_baseline, seed_mean
 from paretorch.studies.study import Combine, Treatment
-from paretorch.training.record.claims import claimed
 from paretorch.training.record.result import Result, Scores
+from paretorch.training.record.run_identity import verified_result
 from paretorch.training.run import Run
 
 Array = NDArray[np.float64]
@@ -176,7 +176,9 @@ def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:
 def _read(plan: Plan) -> StudyResults:
     runs = {run.key: run for _, run in plan.study.planned(plan.seeds)}
     found = {key: plan.folders[key] for key in runs if key in plan.folders}
-    results = {key: claimed(place, runs[key]) for key, place in found.items() if (place / "result.json").exists()}
+    results = {
+        key: verified_result(place, runs[key]) for key, place in found.items() if (place / "result.json").exists()
+    }
     tasks = tuple(
         dict.fromkeys(task for r in sorted(results.values(), key=lambda r: -len(r.tasks)) for task in r.tasks)
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretorch.storage.regular_files import read_regular
-from paretorch.training.record.claims import check_run
+from paretorch.training.record.run_identity import check_run
 from paretorch.training.run import Run
 
 

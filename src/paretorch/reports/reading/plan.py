@@ -13,8 +13,8 @@ from paretorch.reports.reading.standalone_runs import study_of_runs
 from paretorch.studies.folder import StudyFolder, read_folder, read_json
 from paretorch.studies.study import Study, Treatment, workload_title
 from paretorch.studies.tuning.trials import TuningResult
-from paretorch.training.record.claims import read_run
 from paretorch.training.record.result import Result
+from paretorch.training.record.run_identity import read_run
 from paretorch.training.run import Run
 
 

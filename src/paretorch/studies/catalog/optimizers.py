@@ -9,8 +9,8 @@ from paretorch.optim.presets import PRESETS, Preset, find_preset
 from paretorch.studies.study import Expected, Study, Treatment, alone, check_scale, chosen
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
 from paretorch.training.names.constructors import Call, listed, parse, written
-from paretorch.training.parts import find_method
-from paretorch.training.parts import optimizers as optimizer_classes
+from paretorch.training.names.methods import find_method
+from paretorch.training.names.optimizers import optimizers as optimizer_classes
 from paretorch.training.run import Plain, Run
 
 SCALES = ("smoke", "small", "paper")

@@ -18,8 +18,9 @@ from paretorch.optim.presets import PRESETS
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.training.line_search import searches
 from paretorch.training.names.constructors import Call, check_arguments, parse, pick, written
+from paretorch.training.names.methods import methods
+from paretorch.training.names.optimizers import optimizers
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.parts import methods, optimizers
 from paretorch.training.run import Plain, Run
 
 RATE_FACTOR = 32.0  # largest change of the learning rate where the optimizer's preset declares no range for it

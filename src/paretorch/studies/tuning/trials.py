@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paretorch.training.record.result import to_json
+from paretorch.storage.json_files import to_json
 from paretorch.training.run import Plain, Run
 
 

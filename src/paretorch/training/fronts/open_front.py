@@ -1,4 +1,4 @@
-"""A front that a run left, read back with its models."""
+"""Reading of the front that a run has written."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from paretorch.pareto import Front, FrontAlgorithm
 from paretorch.training.fronts.algorithms import find_algorithm
 from paretorch.training.names.constructors import parse
 from paretorch.training.names.workloads import find_workload, recorded_workload
-from paretorch.training.record.claims import foreign, read_run
+from paretorch.training.record.run_identity import foreign_file_error, read_run
 from paretorch.workloads.base import Workload
 
-RUN = "run"  # the front's fact that is the digest of its run
+RUN = "run"  # the fact of a front that is the digest of its run
 
 
 def load_front(folder: str | Path, workload: str | None = None) -> Front:
@@ -23,36 +23,36 @@ def load_front(folder: str | Path, workload: str | None = None) -> Front:
 
     Args:
         folder: of the run, as ``paretorch front`` and studies write it.
-        workload: what it was trained on, as the command line names it. A Python file is executed where it is named here, or
-            where ``run.json`` names it and its content is that of a file that was named before.
+        workload: its workload, as the command line names it. A Python file is executed if it is named here, or if
+            ``run.json`` names it and the user has named a file of the same content before.
 
     Raises:
         FileNotFoundError: there is no front.
-        ValueError: it was saved from Python, or trained on a file that was not named before, and no workload is given; or a file
-            is damaged or of another run.
+        ValueError: it was saved from Python, or trained on a file that the user has not named, and no workload is given; or a
+            file is damaged or belongs to another run.
     """
     folder = Path(folder)
-    made = workload_of(folder, workload)
+    found = workload_of(folder, workload)
     if not (folder / "front.json").exists():
-        raise FileNotFoundError(f"{folder} holds no finished front: the command that began it finishes it")
+        raise FileNotFoundError(f"{folder} contains no finished front: the command that started it resumes it")
     started = read_run(folder)
     if started is None or not started["run"].get("front"):
         with torch.random.fork_rng():
-            return Front.load(folder, made.model())
-    front = Front.load(folder, template_of(made, find_algorithm(started["run"]["front"])))
+            return Front.load(folder, found.model())
+    front = Front.load(folder, template_of(found, find_algorithm(started["run"]["front"])))
     if started.get("digest") not in (None, front.facts.get(RUN)):
-        raise foreign(folder / "front.json")
+        raise foreign_file_error(folder / "front.json")
     return front
 
 
 def workload_of(folder: Path, given: str | None = None) -> Workload:
-    """What a front was trained on: as ``given`` names it, or as its run says.
+    """The workload of a front: the one that ``given`` names, or that of its run.
 
-    Options that are not given are those of the run, where that names a workload of the same name.
+    Options that are not given are those of the run, if its workload has the same name.
 
     Raises:
         FileNotFoundError: there is no front.
-        ValueError: its run says nothing, as of a front that was saved from Python, or names code that the user has not.
+        ValueError: there is no run, as for a front that was saved from Python, or it names code that the user has not named.
     """
     started = read_run(folder)
     run = {} if started is None else started["run"]
@@ -62,17 +62,19 @@ def workload_of(folder: Path, given: str | None = None) -> Workload:
         return find_workload(call.name, call.named or (run["options"] if same else {}))
     if started is None and (folder / "front.json").exists():
         raise ValueError(
-            f"{folder} has a front but no run.json, which says how its models are made: it was saved from Python. "
-            "Read it there, with Front.load(folder, template), or name its workload"
+            f"{folder} has a front but no run.json, which names the workload of its models: it was saved from Python. "
+            "Read it from Python, with Front.load(folder, template), or name its workload"
         )
     if not run.get("front"):
-        has = "nothing" if started is None else f"a run of one model, by {run['method']}"
-        raise FileNotFoundError(f"{folder} holds no front but {has}: expected a folder that `paretorch front` wrote")
+        content = "nothing" if started is None else f"a run of one model, by {run['method']}"
+        raise FileNotFoundError(
+            f"{folder} contains no front but {content}: expected a folder that `paretorch front` wrote"
+        )
     return recorded_workload(run["workload"], run["options"], folder / "run.json")
 
 
 def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
-    """A module of the architecture that an algorithm's members have; draws no random number of the caller's."""
+    """A module with the architecture of an algorithm's members; the caller's random generators are not used."""
     with torch.random.fork_rng():
         model = workload.model()
         if algorithm.conditional:

@@ -1,4 +1,4 @@
-"""The options of a run that trains a front, beside those that all runs have."""
+"""Options of a run that trains a front."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class FrontOptions:
     """The options of a run that trains a front.
 
     Args:
-        models: N, at least 2; None: 10, or as many as there are preferences.
-        preferences: (N, T) rows on the simplex; None: spread evenly.
-        margin: the share of a preference that is spread over all tasks, in [0, 1), where they are spread evenly.
+        models: N, at least 2; None: 10, or the number of preferences.
+        preferences: (N, T) rows on the simplex; None: evenly spaced.
+        margin: the share, in [0, 1), of evenly spaced preferences that is distributed equally over all tasks.
         starts: ``"common"`` or ``"independent"``.
         execution: ``"auto"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``.
-        reference: (T,) from which hypervolume is measured; None: the workload's own, or an untrained model's losses.
+        reference: (T,) reference point of the hypervolume; None: that of the workload, or the losses of an untrained model.
 
     Raises:
-        ValueError: a number is out of its range, or models and preferences do not fit.
+        ValueError: a number is out of its range, or the number of models and preferences differ.
     """
 
     models: int | None = None
@@ -40,19 +40,21 @@ class FrontOptions:
         if count is not None and count < 2:
             raise ValueError(f"a front has at least 2 models, got {count}: `paretorch train` trains a single one")
         if self.models is not None and count != self.models:
-            raise ValueError(f"{count} preferences are for {count} models, got models={self.models}: leave models out")
+            raise ValueError(
+                f"{count} preferences are for {count} models, got models={self.models}: leave `models` out"
+            )
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin is a share, 0 <= margin < 1, got {self.margin}")
 
     def rows(self, tasks: tuple[str, ...]) -> Tensor:
-        """(N, T) the preferences."""
+        """(N, T) preferences."""
         if self.preferences is not None:
             return checked_preferences([list(row) for row in self.preferences], tasks)
         return preferences(len(tasks), self.models or 10, margin=self.margin / len(tasks))
 
 
 def options_of(run: Run) -> FrontOptions:
-    """The options of a run's front.
+    """The options of the front that a run trains.
 
     Raises:
         ValueError: one is not known or out of its range.

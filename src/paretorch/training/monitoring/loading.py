@@ -1,4 +1,4 @@
-"""Whether training waits for its data: the seconds of waiting, and one line with the cure where they are many."""
+"""The time that training waits for its data, and a warning with a cure."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 
 from paretorch.workloads.streams import LoadingStatistics, LoadingStream, Samples, Splits, Stream
 
-SHARE = 0.25  # of the time, from which on waiting is worth a word
-LEAST = 5.0  # seconds of waiting: what is over sooner needs no cure
+SHARE = 0.25  # of the time; more waiting causes a warning
+LEAST = 5.0  # seconds of waiting; less causes no warning
 
 
 class SlowLoadingWarning(UserWarning):
     """Training waits for its data."""
 
 
-class Waiting:
-    """Counts the seconds for which training waits for batches, and warns once when they are many.
+class LoadingTimer:
+    """Measures the seconds that training waits for batches, and warns once if they are many.
 
     Args:
-        streams: what is trained on.
+        streams: the training data.
 
     Example:
-        >>> waiting = Waiting(())
-        >>> for batch in waiting.over([(), ()]):
+        >>> timer = LoadingTimer(())
+        >>> for batch in timer.over([(), ()]):
         ...     pass
-        >>> 0 < waiting.seconds < 1
+        >>> 0 < timer.seconds < 1
         True
     """
 
@@ -41,16 +41,16 @@ class Waiting:
         self._samples = 0
 
     def over(self, batches: Iterable[tuple[Samples, ...]]) -> Iterator[tuple[Samples, ...]]:
-        """The batches of an epoch, one by one; what happens between two of them is training."""
+        """The batches of an epoch; the time between two of them is that of training."""
         source = iter(batches)
         while True:
             began = time.perf_counter()
-            given = list(islice(source, 1))
+            batch = list(islice(source, 1))
             self.seconds += time.perf_counter() - began
-            if not given:
+            if not batch:
                 return
-            samples = sum(part.size for part in given[0])
-            yield given.pop()  # not held here while it is trained on
+            samples = sum(part.size for part in batch[0])
+            yield batch.pop()  # without a reference here, its memory is free before the next batch is read
             self._elapsed += time.perf_counter() - began
             self._samples += samples
             if self.advice is None and self.seconds > max(LEAST, SHARE * self._elapsed):
@@ -60,22 +60,22 @@ class Waiting:
 
 
 def advice(share: float, training: float, streams: tuple[Stream, ...]) -> str:
-    """Which stream training waits for, and what mends that.
+    """The stream that training waits for, and the cure.
 
     Args:
-        share: of the time that training waits, in 0..1.
-        training: samples per second that training alone could take.
-        streams: what is trained on.
+        share: of the time that training waits, in [0, 1].
+        training: samples per second of training without waiting.
+        streams: the training data.
     """
     reports = [stream.loading() for stream in streams if isinstance(stream, LoadingStream)]
-    said = f"training waits for its data {100 * share:.0f} % of the time"
+    prefix = f"training waits for its data {100 * share:.0f} % of the time"
     if not reports:
-        return f"{said}: its streams give samples too slowly. Keep them in memory, or read them in other processes"
+        return f"{prefix}: its streams are too slow. Store them in memory, or read them in other processes"
     slowest = max(reports, key=lambda report: report.waited)
     by = f"{slowest.workers} worker{'s' * (slowest.workers != 1)}" if slowest.workers else "the training process itself"
     reads = "decoding image files" if slowest.kind == "image files" else f"reading the {slowest.kind}"
     return (
-        f"{said}: {reads} ({slowest.stream}) in {by} gives {slowest.speed:,.0f} samples/s, training alone could take "
+        f"{prefix}: {reads} ({slowest.stream}) in {by} reaches {slowest.speed:,.0f} samples/s, training alone could reach "
         f"{training:,.0f} of all streams. {_cures(slowest)}"
     )
 
@@ -88,8 +88,8 @@ def _cures(report: LoadingStatistics) -> str:
     return f"This helps: {', or '.join(cures)}"
 
 
-def facts(splits: Splits, waiting: Waiting) -> Mapping[str, Any]:
-    """What the record says about reading: samples per second, seconds of waiting, what was left out; empty in memory."""
+def loading_facts(splits: Splits, timer: LoadingTimer) -> Mapping[str, Any]:
+    """Facts about data loading: samples per second, seconds of waiting, unreadable samples; empty for data in memory."""
     streams = (*splits.train, *splits.validation, *splits.test)
     reports = [stream.loading() for stream in streams if isinstance(stream, LoadingStream)]
     found: dict[str, Any] = {}
@@ -105,6 +105,6 @@ def facts(splits: Splits, waiting: Waiting) -> Mapping[str, Any]:
         }
     if left_out := {report.stream: dict(report.unreadable) for report in reports if report.unreadable}:
         found["left out, unreadable"] = left_out
-    if waiting.advice is not None:
-        found["loader advice"] = waiting.advice
+    if timer.advice is not None:
+        found["loader advice"] = timer.advice
     return found

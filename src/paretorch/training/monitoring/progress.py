@@ -1,4 +1,4 @@
-"""How a run is followed: a live display on a terminal, plain lines elsewhere, a callback, or silence."""
+"""Progress displays of a run: bars on a terminal, plain lines elsewhere, a callback, or none."""
 
 from __future__ import annotations
 
@@ -6,210 +6,179 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
-from paretorch.extras import extra
+from paretorch.display import ProgressBars
 from paretorch.training.record.result import Epoch
 from paretorch.training.run import Run
 from paretorch.training.updates import StepRecord
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
-Show = Literal["auto", "live", "plain"] | Callable[[int, int], None] | None
+ProgressOption = Literal["auto", "live", "plain"] | Callable[[int, int], None] | None
 
 
-class Progress(Protocol):
-    """What the loop tells. Reading a step's losses waits for the device: an implementation does so rarely."""
+class ProgressDisplay(Protocol):
+    """What the training calls. Reading a step's losses waits for the device: an implementation does so rarely."""
 
     def start(self, run: Run, done: int, steps: int) -> None:
-        """Training begins after ``done`` epochs; an epoch has ``steps`` steps."""
-        ...
+        """Training starts after ``done`` epochs; an epoch has ``steps`` steps."""
 
     def step(self, epoch: int, samples: int, record: StepRecord) -> None:
         """A step of ``samples`` samples is done in epoch ``epoch``, counted from 1."""
-        ...
 
     def epoch(self, epoch: Epoch) -> None:
-        """An epoch is done and safe on the disk."""
-        ...
+        """An epoch is done and stored on the disk."""
 
     def close(self) -> None:
-        """Training is over, or was stopped."""
-        ...
+        """Training has ended, or was stopped."""
 
 
-class Silence:
-    """Shows nothing."""
+class NoProgress:
+    """Displays nothing."""
 
     def start(self, run: Run, done: int, steps: int) -> None:
-        """Training begins."""
+        """Does nothing."""
 
     def step(self, epoch: int, samples: int, record: StepRecord) -> None:
-        """A step is done."""
+        """Does nothing."""
 
     def epoch(self, epoch: Epoch) -> None:
-        """An epoch is done."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Training is over."""
+        """Does nothing."""
 
 
-class Callback(Silence):
-    """Calls a function with the epochs done and the epochs in all."""
+class CallbackProgress(NoProgress):
+    """Calls a function with the number of epochs done and the number of all epochs."""
 
     def __init__(self, function: Callable[[int, int], None]) -> None:
         self.function = function
         self.epochs = 0
 
     def start(self, run: Run, done: int, steps: int) -> None:
-        """Says where a resumed run stands."""
+        """Calls the function before the first epoch, also where a run is resumed."""
         del steps
         self.epochs = run.epochs
         self.function(done, self.epochs)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Says that one more is done."""
+        """Calls the function after an epoch."""
         self.function(epoch.epoch, self.epochs)
 
 
 @dataclass
-class Lines(Silence):
-    """One line per epoch.
+class PlainProgress(NoProgress):
+    """Prints one line per epoch.
 
     Args:
-        file: where the lines go; the standard output where it is None.
+        file: where lines are printed; None: the standard output.
     """
 
     file: TextIO | None = None
     _epochs: int = field(default=0, init=False)
 
     def start(self, run: Run, done: int, steps: int) -> None:
-        """Says what is trained and where it stands."""
+        """Prints the workload, the number of epochs and steps, and the device."""
         self._epochs = run.epochs
         resumed = f", resumed after epoch {done}" if done else ""
         epochs = f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
-        self._say(f"{run.workload}: {epochs} of {steps} step{'s' * (steps != 1)} on {run.device}{resumed}")
+        self._print(f"{run.workload}: {epochs} of {steps} step{'s' * (steps != 1)} on {run.device}{resumed}")
 
     def epoch(self, epoch: Epoch) -> None:
-        """Says the epoch's losses, metrics, weights and speed."""
+        """Prints losses, metrics, weights and speed of an epoch."""
         speed = epoch.samples / max(epoch.seconds["training"], 1e-9)
-        parts = [f"epoch {epoch.epoch}/{self._epochs}", _scores(epoch)]
+        parts = [f"epoch {epoch.epoch}/{self._epochs}", _format_epoch(epoch)]
         if epoch.weights:
-            parts.append("weights " + numbers(epoch.weights))
-        self._say(" | ".join([*parts, f"{speed:,.0f} samples/s"]))
+            parts.append("weights " + format_numbers(epoch.weights))
+        self._print(" | ".join([*parts, f"{speed:,.0f} samples/s"]))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self.file or sys.stdout, flush=True)
 
 
-class Live(Silence):
-    """A bar with losses, weights, samples per second and the time left."""
+class LiveProgress(NoProgress):
+    """Draws a bar with losses, weights, samples per second and the time left."""
 
     REFRESH = 0.5  # seconds between two readings of the losses
 
     def __init__(self) -> None:
-        with extra("studies"):
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        self.bar: Bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[speed]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-        )
-        self.seen = 0
-        self.shown = self.began = time.perf_counter()
+        self.bars: ProgressBars | None = None
+        self.samples = 0
+        self.refreshed = self.started = time.perf_counter()
 
     def start(self, run: Run, done: int, steps: int) -> None:
         """Draws the bar."""
         self.epochs = run.epochs
-        self.task = self.bar.add_task(
-            f"epoch {done}/{run.epochs}", total=run.epochs * steps, completed=done * steps, speed="", numbers=""
-        )
-        self.shown = self.began = time.perf_counter()
-        self.bar.start()
+        self.bars = ProgressBars("speed", "time left", "numbers", width=20)
+        self.bars.add("run", f"epoch {done}/{run.epochs}", total=run.epochs * steps, completed=done * steps)
+        self.refreshed = self.started = time.perf_counter()
 
     def step(self, epoch: int, samples: int, record: StepRecord) -> None:
-        """Moves the bar; now and then reads the losses and weights."""
-        self.seen += samples
-        self.bar.advance(self.task)
+        """Moves the bar; reads losses and weights every :data:`REFRESH` seconds."""
+        assert self.bars is not None
+        self.samples += samples
+        self.bars.advance("run")
         now = time.perf_counter()
-        if now - self.shown < self.REFRESH:
+        if now - self.refreshed < self.REFRESH:
             return
-        self.shown = now
+        self.refreshed = now
         losses = {task: float(loss) for task, loss in record.losses.items()}
-        shown = "loss " + numbers(losses) if losses else ""
+        shown = "loss " + format_numbers(losses) if losses else ""
         if record.balance is not None and record.balance.weights is not None:
             weights = record.balance.weights.tolist()
-            shown += " | weights " + numbers(dict(zip(record.balance.tasks, weights, strict=True)))
-        speed = f"{self.seen / (now - self.began):,.0f} samples/s"
-        self.bar.update(self.task, description=f"epoch {epoch}/{self.epochs}", speed=speed, numbers=shown)
+            shown += " | weights " + format_numbers(dict(zip(record.balance.tasks, weights, strict=True)))
+        speed = f"{self.samples / (now - self.started):,.0f} samples/s"
+        self.bars.update("run", description=f"epoch {epoch}/{self.epochs}", speed=speed, numbers=shown)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Leaves a line about the epoch above the bar."""
-        self.bar.console.print(f"epoch {epoch.epoch}/{self.epochs} | {_scores(epoch)}", highlight=False, markup=False)
+        """Prints a line about the epoch above the bar."""
+        assert self.bars is not None
+        self.bars.print(f"epoch {epoch.epoch}/{self.epochs} | {_format_epoch(epoch)}")
 
     def close(self) -> None:
-        """Puts the terminal back."""
-        self.bar.stop()
+        """Restores the terminal."""
+        if self.bars is not None:
+            self.bars.close()
 
 
-class Shown:
-    """Closes a display whatever ends the block."""
-
-    def __init__(self, show: Show) -> None:
-        self.progress = choose(show)
-
-    def __enter__(self) -> Progress:
-        return self.progress
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.close()
-
-
-def choose(show: Show) -> Progress:
-    """The display that ``show`` names.
+def progress_display(option: ProgressOption) -> ProgressDisplay:
+    """The display that an option names.
 
     Args:
-        show: ``"live"``; ``"plain"``; ``"auto"``: live on a terminal and plain elsewhere; a function of the epochs
-            done and the epochs in all; None for silence.
+        option: ``"live"``; ``"plain"``; ``"auto"``: live on a terminal and plain elsewhere; a function of the number of epochs
+            done and the number of all epochs; None: no display.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the option is none of these.
     """
-    if show is None:
-        return Silence()
-    if callable(show):
-        return Callback(show)
-    if show not in ("auto", "live", "plain"):
-        raise ValueError(f"progress is 'auto', 'live', 'plain', a function or None, got {show!r}")
-    live = sys.stdout.isatty() if show == "auto" else show == "live"
-    return Live() if live else Lines()
+    if option is None:
+        return NoProgress()
+    if callable(option):
+        return CallbackProgress(option)
+    if option not in ("auto", "live", "plain"):
+        raise ValueError(f"progress is 'auto', 'live', 'plain', a function or None, got {option!r}")
+    live = sys.stdout.isatty() if option == "auto" else option == "live"
+    return LiveProgress() if live else PlainProgress()
 
 
-def _scores(epoch: Epoch) -> str:
-    """Training losses, where there are any, and scores on validation data."""
-    said = ["loss " + numbers(epoch.losses)] if epoch.losses else []
-    return " | ".join([*said, "validation " + numbers(scored(epoch))])
+def _format_epoch(epoch: Epoch) -> str:
+    """Training losses, where there are any, and validation scores."""
+    losses = ["loss " + format_numbers(epoch.losses)] if epoch.losses else []
+    return " | ".join([*losses, "validation " + format_numbers(headline_scores(epoch))])
 
 
-def scored(epoch: Epoch) -> dict[str, float]:
-    """The first metric of each task, and the loss of tasks that have none; metrics of no single task, by their names."""
+def headline_scores(epoch: Epoch) -> dict[str, float]:
+    """The first validation metric of each task, or its loss if it has no metric; metrics of no single task by their names."""
     metrics, losses = epoch.validation.metrics, epoch.validation.losses
-    found = {task: next(iter(metrics[task].values())) if metrics.get(task) else loss for task, loss in losses.items()}
-    return {name: value for of in metrics if of not in losses for name, value in metrics[of].items()} | found
+    by_task = {task: next(iter(metrics[task].values())) if metrics.get(task) else loss for task, loss in losses.items()}
+    return {name: value for group in metrics if group not in losses for name, value in metrics[group].items()} | by_task
 
 
-def numbers(values: Mapping[str, float], most: int = 6) -> str:
-    """Numbers by name in one line.
+def format_numbers(values: Mapping[str, float], most: int = 6) -> str:
+    """Numbers by name in one line, at most ``most`` of them.
 
     Example:
-        >>> numbers({"left": 0.51234, "ink": 2512.3})
+        >>> format_numbers({"left": 0.51234, "ink": 2512.3})
         'left 0.5123 ink 2512'
     """
     shown = [f"{name} {value:.4g}" for name, value in list(values.items())[:most]]

@@ -1,4 +1,4 @@
-"""A result on a console: losses and metrics by task."""
+"""A table of a result for the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with extra("studies"):
 
 
 def show(result: Result, folder: Path) -> None:
-    """Prints the last epoch's scores, the model's size, the time an epoch took, and where the record is."""
+    """Prints the last epoch's scores, the size of the model, the time per epoch, and the folder of the record."""
     table = Table(title="after the last epoch")
     for column in ("task", "metric", "validation", "test"):
         table.add_column(column, justify="left" if column in ("task", "metric") else "right")
@@ -37,7 +37,7 @@ def show(result: Result, folder: Path) -> None:
 
 
 def _metric(scores: Scores, task: str, name: str) -> float | None:
-    """None where the task has no label in the split: a metric of nothing is nan."""
+    """The value; None if the split has no label of the task, where a metric is nan."""
     return scores.metrics[task][name] if task in scores.losses else None
 
 

@@ -1,4 +1,4 @@
-"""Names that a user types: the nearest known one is suggested, and constructors are read, never evaluated."""
+"""Classes by name, parsing of constructors, and errors for unknown names and options."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, TypeVar
 
-LONGEST = 10_000  # characters of a constructor: a literal nested deeper than Python's parser bears cannot hide in fewer
+MAX_LENGTH = 10_000  # characters of a constructor: fewer cannot nest a literal too deeply for Python's parser
 
 T = TypeVar("T")
 
 
+def subclasses_in(module: ModuleType, base: type[T]) -> dict[str, type[T]]:
+    """The subclasses of ``base`` that a module exports, by name, without ``base`` itself."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base
+    }
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not known: says the nearest, and all that are.
+    """The error for an unknown name, with the nearest known name and a list of all.
 
     Example:
         >>> print(unknown("method", "MDGA", ["MGDA", "FAMO"]))
@@ -44,9 +54,9 @@ class Call:
     """A constructor as written: ``Name(1, key="value")``.
 
     Args:
-        name: what is called.
-        positional: its arguments by position, plain values or :class:`Call`.
-        named: its arguments by name.
+        name: of the class or function.
+        positional: arguments by position, plain values or :class:`Call`.
+        named: arguments by name.
     """
 
     name: str
@@ -55,9 +65,9 @@ class Call:
 
 
 def parse(text: str) -> Call:
-    """Reads a constructor; its arguments are literals or constructors in turn. Nothing is evaluated.
+    """Parses a constructor whose arguments are literals or constructors. Nothing is evaluated.
 
-    What stands before the first parenthesis is the name, whatever its characters: a class, a module, a path.
+    The text before the first parenthesis is the name, of any characters: a class, a module, a path.
 
     Raises:
         ValueError: the text is not of that form.
@@ -69,8 +79,8 @@ def parse(text: str) -> Call:
         Call(name='folder/my_workload.py', positional=(), named={})
     """
     name, parenthesis, rest = text.strip().partition("(")
-    if not name or len(text) > LONGEST:
-        raise _unreadable(text, "no name" if not name else f"more than {LONGEST} characters")
+    if not name or len(text) > MAX_LENGTH:
+        raise _unreadable(text, "no name" if not name else f"more than {MAX_LENGTH} characters")
     if not parenthesis:
         return Call(name.strip())
     try:
@@ -84,7 +94,7 @@ def parse(text: str) -> Call:
 
 
 def written(call: Call) -> str:
-    """The constructor as text, which :func:`parse` reads back.
+    """The inverse of :func:`parse`: the constructor as text.
 
     Example:
         >>> written(Call("CAGrad", (), {"c": 0.4}))
@@ -96,7 +106,7 @@ def written(call: Call) -> str:
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Names or constructors with commas between; a comma inside brackets parts nothing.
+    """Names or constructors separated by commas outside of brackets.
 
     Example:
         >>> listed("adam, SGD(lr=0.1, momentum=0.9)")
@@ -105,12 +115,12 @@ def listed(text: str) -> tuple[str, ...]:
         ()
     """
     parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
             parts.append("")
         else:
-            parts[-1] += letter
+            parts[-1] += character
     return tuple(part.strip() for part in parts if part.strip())
 
 
@@ -120,7 +130,7 @@ def _read(tree: ast.Call, text: str) -> Call:
     named = {}
     for keyword in tree.keywords:
         if keyword.arg is None:
-            raise _unreadable(text, "'**' unpacks something")
+            raise _unreadable(text, "'**' is not supported")
         named[keyword.arg] = _value(keyword.value, text)
     return Call(tree.func.id, tuple(_value(value, text) for value in tree.args), named)
 
@@ -144,11 +154,11 @@ def _unreadable(text: str, reason: str) -> ValueError:
 def check_arguments(
     what: str, constructor: Callable[..., Any], positional: tuple[Any, ...], named: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All arguments by name, checked against the constructor's own: names, count, and the kind of plain values.
+    """All arguments by name, after checking their names, their number and the types of plain values.
 
     Raises:
-        ValueError: a name is not known (the nearest is suggested), a required one is missing, a value is of another
-            kind.
+        ValueError: a name is not known (the nearest is suggested), a required argument is missing, or a value has the wrong
+            type.
     """
     parameters = inspect.signature(constructor).parameters
     options = list(parameters)[len(positional) :]
@@ -161,14 +171,14 @@ def check_arguments(
     except TypeError as error:
         raise ValueError(f"{what}: {error}. Its options: {', '.join(options) or 'none'}") from None
     for name, value in bound.arguments.items():
-        _check_kind(f"{what}: option {name!r}", parameters[name].annotation, value)
+        _check_type(f"{what}: option {name!r}", parameters[name].annotation, value)
     return dict(bound.arguments)
 
 
-def _check_kind(what: str, annotation: Any, value: Any) -> None:
-    kinds = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,)}
+def _check_type(what: str, annotation: Any, value: Any) -> None:
+    types = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,)}
     kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    if kind not in kinds:
+    if kind not in types:
         return
-    if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "bool"):
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "bool"):
         raise ValueError(f"{what} is of type {kind}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Where a workload comes from: a shipped name, an importable module, or a Python file."""
+"""Workloads by name: a shipped workload, an importable module, or a Python file."""
 
 from __future__ import annotations
 
@@ -16,71 +16,73 @@ from typing import Any
 import paretorch.workloads
 from paretorch.storage.regular_files import read_regular
 from paretorch.training.names.constructors import check_arguments, unknown
-from paretorch.training.names.trust import executed, is_trusted, trust
+from paretorch.training.names.trusted_files import executed, is_trusted, trust
 from paretorch.workloads.base import Workload
 
-NOT_WORKLOADS = ("base", "extras", "forward", "metrics", "streams")  # the files beside them in the folder
+NOT_WORKLOADS = ("base", "extras", "forward", "metrics", "streams")  # other files of the folder
 
 
 def workload_names() -> tuple[str, ...]:
-    """The shipped workloads: each is the file of its name in ``paretorch.workloads``."""
+    """The names of the shipped workloads; each is a file in ``paretorch.workloads``."""
     found = pkgutil.iter_modules(paretorch.workloads.__path__)
     return tuple(module.name for module in found if not module.ispkg and module.name not in NOT_WORKLOADS)
 
 
 def find_workload(name: str, options: Mapping[str, Any]) -> Workload:
-    """The workload called ``name`` with its fields set.
+    """The workload called ``name`` with the given options.
 
-    A shipped name, an importable module, or a path that ends in ``.py``. The module holds a top-level object
-    ``workload``, or one subclass of :class:`~paretorch.workloads.Workload`.
+    The name is that of a shipped workload, an importable module, or a path that ends in ``.py``. The module has a
+    top-level object ``workload``, or one subclass of :class:`~paretorch.workloads.Workload`.
 
-    The name is the user's own: a file or module of it is executed, and the file's digest is kept. See
-    :func:`recorded_workload` for a name that stands in a file.
+    The name must come from the user: its file or module is executed, and the file's digest is stored. See
+    :func:`recorded_workload` for a name that was read from a file.
 
     Raises:
-        ValueError: nothing is called so, the module has no workload or several, an option is not one of its fields.
+        ValueError: the name is not known, the module has no workload or several, or an option is not one of its fields.
         FileNotFoundError: there is no such file.
 
     Example:
         >>> find_workload("digits", {"ink": True}).tasks
         ('left', 'right', 'ink')
     """
-    return _made(_module(name), name, options)
+    return _construct(_module(name), name, options)
 
 
 def recorded_workload(name: str, options: Mapping[str, Any], where: Path) -> Workload:
-    """The workload that a file of a run names, where no code is executed that the user has not named.
+    """The workload that a file of a run names; code that the user has not named is not executed.
 
-    A shipped workload, or a Python file with the content of one that the user has named before.
+    It is a shipped workload, or a Python file with the content of a file that the user has named before.
 
     Args:
-        name: as the file has it.
-        options: fields to set.
+        name: as stored in the file.
+        options: fields of the workload.
         where: the file, for messages.
 
     Raises:
-        ValueError: it is a module, or a Python file that the user has not named yet.
+        ValueError: it is a module, or a Python file that the user has not named.
         FileNotFoundError: there is no such file.
     """
     if name in workload_names():
         return find_workload(name, options)
     cure = (
-        "name it yourself: --workload FILE (in Python: load_front(folder, workload=FILE)), once you know what it does. What is "
-        "named is executed"
+        "name it yourself: --workload FILE (in Python: load_front(folder, workload=FILE)), once you know what it does. A file "
+        "that you name is executed"
     )
     if not name.endswith(".py"):
-        raise ValueError(f"{where} names the module {name!r}, which is not imported because a file says so: {cure}")
+        raise ValueError(
+            f"{where} names the module {name!r}, which is not imported only because a file names it: {cure}"
+        )
     path = Path(name)
-    content = _content(path, f", which {where} names. If it lies elsewhere, {cure}")
+    content = _content(path, f", which {where} names. If it is stored elsewhere, {cure}")
     if not is_trusted(content):
         raise ValueError(
-            f"{where} names the workload file {name}, whose content is none that you have trained on before, so it is not "
+            f"{where} names the workload file {name}, with whose content you have not trained before, so it is not "
             f"executed: {cure}"
         )
-    return _made(executed(_module_name(path), path, content), name, options)
+    return _construct(executed(_module_name(path), path, content), name, options)
 
 
-def _made(module: ModuleType, name: str, options: Mapping[str, Any]) -> Workload:
+def _construct(module: ModuleType, name: str, options: Mapping[str, Any]) -> Workload:
     found = _workload_in(module, name)
     if isinstance(found, Workload):
         if not dataclasses.is_dataclass(found):
@@ -131,7 +133,7 @@ def _module_name(path: Path) -> str:
 
 def _content(path: Path, why: str) -> bytes:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there{why}")
+        raise FileNotFoundError(f"{path} does not exist{why}")
     return read_regular(path)
 
 
@@ -153,6 +155,6 @@ def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
 
 
 def digest(name: str) -> str | None:
-    """The SHA-256 of a workload that is a file; None for others, whose versions are recorded."""
+    """The SHA-256 of a workload that is a Python file; None for others, whose versions are recorded."""
     path = Path(name)
     return hashlib.sha256(read_regular(path)).hexdigest() if name.endswith(".py") and path.is_file() else None

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit, machine, peak memory."""
+"""Versions, commit, machine and peak memory of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECORDED = ("paretorch", "torch", "torchvision", "numpy", "scikit-learn", "safet
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that decide a run's numbers."""
+    """Versions of Python and of the installed packages on which a run's numbers depend."""
     return dict(_versions())
 
 
@@ -33,7 +33,7 @@ def _versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def commit() -> str | None:
-    """The git commit of this package where it is run from its repository, with ``+changes`` if files differ from it."""
+    """The git commit if the package runs from its repository, with ``+changes`` if files differ from it; else None."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -41,7 +41,7 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # an installed copy may lie inside somebody else's repository, whose commit says nothing about this package
+        # an installed copy may be inside another repository, whose commit does not identify this package
         git("ls-files", "--error-unmatch", here.name)
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here.parents[1]))
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
@@ -49,8 +49,13 @@ def commit() -> str | None:
         return None
 
 
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, commit and machine, as ``run.json`` contains them."""
+    return {"versions": versions(), "commit": commit(), "machine": machine(device)}
+
+
 def machine(device: torch.device) -> dict[str, Any]:
-    """The system, without the machine's name."""
+    """Operating system, processor, cores and threads, without the name of the machine."""
     found: dict[str, Any] = {
         "system": platform.system(),
         "release": platform.release(),
@@ -63,8 +68,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def forget_peak_memory(device: torch.device) -> None:
-    """Starts a new measurement of peak memory, where the system can."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts a new measurement of peak memory, if the operating system supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "cpu":

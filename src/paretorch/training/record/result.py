@@ -1,53 +1,42 @@
-"""What a finished run says: the content of ``result.json``."""
+"""The result of a finished run: the content of ``result.json``."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paretorch.storage import atomic
+from paretorch.loop.evaluation import Scores
+from paretorch.storage.json_files import from_json, parse_json, to_json, write_json
 from paretorch.storage.regular_files import open_regular, read_regular
 from paretorch.training.run import Run
 
-FORMAT = 2  # raised when older versions of the package can no longer read what is written
-NOT_FINITE = (b'"nan"', b'"inf"', b'"-inf"')  # how such numbers are written
+__all__ = ["FORMAT", "Epoch", "Result", "Scores", "total_seconds"]
 
-
-@dataclass(frozen=True)
-class Scores:
-    """Numbers about a whole split.
-
-    Args:
-        losses: mean loss over the labelled samples, by task.
-        metrics: value by task and metric.
-    """
-
-    losses: Mapping[str, float]
-    metrics: Mapping[str, Mapping[str, float]]
+FORMAT = 2  # increased when older versions of the package can no longer read the file
+NOT_FINITE = (b'"nan"', b'"inf"', b'"-inf"')  # such numbers in the file
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Numbers about one epoch.
+    """Numbers of one epoch.
 
     Args:
-        epoch: counted from 1: epochs done.
-        losses: mean training loss by task over the steps in which it was present.
-        validation: after the epoch's last step.
-        weights: mean of the method's weights by task over the steps in which it was present; empty where the method has
-            none (a combined gradient, a single task).
-        statuses: how many steps ended how, by :class:`~paretorch.core.contract.Status`; ``"plain"`` without a method.
-        samples: samples seen, all streams together.
-        seconds: ``training`` and ``evaluation``, wall-clock; ``loading``: the part of ``training`` that waited for data.
-        cosines: by task, the mean cosines between its gradient and those of the tasks after it, in their order, over the
-            steps in which both were present; empty where the method does not look at gradients.
-        search: what a line search came to, see :meth:`.search_totals.SearchTotals.read`; empty without one.
+        epoch: number of epochs done, from 1.
+        losses: mean training loss by task, over the steps in which the task was present.
+        validation: scores after the epoch's last step.
+        weights: mean weight of the method by task, over the steps in which the task was present; empty if the method has no
+            weights (a combined gradient, a single task).
+        statuses: number of steps by :class:`~paretorch.core.contract.Status`; ``"plain"`` without a method.
+        samples: of all streams together.
+        seconds: ``training`` and ``evaluation``, wall-clock; ``loading``, the part of ``training`` spent waiting for data.
+        cosines: by task, the mean cosines between its gradient and those of the following tasks, over the steps in which both
+            were present; empty if the method does not use gradients.
+        search: totals of a line search, see :meth:`.search_totals.SearchTotals.read`; empty without one.
     """
 
     epoch: int
@@ -62,13 +51,13 @@ class Epoch:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Epoch:
-        """The epoch that :func:`to_json` wrote."""
-        values = _finite_or_not(values)
+        """The epoch that :func:`~paretorch.storage.json_files.to_json` converted."""
+        values = from_json(values)
         return cls(**{**values, "validation": Scores(**values["validation"])})
 
 
-def spent(seconds: Mapping[str, float]) -> float:
-    """An epoch's seconds in all, of which others that are recorded are parts."""
+def total_seconds(seconds: Mapping[str, float]) -> float:
+    """All seconds of an epoch; other recorded times are parts of these."""
     return seconds["training"] + seconds["evaluation"]
 
 
@@ -77,17 +66,17 @@ class Result:
     """A finished run.
 
     Args:
-        run: what was asked for.
-        tasks: the tasks that were trained.
+        run: what was trained.
+        tasks: (T,) names of the trained tasks.
         history: one entry per epoch.
-        validation: with the last weights.
-        test: with the last weights; the test set is read once, after training. Empty where the run leaves it alone.
+        validation: scores with the last weights.
+        test: scores with the last weights; the test set is evaluated once, after training. Empty if the run does not test.
         higher_is_better: direction by task and metric.
-        units: unit by task and metric; empty for shares and scores.
+        units: unit by task and metric; empty for ratios and scores.
         seconds_per_epoch: median of the epochs' training seconds, wall-clock.
-        peak_memory: ``bytes``, and ``measures``, which says of what.
-        parameters: trained numbers in the ``encoder``, in the head of each task, and in ``total``.
-        facts: plain values about the data; repeats of the shorter streams among them.
+        peak_memory: ``bytes``, and ``measures``, what they are the memory of.
+        parameters: number of trained parameters in the ``encoder``, in the head of each task, and in ``total``.
+        facts: plain values about the data, such as the repeats of shorter streams.
     """
 
     run: Run
@@ -109,12 +98,12 @@ class Result:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Result:
-        """The result that :meth:`to_json` wrote."""
-        return cls._of({name: value if name == "run" else _finite_or_not(value) for name, value in values.items()})
+        """The inverse of :meth:`to_json`."""
+        return cls._of({name: value if name == "run" else from_json(value) for name, value in values.items()})
 
     @classmethod
     def _of(cls, values: Mapping[str, Any]) -> Result:
-        """The result of values whose numbers are numbers."""
+        """The result of values in which numbers that are not finite are numbers."""
         read = {name: value for name, value in values.items() if name not in ("format", "checksum")}
         history = tuple(Epoch(**{**epoch, "validation": Scores(**epoch["validation"])}) for epoch in values["history"])
         return cls(
@@ -129,11 +118,10 @@ class Result:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``result.json``, with a checksum over itself and the events that lie beside it."""
+        """Writes ``result.json``, with a checksum of its content and of ``events.jsonl``."""
         values = self.to_json()
         checksum = {"content": _content(values), "events": _events(Path(folder))}
-        text = json.dumps(values | {"checksum": checksum}, indent=1, allow_nan=False)
-        atomic.write(Path(folder) / "result.json", text.encode())
+        write_json(Path(folder) / "result.json", values | {"checksum": checksum})
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:
@@ -141,17 +129,17 @@ class Result:
 
         Raises:
             FileNotFoundError: the run is not finished.
-            ValueError: the file is not a result, or it or the events are not what the run wrote.
+            ValueError: the file is no result, or it or the events differ from what the run wrote.
         """
         path = Path(folder) / "result.json"
         if not path.exists():
             raise FileNotFoundError(
-                f"{path} is not there: the run in {folder} is not finished. The same command resumes it"
+                f"{path} does not exist: the run in {folder} is not finished. The same command resumes it"
             )
         try:
             text = read_regular(path)
-            values = json.loads(text)
-        except (ValueError, RecursionError):
+            values = parse_json(text)
+        except ValueError:
             raise ValueError(
                 f"{path} is damaged: it cannot be read as JSON. Remove it to finish the run again"
             ) from None
@@ -161,56 +149,37 @@ class Result:
                 "or a newer one, or train into another folder"
             )
         _check(path, values)
-        # most results have finite numbers only, and looking at each of thousands takes longer than reading them
-        return cls.from_json(values) if any(word in text for word in NOT_FINITE) else cls._of(values)
+        # most results have finite numbers only, and converting thousands of numbers takes longer than reading them
+        return cls.from_json(values) if any(number in text for number in NOT_FINITE) else cls._of(values)
 
 
 def _check(path: Path, values: Mapping[str, Any]) -> None:
-    """Fails where a finished run's files have been changed since."""
-    there = values.get("checksum")
+    """Checks that the files of a finished run are unchanged."""
+    recorded = values.get("checksum")
     now = {"content": _content(values), "events": _events(path.parent)}
-    if there == now:
+    if recorded == now:
         return
     changed = (
-        path.parent / "events.jsonl" if isinstance(there, dict) and there.get("content") == now["content"] else path
+        path.parent / "events.jsonl"
+        if isinstance(recorded, dict) and recorded.get("content") == now["content"]
+        else path
     )
     raise ValueError(
-        f"{changed} is not what the run wrote: its checksum differs, so it was edited, cut or removed. Put the file back, "
-        f"or remove the folder {path.parent} and run again"
+        f"{changed} differs from what the run wrote: its checksum differs, so it was edited, truncated or removed. Restore "
+        f"the file, or remove the folder {path.parent} and run again"
     )
 
 
 def _content(values: Mapping[str, Any]) -> str:
-    """The SHA-256 of a result's values, however the file is indented."""
+    """The SHA-256 of a result's values, independent of the file's indentation."""
     text = json.dumps({name: value for name, value in values.items() if name != "checksum"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _events(folder: Path) -> str | None:
-    """The SHA-256 of the events; None where there are none."""
+    """The SHA-256 of the events; None if there are none."""
     try:
         with open_regular(folder / "events.jsonl") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-
-
-def to_json(value: Any) -> Any:
-    """Dataclasses, mappings and sequences of plain values as strict JSON."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_json(below) for key, below in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(below) for below in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def _finite_or_not(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite_or_not(below) for key, below in value.items()}
-    if isinstance(value, list):
-        return [_finite_or_not(below) for below in value]
-    return float(value) if isinstance(value, str) and value in ("nan", "inf", "-inf") else value

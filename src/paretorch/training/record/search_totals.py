@@ -1,4 +1,4 @@
-"""What line searches came to over the steps of an epoch; plain numbers, for a search's answers lie on the host."""
+"""Totals of a line search over the steps of an epoch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from paretorch.linesearch import Step
 
 
 class SearchTotals:
-    """Outcomes, accepted steps, trials, verified losses and lowered bounds over the steps of an epoch.
+    """Outcomes, accepted steps, trials, verified losses and lowered bounds; all numbers are on the host.
 
     Example:
         >>> from paretorch.linesearch import SearchOutcome
         >>> totals = SearchTotals()
         >>> for step, trials in ((1.0, 1), (0.25, 3)):
         ...     totals.add(Step(SearchOutcome.ACCEPTED, step, 1.0, trials, trials == 1, {}))
-        >>> found = totals.read()
-        >>> found["outcomes"], found["step"], found["trials"], found["first"]
+        >>> numbers = totals.read()
+        >>> numbers["outcomes"], numbers["step"], numbers["trials"], numbers["first"]
         ({'accepted': 2}, 0.5, 2.0, 1)
     """
 
@@ -34,7 +34,7 @@ class SearchTotals:
         self.refused = ""
 
     def add(self, step: Step) -> None:
-        """Takes in one step."""
+        """Adds one step."""
         self.steps += 1
         self.outcomes[step.outcome.value] += 1
         self.trials += step.trials
@@ -45,7 +45,7 @@ class SearchTotals:
         if step.step > 0:
             self.logarithms.append(math.log(step.step))
         if step.lowered:
-            self.lower(step.lowered)
+            self.add_lowered(step.lowered)
         if step.actual:
             self.verified += 1
             self.raised += any(step.actual[task] > float(step.losses[task]) for task in step.actual)
@@ -53,20 +53,20 @@ class SearchTotals:
                 self.actual.setdefault(task, []).append(loss)
                 self.predicted.setdefault(task, []).append(step.predicted[task])
 
-    def lower(self, reason: str) -> None:
-        """Notes that the bound was lowered after the newest step, and why."""
+    def add_lowered(self, reason: str) -> None:
+        """Records that the bound was lowered after the latest step."""
         self.lowered.append({"step": self.steps, "reason": reason})
 
     def read(self) -> dict[str, Any]:
-        """The epoch in numbers; empty where nothing was searched.
+        """The totals of the epoch; empty without a line search.
 
         Returns:
             ``outcomes``: steps by :class:`~paretorch.linesearch.SearchOutcome`; ``step``: the geometric mean of the accepted
-            ones; ``bound``: the largest that the last step allowed; ``trials``: mean per step; ``first``: steps accepted
-            at the first trial; ``fallbacks``: steps along the common descent direction instead of the wanted one;
-            ``lowered``: after which step of the epoch, from 1, the bound was lowered, and the reason; ``refused``: why the
-            first step that moved nothing did not. Of the ``verified`` steps: how many ``raised`` a task's loss on their own
-            batch, and the mean ``predicted`` and ``actual`` losses by task.
+            ones; ``bound``: the upper bound of the last step; ``trials``: mean per step; ``first``: steps accepted
+            at the first trial; ``fallbacks``: steps along the common descent direction instead of the requested one;
+            ``lowered``: after which step of the epoch, from 1, the bound was lowered, and the reason; ``refused``: the
+            reason of the first step that did not move the parameters. Of the ``verified`` steps: how many ``raised`` a task's
+            loss on their own batch, and the mean ``predicted`` and ``actual`` losses by task.
         """
         if not self.steps:
             return {}
@@ -81,10 +81,14 @@ class SearchTotals:
             "verified": self.verified,
             "raised": self.raised,
         }
-        said = {"predicted": _means(self.predicted), "actual": _means(self.actual)}
-        words = {"lowered": list(self.lowered), "refused": self.refused}
-        return numbers | {name: value for name, value in {**said, **words}.items() if value}
+        optional = {
+            "predicted": _means(self.predicted),
+            "actual": _means(self.actual),
+            "lowered": list(self.lowered),
+            "refused": self.refused,
+        }
+        return numbers | {name: value for name, value in optional.items() if value}
 
 
 def _means(values: dict[str, list[float]]) -> dict[str, float]:
-    return {task: math.fsum(each) / len(each) for task, each in values.items()}
+    return {task: math.fsum(losses) / len(losses) for task, losses in values.items()}

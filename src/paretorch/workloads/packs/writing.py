@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from paretorch.storage import atomic
+from paretorch.storage.locks import acquire_lock
 from paretorch.workloads.loading.image_source import ImageSource, SelectedImage, SourceImage, SquareReader
 from paretorch.workloads.loading.unreadable import UnreadableError, check_unreadable, shortened
 from paretorch.workloads.loading.workers import batch_indices, data_loader
@@ -76,7 +77,7 @@ def pack_images(
         OSError: the disk is full, or another process packs into the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = atomic.locked(folder / ".lock", f"another process is packing into {folder}: wait for it")
+    lock = acquire_lock(folder / ".lock", f"another process is packing into {folder}: wait for it")
     try:
         manifest, entries = _recover(folder, _open_manifest(folder, wanted))
         done = {entry.name: entry for entry in entries}
@@ -86,7 +87,7 @@ def pack_images(
         added = _append(source, missing, folder, manifest, done, len(images), workers, progress)
         _count(folder, replace(manifest, available=wanted.available, rows=manifest.rows + added))
     finally:
-        atomic.unlock(lock)
+        lock.release()
     names = {image.name for image in images}
     unreadable = {name: entry.reason for name, entry in sorted(done.items()) if entry.row < 0 and name in names}
     return PackResult(folder, len(images), added, unreadable, (manifest.rows + added) * manifest.row_bytes)
@@ -154,7 +155,7 @@ def _recover(folder: Path, manifest: Manifest) -> tuple[Manifest, list[PackEntry
         end, count = end + len(line), count + (entry.row >= 0)
     del stored  # closes the mapping before the file is truncated
     for file, length in ((path, end), (rows, count * manifest.row_bytes)):
-        with atomic.appending(file) as handle:
+        with atomic.open_to_append(file) as handle:
             handle.truncate(length)
     return replace(manifest, rows=count), entries
 
@@ -204,7 +205,7 @@ def _append(
     row, images_done = manifest.rows, total - len(missing)
     if progress is not None:
         progress(images_done, total)
-    with atomic.appending(folder / "rows.u8") as rows, atomic.appending(folder / "index.jsonl") as index:
+    with atomic.open_to_append(folder / "rows.u8") as rows, atomic.open_to_append(folder / "index.jsonl") as index:
         for chunk in _rows(source, missing, manifest.edge, workers):
             entries, contents = [], []
             for image, content in chunk:

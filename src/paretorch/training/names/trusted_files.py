@@ -1,7 +1,7 @@
-"""Python files that a user has named. Others are not executed: a file of data, such as ``run.json``, never names code.
+"""Python files that a user has named, and that may therefore be executed.
 
-A file that is named in a command or a call is executed, and its digest is kept in the user's configuration. A file that only
-``run.json`` names is executed where its digest is among these, so that a front can be opened where it was trained.
+A file that is named in a command or a call is executed, and its digest is stored in the user's configuration. A file that only
+``run.json`` names is executed if its digest is stored there, so that a front can be opened on the machine that trained it.
 """
 
 from __future__ import annotations
@@ -20,56 +20,58 @@ from paretorch.storage import atomic
 from paretorch.storage.regular_files import read_regular
 
 FILE = "trusted-workloads.txt"
-_named: set[str] = set()  # digests of files that this process was told: enough where no configuration can be written
+_named: set[str] = (
+    set()
+)  # digests of the files that were named in this process, for a configuration that cannot be written
 
 
 def store() -> Path:
-    """The file that holds the digests: a line each, with the path of the file in quotes.
+    """The file of the digests: one per line, with the path of the file in quotes.
 
-    It lies below ``XDG_CONFIG_HOME``, ``~/.config`` by default; on Windows below ``APPDATA``.
+    It is stored below ``XDG_CONFIG_HOME``, ``~/.config`` by default; on Windows below ``APPDATA``.
     """
     given = os.environ.get("APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME", "")
-    # a relative path would lie in the current folder, which may be anybody's
+    # a relative path would be in the current folder, which may belong to another user
     folder = Path(given) if Path(given).is_absolute() else Path.home() / ".config"
     return folder / "paretorch" / FILE
 
 
 def is_trusted(content: bytes) -> bool:
-    """Whether the user has named a file of this content before."""
+    """Whether the user has named a file with this content."""
     if _digest(content) in _named:
         return True
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no home: nothing was named before
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # without a home folder nothing is stored
         lines = read_regular(store()).decode("utf-8", errors="replace").splitlines()
         return _digest(content) in {line.partition(" ")[0] for line in lines}
     return False
 
 
 def trust(path: Path, content: bytes) -> None:
-    """Keeps the digest of a file that the user has named: in the configuration, if it can be written, else in this process."""
+    """Stores the digest of a file that the user has named: in the configuration if it can be written, else in this process."""
     known = is_trusted(content)
     _named.add(_digest(content))
     if known:
         return
     with contextlib.suppress(OSError, RuntimeError):
-        place = store()
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with atomic.appending(place) as file:
+        stored = store()
+        stored.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with atomic.open_to_append(stored) as file:
             file.write(f"{_digest(content)} {json.dumps(str(path.absolute()))}\n".encode())
 
 
 def executed(name: str, path: Path, content: bytes) -> ModuleType:
-    """A module of exactly this content: no compiled file beside it is taken in its place.
+    """A module with exactly this content: a compiled file in ``__pycache__`` is not used.
 
     Args:
-        name: of the module, under which :data:`sys.modules` has it.
+        name: of the module in :data:`sys.modules`.
         path: of the file, for tracebacks.
         content: of the file.
     """
-    loader = _Content(name, str(path), content)
+    loader = _ContentLoader(name, str(path), content)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while they are made
+    sys.modules[name] = module  # dataclasses read it when they are defined
     try:
         loader.exec_module(module)
     except BaseException:
@@ -78,8 +80,8 @@ def executed(name: str, path: Path, content: bytes) -> ModuleType:
     return module
 
 
-class _Content(importlib.machinery.SourceFileLoader):
-    """Compiles a content that was read before; Python's own loader would prefer ``__pycache__``."""
+class _ContentLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the given content; Python's own loader would prefer ``__pycache__``."""
 
     def __init__(self, name: str, path: str, content: bytes) -> None:
         super().__init__(name, path)

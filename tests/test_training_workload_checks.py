@@ -1,4 +1,4 @@
-"""What a workload must give is checked before its run begins: one sentence each, and no folder."""
+"""Checks of a workload before its run starts: one sentence each, and no folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def changed(path: Path, old: str, new: str) -> str:
 
 
 @pytest.mark.parametrize(("old", "new", "message"), BROKEN)
-def test_a_broken_promise_is_said_before_anything_is_begun(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_invalid_workload_is_refused_before_a_folder_is_made(old: str, new: str, message: str, tmp_path: Path) -> None:
     workload = changed(tmp_path / "mine.py", old, new)
     with pytest.raises(ValueError, match=message) as caught:
         train(Run(workload, epochs=1), tmp_path / "run", progress=None)
@@ -63,7 +63,7 @@ def test_a_broken_promise_is_said_before_anything_is_begun(old: str, new: str, m
     assert not (tmp_path / "front" / "run.json").exists()
 
 
-def test_looking_at_the_losses_leaves_no_trace() -> None:
+def test_check_losses_has_no_side_effects() -> None:
     torch.manual_seed(3)
     model = trained_model(Tiny(), ("sign", "size"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -74,7 +74,7 @@ def test_looking_at_the_losses_leaves_no_trace() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_task_may_have_no_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_task_without_metrics_is_trained_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workload = changed(tmp_path / "mine.py", METRICS, "        return {'sign': (Accuracy(),)}\n")
     result = train(Run(workload, epochs=1, batch_size=8), tmp_path / "run", progress=None)
     assert dict(result.validation.metrics["size"]) == dict(result.higher_is_better["size"]) == {}
@@ -83,7 +83,7 @@ def test_a_task_may_have_no_metrics(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
 
 
-def test_a_task_without_labels_says_so_in_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_table_marks_tasks_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one: Any = "        splits = Splits(*(self._streams(24, seed) for seed in range(3)))\n"
     one += "        there = splits.train[0]\n"
     one += "        return Splits(splits.train, (TensorStream(there.inputs, {'sign': there.targets['sign']}),), splits.test)\n"

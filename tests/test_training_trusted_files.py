@@ -1,4 +1,4 @@
-"""A folder that somebody sent names code: nothing of it runs, unless the user names it or has named its content before."""
+"""Code that a received folder names: it is executed only if the user has named it or a file with its content."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from command_line import call
 from paretorch.studies.folder import open_folder, read_folder
 from paretorch.studies.lookup import find_study
 from paretorch.training.fronts.run import load_front, workload_of
-from paretorch.training.names import trust
+from paretorch.training.names import trusted_files
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.record.claims import digest_of
+from paretorch.training.record.run_identity import run_digest
 from studies_synthetic import study
 
 SMALL = ["--models", "2", "--epochs", "1", "--batch-size", "32"]
@@ -37,12 +37,12 @@ def running(mark: Path) -> str:
 def _nothing_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
-    trust._named.clear()
+    trusted_files._named.clear()
 
 
 def forget() -> None:
-    trust._named.clear()
-    trust.store().unlink()
+    trusted_files._named.clear()
+    trusted_files.store().unlink()
 
 
 def front(folder: Path, workload: str = "synthetic(samples=64, hidden=8)") -> Path:
@@ -52,10 +52,10 @@ def front(folder: Path, workload: str = "synthetic(samples=64, hidden=8)") -> Pa
 
 
 def naming(folder: Path, workload: str, source: str | None = None) -> Path:
-    """The folder with another workload in its ``run.json``, as somebody who sends it would write it: with its digest."""
+    """The folder with another workload in its ``run.json``, with the digest that belongs to it."""
     values: dict[str, Any] = json.loads((folder / "run.json").read_text())
     values["run"] |= {"workload": workload, "options": {}}
-    old, values["digest"] = values["digest"], digest_of(values["run"], values["source"])
+    old, values["digest"] = values["digest"], run_digest(values["run"], values["source"])
     (folder / "run.json").write_text(json.dumps(values))
     about = json.loads((folder / "front.json").read_text())
     assert about["facts"]["run"] == old
@@ -63,7 +63,7 @@ def naming(folder: Path, workload: str, source: str | None = None) -> Path:
 
 
 @pytest.mark.parametrize("where", ["in the folder", "elsewhere"])
-def test_a_front_does_not_run_the_file_that_its_folder_names(
+def test_front_does_not_execute_the_file_that_its_folder_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ def test_a_front_does_not_run_the_file_that_its_folder_names(
 
 
 @pytest.mark.parametrize("name", ["evil", "shared.evil", "this", "antigravity"])
-def test_a_front_imports_no_module_that_its_folder_names(
+def test_front_imports_no_module_that_its_folder_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     folder, mark = front(tmp_path / "shared"), tmp_path / "it ran"
@@ -95,12 +95,12 @@ def test_a_front_imports_no_module_that_its_folder_names(
     naming(folder, name)
     code, printed = call("pick", "shared", "0.5,0.5")
     assert code == 2
-    assert f"the module {name!r}, which is not imported because a file says so" in printed
+    assert f"the module {name!r}, which is not imported only because a file names it" in printed
     assert not mark.exists()
     assert name not in sys.modules
 
 
-def test_the_file_that_the_user_names_is_run_and_opens_the_front(tmp_path: Path) -> None:
+def test_file_that_the_user_names_is_executed(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(HARMLESS)
     folder = front(tmp_path / "front", str(mine))
@@ -111,21 +111,21 @@ def test_the_file_that_the_user_names_is_run_and_opens_the_front(tmp_path: Path)
     assert len(load_front(folder)) == 2, "what was named once is trusted"
 
 
-def test_a_front_is_opened_where_it_was_trained_until_the_file_changes(tmp_path: Path) -> None:
+def test_trusted_file_is_executed_until_its_content_changes(tmp_path: Path) -> None:
     mine, mark = tmp_path / "mine.py", tmp_path / "it ran"
     mine.write_text(HARMLESS)
     folder = front(tmp_path / "front", str(mine))
     assert call("pick", str(folder), "0.5,0.5")[0] == 0
     mine.write_text(running(mark))
-    with pytest.raises(ValueError, match="whose content is none that you have trained on before"):
+    with pytest.raises(ValueError, match="with whose content you have not trained before"):
         load_front(folder)
     assert not mark.exists()
     mine.unlink()
-    with pytest.raises(FileNotFoundError, match=r"mine\.py is not there, which .*run\.json names"):
+    with pytest.raises(FileNotFoundError, match=r"mine\.py does not exist, which .*run\.json names"):
         load_front(folder)
 
 
-def test_a_conditional_front_is_opened_by_the_workload_that_is_named(tmp_path: Path) -> None:
+def test_conditional_front_is_loaded_with_a_named_workload(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(HARMLESS)
     code, printed = call("front", str(mine), "--algorithm", "COSMOS()", *SMALL, "--out", str(tmp_path / "front"))
@@ -134,14 +134,14 @@ def test_a_conditional_front_is_opened_by_the_workload_that_is_named(tmp_path: P
     assert len(load_front(tmp_path / "front", str(mine))) == 2
 
 
-def test_options_of_the_run_hold_for_a_workload_that_is_named(tmp_path: Path) -> None:
+def test_named_workload_has_the_options_of_the_run(tmp_path: Path) -> None:
     folder = front(tmp_path / "front", "synthetic(samples=64, hidden=5)")
     assert workload_of(folder, "synthetic").hidden == 5  # type: ignore[attr-defined]
     assert workload_of(folder, "synthetic(hidden=7)").hidden == 7  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["workload", "study"])
-def test_a_compiled_file_is_not_run_in_the_place_of_the_source(tmp_path: Path, kind: str) -> None:
+def test_compiled_file_is_not_executed_in_place_of_the_source(tmp_path: Path, kind: str) -> None:
     source, mark, evil = tmp_path / "mine.py", tmp_path / "it ran", tmp_path / "evil.py"
     text = HARMLESS + "from studies_synthetic import study\n"
     planted = f"open({str(mark)!r}, 'w').close()\n" + text
@@ -161,31 +161,31 @@ def test_a_compiled_file_is_not_run_in_the_place_of_the_source(tmp_path: Path, k
     assert mark.exists(), "the compiled file would be taken by an import"
 
 
-def test_what_is_trusted_lies_in_the_users_configuration_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trusted_digests_are_stored_in_the_users_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    trust.trust(Path("a.py"), b"pass")
-    assert trust.store() == tmp_path / "home" / ".config" / "paretorch" / trust.FILE
-    assert trust.is_trusted(b"pass")
-    assert not trust.is_trusted(b"pass\n")
-    trust._named.clear()
-    assert trust.is_trusted(b"pass"), "by another process, too"
-    before = trust.store().read_bytes()
-    trust.trust(Path("a.py"), b"pass")
-    assert trust.store().read_bytes() == before
-    trust.store().unlink()
-    trust.store().symlink_to(tmp_path / "elsewhere")
-    trust._named.clear()
-    trust.trust(Path("a.py"), b"pass")
+    trusted_files.trust(Path("a.py"), b"pass")
+    assert trusted_files.store() == tmp_path / "home" / ".config" / "paretorch" / trusted_files.FILE
+    assert trusted_files.is_trusted(b"pass")
+    assert not trusted_files.is_trusted(b"pass\n")
+    trusted_files._named.clear()
+    assert trusted_files.is_trusted(b"pass"), "by another process, too"
+    before = trusted_files.store().read_bytes()
+    trusted_files.trust(Path("a.py"), b"pass")
+    assert trusted_files.store().read_bytes() == before
+    trusted_files.store().unlink()
+    trusted_files.store().symlink_to(tmp_path / "elsewhere")
+    trusted_files._named.clear()
+    trusted_files.trust(Path("a.py"), b"pass")
     assert not (tmp_path / "elsewhere").exists()
-    assert trust.is_trusted(b"pass"), "in this process"
+    assert trusted_files.is_trusted(b"pass"), "in this process"
 
 
 @pytest.mark.parametrize(
     "run", [{}, {"front": "mt2o"}, {"front": 1, "workload": "digits", "options": {}, "method": ""}]
 )
-def test_a_run_without_its_values_is_damaged(tmp_path: Path, run: dict[str, Any]) -> None:
+def test_run_file_without_values_is_damaged(tmp_path: Path, run: dict[str, Any]) -> None:
     front(tmp_path / "shared")
     (tmp_path / "shared" / "run.json").write_text(json.dumps({"run": run}))
     code, printed = call("pick", str(tmp_path / "shared"), "0.5,0.5")
@@ -193,14 +193,14 @@ def test_a_run_without_its_values_is_damaged(tmp_path: Path, run: dict[str, Any]
     assert "run.json is damaged: its run has no" in printed
 
 
-def test_a_planted_tuning_names_no_other_workload(tmp_path: Path) -> None:
-    asked = study()
-    open_folder(tmp_path, asked, "smoke", 1, resume=True)
-    settled = json.loads(json.dumps(asked.to_json()))
-    for treatment in settled["treatments"]:
+def test_tuning_file_with_another_workload_is_refused(tmp_path: Path) -> None:
+    study_before = study()
+    open_folder(tmp_path, study_before, "smoke", 1, resume=True)
+    study_after = json.loads(json.dumps(study_before.to_json()))
+    for treatment in study_after["treatments"]:
         for run in treatment["runs"]:
             run["workload"] = "shared/evil.py"
-    made = {"format": "paretorch study 2", "tuning": {"trials": 1, "seed": 1, "searches": []}, "study": settled}
+    made = {"format": "paretorch study 2", "tuning": {"trials": 1, "seed": 1, "searches": []}, "study": study_after}
     (tmp_path / "tuning.json").write_text(json.dumps(made))
     with pytest.raises(ValueError, match=r"tuning\.json is damaged .*expected the treatment"):
         read_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""Files of one run in the folder of another: reports, studies and resumed runs refuse them, whatever the folder is called."""
+"""Files of another run in a folder: reports, studies and resumed runs refuse them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment
 from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
-from paretorch.training.record.claims import claimed, events_digest, read_run
 from paretorch.training.record.result import Result
+from paretorch.training.record.run_identity import events_digest, read_run, verified_result
 from paretorch.training.run import Run
 from stopping import stop_after
 
@@ -71,35 +71,35 @@ def copy_of(trained: StudyFolder, path: Path) -> tuple[Job, Job]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_number_is_attributed_to_another_treatment(trained: StudyFolder, tmp_path: Path, change: str) -> None:
+def test_run_files_are_not_attributed_to_another_treatment(trained: StudyFolder, tmp_path: Path, change: str) -> None:
     path = tmp_path / "study"
     one, other = copy_of(trained, path)
     assert set(load(path).treatments) == {RUN.method, OTHER.method}
     CHANGES[change](one.folder, other.folder)
-    with pytest.raises(ValueError, match=r"another run|of the run"):
+    with pytest.raises(ValueError, match=r"another run|to the run"):
         load(path)
     code, printed = call("report", str(path))
     assert code == 2
     assert one.folder.name in printed or other.folder.name in printed
     assert not (path / "report.html").exists()
     more = open_folder(path, trained.study, "small", 2, resume=True)
-    with pytest.raises(ValueError, match=r"another run|of the run"):
+    with pytest.raises(ValueError, match=r"another run|to the run"):
         train_study(more, ConsoleProgress())
-    with pytest.raises(ValueError, match=r"another run|of the run"):
+    with pytest.raises(ValueError, match=r"another run|to the run"):
         train(one.run, one.folder, progress=None)
 
 
-def test_what_differs_and_the_cure_are_said(trained: StudyFolder, tmp_path: Path) -> None:
+def test_run_error_names_the_difference_and_the_cure(trained: StudyFolder, tmp_path: Path) -> None:
     one, other = copy_of(trained, tmp_path / "study")
     swap(one.folder, other.folder)
     with pytest.raises(
         ValueError,
-        match=r"its method is 'UPGrad\(\)', asked for is 'FAMO\(\)'\. Was its folder renamed, or were files copied",
+        match=r"its method is 'UPGrad\(\)', expected 'FAMO\(\)'\. Was its folder renamed, or were files copied",
     ):
         load(tmp_path / "study")
 
 
-def test_runs_with_a_folder_of_any_name_are_reported_by_what_they_are(trained: StudyFolder, tmp_path: Path) -> None:
+def test_runs_are_reported_by_their_values_not_their_folders(trained: StudyFolder, tmp_path: Path) -> None:
     one, other = copy_of(trained, tmp_path / "study")
     (tmp_path / "loose").mkdir()
     one.folder.rename(tmp_path / "loose" / "upgrad")
@@ -109,29 +109,29 @@ def test_runs_with_a_folder_of_any_name_are_reported_by_what_they_are(trained: S
         accuracy = Result.load(tmp_path / "loose" / folder).test.metrics["sign"]["accuracy"]
         assert found.treatments[run.method].test[0, 0] == accuracy
     copied(("result.json", "events.jsonl"))(tmp_path / "loose" / "famo", tmp_path / "loose" / "upgrad")
-    with pytest.raises(ValueError, match=r"result\.json holds another run"):
+    with pytest.raises(ValueError, match=r"result\.json contains another run"):
         load(tmp_path / "loose")
 
 
-def test_events_are_of_the_version_of_the_file_that_the_run_was_started_with(tmp_path: Path) -> None:
-    """The runs are equal in every value: only the workload's file tells them apart."""
+def test_events_belong_to_the_version_of_the_workload_file(tmp_path: Path) -> None:
+    """The runs are equal in every value: only the workload's file differs."""
     file = tmp_path / "mine.py"
     file.write_text(TINY.read_text())
     run = Run(str(file), epochs=1, batch_size=8)
     train(run, tmp_path / "old", progress=None)
     file.write_text(TINY.read_text() + "\n# changed\n")
     train(run, tmp_path / "new", progress=None)
-    assert claimed(tmp_path / "new", run) == Result.load(tmp_path / "new")
+    assert verified_result(tmp_path / "new", run) == Result.load(tmp_path / "new")
     copied(("result.json", "events.jsonl"))(tmp_path / "new", tmp_path / "old")
-    with pytest.raises(ValueError, match=r"events\.jsonl is not of the run in"):
-        claimed(tmp_path / "new", run)
-    with pytest.raises(ValueError, match=r"events\.jsonl is not of the run in"):
+    with pytest.raises(ValueError, match=r"events\.jsonl does not belong to the run in"):
+        verified_result(tmp_path / "new", run)
+    with pytest.raises(ValueError, match=r"events\.jsonl does not belong to the run in"):
         report(tmp_path / "new")
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "checkpoint", "both"])
 @pytest.mark.parametrize("kind", ["other method", "other version of the file"])
-def test_a_run_is_not_resumed_from_files_of_another(tmp_path: Path, name: str, kind: str) -> None:
+def test_run_is_not_resumed_from_files_of_another_run(tmp_path: Path, name: str, kind: str) -> None:
     file = tmp_path / "mine.py"
     file.write_text(TINY.read_text())
     run = dataclasses.replace(RUN, workload=str(file), epochs=3)
@@ -148,17 +148,17 @@ def test_a_run_is_not_resumed_from_files_of_another(tmp_path: Path, name: str, k
             shutil.copytree(tmp_path / "other" / part, target)
         else:
             shutil.copy(tmp_path / "other" / part, target)
-    with pytest.raises(ValueError, match=r"is not of the run in|belongs to another run"):
+    with pytest.raises(ValueError, match=r"does not belong to the run in|belongs to another run"):
         train(run, tmp_path / "mine", progress=None)
 
 
-def test_a_run_is_edited_by_nobody(trained: StudyFolder, tmp_path: Path) -> None:
+def test_run_file_that_was_edited_is_refused(trained: StudyFolder, tmp_path: Path) -> None:
     one, _ = copy_of(trained, tmp_path / "study")
     path = one.folder / "run.json"
     path.write_text(path.read_text().replace("FAMO()", "UPGrad()"))
-    with pytest.raises(ValueError, match=r"run\.json is not what the run wrote: its digest differs"):
+    with pytest.raises(ValueError, match=r"run\.json differs from what the run wrote: its digest differs"):
         read_run(one.folder)
-    with pytest.raises(ValueError, match=r"run\.json is not what the run wrote"):
+    with pytest.raises(ValueError, match=r"run\.json differs from what the run wrote"):
         load(tmp_path / "study")
 
 
@@ -178,7 +178,7 @@ def events_of_an_earlier_version(folder: Path) -> None:
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
-def test_runs_of_earlier_versions_are_read_and_checked_by_their_values(trained: StudyFolder, tmp_path: Path) -> None:
+def test_runs_of_earlier_versions_are_checked_by_their_values(trained: StudyFolder, tmp_path: Path) -> None:
     one, other = copy_of(trained, tmp_path / "study")
     expected = load(tmp_path / "study").treatments
     for job in (one, other):
@@ -188,11 +188,11 @@ def test_runs_of_earlier_versions_are_read_and_checked_by_their_values(trained: 
     found = load(tmp_path / "study").treatments
     assert {label: t.test.tolist() for label, t in found.items()} == {k: t.test.tolist() for k, t in expected.items()}
     copied(("result.json", "events.jsonl"))(one.folder, other.folder)
-    with pytest.raises(ValueError, match=r"result\.json holds another run"):
+    with pytest.raises(ValueError, match=r"result\.json contains another run"):
         load(tmp_path / "study")
 
 
-def test_an_unfinished_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+def test_unfinished_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
     whole = train(dataclasses.replace(RUN, epochs=3), tmp_path / "whole", progress=None)
     run, folder = dataclasses.replace(RUN, epochs=3), tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
@@ -208,20 +208,20 @@ def test_an_unfinished_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None
     assert train(run, folder, progress=None).test == whole.test
 
 
-def test_results_without_a_run_beside_them_are_of_the_run_they_name(tmp_path: Path) -> None:
+def test_result_without_run_file_belongs_to_the_run_it_names(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=3)
     good, bad = (next(job for job in folder.jobs() if job.label == label) for label in ("good", "bad"))
     swap(good.folder, bad.folder)
-    with pytest.raises(ValueError, match="holds another run: its method"):
+    with pytest.raises(ValueError, match="contains another run: its method"):
         load(folder.path)
 
 
-def test_a_failure_is_that_of_its_own_run(tmp_path: Path) -> None:
+def test_failure_of_another_run_is_refused(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=3, leave={"good": 2})
     good = next(job for job in folder.jobs() if job.label == "good" and job.run.seed == 2)
     bad = next(job for job in folder.jobs() if job.label == "bad")
     good.folder.mkdir(exist_ok=True)
-    for run, message in ((good.run, None), (bad.run, r"failed\.json holds another run")):
+    for run, message in ((good.run, None), (bad.run, r"failed\.json contains another run")):
         content = {"run": run.to_json(), "error": "ValueError: nan", "traceback": "here"}
         (good.folder / "failed.json").write_text(json.dumps(content))
         if message is None:
@@ -231,7 +231,7 @@ def test_a_failure_is_that_of_its_own_run(tmp_path: Path) -> None:
                 load(folder.path)
 
 
-def test_a_front_is_that_of_its_run(tmp_path: Path) -> None:
+def test_front_of_another_run_is_refused(tmp_path: Path) -> None:
     workload = "synthetic(samples=64, hidden=8)"
     for seed in ("0", "1"):
         command = ["front", workload, "--models", "2", "--epochs", "1", "--batch-size", "32", "--seed", seed]
@@ -241,7 +241,7 @@ def test_a_front_is_that_of_its_run(tmp_path: Path) -> None:
     for path in (tmp_path / "1").glob("*"):
         if path.name.startswith(("front.json", "model-")):
             shutil.copy(path, tmp_path / "0" / path.name)
-    with pytest.raises(ValueError, match=r"front\.json is not of the run in"):
+    with pytest.raises(ValueError, match=r"front\.json does not belong to the run in"):
         load_front(tmp_path / "0")
     code, printed = call("pick", str(tmp_path / "0"), "0.5,0.5")
     assert code == 2

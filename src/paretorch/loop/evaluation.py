@@ -1,0 +1,69 @@
+"""Losses and metrics over a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretorch.loop.means import WeightedMeans
+from paretorch.workloads.base import Workload
+from paretorch.workloads.forward import Batch, outputs_of
+from paretorch.workloads.metrics import Metric
+from paretorch.workloads.streams import Stream
+
+Forward = Callable[[nn.Module, Batch], tuple[dict[str, Any], dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Losses and metrics over a whole split.
+
+    Args:
+        losses: mean loss over the labelled samples, by task.
+        metrics: value by task and metric.
+    """
+
+    losses: Mapping[str, float]
+    metrics: Mapping[str, Mapping[str, float]]
+
+
+@torch.no_grad()
+def evaluate(
+    workload: Workload,
+    model: nn.Module,
+    streams: tuple[Stream, ...],
+    batch_size: int,
+    metrics: Mapping[str, Sequence[Metric]],
+    means: WeightedMeans,
+    forward: Forward = outputs_of,
+) -> Scores:
+    """Scores of a model in eval mode, over every sample of a split once.
+
+    Args:
+        workload: defines the losses.
+        model: with an encoder and a head for each task that is scored; returned to its mode afterwards.
+        streams: of the split.
+        batch_size: B, samples per batch; the scores depend on it by rounding only.
+        metrics: fresh metrics by task; a task without metrics may be left out.
+        means: empty means, in which the losses are accumulated.
+        forward: model, batch -> outputs and targets by task.
+    """
+    training = model.training
+    model.eval()
+    try:
+        for stream in streams:
+            for samples in stream.batches(batch_size, order=None):
+                outputs, targets = forward(model, (samples,))
+                for task, loss in workload.losses(outputs, targets).items():
+                    means.add(task, loss, workload.labelled(task, targets[task], samples.size))
+                for task, output in outputs.items():
+                    for metric in metrics.get(task, ()):
+                        metric.update(output, targets[task])
+    finally:
+        model.train(training)
+    values = {task: {metric.name: metric.compute() for metric in made} for task, made in metrics.items()}
+    return Scores(means.read(), values)

@@ -1,0 +1,73 @@
+"""A checkpoint in one file, written by trainings of fronts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from paretorch.storage.nested_state import pack, unpack
+from paretorch.storage.tensor_files import read_tensors, write_tensors
+
+FORMAT = "paretorch front in training 2"
+FILE = "training.safetensors"
+
+
+class CheckpointFile:
+    """The checkpoint of one training: a safetensors file with plain values in its header.
+
+    Args:
+        folder: where the file is stored; made if necessary.
+        declared: the arguments that decide the numbers of the training, as text by name.
+    """
+
+    def __init__(self, folder: str | Path, declared: Mapping[str, str]) -> None:
+        self.path = Path(folder) / FILE
+        self.declared = dict(declared)
+
+    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Replaces the file by the state after ``epoch`` epochs, completely or not at all."""
+        values, tensors = pack(state)
+        header = {
+            "format": FORMAT,
+            "declared": json.dumps(self.declared),
+            "epochs": str(epoch),
+            "values": json.dumps(values),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.path, tensors, header)
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state; None if there is no file.
+
+        Raises:
+            ValueError: the file is damaged, or belongs to another training.
+        """
+        if not self.path.exists():
+            return None
+        header, tensors = _read(self.path)
+        before = json.loads(header["declared"])
+        if different := [name for name, now in self.declared.items() if before.get(name) != now]:
+            listing = "; ".join(f"{name} was {before.get(name)}, is {self.declared[name]}" for name in different)
+            raise ValueError(f"{self.path} belongs to another training: {listing}. Give another folder as checkpoint")
+        state: dict[str, Any] = unpack(json.loads(header["values"]), tensors)
+        return state
+
+
+def saved_epochs(folder: str | Path) -> int:
+    """The number of epochs after which the checkpoint in a folder was written; 0 without a checkpoint."""
+    path = Path(folder) / FILE
+    return int(_read(path)[0].get("epochs", 0)) if path.exists() else 0
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        header, tensors = read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Remove it to start this training again") from None
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")
+    return header, tensors

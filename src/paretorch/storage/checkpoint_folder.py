@@ -1,0 +1,192 @@
+"""A checkpoint in a folder of several files, written by runs of one model.
+
+A checkpoint is a folder ``epoch-N`` of ``model.safetensors``, ``optimizer.safetensors``, ``door.safetensors`` (the Fork or
+Balancer), ``random.safetensors`` and ``state.json``, which holds the run, the plain values, and the size and digest of each file.
+It is written to a temporary folder and renamed in one step; then the previous checkpoint is removed. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from paretorch.storage import atomic
+from paretorch.storage.json_files import read_json
+from paretorch.storage.nested_state import pack, unpack
+from paretorch.storage.regular_files import open_regular
+from paretorch.storage.tensor_files import deserialize, digest, first_difference, serialize, shapes
+
+FORMAT = "paretorch checkpoint 1"
+PARTS = ("model", "optimizer", "door", "random")
+
+
+class Stateful(Protocol):
+    """An object with a state dict."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Restores a state."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory.
+
+    Args:
+        epoch: epochs done.
+        states: the state dict of each part: ``model``, ``optimizer``, ``door``, ``random``.
+        folder: where it is stored.
+    """
+
+    epoch: int
+    states: Mapping[str, Any]
+    folder: Path
+
+    def load_into(self, model: Stateful, optimizer: Stateful, balancer: Stateful | None) -> None:
+        """Restores the state of a run, after checking that all tensors have the right shapes.
+
+        Raises:
+            ValueError: the tensors do not fit the model, the Fork or the Balancer; nothing was loaded.
+        """
+        self._check("model", model.state_dict())
+        self._check("door", {} if balancer is None else balancer.state_dict())
+        model.load_state_dict(self.states["model"])
+        optimizer.load_state_dict(self.states["optimizer"])
+        if isinstance(optimizer, torch.optim.Optimizer):
+            for parameter, state in optimizer.state.items():
+                _match_strides(state, parameter)
+        if balancer is not None:
+            balancer.load_state_dict(self.states["door"])
+
+    def _check(self, part: str, state: Mapping[str, Any]) -> None:
+        expected, found = shapes(state), shapes(self.states[part])
+        if (name := first_difference(expected, found)) is not None:
+            owner = "Fork or Balancer" if part == "door" else part
+            raise ValueError(
+                f"checkpoint {self.folder} does not fit the {owner}: expected {name!r} of shape "
+                f"{expected.get(name, 'none')}, got {found.get(name, 'none')}. Was the workload's code changed? "
+                f"Train into another folder"
+            )
+
+
+def _match_strides(state: dict[Any, Any], parameter: Tensor) -> None:
+    """Gives moments the strides of their parameter, which files do not store and on which rounding may depend."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            _match_strides(value, parameter)
+        elif isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+            state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def save(folder: Path, epoch: int, states: Mapping[str, Any], run: Mapping[str, Any], run_digest: str | None) -> None:
+    """Writes the checkpoint of ``epoch`` and removes earlier ones.
+
+    Args:
+        folder: of a run's checkpoints.
+        epoch: epochs done.
+        states: the state dict of each of :data:`PARTS`.
+        run: the run as a JSON object.
+        run_digest: of the run and its workload's file; None for a run of an earlier version.
+
+    Raises:
+        OSError: the disk is full, or ``folder`` is a link; the previous checkpoint is unchanged.
+    """
+    atomic.own_folder(folder)
+    writing = folder / ".writing"
+    if writing.is_symlink():
+        writing.unlink()
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir()
+    try:
+        values, files = {}, {}
+        for part in PARTS:
+            values[part], tensors = pack(states[part])
+            content = serialize(tensors)
+            atomic.write_through(writing / f"{part}.safetensors", content)
+            files[f"{part}.safetensors"] = {"bytes": len(content), "sha256": digest(content)}
+        owner = {"run": run, "digest": run_digest}
+        state = {"format": FORMAT, "epoch": epoch, **owner, "files": files, "values": values}
+        atomic.write_through(writing / "state.json", json.dumps(state).encode())
+        atomic.sync_folder(writing)
+        target = folder / f"epoch-{epoch}"
+        shutil.rmtree(target, ignore_errors=True)
+        writing.rename(target)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    atomic.sync_folder(folder)
+    for earlier in saved_checkpoints(folder):
+        if earlier != target:
+            shutil.rmtree(earlier, ignore_errors=True)
+
+
+def saved_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in ``folder``, oldest first."""
+    found = [
+        (int(match[1]), path) for path in folder.glob("epoch-*") if (match := re.fullmatch(r"epoch-(\d+)", path.name))
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def load_latest(folder: Path, run: Mapping[str, Any], run_digest: str | None) -> Checkpoint | None:
+    """The newest checkpoint in ``folder``; None if there is none.
+
+    Args:
+        folder: of a run's checkpoints.
+        run: the expected run as a JSON object.
+        run_digest: the expected digest; None: any, for a run of an earlier version.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or belongs to another run; the message names the file.
+    """
+    paths = saved_checkpoints(folder)
+    if not paths:
+        return None
+    path = paths[-1]
+    state = _read_state(path / "state.json")
+    if state["run"] != json.loads(json.dumps(run)) or run_digest not in (None, state.get("digest")):
+        raise ValueError(f"checkpoint {path} belongs to another run: train into another folder, or remove this one")
+    contents = {name: _read_checked(path / name, facts) for name, facts in state["files"].items()}
+    tensors = {part: deserialize(contents[f"{part}.safetensors"]) for part in PARTS}
+    return Checkpoint(state["epoch"], {part: unpack(state["values"][part], tensors[part]) for part in PARTS}, path)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = read_json(path)
+    except (FileNotFoundError, ValueError):
+        raise _damaged(path, "it cannot be read as JSON") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise _damaged(path, f"expected the format {FORMAT!r}")
+    if missing := {"epoch", "run", "files", "values"} - set(state):
+        raise _damaged(path, f"it has no {sorted(missing)}")
+    if absent := {f"{part}.safetensors" for part in PARTS} - set(state["files"]):
+        raise _damaged(path, f"it does not list {sorted(absent)}")
+    return state
+
+
+def _read_checked(path: Path, facts: Mapping[str, Any]) -> bytes:
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise _damaged(path, "it is missing") from None
+    if len(content) != facts["bytes"]:
+        raise _damaged(path, f"expected {facts['bytes']} bytes, got {len(content)}")
+    if digest(content) != facts["sha256"]:
+        raise _damaged(path, "its content differs from what was written")
+    return content
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path} is damaged: {reason}. Remove the folder {path.parent} to start this run again")

@@ -1,0 +1,188 @@
+"""Warnings about losses that diverge or stagnate, and about slow training on the CPU.
+
+Warnings about slow data loading are in :mod:`paretorch.training.monitoring.loading`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretorch.storage.checkpoint_folder import saved_checkpoints
+from paretorch.training.monitoring.loading import LoadingTimer, loading_facts
+from paretorch.training.record.result import Epoch, total_seconds
+from paretorch.training.run import Run
+from paretorch.training.updates import StepRecord
+from paretorch.workloads.streams import Splits, Stream, steps_per_epoch
+
+STAGNATION = 5  # epochs after which a loss that has not decreased causes a warning
+LONG = 3600.0  # seconds of a run on the CPU that cause a warning
+BUFFER = 1_000  # steps, before their losses are checked
+SMALLER = 0.1  # the suggested factor on the learning rate
+FIRST = "No update had been made yet: check the inputs and targets of that batch, and the initial weights"
+NO_GPU = (
+    "No GPU was found: training on the CPU. If it takes too long: a smaller subset (fewer training images), smaller images, "
+    "or fewer epochs."
+)
+
+
+class TroubleWarning(UserWarning):
+    """Training continues, and may not give the expected result."""
+
+
+class ExplodedError(FloatingPointError):
+    """The parameters are not finite, so that further training is useless."""
+
+
+class TrainingMonitor:
+    """Checks the losses and parameters of a run; gives each warning once.
+
+    Args:
+        run: what is trained.
+        folder: the run's, with its checkpoints.
+        streams: the training data.
+
+    Example:
+        >>> monitor = TrainingMonitor(Run("digits"), Path("runs/one"), ())
+        >>> monitor.step(3, StepRecord({"left": torch.tensor(math.inf), "right": torch.tensor(1.0)}))
+        >>> monitor.first_nonfinite()
+        ('left', 3)
+    """
+
+    def __init__(self, run: Run, folder: Path, streams: tuple[Stream, ...]) -> None:
+        self.run, self.folder = run, folder
+        self.steps = steps_per_epoch(streams, run.batch_size) if streams else 1
+        self.loading = LoadingTimer(streams)
+        self.warnings: list[str] = []
+        self._nonfinite: dict[str, int] = {}  # by task: the first step whose loss was not finite
+        self._buffer: list[
+            tuple[int, Mapping[str, Tensor]]
+        ] = []  # steps that are not checked: a check waits for the device
+
+    def step(self, step: int, record: StepRecord) -> None:
+        """Adds a step, counted from 0 over the whole run; waits for the device once in :data:`BUFFER` steps."""
+        self._buffer.append((step, record.losses))
+        if len(self._buffer) == BUFFER:
+            self._check_buffer()
+
+    def _check_buffer(self) -> None:
+        """Checks the buffered steps; waits for the device."""
+        by_task: dict[str, tuple[list[int], list[Tensor]]] = {}
+        for step, losses in self._buffer:
+            for task, loss in losses.items():
+                steps, values = by_task.setdefault(task, ([], []))
+                steps.append(step)
+                values.append(loss.detach())
+        self._buffer = []
+        for task, (steps, values) in by_task.items():
+            finite = torch.stack(values).isfinite()
+            if task not in self._nonfinite and not bool(finite.all()):
+                self._nonfinite[task] = steps[int((~finite).nonzero()[0])]
+
+    def first_nonfinite(self) -> tuple[str, int] | None:
+        """The first task whose loss was not finite and its step; of several in one step, the first by name."""
+        self._check_buffer()
+        found = [(step, task) for task, step in self._nonfinite.items()]
+        return (min(found)[1], min(found)[0]) if found else None
+
+    def epoch(self, history: Sequence[Epoch], model: nn.Module) -> None:
+        """Checks an epoch before its checkpoint is written.
+
+        Raises:
+            ExplodedError: a parameter of the model is not finite. The last checkpoint, which is finite, is unchanged.
+        """
+        if all(map(math.isfinite, history[-1].losses.values())):
+            self._buffer = []  # a finite mean has finite terms
+        nonfinite = self.first_nonfinite()
+        if not _is_finite(model):
+            raise ExplodedError(self._explosion(nonfinite))
+        if nonfinite is not None:
+            task, step = nonfinite
+            cure = f"Check that batch's labels, or use a smaller step: {self._smaller_step()}" if step else FIRST
+            self._warn(
+                f"the loss of {task!r} was not finite in {self._position(step)}; the parameters are finite. {cure}"
+            )
+            self._nonfinite = {}
+        if len(history) == STAGNATION and (tasks := _stagnating(history)):
+            self._warn(
+                f"{_losses_have(tasks)} not decreased in {STAGNATION} epochs. A smaller step may help, or a larger one where the "
+                f"losses barely change: {self._smaller_step()}, {self._rate(1 / SMALLER)}; or more epochs than {self.run.epochs}"
+            )
+        if len(history) == 1:
+            self._check_time(total_seconds(history[0].seconds))
+
+    def facts(self, splits: Splits) -> Mapping[str, Any]:
+        """Facts for the record: data loading, and the warnings, if there were any."""
+        return {**loading_facts(splits, self.loading), **({"troubles": list(self.warnings)} if self.warnings else {})}
+
+    def _check_time(self, seconds: float) -> None:
+        left = seconds * (self.run.epochs - 1)
+        if torch.device(self.run.device).type == "cpu" and left > LONG:
+            available = [name for name, is_available in _gpus().items() if is_available]
+            cure = (
+                f"there is a GPU: device={available[0]!r}"
+                if available
+                else "no GPU was found. A smaller subset of the data, smaller images, or fewer epochs take less"
+            )
+            self._warn(f"the remaining {self.run.epochs - 1} epochs take about {left / 3600:.1f} h on the CPU: {cure}")
+
+    def _explosion(self, nonfinite: tuple[str, int] | None) -> str:
+        if nonfinite and not nonfinite[1]:
+            return (
+                f"the loss of {nonfinite[0]!r} was not finite in {self._position(0)}, and its step made the parameters not "
+                f"finite. {FIRST}"
+            )
+        cause = (
+            f"the loss of {nonfinite[0]!r} exploded in {self._position(nonfinite[1])}"
+            if nonfinite
+            else "the parameters exploded"
+        )
+        saved = saved_checkpoints(self.folder / "checkpoint")
+        last = f"the last finite checkpoint is {saved[-1]}" if saved else "there was no checkpoint before it"
+        return f"{cause}: the model's parameters are not finite; {last}. Use a smaller step: {self._smaller_step()}"
+
+    def _position(self, step: int) -> str:
+        return f"step {step % self.steps + 1} of epoch {step // self.steps + 1}"
+
+    def _smaller_step(self) -> str:
+        clip = "" if self.run.clip is not None else " or clip=1.0"
+        return self._rate(SMALLER) + clip
+
+    def _rate(self, factor: float) -> str:
+        rate = self.run.optimizer_options.get("lr")
+        if not isinstance(rate, int | float):
+            return f"a learning rate {factor:g} times the present one"
+        return f"lr={rate * factor:.3g}"
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+            warnings.warn(text, TroubleWarning, stacklevel=5)
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """Whether every parameter is finite; one transfer from the device."""
+    return bool(nn.utils.get_total_norm([p.detach() for p in model.parameters()], math.inf).isfinite())
+
+
+def _stagnating(history: Sequence[Epoch]) -> list[str]:
+    """The tasks whose mean training loss was never below that of the first epoch."""
+    first = history[0].losses
+    later = {task: min(epoch.losses.get(task, math.inf) for epoch in history[1:]) for task in first}
+    return [task for task, loss in first.items() if later[task] >= loss]
+
+
+def _losses_have(tasks: Sequence[str]) -> str:
+    if len(tasks) == 1:
+        return f"the training loss of {tasks[0]!r} has"
+    return f"the training losses of {', '.join(map(repr, tasks[:6]))}{' and others' * (len(tasks) > 6)} have"
+
+
+def _gpus() -> dict[str, bool]:
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -1,0 +1,147 @@
+"""Checks that the files of a folder belong to one run.
+
+``run.json`` contains the run, the digest of the workload's file, and a digest of both. Each epoch's line of ``events.jsonl``
+repeats that digest, ``result.json`` contains the run and the checksum of the events, a checkpoint the run and the digest. A file
+that was copied from another run, and a folder that was renamed to the name of another run's folder, are therefore detected.
+
+Runs of earlier versions have no such digest. They are read if the run in ``run.json`` and the one in ``result.json`` are the
+expected one; whether their events come from the same version of the workload's file is not checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paretorch.storage.json_files import parse_json, read_json
+from paretorch.storage.regular_files import open_regular
+from paretorch.training.record.result import Result
+from paretorch.training.run import Run
+
+RUN = "run"  # the key of the digest in the line of an epoch
+EPOCH = b'{"event": "epoch"'  # the first bytes of such a line
+MAX_LINE = 1 << 24  # bytes of a line of events
+
+
+def run_digest(run: Mapping[str, Any], source: str | None) -> str:
+    """The digest of a run's values and of its workload's file.
+
+    Args:
+        run: as :meth:`~paretorch.training.run.Run.to_json` returns it.
+        source: the SHA-256 of the workload's file; None if the workload is no file.
+    """
+    return hashlib.sha256(json.dumps({"run": run, "source": source}, sort_keys=True).encode()).hexdigest()
+
+
+def plain_values(run: Run) -> dict[str, Any]:
+    """The run as a JSON file stores it: with lists in place of tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(run.to_json()))
+    return values
+
+
+def events_digest(folder: Path) -> str | None:
+    """The digest in the epochs of ``events.jsonl``; None if there are no epochs, or those of an earlier version."""
+    try:
+        with open_regular(folder / "events.jsonl") as file:
+            while line := file.readline(MAX_LINE):
+                if line.startswith(EPOCH):  # the lines of steps have no digest
+                    event = parse_json(line)
+                    return event.get(RUN) if isinstance(event, dict) else None
+    except (FileNotFoundError, ValueError):
+        pass
+    return None
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """The content of ``run.json``; None if no run was started.
+
+    Raises:
+        ValueError: the file is damaged, or was edited.
+    """
+    path = folder / "run.json"
+    restart = f"Remove the folder {folder} to start this run again"
+    try:
+        values = read_json(path)
+        if not isinstance(values, dict) or not isinstance(values.get("run"), dict):
+            raise ValueError("it contains no run")
+        for name, kind, default in (("workload", str, None), ("options", dict, {}), ("front", str, "")):
+            if not isinstance(values["run"].get(name, default), kind):
+                raise ValueError(f"its run has no {name} of type {kind.__name__}")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. {restart}") from None
+    if values.get("digest") not in (None, run_digest(values["run"], values.get("source"))):
+        raise ValueError(
+            f"{path} differs from what the run wrote: its digest differs, so it was edited. Restore the file. {restart}"
+        )
+    return values
+
+
+def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
+    """Checks that a file belongs to ``run``.
+
+    Args:
+        path: the file, or the folder, that names its run.
+        found: the run that it names, as a JSON object.
+        run: the expected run.
+
+    Raises:
+        ValueError: it belongs to another run; the message contains the first difference.
+    """
+    expected = plain_values(run)
+    if found == expected:
+        return
+    name = next(name for name in [*expected, *found] if found.get(name) != expected.get(name))
+    raise ValueError(
+        f"{path} contains another run: its {name} is {found.get(name)!r}, expected {expected.get(name)!r}. Was its folder "
+        "renamed, or were files copied into it? Restore them, train into another folder, or remove this one"
+    )
+
+
+def check_events(folder: Path, started: Mapping[str, Any] | None) -> None:
+    """Checks that ``events.jsonl`` belongs to the run in ``run.json``.
+
+    Args:
+        folder: of the run.
+        started: the content of ``run.json``; None if there is none.
+
+    Raises:
+        ValueError: it belongs to another run.
+    """
+    expected = None if started is None else started.get("digest")
+    if expected is not None and events_digest(folder) != expected:
+        raise foreign_file_error(folder / "events.jsonl")
+
+
+def foreign_file_error(path: Path) -> ValueError:
+    """The error for a file that does not belong to the run in the ``run.json`` of its folder."""
+    folder = path.parent
+    return ValueError(
+        f"{path} does not belong to the run in {folder / 'run.json'}: it was copied from another run. Restore the file, or "
+        f"remove the folder {folder} and run again"
+    )
+
+
+def verified_result(folder: Path, run: Run | None = None) -> Result:
+    """The result of a finished run, after checking that all files of the folder belong to that run.
+
+    Args:
+        folder: of the run.
+        run: the expected run; None: the one in ``run.json``.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: a file is damaged, was edited, or belongs to another run.
+    """
+    result, started = Result.load(folder), read_run(folder)
+    stored = plain_values(result.run)
+    if run is not None:
+        check_run(folder, stored if started is None else started["run"], run)
+    if started is not None:
+        check_run(folder / "result.json", stored, Run.from_json(started["run"]))
+        check_events(folder, started)
+    return result

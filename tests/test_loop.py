@@ -1,0 +1,84 @@
+"""The loop over epochs, the evaluation of a split, and weighted means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pytest
+import torch
+
+from paretorch.loop.epochs import train_epochs
+from paretorch.loop.evaluation import evaluate
+from paretorch.loop.means import DeviceMeans, HostMeans
+from paretorch.storage.checkpoint_schedule import CheckpointSchedule
+from training_workload import Tiny
+
+
+class Recorded:
+    """Records the calls of the loop."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    def start_epoch(self, epoch: int) -> Iterable[str]:
+        self.calls.append(("start", epoch))
+        return ("a", "b")
+
+    def update(self, step: int, batch: str) -> None:
+        self.calls.append((batch, step))
+
+    def end_epoch(self, epoch: int) -> bool:
+        self.calls.append(("end", epoch))
+        return epoch != 2
+
+    def save(self, epoch: int) -> None:
+        self.calls.append(("save", epoch))
+
+    def report(self, epoch: int) -> None:
+        self.calls.append(("report", epoch))
+
+
+def test_train_epochs_calls_in_order_and_saves_before_it_reports() -> None:
+    training = Recorded()
+    train_epochs(training, 2, 2, done=0, checkpoints=CheckpointSchedule(1))
+    first = [("start", 0), ("a", 0), ("b", 1), ("end", 1), ("save", 1), ("report", 1)]
+    assert training.calls == [*first, ("start", 1), ("a", 2), ("b", 3), ("end", 2), ("report", 2)]
+
+
+def test_train_epochs_trains_only_the_epochs_that_are_left() -> None:
+    training = Recorded()
+    train_epochs(training, 3, 2, done=2)
+    assert training.calls == [("start", 2), ("a", 4), ("b", 5), ("end", 3), ("report", 3)]
+
+
+def test_checkpoint_schedule_includes_the_last_epoch() -> None:
+    schedule = CheckpointSchedule(4, last=6)
+    assert [epoch for epoch in range(1, 7) if schedule(epoch)] == [4, 6]
+
+
+@pytest.mark.parametrize("means", [DeviceMeans, HostMeans])
+def test_means_are_weighted_and_ignore_zero_counts(means: type[DeviceMeans] | type[HostMeans]) -> None:
+    made = means()
+    made.add("a", torch.tensor(2.0), torch.tensor(3))
+    made.add("a", torch.tensor(math.nan), torch.tensor(0))
+    made.add("a", torch.tensor(6.0), 1)
+    made.add("b", torch.tensor(1.0), 0)
+    read = made.read()
+    assert read["a"] == 3.0
+    assert math.isnan(read["b"])
+
+
+@pytest.mark.parametrize("means", [DeviceMeans, HostMeans])
+def test_evaluate_does_not_depend_on_the_batch_size_and_restores_the_mode(
+    means: type[DeviceMeans] | type[HostMeans],
+) -> None:
+    workload = Tiny(missing=True)
+    torch.manual_seed(0)
+    model = workload.model().train()
+    streams = workload.data().validation
+    by_size = [evaluate(workload, model, streams, size, workload.metrics(), means()) for size in (5, 24)]
+    assert model.training
+    for task in workload.tasks:
+        assert by_size[0].losses[task] == pytest.approx(by_size[1].losses[task], rel=1e-6)
+        assert by_size[0].metrics[task] == pytest.approx(by_size[1].metrics[task], rel=1e-6)
