@@ -24,8 +24,8 @@ from paretorch.pareto import (
     SmoothTchebycheff,
     Sweep,
 )
+from paretorch.pareto.fitting.exchange import Exchange
 from paretorch.pareto.models.rank_partition import RankPartition
-from paretorch.pareto.transfer.exchange import Exchange
 from paretorch.workloads.generated.analytic_problems import vlmop2
 from paretorch.workloads.streams import combined_seed, training_batches
 from paretorch.workloads.synthetic import Synthetic

@@ -12,9 +12,9 @@ import paretorch as pt
 from front_points import sgd
 from front_ranks import spread_front
 from paretorch.pareto import Front, Gated, Neighbours, SmoothTchebycheff, Transfer
+from paretorch.pareto.fitting.exchange import Exchange
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.transfer.adoption import STEADY, Adoption
-from paretorch.pareto.transfer.exchange import Exchange
 from paretorch.workloads.synthetic import Synthetic
 
 F64 = torch.float64

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from paretorch.pareto import Gated, Neighbours, WeightedSum
 from paretorch.pareto.algorithms.contract import Sharing
+from paretorch.pareto.fitting.exchange import Exchange
 from paretorch.pareto.models.rank_partition import RankPartition
-from paretorch.pareto.transfer.exchange import Exchange
 
 F64 = torch.float64
 MEMBERS, SIZE = 5, 6

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from paretorch.core.checks import one_of
 from paretorch.former_names import former_members
-from paretorch.pareto.fitting.plan import Plan
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.objective_range import ObjectiveRange
+from paretorch.pareto.plan import Plan
 from paretorch.pareto.scalarize import Scalarization
 from paretorch.pareto.transfer.matrices import Transfer
 

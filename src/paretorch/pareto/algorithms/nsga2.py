@@ -17,9 +17,9 @@ from paretorch.loop.epochs import train_epochs
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.fitting.epochs import EvaluationHistory
-from paretorch.pareto.fitting.plan import Plan
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.members import score
+from paretorch.pareto.plan import Plan
 from paretorch.workloads.streams import Stream
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.fitting.epochs import FrontScores, train
-from paretorch.pareto.fitting.plan import Plan
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.models.ensemble import inner_products
 from paretorch.pareto.models.members import Losses, score
+from paretorch.pareto.plan import Plan
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import Samples, Stream, combined_seed, training_batches
 

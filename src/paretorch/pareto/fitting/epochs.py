@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from paretorch.loop.epochs import train_epochs
-from paretorch.pareto.fitting.plan import Plan, described
 from paretorch.pareto.front import FrontSnapshot
+from paretorch.pareto.plan import Plan, described
 from paretorch.storage.checkpoint_file import CheckpointFile
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.workloads.forward import Batch

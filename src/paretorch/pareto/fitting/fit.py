@@ -17,13 +17,13 @@ from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
 from paretorch.pareto.fitting.epochs import FrontScores, train
-from paretorch.pareto.fitting.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.fitting.steps import Training
 from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.ensemble import Ensemble
 from paretorch.pareto.models.members import fill, score
 from paretorch.pareto.models.rank_partition import RankPartition
+from paretorch.pareto.plan import MakeOptimizer, Plan, adam, check_elementwise
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, combined_seed

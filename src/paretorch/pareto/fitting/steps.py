@@ -12,11 +12,11 @@ from torch import Tensor
 
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.fitting.adapt import PreferenceAdapter
-from paretorch.pareto.fitting.plan import Plan
+from paretorch.pareto.fitting.exchange import Exchange
 from paretorch.pareto.models.ensemble import Ensemble
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.objective_range import RangeTracker
-from paretorch.pareto.transfer.exchange import Exchange
+from paretorch.pareto.plan import Plan
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import combined_seed
 
