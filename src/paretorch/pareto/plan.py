@@ -73,11 +73,11 @@ class Plan:
         """The factor of the learning rate."""
         return 1.0 if self.schedule is None else float(self.schedule(progress))
 
-    def looks(self, done: int) -> bool:
+    def is_evaluated_after(self, done: int) -> bool:
         """Whether the front is evaluated after ``done`` epochs; always after the last."""
         return done == self.epochs or done % self.between == 0
 
-    def moment(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> FrontSnapshot:
+    def snapshot(self, epoch: int, gradients: int, seconds: float, losses: Tensor) -> FrontSnapshot:
         """The snapshot of members with losses (N, T); non-finite rows do not contribute to the hypervolume."""
         finite = losses[losses.isfinite().all(dim=1)]
         point = None if self.reference is None else torch.tensor(self.reference, dtype=torch.float64)

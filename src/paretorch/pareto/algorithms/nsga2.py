@@ -16,7 +16,7 @@ from paretorch.extras import extra
 from paretorch.loop.epochs import train_epochs
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.dominance import non_dominated
-from paretorch.pareto.fitting.epochs import EvaluationHistory
+from paretorch.pareto.evaluation_history import EvaluationHistory
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.members import score
 from paretorch.pareto.plan import Plan
@@ -120,12 +120,12 @@ class _Evolution:
         self.evaluations += len(offspring)
 
     def end_epoch(self, epoch: int) -> bool:
-        due = self.history.end_epoch(epoch)
-        if due:
+        evaluates = self.history.end_epoch(epoch)
+        if evaluates:
             losses = torch.from_numpy(self.search.pop.get("F").copy())
             self.members = best_members(losses, self.preferences)
             self.history.add(self.evaluations, losses[self.members], [])
-        return due
+        return evaluates
 
     def save(self, epoch: int) -> None:
         raise TypeError("an evolution has no checkpoints")
