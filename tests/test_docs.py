@@ -58,7 +58,7 @@ def test_the_readme_names_every_method() -> None:
     assert f"{len(methods)} methods are available" in text
 
 
-@pytest.mark.parametrize("picture", ["fork", "rooms"])
+@pytest.mark.parametrize("picture", ["fork", "package"])
 def test_docs_pictures_are_what_their_script_draws(picture: str) -> None:
     script = runpy.run_path(str(ROOT / "docs" / "pictures" / f"{picture}.py"))
     for name, theme in script["THEMES"].items():

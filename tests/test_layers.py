@@ -35,23 +35,23 @@ VAGUE = {"utils", "helpers", "misc", "common"}
 PUBLIC = ("", ".balance", ".linesearch", ".optim", ".pareto", ".training", ".workloads")  # packages with an `__all__`
 
 
-def room(module: str) -> str:
+def top_package(module: str) -> str:
     """The first part below the package: ``core`` of ``paretorch.core.fork``; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
 def is_upward(found: Import) -> bool:
     """Whether it imports from a higher floor or from a neighbour on the same floor."""
-    here, there = room(found.importer), room(found.module)
+    here, there = top_package(found.importer), top_package(found.module)
     if here in ("", "__main__") or found.module.split(".")[0] != "paretorch":
         return False
     return there != here and FLOORS.get(there, ROOF) >= FLOORS[here]
 
 
 def is_heavy(found: Import) -> bool:
-    """Whether a room that needs torch and numpy only imports something else."""
+    """Whether a package that needs torch and numpy only imports something else."""
     package = found.module.split(".")[0]
-    if room(found.importer) not in LIGHT or found.for_types or package == "paretorch":
+    if top_package(found.importer) not in LIGHT or found.for_types or package == "paretorch":
         return False
     return package not in LIGHT_PACKAGES and package not in sys.stdlib_module_names
 
@@ -62,7 +62,7 @@ def links(root: Path = SOURCE) -> list[tuple[str, str]]:
 
 
 def folder_links(root: Path = SOURCE) -> list[tuple[str, str]]:
-    """The same between folders of a room. Files beside the folders are left out: the room's contract and its entrances."""
+    """The same between folders of a package. Files beside the folders are left out: a package's contract and its entrances."""
     packages = {name for name, (file, _) in trees(root).items() if file.name == "__init__.py"}
 
     def folder(module: str) -> str:
@@ -106,8 +106,8 @@ def lineage(one: Class, found: dict[tuple[str, str], Class]) -> list[Class]:
 # --- the package ---------------------------------------------------------------------------------------------------------
 
 
-def test_layers_give_every_room_a_floor() -> None:
-    assert {room(module) for module in trees(SOURCE)} - {"", "__main__"} == FLOORS.keys()
+def test_layers_give_every_package_a_floor() -> None:
+    assert {top_package(module) for module in trees(SOURCE)} - {"", "__main__"} == FLOORS.keys()
 
 
 def test_layers_import_downwards() -> None:
@@ -132,16 +132,16 @@ def test_layers_core_and_balance_import_torch_and_numpy_only() -> None:
     assert [str(each) for each in found if is_heavy(each)] == []
 
 
-def test_layers_package_imports_light_rooms_only() -> None:
+def test_layers_package_imports_light_packages_only() -> None:
     named = [found for found in imports() if found.importer == "paretorch" and found.module.startswith("paretorch")]
-    assert [str(found) for found in named if room(found.module) not in (*LIGHT, "former_names")] == []
+    assert [str(found) for found in named if top_package(found.module) not in (*LIGHT, "former_names")] == []
 
 
 def test_layers_name_files_after_their_subject() -> None:
     assert [str(file) for file in (SOURCE / "paretorch").rglob("*.py") if file.stem in VAGUE] == []
 
 
-def test_layers_describe_every_room() -> None:
+def test_layers_describe_every_package() -> None:
     packages = list((SOURCE / "paretorch").rglob("__init__.py"))
     texts = {file: ([*file.read_text(encoding="utf-8").split('"""'), "", ""])[1] for file in packages}
     assert [str(file.parent) for file, text in texts.items() if len(text.split()) < 5 or "TODO" in text] == []
@@ -201,7 +201,7 @@ def test_layers_find_an_import_that_breaks_the_rules(
         "from paretorch.core.third import h",  # through a third file
     ],
 )
-def test_layers_find_a_circle_within_a_room(tmp_path: Path, back: str) -> None:
+def test_layers_find_a_circle_within_a_package(tmp_path: Path, back: str) -> None:
     third = "import paretorch.core.first"
     package = planted(tmp_path, core__first="import paretorch.core.second", core__second=back, core__third=third)
     assert any({"paretorch.core.first", "paretorch.core.second"} <= set(one) for one in circles(links(package)))

@@ -1,6 +1,6 @@
 """Fronts: sets of models along the trade-off between tasks, trained together.
 
-In: a workload, an algorithm and preferences. Out: a :class:`Front`, with its hypervolume and the files that store it. The room
+In: a workload, an algorithm and preferences. Out: a :class:`Front`, with its hypervolume and the files that store it. The package
 does not import runs, studies or reports.
 """
 

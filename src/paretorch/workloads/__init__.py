@@ -1,8 +1,8 @@
 """Workloads: data, model, losses and metrics of multi-task problems.
 
 Each file of this folder except ``base``, ``forward``, ``metrics`` and ``streams``, which define what a workload is, is a workload
-with its name. Options and files of data sets go in; streams of samples, models, losses and metrics come out. This room must not
-import a method, an optimizer, a line search or the training loop.
+with its name. Options and files of data sets go in; streams of samples, models, losses and metrics come out. This package must
+not import a method, an optimizer, a line search or the training loop.
 """
 
 from paretorch.workloads.base import MultiTaskModel, Truth, Workload

@@ -1,8 +1,8 @@
 """Multi-VJP: the cotangents of many tasks through the shared part of the autograd graph.
 
 In: losses and their graph. Out: the Gramian of the tasks' gradients on the shared parameters, mostly without these gradients,
-and the gradient of a weighted sum. This package is the only entrance to the room, and the Balancer its only user; the rules
-depend on private names of autograd, so every result is checked against autograd. The room must not depend on methods,
+and the gradient of a weighted sum. The Balancer is the only user, and imports from this file alone. The rules
+depend on private names of autograd, so every result is checked against autograd. The package must not depend on methods,
 options or ``.grad``.
 """
 

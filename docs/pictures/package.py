@@ -1,6 +1,6 @@
-"""Draws the map of the package from its imports, for light and for dark pages: ``python docs/pictures/rooms.py``.
+"""Draws the map of the package from its imports, for light and for dark pages: ``python docs/pictures/package.py``.
 
-A box is a room: a folder of ``src/paretorch`` and the folders within it. An arrow leads from a room to one that it imports.
+A box is a folder of ``src/paretorch`` with the folders within it. An arrow leads from a folder to one that it imports.
 Arrows that follow from others are left out.
 """
 
@@ -26,10 +26,11 @@ FLOORS = (
     ("studies",),
     ("training",),
     ("balance", "linesearch", "optim", "pareto"),
-    ("core", "workloads"),
+    ("core", "loop"),
+    ("", "workloads"),
     ("", "storage"),  # below workloads
 )
-ROOMS = {
+PACKAGES = {
     "cli": "the command line",
     "reports": "finished runs to tables, figures, pages",
     "studies": "treatments, seeds, statistics, tuning",
@@ -40,7 +41,8 @@ ROOMS = {
     "pareto": "sets of models",
     "core": "Fork, Balancer, solvers",
     "workloads": "data, models, losses, metrics",
-    "storage": "files, locks, nested state",
+    "loop": "epochs, evaluation of a split",
+    "storage": "files, locks, JSON, checkpoints",
 }
 
 
@@ -62,7 +64,7 @@ THEMES = {
 
 @dataclass(frozen=True)
 class Box:
-    """A room on the page."""
+    """A package on the page."""
 
     x: float
     y: float
@@ -76,21 +78,22 @@ class Box:
 
 
 def folders() -> dict[str, list[str]]:
-    """The folders within each room that have Python files."""
+    """The folders within each package that have Python files."""
     return {
-        room: sorted(file.parent.name for file in (SOURCE / "paretorch" / room).glob("*/__init__.py")) for room in ROOMS
+        package: sorted(file.parent.name for file in (SOURCE / "paretorch" / package).glob("*/__init__.py"))
+        for package in PACKAGES
     }
 
 
 def arrows() -> set[tuple[str, str]]:
-    """(importer, imported) rooms, without the pairs that follow from others."""
+    """(importer, imported) packages, without the pairs that follow from others."""
     pairs = set()
     for one in imports():
         names = one.importer.split("."), one.module.split(".")
-        if names[1][0] == "paretorch" and all(len(name) > 1 and name[1] in ROOMS for name in names):
+        if names[1][0] == "paretorch" and all(len(name) > 1 and name[1] in PACKAGES for name in names):
             pairs.add((names[0][1], names[1][1]))
     direct = {pair for pair in pairs if pair[0] != pair[1]}
-    reach = {room: _reached(room, direct) for room in ROOMS}
+    reach = {package: _reached(package, direct) for package in PACKAGES}
     return {
         (one, other)
         for one, other in direct
@@ -98,9 +101,9 @@ def arrows() -> set[tuple[str, str]]:
     }
 
 
-def _reached(room: str, pairs: set[tuple[str, str]]) -> set[str]:
-    """Rooms below ``room``."""
-    below = {other for one, other in pairs if one == room}
+def _reached(package: str, pairs: set[tuple[str, str]]) -> set[str]:
+    """Rooms below ``package``."""
+    below = {other for one, other in pairs if one == package}
     return below.union(*(_reached(other, pairs) for other in below))
 
 
@@ -116,16 +119,16 @@ def lines(names: list[str], width: float) -> list[str]:
 
 
 def placed() -> dict[str, Box]:
-    """Where each room is drawn: floors from top to bottom, rooms of a floor side by side."""
+    """Where each package is drawn: floors from top to bottom, packages of a floor side by side."""
     inner, found, y = folders(), {}, MARGIN
     for floor in FLOORS:
         full = WIDTH - 2 * MARGIN if len(floor) > 1 else 420.0
         width = (full - GAP * (len(floor) - 1)) / len(floor)
-        height = max(HEAD + 8 + LINE * (1 + len(lines(inner[room], width))) for room in floor if room)
+        height = max(HEAD + 8 + LINE * (1 + len(lines(inner[package], width))) for package in floor if package)
         left = (WIDTH - full) / 2
-        for place, room in enumerate(floor):
-            if room:
-                found[room] = Box(left + place * (width + GAP), y, width, height)
+        for place, package in enumerate(floor):
+            if package:
+                found[package] = Box(left + place * (width + GAP), y, width, height)
         y += height + ROW
     return found
 
@@ -134,18 +137,16 @@ def picture(theme: Theme) -> str:
     """The map as SVG."""
     boxes, inner = placed(), folders()
     height = max(box.y + box.height for box in boxes.values()) + MARGIN
-    title = (
-        "Rooms of the package from the command line down to storage; arrows lead from a room to those that it imports."
-    )
+    title = "The packages of Paretorch from the command line down to storage; arrows lead from importer to imported."
     parts = [arrow(theme, boxes[one], boxes[other], boxes) for one, other in sorted(arrows())]
-    for room, box in boxes.items():
+    for package, box in boxes.items():
         parts.append(
             f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="8" '
             f'fill="{theme.box}" stroke="{theme.ink}" stroke-width="1.4"/>'
         )
-        parts.append(text(theme.ink, box.x + 12, box.y + 22, room, size=16, weight="700"))
-        parts.append(text(theme.muted, box.x + 12, box.y + 22 + LINE, ROOMS[room], size=13))
-        for place, line in enumerate(lines(inner[room], box.width)):
+        parts.append(text(theme.ink, box.x + 12, box.y + 22, package, size=16, weight="700"))
+        parts.append(text(theme.muted, box.x + 12, box.y + 22 + LINE, PACKAGES[package], size=13))
+        for place, line in enumerate(lines(inner[package], box.width)):
             parts.append(text(theme.ink, box.x + 12, box.y + 24 + LINE * (2 + place), line, size=13, family=MONO))
     return "\n".join(
         [
@@ -186,7 +187,7 @@ def text(fill: str, x: float, y: float, words: str, size: float, weight: str = "
 def main() -> None:
     """Write both pictures."""
     for name, theme in THEMES.items():
-        (Path(__file__).parent / f"rooms-{name}.svg").write_text(picture(theme), encoding="utf-8")
+        (Path(__file__).parent / f"package-{name}.svg").write_text(picture(theme), encoding="utf-8")
 
 
 if __name__ == "__main__":
