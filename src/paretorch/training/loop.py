@@ -90,7 +90,7 @@ class _RunTraining:
         display.start(run, len(self.history), self.steps)
 
     def _resume(self) -> int:
-        """LoadingStream the newest checkpoint, if there is one; returns the number of epochs done."""
+        """Loads the newest checkpoint, if there is one; returns the number of epochs done."""
         resolved, record = self.resolved, self.record
         found = checkpoint_folder.load_latest(record.folder / "checkpoint", self.run.to_json(), record.digest)
         if found is None:
