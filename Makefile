@@ -29,7 +29,7 @@ CODE := src tests benchmarks docs
 
 # What rounding may decide. Sums differ between processors: these files run again with the kernels of an older one.
 NUMERICAL := $(filter-out %_ranks.py %_distributed.py %_training.py,$(wildcard $(patsubst %,tests/test_%*.py,\
-	balancer evidence fork linesearch methods optim pareto precision samples solvers trunk)))
+	balancer evidence fork linesearch methods optim pareto precision samples solvers)))
 OLDER := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
 
 .PHONY: demo test test-sums test-long check install docs bench format
