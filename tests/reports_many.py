@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paretorch.studies.folder import StudyFolder, open_folder, write_json
+from paretorch.storage.json_files import write_json
+from paretorch.studies.folder import StudyFolder, open_folder
 from paretorch.studies.study import Study, Treatment
 from paretorch.training.record.result import Epoch, Result, Scores
 from paretorch.training.run import Run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from paretorch.studies.folder import write_json
+from paretorch.storage.json_files import write_json
 from paretorch.training.run import Run
 
 

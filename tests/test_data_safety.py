@@ -297,7 +297,7 @@ def test_pack_with_negative_counts_is_damaged(tmp_path: Path, change: dict[str, 
     made = Manifest("classification", 64, False, 0, {}, {})
     (tmp_path / "packed" / "x").mkdir(parents=True)
     path = tmp_path / "packed" / "x" / "pack.json"
-    path.write_text(json.dumps(json.loads(made.to_json()) | change))
+    path.write_text(json.dumps(made.to_json() | change))
     with pytest.raises(DamagedError, match="a count is below zero"):
         Manifest.read(path.parent)
     assert any("a count is below zero" in problem for report in report_images(tmp_path) for problem in report.problems)

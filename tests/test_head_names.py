@@ -39,7 +39,8 @@ def test_column_name_that_no_head_can_have_is_refused_with_the_cure(tmp_path: Pa
     workload = f"tabular(path='{tmp_path / 't.csv'}', targets=('type', 'size'))"
     code, printed = call("train", workload, "--out", str(tmp_path / "run"), "--epochs", "1")
     assert code == 2, printed
-    assert "'type' cannot name a task (twice, with a dot, or torch's own): rename it" in printed
+    assert "no task can be called 'type'" in printed
+    assert "Rename it, for example to 'type_'; if tasks are columns of a table, rename the column" in printed
 
 
 @pytest.mark.parametrize("task", ["left", "a b", "a-b", "Größe", "a/b", "1", "Type", "type_"])

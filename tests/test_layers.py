@@ -14,6 +14,7 @@ from package_imports import SOURCE, Class, Import, circles, classes, imports, tr
 FLOORS = {
     "extras": 0,  # imports nothing
     "former_names": 0,
+    "task_names": 0,
     "display": 1,
     "storage": 1,
     "core": 2,

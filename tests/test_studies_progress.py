@@ -65,10 +65,10 @@ def test_console_progress_shows_a_bar_per_running_run_in_a_terminal(tmp_path: Pa
     display.advance(b, 0, 0.0)
     display.advance(a, 1, 60.0)
     assert display.bars is not None
-    rows = [(task.description, task.completed, task.total) for task in display.bars.tasks]
+    rows = [(task.description, task.completed, task.total) for task in display.bars._bars.tasks]
     assert rows == [("all runs", 0, 2), ("A, seed 0", 1, 3), ("B, seed 1", 0, 3)]
     display.finish(a, None)
-    assert [task.description for task in display.bars.tasks] == ["all runs", "B, seed 1"]
+    assert [task.description for task in display.bars._bars.tasks] == ["all runs", "B, seed 1"]
     display.close()
     assert "expected time: 2 min 30 s" in text.getvalue()
 

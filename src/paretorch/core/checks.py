@@ -9,6 +9,8 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from paretorch.task_names import check_task_name
+
 
 def task_names(names: Iterable[str]) -> tuple[str, ...]:
     """The declared task names, checked to be distinct strings."""
@@ -20,19 +22,11 @@ def task_names(names: Iterable[str]) -> tuple[str, ...]:
     if not tasks:
         raise ValueError("expected at least one task name, got none")
     for name in tasks:
-        if not isinstance(name, str) or not name or not set(name).isdisjoint("\n\0") or not _is_text(name):
-            raise ValueError(
-                f"a task name is a non-empty string of one line, without null characters and lone surrogates, got {name!r}"
-            )
+        check_task_name(name)
     repeated = sorted({name for name in tasks if tasks.count(name) > 1})
     if repeated:
         raise ValueError(f"task names must be distinct, got {', '.join(map(repr, repeated))} more than once")
     return tasks
-
-
-def _is_text(name: str) -> bool:
-    """Whether the name can be encoded as UTF-8."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -45,14 +45,19 @@ def from_json(value: Any) -> Any:
     return float(value) if isinstance(value, str) and value in NOT_FINITE else value
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, allow_nan: bool = False) -> None:
     """Writes a JSON value as a complete file or not at all.
+
+    Args:
+        path: of the file.
+        value: plain values in dicts and lists.
+        allow_nan: whether a number may be nan or infinite; it is written as Python's json does, which is no strict JSON.
 
     Raises:
         ValueError: a number is not finite; see :func:`to_json`.
         OSError: the disk is full or the folder cannot be written.
     """
-    atomic.write(path, json.dumps(value, indent=1, allow_nan=False).encode())
+    atomic.write(path, json.dumps(value, indent=1, allow_nan=allow_nan).encode())
 
 
 def read_json(path: Path) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.extras import extra
-from paretorch.storage.regular_files import IrregularFileError, open_regular, read_regular
+from paretorch.storage.json_files import read_json
+from paretorch.storage.regular_files import IrregularFileError, open_regular
 
 MARK = "paretorch"  # the key of the format in the metadata of a file
 MEMBER = re.compile(r"model-\d{3,}\.safetensors")
@@ -63,8 +64,8 @@ def _listed_digests(path: Path) -> Collection[str]:
     if not os.path.lexists(path):
         return ()
     values: Any = None
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        values = json.loads(read_regular(path))
+    with contextlib.suppress(OSError, ValueError):
+        values = read_json(path)
     if not isinstance(values, dict) or not str(values.get("format", "")).startswith("paretorch front "):
         raise ValueError(
             f"{path} does not belong to a front, so it is not replaced: move it away, or name another folder (--out)"

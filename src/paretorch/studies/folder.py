@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ from typing import Any
 
 import torch
 
-from paretorch.storage import atomic
-from paretorch.storage.regular_files import read_regular
+from paretorch.storage.json_files import read_json, write_json
+from paretorch.storage.regular_files import TooLargeError
 from paretorch.studies.job import Job
 from paretorch.studies.study import Study
 from paretorch.studies.tuning.hyperparameters import with_static_weights
@@ -123,14 +122,14 @@ def open_folder(
         "versions": machine.versions(),
         "machine": machine.machine(torch.device("cpu")) | {"threads": study.threads},
     }
-    write_json(path / "study.json", content)
+    write_json(path / "study.json", content, allow_nan=True)  # a run may have an infinite clip
     return folder
 
 
 def save_tuning(folder: StudyFolder, tuning: TuningResult, study: Study) -> StudyFolder:
     """Writes ``tuning.json`` and returns the folder with ``study``, the study with the chosen settings."""
     content = {"format": f"{MARK}{FORMAT}", "tuning": tuning.to_json(), "study": study.to_json()}
-    write_json(folder.path / "tuning.json", content)
+    write_json(folder.path / "tuning.json", content, allow_nan=True)
     return replace(folder, study=study, tuning=tuning, untuned=folder.study)
 
 
@@ -140,13 +139,13 @@ def read_folder(path: Path) -> StudyFolder:
     Raises:
         ValueError: no study in the folder, a damaged file, or a file of a newer version.
     """
-    content = read_json(path / "study.json")
+    content = read_study_file(path / "study.json")
     with _naming_damaged(path / "study.json"):
         study, tune = Study.from_json(content["study"]), content.get("tune", 0)
         folder = StudyFolder(path, study, content["scale"], tuple(content["seeds"]), tune)
     if not (path / "tuning.json").exists():
         return folder
-    content = read_json(path / "tuning.json")
+    content = read_study_file(path / "tuning.json")
     with _naming_damaged(path / "tuning.json"):
         tuning, tuned = TuningResult.from_json(content["tuning"]), Study.from_json(content["study"])
         _check_tuned(study, tuned)
@@ -177,20 +176,20 @@ def _naming_damaged(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_study_file(path: Path) -> dict[str, Any]:
     """Reads a JSON file of a study and checks its format.
 
     Raises:
         ValueError: no such file, or it is damaged, not of a study, or of a newer version.
     """
     try:
-        content = json.loads(read_regular(path).decode("utf-8"))
+        content = read_json(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent} has no {path.name}: expected a folder that paretorch wrote") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not a complete JSON file ({error}): delete it and run again with resume"
-        ) from error
+    except TooLargeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path} is not a complete JSON file ({error}): delete it and run again with resume") from None
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, str) or not re.fullmatch(MARK + "[0-9]+", written):
         raise ValueError(
@@ -199,11 +198,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if int(written.removeprefix(MARK)) > FORMAT:
         raise ValueError(f"{path} has the format {written!r}, this version reads up to {FORMAT}: upgrade paretorch")
     return dict(content)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file atomically."""
-    atomic.write(path, json.dumps(content, indent=1).encode())
 
 
 def _slug(label: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretorch.storage.regular_files import read_regular
+from paretorch.storage.json_files import read_json
 from paretorch.training.record.result import total_seconds
 from paretorch.training.record.run_identity import check_run
 from paretorch.training.record.run_record import finished_result
@@ -45,7 +44,7 @@ class Job:
     @property
     def seconds(self) -> float:
         """Seconds of training and evaluation of a finished run; 0 where its result has no history."""
-        result = json.loads(read_regular(self.folder / "result.json"))
+        result = read_json(self.folder / "result.json")
         return sum(total_seconds(epoch["seconds"]) for epoch in result.get("history", ()))
 
     @property
@@ -54,7 +53,7 @@ class Job:
         path = self.folder / "failed.json"
         if self.trial is None or not path.exists():
             return False
-        failure = json.loads(read_regular(path))
+        failure = read_json(path)
         check_run(path, failure["run"], self.run)
         return bool(failure.get("diverged"))
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from paretorch.display import ProgressBars
 from paretorch.extras import extra
 from paretorch.studies.job import Job
 
 with extra("studies"):
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 
 class StudyProgress(Protocol):
@@ -123,8 +122,7 @@ class ConsoleProgress:
         self.console = console or Console(highlight=False)
         self.remaining = RemainingTime((), 1)
         self.ended, self.total, self.estimate_printed = 0, 0, False
-        self.bars: Progress | None = None
-        self.rows: dict[Path | None, TaskID] = {}  # by the job's folder; None is the bar of all runs
+        self.bars: ProgressBars | None = None  # by the job's folder; None is the bar of all runs
 
     def start(
         self,
@@ -144,15 +142,8 @@ class ConsoleProgress:
             f"{planned} runs{before}; " + (f"{workers} at a time; {time}" if self.total else "none is left to train")
         )
         if self.console.is_terminal and jobs:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[more]}"),
-            )
-            self.bars = Progress(*columns, console=self.console, transient=True)
-            self.rows[None] = self.bars.add_task("all runs", total=self.total, more="")
-            self.bars.start()
+            self.bars = ProgressBars("count", "more", console=self.console, transient=True)
+            self.bars.add(None, "all runs", total=self.total)
 
     def add_jobs(self, jobs: Sequence[Job], placeholders: Sequence[Job]) -> None:
         """Updates the total number of runs."""
@@ -160,7 +151,7 @@ class ConsoleProgress:
         self.remaining.placeholders = placeholders
         self.total = len(self.remaining.jobs) + len(placeholders)
         if self.bars is not None:
-            self.bars.update(self.rows[None], total=self.total)
+            self.bars.update(None, total=self.total)
 
     def advance(self, job: Job, epochs: int, seconds: float) -> None:
         """Updates the job's bar; prints the expected time after the first timed epoch."""
@@ -169,9 +160,9 @@ class ConsoleProgress:
             self.estimate_printed = True
             self._print(time)
         if self.bars is not None:
-            if job.folder not in self.rows:
-                self.rows[job.folder] = self.bars.add_task(escape(job.title), total=job.run.epochs, more="epochs")
-            self.bars.update(self.rows[job.folder], completed=epochs)
+            if job.folder not in self.bars:
+                self.bars.add(job.folder, job.title, total=job.run.epochs, more="epochs")
+            self.bars.update(job.folder, completed=epochs)
             self._update_total()
 
     def finish(self, job: Job, error: str | None) -> None:
@@ -179,8 +170,8 @@ class ConsoleProgress:
         self.ended += 1
         self.remaining.finish(job)
         if self.bars is not None:
-            if job.folder in self.rows:
-                self.bars.remove_task(self.rows.pop(job.folder))
+            if job.folder in self.bars:
+                self.bars.remove(job.folder)
             self._update_total()
         if error is not None:
             self._print(f"failed: {job.title}: {error} (traceback in {job.folder / 'failed.json'})")
@@ -190,7 +181,7 @@ class ConsoleProgress:
     def close(self) -> None:
         """Removes the bars."""
         if self.bars is not None:
-            self.bars.stop()
+            self.bars.close()
 
     def _time(self, text: str) -> str:
         """The text with the remaining time; empty while there is no estimate."""
@@ -199,7 +190,7 @@ class ConsoleProgress:
 
     def _update_total(self) -> None:
         assert self.bars is not None
-        self.bars.update(self.rows[None], completed=self.ended, more=self._time("{} left"))
+        self.bars.update(None, completed=self.ended, more=self._time("{} left"))
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from paretorch.storage import atomic
-from paretorch.studies.folder import StudyFolder, write_json
+from paretorch.storage.json_files import write_json
+from paretorch.studies.folder import StudyFolder
 from paretorch.studies.job import Job
 from paretorch.studies.progress import StudyProgress
 
@@ -273,7 +274,7 @@ class _WorkerPool:
             raise RuntimeError(f"a worker of the study could not start: {error}; it printed\n{printed}")
         failure = {"run": worker.job.run.to_json(), "error": error, "traceback": printed}
         worker.job.folder.mkdir(parents=True, exist_ok=True)
-        write_json(worker.job.folder / "failed.json", failure)
+        write_json(worker.job.folder / "failed.json", failure, allow_nan=True)
         self.end_job(worker.job, error)
         self.dispatch()
 

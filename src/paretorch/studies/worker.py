@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from paretorch.storage.json_files import write_json
 from paretorch.studies.divergence import DivergedError, check_parameters
-from paretorch.studies.folder import write_json
 from paretorch.training.monitoring.training_monitor import ExplodedError
 from paretorch.training.run import Run
 
@@ -94,7 +94,7 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         content: dict[str, Any] = {"run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
         if isinstance(error, DivergedError | ExplodedError):
             content["diverged"] = True
-        write_json(failure, content)
+        write_json(failure, content, allow_nan=True)
         send({"event": "failed", "error": summary})
     else:
         send({"event": "finished"})

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from paretorch.task_names import check_task_name
 from paretorch.workloads.metrics import Metric
 from paretorch.workloads.streams import Plain, Splits
 
@@ -55,8 +56,8 @@ def check_head_names(tasks: Iterable[str]) -> None:
         ValueError: no task can be called 'type': nn.ModuleDict, which stores the heads, has an attribute of this name. ...
     """
     for task in tasks:
-        if not isinstance(task, str) or any(letter in "\n\0" or "\ud800" <= letter <= "\udfff" for letter in task):
-            raise ValueError(f"a task name is a non-empty string of one line, without null characters, got {task!r}")
+        if task != "":  # the message below names a cure
+            check_task_name(task)
         if not task or "." in task:
             reason = "nn.ModuleDict, which stores the heads, requires names that are not empty and contain no dot"
         elif task in ATTRIBUTES:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
-from paretorch.workloads.formats.table import Table, included_table, read_csv
+from paretorch.workloads.formats.table import included_table, read_csv
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, TensorStream
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TARGETS = {
     "diabetes": ("progression", "bmi", "bp"),
@@ -26,6 +29,7 @@ TARGETS = {
 SHARES = (0.7, 0.15)  # of the rows, for training and validation; the remaining rows are the test set
 FEWEST = 10  # rows
 ROUNDING = 1e-14  # relative standard deviation of equal numbers after rounding
+LARGEST = 3.4e38  # of float32
 EXACT = 2**53  # from here on, integers may be rounded in float64
 
 
@@ -201,21 +205,21 @@ def _read(
     table = read_csv(Path(path), delimiter) if path else included_table(name)
     where = path or name
     for column in (*tasks, *ignore):
-        if column not in table.columns:
-            raise ValueError(f"{where} has no column {column!r}; its columns: {', '.join(table.columns)}")
-    inputs = [column for column in table.columns if column not in tasks and column not in ignore]
+        if column not in table:
+            raise ValueError(f"{where} has no column {column!r}; its columns: {', '.join(table)}")
+    inputs = [column for column in table if column not in tasks and column not in ignore]
     if not inputs:
         raise ValueError(f"{where}: all columns are targets or ignored, so there are no inputs")
-    if table.rows < FEWEST:
+    if len(table) < FEWEST:
         raise ValueError(
-            f"{where} has {table.rows} rows: at least {FEWEST} are needed for training, validation and test"
+            f"{where} has {len(table)} rows: at least {FEWEST} are needed for training, validation and test"
         )
     for column in (*inputs, *tasks):
-        table.check(column, where)
-    order = torch.randperm(table.rows, generator=torch.Generator().manual_seed(seed))
-    sizes = [round(table.rows * share) for share in SHARES]
-    parts = torch.split(order, [*sizes, table.rows - sum(sizes)])
-    features = torch.cat([_input(table, column, parts[0]) for column in inputs], dim=1)
+        _check_range(table[column], where)
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
+    sizes = [round(len(table) * share) for share in SHARES]
+    parts = torch.split(order, [*sizes, len(table) - sum(sizes)])
+    features = torch.cat([_input(table[column], parts[0]) for column in inputs], dim=1)
     if not features.shape[1]:
         raise ValueError(
             f"{where}: the inputs {', '.join(inputs)} have no values in the training rows: fill them in, or "
@@ -223,41 +227,59 @@ def _read(
         )
     named, scales, targets = {}, {}, {}
     for task in tasks:
-        if task in classes or table.is_categorical(task):
-            targets[task], named[task] = _classes(table, task, where)
+        if task in classes or not _is_numerical(table[task]):
+            targets[task], named[task] = _classes(table[task], where)
         else:
-            targets[task], scales[task] = _numbers(table, task, parts[0], where)
+            targets[task], scales[task] = _numbers(table[task], parts[0], where)
     streams = [
         (TensorStream(features[part], {task: target[part] for task, target in targets.items()}),) for part in parts
     ]
-    facts = {"rows": table.rows, "input columns": len(inputs)}
+    facts = {"rows": len(table), "input columns": len(inputs)}
     missing = {task: int((~_labelled(target)).sum()) for task, target in targets.items()}
     splits = Splits(streams[0], streams[1], streams[2], {**facts, "missing labels": missing})  # type: ignore[dict-item]
     return PreparedTable(splits, named, scales, features.shape[1])
 
 
-def _input(table: Table, column: str, train: Tensor) -> Tensor:
-    """(rows, k) features of a column: standardised with an indicator of missing values, if there are any, or one-hot encoded."""
-    if table.is_categorical(column):
-        cells = table.columns[column]
-        categories = sorted({str(cells[row]) for row in train.tolist()} - {""})
-        return torch.tensor([[float(cell == category) for category in categories] for cell in cells]).reshape(
-            table.rows, -1
+def _is_numerical(column: pd.Series) -> bool:
+    return bool(column.dtype.kind == "f")
+
+
+def _check_range(column: pd.Series, where: str) -> None:
+    """Checks that numbers are finite in float32."""
+    if not _is_numerical(column):
+        return
+    for row, cell in column[column.abs() > LARGEST].items():
+        raise ValueError(
+            f"{where}, column {column.name!r}, row {row + 1}: expected a number up to {LARGEST:g}, got {cell:g}. Leave the cell "
+            "empty if the number is unknown, or ignore the column"
         )
-    values = torch.tensor(table.columns[column], dtype=torch.float64)
+
+
+def _input(column: pd.Series, train: Tensor) -> Tensor:
+    """(rows, k) features of a column: standardised with an indicator of missing values, if there are any, or one-hot encoded."""
+    if not _is_numerical(column):
+        categories = sorted(set(column[train.numpy()]) - {""})
+        return (_places(column, categories)[:, None] == torch.arange(len(categories))).float()
+    values = torch.tensor(column.to_numpy())
     missing = values.isnan()
     mean, scale = _mean_and_deviation(values[train])
     scaled = torch.where(missing, 0.0, (values - mean) / scale).float()
     return torch.stack([scaled, missing.float()], dim=1) if bool(missing.any()) else scaled[:, None]
 
 
-def _classes(table: Table, task: str, where: str) -> tuple[Tensor, tuple[str, ...]]:
-    cells = [_class_name(cell, task, where) if isinstance(cell, float) else cell for cell in table.columns[task]]
+def _places(column: pd.Series, names: Sequence[str]) -> Tensor:
+    """The place of each cell in ``names``; -1 if it is not among them."""
+    import pandas as pd
+
+    return torch.from_numpy(pd.Index(names, dtype=object).get_indexer(column))
+
+
+def _classes(column: pd.Series, where: str) -> tuple[Tensor, tuple[str, ...]]:
+    cells = column.map(partial(_class_name, task=column.name, where=where)) if _is_numerical(column) else column
     names = tuple(sorted(set(cells) - {""}))
     if len(names) < 2:
-        raise ValueError(f"{where}: column {task!r} has {len(names)} class: expected at least two")
-    labels = {name: label for label, name in enumerate(names)}
-    return torch.tensor([labels.get(cell, -1) for cell in cells]), names
+        raise ValueError(f"{where}: column {column.name!r} has {len(names)} class: expected at least two")
+    return _places(cells, names), names
 
 
 def _class_name(cell: float, task: str, where: str) -> str:
@@ -269,13 +291,13 @@ def _class_name(cell: float, task: str, where: str) -> str:
             f"{where}: column {task!r} has the class {cell:.0f}, and numbers from {EXACT:,} on may be rounded to the same value: "
             "prefix them with a letter"
         )
-    return repr(cell + 0.0).removesuffix(".0")  # -0.0 is 0
+    return str(cell + 0.0).removesuffix(".0")  # -0.0 is 0
 
 
-def _numbers(table: Table, task: str, train: Tensor, where: str) -> tuple[Tensor, float]:
-    values = torch.tensor(table.columns[task], dtype=torch.float64)
+def _numbers(column: pd.Series, train: Tensor, where: str) -> tuple[Tensor, float]:
+    values = torch.tensor(column.to_numpy())
     if not bool((~values[train].isnan()).any()):
-        raise ValueError(f"{where}: column {task!r} has no number in the training rows")
+        raise ValueError(f"{where}: column {column.name!r} has no number in the training rows")
     mean, scale = _mean_and_deviation(values[train])
     return ((values - mean) / scale).float(), scale
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretorch.storage.regular_files import read_regular
+from paretorch.storage.json_files import read_json
 from paretorch.training.record.run_identity import check_run
 from paretorch.training.run import Run
 
@@ -52,13 +52,13 @@ def missing(label: str, run: Run, folder: Path | None) -> Missing:
     if path is None or not path.exists():
         return Missing(label, run, folder)
     try:
-        record = json.loads(read_regular(path))
+        record = read_json(path)
         error, traceback, found = (
             str(record["error"]),
             str(record["traceback"]),
             dict(record.get("run") or run.to_json()),
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged: remove it; the study's command trains the run again") from None
     check_run(path, json.loads(json.dumps(found)), run)
     return Missing(label, run, folder, error, traceback)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.reports.reading.standalone_runs import study_of_runs
-from paretorch.studies.folder import StudyFolder, read_folder, read_json
+from paretorch.studies.folder import StudyFolder, read_folder, read_study_file
 from paretorch.studies.study import Study, Treatment, workload_title
 from paretorch.studies.tuning.trials import TuningResult
 from paretorch.training.record.result import Result
@@ -127,7 +127,7 @@ def _study_plans(folder: StudyFolder) -> Iterator[Plan]:
 
 
 def _study_source(folder: StudyFolder, finished: Path) -> Source:
-    facts = read_json(folder.path / "study.json")
+    facts = read_study_file(folder.path / "study.json")
     tune = f" --tune {folder.tune}" if folder.tune else ""
     typed = facts.get("typed") or folder.study.name
     command = f"paretorch study {typed} --scale {folder.scale} --seeds {len(folder.seeds)}{tune}"

@@ -6,15 +6,11 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from paretorch.extras import extra
+from paretorch.display import ProgressBars
 from paretorch.workloads.formats.coco import COCO
 from paretorch.workloads.formats.imagenet import IMAGENET
 from paretorch.workloads.packs.writing import PackResult
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 PAUSE = 10.0  # seconds between two lines without a terminal
 LAYOUT = f"""\
@@ -32,28 +28,22 @@ class ReadingProgress:
     """A progress bar for each data set on a terminal; a line from time to time otherwise."""
 
     def __enter__(self) -> ReadingProgress:
-        self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._bars = ProgressBars("count", "time left") if sys.stdout.isatty() else None
         self._printed = time.monotonic()
-        if sys.stdout.isatty():
-            with extra("studies"):
-                from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-            self._bars = Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bars is not None:
-            self._bars.stop()
+            self._bars.close()
 
     def update(self, title: str, done: int, total: int) -> None:
         """Shows that ``done`` of ``total`` images of a data set are done."""
         if self._bars is not None:
-            if title not in self._tasks:
-                self._tasks[title] = self._bars.add_task(title, total=total)
-            self._bars.update(self._tasks[title], completed=done)
+            if title not in self._bars:
+                self._bars.add(title, title, total=total)
+            self._bars.update(title, completed=done)
         elif done == total or time.monotonic() - self._printed > PAUSE:
             self._printed = time.monotonic()
             print(f"{title}: {done:,} of {total:,} images", flush=True)

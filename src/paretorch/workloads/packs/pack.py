@@ -11,7 +11,6 @@ A pack is a folder of three files.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -24,7 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from paretorch.storage.regular_files import open_regular, read_exactly, read_regular
+from paretorch.storage.json_files import read_json
+from paretorch.storage.regular_files import open_regular, read_exactly
 from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
 from paretorch.workloads.loading.image_splits import NotPackedError
 from paretorch.workloads.loading.unreadable import DamagedError, UnreadableError
@@ -66,9 +66,9 @@ class Manifest:
         """Bytes of one row."""
         return self.edge * self.edge * (4 if self.masks else 3)
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> dict[str, Any]:
         """The file's content."""
-        return json.dumps({"format": FORMAT} | vars(self), indent=1).encode()
+        return {"format": FORMAT} | vars(self)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -79,7 +79,7 @@ class Manifest:
         """
         path = folder / "pack.json"
         try:
-            values = json.loads(read_regular(path))
+            values = read_json(path)
             if values.pop("format") != FORMAT:
                 raise damaged_error(path, f"expected the format {FORMAT!r}")
             found = cls(**values)
@@ -90,7 +90,7 @@ class Manifest:
             return found
         except DamagedError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise damaged_error(path, str(error) or type(error).__name__) from None
 
 

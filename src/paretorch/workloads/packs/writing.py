@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from paretorch.storage import atomic
+from paretorch.storage.json_files import write_json
 from paretorch.storage.locks import acquire_lock
 from paretorch.workloads.loading.image_source import ImageSource, SelectedImage, SourceImage, SquareReader
 from paretorch.workloads.loading.unreadable import UnreadableError, check_unreadable, shortened
@@ -103,7 +104,7 @@ def _open_manifest(folder: Path, wanted: Manifest) -> Manifest:
                     f"{folder} has {name} but no pack.json, so it is not known to be a pack. Pack into another folder (--out), "
                     "or remove this one"
                 )
-        atomic.write(folder / "pack.json", empty.to_json())
+        write_json(folder / "pack.json", empty.to_json())
         return empty
     found = Manifest.read(folder)
     for name in ("task", "edge", "masks", "seed"):
@@ -262,7 +263,7 @@ def _count(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest with the counts of the whole index."""
     content = (folder / "index.jsonl").read_bytes()
     counted = replace(manifest, lines=content.count(b"\n"), length=len(content), sha256=sha256(content).hexdigest())
-    atomic.write(folder / "pack.json", counted.to_json())
+    write_json(folder / "pack.json", counted.to_json())
 
 
 def _check_disk_space(folder: Path, manifest: Manifest, images: int) -> None:
