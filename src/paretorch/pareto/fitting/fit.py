@@ -153,13 +153,7 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
         "algorithm": repr(algorithm),
         "execution": ensemble.execution,
         "execution because": ensemble.why,
-        "gradient evaluations": training.gradients,
-        "seconds": evaluations.seconds,
-        **(
-            {"took something over": sum(training.transfer_rates) / len(training.transfer_rates)}
-            if training.transfer_rates
-            else {}
-        ),
+        **evaluations.facts(),
     }
     diverged = tuple(training.diverged.nonzero()[:, 0].tolist())
     return Front(
