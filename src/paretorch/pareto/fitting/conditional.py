@@ -88,24 +88,24 @@ class _ConditionalUpdate:
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):
             return StepStatistics({EVALUATIONS: 0})
-        found, preferences = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
+        losses, preferences = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
         preferences = preferences / preferences.sum(dim=1, keepdim=True).clamp_min(1e-300)
         if self.algorithm.needs_gramian:
-            objective = (self._weights(found, preferences, progress).to(found) * found).sum()
-            evaluations = found.numel()
+            objective = (self._weights(losses, preferences, progress).to(losses) * losses).sum()
+            evaluations = losses.numel()
         else:
-            objective = self.algorithm.objective(found, preferences.to(found))
-            evaluations = len(found)
+            objective = self.algorithm.objective(losses, preferences.to(losses))
+            evaluations = len(losses)
         torch.autograd.backward(objective)
         self.optimizer.step()
         return StepStatistics({EVALUATIONS: evaluations})
 
-    def _weights(self, found: Tensor, preferences: Tensor, progress: float) -> Tensor:
+    def _weights(self, losses: Tensor, preferences: Tensor, progress: float) -> Tensor:
         """(W, T) weights from the inner products of the gradients of the trained parameters."""
         result = []
-        for losses, preference in zip(found, preferences, strict=True):
-            streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in losses]
-            own = losses.detach().double().cpu()[None]
+        for row, preference in zip(losses, preferences, strict=True):
+            streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in row]
+            own = row.detach().double().cpu()[None]
             gramian = inner_products(streams, 1)
             evidence = FrontEvidence((0,), own, preference[None], gramian, own, preference[None], progress)
             result.append(self.algorithm.weights(evidence)[0])

@@ -1,4 +1,4 @@
-"""The training step of a front's members: gradients, optimizer, transfer, divergence, adaptation of preferences."""
+"""The update of a front's members: gradients, optimizer, transfer, divergence, adaptation of preferences."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class DivergedWarning(UserWarning):
 
 
 @dataclass
-class Training:
-    """The state of the members of a front during training.
+class MemberUpdate:
+    """The step of all members of a front, and the state that it changes.
 
     Args:
         algorithm: computes the weights of the task gradients.
@@ -42,7 +42,7 @@ class Training:
         plan: the arguments of :func:`~paretorch.fit_front`.
         steps: number of steps of the whole training.
         partition: of the N members over ranks.
-        adaption: updates the preferences; None: they are constant.
+        adapter: updates the preferences; None: they are constant.
         diverged: (N,) mask of the members that have diverged.
     """
 
@@ -53,7 +53,7 @@ class Training:
     plan: Plan
     steps: int
     partition: RankPartition
-    adaption: PreferenceAdapter | None = None
+    adapter: PreferenceAdapter | None = None
     tasks: tuple[str, ...] = field(init=False)
     reference: Tensor | None = field(init=False)
     diverged: Tensor = field(init=False)
@@ -103,14 +103,14 @@ class Training:
         self._last = torch.where(losses.isfinite() & active[:, None], losses, self._last)
         if self.tracker is not None:
             self.tracker.add(losses, active)
-        if self.adaption is not None:
-            self.preferences = self.adaption.move(self.preferences, losses, weights, progress, active)
+        if self.adapter is not None:
+            self.preferences = self.adapter.update(self.preferences, losses, weights, progress, active)
         evaluations = self.partition.count * (len(self.tasks) if needs_gramian else 1)
         return StepStatistics({EVALUATIONS: evaluations}, {TRANSFERS: transfers})
 
     def state(self) -> dict[str, Any]:
         """All values that determine the following steps, for :meth:`load`."""
-        exchange, adaption, tracker = self.exchange, self.adaption, self.tracker
+        exchange, adapter, tracker = self.exchange, self.adapter, self.tracker
         return {
             "trained": dict(self.ensemble.trained),
             "kept": dict(self.ensemble.kept),
@@ -119,7 +119,7 @@ class Training:
             "preferences": self.preferences,
             "health": (self.diverged, self._failed, self._last, self._limit),
             "exchange": None if exchange is None else exchange.state(),
-            "adaption": None if adaption is None else (adaption.losses, adaption.shares, adaption.steps),
+            "adaption": None if adapter is None else (adapter.losses, adapter.shares, adapter.steps),
             "extent": None if tracker is None else (tracker.means, tracker.ideal, tracker.least),
         }
 
@@ -135,8 +135,8 @@ class Training:
         self.diverged, self._failed, self._last, self._limit = state["health"]
         if self.exchange is not None:
             self.exchange.load(state["exchange"])
-        if self.adaption is not None:
-            self.adaption.losses, self.adaption.shares, self.adaption.steps = state["adaption"]
+        if self.adapter is not None:
+            self.adapter.losses, self.adapter.shares, self.adapter.steps = state["adaption"]
         if self.tracker is not None:
             self.tracker.means, self.tracker.ideal, self.tracker.least = state["extent"]
 
@@ -193,8 +193,8 @@ class Training:
             transfers = []
         else:
             # adapted preferences may converge while their losses do not: neighbours are those of the initial ones
-            near = self.preferences if self.adaption is None else self.adaption.initial
-            share = self.exchange.step(self.optimizer, near, active, progress, factor)
+            fixed = self.preferences if self.adapter is None else self.adapter.initial
+            share = self.exchange.step(self.optimizer, fixed, active, progress, factor)
             transfers = [float((share > 0)[active].double().mean())]
         if frozen is not None:
             for value, before in zip(self.ensemble.parameters, frozen, strict=True):
@@ -205,7 +205,7 @@ class Training:
 def _finite(parameters: Sequence[Tensor]) -> Tensor:
     """(n,) mask of the members whose parameters and gradients are finite; on the host."""
     tensors = [tensor for value in parameters for tensor in (value.detach(), value.grad) if tensor is not None]
-    # a sum needs one pass; a non-finite one may be an overflow of finite values, which the slow way decides
+    # a sum needs one pass; if it is not finite, finite values may have overflowed: then every element is checked
     flat = [each.unsqueeze(1) if each.ndim == 1 else each for each in tensors]
     sums = torch.stack([each.sum(dim=tuple(range(1, each.ndim)), dtype=torch.float32) for each in flat]).cpu()
     if bool(sums.isfinite().all()):
