@@ -59,7 +59,7 @@ def test_front_resumed_after_interruption_is_bit_identical(algorithm: FrontAlgor
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert [moment.losses for moment in resumed.history] == [moment.losses for moment in whole.history]
     assert [moment.gradients for moment in resumed.history] == [moment.gradients for moment in whole.history]
-    assert resumed.facts | {"seconds": 0} == whole.facts | {"seconds": 0}
+    assert {**resumed.facts, "seconds": 0} == {**whole.facts, "seconds": 0}
 
 
 @pytest.mark.parametrize(("algorithm", "transfers"), [(pt.MT2O(), True), (Sweep(), False)], ids=["MT2O", "Sweep"])
