@@ -134,7 +134,7 @@ def test_nsga2_requires_bounds_and_has_no_checkpoints() -> None:
         pt.fit_front(Synthetic(samples=64), NSGA2(population=4), preferences=[(0.5, 0.5)], epochs=1)
     with pytest.raises(ValueError, match="leave checkpoint out"):
         pt.fit_front(Synthetic("zdt1"), NSGA2(population=4), preferences=[(0.5, 0.5)], epochs=1, checkpoint="nowhere")
-    with pytest.raises(ValueError, match="need a population as large"):
+    with pytest.raises(ValueError, match="need a population of at least that size"):
         pt.fit_front(Synthetic("zdt1"), NSGA2(population=4), preferences=pt.preferences(2, 5), epochs=1)
 
 

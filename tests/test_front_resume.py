@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import paretorch as pt
-from paretorch.pareto import COSMOS, Front, FrontAlgorithm, FrontSnapshot, PaMaL
+from paretorch.pareto import COSMOS, Front, FrontAlgorithm, FrontSnapshot, PaMaL, Sweep
+from paretorch.storage.checkpoint_file import CheckpointFile
 from training_workload import Tiny
 
 
@@ -57,7 +58,29 @@ def test_front_resumed_after_interruption_is_bit_identical(algorithm: FrontAlgor
     for one, other in zip(resumed.states, whole.states, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert [moment.losses for moment in resumed.history] == [moment.losses for moment in whole.history]
-    assert resumed.facts["gradient evaluations"] == whole.facts["gradient evaluations"]
+    assert [moment.gradients for moment in resumed.history] == [moment.gradients for moment in whole.history]
+    assert {**resumed.facts, "seconds": 0} == {**whole.facts, "seconds": 0}
+
+
+@pytest.mark.parametrize(("algorithm", "transfers"), [(pt.MT2O(), True), (Sweep(), False)], ids=["MT2O", "Sweep"])
+def test_front_checkpoint_keeps_the_keys_of_its_statistics(
+    algorithm: FrontAlgorithm, transfers: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        front(algorithm, tmp_path, kill_at=4)
+    state = CheckpointFile(tmp_path, {}).load()
+    assert state is not None
+    assert state["training"]["gradients"] == state["looks"]["history"][0]["gradients"] > 0
+    steps = state["training"]["gradients"] // 3  # one gradient for each of three members
+    assert len(state["training"]["listened"]) == (steps if transfers else 0)
+
+
+def test_conditional_checkpoint_keeps_the_keys_of_its_statistics(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        front(COSMOS(), tmp_path, kill_at=4)
+    state = CheckpointFile(tmp_path, {}).load()
+    assert state is not None
+    assert set(state["training"]) == {"family", "template", "optimizer", "generator", "gradients"}
 
 
 def test_front_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The loop over epochs, the evaluation of a split, and weighted means."""
+"""The loop over epochs, the evaluation of a split, weighted means, and totals of steps."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 
@@ -11,6 +12,7 @@ import torch
 from paretorch.loop.epochs import train_epochs
 from paretorch.loop.evaluation import evaluate
 from paretorch.loop.means import DeviceMeans, HostMeans
+from paretorch.loop.step_statistics import StatisticsTotals, StepStatistics
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from training_workload import Tiny
 
@@ -82,3 +84,28 @@ def test_evaluate_does_not_depend_on_the_batch_size_and_restores_the_mode(
     for task in workload.tasks:
         assert by_size[0].losses[task] == pytest.approx(by_size[1].losses[task], rel=1e-6)
         assert by_size[0].metrics[task] == pytest.approx(by_size[1].metrics[task], rel=1e-6)
+
+
+def test_statistics_totals_add_counts_and_average_the_reported_values() -> None:
+    totals = StatisticsTotals()
+    for values in ([0.1, 0.2], [], [0.3]):
+        totals.add(StepStatistics({"trials": 2}, {"step": values}))
+    totals.add(StepStatistics({"trials": 0}, {"decrease": []}))
+    assert totals.counts == {"trials": 6}
+    assert totals.means() == {"step": math.fsum([0.1, 0.2, 0.3]) / 3}
+
+
+def test_statistics_totals_continue_from_their_saved_state() -> None:
+    steps = [
+        StepStatistics({"trials": 1, "none": 0}, {"step": [0.5], "decrease": []}),
+        StepStatistics({"trials": 4}, {"step": [2]}),
+    ]
+    whole, first, second = StatisticsTotals(), StatisticsTotals(), StatisticsTotals()
+    for step in steps:
+        whole.add(step)
+    first.add(steps[0])
+    state = json.loads(json.dumps(first.state()))
+    assert state == {"trials": 1, "none": 0, "step": [0.5], "decrease": []}
+    second.load(state)
+    second.add(steps[1])
+    assert second.state() == whole.state()

@@ -1,4 +1,4 @@
-"""The evaluations of a front on validation data during its training."""
+"""The evaluations of a front during its training, and the totals of its steps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.loop.step_statistics import StatisticsTotals
 from paretorch.pareto.front import FrontSnapshot
 from paretorch.pareto.plan import Plan
 
+EVALUATIONS = "gradients"  # count of a step: gradient evaluations of all members; for NSGA-II, loss evaluations
+TRANSFERS = "listened"  # value of a step with transfer: the share of members to which parameters were transferred
+
 
 class EvaluationHistory:
-    """The evaluations of a front on validation data.
+    """The evaluations of a front on validation data, and the totals of its steps.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
@@ -25,6 +29,7 @@ class EvaluationHistory:
         losses: (N, T) of the last evaluation.
         metrics: of each member in the last evaluation.
         history: all evaluations.
+        statistics: of all steps: :data:`EVALUATIONS` and :data:`TRANSFERS`, which are also their keys in checkpoints.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -33,6 +38,7 @@ class EvaluationHistory:
         self.losses = torch.empty(0, dtype=torch.float64)
         self.metrics: list[dict[str, dict[str, float]]] = []
         self.history: list[FrontSnapshot] = []
+        self.statistics = StatisticsTotals()
         self._began = 0.0
 
     def start_epoch(self) -> None:
@@ -45,15 +51,22 @@ class EvaluationHistory:
         self.epoch = epoch
         return self.plan.is_evaluated_after(epoch)
 
-    def add(self, gradients: int, losses: Tensor, metrics: list[dict[str, dict[str, float]]]) -> None:
+    def add(self, losses: Tensor, metrics: list[dict[str, dict[str, float]]]) -> None:
         """Appends an evaluation and reports it to the plan's ``progress``."""
         self.losses, self.metrics = losses, metrics
-        self.history.append(self.plan.snapshot(self.epoch, gradients, self.seconds, losses))
+        self.history.append(self.plan.snapshot(self.epoch, self.statistics.counts[EVALUATIONS], self.seconds, losses))
         if self.plan.progress is not None:
             self.plan.progress(self.history[-1])
 
+    def facts(self) -> dict[str, Any]:
+        """The gradient evaluations, the seconds and, with transfer, the mean share of members that it changed, for the front."""
+        found = {"gradient evaluations": self.statistics.counts[EVALUATIONS], "seconds": self.seconds}
+        if shares := self.statistics.values.get(TRANSFERS):
+            found["took something over"] = sum(shares) / len(shares)  # rounded as in the records of earlier versions
+        return found
+
     def state(self) -> dict[str, Any]:
-        """The state that :meth:`load` restores."""
+        """The evaluations and the time, for :meth:`load`; the statistics are saved by the training."""
         return {
             "epoch": self.epoch,
             "seconds": self.seconds,
@@ -62,8 +75,9 @@ class EvaluationHistory:
             "history": [vars(snapshot) for snapshot in self.history],
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restores a state."""
+    def load(self, state: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
+        """Restores a state, and the statistics, which may be among other values."""
+        self.statistics.load({name: statistics[name] for name in (EVALUATIONS, TRANSFERS) if name in statistics})
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.losses, self.metrics = state["losses"], state["metrics"]
         self.history = [FrontSnapshot(**snapshot) for snapshot in state["history"]]

@@ -14,9 +14,10 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from paretorch.extras import extra
 from paretorch.loop.epochs import train_epochs
+from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.dominance import non_dominated
-from paretorch.pareto.evaluation_history import EvaluationHistory
+from paretorch.pareto.evaluation_history import EVALUATIONS, EvaluationHistory
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.members import score
 from paretorch.pareto.plan import Plan
@@ -99,7 +100,6 @@ class _Evolution:
         self.search, self.problem = search, problem
         self.streams = plan.workload.data().train
         self.history = EvaluationHistory(plan)
-        self.evaluations = 0
         self.members: list[int] = []  # of the population, one for each preference
 
     def start_epoch(self, epoch: int) -> Iterable[tuple[Stream, ...]]:
@@ -117,14 +117,14 @@ class _Evolution:
         values = torch.stack([self._losses(point, batch) for point in offspring.get("X")])
         Evaluator().eval(StaticProblem(self.problem, F=values.numpy()), offspring)
         self.search.tell(infills=offspring)
-        self.evaluations += len(offspring)
+        self.history.statistics.add(StepStatistics({EVALUATIONS: len(offspring)}))
 
     def end_epoch(self, epoch: int) -> bool:
         evaluates = self.history.end_epoch(epoch)
         if evaluates:
             losses = torch.from_numpy(self.search.pop.get("F").copy())
             self.members = best_members(losses, self.preferences)
-            self.history.add(self.evaluations, losses[self.members], [])
+            self.history.add(losses[self.members], [])
         return evaluates
 
     def save(self, epoch: int) -> None:
@@ -141,7 +141,7 @@ class _Evolution:
             states.append({name: value.clone() for name, value in self.template.state_dict().items()})
         facts = {
             "algorithm": algorithm,
-            "loss evaluations": self.evaluations,
+            "loss evaluations": self.history.statistics.counts[EVALUATIONS],
             "gradient evaluations": 0,
             "seconds": self.history.seconds,
         }

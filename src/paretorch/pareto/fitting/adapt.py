@@ -12,7 +12,7 @@ FLOOR = 0.005  # the least weight of a task: a loss of weight zero is not minimi
 SMOOTH = 0.9  # of the running means of losses and weights
 WARMUP = 0.05  # of the training, before the first update
 EVERY = 4  # steps between two updates
-RETURN = 0.02  # part of the way back to its initial preference, for a member that adds nothing to the hypervolume
+RETURN = 0.02  # share of the distance to its initial preference, for a member that adds nothing to the hypervolume
 
 
 class PreferenceAdapter:
@@ -45,7 +45,7 @@ class PreferenceAdapter:
         self.shares: Tensor | None = None
         self.steps = 0
 
-    def move(self, preferences: Tensor, losses: Tensor, weights: Tensor, progress: float, active: Tensor) -> Tensor:
+    def update(self, preferences: Tensor, losses: Tensor, weights: Tensor, progress: float, active: Tensor) -> Tensor:
         """(N, T) the preferences of the next step.
 
         Args:

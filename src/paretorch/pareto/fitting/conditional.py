@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
+from paretorch.pareto.evaluation_history import EVALUATIONS
 from paretorch.pareto.fitting.epochs import FrontScores, train
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
@@ -34,11 +36,11 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
     batch = next(training_batches(splits.train, plan.batch_size, plan.seed, 0))
     model = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
     model.template.train()
-    training = _Training(plan, algorithm, model, plan.steps(splits.train))
+    update = _ConditionalUpdate(plan, algorithm, model, plan.steps(splits.train))
     evaluate = partial(_scores, plan, model, given, splits.validation)
-    evaluations = train(plan, plan.declared(algorithm, given), training, splits.train, evaluate)
+    evaluations = train(plan, plan.declared(algorithm, given), update, splits.train, evaluate)
     losses = evaluations.losses
-    facts = {"algorithm": repr(algorithm), "gradient evaluations": training.gradients, "seconds": evaluations.seconds}
+    facts = {"algorithm": repr(algorithm), **evaluations.facts()}
     return Front(
         plan.workload.tasks, given, losses, tuple(evaluations.metrics), tuple(model.member(row) for row in given),
         copy.deepcopy(model.template).cpu(), tuple((~losses.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
@@ -46,8 +48,8 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
     )  # fmt: skip
 
 
-class _Training:
-    """The state of a conditional model during training."""
+class _ConditionalUpdate:
+    """The step of a conditional model, and the state that it changes."""
 
     def __init__(self, plan: Plan, algorithm: FrontAlgorithm, model: ConditionalModel, steps: int) -> None:
         self.plan, self.algorithm, self.model, self.steps = plan, algorithm, model, steps
@@ -56,7 +58,6 @@ class _Training:
         self.optimizer = plan.optimizer(self.trained)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.generator = torch.Generator().manual_seed(combined_seed(plan.seed, 3))
-        self.gradients = 0
 
     def state(self) -> dict[str, Any]:
         """All values that determine the following steps, for :meth:`load`."""
@@ -65,7 +66,6 @@ class _Training:
             "template": self.model.template.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "gradients": self.gradients,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -74,9 +74,8 @@ class _Training:
         self.model.template.load_state_dict(state["template"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
-        self.gradients = state["gradients"]
 
-    def step(self, number: int, batch: Batch) -> None:
+    def step(self, number: int, batch: Batch) -> StepStatistics:
         progress = number / self.steps
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.plan.factor(progress)
@@ -88,24 +87,25 @@ class _Training:
             rows.append(self.model.losses(self.losses_of, batch, preference))
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):
-            return
-        found, preferences = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
+            return StepStatistics({EVALUATIONS: 0})
+        losses, preferences = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
         preferences = preferences / preferences.sum(dim=1, keepdim=True).clamp_min(1e-300)
         if self.algorithm.needs_gramian:
-            objective = (self._weights(found, preferences, progress).to(found) * found).sum()
-            self.gradients += found.numel()
+            objective = (self._weights(losses, preferences, progress).to(losses) * losses).sum()
+            evaluations = losses.numel()
         else:
-            objective = self.algorithm.objective(found, preferences.to(found))
-            self.gradients += len(found)
+            objective = self.algorithm.objective(losses, preferences.to(losses))
+            evaluations = len(losses)
         torch.autograd.backward(objective)
         self.optimizer.step()
+        return StepStatistics({EVALUATIONS: evaluations})
 
-    def _weights(self, found: Tensor, preferences: Tensor, progress: float) -> Tensor:
+    def _weights(self, losses: Tensor, preferences: Tensor, progress: float) -> Tensor:
         """(W, T) weights from the inner products of the gradients of the trained parameters."""
         result = []
-        for losses, preference in zip(found, preferences, strict=True):
-            streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in losses]
-            own = losses.detach().double().cpu()[None]
+        for row, preference in zip(losses, preferences, strict=True):
+            streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in row]
+            own = row.detach().double().cpu()[None]
             gramian = inner_products(streams, 1)
             evidence = FrontEvidence((0,), own, preference[None], gramian, own, preference[None], progress)
             result.append(self.algorithm.weights(evidence)[0])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.loop.epochs import train_epochs
+from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.evaluation_history import EvaluationHistory
 from paretorch.pareto.plan import Plan, described
 from paretorch.storage.checkpoint_file import CheckpointFile
@@ -21,16 +22,15 @@ FrontScores = tuple[Tensor, list[dict[str, dict[str, float]]]]  # (N, T) losses 
 
 
 class FrontUpdate(Protocol):
-    """The steps of a front."""
+    """The update of a front, with the state that it changes."""
 
-    gradients: int
     optimizer: torch.optim.Optimizer
 
-    def step(self, number: int, batch: Batch) -> object:
-        """One step, counted from 0 over the whole training."""
+    def step(self, number: int, batch: Batch) -> StepStatistics:
+        """One step, counted from 0 over the whole training; returns its counts and values of the front's history."""
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides the following steps."""
+        """All values that determine the following steps, for :meth:`load`."""
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restores a state."""
@@ -39,7 +39,7 @@ class FrontUpdate(Protocol):
 def train(
     plan: Plan,
     declared: Mapping[str, str],
-    steps: FrontUpdate,
+    update: FrontUpdate,
     streams: tuple[Stream, ...],
     evaluate: Callable[[], FrontScores],
 ) -> EvaluationHistory:
@@ -47,22 +47,20 @@ def train(
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
-        declared: the arguments that decide the numbers of the training beside its optimizer, as text by name.
-        steps: what is trained; its optimizer is fresh.
+        declared: the arguments that decide the numbers of the training, except its optimizer, as text by name.
+        update: its optimizer is fresh.
         streams: the training data.
         evaluate: losses and metrics of all members on validation data.
     """
     history = EvaluationHistory(plan)
     file = checkpoints = None
     if plan.checkpoint is not None:
-        file = CheckpointFile(plan.checkpoint, {**declared, "optimizer": described(steps.optimizer)})
-        checkpoints = CheckpointSchedule(
-            None, estimate=0.0
-        )  # without an estimate, the first evaluation is always saved
+        file = CheckpointFile(plan.checkpoint, {**declared, "optimizer": described(update.optimizer)})
+        checkpoints = CheckpointSchedule(None, estimate=0.0)  # the first evaluation is always saved
         if (state := file.load()) is not None:
-            history.load(state["looks"])
-            steps.load(state["training"])
-    training = _FrontTraining(plan, steps, streams, evaluate, history, file)
+            history.load(state["looks"], state["training"])
+            update.load(state["training"])
+    training = _FrontTraining(plan, update, streams, evaluate, history, file)
     per_epoch = steps_per_epoch(streams, plan.batch_size)
     train_epochs(training, plan.epochs, per_epoch, done=history.epoch, checkpoints=checkpoints)
     return history
@@ -73,7 +71,7 @@ class _FrontTraining:
     """A front as what the loop over epochs trains."""
 
     plan: Plan
-    steps: FrontUpdate
+    front: FrontUpdate
     streams: tuple[Stream, ...]
     evaluate: Callable[[], FrontScores]
     history: EvaluationHistory
@@ -84,17 +82,18 @@ class _FrontTraining:
         return training_batches(self.streams, self.plan.batch_size, self.plan.seed, epoch)
 
     def update(self, step: int, batch: Batch) -> None:
-        self.steps.step(step, batch)
+        self.history.statistics.add(self.front.step(step, batch))
 
     def end_epoch(self, epoch: int) -> bool:
         evaluates = self.history.end_epoch(epoch)
         if evaluates:
-            self.history.add(self.steps.gradients, *self.evaluate())
+            self.history.add(*self.evaluate())
         return evaluates
 
     def save(self, epoch: int) -> None:
         assert self.file is not None
-        self.file.save(epoch, {"looks": self.history.state(), "training": self.steps.state()})
+        training = {**self.front.state(), **self.history.statistics.state()}
+        self.file.save(epoch, {"looks": self.history.state(), "training": training})
 
     def report(self, epoch: int) -> None:
         """Does nothing: evaluations are reported before the checkpoint, which relies on their record."""

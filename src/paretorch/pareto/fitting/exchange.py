@@ -82,13 +82,13 @@ class Exchange:
 
     @torch.no_grad()
     def step(
-        self, optimizer: torch.optim.Optimizer, near: Tensor, active: Tensor, progress: float, factor: float
+        self, optimizer: torch.optim.Optimizer, preferences: Tensor, active: Tensor, progress: float, factor: float
     ) -> Tensor:
         """Applies the optimizer step and the displacement towards other models.
 
         Args:
             optimizer: over the stacked parameters.
-            near: (N, T) preferences that determine the neighbours.
+            preferences: (N, T); they determine the neighbours.
             active: (N,) mask of the models that train.
             progress: of the training, in [0, 1].
             factor: of the learning rate.
@@ -99,12 +99,12 @@ class Exchange:
         transfer = self.sharing.transfer
         rate = factor * (1 - progress if self.sharing.fade else 1.0)
         cosines = self._cosines() if transfer.needs_cosines else None
-        matrix = _without_inactive(transfer.matrix(near, rate, cosines), active)
+        matrix = _without_inactive(transfer.matrix(preferences, rate, cosines), active)
         moves = [self._displacement(matrix, value.detach(), active) for value in self.shared]
         before = [value.detach().clone() for value in self.trained] if transfer.gate else []
         if transfer.gate:
             share = self._gated(optimizer, before, moves, self.partition.own(active))
-            moves = [move * _along(share, move) for move in moves]
+            moves = [move * _broadcast(share, move) for move in moves]
         else:
             optimizer.step()
             share = self.partition.own(active).double()
@@ -178,5 +178,5 @@ def _without_inactive(matrix: Tensor, active: Tensor) -> Tensor:
     return kept + torch.diag(1 - kept.sum(dim=1))
 
 
-def _along(share: Tensor, move: Tensor) -> Tensor:
+def _broadcast(share: Tensor, move: Tensor) -> Tensor:
     return share.to(move).reshape(-1, *[1] * (move.ndim - 1))

@@ -17,7 +17,7 @@ from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
 from paretorch.pareto.fitting.epochs import FrontScores, train
-from paretorch.pareto.fitting.steps import Training
+from paretorch.pareto.fitting.steps import MemberUpdate
 from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.ensemble import Ensemble
@@ -132,16 +132,16 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     partition.agree_on_tasks(plan.workload.tasks, plan.declared(algorithm, given))
     ensemble = Ensemble(plan.workload, _models(plan, partition.rows), plan.execution, partition.rows.start)
     optimizer = plan.optimizer(ensemble.parameters)
-    adaption = None if adaptation is None else PreferenceAdapter(adaptation.kind, adaptation.rate, preferences, point)
+    adapter = None if adaptation is None else PreferenceAdapter(adaptation.kind, adaptation.rate, preferences, point)
     template = _models(plan, range(1))[0]
     splits = plan.workload.data().to(torch.device(plan.device))
-    training = Training(
-        algorithm, ensemble, optimizer, preferences, plan, plan.steps(splits.train), partition, adaption
+    update = MemberUpdate(
+        algorithm, ensemble, optimizer, preferences, plan, plan.steps(splits.train), partition, adapter
     )
     if plan.checkpoint is not None and not partition.alone:
         raise ValueError("checkpoints support one process: leave checkpoint out on several ranks")
-    evaluate = partial(_scores, plan, training, template, splits.validation)
-    evaluations = train(plan, plan.declared(algorithm, given), training, splits.train, evaluate)
+    evaluate = partial(_scores, plan, update, template, splits.validation)
+    evaluations = train(plan, plan.declared(algorithm, given), update, splits.train, evaluate)
     states = []
     trained, kept = (
         {name: partition.gathered(v.detach()) for name, v in each.items()} for each in (ensemble.trained, ensemble.kept)
@@ -153,24 +153,18 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
         "algorithm": repr(algorithm),
         "execution": ensemble.execution,
         "execution because": ensemble.why,
-        "gradient evaluations": training.gradients,
-        "seconds": evaluations.seconds,
-        **(
-            {"took something over": sum(training.transfer_rates) / len(training.transfer_rates)}
-            if training.transfer_rates
-            else {}
-        ),
+        **evaluations.facts(),
     }
-    diverged = tuple(training.diverged.nonzero()[:, 0].tolist())
+    diverged = tuple(update.diverged.nonzero()[:, 0].tolist())
     return Front(
-        plan.workload.tasks, training.preferences, evaluations.losses, tuple(evaluations.metrics), tuple(states),
+        plan.workload.tasks, update.preferences, evaluations.losses, tuple(evaluations.metrics), tuple(states),
         template.cpu(), diverged, tuple(evaluations.history), plan.reference, facts,
     )  # fmt: skip
 
 
-def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[Stream, ...]) -> FrontScores:
+def _scores(plan: Plan, update: MemberUpdate, template: nn.Module, streams: tuple[Stream, ...]) -> FrontScores:
     """(N, T) losses on a split, nan for diverged members, and metrics of all members."""
-    ensemble, partition = training.ensemble, training.partition
+    ensemble, partition = update.ensemble, update.partition
     rows: list[Tensor] = []
     named: list[dict[str, dict[str, float]]] = []
     for member in range(ensemble.count):
@@ -178,7 +172,7 @@ def _scores(plan: Plan, training: Training, template: nn.Module, streams: tuple[
         loss, found = score(plan.workload, template, streams, plan.batch_size)
         rows.append(loss)
         named.append(found)
-    losses = torch.where(training.diverged[:, None], torch.nan, partition.gathered(torch.stack(rows)))
+    losses = torch.where(update.diverged[:, None], torch.nan, partition.gathered(torch.stack(rows)))
     return losses, list(partition.listed(named))  # type: ignore[arg-type]
 
 

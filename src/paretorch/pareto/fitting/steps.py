@@ -1,4 +1,4 @@
-"""The training step of a front's members: gradients, optimizer, transfer, divergence, adaptation of preferences."""
+"""The update of a front's members: gradients, optimizer, transfer, divergence, adaptation of preferences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
+from paretorch.pareto.evaluation_history import EVALUATIONS, TRANSFERS
 from paretorch.pareto.fitting.adapt import PreferenceAdapter
 from paretorch.pareto.fitting.exchange import Exchange
 from paretorch.pareto.models.ensemble import Ensemble
@@ -29,8 +31,8 @@ class DivergedWarning(UserWarning):
 
 
 @dataclass
-class Training:
-    """The state of the members of a front during training.
+class MemberUpdate:
+    """The step of all members of a front, and the state that it changes.
 
     Args:
         algorithm: computes the weights of the task gradients.
@@ -40,9 +42,7 @@ class Training:
         plan: the arguments of :func:`~paretorch.fit_front`.
         steps: number of steps of the whole training.
         partition: of the N members over ranks.
-        adaption: updates the preferences; None: they are constant.
-        gradients: gradient evaluations so far: N per step, N T if the algorithm needs the Gramian.
-        transfer_rates: by step, the share of members to which parameters were transferred.
+        adapter: updates the preferences; None: they are constant.
         diverged: (N,) mask of the members that have diverged.
     """
 
@@ -53,9 +53,7 @@ class Training:
     plan: Plan
     steps: int
     partition: RankPartition
-    adaption: PreferenceAdapter | None = None
-    gradients: int = 0
-    transfer_rates: list[float] = field(default_factory=list)
+    adapter: PreferenceAdapter | None = None
     tasks: tuple[str, ...] = field(init=False)
     reference: Tensor | None = field(init=False)
     diverged: Tensor = field(init=False)
@@ -78,7 +76,7 @@ class Training:
         self._last = torch.full((count, len(self.tasks)), torch.nan, dtype=torch.float64)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def step(self, number: int, batch: Batch) -> Tensor:
+    def step(self, number: int, batch: Batch) -> StepStatistics:
         """One step of all members.
 
         Args:
@@ -86,7 +84,8 @@ class Training:
             batch: one part per stream.
 
         Returns:
-            (N, T) losses of the batch before the step; nan for absent tasks.
+            Gradient evaluations, which are N, or N T if the algorithm needs the Gramian, and the share of members to which
+            parameters were transferred.
         """
         progress = number / self.steps
         factor, seed = self.plan.factor(progress), combined_seed(self.plan.seed, 1, number)
@@ -95,34 +94,32 @@ class Training:
         needs_gramian = self.algorithm.needs_gramian
         found = self.ensemble.gradients(batch, seed, self._weights(progress), needs_gramian)
         losses, weights = (self.partition.gathered(each.double().cpu()) for each in found)
-        self.gradients += self.partition.count * (len(self.tasks) if needs_gramian else 1)
         active = self._check_divergence(losses)
         if self.exchange is not None:
             all_tasks = torch.ones(len(self.tasks), dtype=torch.bool)
             span = None if self.tracker is None else self.tracker.range(losses, ~self.diverged, all_tasks)
             self.exchange.update_trust(losses, self.preferences, span)
-        self._update(active, progress, factor)
+        transfers = self._update(active, progress, factor)
         self._last = torch.where(losses.isfinite() & active[:, None], losses, self._last)
         if self.tracker is not None:
             self.tracker.add(losses, active)
-        if self.adaption is not None:
-            self.preferences = self.adaption.move(self.preferences, losses, weights, progress, active)
-        return losses
+        if self.adapter is not None:
+            self.preferences = self.adapter.update(self.preferences, losses, weights, progress, active)
+        evaluations = self.partition.count * (len(self.tasks) if needs_gramian else 1)
+        return StepStatistics({EVALUATIONS: evaluations}, {TRANSFERS: transfers})
 
     def state(self) -> dict[str, Any]:
         """All values that determine the following steps, for :meth:`load`."""
-        exchange, adaption, tracker = self.exchange, self.adaption, self.tracker
+        exchange, adapter, tracker = self.exchange, self.adapter, self.tracker
         return {
             "trained": dict(self.ensemble.trained),
             "kept": dict(self.ensemble.kept),
             "execution": (self.ensemble.execution, self.ensemble.why),
             "optimizer": self.optimizer.state_dict(),
             "preferences": self.preferences,
-            "gradients": self.gradients,
-            "listened": list(self.transfer_rates),
             "health": (self.diverged, self._failed, self._last, self._limit),
             "exchange": None if exchange is None else exchange.state(),
-            "adaption": None if adaption is None else (adaption.losses, adaption.shares, adaption.steps),
+            "adaption": None if adapter is None else (adapter.losses, adapter.shares, adapter.steps),
             "extent": None if tracker is None else (tracker.means, tracker.ideal, tracker.least),
         }
 
@@ -134,13 +131,12 @@ class Training:
                 value.copy_(stored[name])
         self.ensemble.execution, self.ensemble.why = state["execution"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.preferences, self.gradients = state["preferences"], state["gradients"]
-        self.transfer_rates = list(state["listened"])
+        self.preferences = state["preferences"]
         self.diverged, self._failed, self._last, self._limit = state["health"]
         if self.exchange is not None:
             self.exchange.load(state["exchange"])
-        if self.adaption is not None:
-            self.adaption.losses, self.adaption.shares, self.adaption.steps = state["adaption"]
+        if self.adapter is not None:
+            self.adapter.losses, self.adapter.shares, self.adapter.steps = state["adaption"]
         if self.tracker is not None:
             self.tracker.means, self.tracker.ideal, self.tracker.least = state["extent"]
 
@@ -185,7 +181,8 @@ class Training:
         return good & ~self.diverged
 
     @torch.no_grad()
-    def _update(self, active: Tensor, progress: float, factor: float) -> None:
+    def _update(self, active: Tensor, progress: float, factor: float) -> list[float]:
+        """Updates the parameters of the active members; returns the share of them that accepted a transfer; empty without one."""
         own = self.partition.own(active)
         frozen = None if bool(own.all()) else [value.detach()[~own].clone() for value in self.ensemble.parameters]
         for value in self.ensemble.parameters:
@@ -193,20 +190,22 @@ class Training:
                 value.grad[~own] = 0.0
         if self.exchange is None or int(active.sum()) < 2:
             self.optimizer.step()
+            transfers = []
         else:
             # adapted preferences may converge while their losses do not: neighbours are those of the initial ones
-            near = self.preferences if self.adaption is None else self.adaption.initial
-            share = self.exchange.step(self.optimizer, near, active, progress, factor)
-            self.transfer_rates.append(float((share > 0)[active].double().mean()))
+            fixed = self.preferences if self.adapter is None else self.adapter.initial
+            share = self.exchange.step(self.optimizer, fixed, active, progress, factor)
+            transfers = [float((share > 0)[active].double().mean())]
         if frozen is not None:
             for value, before in zip(self.ensemble.parameters, frozen, strict=True):
                 value[~own] = before
+        return transfers
 
 
 def _finite(parameters: Sequence[Tensor]) -> Tensor:
     """(n,) mask of the members whose parameters and gradients are finite; on the host."""
     tensors = [tensor for value in parameters for tensor in (value.detach(), value.grad) if tensor is not None]
-    # a sum needs one pass; a non-finite one may be an overflow of finite values, which the slow way decides
+    # a sum needs one pass; if it is not finite, finite values may have overflowed: then every element is checked
     flat = [each.unsqueeze(1) if each.ndim == 1 else each for each in tensors]
     sums = torch.stack([each.sum(dim=tuple(range(1, each.ndim)), dtype=torch.float32) for each in flat]).cpu()
     if bool(sums.isfinite().all()):

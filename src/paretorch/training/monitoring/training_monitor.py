@@ -61,9 +61,7 @@ class TrainingMonitor:
         self.loading = LoadingTimer(streams)
         self.warnings: list[str] = []
         self._nonfinite: dict[str, int] = {}  # by task: the first step whose loss was not finite
-        self._buffer: list[
-            tuple[int, Mapping[str, Tensor]]
-        ] = []  # steps that are not checked: a check waits for the device
+        self._buffer: list[tuple[int, Mapping[str, Tensor]]] = []  # not checked yet: a check waits for the device
 
     def step(self, step: int, record: StepRecord) -> None:
         """Adds a step, counted from 0 over the whole run; waits for the device once in :data:`BUFFER` steps."""

@@ -124,7 +124,7 @@ def step_numbers(record: StepRecord) -> Mapping[str, object]:
     if balance.weights is not None:
         numbers["weights"] = {task: _round(w) for task, w in zip(balance.tasks, balance.weights.tolist(), strict=True)}
     if balance.gramian is not None and balance.present is not None:
-        present = [task for task, here in enumerate(balance.present.tolist()) if here]
+        present = [task for task, is_present in enumerate(balance.present.tolist()) if is_present]
         if len(present) > 1:
             numbers["worst_cosine"] = _round(_worst_cosine(balance.gramian.tolist(), present))
     return numbers

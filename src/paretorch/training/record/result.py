@@ -99,10 +99,10 @@ class Result:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Result:
         """The inverse of :meth:`to_json`."""
-        return cls._of({name: value if name == "run" else from_json(value) for name, value in values.items()})
+        return cls._from_values({name: value if name == "run" else from_json(value) for name, value in values.items()})
 
     @classmethod
-    def _of(cls, values: Mapping[str, Any]) -> Result:
+    def _from_values(cls, values: Mapping[str, Any]) -> Result:
         """The result of values in which numbers that are not finite are numbers."""
         read = {name: value for name, value in values.items() if name not in ("format", "checksum")}
         history = tuple(Epoch(**{**epoch, "validation": Scores(**epoch["validation"])}) for epoch in values["history"])
@@ -150,7 +150,7 @@ class Result:
             )
         _check(path, values)
         # most results have finite numbers only, and converting thousands of numbers takes longer than reading them
-        return cls.from_json(values) if any(number in text for number in NOT_FINITE) else cls._of(values)
+        return cls.from_json(values) if any(number in text for number in NOT_FINITE) else cls._from_values(values)
 
 
 def _check(path: Path, values: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from paretorch.linesearch import Step
+from paretorch.loop.step_statistics import StatisticsTotals, StepStatistics
 
 
 class SearchTotals:
@@ -23,39 +24,35 @@ class SearchTotals:
     """
 
     def __init__(self) -> None:
-        self.steps = 0
         self.outcomes: Counter[str] = Counter()
-        self.logarithms: list[float] = []  # of the accepted steps
-        self.trials = self.first = self.fallbacks = self.verified = self.raised = 0
+        self.statistics = StatisticsTotals()
+        self.predicted = StatisticsTotals()  # losses by task
+        self.actual = StatisticsTotals()
         self.bound = math.nan
-        self.predicted: dict[str, list[float]] = {}
-        self.actual: dict[str, list[float]] = {}
         self.lowered: list[dict[str, Any]] = []
         self.refused = ""
 
     def add(self, step: Step) -> None:
         """Adds one step."""
-        self.steps += 1
         self.outcomes[step.outcome.value] += 1
-        self.trials += step.trials
-        self.first += step.first
-        self.fallbacks += bool(step.fallback)
         self.bound = step.bound
         self.refused = self.refused or step.reason
-        if step.step > 0:
-            self.logarithms.append(math.log(step.step))
         if step.lowered:
             self.add_lowered(step.lowered)
-        if step.actual:
-            self.verified += 1
-            self.raised += any(step.actual[task] > float(step.losses[task]) for task in step.actual)
-            for task, loss in step.actual.items():
-                self.actual.setdefault(task, []).append(loss)
-                self.predicted.setdefault(task, []).append(step.predicted[task])
+        counts = {
+            "trials": step.trials,
+            "first": int(step.first),
+            "fallbacks": int(bool(step.fallback)),
+            "verified": int(bool(step.actual)),
+            "raised": int(any(loss > float(step.losses[task]) for task, loss in step.actual.items())),
+        }
+        self.statistics.add(StepStatistics(counts, {"logarithm": [math.log(step.step)] if step.step > 0 else []}))
+        self.predicted.add(StepStatistics(values={task: [step.predicted[task]] for task in step.actual}))
+        self.actual.add(StepStatistics(values={task: [loss] for task, loss in step.actual.items()}))
 
     def add_lowered(self, reason: str) -> None:
         """Records that the bound was lowered after the latest step."""
-        self.lowered.append({"step": self.steps, "reason": reason})
+        self.lowered.append({"step": self.outcomes.total(), "reason": reason})
 
     def read(self) -> dict[str, Any]:
         """The totals of the epoch; empty without a line search.
@@ -68,27 +65,20 @@ class SearchTotals:
             reason of the first step that did not move the parameters. Of the ``verified`` steps: how many ``raised`` a task's
             loss on their own batch, and the mean ``predicted`` and ``actual`` losses by task.
         """
-        if not self.steps:
+        if not self.outcomes:
             return {}
-        accepted = self.logarithms
+        counts = self.statistics.counts
         numbers: dict[str, Any] = {
             "outcomes": dict(self.outcomes),
-            "step": math.exp(math.fsum(accepted) / len(accepted)) if accepted else math.nan,
+            "step": math.exp(self.statistics.means().get("logarithm", math.nan)),
             "bound": self.bound,
-            "trials": self.trials / self.steps,
-            "first": self.first,
-            "fallbacks": self.fallbacks,
-            "verified": self.verified,
-            "raised": self.raised,
+            "trials": counts["trials"] / self.outcomes.total(),
+            **{name: counts[name] for name in ("first", "fallbacks", "verified", "raised")},
         }
         optional = {
-            "predicted": _means(self.predicted),
-            "actual": _means(self.actual),
+            "predicted": self.predicted.means(),
+            "actual": self.actual.means(),
             "lowered": list(self.lowered),
             "refused": self.refused,
         }
         return numbers | {name: value for name, value in optional.items() if value}
-
-
-def _means(values: dict[str, list[float]]) -> dict[str, float]:
-    return {task: math.fsum(losses) / len(losses) for task, losses in values.items()}
