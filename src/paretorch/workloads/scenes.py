@@ -39,12 +39,6 @@ class MaskIoU(MeanIoU):
         super().update(output, target.long())
 
 
-class DepthError(MeanAbsoluteError):
-    """Mean absolute error of the depth."""
-
-    unit = "m"
-
-
 class NormalError(MeanAngle):
     """Mean angle between the predicted normals and the true ones."""
 
@@ -186,7 +180,7 @@ class SceneImages(Workload):
         """Accuracy, mean IoU, metres, degrees, overlap of boxes."""
         made = {
             "segmentation": lambda: MaskIoU(len(CLASSES)),
-            "depth": DepthError,
+            "depth": lambda: MeanAbsoluteError("m"),
             "normals": NormalError,
             "detection": BoxOverlap,
         }
