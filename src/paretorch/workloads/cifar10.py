@@ -17,9 +17,8 @@ from paretorch.workloads.formats import cifar
 from paretorch.workloads.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoders import encoder
-from paretorch.workloads.streams import Plain, Splits, TensorStream
+from paretorch.workloads.streams import SPLITS, Plain, Splits, TensorStream
 
-SPLITS = ("train", "validation", "test")
 HELD_OUT = 10  # one of so many training images is for validation
 
 

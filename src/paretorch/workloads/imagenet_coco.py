@@ -25,10 +25,9 @@ from paretorch.workloads.metrics import Accuracy, MeanIoU, Metric
 from paretorch.workloads.models.two_heads import classification_and_segmentation
 from paretorch.workloads.packs.pack import Manifest, Pack
 from paretorch.workloads.packs.writing import PackResult, outdated_error, pack_images
-from paretorch.workloads.streams import Plain, Splits
+from paretorch.workloads.streams import SPLITS, Plain, Splits
 
 TASKS = ("classification", "segmentation")
-SPLITS = ("train", "validation", "test")
 SOURCES = ("auto", "files", "pack")
 
 

@@ -19,10 +19,9 @@ from paretorch.workloads.generated.overlays import placed
 from paretorch.workloads.metrics import Accuracy, Metric
 from paretorch.workloads.models import lenet
 from paretorch.workloads.models import multimnist as models
-from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, combined_seed
+from paretorch.workloads.streams import SPLITS, Plain, Splits, Stream, TensorStream, combined_seed
 
 TASKS = ("left", "right")
-SPLITS = ("train", "validation", "test")
 SOURCES = {
     "mnist": (idx.MNIST, idx.MNIST),
     "fashion": (idx.FASHION, idx.FASHION),

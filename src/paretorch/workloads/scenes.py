@@ -22,9 +22,8 @@ from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.models.image_heads import PixelDirections, PixelHead, PixelQuantity, image_classifier
-from paretorch.workloads.streams import Splits, Stream, TensorStream, combined_seed
+from paretorch.workloads.streams import SPLITS, Splits, Stream, TensorStream, combined_seed
 
-SPLITS = ("train", "validation", "test")
 TASKS = ("classification", "segmentation", "depth", "normals", "detection")
 DEPTH = 4.0  # metres: the typical depth
 DEPTH_SPREAD = 0.6  # of its logarithm

@@ -67,7 +67,7 @@ def check_splitting(workload: str, options: SceneOptions) -> None:
     """Checks how scenes are divided and read.
 
     Raises:
-        ValueError: an option is invalid; the message begins with the name of the workload.
+        ValueError: an option is invalid.
     """
     check_augmentation(options.augmentation)
     if not 0 < options.validation < 1:

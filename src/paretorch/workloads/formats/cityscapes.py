@@ -222,8 +222,7 @@ def find_cityscapes(root: Path, classes: int, height: int) -> CityFolders:
     """The published folders, in a subfolder of ``root`` whose name begins with cityscapes or in ``root`` itself.
 
     Raises:
-        FileNotFoundError: they are missing; the message has the expected and the found layout.
-        ValueError: they are found more than once.
+        FileNotFoundError, ValueError: as :func:`.locating.only_folder`.
     """
     searched = searched_folders(root, "", ("cityscapes",))
     wanted = [Path(folder) / part for folder in ("leftImg8bit", "gtFine", "disparity") for part in PARTS]

@@ -188,16 +188,8 @@ class ReadStream:
 
     def loading(self) -> LoadingStatistics:
         """Statistics of reading so far."""
-        count = self.count
-        return LoadingStatistics(
-            stream=self.name,
-            kind=self.sampler.kind,
-            workers=self.workers,
-            samples=count.samples,
-            work=count.work,
-            waited=count.waited,
-            unreadable=dict(sorted(count.unreadable.items())),
-        )
+        count = replace(self.count, unreadable=dict(sorted(self.count.unreadable.items())))
+        return LoadingStatistics(self.name, self.sampler.kind, self.workers, **vars(count))
 
     def _record(self, batch: LoadedBatch) -> None:
         if batch.damage:
