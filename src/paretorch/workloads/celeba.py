@@ -127,7 +127,7 @@ class CelebA(Workload):
                 )
             faces = faces.first(count)
             sampler = AttributeSampler(celeba.ATTRIBUTES, faces.image, faces.attributes, self.size)
-            streams[split] = ReadStream(f"celeba, {split}", sampler, worker_count(self.workers, decodes=True))
+            streams[split] = ReadStream(f"celeba, {split}", sampler, worker_count(self.workers, sampler.kind))
             facts[f"images, {split}"] = count
         return Splits((streams["train"],), (streams["validation"],), (streams["test"],), facts)
 

@@ -104,8 +104,7 @@ def scene_splits(
     for split, (part, names) in selected.items():
         check_size(options.architecture, source.size(part))
         sampler = SceneSampler(source.reader(part, names), check_augmentation(options.augmentation))
-        workers = worker_count(options.workers, decodes=sampler.kind == "image files")
-        streams[split] = ReadStream(f"{workload}, {split}", sampler, workers)
+        streams[split] = ReadStream(f"{workload}, {split}", sampler, worker_count(options.workers, sampler.kind))
     height, width = source.size("train")
     facts: dict[str, Plain] = {
         "scenes": {split: len(names) for split, (_, names) in selected.items() if not (last and split == "validation")},
