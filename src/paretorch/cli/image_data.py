@@ -51,6 +51,7 @@ def data_check(
         from paretorch.workloads.checks.console import ReadingProgress
         from paretorch.workloads.checks.data_report import report_text
         from paretorch.workloads.checks.image_reports import report_images
+        from paretorch.workloads.loading.read_stream import worker_count
 
         other = _other_workload(what, root)
         workload = None if other else _image_workload(what, root, {"workers": workers})[0]
@@ -61,7 +62,7 @@ def data_check(
                     workload.imagenet,
                     workload.coco,
                     images=images,
-                    workers=workload.readers("image files"),
+                    workers=worker_count(workload.workers, "image files"),
                     progress=reading.update,
                 )
             else:
