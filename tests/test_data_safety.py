@@ -281,13 +281,13 @@ def test_data_check_reports_every_exception(tmp_path: Path) -> None:
 
 
 def test_data_check_reports_each_split() -> None:
-    def count(folder: Path, split: str) -> int:
+    def read(folder: Path, split: str) -> tuple[object, range]:
         if split == "train":
             raise PermissionError(13, "Permission denied", "train-images")
-        return 7
+        return None, range(7)
 
     data = PublishedData("Digits", "digits", "", "")
-    report = report_counts(data, ".", Path, count, {"train": 9, "test": 7}, "images", "copy", None)
+    report = report_counts(data, ".", Path, read, {"train": 9, "test": 7}, "images", "copy", None)
     assert "test: 7 images (published: 7)" in report.found
     assert ["Permission denied" in problem for problem in report.problems] == [True]
 

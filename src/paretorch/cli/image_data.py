@@ -51,6 +51,7 @@ def data_check(
         from paretorch.workloads.checks.console import ReadingProgress
         from paretorch.workloads.checks.data_report import report_text
         from paretorch.workloads.checks.image_reports import report_images
+        from paretorch.workloads.loading.read_stream import worker_count
 
         other = _other_workload(what, root)
         workload = None if other else _image_workload(what, root, {"workers": workers})[0]
@@ -61,7 +62,7 @@ def data_check(
                     workload.imagenet,
                     workload.coco,
                     images=images,
-                    workers=workload.readers("image files"),
+                    workers=worker_count(workload.workers, "image files"),
                     progress=reading.update,
                 )
             else:
@@ -99,13 +100,14 @@ def _other_workload(what: str, root: Path) -> CheckableData | None:
     """The workload that ``what`` names, if it reads files and is not ``imagenet_coco``."""
     from paretorch.training.names.constructors import parse
     from paretorch.training.names.workloads import find_workload, workload_class, workload_names
+    from paretorch.workloads.checks import data_report
 
     text = what or str(root)
     name = parse(text).name
     if name not in workload_names() or not workload_class(name).files:
         return None
     workload = find_workload(name, {"root": str(root)} | name_and_options(text)[1])
-    return workload if isinstance(workload, CheckableData) else None
+    return workload if isinstance(workload, data_report.CheckableData) else None
 
 
 def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:

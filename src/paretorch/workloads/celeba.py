@@ -89,7 +89,7 @@ class CelebA(Workload):
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        check_least("celeba", self, dict.fromkeys(celeba.SPLITS, 1), "face, or None for all")
+        check_least("celeba", self, dict.fromkeys(celeba.PUBLISHED, 1), "face, or None for all")
         check_least("celeba", self, {"size": 16}, "pixels")
         check_least("celeba", self, {"workers": 0})
 
@@ -117,8 +117,8 @@ class CelebA(Workload):
             count: int = available if getattr(self, split) is None else getattr(self, split)
             if not available:
                 raise ValueError(
-                    f"celeba: {folder} has no faces for {split}: expected lines that end in {celeba.SPLITS.index(split)} in "
-                    f"{celeba.PARTITION}; unpack Eval again"
+                    f"celeba: {folder} has no faces for {split}: expected lines that end in "
+                    f"{list(celeba.PUBLISHED).index(split)} in {celeba.PARTITION}; unpack Eval again"
                 )
             if count > available:
                 raise ValueError(
@@ -127,7 +127,7 @@ class CelebA(Workload):
                 )
             faces = faces.first(count)
             sampler = AttributeSampler(celeba.ATTRIBUTES, faces.image, faces.attributes, self.size)
-            streams[split] = ReadStream(f"celeba, {split}", sampler, worker_count(self.workers, decodes=True))
+            streams[split] = ReadStream(f"celeba, {split}", sampler, worker_count(self.workers, sampler.kind))
             facts[f"images, {split}"] = count
         return Splits((streams["train"],), (streams["validation"],), (streams["test"],), facts)
 

@@ -17,22 +17,9 @@ from paretorch.workloads.formats import cifar
 from paretorch.workloads.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoders import encoder
-from paretorch.workloads.streams import Plain, Splits, TensorStream
+from paretorch.workloads.streams import SPLITS, Plain, Splits, TensorStream
 
-SPLITS = ("train", "validation", "test")
 HELD_OUT = 10  # one of so many training images is for validation
-
-
-class BinaryHead(nn.Sequential):
-    """Linear - ReLU - linear to one score; features (B, D) -> (B,).
-
-    Args:
-        features: D.
-        hidden: units of the hidden layer.
-    """
-
-    def __init__(self, features: int, hidden: int) -> None:
-        super().__init__(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0))
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,7 @@ class Cifar10(Workload):
 
     def require(self) -> None:
         """Checks that the files exist."""
-        cifar.find_cifar(Path(self.root), self.cifar)
+        self._folder()
 
     def data(self) -> Splits:
         """One stream of (B, 3, 32, 32) images, bytes, and for each class (B,) labels 0 or 1.
@@ -94,7 +81,7 @@ class Cifar10(Workload):
             FileNotFoundError: the files are missing.
             ValueError: a file is damaged, or there are fewer images than the options require.
         """
-        folder = cifar.find_cifar(Path(self.root), self.cifar)
+        folder = self._folder()
         images, classes = cifar.read_cifar(folder, "train")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.data_seed))
         held_out = max(1, len(images) // HELD_OUT)
@@ -123,7 +110,11 @@ class Cifar10(Workload):
         made = encoder(self.encoder, self.width, self.stride)
         pooled = nn.Sequential(made, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         hidden = scaled_channels(256, self.width)
-        return MultiTaskModel(pooled, {task: BinaryHead(made.channels, hidden) for task in self.tasks})
+        heads = {
+            task: nn.Sequential(nn.Linear(made.channels, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(0))
+            for task in self.tasks
+        }
+        return MultiTaskModel(pooled, heads)
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Binary cross-entropy."""
@@ -138,12 +129,8 @@ class Cifar10(Workload):
     def check_data(self, *, images: int | None = None, progress: Progress | None = None) -> list[DataReport]:
         """The report on the files below the root; whole files are read whatever ``images`` is."""
         del images
+        read, published, cure = cifar.read_cifar, cifar.PUBLISHED, "unpack them again"
+        return [report_counts(cifar.CIFAR, self.root, self._folder, read, published, "images", cure, progress)]
 
-        def find() -> Path:
-            return cifar.find_cifar(Path(self.root), self.cifar)
-
-        def count(folder: Path, split: str) -> int:
-            return len(cifar.read_cifar(folder, split)[1])
-
-        cure = "unpack them again"
-        return [report_counts(cifar.CIFAR, self.root, find, count, cifar.PUBLISHED, "images", cure, progress)]
+    def _folder(self) -> Path:
+        return cifar.find_cifar(Path(self.root), self.cifar)

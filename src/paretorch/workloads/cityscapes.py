@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from paretorch.workloads.checks.scene_reports import report_arrays, report_citie
 from paretorch.workloads.dense.labels import LabelKind
 from paretorch.workloads.dense.losses import dense_losses, labelled_count
 from paretorch.workloads.dense.metrics import AbsoluteError, OffsetError, PixelAccuracy, RelativeError
-from paretorch.workloads.dense.splits import SceneSplitting, scene_splits
+from paretorch.workloads.dense.splits import SceneOptions, check_splitting, scene_splits
 from paretorch.workloads.formats.cityscapes import CITYSCAPES, KINDS, CityFolders, find_cityscapes
 from paretorch.workloads.formats.dense_arrays import ArrayField, ArrayFolder, find_arrays
 from paretorch.workloads.formats.locating import PublishedData
@@ -38,28 +37,13 @@ cityscapes/{train,val}/depth/0.npy    128 x 256 x 1 inverse depths; 0 without la
 )
 
 
-class DisparityError(AbsoluteError):
-    """Mean absolute error of the disparity, in pixels of the photograph."""
-
-    unit = "pixels"
-
-
 @dataclass(frozen=True)
-class Cityscapes(Workload):
+class Cityscapes(SceneOptions, Workload):
     """Classes and inverse depth of 3,475 street scenes and, from the published images, offsets to the centres of objects.
 
-    Splits and reports: :class:`.dense.splits.SceneSplitting`. The images' own test set has no public labels.
+    Other options, splits and reports: :class:`.dense.splits.SceneOptions`. The images' own test set has no public labels.
 
     Args:
-        root: the folder in which the data set's folder is searched for, or the data set's folder.
-        architecture: ``"mtan"``, ``"segnet"`` or ``"dilated_resnet50"``; see :func:`.models.dense.dense_model`.
-        width: factor on the channels.
-        encoder_weights: of the ResNet: ``"torchvision"``, a file, or empty for random ones.
-        augmentation: of training scenes, see :func:`.dense.labels.augmented`.
-        validation: share of the training scenes that is held out.
-        report: ``"once"`` or ``"last-10"``.
-        workers: processes that read; by the number of cores if None. It does not affect the results.
-        data_seed: decides which scenes are held out, independently of a run's seed.
         form: ``"arrays"``: two tasks, 128 x 256, as MTAN publishes them; ``"images"``: three tasks, from the owner's archives.
         classes_of: number of classes of the segmentation: 7 or 19.
         height: pixels of the network's images, whose width is twice the height; only for ``"images"``.
@@ -83,22 +67,13 @@ class Cityscapes(Workload):
         "schedule": "step(0.5, 100)",
     }
 
-    root: str = "data"
-    architecture: str = "mtan"
-    width: float = 1.0
-    encoder_weights: str = ""
-    augmentation: str = "zoom"
-    validation: float = 0.1
-    report: str = "once"
-    workers: int | None = None
-    data_seed: int = 0
     form: str = "arrays"
     classes_of: int = 7
     height: int = 256
 
     def __post_init__(self) -> None:
         check_architecture(self.architecture)
-        self._splitting  # noqa: B018 - checks its values
+        check_splitting("cityscapes", self)
         if self.form not in FORMS:
             raise ValueError(f"cityscapes: form is one of {', '.join(FORMS)}, got {self.form!r}")
         if self.classes_of not in (7, 19):
@@ -116,12 +91,6 @@ class Cityscapes(Workload):
         """The kind of each task's labels."""
         return {task: kind for task, kind in KINDS.items() if self.form == "images" or task != "instance"}
 
-    @property
-    def _splitting(self) -> SceneSplitting:
-        return SceneSplitting(
-            "cityscapes", self.augmentation, self.validation, self.report, self.workers, self.data_seed
-        )
-
     def source(self) -> ArrayFolder | CityFolders:
         """The arrays or images below the root.
 
@@ -136,9 +105,7 @@ class Cityscapes(Workload):
 
     def data(self) -> Splits:
         """One stream; see :func:`.dense.splits.scene_splits`."""
-        return scene_splits(
-            self.source(), self._splitting, self.encoder_weights, partial(check_image_size, self.architecture)
-        )
+        return scene_splits(self.source(), "cityscapes", self, check_image_size)
 
     def model(self) -> nn.Module:
         """The architecture with a head for each task."""
@@ -154,11 +121,11 @@ class Cityscapes(Workload):
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """Mean IoU and pixel accuracy; absolute and relative error of the inverse depth; mean error of the offsets."""
-        images = self.form == "images"
+        unit = "pixels" if self.form == "images" else ""  # of the photograph
         made: dict[str, tuple[Metric, ...]] = {
             "segmentation": (MeanIoU(self.classes_of), PixelAccuracy()),
             "instance": (OffsetError(),),
-            "depth": (DisparityError() if images else AbsoluteError(), RelativeError()),
+            "depth": (AbsoluteError(unit), RelativeError()),
         }
         return {task: made[task] for task in self.tasks}
 

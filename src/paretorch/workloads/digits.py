@@ -22,12 +22,6 @@ LEVELS = 16  # the largest grey level: scikit-learn's digits count the dark pixe
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}  # of the distinct digit images
 
 
-class InkError(MeanAbsoluteError):
-    """Mean absolute error of the ink, in grey levels."""
-
-    unit = "grey levels"
-
-
 @dataclass(frozen=True)
 class Digits(Workload):
     """The class of the upper left digit, the class of the lower right digit and, optionally, the ink of the right digit.
@@ -98,7 +92,7 @@ class Digits(Workload):
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """Accuracy of the classes in 0..1; mean absolute error of the ink in grey levels."""
-        return {task: (InkError() if task == "ink" else Accuracy(),) for task in self.tasks}
+        return {task: (MeanAbsoluteError("grey levels") if task == "ink" else Accuracy(),) for task in self.tasks}
 
     def _pairs(self, split: str) -> tuple[Pairs, int]:
         return _draw(split, getattr(self, split), self.canvas, self.data_seed)

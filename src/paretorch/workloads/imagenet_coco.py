@@ -25,10 +25,9 @@ from paretorch.workloads.metrics import Accuracy, MeanIoU, Metric
 from paretorch.workloads.models.two_heads import classification_and_segmentation
 from paretorch.workloads.packs.pack import Manifest, Pack
 from paretorch.workloads.packs.writing import PackResult, outdated_error, pack_images
-from paretorch.workloads.streams import Plain, Splits
+from paretorch.workloads.streams import SPLITS, Plain, Splits
 
 TASKS = ("classification", "segmentation")
-SPLITS = ("train", "validation", "test")
 SOURCES = ("auto", "files", "pack")
 
 
@@ -187,7 +186,7 @@ class ImagenetCoco(Workload):
             available = {name: dict(source.available(name)) for name in folders}
             edge, masks = stored_edge(self.size), task == "segmentation"
             wanted = Manifest(task, edge, masks, self.data_seed, available, dict(source.fingerprint()))
-            location, workers = self.pack_folder(task, folder), self.readers("image files")
+            location, workers = self.pack_folder(task, folder), worker_count(self.workers, "image files")
             task_progress = None if progress is None else partial(progress, task)
             results.append(pack_images(source, images, location, wanted, workers=workers, progress=task_progress))
         return results
@@ -200,7 +199,7 @@ class ImagenetCoco(Workload):
     def _stream(self, task: str, name: str, source: ImageSource, splits: ImageSplits) -> ReadStream:
         reader = source.reader(splits.items(name, masks=task == "segmentation"), stored_edge(self.size))
         sampler = SquareSampler(task, reader, self.size, check_augmentation(self.augmentation))
-        return ReadStream(f"{task}, {name}", sampler, self.readers(reader.kind))
+        return ReadStream(f"{task}, {name}", sampler, worker_count(self.workers, reader.kind))
 
     def _selected(self, task: str) -> tuple[ImageSource, ImageSplits]:
         """The source of a task's images and its splits, the pack if it has all images."""
@@ -242,10 +241,6 @@ class ImagenetCoco(Workload):
             return
         if dict(now) != dict(packed.fingerprint()):
             raise outdated_error(packed.folder, packed.fingerprint(), now)
-
-    def readers(self, kind: str) -> int:
-        """The number of processes that read a stream of ``kind``: one per core for image files, half as many for a pack."""
-        return worker_count(self.workers, decodes=kind == "image files")
 
 
 def _origin(task: str, folder: str) -> str:

@@ -14,9 +14,9 @@ from paretorch.former_names import former_names
 class Metric(ABC):
     """A number about one task on a whole split. Each evaluation makes a new one; sums stay on the device until they are read."""
 
-    name: ClassVar[str]
+    name: str
     higher_is_better: ClassVar[bool]
-    unit: ClassVar[str] = ""
+    unit: str = ""
 
     @abstractmethod
     def update(self, output: Any, target: Any) -> None:
@@ -57,6 +57,9 @@ class Accuracy(Metric):
 class MeanAbsoluteError(Metric):
     """The mean of ``|output - target|``, in the target's unit. Targets that are nan are not labelled.
 
+    Args:
+        unit: of the target; that of the class if None.
+
     Example:
         >>> metric = MeanAbsoluteError()
         >>> metric.update(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0]))
@@ -67,7 +70,8 @@ class MeanAbsoluteError(Metric):
     name = "error"
     higher_is_better = False
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str | None = None) -> None:
+        self.unit = self.unit if unit is None else unit
         self.total: Tensor | None = None
         self.labelled: Tensor | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,11 +17,11 @@ from paretorch.workloads.checks.data_report import DataReport, Progress, report_
 from paretorch.workloads.formats import idx
 from paretorch.workloads.generated.overlays import placed
 from paretorch.workloads.metrics import Accuracy, Metric
+from paretorch.workloads.models import lenet
 from paretorch.workloads.models import multimnist as models
-from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, combined_seed
+from paretorch.workloads.streams import SPLITS, Plain, Splits, Stream, TensorStream, combined_seed
 
 TASKS = ("left", "right")
-SPLITS = ("train", "validation", "test")
 SOURCES = {
     "mnist": (idx.MNIST, idx.MNIST),
     "fashion": (idx.FASHION, idx.FASHION),
@@ -51,8 +52,8 @@ class Variant:
 
 
 VARIANTS = {
-    "sener": Variant(6, 28, None, models.sener_encoder, models.sener_head),
-    "pmtl": Variant(8, 36, (120_000, 20_000), models.pmtl_encoder, models.pmtl_head),
+    "sener": Variant(6, 28, None, models.sener_encoder, lenet.classifier),
+    "pmtl": Variant(8, 36, (120_000, 20_000), models.pmtl_encoder, partial(nn.Linear, 50, 10)),
 }
 
 
@@ -87,13 +88,9 @@ class MultiMNIST(Workload):
     """
 
     title = "two overlaid images of MNIST or Fashion-MNIST, with the LeNet of either protocol, read from the idx files"
-    files: ClassVar[str] = "\n".join(
-        [
-            idx.MNIST.published.layout,
-            idx.FASHION.published.layout,
-            f"{idx.MNIST.published.origin}.",
-            idx.FASHION.published.origin,
-        ]
+    files: ClassVar[str] = (
+        f"{idx.MNIST.published.layout}\n{idx.FASHION.published.layout}\n"
+        f"{idx.MNIST.published.origin}.\n{idx.FASHION.published.origin}"
     )
 
     variant: str = "sener"
@@ -162,14 +159,8 @@ class MultiMNIST(Workload):
         return [self._report(which, progress) for which in dict.fromkeys(SOURCES[self.images])]
 
     def _report(self, which: idx.DigitSet, progress: Progress | None) -> DataReport:
-        def find() -> Path:
-            return self._folder(which)
-
-        def count(folder: Path, split: str) -> int:
-            return len(idx.read_digits(folder, split)[1])
-
-        unit, cure = "images with labels", "copy the files again"
-        return report_counts(which.published, self.root, find, count, idx.PUBLISHED, unit, cure, progress)
+        find, unit, cure = partial(self._folder, which), "images with labels", "copy the files again"
+        return report_counts(which.published, self.root, find, idx.read_digits, idx.PUBLISHED, unit, cure, progress)
 
     def _folder(self, which: idx.DigitSet) -> Path:
         return idx.find_digits(Path(self.root), which, getattr(self, which.published.option))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from paretorch.workloads.checks.scene_reports import report_arrays
 from paretorch.workloads.dense.labels import LabelKind
 from paretorch.workloads.dense.losses import dense_losses, labelled_count
 from paretorch.workloads.dense.metrics import AbsoluteError, PixelAccuracy, RelativeError, direction_metrics
-from paretorch.workloads.dense.splits import SceneSplitting, scene_splits
+from paretorch.workloads.dense.splits import SceneOptions, check_splitting, scene_splits
 from paretorch.workloads.formats.dense_arrays import ArrayField, ArrayFolder, find_arrays
 from paretorch.workloads.formats.locating import PublishedData
 from paretorch.workloads.metrics import MeanIoU, Metric
@@ -44,28 +43,11 @@ PUBLISHED = {"train": 795, "val": 654}
 SIZE = (288, 384)
 
 
-class DepthError(AbsoluteError):
-    """Mean absolute error over pixels with a measured depth."""
-
-    unit = "m"
-
-
 @dataclass(frozen=True)
-class NYUv2(Workload):
+class NYUv2(SceneOptions, Workload):
     """Thirteen classes, depth in metres and surface normals of 1,449 indoor images.
 
-    Splits and reports: :class:`.dense.splits.SceneSplitting`.
-
-    Args:
-        root: the folder in which the data set's folder is searched for, or the data set's folder.
-        architecture: ``"mtan"``, ``"segnet"`` or ``"dilated_resnet50"``; see :func:`.models.dense.dense_model`.
-        width: factor on the channels.
-        encoder_weights: of the ResNet: ``"torchvision"``, a file, or empty for random ones.
-        augmentation: of training scenes, see :func:`.dense.labels.augmented`.
-        validation: share of the training scenes that is held out.
-        report: ``"once"`` or ``"last-10"``.
-        workers: processes that read; by the number of cores if None. It does not affect the results.
-        data_seed: decides which scenes are held out, independently of a run's seed.
+    Options, splits and reports: :class:`.dense.splits.SceneOptions`.
 
     Example:
         >>> NYUv2().tasks
@@ -87,29 +69,16 @@ class NYUv2(Workload):
         "schedule": "step(0.5, 100)",
     }
 
-    root: str = "data"
-    architecture: str = "mtan"
-    width: float = 1.0
-    encoder_weights: str = ""
-    augmentation: str = "zoom"
-    validation: float = 0.1
-    report: str = "once"
-    workers: int | None = None
-    data_seed: int = 0
-
     def __post_init__(self) -> None:
         check_architecture(self.architecture)
-        if self._splitting.augmentation == "rotate":
+        check_splitting("nyuv2", self)
+        if self.augmentation == "rotate":
             raise ValueError("nyuv2: directions are not rotated; augmentation is 'zoom', 'flip' or 'none'")
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """``segmentation``, ``depth`` and ``normals``."""
         return tuple(KINDS)
-
-    @property
-    def _splitting(self) -> SceneSplitting:
-        return SceneSplitting("nyuv2", self.augmentation, self.validation, self.report, self.workers, self.data_seed)
 
     def source(self) -> ArrayFolder:
         """The arrays below the root.
@@ -125,9 +94,7 @@ class NYUv2(Workload):
 
     def data(self) -> Splits:
         """One stream; see :func:`.dense.splits.scene_splits`."""
-        return scene_splits(
-            self.source(), self._splitting, self.encoder_weights, partial(check_image_size, self.architecture)
-        )
+        return scene_splits(self.source(), "nyuv2", self, check_image_size)
 
     def model(self) -> nn.Module:
         """The architecture with a head for each task."""
@@ -145,7 +112,7 @@ class NYUv2(Workload):
         """The nine metrics of the literature: mean IoU, pixel accuracy; absolute and relative error; five of the angles."""
         return {
             "segmentation": (MeanIoU(CLASSES), PixelAccuracy()),
-            "depth": (DepthError(), RelativeError()),
+            "depth": (AbsoluteError("m"), RelativeError()),
             "normals": direction_metrics(),
         }
 

@@ -22,9 +22,8 @@ from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.models.image_heads import PixelDirections, PixelHead, PixelQuantity, image_classifier
-from paretorch.workloads.streams import Splits, Stream, TensorStream, combined_seed
+from paretorch.workloads.streams import SPLITS, Splits, Stream, TensorStream, combined_seed
 
-SPLITS = ("train", "validation", "test")
 TASKS = ("classification", "segmentation", "depth", "normals", "detection")
 DEPTH = 4.0  # metres: the typical depth
 DEPTH_SPREAD = 0.6  # of its logarithm
@@ -37,12 +36,6 @@ class MaskIoU(MeanIoU):
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds (B, C, H, W) scores and (B, H, W) classes."""
         super().update(output, target.long())
-
-
-class DepthError(MeanAbsoluteError):
-    """Mean absolute error of the depth."""
-
-    unit = "m"
 
 
 class NormalError(MeanAngle):
@@ -186,7 +179,7 @@ class SceneImages(Workload):
         """Accuracy, mean IoU, metres, degrees, overlap of boxes."""
         made = {
             "segmentation": lambda: MaskIoU(len(CLASSES)),
-            "depth": DepthError,
+            "depth": lambda: MeanAbsoluteError("m"),
             "normals": NormalError,
             "detection": BoxOverlap,
         }

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from paretorch.former_names import former_names
 
+SPLITS = ("train", "validation", "test")
 Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 
 
@@ -187,7 +188,7 @@ class Splits:
     test_epochs: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train", "validation", "test"):
+        for name in SPLITS:
             _check_streams(name, getattr(self, name))
             tasks = [task for stream in getattr(self, name) for task in stream.tasks]
             if repeated := sorted({task for task in tasks if tasks.count(task) > 1}):

@@ -101,12 +101,11 @@ class Synthetic(Workload):
         if self._objectives is not None:
             one: tuple[Stream, ...] = (TensorStream(torch.zeros(1, 1), {task: torch.zeros(1) for task in self.tasks}),)
             return Splits(one, one, one)
-        sizes = {"train": self.samples, "validation": self.samples, "test": self.samples}
-        streams = {
-            name: (_regression(self._size, count, self.conflict, self.noise, self.data_seed + index),)
-            for index, (name, count) in enumerate(sizes.items())
-        }
-        return Splits(streams["train"], streams["validation"], streams["test"])
+        train, validation, test = (
+            (_regression(self._size, self.samples, self.conflict, self.noise, self.data_seed + index),)
+            for index in range(3)
+        )
+        return Splits(train, validation, test)
 
     def model(self) -> nn.Module:
         """A point, or an encoder to one feature with a linear head per task."""

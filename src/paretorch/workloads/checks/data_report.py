@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
@@ -63,7 +63,7 @@ def report_counts(
     data: PublishedData,
     root: str,
     find: Callable[[], Path],
-    count: Callable[[Path, str], int],
+    read: Callable[[Path, str], tuple[object, Sized]],
     published: Mapping[str, int],
     unit: str,
     cure: str,
@@ -75,7 +75,7 @@ def report_counts(
         data: its title and layout.
         root: the folder in which it is searched for.
         find: returns the data set's folder; raises OSError or ValueError.
-        count: reads a split in that folder and returns its number of images; raises likewise.
+        read: returns images and labels of a split in that folder; raises likewise.
         published: number of images by split.
         unit: what is counted.
         cure: for a wrong count.
@@ -87,7 +87,7 @@ def report_counts(
         return report
     report.found.append(f"in {folder}")
     for split, expected in published.items():
-        found = report.attempt(count, folder, split)
+        found = report.attempt(lambda split: len(read(folder, split)[1]), split)
         if found is None:
             continue
         report.found.append(f"{split}: {found:,} {unit} (published: {expected:,})")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -64,10 +64,9 @@ def check_augmentation(name: str) -> Augmentation:
     Raises:
         ValueError: it is none of :data:`Augmentation`.
     """
-    for known in get_args(Augmentation):
-        if name == known:
-            return known  # type: ignore[no-any-return]
-    raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
+    if name not in get_args(Augmentation):
+        raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
+    return cast(Augmentation, name)
 
 
 def augmented(scene: LabelledScene, how: Augmentation, generator: torch.Generator) -> LabelledScene:

@@ -52,10 +52,7 @@ def distance_loss(output: Tensor, target: Tensor) -> Tensor | None:
         >>> distance_loss(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 0.0]))
         tensor(1.)
     """
-    labelled = has_distance(target)
-    if not bool(labelled.any()):
-        return None
-    return (output[labelled] - target[labelled]).abs().mean()
+    return _absolute_error(output, target, has_distance(target))
 
 
 def direction_loss(output: Tensor, target: Tensor) -> Tensor | None:
@@ -86,10 +83,11 @@ def offset_loss(output: Tensor, target: Tensor) -> Tensor | None:
         output: (B, 2, H, W) pixels to the right and down.
         target: (B, 2, H, W); nan without label.
     """
-    labelled = ~target.isnan()
-    if not bool(labelled.any()):
-        return None
-    return (output[labelled] - target[labelled]).abs().mean()
+    return _absolute_error(output, target, ~target.isnan())
+
+
+def _absolute_error(output: Tensor, target: Tensor, labelled: Tensor) -> Tensor | None:
+    return (output[labelled] - target[labelled]).abs().mean() if bool(labelled.any()) else None
 
 
 LOSSES = {

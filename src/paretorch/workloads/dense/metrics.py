@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -157,12 +156,16 @@ def _angle_at_rank(cumulative: Tensor, rank: int) -> float:
 
 
 class WithinAngle(Metric):
-    """The share of pixels whose angle is below a limit, in 0..1."""
+    """The share of pixels whose angle is below a limit, in 0..1.
+
+    Args:
+        limit: in degrees.
+    """
 
     higher_is_better = True
-    limit: ClassVar[float]  # degrees
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
+        self.name, self.limit = f"within {limit:g}", limit
         self.within = 0
         self.pixels = 0
 
@@ -177,27 +180,6 @@ class WithinAngle(Metric):
         return self.within / self.pixels if self.pixels else math.nan
 
 
-class Within11(WithinAngle):
-    """The share of pixels whose angle is below 11.25 degrees, in 0..1."""
-
-    name = "within 11.25"
-    limit = 11.25
-
-
-class Within22(WithinAngle):
-    """The share of pixels whose angle is below 22.5 degrees, in 0..1."""
-
-    name = "within 22.5"
-    limit = 22.5
-
-
-class Within30(WithinAngle):
-    """The share of pixels whose angle is below 30 degrees, in 0..1."""
-
-    name = "within 30"
-    limit = 30.0
-
-
 def direction_metrics() -> tuple[Metric, ...]:
     """Mean and median angle, and the shares below 11.25, 22.5 and 30 degrees, as in the literature."""
-    return (MeanAngle(), MedianAngle(), Within11(), Within22(), Within30())
+    return (MeanAngle(), MedianAngle(), WithinAngle(11.25), WithinAngle(22.5), WithinAngle(30))

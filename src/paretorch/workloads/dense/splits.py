@@ -33,80 +33,85 @@ class SceneSource(Protocol):
 
 
 @dataclass(frozen=True)
-class SceneSplitting:
-    """How the scenes of a data set are divided and read.
+class SceneOptions:
+    """Options of a workload of labelled scenes: where they are stored, the model, how they are divided and read.
 
     Validation scenes are held out of ``train``, by name and seed; ``val`` is the test set, which is read once, after training.
     With ``report="last-10"``, as in the literature, all of ``train`` is used for training, the test set is evaluated after each
     epoch, and the mean of the last ten evaluations is reported; nothing may then be selected by it.
 
     Args:
-        workload: its name, for messages.
+        root: the folder in which the data set's folder is searched for, or the data set's folder.
+        architecture: ``"mtan"``, ``"segnet"`` or ``"dilated_resnet50"``; see :func:`.models.dense.dense_model`.
+        width: factor on the channels.
+        encoder_weights: of the ResNet: ``"torchvision"``, a file, or empty for random ones.
         augmentation: of training scenes, see :func:`.dense.labels.augmented`.
         validation: share of the training scenes that is held out.
         report: ``"once"`` or ``"last-10"``.
-        workers: number of processes that read; by the number of cores if None.
-        data_seed: decides which scenes are held out.
-
-    Raises:
-        ValueError: a value is invalid.
+        workers: processes that read; by the number of cores if None. It does not affect the results.
+        data_seed: decides which scenes are held out, independently of a run's seed.
     """
 
-    workload: str
-    augmentation: str
-    validation: float
-    report: str
-    workers: int | None
-    data_seed: int
+    root: str = "data"
+    architecture: str = "mtan"
+    width: float = 1.0
+    encoder_weights: str = ""
+    augmentation: str = "zoom"
+    validation: float = 0.1
+    report: str = "once"
+    workers: int | None = None
+    data_seed: int = 0
 
-    def __post_init__(self) -> None:
-        check_augmentation(self.augmentation)
-        if not 0 < self.validation < 1:
-            raise ValueError(
-                f"{self.workload}: validation is a share of the training scenes, above 0 and below 1, got {self.validation}"
-            )
-        if self.report not in REPORTS:
-            raise ValueError(f"{self.workload}: report is one of {', '.join(REPORTS)}, got {self.report!r}")
-        check_least(self.workload, self, {"workers": 0})
+
+def check_splitting(workload: str, options: SceneOptions) -> None:
+    """Checks how scenes are divided and read.
+
+    Raises:
+        ValueError: an option is invalid.
+    """
+    check_augmentation(options.augmentation)
+    if not 0 < options.validation < 1:
+        raise ValueError(
+            f"{workload}: validation is a share of the training scenes, above 0 and below 1, got {options.validation}"
+        )
+    if options.report not in REPORTS:
+        raise ValueError(f"{workload}: report is one of {', '.join(REPORTS)}, got {options.report!r}")
+    check_least(workload, options, {"workers": 0})
 
 
 def scene_splits(
-    source: SceneSource,
-    splitting: SceneSplitting,
-    encoder_weights: str,
-    check_size: Callable[[tuple[int, int]], None],
+    source: SceneSource, workload: str, options: SceneOptions, check_size: Callable[[str, tuple[int, int]], None]
 ) -> Splits:
     """One stream per split: images (B, 3, H, W) in 0..1, and the labels of each task (:mod:`~paretorch.workloads.dense.labels`).
 
     Args:
         source: the data set.
-        splitting: how it is divided and read.
-        encoder_weights: for the record.
-        check_size: raises ValueError if the model cannot be applied to images of (H, W) pixels.
+        workload: its name, for messages.
+        options: how it is divided and read.
+        check_size: raises ValueError if an architecture cannot be applied to images of (H, W) pixels.
 
     Raises:
         ValueError: arrays are missing, or ``check_size`` raises it.
     """
     train, test = source.names("train"), source.names("val")
-    last = REPORTS[splitting.report]
+    last = REPORTS[options.report]
     if last:
         selected = {"train": ("train", train), "validation": ("val", test), "test": ("val", test)}
     else:
-        kept, held = hold_out(train, splitting.validation, splitting.data_seed)
+        kept, held = hold_out(train, options.validation, options.data_seed)
         selected = {"train": ("train", kept), "validation": ("train", held), "test": ("val", test)}
     streams = {}
     for split, (part, names) in selected.items():
-        check_size(source.size(part))
-        sampler = SceneSampler(source.reader(part, names), check_augmentation(splitting.augmentation))
-        workers = worker_count(splitting.workers, decodes=sampler.kind == "image files")
-        streams[split] = ReadStream(f"{splitting.workload}, {split}", sampler, workers)
+        check_size(options.architecture, source.size(part))
+        sampler = SceneSampler(source.reader(part, names), check_augmentation(options.augmentation))
+        streams[split] = ReadStream(f"{workload}, {split}", sampler, worker_count(options.workers, sampler.kind))
     height, width = source.size("train")
     facts: dict[str, Plain] = {
         "scenes": {split: len(names) for split, (_, names) in selected.items() if not (last and split == "validation")},
         "pixels": f"{height} x {width}",
-        "validation scenes": f"held out of train by name, data_seed={splitting.data_seed}",
+        "validation scenes": f"held out of train by name, data_seed={options.data_seed}",
         "test scores": "read once, last weights",
-        "encoder weights": encoder_weights or "random",
+        "encoder weights": options.encoder_weights or "random",
     }
     if last:
         facts["validation scenes"] = "none: what is called validation is the test set, after each epoch"

@@ -36,7 +36,7 @@ ATTRIBUTES = (
     "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
 MOST = 1 << 28  # bytes of a list: ten times the published size
-SPLITS = ("train", "validation", "test")
+# faces of each split, in the order of the numbers of the splits
 PUBLISHED = {"train": 162_770, "validation": 19_867, "test": 19_962}
 
 
@@ -44,8 +44,7 @@ def find_celeba(root: Path, given: str = "") -> Path:
     """CelebA in ``given``, or in a subfolder of ``root`` whose name begins with celeba.
 
     Raises:
-        FileNotFoundError: it is missing or has another layout; the message has the expected and the found one.
-        ValueError: it is found more than once.
+        FileNotFoundError, ValueError: as :func:`.locating.only_folder`.
     """
     searched = searched_folders(root, given, ("celeba",))
     found = [
@@ -101,7 +100,7 @@ def read_faces(folder: Path) -> dict[str, Faces]:
         )
     numbers = np.fromiter(splits.values(), dtype=np.int8, count=len(splits))
     found = {}
-    for number, split in enumerate(SPLITS):
+    for number, split in enumerate(PUBLISHED):
         index = np.flatnonzero(numbers == number)
         found[split] = Faces(folder / IMAGES, [names[i] for i in index], attributes[torch.from_numpy(index)])
     return found

@@ -128,7 +128,7 @@ class CityFolders:
 
     def reader(self, part: str, names: Sequence[str]) -> CityReader:
         """A reader of scenes of a part."""
-        return CityReader(self.root, part, tuple(names), self.classes, self.height)
+        return CityReader(self, part, tuple(names))
 
     def size(self, part: str) -> tuple[int, int]:
         """(H, W) of every scene."""
@@ -148,18 +148,14 @@ class CityReader:
     """A reader of scenes at the network's resolution; it can be pickled.
 
     Args:
-        root: of the published folders.
+        folders: as published.
         part: ``train`` or ``val``.
         names: of the scenes.
-        classes: 19 or 7.
-        height: pixels of the network's images.
     """
 
-    root: Path
+    folders: CityFolders
     part: str
     names: tuple[str, ...]
-    classes: int
-    height: int
     kind: str = "image files"
 
     @property
@@ -177,14 +173,14 @@ class CityReader:
         path, relative = self._path("image", name)
         photograph = read_rgb(path, relative, most=PIXELS).float() / 255
         stored = tuple(photograph.shape[1:])
-        size = [self.height, 2 * self.height]
+        size = self.folders.size(self.part)
         image = functional.interpolate(photograph[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
         numbers = self._numbers("label", name, stored)
         if int(numbers.max()) >= NUMBERS:
             raise UnreadableError(self._path("label", name)[1], f"expected labels 0 to 33, got {int(numbers.max())}")
         disparity = self._numbers("disparity", name, stored)
         labels = {
-            "segmentation": classes_by_number(self.classes)[numbers],
+            "segmentation": classes_by_number(self.folders.classes)[numbers],
             "instance": offsets_to_means(self._numbers("instance", name, stored)),
             "depth": torch.where(disparity > 0, (disparity.float() - 1) / 256, 0.0),
         }
@@ -198,13 +194,14 @@ class CityReader:
         if not abs(own_height * width - height * own_width) <= TOLERANCE * height * own_width:
             expected = f"expected {width} x {height} pixels, as the photograph has, or the same at another scale"
             raise UnreadableError(relative, f"{expected}, got {own_width} x {own_height}")
-        size = [self.height, 2 * self.height]
-        return functional.interpolate(numbers[None, None].double(), size, mode="nearest-exact")[0, 0].long()
+        whole, size = numbers[None, None].double(), self.folders.size(self.part)
+        return functional.interpolate(whole, size, mode="nearest-exact")[0, 0].long()
 
     def _path(self, kind: str, name: str) -> tuple[Path, str]:
         folder, ending = FILES[kind]
-        path = existing_path(self.root / folder / self.part / f"{name}_{ending}.png")
-        return path, path.relative_to(self.root).as_posix()
+        root = self.folders.root
+        path = existing_path(root / folder / self.part / f"{name}_{ending}.png")
+        return path, path.relative_to(root).as_posix()
 
 
 def read_numbers(path: Path, name: str) -> Tensor:
@@ -225,8 +222,7 @@ def find_cityscapes(root: Path, classes: int, height: int) -> CityFolders:
     """The published folders, in a subfolder of ``root`` whose name begins with cityscapes or in ``root`` itself.
 
     Raises:
-        FileNotFoundError: they are missing; the message has the expected and the found layout.
-        ValueError: they are found more than once.
+        FileNotFoundError, ValueError: as :func:`.locating.only_folder`.
     """
     searched = searched_folders(root, "", ("cityscapes",))
     wanted = [Path(folder) / part for folder in ("leftImg8bit", "gtFine", "disparity") for part in PARTS]

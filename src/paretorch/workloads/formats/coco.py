@@ -38,8 +38,7 @@ def find_coco(root: Path, given: str = "") -> CocoFolders:
     """COCO 2017 in ``given``, or in a subfolder of ``root`` whose name begins with coco or mscoco.
 
     Raises:
-        FileNotFoundError: it is missing or has another layout; the message has the expected and the found one.
-        ValueError: it is found more than once.
+        FileNotFoundError, ValueError: as :func:`.locating.only_folder`.
     """
     searched = searched_folders(root, given, ("coco", "mscoco"))
     images = {

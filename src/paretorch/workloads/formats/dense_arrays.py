@@ -190,8 +190,7 @@ def find_arrays(
         fields: the labels.
 
     Raises:
-        FileNotFoundError: it is missing; the message has the expected and the found layout.
-        ValueError: it is found more than once.
+        FileNotFoundError, ValueError: as :func:`.locating.only_folder`.
     """
     searched = searched_folders(root, "", prefixes)
     wanted = [Path(part) / folder for part in PARTS for folder in (IMAGE, *(field.folder for field in fields))]

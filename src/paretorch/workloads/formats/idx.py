@@ -58,8 +58,7 @@ def find_digits(root: Path, which: DigitSet, given: str = "") -> Path:
     """The folder with the four files: ``given``, or below ``root`` in the layout of torchvision.
 
     Raises:
-        FileNotFoundError: it or one of its files is missing; the message has the expected layout and what was found.
-        ValueError: it is found more than once.
+        FileNotFoundError, ValueError: as :func:`.locating.only_folder`.
     """
     if given:
         searched = [Path(given)]

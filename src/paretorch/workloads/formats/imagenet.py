@@ -30,8 +30,7 @@ def find_imagenet(root: Path, given: str = "") -> ClassFolders:
     """ImageNet in ``given``, or in a subfolder of ``root`` whose name begins with imagenet or ilsvrc.
 
     Raises:
-        FileNotFoundError: it is missing or has another layout; the message has the expected and the found one.
-        ValueError: it is found more than once.
+        FileNotFoundError, ValueError: as :func:`.locating.only_folder`.
     """
     searched = searched_folders(root, given, ("imagenet", "ilsvrc"))
     folders = dict.fromkeys(folder / inside for folder in searched for inside in INSIDE)

@@ -70,9 +70,8 @@ def voc_mask(objects: Sequence[Object], shape: tuple[int, int], name: str) -> Te
     """
     with extra("studies"):
         from pycocotools import mask as runs
-    regions: list[
-        tuple[bool, int, int, int, Any]
-    ] = []  # run-length encoded: decoded, each needs as much memory as the image
+    # run-length encoded: decoded, each needs as much memory as the image
+    regions: list[tuple[bool, int, int, int, Any]] = []
     for identity, label, crowd, segmentation in objects:
         try:
             encoded = _encode(segmentation, shape)

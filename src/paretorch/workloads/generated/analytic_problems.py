@@ -145,20 +145,16 @@ def _of_curve(front: Tensor, reference: tuple[float, ...]) -> Truth:
     return Truth(front, reference, volume)
 
 
-def _uniform(size: int) -> Tensor:
-    return torch.rand(size)
-
-
 def _wide(size: int) -> Tensor:
     return torch.empty(size).uniform_(-2, 2) / math.sqrt(size)
 
 
 PROBLEMS = {
     "vlmop2": AnalyticProblem(2, 20, 1, False, (-2.0, 2.0), vlmop2, _vlmop2_truth, _wide),
-    "zdt1": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(1), lambda _: _zdt_truth(1), _uniform),
-    "zdt2": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(2), lambda _: _zdt_truth(2), _uniform),
-    "zdt3": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(3), lambda _: _zdt_truth(3), _uniform),
-    "dtlz2": AnalyticProblem(3, 12, 3, True, (0.0, 1.0), dtlz2, lambda _: _dtlz2_truth(), _uniform),
+    "zdt1": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(1), lambda _: _zdt_truth(1), torch.rand),
+    "zdt2": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(2), lambda _: _zdt_truth(2), torch.rand),
+    "zdt3": AnalyticProblem(2, 30, 2, True, (0.0, 1.0), zdt(3), lambda _: _zdt_truth(3), torch.rand),
+    "dtlz2": AnalyticProblem(3, 12, 3, True, (0.0, 1.0), dtlz2, lambda _: _dtlz2_truth(), torch.rand),
     "two_valley": AnalyticProblem(
         2, 2, 2, False, (-10.0, 10.0), two_valley, lambda _: _two_valley_truth(), lambda _: torch.rand(2) * 18 - 9
     ),

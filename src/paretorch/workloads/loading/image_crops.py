@@ -35,10 +35,9 @@ def check_augmentation(name: str) -> Augmentation:
     Raises:
         ValueError: it is none of :data:`Augmentation`.
     """
-    for kind in get_args(Augmentation):
-        if name == kind:
-            return cast(Augmentation, kind)
-    raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
+    if name not in get_args(Augmentation):
+        raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
+    return cast(Augmentation, name)
 
 
 def central_square(image: Tensor, mask: Tensor | None, edge: int) -> tuple[Tensor, Tensor | None]:

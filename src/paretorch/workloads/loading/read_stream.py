@@ -188,16 +188,8 @@ class ReadStream:
 
     def loading(self) -> LoadingStatistics:
         """Statistics of reading so far."""
-        count = self.count
-        return LoadingStatistics(
-            stream=self.name,
-            kind=self.sampler.kind,
-            workers=self.workers,
-            samples=count.samples,
-            work=count.work,
-            waited=count.waited,
-            unreadable=dict(sorted(count.unreadable.items())),
-        )
+        count = replace(self.count, unreadable=dict(sorted(self.count.unreadable.items())))
+        return LoadingStatistics(self.name, self.sampler.kind, self.workers, **vars(count))
 
     def _record(self, batch: LoadedBatch) -> None:
         if batch.damage:
@@ -212,14 +204,14 @@ class ReadStream:
         check_unreadable(self.name, known, len(self), "; `paretorch data check` finds all of them")
 
 
-def worker_count(given: int | None, *, decodes: bool) -> int:
+def worker_count(given: int | None, kind: str) -> int:
     """Number of processes that read a stream.
 
     Args:
         given: the option; None: one process for each core but one, or half as many without decoding, at most 8.
-        decodes: whether the files are decoded.
+        kind: of the samples; ``"image files"`` are decoded.
     """
     if given is not None:
         return given
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_WORKERS, max(1, cores - 1) if decodes else (cores - 1) // 2)
+    return min(MAX_WORKERS, max(1, cores - 1) if kind == "image files" else (cores - 1) // 2)

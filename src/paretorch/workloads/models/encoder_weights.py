@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from paretorch.extras import extra
-from paretorch.workloads.models.encoders import ENCODERS, Encoder
+from paretorch.workloads.models.encoders import Encoder
 
 TORCHVISION = "torchvision"
 # prefixes of the names of layers in torchvision's models, checkpoints of runs and wrapped models
@@ -57,7 +57,7 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
 def _from_torchvision(encoder: Encoder) -> Mapping[str, Tensor]:
     with extra("studies"):
         from torchvision.models import get_model_weights
-    weights: Any = get_model_weights(ENCODERS[encoder.name].builder).DEFAULT  # type: ignore[attr-defined, unused-ignore]
+    weights: Any = get_model_weights(encoder.name).DEFAULT  # type: ignore[attr-defined, unused-ignore]
     try:
         found: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,19 +59,6 @@ class Encoder(nn.Module):
             images = images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.spread)
         result: Tensor = self.features(images)
         return result
-
-
-@dataclass(frozen=True)
-class EncoderBuilder:
-    """The functions that build an encoder.
-
-    Args:
-        make: width -> the layers and the channels of their output.
-        builder: name of torchvision's function, whose weights can be loaded at width 1.
-    """
-
-    make: Callable[[float], tuple[nn.Module, int]]
-    builder: str
 
 
 def mobilenet_v3_large(width: float) -> tuple[nn.Module, int]:
@@ -145,11 +131,12 @@ def _resnet(kind: str, layers: tuple[int, ...], width: float) -> tuple[nn.Module
     return found, channels
 
 
-ENCODERS = {
-    "mobilenet_v3_large": EncoderBuilder(mobilenet_v3_large, "mobilenet_v3_large"),
-    "resnet18": EncoderBuilder(resnet18, "resnet18"),
-    "resnet50": EncoderBuilder(resnet50, "resnet50"),
-    "efficientnet_b0": EncoderBuilder(efficientnet_b0, "efficientnet_b0"),
+# by the name of torchvision's function, whose weights can be loaded at width 1: width -> layers, channels of their output
+ENCODERS: dict[str, Callable[[float], tuple[nn.Module, int]]] = {
+    "mobilenet_v3_large": mobilenet_v3_large,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "efficientnet_b0": efficientnet_b0,
 }
 
 
@@ -177,7 +164,7 @@ def encoder(name: str = "mobilenet_v3_large", width: float = 1.0, stride: int = 
     if stride not in STRIDES:
         raise ValueError(f"stride is one of {STRIDES}, got {stride}")
     with extra("studies"):
-        features, channels = ENCODERS[name].make(width)
+        features, channels = ENCODERS[name](width)
     _keep_resolution(features, last=STRIDES.index(stride))
     return Encoder(name, features, channels, stride)
 

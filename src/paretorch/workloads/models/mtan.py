@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from paretorch.workloads.models.segnet import Maps, SegNet, channels, convolution, pooled, prediction, resized
+from paretorch.workloads.models.segnet import Maps, SegNet, channels, convolution, prediction
 
 
 class AttentionEncoder(SegNet):
@@ -66,11 +67,13 @@ class AttentionHead(nn.Module):
         x: Tensor | None = None
         for level, (first, last) in enumerate(zip(maps.encoded, maps.encoded_last, strict=True)):
             maps_in = first if x is None else torch.cat([first, x], dim=1)
-            x = pooled(shared.down[level](self.masks[level](maps_in) * last))
+            x = functional.max_pool2d(shared.down[level](self.masks[level](maps_in) * last), 2)
         assert x is not None
         for level in reversed(range(len(maps.unpooled))):
             first, last = maps.unpooled[level], maps.decoded_last[level]
-            upsampled = shared.up[level](resized(x, first))
+            # with aligned corners, as published
+            upsampled = functional.interpolate(x, first.shape[-2:], mode="bilinear", align_corners=True)
+            upsampled = shared.up[level](upsampled)
             x = self.up_masks[level](torch.cat([first, upsampled], dim=1)) * last
         result: Tensor = self.prediction(x)
         return result

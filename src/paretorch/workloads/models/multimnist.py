@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paretorch.workloads.models import lenet
-
 MEAN, SPREAD = 0.1307, 0.3081  # of MNIST's pixels in 0..1
 
 
@@ -51,11 +49,6 @@ def sener_encoder() -> nn.Sequential:
     )
 
 
-def sener_head() -> nn.Sequential:
-    """Linear 50-50 - ReLU - linear 50-10."""
-    return lenet.classifier()
-
-
 def pmtl_encoder() -> nn.Sequential:
     """Conv 10 x 9 - ReLU - pool - conv 20 x 5 - ReLU - pool - linear 500-50 - ReLU; (B, 1, 36, 36) -> (B, 50).
 
@@ -75,8 +68,3 @@ def pmtl_encoder() -> nn.Sequential:
         nn.Linear(500, 50),
         nn.ReLU(),
     )
-
-
-def pmtl_head() -> nn.Linear:
-    """Linear 50-10."""
-    return nn.Linear(50, 10)

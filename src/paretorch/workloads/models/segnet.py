@@ -127,13 +127,3 @@ def initialise_weights(model: nn.Module) -> None:
 
 def _more(size: int, deep: bool) -> nn.Sequential:
     return nn.Sequential(*(convolution(size, size) for _ in range(2 if deep else 1)))
-
-
-def pooled(x: Tensor) -> Tensor:
-    """Half the resolution: (B, C, H, W) -> (B, C, H // 2, W // 2)."""
-    return functional.max_pool2d(x, 2)
-
-
-def resized(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, h, w) at the resolution of ``like``, with aligned corners, as published."""
-    return functional.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)

@@ -21,7 +21,6 @@ def classification_and_segmentation(
     stride: int = 32,
     decoder: str = "narrow",
     weights: str | Path = "",
-    tasks: tuple[str, str] = ("classification", "segmentation"),
 ) -> MultiTaskModel:
     """One encoder and the two heads of the protocol.
 
@@ -36,7 +35,6 @@ def classification_and_segmentation(
         stride: of the encoder: 32 as published, a smaller one for small images.
         decoder: ``"narrow"`` or ``"wide"``.
         weights: of the encoder: ``"torchvision"``, a file, or empty for random ones.
-        tasks: names of the two.
 
     Example:
         >>> import torch
@@ -46,8 +44,8 @@ def classification_and_segmentation(
     """
     made = encoder(name, width, stride)
     heads = {
-        tasks[0]: image_classifier(made.channels, classes, scaled_channels(512, width)),
-        tasks[1]: PixelHead(made.channels, masks, stride, decoder, width, edge),
+        "classification": image_classifier(made.channels, classes, scaled_channels(512, width)),
+        "segmentation": PixelHead(made.channels, masks, stride, decoder, width, edge),
     }
     if weights:
         load_encoder_weights(made, weights)
