@@ -52,7 +52,7 @@ def losses_of(made: Model, branches: Any = None) -> dict[str, Tensor]:
     }
 
 
-def test_a_head_without_gradient_on_the_encoder_is_trained() -> None:
+def test_head_without_gradient_on_the_encoder_is_trained() -> None:
     """Its weight begins at zero, so its task has no gradient on the encoder; it must not stay there."""
     made = model()
     first: nn.Linear = made.heads[0]  # type: ignore[assignment]
@@ -65,7 +65,7 @@ def test_a_head_without_gradient_on_the_encoder_is_trained() -> None:
     assert float(expected.abs().max()) > 0
 
 
-def test_heads_are_trained_where_no_task_has_a_gradient_on_what_is_shared() -> None:
+def test_heads_are_trained_if_no_task_has_a_gradient_on_shared_parameters() -> None:
     made = model(3)
     for head in made.heads:
         nn.init.zeros_(head.weight)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def test_weighted_heads_of_an_absent_task_keep_their_gradient() -> None:
 
 @pytest.mark.parametrize("samples", [None, 8])
 @pytest.mark.parametrize("tasks", [2, 4])
-def test_a_balancer_checks_for_nan_while_weights_are_reused(tasks: int, samples: int | None) -> None:
+def test_balancer_detects_nan_while_weights_are_reused(tasks: int, samples: int | None) -> None:
     made = model(tasks)
     balancer = pt.Balancer(pt.UPGrad(), every=3, samples=samples)
     balancer.backward(losses_of(made))
@@ -99,7 +99,7 @@ def test_a_balancer_checks_for_nan_while_weights_are_reused(tasks: int, samples:
     assert torch.equal(made.encoder.weight.grad, before)  # type: ignore[arg-type]
 
 
-def test_a_fork_that_raises_checks_for_nan_while_weights_are_reused() -> None:
+def test_fork_that_raises_detects_nan_while_weights_are_reused() -> None:
     made = model()
     fork = pt.Fork(pt.MGDA(), tasks=("0", "1"), every=3, nonfinite="raise")
     sum(losses_of(made, fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
@@ -108,7 +108,7 @@ def test_a_fork_that_raises_checks_for_nan_while_weights_are_reused() -> None:
         (losses["0"] + losses["1"] * math.inf).backward()
 
 
-def test_a_balancer_under_a_scaler_recovers_from_an_overflow() -> None:
+def test_balancer_with_a_gradscaler_recovers_from_an_overflow() -> None:
     made = model(dtype=torch.float32)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     optimizer = torch.optim.SGD([*made.encoder.parameters(), *made.heads.parameters()], lr=1e-3)
@@ -129,7 +129,7 @@ def test_a_balancer_under_a_scaler_recovers_from_an_overflow() -> None:
 
 
 @pytest.mark.parametrize("features", ["tensor", "nested"])
-def test_features_of_an_empty_batch_are_absent(features: str) -> None:
+def test_fork_treats_tasks_of_an_empty_batch_as_absent(features: str) -> None:
     encoder, fork = nn.Linear(4, 3), pt.Fork(pt.MGDA(), tasks=("a", "b"))
     z = encoder(torch.randn(0, 4))
     branch = fork(z if features == "tensor" else {"x": z, "y": [encoder(torch.zeros(0, 4))]})
@@ -138,7 +138,7 @@ def test_features_of_an_empty_batch_are_absent(features: str) -> None:
     assert balance_of(fork).status is Status.ABSENT
 
 
-def test_an_empty_leaf_beside_others_changes_nothing() -> None:
+def test_fork_result_is_unchanged_by_an_additional_empty_leaf() -> None:
     made = model()
     fork = pt.Fork(pt.MGDA(), tasks=("0", "1"))
     branch = fork({"x": made.encoder(made.inputs), "boxes": made.encoder(made.inputs[:0])})
@@ -149,7 +149,7 @@ def test_an_empty_leaf_beside_others_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("tasks", [2, 5])
-def test_a_shared_parameter_of_size_zero_changes_nothing(tasks: int) -> None:
+def test_balancer_result_is_unchanged_by_a_shared_parameter_of_size_zero(tasks: int) -> None:
     made = model(tasks)
     nothing = nn.Parameter(torch.zeros(0, dtype=F64))
     losses = {name: loss * (name != "0") + nothing.sum() for name, loss in losses_of(made).items()}
@@ -157,7 +157,7 @@ def test_a_shared_parameter_of_size_zero_changes_nothing(tasks: int) -> None:
     assert listed(balance.present) == [False] + [True] * (tasks - 1)
 
 
-def test_a_tensor_that_is_nested_twice_is_balanced_once() -> None:
+def test_fork_balances_a_tensor_that_is_nested_twice_once() -> None:
     point = nn.Parameter(torch.zeros(2, dtype=F64))
     fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
     z = point[None] * 1.0
@@ -169,7 +169,7 @@ def test_a_tensor_that_is_nested_twice_is_balanced_once() -> None:
     assert float(point.grad @ torch.tensor([-5.0, 1.0], dtype=F64)) >= 0  # type: ignore[operator]
 
 
-def test_unknown_containers_are_refused() -> None:
+def test_fork_refuses_unknown_containers() -> None:
     class Own(dict[str, Tensor]):
         pass
 
@@ -180,7 +180,7 @@ def test_unknown_containers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", [pt.GradNorm(), pt.LogLosses(pt.MGDA()), pt.Uncertainty()], ids=str)
-def test_missing_losses_are_named(method: Method[Any]) -> None:
+def test_fork_names_missing_losses(method: Method[Any]) -> None:
     made = model()
     fork = pt.Fork(method, tasks=("0", "1"))
     losses = losses_of(made, fork(made.encoder(made.inputs)))
@@ -204,7 +204,7 @@ def test_loss_methods_reuse_weights_as_well(by: str) -> None:
     assert seen[3] == seen[4] == seen[5]
 
 
-def test_a_forward_kept_alive_does_not_change_the_record() -> None:
+def test_fork_record_is_unchanged_by_a_forward_that_is_kept_alive() -> None:
     made = model()
     fork = pt.Fork(pt.GradNorm(), tasks=("0", "1"))
     kept = losses_of(made, fork(made.encoder(made.inputs)))
@@ -213,14 +213,14 @@ def test_a_forward_kept_alive_does_not_change_the_record() -> None:
     assert kept
 
 
-def test_shared_parameters_that_no_loss_reaches_are_refused() -> None:
+def test_balancer_refuses_shared_parameters_that_no_loss_reaches() -> None:
     made = model()
     for other in (nn.Linear(3, 3), copy.deepcopy(made.encoder)):
         with pytest.raises(ValueError, match=r"no loss reaches any parameter of shared="):
             pt.Balancer(pt.UPGrad(), shared=other).backward(losses_of(made))
 
 
-def test_frozen_shared_parameters_are_left_out_and_unreached_ones_get_no_gradient() -> None:
+def test_balancer_excludes_frozen_shared_parameters_and_gives_unreached_ones_no_gradient() -> None:
     made, aside = model(), nn.Linear(2, 2)
     balancer = pt.Balancer(pt.UPGrad(), shared=[*made.encoder.parameters(), *aside.parameters()])
     made.encoder.bias.requires_grad_(False)
@@ -230,7 +230,7 @@ def test_frozen_shared_parameters_are_left_out_and_unreached_ones_get_no_gradien
     assert aside.weight.grad is None
 
 
-def test_sparse_and_complex_gradients_are_refused_with_a_cure() -> None:
+def test_balancer_refuses_sparse_and_complex_gradients_with_a_cure() -> None:
     words, heads = nn.Embedding(9, 4, sparse=True), nn.ModuleList(nn.Linear(4, 1) for _ in range(2))
     z = words(torch.arange(5))
     with pytest.raises(ValueError, match="sparse=False"):
@@ -250,7 +250,7 @@ def test_options_of_the_wrong_kind_are_refused(option: str, value: Any) -> None:
         pt.Fork(pt.MGDA(), tasks=("a", "b"), **{option: value})
 
 
-def test_an_infinite_loss_after_the_step_leaves_the_state_of_famo() -> None:
+def test_famo_state_is_unchanged_by_an_infinite_loss_after_the_step() -> None:
     made = model()
     fork = pt.Fork(pt.FAMO(), tasks=("0", "1"))
     for after in (math.inf, 0.5):

@@ -67,7 +67,7 @@ def without_b(net: Net, fork: pt.Fork) -> None:
 
 @pytest.mark.parametrize("kind", BREAKS)
 @over_methods
-def test_a_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: str) -> None:
+def test_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: str) -> None:
     found = []
     for run in (lambda n, f: on_fork(n, f, BREAKS[kind]), without_b):
         net, fork = Net(), pt.Fork(method, TASKS, nonfinite="skip")
@@ -88,7 +88,7 @@ def test_a_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: s
 
 @pytest.mark.parametrize("kind", ["nan loss", "infinite loss", "nan loss without a gradient"])
 @over_methods
-def test_the_head_of_a_skipped_loss_receives_nothing(method: Method[Any], kind: str) -> None:
+def test_fork_gives_the_head_of_a_skipped_loss_no_gradient(method: Method[Any], kind: str) -> None:
     net, fork = Net(), pt.Fork(method, TASKS, nonfinite="skip")
     on_fork(net, fork, BREAKS[kind])
     assert net.heads["b"].weight.grad is None
@@ -97,7 +97,7 @@ def test_the_head_of_a_skipped_loss_receives_nothing(method: Method[Any], kind: 
 
 @pytest.mark.parametrize("kind", BREAKS)
 @over_methods
-def test_a_fork_that_raises_names_the_task_and_leaves_encoder_and_state(method: Method[Any], kind: str) -> None:
+def test_fork_that_raises_names_the_task_and_changes_neither_encoder_nor_state(method: Method[Any], kind: str) -> None:
     net, fork = Net(), pt.Fork(method, TASKS, nonfinite="raise")
     on_fork(net, fork, None)
     before, state, record = net.grads(), {k: v.clone() for k, v in fork.state_dict().items()}, fork.balance
@@ -113,7 +113,7 @@ def test_a_fork_that_raises_names_the_task_and_leaves_encoder_and_state(method: 
 
 
 @pytest.mark.parametrize("records_losses", [True, False])
-def test_a_fork_skips_without_recorded_losses_and_while_weights_are_reused(records_losses: bool) -> None:
+def test_fork_skips_without_recorded_losses_and_while_weights_are_reused(records_losses: bool) -> None:
     net, fork = Net(), pt.Fork(pt.MGDA(), TASKS, nonfinite="skip", every=3)
     on_fork(net, fork, None, records_losses)
     on_fork(net, fork, BREAKS["gradient on the features"], records_losses)
@@ -121,7 +121,7 @@ def test_a_fork_skips_without_recorded_losses_and_while_weights_are_reused(recor
     assert bool(net.encoder[0].weight.grad.isfinite().all())  # type: ignore[union-attr, operator]
 
 
-def test_a_fork_that_skips_every_task_leaves_the_encoder() -> None:
+def test_fork_that_skips_every_task_does_not_change_the_encoder() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"), nonfinite="skip")
     z = torch.ones(3, 2, requires_grad=True)
     branch = fork(z)
@@ -183,7 +183,7 @@ PLACES = BREAKS | {
 @pytest.mark.parametrize("which", TASKS)
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_balancer_names_the_task_and_leaves_grad_and_state(
+def test_balancer_that_raises_names_the_task_and_changes_neither_grad_nor_state(
     method: Method[Any], kind: str, which: str, heads: bool
 ) -> None:
     net, balancer = Net(heads), pt.Balancer(method, TASKS)
@@ -202,7 +202,7 @@ def test_a_balancer_names_the_task_and_leaves_grad_and_state(
 @pytest.mark.parametrize("heads", [True, False], ids=["heads", "no heads"])
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_balancer_that_skips_balances_the_other_tasks(method: Method[Any], kind: str, heads: bool) -> None:
+def test_balancer_that_skips_balances_the_other_tasks(method: Method[Any], kind: str, heads: bool) -> None:
     net, other = Net(heads), Net(heads)
     balancer, expected = pt.Balancer(method, TASKS, nonfinite="skip"), pt.Balancer(method, TASKS)
     on_balancer(net, balancer, PLACES[kind])
@@ -220,7 +220,7 @@ def test_a_balancer_that_skips_balances_the_other_tasks(method: Method[Any], kin
 
 @pytest.mark.parametrize("alone", [False, True], ids=["with features", "head alone"])
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_nonfinite_gradient_on_a_head_alone_is_found(method: Method[Any], alone: bool) -> None:
+def test_balancer_detects_a_nonfinite_gradient_on_a_head_alone(method: Method[Any], alone: bool) -> None:
     def losses(net: Net) -> dict[str, Tensor]:
         made = net.losses(dict.fromkeys(TASKS, net.features()))
         head: Tensor = net.heads["b"].weight  # type: ignore[assignment]
@@ -241,7 +241,7 @@ def test_a_nonfinite_gradient_on_a_head_alone_is_found(method: Method[Any], alon
 
 
 @over_losses
-def test_checked_gradients_are_those_of_an_ordinary_backward_with_its_hooks(method: Method[Any]) -> None:
+def test_balancer_checked_gradients_equal_those_of_an_ordinary_backward_with_its_hooks(method: Method[Any]) -> None:
     grads = []
     for nonfinite in OPTIONS:
         net = Net()
@@ -258,7 +258,7 @@ def test_checked_gradients_are_those_of_an_ordinary_backward_with_its_hooks(meth
         torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
 
 
-def test_sparse_and_complex_gradients_of_loss_methods_are_accumulated_unchanged() -> None:
+def test_balancer_accumulates_sparse_and_complex_gradients_of_loss_methods_unchanged() -> None:
     grads = []
     for nonfinite in OPTIONS:
         torch.manual_seed(0)
@@ -273,7 +273,7 @@ def test_sparse_and_complex_gradients_of_loss_methods_are_accumulated_unchanged(
         torch.testing.assert_close(one, other)
 
 
-def test_a_graph_without_retain_graph_is_freed() -> None:
+def test_balancer_frees_a_graph_without_retain_graph() -> None:
     net = Net()
     losses = net.losses(dict.fromkeys(TASKS, net.features()))
     pt.Balancer(pt.Uncertainty(), TASKS).backward(dict(losses))

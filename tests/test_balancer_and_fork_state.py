@@ -103,7 +103,7 @@ def test_reset_state_undeclares_the_tasks_of_a_balancer_made_without_tasks() -> 
 
 @with_fork_and_balancer
 @over_methods
-def test_a_model_made_on_meta_and_emptied_has_the_initial_state(method: Method[Any], by: str) -> None:
+def test_model_on_the_meta_device_has_the_initial_state_after_to_empty(method: Method[Any], by: str) -> None:
     expected = Model(method, by)
     with torch.device("meta"):
         model = Model(method, by)
@@ -184,7 +184,7 @@ def test_task_names_survive_casts_and_old_checkpoints_load(dtype: torch.dtype) -
     assert decoded(other.method_module.task_names) == ("z", "größe")
 
 
-def test_stored_state_with_unreadable_task_names_is_not_used() -> None:
+def test_state_with_unreadable_task_names_is_not_used() -> None:
     model = Model(pt.Uncertainty())
     model.step()
     stored = model.state_dict()
@@ -202,7 +202,7 @@ def test_stored_state_with_unreadable_task_names_is_not_used() -> None:
 @pytest.mark.parametrize("loads", [True, False], ids=["then load_state_dict", "in place alone"])
 @with_fork_and_balancer
 @pytest.mark.parametrize("method", [pt.Uncertainty(), pt.GradVac(beta=0.3)], ids=repr)
-def test_a_distributed_checkpoint_is_loaded_by_task_name(
+def test_distributed_checkpoint_is_loaded_by_task_name(
     method: Method[Any], by: str, loads: bool, tmp_path: Any
 ) -> None:
     orders = [("left", "right", "c"), ("right", "c", "left"), ("c", "left", "right")]
@@ -278,7 +278,7 @@ def test_copies_and_moves_keep_the_state() -> None:
         assert model.method_module.get_buffer("state_taken").tolist() == [2, 2]
 
 
-def test_the_former_name_of_deferred_balance_works_and_warns() -> None:
+def test_former_name_of_deferred_balance_works_and_warns() -> None:
     model = Model(pt.MGDA())
     model.step()
     assert isinstance(model.method_module, pt.Fork)

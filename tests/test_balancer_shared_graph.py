@@ -343,7 +343,7 @@ def test_shared_graph_compares_given_leaves_only() -> None:
 
 
 @pytest.mark.parametrize(("rows", "n", "m"), [(4, 30, 20), (50, 3, 2)])
-def test_parameter_products_agree_for_both_costs(rows: int, n: int, m: int) -> None:
+def test_parameter_products_are_equal_for_both_costs(rows: int, n: int, m: int) -> None:
     layer = nn.Linear(n, m, bias=False).double()
     x, gradients = torch.randn(rows, n).double(), torch.randn(3, rows, m).double()
     out = layer(x)
@@ -366,7 +366,7 @@ def test_linear_uses_exclude_tied_and_normalized_weights() -> None:
     }  # fmt: skip
 
 
-def test_saves_time_for_many_tasks_and_wide_layers_only() -> None:
+def test_shared_graph_saves_time_for_many_tasks_and_wide_layers_only() -> None:
     def worth(widths: tuple[int, ...], tasks: int, batch: int) -> bool:
         encoder = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
         z = encoder(torch.randn(batch, widths[0]))

@@ -40,10 +40,10 @@ def check(results: dict[str, Any], names: tuple[str, ...]) -> None:
     assert "compiled" in results["balancer"]
 
 
-def test_compiled_equals_eager() -> None:
+def test_compiled_step_equals_eager_step() -> None:
     check(run(QUICK), QUICK)
 
 
 @pytest.mark.long
-def test_compiled_equals_eager_for_every_kind_of_method() -> None:
+def test_compiled_step_equals_eager_step_for_every_kind_of_method() -> None:
     check(run(REST), REST)

@@ -91,7 +91,7 @@ with_fork_and_balancer = pytest.mark.parametrize(("by", "entry"), CASES, ids=lam
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @with_fork_and_balancer
-def test_steps_are_finite_in_every_precision(by: str, entry: Entry, dtype: torch.dtype) -> None:
+def test_method_steps_are_finite_in_every_precision(by: str, entry: Entry, dtype: torch.dtype) -> None:
     balance, update, _ = STEPS_BY[by](entry.method, dtype, 0, STEPS)
     assert bool(torch.isfinite(update).all())
     assert update.dtype is dtype
@@ -111,7 +111,7 @@ def test_steps_are_finite_in_every_precision(by: str, entry: Entry, dtype: torch
     ],
     ids=lambda part: getattr(part, "name", part),
 )
-def test_measured_conflicts_are_none_where_the_method_claims_it(by: str, entry: Entry, dtype: torch.dtype) -> None:
+def test_conflict_free_method_has_no_measured_conflict(by: str, entry: Entry, dtype: torch.dtype) -> None:
     """In low precision the update itself is rounded: a cosine may miss zero by the spacing of its numbers."""
     balance, update, rows = STEPS_BY[by](entry.method, dtype, 7, 1)
     update, rows = update.double(), rows.double()
@@ -121,19 +121,19 @@ def test_measured_conflicts_are_none_where_the_method_claims_it(by: str, entry: 
 
 
 @with_fork_and_balancer
-def test_the_same_steps_give_the_same_numbers(by: str, entry: Entry) -> None:
+def test_method_steps_are_deterministic(by: str, entry: Entry) -> None:
     one, other = (STEPS_BY[by](entry.method, torch.float32, 3, STEPS)[1] for _ in range(2))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("entry", [entry for entry in GENERAL if entry not in FORKED], ids=lambda entry: entry.name)
-def test_a_fork_refuses_methods_for_the_balancer_alone(entry: Entry) -> None:
+def test_fork_refuses_methods_for_the_balancer_alone(entry: Entry) -> None:
     with pytest.raises(ValueError, match="Balancer"):
         pt.Fork(entry.method, TASKS)
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-def test_needs_are_one_kind_of_evidence_and_perhaps_losses(entry: Entry) -> None:
+def test_method_needs_are_one_kind_of_evidence_and_optionally_losses(entry: Entry) -> None:
     kinds = entry.method.needs & (Need.GRAMIAN | Need.JACOBIAN)
     assert kinds in (Need(0), Need.GRAMIAN, Need.JACOBIAN)
     assert kinds or entry.method.needs is Need.LOSSES

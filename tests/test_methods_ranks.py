@@ -96,7 +96,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return on_ranks(on_this_rank, WORLD, tmp_path_factory.mktemp("methods"))
 
 
-def test_every_exported_method_is_among_the_cases() -> None:
+def test_method_cases_include_every_exported_method() -> None:
     exported = {name for name in pt.balance.__all__ if isinstance(getattr(pt, name), type)}
     assert exported == {type(ALL[name]).__name__ for by, name in CASES if by == "balancer"}
     for name, method in ALL.items():
@@ -106,7 +106,7 @@ def test_every_exported_method_is_among_the_cases() -> None:
 
 
 @pytest.mark.parametrize(("by", "name"), CASES, ids=[f"{by}/{name}" for by, name in CASES])
-def test_two_ranks_equal_one_process(two: list[Any], by: str, name: str) -> None:
+def test_method_on_two_ranks_equals_one_process(two: list[Any], by: str, name: str) -> None:
     expected = steps(by, ALL[name], list(range(WORLD)), wrapped=False)
     for result in two:
         got = result[f"{by}/{name}"]

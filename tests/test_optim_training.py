@@ -24,7 +24,7 @@ def run(optimizer: str, **values: Any) -> Run:
 
 @pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
 @pytest.mark.parametrize("optimizer", ["MTAdam", "MTAdamV2", "AdaTask", "Preconditioned"])
-def test_run_decreases_its_losses(optimizer: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_optimizer_run_decreases_its_losses(optimizer: str, options: dict[str, Any], tmp_path: Path) -> None:
     method = "UPGrad()" if optimizer == "Preconditioned" else "Equal()"
     done = train(
         run(optimizer, method=method, options=options, optimizer_options={"lr": 1e-2}, epochs=8),
@@ -38,7 +38,7 @@ def test_run_decreases_its_losses(optimizer: str, options: dict[str, Any], tmp_p
     ("optimizer", "method"),
     [("MTAdamV2", "Equal()"), ("Preconditioned", "DWA(window=None)"), ("Preconditioned", "PCGrad()")],
 )
-def test_run_resumes_bit_for_bit(optimizer: str, method: str, tmp_path: Path) -> None:
+def test_optimizer_run_resumes_bit_for_bit(optimizer: str, method: str, tmp_path: Path) -> None:
     wanted = run(optimizer, method=method, optimizer_options={"lr": 1e-2, "betas": (0.9, 0.99)}, epochs=5)
     whole = train(wanted, tmp_path / "whole", progress=None)
 
@@ -65,7 +65,7 @@ def test_preconditioned_balances_by_the_runs_method() -> None:
     assert str(parts.optimizer.runner.method) == "CAGrad(c=0.25, rescale=1)"
 
 
-def test_run_supports_a_single_task(tmp_path: Path) -> None:
+def test_optimizer_run_supports_a_single_task(tmp_path: Path) -> None:
     done = train(run("MTAdamV2", tasks=("size",), optimizer_options={"lr": 0.1}, epochs=6), tmp_path, progress=None)
     assert done.history[-1].losses["size"] < done.history[0].losses["size"]
 
@@ -82,11 +82,11 @@ def test_run_supports_a_single_task(tmp_path: Path) -> None:
         ({"optimizer": "AdaTask", "optimizer_options": {"weights": {"sing": 1.0}}}, "task 'sign' has none"),
     ],
 )
-def test_run_refuses_contradictory_options(values: dict[str, Any], message: str) -> None:
+def test_optimizer_run_refuses_contradictory_options(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(Run(**{"workload": TINY, "optimizer_options": {}, **values}))
 
 
-def test_run_finds_torch_optimizers() -> None:
+def test_optimizer_run_finds_torch_optimizers() -> None:
     made = find_optimizer("AdamW", {"lr": 0.1})([torch.nn.Parameter(torch.zeros(1))])
     assert type(made) is torch.optim.AdamW

@@ -61,7 +61,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_draw_what_one_process_draws_of_the_joined_batch(
+def test_samples_of_two_ranks_equal_those_of_one_process_with_the_joined_batch(
     two: list[Any], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     each, draw = [found[kind] for found in two], SampleSubset.drawn

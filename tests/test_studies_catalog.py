@@ -93,7 +93,7 @@ def test_command_has_the_options_of_all_shipped_studies() -> None:
 
 
 @every_study
-def test_question_of_a_shipped_study_is_one_line_and_its_file_says_what_it_compares(entry: Entry) -> None:
+def test_question_of_a_shipped_study_is_one_line_and_its_file_has_a_docstring(entry: Entry) -> None:
     study = find_study(entry.name, "smoke")
     assert study.name == entry.name
     assert re.fullmatch(r"[^\n]+\?", study.question)

@@ -350,7 +350,7 @@ def mixed(treatment: Treatment) -> Study:
         ),
     ],
 )
-def test_tuning_refuses_what_cannot_be_tuned(tmp_path: Path, wrong: Callable[[Path], object], message: str) -> None:
+def test_tuning_refuses_runs_that_cannot_be_tuned(tmp_path: Path, wrong: Callable[[Path], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wrong(tmp_path)
 

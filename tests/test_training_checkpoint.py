@@ -117,7 +117,7 @@ def test_nested_state_keeps_containers_dtypes_and_ties() -> None:
     assert type(back["groups"][0]["betas"]) is tuple
 
 
-def test_nested_state_names_what_cannot_be_saved() -> None:
+def test_nested_state_names_values_that_cannot_be_saved() -> None:
     with pytest.raises(TypeError, match=r"cannot save groups/0/schedule: .* got function"):
         pack({"groups": [{"schedule": lambda: 0}]})
 

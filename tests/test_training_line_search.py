@@ -53,7 +53,7 @@ def test_resumed_line_search_equals_uninterrupted_line_search(tmp_path: Path, op
     assert [epoch.losses for epoch in cut.history] == [epoch.losses for epoch in whole.history]
 
 
-def test_steps_are_recorded(tmp_path: Path) -> None:
+def test_line_search_steps_are_recorded(tmp_path: Path) -> None:
     train(run({"verify": 1}, "Backtracking"), tmp_path, progress=None)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["event"] == "step"]

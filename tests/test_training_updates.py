@@ -44,7 +44,7 @@ def gradients_of(update_of: Callable[..., updates.Update], **options: Any) -> li
 
 
 @pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
-def test_equal_weights_give_the_sum_of_losses_in_every_update(options: dict[str, Any]) -> None:
+def test_update_with_equal_weights_uses_the_sum_of_losses(options: dict[str, Any]) -> None:
     tasks = ("sign", "size")
     plain = gradients_of(updates.plain, **options)
     features = gradients_of(partial(updates.on_features, fork=pt.Fork(pt.Equal(), tasks)), **options)
