@@ -18,15 +18,15 @@ from paretorch.workloads.base import check_head_names
 F64 = torch.float64
 
 
-class Model(NamedTuple):
+class EncoderAndHeads(NamedTuple):
     encoder: nn.Linear
     heads: nn.ModuleList
     inputs: Tensor
 
 
-def model(tasks: int = 2, dtype: torch.dtype = F64) -> Model:
+def model(tasks: int = 2, dtype: torch.dtype = F64) -> EncoderAndHeads:
     torch.manual_seed(0)
-    return Model(
+    return EncoderAndHeads(
         nn.Linear(4, 8, dtype=dtype),
         nn.ModuleList(nn.Linear(8, 1, dtype=dtype) for _ in range(tasks)),
         torch.randn(16, 4, dtype=dtype),
@@ -44,7 +44,7 @@ def listed(values: Tensor | None) -> list[Any]:
     return found
 
 
-def losses_of(made: Model, branches: Any = None) -> dict[str, Tensor]:
+def model_losses(made: EncoderAndHeads, branches: Any = None) -> dict[str, Tensor]:
     z = made.encoder(made.inputs)
     return {
         str(task): (head(z if branches is None else branches[str(task)]) - task - 1).square().mean()
@@ -58,9 +58,9 @@ def test_head_without_gradient_on_the_encoder_is_trained() -> None:
     first: nn.Linear = made.heads[0]  # type: ignore[assignment]
     nn.init.zeros_(first.weight)
     balancer = pt.Balancer(pt.UPGrad())
-    balance = balancer.backward(losses_of(made))
+    balance = balancer.backward(model_losses(made))
     assert listed(balance.present) == [False, True]
-    expected = torch.autograd.grad(losses_of(made)["0"], first.weight)[0]
+    expected = torch.autograd.grad(model_losses(made)["0"], first.weight)[0]
     assert torch.equal(first.weight.grad, expected)  # type: ignore[arg-type]
     assert float(expected.abs().max()) > 0
 
@@ -69,7 +69,7 @@ def test_heads_are_trained_if_no_task_has_a_gradient_on_shared_parameters() -> N
     made = model(3)
     for head in made.heads:
         nn.init.zeros_(head.weight)  # type: ignore[arg-type]
-    balance = pt.Balancer(pt.MGDA()).backward(losses_of(made))
+    balance = pt.Balancer(pt.MGDA()).backward(model_losses(made))
     assert balance.status is Status.ABSENT
     assert all(float(head.weight.grad.abs().max()) > 0 for head in made.heads)  # type: ignore[union-attr, operator]
     assert not made.encoder.weight.grad.any()  # type: ignore[union-attr]
@@ -80,8 +80,8 @@ def test_weighted_heads_of_an_absent_task_keep_their_gradient() -> None:
     first: nn.Linear = made.heads[0]  # type: ignore[assignment]
     nn.init.zeros_(first.weight)
     fork = pt.Fork(pt.NashMTL(), tasks=("0", "1"), heads="weighted")
-    sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
-    expected = torch.autograd.grad(losses_of(made)["0"], first.weight)[0]
+    sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+    expected = torch.autograd.grad(model_losses(made)["0"], first.weight)[0]
     torch.testing.assert_close(first.weight.grad, expected)
 
 
@@ -90,9 +90,9 @@ def test_weighted_heads_of_an_absent_task_keep_their_gradient() -> None:
 def test_balancer_detects_nan_while_weights_are_reused(tasks: int, samples: int | None) -> None:
     made = model(tasks)
     balancer = pt.Balancer(pt.UPGrad(), every=3, samples=samples)
-    balancer.backward(losses_of(made))
+    balancer.backward(model_losses(made))
     before = made.encoder.weight.grad.clone()  # type: ignore[union-attr]
-    broken = losses_of(made)
+    broken = model_losses(made)
     broken["1"] = broken["1"] * math.nan
     with pytest.raises(FloatingPointError, match="'1'"):
         balancer.backward(broken)
@@ -102,8 +102,8 @@ def test_balancer_detects_nan_while_weights_are_reused(tasks: int, samples: int 
 def test_fork_that_raises_detects_nan_while_weights_are_reused() -> None:
     made = model()
     fork = pt.Fork(pt.MGDA(), tasks=("0", "1"), every=3, nonfinite="raise")
-    sum(losses_of(made, fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
-    losses = losses_of(made, fork(made.encoder(made.inputs)))
+    sum(model_losses(made, fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
+    losses = model_losses(made, fork(made.encoder(made.inputs)))
     with pytest.raises(FloatingPointError, match="'1'"):
         (losses["0"] + losses["1"] * math.inf).backward()
 
@@ -117,7 +117,7 @@ def test_balancer_with_a_gradscaler_recovers_from_an_overflow() -> None:
     statuses = []
     for _ in range(40):
         optimizer.zero_grad()
-        balance = balancer.backward({name: scaler.scale(100 * loss) for name, loss in losses_of(made).items()})
+        balance = balancer.backward({name: scaler.scale(100 * loss) for name, loss in model_losses(made).items()})
         statuses.append(balance.status)
         scaler.step(optimizer)
         scaler.update()
@@ -152,7 +152,7 @@ def test_fork_result_is_unchanged_by_an_additional_empty_leaf() -> None:
 def test_balancer_result_is_unchanged_by_a_shared_parameter_of_size_zero(tasks: int) -> None:
     made = model(tasks)
     nothing = nn.Parameter(torch.zeros(0, dtype=F64))
-    losses = {name: loss * (name != "0") + nothing.sum() for name, loss in losses_of(made).items()}
+    losses = {name: loss * (name != "0") + nothing.sum() for name, loss in model_losses(made).items()}
     balance = pt.Balancer(pt.UPGrad()).backward(losses)
     assert listed(balance.present) == [False] + [True] * (tasks - 1)
 
@@ -183,7 +183,7 @@ def test_fork_refuses_unknown_containers() -> None:
 def test_fork_names_missing_losses(method: Method[Any]) -> None:
     made = model()
     fork = pt.Fork(method, tasks=("0", "1"))
-    losses = losses_of(made, fork(made.encoder(made.inputs)))
+    losses = model_losses(made, fork(made.encoder(made.inputs)))
     recorded = fork.losses({"0": losses["0"]})
     with pytest.raises(RuntimeError, match="was not given the loss of '1'"):
         (recorded["0"] + losses["1"]).backward()
@@ -193,22 +193,22 @@ def test_fork_names_missing_losses(method: Method[Any]) -> None:
 def test_loss_methods_reuse_weights_as_well(by: str) -> None:
     made = model()
     fork, balancer = pt.Fork(pt.RLW(), tasks=("0", "1"), every=3), pt.Balancer(pt.RLW(), every=3)
-    seen = []
+    weights = []
     for _ in range(6):
         if by == "fork":
-            sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
-            seen.append(listed(balance_of(fork).weights))
+            sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+            weights.append(listed(balance_of(fork).weights))
         else:
-            seen.append(listed(balancer.backward(losses_of(made)).weights))
-    assert seen[0] == seen[1] == seen[2] != seen[3]
-    assert seen[3] == seen[4] == seen[5]
+            weights.append(listed(balancer.backward(model_losses(made)).weights))
+    assert weights[0] == weights[1] == weights[2] != weights[3]
+    assert weights[3] == weights[4] == weights[5]
 
 
 def test_fork_record_is_unchanged_by_a_forward_that_is_kept_alive() -> None:
     made = model()
     fork = pt.Fork(pt.GradNorm(), tasks=("0", "1"))
-    kept = losses_of(made, fork(made.encoder(made.inputs)))
-    sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+    kept = model_losses(made, fork(made.encoder(made.inputs)))
+    sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
     assert balance_of(fork).status is Status.SOLVED
     assert kept
 
@@ -217,14 +217,14 @@ def test_balancer_refuses_shared_parameters_that_no_loss_reaches() -> None:
     made = model()
     for other in (nn.Linear(3, 3), copy.deepcopy(made.encoder)):
         with pytest.raises(ValueError, match=r"no loss reaches any parameter of shared="):
-            pt.Balancer(pt.UPGrad(), shared=other).backward(losses_of(made))
+            pt.Balancer(pt.UPGrad(), shared=other).backward(model_losses(made))
 
 
 def test_balancer_excludes_frozen_shared_parameters_and_gives_unreached_ones_no_gradient() -> None:
     made, aside = model(), nn.Linear(2, 2)
     balancer = pt.Balancer(pt.UPGrad(), shared=[*made.encoder.parameters(), *aside.parameters()])
     made.encoder.bias.requires_grad_(False)
-    balancer.backward(losses_of(made))
+    balancer.backward(model_losses(made))
     assert made.encoder.weight.grad is not None
     assert made.encoder.bias.grad is None
     assert aside.weight.grad is None
@@ -254,7 +254,7 @@ def test_famo_state_is_unchanged_by_an_infinite_loss_after_the_step() -> None:
     made = model()
     fork = pt.Fork(pt.FAMO(), tasks=("0", "1"))
     for after in (math.inf, 0.5):
-        sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+        sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
         fork.observe({"0": torch.tensor(0.4), "1": torch.tensor(after)})
         assert fork.get_buffer("state_logits").isfinite().all()
     assert all(map(math.isfinite, listed(balance_of(fork).weights)))
@@ -264,7 +264,7 @@ def test_state_of_methods_in_methods_is_loaded_by_name() -> None:
     made = model(3)
     balancers = [pt.Balancer(pt.Momentum(pt.GradVac()), tasks=order) for order in (("0", "1", "2"), ("2", "0", "1"))]
     for _ in range(3):
-        balancers[0].backward(losses_of(made))
+        balancers[0].backward(model_losses(made))
     balancers[1].load_state_dict(balancers[0].state_dict())
     first, second = (balancer.get_buffer("state_inner__targets") for balancer in balancers)
     order = [2, 0, 1]
@@ -296,7 +296,7 @@ def test_excess_risk_on_nested_features_does_not_depend_on_the_batch_size() -> N
 
 
 def test_cagrad_ignores_directions_below_rounding() -> None:
-    """Three gradients that nearly cancel: d lies within its ball around the mean, or is the mean itself."""
+    """Three gradients that nearly cancel: d is in its ball around the mean, or is the mean itself."""
     torch.manual_seed(1)
     worst = 0.0
     for _ in range(600):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import paretorch as pt
 from methods import METHODS
-from models import TASKS, Net, data, losses_of, total
 from paretorch.core.contract import Balance, Need
+from small_models import TASKS, Net, data, losses_of, total
 
 X, TARGETS = data()
 ALL = [entry.method for entry in METHODS if not isinstance(entry.method, pt.Static)] + [

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import paretorch as pt
 import ranks
-from models import TASKS, Net, data, gradients, losses_of, total
 from ranks import METHODS, on_ranks, present_on, rank_data
+from small_models import TASKS, Net, data, gradients, losses_of, total
 
 STEPS = 3
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # DDP's own, about unused parameters and strides
@@ -59,7 +59,7 @@ def one_process(method: str, world: int, split: str, surface: str) -> tuple[Tens
     return torch.stack(found), (fork if surface == "features" else balancer).state_dict()
 
 
-def check(results: list[Any], expected: tuple[Tensor, dict[str, Tensor]]) -> float:
+def check_ranks(results: list[Any], expected: tuple[Tensor, dict[str, Tensor]]) -> float:
     right, state = expected
     difference = 0.0
     for result in results:
@@ -101,9 +101,9 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def difference(results: list[dict[str, Any]], case: tuple[str, str, str, str], world: int) -> float:
-    door, method, _, split = case
-    surface = "features" if door == "fork" else "parameters"
-    return check([result["/".join(case)] for result in results], one_process(method, world, split, surface))
+    by, method, _, split = case
+    surface = "features" if by == "fork" else "parameters"
+    return check_ranks([result["/".join(case)] for result in results], one_process(method, world, split, surface))
 
 
 @pytest.mark.parametrize("case", [case for case in TWO if case[1] != "graddrop"], ids="/".join)
@@ -161,8 +161,8 @@ def test_ddp_with_find_unused_parameters_accepts_a_loss_that_is_missing_on_one_r
 
 @pytest.mark.parametrize("unused", [False, True])
 def test_ddp_accepts_a_rank_without_losses_outside_of_the_wrapper(tmp_path: Path, unused: bool) -> None:
-    """The wrapper waits for the heads' gradients too: the zero of ``fork.losses({})`` reaches them."""
-    results = on_ranks(ranks.nothing_to_tell, 2, tmp_path, unused)
+    """The wrapper requires gradients of the heads too: they depend on the zero of ``fork.losses({})``."""
+    results = on_ranks(ranks.no_recorded_losses, 2, tmp_path, unused)
     for method in (pt.MGDA(), pt.FAMO()):
         net, found = Net(fork=pt.Fork(method, TASKS, group=None)), []
         for step in range(4):

@@ -33,7 +33,7 @@ def named(page: Path) -> str:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
 def test_docs_python_of_a_page_runs_from_top_to_bottom(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType(f"page_{page.stem}")
-    monkeypatch.setitem(sys.modules, module.__name__, module)  # classes look their module up
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # classes find their module there
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for block in blocks(page):

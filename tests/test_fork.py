@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from methods import METHODS
-from models import TASKS, Net, data, gradients, losses_of, per_task, total
 from paretorch.core.contract import Need, Status
+from small_models import TASKS, Net, data, gradients, losses_of, per_task, total
+from tensors import equal_tensors
 
 GRAMIAN = [
     e.method
@@ -26,7 +27,7 @@ LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isi
 X, TARGETS = data()
 
 
-def backward(model: Net, *, records_losses: bool = False, **changes: Tensor | None) -> dict[str, Tensor]:
+def backward_through_fork(model: Net, *, records_losses: bool = False, **changes: Tensor | None) -> dict[str, Tensor]:
     """One step's backward through the fork; ``changes`` replaces losses."""
     losses: dict[str, Any] = losses_of(model(X), TARGETS) | changes
     given = {task: loss for task, loss in losses.items() if loss is not None}
@@ -35,11 +36,11 @@ def backward(model: Net, *, records_losses: bool = False, **changes: Tensor | No
     return given
 
 
-def forked(method: pt.Method[Any] | None = None, **options: Any) -> Net:
+def forked_net(method: pt.Method[Any] | None = None, **options: Any) -> Net:
     return Net(fork=pt.Fork(method or pt.MGDA(), TASKS, **options))
 
 
-def weights_of(model: Net) -> Tensor:
+def fork_weights(model: Net) -> Tensor:
     balance: pt.Balance | None = model.fork.balance
     assert balance is not None
     assert balance.weights is not None
@@ -48,13 +49,15 @@ def weights_of(model: Net) -> Tensor:
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
 @pytest.mark.parametrize("scale", ["calibrated", "paper"])
-def test_fork_gives_the_encoder_the_weighted_sum_and_heads_their_own_gradient(method: pt.Method[Any], scale: str) -> None:
-    model = forked(method, scale=scale)
+def test_fork_gives_the_encoder_the_weighted_sum_and_heads_their_own_gradient(
+    method: pt.Method[Any], scale: str
+) -> None:
+    model = forked_net(method, scale=scale)
     assert model.fork is not None
-    backward(model, records_losses=model.fork.needs_losses)
+    backward_through_fork(model, records_losses=model.fork.needs_losses)
     on_features, on_parameters, losses = per_task(model)
     gramian = on_features @ on_features.T
-    weights = weights_of(model)
+    weights = fork_weights(model)
     torch.testing.assert_close(model.fork.balance.gramian, gramian, rtol=1e-12, atol=0)
     if scale == "paper":
         values = torch.stack(list(losses.values())).detach()
@@ -68,9 +71,9 @@ def test_fork_gives_the_encoder_the_weighted_sum_and_heads_their_own_gradient(me
 
 @pytest.mark.parametrize("method", LOSSES, ids=repr)
 def test_fork_with_loss_methods_weights_encoder_and_heads_equally(method: pt.Method[Any]) -> None:
-    model = forked(method)
-    losses = backward(model, records_losses=True)
-    weights = weights_of(model)
+    model = forked_net(method)
+    losses = backward_through_fork(model, records_losses=True)
+    weights = fork_weights(model)
     plain = Net()
     own = losses_of(plain(X), TARGETS)
     total({task: weight * own[task] for weight, task in zip(weights, TASKS, strict=True)}).backward()
@@ -79,15 +82,15 @@ def test_fork_with_loss_methods_weights_encoder_and_heads_equally(method: pt.Met
 
 
 def test_fork_step_is_one_backward_of_the_encoder() -> None:
-    model = forked()
+    model = forked_net()
     calls = []
     model.encoder[0].weight.register_hook(lambda gradient: calls.append(1))
-    backward(model)
+    backward_through_fork(model)
     assert len(calls) == 1
 
 
 def test_fork_losses_returns_equal_values() -> None:
-    model = forked()
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     recorded = model.fork.losses(losses)
     assert list(recorded) == list(losses)
@@ -98,7 +101,7 @@ def test_fork_losses_returns_equal_values() -> None:
 @pytest.mark.parametrize("kind", ["left out", "none", "times zero", "masked"])
 @pytest.mark.parametrize("records_losses", [False, True])
 def test_fork_excludes_an_absent_task(kind: str, records_losses: bool) -> None:
-    model = forked()
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     changed: dict[str, Tensor | None] = dict(losses)
     if kind == "left out":
@@ -119,25 +122,25 @@ def test_fork_excludes_an_absent_task(kind: str, records_losses: bool) -> None:
     rows, on_parameters, _ = per_task(model)
     kept = torch.tensor([0, 2])
     expected = pt.weights(pt.MGDA(), rows[kept] @ rows[kept].T) * 2
-    torch.testing.assert_close(weights_of(model)[kept], expected, rtol=1e-9, atol=1e-12)
-    assert weights_of(model)[1] == 0
+    torch.testing.assert_close(fork_weights(model)[kept], expected, rtol=1e-9, atol=1e-12)
+    assert fork_weights(model)[1] == 0
     assert model.fork.balance.present.tolist() == [True, False, True]
     torch.testing.assert_close(gradients(model.encoder), expected @ on_parameters[kept], rtol=1e-10, atol=1e-12)
 
 
 def test_fork_state_of_an_absent_task_is_unchanged() -> None:
-    model = forked(pt.Uncertainty())
+    model = forked_net(pt.Uncertainty())
     for _ in range(3):
-        backward(model, records_losses=True)
+        backward_through_fork(model, records_losses=True)
     before = {name: value.clone() for name, value in model.fork.state_dict().items()}
-    backward(model, records_losses=True, b=None)
+    backward_through_fork(model, records_losses=True, b=None)
     after = model.fork.state_dict()
     assert after["state_log_variance"][1] == before["state_log_variance"][1]
     assert after["state_taken"].tolist() == [4, 3, 4]
 
 
 def test_fork_gradient_is_zero_without_a_present_task() -> None:
-    model = forked()
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     total({task: loss * 0 for task, loss in losses.items()}).backward()
     assert gradients(model.encoder).abs().max() == 0
@@ -145,7 +148,7 @@ def test_fork_gradient_is_zero_without_a_present_task() -> None:
 
 
 def test_fork_step_without_losses_gives_the_encoder_a_gradient() -> None:
-    model = forked()
+    model = forked_net()
     outputs = model(X)
     recorded = model.fork.losses({})
     total(recorded).backward()
@@ -158,49 +161,49 @@ def test_fork_step_without_losses_gives_the_encoder_a_gradient() -> None:
 )
 @pytest.mark.parametrize("scale", [2.0**16, 1 / 3])
 def test_fork_common_factor_changes_the_length_alone(method: pt.Method[Any], scale: float) -> None:
-    plain, scaled = forked(method), forked(method)
-    backward(plain, records_losses=True)
+    plain, scaled = forked_net(method), forked_net(method)
+    backward_through_fork(plain, records_losses=True)
     recorded = scaled.fork.losses(losses_of(scaled(X), TARGETS))
     (total(recorded) * scale).backward()
     torch.testing.assert_close(gradients(scaled) / scale, gradients(plain), rtol=1e-9, atol=1e-12)
 
 
 def test_fork_gives_factors_of_losses_to_methods_that_are_not_homogeneous() -> None:
-    model = forked(pt.MGDA(normalize="loss+"))
+    model = forked_net(pt.MGDA(normalize="loss+"))
     recorded = model.fork.losses(losses_of(model(X), TARGETS))
     (recorded["a"] + 5 * recorded["b"] + recorded["c"]).backward()
     assert model.fork.balance.factor.tolist() == [1, 5, 1]
-    other = forked(pt.MGDA(normalize="loss+"))
-    backward(other, records_losses=True)
-    torch.testing.assert_close(weights_of(model), weights_of(other))
+    other = forked_net(pt.MGDA(normalize="loss+"))
+    backward_through_fork(other, records_losses=True)
+    torch.testing.assert_close(fork_weights(model), fork_weights(other))
 
 
 @pytest.mark.parametrize("method", [pt.FAMO(), pt.MGDA(normalize="loss")], ids=repr)
 def test_fork_with_methods_that_need_losses_requires_recorded_losses(method: pt.Method[Any]) -> None:
-    model = forked(method)
+    model = forked_net(method)
     with pytest.raises(RuntimeError, match=r"fork\.losses\(losses\)"):
-        backward(model)
+        backward_through_fork(model)
 
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
 def test_fork_weighted_heads_are_multiplied_by_the_weight_of_their_task(method: pt.Method[Any]) -> None:
-    model, own = forked(method, heads="weighted"), forked(method)
-    backward(model, records_losses=True)
-    backward(own, records_losses=True)
+    model, own = forked_net(method, heads="weighted"), forked_net(method)
+    backward_through_fork(model, records_losses=True)
+    backward_through_fork(own, records_losses=True)
     torch.testing.assert_close(gradients(model.encoder), gradients(own.encoder), rtol=1e-10, atol=1e-13)
     for index, task in enumerate(TASKS):
-        expected = weights_of(own)[index] * gradients(own.heads[task])
+        expected = fork_weights(own)[index] * gradients(own.heads[task])
         torch.testing.assert_close(gradients(model.heads[task]), expected, rtol=1e-10, atol=1e-13)
 
 
 def test_fork_weighted_heads_require_recorded_losses() -> None:
     with pytest.raises(RuntimeError, match=r"heads='weighted'|heads=weighted"):
-        backward(forked(heads="weighted"))
+        backward_through_fork(forked_net(heads="weighted"))
 
 
 def test_fork_nonfinite_gradients_give_the_plain_sum_and_do_not_change_the_state() -> None:
-    model = forked(pt.Uncertainty())
-    backward(model, records_losses=True)
+    model = forked_net(pt.Uncertainty())
+    backward_through_fork(model, records_losses=True)
     before = copy.deepcopy(model.fork.state_dict())
     model.zero_grad()
     losses = losses_of(model(X), TARGETS)
@@ -213,7 +216,7 @@ def test_fork_nonfinite_gradients_give_the_plain_sum_and_do_not_change_the_state
 
 
 def test_fork_nonfinite_gradients_can_raise_with_the_task() -> None:
-    model = forked(nonfinite="raise")
+    model = forked_net(nonfinite="raise")
     losses = losses_of(model(X), TARGETS)
     with pytest.raises(FloatingPointError, match="'b'"):
         (losses["a"] + losses["b"] * torch.nan + losses["c"]).backward()
@@ -284,7 +287,7 @@ def test_fork_copies_allow_heads_that_work_in_place(training: bool) -> None:
 
 
 def test_fork_adds_the_gradient_of_a_loss_that_bypasses_it_unchanged() -> None:
-    model = forked()
+    model = forked_net()
     x, targets = data()
     z = model.encoder(x)
     branch = model.fork(z)
@@ -292,7 +295,7 @@ def test_fork_adds_the_gradient_of_a_loss_that_bypasses_it_unchanged() -> None:
     (total(losses) + z.square().mean()).backward()
     _, rows, _ = per_task(model)
     extra = torch.autograd.grad(model.encoder(x).square().mean(), list(model.encoder.parameters()))
-    expected = weights_of(model) @ rows + torch.cat([g.flatten() for g in extra])
+    expected = fork_weights(model) @ rows + torch.cat([g.flatten() for g in extra])
     torch.testing.assert_close(gradients(model.encoder), expected, rtol=1e-11, atol=1e-13)
 
 
@@ -330,7 +333,7 @@ def test_fork_branches_are_nested_like_the_features() -> None:
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("where", ["encoder", "heads", "everything"])
 def test_fork_supports_activation_checkpointing(reentrant: bool, where: str) -> None:
-    model, plain = forked(), forked()
+    model, plain = forked_net(), forked_net()
     x = X.clone().requires_grad_()
     if where == "everything":
         values = checkpoint(lambda x: tuple(model(x).values()), x, use_reentrant=reentrant)
@@ -343,15 +346,15 @@ def test_fork_supports_activation_checkpointing(reentrant: bool, where: str) -> 
             for t, h in model.heads.items()
         }
     total(losses_of(outputs, TARGETS)).backward()
-    backward(plain)
+    backward_through_fork(plain)
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
 
 
 def test_fork_paused_gives_the_plain_sum_without_state() -> None:
-    model, plain = forked(pt.Uncertainty()), Net()
+    model, plain = forked_net(pt.Uncertainty()), Net()
     before = copy.deepcopy(model.fork.state_dict())
     with model.fork.paused():
-        backward(model, records_losses=True)
+        backward_through_fork(model, records_losses=True)
     total(losses_of(plain(X), TARGETS)).backward()
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-13, atol=1e-15)
     for name, value in model.fork.state_dict().items():
@@ -364,7 +367,7 @@ def test_fork_paused_gives_the_plain_sum_without_state() -> None:
 
 
 def test_fork_gradient_penalties_work_if_paused_and_raise_otherwise() -> None:
-    model = forked()
+    model = forked_net()
     loss = total(losses_of(model(X), TARGETS))
     with pytest.raises(RuntimeError, match=r"fork\.paused"):
         torch.autograd.grad(loss, list(model.encoder.parameters()), create_graph=True)
@@ -401,7 +404,7 @@ def test_fork_refuses_functional_transforms() -> None:
 
 @pytest.mark.parametrize("mode", ["eval", "no_grad"])
 def test_fork_branches_are_the_features_outside_training(mode: str) -> None:
-    model = forked().train(mode != "eval")
+    model = forked_net().train(mode != "eval")
     with torch.set_grad_enabled(mode != "no_grad"):
         z = torch.ones(2, 6, dtype=torch.float64)
         branch = model.fork(z)
@@ -409,49 +412,49 @@ def test_fork_branches_are_the_features_outside_training(mode: str) -> None:
 
 
 def test_fork_every_reuses_weights() -> None:
-    model = forked(every=3)
-    seen = []
+    model = forked_net(every=3)
+    weights = []
     for step in range(7):
         with torch.no_grad():
             for p in model.encoder.parameters():
                 p.add_(0.1 * (step + 1))
-        backward(model)
-        seen.append(weights_of(model).tolist())
-    assert seen[0] == seen[1] == seen[2]
-    assert seen[3] == seen[4] == seen[5]
-    assert seen[0] != seen[3] != seen[6]
+        backward_through_fork(model)
+        weights.append(fork_weights(model).tolist())
+    assert weights[0] == weights[1] == weights[2]
+    assert weights[3] == weights[4] == weights[5]
+    assert weights[0] != weights[3] != weights[6]
 
 
 def test_fork_every_computes_new_weights_for_a_task_without_one() -> None:
-    model = forked(every=5)
-    backward(model, b=None)
-    backward(model)
-    assert weights_of(model)[1] > 0 or weights_of(model)[0] > 0
+    model = forked_net(every=5)
+    backward_through_fork(model, b=None)
+    backward_through_fork(model)
+    assert fork_weights(model)[1] > 0 or fork_weights(model)[0] > 0
     assert model.fork.balance.gramian is not None
 
 
 def test_fork_every_continues_after_a_checkpoint() -> None:
-    model = forked(every=4)
-    backward(model)
-    backward(model)
-    other = forked(every=4)
+    model = forked_net(every=4)
+    backward_through_fork(model)
+    backward_through_fork(model)
+    other = forked_net(every=4)
     other.load_state_dict(model.state_dict())
     for net in (model, other):
-        backward(net)
-    assert torch.equal(weights_of(model), weights_of(other))
+        backward_through_fork(net)
+    assert torch.equal(fork_weights(model), fork_weights(other))
     assert other.fork.balance.gramian is None
 
 
 def test_fork_gap_equals_that_of_explicit_gradients() -> None:
-    model = forked(gap=2)
+    model = forked_net(gap=2)
     gaps = []
     for _ in range(3):
         model.zero_grad()
-        backward(model)
+        backward_through_fork(model)
         gaps.append(model.fork.balance.gap)
     assert not gaps[1]
     _, rows, _ = per_task(model)
-    used, exact = weights_of(model) @ rows, pt.weights(pt.MGDA(), rows @ rows.T) @ rows
+    used, exact = fork_weights(model) @ rows, pt.weights(pt.MGDA(), rows @ rows.T) @ rows
     assert gaps[0]["cosine"] == pytest.approx(float(torch.cosine_similarity(used, exact, dim=0)), abs=1e-9)
     worst = min(float(torch.cosine_similarity(used, row, dim=0)) for row in rows)
     assert gaps[0]["worst_task_cosine"] == pytest.approx(worst, abs=1e-9)
@@ -470,7 +473,7 @@ def test_fork_random_draws_depend_on_the_seed_and_the_saved_step() -> None:
 
     one, two = pt.Fork(pt.GradDrop(), ("a", "b"), seed=3), pt.Fork(pt.GradDrop(), ("a", "b"), seed=3)
     first = masks(one, 4)
-    assert all(torch.equal(x, y) for x, y in zip(first, masks(two, 4), strict=True))
+    assert equal_tensors(first, masks(two, 4))
     assert not torch.equal(first[0], first[1])
     resumed = pt.Fork(pt.GradDrop(), ("a", "b"), seed=3)
     masks(resumed, 2)
@@ -482,8 +485,8 @@ def test_fork_random_draws_depend_on_the_seed_and_the_saved_step() -> None:
 def test_fork_state_is_saved_to_safetensors_and_loaded_by_task_name(tmp_path: Any) -> None:
     from safetensors.torch import load_file, save_file
 
-    model = forked(pt.FAMO())
-    losses = backward(model, records_losses=True)
+    model = forked_net(pt.FAMO())
+    losses = backward_through_fork(model, records_losses=True)
     model.fork.observe({t: loss.detach() * (0.5 if t == "b" else 0.9) for t, loss in losses.items()})
     save_file(model.fork.state_dict(), tmp_path / "fork.safetensors")
     other = pt.Fork(pt.FAMO(), ("c", "a", "b"))
@@ -494,33 +497,33 @@ def test_fork_state_is_saved_to_safetensors_and_loaded_by_task_name(tmp_path: An
 
 
 def test_fork_with_methods_without_state_adds_nothing_to_checkpoints() -> None:
-    assert forked(pt.MGDA()).state_dict().keys() == Net().state_dict().keys()
+    assert forked_net(pt.MGDA()).state_dict().keys() == Net().state_dict().keys()
 
 
 @pytest.mark.parametrize("cast", [lambda m: m.half(), lambda m: m.float(), lambda m: m.to(torch.bfloat16)])
 def test_fork_state_keeps_its_dtype_when_the_model_is_cast(cast: Any) -> None:
-    model = forked(pt.FAMO())
+    model = forked_net(pt.FAMO())
     cast(model)
     assert all(value.dtype in (torch.float64, torch.uint8) for value in model.fork.state_dict().values())
 
 
 def test_fork_deep_copies_are_independent() -> None:
-    model = forked(pt.Uncertainty())
-    losses_of(model(X), TARGETS)  # a forward that waits must not stand in the way
+    model = forked_net(pt.Uncertainty())
+    losses_of(model(X), TARGETS)  # a forward without backward does not prevent a copy
     other = copy.deepcopy(model)
-    backward(other, records_losses=True)
+    backward_through_fork(other, records_losses=True)
     assert other.fork.state_taken.tolist() == [1, 1, 1]
     assert model.fork.state_taken.tolist() == [0, 0, 0]
     assert model.fork.balance is None
 
 
 def test_fork_supports_lbfgs_closures() -> None:
-    model = forked()
+    model = forked_net()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4, lr=0.1)
 
     def closure() -> float:
         optimizer.zero_grad()
-        return float(sum(loss.detach() for loss in backward(model).values()))
+        return float(sum(loss.detach() for loss in backward_through_fork(model).values()))
 
     first = optimizer.step(closure)
     for _ in range(5):
@@ -529,7 +532,7 @@ def test_fork_supports_lbfgs_closures() -> None:
 
 
 def test_fork_warns_once_of_one_task_per_backward() -> None:
-    model = forked()
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     losses["a"].backward(retain_graph=True)
     with pytest.warns(UserWarning, match="backward once, on the sum"):
@@ -538,16 +541,16 @@ def test_fork_warns_once_of_one_task_per_backward() -> None:
 
 
 def test_fork_retained_graphs_can_be_used_again() -> None:
-    model, once = forked(), forked()
+    model, once = forked_net(), forked_net()
     loss = total(losses_of(model(X), TARGETS))
     loss.backward(retain_graph=True)
     loss.backward()
-    backward(once)
+    backward_through_fork(once)
     torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
 
 
 def test_fork_refuses_a_branch_of_a_finished_step_with_the_cure() -> None:
-    model = forked()
+    model = forked_net()
     branch = model.fork(model.encoder(X))
     total(losses_of({t: model.heads[t](branch[t]) for t in TASKS}, TARGETS)).backward()
     with pytest.raises(RuntimeError, match="retain_graph=True"):
@@ -555,22 +558,22 @@ def test_fork_refuses_a_branch_of_a_finished_step_with_the_cure() -> None:
 
 
 def test_fork_gradients_accumulate_over_steps() -> None:
-    model, once = forked(), forked()
-    backward(model)
-    backward(model)
-    backward(once)
+    model, once = forked_net(), forked_net()
+    backward_through_fork(model)
+    backward_through_fork(model)
+    backward_through_fork(once)
     torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
 
 
 def test_fork_gives_frozen_and_unused_parameters_no_gradient() -> None:
-    model = forked()
+    model = forked_net()
     model.encoder[0].requires_grad_(False)
     model.unused = nn.Linear(3, 3)
-    backward(model)
+    backward_through_fork(model)
     assert model.encoder[0].weight.grad is None
     rows = rows_of_unfrozen(model)
     torch.testing.assert_close(
-        torch.cat([model.encoder[2].weight.grad.flatten(), model.encoder[2].bias.grad]), weights_of(model) @ rows
+        torch.cat([model.encoder[2].weight.grad.flatten(), model.encoder[2].bias.grad]), fork_weights(model) @ rows
     )
 
 
@@ -609,7 +612,7 @@ def test_fork_warns_once_of_own_inputs_and_names_the_balancer() -> None:
 
 
 def test_fork_releases_forwards_without_backward() -> None:
-    model = forked()
+    model = forked_net()
     z = model.encoder(X)
     held = weakref.ref(z)
     branch = model.fork(z)
@@ -619,18 +622,20 @@ def test_fork_releases_forwards_without_backward() -> None:
 
 
 def test_fork_calls_parameter_hooks_once_with_the_combined_gradient() -> None:
-    model, plain = forked(), forked()
-    backward(plain)
-    seen: dict[Tensor, Tensor] = {}
+    model, plain = forked_net(), forked_net()
+    backward_through_fork(plain)
+    recorded_gradients: dict[Tensor, Tensor] = {}
 
-    def see(parameter: Tensor) -> None:
+    def record(parameter: Tensor) -> None:
         assert parameter.grad is not None
-        seen[parameter] = parameter.grad.clone()
+        recorded_gradients[parameter] = parameter.grad.clone()
 
     for p in model.parameters():
-        p.register_post_accumulate_grad_hook(see)
-    backward(model)
-    torch.testing.assert_close(torch.cat([seen[p].flatten() for p in model.parameters()]), gradients(plain))
+        p.register_post_accumulate_grad_hook(record)
+    backward_through_fork(model)
+    torch.testing.assert_close(
+        torch.cat([recorded_gradients[p].flatten() for p in model.parameters()]), gradients(plain)
+    )
 
 
 @pytest.mark.parametrize(
@@ -667,9 +672,9 @@ def test_fork_calls_parameter_hooks_once_with_the_combined_gradient() -> None:
 )
 def test_fork_refuses_invalid_input_with_a_cure(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        call(forked())
+        call(forked_net())
 
 
 def test_fork_refuses_losses_before_any_forward() -> None:
     with pytest.raises(RuntimeError, match="comes after"):
-        forked().fork.losses({"a": torch.ones((), requires_grad=True) * 1})
+        forked_net().fork.losses({"a": torch.ones((), requires_grad=True) * 1})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from models import TASKS, Net, data, gradients, losses_of, total
+from small_models import TASKS, Net, data, gradients, losses_of, total
 
 X, TARGETS = data()
 HEADS = {task: f"heads.{task}" for task in TASKS}
@@ -31,15 +31,15 @@ class Scattered(Net):
         return {task: head(z * 1) for task, head in self.heads.items()}
 
 
-def backward(model: nn.Module) -> None:
+def backward_of_total(model: nn.Module) -> None:
     total(losses_of(model(X), TARGETS)).backward()
 
 
 def test_fork_at_equals_a_fork_in_the_forward() -> None:
     model, other = Net(), Net(fork=pt.Fork(pt.MGDA(), TASKS))
     fork = pt.fork_at(model, "encoder", HEADS, pt.MGDA())
-    backward(model)
-    backward(other)
+    backward_of_total(model)
+    backward_of_total(other)
     torch.testing.assert_close(gradients(model.encoder), gradients(other.encoder), rtol=1e-13, atol=1e-15)
     assert fork.balance is not None
 
@@ -47,7 +47,7 @@ def test_fork_at_equals_a_fork_in_the_forward() -> None:
 def test_fork_at_forks_features_that_are_changed_before_the_heads() -> None:
     model = Pooling()
     fork = pt.fork_at(model, "encoder", HEADS, pt.MGDA())
-    backward(model)
+    backward_of_total(model)
     assert fork.balance is not None
     assert fork.balance.present is not None
     assert fork.balance.present.all()
@@ -65,8 +65,8 @@ def test_fork_at_remove_restores_the_model() -> None:
     fork = pt.fork_at(model, "encoder", HEADS, pt.UPGrad())
     fork.remove()
     assert not hasattr(model, "fork")
-    backward(model)
-    backward(plain)
+    backward_of_total(model)
+    backward_of_total(plain)
     assert torch.equal(gradients(model), gradients(plain))
 
 

@@ -39,7 +39,7 @@ class Parts(NamedTuple):
         return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
 
-def made(method: Method[Any] | None = None, tasks: str = "ab", rows: int = 8, **options: Any) -> Parts:
+def make_parts(method: Method[Any] | None = None, tasks: str = "ab", rows: int = 8, **options: Any) -> Parts:
     torch.manual_seed(0)
     encoder = nn.Linear(5, 6, dtype=F64)
     heads = nn.ModuleDict({task: nn.Linear(6, 1, dtype=F64) for task in tasks})
@@ -79,7 +79,7 @@ GRADIENTS: list[Method[Any]] = [
 @pytest.mark.parametrize("method", GRADIENTS, ids=repr)
 @pytest.mark.parametrize("whole", [False, True], ids=["one task each", "all tasks each"])
 def test_fork_refuses_several_calls_in_one_backward_with_the_cure(method: Method[Any], whole: bool) -> None:
-    parts = made(method)
+    parts = make_parts(method)
     losses: dict[str, list[Tensor]] = {"a": [], "b": []}
     for seed, task in enumerate("ab"):
         branch = parts.fork(parts.encoder(torch.randn(8, 5, dtype=F64, generator=torch.Generator().manual_seed(seed))))
@@ -92,7 +92,7 @@ def test_fork_refuses_several_calls_in_one_backward_with_the_cure(method: Method
 
 
 def test_fork_refuses_several_calls_within_reentrant_checkpoints() -> None:
-    parts = made()
+    parts = make_parts()
     x = parts.x.requires_grad_()
 
     def run(task: str) -> Tensor:
@@ -106,7 +106,7 @@ def test_fork_refuses_several_calls_within_reentrant_checkpoints() -> None:
 @pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("which", [0, 1])
 def test_fork_is_unchanged_by_a_forward_without_backward(which: int, records_losses: bool) -> None:
-    parts, alone = made(), made()
+    parts, alone = make_parts(), make_parts()
     branches = [parts.fork(parts.encoder(parts.x + shift)) for shift in range(2)]
     losses = {task: parts.loss(task, branches[which][task]) for task in "ab"}
     assert warnings_of(lambda: sum((parts.fork.losses(losses) if records_losses else losses).values()).backward()) == []  # type: ignore[union-attr]
@@ -118,7 +118,7 @@ def test_fork_is_unchanged_by_a_forward_without_backward(which: int, records_los
 
 
 def test_fork_counts_two_forwards_with_a_backward_each_as_two_steps() -> None:
-    parts, steps = made(), made()
+    parts, steps = make_parts(), make_parts()
     branches = [parts.fork(parts.encoder(parts.x + shift)) for shift in range(2)]
     for branch in branches:
         (parts.loss("a", branch["a"]) + parts.loss("b", branch["b"])).backward()
@@ -130,13 +130,13 @@ def test_fork_counts_two_forwards_with_a_backward_each_as_two_steps() -> None:
 
 @pytest.mark.parametrize("method", [pt.FAMO(), pt.GeometricMean(), pt.DWA()], ids=repr)
 def test_fork_with_loss_methods_weights_the_losses_of_several_forwards_together(method: Method[Any]) -> None:
-    parts = made(method)
+    parts = make_parts(method)
     losses = {task: parts.loss(task, parts.fork(parts.encoder(parts.x + 1))[task]) for task in "ab"}
     sum(parts.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
     assert parts.fork.balance is not None
     weights = parts.fork.balance.weights
     assert weights is not None
-    plain = made()
+    plain = make_parts()
     sum(
         weight * plain.loss(task, plain.encoder(plain.x + 1)) for task, weight in zip("ab", weights, strict=True)
     ).backward()
@@ -147,7 +147,7 @@ def test_fork_with_loss_methods_weights_the_losses_of_several_forwards_together(
 
 
 def test_fork_warns_of_one_task_in_each_backward() -> None:
-    parts = made()
+    parts = make_parts()
 
     def accumulate() -> None:
         for task in "ab":
@@ -162,7 +162,7 @@ def test_fork_warns_of_one_task_in_each_backward() -> None:
 # --- heads that read something else ------------------------------------------------------------------------------------------
 
 
-def step(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], records_losses: bool) -> None:
+def step_with_heads(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], records_losses: bool) -> None:
     z = parts.encoder(parts.x)
     branch = parts.fork(z)
     losses = {task: parts.loss(task, read(task, z, branch)) for task in parts.heads}
@@ -172,9 +172,11 @@ def step(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], re
 @pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("tasks", ["ab", "abcd"])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.UPGrad(), pt.GradDrop()], ids=repr)
-def test_fork_warns_once_of_a_head_that_reads_the_features(method: Method[Any], tasks: str, records_losses: bool) -> None:
-    parts = made(method, tasks)
-    run = lambda: step(parts, lambda task, z, branch: z if task == "b" else branch[task], records_losses)  # noqa: E731
+def test_fork_warns_once_of_a_head_that_reads_the_features(
+    method: Method[Any], tasks: str, records_losses: bool
+) -> None:
+    parts = make_parts(method, tasks)
+    run = lambda: step_with_heads(parts, lambda task, z, branch: z if task == "b" else branch[task], records_losses)  # noqa: E731
     (sentence,) = warnings_of(run)
     assert "'b'" in sentence
     assert not any(repr(task) in sentence for task in tasks if task != "b")
@@ -183,23 +185,25 @@ def test_fork_warns_once_of_a_head_that_reads_the_features(method: Method[Any], 
 
 @pytest.mark.parametrize("heads", ["own", "weighted"])
 def test_fork_warns_at_once_of_a_head_that_reads_another_branch_if_losses_are_recorded(heads: str) -> None:
-    parts = made(heads=heads)
-    (sentence,) = warnings_of(lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=True))
+    parts = make_parts(heads=heads)
+    (sentence,) = warnings_of(lambda: step_with_heads(parts, lambda task, z, branch: branch["a"], records_losses=True))
     assert "'b'" in sentence
     assert "'a'" not in sentence
 
 
 def test_fork_warns_after_five_steps_of_a_head_that_reads_another_branch() -> None:
-    parts = made()
-    found = warnings_of(times(12, lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=False)))
+    parts = make_parts()
+    found = warnings_of(
+        times(12, lambda: step_with_heads(parts, lambda task, z, branch: branch["a"], records_losses=False))
+    )
     assert len(found) == 1
     assert "'b'" in found[0]
 
 
 def test_fork_warns_of_swapped_branches() -> None:
-    parts = made()
+    parts = make_parts()
     (sentence,) = warnings_of(
-        lambda: step(parts, lambda task, z, branch: branch["b" if task == "a" else "a"], records_losses=True)
+        lambda: step_with_heads(parts, lambda task, z, branch: branch["b" if task == "a" else "a"], records_losses=True)
     )
     assert "'a', 'b'" in sentence
 
@@ -207,8 +211,11 @@ def test_fork_warns_of_swapped_branches() -> None:
 @pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("copies", [False, True])
 def test_fork_does_not_warn_of_heads_that_read_their_branch(records_losses: bool, copies: bool) -> None:
-    parts = made(tasks="abc", copies=copies)
-    assert warnings_of(times(12, lambda: step(parts, lambda task, z, branch: branch[task], records_losses))) == []
+    parts = make_parts(tasks="abc", copies=copies)
+    assert (
+        warnings_of(times(12, lambda: step_with_heads(parts, lambda task, z, branch: branch[task], records_losses)))
+        == []
+    )
 
 
 def test_fork_compares_features_that_are_a_parameter_within_their_own_step() -> None:
@@ -223,7 +230,7 @@ def test_fork_compares_features_that_are_a_parameter_within_their_own_step() -> 
 
 
 def test_fork_does_not_warn_of_batched_heads_and_losses_that_bypass_it() -> None:
-    parts = made()
+    parts = make_parts()
     weight = torch.randn(2, 6, 1, dtype=F64, requires_grad=True)
 
     def run() -> None:
@@ -238,7 +245,7 @@ def test_fork_does_not_warn_of_batched_heads_and_losses_that_bypass_it() -> None
 
 @pytest.mark.parametrize("absent", ["left out", "masked", "not finite"])
 def test_fork_does_not_warn_of_an_absent_task(absent: str) -> None:
-    parts = made(tasks="abc", nonfinite="skip" if absent == "not finite" else "pass")
+    parts = make_parts(tasks="abc", nonfinite="skip" if absent == "not finite" else "pass")
 
     def run() -> None:
         branch = parts.fork(parts.encoder(parts.x))
@@ -256,7 +263,7 @@ def test_fork_does_not_warn_of_an_absent_task(absent: str) -> None:
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
 def test_fork_warns_once_of_a_backward_through_branches_of_eval_mode(copies: bool, nested: bool) -> None:
-    parts, plain = made(copies=copies), made()
+    parts, plain = make_parts(copies=copies), make_parts()
     parts.fork.eval()
 
     def run() -> None:
@@ -274,7 +281,7 @@ def test_fork_warns_once_of_a_backward_through_branches_of_eval_mode(copies: boo
 
 
 def test_fork_does_not_warn_of_inference_in_eval_mode_with_grad_enabled() -> None:
-    parts = made()
+    parts = make_parts()
     parts.fork.eval()
     z = parts.encoder(parts.x)
     assert warnings_of(lambda: parts.heads["a"](parts.fork(z)["a"])) == []
@@ -282,7 +289,7 @@ def test_fork_does_not_warn_of_inference_in_eval_mode_with_grad_enabled() -> Non
 
 
 def test_fork_paused_in_eval_mode_does_not_warn() -> None:
-    parts = made()
+    parts = make_parts()
     parts.fork.eval()
 
     def saliency() -> None:
@@ -293,12 +300,12 @@ def test_fork_paused_in_eval_mode_does_not_warn() -> None:
 
 
 def test_fork_in_training_mode_balances_in_every_mode_of_the_model() -> None:
-    parts, plain = made(), made()
+    parts, plain = make_parts(), make_parts()
     model = nn.ModuleList([parts.encoder, parts.heads, parts.fork]).eval()
     parts.fork.train()
     assert not model.training
-    assert warnings_of(lambda: step(parts, lambda task, z, branch: branch[task], records_losses=False)) == []
-    step(plain, lambda task, z, branch: branch[task], records_losses=False)
+    assert warnings_of(lambda: step_with_heads(parts, lambda task, z, branch: branch[task], records_losses=False)) == []
+    step_with_heads(plain, lambda task, z, branch: branch[task], records_losses=False)
     assert torch.equal(parts.gradients(), plain.gradients())
 
 
@@ -347,7 +354,7 @@ def test_fork_names_one_of_three_tasks_on_different_positions() -> None:
 
 
 def test_fork_warns_of_tasks_on_different_samples_also_after_an_overflow() -> None:
-    parts = made()
+    parts = make_parts()
 
     def run(factor: float) -> None:
         branch = parts.fork(parts.encoder(parts.x))
@@ -448,7 +455,7 @@ def test_fork_balances_features_in_the_fields_of_objects_like_tensors(
 
 
 def test_fork_branches_have_the_other_fields_of_an_object() -> None:
-    parts = made()
+    parts = make_parts()
     note = types.SimpleNamespace(mask=torch.ones(3), name="n")
     holder = Plain(parts.encoder(parts.x))
     branch = parts.fork({"z": holder, "note": note, "size": 7})
@@ -473,7 +480,7 @@ class Bag(dict[str, Tensor]):
 def test_fork_refuses_distributed_features_in_the_forward(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        parts = made()
+        parts = make_parts()
         z: Any = distribute_tensor(
             parts.encoder(parts.x).detach(), init_device_mesh("cpu", (1,)), [Shard(0)]
         ).requires_grad_()
@@ -510,7 +517,7 @@ def circular(t: Tensor) -> Any:
 )
 @pytest.mark.filterwarnings("ignore:.*prototype")
 def test_fork_refuses_features_that_cannot_be_balanced_with_their_type_and_field(wrap: Any, words: str) -> None:
-    parts = made()
+    parts = make_parts()
     with pytest.raises(ValueError, match=words) as caught:
         parts.fork([wrap(parts.encoder(parts.x))])
     assert "frozen" not in str(caught.value)
@@ -522,7 +529,7 @@ def test_fork_refuses_features_that_cannot_be_balanced_with_their_type_and_field
 @pytest.mark.parametrize("heads", ["own", "weighted"])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO(), pt.GradNorm(), pt.MGDA(normalize="loss")], ids=repr)
 def test_fork_losses_recorded_within_a_checkpoint_equal_those_without(method: Method[Any], heads: str) -> None:
-    inside, outside = made(method, heads=heads), made(method, heads=heads)
+    inside, outside = make_parts(method, heads=heads), make_parts(method, heads=heads)
     for _ in range(3):
         for parts, packed in ((inside, True), (outside, False)):
 
@@ -538,11 +545,11 @@ def test_fork_losses_recorded_within_a_checkpoint_equal_those_without(method: Me
 
 
 def test_fork_copy_checks_its_own_use() -> None:
-    parts = made()
-    warnings_of(lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=False))
+    parts = make_parts()
+    warnings_of(lambda: step_with_heads(parts, lambda task, z, branch: branch["a"], records_losses=False))
     other = parts._replace(fork=copy.deepcopy(parts.fork))
     assert warnings_of(
-        lambda: step(other, lambda task, z, branch: z if task == "b" else branch[task], records_losses=False)
+        lambda: step_with_heads(other, lambda task, z, branch: z if task == "b" else branch[task], records_losses=False)
     )
 
 

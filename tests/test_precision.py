@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from models import TASKS, Net, data, gradients, losses_of
+from small_models import TASKS, Net, data, gradients, losses_of
 
 X, TARGETS = data()
 
 
-def steps(method: pt.Method[Any], scale: float | None, count: int = 4) -> tuple[Tensor, dict[str, Tensor]]:
+def scaled_steps(method: pt.Method[Any], scale: float | None, count: int = 4) -> tuple[Tensor, dict[str, Tensor]]:
     """Parameters and fork state after some steps, with or without a GradScaler."""
     model = Net(fork=pt.Fork(method, TASKS))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -34,8 +34,8 @@ def steps(method: pt.Method[Any], scale: float | None, count: int = 4) -> tuple[
     ids=repr,
 )
 def test_gradscaler_does_not_change_the_steps(method: pt.Method[Any]) -> None:
-    plain, state = steps(method, None)
-    scaled, other = steps(method, 2.0**15)
+    plain, state = scaled_steps(method, None)
+    scaled, other = scaled_steps(method, 2.0**15)
     torch.testing.assert_close(scaled, plain, rtol=1e-12, atol=1e-14)
     for name, value in state.items():
         torch.testing.assert_close(other[name], value, equal_nan=True)

@@ -18,9 +18,8 @@ from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.training.loop import train
 from paretorch.training.run import Run
-from stopping import stop_after
+from training_runs import TINY, stop_after
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="DWA()", epochs=3, batch_size=8)
 
 
