@@ -49,7 +49,7 @@ class Problem:
         members: N.
         batch_size: samples per step.
         reference: of the hypervolume; None: the workload's own.
-        every: epochs between two looks.
+        every: epochs between two evaluations.
         adapt: see MT2O; on both sides.
         smoothing: mu of the smooth Tchebycheff.
     """
@@ -88,7 +88,7 @@ PROBLEMS: dict[str, Problem] = {
 
 
 def seconds(workload: Workload, given: Tensor, execution: str, epochs: int) -> float:
-    """Of training the models of some preferences by ``fit_front``; looks at validation data and setting up are left out."""
+    """Of training the models of given preferences by ``fit_front``, without evaluation and setup."""
     front = pt.fit_front(
         workload,
         pt.MT2O(transfer=None),

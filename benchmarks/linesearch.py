@@ -3,10 +3,10 @@
     python benchmarks/linesearch.py [--rounds 40] [--cases lenet resnet18] [--rises 200] [--record]
 
 Baseline (c) is gradient descent along the features' minimum norm: a Fork and SGD. All train on batches of real digits, a new one
-in every round: a search's price depends on what it meets. Within a case all contenders alternate, so that a slow phase of the
-machine meets all of them; every number is the median over rounds of a contender's time divided by the baseline's in the same
+in every round: the cost of a search depends on the batch. Within a case all contenders alternate, so that a slow phase of the
+machine affects all of them; every number is the median over rounds of a contender's time divided by the baseline's in the same
 round. ``--rises`` then takes so many steps of each search, outside the timing, on the workloads ``digits``
-and ``scenes``, and tells the share of accepted steps after which a true forward finds some task's loss on the batch raised.
+and ``scenes``, and prints the share of accepted steps after which a true forward has a larger loss of a task on the batch.
 ``--record`` appends to RESULTS.md.
 """
 
@@ -46,8 +46,8 @@ class Case:
     heads: nn.ModuleDict
     shape: tuple[int, ...]  # of the inputs
 
-    def meet(self, number: int) -> None:
-        """Take the batch of a number: pairs of digits, enlarged, to tell one, the other, or the last digit of their sum."""
+    def use_batch(self, number: int) -> None:
+        """Take the batch of a number: pairs of digits, enlarged, to classify one, the other, or the last digit of their sum."""
         stream = Digits().data().train[0]
         index = torch.randperm(len(stream), generator=torch.Generator().manual_seed(number))[: self.shape[0]]
         images = F.interpolate(stream.inputs[index], size=self.shape[2:], mode="bilinear")
@@ -154,7 +154,7 @@ def measured(case: Callable[[], Case], names: list[str], rounds: int) -> dict[st
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 3):
         for name, step in steps.items():
-            own_case[name].meet(turn)
+            own_case[name].use_batch(turn)
             began = time.perf_counter()
             step()
             if turn >= 3:

@@ -3,8 +3,8 @@
     python benchmarks/overhead.py [--rounds 15] [--epochs 4] [--workloads digits scenes] [--profile] [--record]
 
 Both sides train `digits`, or `scenes` with two tasks, with the same initial weights, batches, optimizer and Fork, score
-the validation split after every epoch and the test split at the end; the last weights must be equal to the bit. What is compared
-is the rest: events, checkpoints, result, progress, sums over an epoch. The sides alternate within a round; the number is the
+the validation split after every epoch and the test split at the end; the last weights must be equal to the bit. The difference
+is the cost of events, checkpoints, result, progress and sums over an epoch. The sides alternate within a round; the number is the
 median over rounds of the ratio of their times.
 """
 
@@ -178,7 +178,7 @@ def check_equal(case: Case) -> None:
     hand = by_hand(case, 2)
     for name, value in hand.items():
         if not torch.equal(machine[name], value):
-            raise SystemExit(f"{case.name}: {name!r} differs between the two sides, so their times say nothing")
+            raise SystemExit(f"{case.name}: {name!r} differs between the two sides, so their times cannot be compared")
 
 
 def measured(case: Case, epochs: int, rounds: int, clock: Callable[[], float]) -> tuple[list[float], float]:
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument(
         "--cpu",
         action="store_true",
-        help="processor time, where others use the machine; waits for the disk do not count",
+        help="processor time, if others use the machine; it excludes waiting for the disk",
     )
     parser.add_argument("--profile", action="store_true", help="where the machinery's time goes")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")

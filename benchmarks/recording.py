@@ -130,19 +130,19 @@ def balanced(method: pt.Method[Any], **options: Any) -> Any:
     return steps(net, balancer, backward)
 
 
-def steps(net: Net, door: Any, backward: Callable[[dict[str, Tensor], int], object]) -> Any:
+def steps(net: Net, balanced_by: Any, backward: Callable[[dict[str, Tensor], int], object]) -> Any:
     optimizer, found = torch.optim.SGD(net.parameters(), lr=0.01), []
     for step in range(STEPS):
         x, targets = batch(step)
         z = net.encoder(x)
-        losses = net.losses(door(z) if isinstance(door, pt.Fork) else dict.fromkeys(TASKS, z), targets)
+        losses = net.losses(balanced_by(z) if isinstance(balanced_by, pt.Fork) else dict.fromkeys(TASKS, z), targets)
         optimizer.zero_grad()
         backward(losses, step)
         optimizer.step()
-        if door.method.observes:
+        if balanced_by.method.observes:
             with torch.no_grad():
-                door.observe(net.losses(dict.fromkeys(TASKS, net.encoder(x)), targets))
-        balance = door.balance
+                balanced_by.observe(net.losses(dict.fromkeys(TASKS, net.encoder(x)), targets))
+        balance = balanced_by.balance
         weights = None if balance.weights is None else balance.weights
         found.append(
             {
@@ -151,7 +151,7 @@ def steps(net: Net, door: Any, backward: Callable[[dict[str, Tensor], int], obje
                 "status": balance.status.value,
             }
         )
-    state = {name: plain(value) for name, value in door.state_dict().items() if value.numel() < 100}
+    state = {name: plain(value) for name, value in balanced_by.state_dict().items() if value.numel() < 100}
     return {"steps": found, "parameters": digest(net), "state": state}
 
 

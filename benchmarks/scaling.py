@@ -28,7 +28,7 @@ FILE = Path(__file__).parent / "scaling.json"
 
 
 def size(axis: str, name: str) -> int:
-    """Where a case lies on its axis: T, or P."""
+    """The position of a case on its axis: T, or P."""
     if axis == "tasks":
         return int(name.split("-")[1])
     return sum(parameter.numel() for parameter in made(name).encoder.parameters())

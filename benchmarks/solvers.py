@@ -39,7 +39,7 @@ class Pair:
 
 
 def shortest(gramian: Tensor, w: Tensor) -> float:
-    """How far the squared norm lies above the minimum, as a share of the mean squared norm."""
+    """The excess of the squared norm over the minimum, as a share of the mean squared norm."""
     w = w.clamp_min(0) / w.clamp_min(0).sum()
     least = minimum_norm(gramian).weights
     return float((w @ gramian @ w - least @ gramian @ least) / gramian.diagonal().mean())
@@ -50,7 +50,7 @@ def fair(alpha: float) -> Callable[[Tensor, Tensor], float]:
 
 
 def averse(gramian: Tensor, w: Tensor) -> float:
-    """How far the worst-off task lies below the most that the ball allows, and the update outside of it; shares of |g_0|^2."""
+    """The distance of the worst task from the maximum in the ball, and of the update from the ball; shares of |g_0|^2."""
     even = torch.full_like(w, 1 / len(w))
     square = float(even @ gramian @ even)
     best = conflict_averse(gramian, 0.5).weights
@@ -90,7 +90,7 @@ def jacobian(kind: str, tasks: int, seed: int) -> Tensor:
 
 
 def ours_on(method: pt.Method[Any], tasks: int) -> Callable[[Tensor], Tensor]:
-    """One step of a method from a Gramian, as the doors ask for it."""
+    """One step of a method from a Gramian, as Fork and Balancer call it."""
     names = tuple(map(str, range(tasks)))
     state = method.init(names, torch.zeros((), dtype=torch.float64))
     present, ones = torch.ones(tasks, dtype=torch.bool), torch.ones(tasks, dtype=torch.float64)

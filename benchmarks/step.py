@@ -98,11 +98,11 @@ def fork(case: Case) -> Callable[[], None]:
 
 
 def balancer(case: Case, samples: int | None = None) -> Callable[[], None]:
-    door = pt.Balancer(pt.UPGrad(), samples=samples)
+    balanced_by = pt.Balancer(pt.UPGrad(), samples=samples)
 
     def step() -> None:
         features = case.encoder(case.inputs)
-        door.backward(case.losses(dict.fromkeys(case.heads, features)))
+        balanced_by.backward(case.losses(dict.fromkeys(case.heads, features)))
 
     return step
 

@@ -32,7 +32,7 @@ html_static_path: list[str] = []
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = (
-    "none"  # the signatures of methods are their hyperparameters; types stand in the code, shapes in the text
+    "none"  # the signatures of methods are their hyperparameters; types are in the code, shapes in the text
 )
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Entry:
+class StudyEntry:
     """A shipped study and its properties.
 
     Args:
@@ -28,14 +28,14 @@ class Entry:
 
 
 CATALOG = [
-    Entry(
+    StudyEntry(
         "quickstart",
         digests={"smoke": "3b2e4c9a6badc04b", "small": "28c27a88f66df86f"},
         differs=frozenset({"tasks", "method", "surface"}),
         options={},
         files={},
     ),
-    Entry(
+    StudyEntry(
         "optimizers",
         digests={"smoke": "3356e745d1bb79bc", "small": "ce43160eacd91e16", "paper": "3b6aeb1019ee4da5"},
         differs=frozenset({"optimizer", "optimizer_options"}),
@@ -52,14 +52,14 @@ CATALOG = [
             "device": "cuda",
         },
     ),
-    Entry(
+    StudyEntry(
         "line-search",
         digests={"smoke": "64a5f671f06b8dd6", "small": "2534003149db63f7", "paper": "1672d0eba8de55cf"},
         differs=frozenset({"tasks", "method", "surface", "optimizer", "optimizer_options"}),
         files={"paper": "MNIST"},
         options={"root": "elsewhere", "device": "cuda"},
     ),
-    Entry(
+    StudyEntry(
         "fronts",
         digests={"smoke": "cdf1f3410a74dd60", "small": "12ceae39d795e88e", "paper": "3e775f214ac1a703"},
         differs=frozenset({"front", "front_options"}),

@@ -27,7 +27,7 @@ METHODS: dict[str, tuple[pt.Method[Any], str]] = {
 }
 
 
-class Net(nn.Module):
+class CompiledNet(nn.Module):
     def __init__(self, method: pt.Method[Any]) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -49,7 +49,7 @@ def compare(name: str) -> dict[str, Any]:
     """With ``aot`` before the name no kernels are made of the graph: its copies of the state are not optimised away."""
     torch._dynamo.reset()
     method, records_losses = METHODS[name.removeprefix("aot ")]
-    eager, compiled = Net(method), Net(method)
+    eager, compiled = CompiledNet(method), CompiledNet(method)
     step = torch.compile(compiled, fullgraph=True, backend="aot_eager" if name.startswith("aot ") else "inductor")
     x = torch.randn(7, 5, dtype=torch.float64)
     worst = 0.0
@@ -81,8 +81,8 @@ def compare(name: str) -> dict[str, Any]:
     return {"worst": worst, "status": compiled.fork.balance.status.value}
 
 
-def balancer_needs_to_be_told() -> str:
-    model = Net(pt.MGDA())
+def error_of_balancer_without_shared() -> str:
+    model = CompiledNet(pt.MGDA())
     parts = torch.compile(
         lambda x: (model.heads["a"](model.encoder(x)).square().mean(), model.heads["b"](model.encoder(x)).mean())
     )
@@ -97,5 +97,5 @@ def balancer_needs_to_be_told() -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     results: dict[str, Any] = {name: compare(name) for name in sys.argv[1:]}
-    results["balancer"] = balancer_needs_to_be_told()
+    results["balancer"] = error_of_balancer_without_shared()
     print(json.dumps(results))

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import jaxtyping
 
@@ -11,7 +12,7 @@ import jaxtyping
 os.environ["XDG_CONFIG_HOME"] = os.environ["APPDATA"] = tempfile.mkdtemp(prefix="paretorch-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 
-# Before the package is first imported. The doors are left out: compiled graphs pass through them, not through checkers.
+# Before the package is first imported. Fork and Balancer are excluded: a compiled graph contains their code, but no checks.
 jaxtyping.install_import_hook(
     [
         "paretorch.balance",
@@ -25,6 +26,13 @@ jaxtyping.install_import_hook(
     "beartype.beartype",
 )
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tests_on_worker_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the workers of a study import the modules of this folder."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)

@@ -29,7 +29,7 @@ from paretorch.pareto import (
 
 
 @dataclass(frozen=True)
-class Entry:
+class AlgorithmEntry:
     """An algorithm and its properties.
 
     Args:
@@ -56,30 +56,30 @@ class Entry:
 
 
 ALGORITHMS = [
-    Entry(pt.MT2O(), 3, transfers=True),
-    Entry(pt.MT2O(transfer=None), 3),
-    Entry(pt.MT2O(transfer=Neighbours(rho=0.3), normalize=True), 3, transfers=True),
-    Entry(
+    AlgorithmEntry(pt.MT2O(), 3, transfers=True),
+    AlgorithmEntry(pt.MT2O(transfer=None), 3),
+    AlgorithmEntry(pt.MT2O(transfer=Neighbours(rho=0.3), normalize=True), 3, transfers=True),
+    AlgorithmEntry(
         pt.MT2O(SmoothTchebycheff(0.1), Gated(Cosine()), adapt="hypervolume"), 3, moves_preferences=True, transfers=True
     ),
-    Entry(Sweep(), 3),
-    Entry(Sweep(SmoothTchebycheff(), adapt="spacing"), 3, moves_preferences=True),
-    Entry(HypervolumeAscent(), 3),
-    Entry(EPO(), 6, interior=True),
-    Entry(ParetoMTL(), 6),
-    Entry(MGDAStarts(), 6),
-    Entry(COSMOS(), 1, "conditional"),
-    Entry(PHNLS(hidden=8), 1, "conditional"),
-    Entry(PHNEPO(hidden=8), 2, "conditional", interior=True),
-    Entry(PaMaL(window=2), 2, "conditional"),
-    Entry(NSGA2(population=8), 0, "population", resumes=False),
+    AlgorithmEntry(Sweep(), 3),
+    AlgorithmEntry(Sweep(SmoothTchebycheff(), adapt="spacing"), 3, moves_preferences=True),
+    AlgorithmEntry(HypervolumeAscent(), 3),
+    AlgorithmEntry(EPO(), 6, interior=True),
+    AlgorithmEntry(ParetoMTL(), 6),
+    AlgorithmEntry(MGDAStarts(), 6),
+    AlgorithmEntry(COSMOS(), 1, "conditional"),
+    AlgorithmEntry(PHNLS(hidden=8), 1, "conditional"),
+    AlgorithmEntry(PHNEPO(hidden=8), 2, "conditional", interior=True),
+    AlgorithmEntry(PaMaL(window=2), 2, "conditional"),
+    AlgorithmEntry(NSGA2(population=8), 0, "population", resumes=False),
 ]
 TRAINED = [entry for entry in ALGORITHMS if entry.kind != "population"]
 
 needs_pymoo = pytest.mark.skipif(importlib.util.find_spec("pymoo") is None, reason="needs pymoo, of paretorch[fronts]")
 
 
-def parameters(entries: list[Entry]) -> list[Any]:
+def parameters(entries: list[AlgorithmEntry]) -> list[Any]:
     """Arguments of a parametrized test, one for each entry."""
     return [
         pytest.param(entry, id=entry.name, marks=[needs_pymoo] if isinstance(entry.algorithm, NSGA2) else [])

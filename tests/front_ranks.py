@@ -41,7 +41,7 @@ def spread_front(name: str) -> Front:
     return front
 
 
-def numbers(front: Front) -> dict[str, Any]:
+def front_numbers(front: Front) -> dict[str, Any]:
     return {
         "losses": front.losses,
         "preferences": front.preferences,
@@ -53,7 +53,7 @@ def numbers(front: Front) -> dict[str, Any]:
 def every_front(rank: int) -> dict[str, dict[str, Tensor]]:
     """All algorithms in one set of processes: starting them costs more than running them."""
     del rank
-    return {name: numbers(spread_front(name)) for name in ALGORITHMS}
+    return {name: front_numbers(spread_front(name)) for name in ALGORITHMS}
 
 
 def too_few_models(rank: int) -> str:

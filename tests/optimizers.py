@@ -12,7 +12,7 @@ from paretorch.optim import AdaTask, MTAdam, MTAdamV2, MultiTaskOptimizer, Preco
 
 
 @dataclass(frozen=True)
-class Entry:
+class OptimizerEntry:
     """An optimizer and its properties.
 
     Args:
@@ -52,11 +52,11 @@ def with_tasks(make: Callable[..., MultiTaskOptimizer], params: Any, **options: 
 WIDE = (1e-25, 1e-12, 1e-3, 1e3, 1e12, 1e25)
 
 OPTIMIZERS = [
-    Entry("MTAdam", MTAdam, True, "first length", 3, (1e-3, 1e3), refuses_float16=True),
-    Entry("MTAdamV2", MTAdamV2, True, "unit length", 1, WIDE, refuses_float16=True),
-    Entry("AdaTask", AdaTask, True, "unscaled", 3, refuses_float16=True),
-    Entry("MTAdamV2-equal", partial(MTAdamV2, mode="equal"), True, absent_at_zero=False),
-    Entry(
+    OptimizerEntry("MTAdam", MTAdam, True, "first length", 3, (1e-3, 1e3), refuses_float16=True),
+    OptimizerEntry("MTAdamV2", MTAdamV2, True, "unit length", 1, WIDE, refuses_float16=True),
+    OptimizerEntry("AdaTask", AdaTask, True, "unscaled", 3, refuses_float16=True),
+    OptimizerEntry("MTAdamV2-equal", partial(MTAdamV2, mode="equal"), True, absent_at_zero=False),
+    OptimizerEntry(
         "MTAdam-group",
         partial(MTAdam, length_over="group", amsgrad=True),
         True,
@@ -64,8 +64,8 @@ OPTIMIZERS = [
         refuses_float16=True,
         separate_groups=False,
     ),
-    Entry("Preconditioned", partial(preconditioned, pt.UPGrad())),
-    Entry("Preconditioned-stateful", partial(with_tasks, partial(preconditioned, pt.DWA(window=3)))),
+    OptimizerEntry("Preconditioned", partial(preconditioned, pt.UPGrad())),
+    OptimizerEntry("Preconditioned-stateful", partial(with_tasks, partial(preconditioned, pt.DWA(window=3)))),
 ]
 BY_NAME = {entry.name: entry for entry in OPTIMIZERS}
 PER_TASK = [entry for entry in OPTIMIZERS if entry.moments]

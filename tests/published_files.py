@@ -21,7 +21,7 @@ def idx(array: NDArray[np.uint8]) -> bytes:
     return head + array.tobytes()
 
 
-def drawn(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_digits(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images of 28 x 28 whose class is the position of a bright bar, and the classes."""
     random = np.random.default_rng(seed)
     classes = np.arange(count) % 10
@@ -36,7 +36,7 @@ def write_digits(root: Path, folder: str = "MNIST", packed: bool = False, seed: 
     place = root / folder / "raw"
     place.mkdir(parents=True)
     for split, count in COUNTS.items():
-        images, labels = drawn(count, seed + len(split))
+        images, labels = draw_digits(count, seed + len(split))
         for name, array in (
             (f"{STEMS[split]}-images-idx3-ubyte", images),
             (f"{STEMS[split]}-labels-idx1-ubyte", labels),

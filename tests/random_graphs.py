@@ -28,7 +28,7 @@ class Stop(torch.autograd.Function):
         return None
 
 
-class Clipped(torch.autograd.Function):
+class ClippedFunction(torch.autograd.Function):
     """A custom function whose backward is not linear."""
 
     @staticmethod
@@ -40,7 +40,7 @@ class Clipped(torch.autograd.Function):
         return cotangents[0].clamp(-0.02, 0.02)
 
 
-class Scaled(torch.autograd.Function):
+class LinearFunction(torch.autograd.Function):
     """A custom function that is linear."""
 
     @staticmethod
@@ -225,7 +225,7 @@ def _before(x: Tensor) -> None:
     x.grad_fn.register_prehook(lambda outputs: tuple(None if g is None else g * 0.5 for g in outputs))
 
 
-def _count(x: Tensor) -> None:
+def _hook_norm(x: Tensor) -> None:
     norms: list[float] = []
     x.register_hook(lambda g: norms.append(g.norm().item()))
 
@@ -236,7 +236,7 @@ HOOKS: dict[str, Callable[[Tensor], object]] = {
     "store": _store,
     "clip": lambda x: _clip(x, 0.3),
     "clip rarely": lambda x: _clip(x, 5.0),
-    "log": _count,
+    "log": _hook_norm,
     "node": _node,
     "node before": _before,
     "none": lambda x: x.register_hook(lambda g: None),
@@ -329,7 +329,7 @@ def _checkpoint(graph: Graph) -> Block:
 
 
 def _function(graph: Graph) -> Block:
-    function = graph.random.choice([Stop, Clipped, Scaled])
+    function = graph.random.choice([Stop, ClippedFunction, LinearFunction])
     inner = graph.linear()
     return lambda x: x + function.apply(inner(x))
 

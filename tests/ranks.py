@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import paretorch as pt
-from models import TASKS, Net, data, gradients, losses_of, total
+from small_models import TASKS, Net, data, gradients, losses_of, total
 
 
 def free_port() -> int:
@@ -69,7 +69,7 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-class Recorded(nn.Module):
+class LossRecordingModel(nn.Module):
     """A model whose outputs are its losses, which it records in the Fork inside of the wrapped module."""
 
     def __init__(self, net: Net) -> None:
@@ -96,7 +96,7 @@ DDP: dict[str, dict[str, Any]] = {
 
 
 class Present(nn.Module):
-    """Computes the outputs of the tasks that are present, as DDP wants: it waits for what every output depends on."""
+    """Computes the outputs of the tasks that are present: DDP requires a gradient for every parameter behind an output."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Present(nn.Module):
 
 def forked_steps(rank: int, method: str, ddp: dict[str, Any], split: str, steps: int) -> dict[str, Any]:
     net = Net(fork=pt.Fork(METHODS[method](), TASKS))
-    model = DistributedDataParallel(Recorded(net), **ddp)
+    model = DistributedDataParallel(LossRecordingModel(net), **ddp)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     grads = []
     for _ in range(steps):
@@ -144,7 +144,7 @@ def balanced_steps(rank: int, method: str, ddp: dict[str, Any], split: str, step
 
 
 def refusals(rank: int) -> list[str]:
-    """What is said where ranks declare different names, and to a Balancer under a static graph."""
+    """The errors of ranks that declare different names, and of a Balancer with a static graph."""
     return [names_that_differ(rank), static_graph_refused(rank)]
 
 
@@ -225,7 +225,7 @@ def missing_losses(rank: int) -> dict[str, Any]:
 
 
 def no_losses(rank: int) -> list[str]:
-    """A rank that gives no losses at all, where the wrapper waits for the heads."""
+    """The errors of all ranks if one gives no losses and the wrapper would block on gradients of the heads."""
     answers = []
     for method in (pt.MGDA(), pt.Uncertainty()):
         for unused in (False, True):
@@ -238,8 +238,8 @@ def no_losses(rank: int) -> list[str]:
     return answers
 
 
-def nothing_to_tell(rank: int, unused: bool) -> dict[str, Any]:
-    """Steps in which a rank tells its fork no losses, outside of the forward that DDP wraps; and in a copy of the model."""
+def no_recorded_losses(rank: int, unused: bool) -> dict[str, Any]:
+    """Steps in which a rank records no losses, outside of the forward that DDP wraps; and in a copy of the model."""
     found: dict[str, Any] = {}
     for method in (pt.MGDA(), pt.FAMO()):
         net = Net(fork=pt.Fork(method, TASKS))

@@ -51,7 +51,7 @@ def finished(
 
 
 def result(run: Run, tasks: Sequence[str], place: int, nan: bool = False) -> Result:
-    """What a run comes to: later treatments are a little worse."""
+    """The result of a run: later treatments are slightly worse."""
     draw = np.random.default_rng([run.seed, place, len(run.workload)])
     quality = (
         0.9 - 0.01 * place + 0.01 * np.random.default_rng(run.seed).normal() + 0.005 * draw.normal(size=len(tasks))

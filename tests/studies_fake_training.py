@@ -1,4 +1,4 @@
-"""A stand-in for training in the tests of the runner, which takes seconds and writes the same files.
+"""A substitute for training in the tests of the runner, which takes seconds and writes the same files.
 
 It minimizes a quadratic with seeded noise, writes a checkpoint after every epoch, and writes its result last. The name of the
 run's method selects an event of every epoch: ``Raise``, ``Die``, ``Slow``, ``Print``.

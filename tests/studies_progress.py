@@ -1,4 +1,4 @@
-"""A progress that records its calls, and jobs for the stand-in of training."""
+"""A progress that records its calls, and jobs for the substitute of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for training in the tests of tuning: the result is a formula of the learning rate and the method's options.
+"""A substitute for training in the tests of tuning: the result is a formula of the learning rate and the method's options.
 
 Every method has a known optimal learning rate, and known optimal options. ``DWA`` raises at temperatures above 4; with ``SGD``
 parameters become nan at learning rates above 0.01.

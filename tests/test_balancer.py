@@ -12,24 +12,24 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from methods import METHODS
-from models import TASKS, Net, data, gradients, losses_of, per_task, total
 from paretorch.core.contract import Need, Status
+from small_models import TASKS, Net, data, gradients, losses_of, per_task, total
 
 GRAMIAN = [e.method for e in METHODS if Need.GRAMIAN in e.method.needs]
 LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isinstance(e.method, pt.Static)]
 X, TARGETS = data()
 
 
-def step(model: Net, balancer: pt.Balancer, **changes: Tensor | None) -> pt.Balance:
+def balancer_step(model: Net, balancer: pt.Balancer, **changes: Tensor | None) -> pt.Balance:
     losses = {**losses_of(model(X), TARGETS), **changes}
     further = [{**losses_of(model(X), TARGETS), **changes} for _ in range(balancer.method.batches - 1)]
     return balancer.backward(losses, others=further)
 
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
-def test_the_shared_parameters_receive_the_weighted_sum_and_heads_their_own(method: pt.Method[Any]) -> None:
+def test_balancer_gives_shared_parameters_the_weighted_sum_and_heads_their_own_gradient(method: pt.Method[Any]) -> None:
     model, plain = Net(), Net()
-    balance = step(model, pt.Balancer(method, scale="paper", seed=4))
+    balance = balancer_step(model, pt.Balancer(method, scale="paper", seed=4))
     _, rows, _ = per_task(model)
     torch.testing.assert_close(balance.gramian, rows @ rows.T, rtol=1e-12, atol=1e-15)
     assert balance.weights is not None
@@ -47,7 +47,7 @@ def test_the_shared_parameters_receive_the_weighted_sum_and_heads_their_own(meth
 
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
-def test_fork_and_balancer_agree_where_the_features_are_the_parameters(method: pt.Method[Any]) -> None:
+def test_balancer_equals_fork_where_the_features_are_the_parameters(method: pt.Method[Any]) -> None:
     """With the identity as encoder the features are the shared leaf."""
     if method.batches > 1:
         with pytest.raises(ValueError, match="cannot be used on features"):
@@ -70,23 +70,23 @@ def test_fork_and_balancer_agree_where_the_features_are_the_parameters(method: p
 
 
 @pytest.mark.parametrize("method", LOSSES, ids=repr)
-def test_loss_methods_cost_one_backward_of_the_weighted_losses(method: pt.Method[Any]) -> None:
+def test_balancer_runs_one_backward_for_loss_methods(method: pt.Method[Any]) -> None:
     model, plain = Net(), Net()
-    balance = step(model, pt.Balancer(method))
+    balance = balancer_step(model, pt.Balancer(method))
     assert balance.weights is not None
     own = losses_of(plain(X), TARGETS)
     total({task: weight * own[task] for weight, task in zip(balance.weights, TASKS, strict=True)}).backward()
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
 
 
-def test_a_jacobian_method_on_the_parameters() -> None:
+def test_balancer_gives_jacobian_methods_the_parameter_gradients() -> None:
     model = Net()
-    step(model, pt.Balancer(pt.GradDrop(leak=1.0)))
+    balancer_step(model, pt.Balancer(pt.GradDrop(leak=1.0)))
     _, rows, _ = per_task(model)
     torch.testing.assert_close(gradients(model.encoder), rows.sum(dim=0), rtol=1e-12, atol=1e-14)
 
 
-def test_own_inputs_need_no_common_features() -> None:
+def test_balancer_accepts_own_inputs_without_common_features() -> None:
     model = Net(tasks=("a", "b"))
     other, _ = data(seed=9)
     losses = {
@@ -98,7 +98,7 @@ def test_own_inputs_need_no_common_features() -> None:
     assert balance.gramian[0, 1] != 0
 
 
-def test_partly_shared_layers_and_reused_modules() -> None:
+def test_balancer_weights_partly_shared_and_reused_layers_by_their_tasks() -> None:
     """``low`` serves all, ``high`` only a and b, and twice; weights follow the tasks that reach a parameter."""
     torch.manual_seed(0)
     low, high = nn.Linear(5, 6).double(), nn.Linear(6, 6).double()
@@ -119,9 +119,9 @@ def test_partly_shared_layers_and_reused_modules() -> None:
     torch.testing.assert_close(received, balance.weights @ full, rtol=1e-11, atol=1e-14)
 
 
-def test_shared_selects_the_compared_parameters_and_not_the_weighted_ones() -> None:
+def test_balancer_shared_selects_the_compared_parameters_and_not_the_weighted_ones() -> None:
     model = Net()
-    balance = step(model, pt.Balancer(pt.MGDA(), shared=model.encoder[2]))
+    balance = balancer_step(model, pt.Balancer(pt.MGDA(), shared=model.encoder[2]))
     _, rows, _ = per_task(model)
     last = sum(p.numel() for p in model.encoder[2].parameters())
     assert balance.weights is not None
@@ -130,7 +130,7 @@ def test_shared_selects_the_compared_parameters_and_not_the_weighted_ones() -> N
 
 
 @pytest.mark.parametrize("absent", [None, 0.0])
-def test_an_absent_task_is_left_out(absent: float | None) -> None:
+def test_balancer_excludes_an_absent_task(absent: float | None) -> None:
     model = Net()
     losses = losses_of(model(X), TARGETS)
     balance = pt.Balancer(pt.MGDA(), TASKS).backward({**losses, "b": None if absent is None else losses["b"] * absent})
@@ -142,7 +142,7 @@ def test_an_absent_task_is_left_out(absent: float | None) -> None:
     assert balance.weights.sum() == pytest.approx(2.0)
 
 
-def test_new_tasks_are_accepted_by_methods_without_state_alone() -> None:
+def test_balancer_accepts_new_tasks_for_methods_without_state_only() -> None:
     model = Net()
     balancer = pt.Balancer(pt.MGDA())
     losses = losses_of(model(X), TARGETS)
@@ -156,10 +156,10 @@ def test_new_tasks_are_accepted_by_methods_without_state_alone() -> None:
 
 
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO()], ids=repr)
-def test_nonfinite_losses_raise_before_anything_is_changed(method: pt.Method[Any]) -> None:
+def test_balancer_nonfinite_loss_raises_and_changes_nothing(method: pt.Method[Any]) -> None:
     model = Net()
     balancer = pt.Balancer(method)
-    step(model, balancer)
+    balancer_step(model, balancer)
     before, state = gradients(model), copy.deepcopy(balancer.state_dict())
     losses = losses_of(model(X), TARGETS)
     with pytest.raises(FloatingPointError, match="'b'"):
@@ -170,7 +170,7 @@ def test_nonfinite_losses_raise_before_anything_is_changed(method: pt.Method[Any
 
 
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.Equal()], ids=repr)
-def test_nonfinite_tasks_can_be_skipped_and_counted(method: pt.Method[Any]) -> None:
+def test_balancer_skips_and_counts_nonfinite_tasks(method: pt.Method[Any]) -> None:
     model, without = Net(), Net()
     balancer = pt.Balancer(method, nonfinite="skip")
     losses = losses_of(model(X), TARGETS)
@@ -180,7 +180,7 @@ def test_nonfinite_tasks_can_be_skipped_and_counted(method: pt.Method[Any]) -> N
     assert balancer.skipped == {"b": 1}
 
 
-def test_all_tasks_stationary_or_absent() -> None:
+def test_balancer_gradient_is_zero_without_a_present_task() -> None:
     model = Net()
     losses = losses_of(model(X), TARGETS)
     balance = pt.Balancer(pt.MGDA()).backward({t: v * 0 for t, v in losses.items()})
@@ -188,36 +188,36 @@ def test_all_tasks_stationary_or_absent() -> None:
     assert gradients(model.encoder).abs().max() == 0
 
 
-def test_hooks_on_parameters_receive_the_combined_gradient_once() -> None:
+def test_balancer_calls_parameter_hooks_once_with_the_combined_gradient() -> None:
     model, plain = Net(), Net()
-    seen: list[Tensor] = []
+    received: list[Tensor] = []
     after: list[Tensor] = []
 
     def halve(gradient: Tensor) -> Tensor:
-        seen.append(gradient.clone())
+        received.append(gradient.clone())
         return gradient * 0.5
 
-    step(plain, pt.Balancer(pt.MGDA()))
+    balancer_step(plain, pt.Balancer(pt.MGDA()))
     weight = model.encoder[0].weight
     weight.register_hook(halve)
     weight.register_post_accumulate_grad_hook(lambda p: after.append(p.grad.clone()))
-    step(model, pt.Balancer(pt.MGDA()))
-    assert len(seen) == len(after) == 1
-    torch.testing.assert_close(seen[0], plain.encoder[0].weight.grad)
+    balancer_step(model, pt.Balancer(pt.MGDA()))
+    assert len(received) == len(after) == 1
+    torch.testing.assert_close(received[0], plain.encoder[0].weight.grad)
     torch.testing.assert_close(weight.grad, 0.5 * plain.encoder[0].weight.grad)
 
 
-def test_gradients_accumulate_and_graphs_can_be_retained() -> None:
+def test_balancer_accumulates_gradients_and_can_retain_graphs() -> None:
     model, once = Net(), Net()
     losses = losses_of(model(X), TARGETS)
     balancer = pt.Balancer(pt.UPGrad())
     balancer.backward(losses, retain_graph=True)
     balancer.backward(losses)
-    step(once, pt.Balancer(pt.UPGrad()))
+    balancer_step(once, pt.Balancer(pt.UPGrad()))
     torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
 
 
-def test_activation_checkpointing() -> None:
+def test_balancer_supports_activation_checkpointing() -> None:
     model, plain = Net(), Net()
 
     def losses(reentrant: bool) -> dict[str, Tensor]:
@@ -225,53 +225,53 @@ def test_activation_checkpointing() -> None:
         return losses_of({t: head(z) for t, head in model.heads.items()}, TARGETS)
 
     pt.Balancer(pt.MGDA()).backward(losses(False))
-    step(plain, pt.Balancer(pt.MGDA()))
+    balancer_step(plain, pt.Balancer(pt.MGDA()))
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
     with pytest.raises(ValueError, match="use_reentrant=False"):
         pt.Balancer(pt.MGDA()).backward(losses(True))
 
 
-def test_every_reuses_weights_and_factor_rescales_losses() -> None:
+def test_balancer_every_reuses_weights_and_factor_rescales_losses() -> None:
     model = Net()
     balancer = pt.Balancer(pt.MGDA(), every=2)
-    first = step(model, balancer)
+    first = balancer_step(model, balancer)
     with torch.no_grad():
         model.encoder[0].weight.mul_(3)
-    second = step(model, balancer)
+    second = balancer_step(model, balancer)
     assert first.weights is not None
     assert second.weights is not None
     assert torch.equal(second.weights, first.weights)
     method = pt.MGDA(normalize="loss+")
     plain, scaled = Net(), Net()
-    step(plain, pt.Balancer(method))
+    balancer_step(plain, pt.Balancer(method))
     pt.Balancer(method, factor=1024.0).backward({t: v * 1024 for t, v in losses_of(scaled(X), TARGETS).items()})
     torch.testing.assert_close(gradients(scaled) / 1024, gradients(plain), rtol=1e-10, atol=1e-13)
 
 
-def test_weighted_heads() -> None:
+def test_balancer_weighted_heads_are_multiplied_by_the_weight_of_their_task() -> None:
     model, own = Net(), Net()
-    balance = step(model, pt.Balancer(pt.MGDA(), heads="weighted"))
-    step(own, pt.Balancer(pt.MGDA()))
+    balance = balancer_step(model, pt.Balancer(pt.MGDA(), heads="weighted"))
+    balancer_step(own, pt.Balancer(pt.MGDA()))
     assert balance.weights is not None
     for weight, task in zip(balance.weights, TASKS, strict=True):
         torch.testing.assert_close(gradients(model.heads[task]), weight * gradients(own.heads[task]))
 
 
-def test_state_is_loaded_into_a_balancer_without_declared_tasks() -> None:
+def test_balancer_without_declared_tasks_loads_state() -> None:
     model = Net()
     balancer = pt.Balancer(pt.DWA(window=1))
     for _ in range(3):
-        step(model, balancer)
+        balancer_step(model, balancer)
     other = pt.Balancer(pt.DWA(window=1))
     other.load_state_dict(balancer.state_dict())
     assert other.tasks == TASKS
-    torch.testing.assert_close(step(model, other).weights, step(model, balancer).weights)
+    torch.testing.assert_close(balancer_step(model, other).weights, balancer_step(model, balancer).weights)
 
 
-def test_observe_reaches_the_method() -> None:
+def test_balancer_observe_updates_the_method() -> None:
     model = Net()
     balancer = pt.Balancer(pt.FAMO())
-    step(model, balancer)
+    balancer_step(model, balancer)
     balancer.observe({"a": torch.tensor(1e-3), "b": torch.tensor(5.0), "c": torch.tensor(1.0)})
     assert balancer.get_buffer("state_logits").abs().max() > 0
     with pytest.raises(TypeError, match="does not use the losses"):
@@ -294,12 +294,12 @@ def test_observe_reaches_the_method() -> None:
         ),
     ],
 )
-def test_wrong_input_is_refused_with_a_cure(call: Any, words: str) -> None:
+def test_balancer_refuses_invalid_input_with_a_cure(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(Net())
 
 
-def test_several_batches_give_the_products_between_them() -> None:
+def test_balancer_gramian_of_several_batches_has_the_products_between_them() -> None:
     """MoDo moves its weights by J1 J2^T, of two further batches, and descends a third."""
     model = Net()
     (one, own), (two, other) = data(seed=3), data(seed=4)

@@ -18,15 +18,15 @@ from paretorch.workloads.base import check_head_names
 F64 = torch.float64
 
 
-class Model(NamedTuple):
+class EncoderAndHeads(NamedTuple):
     encoder: nn.Linear
     heads: nn.ModuleList
     inputs: Tensor
 
 
-def model(tasks: int = 2, dtype: torch.dtype = F64) -> Model:
+def model(tasks: int = 2, dtype: torch.dtype = F64) -> EncoderAndHeads:
     torch.manual_seed(0)
-    return Model(
+    return EncoderAndHeads(
         nn.Linear(4, 8, dtype=dtype),
         nn.ModuleList(nn.Linear(8, 1, dtype=dtype) for _ in range(tasks)),
         torch.randn(16, 4, dtype=dtype),
@@ -44,7 +44,7 @@ def listed(values: Tensor | None) -> list[Any]:
     return found
 
 
-def losses_of(made: Model, branches: Any = None) -> dict[str, Tensor]:
+def model_losses(made: EncoderAndHeads, branches: Any = None) -> dict[str, Tensor]:
     z = made.encoder(made.inputs)
     return {
         str(task): (head(z if branches is None else branches[str(task)]) - task - 1).square().mean()
@@ -52,24 +52,24 @@ def losses_of(made: Model, branches: Any = None) -> dict[str, Tensor]:
     }
 
 
-def test_a_head_without_gradient_on_the_encoder_is_trained() -> None:
+def test_head_without_gradient_on_the_encoder_is_trained() -> None:
     """Its weight begins at zero, so its task has no gradient on the encoder; it must not stay there."""
     made = model()
     first: nn.Linear = made.heads[0]  # type: ignore[assignment]
     nn.init.zeros_(first.weight)
     balancer = pt.Balancer(pt.UPGrad())
-    balance = balancer.backward(losses_of(made))
+    balance = balancer.backward(model_losses(made))
     assert listed(balance.present) == [False, True]
-    expected = torch.autograd.grad(losses_of(made)["0"], first.weight)[0]
+    expected = torch.autograd.grad(model_losses(made)["0"], first.weight)[0]
     assert torch.equal(first.weight.grad, expected)  # type: ignore[arg-type]
     assert float(expected.abs().max()) > 0
 
 
-def test_heads_are_trained_where_no_task_has_a_gradient_on_what_is_shared() -> None:
+def test_heads_are_trained_if_no_task_has_a_gradient_on_shared_parameters() -> None:
     made = model(3)
     for head in made.heads:
         nn.init.zeros_(head.weight)  # type: ignore[arg-type]
-    balance = pt.Balancer(pt.MGDA()).backward(losses_of(made))
+    balance = pt.Balancer(pt.MGDA()).backward(model_losses(made))
     assert balance.status is Status.ABSENT
     assert all(float(head.weight.grad.abs().max()) > 0 for head in made.heads)  # type: ignore[union-attr, operator]
     assert not made.encoder.weight.grad.any()  # type: ignore[union-attr]
@@ -80,35 +80,35 @@ def test_weighted_heads_of_an_absent_task_keep_their_gradient() -> None:
     first: nn.Linear = made.heads[0]  # type: ignore[assignment]
     nn.init.zeros_(first.weight)
     fork = pt.Fork(pt.NashMTL(), tasks=("0", "1"), heads="weighted")
-    sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
-    expected = torch.autograd.grad(losses_of(made)["0"], first.weight)[0]
+    sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+    expected = torch.autograd.grad(model_losses(made)["0"], first.weight)[0]
     torch.testing.assert_close(first.weight.grad, expected)
 
 
 @pytest.mark.parametrize("samples", [None, 8])
 @pytest.mark.parametrize("tasks", [2, 4])
-def test_a_balancer_checks_for_nan_while_weights_are_reused(tasks: int, samples: int | None) -> None:
+def test_balancer_detects_nan_while_weights_are_reused(tasks: int, samples: int | None) -> None:
     made = model(tasks)
     balancer = pt.Balancer(pt.UPGrad(), every=3, samples=samples)
-    balancer.backward(losses_of(made))
+    balancer.backward(model_losses(made))
     before = made.encoder.weight.grad.clone()  # type: ignore[union-attr]
-    broken = losses_of(made)
+    broken = model_losses(made)
     broken["1"] = broken["1"] * math.nan
     with pytest.raises(FloatingPointError, match="'1'"):
         balancer.backward(broken)
     assert torch.equal(made.encoder.weight.grad, before)  # type: ignore[arg-type]
 
 
-def test_a_fork_that_raises_checks_for_nan_while_weights_are_reused() -> None:
+def test_fork_that_raises_detects_nan_while_weights_are_reused() -> None:
     made = model()
     fork = pt.Fork(pt.MGDA(), tasks=("0", "1"), every=3, nonfinite="raise")
-    sum(losses_of(made, fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
-    losses = losses_of(made, fork(made.encoder(made.inputs)))
+    sum(model_losses(made, fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
+    losses = model_losses(made, fork(made.encoder(made.inputs)))
     with pytest.raises(FloatingPointError, match="'1'"):
         (losses["0"] + losses["1"] * math.inf).backward()
 
 
-def test_a_balancer_under_a_scaler_recovers_from_an_overflow() -> None:
+def test_balancer_with_a_gradscaler_recovers_from_an_overflow() -> None:
     made = model(dtype=torch.float32)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     optimizer = torch.optim.SGD([*made.encoder.parameters(), *made.heads.parameters()], lr=1e-3)
@@ -117,7 +117,7 @@ def test_a_balancer_under_a_scaler_recovers_from_an_overflow() -> None:
     statuses = []
     for _ in range(40):
         optimizer.zero_grad()
-        balance = balancer.backward({name: scaler.scale(100 * loss) for name, loss in losses_of(made).items()})
+        balance = balancer.backward({name: scaler.scale(100 * loss) for name, loss in model_losses(made).items()})
         statuses.append(balance.status)
         scaler.step(optimizer)
         scaler.update()
@@ -129,7 +129,7 @@ def test_a_balancer_under_a_scaler_recovers_from_an_overflow() -> None:
 
 
 @pytest.mark.parametrize("features", ["tensor", "nested"])
-def test_features_of_an_empty_batch_are_absent(features: str) -> None:
+def test_fork_treats_tasks_of_an_empty_batch_as_absent(features: str) -> None:
     encoder, fork = nn.Linear(4, 3), pt.Fork(pt.MGDA(), tasks=("a", "b"))
     z = encoder(torch.randn(0, 4))
     branch = fork(z if features == "tensor" else {"x": z, "y": [encoder(torch.zeros(0, 4))]})
@@ -138,7 +138,7 @@ def test_features_of_an_empty_batch_are_absent(features: str) -> None:
     assert balance_of(fork).status is Status.ABSENT
 
 
-def test_an_empty_leaf_beside_others_changes_nothing() -> None:
+def test_fork_result_is_unchanged_by_an_additional_empty_leaf() -> None:
     made = model()
     fork = pt.Fork(pt.MGDA(), tasks=("0", "1"))
     branch = fork({"x": made.encoder(made.inputs), "boxes": made.encoder(made.inputs[:0])})
@@ -149,15 +149,15 @@ def test_an_empty_leaf_beside_others_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("tasks", [2, 5])
-def test_a_shared_parameter_of_size_zero_changes_nothing(tasks: int) -> None:
+def test_balancer_result_is_unchanged_by_a_shared_parameter_of_size_zero(tasks: int) -> None:
     made = model(tasks)
     nothing = nn.Parameter(torch.zeros(0, dtype=F64))
-    losses = {name: loss * (name != "0") + nothing.sum() for name, loss in losses_of(made).items()}
+    losses = {name: loss * (name != "0") + nothing.sum() for name, loss in model_losses(made).items()}
     balance = pt.Balancer(pt.UPGrad()).backward(losses)
     assert listed(balance.present) == [False] + [True] * (tasks - 1)
 
 
-def test_a_tensor_that_is_nested_twice_is_balanced_once() -> None:
+def test_fork_balances_a_tensor_that_is_nested_twice_once() -> None:
     point = nn.Parameter(torch.zeros(2, dtype=F64))
     fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
     z = point[None] * 1.0
@@ -169,7 +169,7 @@ def test_a_tensor_that_is_nested_twice_is_balanced_once() -> None:
     assert float(point.grad @ torch.tensor([-5.0, 1.0], dtype=F64)) >= 0  # type: ignore[operator]
 
 
-def test_unknown_containers_are_refused() -> None:
+def test_fork_refuses_unknown_containers() -> None:
     class Own(dict[str, Tensor]):
         pass
 
@@ -180,10 +180,10 @@ def test_unknown_containers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", [pt.GradNorm(), pt.LogLosses(pt.MGDA()), pt.Uncertainty()], ids=str)
-def test_missing_losses_are_named(method: Method[Any]) -> None:
+def test_fork_names_missing_losses(method: Method[Any]) -> None:
     made = model()
     fork = pt.Fork(method, tasks=("0", "1"))
-    losses = losses_of(made, fork(made.encoder(made.inputs)))
+    losses = model_losses(made, fork(made.encoder(made.inputs)))
     recorded = fork.losses({"0": losses["0"]})
     with pytest.raises(RuntimeError, match="was not given the loss of '1'"):
         (recorded["0"] + losses["1"]).backward()
@@ -193,44 +193,44 @@ def test_missing_losses_are_named(method: Method[Any]) -> None:
 def test_loss_methods_reuse_weights_as_well(by: str) -> None:
     made = model()
     fork, balancer = pt.Fork(pt.RLW(), tasks=("0", "1"), every=3), pt.Balancer(pt.RLW(), every=3)
-    seen = []
+    weights = []
     for _ in range(6):
         if by == "fork":
-            sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
-            seen.append(listed(balance_of(fork).weights))
+            sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+            weights.append(listed(balance_of(fork).weights))
         else:
-            seen.append(listed(balancer.backward(losses_of(made)).weights))
-    assert seen[0] == seen[1] == seen[2] != seen[3]
-    assert seen[3] == seen[4] == seen[5]
+            weights.append(listed(balancer.backward(model_losses(made)).weights))
+    assert weights[0] == weights[1] == weights[2] != weights[3]
+    assert weights[3] == weights[4] == weights[5]
 
 
-def test_a_forward_kept_alive_does_not_change_the_record() -> None:
+def test_fork_record_is_unchanged_by_a_forward_that_is_kept_alive() -> None:
     made = model()
     fork = pt.Fork(pt.GradNorm(), tasks=("0", "1"))
-    kept = losses_of(made, fork(made.encoder(made.inputs)))
-    sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+    kept = model_losses(made, fork(made.encoder(made.inputs)))
+    sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
     assert balance_of(fork).status is Status.SOLVED
     assert kept
 
 
-def test_shared_parameters_that_no_loss_reaches_are_refused() -> None:
+def test_balancer_refuses_shared_parameters_that_no_loss_reaches() -> None:
     made = model()
     for other in (nn.Linear(3, 3), copy.deepcopy(made.encoder)):
         with pytest.raises(ValueError, match=r"no loss reaches any parameter of shared="):
-            pt.Balancer(pt.UPGrad(), shared=other).backward(losses_of(made))
+            pt.Balancer(pt.UPGrad(), shared=other).backward(model_losses(made))
 
 
-def test_frozen_shared_parameters_are_left_out_and_unreached_ones_get_no_gradient() -> None:
+def test_balancer_excludes_frozen_shared_parameters_and_gives_unreached_ones_no_gradient() -> None:
     made, aside = model(), nn.Linear(2, 2)
     balancer = pt.Balancer(pt.UPGrad(), shared=[*made.encoder.parameters(), *aside.parameters()])
     made.encoder.bias.requires_grad_(False)
-    balancer.backward(losses_of(made))
+    balancer.backward(model_losses(made))
     assert made.encoder.weight.grad is not None
     assert made.encoder.bias.grad is None
     assert aside.weight.grad is None
 
 
-def test_sparse_and_complex_gradients_are_refused_with_a_cure() -> None:
+def test_balancer_refuses_sparse_and_complex_gradients_with_a_cure() -> None:
     words, heads = nn.Embedding(9, 4, sparse=True), nn.ModuleList(nn.Linear(4, 1) for _ in range(2))
     z = words(torch.arange(5))
     with pytest.raises(ValueError, match="sparse=False"):
@@ -250,11 +250,11 @@ def test_options_of_the_wrong_kind_are_refused(option: str, value: Any) -> None:
         pt.Fork(pt.MGDA(), tasks=("a", "b"), **{option: value})
 
 
-def test_an_infinite_loss_after_the_step_leaves_the_state_of_famo() -> None:
+def test_famo_state_is_unchanged_by_an_infinite_loss_after_the_step() -> None:
     made = model()
     fork = pt.Fork(pt.FAMO(), tasks=("0", "1"))
     for after in (math.inf, 0.5):
-        sum(fork.losses(losses_of(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+        sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
         fork.observe({"0": torch.tensor(0.4), "1": torch.tensor(after)})
         assert fork.get_buffer("state_logits").isfinite().all()
     assert all(map(math.isfinite, listed(balance_of(fork).weights)))
@@ -264,7 +264,7 @@ def test_state_of_methods_in_methods_is_loaded_by_name() -> None:
     made = model(3)
     balancers = [pt.Balancer(pt.Momentum(pt.GradVac()), tasks=order) for order in (("0", "1", "2"), ("2", "0", "1"))]
     for _ in range(3):
-        balancers[0].backward(losses_of(made))
+        balancers[0].backward(model_losses(made))
     balancers[1].load_state_dict(balancers[0].state_dict())
     first, second = (balancer.get_buffer("state_inner__targets") for balancer in balancers)
     order = [2, 0, 1]
@@ -296,7 +296,7 @@ def test_excess_risk_on_nested_features_does_not_depend_on_the_batch_size() -> N
 
 
 def test_cagrad_ignores_directions_below_rounding() -> None:
-    """Three gradients that nearly cancel: d lies within its ball around the mean, or is the mean itself."""
+    """Three gradients that nearly cancel: d is in its ball around the mean, or is the mean itself."""
     torch.manual_seed(1)
     worst = 0.0
     for _ in range(600):

@@ -22,7 +22,7 @@ over_methods = pytest.mark.parametrize("method", METHODS, ids=repr)
 over_losses = pytest.mark.parametrize("method", LOSSES, ids=repr)
 
 
-class Net(nn.Module):
+class FeatureNet(nn.Module):
     def __init__(self, heads: bool = True) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 
 # What is added to a loss: what breaks the value, what breaks the gradient behind a finite value, and where.
-BREAKS: dict[str, Callable[[Net, Tensor], Tensor]] = {
+BREAKS: dict[str, Callable[[FeatureNet, Tensor], Tensor]] = {
     "nan loss": lambda net, z: z.sum() * math.nan,
     "infinite loss": lambda net, z: z.sum() * math.inf,
     "gradient on the features": lambda net, z: (z.sum() * 0).sqrt(),
@@ -50,7 +50,7 @@ BREAKS: dict[str, Callable[[Net, Tensor], Tensor]] = {
 
 
 def on_fork(
-    net: Net, fork: pt.Fork, broken: Callable[[Net, Tensor], Tensor] | None, records_losses: bool = True
+    net: FeatureNet, fork: pt.Fork, broken: Callable[[FeatureNet, Tensor], Tensor] | None, records_losses: bool = True
 ) -> None:
     branch = fork(net.features())
     losses: dict[str, Tensor | None] = dict(net.losses(branch))
@@ -60,17 +60,17 @@ def on_fork(
     sum(loss for loss in recorded.values() if loss is not None).backward()  # type: ignore[union-attr]
 
 
-def without_b(net: Net, fork: pt.Fork) -> None:
+def without_b(net: FeatureNet, fork: pt.Fork) -> None:
     losses = net.losses(fork(net.features()))
     sum(fork.losses({"a": losses["a"], "c": losses["c"]}).values()).backward()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", BREAKS)
 @over_methods
-def test_a_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: str) -> None:
+def test_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: str) -> None:
     found = []
     for run in (lambda n, f: on_fork(n, f, BREAKS[kind]), without_b):
-        net, fork = Net(), pt.Fork(method, TASKS, nonfinite="skip")
+        net, fork = FeatureNet(), pt.Fork(method, TASKS, nonfinite="skip")
         run(net, fork)
         found.append((net.encoder[0].weight.grad, net.heads["a"].weight.grad, fork))
     fork = found[0][2]
@@ -79,7 +79,7 @@ def test_a_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: s
     assert fork.balance.present.tolist() == [True, False, True]
     assert fork.skipped == {"b": 1}
     known_before = "loss" in kind or not isinstance(method, pt.FAMO | pt.Uncertainty)
-    if known_before:  # else the other losses were weighed beside one whose gradient was not known yet
+    if known_before:  # else the weights of the other losses include a task with a gradient that is not known yet
         for one, other in zip(found[0][:2], found[1][:2], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
     assert found[0][0] is not None
@@ -88,8 +88,8 @@ def test_a_fork_that_skips_balances_the_other_tasks(method: Method[Any], kind: s
 
 @pytest.mark.parametrize("kind", ["nan loss", "infinite loss", "nan loss without a gradient"])
 @over_methods
-def test_the_head_of_a_skipped_loss_receives_nothing(method: Method[Any], kind: str) -> None:
-    net, fork = Net(), pt.Fork(method, TASKS, nonfinite="skip")
+def test_fork_gives_the_head_of_a_skipped_loss_no_gradient(method: Method[Any], kind: str) -> None:
+    net, fork = FeatureNet(), pt.Fork(method, TASKS, nonfinite="skip")
     on_fork(net, fork, BREAKS[kind])
     assert net.heads["b"].weight.grad is None
     assert all(bool(p.grad.isfinite().all()) for p in net.parameters() if p.grad is not None)
@@ -97,8 +97,8 @@ def test_the_head_of_a_skipped_loss_receives_nothing(method: Method[Any], kind: 
 
 @pytest.mark.parametrize("kind", BREAKS)
 @over_methods
-def test_a_fork_that_raises_names_the_task_and_leaves_encoder_and_state(method: Method[Any], kind: str) -> None:
-    net, fork = Net(), pt.Fork(method, TASKS, nonfinite="raise")
+def test_fork_that_raises_names_the_task_and_changes_neither_encoder_nor_state(method: Method[Any], kind: str) -> None:
+    net, fork = FeatureNet(), pt.Fork(method, TASKS, nonfinite="raise")
     on_fork(net, fork, None)
     before, state, record = net.grads(), {k: v.clone() for k, v in fork.state_dict().items()}, fork.balance
     with pytest.raises(FloatingPointError, match="of 'b' is not finite"):
@@ -113,15 +113,15 @@ def test_a_fork_that_raises_names_the_task_and_leaves_encoder_and_state(method: 
 
 
 @pytest.mark.parametrize("records_losses", [True, False])
-def test_a_fork_skips_without_recorded_losses_and_while_weights_are_reused(records_losses: bool) -> None:
-    net, fork = Net(), pt.Fork(pt.MGDA(), TASKS, nonfinite="skip", every=3)
+def test_fork_skips_without_recorded_losses_and_while_weights_are_reused(records_losses: bool) -> None:
+    net, fork = FeatureNet(), pt.Fork(pt.MGDA(), TASKS, nonfinite="skip", every=3)
     on_fork(net, fork, None, records_losses)
     on_fork(net, fork, BREAKS["gradient on the features"], records_losses)
     assert fork.skipped == {"b": 1}
     assert bool(net.encoder[0].weight.grad.isfinite().all())  # type: ignore[union-attr, operator]
 
 
-def test_a_fork_that_skips_every_task_leaves_the_encoder() -> None:
+def test_fork_that_skips_every_task_does_not_change_the_encoder() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"), nonfinite="skip")
     z = torch.ones(3, 2, requires_grad=True)
     branch = fork(z)
@@ -135,11 +135,11 @@ def test_a_fork_that_skips_every_task_leaves_the_encoder() -> None:
 @pytest.mark.parametrize("heads", ["own", "weighted"])
 @pytest.mark.parametrize("nonfinite", ["pass", "skip"])
 def test_methods_agree_on_a_nan_loss_without_a_gradient(nonfinite: Any, heads: Any) -> None:
-    """As cross entropy gives where every label is ignored: what the step is does not hang on what a method looks at."""
+    """As cross entropy gives if every label is ignored: the step does not depend on what the method needs."""
     records = []
     for method in (pt.FAMO(), pt.MGDA(), pt.UPGrad(), pt.Uncertainty()):
         for by in ("fork", "balancer"):
-            net = Net()
+            net = FeatureNet()
             if by == "fork":
                 fork = pt.Fork(method, TASKS, nonfinite=nonfinite, heads=heads)
                 on_fork(net, fork, BREAKS["nan loss without a gradient"])
@@ -165,7 +165,7 @@ def test_methods_agree_on_a_nan_loss_without_a_gradient(nonfinite: Any, heads: A
 
 
 def on_balancer(
-    net: Net, balancer: pt.Balancer, broken: Callable[[Net, Tensor], Tensor] | None, which: str = "b"
+    net: FeatureNet, balancer: pt.Balancer, broken: Callable[[FeatureNet, Tensor], Tensor] | None, which: str = "b"
 ) -> None:
     z = net.features()
     losses: dict[str, Tensor | None] = dict(net.losses(dict.fromkeys(TASKS, z)))
@@ -183,10 +183,10 @@ PLACES = BREAKS | {
 @pytest.mark.parametrize("which", TASKS)
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_balancer_names_the_task_and_leaves_grad_and_state(
+def test_balancer_that_raises_names_the_task_and_changes_neither_grad_nor_state(
     method: Method[Any], kind: str, which: str, heads: bool
 ) -> None:
-    net, balancer = Net(heads), pt.Balancer(method, TASKS)
+    net, balancer = FeatureNet(heads), pt.Balancer(method, TASKS)
     on_balancer(net, balancer, None)
     before, state, record = net.grads(), {k: v.clone() for k, v in balancer.state_dict().items()}, balancer.balance
     with pytest.raises(FloatingPointError, match=f"of '{which}' is not finite"):
@@ -202,8 +202,8 @@ def test_a_balancer_names_the_task_and_leaves_grad_and_state(
 @pytest.mark.parametrize("heads", [True, False], ids=["heads", "no heads"])
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_balancer_that_skips_balances_the_other_tasks(method: Method[Any], kind: str, heads: bool) -> None:
-    net, other = Net(heads), Net(heads)
+def test_balancer_that_skips_balances_the_other_tasks(method: Method[Any], kind: str, heads: bool) -> None:
+    net, other = FeatureNet(heads), FeatureNet(heads)
     balancer, expected = pt.Balancer(method, TASKS, nonfinite="skip"), pt.Balancer(method, TASKS)
     on_balancer(net, balancer, PLACES[kind])
     losses = other.losses(dict.fromkeys(TASKS, other.features()))
@@ -220,20 +220,20 @@ def test_a_balancer_that_skips_balances_the_other_tasks(method: Method[Any], kin
 
 @pytest.mark.parametrize("alone", [False, True], ids=["with features", "head alone"])
 @pytest.mark.parametrize("method", [*LOSSES, pt.MGDA(), pt.GradDrop()], ids=repr)
-def test_a_nonfinite_gradient_on_a_head_alone_is_found(method: Method[Any], alone: bool) -> None:
-    def losses(net: Net) -> dict[str, Tensor]:
+def test_balancer_detects_a_nonfinite_gradient_on_a_head_alone(method: Method[Any], alone: bool) -> None:
+    def losses(net: FeatureNet) -> dict[str, Tensor]:
         made = net.losses(dict.fromkeys(TASKS, net.features()))
         head: Tensor = net.heads["b"].weight  # type: ignore[assignment]
         return made | {"b": (1.0 if alone else made["b"]) + (head.sum() * 0).sqrt()}
 
-    net, balancer = Net(), pt.Balancer(method, TASKS)
+    net, balancer = FeatureNet(), pt.Balancer(method, TASKS)
     with pytest.raises(FloatingPointError, match="of 'b' is not finite"):
         balancer.backward(losses(net))
     assert all(gradient is None for gradient in net.grads())
     balancer.nonfinite = "skip"
     balancer.backward(losses(net))
     assert balancer.skipped == {"b": 1}
-    other = Net()
+    other = FeatureNet()
     plain = other.losses(dict.fromkeys(TASKS, other.features()))
     pt.Balancer(method, TASKS).backward({"a": plain["a"], "c": plain["c"]})
     for one, two in zip(net.grads(), other.grads(), strict=True):
@@ -241,10 +241,10 @@ def test_a_nonfinite_gradient_on_a_head_alone_is_found(method: Method[Any], alon
 
 
 @over_losses
-def test_checked_gradients_are_those_of_an_ordinary_backward_with_its_hooks(method: Method[Any]) -> None:
+def test_balancer_checked_gradients_equal_those_of_an_ordinary_backward_with_its_hooks(method: Method[Any]) -> None:
     grads = []
     for nonfinite in OPTIONS:
-        net = Net()
+        net = FeatureNet()
         calls: list[str] = []
         weight = net.encoder[0].weight
         weight.register_hook(lambda g: g * 2)  # type: ignore[operator]
@@ -258,7 +258,7 @@ def test_checked_gradients_are_those_of_an_ordinary_backward_with_its_hooks(meth
         torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
 
 
-def test_sparse_and_complex_gradients_of_loss_methods_are_accumulated_unchanged() -> None:
+def test_balancer_accumulates_sparse_and_complex_gradients_of_loss_methods_unchanged() -> None:
     grads = []
     for nonfinite in OPTIONS:
         torch.manual_seed(0)
@@ -273,8 +273,8 @@ def test_sparse_and_complex_gradients_of_loss_methods_are_accumulated_unchanged(
         torch.testing.assert_close(one, other)
 
 
-def test_a_graph_without_retain_graph_is_freed() -> None:
-    net = Net()
+def test_balancer_frees_a_graph_without_retain_graph() -> None:
+    net = FeatureNet()
     losses = net.losses(dict.fromkeys(TASKS, net.features()))
     pt.Balancer(pt.Uncertainty(), TASKS).backward(dict(losses))
     with pytest.raises(RuntimeError, match="second time"):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import paretorch as pt
 from methods import METHODS
-from models import TASKS, Net, data, losses_of, total
 from paretorch.core.contract import Balance, Need
+from small_models import TASKS, Net, data, losses_of, total
 
 X, TARGETS = data()
 ALL = [entry.method for entry in METHODS if not isinstance(entry.method, pt.Static)] + [
@@ -44,7 +44,7 @@ CASES = [("fork", method) for method in FORKED] + [("balancer", method) for meth
 
 @pytest.mark.parametrize("absent", [False, True])
 @pytest.mark.parametrize(("by", "method"), CASES, ids=lambda part: part if isinstance(part, str) else repr(part))
-def test_every_record_has_one_entry_for_each_declared_task(by: str, method: pt.Method[Any], absent: bool) -> None:
+def test_balance_has_one_entry_for_each_declared_task(by: str, method: pt.Method[Any], absent: bool) -> None:
     balance = record(by, method, absent)
     assert balance.tasks == TASKS
     assert balance.present is not None
@@ -78,7 +78,7 @@ def test_every_record_has_one_entry_for_each_declared_task(by: str, method: pt.M
 
 
 @pytest.mark.parametrize("by", ["fork", "balancer"])
-def test_scalars_are_the_numbers_of_the_record(by: str) -> None:
+def test_balance_scalars_are_the_numbers_of_the_record(by: str) -> None:
     balance = record(by, pt.UPGrad())
     assert balance.weights is not None
     assert balance.losses is not None
@@ -94,7 +94,7 @@ def test_scalars_are_the_numbers_of_the_record(by: str) -> None:
     assert {f"balance/{name}": value for name, value in balance.scalars().items()} == numbers
 
 
-def test_the_table_has_the_numbers_of_each_task() -> None:
+def test_balance_table_has_the_numbers_of_each_task() -> None:
     gramian = torch.tensor([[4.0, 3.0, 0.0], [3.0, 9.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     balance = Balance(
         weights=torch.tensor([0.5, 1.25, 0.0], dtype=torch.float64),
@@ -117,7 +117,7 @@ def test_the_table_has_the_numbers_of_each_task() -> None:
     assert balance.scalars()["gap/cosine"] == 0.75
 
 
-def test_norms_of_reused_weights_raise_with_the_reason() -> None:
+def test_balance_norms_of_reused_weights_raise_with_the_reason() -> None:
     net = Net(fork=pt.Fork(pt.MGDA(), TASKS, every=3))
     for _ in range(2):
         total(losses_of(net(X), TARGETS)).backward()
@@ -127,7 +127,7 @@ def test_norms_of_reused_weights_raise_with_the_reason() -> None:
     assert set(net.fork.balance.scalars()) == {"weight/a", "weight/b", "weight/c"}
 
 
-def test_heads_are_those_that_a_balancer_used() -> None:
+def test_balance_heads_are_those_that_the_balancer_used() -> None:
     balance = record("balancer", pt.LogLosses(pt.MGDA()))
     assert balance.heads is not None
     assert balance.scalars()["head/a"] == float(balance.heads[0])
@@ -138,7 +138,7 @@ def test_heads_are_those_that_a_balancer_used() -> None:
 @pytest.mark.parametrize("zero", [0, 0.0, torch.tensor(0.0), torch.tensor(0.0, dtype=torch.float64), None], ids=repr)
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO(), pt.Uncertainty(), pt.UPGrad()], ids=repr)
 @pytest.mark.parametrize("by", ["fork", "balancer"])
-def test_a_bare_zero_is_an_absent_task(by: str, method: pt.Method[Any], zero: Any) -> None:
+def test_loss_without_a_graph_that_is_zero_is_an_absent_task(by: str, method: pt.Method[Any], zero: Any) -> None:
     """What is written for a batch without labels takes the step that leaving the task out takes."""
     found = []
     for value in (zero, None):
@@ -155,7 +155,7 @@ def test_a_bare_zero_is_an_absent_task(by: str, method: pt.Method[Any], zero: An
 
 
 @pytest.mark.parametrize("by", ["fork", "balancer"])
-def test_a_step_of_bare_zeros_alone_has_no_present_task(by: str) -> None:
+def test_step_of_zeros_without_a_graph_has_no_present_task(by: str) -> None:
     net = Net(fork=pt.Fork(pt.MGDA(), TASKS))
     zeros: dict[str, Any] = {"a": 0.0, "b": torch.tensor(0.0), "c": 0}
     outputs = net(X)
@@ -170,7 +170,7 @@ def test_a_step_of_bare_zeros_alone_has_no_present_task(by: str) -> None:
 
 
 @pytest.mark.parametrize("value", [torch.tensor(2.0), torch.tensor(torch.nan)])
-def test_a_loss_without_a_graph_that_is_not_zero_is_refused(value: Tensor) -> None:
+def test_loss_without_a_graph_that_is_not_zero_is_refused(value: Tensor) -> None:
     net = Net(fork=pt.Fork(pt.MGDA(), TASKS))
     losses: dict[str, Any] = losses_of(net(X), TARGETS) | {"b": value}
     with pytest.raises(ValueError, match="'b' has no graph"):
@@ -186,7 +186,7 @@ def test_a_loss_without_a_graph_that_is_not_zero_is_refused(value: Tensor) -> No
     [pt.MGDA(), pt.FAMO(), pt.Static({"a": 2.0, "b": 3.0, "c": 0.5}), pt.LogLosses(pt.UPGrad())],
     ids=str,
 )
-def test_recorded_heads_are_the_factors_that_were_applied(method: pt.Method[Any], by: str, heads: Any) -> None:
+def test_balance_heads_are_the_factors_that_were_applied(method: pt.Method[Any], by: str, heads: Any) -> None:
     net = Net(fork=pt.Fork(method, TASKS, heads=heads) if by == "fork" else None)
     x, targets = data()
     losses = losses_of(net(x), targets)
@@ -200,7 +200,7 @@ def test_recorded_heads_are_the_factors_that_were_applied(method: pt.Method[Any]
     torch.testing.assert_close(balance.heads, applied, rtol=1e-9, atol=1e-12)
 
 
-def test_a_single_task_is_compared_on_earlier_shared_parameters() -> None:
+def test_single_task_is_compared_on_earlier_shared_parameters() -> None:
     net = Net()
     x, targets = data()
     for method in (pt.MGDA(), pt.GradNorm()):

@@ -30,7 +30,7 @@ with_fork_and_balancer = pytest.mark.parametrize("by", ["fork", "balancer"])
 over_methods = pytest.mark.parametrize("method", STATEFUL, ids=repr)
 
 
-class Model(nn.Module):
+class ModelWithMethod(nn.Module):
     """An encoder, a head per task, and a Fork or Balancer as a submodule."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Model(nn.Module):
         return found
 
 
-def held(model: Model) -> dict[str, Tensor]:
+def held(model: ModelWithMethod) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.method_module.state_dict().items()}
 
 
@@ -78,7 +78,7 @@ def check_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 @with_fork_and_balancer
 @over_methods
 def test_reset_state_restores_the_initial_state(method: Method[Any], by: str) -> None:
-    model = Model(method, by, every=1 if Need.JACOBIAN in method.needs else 2)
+    model = ModelWithMethod(method, by, every=1 if Need.JACOBIAN in method.needs else 2)
     before = held(model)
     model.step(3)
     first = model.gradient()
@@ -90,7 +90,7 @@ def test_reset_state_restores_the_initial_state(method: Method[Any], by: str) ->
 
 
 def test_reset_state_undeclares_the_tasks_of_a_balancer_made_without_tasks() -> None:
-    model = Model(pt.Uncertainty())
+    model = ModelWithMethod(pt.Uncertainty())
     balancer = pt.Balancer(pt.Uncertainty())
     z = model.encoder(torch.ones(2, 5, dtype=F64))
     balancer.backward({"left": model.heads["left"](z).square().mean()})
@@ -103,10 +103,10 @@ def test_reset_state_undeclares_the_tasks_of_a_balancer_made_without_tasks() -> 
 
 @with_fork_and_balancer
 @over_methods
-def test_a_model_made_on_meta_and_emptied_has_the_initial_state(method: Method[Any], by: str) -> None:
-    expected = Model(method, by)
+def test_model_on_the_meta_device_has_the_initial_state_after_to_empty(method: Method[Any], by: str) -> None:
+    expected = ModelWithMethod(method, by)
     with torch.device("meta"):
-        model = Model(method, by)
+        model = ModelWithMethod(method, by)
     model.to_empty(device="cpu")
     for module in (model.encoder, model.heads):
         module.load_state_dict(getattr(expected, "encoder" if module is model.encoder else "heads").state_dict())
@@ -128,9 +128,9 @@ GARBAGE: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("how", ["assigned", "in place"])
 @with_fork_and_balancer
 def test_uninitialised_state_is_reset_with_a_warning(by: str, how: str, kind: str) -> None:
-    """As loaders leave it that make what a checkpoint lacks, by assignment or within memory that is there."""
-    model, expected = Model(pt.Uncertainty(), by), Model(pt.Uncertainty(), by)
-    model.step()  # names that were found right are looked at again once they are written
+    """As left by loaders that create the entries a checkpoint lacks, by assignment or in existing memory."""
+    model, expected = ModelWithMethod(pt.Uncertainty(), by), ModelWithMethod(pt.Uncertainty(), by)
+    model.step()  # valid names are checked again after they are overwritten
     model.gradient()
     for name, value in list(model.method_module.named_buffers()):
         if how == "assigned":
@@ -142,7 +142,7 @@ def test_uninitialised_state_is_reset_with_a_warning(by: str, how: str, kind: st
     expected.step()
     assert torch.equal(model.gradient(), expected.gradient())
     check_equal(held(model), held(expected))
-    model.step()  # and says it once
+    model.step()  # and warns once
 
 
 AVERAGES: dict[str, dict[str, Any]] = {
@@ -156,13 +156,13 @@ AVERAGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", AVERAGES)
 def test_task_names_survive_an_average_over_buffers(kind: str) -> None:
     tasks = ("größe", "深度", "z")
-    model = Model(pt.Uncertainty(), tasks=tasks)
+    model = ModelWithMethod(pt.Uncertainty(), tasks=tasks)
     averaged: Any = AveragedModel(model, use_buffers=True, **AVERAGES[kind])
     for _ in range(300):
         averaged.update_parameters(model)
     model.step()
     averaged.update_parameters(model)
-    other = Model(pt.Uncertainty(), tasks=("z", "größe", "深度"))
+    other = ModelWithMethod(pt.Uncertainty(), tasks=("z", "größe", "深度"))
     other.load_state_dict(averaged.module.state_dict())
     assert decoded(other.method_module.task_names) == other.method_module.tasks
     torch.testing.assert_close(other.method_module.state_taken, averaged.module.method_module.state_taken[[2, 0, 1]])
@@ -171,11 +171,11 @@ def test_task_names_survive_an_average_over_buffers(kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.uint8, torch.int64])
 def test_task_names_survive_casts_and_old_checkpoints_load(dtype: torch.dtype) -> None:
-    model = Model(pt.Uncertainty(), tasks=("größe", "z"))
+    model = ModelWithMethod(pt.Uncertainty(), tasks=("größe", "z"))
     model.step()
     integer = not dtype.is_floating_point  # the names were uint8 before 2026
     stored = {k: v.to(dtype) if not integer or "task_names" in k else v for k, v in model.state_dict().items()}
-    other = Model(pt.Uncertainty(), tasks=("z", "größe"))
+    other = ModelWithMethod(pt.Uncertainty(), tasks=("z", "größe"))
     other.load_state_dict(stored)
     rtol = 0.0 if integer else 2 * torch.finfo(dtype).eps
     for name in ("state_log_variance", "state_first", "state_taken"):
@@ -184,12 +184,12 @@ def test_task_names_survive_casts_and_old_checkpoints_load(dtype: torch.dtype) -
     assert decoded(other.method_module.task_names) == ("z", "größe")
 
 
-def test_stored_state_with_unreadable_task_names_is_not_used() -> None:
-    model = Model(pt.Uncertainty())
+def test_state_with_unreadable_task_names_is_not_used() -> None:
+    model = ModelWithMethod(pt.Uncertainty())
     model.step()
     stored = model.state_dict()
     stored["method_module.task_names"] = torch.full_like(stored["method_module.task_names"], torch.nan)
-    other = Model(pt.Uncertainty())
+    other = ModelWithMethod(pt.Uncertainty())
     before = held(other)
     other.step()
     with pytest.warns(UserWarning, match="cannot be read"):
@@ -202,15 +202,15 @@ def test_stored_state_with_unreadable_task_names_is_not_used() -> None:
 @pytest.mark.parametrize("loads", [True, False], ids=["then load_state_dict", "in place alone"])
 @with_fork_and_balancer
 @pytest.mark.parametrize("method", [pt.Uncertainty(), pt.GradVac(beta=0.3)], ids=repr)
-def test_a_distributed_checkpoint_is_loaded_by_task_name(
+def test_distributed_checkpoint_is_loaded_by_task_name(
     method: Method[Any], by: str, loads: bool, tmp_path: Any
 ) -> None:
     orders = [("left", "right", "c"), ("right", "c", "left"), ("c", "left", "right")]
-    models = [Model(method, by, tasks=orders[0])]
+    models = [ModelWithMethod(method, by, tasks=orders[0])]
     models[0].step(3)
     for number, order in enumerate((*orders[1:], orders[0])):
         save(models[-1].state_dict(), checkpoint_id=tmp_path / str(number), no_dist=True)
-        model = Model(method, by, tasks=order)
+        model = ModelWithMethod(method, by, tasks=order)
         stored = model.state_dict()
         load(stored, checkpoint_id=tmp_path / str(number), no_dist=True)
         if loads:
@@ -244,7 +244,7 @@ def test_a_distributed_checkpoint_is_loaded_by_task_name(
 def test_state_of_another_method_is_reported_by_torch(
     stored: Method[Any], own: Method[Any], strict: bool, by: str
 ) -> None:
-    one, other = Model(stored, by), Model(own, by)
+    one, other = ModelWithMethod(stored, by), ModelWithMethod(own, by)
     if strict:
         with pytest.raises(RuntimeError, match=r"(Unexpected|Missing) key\(s\) in state_dict: \"method_module\."):
             other.load_state_dict(one.state_dict())
@@ -270,7 +270,7 @@ def test_task_names_are_decoded_as_encoded() -> None:
 
 
 def test_copies_and_moves_keep_the_state() -> None:
-    model = Model(pt.Uncertainty())
+    model = ModelWithMethod(pt.Uncertainty())
     model.step(2)
     for other in (copy.deepcopy(model), copy.deepcopy(model).to(torch.float64), copy.deepcopy(model).half().double()):
         check_equal(held(other), held(model))
@@ -278,8 +278,8 @@ def test_copies_and_moves_keep_the_state() -> None:
         assert model.method_module.get_buffer("state_taken").tolist() == [2, 2]
 
 
-def test_the_former_name_of_deferred_balance_works_and_warns() -> None:
-    model = Model(pt.MGDA())
+def test_former_name_of_deferred_balance_works_and_warns() -> None:
+    model = ModelWithMethod(pt.MGDA())
     model.step()
     assert isinstance(model.method_module, pt.Fork)
     with pytest.warns(FutureWarning, match=r"Fork\.said is now Fork\.deferred_balance"):

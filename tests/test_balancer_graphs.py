@@ -17,7 +17,7 @@ import paretorch as pt
 from paretorch.core.balancer import balancer as balancing
 from paretorch.core.gradients.graph import task_graph
 from paretorch.core.multi_vjp import rules
-from random_graphs import Clipped, Graph, Scaled, Stop
+from random_graphs import ClippedFunction, Graph, LinearFunction, Stop
 
 Losses = dict[str, Tensor]
 
@@ -51,7 +51,7 @@ def flat_gradients(parameters: Sequence[Tensor]) -> Tensor:
     return torch.cat([p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in parameters])
 
 
-def check_step(graph: Graph, balancer: pt.Balancer, late: bool = False) -> None:
+def check_graph_step(graph: Graph, balancer: pt.Balancer, late: bool = False) -> None:
     """One step: the Gramian to 1e-10 of its largest entry, the gradient to 1e-9 of its largest term."""
     losses = graph.losses(late)
     everything = explicit_jacobian(losses, graph.parameters)
@@ -95,7 +95,7 @@ def check_random_graphs(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
                         if graph.context != "grad exists":
                             for parameter in graph.parameters:
                                 parameter.grad = None
-                        check_step(graph, balancer, late=graph.late_hook and step == 1)
+                        check_graph_step(graph, balancer, late=graph.late_hook and step == 1)
                 except Exception as error:
                     raise AssertionError(
                         f"seed {seed}: {graph.notes}, {graph.context}, late hook: {graph.late_hook}"
@@ -298,7 +298,7 @@ def test_balancer_dropout_in_checkpoint_equals_explicit_gradients() -> None:
         check_against_explicit_gradients(losses, [*inner.parameters(), *second.parameters()], balancer)
 
 
-@pytest.mark.parametrize("function", [Stop, Clipped, Scaled])
+@pytest.mark.parametrize("function", [Stop, ClippedFunction, LinearFunction])
 def test_balancer_custom_function_equals_explicit_gradients(function: type[torch.autograd.Function]) -> None:
     first, second, x = two_layers()
     heads = [nn.Linear(WIDTH, 2) for _ in range(3)]

@@ -26,7 +26,7 @@ def evidence(losses: list[float]) -> StepEvidence:
     return StepEvidence(known, known, np.array(losses), np.ones(len(losses)))
 
 
-def test_stored_state_is_loaded_by_task_name() -> None:
+def test_method_runner_loads_stored_state_by_task_name() -> None:
     runner, other = runner_of(pt.Uncertainty(), ("a", "b")), runner_of(pt.Uncertainty(), ("b", "a"))
     for _ in range(3):
         runner.run(evidence([1.0, 5.0]))
@@ -38,7 +38,7 @@ def test_stored_state_is_loaded_by_task_name() -> None:
     assert one[0] != one[1]
 
 
-def test_stored_state_of_another_method_is_refused() -> None:
+def test_method_runner_refuses_stored_state_of_another_method() -> None:
     runner, other = runner_of(pt.Uncertainty(), ("a", "b")), runner_of(pt.Equal(), ("a", "b"))
     with pytest.raises(ValueError, match=r"state is of another method: Equal\(\)"):
         other.load_state_dict(runner.state_dict())
@@ -46,7 +46,7 @@ def test_stored_state_of_another_method_is_refused() -> None:
         runner.load_state_dict(other.state_dict())
 
 
-def test_a_proposed_step_changes_nothing_until_it_is_accepted() -> None:
+def test_method_runner_proposed_step_changes_nothing_until_it_is_accepted() -> None:
     runner = runner_of(pt.Uncertainty(), ("a", "b"))
     before = {name: tensor.clone() for name, tensor in runner.state_dict().items()}
     result, state = runner.proposed(evidence([1.0, 5.0]))
@@ -57,7 +57,7 @@ def test_a_proposed_step_changes_nothing_until_it_is_accepted() -> None:
     assert any(not torch.equal(runner.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-def test_a_copy_has_the_state_and_no_record() -> None:
+def test_method_runner_copy_has_the_state_and_no_record() -> None:
     runner = runner_of(pt.Uncertainty(), ("a", "b"))
     runner.run(evidence([1.0, 5.0]))
     other = copy.deepcopy(runner)

@@ -22,6 +22,7 @@ from paretorch.core.multi_vjp.linear_layers import (
     linear_uses,
     parameter_products,
 )
+from small_models import head_losses
 
 Losses = dict[str, Tensor]
 
@@ -37,7 +38,7 @@ class Product(nn.Module):
         return torch.sin(x @ self.weight)
 
 
-class Tied(nn.Module):
+class TiedLayers(nn.Module):
     """One weight in two layers, and its transpose."""
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class Indices(nn.Module):
         return (x * 10).long() % 5
 
 
-class Recurrent(nn.Module):
+class LSTMEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.LSTM(2, 6, batch_first=True)
@@ -105,7 +106,7 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "in place": lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 6)),
     "used twice": repeated_layer,
     "product": Product,
-    "tied": Tied,
+    "tied": TiedLayers,
     "norm": lambda: nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.BatchNorm1d(6)),
     "residual": lambda: Residual(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))),
     "checkpointed": lambda: nn.Sequential(Checkpointed(nn.Sequential(nn.Linear(6, 6), nn.Tanh())), nn.Linear(6, 6)),
@@ -132,7 +133,7 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
         nn.Conv1d(2, 2, 3, padding="same", padding_mode="reflect"), nn.Flatten(), nn.Linear(12, 6),
     ),
     "embedding": lambda: nn.Sequential(Indices(), nn.Embedding(5, 3), nn.Flatten(), nn.Linear(18, 6)),
-    "recurrent": lambda: Recurrent(),
+    "recurrent": lambda: LSTMEncoder(),
     "fixed norm": lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6).eval(), nn.Softplus(), nn.Linear(6, 6)),
     "arithmetic": Arithmetic,
     "attention": lambda: nn.Sequential(
@@ -143,12 +144,9 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
 }  # fmt: skip
 
 
-def losses_of(encoder: nn.Module, heads: nn.ModuleDict, x: Tensor) -> Losses:
-    z = encoder(x)
-    return {name: (head(z) - target).square().mean() for target, (name, head) in enumerate(heads.items())}
-
-
-def make_model(kind: str, tasks: int, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
+def make_encoder_and_heads(
+    kind: str, tasks: int, dtype: torch.dtype = torch.float64
+) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
     torch.manual_seed(0)
     heads = nn.ModuleDict({f"t{task}": nn.Linear(6, 2) for task in range(tasks)})
     return ENCODERS[kind]().to(dtype), heads.to(dtype), torch.randn(5, 6, dtype=dtype)
@@ -171,6 +169,14 @@ def explicit_gramian(losses: Losses, parameters: Sequence[Tensor]) -> Tensor:
     return matrix @ matrix.T
 
 
+def check_gramian(losses: Losses, parameters: Sequence[Tensor]) -> None:
+    """The Gramian of a Balancer's step is that of explicit gradients."""
+    expected = explicit_gramian(losses, parameters)
+    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
+    assert gramian is not None
+    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+
+
 @pytest.fixture
 def rules_always_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small models use the levels that save time on large ones."""
@@ -181,9 +187,9 @@ def rules_always_used(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("tasks", [2, 5])
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_shared_graph_gramian_and_gradient_equal_explicit_ones(kind: str, tasks: int) -> None:
-    encoder, heads, x = make_model(kind, tasks)
+    encoder, heads, x = make_encoder_and_heads(kind, tasks)
     torch.manual_seed(1)
-    losses = losses_of(encoder, heads, x)
+    losses = head_losses(heads, encoder(x))
     parameters = list(encoder.parameters())
     expected = explicit_gramian(losses, parameters)
     balancer = pt.Balancer(pt.UPGrad())
@@ -208,10 +214,10 @@ def test_shared_graph_gramian_and_gradient_equal_explicit_ones(kind: str, tasks:
 @pytest.mark.usefixtures("rules_always_used")
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_shared_graph_gramian_is_accurate_in_float32(kind: str) -> None:
-    encoder, heads, x = make_model(kind, 3, torch.float32)
+    encoder, heads, x = make_encoder_and_heads(kind, 3, torch.float32)
     balancer = pt.Balancer(pt.UPGrad())
     for _ in range(2):  # the first step checks the rules against autograd, the second uses them
-        losses = losses_of(encoder, heads, x)
+        losses = head_losses(heads, encoder(x))
         expected = explicit_gramian(losses, list(encoder.parameters()))
         gramian = balancer.backward(losses).gramian
         assert gramian is not None
@@ -223,8 +229,8 @@ def test_shared_graph_gramian_is_accurate_in_float32(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_shared_graph_gramian_is_finite_for_extreme_scales(dtype: torch.dtype, scale: float) -> None:
-    encoder, heads, x = make_model("mlp", 3, dtype)
-    losses = {name: loss * scale for name, loss in losses_of(encoder, heads, x).items()}
+    encoder, heads, x = make_encoder_and_heads("mlp", 3, dtype)
+    losses = {name: loss * scale for name, loss in head_losses(heads, encoder(x)).items()}
     expected = explicit_gramian({name: loss.double() for name, loss in losses.items()}, list(encoder.parameters()))
     gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
     assert gramian is not None
@@ -236,15 +242,15 @@ def test_shared_graph_gramian_is_finite_for_extreme_scales(dtype: torch.dtype, s
 
 @pytest.mark.usefixtures("rules_always_used")
 def test_shared_graph_handles_absent_zero_and_nonfinite_tasks() -> None:
-    encoder, heads, x = make_model("mlp", 4)
-    losses = losses_of(encoder, heads, x)
+    encoder, heads, x = make_encoder_and_heads("mlp", 4)
+    losses = head_losses(heads, encoder(x))
     losses["t1"] = losses["t1"] * 0
     del losses["t2"]
     balance = pt.Balancer(pt.MGDA(), tasks=tuple(heads)).backward(losses)
     assert balance.present is not None
     assert balance.present.tolist() == [True, False, False, True]
     encoder.zero_grad()
-    losses = losses_of(encoder, heads, x)
+    losses = head_losses(heads, encoder(x))
     losses["t1"] = losses["t1"] * torch.nan
     with pytest.raises(FloatingPointError, match="t1"):
         pt.Balancer(pt.MGDA()).backward(losses, retain_graph=True)
@@ -258,69 +264,57 @@ def test_shared_graph_handles_absent_zero_and_nonfinite_tasks() -> None:
 @pytest.mark.usefixtures("rules_always_used")
 def test_shared_graph_layer_used_by_a_head_is_compared_as_a_whole() -> None:
     """Part of its gradient does not come through the features; the whole gradient is compared."""
-    encoder, heads, x = make_model("mlp", 2)
+    encoder, heads, x = make_encoder_and_heads("mlp", 2)
     first = encoder[0]  # type: ignore[index]
-    losses = losses_of(encoder, heads, x)
+    losses = head_losses(heads, encoder(x))
     losses["t1"] = losses["t1"] + first(x.flip(0)).square().mean()
-    expected = explicit_gramian(losses, list(encoder.parameters()))
-    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
-    assert gramian is not None
-    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+    check_gramian(losses, list(encoder.parameters()))
 
 
 @pytest.mark.usefixtures("rules_always_used")
 def test_shared_graph_nested_entries_are_counted_once() -> None:
     """One task enters above another; its contribution through the upper features is counted once."""
-    encoder, heads, x = make_model("mlp", 3)
+    encoder, heads, x = make_encoder_and_heads("mlp", 3)
     lower = encoder[1](encoder[0](x))  # type: ignore[index]
     upper = encoder[2](lower)  # type: ignore[index]
     losses = {name: head(upper).square().mean() for name, head in heads.items()}
     losses["t1"] = losses["t1"] + lower.exp().mean()
     losses["t2"] = lower.square().mean()
-    expected = explicit_gramian(losses, list(encoder.parameters()))
-    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
-    assert gramian is not None
-    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+    check_gramian(losses, list(encoder.parameters()))
 
 
 @pytest.mark.usefixtures("rules_always_used")
 def test_shared_graph_accepts_several_feature_tensors() -> None:
-    encoder, heads, x = make_model("mlp", 3)
+    encoder, heads, x = make_encoder_and_heads("mlp", 3)
     other = nn.Linear(6, 6).double()
     first, second = encoder(x), torch.tanh(other(x))
     losses = {name: head(first).square().mean() for name, head in heads.items()}
     losses["t1"] = losses["t1"] + (first * second).mean()
     losses["t2"] = heads["t2"](second).exp().mean()
-    expected = explicit_gramian(losses, [*encoder.parameters(), *other.parameters()])
-    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
-    assert gramian is not None
-    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+    check_gramian(losses, [*encoder.parameters(), *other.parameters()])
 
 
 @pytest.mark.usefixtures("rules_always_used")
 def test_shared_graph_accepts_equal_losses_and_shared_heads() -> None:
-    encoder, heads, x = make_model("mlp", 2)
-    losses = losses_of(encoder, heads, x)
+    encoder, heads, x = make_encoder_and_heads("mlp", 2)
+    losses = head_losses(heads, encoder(x))
     losses["t2"] = losses["t0"]
     parameters = [*encoder.parameters(), *heads["t0"].parameters()]
-    expected = explicit_gramian(losses, parameters)
-    gramian = pt.Balancer(pt.MGDA()).backward(losses).gramian
-    assert gramian is not None
-    torch.testing.assert_close(gramian, expected, rtol=1e-10, atol=1e-12)
+    check_gramian(losses, parameters)
 
 
 @pytest.mark.usefixtures("rules_always_used")
 def test_shared_graph_parameter_hooks_run_once_and_gradients_accumulate() -> None:
-    encoder, heads, x = make_model("norm", 3)
+    encoder, heads, x = make_encoder_and_heads("norm", 3)
     fired: list[str] = []
     for name, parameter in encoder.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: fired.append(name))
     balancer = pt.Balancer(pt.UPGrad())
-    balancer.backward(losses_of(encoder, heads, x))
+    balancer.backward(head_losses(heads, encoder(x)))
     assert sorted(fired) == sorted(name for name, _ in encoder.named_parameters())
     once = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
     encoder.eval()
-    balancer.backward(losses_of(encoder, heads, x))
+    balancer.backward(head_losses(heads, encoder(x)))
     assert all(
         not torch.equal(p.grad, g) for p, g in zip(encoder.parameters(), once, strict=True) if p.grad is not None
     )
@@ -328,9 +322,9 @@ def test_shared_graph_parameter_hooks_run_once_and_gradients_accumulate() -> Non
 
 @pytest.mark.usefixtures("rules_always_used")
 def test_shared_graph_compares_given_leaves_only() -> None:
-    encoder, heads, x = make_model("wide", 2)
+    encoder, heads, x = make_encoder_and_heads("wide", 2)
     last = encoder[2]  # type: ignore[index]
-    losses = losses_of(encoder, heads, x)
+    losses = head_losses(heads, encoder(x))
     expected = explicit_gramian(losses, list(last.parameters()))
     balance = pt.Balancer(pt.UPGrad(), shared=last).backward(losses, retain_graph=True)
     assert balance.gramian is not None
@@ -343,7 +337,7 @@ def test_shared_graph_compares_given_leaves_only() -> None:
 
 
 @pytest.mark.parametrize(("rows", "n", "m"), [(4, 30, 20), (50, 3, 2)])
-def test_parameter_products_agree_for_both_costs(rows: int, n: int, m: int) -> None:
+def test_parameter_products_are_equal_for_both_costs(rows: int, n: int, m: int) -> None:
     layer = nn.Linear(n, m, bias=False).double()
     x, gradients = torch.randn(rows, n).double(), torch.randn(3, rows, m).double()
     out = layer(x)
@@ -357,8 +351,8 @@ def test_linear_uses_exclude_tied_and_normalized_weights() -> None:
     """For networks with linear layers only, and for networks that use a weight in another way."""
     counts = {}
     for kind in ("mlp", "used twice", "product", "tied", "weight norm", "norm"):
-        encoder, heads, x = make_model(kind, 2)
-        graph = task_graph([[loss] for loss in losses_of(encoder, heads, x).values()])
+        encoder, heads, x = make_encoder_and_heads(kind, 2)
+        graph = task_graph([[loss] for loss in head_losses(heads, encoder(x)).values()])
         linear, direct = linear_uses(graph, list(encoder.parameters()))
         counts[kind] = (len(linear), len(direct))
     assert counts == {
@@ -366,8 +360,8 @@ def test_linear_uses_exclude_tied_and_normalized_weights() -> None:
     }  # fmt: skip
 
 
-def test_saves_time_for_many_tasks_and_wide_layers_only() -> None:
-    def worth(widths: tuple[int, ...], tasks: int, batch: int) -> bool:
+def test_shared_graph_saves_time_for_many_tasks_and_wide_layers_only() -> None:
+    def is_faster(widths: tuple[int, ...], tasks: int, batch: int) -> bool:
         encoder = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
         z = encoder(torch.randn(batch, widths[0]))
         graph = task_graph([[z.square().mean() * (task + 1)] for task in range(tasks)])
@@ -375,6 +369,6 @@ def test_saves_time_for_many_tasks_and_wide_layers_only() -> None:
         assert shared_graph is not None
         return saves_time(shared_graph, tasks)
 
-    assert worth((784, 768, 512), 10, 64)
-    assert not worth((784, 768, 512), 2, 64)
-    assert not worth((8, 8), 10, 512)
+    assert is_faster((784, 768, 512), 10, 64)
+    assert not is_faster((784, 768, 512), 2, 64)
+    assert not is_faster((8, 8), 10, 512)

@@ -19,7 +19,7 @@ UPDATES: list[Method[Any]] = [
 ]  # fmt: skip
 
 
-class Net(nn.Module):
+class PartlySharedNet(nn.Module):
     """A first layer that all share, a second that only a and b share, and heads."""
 
     def __init__(self) -> None:
@@ -45,8 +45,8 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("method", UPDATES, ids=repr)
-def test_a_changing_loss_scale_does_not_change_the_direction(method: Method[Any]) -> None:
-    plain, scaled = Net(), Net()
+def test_balancer_direction_is_independent_of_a_changing_loss_scale(method: Method[Any]) -> None:
+    plain, scaled = PartlySharedNet(), PartlySharedNet()
     one, other = pt.Balancer(method, tuple("abc")), pt.Balancer(method, tuple("abc"))
     for step, scale in enumerate((2.0**16, 2.0**16, 2.0**15, 2.0**14)):
         one.backward(plain.losses("abc", step))
@@ -57,10 +57,10 @@ def test_a_changing_loss_scale_does_not_change_the_direction(method: Method[Any]
             assert torch.allclose(found[name] / scale, gradient, rtol=1e-9, atol=1e-12), (name, step)
 
 
-def test_a_changing_loss_scale_behind_a_fork_does_not_change_the_direction() -> None:
+def test_fork_direction_is_independent_of_a_changing_loss_scale() -> None:
     found = []
     for scale in (1.0, 2.0**16):
-        net, fork = Net(), pt.Fork(pt.LogLosses(pt.GradDrop()), ("a", "b"))
+        net, fork = PartlySharedNet(), pt.Fork(pt.LogLosses(pt.GradDrop()), ("a", "b"))
         branch = fork(net.first(torch.ones(3, 4, dtype=F64)))
         losses = fork.losses({task: net.heads[task](branch[task]).square().mean() for task in "ab"})
         (sum(losses.values()) * scale).backward()  # type: ignore[union-attr]
@@ -74,9 +74,9 @@ REMEMBER = [method for method in UPDATES if not isinstance(method, pt.LogLosses)
 
 @pytest.mark.filterwarnings("ignore:the gradients that")
 @pytest.mark.parametrize("method", REMEMBER, ids=repr)
-def test_an_absent_task_keeps_the_length_of_stored_gradients(method: Method[Any]) -> None:
+def test_stored_gradients_keep_their_length_while_a_task_is_absent(method: Method[Any]) -> None:
     """Without b, nothing shows that the second layer is shared; what was compared before is compared again."""
-    net, balancer = Net(), pt.Balancer(method, tuple("abc"))
+    net, balancer = PartlySharedNet(), pt.Balancer(method, tuple("abc"))
     sizes = []
     for step, tasks in enumerate(("abc", "ac", "c", "abc")):
         balancer.backward(net.losses(tasks, step))
@@ -90,7 +90,7 @@ def test_an_absent_task_keeps_the_length_of_stored_gradients(method: Method[Any]
 @pytest.mark.parametrize("method", REMEMBER, ids=repr)
 def test_stored_gradients_of_other_parameters_are_reset(method: Method[Any]) -> None:
     """One layer is trained, then the other, of the same size: means of the first are none of the second."""
-    net = Net()
+    net = PartlySharedNet()
     both = nn.ModuleList([net.first, net.second])
     balancer, fresh = pt.Balancer(method, ("a", "b"), shared=both), pt.Balancer(method, ("a", "b"), shared=net.second)
     net.second.requires_grad_(False)
@@ -106,8 +106,8 @@ def test_stored_gradients_of_other_parameters_are_reset(method: Method[Any]) -> 
         assert torch.equal(found[name], gradient), name
 
 
-def test_one_loss_per_step_requires_shared() -> None:
-    net = Net()
+def test_balancer_with_one_loss_per_step_requires_shared() -> None:
+    net = PartlySharedNet()
     with pytest.raises(ValueError, match="does not show which parameters it shares"):
         pt.Balancer(pt.ConFIGMomentum(), ("a", "b")).backward(net.losses("a"))
     balancer = pt.Balancer(pt.ConFIGMomentum(), ("a", "b"), shared=net.first)
@@ -118,8 +118,8 @@ def test_one_loss_per_step_requires_shared() -> None:
         assert torch.equal(net.gradients()[f"heads.{task}.weight"], own)
 
 
-def test_a_layer_that_was_frozen_when_the_balancer_was_made_is_compared_once_it_trains() -> None:
-    net = Net()
+def test_balancer_compares_a_layer_that_was_frozen_at_construction_once_it_trains() -> None:
+    net = PartlySharedNet()
     net.first.requires_grad_(False)
     balancer = pt.Balancer(pt.UPGrad(), shared=nn.ModuleList([net.first, net.second]))
     balancer.backward(net.losses("ab"))
@@ -139,13 +139,15 @@ SEVERAL: list[Callable[[], Method[Any]]] = [pt.MoDo, lambda: pt.SDMGrad(batches=
 @pytest.mark.parametrize("make", SEVERAL)
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
 @pytest.mark.parametrize("batch", [0, 1])
-def test_nonfinite_further_batches_are_found(make: Callable[[], Method[Any]], wrong: float, batch: int) -> None:
-    def broken(net: Net) -> list[dict[str, Tensor]]:
+def test_balancer_detects_nonfinite_losses_of_further_batches(
+    make: Callable[[], Method[Any]], wrong: float, batch: int
+) -> None:
+    def broken(net: PartlySharedNet) -> list[dict[str, Tensor]]:
         others = [net.losses("abc", 1), net.losses("abc", 2)]
         others[batch]["b"] = others[batch]["b"] * wrong
         return others
 
-    net, balancer = Net(), pt.Balancer(make())
+    net, balancer = PartlySharedNet(), pt.Balancer(make())
     balancer.backward(net.losses("abc"), others=[net.losses("abc", 1), net.losses("abc", 2)])
     net.zero_grad(set_to_none=True)
     before = {name: value.clone() for name, value in balancer.state_dict().items()}
@@ -162,8 +164,8 @@ def test_nonfinite_further_batches_are_found(make: Callable[[], Method[Any]], wr
 
 
 @pytest.mark.parametrize("make", SEVERAL)
-def test_a_task_is_present_that_is_in_all_batches(make: Callable[[], Method[Any]]) -> None:
-    net, balancer = Net(), pt.Balancer(make(), tuple("abc"))
+def test_task_is_present_if_it_is_in_all_batches(make: Callable[[], Method[Any]]) -> None:
+    net, balancer = PartlySharedNet(), pt.Balancer(make(), tuple("abc"))
     balance = balancer.backward(net.losses("abc"), others=[net.losses("ab", 1), net.losses("a", 2)])
     assert balance.present is not None
     assert balance.present.tolist() == [True, False, False]
@@ -172,8 +174,8 @@ def test_a_task_is_present_that_is_in_all_batches(make: Callable[[], Method[Any]
 
 
 @pytest.mark.parametrize("method", [pt.LogLosses(pt.MGDA()), pt.IMTL(), pt.CRMOGM(pt.LogLosses(pt.UPGrad()))], ids=repr)
-def test_reused_weights_include_the_factors_of_the_heads(method: Method[Any]) -> None:
-    net, balancer = Net(), pt.Balancer(method, tuple("abc"), every=3)
+def test_balancer_reused_weights_include_the_factors_of_the_heads(method: Method[Any]) -> None:
+    net, balancer = PartlySharedNet(), pt.Balancer(method, tuple("abc"), every=3)
     factors = []
     for step in range(4):
         if step == 2:  # a Balancer that continues from a stored state has them, too

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from command_line import call
 from dense_folders import (
     first_scene,
     narrow_cityscapes,
@@ -21,7 +22,6 @@ from paretorch.workloads.cityscapes import Cityscapes
 from paretorch.workloads.dense.labels import LabelKind
 from paretorch.workloads.formats.cityscapes import classes_by_number, offsets_to_means
 from paretorch.workloads.loading.unreadable import UnreadableError
-from test_nyuv2 import call
 
 SMALL: dict[str, Any] = {"width": 0.125, "workers": 0, "augmentation": "none"}
 
@@ -40,11 +40,11 @@ def test_cityscapes_offsets_point_to_the_mean_of_the_instance() -> None:
     instances = torch.full((6, 8), 7)
     instances[1:4, 2:7] = 26001
     instances[5, 0] = 24000
-    ways = offsets_to_means(instances)
-    assert bool((ways.isnan().any(dim=0) == (instances < 1000)).all())
+    offsets = offsets_to_means(instances)
+    assert bool((offsets.isnan().any(dim=0) == (instances < 1000)).all())
     for row, column in (instances == 26001).nonzero().tolist():
-        assert ways[:, row, column].tolist() == pytest.approx([4 - column, 2 - row])
-    assert ways[:, 5, 0].tolist() == [0, 0]
+        assert offsets[:, row, column].tolist() == pytest.approx([4 - column, 2 - row])
+    assert offsets[:, 5, 0].tolist() == [0, 0]
 
 
 def test_cityscapes_arrays_are_read_as_stored(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from command_line import call
 from interrupts import restore_interrupts
 from paretorch.training import loop
 from paretorch.training.record.result import Result
+from training_runs import TINY
 
 ROOT = Path(__file__).parents[1]
-TINY = str(Path(__file__).parent / "training_workload.py")
 QUICK = ["--epochs", "1", "--batch-size", "8"]
 
 

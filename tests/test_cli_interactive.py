@@ -61,7 +61,9 @@ def test_interactive_empty_answers_are_the_defaults(monkeypatch: pytest.MonkeyPa
     assert silent == run
 
 
-def test_interactive_explains_wrong_answers_and_asks_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interactive_explains_wrong_answers_and_repeats_the_question(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     answers = "9\nresnet18\nimagenet_coco\n1\n1\nmany\n9000\n8\n0\n9\nadm\nsgd(0.1)\nsgd(lr=-1.0)\n8\n0\n2"
     run, printed = answered(answers, monkeypatch, tmp_path)
     assert (run.options["encoder"], run.batch_size, run.optimizer, run.epochs) == ("resnet18", 8, "MTAdamV2", 2)

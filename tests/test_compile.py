@@ -20,10 +20,10 @@ QUICK = (
     "aot excess",
     "aot recorded outside",
 )
-REST = ("graddrop", "pcgrad", "dwa", "loss+", "recorded outside", "gradnorm", "gradvac", "uncertainty", "excess")
+MORE = ("graddrop", "pcgrad", "dwa", "loss+", "recorded outside", "gradnorm", "gradvac", "uncertainty", "excess")
 
 
-def run(names: tuple[str, ...]) -> dict[str, Any]:
+def run_compiled(names: tuple[str, ...]) -> dict[str, Any]:
     """In a process of its own: the shape checks of the test run are not for compilers."""
     script = Path(__file__).parent / "compiled.py"
     done = subprocess.run([sys.executable, str(script), *names], capture_output=True, text=True, check=False)
@@ -32,7 +32,7 @@ def run(names: tuple[str, ...]) -> dict[str, Any]:
     return results
 
 
-def check(results: dict[str, Any], names: tuple[str, ...]) -> None:
+def check_compiled(results: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in names:
         assert results[name]["worst"] <= 1e-10, (name, results[name])
         assert results[name]["status"] == "solved"
@@ -40,10 +40,10 @@ def check(results: dict[str, Any], names: tuple[str, ...]) -> None:
     assert "compiled" in results["balancer"]
 
 
-def test_compiled_equals_eager() -> None:
-    check(run(QUICK), QUICK)
+def test_compiled_step_equals_eager_step() -> None:
+    check_compiled(run_compiled(QUICK), QUICK)
 
 
 @pytest.mark.long
-def test_compiled_equals_eager_for_every_kind_of_method() -> None:
-    check(run(REST), REST)
+def test_compiled_step_equals_eager_step_for_every_kind_of_method() -> None:
+    check_compiled(run_compiled(MORE), MORE)

@@ -24,26 +24,26 @@ from paretorch.workloads.loading.unreadable import UnreadableError
 SMOOTH = pixels(40, 56, np.random.default_rng(0))
 
 
-def read(path: Path, **options: tuple[int, int]) -> Tensor:
+def read_whole(path: Path, **options: tuple[int, int]) -> Tensor:
     return read_rgb(path, path.name, **options)  # type: ignore[arg-type]
 
 
 def test_image_files_have_the_saved_colours(tmp_path: Path) -> None:
     Image.fromarray(SMOOTH).save(tmp_path / "a.png")
-    assert torch.equal(read(tmp_path / "a.png"), torch.from_numpy(SMOOTH.copy()).permute(2, 0, 1))
+    assert torch.equal(read_whole(tmp_path / "a.png"), torch.from_numpy(SMOOTH.copy()).permute(2, 0, 1))
     save_jpeg(tmp_path / "a.jpg", SMOOTH)
-    difference = read(tmp_path / "a.jpg").float() - torch.from_numpy(SMOOTH.copy()).permute(2, 0, 1)
+    difference = read_whole(tmp_path / "a.jpg").float() - torch.from_numpy(SMOOTH.copy()).permute(2, 0, 1)
     assert float(difference.abs().mean()) < 4
 
 
 def test_image_files_in_grey_and_cmyk_are_converted(tmp_path: Path) -> None:
     Image.fromarray(SMOOTH).convert("L").save(tmp_path / "grey.JPEG")
-    grey = read(tmp_path / "grey.JPEG")
+    grey = read_whole(tmp_path / "grey.JPEG")
     assert grey.shape == (3, 40, 56)
     assert torch.equal(grey[0], grey[1])
     assert torch.equal(grey[0], grey[2])
     Image.fromarray(SMOOTH).convert("CMYK").save(tmp_path / "cmyk.JPEG", quality=95)
-    assert float((read(tmp_path / "cmyk.JPEG").float() - read_plain()).abs().mean()) < 4
+    assert float((read_whole(tmp_path / "cmyk.JPEG").float() - read_plain()).abs().mean()) < 4
 
 
 def read_plain() -> Tensor:
@@ -54,7 +54,7 @@ def test_image_files_with_transparency_are_blended_with_white(tmp_path: Path) ->
     colours = np.dstack([SMOOTH, np.full((40, 56), 255, np.uint8)])
     colours[:10, :, 3] = 0
     Image.fromarray(colours).save(tmp_path / "alpha.png")
-    found = read(tmp_path / "alpha.png")
+    found = read_whole(tmp_path / "alpha.png")
     assert bool((found[:, :10] == 255).all())
     assert torch.equal(found[:, 10:].float(), read_plain()[:, 10:])
 
@@ -62,7 +62,7 @@ def test_image_files_with_transparency_are_blended_with_white(tmp_path: Path) ->
 def test_image_files_of_16_bits_are_reduced_to_8(tmp_path: Path) -> None:
     levels = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     Image.fromarray(levels).save(tmp_path / "deep.png")
-    assert torch.equal(read(tmp_path / "deep.png")[0], torch.arange(256, dtype=torch.uint8).view(16, 16))
+    assert torch.equal(read_whole(tmp_path / "deep.png")[0], torch.arange(256, dtype=torch.uint8).view(16, 16))
 
 
 def test_image_files_are_rotated_by_exif_unless_labels_have_the_stored_shape(tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_image_files_are_rotated_by_exif_unless_labels_have_the_stored_shape(tmp
     exif[ORIENTATION] = 6  # the stored rows are the columns of the image
     Image.fromarray(SMOOTH).save(tmp_path / "turned.png", exif=exif)
     upright = torch.from_numpy(np.rot90(SMOOTH, -1).copy()).permute(2, 0, 1)
-    assert torch.equal(read(tmp_path / "turned.png"), upright)
-    assert torch.equal(read(tmp_path / "turned.png", shape=(40, 56)).float(), read_plain())
-    assert torch.equal(read(tmp_path / "turned.png", shape=(56, 40)), upright)
+    assert torch.equal(read_whole(tmp_path / "turned.png"), upright)
+    assert torch.equal(read_whole(tmp_path / "turned.png", shape=(40, 56)).float(), read_plain())
+    assert torch.equal(read_whole(tmp_path / "turned.png", shape=(56, 40)), upright)
 
 
 def test_image_files_of_large_jpegs_are_decoded_at_a_smaller_size(tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_image_file_errors_have_name_and_reason(tmp_path: Path) -> None:
         ("none.jpg", "missing"),
     ):
         with pytest.raises(UnreadableError, match=f"{name}: .*{reason}") as caught:
-            read(tmp_path / name)
+            read_whole(tmp_path / name)
         assert caught.value.name == name
     with pytest.raises(UnreadableError, match="labels have 56 x 41 pixels, the image has 56 x 40"):
-        read(tmp_path / "other.jpg", shape=(41, 56))
+        read_whole(tmp_path / "other.jpg", shape=(41, 56))
 
 
 def test_image_files_exclude_hidden_files() -> None:

@@ -104,14 +104,14 @@ def test_voc_classes_have_the_ids_of_coco() -> None:
 IMAGE = {"id": 5, "file_name": "a.jpg", "height": 20, "width": 30}
 
 
-def written(folder: Path, annotations: list[dict[str, Any]], **more: Any) -> Path:
+def write_one_image(folder: Path, annotations: list[dict[str, Any]], **more: Any) -> Path:
     write_instances(folder / "instances.json", [IMAGE], annotations, **more)
     return folder / "instances.json"
 
 
 def test_instances_have_voc_objects_and_count_the_others(tmp_path: Path) -> None:
     square = [polygon(0, 0, 4, 4)]
-    path = written(
+    path = write_one_image(
         tmp_path, [annotation(1, 5, 1, square, 1), annotation(2, 5, 32, square), annotation(3, 5, 18, square)]
     )
     found = read_instances(path)
@@ -121,27 +121,29 @@ def test_instances_have_voc_objects_and_count_the_others(tmp_path: Path) -> None
 
 
 def test_instances_are_read_again_after_a_change(tmp_path: Path) -> None:
-    assert read_instances(written(tmp_path, [])).objects == {}
-    assert len(read_instances(written(tmp_path, [annotation(1, 5, 1, [polygon(0, 0, 4, 4)])])).objects) == 1
+    assert read_instances(write_one_image(tmp_path, [])).objects == {}
+    assert len(read_instances(write_one_image(tmp_path, [annotation(1, 5, 1, [polygon(0, 0, 4, 4)])])).objects) == 1
 
 
 def test_instances_errors_name_unknown_categories(tmp_path: Path) -> None:
     square = [polygon(0, 0, 4, 4)]
-    path = written(tmp_path, [annotation(1, 5, 91, square), annotation(2, 5, 91, square), annotation(3, 5, 12, square)])
+    path = write_one_image(
+        tmp_path, [annotation(1, 5, 91, square), annotation(2, 5, 91, square), annotation(3, 5, 12, square)]
+    )
     with pytest.raises(
         ValueError, match=r"instances.json: unknown category ids: 12 \(on 1 objects\), 91 \(on 2 objects\)"
     ):
         read_instances(path)
     renumbered = [{"id": 1, "name": "person"}, {"id": 12, "name": "parking meter"}]
     with pytest.raises(ValueError, match=r"12 \('parking meter'\).*their own ids"):
-        read_instances(written(tmp_path, [], categories=renumbered))
+        read_instances(write_one_image(tmp_path, [], categories=renumbered))
     with pytest.raises(ValueError, match=r"category 20 is 'sheep' in COCO, got 'horse'"):
-        read_instances(written(tmp_path, [], categories=[{"id": 20, "name": "horse"}]))
+        read_instances(write_one_image(tmp_path, [], categories=[{"id": 20, "name": "horse"}]))
 
 
 def test_instances_errors_name_unlisted_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not list: ids 6"):
-        read_instances(written(tmp_path, [annotation(1, 6, 1, [polygon(0, 0, 4, 4)])]))
+        read_instances(write_one_image(tmp_path, [annotation(1, 6, 1, [polygon(0, 0, 4, 4)])]))
 
 
 @pytest.mark.parametrize(

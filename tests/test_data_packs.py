@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from image_folders import SMALL, save_jpeg, truncate, write_both
@@ -21,12 +20,13 @@ from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
 from paretorch.workloads.loading import unreadable
 from paretorch.workloads.packs import writing as pack_writing
 from paretorch.workloads.packs.pack import Pack
+from tensors import equal_tensors
 
 SIZES = {**SMALL, "train": 24, "validation": 9, "test": 6}
 TOTAL = 39
 
 
-def workload(root: Path, **options: Any) -> ImagenetCoco:
+def coco_workload(root: Path, **options: Any) -> ImagenetCoco:
     return ImagenetCoco(**{"root": str(root), **SIZES, **options})
 
 
@@ -37,11 +37,7 @@ def all_images(made: ImagenetCoco) -> list[Tensor]:
     return [tensor for batch in batches for tensor in (batch.inputs, *batch.targets.values())]
 
 
-def same(left: list[Tensor], right: list[Tensor]) -> bool:
-    return len(left) == len(right) > 0 and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
-
-
-def content(folder: Path) -> dict[str, bytes]:
+def folder_content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()}
 
 
@@ -52,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("augmentation", ["crop", "zoom"])
 def test_pack_batches_equal_those_of_the_files(root: Path, augmentation: str) -> None:
-    made = workload(root, augmentation=augmentation)
+    made = coco_workload(root, augmentation=augmentation)
     files = all_images(made)
     calls: list[tuple[str, int, int]] = []
     packs = made.packed(root / "packed", progress=lambda *numbers: calls.append(numbers))
@@ -60,50 +56,53 @@ def test_pack_batches_equal_those_of_the_files(root: Path, augmentation: str) ->
     assert calls[0] == ("classification", 0, TOTAL)
     assert calls[-1] == ("segmentation", TOTAL, TOTAL)
     assert made.data().facts["segmentation, read from"] == "pack"
-    assert same(all_images(made), files)
+    assert equal_tensors(all_images(made), files)
     for name in ("imagenet", "coco"):
         (root / name).rename(root / f"_{name}")
-    assert same(all_images(made), files)
-    assert same(all_images(workload(root, augmentation=augmentation, source="pack")), files)
+    assert equal_tensors(all_images(made), files)
+    assert equal_tensors(all_images(coco_workload(root, augmentation=augmentation, source="pack")), files)
 
 
 def test_pack_selections_of_fewer_images_equal_those_of_the_files(root: Path) -> None:
-    workload(root).packed(root / "packed")
+    coco_workload(root).packed(root / "packed")
     for options in (
         {"train": 12},
         {"test": 3, "validation": 3},
         {"classes": 2, "train": 16, "test": 4, "validation": 6},
     ):
-        assert same(
-            all_images(workload(root, **options, source="pack")), all_images(workload(root, **options, source="files"))
+        assert equal_tensors(
+            all_images(coco_workload(root, **options, source="pack")),
+            all_images(coco_workload(root, **options, source="files")),
         )
 
 
 def test_packing_again_adds_missing_images(root: Path) -> None:
-    workload(root, train=12).packed(root / "packed")
+    coco_workload(root, train=12).packed(root / "packed")
     with pytest.warns(UserWarning, match="image files are read instead of the pack: .*adds the missing images"):
-        assert workload(root).data().facts["classification, read from"] == "image files"
+        assert coco_workload(root).data().facts["classification, read from"] == "image files"
     with pytest.raises(ValueError, match="`paretorch data pack` with the same options"):
-        workload(root, source="pack").data()
-    packs = workload(root).packed(root / "packed")
+        coco_workload(root, source="pack").data()
+    packs = coco_workload(root).packed(root / "packed")
     assert [(pack.images, pack.added) for pack in packs] == [(TOTAL, 12)] * 2
-    assert [pack.added for pack in workload(root).packed(root / "packed")] == [0, 0]
-    assert same(all_images(workload(root, source="pack")), all_images(workload(root, source="files")))
+    assert [pack.added for pack in coco_workload(root).packed(root / "packed")] == [0, 0]
+    assert equal_tensors(
+        all_images(coco_workload(root, source="pack")), all_images(coco_workload(root, source="files"))
+    )
 
 
 def test_pack_of_all_images_is_valid_for_every_seed_and_a_part_for_its_own(root: Path) -> None:
-    workload(root).packed(root / "packed")
+    coco_workload(root).packed(root / "packed")
     with pytest.raises(ValueError, match="selected with data_seed=0"):
-        workload(root, data_seed=1, source="pack").data()
+        coco_workload(root, data_seed=1, source="pack").data()
     with pytest.raises(ValueError, match="its seed is 0, expected 1"):
-        workload(root, data_seed=1).packed(root / "packed")
-    assert [pack.images for pack in workload(root).packed(root / "whole", whole=True)] == [54, 54]
-    other = workload(root, data_seed=1, pack=str(root / "whole"))
-    assert same(all_images(other), all_images(workload(root, data_seed=1, source="files")))
+        coco_workload(root, data_seed=1).packed(root / "packed")
+    assert [pack.images for pack in coco_workload(root).packed(root / "whole", whole=True)] == [54, 54]
+    other = coco_workload(root, data_seed=1, pack=str(root / "whole"))
+    assert equal_tensors(all_images(other), all_images(coco_workload(root, data_seed=1, source="files")))
 
 
 def test_pack_unreadable_images_equal_those_of_the_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = workload(root)
+    made = coco_workload(root)
     broken = made.data().train[0].sampler.reader.items[3].name  # type: ignore[attr-defined]
     before = (root / "imagenet" / broken).read_bytes()
     truncate(root / "imagenet" / broken)
@@ -117,14 +116,14 @@ def test_pack_unreadable_images_equal_those_of_the_files(root: Path, monkeypatch
     (root / "imagenet" / broken).write_bytes(before)
     pack, _ = made.packed(root / "packed")
     assert (pack.added, dict(pack.unreadable)) == (1, {})
-    assert same(all_images(made), all_images(workload(root, source="files")))
+    assert equal_tensors(all_images(made), all_images(coco_workload(root, source="files")))
 
 
 def test_packing_stops_above_one_percent_of_unreadable_images(root: Path) -> None:
     save = root / "coco" / "train2017"
     truncate(next(iter(sorted(save.iterdir()))))
     with pytest.raises(ValueError, match=r"1 of 54 images cannot be read, more than 1 %") as caught:
-        workload(root).packed(root / "packed", whole=True)
+        coco_workload(root).packed(root / "packed", whole=True)
     assert "train2017/000000001000.jpg" in str(caught.value)
 
 
@@ -151,7 +150,7 @@ def test_packing_continues_to_the_same_bytes_after_a_kill(
     root: Path, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
-    workload(root).packed(root / "whole")
+    coco_workload(root).packed(root / "whole")
     process = packing(root)
     assert process.stdout is not None
     for _, _ in zip(range(moment), process.stdout, strict=False):
@@ -159,34 +158,34 @@ def test_packing_continues_to_the_same_bytes_after_a_kill(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    added = [pack.added for pack in workload(root).packed(root / "packed")]
+    added = [pack.added for pack in coco_workload(root).packed(root / "packed")]
     assert sum(added) < 2 * TOTAL
-    assert content(root / "packed") == content(root / "whole")
+    assert folder_content(root / "packed") == folder_content(root / "whole")
 
 
-@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGTERM])
 def test_packing_leaves_neither_lock_nor_workers_after_a_kill(
-    root: Path, way: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    root: Path, stop_signal: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
-    made = workload(root, size=128)
+    made = coco_workload(root, size=128)
     made.packed(root / "whole")
     process = packing(root, size=128, workers=2)
     assert process.stdout is not None
     for _, _ in zip(range(5), process.stdout, strict=False):
         pass
     process.send_signal(signal.SIGSTOP)
-    time.sleep(1.0)  # the workers' results exceed the capacity of the pipe and wait in it
-    process.send_signal(way)
+    time.sleep(1.0)  # the workers' results exceed the capacity of the pipe
+    process.send_signal(stop_signal)
     process.send_signal(signal.SIGCONT)
     process.wait()
     assert sum(pack.added for pack in made.packed(root / "packed")) < 2 * TOTAL
-    assert content(root / "packed") == content(root / "whole")
+    assert folder_content(root / "packed") == folder_content(root / "whole")
     process.communicate(timeout=20)  # its output ends when the last worker does
 
 
 def test_packing_errors_name_changed_images(root: Path) -> None:
-    made = workload(root)
+    made = coco_workload(root)
     made.packed(root / "packed", whole=True)
     (image, other, *_) = sorted((root / "imagenet" / "train" / "n01443537").iterdir())
     other.write_bytes(other.read_bytes())  # newer, with the same content
@@ -213,13 +212,13 @@ def test_packing_repeats_truncated_rows_and_lines(
             raise StopError
 
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
-    workload(root).packed(root / "whole")
+    coco_workload(root).packed(root / "whole")
     with pytest.raises(StopError):
-        workload(root).packed(root / "packed", progress=stop)
+        coco_workload(root).packed(root / "packed", progress=stop)
     path = root / "packed" / "segmentation-36" / file
     os.truncate(path, max(0, path.stat().st_size - cut))
-    workload(root).packed(root / "packed")
-    assert content(root / "packed") == content(root / "whole")
+    coco_workload(root).packed(root / "packed")
+    assert folder_content(root / "packed") == folder_content(root / "whole")
 
 
 def test_pack_of_an_interrupted_packing_is_not_read(root: Path) -> None:
@@ -227,9 +226,9 @@ def test_pack_of_an_interrupted_packing_is_not_read(root: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        workload(root).packed(root / "packed", progress=stop)
+        coco_workload(root).packed(root / "packed", progress=stop)
     with pytest.warns(UserWarning, match="image files are read instead"):
-        workload(root).data()
+        coco_workload(root).data()
 
 
 def flip(path: Path, place: int) -> None:
@@ -247,14 +246,14 @@ def lengthen(path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_pack_errors_after_a_flipped_bit_name_the_cure(root: Path, workers: int) -> None:
-    workload(root).packed(root / "packed")
+    coco_workload(root).packed(root / "packed")
     folder = root / "packed" / "segmentation-36"
     flip(folder / "rows.u8", 12345)
     (broken,) = Pack.open(folder).verify()
     with pytest.raises(
         ValueError, match=r"rows\.u8 is damaged.*Remove the folder .*segmentation-36 and run `paretorch data pack`"
     ) as caught:
-        all_images(workload(root, workers=workers))
+        all_images(coco_workload(root, workers=workers))
     assert broken in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
@@ -274,26 +273,26 @@ def test_pack_errors_after_a_flipped_bit_name_the_cure(root: Path, workers: int)
     ],
 )
 def test_pack_with_changed_files_is_an_error_when_opened(root: Path, file: str, damage: Any) -> None:
-    workload(root).packed(root / "packed")
+    coco_workload(root).packed(root / "packed")
     damage(root / "packed" / "classification-36" / file)
     with pytest.raises(ValueError, match=f"{file} is damaged or was changed: .*`paretorch data pack` again"):
-        workload(root).data()
+        coco_workload(root).data()
 
 
 def test_pack_of_older_data_is_an_error(root: Path) -> None:
-    workload(root).packed(root / "packed")
+    coco_workload(root).packed(root / "packed")
     path = root / "coco" / "annotations" / "instances_train2017.json"
     values = json.loads(path.read_text())
     values["annotations"].pop()
     path.write_text(json.dumps(values))
-    for act in (lambda: workload(root).data(), lambda: workload(root).packed(root / "packed")):
+    for act in (lambda: coco_workload(root).data(), lambda: coco_workload(root).packed(root / "packed")):
         with pytest.raises(ValueError, match=r"segmentation-36 is out of date: instances_train2017\.json changed"):
             act()
     image = next((root / "imagenet" / "train" / "n01440764").iterdir()).read_bytes()
     (root / "imagenet" / "train" / "n00000001").mkdir()
     (root / "imagenet" / "train" / "n00000001" / "a.JPEG").write_bytes(image)
     with pytest.raises(ValueError, match="classification-36 is out of date: classes of train changed"):
-        workload(root).data()
+        coco_workload(root).data()
 
 
 def test_packing_twice_at_once_is_an_error(root: Path) -> None:
@@ -304,7 +303,7 @@ def test_packing_twice_at_once_is_an_error(root: Path) -> None:
     time.sleep(0.05)
     try:
         with pytest.raises(BlockingIOError, match=r"another process is packing into .*classification-36: wait for it"):
-            workload(root).packed(root / "packed")
+            coco_workload(root).packed(root / "packed")
     finally:
         process.kill()
         process.wait()
@@ -317,11 +316,11 @@ def test_packing_checks_disk_space_before_writing(root: Path, monkeypatch: pytes
 
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
     with pytest.raises(OSError, match=r"39 images of 36 x 36 pixels need 151\.6 kB, .* has 100 bytes free.*--out"):
-        workload(root).packed(root / "packed")
+        coco_workload(root).packed(root / "packed")
 
 
 def test_packs_are_separate_for_each_task(root: Path) -> None:
-    made = workload(root)
+    made = coco_workload(root)
     assert [made.pack_folder(task).name for task in TASKS] == ["classification-36", "segmentation-36"]
     save_jpeg(root / "imagenet" / "train" / "n01440764" / "extra.JPEG", np.zeros((40, 40, 3), np.uint8))
     assert [pack.images for pack in made.packed(root / "packed", whole=True)] == [55, 54]

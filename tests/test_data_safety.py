@@ -313,7 +313,7 @@ def test_masks_of_many_objects_need_little_memory() -> None:
     assert megabytes(code) < 100  # one of them has 4 MB
 
 
-def written(path: Path, content: bytes) -> Path:
+def write_bytes(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
 
@@ -323,12 +323,12 @@ def test_image_file_scans_are_counted_before_decoding(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("L", (640, 640)).save(stream, "JPEG", progressive=True)
     data = stream.getvalue()
-    assert read_rgb(written(tmp_path / "plain.jpg", data), "plain.jpg").shape == (3, 640, 640)
+    assert read_rgb(write_bytes(tmp_path / "plain.jpg", data), "plain.jpg").shape == (3, 640, 640)
     last = data[data.rindex(b"\xff\xda") : -2]
     with pytest.raises(UnreadableError, match="more than 100 scans"):
-        read_rgb(written(tmp_path / "scans.jpg", data[:-2] + last * 200 + b"\xff\xd9"), "scans.jpg")
+        read_rgb(write_bytes(tmp_path / "scans.jpg", data[:-2] + last * 200 + b"\xff\xd9"), "scans.jpg")
     with pytest.raises(UnreadableError, match="more than its pixels take"):
-        read_rgb(written(tmp_path / "tail.jpg", data + bytes(1 << 25)), "tail.jpg")
+        read_rgb(write_bytes(tmp_path / "tail.jpg", data + bytes(1 << 25)), "tail.jpg")
 
 
 def test_order_of_names_that_are_not_text() -> None:

@@ -17,6 +17,7 @@ from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
 from paretorch.workloads.loading.image_samplers import SquareSampler
 from paretorch.workloads.loading.read_stream import ReadStream
 from paretorch.workloads.streams import training_batches
+from tensors import equal_tensors
 
 
 def names_of(stream: ReadStream) -> list[str]:
@@ -34,9 +35,8 @@ def tensors(batches: Sequence[Samples]) -> list[Tensor]:
     return [tensor for batch in batches for tensor in (batch.inputs, *batch.targets.values())]
 
 
-def same(left: Sequence[Samples], right: Sequence[Samples]) -> bool:
-    pairs = zip(tensors(left), tensors(right), strict=True)
-    return len(left) == len(right) > 0 and all(torch.equal(first, second) for first, second in pairs)
+def equal_batches(left: Sequence[Samples], right: Sequence[Samples]) -> bool:
+    return len(left) == len(right) and equal_tensors(tensors(left), tensors(right))
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=TASKS)
@@ -57,9 +57,9 @@ def test_stream_batches_conform_to_the_protocol(place: int) -> None:
 
 def test_stream_batches_depend_on_the_order_alone() -> None:
     for stream in streams(augmentation="zoom"):
-        assert same(list(stream.batches(40, 5)), list(stream.batches(40, 5)))
-        assert not same(list(stream.batches(40, 5)), list(stream.batches(40, 6)))
-        assert same(list(stream.batches(40, None)), list(stream.batches(40, None)))
+        assert equal_batches(list(stream.batches(40, 5)), list(stream.batches(40, 5)))
+        assert not equal_batches(list(stream.batches(40, 5)), list(stream.batches(40, 6)))
+        assert equal_batches(list(stream.batches(40, None)), list(stream.batches(40, None)))
 
 
 def test_stream_augmentation_differs_between_epochs() -> None:
@@ -75,7 +75,7 @@ def test_stream_batches_do_not_depend_on_workers(workers: int) -> None:
     for here, there in zip(streams(augmentation="zoom"), streams(augmentation="zoom", workers=workers), strict=True):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create")  # this machine may have fewer cores
-            assert same(list(here.batches(40, 5)), list(there.batches(40, 5)))
+            assert equal_batches(list(here.batches(40, 5)), list(there.batches(40, 5)))
         assert there.loading().samples == here.loading().samples == 160
         assert there.loading().speed > 0
     assert torch.equal(torch.get_rng_state(), before)

@@ -124,7 +124,7 @@ def test_augmented_scene_depends_on_the_generator_and_has_all_zooms_and_mirrors(
     assert torch.equal(plain.image, scene().image)
 
 
-def pixels(seed: int, count: int = 5, size: tuple[int, int] = (6, 7)) -> tuple[Tensor, Tensor]:
+def predicted_and_true(seed: int, count: int = 5, size: tuple[int, int] = (6, 7)) -> tuple[Tensor, Tensor]:
     """Predicted and true directions, every fifth pixel without one."""
     generator = torch.Generator().manual_seed(seed)
     true = torch.nn.functional.normalize(torch.randn(count, 3, *size, generator=generator), dim=1)
@@ -136,7 +136,7 @@ def test_angle_metrics_equal_the_arc_cosine_over_all_pixels() -> None:
     made = direction_metrics()
     exact: list[float] = []
     for seed in range(4):
-        output, true = pixels(seed, count=seed + 1)
+        output, true = predicted_and_true(seed, count=seed + 1)
         for metric in made:
             metric.update(output, true)
         for one, other in zip(output.movedim(1, -1).reshape(-1, 3), true.movedim(1, -1).reshape(-1, 3), strict=True):
@@ -183,7 +183,7 @@ def test_distance_metrics_ignore_unmeasured_pixels() -> None:
 
 
 def test_dense_losses_are_means_over_labelled_pixels_and_absent_without_any() -> None:
-    output, true = pixels(0)
+    output, true = predicted_and_true(0)
     found = direction_loss(output, true)
     assert found is not None
     cosines = [

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import paretorch as pt
 import ranks
-from models import TASKS, Net, data, gradients, losses_of, total
 from ranks import METHODS, on_ranks, present_on, rank_data
+from small_models import TASKS, Net, data, gradients, losses_of, total
 
 STEPS = 3
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # DDP's own, about unused parameters and strides
@@ -59,7 +59,7 @@ def one_process(method: str, world: int, split: str, surface: str) -> tuple[Tens
     return torch.stack(found), (fork if surface == "features" else balancer).state_dict()
 
 
-def check(results: list[Any], expected: tuple[Tensor, dict[str, Tensor]]) -> float:
+def check_ranks(results: list[Any], expected: tuple[Tensor, dict[str, Tensor]]) -> float:
     right, state = expected
     difference = 0.0
     for result in results:
@@ -101,29 +101,29 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def difference(results: list[dict[str, Any]], case: tuple[str, str, str, str], world: int) -> float:
-    door, method, _, split = case
-    surface = "features" if door == "fork" else "parameters"
-    return check([result["/".join(case)] for result in results], one_process(method, world, split, surface))
+    by, method, _, split = case
+    surface = "features" if by == "fork" else "parameters"
+    return check_ranks([result["/".join(case)] for result in results], one_process(method, world, split, surface))
 
 
 @pytest.mark.parametrize("case", [case for case in TWO if case[1] != "graddrop"], ids="/".join)
-def test_two_ranks_under_ddp_equal_one_process(two: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
+def test_ddp_on_two_ranks_equals_one_process(two: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
     assert difference(two, case, 2) <= 1e-12
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", FOUR, ids="/".join)
-def test_four_ranks_under_ddp_equal_one_process(four: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
+def test_ddp_on_four_ranks_equals_one_process(four: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
     assert difference(four, case, 4) <= 1e-12
 
 
-def test_random_draws_are_equal_on_all_ranks(two: list[dict[str, Any]]) -> None:
+def test_ddp_random_draws_are_equal_on_all_ranks(two: list[dict[str, Any]]) -> None:
     one, other = (result["fork/graddrop/plain/all"] for result in two)
     assert torch.equal(one["gradients"], other["gradients"])
     assert one["state"]["steps"] == STEPS
 
 
-def test_ranks_refuse_differing_declarations(tmp_path: Path) -> None:
+def test_ddp_ranks_refuse_different_declarations(tmp_path: Path) -> None:
     for names, static in on_ranks(ranks.refusals, 2, tmp_path):
         assert "same tasks, in the same order" in names
         assert "rank 1" in names
@@ -131,14 +131,14 @@ def test_ranks_refuse_differing_declarations(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_groups_average_over_their_own_ranks(tmp_path: Path) -> None:
+def test_ddp_groups_average_over_their_own_ranks(tmp_path: Path) -> None:
     own, half = torch.stack(on_ranks(ranks.alone_in_a_group, 4, tmp_path)).T
     squares = torch.tensor([6 * (2.0 * (rank + 1)) ** 2 for rank in range(4)], dtype=torch.float64)
     torch.testing.assert_close(own, squares)
     torch.testing.assert_close(half, squares.view(2, 2).sum(dim=1).repeat_interleave(2) / 4)
 
 
-def test_a_loss_that_is_missing_on_one_rank_under_find_unused_parameters(tmp_path: Path) -> None:
+def test_ddp_with_find_unused_parameters_accepts_a_loss_that_is_missing_on_one_rank(tmp_path: Path) -> None:
     """The next forward goes through, as after a plain backward, and the gradients are those of one process."""
     results = on_ranks(ranks.missing_losses, 2, tmp_path)
     net, found = Net(), []
@@ -160,9 +160,9 @@ def test_a_loss_that_is_missing_on_one_rank_under_find_unused_parameters(tmp_pat
 
 
 @pytest.mark.parametrize("unused", [False, True])
-def test_a_rank_without_losses_works_outside_of_the_wrapper(tmp_path: Path, unused: bool) -> None:
-    """The wrapper waits for the heads' gradients too: the zero of ``fork.losses({})`` reaches them."""
-    results = on_ranks(ranks.nothing_to_tell, 2, tmp_path, unused)
+def test_ddp_accepts_a_rank_without_losses_outside_of_the_wrapper(tmp_path: Path, unused: bool) -> None:
+    """The wrapper requires gradients of the heads too: they depend on the zero of ``fork.losses({})``."""
+    results = on_ranks(ranks.no_recorded_losses, 2, tmp_path, unused)
     for method in (pt.MGDA(), pt.FAMO()):
         net, found = Net(fork=pt.Fork(method, TASKS, group=None)), []
         for step in range(4):
@@ -184,17 +184,17 @@ def test_a_rank_without_losses_works_outside_of_the_wrapper(tmp_path: Path, unus
             assert float((result[repr(method)] - expected).norm() / expected.norm()) <= 1e-12
 
 
-def test_a_rank_without_losses_is_refused_on_all_ranks_where_the_wrapper_would_wait(tmp_path: Path) -> None:
+def test_ddp_refuses_a_rank_without_losses_on_all_ranks_if_it_would_block(tmp_path: Path) -> None:
     for answers in on_ranks(ranks.no_losses, 2, tmp_path):
         assert all("0 * output.sum()" in answer for answer in answers), answers
 
 
-def test_uneven_inputs_end_with_an_error_on_all_ranks(tmp_path: Path) -> None:
+def test_ddp_with_uneven_inputs_raises_on_all_ranks(tmp_path: Path) -> None:
     for answers in on_ranks(ranks.uneven_inputs, 2, tmp_path):
         assert all("throw_on_early_termination" in answer for answer in answers), answers
 
 
-def test_sharded_parameters_are_refused_and_the_fork_is_suggested(tmp_path: Path) -> None:
+def test_balancer_refuses_sharded_parameters_and_suggests_the_fork(tmp_path: Path) -> None:
     for answers in on_ranks(ranks.divided, 2, tmp_path):
         wrong = {case: answer for case, answer in answers.items() if "paretorch.Fork" not in answer}
         stale = {

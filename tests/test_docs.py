@@ -31,21 +31,21 @@ def named(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
-def test_python_of_a_page_runs_from_top_to_bottom(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docs_python_of_a_page_runs_from_top_to_bottom(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType(f"page_{page.stem}")
-    monkeypatch.setitem(sys.modules, module.__name__, module)  # classes look their module up
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # classes find their module there
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for block in blocks(page):
             exec(compile(block, str(page), "exec"), module.__dict__)
 
 
-def test_the_readme_has_python_to_run() -> None:
+def test_readme_contains_python() -> None:
     assert len(blocks(ROOT / "README.md")) >= 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_into_the_repository_lead_somewhere(page: Path) -> None:
+def test_docs_links_into_the_repository_have_targets(page: Path) -> None:
     targets = [first or second for first, second in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8")))]
     inside = [target.partition("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
     assert [target for target in inside if not (page.parent / target).exists()] == []
@@ -60,14 +60,14 @@ def test_docs_readme_names_existing_methods() -> None:
 
 
 @pytest.mark.parametrize("picture", ["fork", "package"])
-def test_docs_pictures_are_what_their_script_draws(picture: str) -> None:
+def test_docs_pictures_equal_those_that_their_script_draws(picture: str) -> None:
     script = runpy.run_path(str(ROOT / "docs" / "pictures" / f"{picture}.py"))
     for name, theme in script["THEMES"].items():
         drawn = (ROOT / "docs" / "pictures" / f"{picture}-{name}.svg").read_text(encoding="utf-8")
         assert script["picture"](theme) == drawn, f"run python docs/pictures/{picture}.py"
 
 
-def test_the_weights_in_the_picture_are_those_of_the_fork() -> None:
+def test_docs_picture_weights_equal_those_of_the_fork() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "pictures" / "fork.py"))
     fork = pt.Fork(pt.MGDA(), tasks=tuple(script["GRADIENTS"]))
     branch = fork(torch.ones(2, dtype=torch.float64, requires_grad=True))

@@ -16,7 +16,7 @@ def gramian(gradients: Gradients) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("tasks", [1, 2, 5, 21])
 @pytest.mark.parametrize("memory", [None, {}], ids=["fresh", "kept"])
-def test_all_computations_of_the_gramian_agree(
+def test_gramian_is_equal_for_all_computations(
     dtype: torch.dtype, tasks: int, memory: dict[int, Tensor] | None
 ) -> None:
     """Few rows one by one, some in parts, many at once, with tasks and leaves missing; in fresh memory and in kept."""
@@ -60,7 +60,7 @@ def test_all_computations_of_the_gramian_agree(
     torch.testing.assert_close(gradients.jacobian(present).double(), full[present])
 
 
-def test_a_task_of_weight_zero_is_not_read() -> None:
+def test_combined_gradient_does_not_read_a_task_of_weight_zero() -> None:
     rows: list[list[Tensor | None] | None] = [[torch.ones(2)], [torch.full((2,), torch.nan)]]
     combined = Gradients(rows, [torch.zeros(2)]).combined([2.0, 0.0])
     assert combined[0].tolist() == [2.0, 2.0]

@@ -25,10 +25,9 @@ from paretorch.training.loop import train
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from paretorch.workloads.synthetic import Synthetic
-from stopping import stop_after
 from studies_progress import RecordedProgress
+from training_runs import TINY, stop_after
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, epochs=2, batch_size=8)
 SMALL = ["synthetic(samples=64, hidden=8)", "--models", "2", "--epochs", "1", "--batch-size", "32"]
 
@@ -173,7 +172,7 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 }
 
 
-def content(folder: Path) -> dict[str, bytes | None]:
+def flat_content(folder: Path) -> dict[str, bytes | None]:
     return {path.name: path.read_bytes() if path.is_file() else None for path in sorted(folder.iterdir())}
 
 
@@ -183,15 +182,15 @@ def content(folder: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_front_replaces_only_files_of_fronts(tmp_path: Path, front: Front, name: str, kind: str) -> None:
     FOREIGN[kind](tmp_path / name)
-    before = content(tmp_path)
+    before = flat_content(tmp_path)
     with pytest.raises(ValueError, match="so it is not replaced: move it away, or name another folder"):
         front.save(tmp_path)
-    assert content(tmp_path) == before
+    assert flat_content(tmp_path) == before
     code, printed = call("front", *SMALL, "--out", str(tmp_path))
     assert code == 2
     assert "so it is not replaced" in printed
     assert "epoch" not in printed, "it is refused before training"
-    assert content(tmp_path) == before
+    assert flat_content(tmp_path) == before
 
 
 def test_front_replaces_a_front(tmp_path: Path, front: Front) -> None:
@@ -255,10 +254,10 @@ def test_export_replaces_only_exports(tmp_path: Path, front: Front, ending: str)
         target = tmp_path / kind / f"x{ending}"
         target.parent.mkdir()
         plant(target)
-        before = content(target.parent)
+        before = flat_content(target.parent)
         with pytest.raises(ValueError, match="is no exported model, so it is not replaced"):
             export(front, 0, target, example=example)
-        assert content(target.parent) == before
+        assert flat_content(target.parent) == before
 
 
 def test_export_does_not_replace_other_onnx_models(tmp_path: Path, front: Front) -> None:
@@ -275,13 +274,13 @@ def test_export_does_not_replace_other_onnx_models(tmp_path: Path, front: Front)
 def test_pick_does_not_replace_the_models_of_the_front(tmp_path: Path) -> None:
     folder = tmp_path / "front"
     assert call("front", *SMALL, "--out", str(folder))[0] == 0
-    before = content(folder)
+    before = flat_content(folder)
     (tmp_path / "alias").symlink_to(folder)
     for target in (folder / "model-001.safetensors", tmp_path / "alias" / "model-000.safetensors"):
         code, printed = call("pick", str(folder), "0.5,0.5", "--export", str(target))
         assert code == 2
         assert "is no exported model, so it is not replaced" in printed
-    assert content(folder) == before
+    assert flat_content(folder) == before
     assert len(load_front(folder)) == 2
 
 

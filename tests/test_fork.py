@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from methods import METHODS
-from models import TASKS, Net, data, gradients, losses_of, per_task, total
 from paretorch.core.contract import Need, Status
+from small_models import TASKS, Net, data, gradients, losses_of, per_task, total
+from tensors import equal_tensors
 
 GRAMIAN = [
     e.method
@@ -26,7 +27,7 @@ LOSSES = [e.method for e in METHODS if e.method.needs == Need.LOSSES and not isi
 X, TARGETS = data()
 
 
-def backward(model: Net, *, records_losses: bool = False, **changes: Tensor | None) -> dict[str, Tensor]:
+def backward_through_fork(model: Net, *, records_losses: bool = False, **changes: Tensor | None) -> dict[str, Tensor]:
     """One step's backward through the fork; ``changes`` replaces losses."""
     losses: dict[str, Any] = losses_of(model(X), TARGETS) | changes
     given = {task: loss for task, loss in losses.items() if loss is not None}
@@ -35,11 +36,11 @@ def backward(model: Net, *, records_losses: bool = False, **changes: Tensor | No
     return given
 
 
-def forked(method: pt.Method[Any] | None = None, **options: Any) -> Net:
+def forked_net(method: pt.Method[Any] | None = None, **options: Any) -> Net:
     return Net(fork=pt.Fork(method or pt.MGDA(), TASKS, **options))
 
 
-def weights_of(model: Net) -> Tensor:
+def fork_weights(model: Net) -> Tensor:
     balance: pt.Balance | None = model.fork.balance
     assert balance is not None
     assert balance.weights is not None
@@ -48,13 +49,15 @@ def weights_of(model: Net) -> Tensor:
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
 @pytest.mark.parametrize("scale", ["calibrated", "paper"])
-def test_the_encoder_receives_the_weighted_sum_and_heads_their_own_gradient(method: pt.Method[Any], scale: str) -> None:
-    model = forked(method, scale=scale)
+def test_fork_gives_the_encoder_the_weighted_sum_and_heads_their_own_gradient(
+    method: pt.Method[Any], scale: str
+) -> None:
+    model = forked_net(method, scale=scale)
     assert model.fork is not None
-    backward(model, records_losses=model.fork.needs_losses)
+    backward_through_fork(model, records_losses=model.fork.needs_losses)
     on_features, on_parameters, losses = per_task(model)
     gramian = on_features @ on_features.T
-    weights = weights_of(model)
+    weights = fork_weights(model)
     torch.testing.assert_close(model.fork.balance.gramian, gramian, rtol=1e-12, atol=0)
     if scale == "paper":
         values = torch.stack(list(losses.values())).detach()
@@ -67,10 +70,10 @@ def test_the_encoder_receives_the_weighted_sum_and_heads_their_own_gradient(meth
 
 
 @pytest.mark.parametrize("method", LOSSES, ids=repr)
-def test_loss_methods_weight_encoder_and_heads_equally(method: pt.Method[Any]) -> None:
-    model = forked(method)
-    losses = backward(model, records_losses=True)
-    weights = weights_of(model)
+def test_fork_with_loss_methods_weights_encoder_and_heads_equally(method: pt.Method[Any]) -> None:
+    model = forked_net(method)
+    losses = backward_through_fork(model, records_losses=True)
+    weights = fork_weights(model)
     plain = Net()
     own = losses_of(plain(X), TARGETS)
     total({task: weight * own[task] for weight, task in zip(weights, TASKS, strict=True)}).backward()
@@ -78,16 +81,16 @@ def test_loss_methods_weight_encoder_and_heads_equally(method: pt.Method[Any]) -
     torch.testing.assert_close(model.fork.balance.losses, torch.stack(list(losses.values())).detach())
 
 
-def test_one_step_is_one_backward_of_the_encoder() -> None:
-    model = forked()
+def test_fork_step_is_one_backward_of_the_encoder() -> None:
+    model = forked_net()
     calls = []
     model.encoder[0].weight.register_hook(lambda gradient: calls.append(1))
-    backward(model)
+    backward_through_fork(model)
     assert len(calls) == 1
 
 
-def test_losses_pass_unchanged() -> None:
-    model = forked()
+def test_fork_losses_returns_equal_values() -> None:
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     recorded = model.fork.losses(losses)
     assert list(recorded) == list(losses)
@@ -97,8 +100,8 @@ def test_losses_pass_unchanged() -> None:
 
 @pytest.mark.parametrize("kind", ["left out", "none", "times zero", "masked"])
 @pytest.mark.parametrize("records_losses", [False, True])
-def test_an_absent_task_is_left_out(kind: str, records_losses: bool) -> None:
-    model = forked()
+def test_fork_excludes_an_absent_task(kind: str, records_losses: bool) -> None:
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     changed: dict[str, Tensor | None] = dict(losses)
     if kind == "left out":
@@ -119,33 +122,33 @@ def test_an_absent_task_is_left_out(kind: str, records_losses: bool) -> None:
     rows, on_parameters, _ = per_task(model)
     kept = torch.tensor([0, 2])
     expected = pt.weights(pt.MGDA(), rows[kept] @ rows[kept].T) * 2
-    torch.testing.assert_close(weights_of(model)[kept], expected, rtol=1e-9, atol=1e-12)
-    assert weights_of(model)[1] == 0
+    torch.testing.assert_close(fork_weights(model)[kept], expected, rtol=1e-9, atol=1e-12)
+    assert fork_weights(model)[1] == 0
     assert model.fork.balance.present.tolist() == [True, False, True]
     torch.testing.assert_close(gradients(model.encoder), expected @ on_parameters[kept], rtol=1e-10, atol=1e-12)
 
 
-def test_the_state_of_an_absent_task_is_unchanged() -> None:
-    model = forked(pt.Uncertainty())
+def test_fork_state_of_an_absent_task_is_unchanged() -> None:
+    model = forked_net(pt.Uncertainty())
     for _ in range(3):
-        backward(model, records_losses=True)
+        backward_through_fork(model, records_losses=True)
     before = {name: value.clone() for name, value in model.fork.state_dict().items()}
-    backward(model, records_losses=True, b=None)
+    backward_through_fork(model, records_losses=True, b=None)
     after = model.fork.state_dict()
     assert after["state_log_variance"][1] == before["state_log_variance"][1]
     assert after["state_taken"].tolist() == [4, 3, 4]
 
 
-def test_nothing_present_sends_zeros() -> None:
-    model = forked()
+def test_fork_gradient_is_zero_without_a_present_task() -> None:
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     total({task: loss * 0 for task, loss in losses.items()}).backward()
     assert gradients(model.encoder).abs().max() == 0
     assert model.fork.balance.status is Status.ABSENT
 
 
-def test_a_step_without_losses_reaches_the_encoder() -> None:
-    model = forked()
+def test_fork_step_without_losses_gives_the_encoder_a_gradient() -> None:
+    model = forked_net()
     outputs = model(X)
     recorded = model.fork.losses({})
     total(recorded).backward()
@@ -157,50 +160,50 @@ def test_a_step_without_losses_reaches_the_encoder() -> None:
     "method", [pt.MGDA(), pt.MGDA(normalize="loss+"), pt.UPGrad(), pt.FAMO(), pt.CAGrad()], ids=repr
 )
 @pytest.mark.parametrize("scale", [2.0**16, 1 / 3])
-def test_a_common_factor_changes_the_length_alone(method: pt.Method[Any], scale: float) -> None:
-    plain, scaled = forked(method), forked(method)
-    backward(plain, records_losses=True)
+def test_fork_common_factor_changes_the_length_alone(method: pt.Method[Any], scale: float) -> None:
+    plain, scaled = forked_net(method), forked_net(method)
+    backward_through_fork(plain, records_losses=True)
     recorded = scaled.fork.losses(losses_of(scaled(X), TARGETS))
     (total(recorded) * scale).backward()
     torch.testing.assert_close(gradients(scaled) / scale, gradients(plain), rtol=1e-9, atol=1e-12)
 
 
-def test_own_factors_are_known_to_methods_that_are_not_homogeneous() -> None:
-    model = forked(pt.MGDA(normalize="loss+"))
+def test_fork_gives_factors_of_losses_to_methods_that_are_not_homogeneous() -> None:
+    model = forked_net(pt.MGDA(normalize="loss+"))
     recorded = model.fork.losses(losses_of(model(X), TARGETS))
     (recorded["a"] + 5 * recorded["b"] + recorded["c"]).backward()
     assert model.fork.balance.factor.tolist() == [1, 5, 1]
-    other = forked(pt.MGDA(normalize="loss+"))
-    backward(other, records_losses=True)
-    torch.testing.assert_close(weights_of(model), weights_of(other))
+    other = forked_net(pt.MGDA(normalize="loss+"))
+    backward_through_fork(other, records_losses=True)
+    torch.testing.assert_close(fork_weights(model), fork_weights(other))
 
 
 @pytest.mark.parametrize("method", [pt.FAMO(), pt.MGDA(normalize="loss")], ids=repr)
-def test_methods_that_need_losses_require_fork_losses(method: pt.Method[Any]) -> None:
-    model = forked(method)
+def test_fork_with_methods_that_need_losses_requires_recorded_losses(method: pt.Method[Any]) -> None:
+    model = forked_net(method)
     with pytest.raises(RuntimeError, match=r"fork\.losses\(losses\)"):
-        backward(model)
+        backward_through_fork(model)
 
 
 @pytest.mark.parametrize("method", GRAMIAN, ids=repr)
-def test_weighted_heads_are_multiplied_by_their_tasks_weight(method: pt.Method[Any]) -> None:
-    model, own = forked(method, heads="weighted"), forked(method)
-    backward(model, records_losses=True)
-    backward(own, records_losses=True)
+def test_fork_weighted_heads_are_multiplied_by_the_weight_of_their_task(method: pt.Method[Any]) -> None:
+    model, own = forked_net(method, heads="weighted"), forked_net(method)
+    backward_through_fork(model, records_losses=True)
+    backward_through_fork(own, records_losses=True)
     torch.testing.assert_close(gradients(model.encoder), gradients(own.encoder), rtol=1e-10, atol=1e-13)
     for index, task in enumerate(TASKS):
-        expected = weights_of(own)[index] * gradients(own.heads[task])
+        expected = fork_weights(own)[index] * gradients(own.heads[task])
         torch.testing.assert_close(gradients(model.heads[task]), expected, rtol=1e-10, atol=1e-13)
 
 
-def test_weighted_heads_need_the_losses() -> None:
+def test_fork_weighted_heads_require_recorded_losses() -> None:
     with pytest.raises(RuntimeError, match=r"heads='weighted'|heads=weighted"):
-        backward(forked(heads="weighted"))
+        backward_through_fork(forked_net(heads="weighted"))
 
 
-def test_nonfinite_gradients_give_the_plain_sum_and_leave_the_state() -> None:
-    model = forked(pt.Uncertainty())
-    backward(model, records_losses=True)
+def test_fork_nonfinite_gradients_give_the_plain_sum_and_do_not_change_the_state() -> None:
+    model = forked_net(pt.Uncertainty())
+    backward_through_fork(model, records_losses=True)
     before = copy.deepcopy(model.fork.state_dict())
     model.zero_grad()
     losses = losses_of(model(X), TARGETS)
@@ -212,8 +215,8 @@ def test_nonfinite_gradients_give_the_plain_sum_and_leave_the_state() -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_nonfinite_gradients_can_raise_naming_the_task() -> None:
-    model = forked(nonfinite="raise")
+def test_fork_nonfinite_gradients_can_raise_with_the_task() -> None:
+    model = forked_net(nonfinite="raise")
     losses = losses_of(model(X), TARGETS)
     with pytest.raises(FloatingPointError, match="'b'"):
         (losses["a"] + losses["b"] * torch.nan + losses["c"]).backward()
@@ -221,7 +224,7 @@ def test_nonfinite_gradients_can_raise_naming_the_task() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-19, 1.0, 1e19])
-def test_squares_outside_the_range_of_float32_are_rescaled(scale: float) -> None:
+def test_fork_rescales_squares_outside_the_range_of_float32(scale: float) -> None:
     """1e-25 squared is no float32; and no row is taken for absent because of it."""
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     base = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -235,7 +238,7 @@ def test_squares_outside_the_range_of_float32_are_rescaled(scale: float) -> None
     torch.testing.assert_close(fork.balance.weights, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_autocast_around_backward_does_not_affect_the_gramian() -> None:
+def test_fork_gramian_is_independent_of_autocast_around_backward() -> None:
     def run(around: bool) -> Tensor:
         fork = pt.Fork(pt.MGDA(), ("a", "b"))
         z = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -251,7 +254,7 @@ def test_autocast_around_backward_does_not_affect_the_gramian() -> None:
     assert torch.equal(run(True), run(False))
 
 
-def test_many_rows_under_autocast_stay_exact() -> None:
+def test_fork_gramian_of_many_rows_is_exact_with_autocast() -> None:
     fork = pt.Fork(pt.MGDA(), tuple("abcdef"))
     z = torch.randn(16, 8).requires_grad_()
     rows = torch.randn(6, 16, 8)
@@ -263,7 +266,7 @@ def test_many_rows_under_autocast_stay_exact() -> None:
     torch.testing.assert_close(fork.balance.gramian, flat @ flat.T, rtol=1e-5, atol=1e-4)
 
 
-def test_a_head_that_works_in_place_is_refused_with_the_task_and_the_cure() -> None:
+def test_fork_refuses_a_head_that_works_in_place_with_the_task_and_the_cure() -> None:
     fork = pt.Fork(pt.MGDA(), ("left", "right"))
     branch = fork(torch.randn(3, 4, requires_grad=True) * 1)
     with pytest.raises(RuntimeError, match=r"copies=True") as caught:
@@ -273,7 +276,7 @@ def test_a_head_that_works_in_place_is_refused_with_the_task_and_the_cure() -> N
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_copies_let_heads_work_in_place(training: bool) -> None:
+def test_fork_copies_allow_heads_that_work_in_place(training: bool) -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"), copies=True).train(training)
     z = torch.randn(3, 4, requires_grad=True) * 1
     before = z.detach().clone()
@@ -283,8 +286,8 @@ def test_copies_let_heads_work_in_place(training: bool) -> None:
     assert torch.equal(branch["b"].detach(), before)
 
 
-def test_the_gradient_of_a_loss_beside_the_fork_is_added_unchanged() -> None:
-    model = forked()
+def test_fork_adds_the_gradient_of_a_loss_that_bypasses_it_unchanged() -> None:
+    model = forked_net()
     x, targets = data()
     z = model.encoder(x)
     branch = model.fork(z)
@@ -292,11 +295,11 @@ def test_the_gradient_of_a_loss_beside_the_fork_is_added_unchanged() -> None:
     (total(losses) + z.square().mean()).backward()
     _, rows, _ = per_task(model)
     extra = torch.autograd.grad(model.encoder(x).square().mean(), list(model.encoder.parameters()))
-    expected = weights_of(model) @ rows + torch.cat([g.flatten() for g in extra])
+    expected = fork_weights(model) @ rows + torch.cat([g.flatten() for g in extra])
     torch.testing.assert_close(gradients(model.encoder), expected, rtol=1e-11, atol=1e-13)
 
 
-def test_a_tuple_of_inputs_is_one_step() -> None:
+def test_fork_call_with_a_tuple_of_features_is_one_step() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     encoder, head = nn.Linear(5, 4).double(), nn.Linear(4, 1).double()
     other, _ = data(seed=9)
@@ -311,7 +314,7 @@ def test_a_tuple_of_inputs_is_one_step() -> None:
     torch.testing.assert_close(fork.balance.weights, 2 * torch.tensor([2 / 3, 1 / 3], dtype=torch.float64))
 
 
-def test_branches_are_nested_like_the_features() -> None:
+def test_fork_branches_are_nested_like_the_features() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     base = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     features = {"p2": base * 2, "rest": [base * 3, {"size": 7, "index": torch.tensor([1, 2])}], "frozen": torch.ones(2)}
@@ -329,8 +332,8 @@ def test_branches_are_nested_like_the_features() -> None:
 
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("where", ["encoder", "heads", "everything"])
-def test_activation_checkpointing(reentrant: bool, where: str) -> None:
-    model, plain = forked(), forked()
+def test_fork_supports_activation_checkpointing(reentrant: bool, where: str) -> None:
+    model, plain = forked_net(), forked_net()
     x = X.clone().requires_grad_()
     if where == "everything":
         values = checkpoint(lambda x: tuple(model(x).values()), x, use_reentrant=reentrant)
@@ -343,15 +346,15 @@ def test_activation_checkpointing(reentrant: bool, where: str) -> None:
             for t, h in model.heads.items()
         }
     total(losses_of(outputs, TARGETS)).backward()
-    backward(plain)
+    backward_through_fork(plain)
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-12, atol=1e-14)
 
 
-def test_paused_is_the_plain_sum_with_no_state() -> None:
-    model, plain = forked(pt.Uncertainty()), Net()
+def test_fork_paused_gives_the_plain_sum_without_state() -> None:
+    model, plain = forked_net(pt.Uncertainty()), Net()
     before = copy.deepcopy(model.fork.state_dict())
     with model.fork.paused():
-        backward(model, records_losses=True)
+        backward_through_fork(model, records_losses=True)
     total(losses_of(plain(X), TARGETS)).backward()
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-13, atol=1e-15)
     for name, value in model.fork.state_dict().items():
@@ -363,8 +366,8 @@ def test_paused_is_the_plain_sum_with_no_state() -> None:
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-13, atol=1e-15)
 
 
-def test_gradient_penalties_work_where_paused_and_raise_elsewhere() -> None:
-    model = forked()
+def test_fork_gradient_penalties_work_if_paused_and_raise_otherwise() -> None:
+    model = forked_net()
     loss = total(losses_of(model(X), TARGETS))
     with pytest.raises(RuntimeError, match=r"fork\.paused"):
         torch.autograd.grad(loss, list(model.encoder.parameters()), create_graph=True)
@@ -393,71 +396,71 @@ def test_gradient_penalties_work_where_paused_and_raise_elsewhere() -> None:
     assert (values[0] - values[1]) / (2 * size) == pytest.approx(float(gradients(model).norm()), rel=1e-6)
 
 
-def test_functional_transforms_are_refused() -> None:
+def test_fork_refuses_functional_transforms() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     with pytest.raises(RuntimeError, match=r"torch\.func"):
         torch.func.grad(lambda z: fork(z * 1)["a"].sum())(torch.ones(3))
 
 
 @pytest.mark.parametrize("mode", ["eval", "no_grad"])
-def test_plain_aliases_outside_training(mode: str) -> None:
-    model = forked().train(mode != "eval")
+def test_fork_branches_are_the_features_outside_training(mode: str) -> None:
+    model = forked_net().train(mode != "eval")
     with torch.set_grad_enabled(mode != "no_grad"):
         z = torch.ones(2, 6, dtype=torch.float64)
         branch = model.fork(z)
     assert all(branch[task] is z for task in TASKS)
 
 
-def test_every_reuses_weights() -> None:
-    model = forked(every=3)
-    seen = []
+def test_fork_every_reuses_weights() -> None:
+    model = forked_net(every=3)
+    weights = []
     for step in range(7):
         with torch.no_grad():
             for p in model.encoder.parameters():
                 p.add_(0.1 * (step + 1))
-        backward(model)
-        seen.append(weights_of(model).tolist())
-    assert seen[0] == seen[1] == seen[2]
-    assert seen[3] == seen[4] == seen[5]
-    assert seen[0] != seen[3] != seen[6]
+        backward_through_fork(model)
+        weights.append(fork_weights(model).tolist())
+    assert weights[0] == weights[1] == weights[2]
+    assert weights[3] == weights[4] == weights[5]
+    assert weights[0] != weights[3] != weights[6]
 
 
-def test_every_computes_new_weights_for_a_task_without_one() -> None:
-    model = forked(every=5)
-    backward(model, b=None)
-    backward(model)
-    assert weights_of(model)[1] > 0 or weights_of(model)[0] > 0
+def test_fork_every_computes_new_weights_for_a_task_without_one() -> None:
+    model = forked_net(every=5)
+    backward_through_fork(model, b=None)
+    backward_through_fork(model)
+    assert fork_weights(model)[1] > 0 or fork_weights(model)[0] > 0
     assert model.fork.balance.gramian is not None
 
 
-def test_every_continues_after_a_checkpoint() -> None:
-    model = forked(every=4)
-    backward(model)
-    backward(model)
-    other = forked(every=4)
+def test_fork_every_continues_after_a_checkpoint() -> None:
+    model = forked_net(every=4)
+    backward_through_fork(model)
+    backward_through_fork(model)
+    other = forked_net(every=4)
     other.load_state_dict(model.state_dict())
     for net in (model, other):
-        backward(net)
-    assert torch.equal(weights_of(model), weights_of(other))
+        backward_through_fork(net)
+    assert torch.equal(fork_weights(model), fork_weights(other))
     assert other.fork.balance.gramian is None
 
 
-def test_gap_equals_that_of_explicit_gradients() -> None:
-    model = forked(gap=2)
+def test_fork_gap_equals_that_of_explicit_gradients() -> None:
+    model = forked_net(gap=2)
     gaps = []
     for _ in range(3):
         model.zero_grad()
-        backward(model)
+        backward_through_fork(model)
         gaps.append(model.fork.balance.gap)
     assert not gaps[1]
     _, rows, _ = per_task(model)
-    used, exact = weights_of(model) @ rows, pt.weights(pt.MGDA(), rows @ rows.T) @ rows
+    used, exact = fork_weights(model) @ rows, pt.weights(pt.MGDA(), rows @ rows.T) @ rows
     assert gaps[0]["cosine"] == pytest.approx(float(torch.cosine_similarity(used, exact, dim=0)), abs=1e-9)
     worst = min(float(torch.cosine_similarity(used, row, dim=0)) for row in rows)
     assert gaps[0]["worst_task_cosine"] == pytest.approx(worst, abs=1e-9)
 
 
-def test_random_draws_follow_the_seed_and_the_saved_step() -> None:
+def test_fork_random_draws_depend_on_the_seed_and_the_saved_step() -> None:
     def masks(fork: pt.Fork, steps: int) -> list[Tensor]:
         found = []
         for _ in range(steps):
@@ -470,7 +473,7 @@ def test_random_draws_follow_the_seed_and_the_saved_step() -> None:
 
     one, two = pt.Fork(pt.GradDrop(), ("a", "b"), seed=3), pt.Fork(pt.GradDrop(), ("a", "b"), seed=3)
     first = masks(one, 4)
-    assert all(torch.equal(x, y) for x, y in zip(first, masks(two, 4), strict=True))
+    assert equal_tensors(first, masks(two, 4))
     assert not torch.equal(first[0], first[1])
     resumed = pt.Fork(pt.GradDrop(), ("a", "b"), seed=3)
     masks(resumed, 2)
@@ -479,11 +482,11 @@ def test_random_draws_follow_the_seed_and_the_saved_step() -> None:
     assert torch.equal(masks(again, 1)[0], first[2])
 
 
-def test_state_round_trips_through_safetensors_and_by_task_name(tmp_path: Any) -> None:
+def test_fork_state_is_saved_to_safetensors_and_loaded_by_task_name(tmp_path: Any) -> None:
     from safetensors.torch import load_file, save_file
 
-    model = forked(pt.FAMO())
-    losses = backward(model, records_losses=True)
+    model = forked_net(pt.FAMO())
+    losses = backward_through_fork(model, records_losses=True)
     model.fork.observe({t: loss.detach() * (0.5 if t == "b" else 0.9) for t, loss in losses.items()})
     save_file(model.fork.state_dict(), tmp_path / "fork.safetensors")
     other = pt.Fork(pt.FAMO(), ("c", "a", "b"))
@@ -493,34 +496,34 @@ def test_state_round_trips_through_safetensors_and_by_task_name(tmp_path: Any) -
         pt.Fork(pt.FAMO(), ("a", "b")).load_state_dict(load_file(tmp_path / "fork.safetensors"))
 
 
-def test_methods_without_state_add_nothing_to_checkpoints() -> None:
-    assert forked(pt.MGDA()).state_dict().keys() == Net().state_dict().keys()
+def test_fork_with_methods_without_state_adds_nothing_to_checkpoints() -> None:
+    assert forked_net(pt.MGDA()).state_dict().keys() == Net().state_dict().keys()
 
 
 @pytest.mark.parametrize("cast", [lambda m: m.half(), lambda m: m.float(), lambda m: m.to(torch.bfloat16)])
-def test_state_keeps_its_dtype_when_the_model_is_cast(cast: Any) -> None:
-    model = forked(pt.FAMO())
+def test_fork_state_keeps_its_dtype_when_the_model_is_cast(cast: Any) -> None:
+    model = forked_net(pt.FAMO())
     cast(model)
     assert all(value.dtype in (torch.float64, torch.uint8) for value in model.fork.state_dict().values())
 
 
-def test_deep_copies_are_independent() -> None:
-    model = forked(pt.Uncertainty())
-    losses_of(model(X), TARGETS)  # a forward that waits must not stand in the way
+def test_fork_deep_copies_are_independent() -> None:
+    model = forked_net(pt.Uncertainty())
+    losses_of(model(X), TARGETS)  # a forward without backward does not prevent a copy
     other = copy.deepcopy(model)
-    backward(other, records_losses=True)
+    backward_through_fork(other, records_losses=True)
     assert other.fork.state_taken.tolist() == [1, 1, 1]
     assert model.fork.state_taken.tolist() == [0, 0, 0]
     assert model.fork.balance is None
 
 
-def test_lbfgs_closures() -> None:
-    model = forked()
+def test_fork_supports_lbfgs_closures() -> None:
+    model = forked_net()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4, lr=0.1)
 
     def closure() -> float:
         optimizer.zero_grad()
-        return float(sum(loss.detach() for loss in backward(model).values()))
+        return float(sum(loss.detach() for loss in backward_through_fork(model).values()))
 
     first = optimizer.step(closure)
     for _ in range(5):
@@ -528,8 +531,8 @@ def test_lbfgs_closures() -> None:
     assert last < first
 
 
-def test_one_task_per_backward_warns_once() -> None:
-    model = forked()
+def test_fork_warns_once_of_one_task_per_backward() -> None:
+    model = forked_net()
     losses = losses_of(model(X), TARGETS)
     losses["a"].backward(retain_graph=True)
     with pytest.warns(UserWarning, match="backward once, on the sum"):
@@ -537,40 +540,40 @@ def test_one_task_per_backward_warns_once() -> None:
     losses["c"].backward()
 
 
-def test_retained_graphs_can_be_used_again() -> None:
-    model, once = forked(), forked()
+def test_fork_retained_graphs_can_be_used_again() -> None:
+    model, once = forked_net(), forked_net()
     loss = total(losses_of(model(X), TARGETS))
     loss.backward(retain_graph=True)
     loss.backward()
-    backward(once)
+    backward_through_fork(once)
     torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
 
 
-def test_a_branch_of_a_finished_step_is_refused_with_the_cure() -> None:
-    model = forked()
+def test_fork_refuses_a_branch_of_a_finished_step_with_the_cure() -> None:
+    model = forked_net()
     branch = model.fork(model.encoder(X))
     total(losses_of({t: model.heads[t](branch[t]) for t in TASKS}, TARGETS)).backward()
     with pytest.raises(RuntimeError, match="retain_graph=True"):
         branch["a"].sum().backward()
 
 
-def test_gradients_accumulate_over_steps() -> None:
-    model, once = forked(), forked()
-    backward(model)
-    backward(model)
-    backward(once)
+def test_fork_gradients_accumulate_over_steps() -> None:
+    model, once = forked_net(), forked_net()
+    backward_through_fork(model)
+    backward_through_fork(model)
+    backward_through_fork(once)
     torch.testing.assert_close(gradients(model), 2 * gradients(once), rtol=1e-12, atol=1e-14)
 
 
-def test_frozen_and_unused_parameters() -> None:
-    model = forked()
+def test_fork_gives_frozen_and_unused_parameters_no_gradient() -> None:
+    model = forked_net()
     model.encoder[0].requires_grad_(False)
     model.unused = nn.Linear(3, 3)
-    backward(model)
+    backward_through_fork(model)
     assert model.encoder[0].weight.grad is None
     rows = rows_of_unfrozen(model)
     torch.testing.assert_close(
-        torch.cat([model.encoder[2].weight.grad.flatten(), model.encoder[2].bias.grad]), weights_of(model) @ rows
+        torch.cat([model.encoder[2].weight.grad.flatten(), model.encoder[2].bias.grad]), fork_weights(model) @ rows
     )
 
 
@@ -584,7 +587,7 @@ def rows_of_unfrozen(model: Net) -> Tensor:
     return torch.stack(rows)
 
 
-def test_shared_heads_receive_the_plain_sum() -> None:
+def test_fork_gives_shared_heads_the_plain_sum() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     encoder, head = nn.Linear(5, 6).double(), nn.Linear(6, 2).double()
     branch = fork(encoder(X))
@@ -595,7 +598,7 @@ def test_shared_heads_receive_the_plain_sum() -> None:
     torch.testing.assert_close(gradients(head), torch.cat([g.flatten() for g in plain]))
 
 
-def test_own_inputs_warn_once_and_name_the_balancer() -> None:
+def test_fork_warns_once_of_own_inputs_and_names_the_balancer() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     encoder = nn.Linear(5, 4).double()
     for expected in (True, False):
@@ -608,8 +611,8 @@ def test_own_inputs_warn_once_and_name_the_balancer() -> None:
             loss.backward()
 
 
-def test_forwards_without_backward_are_released() -> None:
-    model = forked()
+def test_fork_releases_forwards_without_backward() -> None:
+    model = forked_net()
     z = model.encoder(X)
     held = weakref.ref(z)
     branch = model.fork(z)
@@ -618,19 +621,21 @@ def test_forwards_without_backward_are_released() -> None:
     assert held() is None
 
 
-def test_parameter_hooks_and_fused_optimizers_receive_one_gradient() -> None:
-    model, plain = forked(), forked()
-    backward(plain)
-    seen: dict[Tensor, Tensor] = {}
+def test_fork_calls_parameter_hooks_once_with_the_combined_gradient() -> None:
+    model, plain = forked_net(), forked_net()
+    backward_through_fork(plain)
+    recorded_gradients: dict[Tensor, Tensor] = {}
 
-    def see(parameter: Tensor) -> None:
+    def record(parameter: Tensor) -> None:
         assert parameter.grad is not None
-        seen[parameter] = parameter.grad.clone()
+        recorded_gradients[parameter] = parameter.grad.clone()
 
     for p in model.parameters():
-        p.register_post_accumulate_grad_hook(see)
-    backward(model)
-    torch.testing.assert_close(torch.cat([seen[p].flatten() for p in model.parameters()]), gradients(plain))
+        p.register_post_accumulate_grad_hook(record)
+    backward_through_fork(model)
+    torch.testing.assert_close(
+        torch.cat([recorded_gradients[p].flatten() for p in model.parameters()]), gradients(plain)
+    )
 
 
 @pytest.mark.parametrize(
@@ -665,11 +670,11 @@ def test_parameter_hooks_and_fused_optimizers_receive_one_gradient() -> None:
         ),
     ],
 )
-def test_wrong_input_is_refused_with_a_cure(call: Any, words: str) -> None:
+def test_fork_refuses_invalid_input_with_a_cure(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        call(forked())
+        call(forked_net())
 
 
-def test_losses_before_any_forward_are_refused() -> None:
+def test_fork_refuses_losses_before_any_forward() -> None:
     with pytest.raises(RuntimeError, match="comes after"):
-        forked().fork.losses({"a": torch.ones((), requires_grad=True) * 1})
+        forked_net().fork.losses({"a": torch.ones((), requires_grad=True) * 1})

@@ -39,7 +39,7 @@ class Parts(NamedTuple):
         return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
 
-def made(method: Method[Any] | None = None, tasks: str = "ab", rows: int = 8, **options: Any) -> Parts:
+def make_parts(method: Method[Any] | None = None, tasks: str = "ab", rows: int = 8, **options: Any) -> Parts:
     torch.manual_seed(0)
     encoder = nn.Linear(5, 6, dtype=F64)
     heads = nn.ModuleDict({task: nn.Linear(6, 1, dtype=F64) for task in tasks})
@@ -78,8 +78,8 @@ GRADIENTS: list[Method[Any]] = [
 
 @pytest.mark.parametrize("method", GRADIENTS, ids=repr)
 @pytest.mark.parametrize("whole", [False, True], ids=["one task each", "all tasks each"])
-def test_several_calls_in_one_backward_are_refused_with_the_cure(method: Method[Any], whole: bool) -> None:
-    parts = made(method)
+def test_fork_refuses_several_calls_in_one_backward_with_the_cure(method: Method[Any], whole: bool) -> None:
+    parts = make_parts(method)
     losses: dict[str, list[Tensor]] = {"a": [], "b": []}
     for seed, task in enumerate("ab"):
         branch = parts.fork(parts.encoder(torch.randn(8, 5, dtype=F64, generator=torch.Generator().manual_seed(seed))))
@@ -91,8 +91,8 @@ def test_several_calls_in_one_backward_are_refused_with_the_cure(method: Method[
         (recorded["a"] + recorded["b"]).backward()
 
 
-def test_several_calls_within_reentrant_checkpoints_are_refused() -> None:
-    parts = made()
+def test_fork_refuses_several_calls_within_reentrant_checkpoints() -> None:
+    parts = make_parts()
     x = parts.x.requires_grad_()
 
     def run(task: str) -> Tensor:
@@ -105,8 +105,8 @@ def test_several_calls_within_reentrant_checkpoints_are_refused() -> None:
 
 @pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_forward_without_backward_changes_nothing(which: int, records_losses: bool) -> None:
-    parts, alone = made(), made()
+def test_fork_is_unchanged_by_a_forward_without_backward(which: int, records_losses: bool) -> None:
+    parts, alone = make_parts(), make_parts()
     branches = [parts.fork(parts.encoder(parts.x + shift)) for shift in range(2)]
     losses = {task: parts.loss(task, branches[which][task]) for task in "ab"}
     assert warnings_of(lambda: sum((parts.fork.losses(losses) if records_losses else losses).values()).backward()) == []  # type: ignore[union-attr]
@@ -117,8 +117,8 @@ def test_a_forward_without_backward_changes_nothing(which: int, records_losses: 
     assert bool(parts.fork.balance.present.all())  # type: ignore[union-attr]
 
 
-def test_two_forwards_with_a_backward_each_are_two_steps() -> None:
-    parts, steps = made(), made()
+def test_fork_counts_two_forwards_with_a_backward_each_as_two_steps() -> None:
+    parts, steps = make_parts(), make_parts()
     branches = [parts.fork(parts.encoder(parts.x + shift)) for shift in range(2)]
     for branch in branches:
         (parts.loss("a", branch["a"]) + parts.loss("b", branch["b"])).backward()
@@ -129,14 +129,14 @@ def test_two_forwards_with_a_backward_each_are_two_steps() -> None:
 
 
 @pytest.mark.parametrize("method", [pt.FAMO(), pt.GeometricMean(), pt.DWA()], ids=repr)
-def test_loss_methods_weight_the_losses_of_several_forwards_together(method: Method[Any]) -> None:
-    parts = made(method)
+def test_fork_with_loss_methods_weights_the_losses_of_several_forwards_together(method: Method[Any]) -> None:
+    parts = make_parts(method)
     losses = {task: parts.loss(task, parts.fork(parts.encoder(parts.x + 1))[task]) for task in "ab"}
     sum(parts.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
     assert parts.fork.balance is not None
     weights = parts.fork.balance.weights
     assert weights is not None
-    plain = made()
+    plain = make_parts()
     sum(
         weight * plain.loss(task, plain.encoder(plain.x + 1)) for task, weight in zip("ab", weights, strict=True)
     ).backward()
@@ -146,8 +146,8 @@ def test_loss_methods_weight_the_losses_of_several_forwards_together(method: Met
         (recorded[0] + recorded[1]).backward()
 
 
-def test_one_task_in_each_backward_warns() -> None:
-    parts = made()
+def test_fork_warns_of_one_task_in_each_backward() -> None:
+    parts = make_parts()
 
     def accumulate() -> None:
         for task in "ab":
@@ -162,7 +162,7 @@ def test_one_task_in_each_backward_warns() -> None:
 # --- heads that read something else ------------------------------------------------------------------------------------------
 
 
-def step(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], records_losses: bool) -> None:
+def step_with_heads(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], records_losses: bool) -> None:
     z = parts.encoder(parts.x)
     branch = parts.fork(z)
     losses = {task: parts.loss(task, read(task, z, branch)) for task in parts.heads}
@@ -172,9 +172,11 @@ def step(parts: Parts, read: Callable[[str, Tensor, dict[str, Any]], Tensor], re
 @pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("tasks", ["ab", "abcd"])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.UPGrad(), pt.GradDrop()], ids=repr)
-def test_a_head_that_reads_the_features_warns_once(method: Method[Any], tasks: str, records_losses: bool) -> None:
-    parts = made(method, tasks)
-    run = lambda: step(parts, lambda task, z, branch: z if task == "b" else branch[task], records_losses)  # noqa: E731
+def test_fork_warns_once_of_a_head_that_reads_the_features(
+    method: Method[Any], tasks: str, records_losses: bool
+) -> None:
+    parts = make_parts(method, tasks)
+    run = lambda: step_with_heads(parts, lambda task, z, branch: z if task == "b" else branch[task], records_losses)  # noqa: E731
     (sentence,) = warnings_of(run)
     assert "'b'" in sentence
     assert not any(repr(task) in sentence for task in tasks if task != "b")
@@ -182,36 +184,41 @@ def test_a_head_that_reads_the_features_warns_once(method: Method[Any], tasks: s
 
 
 @pytest.mark.parametrize("heads", ["own", "weighted"])
-def test_a_head_that_reads_another_branch_warns_at_once_where_losses_are_recorded(heads: str) -> None:
-    parts = made(heads=heads)
-    (sentence,) = warnings_of(lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=True))
+def test_fork_warns_at_once_of_a_head_that_reads_another_branch_if_losses_are_recorded(heads: str) -> None:
+    parts = make_parts(heads=heads)
+    (sentence,) = warnings_of(lambda: step_with_heads(parts, lambda task, z, branch: branch["a"], records_losses=True))
     assert "'b'" in sentence
     assert "'a'" not in sentence
 
 
-def test_a_head_that_reads_another_branch_warns_after_five_steps() -> None:
-    parts = made()
-    found = warnings_of(times(12, lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=False)))
+def test_fork_warns_after_five_steps_of_a_head_that_reads_another_branch() -> None:
+    parts = make_parts()
+    found = warnings_of(
+        times(12, lambda: step_with_heads(parts, lambda task, z, branch: branch["a"], records_losses=False))
+    )
     assert len(found) == 1
     assert "'b'" in found[0]
 
 
-def test_swapped_branches_warn() -> None:
-    parts = made()
+def test_fork_warns_of_swapped_branches() -> None:
+    parts = make_parts()
     (sentence,) = warnings_of(
-        lambda: step(parts, lambda task, z, branch: branch["b" if task == "a" else "a"], records_losses=True)
+        lambda: step_with_heads(parts, lambda task, z, branch: branch["b" if task == "a" else "a"], records_losses=True)
     )
     assert "'a', 'b'" in sentence
 
 
 @pytest.mark.parametrize("records_losses", [False, True])
 @pytest.mark.parametrize("copies", [False, True])
-def test_heads_that_read_their_branch_do_not_warn(records_losses: bool, copies: bool) -> None:
-    parts = made(tasks="abc", copies=copies)
-    assert warnings_of(times(12, lambda: step(parts, lambda task, z, branch: branch[task], records_losses))) == []
+def test_fork_does_not_warn_of_heads_that_read_their_branch(records_losses: bool, copies: bool) -> None:
+    parts = make_parts(tasks="abc", copies=copies)
+    assert (
+        warnings_of(times(12, lambda: step_with_heads(parts, lambda task, z, branch: branch[task], records_losses)))
+        == []
+    )
 
 
-def test_features_that_are_a_parameter_are_compared_within_their_own_step() -> None:
+def test_fork_compares_features_that_are_a_parameter_within_their_own_step() -> None:
     """A hook on a leaf outlives the step; a task that is absent from the first steps is no bypass."""
     fork, z = pt.Fork(pt.MGDA(), ("a", "b", "c")), nn.Parameter(torch.ones(3, 2))
 
@@ -222,8 +229,8 @@ def test_features_that_are_a_parameter_are_compared_within_their_own_step() -> N
     assert warnings_of(times(4, run)) == []
 
 
-def test_batched_heads_and_losses_beside_the_fork_do_not_warn() -> None:
-    parts = made()
+def test_fork_does_not_warn_of_batched_heads_and_losses_that_bypass_it() -> None:
+    parts = make_parts()
     weight = torch.randn(2, 6, 1, dtype=F64, requires_grad=True)
 
     def run() -> None:
@@ -237,8 +244,8 @@ def test_batched_heads_and_losses_beside_the_fork_do_not_warn() -> None:
 
 
 @pytest.mark.parametrize("absent", ["left out", "masked", "not finite"])
-def test_an_absent_task_does_not_warn(absent: str) -> None:
-    parts = made(tasks="abc", nonfinite="skip" if absent == "not finite" else "pass")
+def test_fork_does_not_warn_of_an_absent_task(absent: str) -> None:
+    parts = make_parts(tasks="abc", nonfinite="skip" if absent == "not finite" else "pass")
 
     def run() -> None:
         branch = parts.fork(parts.encoder(parts.x))
@@ -255,8 +262,8 @@ def test_an_absent_task_does_not_warn(absent: str) -> None:
 
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_backward_through_branches_of_eval_mode_warns_once(copies: bool, nested: bool) -> None:
-    parts, plain = made(copies=copies), made()
+def test_fork_warns_once_of_a_backward_through_branches_of_eval_mode(copies: bool, nested: bool) -> None:
+    parts, plain = make_parts(copies=copies), make_parts()
     parts.fork.eval()
 
     def run() -> None:
@@ -273,16 +280,16 @@ def test_a_backward_through_branches_of_eval_mode_warns_once(copies: bool, neste
     assert warnings_of(run) == []
 
 
-def test_inference_in_eval_mode_with_grad_enabled_does_not_warn() -> None:
-    parts = made()
+def test_fork_does_not_warn_of_inference_in_eval_mode_with_grad_enabled() -> None:
+    parts = make_parts()
     parts.fork.eval()
     z = parts.encoder(parts.x)
     assert warnings_of(lambda: parts.heads["a"](parts.fork(z)["a"])) == []
     assert warnings_of(lambda: z.sum().backward()) == []
 
 
-def test_a_paused_fork_in_eval_mode_does_not_warn() -> None:
-    parts = made()
+def test_fork_paused_in_eval_mode_does_not_warn() -> None:
+    parts = make_parts()
     parts.fork.eval()
 
     def saliency() -> None:
@@ -292,13 +299,13 @@ def test_a_paused_fork_in_eval_mode_does_not_warn() -> None:
     assert warnings_of(saliency) == []
 
 
-def test_a_fork_in_training_mode_balances_whatever_mode_the_model_is_in() -> None:
-    parts, plain = made(), made()
+def test_fork_in_training_mode_balances_in_every_mode_of_the_model() -> None:
+    parts, plain = make_parts(), make_parts()
     model = nn.ModuleList([parts.encoder, parts.heads, parts.fork]).eval()
     parts.fork.train()
     assert not model.training
-    assert warnings_of(lambda: step(parts, lambda task, z, branch: branch[task], records_losses=False)) == []
-    step(plain, lambda task, z, branch: branch[task], records_losses=False)
+    assert warnings_of(lambda: step_with_heads(parts, lambda task, z, branch: branch[task], records_losses=False)) == []
+    step_with_heads(plain, lambda task, z, branch: branch[task], records_losses=False)
     assert torch.equal(parts.gradients(), plain.gradients())
 
 
@@ -314,7 +321,7 @@ POSITIONS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable
 
 
 @pytest.mark.parametrize("kind", POSITIONS)
-def test_tasks_on_different_positions_warn_once(kind: str) -> None:
+def test_fork_warns_once_of_tasks_on_different_positions(kind: str) -> None:
     shape, left, right = POSITIONS[kind]
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
 
@@ -330,7 +337,7 @@ def test_tasks_on_different_positions_warn_once(kind: str) -> None:
     assert warnings_of(run) == []
 
 
-def test_tasks_on_different_levels_are_not_reported_as_different_samples() -> None:
+def test_fork_does_not_report_tasks_on_different_levels_as_different_samples() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     branch = fork([torch.randn(4, 3, requires_grad=True) * 1, torch.randn(4, 5, requires_grad=True) * 1])
     (sentence,) = warnings_of(lambda: (branch["a"][0].square().mean() + branch["b"][1].square().mean()).backward())
@@ -338,7 +345,7 @@ def test_tasks_on_different_levels_are_not_reported_as_different_samples() -> No
     assert "samples of its own" not in sentence
 
 
-def test_one_of_three_tasks_on_different_positions_is_named() -> None:
+def test_fork_names_one_of_three_tasks_on_different_positions() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b", "c"))
     branch = fork(torch.randn(8, 6, requires_grad=True) * 1)
     losses = [branch["a"][:, :4].square().mean(), branch["b"].exp().mean(), branch["c"][:, 4:].square().mean()]
@@ -346,8 +353,8 @@ def test_one_of_three_tasks_on_different_positions_is_named() -> None:
     assert "'a' and 'c'" in sentence
 
 
-def test_tasks_on_different_samples_warn_also_after_an_overflow() -> None:
-    parts = made()
+def test_fork_warns_of_tasks_on_different_samples_also_after_an_overflow() -> None:
+    parts = make_parts()
 
     def run(factor: float) -> None:
         branch = parts.fork(parts.encoder(parts.x))
@@ -359,7 +366,7 @@ def test_tasks_on_different_samples_warn_also_after_an_overflow() -> None:
     assert "samples of its own" in found[0]
 
 
-def test_gradients_that_are_orthogonal_by_their_values_do_not_warn() -> None:
+def test_fork_does_not_warn_of_gradients_that_are_orthogonal_by_their_values() -> None:
     fork = pt.Fork(pt.MGDA(), ("a", "b"))
     branch = fork(torch.ones(4, 2, requires_grad=True) * 1)
     rows = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
@@ -424,7 +431,7 @@ OBJECTS: list[Callable[[Tensor], Any]] = [
 
 @pytest.mark.parametrize("wrap", OBJECTS, ids=lambda wrap: getattr(wrap, "__name__", "made"))
 @pytest.mark.parametrize("alone", [False, True])
-def test_features_in_the_fields_of_objects_are_balanced_like_tensors(
+def test_fork_balances_features_in_the_fields_of_objects_like_tensors(
     wrap: Callable[[Tensor], Any], alone: bool
 ) -> None:
     found = []
@@ -447,8 +454,8 @@ def test_features_in_the_fields_of_objects_are_balanced_like_tensors(
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
-def test_other_fields_of_an_object_are_the_same_objects() -> None:
-    parts = made()
+def test_fork_branches_have_the_other_fields_of_an_object() -> None:
+    parts = make_parts()
     note = types.SimpleNamespace(mask=torch.ones(3), name="n")
     holder = Plain(parts.encoder(parts.x))
     branch = parts.fork({"z": holder, "note": note, "size": 7})
@@ -470,10 +477,10 @@ class Bag(dict[str, Tensor]):
     pass
 
 
-def test_distributed_features_are_refused_in_the_forward(tmp_path: Path) -> None:
+def test_fork_refuses_distributed_features_in_the_forward(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        parts = made()
+        parts = make_parts()
         z: Any = distribute_tensor(
             parts.encoder(parts.x).detach(), init_device_mesh("cpu", (1,)), [Shard(0)]
         ).requires_grad_()
@@ -509,8 +516,8 @@ def circular(t: Tensor) -> Any:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*prototype")
-def test_features_that_cannot_be_balanced_are_refused_with_their_type_and_field(wrap: Any, words: str) -> None:
-    parts = made()
+def test_fork_refuses_features_that_cannot_be_balanced_with_their_type_and_field(wrap: Any, words: str) -> None:
+    parts = make_parts()
     with pytest.raises(ValueError, match=words) as caught:
         parts.fork([wrap(parts.encoder(parts.x))])
     assert "frozen" not in str(caught.value)
@@ -521,8 +528,8 @@ def test_features_that_cannot_be_balanced_are_refused_with_their_type_and_field(
 
 @pytest.mark.parametrize("heads", ["own", "weighted"])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.FAMO(), pt.GradNorm(), pt.MGDA(normalize="loss")], ids=repr)
-def test_losses_recorded_within_a_checkpoint_equal_those_without(method: Method[Any], heads: str) -> None:
-    inside, outside = made(method, heads=heads), made(method, heads=heads)
+def test_fork_losses_recorded_within_a_checkpoint_equal_those_without(method: Method[Any], heads: str) -> None:
+    inside, outside = make_parts(method, heads=heads), make_parts(method, heads=heads)
     for _ in range(3):
         for parts, packed in ((inside, True), (outside, False)):
 
@@ -537,16 +544,16 @@ def test_losses_recorded_within_a_checkpoint_equal_those_without(method: Method[
         torch.testing.assert_close(inside.fork.state_dict()[name], value, rtol=1e-12, atol=1e-14, equal_nan=True)
 
 
-def test_a_copy_checks_its_own_use() -> None:
-    parts = made()
-    warnings_of(lambda: step(parts, lambda task, z, branch: branch["a"], records_losses=False))
+def test_fork_copy_checks_its_own_use() -> None:
+    parts = make_parts()
+    warnings_of(lambda: step_with_heads(parts, lambda task, z, branch: branch["a"], records_losses=False))
     other = parts._replace(fork=copy.deepcopy(parts.fork))
     assert warnings_of(
-        lambda: step(other, lambda task, z, branch: z if task == "b" else branch[task], records_losses=False)
+        lambda: step_with_heads(other, lambda task, z, branch: z if task == "b" else branch[task], records_losses=False)
     )
 
 
-def test_random_batches_with_few_labels_do_not_warn(recwarn: pytest.WarningsRecorder) -> None:
+def test_fork_does_not_warn_of_random_batches_with_few_labels(recwarn: pytest.WarningsRecorder) -> None:
     """The labelled rows of two tasks often do not meet; no row belongs to any task by construction."""
     torch.manual_seed(0)
     encoder, heads = nn.Linear(5, 6), nn.ModuleDict({"a": nn.Linear(6, 1), "b": nn.Linear(6, 1)})

@@ -106,7 +106,7 @@ def test_executions_train_the_same_front() -> None:
     assert torch.allclose(fronts[0].losses, fronts[1].losses, rtol=1e-4)
 
 
-class Scaled(Synthetic):
+class ScaledSynthetic(Synthetic):
     """Its encoder ends with a factor that is a single number."""
 
     def model(self) -> nn.Module:
@@ -127,11 +127,11 @@ class Factor(nn.Module):
 @pytest.mark.parametrize("execution", ["loop", "vmap"])
 def test_scalar_parameters_are_trained_and_checked_for_divergence(execution: str) -> None:
     options = {"preferences": pt.preferences(2, 3), "epochs": 2, "batch_size": 16, "execution": execution}
-    front = pt.fit_front(Scaled(samples=64), pt.MT2O(), starts="independent", **options)
+    front = pt.fit_front(ScaledSynthetic(samples=64), pt.MT2O(), starts="independent", **options)
     factors = {float(state["encoder.1.factor"]) for state in front.states}
     assert len(factors) == 3
     with pytest.warns(DivergedWarning):
-        front = pt.fit_front(Scaled(samples=64), pt.MT2O(), optimizer=sgd(1e20), **options)
+        front = pt.fit_front(ScaledSynthetic(samples=64), pt.MT2O(), optimizer=sgd(1e20), **options)
     assert len(front.diverged) == 3
 
 

@@ -10,21 +10,18 @@ import pytest
 import torch
 
 import paretorch as pt
-from front_algorithms import ALGORITHMS, TRAINED, Entry, parameters
+from front_algorithms import ALGORITHMS, TRAINED, AlgorithmEntry, parameters
 from paretorch import pareto
 from paretorch.pareto import Front, FrontAlgorithm, FrontSnapshot
 from paretorch.training.fronts.algorithms import algorithms, find_algorithm
 from paretorch.workloads.synthetic import Synthetic
+from training_runs import KilledError
 from training_workload import Tiny
 
 STEPS, EPOCHS = 4, 2
 
 
-class KilledError(Exception):
-    """A substitute for a signal."""
-
-
-def fit(entry: Entry, workload: Any = None, **options: Any) -> Front:
+def fit(entry: AlgorithmEntry, workload: Any = None, **options: Any) -> Front:
     """A front of three preferences, in two epochs of four steps; of points for populations."""
     if workload is None:
         population = entry.kind == "population"
@@ -42,7 +39,7 @@ def fit(entry: Entry, workload: Any = None, **options: Any) -> Front:
     return front
 
 
-def same(first: Front, second: Front) -> bool:
+def equal_fronts(first: Front, second: Front) -> bool:
     states = zip(first.states, second.states, strict=True)
     return torch.equal(first.losses, second.losses) and all(
         torch.equal(a[name], b[name]) for a, b in states for name in a
@@ -62,7 +59,7 @@ def test_algorithm_table_lists_every_exported_algorithm() -> None:
 
 
 @pytest.mark.parametrize("entry", ALGORITHMS, ids=lambda entry: entry.name)
-def test_algorithm_properties_are_those_of_the_table(entry: Entry) -> None:
+def test_algorithm_properties_are_those_of_the_table(entry: AlgorithmEntry) -> None:
     algorithm = entry.algorithm
     assert algorithm.conditional == (entry.kind == "conditional")
     assert algorithm.evolves == (entry.kind == "population")
@@ -72,7 +69,7 @@ def test_algorithm_properties_are_those_of_the_table(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", parameters(ALGORITHMS))
-def test_algorithm_trains_finite_members_with_the_gradients_of_the_table(entry: Entry) -> None:
+def test_algorithm_trains_finite_members_with_the_gradients_of_the_table(entry: AlgorithmEntry) -> None:
     random = torch.get_rng_state()
     front = fit(entry)
     assert torch.equal(torch.get_rng_state(), random), "the caller's random state is unchanged"
@@ -87,37 +84,37 @@ def test_algorithm_trains_finite_members_with_the_gradients_of_the_table(entry: 
 
 
 @pytest.mark.parametrize("entry", parameters(ALGORITHMS))
-def test_algorithm_is_determined_by_its_seed(entry: Entry) -> None:
-    assert same(fit(entry, seed=4), fit(entry, seed=4))
-    assert not same(fit(entry, seed=4), fit(entry, seed=5))
+def test_algorithm_is_determined_by_its_seed(entry: AlgorithmEntry) -> None:
+    assert equal_fronts(fit(entry, seed=4), fit(entry, seed=4))
+    assert not equal_fronts(fit(entry, seed=4), fit(entry, seed=5))
 
 
 @pytest.mark.parametrize("entry", parameters(ALGORITHMS))
-def test_algorithm_front_is_saved_and_loaded(entry: Entry, tmp_path: Path) -> None:
+def test_algorithm_front_is_saved_and_loaded(entry: AlgorithmEntry, tmp_path: Path) -> None:
     front = fit(entry)
     front.save(tmp_path)
-    assert same(Front.load(tmp_path, front.template), front)
+    assert equal_fronts(Front.load(tmp_path, front.template), front)
 
 
 @pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if entry.interior]))
-def test_algorithm_refuses_preferences_on_the_boundary(entry: Entry) -> None:
+def test_algorithm_refuses_preferences_on_the_boundary(entry: AlgorithmEntry) -> None:
     with pytest.raises(ValueError, match="needs preferences above 0"):
         entry.algorithm.check(pt.preferences(2, 3), ("a", "b"))
 
 
 @pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if not entry.interior]))
-def test_algorithm_accepts_preferences_on_the_boundary(entry: Entry) -> None:
+def test_algorithm_accepts_preferences_on_the_boundary(entry: AlgorithmEntry) -> None:
     entry.algorithm.check(pt.preferences(2, 3), ("a", "b"))
 
 
 @pytest.mark.parametrize("entry", parameters(TRAINED))
-def test_algorithm_trains_while_tasks_are_absent(entry: Entry) -> None:
+def test_algorithm_trains_while_tasks_are_absent(entry: AlgorithmEntry) -> None:
     front = fit(entry, Tiny(missing=True), reference=(9.0, 9e4))
     assert bool(front.losses.isfinite().all())
 
 
 @pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if entry.resumes]))
-def test_algorithm_resumes_a_killed_training_bit_for_bit(entry: Entry, tmp_path: Path) -> None:
+def test_algorithm_resumes_a_killed_training_bit_for_bit(entry: AlgorithmEntry, tmp_path: Path) -> None:
     def kill(snapshot: FrontSnapshot) -> None:
         if snapshot.epoch == 2:
             raise KilledError
@@ -125,12 +122,12 @@ def test_algorithm_resumes_a_killed_training_bit_for_bit(entry: Entry, tmp_path:
     with pytest.raises(KilledError):
         fit(entry, checkpoint=tmp_path, progress=kill)
     resumed, whole = fit(entry, checkpoint=tmp_path), fit(entry)
-    assert same(resumed, whole)
+    assert equal_fronts(resumed, whole)
     assert torch.equal(resumed.preferences, whole.preferences)
     assert resumed.facts["gradient evaluations"] == whole.facts["gradient evaluations"]
 
 
 @pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if not entry.resumes]))
-def test_algorithm_that_cannot_resume_refuses_a_checkpoint(entry: Entry, tmp_path: Path) -> None:
+def test_algorithm_that_cannot_resume_refuses_a_checkpoint(entry: AlgorithmEntry, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leave checkpoint out"):
         fit(entry, checkpoint=tmp_path)

@@ -158,7 +158,7 @@ def test_nsga2_approximates_the_front_of_zdt1() -> None:
     assert front.facts["gradient evaluations"] == 0
 
 
-class Tied(Tiny):
+class TiedTiny(Tiny):
     """Two layers of the encoder have one weight."""
 
     def model(self) -> nn.Module:
@@ -172,12 +172,17 @@ class Tied(Tiny):
 @pytest.mark.parametrize("algorithm", [PHNLS(hidden=8), PHNEPO(hidden=8), PaMaL(), COSMOS()], ids=repr)
 def test_conditional_models_support_tied_weights(algorithm: FrontAlgorithm) -> None:
     front = pt.fit_front(
-        Tied(), algorithm, preferences=pt.preferences(2, 3, margin=0.1), epochs=2, batch_size=16, optimizer=adam(0.01)
+        TiedTiny(),
+        algorithm,
+        preferences=pt.preferences(2, 3, margin=0.1),
+        epochs=2,
+        batch_size=16,
+        optimizer=adam(0.01),
     )
     model: Any = front.pick((0.5, 0.5))
     layers = model.inner.encoder if isinstance(algorithm, COSMOS) else model.encoder
     torch.manual_seed(0)
-    start: Any = Tied().model()
+    start: Any = TiedTiny().model()
     assert layers[4].weight is layers[2].weight
     assert not torch.equal(layers[4].weight, start.encoder[4].weight)
     assert set(model(torch.randn(5, 4))) == {"sign", "size"}

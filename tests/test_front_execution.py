@@ -31,7 +31,7 @@ class Joined(nn.Module):
 
 
 @dataclass(frozen=True)
-class Noisy(Tiny):
+class NoisyTiny(Tiny):
     """Batch norm and dropout on both sides of the features, which are a nesting of tensors."""
 
     def model(self) -> nn.Module:
@@ -52,26 +52,26 @@ class Noisy(Tiny):
 @pytest.mark.parametrize("algorithm", [pt.MT2O(), EPO()], ids=["losses", "gradients"])
 def test_every_backend_trains_the_same_front(algorithm: FrontAlgorithm, own_inputs: bool) -> None:
     fronts = {
-        way: pt.fit_front(
-            Noisy(own_inputs=own_inputs),
+        backend: pt.fit_front(
+            NoisyTiny(own_inputs=own_inputs),
             algorithm,
             preferences=pt.preferences(2, 3, margin=0.1),
             epochs=2,
             batch_size=15,
             optimizer=sgd(0.002),
             starts="independent",
-            execution=way,
+            execution=backend,
         )
-        for way in BACKENDS
+        for backend in BACKENDS
     }
-    for way in BACKENDS[1:]:
-        assert fronts[way].facts["execution"] == way
-        for state, expected in zip(fronts[way].states, fronts["loop"].states, strict=True):
+    for backend in BACKENDS[1:]:
+        assert fronts[backend].facts["execution"] == backend
+        for state, expected in zip(fronts[backend].states, fronts["loop"].states, strict=True):
             for name, value in expected.items():
-                assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-5), (way, name)
+                assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-5), (backend, name)
 
 
-def work(times: int) -> list[list[Tensor]]:
+def multiply(times: int) -> list[list[Tensor]]:
     matrix = torch.ones(200, 200)
     for _ in range(times):
         matrix = matrix @ torch.full((200, 200), 0.005)
@@ -83,7 +83,12 @@ def test_autotune_chooses_the_clearly_faster_function_and_reports_excluded_ones(
         raise RuntimeError("no rule for this\nand more")
 
     chosen, why = autotune(
-        {"slow": lambda: work(400), "fast": lambda: work(4), "fails": fails, "wrong": lambda: [[torch.zeros(200, 200)]]}
+        {
+            "slow": lambda: multiply(400),
+            "fast": lambda: multiply(4),
+            "fails": fails,
+            "wrong": lambda: [[torch.zeros(200, 200)]],
+        }
     )
     assert chosen == "fast"
     assert "fast takes 0." in why
@@ -91,7 +96,7 @@ def test_autotune_chooses_the_clearly_faster_function_and_reports_excluded_ones(
     assert "fails cannot run this model: no rule for this" in why
     assert "and more" not in why
     assert "wrong gives other numbers" in why
-    assert autotune({"fast": lambda: work(4), "slow": lambda: work(400)})[0] == "fast"
+    assert autotune({"fast": lambda: multiply(4), "slow": lambda: multiply(400)})[0] == "fast"
 
 
 def test_autotune_raises_errors_of_the_reference() -> None:
@@ -99,16 +104,16 @@ def test_autotune_raises_errors_of_the_reference() -> None:
         raise ValueError("batch norm cannot train on one sample")
 
     with pytest.raises(ValueError, match="batch norm"):
-        autotune({"fails": fails, "works": lambda: work(1)})
+        autotune({"fails": fails, "works": lambda: multiply(1)})
 
 
 def test_autotune_accepts_differences_of_rounding_only() -> None:
     large, rounding = torch.full((3,), 2.0), torch.tensor([1e-8, -1e-8, 0.0])
 
-    def ways(second: Tensor) -> dict[str, object]:
+    def candidates(second: Tensor) -> dict[str, object]:
         return {"a": lambda: [[large, rounding]], "b": lambda: [[large, second]]}
 
-    assert "other numbers" not in autotune(ways(-rounding))[1]  # type: ignore[arg-type]
-    assert "other numbers" in autotune(ways(rounding + 1e-3))[1]  # type: ignore[arg-type]
+    assert "other numbers" not in autotune(candidates(-rounding))[1]  # type: ignore[arg-type]
+    assert "other numbers" in autotune(candidates(rounding + 1e-3))[1]  # type: ignore[arg-type]
     alone = {"a": lambda: [[large], [rounding]], "b": lambda: [[large], [-rounding]]}
     assert "other numbers" in autotune(alone)[1]  # of another group, with its own scale

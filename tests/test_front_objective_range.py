@@ -70,9 +70,14 @@ def test_range_tracker_is_independent_of_the_execution() -> None:
     algorithm = pt.MT2O(SmoothTchebycheff(0.1), normalize=True)
     losses = [
         pt.fit_front(
-            Synthetic(samples=128), algorithm, preferences=pt.preferences(2, 3), epochs=2, batch_size=32, execution=way
+            Synthetic(samples=128),
+            algorithm,
+            preferences=pt.preferences(2, 3),
+            epochs=2,
+            batch_size=32,
+            execution=execution,
         ).losses
-        for way in ("loop", "vmap")
+        for execution in ("loop", "vmap")
     ]
     assert torch.allclose(losses[0], losses[1], rtol=1e-4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from front_ranks import ALGORITHMS, every_front, numbers, spread_front, too_few_models
+from front_ranks import ALGORITHMS, every_front, front_numbers, spread_front, too_few_models
 from ranks import on_ranks
 
 
@@ -16,7 +16,7 @@ from ranks import on_ranks
 def test_front_on_ranks_equals_the_front_of_one_process(world: int, tmp_path: Path) -> None:
     found = on_ranks(every_front, world, tmp_path)
     for name in ALGORITHMS:
-        alone = numbers(spread_front(name))
+        alone = front_numbers(spread_front(name))
         assert alone["points"].dtype == torch.float64
         for rank in range(world):
             for what, value in alone.items():

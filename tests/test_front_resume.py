@@ -11,14 +11,11 @@ import torch
 import paretorch as pt
 from paretorch.pareto import COSMOS, Front, FrontAlgorithm, FrontSnapshot, PaMaL, Sweep
 from paretorch.storage.checkpoint_file import CheckpointFile
+from training_runs import KilledError
 from training_workload import Tiny
 
 
-class KilledError(Exception):
-    """Represents a signal."""
-
-
-def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = None, **options: Any) -> Front:
+def fit_tiny_front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = None, **options: Any) -> Front:
     def progress(moment: FrontSnapshot) -> None:
         if moment.epoch == kill_at:
             raise KilledError
@@ -49,10 +46,10 @@ def front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int | None = 
 )  # fmt: skip
 def test_front_resumed_after_interruption_is_bit_identical(algorithm: FrontAlgorithm, tmp_path: Path) -> None:
     # a fixed execution: two measurements may select two executions, which round differently
-    whole = front(algorithm, None, execution="vmap")
+    whole = fit_tiny_front(algorithm, None, execution="vmap")
     with pytest.raises(KilledError):
-        front(algorithm, tmp_path, kill_at=4, execution="vmap")
-    resumed = front(algorithm, tmp_path, execution="vmap")
+        fit_tiny_front(algorithm, tmp_path, kill_at=4, execution="vmap")
+    resumed = fit_tiny_front(algorithm, tmp_path, execution="vmap")
     assert torch.equal(resumed.losses, whole.losses)
     assert torch.equal(resumed.preferences, whole.preferences)
     for one, other in zip(resumed.states, whole.states, strict=True):
@@ -67,7 +64,7 @@ def test_front_checkpoint_keeps_the_keys_of_its_statistics(
     algorithm: FrontAlgorithm, transfers: bool, tmp_path: Path
 ) -> None:
     with pytest.raises(KilledError):
-        front(algorithm, tmp_path, kill_at=4)
+        fit_tiny_front(algorithm, tmp_path, kill_at=4)
     state = CheckpointFile(tmp_path, {}).load()
     assert state is not None
     assert state["training"]["gradients"] == state["looks"]["history"][0]["gradients"] > 0
@@ -77,19 +74,19 @@ def test_front_checkpoint_keeps_the_keys_of_its_statistics(
 
 def test_conditional_checkpoint_keeps_the_keys_of_its_statistics(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
-        front(COSMOS(), tmp_path, kill_at=4)
+        fit_tiny_front(COSMOS(), tmp_path, kill_at=4)
     state = CheckpointFile(tmp_path, {}).load()
     assert state is not None
     assert set(state["training"]) == {"family", "template", "optimizer", "generator", "gradients"}
 
 
 def test_front_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
-    front(pt.MT2O(), tmp_path, epochs=2)
+    fit_tiny_front(pt.MT2O(), tmp_path, epochs=2)
     with pytest.raises(ValueError, match="belongs to another training"):
-        front(pt.MT2O(), tmp_path, epochs=2, seed=4)
+        fit_tiny_front(pt.MT2O(), tmp_path, epochs=2, seed=4)
     (tmp_path / "training.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"training.safetensors is damaged"):
-        front(pt.MT2O(), tmp_path, epochs=2)
+        fit_tiny_front(pt.MT2O(), tmp_path, epochs=2)
 
 
 @pytest.mark.parametrize("algorithm", [pt.MT2O(), COSMOS()], ids=lambda a: type(a).__name__)
@@ -114,16 +111,20 @@ def test_front_checkpoint_error_names_the_difference(
     algorithm: FrontAlgorithm, option: str, other: Any, difference: str, tmp_path: Path
 ) -> None:
     with pytest.raises(KilledError):
-        front(algorithm, tmp_path, kill_at=4)
+        fit_tiny_front(algorithm, tmp_path, kill_at=4)
     with pytest.raises(ValueError, match=rf"belongs to another training: {difference}") as refused:
-        front(algorithm, tmp_path, **{option: other})
+        fit_tiny_front(algorithm, tmp_path, **{option: other})
     assert str(refused.value).count(" was ") == 1
 
 
 def test_front_checkpoint_accepts_equivalent_arguments(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
-        front(pt.MT2O(), tmp_path, kill_at=4)
+        fit_tiny_front(pt.MT2O(), tmp_path, kill_at=4)
     tensor = torch.tensor(2.0)
-    resumed = front(pt.MT2O(), tmp_path, schedule=lambda progress: 1.0, reference=(tensor, 4000), execution="auto")
-    whole = front(pt.MT2O(), None, execution=resumed.facts["execution"])  # what was chosen before it was killed
+    resumed = fit_tiny_front(
+        pt.MT2O(), tmp_path, schedule=lambda progress: 1.0, reference=(tensor, 4000), execution="auto"
+    )
+    whole = fit_tiny_front(
+        pt.MT2O(), None, execution=resumed.facts["execution"]
+    )  # what was chosen before it was killed
     assert torch.equal(resumed.losses, whole.losses)

@@ -24,9 +24,8 @@ from paretorch.training.fronts.run import load_front, train_front
 from paretorch.training.loop import train
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
-from stopping import stop_after
+from training_runs import stop_after
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(
     "synthetic",
     options={"samples": 64, "hidden": 8},

@@ -62,7 +62,7 @@ def test_front_with_edited_values_is_refused(tmp_path: Path, change: str) -> Non
 
 
 def test_front_with_diverged_models_only_raises() -> None:
-    front = made([[math.nan, math.nan]] * 2)
+    front = front_of([[math.nan, math.nan]] * 2)
     for call in (lambda: front.hypervolume((1.0, 1.0)), lambda: front.nadir, lambda: front.ideal):
         with pytest.raises(ValueError, match="all models of the front have diverged"):
             call()
@@ -73,7 +73,7 @@ def test_front_with_diverged_models_only_raises() -> None:
 )
 def test_front_closest_requires_finite_losses_of_all_tasks(losses: Any) -> None:
     with pytest.raises(ValueError, match="for each of"):
-        made([[0.0, 1.0], [1.0, 0.0]]).closest(losses)
+        front_of([[0.0, 1.0], [1.0, 0.0]]).closest(losses)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_preferences_off_the_simplex_are_refused_with_a_reason(given: Any, messa
         checked_preferences(given, ("a", "b"))
 
 
-def made(losses: list[list[float]]) -> Front:
+def front_of(losses: list[list[float]]) -> Front:
     values = torch.tensor(losses, dtype=F64)
     states = tuple({"weight": torch.full((1, 1), float(i)), "bias": torch.zeros(1)} for i in range(len(losses)))
     even = torch.full_like(values, 1 / values.shape[1])
@@ -100,7 +100,7 @@ def made(losses: list[list[float]]) -> Front:
 
 
 def test_front_choose_returns_the_best_model_for_a_preference() -> None:
-    front = made([[0.0, 1.0], [0.4, 0.4], [1.0, 0.0], [0.9, 0.9]])
+    front = front_of([[0.0, 1.0], [0.4, 0.4], [1.0, 0.0], [0.9, 0.9]])
     assert [front.choose(w) for w in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))] == [0, 1, 2]
     assert front.closest((0.9, 0.2)) == 2
     assert front.closest({"b": 0.95, "a": 0.8}) == 1  # 3 is nearer, and dominated
@@ -111,7 +111,7 @@ def test_front_choose_returns_the_best_model_for_a_preference() -> None:
 
 def test_front_interpolation_is_exact_at_both_ends() -> None:
     weights = [{"weight": torch.tensor([[value]]), "bias": torch.tensor([-0.0])} for value in (1.0, 1e-9)]
-    front = replace(made([[0.0, 1.0], [1.0, 0.0]]), states=tuple(weights))
+    front = replace(front_of([[0.0, 1.0], [1.0, 0.0]]), states=tuple(weights))
     for share, wanted in enumerate(weights):
         found = front.interpolate(0, 1, share).state_dict()
         for name, value in wanted.items():
@@ -119,7 +119,7 @@ def test_front_interpolation_is_exact_at_both_ends() -> None:
 
 
 def test_front_hypervolume_refuses_a_reference_below_a_member() -> None:
-    front = made([[0.0, 1.0], [0.5, 0.5]])
+    front = front_of([[0.0, 1.0], [0.5, 0.5]])
     assert front.hypervolume((2.0, 2.0)) == pytest.approx(2 * 1 + 1.5 * 0.5)
     with pytest.raises(ValueError, match=r"is not above model 0 .*'b': 1.0"):
         front.hypervolume((1.0, 1.0))
@@ -131,9 +131,9 @@ def test_front_hypervolume_refuses_a_reference_below_a_member() -> None:
 
 
 def test_front_spread_is_one_for_even_points() -> None:
-    assert made([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]).spread == pytest.approx(1.0)
-    assert made([[0.0, 1.0], [0.01, 0.99], [1.0, 0.0]]).spread < 0.5
-    assert math.isnan(made([[0.0, 1.0]]).spread)
+    assert front_of([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]).spread == pytest.approx(1.0)
+    assert front_of([[0.0, 1.0], [0.01, 0.99], [1.0, 0.0]]).spread < 0.5
+    assert math.isnan(front_of([[0.0, 1.0]]).spread)
 
 
 @pytest.mark.parametrize(("problem", "expected"), [("zdt1", 0.21 + 2 / 3), ("zdt2", 0.21 + 1 / 3), ("vlmop2", 0.3421)])

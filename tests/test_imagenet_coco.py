@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
+from command_line import call
 from image_folders import SMALL, shared_root, truncate, write_both
-from paretorch.cli import app
 from paretorch.training.loop import train
 from paretorch.training.monitoring.loading import LoadingTimer, SlowLoadingWarning
 from paretorch.training.record.result import Result
@@ -25,14 +23,7 @@ from paretorch.workloads.streams import LoadingStatistics
 NARROW = {"encoder": "resnet18", "width": 0.125}
 
 
-def call(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "400", "TERM": "dumb", "NO_COLOR": "1"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
-
-
-def run(root: Path | str, **options: Any) -> Run:
+def coco_run(root: Path | str, **options: Any) -> Run:
     options = {"root": str(root), **SMALL, "train": 24, **NARROW, **options}
     return Run("imagenet_coco", options, method="UPGrad()", surface="parameters", epochs=2, batch_size=8)
 
@@ -60,7 +51,7 @@ def test_imagenet_coco_defaults_are_the_protocol() -> None:
 
 
 def test_imagenet_coco_run_records_the_source_and_loading_statistics(tmp_path: Path) -> None:
-    result = train(run(shared_root()), tmp_path, progress=None)
+    result = train(coco_run(shared_root()), tmp_path, progress=None)
     facts = result.facts
     assert facts["classification, validation images"] == "of val"
     assert facts["segmentation, images"] == {"train": 24, "validation": 9, "test": 6}
@@ -75,20 +66,20 @@ def test_imagenet_coco_run_records_the_source_and_loading_statistics(tmp_path: P
 
 def test_imagenet_coco_run_resumes_to_the_same_results_with_any_workers_and_from_a_pack(tmp_path: Path) -> None:
     root = write_both(tmp_path / "data", train=20)
-    whole = without_durations(train(run(root), tmp_path / "whole", progress=None))
+    whole = without_durations(train(coco_run(root), tmp_path / "whole", progress=None))
 
     def stop(done: int, of: int) -> None:
         if done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(run(root), tmp_path / "stopped", progress=stop)
-    assert without_durations(train(run(root), tmp_path / "stopped", progress=None)) == whole
+        train(coco_run(root), tmp_path / "stopped", progress=stop)
+    assert without_durations(train(coco_run(root), tmp_path / "stopped", progress=None)) == whole
     ImagenetCoco(root=str(root), **{**SMALL, "train": 24}).packed(root / "packed")
-    packed = without_durations(train(run(root, source="pack"), tmp_path / "packed", progress=None))
+    packed = without_durations(train(coco_run(root, source="pack"), tmp_path / "packed", progress=None))
     assert packed["history"] == whole["history"]
     assert packed["test"] == whole["test"]
-    helped = without_durations(train(run(root, source="files", workers=1), tmp_path / "workers", progress=None))
+    helped = without_durations(train(coco_run(root, source="files", workers=1), tmp_path / "workers", progress=None))
     assert helped["history"] == whole["history"]
 
 
@@ -99,7 +90,7 @@ def test_imagenet_coco_record_has_unreadable_images(tmp_path: Path) -> None:
     broken = data.train[1].sampler.reader.items[4].name  # type: ignore[attr-defined]
     truncate(root / "coco" / broken)
     with pytest.warns(UserWarning, match=f"{broken} is left out"):
-        result = train(run(root, **options), tmp_path / "run", progress=None)
+        result = train(coco_run(root, **options), tmp_path / "run", progress=None)
     ((stream, left_out),) = result.facts["left out, unreadable"].items()
     assert stream == "segmentation, train"
     assert list(left_out) == [broken]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from line_searches import SEARCHES
-from models import Net, data, losses_of
 from paretorch.linesearch import LineSearch, SearchOutcome
+from small_models import Net, data, losses_of
 
 Searching = Callable[..., LineSearch]
 
@@ -142,7 +142,7 @@ def test_direction_that_increases_a_loss_is_replaced() -> None:
 # --- forwards and side effects -------------------------------------------------------------------------
 
 
-class Counted(nn.Module):
+class CallCounter(nn.Module):
     """Counts calls of a module, and backwards through its output."""
 
     def __init__(self, inner: nn.Module) -> None:
@@ -174,7 +174,7 @@ def test_encoder_forwards_are_independent_of_the_number_of_trials(
     options: dict[str, Any], forwards: float, shrink: float
 ) -> None:
     model, (x, targets) = Net(), data()
-    counted = Counted(model.encoder)
+    counted = CallCounter(model.encoder)
     search = pt.FastBacktracking(counted, model.heads, pt.MGDA(), max_step=1000.0, shrink=shrink, **options)
     trials = [search.step(x, closure(model, targets)).trials for _ in range(8)]
     assert sum(trials) > 16
@@ -186,14 +186,14 @@ def test_encoder_forwards_are_independent_of_the_number_of_trials(
 
 def test_backtracking_runs_the_encoder_once_for_each_trial() -> None:
     model, (x, targets) = Net(), data()
-    counted = Counted(model.encoder)
+    counted = CallCounter(model.encoder)
     search = pt.Backtracking(counted, model.heads, pt.MGDA(), max_step=1000.0)
     step = search.step(x, closure(model, targets))
     assert counted.forwards == 1 + step.trials
     assert counted.backwards == 3
 
 
-class Noisy(nn.Module):
+class NoisyModel(nn.Module):
     """Dropout, BatchNorm and in-place ReLU in the encoder and in a head."""
 
     def __init__(self) -> None:
@@ -219,7 +219,7 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize("name", ["classical", "gradient", "linearised", "difference"])
 def test_trials_repeat_masks_and_update_statistics_once(name: str) -> None:
     torch.manual_seed(0)
-    model = Noisy().double()
+    model = NoisyModel().double()
     x, targets = data()
     twin = copy.deepcopy(model)
     values: list[float] = []

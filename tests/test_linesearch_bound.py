@@ -18,7 +18,7 @@ from paretorch.workloads.digits import Digits
 from paretorch.workloads.streams import training_batches
 
 
-def fed(
+def lowered_steps(
     bound: pt.UpperBound, losses: Callable[[int], float], first: bool = True, motion: Callable[[int], float] = float
 ) -> list[int]:
     """The steps of 400 at which the bound was lowered."""
@@ -33,13 +33,15 @@ def fed(
 def test_regression_rule_detects_the_end_of_the_decrease() -> None:
     noise = np.random.default_rng(0).normal(size=400) * 0.1
     bound = pt.UpperBound("regression", window=50)
-    falling = fed(bound, lambda step: math.exp(-0.02 * step + noise[step]))
-    stalled = fed(bound, lambda step: math.exp(-0.02 * min(step, 150) + noise[step]))
+    falling = lowered_steps(bound, lambda step: math.exp(-0.02 * step + noise[step]))
+    stalled = lowered_steps(bound, lambda step: math.exp(-0.02 * min(step, 150) + noise[step]))
     assert falling == []
     assert stalled
     assert 150 < stalled[0] < 250
     assert all(later - earlier >= 50 for earlier, later in pairwise(stalled))
-    assert fed(bound, lambda step: math.exp(noise[step]), first=False) == []  # the condition limits, not the bound
+    assert (
+        lowered_steps(bound, lambda step: math.exp(noise[step]), first=False) == []
+    )  # the condition limits, not the bound
 
 
 def test_regression_rule_restores_the_bound_without_effect() -> None:
@@ -112,8 +114,8 @@ def test_found_bound_does_not_fit_the_noise_of_a_batch(seed: int) -> None:
 def test_sasa_rule_detects_stationary_motion() -> None:
     noise = np.random.default_rng(0).normal(size=400)
     bound = pt.UpperBound("sasa", window=100)
-    assert fed(bound, lambda step: 1.0, motion=lambda step: 3.0 + float(noise[step])) == []
-    assert fed(bound, lambda step: 1.0, motion=lambda step: 3.0 * (step < 150) + float(noise[step]))[0] >= 150
+    assert lowered_steps(bound, lambda step: 1.0, motion=lambda step: 3.0 + float(noise[step])) == []
+    assert lowered_steps(bound, lambda step: 1.0, motion=lambda step: 3.0 * (step < 150) + float(noise[step]))[0] >= 150
 
 
 def test_manual_rule_counts_epochs_and_fixed_rule_keeps_the_bound() -> None:
@@ -124,7 +126,7 @@ def test_manual_rule_counts_epochs_and_fixed_rule_keeps_the_bound() -> None:
         state, reason = manual.end_epoch(state)
         bounds.append((state.bound, bool(reason)))
     assert bounds == [(1.0, False), (0.5, True), (0.5, False), (0.25, True)]
-    assert fed(pt.UpperBound(), lambda step: 1.0) == []
+    assert lowered_steps(pt.UpperBound(), lambda step: 1.0) == []
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_reuse_level_decays_with_unpredictable_steps() -> None:
     assert levels == [20, 15, 11, 8, 6]
 
 
-class Counted(nn.Module):
+class BatchCounter(nn.Module):
     """Counts the calls of an encoder, and those with the whole batch."""
 
     def __init__(self, inner: nn.Module, batch: int) -> None:
@@ -106,10 +106,10 @@ def squares(z: Tensor, curvature: float = 1.0) -> dict[str, Tensor]:
     return {"a": curvature * (z - 1).square().mean(), "b": 2 * curvature * (z[:, :2] - 1.1).square().mean()}
 
 
-def independent_samples(max_step: float = 0.5) -> tuple[Counted, pt.FastBacktracking, Tensor]:
+def independent_samples(max_step: float = 0.5) -> tuple[BatchCounter, pt.FastBacktracking, Tensor]:
     """An encoder for which a subsample is not reliable."""
     torch.manual_seed(0)
-    encoder = Counted(nn.Embedding(64, 4).double(), 64)
+    encoder = BatchCounter(nn.Embedding(64, 4).double(), 64)
     search = pt.FastBacktracking(encoder, {}, pt.MGDA(), max_step)
     search.fast = search.fast._replace(encoder=search.fast.encoder._replace(subsample_reliable=False))
     return encoder, search, torch.arange(64)
@@ -182,7 +182,7 @@ def test_reuse_is_resumed() -> None:
 @pytest.mark.parametrize("options", [{"samples": None}, {"displacement": "linearised"}, {"direction": "adam"}])
 def test_search_always_measures_with_these_options(options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    encoder = Counted(nn.Embedding(64, 4).double(), 64)
+    encoder = BatchCounter(nn.Embedding(64, 4).double(), 64)
     if "direction" in options:
         options = {"direction": torch.optim.Adam(encoder.parameters(), lr=0.01)}
     search = pt.FastBacktracking(encoder, {}, pt.MGDA(), 0.01, **options)
@@ -194,7 +194,7 @@ def test_search_always_measures_with_these_options(options: dict[str, object]) -
 
 def test_search_measures_the_batch_where_a_subsample_is_below_expectation() -> None:
     torch.manual_seed(0)
-    encoder = Counted(nn.Linear(6, 4).double(), 64)
+    encoder = BatchCounter(nn.Linear(6, 4).double(), 64)
     search = pt.FastBacktracking(encoder, {}, pt.MGDA(), 0.05)
     x = torch.randn(1, 6, dtype=torch.float64) + 0.1 * torch.randn(64, 6, dtype=torch.float64)
     for _ in range(ENOUGH + 3):

@@ -34,7 +34,7 @@ class Attention(nn.Module):
         return out.mean(dim=1)
 
 
-class Recurrent(nn.Module):
+class LastState(nn.Module):
     """The last state of an LSTM over five tokens."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ def in_place() -> nn.Module:
 
 ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "attention": Attention,
-    "lstm": Recurrent,
+    "lstm": LastState,
     "batch norm": batch_norm,
     "dropout": dropout,
     "in place": in_place,
@@ -113,7 +113,7 @@ SEARCHES: dict[str, Callable[..., LineSearch]] = {
 }
 
 
-class Model(nn.Module):
+class EncoderModel(nn.Module):
     encoder: nn.Module
     heads: nn.ModuleDict
 
@@ -135,7 +135,9 @@ def inputs(samples: int = 16) -> Tensor:
     return torch.randn(samples, 5, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def warnings_and_steps(search: LineSearch, x: Tensor, model: Model, steps: int) -> tuple[list[str], list[pt.Step]]:
+def warnings_and_steps(
+    search: LineSearch, x: Tensor, model: EncoderModel, steps: int
+) -> tuple[list[str], list[pt.Step]]:
     """The warnings of some steps, and the steps."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -149,7 +151,7 @@ def warnings_and_steps(search: LineSearch, x: Tensor, model: Model, steps: int) 
 @pytest.mark.parametrize("name", ["classical", "linearised"])
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_slopes_equal_finite_differences_of_the_whole_model(encoder: str, name: str) -> None:
-    model, x, size = Model(ENCODERS[encoder]), inputs(), 1e-5
+    model, x, size = EncoderModel(ENCODERS[encoder]), inputs(), 1e-5
     start = copy.deepcopy(model)
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), max_step=size)
     torch.manual_seed(7)
@@ -172,7 +174,7 @@ def test_slopes_equal_finite_differences_of_the_whole_model(encoder: str, name: 
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_search_trains_every_encoder(encoder: str, name: str) -> None:
-    model, x = Model(ENCODERS[encoder]), inputs()
+    model, x = EncoderModel(ENCODERS[encoder]), inputs()
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), verify=1)
     _, taken = warnings_and_steps(search, x, model, 25)
     first, last = taken[0].losses, taken[-1]
@@ -183,7 +185,7 @@ def test_every_search_trains_every_encoder(encoder: str, name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("encoder", ["attention", "lstm"])
 def test_linearised_slopes_of_fused_kernels_equal_differences(encoder: str, dtype: torch.dtype) -> None:
-    model, x = Model(ENCODERS[encoder]).to(dtype), inputs().to(dtype)
+    model, x = EncoderModel(ENCODERS[encoder]).to(dtype), inputs().to(dtype)
     twin = copy.deepcopy(model)
     moved = {}
     for name, each in (("linearised", model), ("difference", twin)):
@@ -197,7 +199,7 @@ def test_linearised_slopes_of_fused_kernels_equal_differences(encoder: str, dtyp
 
 
 def test_encoder_without_forward_mode_warns_once() -> None:
-    model, x = Model(ENCODERS["without forward mode"]), inputs()
+    model, x = EncoderModel(ENCODERS["without forward mode"]), inputs()
     search = SEARCHES["linearised"](model.encoder, model.heads, pt.MGDA())
     messages, taken = warnings_and_steps(search, x, model, 4)
     assert all(step.accepted for step in taken)
@@ -208,7 +210,7 @@ def test_encoder_without_forward_mode_warns_once() -> None:
 
 
 def test_encoder_without_second_derivative_is_refused() -> None:
-    model, x = Model(partial(Custom, OnlyOnce)), inputs()
+    model, x = EncoderModel(partial(Custom, OnlyOnce)), inputs()
     before = copy.deepcopy(model.state_dict())
     search = SEARCHES["linearised"](model.encoder, model.heads, pt.MGDA())
     with (
@@ -233,7 +235,7 @@ def noisy() -> nn.Module:
 @pytest.mark.parametrize("options", [{}, {"memory": "smoothed", "bound": "regression"}], ids=["plain", "memory"])
 @pytest.mark.parametrize("name", SEARCHES)
 def test_stored_search_resumes_bit_identically(name: str, options: dict[str, Any]) -> None:
-    model, x = Model(noisy), inputs(40)
+    model, x = EncoderModel(noisy), inputs(40)
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), **options)
     batches = [x[:20], x[20:]] * 10
     warnings_and_steps(search, batches[0], model, 4)
@@ -268,7 +270,7 @@ def _plain(state: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["classical", "linearised", "difference"])
 def test_decrease_below_rounding_is_noise_and_named(name: str) -> None:
-    model, x = Model(in_place), inputs()
+    model, x = EncoderModel(in_place), inputs()
     before = copy.deepcopy(model.state_dict())
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), max_step=1e-4)
     calls = 0
@@ -306,13 +308,13 @@ def test_decrease_below_rounding_is_noise_and_named(name: str) -> None:
 def test_options_out_of_range_are_refused_with_the_expected_range(
     make: Callable[..., LineSearch], options: dict[str, Any], message: str
 ) -> None:
-    model = Model(in_place)
+    model = EncoderModel(in_place)
     with pytest.raises(ValueError, match=message):
         make(model.encoder, model.heads, pt.MGDA(), **options)
 
 
 def test_loss_that_bypasses_the_features_is_refused_by_name() -> None:
-    model, x = Model(in_place), inputs()
+    model, x = EncoderModel(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     with pytest.raises(
         ValueError, match=r"the loss of task 'b' reaches the encoder past the features .* use Backtracking"
@@ -323,14 +325,14 @@ def test_loss_that_bypasses_the_features_is_refused_by_name() -> None:
 
 
 def test_undeclared_task_is_refused() -> None:
-    model, x = Model(in_place), inputs()
+    model, x = EncoderModel(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     with pytest.raises(ValueError, match="c"):
         search.step(x, lambda z: {**model.losses(z), "c": z.sum()})
 
 
 def test_state_of_other_tasks_is_refused() -> None:
-    model, x = Model(in_place), inputs()
+    model, x = EncoderModel(in_place), inputs()
     search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA())
     search.step(x, model.losses)
     stored = search.state_dict()

@@ -27,7 +27,7 @@ SEED = 7  # of the rounding by which inputs are perturbed
 Losses = Callable[[Tensor], dict[str, Tensor]]
 
 
-def network(seed: int, perturbed: int = 0) -> tuple[nn.Module, nn.ModuleDict, Tensor, Losses]:
+def random_network(seed: int, perturbed: int = 0) -> tuple[nn.Module, nn.ModuleDict, Tensor, Losses]:
     """A random network with its batch: tasks, sizes, activations, normalisation, dropout, units and dtype are drawn."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -82,7 +82,7 @@ def descent(seed: int) -> float:
     """Relative decrease of the sum of the losses by as many steps of gradient descent, at the best of four rates."""
     best = 0.0
     for rate in (0.1, 0.01, 0.001, 1e-4):
-        encoder, heads, x, losses = network(seed)
+        encoder, heads, x, losses = random_network(seed)
         leaves = [*encoder.parameters(), *heads.parameters()]
         first = true_losses(encoder, heads, x, losses).sum()
         for _ in range(STEPS):
@@ -98,7 +98,7 @@ def descent(seed: int) -> float:
 
 def faults(seed: int, name: str, method: pt.Method[Any], possible: float, perturbed: int = 0) -> list[str]:
     """Descriptions of the faults of a search in some steps."""
-    encoder, heads, x, losses = network(seed, perturbed)
+    encoder, heads, x, losses = random_network(seed, perturbed)
     search: LineSearch = (
         pt.Backtracking(encoder, heads, method)
         if name == "classical"

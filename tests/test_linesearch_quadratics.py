@@ -42,7 +42,7 @@ class Quadratics:
         return criticality(torch.stack(rows).numpy())
 
 
-def drawn(seed: int, **fixed: float) -> Quadratics:
+def draw_quadratics(seed: int, **fixed: float) -> Quadratics:
     """Two to four tasks in two to six dimensions; condition up to 100, scale 1e-6 to 1e6, units up to 1000 apart."""
     draws, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     tasks, size = draws.randint(2, 4), draws.randint(2, 6)
@@ -74,7 +74,7 @@ def remaining_criticality(make: Callable[..., LineSearch], problem: Quadratics, 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("name", SEARCHES)
 def test_search_converges_on_quadratics_of_any_scale_and_units(name: str, seed: int) -> None:
-    assert remaining_criticality(SEARCHES[name], drawn(seed), 400, pt.MGDA()) < 1e-5
+    assert remaining_criticality(SEARCHES[name], draw_quadratics(seed), 400, pt.MGDA()) < 1e-5
 
 
 @pytest.mark.long
@@ -83,20 +83,20 @@ def test_search_converges_on_quadratics_of_any_scale_and_units(name: str, seed: 
 def test_search_converges_on_more_quadratics(name: str, seed: int) -> None:
     # a calibrated displacement has a length that is estimated from steps before
     steps = 700 if name == "calibrated" else 600
-    assert remaining_criticality(partial(SEARCHES[name], beta=0.1), drawn(seed), steps, pt.MGDA()) < 1e-5
+    assert remaining_criticality(partial(SEARCHES[name], beta=0.1), draw_quadratics(seed), steps, pt.MGDA()) < 1e-5
     # the default requires more than a tenth of the slope, for mini-batches, and takes a few more steps on the worst of these
-    assert remaining_criticality(SEARCHES[name], drawn(seed), 800, pt.MGDA()) < 1e-5
+    assert remaining_criticality(SEARCHES[name], draw_quadratics(seed), 800, pt.MGDA()) < 1e-5
 
 
 @pytest.mark.parametrize("method", [pt.UPGrad(), pt.IMTLG(), pt.Equal()], ids=repr)
 def test_search_converges_with_other_methods(method: pt.Method[Any]) -> None:
     for seed in (0, 1):
-        problem = drawn(seed, condition=1.0)
+        problem = draw_quadratics(seed, condition=1.0)
         assert remaining_criticality(pt.FastBacktracking, problem, 400, method) < 1e-5
 
 
 def test_search_without_loss_scaling_is_slow_for_different_units() -> None:
-    problem = drawn(2, condition=1.0, ratio=3.0)
+    problem = draw_quadratics(2, condition=1.0, ratio=3.0)
     assert remaining_criticality(pt.FastBacktracking, problem, 150, pt.MGDA()) < 1e-5
     assert remaining_criticality(partial(pt.FastBacktracking, imbalance=math.inf), problem, 150, pt.MGDA()) > 1e-4
 
@@ -106,7 +106,7 @@ def test_search_points_are_independent_of_the_scale(name: str) -> None:
     """Powers of two change no digit, so that the points are the same bit by bit."""
     ends = []
     for exponent in (-40, 0, 40):
-        problem = drawn(3, scale=0.0, condition=1.0)
+        problem = draw_quadratics(3, scale=0.0, condition=1.0)
         problem.units = [2.0**exponent * unit for unit in problem.units]
         point = Point(problem.start)
         search = SEARCHES[name](point, nn.ModuleDict(), pt.MGDA())
@@ -120,7 +120,7 @@ def test_search_points_are_independent_of_the_scale(name: str) -> None:
 # --- divisors ------------------------------------------------------------------------------------------------------------
 
 
-def fed(units: LossScaling, curvatures: list[float], steps: int) -> list[list[float]]:
+def exponents_after(units: LossScaling, curvatures: list[float], steps: int) -> list[list[float]]:
     """The exponents after each of so many steps on parabolas of these curvatures."""
     count, made, exponents = len(curvatures), np.array(curvatures), []
     state = units.init(count)
@@ -136,17 +136,21 @@ def fed(units: LossScaling, curvatures: list[float], steps: int) -> list[list[fl
 
 
 def test_loss_scaling_divides_curvatures_beyond_the_imbalance() -> None:
-    exponents = fed(LossScaling(imbalance=4.0), [1.0, 8.0, 1024.0], 8)
+    exponents = exponents_after(LossScaling(imbalance=4.0), [1.0, 8.0, 1024.0], 8)
     assert exponents[3] == [0, 0, 0]  # a few curvatures first
     assert exponents[-1] == [0, 1, 8]
-    assert fed(LossScaling(imbalance=4.0), [1.0, 3.0, 8.0], 8)[-1] == [0, 0, 0]  # less than two doublings beyond
-    assert fed(LossScaling(imbalance=math.inf), [1.0, 1e6], 8)[-1] == [0, 0]
+    assert exponents_after(LossScaling(imbalance=4.0), [1.0, 3.0, 8.0], 8)[-1] == [
+        0,
+        0,
+        0,
+    ]  # less than two doublings beyond
+    assert exponents_after(LossScaling(imbalance=math.inf), [1.0, 1e6], 8)[-1] == [0, 0]
 
 
 def test_loss_scaling_ignores_tasks_without_a_curvature() -> None:
-    assert fed(LossScaling(), [1.0, 0.0], 8)[-1] == [0, 0]
-    assert fed(LossScaling(), [1e-30, 1e6], 8)[-1] == [0, 0]
-    assert fed(LossScaling(), [1.0, -1e3, 1e6], 8)[-1] == [0, 0, 17]
+    assert exponents_after(LossScaling(), [1.0, 0.0], 8)[-1] == [0, 0]
+    assert exponents_after(LossScaling(), [1e-30, 1e6], 8)[-1] == [0, 0]
+    assert exponents_after(LossScaling(), [1.0, -1e3, 1e6], 8)[-1] == [0, 0, 17]
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])

@@ -25,7 +25,7 @@ def heads(size: int = 4) -> nn.ModuleDict:
     return nn.ModuleDict({task: nn.Linear(size, 1) for task in TASKS}).double()
 
 
-def losses(modules: nn.ModuleDict) -> Callable[[Tensor], dict[str, Tensor]]:
+def head_losses_of(modules: nn.ModuleDict) -> Callable[[Tensor], dict[str, Tensor]]:
     return lambda z: {t: (h(z) - (1 if t == "a" else -2)).square().mean() for t, h in modules.items()}
 
 
@@ -79,7 +79,7 @@ def test_step_advances_plain_attributes_once(name: str, kind: str) -> None:
     for number in range(3):
         x, twin = torch.randn(40, 5, dtype=F64), copy.deepcopy(encoder)
         twin(x)
-        assert search.step(x, losses(own)).accepted
+        assert search.step(x, head_losses_of(own)).accepted
         assert torch.allclose(encoder.state(), twin.state(), rtol=1e-14, atol=0)
         assert encoder.memory.length == (number + 1 if kind == "object" else 0)
 
@@ -115,7 +115,7 @@ def test_trials_repeat_masks_of_other_generators(name: str, source: str) -> None
     values: list[float] = []
 
     def recorded(z: Tensor) -> dict[str, Tensor]:
-        found = losses(own)(z)
+        found = head_losses_of(own)(z)
         values.append(float(found["a"].detach()))
         return found
 
@@ -137,7 +137,7 @@ def test_trials_keep_counters_of_calls() -> None:
             return super().forward(input)
 
     encoder, own = Counting(5, 4).double(), heads()
-    step = pt.Backtracking(encoder, own, pt.MGDA()).step(torch.randn(8, 5, dtype=F64), losses(own))
+    step = pt.Backtracking(encoder, own, pt.MGDA()).step(torch.randn(8, 5, dtype=F64), head_losses_of(own))
     assert encoder.calls > 1 + step.trials  # the trials, and those that found the bound
 
 
@@ -180,7 +180,7 @@ def test_rows_that_are_not_samples_use_the_whole_batch(name: str, batch: int, la
     encoder, own, x = Tokens(layout).double(), heads(), sequences(layout, batch)
     search = SEARCHES[name](encoder, own, pt.MGDA(), verify=1)
     for _ in range(5):
-        step = search.step(x, losses(own))
+        step = search.step(x, head_losses_of(own))
         assert step.accepted
         assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())
 
@@ -200,7 +200,7 @@ def test_graph_edges_use_the_whole_batch() -> None:
     encoder, own = Graph().double(), heads()
     given = torch.randn(60, 5, dtype=F64), torch.randint(60, (2, 200))
     search = pt.FastBacktracking(encoder, own, pt.MGDA(), verify=1)
-    step = search.step(given, losses(own))
+    step = search.step(given, head_losses_of(own))
     assert step.accepted
     assert not search.fast.encoder.divisible
     assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())
@@ -297,6 +297,6 @@ def test_compiled_module_takes_the_same_steps_at_another_batch_size(name: str, p
         search = SEARCHES[name](encoder, own, pt.Equal(), **({} if name == "classical" else {"samples": None}))
         for size in (32, 24, 17):
             x = torch.randn(size, 5, dtype=F64, generator=torch.Generator().manual_seed(size))
-            assert search.step(x, losses(own)).accepted
+            assert search.step(x, head_losses_of(own)).accepted
         taken.append(torch.cat([leaf.detach().flatten() for each in modules for leaf in each.parameters()]))
     assert torch.allclose(taken[0], taken[1], rtol=1e-6, atol=1e-9)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from line_searches import SEARCHES, Point
-from models import Net, data, losses_of
 from paretorch.linesearch import LBFGS, Identity, Kronecker, Metric, Orthogonal, Rules
 from paretorch.linesearch.contract import SearchOutcome, StepLine
 from paretorch.linesearch.directions.metrics import common_descent
 from paretorch.linesearch.newton.newton import criticality
+from small_models import Net, data, losses_of
 
 
 def line(at: Callable[[float], list[float]], slopes: list[float]) -> StepLine:
@@ -123,7 +123,9 @@ def test_rules_start_at_the_named_first_trial() -> None:
 # --- quadratics of any scale ---------------------------------------------------------------------------------------------
 
 
-def quadratics(scale: float, ratio: float) -> tuple[Callable[[Tensor], dict[str, Tensor]], Callable[[Tensor], float]]:
+def two_quadratics(
+    scale: float, ratio: float
+) -> tuple[Callable[[Tensor], dict[str, Tensor]], Callable[[Tensor], float]]:
     """Two convex quadratics of one scale, the second times a ratio, and the criticality relative to the scale."""
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64)).Q
@@ -168,7 +170,7 @@ def quadratics(scale: float, ratio: float) -> tuple[Callable[[Tensor], dict[str,
     ],
 )
 def test_search_converges_on_quadratics_of_any_scale(make: Callable[..., Any], scale: float, ratio: float) -> None:
-    of, distance = quadratics(scale, ratio)
+    of, distance = two_quadratics(scale, ratio)
     start = torch.tensor([3.0, -2.0, 4.0, 1.0], dtype=torch.float64)
     if "direction" in getattr(make, "keywords", {}):
         make = partial(pt.Backtracking, direction=LBFGS())

@@ -26,7 +26,7 @@ EVERY: dict[str, tuple[Make, dict[str, Any]]] = {"classical": (pt.Backtracking, 
 }
 
 
-def network(seed: int = 0, tasks: int = 3) -> tuple[nn.Module, dict[str, nn.Module], Tensor, Tensor]:
+def linear_heads(seed: int = 0, tasks: int = 3) -> tuple[nn.Module, dict[str, nn.Module], Tensor, Tensor]:
     torch.manual_seed(seed)
     encoder = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh())
     heads: dict[str, nn.Module] = {str(task): nn.Linear(6, 1) for task in range(tasks)}
@@ -35,7 +35,9 @@ def network(seed: int = 0, tasks: int = 3) -> tuple[nn.Module, dict[str, nn.Modu
     return encoder, heads, torch.randn(40, 5, dtype=F64), torch.randn(40, tasks, dtype=F64)
 
 
-def losses(heads: dict[str, nn.Module], y: Tensor, scales: tuple[float, ...]) -> Callable[[Any], dict[str, Tensor]]:
+def scaled_head_losses(
+    heads: dict[str, nn.Module], y: Tensor, scales: tuple[float, ...]
+) -> Callable[[Any], dict[str, Tensor]]:
     return lambda z: {
         task: scale * (head(z)[:, 0] - y[:, int(task)]).square().mean()
         for (task, head), scale in zip(heads.items(), scales, strict=True)
@@ -74,7 +76,7 @@ def test_search_of_increasing_losses_ends_with_shorter_and_shorter_trials(memory
 @pytest.mark.parametrize("accept", ["heads", "features"])
 def test_accepted_step_predicts_no_increase_for_any_required_part(displacement: Any, accept: Any) -> None:
     for seed in range(12):
-        encoder, heads, x, y = network(seed)
+        encoder, heads, x, y = linear_heads(seed)
         momentum = torch.optim.SGD(
             [*encoder.parameters(), *(p for h in heads.values() for p in h.parameters())], lr=1.0, momentum=0.9
         )
@@ -82,7 +84,7 @@ def test_accepted_step_predicts_no_increase_for_any_required_part(displacement: 
             encoder, heads, pt.PCGrad(), 1.0, displacement=displacement, accept=accept, direction=momentum, samples=None
         )
         for _ in range(8):
-            step = search.step(x, losses(heads, y, (1.0, 3.0, 0.3)))
+            step = search.step(x, scaled_head_losses(heads, y, (1.0, 3.0, 0.3)))
             assert all(step.predicted[task] <= float(loss) for task, loss in step.losses.items() if step.accepted)
 
 
@@ -92,9 +94,9 @@ def test_accepted_step_predicts_no_increase_for_any_required_part(displacement: 
 @pytest.mark.parametrize("seed", range(4))
 def test_metric_that_couples_heads_is_never_stationary(seed: int) -> None:
     """The matrix of L-BFGS couples heads: each along its own gradient, they can increase each other's loss."""
-    encoder, heads, x, y = network(seed)
+    encoder, heads, x, y = linear_heads(seed)
     search = pt.Backtracking(encoder, heads, pt.MGDA(), direction=LBFGS())
-    outcomes = [search.step(x, losses(heads, y, (1.0, 10.0, 0.1))).outcome for _ in range(12)]
+    outcomes = [search.step(x, scaled_head_losses(heads, y, (1.0, 10.0, 0.1))).outcome for _ in range(12)]
     assert SearchOutcome.STATIONARY not in outcomes
 
 
@@ -118,7 +120,7 @@ class Shared(nn.Module):
 @pytest.mark.parametrize("seed", range(3))
 def test_shared_layer_of_heads_is_never_stationary(name: str, seed: int) -> None:
     make, options = EVERY[name]
-    encoder, _, x, y = network(seed, tasks=2)
+    encoder, _, x, y = linear_heads(seed, tasks=2)
     heads = Shared()
     search = make(encoder, heads, pt.MGDA(), **options)
     outcomes = [search.step(x, lambda z: heads.losses(z, y)).outcome for _ in range(40)]
@@ -133,10 +135,10 @@ def test_shared_layer_of_heads_is_never_stationary(name: str, seed: int) -> None
 @pytest.mark.parametrize("call", [2, 3])
 def test_exception_in_a_trial_restores_the_parameters(name: str, error: type[BaseException], call: int) -> None:
     make, options = EVERY[name]
-    encoder, heads, x, y = network()
+    encoder, heads, x, y = linear_heads()
     modules = nn.ModuleList([encoder, *heads.values()])
     before = copy.deepcopy(modules.state_dict())
-    inner, calls = losses(heads, y, (1.0, 1.0, 1.0)), 0
+    inner, calls = scaled_head_losses(heads, y, (1.0, 1.0, 1.0)), 0
 
     def failing(z: Any) -> dict[str, Tensor]:
         nonlocal calls
@@ -153,9 +155,9 @@ def test_exception_in_a_trial_restores_the_parameters(name: str, error: type[Bas
 @pytest.mark.parametrize("name", EVERY)
 def test_impossible_polyak_start_restores_the_parameters(name: str) -> None:
     make, options = EVERY[name]
-    encoder, heads, x, y = network()
+    encoder, heads, x, y = linear_heads()
     modules = nn.ModuleList([encoder, *heads.values()])
-    before, inner = copy.deepcopy(modules.state_dict()), losses(heads, y, (1.0, 1.0, 1.0))
+    before, inner = copy.deepcopy(modules.state_dict()), scaled_head_losses(heads, y, (1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="give a smaller lowest="):
         make(encoder, heads, pt.MGDA(), start="polyak", **options).step(
             x, lambda z: {task: loss - 100 for task, loss in inner(z).items()}
@@ -197,11 +199,11 @@ def test_assigned_buffers_are_those_of_the_first_forward(name: str, training: bo
     make, options = EVERY[name]
     found = []
     for in_place in (True, False):
-        encoder, heads, x, y = network()
+        encoder, heads, x, y = linear_heads()
         counting = Counting(in_place)
         whole = nn.Sequential(counting, encoder).train(training)
         search = make(whole, heads, pt.MGDA(), **options)
-        steps = [search.step(x, losses(heads, y, (1.0, 1.0, 1.0))) for _ in range(3)]
+        steps = [search.step(x, scaled_head_losses(heads, y, (1.0, 1.0, 1.0))) for _ in range(3)]
         assert float(counting.calls) == 3
         assert all(step.accepted for step in steps)
         found.append(([step.step for step in steps], counting.mean.clone()))
@@ -221,10 +223,10 @@ class Centred(nn.Module):
 
 def test_search_with_dependent_samples_resumes_bit_identically() -> None:
     def made() -> tuple[LineSearch, Callable[[Any], dict[str, Tensor]], Tensor, nn.ModuleList]:
-        encoder, heads, _, _ = network()
+        encoder, heads, _, _ = linear_heads()
         x, y = torch.randn(128, 5, dtype=F64), torch.randn(128, 3, dtype=F64)
         search = pt.FastBacktracking(nn.Sequential(encoder, Centred()), heads, pt.MGDA())
-        return search, losses(heads, y, (1.0, 1.0, 1.0)), x, nn.ModuleList([encoder, *heads.values()])
+        return search, scaled_head_losses(heads, y, (1.0, 1.0, 1.0)), x, nn.ModuleList([encoder, *heads.values()])
 
     search, losses_of, x, modules = made()
     for _ in range(3):

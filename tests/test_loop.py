@@ -17,7 +17,7 @@ from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from training_workload import Tiny
 
 
-class Recorded:
+class RecordedTraining:
     """Records the calls of the loop."""
 
     def __init__(self) -> None:
@@ -42,14 +42,14 @@ class Recorded:
 
 
 def test_train_epochs_calls_in_order_and_saves_before_it_reports() -> None:
-    training = Recorded()
+    training = RecordedTraining()
     train_epochs(training, 2, 2, done=0, checkpoints=CheckpointSchedule(1))
     first = [("start", 0), ("a", 0), ("b", 1), ("end", 1), ("save", 1), ("report", 1)]
     assert training.calls == [*first, ("start", 1), ("a", 2), ("b", 3), ("end", 2), ("report", 2)]
 
 
 def test_train_epochs_trains_only_the_epochs_that_are_left() -> None:
-    training = Recorded()
+    training = RecordedTraining()
     train_epochs(training, 3, 2, done=2)
     assert training.calls == [("start", 2), ("a", 4), ("b", 5), ("end", 3), ("report", 3)]
 

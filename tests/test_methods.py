@@ -10,7 +10,7 @@ import torch
 
 import paretorch as pt
 from matrices import SIZES, answer, gaussian, jacobians
-from methods import METHODS, Entry
+from methods import METHODS, MethodEntry
 from paretorch import balance
 from paretorch.core.contract import Need, Status
 
@@ -24,7 +24,7 @@ def methods_that_claim(claim: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", chosen, ids=lambda entry: entry.name)
 
 
-def sizes(entry: Entry) -> tuple[int, ...]:
+def sizes(entry: MethodEntry) -> tuple[int, ...]:
     return SIZES if Need.GRAMIAN in entry.method.needs else SIZES[:4]
 
 
@@ -35,7 +35,7 @@ def test_methods_table_lists_every_exported_method() -> None:
 
 
 @pytest.mark.parametrize("entry", METHODS, ids=lambda entry: entry.name)
-def test_method_reproduces_recorded_result(entry: Entry) -> None:
+def test_method_reproduces_recorded_result(entry: MethodEntry) -> None:
     result, update = answer(entry.method, J, losses=torch.tensor([1.0, 2.0], dtype=torch.float64))
     if entry.weights is not None:
         assert result.weights is not None
@@ -45,7 +45,7 @@ def test_method_reproduces_recorded_result(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-def test_method_is_finite_for_all_jacobians(entry: Entry) -> None:
+def test_method_is_finite_for_all_jacobians(entry: MethodEntry) -> None:
     for tasks in sizes(entry):
         for kind, jacobian in jacobians(tasks):
             result, update = answer(entry.method, jacobian, calibrated=True)
@@ -55,7 +55,7 @@ def test_method_is_finite_for_all_jacobians(entry: Entry) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-def test_method_is_finite_in_lower_precision(entry: Entry, dtype: torch.dtype) -> None:
+def test_method_is_finite_in_lower_precision(entry: MethodEntry, dtype: torch.dtype) -> None:
     for tasks, (kind, jacobian) in itertools.product((1, 2, 10), list(jacobians(10))):
         rows = jacobian[:tasks].to(dtype)
         if bool(torch.isfinite(rows).all()):
@@ -64,7 +64,7 @@ def test_method_is_finite_in_lower_precision(entry: Entry, dtype: torch.dtype) -
 
 
 @methods_that_claim("conflict_free")
-def test_conflict_free_method_has_no_conflict(entry: Entry) -> None:
+def test_conflict_free_method_has_no_conflict(entry: MethodEntry) -> None:
     for tasks in sizes(entry):
         for kind, jacobian in jacobians(tasks):
             for dtype, least in ((torch.float64, -1e-7), (torch.float32, -1e-4)):
@@ -80,7 +80,7 @@ def test_conflict_free_method_has_no_conflict(entry: Entry) -> None:
 
 
 @methods_that_claim("equivariant")
-def test_equivariant_method_permutes_with_tasks(entry: Entry) -> None:
+def test_equivariant_method_permutes_with_tasks(entry: MethodEntry) -> None:
     order = torch.tensor([2, 0, 3, 1])
     jacobian, losses = gaussian(4, 9, 5), torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
     _, update = answer(entry.method, jacobian, losses=losses)
@@ -89,7 +89,7 @@ def test_equivariant_method_permutes_with_tasks(entry: Entry) -> None:
 
 
 @methods_that_claim("single")
-def test_method_with_one_task_returns_its_gradient(entry: Entry) -> None:
+def test_method_with_one_task_returns_its_gradient(entry: MethodEntry) -> None:
     gradient = gaussian(1, 9, 3)
     _, update = answer(entry.method, gradient, calibrated=True, losses=torch.tensor([2.0], dtype=torch.float64))
     torch.testing.assert_close(update, gradient[0], atol=1e-12, rtol=1e-10)
@@ -97,7 +97,7 @@ def test_method_with_one_task_returns_its_gradient(entry: Entry) -> None:
 
 @methods_that_claim("calibrated")
 @pytest.mark.parametrize("tasks", [2, 3, 40])
-def test_calibrated_method_sums_equal_gradients(entry: Entry, tasks: int) -> None:
+def test_calibrated_method_sums_equal_gradients(entry: MethodEntry, tasks: int) -> None:
     gradient = gaussian(1, 9, 3)
     _, update = answer(entry.method, gradient.expand(tasks, -1), calibrated=True)
     torch.testing.assert_close(update, tasks * gradient[0], atol=1e-7, rtol=1e-7)
@@ -105,7 +105,7 @@ def test_calibrated_method_sums_equal_gradients(entry: Entry, tasks: int) -> Non
 
 @methods_that_claim("homogeneous")
 @pytest.mark.parametrize("scale", [1e-9, 3.0, 1e9])
-def test_homogeneous_method_scales_with_gradients(entry: Entry, scale: float) -> None:
+def test_homogeneous_method_scales_with_gradients(entry: MethodEntry, scale: float) -> None:
     jacobian = gaussian(5, 9, 4)
     _, update = answer(entry.method, jacobian, calibrated=True)
     _, scaled = answer(entry.method, scale * jacobian, calibrated=True)
@@ -113,7 +113,7 @@ def test_homogeneous_method_scales_with_gradients(entry: Entry, scale: float) ->
 
 
 @methods_that_claim("scale_free")
-def test_scale_free_method_ignores_task_scale(entry: Entry) -> None:
+def test_scale_free_method_ignores_task_scale(entry: MethodEntry) -> None:
     jacobian = gaussian(5, 9, 4)
     _, update = answer(entry.method, jacobian)
     _, scaled = answer(entry.method, jacobian * torch.tensor([1.0, 1e-3, 10.0, 1e4, 2.0], dtype=torch.float64)[:, None])
@@ -123,7 +123,7 @@ def test_scale_free_method_ignores_task_scale(entry: Entry) -> None:
 @pytest.mark.parametrize(
     "entry", [entry for entry in GENERAL if Need.GRAMIAN in entry.method.needs], ids=lambda e: e.name
 )
-def test_conflict_free_update_is_zero_at_stationary_points_only(entry: Entry) -> None:
+def test_conflict_free_update_is_zero_at_stationary_points_only(entry: MethodEntry) -> None:
     for kind, jacobian in jacobians(3, seed=7):
         _, shortest = answer(pt.MGDA(), jacobian)
         _, update = answer(entry.method, jacobian)

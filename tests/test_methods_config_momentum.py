@@ -41,7 +41,9 @@ class Published:
         return update
 
 
-def one_step(state: ConFIGMomentumState, rows: dict[int, Tensor], tasks: int) -> tuple[Balance, ConFIGMomentumState]:
+def momentum_step(
+    state: ConFIGMomentumState, rows: dict[int, Tensor], tasks: int
+) -> tuple[Balance, ConFIGMomentumState]:
     present = torch.tensor([task in rows for task in range(tasks)])
     names = tuple(str(task) for task in sorted(rows))
     evidence = Evidence(
@@ -56,7 +58,7 @@ def test_config_momentum_with_one_task_per_step_equals_published_algorithm(tasks
     state = pt.ConFIGMomentum().init(tuple(map(str, range(tasks))), torch.zeros((), dtype=F64))
     for step in range(5 * tasks):
         row = {step % tasks: gaussian(1, 8, step)[0]}
-        balance, state = one_step(state, row, tasks)
+        balance, state = momentum_step(state, row, tasks)
         assert balance.update is not None
         torch.testing.assert_close(balance.update, published.step(row), rtol=1e-9, atol=1e-12)
         is_zero = step < tasks - 1
@@ -69,7 +71,7 @@ def test_config_momentum_with_all_tasks_equals_published_algorithm() -> None:
     state = pt.ConFIGMomentum().init(("0", "1", "2"), torch.zeros((), dtype=F64))
     for step in range(7):
         rows = dict(enumerate(gaussian(tasks, 8, step)))
-        balance, state = one_step(state, rows, tasks)
+        balance, state = momentum_step(state, rows, tasks)
         updated = rows if step == 0 else {(step - 1) % tasks: rows[(step - 1) % tasks]}
         assert balance.update is not None
         torch.testing.assert_close(balance.update, published.step(updated), rtol=1e-9, atol=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import paretorch as pt
 from matrices import gaussian
-from methods import METHODS, Entry
+from methods import METHODS, MethodEntry
 from paretorch.core.contract import Evidence, Need
 from paretorch.core.solvers.minimum_norm import minimum_norm
 
@@ -19,7 +19,7 @@ STEPS = 800
 CONVERGENT = [entry for entry in METHODS if entry.converges and not isinstance(entry.method, pt.Static)]
 
 
-def quadratics(seed: int) -> tuple[Tensor, Tensor]:
+def random_quadratics(seed: int) -> tuple[Tensor, Tensor]:
     """(T, n, n) positive definite matrices and (T, n) minima."""
     factors = gaussian(len(TASKS) * 4, 4, seed).view(len(TASKS), 4, 4)
     return torch.eye(4, dtype=torch.float64) + 0.1 * factors @ factors.mT, 1.5 * gaussian(len(TASKS), 4, seed + 1)
@@ -27,7 +27,7 @@ def quadratics(seed: int) -> tuple[Tensor, Tensor]:
 
 def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
     """The lengths of the shortest convex combination of the gradients at the start and the end of a descent."""
-    matrices, minima = quadratics(seed)
+    matrices, minima = random_quadratics(seed)
     point = 3.0 * gaussian(1, 4, seed + 2)[0]
     state: Any = method.init(TASKS, torch.zeros((), dtype=torch.float64))
     generator = torch.Generator().manual_seed(seed)
@@ -58,6 +58,6 @@ def descended(method: pt.Method[Any], seed: int) -> tuple[float, float]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("entry", CONVERGENT, ids=lambda entry: entry.name)
-def test_method_converges_to_stationary_point_of_quadratics(entry: Entry) -> None:
+def test_method_converges_to_stationary_point_of_quadratics(entry: MethodEntry) -> None:
     start, end = descended(entry.method, seed=0)
     assert end <= 1e-2 * start, (start, end)

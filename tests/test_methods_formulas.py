@@ -11,7 +11,7 @@ from torch import Tensor
 
 import paretorch as pt
 from matrices import answer, gaussian, one_step, weights_of
-from models import Net, data, gradients, losses_of
+from small_models import Net, data, gradients, losses_of
 
 X, TARGETS = data()
 

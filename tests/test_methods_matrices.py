@@ -12,7 +12,7 @@ from torch import Tensor
 
 import paretorch as pt
 from matrices import answer, gaussian
-from methods import METHODS, Entry
+from methods import METHODS, MethodEntry
 from paretorch.core.contract import Evidence, Need, Status
 
 GENERAL = [entry for entry in METHODS if not isinstance(entry.method, pt.Static)]
@@ -37,7 +37,7 @@ def random_jacobians(draw: st.DrawFn, sizes: tuple[int, ...], zero: bool = True)
     return rows * 10.0 ** (exponents - ratio + draw(st.sampled_from((-12, -3, 0, 3, 12))))
 
 
-def check_step(entry: Entry, rows: Tensor) -> None:
+def check_method(entry: MethodEntry, rows: Tensor) -> None:
     balance, update = answer(entry.method, rows, calibrated=True)
     assert bool(torch.isfinite(update).all())
     assert balance.status in (Status.SOLVED, Status.STATIONARY), balance.status
@@ -54,33 +54,33 @@ twenty_five_examples = settings(
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
 @twenty_five_examples
 @given(rows=random_jacobians((1, 2, 3, 10)))
-def test_method_is_finite_and_deterministic_for_random_jacobians(entry: Entry, rows: Tensor) -> None:
-    check_step(entry, rows)
+def test_method_is_finite_and_deterministic_for_random_jacobians(entry: MethodEntry, rows: Tensor) -> None:
+    check_method(entry, rows)
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
 @twenty_five_examples
 @given(rows=random_jacobians((1, 2, 5)), dtype=st.sampled_from(LOWER))
 def test_method_is_finite_for_random_jacobians_in_lower_precision(
-    entry: Entry, rows: Tensor, dtype: torch.dtype
+    entry: MethodEntry, rows: Tensor, dtype: torch.dtype
 ) -> None:
     lower = rows.to(dtype)
     if bool(torch.isfinite(lower).all()):
-        check_step(entry, lower)
+        check_method(entry, lower)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("entry", GRAMIAN, ids=lambda entry: entry.name)
 @settings(deadline=None, derandomize=True, max_examples=12, suppress_health_check=list(HealthCheck), database=None)
 @given(rows=random_jacobians((40, 128)))
-def test_method_is_finite_for_random_jacobians_of_many_tasks(entry: Entry, rows: Tensor) -> None:
-    check_step(entry, rows)
+def test_method_is_finite_for_random_jacobians_of_many_tasks(entry: MethodEntry, rows: Tensor) -> None:
+    check_method(entry, rows)
 
 
 @pytest.mark.parametrize("entry", CONFLICT_FREE, ids=lambda entry: entry.name)
 @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck), database=None)
 @given(rows=random_jacobians((2, 3, 10), zero=False))
-def test_conflict_free_method_has_no_conflict_for_random_jacobians(entry: Entry, rows: Tensor) -> None:
+def test_conflict_free_method_has_no_conflict_for_random_jacobians(entry: MethodEntry, rows: Tensor) -> None:
     balance, update = answer(entry.method, rows)
     if balance.status is Status.SOLVED and update.norm() > 0:
         cosines = (rows @ update) / rows.norm(dim=1) / update.norm()
@@ -88,7 +88,7 @@ def test_conflict_free_method_has_no_conflict_for_random_jacobians(entry: Entry,
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-def test_method_does_not_modify_evidence_or_state(entry: Entry) -> None:
+def test_method_does_not_modify_evidence_or_state(entry: MethodEntry) -> None:
     """Evidence and state are inputs: a method returns new values."""
     method: pt.Method[Any] = entry.method
     rows = gaussian(4, 6, 1)

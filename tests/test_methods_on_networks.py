@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from matrices import gaussian
-from methods import METHODS, Entry
+from methods import METHODS, MethodEntry
 from paretorch.core.contract import Need, Status
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -39,15 +39,17 @@ class Nets(nn.Module):
         }
 
 
-def data(dtype: torch.dtype, seed: int) -> Tensor:
+def gaussian_inputs(dtype: torch.dtype, seed: int) -> Tensor:
     return gaussian(6, 4, seed).to(dtype)
 
 
-def forked(method: pt.Method[Any], dtype: torch.dtype, seed: int, steps: int) -> tuple[pt.Balance, Tensor, Tensor]:
+def steps_through_fork(
+    method: pt.Method[Any], dtype: torch.dtype, seed: int, steps: int
+) -> tuple[pt.Balance, Tensor, Tensor]:
     """The last of some steps through a Fork: what happened, the (n,) gradient sent on, and the (T, n) task gradients."""
     net, fork = Nets(dtype), pt.Fork(method, TASKS)
     for step in range(steps):
-        z = net.encoder(data(dtype, seed + step)).detach().requires_grad_()
+        z = net.encoder(gaussian_inputs(dtype, seed + step)).detach().requires_grad_()
         losses = net.losses(fork(z * 1), 10 * step)
         sum(fork.losses(losses).values(), start=torch.zeros(())).backward()
         if method.observes:
@@ -70,7 +72,7 @@ def balanced(method: pt.Method[Any], dtype: torch.dtype, seed: int, steps: int) 
         net.zero_grad()
 
         def once(step: int = step) -> dict[str, Tensor]:
-            return net.losses(dict.fromkeys(TASKS, net.encoder(data(dtype, seed + step))), 10 * step)
+            return net.losses(dict.fromkeys(TASKS, net.encoder(gaussian_inputs(dtype, seed + step))), 10 * step)
 
         losses = once()
         balance = balancer.backward(losses, others=[once() for _ in range(method.batches - 1)])
@@ -84,14 +86,14 @@ def balanced(method: pt.Method[Any], dtype: torch.dtype, seed: int, steps: int) 
     return balance, update, torch.stack(rows)
 
 
-STEPS_BY = {"fork": forked, "balancer": balanced}
+STEPS_BY = {"fork": steps_through_fork, "balancer": balanced}
 CASES = [(by, entry) for by in STEPS_BY for entry in (FORKED if by == "fork" else GENERAL)]
 with_fork_and_balancer = pytest.mark.parametrize(("by", "entry"), CASES, ids=lambda part: getattr(part, "name", part))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @with_fork_and_balancer
-def test_steps_are_finite_in_every_precision(by: str, entry: Entry, dtype: torch.dtype) -> None:
+def test_method_steps_are_finite_in_every_precision(by: str, entry: MethodEntry, dtype: torch.dtype) -> None:
     balance, update, _ = STEPS_BY[by](entry.method, dtype, 0, STEPS)
     assert bool(torch.isfinite(update).all())
     assert update.dtype is dtype
@@ -111,7 +113,7 @@ def test_steps_are_finite_in_every_precision(by: str, entry: Entry, dtype: torch
     ],
     ids=lambda part: getattr(part, "name", part),
 )
-def test_measured_conflicts_are_none_where_the_method_claims_it(by: str, entry: Entry, dtype: torch.dtype) -> None:
+def test_conflict_free_method_has_no_measured_conflict(by: str, entry: MethodEntry, dtype: torch.dtype) -> None:
     """In low precision the update itself is rounded: a cosine may miss zero by the spacing of its numbers."""
     balance, update, rows = STEPS_BY[by](entry.method, dtype, 7, 1)
     update, rows = update.double(), rows.double()
@@ -121,19 +123,19 @@ def test_measured_conflicts_are_none_where_the_method_claims_it(by: str, entry: 
 
 
 @with_fork_and_balancer
-def test_the_same_steps_give_the_same_numbers(by: str, entry: Entry) -> None:
+def test_method_steps_are_deterministic(by: str, entry: MethodEntry) -> None:
     one, other = (STEPS_BY[by](entry.method, torch.float32, 3, STEPS)[1] for _ in range(2))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("entry", [entry for entry in GENERAL if entry not in FORKED], ids=lambda entry: entry.name)
-def test_a_fork_refuses_methods_for_the_balancer_alone(entry: Entry) -> None:
+def test_fork_refuses_methods_for_the_balancer_alone(entry: MethodEntry) -> None:
     with pytest.raises(ValueError, match="Balancer"):
         pt.Fork(entry.method, TASKS)
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
-def test_needs_are_one_kind_of_evidence_and_perhaps_losses(entry: Entry) -> None:
+def test_method_needs_are_one_kind_of_evidence_and_optionally_losses(entry: MethodEntry) -> None:
     kinds = entry.method.needs & (Need.GRAMIAN | Need.JACOBIAN)
     assert kinds in (Need(0), Need.GRAMIAN, Need.JACOBIAN)
     assert kinds or entry.method.needs is Need.LOSSES

@@ -13,7 +13,7 @@ import torch
 
 import paretorch as pt
 from matrices import answer, gaussian
-from methods import METHODS, Entry
+from methods import METHODS, MethodEntry
 from paretorch.core.gradients import memory
 
 
@@ -121,9 +121,9 @@ ANY_SIGN = {"minimum"}  # of FAMO: a bound of losses that may be negative
 @pytest.mark.parametrize(
     ("entry", "option", "value"),
     NUMBERS,
-    ids=lambda part: type(part.method).__name__ if isinstance(part, Entry) else str(part),
+    ids=lambda part: type(part.method).__name__ if isinstance(part, MethodEntry) else str(part),
 )
-def test_option_rejects_nan_infinite_and_negative_numbers(entry: Entry, option: str, value: Any) -> None:
+def test_option_rejects_nan_infinite_and_negative_numbers(entry: MethodEntry, option: str, value: Any) -> None:
     if option in ANY_SIGN and value == -1.0:
         assert dataclasses.replace(entry.method, **{option: value}) != entry.method  # type: ignore[type-var]
         return

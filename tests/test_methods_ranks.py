@@ -11,8 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import paretorch as pt
 from methods import METHODS
-from models import TASKS, Net, data, gradients, losses_of, total
 from ranks import on_ranks
+from small_models import TASKS, Net, data, gradients, losses_of, total
 
 STEPS = 3
 WORLD = 2
@@ -54,7 +54,7 @@ def mean_losses(outputs: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> d
     return found
 
 
-def steps(by: str, method: pt.Method[Any], ranks: list[int], wrapped: bool) -> dict[str, Tensor]:
+def gradients_and_state(by: str, method: pt.Method[Any], ranks: list[int], wrapped: bool) -> dict[str, Tensor]:
     """Gradients of every step, and the state at the end, on the joined batch of these ranks."""
     group: Any = "all" if wrapped else None
     fork = pt.Fork(method, TASKS, group=group) if by == "fork" else None
@@ -88,7 +88,7 @@ def steps(by: str, method: pt.Method[Any], ranks: list[int], wrapped: bool) -> d
 
 def on_this_rank(rank: int) -> dict[str, dict[str, Tensor]]:
     """All cases in one pair of processes: starting them costs more than running them."""
-    return {f"{by}/{name}": steps(by, ALL[name], [rank], wrapped=True) for by, name in CASES}
+    return {f"{by}/{name}": gradients_and_state(by, ALL[name], [rank], wrapped=True) for by, name in CASES}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return on_ranks(on_this_rank, WORLD, tmp_path_factory.mktemp("methods"))
 
 
-def test_every_exported_method_is_among_the_cases() -> None:
+def test_method_cases_include_every_exported_method() -> None:
     exported = {name for name in pt.balance.__all__ if isinstance(getattr(pt, name), type)}
     assert exported == {type(ALL[name]).__name__ for by, name in CASES if by == "balancer"}
     for name, method in ALL.items():
@@ -106,8 +106,8 @@ def test_every_exported_method_is_among_the_cases() -> None:
 
 
 @pytest.mark.parametrize(("by", "name"), CASES, ids=[f"{by}/{name}" for by, name in CASES])
-def test_two_ranks_equal_one_process(two: list[Any], by: str, name: str) -> None:
-    expected = steps(by, ALL[name], list(range(WORLD)), wrapped=False)
+def test_method_on_two_ranks_equals_one_process(two: list[Any], by: str, name: str) -> None:
+    expected = gradients_and_state(by, ALL[name], list(range(WORLD)), wrapped=False)
     for result in two:
         got = result[f"{by}/{name}"]
         assert float((got["gradients"] - expected["gradients"]).norm() / expected["gradients"].norm()) <= 1e-12

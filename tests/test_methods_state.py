@@ -10,9 +10,9 @@ from torch import Tensor
 
 import paretorch as pt
 from matrices import gaussian, one_step
-from methods import METHODS, Entry
-from models import TASKS, Net, data, gradients, losses_of
+from methods import METHODS, MethodEntry
 from paretorch.core.contract import Need
+from small_models import TASKS, Net, data, gradients, losses_of
 
 X, TARGETS = data()
 JACOBIAN = [entry for entry in METHODS if Need.JACOBIAN in entry.method.needs]
@@ -34,7 +34,7 @@ def test_stateful_method_accepts_absent_task(method: pt.Method[Any]) -> None:
 
 
 @pytest.mark.parametrize("entry", JACOBIAN, ids=lambda entry: entry.name)
-def test_balancer_with_stored_gradients_resumes_exactly(entry: Entry) -> None:
+def test_balancer_with_stored_gradients_resumes_exactly(entry: MethodEntry) -> None:
     """The state is stored by task name, so that an equivariant method may declare its tasks in another order."""
     tasks = tuple(reversed(TASKS)) if entry.equivariant else TASKS
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import paretorch as pt
 from matrices import answer, gaussian
-from methods import METHODS, Entry
+from methods import METHODS, MethodEntry
 from paretorch.core.contract import Balance, Evidence, Need, Status
 from paretorch.core.gradients.rounding import product_rounding
 from paretorch.core.gradients.task_gradients import Gradients
@@ -25,7 +25,7 @@ CONFLICT_FREE_FROM_GRAMIAN = [entry for entry in CONFLICT_FREE if Need.GRAMIAN i
 SEEDS = [pytest.param(range(63), id="few"), pytest.param(range(63, 400), id="many", marks=pytest.mark.long)]
 
 
-def parametrize_methods(entries: list[Entry]) -> pytest.MarkDecorator:
+def parametrize_methods(entries: list[MethodEntry]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", entries, ids=lambda entry: entry.name)
 
 
@@ -79,7 +79,7 @@ def independent(rows: Tensor, resolution: float) -> bool:
     return bool(values[-1] > 4 * len(rows) * resolution * values[0])
 
 
-def has_no_conflict(entry: Entry, balance: Balance, update: Tensor, rows: Tensor, least: float) -> bool:
+def has_no_conflict(entry: MethodEntry, balance: Balance, update: Tensor, rows: Tensor, least: float) -> bool:
     if balance.status is Status.STATIONARY or update.norm() == 0:
         return True
     cosines = (rows @ update) / (rows.norm(dim=1) * update.norm())
@@ -88,7 +88,7 @@ def has_no_conflict(entry: Entry, balance: Balance, update: Tensor, rows: Tensor
 
 @parametrize_methods(CONFLICT_FREE)
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_conflict_free_near_stationary_points_for_any_rounding(entry: Entry, seeds: range) -> None:
+def test_conflict_free_near_stationary_points_for_any_rounding(entry: MethodEntry, seeds: range) -> None:
     solved = 0
     for seed in seeds:
         kind, jacobian = near_stationary(seed)
@@ -107,7 +107,7 @@ def test_conflict_free_near_stationary_points_for_any_rounding(entry: Entry, see
     assert solved > len(seeds)  # of up to 9 results for each seed: not all updates are zero
 
 
-def balance_of(method: pt.Method[Any], gramian: Tensor, resolution: float) -> Balance:
+def balance_from_gramian(method: pt.Method[Any], gramian: Tensor, resolution: float) -> Balance:
     tasks = tuple(map(str, range(len(gramian))))
     ones = torch.ones(len(tasks), dtype=torch.float64)
     evidence = Evidence(tasks, ones > 0, losses=ones, gramian=gramian, factor=ones, resolution=resolution)
@@ -123,14 +123,14 @@ def with_other_summation(gramian: Tensor, spacing: float, seed: int) -> Tensor:
 
 @parametrize_methods(CONFLICT_FREE_FROM_GRAMIAN)
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_conflict_free_near_stationary_points_for_any_summation(entry: Entry, seeds: range) -> None:
+def test_conflict_free_near_stationary_points_for_any_summation(entry: MethodEntry, seeds: range) -> None:
     for seed in seeds:
         kind, rows = near_stationary(seed)
         resolution = product_rounding(SINGLE, rows.shape[1])
         if entry.conflict_free == "independent" and not independent(rows, resolution):
             continue
         for order in range(3):
-            balance = balance_of(
+            balance = balance_from_gramian(
                 entry.method, with_other_summation(rows @ rows.T, SINGLE, 10 * seed + order), resolution
             )
             assert balance.weights is not None
@@ -159,7 +159,7 @@ def test_stationary_status_is_robust_to_errors_within_bound(method: pt.Method[An
             rows[1] -= rows[2]
         for order in range(5):
             gramian = with_other_summation(rows @ rows.T, resolution, 10 * seed + order)
-            assert balance_of(method, gramian, resolution).status is Status.STATIONARY, (seed, order)
+            assert balance_from_gramian(method, gramian, resolution).status is Status.STATIONARY, (seed, order)
 
 
 @pytest.mark.parametrize("method", SHORTEST, ids=repr)
@@ -174,7 +174,7 @@ def test_stationary_status_for_two_opposite_gradients_of_three(method: pt.Method
 @parametrize_methods(CONFLICT_FREE)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("ratio", [1.0, 1e2, 1e4, 1e6])
-def test_solved_status_far_from_stationary_points(entry: Entry, dtype: torch.dtype, ratio: float) -> None:
+def test_solved_status_far_from_stationary_points(entry: MethodEntry, dtype: torch.dtype, ratio: float) -> None:
     for seed, tasks in enumerate((2, 3, 10, 40)):
         rows = gaussian(tasks, 2 * tasks + 3, seed)
         lengths = torch.logspace(0, -math.log10(ratio), tasks, dtype=torch.float64)
@@ -185,9 +185,9 @@ def test_solved_status_far_from_stationary_points(entry: Entry, dtype: torch.dty
 
 @parametrize_methods(CONFLICT_FREE_FROM_GRAMIAN)
 @pytest.mark.parametrize("tasks", [2, 40, 128])
-def test_solved_status_for_orthogonal_gradients_of_a_billion_numbers(entry: Entry, tasks: int) -> None:
+def test_solved_status_for_orthogonal_gradients_of_a_billion_numbers(entry: MethodEntry, tasks: int) -> None:
     gramian = torch.eye(tasks, dtype=torch.float64)
-    assert balance_of(entry.method, gramian, product_rounding(SINGLE, 10**9)).status is Status.SOLVED
+    assert balance_from_gramian(entry.method, gramian, product_rounding(SINGLE, 10**9)).status is Status.SOLVED
 
 
 @pytest.mark.parametrize("size", [7, 100, 1000, 20_000, 300_000])
@@ -217,12 +217,12 @@ def test_mgda_solves_indefinite_gramians() -> None:
     """Inner products in float32 give Gramians that are neither symmetric nor semidefinite."""
     for seed in range(200):
         rows = near_stationary(seed)[1]
-        balance = balance_of(
+        balance = balance_from_gramian(
             pt.MGDA(), with_other_summation(rows @ rows.T, SINGLE, seed), product_rounding(SINGLE, rows.shape[1])
         )
         assert balance.weights is not None
         assert balance.status is not Status.NOT_CONVERGED, seed
-        shortest = balance_of(pt.MGDA(), rows @ rows.T, 0.0).weights
+        shortest = balance_from_gramian(pt.MGDA(), rows @ rows.T, 0.0).weights
         assert shortest is not None
         scale = (rows.norm(dim=1) * (balance.weights + shortest)).sum()
         above = float((balance.weights @ rows).norm() - (shortest @ rows).norm()) / float(scale)

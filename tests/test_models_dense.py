@@ -116,7 +116,7 @@ def attended() -> tuple[pt.workloads.MultiTaskModel, Tensor]:
     return model, torch.rand(2, 3, 32, 32, dtype=torch.float64)
 
 
-def losses_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def scaled_losses(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         task: output.square().mean() * factor for (task, output), factor in zip(outputs.items(), (1, 3, 9), strict=True)
     }
@@ -124,7 +124,7 @@ def losses_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_mtan_balancer_on_the_encoder_includes_convolutions_between_masks() -> None:
     model, images = attended()
-    losses = losses_of(model(images))
+    losses = scaled_losses(model(images))
     shared = list(model.encoder.parameters())
     rows = torch.stack(
         [
@@ -151,12 +151,12 @@ def test_mtan_fork_balances_the_segnet_and_sums_convolutions_between_masks() -> 
     assert isinstance(model.encoder, AttentionEncoder)
     between = [*model.encoder.down.parameters(), *model.encoder.up.parameters()]
     segnet = [p for p in model.encoder.parameters() if all(p is not other for other in between)]
-    losses = losses_of(model(images))
+    losses = scaled_losses(model(images))
     rows = {task: torch.autograd.grad(loss, [*segnet, *between], retain_graph=True) for task, loss in losses.items()}
     fork = pt.Fork(pt.MGDA(), tasks=tuple(INDOORS))
     branch = fork(model.encoder(images))
     torch.stack(
-        list(losses_of({task: head(branch[task]) for task, head in model.heads.items()}).values())
+        list(scaled_losses({task: head(branch[task]) for task, head in model.heads.items()}).values())
     ).sum().backward()
     assert fork.balance is not None
     assert fork.balance.weights is not None

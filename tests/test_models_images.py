@@ -54,10 +54,10 @@ def test_encoder_accepts_any_width_and_stride(name: str, width: float, stride: i
     assert features.shape == (2, made.channels, 64 // stride, 64 // stride)
     assert made.channels % 8 == 0
     full, half = encoder(name), encoder(name, 0.5)
-    assert 3 < _count(full) / _count(half) < 5
+    assert 3 < parameter_count(full) / parameter_count(half) < 5
 
 
-def _count(module: nn.Module) -> int:
+def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -9,20 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
-from paretorch.cli import app
+from command_line import call
 from paretorch.training.model_size import parameter_counts
 from paretorch.workloads.formats.idx import MNIST, find_digits, read_digits, read_idx
 from paretorch.workloads.multimnist import MultiMNIST
-from paretorch.workloads.streams import TensorStream
-from published_files import COUNTS, drawn, idx, shared_files, write_digits
-
-
-def stream(workload: MultiMNIST, split: str) -> TensorStream:
-    (found,) = getattr(workload.data(), split)
-    assert isinstance(found, TensorStream)
-    return found
+from published_files import COUNTS, draw_digits, idx, shared_files, write_digits
+from stored_streams import only_stream
 
 
 def sources(image: Tensor, offset: int) -> tuple[Tensor, Tensor]:
@@ -36,7 +29,7 @@ def test_idx_files_are_read_as_published(tmp_path: Path, packed: bool) -> None:
     assert find_digits(tmp_path, MNIST) == place
     assert find_digits(tmp_path / "elsewhere", MNIST, str(tmp_path / "MNIST")) == place
     images, classes = read_digits(place, "train")
-    expected = drawn(COUNTS["train"], seed=5)
+    expected = draw_digits(COUNTS["train"], seed=5)
     assert images.dtype == torch.uint8
     assert np.array_equal(images.numpy(), expected[0])
     assert np.array_equal(classes.numpy(), expected[1])
@@ -45,7 +38,7 @@ def test_idx_files_are_read_as_published(tmp_path: Path, packed: bool) -> None:
 def test_multimnist_pmtl_shifts_the_right_image_by_eight_pixels() -> None:
     workload = MultiMNIST("pmtl", "fashion+mnist", shared_files(), train=40, validation=10, test=30)
     digits = read_digits(find_digits(Path(shared_files()), MNIST), "test")
-    found = stream(workload, "test")
+    found = only_stream(workload, "test")
     assert found.inputs.shape == (30, 1, 36, 36)
     for image, right in zip(found.inputs, found.targets["right"], strict=True):
         _, below = sources(image, 8)
@@ -65,7 +58,7 @@ def test_multimnist_sener_has_each_image_once_on_the_left() -> None:
     assert splits.facts["pairs, train"] == splits.facts["distinct images, train"] == 100
     assert splits.facts["pairs, validation"] == 20
     assert splits.facts["pairs, test"] == 24
-    train = stream(workload, "train")
+    train = only_stream(workload, "train")
     assert train.inputs.shape == (100, 1, 28, 28)
     assert train.inputs.dtype == torch.uint8
     first, second = workload._pairs("train", 100, 100)
@@ -86,7 +79,7 @@ def test_multimnist_images_are_in_one_split(variant: str) -> None:
 def test_multimnist_pairs_depend_on_the_data_seed_alone() -> None:
     def first(data_seed: int, torch_seed: int) -> Tensor:
         torch.manual_seed(torch_seed)
-        return stream(MultiMNIST("pmtl", root=shared_files(), train=50, data_seed=data_seed), "train").inputs
+        return only_stream(MultiMNIST("pmtl", root=shared_files(), train=50, data_seed=data_seed), "train").inputs
 
     assert torch.equal(first(0, 0), first(0, 1))
     assert not torch.equal(first(0, 0), first(1, 0))
@@ -193,11 +186,11 @@ def test_multimnist_sener_with_more_pairs_than_images_is_an_error() -> None:
 
 def test_multimnist_data_check_counts_the_images(tmp_path: Path) -> None:
     write_digits(tmp_path)
-    result = CliRunner().invoke(app, ["data", "check", "multimnist", "--root", str(tmp_path)])
-    assert result.exit_code == 1, "these are not all of the published images"
-    assert "train: 120 images with labels (published: 60,000)" in result.output
-    assert "test has 24 images, 10,000 are published" in result.output
-    absent = CliRunner().invoke(app, ["data", "check", "multimnist(images='fashion')", "--root", str(tmp_path)])
-    assert absent.exit_code == 1
-    assert "Fashion-MNIST was not found" in absent.output
-    assert "MNIST/raw/train-images-idx3-ubyte" in CliRunner().invoke(app, ["data", "list"]).output
+    code, output = call("data", "check", "multimnist", "--root", str(tmp_path))
+    assert code == 1, "these are not all of the published images"
+    assert "train: 120 images with labels (published: 60,000)" in output
+    assert "test has 24 images, 10,000 are published" in output
+    code, output = call("data", "check", "multimnist(images='fashion')", "--root", str(tmp_path))
+    assert code == 1
+    assert "Fashion-MNIST was not found" in output
+    assert "MNIST/raw/train-images-idx3-ubyte" in call("data", "list")[1]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
+from command_line import call
 from dense_folders import SIZE, room, save, write_nyuv2
-from paretorch.cli import app
 from paretorch.training.loop import train
 from paretorch.training.run import Run
 from paretorch.workloads.nyuv2 import NYUv2
@@ -21,14 +19,7 @@ from paretorch.workloads.nyuv2 import NYUv2
 SMALL: dict[str, Any] = {"width": 0.125, "workers": 0}
 
 
-def call(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "400", "TERM": "dumb", "NO_COLOR": "1"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
-
-
-def run(root: Path | str, epochs: int = 2, **options: Any) -> Run:
+def nyuv2_run(root: Path | str, epochs: int = 2, **options: Any) -> Run:
     values = {"root": str(root), **SMALL, "architecture": "segnet", **options}
     return Run("nyuv2", values, method="MGDA()", epochs=epochs, batch_size=2)
 
@@ -85,10 +76,10 @@ def test_nyuv2_splits_are_disjoint_and_depend_on_the_seed(tmp_path: Path) -> Non
 
 def test_nyuv2_test_scores_are_of_the_last_weights_or_of_ten_epochs(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=3, val=2)
-    once = train(run(tmp_path, epochs=1), tmp_path / "once", progress=None)
+    once = train(nyuv2_run(tmp_path, epochs=1), tmp_path / "once", progress=None)
     assert once.test.losses != once.validation.losses
     assert once.facts["test scores"] == "read once, last weights"
-    last = train(run(tmp_path, epochs=12, report="last-10"), tmp_path / "last", progress=None)
+    last = train(nyuv2_run(tmp_path, epochs=12, report="last-10"), tmp_path / "last", progress=None)
     assert last.facts["scenes"] == {"train": 3, "test": 2}
     assert "mean of the last 10 epochs" in last.facts["test scores"]
     for task, values in last.test.metrics.items():
@@ -96,20 +87,20 @@ def test_nyuv2_test_scores_are_of_the_last_weights_or_of_ten_epochs(tmp_path: Pa
             expected = [epoch.validation.metrics[task][name] for epoch in last.history[2:]]
             assert value == pytest.approx(np.mean(expected), nan_ok=True)
     with pytest.raises(ValueError, match="validation split is the test set, on which nothing may be selected"):
-        train(Run(**{**vars(run(tmp_path, report="last-10")), "test": False}), tmp_path / "trial", progress=None)
+        train(Run(**{**vars(nyuv2_run(tmp_path, report="last-10")), "test": False}), tmp_path / "trial", progress=None)
 
 
 def test_nyuv2_run_resumes_to_the_same_results(tmp_path: Path) -> None:
     write_nyuv2(tmp_path, train=4, val=2)
-    whole = train(run(tmp_path, epochs=2, architecture="mtan"), tmp_path / "whole", progress=None)
+    whole = train(nyuv2_run(tmp_path, epochs=2, architecture="mtan"), tmp_path / "whole", progress=None)
 
     def stop(done: int, of: int) -> None:
         if done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(run(tmp_path, epochs=2, architecture="mtan"), tmp_path / "stopped", progress=stop)
-    again = train(run(tmp_path, epochs=2, architecture="mtan"), tmp_path / "stopped", progress=None)
+        train(nyuv2_run(tmp_path, epochs=2, architecture="mtan"), tmp_path / "stopped", progress=stop)
+    again = train(nyuv2_run(tmp_path, epochs=2, architecture="mtan"), tmp_path / "stopped", progress=None)
     assert [epoch.losses for epoch in again.history] == [epoch.losses for epoch in whole.history]
     assert again.test == whole.test
 

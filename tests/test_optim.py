@@ -14,21 +14,22 @@ import torch
 from torch import Tensor, nn
 
 import paretorch.optim
-from optimizers import BY_NAME, OPTIMIZERS, Entry
+from optimizers import BY_NAME, OPTIMIZERS, OptimizerEntry
 from paretorch.optim import MTAdamV2, MultiTaskOptimizer
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.training.names.optimizers import optimizers
+from tensors import equal_tensors
 
 TASKS = ("left", "right")
 
 
 @pytest.fixture(params=OPTIMIZERS, ids=lambda entry: entry.name)
-def make(request: pytest.FixtureRequest) -> Entry:
-    made: Entry = request.param
+def make(request: pytest.FixtureRequest) -> OptimizerEntry:
+    made: OptimizerEntry = request.param
     return made
 
 
-class Net(nn.Module):
+class TwoTaskNet(nn.Module):
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -44,12 +45,8 @@ class Net(nn.Module):
         }
 
 
-def numbers(net: nn.Module) -> list[Tensor]:
+def parameter_copies(net: nn.Module) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in net.parameters()]
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -74,19 +71,19 @@ def test_optimizer_table_lists_every_exported_optimizer() -> None:
         and issubclass(value, MultiTaskOptimizer)
         and value is not MultiTaskOptimizer
     }
-    assert exported == {type(entry(Net().parameters())).__name__ for entry in OPTIMIZERS}
+    assert exported == {type(entry(TwoTaskNet().parameters())).__name__ for entry in OPTIMIZERS}
     assert exported <= set(optimizers()), "runs find an optimizer by the name of its export"
 
 
 @pytest.mark.parametrize("through", [copy.deepcopy, through_a_file, through_a_checkpoint])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_optimizer_resumes_bit_for_bit(make: Entry, through: Callable[[Any], Any], dtype: torch.dtype) -> None:
-    net = Net(dtype)
+def test_optimizer_resumes_bit_for_bit(make: OptimizerEntry, through: Callable[[Any], Any], dtype: torch.dtype) -> None:
+    net = TwoTaskNet(dtype)
     optimizer = make(net.parameters(), lr=1e-2)
     for step in range(5):
         optimizer.step(net.losses(step))
     state, weights = through(optimizer.state_dict()), copy.deepcopy(net.state_dict())
-    resumed_net = Net(dtype)
+    resumed_net = TwoTaskNet(dtype)
     resumed_net.load_state_dict(weights)
     resumed = make(resumed_net.parameters(), lr=0.5)  # the rate is loaded as well
     resumed.load_state_dict(state)
@@ -94,12 +91,12 @@ def test_optimizer_resumes_bit_for_bit(make: Entry, through: Callable[[Any], Any
         for each, other in ((net, optimizer), (resumed_net, resumed)):
             losses = each.losses(step)
             other.step({"right": losses["right"]} if step == 6 else losses)
-    assert same(numbers(net), numbers(resumed_net))
+    assert equal_tensors(parameter_copies(net), parameter_copies(resumed_net))
     assert resumed.tasks == optimizer.tasks == TASKS
 
 
-def test_optimizer_decreases_losses(make: Entry) -> None:
-    net = Net()
+def test_optimizer_decreases_losses(make: OptimizerEntry) -> None:
+    net = TwoTaskNet()
     optimizer = make(net.parameters(), lr=1e-2)
     before = sum(float(loss.detach()) for loss in net.losses().values())
     for _ in range(100):
@@ -107,14 +104,14 @@ def test_optimizer_decreases_losses(make: Entry) -> None:
     assert sum(float(loss.detach()) for loss in net.losses().values()) < 0.2 * before
 
 
-def test_optimizer_groups_have_separate_options(make: Entry) -> None:
-    net, whole = Net(), Net()
+def test_optimizer_groups_have_separate_options(make: OptimizerEntry) -> None:
+    net, whole = TwoTaskNet(), TwoTaskNet()
     groups = [{"params": net.shared.parameters(), "lr": 0.0}, {"params": [*net.left.parameters()]}]
     optimizer = make(groups, lr=1e-2)
     optimizer.add_param_group({"params": [*net.right.parameters()], "lr": 1e-3})
-    before = numbers(net)
+    before = parameter_copies(net)
     optimizer.step(net.losses())
-    moved = [float((a - b).abs().max()) for a, b in zip(before, numbers(net), strict=True)]
+    moved = [float((a - b).abs().max()) for a, b in zip(before, parameter_copies(net), strict=True)]
     assert moved[:2] == [0.0, 0.0]
     assert moved[2:4] == pytest.approx([1e-2, 1e-2], rel=1e-3)
     assert moved[4:] == pytest.approx([1e-3, 1e-3], rel=1e-3)
@@ -123,8 +120,8 @@ def test_optimizer_groups_have_separate_options(make: Entry) -> None:
         torch.testing.assert_close(whole.left.weight, net.left.weight)
 
 
-def test_optimizer_supports_torch_schedulers(make: Entry) -> None:
-    net = Net()
+def test_optimizer_supports_torch_schedulers(make: OptimizerEntry) -> None:
+    net = TwoTaskNet()
     optimizer = make(net.parameters(), lr=1.0)
     schedulers = [
         torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1),
@@ -138,8 +135,8 @@ def test_optimizer_supports_torch_schedulers(make: Entry) -> None:
     assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1])
 
 
-def test_optimizer_accepts_a_closure(make: Entry) -> None:
-    nets = [Net() for _ in range(3)]
+def test_optimizer_accepts_a_closure(make: OptimizerEntry) -> None:
+    nets = [TwoTaskNet() for _ in range(3)]
     results = []
     for place, net in enumerate(nets):
         optimizer = make(net.parameters())
@@ -149,21 +146,21 @@ def test_optimizer_accepts_a_closure(make: Entry) -> None:
             results.append(optimizer.step(closure=net.losses))
         else:
             results.append(optimizer.step(net.losses))  # by position, as torch's optimizers take it
-        assert same(numbers(net), numbers(nets[0]))
+        assert equal_tensors(parameter_copies(net), parameter_copies(nets[0]))
     assert results[0] is None
     assert all(result is not None and set(result) == set(TASKS) for result in results[1:])
 
 
-def test_optimizer_does_not_change_grad(make: Entry) -> None:
-    net = Net()
+def test_optimizer_does_not_change_grad(make: OptimizerEntry) -> None:
+    net = TwoTaskNet()
     net.shared.weight.grad = torch.full_like(net.shared.weight, 7.0)
     make(net.parameters()).step(net.losses())
     assert torch.equal(net.shared.weight.grad, torch.full_like(net.shared.weight, 7.0))
     assert net.left.weight.grad is None
 
 
-def test_optimizer_does_not_change_frozen_and_unreached_parameters(make: Entry) -> None:
-    net = Net()
+def test_optimizer_does_not_change_frozen_and_unreached_parameters(make: OptimizerEntry) -> None:
+    net = TwoTaskNet()
     extra = nn.Parameter(torch.ones(2))
     net.shared.weight.requires_grad_(False)
     before = net.shared.weight.clone()
@@ -176,12 +173,12 @@ def test_optimizer_does_not_change_frozen_and_unreached_parameters(make: Entry) 
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_optimizer_weight_decay_is_decoupled(make: Entry, weight_decay: float) -> None:
+def test_optimizer_weight_decay_is_decoupled(make: OptimizerEntry, weight_decay: float) -> None:
     """A step without it, then the shrinking alone: the gradients have no part in it."""
-    net, plain = Net(), Net()
+    net, plain = TwoTaskNet(), TwoTaskNet()
     make(net.parameters(), lr=1e-2, weight_decay=weight_decay).step(net.losses())
     make(plain.parameters(), lr=1e-2).step(plain.losses())
-    for start, one, other in zip(Net().parameters(), net.parameters(), plain.parameters(), strict=True):
+    for start, one, other in zip(TwoTaskNet().parameters(), net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other - 1e-2 * weight_decay * start)
 
 
@@ -194,8 +191,8 @@ def test_optimizer_weight_decay_is_decoupled(make: Entry, weight_decay: float) -
     ],
     ids=["left out", "None", "zero"],
 )
-def test_absent_task_state_is_unchanged(make: Entry, absent: Callable[[dict[str, Tensor]], Any]) -> None:
-    net, expected = Net(), Net()
+def test_absent_task_state_is_unchanged(make: OptimizerEntry, absent: Callable[[dict[str, Tensor]], Any]) -> None:
+    net, expected = TwoTaskNet(), TwoTaskNet()
     for each, drop in ((net, absent), (expected, lambda losses: {"right": losses["right"]})):
         optimizer = make(each.parameters(), lr=1e-2, tasks=TASKS)
         for step in range(6):
@@ -203,40 +200,40 @@ def test_absent_task_state_is_unchanged(make: Entry, absent: Callable[[dict[str,
             optimizer.step(drop(losses) if step in (2, 3) else losses)
     if not make.absent_at_zero:  # the mean of two losses, one of which is zero, is a mean of two
         return
-    assert same(numbers(net), numbers(expected))
+    assert equal_tensors(parameter_copies(net), parameter_copies(expected))
 
 
-def test_optimizer_step_without_losses_changes_nothing(make: Entry) -> None:
-    net = Net()
-    before = numbers(net)
+def test_optimizer_step_without_losses_changes_nothing(make: OptimizerEntry) -> None:
+    net = TwoTaskNet()
+    before = parameter_copies(net)
     make(net.parameters()).step({})
-    assert same(before, numbers(net))
+    assert equal_tensors(before, parameter_copies(net))
 
 
-def test_non_finite_gradient_raises_and_changes_nothing(make: Entry) -> None:
-    net = Net()
+def test_non_finite_gradient_raises_and_changes_nothing(make: OptimizerEntry) -> None:
+    net = TwoTaskNet()
     optimizer = make(net.parameters(), tasks=TASKS)
     optimizer.step(net.losses())
-    before, state = numbers(net), copy.deepcopy(optimizer.state_dict())
+    before, state = parameter_copies(net), copy.deepcopy(optimizer.state_dict())
     losses = net.losses(1)
     with pytest.raises(FloatingPointError, match=r"right|mean of the losses"):
         optimizer.step({"left": losses["left"], "right": losses["right"] * float("inf")})
-    assert same(before, numbers(net))
+    assert equal_tensors(before, parameter_copies(net))
     after = optimizer.state_dict()
     assert pack(after)[0] == pack(state)[0]
     torch.testing.assert_close(pack(after)[1], pack(state)[1], rtol=0, atol=0, equal_nan=True)
 
 
-def test_max_norm_clips_the_gradient_of_each_task(make: Entry) -> None:
+def test_max_norm_clips_the_gradient_of_each_task(make: OptimizerEntry) -> None:
     """Shortened to one length, tasks of any size move the parameters alike."""
 
     def after(size: float) -> list[Tensor]:
-        net = Net(torch.float64)
+        net = TwoTaskNet(torch.float64)
         optimizer = make(net.parameters(), lr=1e-2, max_norm=1e-3)
         for step in range(4):
             losses = net.losses(step)
             optimizer.step({"left": losses["left"] * size, "right": losses["right"] * size})
-        return numbers(net)
+        return parameter_copies(net)
 
     for one, other in zip(after(1.0), after(1e4), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-5)
@@ -257,9 +254,9 @@ def test_max_norm_clips_the_gradient_of_each_task(make: Entry) -> None:
     ],
 )
 def test_invalid_losses_are_refused_by_name(
-    make: Entry, call: Callable[[Net, MultiTaskOptimizer], Any], message: str
+    make: OptimizerEntry, call: Callable[[TwoTaskNet, MultiTaskOptimizer], Any], message: str
 ) -> None:
-    net = Net()
+    net = TwoTaskNet()
     if not make.absent_at_zero and "reaches none" in message:
         message = "reaches none of the optimizer's"
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -279,9 +276,9 @@ def test_invalid_losses_are_refused_by_name(
         ({"tasks": "left"}, "tasks is a sequence of names"),
     ],
 )
-def test_invalid_options_are_refused(make: Entry, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(make: OptimizerEntry, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make(Net().parameters(), **options)
+        make(TwoTaskNet().parameters(), **options)
 
 
 @pytest.mark.parametrize("made", [entry for entry in OPTIMIZERS if entry.weighted], ids=lambda entry: entry.name)
@@ -293,31 +290,31 @@ def test_invalid_options_are_refused(make: Entry, options: dict[str, Any], messa
         ((1.0, 0.0), "task 'right' has 0.0"),
     ],
 )
-def test_invalid_weights_are_refused_with_the_task(made: Entry, weights: Any, message: str) -> None:
+def test_invalid_weights_are_refused_with_the_task(made: OptimizerEntry, weights: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        made(Net().parameters(), weights=weights, tasks=TASKS)
-    net = Net()
+        made(TwoTaskNet().parameters(), weights=weights, tasks=TASKS)
+    net = TwoTaskNet()
     with pytest.raises(ValueError, match=message):
         made(net.parameters(), weights=weights).step(net.losses())
 
 
 def test_state_of_the_other_mode_is_refused() -> None:
-    net = Net()
+    net = TwoTaskNet()
     optimizer = BY_NAME["MTAdamV2-equal"](net.parameters())
     optimizer.step(net.losses())
     with pytest.raises(ValueError, match="the stored state is of mode 'equal', this MTAdamV2 is of mode 'balanced'"):
         MTAdamV2(net.parameters()).load_state_dict(optimizer.state_dict())
 
 
-def test_sparse_gradients_are_refused(make: Entry) -> None:
+def test_sparse_gradients_are_refused(make: OptimizerEntry) -> None:
     table = nn.Embedding(4, 2, sparse=True)
     loss = table(torch.tensor([1])).square().sum()
     with pytest.raises(ValueError, match="has sparse gradients"):
         make(table.parameters()).step({"left": loss, "right": table(torch.tensor([0])).sum()})
 
 
-def test_learning_rate_may_be_a_tensor(make: Entry) -> None:
-    net, other = Net(), Net()
+def test_learning_rate_may_be_a_tensor(make: OptimizerEntry) -> None:
+    net, other = TwoTaskNet(), TwoTaskNet()
     make(net.parameters(), lr=torch.tensor(0.01)).step(net.losses())
     make(other.parameters(), lr=0.01).step(other.losses())
     for one, two in zip(net.parameters(), other.parameters(), strict=True):

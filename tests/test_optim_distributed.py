@@ -17,7 +17,7 @@ from paretorch.optim import MultiTaskOptimizer
 RANKS, BATCH = 2, 6
 
 
-def losses(net: nn.ModuleDict, x: Tensor, alone: bool) -> dict[str, Tensor]:
+def two_task_losses(net: nn.ModuleDict, x: Tensor, alone: bool) -> dict[str, Tensor]:
     """Means over samples; ``right`` is left out where ``alone``."""
     z = torch.tanh(net["shared"](x))
     found = {"left": (net["left"](z) - x[:, :1]).square().mean(), "right": 50 * net["right"](z).square().mean()}
@@ -34,17 +34,17 @@ def optimizer(name: str, model: nn.Module) -> MultiTaskOptimizer:
     return BY_NAME[name](model.parameters(), lr=1e-2, tasks=("left", "right"))
 
 
-def data(step: int) -> Tensor:
+def rank_inputs(step: int) -> Tensor:
     return torch.randn(RANKS, BATCH, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
 
 
-def work(rank: int, folder: str, kind: str) -> None:
+def train_rank(rank: int, folder: str, kind: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     model = net()
     made = optimizer(kind, model)
     for step in range(6):
-        made.step(losses(model, data(step)[rank], alone=rank == 1 and step == 3))
+        made.step(two_task_losses(model, rank_inputs(step)[rank], alone=rank == 1 and step == 3))
     torch.save(model.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -53,12 +53,12 @@ def work(rank: int, folder: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", [entry.name for entry in OPTIMIZERS if entry.absent_at_zero])
 def test_optimizer_on_ranks_equals_one_process(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work, (folder, kind), nprocs=RANKS)  # type: ignore[attr-defined, no-untyped-call]
+        mp.spawn(train_rank, (folder, kind), nprocs=RANKS)  # type: ignore[attr-defined, no-untyped-call]
         states = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
     model = net()
     made = optimizer(kind, model)
     for step in range(6):
-        each = [losses(model, data(step)[rank], alone=rank == 1 and step == 3) for rank in range(RANKS)]
+        each = [two_task_losses(model, rank_inputs(step)[rank], alone=rank == 1 and step == 3) for rank in range(RANKS)]
         made.step({task: sum(found[task] for found in each if task in found) / RANKS for task in ("left", "right")})  # type: ignore[misc]
     for name, value in model.state_dict().items():
         for state in states:

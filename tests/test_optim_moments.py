@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from optimizers import OPTIMIZERS, PER_TASK, Entry
+from optimizers import OPTIMIZERS, PER_TASK, OptimizerEntry
 from paretorch.optim import MTAdam, MTAdamV2, MultiTaskOptimizer
 from paretorch.optim.per_task import moments
+from tensors import equal_tensors
 
 TASKS = ("first", "second", "third")
 SIZES = {"first": 1e-3, "second": 1.0, "third": 1e3}
 Make = Callable[..., MultiTaskOptimizer]
 
 
-class Net(nn.Module):
+class ScaledTasksNet(nn.Module):
     """A shared layer and a head per task; one parameter that nothing reaches."""
 
     def __init__(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
@@ -50,11 +51,11 @@ def absent(step: int) -> tuple[str, ...]:
 class Oracle:
     """One parameter at a time, one number at a time where it matters: the formulas as they are printed."""
 
-    def __init__(self, entry: Entry, lr: float, weight_decay: float, amsgrad: bool, eps: float = 1e-8) -> None:
+    def __init__(self, entry: OptimizerEntry, lr: float, weight_decay: float, amsgrad: bool, eps: float = 1e-8) -> None:
         self.scaling, self.lr, self.weight_decay, self.amsgrad, self.eps = entry.moments, lr, weight_decay, amsgrad, eps
         self.state: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def step(self, net: Net, losses: dict[str, Tensor]) -> None:
+    def step(self, net: ScaledTasksNet, losses: dict[str, Tensor]) -> None:
         gradients: dict[str, dict[str, Tensor]] = {}
         for task, loss in losses.items():
             net.zero_grad()
@@ -100,8 +101,8 @@ class Oracle:
 @pytest.mark.parametrize("amsgrad", [False, True], ids=["", "amsgrad"])
 @pytest.mark.parametrize("foreach", [False, True], ids=["one by one", "foreach"])
 @pytest.mark.parametrize("entry", PER_TASK, ids=lambda entry: entry.name)
-def test_per_task_step_agrees_with_the_formulas(entry: Entry, foreach: bool, amsgrad: bool) -> None:
-    ours, theirs = Net(), Net()
+def test_per_task_step_agrees_with_the_formulas(entry: OptimizerEntry, foreach: bool, amsgrad: bool) -> None:
+    ours, theirs = ScaledTasksNet(), ScaledTasksNet()
     options: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad}
     optimizer = entry(ours.parameters(), foreach=foreach, tasks=TASKS, **options)
     oracle = Oracle(entry, **options)
@@ -114,9 +115,9 @@ def test_per_task_step_agrees_with_the_formulas(entry: Entry, foreach: bool, ams
 
 
 @pytest.mark.parametrize("entry", PER_TASK, ids=lambda entry: entry.name)
-def test_per_task_step_is_independent_of_the_order_of_parameters(entry: Entry) -> None:
+def test_per_task_step_is_independent_of_the_order_of_parameters(entry: OptimizerEntry) -> None:
     def after(order: Callable[[list[nn.Parameter]], Any]) -> list[Tensor]:
-        net = Net()
+        net = ScaledTasksNet()
         optimizer = entry(order(list(net.parameters())), lr=1e-2, tasks=TASKS)
         for step in range(20):
             optimizer.step(net.losses(step, absent(step)))
@@ -124,7 +125,7 @@ def test_per_task_step_is_independent_of_the_order_of_parameters(entry: Entry) -
 
     expected = after(lambda p: p)
     for order in (lambda p: p[::-1], lambda p: p[3:] + p[:3], lambda p: [{"params": [each]} for each in p[::-1]]):
-        assert all(torch.equal(a, b) for a, b in zip(expected, after(order), strict=True))
+        assert equal_tensors(expected, after(order))
 
 
 @pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2"])
@@ -171,7 +172,7 @@ def regression(kind: str, order: Sequence[int], steps: int = 600) -> list[float]
 def test_equal_mode_is_torchs_adam_on_the_mean_loss_bit_for_bit(
     tasks: tuple[str, ...], amsgrad: bool, weight_decay: float, dtype: torch.dtype
 ) -> None:
-    ours, theirs = Net(dtype), Net(dtype)
+    ours, theirs = ScaledTasksNet(dtype), ScaledTasksNet(dtype)
     options: dict[str, Any] = {"lr": 1e-2, "amsgrad": amsgrad, "weight_decay": weight_decay}
     optimizer = MTAdamV2(ours.parameters(), mode="equal", **options)
     made = torch.optim.AdamW if weight_decay else torch.optim.Adam
@@ -181,26 +182,26 @@ def test_equal_mode_is_torchs_adam_on_the_mean_loss_bit_for_bit(
         reference.zero_grad()
         torch.stack(list(theirs.losses(step, tasks).values())).mean().backward()
         reference.step()
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert equal_tensors(ours.parameters(), theirs.parameters())
 
 
 def test_equal_mode_with_equal_weights_is_the_mean() -> None:
     def after(**options: Any) -> list[Tensor]:
-        net = Net()
+        net = ScaledTasksNet()
         optimizer = MTAdamV2(net.parameters(), mode="equal", **options)
         for step in range(5):
             optimizer.step(net.losses(step, TASKS[:2]))
         return list(net.parameters())
 
     for weights in ((0.5, 0.5), {"first": 0.5, "second": 0.5}):
-        assert all(torch.equal(a, b) for a, b in zip(after(), after(weights=weights), strict=True))
+        assert equal_tensors(after(), after(weights=weights))
     assert not torch.equal(after()[1], after(weights=(0.9, 0.1))[1])
 
 
 @pytest.mark.parametrize("entry", PER_TASK, ids=lambda entry: entry.name)
-def test_per_task_step_of_one_task_is_adam(entry: Entry) -> None:
+def test_per_task_step_of_one_task_is_adam(entry: OptimizerEntry) -> None:
     """Up to eps, which Adam adds to lengths of its own scale."""
-    ours, theirs = Net(), Net()
+    ours, theirs = ScaledTasksNet(), ScaledTasksNet()
     optimizer = entry(ours.parameters(), lr=1e-3, eps=1e-30)
     reference = torch.optim.Adam(theirs.parameters(), lr=1e-3, eps=1e-30)
     for _ in range(20):  # one batch: the mean length would follow another one's
@@ -215,7 +216,7 @@ def test_per_task_step_of_one_task_is_adam(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda entry: entry.name)
-def test_equal_gradients_equal_adam_steps_of_the_table(make: Entry) -> None:
+def test_equal_gradients_equal_adam_steps_of_the_table(make: OptimizerEntry) -> None:
     point = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
     optimizer, steps = make([point], lr=0.1, tasks=TASKS), make.adam_steps
     optimizer.step({task: point.square().sum() for task in TASKS})
@@ -228,11 +229,11 @@ SCALES = [pytest.param(entry, size, id=f"{entry.name}-{size:g}") for entry in OP
 
 
 @pytest.mark.parametrize(("make", "size"), SCALES)
-def test_step_is_independent_of_the_scale_of_a_task(make: Entry, size: float) -> None:
-    """In MTAdam a head keeps its own scale, beside which Adam's eps counts; MTAdamV2 is free of any."""
+def test_step_is_independent_of_the_scale_of_a_task(make: OptimizerEntry, size: float) -> None:
+    """In MTAdam a head keeps its own scale, for which Adam's eps matters; MTAdamV2 is independent of every scale."""
 
     def after(size: float) -> Tensor:
-        net = Net(torch.float32)
+        net = ScaledTasksNet(torch.float32)
         optimizer = make(net.parameters(), lr=1e-2)
         for step in range(10):
             losses = net.losses(step, TASKS[:2])
@@ -264,9 +265,9 @@ def test_late_task_has_a_full_first_step() -> None:
 
 
 @pytest.mark.parametrize("make", PER_TASK, ids=lambda entry: entry.name)
-def test_zero_initialized_heads_do_not_enlarge_encoder_steps(make: Entry) -> None:
+def test_zero_initialized_heads_do_not_enlarge_encoder_steps(make: OptimizerEntry) -> None:
     """The encoder's first gradients are exactly zero: a mean length begun there would make later steps ten times too long."""
-    net = Net()
+    net = ScaledTasksNet()
     for head in net.heads.values():
         nn.init.zeros_(head.weight)  # type: ignore[arg-type]
     before = net.shared.weight.detach().clone()
@@ -286,18 +287,18 @@ def test_length_over_group_is_common_to_its_tensors(make: Make) -> None:
 
 
 def test_deep_copy_continues_equally() -> None:
-    net = Net()
+    net = ScaledTasksNet()
     optimizer = MTAdam(net.parameters())
     optimizer.step(net.losses(0))
     twin_net, twin = copy.deepcopy((net, optimizer))
     for each, other in ((net, optimizer), (twin_net, twin)):
         other.step(each.losses(1))
-    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin_net.parameters(), strict=True))
+    assert equal_tensors(net.parameters(), twin_net.parameters())
 
 
 @pytest.mark.parametrize("make", PER_TASK, ids=lambda entry: entry.name)
-def test_chunked_tensors_equal_whole_ones(make: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, parts = Net(), Net()
+def test_chunked_tensors_equal_whole_ones(make: OptimizerEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = ScaledTasksNet(), ScaledTasksNet()
     optimizers = {net: make(net.parameters(), lr=1e-2, weight_decay=0.1, amsgrad=True) for net in (whole, parts)}
     for step in range(12):
         optimizers[whole].step(whole.losses(step, absent(step)))

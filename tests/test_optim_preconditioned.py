@@ -34,7 +34,7 @@ def problem(
     return point, losses
 
 
-def gradients(point: nn.Parameter, losses: dict[str, Tensor]) -> Tensor:
+def task_gradients(point: nn.Parameter, losses: dict[str, Tensor]) -> Tensor:
     return torch.stack([torch.autograd.grad(loss, point, retain_graph=True)[0] for loss in losses.values()])
 
 
@@ -46,7 +46,7 @@ def test_preconditioned_increases_no_loss_to_first_order(method: Any, metric: An
     point, losses = problem(seed)
     optimizer = Preconditioned([point], method, metric=metric, lr=1e-2 if metric == "adam" else 1e-3)
     for _ in range(60):
-        rows, before = gradients(point, losses()), point.detach().clone()
+        rows, before = task_gradients(point, losses()), point.detach().clone()
         optimizer.step(losses())
         step = before - point.detach()
         cosines = (rows @ step) / (rows.norm(dim=1) * step.norm()).clamp_min(1e-300)
@@ -60,7 +60,7 @@ def test_adam_on_a_balanced_gradient_increases_losses() -> None:
         point, losses = problem(seed)
         adam, balancer = torch.optim.Adam([point], lr=1e-2), pt.Balancer(pt.MGDA(), shared=[point])
         for _ in range(60):
-            rows, before = gradients(point, losses()), point.detach().clone()
+            rows, before = task_gradients(point, losses()), point.detach().clone()
             adam.zero_grad()
             balancer.backward(losses())
             adam.step()
@@ -71,7 +71,7 @@ def test_adam_on_a_balanced_gradient_increases_losses() -> None:
 
 def test_preconditioned_first_step_is_the_minimum_norm_in_the_metric() -> None:
     point, losses = problem(0, scales=(1.0, 2.0, 3.0))
-    rows, before = gradients(point, losses()), point.detach().clone()
+    rows, before = task_gradients(point, losses()), point.detach().clone()
     optimizer = Preconditioned([point], pt.MGDA(), lr=1.0, betas=(0.9, 0.999), eps=0.0)
     optimizer.step(losses())
     metric = rows.square().mean(dim=0).sqrt()  # of the first step, without bias

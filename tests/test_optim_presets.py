@@ -25,7 +25,7 @@ PROTOCOL = [
 ]
 
 
-def made(preset: Preset, **options: Any) -> torch.optim.Optimizer:
+def make_optimizer(preset: Preset, **options: Any) -> torch.optim.Optimizer:
     kind: Any = getattr(torch.optim, preset.optimizer, None) or getattr(paretorch.optim, preset.optimizer)
     optimizer: torch.optim.Optimizer = kind([nn.Parameter(torch.ones(2))], **{**preset.options, **options})
     return optimizer
@@ -39,7 +39,7 @@ def test_presets_are_those_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_preset_creates_its_optimizer(preset: Preset) -> None:
-    optimizer = made(preset)
+    optimizer = make_optimizer(preset)
     assert {name: optimizer.defaults[name] for name in preset.options} == dict(preset.options)
     assert isinstance(optimizer, MultiTaskOptimizer) == (preset.number == 8)
 
@@ -48,10 +48,10 @@ def test_preset_creates_its_optimizer(preset: Preset) -> None:
 def test_preset_bounds_of_the_search_space_are_valid(preset: Preset) -> None:
     assert "lr" in preset.search_space
     for name, what in preset.search_space.items():
-        assert name in inspect.signature(type(made(preset))).parameters
+        assert name in inspect.signature(type(make_optimizer(preset))).parameters
         assert isinstance(what, Range | Choice)
         for value in what.values if isinstance(what, Choice) else (what.low, what.high):
-            made(preset, **{name: value})
+            make_optimizer(preset, **{name: value})
         if isinstance(what, Range) and name in preset.options:
             assert what.low <= float(preset.options[name]) <= what.high  # type: ignore[arg-type]
 

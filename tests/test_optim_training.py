@@ -13,21 +13,19 @@ from paretorch.training.loop import train
 from paretorch.training.names.optimizers import find_optimizer
 from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
-from stopping import stop_after
-
-TINY = str(Path(__file__).parent / "training_workload.py")
+from training_runs import TINY, check_resumed_run
 
 
-def run(optimizer: str, **values: Any) -> Run:
+def tiny_run(optimizer: str, **values: Any) -> Run:
     return Run(**{"workload": TINY, "batch_size": 8, "optimizer": optimizer, **values})
 
 
 @pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
 @pytest.mark.parametrize("optimizer", ["MTAdam", "MTAdamV2", "AdaTask", "Preconditioned"])
-def test_run_decreases_its_losses(optimizer: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_optimizer_run_decreases_its_losses(optimizer: str, options: dict[str, Any], tmp_path: Path) -> None:
     method = "UPGrad()" if optimizer == "Preconditioned" else "Equal()"
     done = train(
-        run(optimizer, method=method, options=options, optimizer_options={"lr": 1e-2}, epochs=8),
+        tiny_run(optimizer, method=method, options=options, optimizer_options={"lr": 1e-2}, epochs=8),
         tmp_path,
         progress=None,
     )
@@ -38,21 +36,18 @@ def test_run_decreases_its_losses(optimizer: str, options: dict[str, Any], tmp_p
     ("optimizer", "method"),
     [("MTAdamV2", "Equal()"), ("Preconditioned", "DWA(window=None)"), ("Preconditioned", "PCGrad()")],
 )
-def test_run_resumes_bit_for_bit(optimizer: str, method: str, tmp_path: Path) -> None:
-    wanted = run(optimizer, method=method, optimizer_options={"lr": 1e-2, "betas": (0.9, 0.99)}, epochs=5)
-    whole = train(wanted, tmp_path / "whole", progress=None)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(wanted, tmp_path / "stopped", progress=stop_after(3, of=5))
-    resumed = train(wanted, tmp_path / "stopped", progress=None)
-    assert resumed.test == whole.test
-    assert [epoch.losses for epoch in resumed.history] == [epoch.losses for epoch in whole.history]
+def test_optimizer_run_resumes_bit_for_bit(optimizer: str, method: str, tmp_path: Path) -> None:
+    check_resumed_run(
+        tiny_run(optimizer, method=method, optimizer_options={"lr": 1e-2, "betas": (0.9, 0.99)}, epochs=5),
+        tmp_path,
+        epochs=3,
+    )
 
 
 def test_presets_are_runs(tmp_path: Path) -> None:
     for number in (2, 8):
         preset = find_preset(number)
-        parts = resolve(run(preset.optimizer, optimizer_options=preset.options))
+        parts = resolve(tiny_run(preset.optimizer, optimizer_options=preset.options))
         assert parts.optimizer.defaults["lr"] == preset.options["lr"]
     assert isinstance(parts.optimizer, MTAdamV2)
     assert parts.optimizer.tasks == ("sign", "size")
@@ -60,13 +55,15 @@ def test_presets_are_runs(tmp_path: Path) -> None:
 
 
 def test_preconditioned_balances_by_the_runs_method() -> None:
-    parts = resolve(run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
+    parts = resolve(tiny_run("Preconditioned", method="CAGrad(c=0.25)", optimizer_options={"metric": "identity"}))
     assert isinstance(parts.optimizer, Preconditioned)
     assert str(parts.optimizer.runner.method) == "CAGrad(c=0.25, rescale=1)"
 
 
-def test_run_supports_a_single_task(tmp_path: Path) -> None:
-    done = train(run("MTAdamV2", tasks=("size",), optimizer_options={"lr": 0.1}, epochs=6), tmp_path, progress=None)
+def test_optimizer_run_supports_a_single_task(tmp_path: Path) -> None:
+    done = train(
+        tiny_run("MTAdamV2", tasks=("size",), optimizer_options={"lr": 0.1}, epochs=6), tmp_path, progress=None
+    )
     assert done.history[-1].losses["size"] < done.history[0].losses["size"]
 
 
@@ -82,11 +79,11 @@ def test_run_supports_a_single_task(tmp_path: Path) -> None:
         ({"optimizer": "AdaTask", "optimizer_options": {"weights": {"sing": 1.0}}}, "task 'sign' has none"),
     ],
 )
-def test_run_refuses_contradictory_options(values: dict[str, Any], message: str) -> None:
+def test_optimizer_run_refuses_contradictory_options(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(Run(**{"workload": TINY, "optimizer_options": {}, **values}))
 
 
-def test_run_finds_torch_optimizers() -> None:
+def test_optimizer_run_finds_torch_optimizers() -> None:
     made = find_optimizer("AdamW", {"lr": 0.1})([torch.nn.Parameter(torch.zeros(1))])
     assert type(made) is torch.optim.AdamW

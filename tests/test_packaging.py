@@ -1,4 +1,4 @@
-"""What an installation brings: a light import, two dependencies, every package and nothing beside."""
+"""What an installation brings: a light import, two dependencies, every package and nothing else."""
 
 from __future__ import annotations
 
@@ -55,33 +55,33 @@ def distributions(requirements: list[str]) -> set[str]:
     return {re.split(r"[\s\[<>=!~;]", requirement, maxsplit=1)[0] for requirement in requirements}
 
 
-def test_import_brings_no_optional_package() -> None:
+def test_packaging_import_loads_no_optional_package() -> None:
     output = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True).stdout
     assert json.loads(output) == ["paretorch"]
 
 
-def test_every_public_name_is_there() -> None:
+def test_packaging_public_names_exist() -> None:
     assert [name for name in pt.__all__ if not hasattr(pt, name)] == []
     assert len(set(pt.__all__)) == len(pt.__all__)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_packaging_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Forks'"):
         pt.Forks  # noqa: B018
 
 
-def test_the_core_depends_on_torch_and_numpy_only(project: dict[str, Any]) -> None:
+def test_packaging_requires_torch_and_numpy_only(project: dict[str, Any]) -> None:
     assert distributions(project["project"]["dependencies"]) == {"torch", "numpy"}
     installed = metadata.requires("paretorch") or []
     assert distributions([line for line in installed if "extra ==" not in line]) == {"torch", "numpy"}
 
 
-def test_the_version_is_said_once_and_alike(project: dict[str, Any]) -> None:
+def test_packaging_has_one_version(project: dict[str, Any]) -> None:
     assert pt.__version__ == project["project"]["version"] == metadata.version("paretorch")
     assert f"## [{pt.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_ranges_are_open_above(project: dict[str, Any]) -> None:
+def test_packaging_version_ranges_have_no_upper_bound(project: dict[str, Any]) -> None:
     extras = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
     assert [
         line for line in project["project"]["dependencies"] + extras if not re.fullmatch(r"[^<>=!~]+>=[\d.]+", line)
@@ -118,13 +118,13 @@ def test_packaging_every_tool_is_used(project: dict[str, Any]) -> None:
             assert re.search(rf"^\s*(import|from) {module_of(name)}\b", tests, re.MULTILINE), name
 
 
-def test_every_folder_of_code_is_a_package() -> None:
+def test_packaging_every_folder_is_a_package() -> None:
     source = ROOT / "src" / "paretorch"
     folders = {file.parent for file in source.rglob("*.py")}
     assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
     assert (source / "py.typed").is_file()
 
 
-def test_the_command_is_installed() -> None:
+def test_packaging_installs_the_command() -> None:
     commands = {entry.name: entry.value for entry in metadata.distribution("paretorch").entry_points}
     assert commands == {"paretorch": "paretorch.cli:main"}

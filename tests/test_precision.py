@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from models import TASKS, Net, data, gradients, losses_of
+from small_models import TASKS, Net, data, gradients, losses_of
 
 X, TARGETS = data()
 
 
-def steps(method: pt.Method[Any], scale: float | None, count: int = 4) -> tuple[Tensor, dict[str, Tensor]]:
+def scaled_steps(method: pt.Method[Any], scale: float | None, count: int = 4) -> tuple[Tensor, dict[str, Tensor]]:
     """Parameters and fork state after some steps, with or without a GradScaler."""
     model = Net(fork=pt.Fork(method, TASKS))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -33,15 +33,15 @@ def steps(method: pt.Method[Any], scale: float | None, count: int = 4) -> tuple[
     [pt.MGDA(), pt.UPGrad(), pt.CAGrad(), pt.GradDrop(), pt.MGDA(normalize="loss+"), pt.DWA(window=2)],
     ids=repr,
 )
-def test_a_gradscaler_changes_nothing(method: pt.Method[Any]) -> None:
-    plain, state = steps(method, None)
-    scaled, other = steps(method, 2.0**15)
+def test_gradscaler_does_not_change_the_steps(method: pt.Method[Any]) -> None:
+    plain, state = scaled_steps(method, None)
+    scaled, other = scaled_steps(method, 2.0**15)
     torch.testing.assert_close(scaled, plain, rtol=1e-12, atol=1e-14)
     for name, value in state.items():
         torch.testing.assert_close(other[name], value, equal_nan=True)
 
 
-def test_an_overflow_is_skipped_by_the_scaler_and_leaves_the_state() -> None:
+def test_gradscaler_skips_an_overflow_and_the_state_is_unchanged() -> None:
     model = Net(fork=pt.Fork(pt.GradDrop(), TASKS))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
@@ -56,7 +56,7 @@ def test_an_overflow_is_skipped_by_the_scaler_and_leaves_the_state() -> None:
     assert model.fork.balance.status is pt.Status.NONFINITE
 
 
-def test_bfloat16_autocast_trains_and_agrees_with_float32() -> None:
+def test_bfloat16_autocast_trains_and_is_close_to_float32() -> None:
     def run(enabled: bool) -> Tensor:
         torch.manual_seed(0)
         encoder, heads = nn.Linear(5, 64), nn.ModuleDict({"a": nn.Linear(64, 2), "b": nn.Linear(64, 2)})

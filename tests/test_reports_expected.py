@@ -54,9 +54,9 @@ def test_expected_ranges_have_a_row_each_and_one_sentence(summary: Summary) -> N
     )
     found = expecting(summary, *ranges)
     assert [(row[0], row[-1]) for row in expected_table(found).rows] == [("good", "inside"), ("bad", "outside, below")]
-    (said,) = [finding for finding in findings(found) if finding.name == "expected ranges"]
-    assert said.sentence == "1 of 2 inside; not: bad left accuracy (outside, below)."
-    assert "no results" in said.definition
+    (finding,) = [finding for finding in findings(found) if finding.name == "expected ranges"]
+    assert finding.sentence == "1 of 2 inside; not: bad left accuracy (outside, below)."
+    assert "no results" in finding.definition
 
 
 def test_report_without_expected_ranges_omits_table_and_finding(summary: Summary) -> None:

@@ -54,7 +54,7 @@ class Reader(HTMLParser):
         return json.loads(self.scripts[0])
 
 
-def read(found: Report) -> Reader:
+def parse_page(found: Report) -> Reader:
     reader = Reader()
     reader.feed(found.page.read_text(encoding="utf-8"))
     return reader
@@ -70,14 +70,14 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_page_has_no_external_links(evil: Report) -> None:
-    for tag, attributes in read(evil).tags:
+    for tag, attributes in parse_page(evil).tags:
         for name in ("src", "href", "srcset", "data"):
             value = attributes.get(name) or ""
             assert value.startswith(("#", "data:")) or not value, f"<{tag} {name}={value[:60]}>"
 
 
 def test_page_escapes_names(evil: Report) -> None:
-    reader = read(evil)
+    reader = parse_page(evil)
     assert len(reader.scripts) == 3, "data, library, script; a name ended one or began another"
     assert not [tag for tag, _ in reader.tags if tag in ("b", "i")]
     for label in EVIL:
@@ -88,15 +88,15 @@ def test_page_escapes_names(evil: Report) -> None:
 
 
 def test_page_data_has_null_for_non_finite_numbers(evil: Report) -> None:
-    text = read(evil).scripts[0]
+    text = parse_page(evil).scripts[0]
     assert not re.search(r"\b(NaN|Infinity)\b", text)
-    losses = read(evil).data["figures"]["w0-losses"]["panels"][0]["marks"][1]["v"][2]
+    losses = parse_page(evil).data["figures"]["w0-losses"]["panels"][0]["marks"][1]["v"][2]
     assert losses[-1] is None
     assert losses[0] == 1.0
 
 
 def test_page_contains_all_sections_and_figures(evil: Report) -> None:
-    reader = read(evil)
+    reader = parse_page(evil)
     anchors = {attributes.get("id") for _, attributes in reader.tags}
     links = {
         (a.get("href") or "")[1:] for tag, a in reader.tags if tag == "a" and (a.get("href") or "").startswith("#")
@@ -118,7 +118,7 @@ def test_page_contains_all_sections_and_figures(evil: Report) -> None:
 
 
 def test_page_has_downloads_of_tables(evil: Report) -> None:
-    links = {a["download"]: a["href"] or "" for tag, a in read(evil).tags if tag == "a" and "download" in a}
+    links = {a["download"]: a["href"] or "" for tag, a in parse_page(evil).tags if tag == "a" and "download" in a}
     assert set(links) == {"treatments.csv", "seeds.csv"}
     text = base64.b64decode(links["treatments.csv"].partition("base64,")[2]).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -137,11 +137,11 @@ def test_page_of_small_study_states_missing_intervals(
     names = [f"way {i}" for i in range(labels)]
     many.finished(tmp_path / "s", many.study(names, epochs), [f"task {i}" for i in range(tasks)], seeds)
     found = report(tmp_path / "s")
-    text = read(found).text
+    text = parse_page(found).text
     withheld = "Intervals and tests are withheld" in text
     assert withheld == (seeds < 3)
     assert ("there is nothing to compare it with" in text) == (labels == 1)
-    curve = read(found).data["figures"]["w0-curves"]["panels"][0]["marks"][0]
+    curve = parse_page(found).data["figures"]["w0-curves"]["panels"][0]["marks"][0]
     assert ("b" in curve) == (seeds >= 3)
 
 
@@ -150,9 +150,9 @@ def test_page_of_many_treatments_and_tasks_has_bounded_size(tmp_path: Path) -> N
     many.finished(tmp_path / "s", many.study(names, epochs=2), tasks, 3)
     found = report(tmp_path / "s")
     assert found.page.stat().st_size < 8e6
-    data = read(found).data
+    data = parse_page(found).data
     assert len(data["figures"]["w0-cosines"]["panels"]) == MOST_PAIRS
-    assert "Of 780 pairs, these are the 15 with the lowest mean" in read(found).text
+    assert "Of 780 pairs, these are the 15 with the lowest mean" in parse_page(found).text
     assert len(data["figures"]["w0-matrix"]["panels"][0]["matrix"]) == 40
     assert data["parts"][0]["first"][0] == 0, "the reference is shown first"
     styles = {tuple(each) for each in data["styles"]}
@@ -189,6 +189,6 @@ def test_page_of_five_hundred_runs_has_bounded_size(tmp_path: Path) -> None:
     found = report(tmp_path / "s")
     assert found.page.stat().st_size < 8e6
     assert len(found.summary.rows) == 50
-    panels = read(found).data["figures"]["w0-curves"]["panels"]
+    panels = parse_page(found).data["figures"]["w0-curves"]["panels"]
     epochs = [marks["v"][0] for panel in panels for marks in panel["marks"]]
     assert all(each[0] == 1 and each[-1] == 100 for each in epochs)

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import reports_many as many
-from paretorch.cli import app
+from command_line import call
 from paretorch.reports.analysis.leaders import leader
 from paretorch.reports.reading.load import load, load_all
 from paretorch.reports.report import report
@@ -63,7 +62,7 @@ def test_studies_of_one_workload_are_merged(tmp_path: Path) -> None:
     other = many.study(["sum", "else", "MGDA"], name="second")
     many.finished(tmp_path / "two", other, TASKS, 4)
     (results,) = load_all([tmp_path / "one", tmp_path / "two"])
-    # "sum" is the same run in both; MGDA is not, so the second has the study's name beside it
+    # "sum" is the same run in both; MGDA is not, so the second is labelled with the study's name
     assert list(results.treatments) == ["sum", "MGDA", "MGDA (second)"] or list(results.treatments) == [
         "sum",
         "MGDA",
@@ -121,10 +120,10 @@ def test_report_refuses_edited_result_with_file_name(tmp_path: Path) -> None:
     values = json.loads(path.read_text())
     values["test"]["metrics"]["a"]["accuracy"] = 1.0
     path.write_text(json.dumps(values))
-    outcome = CliRunner().invoke(app, ["report", str(tmp_path / "s")], env={"COLUMNS": "400"})
-    assert outcome.exit_code == 2
-    assert str(path) in outcome.output
-    assert "Traceback" not in outcome.output
+    code, output = call("report", str(tmp_path / "s"))
+    assert code == 2
+    assert str(path) in output
+    assert "Traceback" not in output
     assert not (tmp_path / "s" / "report.html").exists()
 
 
@@ -142,9 +141,9 @@ def test_folder_without_finished_run_gives_one_message(tmp_path: Path, make: str
         path.mkdir()
     if make == "unfinished":
         many.finished(path, many.study(["sum"]), TASKS, 3, failed=["sum"])
-    outcome = CliRunner().invoke(app, ["report", str(path)], env={"COLUMNS": "400"})
-    assert outcome.exit_code == 2
-    assert message in outcome.output
+    code, output = call("report", str(path))
+    assert code == 2
+    assert message in output
 
 
 def test_command_prints_verdict_and_path_of_page(tmp_path: Path) -> None:
@@ -159,14 +158,14 @@ def test_command_prints_verdict_and_path_of_page(tmp_path: Path) -> None:
         "--reference",
         "MGDA",
     ]
-    outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
-    assert outcome.exit_code == 0
-    assert "Better than MGDA: sum" in outcome.output or "No treatment was found better than MGDA" in outcome.output
-    assert f"The page: {tmp_path / 'out' / 'report.html'}" in outcome.output
+    code, output = call(*arguments)
+    assert code == 0
+    assert "Better than MGDA: sum" in output or "No treatment was found better than MGDA" in output
+    assert f"The page: {tmp_path / 'out' / 'report.html'}" in output
     assert (tmp_path / "out" / "report" / "cosines.pdf").read_bytes().startswith(b"%PDF")
-    outcome = CliRunner().invoke(app, ["report", str(tmp_path / "s"), "--reference", "MDGA"], env={"COLUMNS": "200"})
-    assert outcome.exit_code == 2
-    assert "the reference is one of the treatments" in outcome.output
+    code, output = call("report", str(tmp_path / "s"), "--reference", "MDGA")
+    assert code == 2
+    assert "the reference is one of the treatments" in output
 
 
 def test_leader_of_equal_treatments_is_rarely_distinguished() -> None:

@@ -27,7 +27,7 @@ SECONDS = {"Equal()": 1.0, "Good()": 2.0}  # of an epoch of a fixed step; a sear
 REASON = "no task's loss falls <b>at all</b>: 1 -> 0.5"
 
 
-def study() -> Study:
+def search_study() -> Study:
     base = Run("synthetic", epochs=synthetic.EPOCHS, method="Good()", optimizer="SGD", optimizer_options={"lr": 0.1})
     total = dataclasses.replace(base, method="Equal()")
     search = dataclasses.replace(base, optimizer="FastBacktracking", optimizer_options={"displacement": "gradient"})
@@ -54,21 +54,23 @@ def outcome(run: Run) -> Result:
     seconds = 3.0 if searched else SECONDS[run.method]
     history = []
     for epoch in found.history:
-        said = {
+        search_values = {
             "outcomes": {"accepted": 9, "stationary": 1}, "step": 0.5**epoch.epoch, "bound": 1.0, "trials": 2.5, "first": 3,
             "fallbacks": 1, "verified": 5, "raised": int(epoch.epoch == 1),
             **({"lowered": [{"step": 5, "reason": REASON}]} if epoch.epoch == 2 else {}),
         }  # fmt: skip
         losses = dict.fromkeys(found.tasks, loss / epoch.epoch)
         times = {"training": seconds, "evaluation": 0.5}
-        history.append(dataclasses.replace(epoch, losses=losses, seconds=times, search=said if searched else {}))
+        history.append(
+            dataclasses.replace(epoch, losses=losses, seconds=times, search=search_values if searched else {})
+        )
     return dataclasses.replace(found, history=tuple(history), seconds_per_epoch=seconds)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("searched") / "study"
-    opened = open_folder(path, study(), "smoke", 3, resume=False)
+    opened = open_folder(path, search_study(), "smoke", 3, resume=False)
     for job in opened.jobs():
         job.folder.mkdir(parents=True)
         if job.run.optimizer == "FastBacktracking":

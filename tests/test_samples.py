@@ -14,6 +14,8 @@ import paretorch as pt
 from paretorch.core.method.runner import step_generator
 from paretorch.core.multi_vjp.rule_errors import NoRuleError
 from paretorch.core.multi_vjp.sample_subset import SampleSubset
+from small_models import head_losses
+from tensors import equal_tensors
 
 BATCH, TASKS = 12, 3
 Encoder = Callable[[], nn.Module]
@@ -45,17 +47,13 @@ ENCODERS: dict[str, tuple[bool, Encoder]] = {
 }  # fmt: skip
 
 
-def make_model(kind: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
+def make_sampled_model(kind: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.ModuleDict, Tensor]:
     torch.manual_seed(0)
     encoder, x = ENCODERS[kind][1](), torch.randn(BATCH, 6)
     with torch.no_grad():
         copy.deepcopy(encoder)(x) if kind != "convolutions" else encoder(x)
     heads = nn.ModuleDict({f"t{task}": nn.Linear(6, 2) for task in range(TASKS)})
     return encoder.to(dtype), heads.to(dtype), x.to(dtype)
-
-
-def losses_of(heads: nn.ModuleDict, z: Tensor) -> dict[str, Tensor]:
-    return {name: (head(z) - place).square().mean() for place, (name, head) in enumerate(heads.items())}
 
 
 def jacobian_of_samples(losses: dict[str, Tensor], z: Tensor, parameters: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -72,12 +70,12 @@ def jacobian_of_samples(losses: dict[str, Tensor], z: Tensor, parameters: Sequen
 @pytest.mark.filterwarnings("ignore:samples=5 saves no time")
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_samples_give_gramian_of_subset_and_gradient_of_batch(kind: str) -> None:
-    encoder, heads, x = make_model(kind)
+    encoder, heads, x = make_sampled_model(kind)
     balancer = pt.Balancer(pt.UPGrad(), samples=5, seed=3)
     for step in range(3):
         encoder.zero_grad()
         z = encoder(x)
-        losses = losses_of(heads, z)
+        losses = head_losses(heads, z)
         parameters = list(encoder.parameters())
         index = torch.randperm(BATCH, generator=step_generator(~3, step))[:5]
         expected = jacobian_of_samples(losses, z, parameters, index)
@@ -91,27 +89,27 @@ def test_samples_give_gramian_of_subset_and_gradient_of_batch(kind: str) -> None
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_samples_warn_where_they_save_no_time(kind: str, recwarn: pytest.WarningsRecorder) -> None:
-    encoder, heads, x = make_model(kind)
+    encoder, heads, x = make_sampled_model(kind)
     balancer = pt.Balancer(pt.MGDA(), samples=5)
     for _ in range(2):
-        balancer.backward(losses_of(heads, encoder(x)))
+        balancer.backward(head_losses(heads, encoder(x)))
     messages = [str(warning.message) for warning in recwarn if "saves no time" in str(warning.message)]
     assert len(messages) == (0 if ENCODERS[kind][0] else 1)
 
 
 @pytest.mark.parametrize("samples", [BATCH, BATCH + 5])
 def test_samples_of_whole_batch_give_exact_gramian(samples: int) -> None:
-    encoder, heads, x = make_model("mlp")
-    exact = pt.Balancer(pt.UPGrad()).backward(losses_of(heads, encoder(x))).gramian
-    drawn = pt.Balancer(pt.UPGrad(), samples=samples).backward(losses_of(heads, encoder(x))).gramian
+    encoder, heads, x = make_sampled_model("mlp")
+    exact = pt.Balancer(pt.UPGrad()).backward(head_losses(heads, encoder(x))).gramian
+    drawn = pt.Balancer(pt.UPGrad(), samples=samples).backward(head_losses(heads, encoder(x))).gramian
     torch.testing.assert_close(drawn, exact, rtol=1e-12, atol=1e-14)
 
 
 def test_samples_give_unbiased_gradients() -> None:
     """Over all draws of one sample, the mean gradient is that of the batch, and the Gramians have the expected mean."""
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     z = encoder(x)
-    losses, parameters = losses_of(heads, z), list(encoder.parameters())
+    losses, parameters = head_losses(heads, z), list(encoder.parameters())
     each = [jacobian_of_samples(losses, z, parameters, torch.tensor([sample])) for sample in range(BATCH)]
     whole = jacobian_of_samples(losses, z, parameters, torch.arange(BATCH))
     torch.testing.assert_close(torch.stack(each).mean(dim=0), whole)
@@ -126,15 +124,15 @@ def test_samples_give_unbiased_gradients() -> None:
 
 
 def test_samples_are_a_function_of_seed_and_step() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
 
     def gramians(balancer: pt.Balancer, steps: int) -> list[Tensor]:
-        found = [balancer.backward(losses_of(heads, encoder(x))).gramian for _ in range(steps)]
+        found = [balancer.backward(head_losses(heads, encoder(x))).gramian for _ in range(steps)]
         return [gramian for gramian in found if gramian is not None]
 
     one, two, other = (pt.Balancer(pt.MGDA(), samples=4, seed=seed) for seed in (1, 1, 2))
     first = gramians(one, 4)
-    assert all(torch.equal(a, b) for a, b in zip(first, gramians(two, 4), strict=True))
+    assert equal_tensors(first, gramians(two, 4))
     assert not torch.equal(first[0], gramians(other, 1)[0])
     assert not torch.equal(first[0], first[1])
     resumed = pt.Balancer(pt.MGDA(), samples=4, seed=1)
@@ -144,9 +142,9 @@ def test_samples_are_a_function_of_seed_and_step() -> None:
 
 
 def test_samples_allow_new_tasks_and_are_exact_for_one_task() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     balancer = pt.Balancer(pt.MGDA(), samples=4, shared=encoder)
-    losses = losses_of(heads, encoder(x))
+    losses = head_losses(heads, encoder(x))
     alone = balancer.backward({"t0": losses["t0"]}, retain_graph=True).gramian
     parameters = list(encoder.parameters())
     square = sum(g.square().sum() for g in torch.autograd.grad(losses["t0"], parameters, retain_graph=True))
@@ -156,11 +154,11 @@ def test_samples_allow_new_tasks_and_are_exact_for_one_task() -> None:
 
 
 def test_samples_keep_tasks_with_few_labels_present() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     balancer = pt.Balancer(pt.UPGrad(), samples=2)
     for _ in range(6):
         z = encoder(x)
-        losses = losses_of(heads, z)
+        losses = head_losses(heads, z)
         losses["t1"] = heads["t1"](z[7:8]).square().mean()  # one sample has a label
         losses["t2"] = losses["t2"] * 0
         balance = balancer.backward(losses)
@@ -169,10 +167,10 @@ def test_samples_keep_tasks_with_few_labels_present() -> None:
 
 
 def test_samples_detect_nonfinite_gradients_outside_subset() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     for seed in range(4):
         z = encoder(x)
-        losses = losses_of(heads, z)
+        losses = head_losses(heads, z)
         losses["t1"] = losses["t1"] + (z[3] - z[3].detach()).abs().sqrt().sum() * 0  # a finite loss, gradients nan
         with pytest.raises(FloatingPointError, match="t1"):
             pt.Balancer(pt.MGDA(), samples=2, seed=seed).backward(losses)
@@ -181,7 +179,7 @@ def test_samples_detect_nonfinite_gradients_outside_subset() -> None:
 
 def test_samples_are_exact_where_tasks_have_own_inputs() -> None:
     """The Gramian is then computed from all samples, and a warning reports that no time is saved."""
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     losses = {name: heads[name](encoder(x[place:])).square().mean() for place, name in enumerate(heads)}
     exact = pt.Balancer(pt.MGDA()).backward(losses, retain_graph=True).gramian
     with pytest.warns(UserWarning, match="each task has inputs of its own"):
@@ -190,7 +188,7 @@ def test_samples_are_exact_where_tasks_have_own_inputs() -> None:
 
 
 def test_samples_are_drawn_for_each_batch_size() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     other = nn.Linear(6, 6).double()
     whole = encoder(x)
     first, second = whole.tanh(), other(whole[:8])
@@ -217,9 +215,9 @@ def test_samples_are_drawn_for_each_batch_size() -> None:
 
 
 def test_samples_weights_are_reused_between_draws() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     balancer = pt.Balancer(pt.MGDA(), samples=4, every=3)
-    weights = [balancer.backward(losses_of(heads, encoder(x))).weights for _ in range(4)]
+    weights = [balancer.backward(head_losses(heads, encoder(x))).weights for _ in range(4)]
     assert weights[0] is not None
     assert torch.equal(weights[0], cast(Tensor, weights[2]))
     assert not torch.equal(weights[0], cast(Tensor, weights[3]))
@@ -238,7 +236,7 @@ def test_samples_option_rejects_methods_without_gramian(method: pt.Method[Any]) 
 
 
 def test_samples_reject_nested_features_and_scalars() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     low = cast(nn.Sequential, encoder)[0](x)
     deep = cast(nn.Sequential, encoder)[1:](low)
     losses = {"t0": low.square().mean(), "t1": heads["t1"](deep).square().mean(), "t2": heads["t2"](deep).exp().mean()}
@@ -250,16 +248,16 @@ def test_samples_reject_nested_features_and_scalars() -> None:
 
 
 def test_samples_reject_hooks_on_features_and_apply_inner_hooks() -> None:
-    encoder, heads, x = make_model("mlp")
+    encoder, heads, x = make_sampled_model("mlp")
     z = encoder(x)
     z.register_hook(lambda gradient: gradient * 0.5)
     with pytest.raises(ValueError, match="a hook changes gradients"):
-        pt.Balancer(pt.MGDA(), samples=4).backward(losses_of(heads, z))
+        pt.Balancer(pt.MGDA(), samples=4).backward(head_losses(heads, z))
     first, last = cast(nn.Sequential, encoder)[0], cast(nn.Sequential, encoder)[1:]
     low = first(x)
     low.register_hook(lambda gradient: gradient * 0.5)
     z = last(low)
-    losses = losses_of(heads, z)
+    losses = head_losses(heads, z)
     expected = jacobian_of_samples(
         losses, z, list(encoder.parameters()), torch.randperm(BATCH, generator=step_generator(~0, 0))[:4]
     )

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import paretorch as pt
-from models import TASKS, Net, gradients
 from paretorch.core.multi_vjp.sample_subset import SampleSubset
 from ranks import on_ranks, rank_data
+from small_models import TASKS, Net, gradients
 
 SAMPLES, STEPS = 4, 3
 KINDS = ("usual", "a task that few samples have")
@@ -27,7 +27,7 @@ def rank_batch(rank: int, kind: str) -> tuple[Tensor, dict[str, Tensor]]:
     return x, {**targets, "weights": weights}
 
 
-def losses_of(net: Net, x: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+def weighted_losses(net: Net, x: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
     outputs = net(x)
     losses = {task: (outputs[task] - targets[task]).square().mean(dim=1) for task in TASKS}
     losses["a"] = losses["a"] * targets["weights"]
@@ -39,7 +39,7 @@ def stepped(net: Net, balancer: pt.Balancer, x: Tensor, targets: dict[str, Tenso
     found = []
     for _ in range(STEPS):
         net.zero_grad()
-        balance = balancer.backward(losses_of(net, x, targets))
+        balance = balancer.backward(weighted_losses(net, x, targets))
         assert balance.gramian is not None
         found += [balance.gramian, gradients(net)]
     return found
@@ -61,7 +61,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_draw_what_one_process_draws_of_the_joined_batch(
+def test_samples_of_two_ranks_equal_those_of_one_process_with_the_joined_batch(
     two: list[Any], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     each, draw = [found[kind] for found in two], SampleSubset.drawn

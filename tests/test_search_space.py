@@ -39,7 +39,7 @@ def test_method_accepts_extreme_values_of_search_space(name: str, option: str) -
         assert default in values.values
 
 
-def test_the_former_name_of_a_search_space_works_and_warns() -> None:
+def test_former_name_of_a_search_space_works_and_warns() -> None:
     with pytest.warns(FutureWarning, match=r"CAGrad\.space is now CAGrad\.search_space"):
         assert paretorch.balance.CAGrad.space is paretorch.balance.CAGrad.search_space
     declared: Mapping[str, Range] = {"rate": Range(0.0, 1.0)}
@@ -49,7 +49,7 @@ def test_the_former_name_of_a_search_space_works_and_warns() -> None:
     assert own.search_space is declared
 
 
-def test_the_former_argument_of_a_preset_works_and_warns() -> None:
+def test_former_argument_of_a_preset_works_and_warns() -> None:
     declared: Mapping[str, Range] = {"lr": Range(0.1, 1.0)}
     with pytest.warns(FutureWarning, match="search_space="):
         preset = Preset(9, "ours", "SGD", {"lr": 0.5}, space=declared)  # type: ignore[call-arg]
@@ -59,7 +59,7 @@ def test_the_former_argument_of_a_preset_works_and_warns() -> None:
     assert preset == Preset(9, "ours", "SGD", {"lr": 0.5}, search_space=declared)
 
 
-def test_what_is_declared_is_a_space_and_a_method_without_options_declares_none() -> None:
+def test_search_spaces_are_collected_and_empty_for_methods_without_options() -> None:
     assert {"Static", "CAGrad", "FAMO", "MGDA"} <= {name for name, _ in OPTIONS}
     spaces: list[SearchSpace] = [paretorch.balance.Equal.search_space, Method.search_space]
     assert spaces == [{}, {}]
@@ -77,10 +77,10 @@ def test_what_is_declared_is_a_space_and_a_method_without_options_declares_none(
         (lambda: PerTask(Range(-1.0, 1.0)), "numbers per task are positive"),
     ],
 )
-def test_invalid_range_or_choice_raises(make: Callable[[], object], message: str) -> None:
+def test_search_space_invalid_range_or_choice_raises(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_choice_distinguishes_equal_values_of_different_types() -> None:
+def test_search_space_choice_distinguishes_equal_values_of_different_types() -> None:
     assert Choice((1, True, 1.0)).values == (1, True, 1.0)

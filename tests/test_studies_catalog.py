@@ -12,7 +12,7 @@ from typing import get_type_hints
 
 import pytest
 
-from catalog import CATALOG, Entry
+from catalog import CATALOG, StudyEntry
 from paretorch.cli.study import OPTIONS
 from paretorch.cli.study import study as study_command
 from paretorch.reports.compare import run_study
@@ -33,26 +33,26 @@ def test_catalog_lists_every_shipped_study() -> None:
 
 
 @every_study
-def test_shipped_study_has_the_listed_scales_and_names_them(entry: Entry) -> None:
+def test_shipped_study_has_the_listed_scales_and_names_them(entry: StudyEntry) -> None:
     scales = ", ".join(map(repr, entry.digests))
     with pytest.raises(ValueError, match=f"scales of {entry.name} are {scales}, got 'huge'"):
         find_study(entry.name, "huge")
 
 
 @every_scale
-def test_shipped_study_is_unchanged_so_that_its_folders_resume(entry: Entry, scale: str) -> None:
+def test_shipped_study_is_unchanged_so_that_its_folders_resume(entry: StudyEntry, scale: str) -> None:
     text = json.dumps(find_study(entry.name, scale).to_json(), sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest().startswith(entry.digests[scale])
 
 
 @every_scale
-def test_shipped_study_survives_json(entry: Entry, scale: str) -> None:
+def test_shipped_study_survives_json(entry: StudyEntry, scale: str) -> None:
     study = find_study(entry.name, scale)
     assert Study.from_json(json.loads(json.dumps(study.to_json()))) == study
 
 
 @every_scale
-def test_treatments_of_a_shipped_study_differ_in_the_listed_fields_only(entry: Entry, scale: str) -> None:
+def test_treatments_of_a_shipped_study_differ_in_the_listed_fields_only(entry: StudyEntry, scale: str) -> None:
     study = find_study(entry.name, scale)
     differing = set()
     for title in study.workloads:
@@ -64,19 +64,19 @@ def test_treatments_of_a_shipped_study_differ_in_the_listed_fields_only(entry: E
 
 
 @every_study
-def test_treatments_of_a_shipped_study_can_be_trained(entry: Entry) -> None:
+def test_treatments_of_a_shipped_study_can_be_trained(entry: StudyEntry) -> None:
     check_treatments(find_study(entry.name, "smoke"))
 
 
 @every_study
-def test_shipped_study_has_the_listed_options(entry: Entry) -> None:
+def test_shipped_study_has_the_listed_options(entry: StudyEntry) -> None:
     assert set(inspect.signature(study_module(entry.name).study).parameters) - {"scale"} == set(entry.options)
     with pytest.raises(ValueError, match=f"unknown option of the study {entry.name} 'epochs'"):
         find_study(entry.name, "smoke", {"epochs": 3})
 
 
 @every_study
-def test_options_of_a_shipped_study_change_its_runs(entry: Entry) -> None:
+def test_options_of_a_shipped_study_change_its_runs(entry: StudyEntry) -> None:
     scale = list(entry.digests)[-1]
     default = find_study(entry.name, scale).to_json()
     for name, value in entry.options.items():
@@ -93,7 +93,7 @@ def test_command_has_the_options_of_all_shipped_studies() -> None:
 
 
 @every_study
-def test_question_of_a_shipped_study_is_one_line_and_its_file_says_what_it_compares(entry: Entry) -> None:
+def test_question_of_a_shipped_study_is_one_line_and_its_file_has_a_docstring(entry: StudyEntry) -> None:
     study = find_study(entry.name, "smoke")
     assert study.name == entry.name
     assert re.fullmatch(r"[^\n]+\?", study.question)
@@ -106,7 +106,7 @@ def test_question_of_a_shipped_study_is_one_line_and_its_file_says_what_it_compa
     [pytest.param(entry, scale, id=entry.name) for entry in CATALOG for scale in entry.files],
 )
 def test_missing_files_of_a_shipped_study_are_named_before_its_first_run(
-    entry: Entry, scale: str, tmp_path: Path
+    entry: StudyEntry, scale: str, tmp_path: Path
 ) -> None:
     options = {"root": str(tmp_path / "nowhere")}
     with pytest.raises(FileNotFoundError, match=rf"{entry.files[scale]} was not found in .*nowhere"):

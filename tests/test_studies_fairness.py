@@ -17,8 +17,8 @@ from paretorch.training import loop
 from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Samples
+from training_runs import TINY
 
-TINY = str(Path(__file__).parent / "training_workload.py")  # dropout and batch norm
 BASE = Run(TINY, epochs=2, batch_size=8)
 # GradDrop and PCGrad draw from the Fork's or Balancer's generator; FAMO has two forward passes, so dropout draws twice;
 # the surfaces differ

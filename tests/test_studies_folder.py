@@ -14,6 +14,7 @@ from paretorch.studies.study import Study, Treatment
 from paretorch.training.loop import train
 from paretorch.training.run import Run
 from studies_small import small_study
+from training_runs import TINY_FILE
 
 
 def test_study_folder_resumes_with_more_seeds(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_study_folder_with_a_damaged_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["workload", "empty result", "edited result"])
 def test_study_folder_checks_finished_runs_before_further_ones(tmp_path: Path, change: str) -> None:
     file = tmp_path / "mine.py"
-    file.write_text((Path(__file__).parent / "training_workload.py").read_text())
+    file.write_text(TINY_FILE.read_text())
     run = Run(str(file), {"samples": 24}, batch_size=8)
     study = Study("mine", "Which?", (Treatment("sum", (run,)),), "sum", "sum")
     folder = open_folder(tmp_path / "study", study, "small", 1, resume=True)

@@ -19,7 +19,7 @@ from paretorch.studies.study import Combine, Expected, Study
 from paretorch.training.loop import train
 from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
-from stopping import stop_after
+from training_runs import check_resumed_run
 
 
 def first(found: Study) -> dict[str, Run]:
@@ -157,14 +157,9 @@ def test_optimizers_study_resumed_run_equals_an_uninterrupted_one(optimizer: str
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        whole = train(run, tmp_path / "whole", progress=None)
-        with pytest.raises(KeyboardInterrupt):
-            train(run, tmp_path / "stopped", progress=stop_after(2, of=3))
-        resumed = train(run, tmp_path / "stopped", progress=None)
+        check_resumed_run(run, tmp_path, epochs=2)
     finally:
         torch.set_num_threads(threads)
-    assert resumed.test == whole.test
-    assert [epoch.losses for epoch in resumed.history] == [epoch.losses for epoch in whole.history]
 
 
 def test_optimizers_study_names_missing_folders_in_one_message(tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ from studies_progress import FAKE_TRAIN, RecordedProgress, fake_jobs
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(autouse=True)
-def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+pytestmark = pytest.mark.usefixtures("tests_on_worker_path")
 
 
 def results(root: Path) -> dict[str, str]:

@@ -31,9 +31,7 @@ FAKE_TRAIN = "studies_tuned:train"
 TRIALS = 8
 
 
-@pytest.fixture(autouse=True)
-def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+pytestmark = pytest.mark.usefixtures("tests_on_worker_path")
 
 
 def tune(
@@ -46,7 +44,7 @@ def tune(
 
 
 def files(path: Path) -> dict[str, str]:
-    """The content of all results. The seconds of the stand-in are constant, so nothing is excluded."""
+    """The content of all results. The seconds of the substitute are constant, so nothing is excluded."""
     names = ("result.json", "tuning.json", "failed.json")
     found = {str(file.relative_to(path)): file.read_text() for file in path.rglob("*.json") if file.name in names}
     for name in [name for name in found if name.endswith("failed.json")]:
@@ -350,7 +348,9 @@ def mixed(treatment: Treatment) -> Study:
         ),
     ],
 )
-def test_tuning_refuses_what_cannot_be_tuned(tmp_path: Path, wrong: Callable[[Path], object], message: str) -> None:
+def test_tuning_refuses_runs_that_cannot_be_tuned(
+    tmp_path: Path, wrong: Callable[[Path], object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         wrong(tmp_path)
 

@@ -16,8 +16,8 @@ from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment, alone
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
+from training_runs import TINY
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 BASE = Run(TINY, epochs=2, batch_size=8)
 STUDY = Study(
     "real",

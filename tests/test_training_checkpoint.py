@@ -18,9 +18,8 @@ from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.training.loop import train
 from paretorch.training.run import Run
-from stopping import stop_after
+from training_runs import TINY, stop_after
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="DWA()", epochs=3, batch_size=8)
 
 
@@ -117,7 +116,7 @@ def test_nested_state_keeps_containers_dtypes_and_ties() -> None:
     assert type(back["groups"][0]["betas"]) is tuple
 
 
-def test_nested_state_names_what_cannot_be_saved() -> None:
+def test_nested_state_names_values_that_cannot_be_saved() -> None:
     with pytest.raises(TypeError, match=r"cannot save groups/0/schedule: .* got function"):
         pack({"groups": [{"schedule": lambda: 0}]})
 

@@ -17,12 +17,12 @@ from paretorch.training.record.run_record import step_interval
 from paretorch.training.record.search_totals import SearchTotals
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Plain
-from stopping import stop_after
+from training_runs import stop_after
 
 SMALL: dict[str, Plain] = {"train": 96, "validation": 32, "test": 32}
 
 
-def run(options: dict[str, Plain], optimizer: str = "FastBacktracking", epochs: int = 2) -> Run:
+def line_search_run(options: dict[str, Plain], optimizer: str = "FastBacktracking", epochs: int = 2) -> Run:
     return Run(
         "digits",
         options=SMALL,
@@ -44,17 +44,17 @@ def run(options: dict[str, Plain], optimizer: str = "FastBacktracking", epochs: 
     ],
 )
 def test_resumed_line_search_equals_uninterrupted_line_search(tmp_path: Path, options: dict[str, Plain]) -> None:
-    whole = train(run(options, epochs=3), tmp_path / "whole", progress=None)
+    whole = train(line_search_run(options, epochs=3), tmp_path / "whole", progress=None)
 
     with pytest.raises(KeyboardInterrupt):
-        train(run(options, epochs=3), tmp_path / "cut", progress=stop_after(2, of=3))
-    cut = train(run(options, epochs=3), tmp_path / "cut", progress=None)
+        train(line_search_run(options, epochs=3), tmp_path / "cut", progress=stop_after(2, of=3))
+    cut = train(line_search_run(options, epochs=3), tmp_path / "cut", progress=None)
     assert cut.test == whole.test
     assert [epoch.losses for epoch in cut.history] == [epoch.losses for epoch in whole.history]
 
 
-def test_steps_are_recorded(tmp_path: Path) -> None:
-    train(run({"verify": 1}, "Backtracking"), tmp_path, progress=None)
+def test_line_search_steps_are_recorded(tmp_path: Path) -> None:
+    train(line_search_run({"verify": 1}, "Backtracking"), tmp_path, progress=None)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["event"] == "step"]
     assert len(steps) == 6
@@ -81,11 +81,11 @@ def test_steps_are_recorded(tmp_path: Path) -> None:
 )
 def test_line_search_refuses_options_without_effect(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        train(dataclasses.replace(run({}), **changed), tmp_path, progress=None)  # type: ignore[arg-type]
+        train(dataclasses.replace(line_search_run({}), **changed), tmp_path, progress=None)  # type: ignore[arg-type]
 
 
 def test_epoch_contains_line_search_totals(tmp_path: Path) -> None:
-    result = train(run({"verify": 1}, "Backtracking"), tmp_path, progress=None)
+    result = train(line_search_run({"verify": 1}, "Backtracking"), tmp_path, progress=None)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     for epoch, values in enumerate((epoch.search for epoch in result.history), start=1):
         steps = [e for e in events if e["event"] == "step" and e["epoch"] == epoch]
@@ -105,7 +105,9 @@ def test_epoch_contains_line_search_totals(tmp_path: Path) -> None:
 
 
 def test_lowered_bounds_are_recorded_with_step_and_reason(tmp_path: Path) -> None:
-    by_hand = train(run({"bound": "UpperBound('manual', every=2)"}, epochs=4), tmp_path / "manual", progress=None)
+    by_hand = train(
+        line_search_run({"bound": "UpperBound('manual', every=2)"}, epochs=4), tmp_path / "manual", progress=None
+    )
     lowered = [epoch.search.get("lowered", []) for epoch in by_hand.history]
     assert [len(epoch) for epoch in lowered] == [0, 1, 0, 1]
     assert lowered[1][0]["step"] == 3
@@ -115,7 +117,9 @@ def test_lowered_bounds_are_recorded_with_step_and_reason(tmp_path: Path) -> Non
 
     # so small a step that no loss decreases measurably between batches: after 20 steps, and after 20 more
     still: dict[str, Plain] = {"max_step": 1e-4, "bound": "UpperBound('regression', window=20, confidence=0.999999)"}
-    found = train(dataclasses.replace(run(still, epochs=20), batch_size=48), tmp_path / "test", progress=None)
+    found = train(
+        dataclasses.replace(line_search_run(still, epochs=20), batch_size=48), tmp_path / "test", progress=None
+    )
     lowerings = [(epoch.epoch, each) for epoch in found.history for each in epoch.search.get("lowered", [])]
     recorded = [(2 * (epoch - 1) + each["step"], each) for epoch, each in lowerings]
     assert [place for place, _ in recorded] == [20, 40]

@@ -17,8 +17,7 @@ from paretorch.training.monitoring.training_monitor import BUFFER, ExplodedError
 from paretorch.training.record.result import Epoch, Scores
 from paretorch.training.run import Run
 from paretorch.training.updates import StepRecord
-
-TINY = str(Path(__file__).parent / "training_workload.py")
+from training_runs import TINY
 
 
 def epoch(number: int, seconds: float = 1.0, **losses: float) -> Epoch:

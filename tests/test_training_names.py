@@ -13,8 +13,7 @@ from paretorch.training.names.devices import find_device
 from paretorch.training.names.methods import find_method, methods
 from paretorch.training.names.optimizers import find_optimizer, optimizers
 from paretorch.training.names.workloads import find_workload
-
-TINY = Path(__file__).parent / "training_workload.py"
+from training_runs import TINY_FILE
 
 CODE = [
     "__import__('os').system('true')",
@@ -107,8 +106,8 @@ def test_optimizer_parameters_are_no_option() -> None:
 
 def test_find_workload_accepts_a_name_a_module_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_workload("digits", {"ink": True}).tasks == ("left", "right", "ink")
-    assert find_workload(str(TINY), {"samples": 40}).tasks == ("sign", "size")
-    monkeypatch.syspath_prepend(str(TINY.parent))
+    assert find_workload(str(TINY_FILE), {"samples": 40}).tasks == ("sign", "size")
+    monkeypatch.syspath_prepend(str(TINY_FILE.parent))
     monkeypatch.delitem(sys.modules, "training_workload", raising=False)
     assert find_workload("training_workload", {}).tasks == ("sign", "size")
 

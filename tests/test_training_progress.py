@@ -20,9 +20,8 @@ from paretorch.training.monitoring.progress import (
     progress_display,
 )
 from paretorch.training.run import Run
-from stopping import stop_after
+from training_runs import TINY, stop_after
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="MGDA()", epochs=2, batch_size=8)
 
 

@@ -20,9 +20,8 @@ from paretorch.training.loop import train
 from paretorch.training.record.result import Epoch, Result, Scores
 from paretorch.training.record.run_record import RunRecord, step_interval
 from paretorch.training.run import Run
-from stopping import stop_after
+from training_runs import TINY, stop_after
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 RUN = Run(TINY, method="MGDA()", epochs=2, batch_size=8)
 
 

@@ -22,9 +22,8 @@ from paretorch.storage import atomic
 from paretorch.training.loop import train
 from paretorch.training.record.result import Result
 from paretorch.training.run import Plain, Run
-from stopping import stop_after
+from training_runs import TINY, stop_after
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 SGD: dict[str, Plain] = {"lr": 0.01, "momentum": 0.9}
 
 

@@ -24,10 +24,9 @@ from paretorch.training.loop import train
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_identity import events_digest, read_run, verified_result
 from paretorch.training.run import Run
-from stopping import stop_after
+from training_runs import TINY_FILE, stop_after
 
-TINY = Path(__file__).parent / "training_workload.py"
-RUN = Run(str(TINY), method="FAMO()", epochs=2, batch_size=8)
+RUN = Run(str(TINY_FILE), method="FAMO()", epochs=2, batch_size=8)
 OTHER = dataclasses.replace(RUN, method="UPGrad()")
 
 
@@ -116,10 +115,10 @@ def test_runs_are_reported_by_their_values_not_their_folders(trained: StudyFolde
 def test_events_belong_to_the_version_of_the_workload_file(tmp_path: Path) -> None:
     """The runs are equal in every value: only the workload's file differs."""
     file = tmp_path / "mine.py"
-    file.write_text(TINY.read_text())
+    file.write_text(TINY_FILE.read_text())
     run = Run(str(file), epochs=1, batch_size=8)
     train(run, tmp_path / "old", progress=None)
-    file.write_text(TINY.read_text() + "\n# changed\n")
+    file.write_text(TINY_FILE.read_text() + "\n# changed\n")
     train(run, tmp_path / "new", progress=None)
     assert verified_result(tmp_path / "new", run) == Result.load(tmp_path / "new")
     copied(("result.json", "events.jsonl"))(tmp_path / "new", tmp_path / "old")
@@ -133,14 +132,14 @@ def test_events_belong_to_the_version_of_the_workload_file(tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["other method", "other version of the file"])
 def test_run_is_not_resumed_from_files_of_another_run(tmp_path: Path, name: str, kind: str) -> None:
     file = tmp_path / "mine.py"
-    file.write_text(TINY.read_text())
+    file.write_text(TINY_FILE.read_text())
     run = dataclasses.replace(RUN, workload=str(file), epochs=3)
     other = dataclasses.replace(run, method="UPGrad()") if kind == "other method" else run
     for each, folder in ((other, tmp_path / "other"), (run, tmp_path / "mine")):
         with pytest.raises(KeyboardInterrupt):
             train(each, folder, progress=stop_after(1, of=3))
         if kind != "other method" and folder.name == "other":
-            file.write_text(TINY.read_text() + "\n# changed\n")
+            file.write_text(TINY_FILE.read_text() + "\n# changed\n")
     for part in ("events.jsonl", "checkpoint") if name == "both" else (name,):
         target = tmp_path / "mine" / part
         if target.is_dir():

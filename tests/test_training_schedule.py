@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from paretorch.training.loop import train
 from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from paretorch.training.schedule import Schedule
 from paretorch.workloads.streams import training_batches
-from stopping import stop_after
-
-TINY = str(Path(__file__).parent / "training_workload.py")
+from training_runs import TINY, check_resumed_run
 
 
 def rates(kind: str, warmup: float, steps: int) -> list[float]:
@@ -96,13 +93,7 @@ def test_resumed_run_has_the_rates_of_an_uninterrupted_run(optimizer: str, tmp_p
         schedule="cosine",
         warmup=0.3,
     )
-    whole = train(run, tmp_path / "whole", progress=None)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(run, tmp_path / "stopped", progress=stop_after(2, of=4))
-    resumed = train(run, tmp_path / "stopped", progress=None)
-    assert resumed.test == whole.test
-    assert [epoch.losses for epoch in resumed.history] == [epoch.losses for epoch in whole.history]
+    check_resumed_run(run, tmp_path, epochs=2)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def forget() -> None:
     trusted_files.store().unlink()
 
 
-def front(folder: Path, workload: str = "synthetic(samples=64, hidden=8)") -> Path:
+def train_front_folder(folder: Path, workload: str = "synthetic(samples=64, hidden=8)") -> Path:
     code, printed = call("front", workload, *SMALL, "--out", str(folder))
     assert code == 0, printed
     return folder
@@ -67,7 +67,7 @@ def test_front_does_not_execute_the_file_that_its_folder_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder, mark = front(tmp_path / "shared"), tmp_path / "it ran"
+    folder, mark = train_front_folder(tmp_path / "shared"), tmp_path / "it ran"
     evil = folder / "evil.py" if where == "in the folder" else tmp_path / "evil.py"
     evil.write_text(running(mark))
     naming(folder, os.path.relpath(evil))
@@ -87,7 +87,7 @@ def test_front_does_not_execute_the_file_that_its_folder_names(
 def test_front_imports_no_module_that_its_folder_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    folder, mark = front(tmp_path / "shared"), tmp_path / "it ran"
+    folder, mark = train_front_folder(tmp_path / "shared"), tmp_path / "it ran"
     for place in (tmp_path / "evil.py", folder / "evil.py", folder / "__init__.py"):
         place.write_text(running(mark))
     monkeypatch.chdir(tmp_path)
@@ -103,7 +103,7 @@ def test_front_imports_no_module_that_its_folder_names(
 def test_file_that_the_user_names_is_executed(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(HARMLESS)
-    folder = front(tmp_path / "front", str(mine))
+    folder = train_front_folder(tmp_path / "front", str(mine))
     forget()  # as on another machine
     assert call("pick", str(folder), "0.5,0.5")[0] == 2
     code, printed = call("pick", str(folder), "0.5,0.5", "--workload", str(mine))
@@ -114,7 +114,7 @@ def test_file_that_the_user_names_is_executed(tmp_path: Path) -> None:
 def test_trusted_file_is_executed_until_its_content_changes(tmp_path: Path) -> None:
     mine, mark = tmp_path / "mine.py", tmp_path / "it ran"
     mine.write_text(HARMLESS)
-    folder = front(tmp_path / "front", str(mine))
+    folder = train_front_folder(tmp_path / "front", str(mine))
     assert call("pick", str(folder), "0.5,0.5")[0] == 0
     mine.write_text(running(mark))
     with pytest.raises(ValueError, match="with whose content you have not trained before"):
@@ -135,7 +135,7 @@ def test_conditional_front_is_loaded_with_a_named_workload(tmp_path: Path) -> No
 
 
 def test_named_workload_has_the_options_of_the_run(tmp_path: Path) -> None:
-    folder = front(tmp_path / "front", "synthetic(samples=64, hidden=5)")
+    folder = train_front_folder(tmp_path / "front", "synthetic(samples=64, hidden=5)")
     assert workload_of(folder, "synthetic").hidden == 5  # type: ignore[attr-defined]
     assert workload_of(folder, "synthetic(hidden=7)").hidden == 7  # type: ignore[attr-defined]
 
@@ -186,7 +186,7 @@ def test_trusted_digests_are_stored_in_the_users_configuration(tmp_path: Path, m
     "run", [{}, {"front": "mt2o"}, {"front": 1, "workload": "digits", "options": {}, "method": ""}]
 )
 def test_run_file_without_values_is_damaged(tmp_path: Path, run: dict[str, Any]) -> None:
-    front(tmp_path / "shared")
+    train_front_folder(tmp_path / "shared")
     (tmp_path / "shared" / "run.json").write_text(json.dumps({"run": run}))
     code, printed = call("pick", str(tmp_path / "shared"), "0.5,0.5")
     assert code == 2

@@ -21,30 +21,30 @@ from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
+from tensors import equal_tensors
+from training_runs import TINY
 
-TINY = str(Path(__file__).parent / "training_workload.py")
 
-
-def made(**options: Any) -> tuple[Workload, nn.Module, tuple[Samples, ...]]:
+def tiny_parts(**options: Any) -> tuple[Workload, nn.Module, tuple[Samples, ...]]:
     workload = find_workload(TINY, options)
     torch.manual_seed(0)
     model = workload.model()
     return workload, model, next(training_batches(workload.data().train, 8, 0, 0))
 
 
-def gradients(model: nn.Module) -> list[Tensor]:
+def gradient_list(model: nn.Module) -> list[Tensor]:
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
 def gradients_of(update_of: Callable[..., updates.Update], **options: Any) -> list[Tensor]:
-    workload, model, batch = made(**options)
+    workload, model, batch = tiny_parts(**options)
     torch.manual_seed(1)
     update_of(workload, model, torch.optim.SGD(model.parameters(), lr=0.0))(batch)
-    return gradients(model)
+    return gradient_list(model)
 
 
 @pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
-def test_equal_weights_give_the_sum_of_losses_in_every_update(options: dict[str, Any]) -> None:
+def test_update_with_equal_weights_uses_the_sum_of_losses(options: dict[str, Any]) -> None:
     tasks = ("sign", "size")
     plain = gradients_of(updates.plain, **options)
     features = gradients_of(partial(updates.on_features, fork=pt.Fork(pt.Equal(), tasks)), **options)
@@ -77,7 +77,7 @@ def _forward(workload: Workload, model: nn.Module, batch: tuple[Samples, ...]) -
 
 def test_repeated_forward_has_no_side_effects() -> None:
     def after(observes: bool) -> tuple[Tensor, list[Tensor]]:
-        workload, model, batch = made()
+        workload, model, batch = tiny_parts()
         torch.manual_seed(1)
         with updates._repeated_forward(model, observes) as repeat:
             updates.losses_of(workload, model, batch, "float32")
@@ -86,17 +86,17 @@ def test_repeated_forward_has_no_side_effects() -> None:
 
     (draws, statistics), (plain_draws, plain_statistics) = after(True), after(False)
     assert torch.equal(draws, plain_draws)
-    assert all(torch.equal(a, b) for a, b in zip(statistics, plain_statistics, strict=True))
+    assert equal_tensors(statistics, plain_statistics)
 
 
 def test_batch_without_labels_makes_no_step() -> None:
-    workload, model, (samples,) = made()
+    workload, model, (samples,) = tiny_parts()
     unlabelled = Samples(samples.inputs, {"sign": torch.full((8,), -1)}, 8)
     del model.heads["size"]  # type: ignore[operator, union-attr]
     before = [parameter.detach().clone() for parameter in model.parameters()]
     record = updates.plain(workload, model, torch.optim.SGD(model.parameters(), lr=1.0))((unlabelled,))
     assert record.losses == {}
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert equal_tensors(before, model.parameters())
     totals = EpochTotals()
     totals.add(record, 8)
     totals.flush()

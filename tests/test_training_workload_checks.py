@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from paretorch.cli import app
+from command_line import call
 from paretorch.training.fronts.run import train_front
 from paretorch.training.loop import train
 from paretorch.training.monitoring.result_table import show
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from paretorch.training.workload_checks import check_losses, trained_model
+from training_runs import TINY_FILE
 from training_workload import Tiny
 
-TINY = Path(__file__).parent / "training_workload.py"
 DATA = "        return Splits(*(self._streams(count, seed) for seed, count in enumerate((self.samples, 24, 24))))"
 LOSSES = "        return losses\n"
 METRICS = '        return {"sign": (Accuracy(),), "size": (SizeError(),)}\n'
@@ -43,7 +42,7 @@ BROKEN = [
 
 
 def changed(path: Path, old: str, new: str) -> str:
-    text = TINY.read_text()
+    text = TINY_FILE.read_text()
     assert text.count(old) == 1
     path.write_text(text.replace(old, new))
     return str(path)
@@ -80,7 +79,7 @@ def test_task_without_metrics_is_trained_and_reported(tmp_path: Path, capsys: py
     assert dict(result.validation.metrics["size"]) == dict(result.higher_is_better["size"]) == {}
     show(result, tmp_path / "run")
     assert "accuracy" in capsys.readouterr().out
-    assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
+    assert call("report", str(tmp_path / "run"))[0] == 0
 
 
 def test_result_table_marks_tasks_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

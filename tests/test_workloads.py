@@ -22,6 +22,7 @@ from paretorch.training.workload_checks import trained_model
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
 from published_files import shared_files
+from training_runs import TINY
 
 # options of small sizes; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
@@ -45,7 +46,6 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "celeba": [{"root": shared_celeba(), "width": 0.125, "size": 32, "stride": 16, "workers": 0}],
     "cifar10": [{"root": shared_files(), "width": 0.125, "stride": 16}],
 }
-TINY = str(Path(__file__).parent / "training_workload.py")
 CASES = [(name, options) for name in workload_names() for options in SMALL.get(name, [{}])]
 CASES += [(TINY, {}), (TINY, {"own_inputs": True}), (TINY, {"missing": True})]
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paretorch.workloads import TensorStream
 from paretorch.workloads.digits import Digits, _members, _shipped
 from paretorch.workloads.generated.overlays import overlay
-
-
-def stream(workload: Digits, split: str) -> TensorStream:
-    (found,) = getattr(workload.data(), split)
-    assert isinstance(found, TensorStream)
-    return found
+from stored_streams import only_stream
 
 
 def test_digits_splits_are_a_partition_of_the_images() -> None:
@@ -53,13 +47,13 @@ def test_digits_pairs_are_overlaid_by_their_maximum() -> None:
 
 
 def test_digits_pixels_are_grey_levels_of_the_source() -> None:
-    levels = stream(Digits(train=50), "train").inputs * 16
+    levels = only_stream(Digits(train=50), "train").inputs * 16
     assert torch.equal(levels, levels.round())
     assert levels.shape == (50, 1, 11, 11)
 
 
 def test_digits_data_depend_on_the_data_seed() -> None:
-    first, second = (stream(Digits(train=50, data_seed=seed), "train").inputs for seed in (0, 1))
+    first, second = (only_stream(Digits(train=50, data_seed=seed), "train").inputs for seed in (0, 1))
     assert not torch.equal(first, second)
 
 
@@ -67,7 +61,7 @@ def test_digits_ink_loss_has_another_scale() -> None:
     workload = Digits(ink=True, train=200, validation=200)
     torch.manual_seed(0)
     model = workload.model()
-    samples = next(stream(workload, "validation").batches(200, order=None))
+    samples = next(only_stream(workload, "validation").batches(200, order=None))
     with torch.no_grad():
         losses = workload.losses(model(samples.inputs), samples.targets)
     assert float(losses["ink"]) > 300 * float(losses["left"] + losses["right"])

@@ -13,7 +13,7 @@ from paretorch.workloads import Accuracy, MeanAbsoluteError, Samples, Splits, Te
 from paretorch.workloads.streams import Stream, passes_per_epoch, steps_per_epoch, training_batches
 
 
-def numbers(count: int, task: str = "a") -> TensorStream:
+def range_stream(count: int, task: str = "a") -> TensorStream:
     return TensorStream(torch.arange(count), {task: torch.arange(count)})
 
 
@@ -23,33 +23,33 @@ def batches_of(streams: tuple[Stream, ...], seed: int, epoch: int, size: int = 4
 
 
 def test_stream_epoch_has_every_sample_at_most_once_in_the_order_of_seed_and_epoch() -> None:
-    (order,) = batches_of((numbers(22),), seed=3, epoch=5)
+    (order,) = batches_of((range_stream(22),), seed=3, epoch=5)
     assert len(order) == 20
     assert len(set(order)) == 20
     assert order != sorted(order)
-    assert batches_of((numbers(22),), seed=3, epoch=5) == [order]
-    assert batches_of((numbers(22),), seed=3, epoch=6) != [order]
-    assert batches_of((numbers(22),), seed=4, epoch=5) != [order]
+    assert batches_of((range_stream(22),), seed=3, epoch=5) == [order]
+    assert batches_of((range_stream(22),), seed=3, epoch=6) != [order]
+    assert batches_of((range_stream(22),), seed=4, epoch=5) != [order]
 
 
 def test_stream_inputs_and_targets_have_the_same_order() -> None:
-    for (batch,) in training_batches((numbers(22),), 4, 0, 0):
+    for (batch,) in training_batches((range_stream(22),), 4, 0, 0):
         assert batch.size == len(batch.inputs) == 4
         assert torch.equal(batch.inputs, batch.targets["a"])
 
 
 def test_stream_shorter_than_a_batch_is_one_batch() -> None:
-    assert [len(order) for order in batches_of((numbers(3),), 0, 0, size=8)] == [3]
+    assert [len(order) for order in batches_of((range_stream(3),), 0, 0, size=8)] == [3]
 
 
 def test_stream_without_order_has_every_sample_in_the_stored_order() -> None:
-    batches = list(numbers(10).batches(4, order=None))
+    batches = list(range_stream(10).batches(4, order=None))
     assert [batch.inputs.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert [batch.size for batch in batches] == [4, 4, 2]
 
 
 def test_training_batches_repeat_a_shorter_stream_in_a_new_order() -> None:
-    streams = (numbers(16), numbers(8, "b"))
+    streams = (range_stream(16), range_stream(8, "b"))
     long, short = batches_of(streams, 0, 0)
     assert sorted(long) == list(range(16))
     assert sorted(short[:8]) == sorted(short[8:]) == list(range(8))
@@ -81,7 +81,7 @@ class Doubled(TensorStream):
 
 def test_stream_subclass_keeps_its_class_on_a_device() -> None:
     shifted = Shifted(torch.arange(3), {"a": torch.arange(3)}, by=0.5)
-    streams = Splits((shifted,), (Doubled(3),), (numbers(3),)).to(torch.device("cpu"))
+    streams = Splits((shifted,), (Doubled(3),), (range_stream(3),)).to(torch.device("cpu"))
     (batch,) = streams.train[0].batches(3, order=None)
     assert batch.inputs.tolist() == [0.5, 1.5, 2.5]
     assert isinstance(streams.validation[0], Doubled)
@@ -91,23 +91,23 @@ def test_stream_subclass_keeps_its_class_on_a_device() -> None:
 
 
 def test_splits_without_streams_are_errors() -> None:
-    one = (numbers(3),)
+    one = (range_stream(3),)
     with pytest.raises(ValueError, match=r"'validation': expected a tuple of streams, got TensorStream; .*\(stream,\)"):
-        Splits(one, numbers(3), one)  # type: ignore[arg-type]
+        Splits(one, range_stream(3), one)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'test': expected streams, .*got Tensor\. .*TensorStream\(inputs, targets\)"):
         Splits(one, one, (torch.zeros(3),))  # type: ignore[arg-type]
 
 
 def test_splits_with_a_task_in_two_streams_are_errors() -> None:
-    one = (numbers(3),)
+    one = (range_stream(3),)
     with pytest.raises(ValueError, match=r"'validation'.*\['a'\]"):
-        Splits(one, (numbers(3), numbers(4)), one)
+        Splits(one, (range_stream(3), range_stream(4)), one)
     with pytest.raises(ValueError, match="'test' has no task"):
         Splits(one, one, ())
 
 
 def test_splits_omit_streams_without_selected_tasks() -> None:
-    both = (numbers(3), numbers(4, "b"))
+    both = (range_stream(3), range_stream(4, "b"))
     assert [len(stream) for stream in Splits(both, both, both).only(("b",)).train] == [4]
 
 

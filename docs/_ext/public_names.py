@@ -27,11 +27,11 @@ class PublicMethods(SphinxDirective):
     """A table of all methods, then the entry of each."""
 
     def run(self) -> list[nodes.Node]:
-        """The nodes that stand in its place."""
+        """The nodes that replace the directive."""
         objects = {name: getattr(paretorch, name) for name in sorted(paretorch.balance.__all__, key=str.lower)}
         methods = {name: value for name, value in objects.items() if inspect.isclass(value)}
         lines = [".. list-table::", "   :header-rows: 1", "   :widths: 20 25 55", ""]
-        lines += row("method", "looks at", "in one line")
+        lines += row("method", "needs", "in one line")
         for name, method in methods.items():
             lines += row(f":class:`~paretorch.{name}`", evidence(method), (method.__doc__ or "").partition("\n")[0])
         for name, value in objects.items():
@@ -49,7 +49,7 @@ def row(*cells: str) -> list[str]:
 
 
 def evidence(method: Any) -> str:
-    """What a method looks at, in words."""
+    """The evidence that a method needs."""
     words = {"LOSSES": "losses", "GRAMIAN": "inner products of gradients", "JACOBIAN": "gradients"}
     return ", ".join(words[need.name] for need in method.needs)
 

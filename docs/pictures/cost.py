@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 HERE = Path(__file__).parent
 MEASURED = HERE.parents[1] / "benchmarks" / "scaling.json"
 
-# One line and one marker each, so that they are told apart without colour; TorchJD's ways are one line, the best of them.
+# One line and one marker each, so that they differ without colour; TorchJD's variants are one line, the best of them.
 STYLES = {
     "plain": ("plain sum", "-", "", "0.0"),
     "fork": ("Fork", "-", "o", "0.0"),

@@ -1,4 +1,4 @@
-"""Draws what the Fork does, for light and for dark pages: ``python docs/pictures/fork.py`` writes both files beside itself.
+"""Draws what the Fork does, for light and for dark pages: ``python docs/pictures/fork.py`` writes both files into its folder.
 
 The vectors in the picture are true: their weights are those of MGDA at the default scale.
 """

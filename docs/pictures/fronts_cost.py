@@ -142,7 +142,7 @@ PANELS = {
 
 
 def place(axis: str, tasks: int, width: int, models: int) -> int:
-    """Where a point lies on its axis."""
+    """The position of a point on its axis."""
     if axis == "parameters P of a model":
         return sum(value.numel() for value in Targets(tasks, width).model().parameters())
     return tasks if axis == "tasks T" else models
@@ -167,11 +167,11 @@ def main() -> None:
             print(name, point, "{:.5f} s, {:.0f} MiB".format(*found[name, point]), flush=True)
     mpl.rcParams |= {"svg.hashsalt": "fronts", "font.size": 9, "svg.fonttype": "none"}
     figure, rows = plt.subplots(2, 3, figsize=(9.5, 5.6), sharey="row", layout="constrained")
-    looks = {"MT2O": ("o-", "#1f5f99"), "MT2O, no transfer": ("s--", "#000000"), "EPO": ("^:", "#a8400c")}
+    styles = {"MT2O": ("o-", "#1f5f99"), "MT2O, no transfer": ("s--", "#000000"), "EPO": ("^:", "#a8400c")}
     for column, (axis, points) in enumerate(PANELS.items()):
         where = [place(axis, *point) for point in points]
         counts = [models for *_, models in points]
-        for name, (style, colour) in looks.items():
+        for name, (style, colour) in styles.items():
             times = [found[name, point][0] / found[ONE, point][0] for point in points]
             rows[0][column].plot(where, times, style, color=colour, label=name)
             rows[1][column].plot(where, [found[name, point][1] for point in points], style, color=colour, label=name)

@@ -1,4 +1,4 @@
-"""Draws the figures of the page on line search: ``python docs/pictures/line_search.py`` writes five SVG files beside itself.
+"""Draws the figures of the page on line search: ``python docs/pictures/line_search.py`` writes five SVG files into its folder.
 
 Every curve is computed by the library; lines differ in dashes as well as in colour, so that they read in black and white.
 """
@@ -66,8 +66,8 @@ def batch(samples: int, seed: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
     """Inputs (B, 6) and targets (B, 2) by task, with noise that no network explains."""
     generator = torch.Generator().manual_seed(seed)
     draw = partial(torch.randn, generator=generator, dtype=torch.float64)
-    x, ways = draw(samples, 6), torch.Generator().manual_seed(99)
-    maps = torch.randn(2, 6, 2, generator=ways, dtype=torch.float64)
+    x, map_generator = draw(samples, 6), torch.Generator().manual_seed(99)
+    maps = torch.randn(2, 6, 2, generator=map_generator, dtype=torch.float64)
     return x, {task: (x @ maps[place]).tanh() + 0.3 * draw(samples, 2) for place, task in enumerate(TASKS)}
 
 
@@ -111,12 +111,12 @@ def theorem(steps: int = 400) -> Figure:
 
     def drawn(label: str, model: Model, batches: Callable[[int], Any], surface: str, style: tuple[str, str]) -> None:
         search = pt.FastBacktracking(model.encoder, model.heads, pt.MGDA(), displacement="gradient")
-        seen = []
+        criticalities = []
         for step in range(steps):
-            seen.append(measured(model, x, targets, surface))
+            criticalities.append(measured(model, x, targets, surface))
             inputs, wanted = batches(step)
             search.step(inputs, losses_of(model, wanted))
-        axis.semilogy(np.array(seen) / seen[0], color=style[0], ls=style[1], label=label)
+        axis.semilogy(np.array(criticalities) / criticalities[0], color=style[0], ls=style[1], label=label)
 
     free = Model()
     free.encoder = Free(free.encoder(x))  # type: ignore[assignment]
@@ -144,8 +144,8 @@ def displacement() -> Figure:
         curves = {"whole forward": [], "trial, true displacement": [], "trial, features' own direction": []}
         for step in steps:
             moved = _moved(model, u, p, step)
-            ways = (moved.encoder(x), z - step * q, z - step * features)
-            for curve, at in zip(curves.values(), ways, strict=True):
+            points = (moved.encoder(x), z - step * q, z - step * features)
+            for curve, at in zip(curves.values(), points, strict=True):
                 curve.append(float(losses_of(moved, targets)(at)[task].detach()))
         for (label, curve), (colour, dash) in zip(curves.items(), STYLES, strict=False):
             axis.plot(steps, np.array(curve) / curve[0], color=colour, ls=dash, label=label)
@@ -269,7 +269,7 @@ def metric(cases: int = 2000) -> Figure:
 
 
 def dual() -> Figure:
-    """Left: the dual of Newton's subproblem, with the primal's minimum. Right: the iterations beside steepest descent's."""
+    """Left: the dual of Newton's subproblem, with the primal's minimum. Right: the iterations, and those of steepest descent."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
     gradients = np.array([[1.0, 0.4], [-0.6, 0.8]])
     hessians = np.array([[[2.0, 0.3], [0.3, 0.5]], [[0.6, -0.2], [-0.2, 1.5]]])
@@ -296,13 +296,13 @@ def dual() -> Figure:
     right.semilogy(np.maximum(run.criticalities, 1e-17), "o-", color=DARK, mfc="white", label="Newton")
     point = Free(start)
     search = pt.Backtracking(point, nn.ModuleDict(), pt.MGDA())
-    seen = []
+    criticalities = []
     for _ in range(15):
         rows = [torch.autograd.grad(loss, point.z)[0] for loss in objectives(point.z).values()]
-        seen.append(criticality(torch.stack(rows).numpy()))
+        criticalities.append(criticality(torch.stack(rows).numpy()))
         if not search.step(torch.zeros(1, dtype=torch.float64), objectives).accepted:
             break
-    right.semilogy(seen, "s--", color=WARM, mfc="white", label="first order, the same search")
+    right.semilogy(criticalities, "s--", color=WARM, mfc="white", label="first order, the same search")
     right.set(xlabel="iteration", ylabel="criticality (VLMOP2, n = 20)")
     right.legend(loc="lower right", fontsize=8.5)
     return figure
@@ -329,14 +329,18 @@ def imbalance(steps: int = 400) -> Figure:
                 }
 
             search = pt.FastBacktracking(point, nn.ModuleDict(), pt.MGDA(), imbalance=most)
-            seen = []
+            criticalities = []
             for _ in range(steps):
                 rows = [matrix @ (point.z.detach() - center) for matrix, center in zip(matrices, centers, strict=True)]
-                seen.append(criticality(torch.stack(rows).numpy()))
+                criticalities.append(criticality(torch.stack(rows).numpy()))
                 if not search.step(torch.zeros(1, dtype=torch.float64), of).accepted:
                     break
             axis.loglog(
-                np.arange(1, len(seen) + 1), np.array(seen) / seen[0], color=colour, ls=dash, label=f"units 1 : {ratio}"
+                np.arange(1, len(criticalities) + 1),
+                np.array(criticalities) / criticalities[0],
+                color=colour,
+                ls=dash,
+                label=f"units 1 : {ratio}",
             )
         axis.set(xlabel="step", title=title, ylim=(1e-9, 3))
     axes[0].set_ylabel("distance from criticality,\nrelative to the start")

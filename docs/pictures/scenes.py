@@ -1,4 +1,4 @@
-"""Draws the contact sheet of the workload ``scenes``: ``python docs/pictures/scenes.py`` writes it beside itself."""
+"""Draws the contact sheet of the workload ``scenes``: ``python docs/pictures/scenes.py`` writes it into its folder."""
 
 from __future__ import annotations
 

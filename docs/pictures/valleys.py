@@ -1,4 +1,4 @@
-"""Draws how methods cross a valley with plateaus and walls: ``python docs/pictures/valleys.py`` writes it beside itself.
+"""Draws how methods cross a valley with plateaus and walls: ``python docs/pictures/valleys.py`` writes it into its folder.
 
 Two losses of two numbers (Liu et al., NeurIPS 2021, appendix), three starts, Adam with rate 1e-3. Dots mark where methods end;
 the thick line is the Pareto set.

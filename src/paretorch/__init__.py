@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are first used, so that importing the package costs nothing beside torch."""
+    """Names are imported when they are first used, so that importing the package costs nothing in addition to torch."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     balance = importlib.import_module("paretorch.balance")

@@ -123,7 +123,7 @@ class LineSearch(ABC):
         self.state = initial_state(self.parts, tasks)._replace(steps=self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed search needs beside the model's parameters: plain values and tensors."""
+        """What a resumed search needs in addition to the model's parameters: plain values and tensors."""
         state, known = self.state, bool(self.tasks)
         return {
             "tasks": state.tasks,

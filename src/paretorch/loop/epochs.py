@@ -26,7 +26,7 @@ class Trainable(Protocol[B]):
         """Writes a checkpoint after ``epoch`` epochs."""
 
     def report(self, epoch: int) -> None:
-        """Reports progress after ``epoch`` epochs, when a checkpoint that is due is on the disk."""
+        """Reports progress after ``epoch`` epochs, after the checkpoint of this epoch, if there is one."""
 
 
 def train_epochs(

@@ -89,7 +89,7 @@ class Preconditioned(MultiTaskOptimizer):
         if Need.JACOBIAN in method.needs or method.batches > 1 or method.observes:
             raise ValueError(
                 "Preconditioned takes a method that gives weights for one batch, from losses or inner products; "
-                f"{method} does not. Use it in a Balancer, beside torch.optim.Adam"
+                f"{method} does not. Use it in a Balancer, with torch.optim.Adam"
             )
         self.metric = metric
         self.momentum_dropped = 0  # steps

@@ -61,8 +61,9 @@ class BranchChecks:
         self._unreached = set()
         self._warn(
             "bypass",
-            f"the features have a gradient beside the Fork's, and no gradient came through the branch of {names}: where its head "
-            "reads the features themselves, its gradient is not balanced. Give the head its own branch, fork(features)[task]",
+            f"the features have a gradient that does not come from the Fork, and no gradient came through the branch of {names}: "
+            "where its head reads the features themselves, its gradient is not balanced. Give the head its own branch, "
+            "fork(features)[task]",
         )
 
     def reached(self, known: list[int], may_be_absent: bool) -> None:

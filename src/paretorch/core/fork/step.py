@@ -32,7 +32,7 @@ _HANDLES = itertools.count()
 class ForkStep:
     """Balances the tasks on the features, called by the autograd nodes of the losses and of the features.
 
-    A plain object beside the module, because every step writes to it. A copy starts without a step in progress.
+    A plain object, not part of the module, because every step writes to it. A copy starts without a step in progress.
 
     Args:
         runner: of the method, with declared tasks.
@@ -50,7 +50,7 @@ class ForkStep:
         self.runner, self.heads, self.nonfinite, self.gap = runner, heads, nonfinite, gap
         # Whether the weights are applied at the losses, so that the branches' gradients are summed.
         self.weighs_losses = method.needs == Need.LOSSES or heads == "weighted"
-        # What the node of the features saves for its backward beside the link.
+        # What the node of the features saves for its backward in addition to the link.
         self.saves = "features" if gap or Need.JACOBIAN in method.needs else "nothing"
         self.losses_required: str | None = None  # why fork.losses must be called
         self.on_backward: Callable[[], None] | None = None  # called at the start of every backward of the features

@@ -13,7 +13,7 @@ from paretorch.core.arrays import Array
 from paretorch.core.contract import Method
 from paretorch.core.method.state_fields import named_tensors, rebuilt
 
-# The tensors beside the method's own state, before the first step.
+# The tensors in addition to the method's own state, before the first step.
 INITIAL = {
     "steps": torch.tensor(0),
     "age": torch.tensor(0),

@@ -18,7 +18,7 @@ from paretorch.linesearch.directions.metrics import Identity, Metric
 class DirectionRule(ABC):
     """Makes the direction of a step; its metric is that of the common descent direction which replaces it if necessary."""
 
-    needs_tasks = False  # whether it needs each task's gradient on all parameters, beside the balanced one
+    needs_tasks = False  # whether it needs each task's gradient on all parameters, in addition to the balanced one
     is_gradient = False  # whether the direction is the balanced gradient
 
     @property

@@ -146,7 +146,7 @@ class FastBacktracking(LineSearch):
         return self.last
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed search needs beside the model's parameters: plain values and tensors."""
+        """What a resumed search needs in addition to the model's parameters: plain values and tensors."""
         fast, encoder = self.fast, self.fast.encoder
         return {
             **super().state_dict(),

@@ -39,7 +39,7 @@ class ForwardReplay:
 
     Args:
         modules: with buffers and attributes that a forward can change, in place or by assignment.
-        device: with a generator that it can draw from, beside the CPU's.
+        device: with a generator that it can draw from, in addition to the CPU's.
         batch_norm: replays BatchNorm in later forwards of a subsample.
         graph: whether later forwards need a graph, since the losses contain derivatives.
     """

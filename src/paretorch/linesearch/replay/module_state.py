@@ -1,4 +1,4 @@
-"""State of modules beside parameters and buffers: plain attributes and random number generators."""
+"""State of modules in addition to parameters and buffers: plain attributes and random number generators."""
 
 from __future__ import annotations
 

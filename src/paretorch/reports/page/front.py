@@ -27,7 +27,7 @@ with extra("studies"):
     from markupsafe import Markup
 
 PAGE = "front.html"
-MOST_METRICS = 12  # columns of the table of all models beside losses and preferences
+MOST_METRICS = 12  # columns of the table of all models in addition to losses and preferences
 
 
 @dataclass(frozen=True)

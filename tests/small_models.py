@@ -1,4 +1,4 @@
-"""Small float64 models for the tests of the two doors."""
+"""Small float64 models, batches and losses for tests of Fork, Balancer, methods and line searches."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def data(samples: int = 12, seed: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
 
 def losses_of(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
     return {task: (output - targets[task]).square().mean() for task, output in outputs.items()}
+
+
+def head_losses(heads: nn.ModuleDict, z: Tensor) -> dict[str, Tensor]:
+    """Mean squares of the difference to 0, 1, ... for the first, second, ... head of common features."""
+    return {name: (head(z) - target).square().mean() for target, (name, head) in enumerate(heads.items())}
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:
