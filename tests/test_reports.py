@@ -20,7 +20,7 @@ from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.compare import run_study
 from paretorch.reports.figures import paper
 from paretorch.reports.figures.curves import learning_curves
-from paretorch.reports.findings.findings import findings, verdict
+from paretorch.reports.findings.findings import findings
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
@@ -172,14 +172,16 @@ def test_findings_equal_known_sentences(summary: Summary) -> None:
         "tuned: 2.00 [2.00, 2.00] seconds per epoch. Not distinguishable from single task, good, bad and same."
     )
     assert found["chosen for tuned"] == "Static(2); finding it took 15 runs and 150 s."
-    assert verdict(summary) == found["verdict"]
+    assert findings(summary)[0].sentence == found["verdict"]
 
 
 def test_report_of_two_seeds_has_no_interval_and_no_verdict(tmp_path: Path) -> None:
     summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path))
-    assert verdict(summary).startswith("No verdict with 2 seeds: intervals and tests need 3. Differences to tuned: ")
+    assert findings(summary)[0].sentence.startswith(
+        "No verdict with 2 seeds: intervals and tests need 3. Differences to tuned: "
+    )
     assert "withheld: it needs at least 3 seeds" in overview(summary).markdown()
-    assert "good (-10.03 [-])" in verdict(summary)
+    assert "good (-10.03 [-])" in findings(summary)[0].sentence
     verdicts = [row[1] for row in overview(summary).rows]
     assert verdicts == ["withheld", "reference", "withheld", "withheld", "withheld"]
     assert "intervals are withheld, they need at least 3 seeds" in overview(summary).markdown()
@@ -198,7 +200,7 @@ def test_report_lists_missing_runs_and_compares_common_seeds(tmp_path: Path) -> 
     found = {finding.name: finding.sentence for finding in findings(summary)}
     assert found["missing of bad"].startswith("4 runs have no result: bad-seed1-")
     assert "good: 1 of 5 seeds have no result" in overview(summary).markdown()
-    assert "No verdict: bad (" in verdict(summary)
+    assert "No verdict: bad (" in findings(summary)[0].sentence
 
 
 def test_load_refuses_study_without_finished_baseline(tmp_path: Path) -> None:

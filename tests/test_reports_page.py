@@ -16,9 +16,8 @@ import pytest
 import reports_many as many
 from paretorch.reports.figures.cosines import MOST_PAIRS, cosine_curves
 from paretorch.reports.figures.curves import values, weights
-from paretorch.reports.figures.figures import figures
 from paretorch.reports.figures.styles import style
-from paretorch.reports.page.page import page
+from paretorch.reports.page.page import Contents, page
 from paretorch.reports.report import Report, report
 
 EVIL = ["<b>bold</b>", "</script><script>alert(1)</script>", "a & b \"q\" 'x'", "$x_1$", "_under", "=1+1"]
@@ -177,9 +176,7 @@ def test_weights_and_cosines_equal_means_over_runs(tmp_path: Path) -> None:
 
 
 def test_page_depends_on_files_alone(evil: Report) -> None:
-    assert page(evil.summaries, evil.findings, tuple(map(figures, evil.summaries))) == evil.page.read_text(
-        encoding="utf-8"
-    )
+    assert page(tuple(map(Contents.of, evil.summaries))) == evil.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.long

@@ -110,7 +110,6 @@ def test_tuning_table_has_cost(tmp_path: Path) -> None:
         results=dataclasses.replace(results, plan=dataclasses.replace(results.plan, tunings=(tuning,))),
     )
     table = tuning_table(summary)
-    assert table is not None
     assert table.rows == (("MGDA", "2", "2", "1", "24", "lr=0.01"),)
 
 

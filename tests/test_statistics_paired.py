@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import numpy as np
@@ -24,12 +23,6 @@ from paretorch.studies.statistics.paired import (
 )
 
 Array = NDArray[np.float64]
-
-
-def test_statistics_package_exports_the_paired_statistics() -> None:
-    package = importlib.import_module("paretorch.studies.statistics")
-    assert "interval" in package.__all__
-    assert all(getattr(package, name) is getattr(statistics, name) for name in package.__all__)
 
 
 def draws(seeds: int, studies: int = 2000, mean: float = 0.0, key: int = 0) -> Array:

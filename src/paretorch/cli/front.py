@@ -58,21 +58,8 @@ def front(
         from paretorch.training.fronts.run import train_front
         from paretorch.training.run import Run
 
-        workload_name, workload_options = options.name_and_options(workload)
-        optimizer_name, optimizer_options = options.name_and_options(optimizer)
-        given = {
-            "models": models,
-            "preferences": None if preferences is None else [numbers(row) for row in preferences.split()],
-            "margin": None if margin == 0.1 else margin,
-            "reference": None if reference is None else numbers(reference),
-            "starts": None if starts == "common" else starts,
-            "execution": None if execution == "auto" else execution,
-        }
         run = Run(
-            workload=workload_name,
-            options=workload_options,
-            optimizer=optimizer_name,
-            optimizer_options=optimizer_options,
+            **options.workload_and_optimizer(workload, optimizer),
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
@@ -81,9 +68,16 @@ def front(
             schedule=schedule,
             warmup=warmup,
             front=algorithm,
-            front_options={name: value for name, value in given.items() if value is not None},  # type: ignore[misc]
+            front_options=options.given(
+                models=models,
+                preferences=None if preferences is None else [numbers(row) for row in preferences.split()],
+                margin=None if margin == 0.1 else margin,
+                reference=None if reference is None else numbers(reference),
+                starts=None if starts == "common" else starts,
+                execution=None if execution == "auto" else execution,
+            ),
         )
-        folder = out or Path("runs") / f"front-{Path(workload_name).stem}-{run.key}"
+        folder = out or Path("runs") / f"front-{Path(run.workload).stem}-{run.key}"
         result = train_front(run, folder)
         show_front(result, folder, write_front_page(folder), Console())
 

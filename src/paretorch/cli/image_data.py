@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from paretorch.cli.errors import readable_errors
-from paretorch.cli.options import name_and_options
+from paretorch.cli.options import given, name_and_options
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -54,7 +54,7 @@ def data_check(
         from paretorch.workloads.loading.read_stream import worker_count
 
         other = _other_workload(what, root)
-        workload = None if other else _image_workload(what, root, {"workers": workers})[0]
+        workload = None if other else _image_workload(what, root, workers=workers)[0]
         with ReadingProgress() as reading:
             if workload is not None:
                 reports = report_images(
@@ -90,7 +90,7 @@ def data_pack(
     with readable_errors("The same command continues from there."):
         from paretorch.workloads.checks.console import ReadingProgress, pack_text
 
-        workload, whole = _image_workload(what, root, {"workers": workers, "size": size})
+        workload, whole = _image_workload(what, root, workers=workers, size=size)
         with ReadingProgress() as reading:
             packs = workload.packed(out or workload.pack_folder("").parent, whole=whole, progress=reading.update)
         print(pack_text(packs))
@@ -110,18 +110,17 @@ def _other_workload(what: str, root: Path) -> CheckableData | None:
     return workload if isinstance(workload, data_report.CheckableData) else None
 
 
-def _image_workload(what: str, root: Path, flags: dict[str, Any]) -> tuple[ImagenetCoco, bool]:
+def _image_workload(what: str, root: Path, **flags: int | None) -> tuple[ImagenetCoco, bool]:
     """The workload ``imagenet_coco``, and whether ``what`` is a folder, of which all images are meant."""
     from paretorch.training.names.constructors import parse
     from paretorch.training.names.workloads import find_workload
     from paretorch.workloads.imagenet_coco import ImagenetCoco
 
-    given = {name: value for name, value in flags.items() if value is not None}
     text = what or str(root)
     whole = parse(text).name != "imagenet_coco"
     if whole and not Path(text).is_dir():
         raise ValueError(f"{text} is no folder, and no workload that reads files (imagenet_coco does)")
     options = {"root": text} if whole else {"root": str(root)} | name_and_options(text)[1]
-    workload = find_workload("imagenet_coco", options | given)
+    workload = find_workload("imagenet_coco", options | given(**flags))
     assert isinstance(workload, ImagenetCoco)
     return workload, whole

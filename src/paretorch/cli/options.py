@@ -27,6 +27,21 @@ Deterministic = Annotated[bool, typer.Option("--deterministic", help="Use determ
 Warmup = Annotated[float, typer.Option(help="Share of the steps over which the learning rate increases.")]
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """The values that are not None, by name."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def workload_and_optimizer(workload: str, optimizer: str) -> dict[str, Any]:
+    """The arguments of :class:`~paretorch.training.run.Run` that two constructor calls give."""
+    values = zip(
+        ("workload", "options", "optimizer", "optimizer_options"),
+        (*name_and_options(workload), *name_and_options(optimizer)),
+        strict=True,
+    )
+    return dict(values)
+
+
 def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
     """The name and the arguments of a constructor call, all of them named and plain.
 

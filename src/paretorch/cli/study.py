@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from paretorch.cli.errors import readable_errors
+from paretorch.cli.options import given
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -16,6 +18,7 @@ with extra("studies"):
     from rich.table import Table
 
 OPTIONS = "Options of the studies that have them"
+study_option = partial(typer.Option, rich_help_panel=OPTIONS)
 
 
 class Format(StrEnum):
@@ -38,45 +41,34 @@ def study(
     tune: Annotated[
         int, typer.Option(help="Trials of the search for each treatment's settings, on validation data; 0: none.")
     ] = 0,
-    optimizers: Annotated[
-        str | None, typer.Option(help="Numbers 1 to 8 or names: '1,3,adamw(lr=0.01)'.", rich_help_panel=OPTIONS)
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Balancing methods: 'sum, MGDA()'.", rich_help_panel=OPTIONS)
-    ] = None,
+    optimizers: Annotated[str | None, study_option(help="Numbers 1 to 8 or names: '1,3,adamw(lr=0.01)'.")] = None,
+    methods: Annotated[str | None, study_option(help="Balancing methods: 'sum, MGDA()'.")] = None,
     baselines: Annotated[
         bool | None,
-        typer.Option("--baselines", help="Add single tasks and tuned static weights.", rich_help_panel=OPTIONS),
+        study_option("--baselines", help="Add single tasks and tuned static weights."),
     ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Classes of ImageNet: 100 or 1000, a protocol each.", rich_help_panel=OPTIONS)
-    ] = None,
-    loss_weights: Annotated[
-        str | None, typer.Option(help="A number for each task: '1,0.5'.", rich_help_panel=OPTIONS)
-    ] = None,
-    root: Annotated[str | None, typer.Option(help="The folder of the data.", rich_help_panel=OPTIONS)] = None,
-    encoder: Annotated[str | None, typer.Option(help="The image encoder.", rich_help_panel=OPTIONS)] = None,
-    encoder_weights: Annotated[
-        str | None, typer.Option(help="Its initial weights: 'torchvision' or FILE.", rich_help_panel=OPTIONS)
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Device of all runs: 'cuda'.", rich_help_panel=OPTIONS)] = None,
+    classes: Annotated[int | None, study_option(help="Classes of ImageNet: 100 or 1000, a protocol each.")] = None,
+    loss_weights: Annotated[str | None, study_option(help="A number for each task: '1,0.5'.")] = None,
+    root: Annotated[str | None, study_option(help="The folder of the data.")] = None,
+    encoder: Annotated[str | None, study_option(help="The image encoder.")] = None,
+    encoder_weights: Annotated[str | None, study_option(help="Its initial weights: 'torchvision' or FILE.")] = None,
+    device: Annotated[str | None, study_option(help="Device of all runs: 'cuda'.")] = None,
 ) -> None:
     """Compare ways of training fairly: paired seeds, intervals, a verdict."""
     with readable_errors():
         import paretorch
 
-        given = {
-            "optimizers": optimizers,
-            "methods": methods,
-            "baselines": baselines,
-            "classes": classes,
-            "loss_weights": loss_weights,
-            "root": root,
-            "encoder": encoder,
-            "encoder_weights": encoder_weights,
-            "device": device,
-        }
-        options = {option: value for option, value in given.items() if value is not None}
+        options = given(
+            optimizers=optimizers,
+            methods=methods,
+            baselines=baselines,
+            classes=classes,
+            loss_weights=loss_weights,
+            root=root,
+            encoder=encoder,
+            encoder_weights=encoder_weights,
+            device=device,
+        )
         paretorch.run_study(
             name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune, options=options
         )

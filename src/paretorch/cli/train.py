@@ -59,18 +59,12 @@ def train(
         from paretorch.training.monitoring.result_table import show
         from paretorch.training.run import Run
 
-        workload_name, workload_options = options.name_and_options(workload)
-        optimizer_name, optimizer_options = options.name_and_options(optimizer)
-        door = {"every": every, "scale": scale, "heads": heads}
         run = Run(
-            workload=workload_name,
-            options=workload_options,
+            **options.workload_and_optimizer(workload, optimizer),
             tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
             method=method,
             surface=surface.value,
-            door={name: value for name, value in door.items() if value is not None},
-            optimizer=optimizer_name,
-            optimizer_options=optimizer_options,
+            door=options.given(every=every, scale=scale, heads=heads),
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
@@ -81,7 +75,7 @@ def train(
             schedule=schedule,
             warmup=warmup,
         )
-        folder = out or Path("runs") / f"{Path(workload_name).stem}-{run.key}"
+        folder = out or Path("runs") / f"{Path(run.workload).stem}-{run.key}"
         show(train_run(run, folder), folder)
 
 

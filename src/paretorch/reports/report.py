@@ -5,25 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from paretorch.extras import extra
 from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.figures import paper
-from paretorch.reports.figures.figures import figures
-from paretorch.reports.findings.findings import Finding, findings, headline
-from paretorch.reports.page.page import page
+from paretorch.reports.findings.findings import Finding, headline
+from paretorch.reports.page.page import Contents, page, sources, title
 from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page
 from paretorch.reports.reading.load import load_all
 from paretorch.reports.tables.across import Across, across
-from paretorch.reports.tables.expected import expected_table
-from paretorch.reports.tables.fronts import front_tables
-from paretorch.reports.tables.losses import loss_table
-from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
+from paretorch.reports.tables.overview import overview
 from paretorch.reports.tables.settings import different_settings
-from paretorch.reports.tables.spreadsheets import seeds_csv, treatments_csv
 from paretorch.reports.tables.tables import Table, escaped
-from paretorch.reports.tables.tuning import budget, tuning_table
+from paretorch.reports.tables.tuning import budget
 from paretorch.storage import atomic
 
 with extra("studies"):
@@ -37,6 +33,19 @@ FIGURE_FILES = {  # names of the files of those figures that are drawn for paper
     "trade-off": "trade_off",
     "cost": "cost",
 }
+# tables of line searches are on the page alone
+TABLE_FILES = (
+    "overview",
+    "means",
+    "by_metric",
+    "losses",
+    "expected",
+    "fronts",
+    "faster",
+    "dynamics",
+    "costs",
+    "tuning",
+)
 
 
 @dataclass(frozen=True)
@@ -78,21 +87,22 @@ class Report:
     def show(self, console: Console | None = None) -> None:
         """Prints tables, findings, the verdict, and the path of the page."""
         console = console or Console(highlight=False)
+        line = partial(console.print, markup=False, highlight=False)
         for summary, found in zip(self.summaries, self.findings, strict=True):
             if self.across is not None:
-                console.print(f"\n{summary.results.plan.workload}", style="bold", markup=False, highlight=False)
+                line(f"\n{summary.results.plan.workload}", style="bold")
             console.print(overview(summary).terminal(console.width))
             for finding in found:
-                console.print(f"{finding.name}: {finding.sentence}", markup=False, highlight=False)
-            console.print(f"\n{headline(summary)}\n", style="bold", markup=False, highlight=False)
+                line(f"{finding.name}: {finding.sentence}")
+            line(f"\n{headline(summary)}\n", style="bold")
         if self.across is not None:
             if self.across.table is not None:
                 console.print(self.across.table.terminal(console.width))
-            console.print(f"{self.across.sentence}\n", style="bold", markup=False, highlight=False)
-            console.print(f"{self.across.note}\n", markup=False, highlight=False)
-        console.print(f"The page: {self.page}", markup=False, highlight=False, soft_wrap=True)
+            line(f"{self.across.sentence}\n", style="bold")
+            line(f"{self.across.note}\n")
+        line(f"The page: {self.page}", soft_wrap=True)
         others = f"Tables and figures: {len(self.files) - 1} files in {self.page.parent / FOLDER} and {TEXT}"
-        console.print(others, markup=False, highlight=False, soft_wrap=True)
+        line(others, soft_wrap=True)
 
 
 def report(
@@ -126,55 +136,40 @@ def report(
         raise ValueError(f"a report needs at least one {'folder' if not paths else 'format of figures'}, got none")
     for form in formats:
         paper.check_format(form)
-    summaries = tuple(map(summarize, load_all(paths, reference)))
-    found = tuple(map(findings, summaries))
-    drawings = tuple(map(figures, summaries))
+    contents = tuple(map(Contents.of, map(summarize, load_all(paths, reference))))
+    summaries = tuple(each.summary for each in contents)
     overall = across(summaries) if len(summaries) > 1 else None
     folder = Path(out) if out is not None else Path(paths[0]) if len(paths) == 1 else Path("report-of-runs")
     check_page(folder / PAGE, HTML)
     check_page(folder / TEXT, MARKDOWN)
     folder.mkdir(parents=True, exist_ok=True)
     atomic.own_folder(folder / FOLDER)
-    write_page(folder / PAGE, page(summaries, found, drawings, overall).encode(), HTML)
+    write_page(folder / PAGE, page(contents, overall).encode(), HTML)
     files = [folder / PAGE, folder / TEXT]
     shown = []
-    for summary, described, prefix in zip(summaries, drawings, _prefixes(summaries), strict=True):
+    for each, prefix in zip(contents, _prefixes(summaries), strict=True):
         drawn = [
-            paper.save(paper.draw(figure, summary), folder / FOLDER, prefix + FIGURE_FILES[figure.name], formats)
-            for figure in described
+            paper.save(paper.draw(figure, each.summary), folder / FOLDER, prefix + FIGURE_FILES[figure.name], formats)
+            for figure in each.figures
             if figure.name in FIGURE_FILES
         ]
         shown.append([group[0] for group in drawn])
         files += [path for group in drawn for path in group]
-        files += _write_tables(summary, folder / FOLDER, prefix)
+        files += [
+            path for name, table in _tables(each).items() for path in _write(table, folder / FOLDER, prefix + name)
+        ]
+        for name, text in each.csv.items():
+            files.append(folder / FOLDER / f"{prefix}{name}")
+            atomic.write(files[-1], text.encode())
     if overall is not None:
         files += _write_across(overall, folder / FOLDER, formats)
-    write_page(folder / TEXT, _markdown(summaries, found, overall, shown).encode(), MARKDOWN)
-    return Report(summaries, found, overall, folder / PAGE, tuple(files))
+    write_page(folder / TEXT, _markdown(contents, overall, shown).encode(), MARKDOWN)
+    return Report(summaries, tuple(each.findings for each in contents), overall, folder / PAGE, tuple(files))
 
 
-def _write_tables(summary: Summary, folder: Path, prefix: str) -> Iterator[Path]:
-    for name, table in _tables(summary).items():
-        yield from _write(table, folder, prefix + name)
-    for name, text in {"treatments": treatments_csv(summary), "seeds": seeds_csv(summary)}.items():
-        path = folder / f"{prefix}{name}.csv"
-        atomic.write(path, text.encode())
-        yield path
-
-
-def _tables(summary: Summary) -> dict[str, Table]:
-    tables = {
-        "overview": overview(summary),
-        "means": means(summary),
-        "by_metric": by_metric(summary),
-        "losses": loss_table(summary),
-        "expected": expected_table(summary),
-        **dict(zip(("fronts", "faster"), front_tables(summary), strict=False)),
-        "dynamics": dynamics(summary),
-        "costs": costs(summary),
-        "tuning": tuning_table(summary),
-    }
-    return {name: table for name, table in tables.items() if table is not None and table.rows}
+def _tables(contents: Contents) -> dict[str, Table]:
+    """The tables that are written as files, by name."""
+    return {name: contents.tables[name] for name in TABLE_FILES if name in contents.tables}
 
 
 def _write(table: Table, folder: Path, name: str) -> Iterator[Path]:
@@ -201,38 +196,31 @@ def _prefixes(summaries: Sequence[Summary]) -> list[str]:
     return [f"{i}-{slug}-" for i, slug in enumerate(slugs, start=1)]
 
 
-def _markdown(
-    summaries: Sequence[Summary],
-    found: Sequence[Sequence[Finding]],
-    overall: Across | None,
-    shown: Sequence[Sequence[Path]],
-) -> str:
-    names = " + ".join(dict.fromkeys(summary.results.plan.study.name for summary in summaries))
-    parts = [f"# {escaped(names)}"]
+def _markdown(contents: Sequence[Contents], overall: Across | None, shown: Sequence[Sequence[Path]]) -> str:
+    parts = [f"# {escaped(title(contents))}"]
     if overall is not None:
         parts += [
             escaped(f"{overall.sentence} {overall.note}"),
             *(table.markdown() for table in (overall.table, overall.transfer) if table),
         ]
-    for summary, found_here, drawn in zip(summaries, found, shown, strict=True):
-        plan = summary.results.plan
+    for each, drawn in zip(contents, shown, strict=True):
+        summary, plan = each.summary, each.summary.results.plan
         parts += [
             *([f"# {escaped(plan.workload)}"] if overall is not None else []),
             escaped(plan.study.question),
-            f"**{escaped(headline(summary))}**\n\n{escaped(found_here[0].sentence)}",
-            "\n".join(table.markdown() for table in _tables(summary).values()),
+            f"**{escaped(headline(summary))}**\n\n{escaped(each.findings[0].sentence)}",
+            "\n".join(table.markdown() for table in _tables(each).values()),
             "\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in drawn),
             "## Findings\n\n"
             + "\n".join(
-                f"- **{escaped(f.name)}**: {escaped(f'{f.sentence} ({f.definition})')}" for f in found_here[1:]
+                f"- **{escaped(f.name)}**: {escaped(f'{f.sentence} ({f.definition})')}" for f in each.findings[1:]
             ),
             f"## Settings\n\nseeds {', '.join(map(str, plan.seeds))}. {escaped(budget(summary))} Seeds, initial weights and "
             f"data order are shared by all treatments.\n\n{different_settings(summary.results).markdown()}",
         ]
-    sources = {source.path: source for summary in summaries for source in summary.results.plan.sources}
     made = [
         f"- {escaped(source.path.resolve().name)}: `{source.command}`; "
         + ", ".join(f"{name} {value}" for name, value in [*source.versions.items(), *source.machine.items()])
-        for source in sources.values()
+        for source in sources(contents)
     ]
     return "\n\n".join([*parts, "## How it was made\n\n" + "\n".join(made)]) + "\n"

@@ -10,7 +10,7 @@ import numpy as np
 
 from paretorch.reports.reading.load import Array, StudyResults, TreatmentResults, quality
 from paretorch.studies.statistics.curves import Convergence, Stability, convergence, convergence_target, stability
-from paretorch.studies.statistics.paired import Comparison, compare
+from paretorch.studies.statistics.paired import Comparison, Verdict, compare
 from paretorch.studies.statistics.quality import complete_seeds, mean_rank, seed_mean
 
 
@@ -60,6 +60,12 @@ class Summary:
     def reference(self) -> Row:
         """The row to which the others are compared."""
         return self.rows[self.results.plan.study.reference]
+
+    @property
+    def by_verdict(self) -> dict[Verdict, list[str]]:
+        """Labels of the compared treatments, for each verdict."""
+        compared = {label: row.comparison for label, row in self.rows.items() if row.comparison is not None}
+        return {kind: [label for label, c in compared.items() if c.verdict is kind] for kind in Verdict}
 
     @property
     def ranked(self) -> list[bool]:
@@ -115,6 +121,12 @@ def ordered(summary: Summary) -> Sequence[str]:
     """Labels, the lowest mean Delta m first; those without one last."""
     means = {label: seed_mean(row.delta_m) for label, row in summary.rows.items()}
     return sorted(means, key=lambda label: math.inf if math.isnan(means[label]) else means[label])
+
+
+def by_priority(summary: Summary) -> list[str]:
+    """Labels, those first that a figure shows if it cannot show all: reference and baseline, then the lowest Delta m."""
+    study = summary.results.plan.study
+    return list(dict.fromkeys([study.reference, study.baseline, *ordered(summary)]))
 
 
 def _differences(results: StudyResults, label: str, k: int) -> Array:

@@ -50,24 +50,25 @@ def learning_curves(summary: Summary) -> list[Figure]:
 
 def training_losses(summary: Summary) -> list[Figure]:
     """Every task's mean training loss."""
-    tasks = summary.results.tasks
-    panels = [
-        curves_panel(summary, task, f"training loss of {task}", lambda t, k=k: t.losses[:, :, k], len(tasks))  # type: ignore[misc]
-        for k, task in enumerate(tasks)
-    ]
+    panels = _task_panels(summary, "training loss", lambda treatment: treatment.losses)
     caption = "Mean training loss of an epoch: the task's own loss, without its weight."
     return curves_figure("losses", "Training losses", caption, panels, timed=True)
 
 
 def weights(summary: Summary) -> list[Figure]:
     """The factor of each task, mean over the steps of an epoch."""
-    tasks = summary.results.tasks
-    panels = [
-        curves_panel(summary, task, f"weight of {task}", lambda t, k=k: t.weights[:, :, k], len(tasks))  # type: ignore[misc]
-        for k, task in enumerate(tasks)
-    ]
+    panels = _task_panels(summary, "weight", lambda treatment: treatment.weights)
     caption = "Factors by which each method multiplies a task, mean over an epoch's steps. Methods without weights have no curve."
     return curves_figure("weights", "Weights over time", caption, panels, "weights of the methods")
+
+
+def _task_panels(summary: Summary, quantity: str, read: Callable[[TreatmentResults], Array]) -> list[Panel]:
+    """A panel for each task, of the (S, E, T) values of a treatment."""
+    tasks = summary.results.tasks
+    return [
+        curves_panel(summary, task, f"{quantity} of {task}", lambda t, k=k: read(t)[:, :, k], len(tasks))  # type: ignore[misc]
+        for k, task in enumerate(tasks)
+    ]
 
 
 def curves_figure(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from paretorch.extras import extra
-from paretorch.reports.analysis.summary import Summary, ordered
+from paretorch.reports.analysis.summary import Summary, by_priority
 from paretorch.reports.figures.description import Bounds, Figure, Marks, Panel
 from paretorch.reports.figures.styles import style
 from paretorch.reports.reading.load import Array
@@ -106,8 +106,7 @@ def check_format(form: str) -> str:
 
 def _legible(summary: Summary) -> Mapping[int | None, str]:
     """Labels of the treatments that a figure contains, by index."""
-    study = summary.results.plan.study
-    first = list(dict.fromkeys([study.reference, study.baseline, *ordered(summary)]))[:MOST_TREATMENTS]
+    first = by_priority(summary)[:MOST_TREATMENTS]
     return {index: label for index, label in enumerate(summary.rows) if label in first}
 
 

@@ -44,15 +44,11 @@ def findings(summary: Summary) -> tuple[Finding, ...]:
     return tuple(finding for make in makers for finding in make(summary))
 
 
-def verdict(summary: Summary) -> str:
-    """The treatments that are better, worse and not distinguishable from the reference."""
-    return findings(summary)[0].sentence
-
-
 def headline(summary: Summary) -> str:
     """The verdict in one or two sentences: the better treatments, and the number of the others by verdict."""
     reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
-    others = [row.comparison for row in summary.rows.values() if row.comparison is not None]
+    groups = summary.by_verdict
+    others = sum(map(len, groups.values()))
     if not others:
         return f"One way of training was run, {reference}: there is nothing to compare it with."
     if seeds < FEWEST_SEEDS:
@@ -60,39 +56,31 @@ def headline(summary: Summary) -> str:
             f"No verdict: {seed_count(seeds)} are too few to separate differences from chance; "
             f"intervals and tests need at least {FEWEST_SEEDS}."
         )
-    better = [label for label, row in summary.rows.items() if _is(row, Verdict.BETTER)]
+    better = groups[Verdict.BETTER]
     first = (
         f"No treatment was found better than {reference}"
         if not better
         else f"Better than {reference}: {listed(better)}"
     )
-    counts = {
-        kind: sum(_is(row, kind) for row in summary.rows.values())
-        for kind in (Verdict.NOT_DISTINGUISHABLE, Verdict.WORSE, Verdict.WITHHELD)
-    }
+    if len(groups[Verdict.NOT_DISTINGUISHABLE]) == others:
+        none_distinguishable = "the other cannot" if others == 1 else f"none of the {others} others can"
+        return f"{first}: {none_distinguishable} be distinguished from it ({seeds} seeds)."
     names = {
         Verdict.NOT_DISTINGUISHABLE: "not distinguishable from it",
         Verdict.WORSE: "worse",
         Verdict.WITHHELD: "without a verdict",
     }
-    counted = [f"{count} {names[kind]}" for kind, count in counts.items() if count]
-    if counts[Verdict.NOT_DISTINGUISHABLE] == len(others):
-        none_distinguishable = "the other cannot" if len(others) == 1 else f"none of the {len(others)} others can"
-        return f"{first}: {none_distinguishable} be distinguished from it ({seeds} seeds)."
-    after = f" Of the {'others' if better else f'{len(others)} others'}: {', '.join(counted)}." if counted else ""
+    counted = [f"{len(groups[kind])} {name}" for kind, name in names.items() if groups[kind]]
+    after = f" Of the {'others' if better else f'{others} others'}: {', '.join(counted)}." if counted else ""
     return f"{first} ({seeds} seeds).{after}"
-
-
-def _is(row: Row, kind: Verdict) -> bool:
-    return row.comparison is not None and row.comparison.verdict is kind
 
 
 def _verdict(summary: Summary) -> Iterator[Finding]:
     reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
-    groups: dict[Verdict, list[str]] = {kind: [] for kind in Verdict}
-    for label, row in summary.rows.items():
-        if row.comparison is not None:
-            groups[row.comparison.verdict].append(_with_numbers(label, row, seeds))
+    groups = {
+        kind: [_with_numbers(label, summary.rows[label], seeds) for label in labels]
+        for kind, labels in summary.by_verdict.items()
+    }
     if seeds < FEWEST_SEEDS:
         differences = "; ".join(groups[Verdict.WITHHELD])
         start = f"No verdict with {seed_count(seeds)}: intervals and tests need {FEWEST_SEEDS}. "

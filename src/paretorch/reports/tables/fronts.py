@@ -15,6 +15,7 @@ from paretorch.reports.reading.front_results import Array, Fronts, reached
 from paretorch.reports.reading.load import TreatmentResults
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
+from paretorch.studies.statistics.quality import seed_mean
 from paretorch.training.fronts.algorithms import find_algorithm
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)  # of the best hypervolume
@@ -22,23 +23,15 @@ TIMED = (0.8, 0.95)
 NEVER = "never"
 
 
-def front_tables(summary: Summary) -> tuple[Table, ...]:
-    """Quality and speed-up of the fronts; none if no front was trained."""
-    found = {label: t for label, t in summary.results.treatments.items() if t.fronts is not None}
+def quality_table(summary: Summary) -> Table:
+    """Hypervolume, non-dominated models, transfer and cost of every treatment; no rows if no front was trained."""
+    found, level = _trained(summary), summary.level
     if not found:
-        return ()
-    return (
-        quality_table(found, summary.level),
-        *speedup_tables(found, summary.results.plan.study.reference, summary.level),
-    )
-
-
-def quality_table(found: dict[str, TreatmentResults], level: float = 0.95) -> Table:
-    """Hypervolume, non-dominated models, transfer and cost of every treatment."""
+        return Table("Quality of the fronts", (), ())
     rows = []
     for label, treatment in found.items():
         fronts = _of(treatment)
-        volume = treatment.test[:, 0] if treatment.test.shape[1] == 1 else _last(fronts.hypervolume)
+        volume = treatment.test[:, 0] if treatment.test.shape[1] == 1 else fronts.hypervolume[:, -1]
         share = 100 * np.nanmean(volume) / fronts.largest if np.isfinite(volume).any() else math.nan
         rows.append(
             (
@@ -46,9 +39,9 @@ def quality_table(found: dict[str, TreatmentResults], level: float = 0.95) -> Ta
                 mean_interval(volume, level),
                 number(float(share), 3),
                 mean_interval(fronts.ideal, level),
-                number(_mean(fronts.non_dominated), 3),
-                number(100 * _mean(fronts.transfer_share), 3),
-                f"{_mean(_last(fronts.gradients)):,.0f}",
+                number(seed_mean(fronts.non_dominated), 3),
+                number(100 * seed_mean(fronts.transfer_share), 3),
+                f"{seed_mean(fronts.gradients[:, -1]):,.0f}",
             )
         )
     header = (
@@ -65,16 +58,16 @@ def quality_table(found: dict[str, TreatmentResults], level: float = 0.95) -> Ta
     return Table("Quality of the fronts", header, tuple(rows), tuple(notes))
 
 
-def speedup_tables(found: dict[str, TreatmentResults], reference: str, level: float = 0.95) -> tuple[Table, ...]:
-    """Speed-ups over the reference in gradient evaluations and seconds, for fractions of the best hypervolume."""
-    if reference not in found:
-        return ()
+def speedup_table(summary: Summary) -> Table:
+    """Speed-ups over the reference in gradient evaluations and seconds, for fractions of the best hypervolume.
+
+    It has no rows if the reference trained no front, or no hypervolume is positive.
+    """
+    found, reference, level = _trained(summary), summary.results.plan.study.reference, summary.level
     best = _best(found)
-    if not best > 0:
-        return ()
     rows = []
     for label, treatment in found.items():
-        if label == reference:
+        if label == reference or reference not in found or not best > 0:
             continue
         cells = [_times(found[reference], treatment, share * best, False, level) for share in LEVELS]
         cells += [_times(found[reference], treatment, share * best, True, level) for share in TIMED]
@@ -89,7 +82,7 @@ def speedup_tables(found: dict[str, TreatmentResults], reference: str, level: fl
         f"reaches a fraction of {best:.4g}, the best mean of any treatment; above 1 is faster. Geometric means over the seeds "
         f"on which both reach it, with 95 % intervals of paired logarithms; '{NEVER}': the treatment reaches it on no seed.",
     )
-    return (Table(f"Times faster than {reference}", header, tuple(rows), notes),)
+    return Table(f"Times faster than {reference}", header, tuple(rows), notes)
 
 
 def transfer_table(summaries: Sequence[Summary]) -> Table | None:
@@ -111,18 +104,18 @@ def transfer_table(summaries: Sequence[Summary]) -> Table | None:
 
 
 def _transfers(summary: Summary) -> Iterator[tuple[str, ...]]:
-    found = {label: t for label, t in summary.results.treatments.items() if t.fronts is not None}
+    found = _trained(summary)
     best = _best(found)
     for label, treatment in found.items():
         plain = _without_transfer(treatment, found)
         if plain is None or not best > 0:
             continue
         base = found[plain]
-        ends = _last(_of(treatment).hypervolume) / _last(_of(base).hypervolume)
+        ends = _of(treatment).hypervolume[:, -1] / _of(base).hypervolume[:, -1]
         yield (
             summary.results.plan.workload, label, plain,
             *(_times(base, treatment, share * best, False, summary.level) for share in TIMED),
-            _ratio(ends, summary.level), number(100 * _mean(_of(treatment).transfer_share), 3),
+            _ratio(ends, summary.level), number(100 * seed_mean(_of(treatment).transfer_share), 3),
         )  # fmt: skip
 
 
@@ -142,12 +135,12 @@ def _without_transfer(treatment: TreatmentResults, found: dict[str, TreatmentRes
 
 def _best(found: dict[str, TreatmentResults]) -> float:
     """The best mean hypervolume at the end of any treatment."""
-    finals = [_mean(_last(_of(treatment).hypervolume)) for treatment in found.values()]
+    finals = [seed_mean(_of(treatment).hypervolume[:, -1]) for treatment in found.values()]
     return max((value for value in finals if math.isfinite(value)), default=math.nan)
 
 
 def _times(base: TreatmentResults, other: TreatmentResults, target: float, timed: bool, level: float) -> str:
-    ratios = speedups(base, other, target, timed)
+    ratios = np.asarray(_needed(base, target, timed) / _needed(other, target, timed))
     there = ratios[np.isfinite(ratios)]
     if not len(there):
         return NEVER if not np.isfinite(_needed(other, target, timed)).any() else "reference never"
@@ -168,27 +161,18 @@ def _ratio(ratios: Array, level: float) -> str:
     return shown
 
 
-def speedups(base: TreatmentResults, other: TreatmentResults, target: float, timed: bool = False) -> Array:
-    """(S,) ratio of the costs to reach a hypervolume, by seed; nan if one of them never does."""
-    return np.asarray(_needed(base, target, timed) / _needed(other, target, timed))
-
-
 def _needed(treatment: TreatmentResults, target: float, timed: bool) -> Array:
+    """(S,) cost to reach a hypervolume; nan if it is never reached."""
     fronts = _of(treatment)
     cost = np.cumsum(treatment.epoch_seconds, axis=1) if timed else fronts.gradients
     return reached(fronts.hypervolume, cost, target)
 
 
+def _trained(summary: Summary) -> dict[str, TreatmentResults]:
+    """The treatments that trained fronts."""
+    return {label: t for label, t in summary.results.treatments.items() if t.fronts is not None}
+
+
 def _of(treatment: TreatmentResults) -> Fronts:
     assert treatment.fronts is not None
     return treatment.fronts
-
-
-def _last(values: Array) -> Array:
-    """(S,) of (S, E), after the last epoch."""
-    return values[:, -1]
-
-
-def _mean(values: Array) -> float:
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if len(there) else math.nan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paretorch.reports.analysis.summary import Row, Summary
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.tables import Table
 
 
@@ -18,8 +18,8 @@ def budget(summary: Summary) -> str:
     return "Hyperparameters were not searched: every treatment has the study's own."
 
 
-def tuning_table(summary: Summary) -> Table | None:
-    """One row for each treatment with a search; None without any."""
+def tuning_table(summary: Summary) -> Table:
+    """One row for each treatment with a search; no rows without any."""
     found = summary.results.plan.tunings
     rows: list[tuple[str, ...]] = []
     for label, row in summary.rows.items():
@@ -32,9 +32,9 @@ def tuning_table(summary: Summary) -> Table | None:
                     (label, str(cost.trials), str(cost.runs), str(cost.without_value), f"{cost.seconds:.0f}", settings)
                 )
         if row.results.chosen is not None:
-            rows.append(_grid(label, row))
-    if not rows:
-        return None
+            seconds = f"{row.results.seconds.sum():.0f}"
+            missing = str(len(row.results.missing))
+            rows.append((label, "grid", str(row.results.runs), missing, seconds, row.results.chosen.method))
     header = ("treatment", "trials", "runs", "without a value", "seconds", "chosen")
     notes = (
         "Equal trials for every treatment that is searched for by sampling; trials that diverge or fail count.",
@@ -42,19 +42,6 @@ def tuning_table(summary: Summary) -> Table | None:
         "seconds: training and evaluation of these runs. Selection is on validation data; the test set is not touched.",
     )
     return Table("Tuning", header, tuple(rows), notes, left=(5,))
-
-
-def _grid(label: str, row: Row) -> tuple[str, ...]:
-    results = row.results
-    assert results.chosen is not None
-    return (
-        label,
-        "grid",
-        str(results.runs),
-        str(len(results.missing)),
-        f"{results.seconds.sum():.0f}",
-        results.chosen.method,
-    )
 
 
 def _words(settings: dict[str, object]) -> str:

@@ -186,15 +186,7 @@ def _study(base: Run, more: Algorithms) -> Study:
 
 def _single_task(base: Run) -> Run:
     """The run of one model for each task, trained on that task alone."""
+    tasks = 3 if base.workload == "nyuv2" or base.options.get("problem") == "dtlz2" else 2
+    preferences: list[Plain] = [[float(row == column) for column in range(tasks)] for row in range(tasks)]
     kept = {name: value for name, value in base.front_options.items() if name != "models"}
-    return replace(base, front="Sweep()", front_options={**kept, "preferences": _identity(_number_of_tasks(base))})
-
-
-def _number_of_tasks(run: Run) -> int:
-    if run.workload == "nyuv2" or run.options.get("problem") == "dtlz2":
-        return 3
-    return 2
-
-
-def _identity(tasks: int) -> list[Plain]:
-    return [[float(row == column) for column in range(tasks)] for row in range(tasks)]
+    return replace(base, front="Sweep()", front_options={**kept, "preferences": preferences})

@@ -19,6 +19,7 @@ BEST_RATE = "SGD, features, best of 8 rates"
 SINGLE_TASK = "single task, Adam"
 CLASSICAL = "classical"
 AUTOMATIC = "fast, linearised, regression"
+MAIN = (BEST_RATE, "Adam, default", "fast, as published", "fast, default", AUTOMATIC)  # on expensive workloads
 PUBLISHED_BOUND = 1.0  # largest step of the search as published; the other searches adapt their bound
 VERIFY = 20  # steps between two verifications with a full forward pass
 
@@ -49,33 +50,23 @@ def study(scale: str, root: str = "data", device: str = "cpu") -> Study:
     """
     check_scale(NAME, scale, SCALES)
     if scale == "smoke":
-        return _all_treatments(Run("digits", SMOKE, batch_size=64, epochs=1, device=device), window=20)
+        return _study(Run("digits", SMOKE, batch_size=64, epochs=1, device=device), window=20)
     if scale == "small":
-        digits = _all_treatments(Run("digits", batch_size=64, epochs=10, device=device), window=100)
-        scenes = _main_treatments(Run("scenes", SCENES, batch_size=32, epochs=10, device=device), window=50)
+        digits = _study(Run("digits", batch_size=64, epochs=10, device=device), window=100)
+        scenes = _study(Run("scenes", SCENES, batch_size=32, epochs=10, device=device), window=50, labels=MAIN)
         return across(NAME, QUESTION, (digits, scenes))
     paper: dict[str, Any] = {"epochs": 100, "device": device}
-    mnist = _all_treatments(Run("multimnist", {"root": root}, batch_size=256, **paper), window=200)
-    cifar = _all_treatments(Run("cifar10", {"root": root}, batch_size=256, **paper), window=200)
-    streets = _main_treatments(Run("cityscapes", {"root": root, **STREETS}, batch_size=8, **paper), window=200)
+    mnist = _study(Run("multimnist", {"root": root}, batch_size=256, **paper), window=200)
+    cifar = _study(Run("cifar10", {"root": root}, batch_size=256, **paper), window=200)
+    streets = _study(Run("cityscapes", {"root": root, **STREETS}, batch_size=8, **paper), window=200, labels=MAIN)
     return across(NAME, QUESTION, (mnist, cifar, streets))
 
 
-def _all_treatments(run: Run, window: int) -> Study:
-    """The study with all fixed steps and all searches."""
+def _study(run: Run, window: int, labels: Sequence[str] = ()) -> Study:
+    """The study with all fixed steps and all searches, or with those that have the labels."""
     base = replace(run, method="MGDA()", optimizer="SGD", optimizer_options={"lr": 0.1})
-    return _study(base, (*_fixed_steps(base), *_gradient_searches(base, window), *_direction_searches(base, window)))
-
-
-def _main_treatments(run: Run, window: int) -> Study:
-    """The study with the reference, Adam, and the main searches along the gradient."""
-    base = replace(run, method="MGDA()", optimizer="SGD", optimizer_options={"lr": 0.1})
-    labels = (BEST_RATE, "Adam, default", "fast, as published", "fast, default", AUTOMATIC)
-    treatments = [t for t in (*_fixed_steps(base), *_gradient_searches(base, window)) if t.label in labels]
-    return _study(base, treatments)
-
-
-def _study(base: Run, treatments: Sequence[Treatment]) -> Study:
+    every = (*_fixed_steps(base), *_gradient_searches(base, window), *_direction_searches(base, window))
+    treatments = [treatment for treatment in every if not labels or treatment.label in labels]
     adam = replace(base, method="Equal()", optimizer="Adam", optimizer_options={"lr": 1e-3})
     single = alone(SINGLE_TASK, adam, TASKS[base.workload])
     return Study(NAME, QUESTION, (single, *treatments), reference=BEST_RATE, baseline=SINGLE_TASK)
