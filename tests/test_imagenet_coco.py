@@ -223,11 +223,11 @@ def test_loading_waits_are_counted_and_warned_about_once(monkeypatch: pytest.Mon
         "waits for its data 80 %",
         "depth, train",
         "decoding image files",
-        "1 worker gives 2 samples/s",
+        "1 worker reaches 2 samples/s",
         "`paretorch data pack`",
     ):
         assert part in message
-    assert "training alone could take 4 of" in message
+    assert "training alone could reach 4 of" in message
 
 
 def test_loading_without_waits_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_nyuv2_test_scores_are_of_the_last_weights_or_of_ten_epochs(tmp_path: Pa
         for name, value in values.items():
             expected = [epoch.validation.metrics[task][name] for epoch in last.history[2:]]
             assert value == pytest.approx(np.mean(expected), nan_ok=True)
-    with pytest.raises(ValueError, match="validation part is the test set, by which nothing may be selected"):
+    with pytest.raises(ValueError, match="validation split is the test set, on which nothing may be selected"):
         train(Run(**{**vars(nyuv2_run(tmp_path, report="last-10")), "test": False}), tmp_path / "trial", progress=None)
 
 
