@@ -315,5 +315,5 @@ def test_task_names_that_cannot_be_stored_are_refused(name: Any) -> None:
         lambda: pt.Balancer(pt.MGDA(), ("a", name)),
         lambda: check_head_names([name]),
     ):
-        with pytest.raises(ValueError, match=r"non-empty string of one line|takes no name that is empty"):
+        with pytest.raises(ValueError, match=r"non-empty string of one line|requires names that are not empty"):
             make()
