@@ -74,7 +74,7 @@ def test_optimizer_run_supports_a_single_task(tmp_path: Path) -> None:
         ({"optimizer": "MTAdamV2", "optimizer_options": {"mode": "equall"}}, "mode is 'balanced' or 'equal'"),
         ({"optimizer": "MTAdamV2", "optimizer_options": {"lrr": 1.0}}, "did you mean 'lr'"),
         ({"optimizer": "MTAdamV3"}, "did you mean 'MTAdamV2'"),
-        ({"optimizer": "MTAdamV2", "door": {"every": 2}}, "options of a Fork or Balancer, here every"),
+        ({"optimizer": "MTAdamV2", "door": {"every": 2}}, "without a Fork or Balancer: their options, here every"),
         ({"optimizer": "Preconditioned", "method": "GradDrop()"}, "gives weights for one batch"),
         ({"optimizer": "AdaTask", "optimizer_options": {"weights": {"sing": 1.0}}}, "task 'sign' has none"),
     ],

@@ -27,7 +27,7 @@ BROKEN = [
     (
         DATA,
         "        return Splits(*(self._streams(9, seed)[0] for seed in range(3)))\n" + DATA,
-        r"split 'train': expected a tuple of streams, got TensorStream; one stream is written \(stream,\)",
+        r"split 'train': expected a tuple of streams, got TensorStream; a single stream is written as \(stream,\)",
     ),
     (LOSSES, "        return None\n", r"Tiny\.losses\(\): expected a dict of a scalar loss by task, got NoneType"),
     (LOSSES, "        return list(losses.values())\n", r"expected a dict of a scalar loss by task, got list"),
