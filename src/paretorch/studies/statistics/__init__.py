@@ -3,3 +3,7 @@
 Everything here is a function of arrays. It imports numpy and scipy (and the package's check of optional packages), and does not
 depend on runs or files.
 """
+
+from paretorch.studies.statistics.paired import interval
+
+__all__ = ["interval"]

@@ -122,7 +122,7 @@ def _static_weights_run(study: Study) -> Run | None:
     """The run with equal static weights, if several methods and no static weights are compared."""
     balanced = [run for t in study.treatments for run in t.runs if len(trained_tasks(run)) > 1]
     names = {parse(run.method).name for run in balanced}
-    if len(names) < 2 or "weights" in {option for name in names for option in methods()[name].space}:
+    if len(names) < 2 or "weights" in {option for name in names for option in methods()[name].search_space}:
         return None
     weights = dict.fromkeys(trained_tasks(balanced[0]), 1.0)
     static = written(Call("Static", (weights,)))
