@@ -205,7 +205,7 @@ def test_error_of_a_users_code_keeps_its_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("methods", ["CAGrad(c=0.5", "MGDA(", "FAMO(", "Equal() Every loss"]),
+        ("methods", ["CAGrad(c=0.5", "MGDA(", "FAMO(", "Equal() The sum of the losses"]),
         ("optimizers", ["SGD", "AdamW"]),
         ("algorithms", ["MT2O(", "EPO("]),
         ("workloads", ["digits two overlaid real digits"]),

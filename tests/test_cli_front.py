@@ -68,7 +68,7 @@ def test_pick_of_a_front_saved_from_python_needs_its_workload(tmp_path: Path) ->
         (["front", "synthetic", "--preferences", "0.5;0.5 1,0"], "cannot read '0.5;0.5'"),
         (["front", "synthetic", "--preferences", "0.5,0.3,0.2 1,0,0"], "one value for each of the 2 tasks"),
         (["front", "synthetic", "--reference", "1"], "the reference has 1 values"),
-        (["front", "synthetic", "--optimizer", "MTAdam()"], "decides by the losses of one model"),
+        (["front", "synthetic", "--optimizer", "MTAdam()"], "uses the losses of a single model"),
         (["pick", "{folder}", "0.5,0.6"], "divide by it"),
         (["pick", "{folder}", "1"], "one value for each of the 2 tasks"),
         (["pick", "{folder}"], "give either the weights of the tasks"),

@@ -50,7 +50,7 @@ def test_study_command_names_a_treatment_that_cannot_run_before_the_first_run(tm
         (Run("synthetic", tasks=("no such",)), "unknown task"),
         (Run("synthetic", front="MT2O()", front_options={"models": 1}), "at least 2 models"),
         (Run("synthetic", front="MT2O()", method="MGDA()"), "has no effect on a front"),
-        (Run("synthetic", front="MT2O()", optimizer="MTAdam"), "decides by the losses of one model"),
+        (Run("synthetic", front="MT2O()", optimizer="MTAdam"), "uses the losses of a single model"),
         (Run("synthetic", device="cuda:77"), "is not available"),
     ],
     ids=lambda value: "" if isinstance(value, Run) else value,
