@@ -163,7 +163,7 @@ def test_optimizers_study_resumed_run_equals_an_uninterrupted_one(optimizer: str
 
 
 def test_optimizers_study_names_missing_folders_in_one_message(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"ImageNet was not found[\s\S]*Looked for[\s\S]*Found"):
+    with pytest.raises(FileNotFoundError, match=r"ImageNet was not found[\s\S]*Expected[\s\S]*Found"):
         run_study("optimizers", "paper", out=tmp_path / "study", progress=False, options={"root": str(tmp_path)})
     assert not (tmp_path / "study").exists()
 

@@ -40,11 +40,14 @@ def test_study_command_names_a_treatment_that_cannot_run_before_the_first_run(tm
         (Run("synthetic", method="MGDA(", surface="parameters"), "cannot read"),
         (Run("synthetic", method="NoSuch()"), "unknown method"),
         (Run("synthetic", door={"heads": "weighted"}, method="GradDrop()"), "has no weights to give to the heads"),
-        (Run("synthetic", optimizer="MTAdam", door={"every": 2}), "takes each task's gradient by itself"),
+        (
+            Run("synthetic", optimizer="MTAdam", door={"every": 2}),
+            "uses each task's gradient without a Fork or Balancer",
+        ),
         (Run("synthetic", optimizer="MTAdam", method="MGDA()"), "balances by itself"),
         (
             Run("synthetic", optimizer="FastBacktracking", optimizer_options={}, schedule="cosine"),
-            "finds its step by itself",
+            "chooses its step size itself",
         ),
         (Run("synthetic", optimizer="FastBacktracking", optimizer_options={"lr": 1.0}), "unknown option"),
         (Run("synthetic", tasks=("no such",)), "unknown task"),
