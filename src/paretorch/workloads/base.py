@@ -22,7 +22,7 @@ class MultiTaskModel(nn.Module):
         heads: features -> output, by task.
 
     Raises:
-        ValueError: a task's name is not possible in an nn.ModuleDict; see :func:`check_head_names`.
+        ValueError: a task's name is not possible in an nn.ModuleDict.
 
     Example:
         >>> import torch
