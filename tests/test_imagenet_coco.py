@@ -186,7 +186,7 @@ def test_data_pack_packs_all_or_selected_images(tmp_path: Path) -> None:
 def test_data_command_errors_for_a_missing_folder(verb: str, tmp_path: Path) -> None:
     code, printed = call("data", verb, str(tmp_path / "none"))
     assert code == 2
-    assert "is no folder, and no workload that reads files" in printed
+    assert "is no folder, and no workload that this command supports" in printed
 
 
 def test_data_list_prints_the_expected_layout() -> None:

@@ -99,7 +99,8 @@ def test_resumed_run_has_the_rates_of_an_uninterrupted_run(optimizer: str, tmp_p
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"clip": 0.0}, "clip is a norm above 0, or None, got 0"),
+        ({"clip": 0.0}, "clip is a finite norm above 0, or None for no clipping, got 0"),
+        ({"clip": float("inf")}, "clip is a finite norm above 0, or None for no clipping, got inf"),
         ({"schedule": "step"}, "schedule is 'constant' or 'cosine', got 'step'"),
         ({"schedule": "step(2.0, 5)"}, "a factor in"),
         ({"schedule": "step(0.5, 0)"}, "a factor in"),

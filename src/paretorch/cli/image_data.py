@@ -119,7 +119,9 @@ def _image_workload(what: str, root: Path, **flags: int | None) -> tuple[Imagene
     text = what or str(root)
     whole = parse(text).name != "imagenet_coco"
     if whole and not Path(text).is_dir():
-        raise ValueError(f"{text} is no folder, and no workload that reads files (imagenet_coco does)")
+        raise ValueError(
+            f"{text} is no folder, and no workload that this command supports: give a folder with the images, or imagenet_coco"
+        )
     options = {"root": text} if whole else {"root": str(root)} | name_and_options(text)[1]
     workload = find_workload("imagenet_coco", options | given(**flags))
     assert isinstance(workload, ImagenetCoco)

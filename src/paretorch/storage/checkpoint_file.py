@@ -69,5 +69,5 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Remove it to start this training again") from None
     if header.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")
+        raise ValueError(f"{path} is not of the format {FORMAT!r}: another version wrote it. Remove it to start again")
     return header, tensors

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,8 +111,8 @@ class Run:
             step_decay(self.schedule)
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps, 0 <= warmup < 1, got {self.warmup}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is a norm above 0, or None, got {self.clip}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"clip is a finite norm above 0, or None for no clipping, got {self.clip}")
         if self.front_options and not self.front:
             raise ValueError(
                 f"options of a front ({', '.join(self.front_options)}) without a front: name an algorithm in `front`, such as "

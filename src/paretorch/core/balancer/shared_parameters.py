@@ -102,9 +102,8 @@ def compared_leaves(
     checks.real(compared, "a Balancer")
     inside = {id(leaf) for leaf in compared}
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
-    hidden = bool(
-        graph.opaque - {DDP_NODE}
-    )  # who reaches which leaf is unknown: those that shared= does not name belong to heads
+    # Which task reaches which leaf is unknown: leaves that shared= does not name belong to heads.
+    hidden = bool(graph.opaque - {DDP_NODE})
     return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
 
 

@@ -48,9 +48,8 @@ class StateBuffers:
         self.method, self.reuses, self.owner, self.tensors = method, reuses, owner, tensors
         self.counts_steps = method.random  # whether the number of steps is stored, on which random draws depend
         self.tasks: tuple[str, ...] = ()
-        self.row_fields: tuple[
-            str, ...
-        ] = ()  # with a row of n numbers for each task; n is unknown before the first step
+        # Fields with a row of n numbers for each task; n is unknown before the first step.
+        self.row_fields: tuple[str, ...] = ()
         self._template: Any = None  # the state before the first step, which has the structure of every state
         self.tensors_changed()
 
@@ -266,9 +265,8 @@ class StateBuffers:
             if tensor is None or not isinstance(value, Tensor) or name == "task_names":
                 continue
             if 0 in (tensor.numel(), value.numel()):
-                self.tensors[name] = tensor.new_empty(
-                    value.shape, dtype=value.dtype
-                )  # rows of n numbers; n was not known
+                # Rows of n numbers, of which n was not known.
+                self.tensors[name] = tensor.new_empty(value.shape, dtype=value.dtype)
             if order != sorted(order):
                 state_dict[prefix + name] = self._ordered(name, value, order)
 

@@ -115,9 +115,8 @@ def _estimated_support(matrix: Array, linear: Array) -> Mask:
 def _estimated_supports(matrix: Array, linear: Array) -> Mask:
     """(m, T) which entries are positive after a few accelerated projected gradient steps: most remain so in the solution."""
     square = (matrix @ matrix).ravel()
-    step = 1 / max(
-        math.sqrt(math.sqrt(float(square @ square))), EPS
-    )  # the inverse of a bound on the largest eigenvalue
+    # The inverse of a bound on the largest eigenvalue.
+    step = 1 / max(math.sqrt(math.sqrt(float(square @ square))), EPS)
     constant, contraction = linear * step, _unit(len(matrix)) - matrix * step
     x = extrapolated = np.maximum(constant, 0.0)
     for number in range(4 + len(matrix) // 6):

@@ -69,9 +69,8 @@ class Batch:
     x: Any  # input of the encoder
     losses_of: LossesOf  # features -> losses by task
     features: Features  # of the encoder
-    leaves: list[
-        Tensor
-    ]  # detached copies of the features' leaves that require grad, from which the losses are computed
+    # Detached copies of the features' leaves that require grad, from which the losses are computed.
+    leaves: list[Tensor]
     losses: dict[str, Tensor]  # of the present tasks, with their graphs
     encoding: ForwardReplay  # repeats the forward of the encoder
     decoding: ForwardReplay  # repeats the forward of the heads

@@ -16,13 +16,12 @@ from paretorch.pareto.preferences import rays
 class ParetoMTL(FrontAlgorithm):
     r"""Each member descends all tasks within the sector of loss vectors that are nearest in angle to its own ray.
 
-    With unit rays u_i, the sector of member i is where :math:`(u_j - u_i)^T L \le 0` for all j. A member outside
-    descends along the
-    shortest combination of the gradients of the constraints it violates; one inside, along that of the tasks'
+    With unit rays u_i, the sector of member i is where :math:`(u_j - u_i)^T L \le 0` for all j. A member outside descends
+    along the shortest combination of the gradients of the constraints it violates; one inside, along that of the tasks'
     gradients and of the constraints that are nearly active,
 
-    .. math:: \min_{\alpha, \beta} \Big\lVert \sum_t \alpha_t \nabla L_t + \sum_{j \in I} \beta_j \nabla (u_j -
-    u_i)^T L \Big\rVert
+    .. math:: \min_{\alpha, \beta}
+              \Big\lVert \sum_t \alpha_t \nabla L_t + \sum_{j \in I} \beta_j \nabla (u_j - u_i)^T L \Big\rVert
               \quad \text{s.t.} \quad \alpha, \beta \ge 0,\; 1^T \alpha + 1^T \beta = 1
 
     so that task t has the weight alpha_t + sum_j beta_j (u_j - u_i)_t, which may be negative. Supports any number of tasks.

@@ -95,7 +95,7 @@ def read_values(path: Path) -> dict[str, Any]:
     except ValueError:
         raise ValueError(f"{path} is damaged: it cannot be read as JSON") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of the format {FORMAT!r}: another version of paretorch wrote it")
+        raise ValueError(f"{path} is not of the format {FORMAT!r}: read it with the version of paretorch that wrote it")
     try:
         whole = values.pop("checksum", None) == _checksum(values)
     except ValueError:  # a number that is not finite, which is never written

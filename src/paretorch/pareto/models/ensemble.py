@@ -131,9 +131,8 @@ class Ensemble:
         inputs = (features,) if features else ()
         if batched:
             return vmap(one, randomness="same")(self.trained, self.kept, *inputs)
-        own = {
-            name: value.unbind() for name, value in self.trained.items()
-        }  # one graph node, whose backward stacks the gradients
+        # One graph node, whose backward stacks the gradients.
+        own = {name: value.unbind() for name, value in self.trained.items()}
         found = []
         for member in range(self.count):
             last = member == self.count - 1  # the following module continues the random stream

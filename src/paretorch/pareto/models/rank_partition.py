@@ -32,8 +32,8 @@ class RankPartition:
         self.size = self.ranks.size
         if self.size > count:
             raise ValueError(
-                f"a front of {count} models cannot be divided among {self.size} ranks: give at most {count} as group, or "
-                "group=None on one of them"
+                f"a front of {count} models cannot be divided among {self.size} ranks: give a process group of at most "
+                f"{count} ranks as group, or group=None on one of them"
             )
         rank = 0
         if self.size > 1:

@@ -100,9 +100,8 @@ class Neighbours(Transfer):
         others = square + torch.diag(torch.full_like(square[0], torch.inf))
         nearest = others.min(dim=1).values
         distances = nearest[(nearest > 0) & nearest.isfinite()]
-        return (
-            REACH * float(distances.median()) if len(distances) else 1.0
-        )  # with equal preferences all distances are equal
+        # With equal preferences, all distances are equal.
+        return REACH * float(distances.median()) if len(distances) else 1.0
 
 
 @dataclass(frozen=True)

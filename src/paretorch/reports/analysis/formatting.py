@@ -88,9 +88,8 @@ def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
     low, high = sorted((sign * comparison.interval.low, sign * comparison.interval.high))
     places = _places(comparison.interval)
     mark = {Verdict.BETTER: " *", Verdict.WORSE: " †"}.get(comparison.verdict, "")
-    shown = [
-        f"{round(value, places) + 0.0:+.{places}f}" for value in (mean, low, high)
-    ]  # adding 0.0 turns -0.0 into 0.0
+    # Adding 0.0 turns -0.0 into 0.0.
+    shown = [f"{round(value, places) + 0.0:+.{places}f}" for value in (mean, low, high)]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]{mark}"
 
 

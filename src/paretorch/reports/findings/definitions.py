@@ -73,8 +73,8 @@ def _training(summary: Summary) -> Iterator[tuple[str, str]]:
     )
     yield (
         "spike",
-        "an epoch whose Δm on validation data is above the mean of its neighbours by more than three robust standard "
-        "deviations of such excesses.",
+        "an epoch whose Δm on validation data is above both neighbours by more than three robust standard deviations of the "
+        "changes between epochs.",
     )
     yield (
         "seconds per epoch",

@@ -20,9 +20,8 @@ from paretorch.storage import atomic
 from paretorch.storage.regular_files import read_regular
 
 FILE = "trusted-workloads.txt"
-_named: set[str] = (
-    set()
-)  # digests of the files that were named in this process, for a configuration that cannot be written
+# Digests of the files that were named in this process, for a configuration that cannot be written.
+_named: set[str] = set()
 
 
 def store() -> Path:
