@@ -70,9 +70,8 @@ class MGDA(Method[None]):
             divisor = self._divisor(evidence)
             gramian = gramian / divisor[:, None] / divisor[None, :]
         weights, converged = minimum_norm(gramian) if self.solver == "exact" else frank_wolfe(gramian, self.iterations)
-        if is_zero_combination(
-            gramian, weights, evidence.resolution
-        ):  # proves stationarity, whether or not the solver converged
+        # A zero combination proves stationarity, whether or not the solver converged.
+        if is_zero_combination(gramian, weights, evidence.resolution):
             return Balance(weights, Status.STATIONARY), state
         return Balance(weights, Status.SOLVED if converged else Status.NOT_CONVERGED), state
 

@@ -85,9 +85,14 @@ class Evidence:
         return cosines(self.needed("gramian"))
 
     def needed(self, what: str) -> Tensor:
-        """The field ``what``, which the method's ``needs`` include."""
+        """The field ``what``, which the method's ``needs`` include.
+
+        Raises:
+            ValueError: they do not.
+        """
         value: Tensor | None = getattr(self, what)
-        assert value is not None, f"evidence has no {what}: the method's needs do not include it"
+        if value is None:
+            raise ValueError(f"the evidence has no {what}: add it to the method's needs, or the losses were not given")
         return value
 
 

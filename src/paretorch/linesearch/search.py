@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from operator import attrgetter
@@ -13,13 +12,14 @@ from torch import Tensor, nn
 from paretorch.core import checks
 from paretorch.core.contract import Balance, Method
 from paretorch.core.method.runner import MethodRunner, Scale
+from paretorch.former_names import warn_renamed
 from paretorch.linesearch.contract import Step
 from paretorch.linesearch.loss_values import LossesOf, checked_losses
 from paretorch.linesearch.parts import SearchParts, SearchState, initial_state
 from paretorch.linesearch.stored_state import packed, unpacked
 
-FORMER_ATTRIBUTES = {name: f"parts.{name}" for name in ("encoder", "heads", "shared", "rules", "max_step", "bound")} | {
-    **{name: f"parts.{name}" for name in ("direction", "accept", "verify")},
+_PARTS = ("encoder", "heads", "shared", "rules", "max_step", "bound", "direction", "accept", "verify")
+FORMER_ATTRIBUTES = {name: f"parts.{name}" for name in _PARTS} | {
     "own": "parts.head_parameters",
     "units": "parts.scaling",
 }
@@ -58,7 +58,7 @@ class LineSearch(ABC):
         if name not in FORMER_ATTRIBUTES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         kind, place = type(self).__name__, FORMER_ATTRIBUTES[name]
-        warnings.warn(f"{kind}.{name} is now {kind}.{place}", FutureWarning, stacklevel=2)
+        warn_renamed(f"{kind}.{name}", f"{kind}.{place}")
         return attrgetter(place)(self)
 
     @abstractmethod

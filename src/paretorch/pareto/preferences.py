@@ -23,9 +23,9 @@ def preferences(
     r"""``count`` preferences for ``tasks`` tasks, in order of decreasing weight of the first.
 
     ``"even"`` is the lattice of all vectors whose entries are multiples of 1/H, which has (H + T - 1 choose T - 1) points:
-    for two tasks every count, for three 3, 6, 10, 15, 21, ... For other counts, points of a finer lattice are chosen one after
-    another, each the farthest from those chosen before, the corners first. ``"uniform"`` samples the simplex uniformly, ``"dirichlet"``
-    with ``concentration``: below 1 near the corners, above 1 near the centre.
+    for two tasks every count, for three 3, 6, 10, 15, 21, ... For other counts, points of a finer lattice are chosen one
+    after another, each the farthest from those chosen before, the corners first. ``"uniform"`` samples the simplex
+    uniformly, ``"dirichlet"`` with ``concentration``: below 1 near the corners, above 1 near the centre.
 
     Args:
         tasks: T, at least 2.

@@ -268,7 +268,7 @@ class Balancer(MethodModule):
         result = runner.reused(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(loss_sums[0]))
         if result is not None:
             shared = self._shared_gradient(result, source, is_new=False)
-            if shared is None:
+            if shared is None:  # the first call has changed the level to EXPLICIT
                 shared = self._shared_gradient(result, source, is_new=False)
             assert shared is not None
             return result, shared

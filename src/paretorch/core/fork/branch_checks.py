@@ -97,7 +97,7 @@ class BranchChecks:
             nodes: those of this step's forwards.
         """
         self._visits -= 1
-        self._bypassing = {task for task, loss in losses.items() if not _depends(loss, task, nodes, len(self._tasks))}
+        self._bypassing = {task for task, loss in losses.items() if not _depends(loss, task, nodes)}
 
     def check_losses(self, loss_sums: Array, known: Iterable[int]) -> None:
         """Warn about losses that have a value and a factor, but no gradient on their branch.
@@ -121,7 +121,7 @@ class BranchChecks:
         return ", ".join(repr(self._tasks[task]) for task in sorted(tasks))
 
 
-def _depends(loss: Tensor, task: int, nodes: Sequence[Any], tasks: int) -> bool:
+def _depends(loss: Tensor, task: int, nodes: Sequence[Any]) -> bool:
     """Whether a loss's graph contains the task's own branch of a forward, or is too large to decide."""
     outputs = {id(node): len(node.like) for node in nodes}
     stack, visited = [loss.grad_fn], set()

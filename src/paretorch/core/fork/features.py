@@ -50,7 +50,7 @@ def branches_of(features: OpenFeatures, tasks: tuple[str, ...], aliases: Sequenc
     Args:
         features: as they were given.
         tasks: (T,) names.
-        aliases: of the balanced leaves, leaf by leaf and task by task.
+        aliases: of the balanced leaves, task by task and, within each task, leaf by leaf.
     """
     if features.spec is None:
         return dict(zip(tasks, aliases, strict=True))

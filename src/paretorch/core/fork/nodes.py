@@ -27,7 +27,7 @@ class FeatureNode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, step: ForkStep, *leaves: Tensor) -> tuple[Tensor, ...]:
-        """Aliases of the leaves, leaf by leaf and task by task, then the link."""
+        """Aliases of the leaves, task by task and, within each task, leaf by leaf; then the link."""
         link, aliases = _link_and_aliases(leaves, len(step.tasks))
         ctx.step, ctx.call = step, ForwardCall()
         ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]

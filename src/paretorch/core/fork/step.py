@@ -131,7 +131,7 @@ class ForkStep:
             factors: k gradients of the total by each loss; None: the loss is not part of it.
             link: (3, all), zeros.
             index: (k,) the tasks of the losses.
-            branches: leaf by leaf and task by task, where heads are weighted.
+            branches: task by task and, within each task, leaf by leaf, where heads are weighted.
         """
         used = [(task, loss, f) for task, loss, f in zip(index, losses, factors, strict=True) if f is not None]
         loss_sums = fill_loss_sums(
@@ -210,7 +210,7 @@ class ForkStep:
         """The one gradient to send into the encoder, leaf by leaf.
 
         Args:
-            cotangents: of the branches, leaf by leaf and task by task; None where a head sends nothing.
+            cotangents: of the branches, task by task and, within each task, leaf by leaf; None where a head sends nothing.
             loss_sums: (3, all) the gradient of the link; None where the losses were not recorded.
             like: shapes, dtypes and devices of the features' leaves.
             saved: features or branches, see ``saves``.

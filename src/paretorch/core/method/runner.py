@@ -37,7 +37,7 @@ class MethodRunner:
     """Runs a method one step at a time, stores its state, and records the result of the last step.
 
     One step is :meth:`evidence`, :meth:`proposed`, :meth:`accept`; the last two together are :meth:`run`. Where ``every`` is
-    above 1, :meth:`reused` comes first. Records and warnings of the past are not part of copies.
+    above 1, :meth:`reused` comes first. The record of the last step is not part of copies.
 
     Args:
         method: the balancing method.

@@ -14,9 +14,8 @@ from paretorch.core.solvers.minimum_norm import Solution
 from paretorch.core.solvers.nonnegative import nonnegative_program
 from paretorch.core.solvers.pivoting import list_cosines_and_norms, principal_pivoting
 
-FEW_PIVOTS = (
-    650  # up to this number of combinations times cubed tasks, plain arithmetic costs less than calls into NumPy
-)
+# Up to this number of combinations times cubed tasks, plain arithmetic costs less than calls into NumPy.
+FEW_PIVOTS = 650
 TINY = 1e-300  # replaces zero as a divisor
 
 

@@ -84,7 +84,7 @@ class MetricDirection(DirectionRule):
         return self._metric.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The state of the metric."""
+        """Restores the state of the metric."""
         self._metric.load_state_dict(state_dict)
 
 
@@ -156,7 +156,7 @@ class OptimizerDirection(DirectionRule):
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The state of the optimizer."""
+        """Restores the state of the optimizer."""
         self.optimizer.load_state_dict(state_dict)
 
     def _rate(self) -> float:

@@ -16,7 +16,7 @@ class DisplacementReuse(NamedTuple):
     """Statistics of how well slopes predicted the last steps.
 
     Args:
-        level: one more with every step that kept .7 of every task's slope, up to 20; a quarter less with every other step.
+        level: one more with every step that kept .7 of every task's slope, up to 20; a quarter less with each step that did not.
         run: measured steps in a row at which every task kept .8 of its slope, and .3 of the slope along the projected
             displacement.
         unmeasured: steps since the last measurement.

@@ -70,7 +70,6 @@ def encoder_gradient(batch: Batch, cotangent: Sequence[Tensor]) -> list[Tensor]:
 def batch_gradients(batch: Batch, state: FastState, scale_losses: bool) -> tuple[BatchGradients, FastState]:
     """The gradients of the tasks with a loss; a task without a gradient is absent.
 
-
     Raises:
         ValueError: a loss does not come from the features alone.
         FloatingPointError: a loss or gradient is not finite.

@@ -54,7 +54,6 @@ def jacobian_product(
 ) -> tuple[list[Tensor], EncoderProperties]:
     """J_z u exactly: in forward mode, or by a double backward where an operation has no forward mode, with one warning.
 
-
     Raises:
         ValueError: an operation of the encoder has neither.
     """

@@ -27,9 +27,8 @@ class FastState(NamedTuple):
     encoder: EncoderProperties = EncoderProperties()  # what was measured of the encoder
     reuse: DisplacementReuse = DisplacementReuse()  # how well slopes predicted the last steps
     ratio: float = math.nan  # of the norms of displacement and direction, at the last measurement; nan before the first
-    scalable: bool = (
-        True  # whether, along the features' own gradient at that norm, every task has a share beta of its slope
-    )
+    # Whether, along the features' own gradient at that norm, every task has a share beta of its slope.
+    scalable: bool = True
     # with ``displacement="gradient"``, whether the encoder's step decreases every loss; true for a given bound
     follows: bool = False
     checked_tasks: frozenset[str] = frozenset()  # tasks whose losses were found to come from the given features

@@ -16,10 +16,8 @@ from paretorch.linesearch.replay.batch_norm import BatchNormReplay
 from paretorch.linesearch.replay.module_state import ModuleState, Restore, same_state
 
 T = TypeVar("T")
-NO_GRAPH = (
-    "does not require grad",
-    "not have been used in the graph",
-)  # parts of the errors of a derivative without a graph
+# Parts of the errors of a derivative without a graph.
+NO_GRAPH = ("does not require grad", "not have been used in the graph")
 
 
 class _Replaced(NamedTuple):

@@ -20,9 +20,8 @@ PLAIN = frozenset({
     torch.Size, nn.Parameter, FunctionType, MethodType, BuiltinFunctionType, ModuleType,
 })  # fmt: skip
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
-FOREIGN = (
-    frozenset({"torch", "torchvision", "numpy"}) | sys.stdlib_module_names
-)  # packages whose objects are not recorded
+# Packages whose objects are not recorded.
+FOREIGN = frozenset({"torch", "torchvision", "numpy"}) | sys.stdlib_module_names
 
 ABSENT = object()
 
