@@ -57,11 +57,8 @@ class StudyFolder:
     tuning: TuningResult | None = None
     untuned: Study | None = None
 
-    def run_folder(self, run: Run) -> Path:
-        """The folder of a run, with a readable and unique name. Equal runs of two treatments share one folder."""
-        return self._run_folder(next(t.label for t in self.study.treatments if run in t.seeded(run.seed)), run)
-
     def _run_folder(self, label: str, run: Run) -> Path:
+        """The folder of a run, with a readable and unique name. Equal runs of two treatments share one folder."""
         return self.path / f"{_slug(label)}-seed{run.seed}-{run.key}"
 
     def trial_folder(self, label: str, run: Run) -> Path:
