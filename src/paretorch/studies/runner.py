@@ -68,7 +68,7 @@ def train_study(
             and :mod:`paretorch.studies.tuner`.
     """
     tuner: DependentJobs | None = None
-    if folder.tune and folder.tuning is None:
+    if folder.has_trials and folder.tuning is None:
         from paretorch.studies.tuner import Tuner  # imports Optuna, which a study without tuning does not need
 
         tuner = Tuner(folder)

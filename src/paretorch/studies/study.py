@@ -21,6 +21,7 @@ class Combine(enum.Enum):
     ONE = "one"  # a single run
     JOIN = "join"  # each run trains a subset of the tasks; the result is their union
     CHOOSE = "choose"  # the run that is best on validation data over all seeds; the cost is that of all runs
+    TUNE = "tune"  # alternatives, each trained once with a seed of its own; the best on validation data is trained on all seeds
 
 
 def workload_title(run: Run) -> str:
@@ -58,12 +59,15 @@ class Treatment:
     def __post_init__(self) -> None:
         groups = [self.on(title) for title in self.workloads]
         counts = [len(group) for group in groups] or [0]
-        if not all(counts) or (max(counts) == 1) != (self.combine is Combine.ONE):
+        single = self.combine in (Combine.ONE, Combine.TUNE)  # tuned alternatives may be one, as for single tasks
+        if not all(counts) or (max(counts) > 1 and self.combine is Combine.ONE) or (max(counts) == 1 and not single):
             raise ValueError(
-                f"treatment {self.label!r}: one run on a workload is combined as 'one', several as 'join' or 'choose'; "
+                f"treatment {self.label!r}: one run on a workload is combined as 'one', several as 'join', 'choose' or 'tune'; "
                 f"got {' and '.join(map(str, counts))} as {self.combine.value!r}"
             )
-        for group in groups if self.combine is Combine.JOIN else []:
+        if self.combine is Combine.TUNE:
+            groups = [tuple(alternatives[0] for alternatives in alternatives_by_tasks(group)) for group in groups]
+        for group in groups if self.combine in (Combine.JOIN, Combine.TUNE) else []:
             trained = [task for run in group for task in run.tasks]
             if len(group) > 1 and (not all(run.tasks for run in group) or len(set(trained)) < len(trained)):
                 raise ValueError(
@@ -85,6 +89,14 @@ class Treatment:
         return tuple(dataclasses.replace(run, seed=seed) for run in self.runs)
 
 
+def alternatives_by_tasks(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
+    """The runs of a tuned treatment on one workload: alternatives train the same tasks, others are joined."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.tasks, []).append(run)
+    return [tuple(group) for group in groups.values()]
+
+
 def alone(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
     """The single-task baseline: one run per task, with joined results.
 
@@ -99,6 +111,21 @@ def alone(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
 def chosen(label: str, runs: Iterable[Run]) -> Treatment:
     """A grid of runs; its result is that of the run with the lowest mean Delta m on validation data over all seeds."""
     return Treatment(label, tuple(runs), Combine.CHOOSE)
+
+
+def tuned(label: str, runs: Iterable[Run]) -> Treatment:
+    """Alternatives that are trained once each; the best on validation data is then trained on every seed of the study.
+
+    The trials have a seed that is not among those of the study, and do not touch the test set. Runs that train different tasks,
+    as those of a single-task baseline, are tuned separately and joined. The alternatives differ in the learning rate and in
+    hyperparameters that the method and the optimizer declare.
+
+    Example:
+        >>> rates = ({"lr": rate} for rate in (1e-3, 3e-3, 1e-2))
+        >>> len(tuned("sum", (Run("digits", optimizer_options=options) for options in rates)).runs)
+        3
+    """
+    return Treatment(label, tuple(runs), Combine.TUNE)
 
 
 @dataclass(frozen=True)
@@ -165,6 +192,11 @@ class Study:
             raise ValueError(f"study {self.name!r}: a range is expected of {stray!r}, the treatments are {labels}")
         if self.threads < 1:
             raise ValueError(f"study {self.name!r}: threads is at least 1, got {self.threads}")
+        if self.is_tuned and self._treatment(self.baseline).combine is not Combine.TUNE:
+            raise ValueError(
+                f"study {self.name!r}: treatments are tuned relative to the baseline {self.baseline!r}, so it is tuned too: "
+                "define it with tuned()"
+            )
         for treatment in self.treatments:
             missing = [title for title in self.workloads if title not in treatment.workloads]
             if missing and treatment.label in (self.reference, self.baseline):
@@ -178,10 +210,18 @@ class Study:
         """Titles of all workloads, in the order in which they first occur."""
         return tuple(dict.fromkeys(title for treatment in self.treatments for title in treatment.workloads))
 
+    @property
+    def is_tuned(self) -> bool:
+        """Whether some treatment has alternatives, of which trials choose one."""
+        return any(treatment.combine is Combine.TUNE for treatment in self.treatments)
+
+    def _treatment(self, label: str) -> Treatment:
+        return next(treatment for treatment in self.treatments if treatment.label == label)
+
     def on(self, workload: str) -> Study:
         """The study restricted to one of its workloads, without the treatments that have no run on it."""
         treatments = tuple(
-            dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 else Combine.ONE)
+            dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 or t.combine is Combine.TUNE else Combine.ONE)
             for t in self.treatments
             if (runs := t.on(workload))
         )
