@@ -74,7 +74,7 @@ def test_study_survives_json() -> None:
     [
         (
             lambda: Treatment("a", ()),
-            "one run on a workload is combined as 'one', several as 'join' or 'choose'; got 0 as 'one'",
+            "one run on a workload is combined as 'one', several as 'join', 'choose' or 'tune'; got 0 as 'one'",
         ),
         (lambda: Treatment("a", (BASE, BASE)), "got 2 as 'one'"),
         (lambda: chosen("a", [BASE]), "got 1 as 'choose'"),

@@ -221,7 +221,9 @@ class Study:
     def on(self, workload: str) -> Study:
         """The study restricted to one of its workloads, without the treatments that have no run on it."""
         treatments = tuple(
-            dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 or t.combine is Combine.TUNE else Combine.ONE)
+            dataclasses.replace(
+                t, runs=runs, combine=t.combine if len(runs) > 1 or t.combine is Combine.TUNE else Combine.ONE
+            )
             for t in self.treatments
             if (runs := t.on(workload))
         )

@@ -30,7 +30,7 @@ def treatments_csv(summary: Summary) -> str:
         "difference",
         "difference low",
     ]
-    header += ["difference high", "p", "p holm", "p wilcoxon", "verdict", "mean rank", "seconds per epoch"]
+    header += ["difference high", "p", "p corrected", "p wilcoxon", "verdict", "mean rank", "seconds per epoch"]
     header += ["seconds in all", "peak memory bytes"]
     return _written(header, (_treatment(label, row, summary.level) for label, row in summary.rows.items()))
 
@@ -68,7 +68,7 @@ def _treatment(label: str, row: Row, level: float) -> list[object]:
     else:
         c = row.comparison
         ends = ("", "") if c.interval is None else (c.interval.low, c.interval.high)
-        cells += [c.difference, *ends, c.p, c.p_holm, c.p_wilcoxon, c.verdict.value]
+        cells += [c.difference, *ends, c.p, c.p_corrected, c.p_wilcoxon, c.verdict.value]
     memory = seed_mean(row.results.peak_memory)
     return [*cells, row.rank, seed_mean(row.results.seconds_per_epoch), row.results.seconds.sum(), memory]
 

@@ -117,7 +117,9 @@ def listed_settings(treatment: Treatment, workload: str, first: Run) -> tuple[Ma
     for run in treatment.on(workload):
         if run.tasks == first.tasks:
             settings = {name: value for name, value in current_settings(run).items() if own.get(name) != value}
-            if with_settings(first, settings) != with_settings(run, {name: current_settings(run)[name] for name in settings}):
+            if with_settings(first, settings) != with_settings(
+                run, {name: current_settings(run)[name] for name in settings}
+            ):
                 raise ValueError(
                     f"treatment {treatment.label!r} on {workload}: alternatives differ in the learning rate and in declared "
                     f"hyperparameters ({', '.join(search_space(first)) or 'none'}) only; make others treatments of their own"
