@@ -2,9 +2,9 @@
 
 *Listed alternatives* (:func:`~paretorch.studies.study.tuned`) are a trial each.
 
-*Equal effort.* With ``tune=N``, every other run of a treatment has N trials, the first of which has the study's own settings. All searches use the same
-sampler with the same seed, so that treatments with equal search spaces get equal settings in the random trials. Joined runs (the
-single-task baseline) share nothing, so each has a search of its own.
+*Equal effort.* With ``tune=N``, every other run of a treatment has N trials, the first of which has the study's own settings. All
+searches use the same sampler with the same seed, so that treatments with equal search spaces get equal settings in the random
+trials. Joined runs (the single-task baseline) share nothing, so each has a search of its own.
 
 *Criterion.* Delta m on validation data over the metrics of the run's tasks, relative to the best trial of the baseline; the
 baseline is therefore tuned first, relative to its own first trial. Trials have a seed that no run of the study has, and never
@@ -195,8 +195,10 @@ def validation_metrics(result: Result) -> Metrics:
 
 
 def tuned_study(study: Study, tuning: TuningResult) -> Study:
-    """The study with the chosen settings. A grid, and alternatives that train the same tasks, become one
-    run; a run without a search is unchanged."""
+    """The study with the chosen settings.
+
+    A grid, and alternatives that train the same tasks, become one run; a run without a search is unchanged.
+    """
     treatments = []
     for treatment in study.treatments:
         runs = tuple(

@@ -3,14 +3,14 @@
 Shapes: ``S`` seeds, ``N`` treatments. Differences are *paired*, treatment minus reference on the same seed, and *lower is
 better*, as in differences of Delta m.
 
-*Comparisons* are simultaneous: with N comparisons in a table, each interval has the level ``1 - (1 - level) / N`` (Bonferroni), so
-that with probability ``level`` all N contain their true differences. The verdict is read off the interval: better or worse if it
-excludes zero, not distinguishable if it touches zero. Both use Student's distribution, so the verdict is also that of the paired
-t test with p values multiplied by N. The exact Wilcoxon test is given for information: with 5 seeds its p value is at least
-0.0625, so it is never below 0.05.
+*Comparisons* are simultaneous: with N comparisons in a table, each interval has the level ``1 - (1 - level) / N`` (Bonferroni),
+so that with probability ``level`` all N contain their true differences. The verdict is read off the interval: better or worse if
+it excludes zero, not distinguishable if it touches zero. Both use Student's distribution, so the verdict is also that of the
+paired t test with p values multiplied by N. The exact Wilcoxon test is given for information: with 5 seeds its p value is at
+least 0.0625, so it is never below 0.05.
 
-*Interval of a mean.* At a nominal coverage of 95 % the percentile bootstrap covers the true mean in 83 of 100 studies with 5 seeds
-and in 75 with 3; the bootstrap-t is unbounded with 3. Student's interval has its nominal coverage for normal values. The
+*Interval of a mean.* At a nominal coverage of 95 % the percentile bootstrap covers the true mean in 83 of 100 studies with
+5 seeds and in 75 with 3; the bootstrap-t is unbounded with 3. Student's interval has its nominal coverage for normal values. The
 percentile bootstrap with widened quantiles (Hesterberg 2015) assumes no distribution and is close to its nominal coverage from
 7 seeds on: in 200,000 simulated studies with normal values it covers the mean in 94.0 of 100 with 7 seeds, 94.3 with 8 and
 94.6 with 10, and Student's interval in 95.0; with exponential ones in 89.6 with 7 and 90.7 with 10, and Student's in 89.0 and
