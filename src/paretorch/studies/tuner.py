@@ -35,6 +35,7 @@ from paretorch.studies.tuning.search import HyperparameterSearch, ListedSettings
 from paretorch.studies.tuning.trials import TrialOutcome, TuningResult
 from paretorch.training.record.result import Result, total_seconds
 from paretorch.training.record.run_identity import verified_result
+from paretorch.training.run import Run
 
 SEED = 1_000_000  # of the trials' runs
 

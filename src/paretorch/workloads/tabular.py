@@ -90,7 +90,7 @@ class Tabular(Workload):
         ('class', 'alcohol', 'proline')
     """
 
-    title = "several targets of a table: a CSV (path=, targets=), diabetes, breast_cancer, linnerud or wine; missing labels allowed"
+    title = "several targets of a table: any CSV (path=, targets=) or an included one; missing labels allowed"
 
     table: str = "diabetes"
     path: str = ""

@@ -10,7 +10,7 @@ from itertools import product
 from paretorch.core.contract import Need
 from paretorch.studies.study import Study, Treatment, across, check_scale, tuned
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
-from paretorch.training.names.constructors import Call, listed, parse, written
+from paretorch.training.names.constructors import Call, listed, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.methods import methods as method_classes
 from paretorch.training.run import Run
@@ -103,17 +103,17 @@ def _settings(scale: str, device: str) -> list[Setting]:
     return settings
 
 
-def study(scale: str, methods: str = "", parameters: bool = True, device: str = "cpu") -> Study:
+def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
     """Balancing methods with their defaults on four workloads, beside the plain sum, tuned static weights and single tasks.
 
     A treatment has three trials, which differ in the learning rate alone; static weights have three for each of their settings.
     The workloads are overlaid digits with a loss that is orders of magnitude larger, drawn scenes with four dense and sparse
-    tasks, and two medical tables with standardised targets.
+    tasks, and two medical tables with standardised targets. A method that compares gradients is a treatment on the features and
+    another on the shared parameters.
 
     Args:
         scale: ``"smoke"`` (seconds, without meaning) or ``"small"`` (about an hour on two cores).
         methods: constructors with a comma between, ``"IMTLG(), CAGrad(c=0.2)"``; every method if empty.
-        parameters: also compare gradients on the shared parameters, for methods that compare gradients.
         device: device of all runs.
 
     Raises:
@@ -127,7 +127,7 @@ def study(scale: str, methods: str = "", parameters: bool = True, device: str = 
         Study(
             name="methods",
             question=QUESTION,
-            treatments=(*_baselines(setting), *_treatments(setting, texts, parameters)),
+            treatments=(*_baselines(setting), *_treatments(setting, texts)),
             reference=STATIC_WEIGHTS,
             baseline=SINGLE_TASK,
         )
@@ -160,7 +160,7 @@ def _baselines(setting: Setting) -> Iterable[Treatment]:
     yield tuned(STATIC_WEIGHTS, [run for each in static for run in _rates(each)])
 
 
-def _treatments(setting: Setting, texts: Sequence[str], parameters: bool) -> Iterable[Treatment]:
+def _treatments(setting: Setting, texts: Sequence[str]) -> Iterable[Treatment]:
     for text in texts:
         method = find_method(text)
         label = text.removesuffix("()")
@@ -169,6 +169,5 @@ def _treatments(setting: Setting, texts: Sequence[str], parameters: bool) -> Ite
         run = replace(setting.base, method=text)
         if method.features:
             yield tuned(label, _rates(run))
-        compares = bool(method.needs & (Need.GRAMIAN | Need.JACOBIAN))
-        if compares and (parameters or not method.features):
+        if method.needs & (Need.GRAMIAN | Need.JACOBIAN):
             yield tuned(label + ON_PARAMETERS, _rates(replace(run, surface="parameters")))
