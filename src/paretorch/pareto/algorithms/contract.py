@@ -93,6 +93,11 @@ class FrontAlgorithm:
         raise TypeError(f"{type(self).__name__} descends gradients: it does not evolve")
 
     @property
+    def trains_members(self) -> bool:
+        """Whether one model is trained per preference, all in an ensemble, instead of a conditional model or a population."""
+        return not (self.conditional or self.evolves)
+
+    @property
     def normalizes(self) -> bool:
         """Whether losses are normalized by their range, from the ideal to the nadir point."""
         return False

@@ -38,7 +38,9 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
     model.template.train()
     update = _ConditionalUpdate(plan, algorithm, model, plan.steps(splits.train))
     evaluate = partial(_scores, plan, model, given, splits.validation)
-    evaluations = train(plan, plan.declared(algorithm, given), update, splits.train, evaluate)
+    declared = plan.declared(algorithm, given)
+    del declared["execution"]  # of an ensemble; checkpoints of earlier versions contain it
+    evaluations = train(plan, declared, update, splits.train, evaluate)
     losses = evaluations.losses
     facts = {"algorithm": repr(algorithm), **evaluations.facts()}
     return Front(

@@ -166,7 +166,7 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
         schedule=_schedule(run, steps * run.epochs),
         reference=reference,
         starts=resolved.options.starts,
-        execution=resolved.options.execution,
+        execution=resolved.options.execution if algorithm.trains_members else "auto",
         seed=run.seed,
         device=run.device,
         every=1,
