@@ -19,6 +19,7 @@ independent, so the number of jobs at a time has no influence.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from contextlib import suppress
@@ -199,7 +200,7 @@ def tuned_study(study: Study, tuning: TuningResult) -> Study:
         )
         combine = Combine.ONE if treatment.combine is Combine.CHOOSE else treatment.combine
         treatments.append(Treatment(treatment.label, runs, combine))
-    return Study(study.name, study.question, tuple(treatments), study.reference, study.baseline, study.threads)
+    return dataclasses.replace(study, treatments=tuple(treatments))
 
 
 def _seconds_of_events(folder: Path) -> float:
