@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from paretorch.studies import failure_record
 from paretorch.studies.divergence import DivergedError, check_parameters
-from paretorch.training.monitoring.training_monitor import ExplodedError
+from paretorch.training.monitoring.training_monitor import NonFiniteParametersError
 from paretorch.training.run import Run
 
 
@@ -89,7 +89,7 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         train(run, folder, progress=progress)
     except Exception as error:
         summary = f"{type(error).__name__}: {error}"
-        diverged = isinstance(error, DivergedError | ExplodedError)
+        diverged = isinstance(error, DivergedError | NonFiniteParametersError)
         failure = failure_record.FailureRecord(summary, traceback.format_exc(), diverged)
         failure_record.write_failure(folder, run, failure)
         send({"event": "failed", "error": summary})

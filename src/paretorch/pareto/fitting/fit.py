@@ -23,7 +23,7 @@ from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.ensemble import EXECUTIONS, Ensemble
 from paretorch.pareto.models.members import fill, score
 from paretorch.pareto.models.rank_partition import RankPartition
-from paretorch.pareto.plan import MakeOptimizer, Plan, adam, check_elementwise
+from paretorch.pareto.plan import FrontPlan, MakeOptimizer, adam, check_elementwise
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, combined_seed
@@ -103,7 +103,7 @@ def fit_front(
         raise ValueError("checkpoints support one process: leave checkpoint out on several ranks")
     point = _reference(workload, algorithm, reference)
     check_elementwise(optimizer)
-    plan = Plan(
+    plan = FrontPlan(
         workload,
         epochs,
         batch_size,
@@ -141,7 +141,7 @@ def _check_unused(algorithm: FrontAlgorithm, execution: str, group: dist.Process
             )
 
 
-def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
+def _fit_members(plan: FrontPlan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     adaptation = algorithm.preference_adaptation()
     preferences = given if adaptation is None else initial_preferences(given)
     point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
@@ -177,7 +177,7 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     )  # fmt: skip
 
 
-def _scores(plan: Plan, update: MemberUpdate, template: nn.Module, streams: tuple[Stream, ...]) -> FrontScores:
+def _scores(plan: FrontPlan, update: MemberUpdate, template: nn.Module, streams: tuple[Stream, ...]) -> FrontScores:
     """(N, T) losses on a split, nan for diverged members, and metrics of all members."""
     ensemble, partition = update.ensemble, update.partition
     rows: list[Tensor] = []
@@ -188,10 +188,10 @@ def _scores(plan: Plan, update: MemberUpdate, template: nn.Module, streams: tupl
         rows.append(loss)
         named.append(found)
     losses = torch.where(update.diverged[:, None], torch.nan, partition.gathered(torch.stack(rows)))
-    return losses, list(partition.listed(named))  # type: ignore[arg-type]
+    return losses, list(partition.gathered_list(named))  # type: ignore[arg-type]
 
 
-def _models(plan: Plan, rows: range) -> list[nn.Module]:
+def _models(plan: FrontPlan, rows: range) -> list[nn.Module]:
     models = []
     for member in rows:
         torch.manual_seed(plan.seed if plan.starts == "common" else combined_seed(plan.seed, 2, member))

@@ -17,6 +17,7 @@ from torch import Tensor
 from paretorch.loop.evaluation import Scores
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
+from paretorch.pareto.evaluation_history import MEAN_TRANSFER
 from paretorch.pareto.files.front_folder import FORMAT
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.members import score
@@ -188,7 +189,7 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
         "test metrics": [metrics for _, metrics in tested],
         "diverged": list(front.diverged),
         "execution": front.facts.get("execution", "one network"),
-        "took something over": front.facts.get("took something over"),
+        MEAN_TRANSFER: front.facts.get(MEAN_TRANSFER),
         "largest hypervolume": _largest_hypervolume(workload, reference),
     }
     return Result(
