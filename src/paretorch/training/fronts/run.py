@@ -19,11 +19,11 @@ from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
 from paretorch.pareto.evaluation_history import MEAN_TRANSFER
 from paretorch.pareto.files.front_folder import FORMAT
+from paretorch.pareto.files.ownership import check_front
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.members import score
 from paretorch.storage import atomic
 from paretorch.storage.checkpoint_file import saved_epochs
-from paretorch.storage.ownership import check_front
 from paretorch.training import randomness
 from paretorch.training.fronts.algorithms import find_algorithm
 from paretorch.training.fronts.front_recorder import SET, VOLUME, FrontRecorder, front_scores
