@@ -48,7 +48,7 @@ def fit_tiny_front(algorithm: FrontAlgorithm, folder: Path | None, kill_at: int 
 )  # fmt: skip
 def test_front_resumed_after_interruption_is_bit_identical(algorithm: FrontAlgorithm, tmp_path: Path) -> None:
     # a fixed execution of members: two measurements may select two executions, which round differently
-    options = {"execution": "vmap"} if algorithm.trains_members else {}
+    options: dict[str, Any] = {"execution": "vmap"} if algorithm.trains_members else {}
     whole = fit_tiny_front(algorithm, None, **options)
     with pytest.raises(KilledError):
         fit_tiny_front(algorithm, tmp_path, kill_at=4, **options)

@@ -68,7 +68,7 @@ class Waits(TorchDispatchMode):
     OPERATORS = ("aten._local_scalar_dense", "aten.nonzero", "aten.bincount", "aten.index.Tensor", "aten.equal")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
