@@ -11,6 +11,7 @@ import pytest
 from paretorch.reports.reading.missing import missing
 from paretorch.studies.failure_record import FILE, FailureRecord, read_failure, write_failure
 from paretorch.studies.job import Job
+from paretorch.studies.tuner import _seconds_of_events
 from paretorch.training.run import Run
 
 RUN = Run("digits")
@@ -50,3 +51,14 @@ def test_damaged_result_is_named_where_its_seconds_are_read(content: str, tmp_pa
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(ValueError, match=r"result\.json is damaged: .*Remove it to finish the run again"):
         _ = Job("A", RUN, tmp_path).seconds
+
+
+@pytest.mark.parametrize("line", ["[]", '{"epoch": 1}', '{"event": "epoch"}'])
+def test_damaged_events_of_a_failed_trial_are_named(line: str, tmp_path: Path) -> None:
+    event = json.dumps({"event": "epoch", "seconds": {"training": 2.0, "evaluation": 0.5}})
+    path = tmp_path / "events.jsonl"
+    path.write_text(f'{event}\n{{"event": "st')
+    assert _seconds_of_events(tmp_path) == 2.5, "an incomplete last line is ignored"
+    path.write_text(f"{event}\n{line}\n")
+    with pytest.raises(ValueError, match=r"events\.jsonl is damaged: line 2 is no event"):
+        _seconds_of_events(tmp_path)

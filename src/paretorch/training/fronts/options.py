@@ -22,7 +22,8 @@ class FrontOptions:
         models: N, at least 2; None: 10, or the number of preferences.
         preferences: (N, T) rows on the simplex; None: evenly spaced.
         margin: the share, in [0, 1), of evenly spaced preferences that is distributed equally over all tasks: T times the
-            ``margin`` of :func:`~paretorch.preferences`, which is the least weight of a task.
+            ``margin`` of :func:`~paretorch.preferences`, which is the least weight of a task. Unused if ``preferences`` are
+            given.
         starts: ``"common"`` or ``"independent"``.
         execution: ``"auto"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``. Without effect on
             algorithms that do not train one model per preference, so that the treatments of a study may have equal options.
