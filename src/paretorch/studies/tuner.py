@@ -19,6 +19,7 @@ independent, so the number of jobs at a time has no influence.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from contextlib import suppress
@@ -199,16 +200,24 @@ def tuned_study(study: Study, tuning: TuningResult) -> Study:
         )
         combine = Combine.ONE if treatment.combine is Combine.CHOOSE else treatment.combine
         treatments.append(Treatment(treatment.label, runs, combine))
-    return Study(study.name, study.question, tuple(treatments), study.reference, study.baseline, study.threads)
+    return dataclasses.replace(study, treatments=tuple(treatments))
 
 
 def _seconds_of_events(folder: Path) -> float:
-    """Seconds of the finished epochs of a run without a result."""
-    seconds = 0.0
+    """Seconds of the finished epochs of a run without a result.
+
+    Raises:
+        ValueError: a line is no event; the message names the file.
+    """
+    seconds, path = 0.0, folder / "events.jsonl"
     with suppress(FileNotFoundError):
-        for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the last line may be incomplete
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            with suppress(json.JSONDecodeError):  # the last line may be incomplete
                 event = json.loads(line)
-                if event["event"] == "epoch":
-                    seconds += total_seconds(event["seconds"])
+                try:
+                    seconds += total_seconds(event["seconds"]) if event["event"] == "epoch" else 0.0
+                except (KeyError, TypeError):
+                    raise ValueError(
+                        f"{path} is damaged: line {number} is no event. Remove the folder {folder} to train this trial again"
+                    ) from None
     return seconds
