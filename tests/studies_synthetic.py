@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from paretorch.studies.folder import StudyFolder, open_folder
-from paretorch.studies.study import Study, Treatment, alone, chosen
+from paretorch.studies.study import Study, Treatment, best_of_grid, single_task
 from paretorch.training.record.result import Epoch, Result, Scores
 from paretorch.training.run import Run
 
@@ -35,8 +35,8 @@ def study(scale: str = "smoke") -> Study:
         name="synthetic",
         question="Is anything better?",
         treatments=(
-            alone("single task", base, TASKS),
-            chosen("tuned", (dataclasses.replace(base, method=f"Static({i})") for i in (1, 2, 3))),
+            single_task("single task", base, TASKS),
+            best_of_grid("tuned", (dataclasses.replace(base, method=f"Static({i})") for i in (1, 2, 3))),
             *(Treatment(label, (dataclasses.replace(base, method=method),)) for label, method in methods.items()),
         ),
         reference="tuned",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from paretorch.studies.study import Study, Treatment, alone, chosen
+from paretorch.studies.study import Study, Treatment, best_of_grid, single_task
 from paretorch.training.names.constructors import parse
 from paretorch.training.record.result import Epoch, Result, Scores
 from paretorch.training.run import Run
@@ -37,8 +37,8 @@ def study(scale: str = "smoke", methods: tuple[str, ...] = ("Equal()", "CAGrad()
         name="tuned",
         question="Which, at its best?",
         treatments=(
-            alone("single task", base, TASKS),
-            chosen("static", (_with(base, f"Static({weights})") for weights in grid)),
+            single_task("single task", base, TASKS),
+            best_of_grid("static", (_with(base, f"Static({weights})") for weights in grid)),
             *(Treatment(parse(method).name, (_with(base, method),)) for method in methods),
         ),
         reference="static",

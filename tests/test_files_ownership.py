@@ -15,9 +15,9 @@ import paretorch as pt
 from command_line import call
 from paretorch.pareto import Front
 from paretorch.pareto.files.export import export
+from paretorch.pareto.files.ownership import metadata
 from paretorch.reports.figures import paper
 from paretorch.storage import atomic
-from paretorch.storage.ownership import metadata
 from paretorch.studies.job import Job
 from paretorch.studies.runner import train_jobs
 from paretorch.training.fronts.run import load_front

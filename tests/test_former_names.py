@@ -51,3 +51,19 @@ def test_former_name_of_an_attribute_is_the_new_object_and_warns() -> None:
 def test_former_module_that_never_was_is_an_error() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"paretorch.core.conflicts"):
         importlib.import_module("paretorch.core.conflicts")
+
+
+@pytest.mark.parametrize(
+    ("module", "former", "name"),
+    [
+        ("paretorch.studies.study", "alone", "single_task"),
+        ("paretorch.studies.study", "chosen", "best_of_grid"),
+        ("paretorch.studies.study", "across", "merged"),
+        ("paretorch.training.monitoring.training_monitor", "ExplodedError", "NonFiniteParametersError"),
+        ("paretorch.training.monitoring.training_monitor", "TroubleWarning", "TrainingWarning"),
+    ],
+)
+def test_former_name_of_studies_and_training_is_the_renamed_one_and_warns(module: str, former: str, name: str) -> None:
+    found = importlib.import_module(module)
+    with pytest.warns(FutureWarning, match=f"{former} is now {module}.{name}"):
+        assert getattr(found, former) is getattr(found, name)

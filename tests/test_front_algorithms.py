@@ -26,7 +26,8 @@ def fit(entry: AlgorithmEntry, workload: Any = None, **options: Any) -> Front:
     if workload is None:
         population = entry.kind == "population"
         workload = Synthetic("zdt1", size=4) if population else Synthetic(samples=64)
-    options = {"execution": "vmap", "starts": "independent", "reference": (9.0, 9.0), **options}
+    execution = {"execution": "vmap"} if entry.kind == "members" else {}
+    options = {**execution, "starts": "independent", "reference": (9.0, 9.0), **options}
     front: Front = pt.fit_front(
         workload,
         entry.algorithm,
@@ -63,6 +64,7 @@ def test_algorithm_properties_are_those_of_the_table(entry: AlgorithmEntry) -> N
     algorithm = entry.algorithm
     assert algorithm.conditional == (entry.kind == "conditional")
     assert algorithm.evolves == (entry.kind == "population")
+    assert algorithm.trains_members == (entry.kind == "members")
     assert (algorithm.sharing() is not None) == entry.transfers
     assert (algorithm.preference_adaptation() is not None) == entry.moves_preferences
     assert find_algorithm(repr(algorithm)) == algorithm, "a constructor is read as repr writes it"
@@ -131,3 +133,25 @@ def test_algorithm_resumes_a_killed_training_bit_for_bit(entry: AlgorithmEntry, 
 def test_algorithm_that_cannot_resume_refuses_a_checkpoint(entry: AlgorithmEntry, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leave checkpoint out"):
         fit(entry, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if entry.kind != "members"]))
+@pytest.mark.parametrize("option", ["execution", "group"])
+def test_algorithm_without_members_refuses_options_of_an_ensemble(entry: AlgorithmEntry, option: str) -> None:
+    value = {"execution": "loop", "group": FakeGroup()}[option]
+    name = type(entry.algorithm).__name__
+    with pytest.raises(ValueError, match=rf"{option}=.* has no effect on {name}, .*{entry.kind}.*: leave {option} out"):
+        fit(entry, **{option: value})
+
+
+@pytest.mark.parametrize("entry", parameters(ALGORITHMS))
+def test_algorithm_refuses_an_unknown_execution(entry: AlgorithmEntry) -> None:
+    with pytest.raises(ValueError, match=r"execution is 'auto' or 'loop'.*, got 'vmpa'"):
+        fit(entry, execution="vmpa")
+
+
+class FakeGroup:
+    """A process group of one rank."""
+
+    def size(self) -> int:
+        return 1

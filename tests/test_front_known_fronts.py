@@ -110,7 +110,7 @@ def test_epo_members_converge_to_their_rays() -> None:
     unit = torch.nn.functional.normalize(rays(front.preferences), dim=1)
     cosines = (torch.nn.functional.normalize(front.losses, dim=1) * unit).sum(dim=1).clamp(max=1)
     assert float(cosines.acos().max()) <= math.radians(1.0)
-    assert front.coverage(front.losses) == 0
+    assert front.inverted_generational_distance(front.losses) == 0
     truth = Synthetic("vlmop2").truth
     assert truth is not None
     assert float(torch.cdist(front.losses, truth.front).min(dim=1).values.max()) <= 0.01

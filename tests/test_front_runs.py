@@ -81,6 +81,8 @@ def test_find_algorithm_refuses_other_text(text: str, message: str) -> None:
         ({"preferences": [[1.0, 0.0]]}, "at least 2 models, got 1"),
         ({"preferences": [[0.5, 0.5], [0.9, 0.1]], "models": 3}, "2 preferences are for 2 models, got models=3"),
         ({"margin": 1.0}, "margin is a share"),
+        ({"starts": "equal"}, "starts is 'common' or"),
+        ({"execution": "vmpa"}, "execution is 'auto' or"),
     ],
 )
 def test_front_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
@@ -105,6 +107,17 @@ def test_front_options_out_of_range_are_refused(options: dict[str, object], mess
 def test_front_run_refuses_values_without_effect(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         train_front(dataclasses.replace(RUN, **changes), tmp_path, progress=None)  # type: ignore[arg-type]
+
+
+def test_front_run_of_a_conditional_model_accepts_the_execution_that_its_study_shares(tmp_path: Path) -> None:
+    losses = []
+    for execution in ("auto", "loop"):
+        options = {"models": 3, "execution": execution}
+        train_front(
+            dataclasses.replace(RUN, front="cosmos", front_options=options), tmp_path / execution, progress=None
+        )
+        losses.append(load_front(tmp_path / execution).losses)
+    assert torch.equal(*losses)
 
 
 def test_front_options_without_a_front_are_refused() -> None:

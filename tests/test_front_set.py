@@ -131,9 +131,9 @@ def test_front_hypervolume_refuses_a_reference_below_a_member() -> None:
 
 
 def test_front_spread_is_one_for_even_points() -> None:
-    assert front_of([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]).spread == pytest.approx(1.0)
-    assert front_of([[0.0, 1.0], [0.01, 0.99], [1.0, 0.0]]).spread < 0.5
-    assert math.isnan(front_of([[0.0, 1.0]]).spread)
+    assert front_of([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]).evenness == pytest.approx(1.0)
+    assert front_of([[0.0, 1.0], [0.01, 0.99], [1.0, 0.0]]).evenness < 0.5
+    assert math.isnan(front_of([[0.0, 1.0]]).evenness)
 
 
 @pytest.mark.parametrize(("problem", "expected"), [("zdt1", 0.21 + 2 / 3), ("zdt2", 0.21 + 1 / 3), ("vlmop2", 0.3421)])

@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paretorch import pareto
 from paretorch.pareto import (
     EPO,
+    Front,
     FrontAlgorithm,
     FrontEvidence,
     Gated,
@@ -22,6 +23,8 @@ from paretorch.pareto import (
 )
 
 ONES = torch.ones(1, 2)
+POINTS = torch.tensor([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
+FRONT = Front(("a", "b"), POINTS, POINTS, ({},) * 3, ({},) * 3, nn.Identity())
 
 
 @pytest.mark.parametrize(
@@ -46,8 +49,10 @@ def test_former_class_is_the_renamed_one_and_warns(former: str, name: str) -> No
         (Sweep(adapt="spacing"), "moving", "preference_adaptation"),
         (EPO(), "family", "conditional_model"),
         (Gated(), "looks_at_gradients", "needs_cosines"),
+        (FRONT, "spread", "evenness"),
+        (FRONT, "coverage", "inverted_generational_distance"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", type(value).__name__) if not isinstance(value, str) else value,
 )
 def test_former_attribute_is_the_renamed_one_and_warns(owner: object, former: str, name: str) -> None:
     with pytest.warns(FutureWarning, match=rf"\.{former} is now .*\.{name}"):

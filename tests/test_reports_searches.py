@@ -18,7 +18,7 @@ from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.reports.tables.searches import kind, lowered_table, search_table, time_table
 from paretorch.studies.folder import open_folder
-from paretorch.studies.study import Study, Treatment, alone, chosen
+from paretorch.studies.study import Study, Treatment, best_of_grid, single_task
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 
@@ -35,9 +35,11 @@ def search_study() -> Study:
         "searched",
         "Is a searched step as good?",
         (
-            alone("single task", total, synthetic.TASKS),
-            chosen("sum", (dataclasses.replace(total, optimizer_options={"lr": rate}) for rate in reversed(RATES))),
-            chosen("features", (dataclasses.replace(base, optimizer_options={"lr": rate}) for rate in RATES)),
+            single_task("single task", total, synthetic.TASKS),
+            best_of_grid(
+                "sum", (dataclasses.replace(total, optimizer_options={"lr": rate}) for rate in reversed(RATES))
+            ),
+            best_of_grid("features", (dataclasses.replace(base, optimizer_options={"lr": rate}) for rate in RATES)),
             Treatment("searched", (search,)),
         ),
         reference="features",

@@ -9,22 +9,22 @@ import pytest
 
 import studies_synthetic as synthetic
 from paretorch.studies.lookup import find_study
-from paretorch.studies.study import Combine, Study, Treatment, across, alone, chosen
+from paretorch.studies.study import Combine, Study, Treatment, best_of_grid, merged, single_task
 from paretorch.training.run import Run
 from studies_small import BASE, small_study
 
 SCENES = Run("scenes", epochs=2)
-CHOSEN = (chosen("single", [SCENES, dataclasses.replace(SCENES, method="MGDA()")]), Treatment("sum", (SCENES,)))
+CHOSEN = (best_of_grid("single", [SCENES, dataclasses.replace(SCENES, method="MGDA()")]), Treatment("sum", (SCENES,)))
 
 
 def on_scenes(**changes: object) -> Study:
     return small_study(
-        **{"treatments": (alone("single", SCENES, ("a", "b", "c")), Treatment("sum", (SCENES,))), **changes}
+        **{"treatments": (single_task("single", SCENES, ("a", "b", "c")), Treatment("sum", (SCENES,))), **changes}
     )
 
 
 def test_across_merges_treatments_with_equal_labels() -> None:
-    both = across("both", "Which?", [small_study(), on_scenes()])
+    both = merged("both", "Which?", [small_study(), on_scenes()])
     assert both.workloads == ("digits", "scenes")
     assert [treatment.label for treatment in both.treatments] == ["single", "sum"]
     for title, one in (("digits", small_study()), ("scenes", on_scenes())):
@@ -33,7 +33,7 @@ def test_across_merges_treatments_with_equal_labels() -> None:
         list(on_scenes().planned((0, 1)))
     )
     assert Study.from_json(json.loads(json.dumps(both.to_json()))) == both
-    lone = across("both", "?", [small_study(), on_scenes(treatments=(Treatment("single", (SCENES,)), CHOSEN[1]))])
+    lone = merged("both", "?", [small_study(), on_scenes(treatments=(Treatment("single", (SCENES,)), CHOSEN[1]))])
     assert [t.combine for t in lone.treatments] == [Combine.JOIN, Combine.ONE]
     assert lone.on("scenes").treatments[0].combine is Combine.ONE
 
@@ -77,12 +77,12 @@ def test_study_survives_json() -> None:
             "one run on a workload is combined as 'one', several as 'join', 'choose' or 'tune'; got 0 as 'one'",
         ),
         (lambda: Treatment("a", (BASE, BASE)), "got 2 as 'one'"),
-        (lambda: chosen("a", [BASE]), "got 1 as 'choose'"),
+        (lambda: best_of_grid("a", [BASE]), "got 1 as 'choose'"),
         (
             lambda: Treatment("a", (BASE, BASE), Combine.JOIN),
             "joined runs train disjoint tasks that each of them names",
         ),
-        (lambda: alone("a", BASE, ("x", "x")), "joined runs train disjoint tasks"),
+        (lambda: single_task("a", BASE, ("x", "x")), "joined runs train disjoint tasks"),
         (lambda: small_study(treatments=(small_study().treatments[1],) * 2), "labels of treatments are unique"),
         (lambda: small_study(reference="nobody"), r"the reference is one of \['single', 'sum'\], got 'nobody'"),
         (lambda: small_study(threads=0), "threads is at least 1, got 0"),
@@ -91,11 +91,11 @@ def test_study_survives_json() -> None:
             "'single', to which others are compared, has a run on every workload; it has none on .*scenes",
         ),
         (lambda: Treatment("a", (BASE, Run("scenes"), Run("scenes", method="MGDA()"))), "got 1 and 2 as 'one'"),
-        (lambda: across("all", "?", []), "expected studies on different workloads"),
-        (lambda: across("all", "?", [small_study(), small_study()]), "expected studies on different workloads"),
-        (lambda: across("all", "?", [small_study(), on_scenes(reference="single")]), "with one reference"),
+        (lambda: merged("all", "?", []), "expected studies on different workloads"),
+        (lambda: merged("all", "?", [small_study(), small_study()]), "expected studies on different workloads"),
+        (lambda: merged("all", "?", [small_study(), on_scenes(reference="single")]), "with one reference"),
         (
-            lambda: across("all", "?", [small_study(), on_scenes(treatments=CHOSEN)]),
+            lambda: merged("all", "?", [small_study(), on_scenes(treatments=CHOSEN)]),
             r"'single' is combined as \['join', 'choose'\]",
         ),
     ],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paretorch.studies.lookup import find_study
-from paretorch.studies.study import Study, Treatment, alone
+from paretorch.studies.study import Study, Treatment, single_task
 from paretorch.training import loop
 from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
@@ -34,7 +34,7 @@ STUDY = Study(
     "fair",
     "Is it?",
     (
-        alone("single", BASE, ("sign", "size")),
+        single_task("single", BASE, ("sign", "size")),
         Treatment("sum", (BASE,)),
         *(Treatment(f"{m} {s}", (replace(BASE, method=m, surface=s),)) for m, s in METHODS),
         Treatment("SGD", (replace(BASE, optimizer="SGD", optimizer_options={"lr": 0.01}),)),

@@ -8,7 +8,7 @@ from paretorch.studies.catalog.line_search import ADAM_RATES, AUTOMATIC, BEST_RA
 from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Combine, Study
 from paretorch.training.line_search import searches
-from paretorch.training.names.constructors import check_arguments, parse, pick
+from paretorch.training.names.constructors import check_arguments, find_named, parse
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.optimizers import optimizers
 
@@ -57,7 +57,7 @@ def test_line_search_study_uses_valid_options_of_searches() -> None:
         for run in treatment.runs:
             find_method(run.method)
             if run.optimizer in searches():
-                made = pick("search", run.optimizer, searches())
+                made = find_named("search", run.optimizer, searches())
                 check_arguments(run.optimizer, made, (None, None, None), dict(run.optimizer_options))
                 direction = run.optimizer_options.get("direction")
                 assert direction is None or parse(str(direction)).name in {

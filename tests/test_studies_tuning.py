@@ -19,8 +19,8 @@ import studies_tuned as synthetic
 from interrupts import restore_interrupts
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import train_study
-from paretorch.studies.study import Combine, Study, Treatment, across, chosen
-from paretorch.studies.study import tuned as alternatives
+from paretorch.studies.study import Combine, Expected, Study, Treatment, best_of_grid, merged
+from paretorch.studies.study import best_of_trials as alternatives
 from paretorch.studies.tuner import SEED, Tuner
 from paretorch.studies.tuning.trials import SearchResult, TrialOutcome, TuningCost, TuningResult
 from paretorch.training.record.result import Result, Scores
@@ -268,7 +268,7 @@ def test_tuning_searches_on_every_workload_separately(tmp_path: Path) -> None:
     other = dataclasses.replace(
         one, treatments=tuple(dataclasses.replace(t, runs=tuple(map(inky, t.runs))) for t in one.treatments)
     )
-    tune(tmp_path, across("both", "Which?", [one, other]), seeds=1, trials=3)
+    tune(tmp_path, merged("both", "Which?", [one, other]), seeds=1, trials=3)
     folder = read_folder(tmp_path)
     assert [(s.label, s.workload, s.tasks) for s in searches(folder)] == [
         (label, workload, tasks)
@@ -322,7 +322,7 @@ def mixed(treatment: Treatment) -> Study:
     ("wrong", "message"),
     [
         (
-            lambda path: Tuner(open_folder(path, mixed(chosen("grid", GRID)), "smoke", 1, True, 2)),
+            lambda path: Tuner(open_folder(path, mixed(best_of_grid("grid", GRID)), "smoke", 1, True, 2)),
             "'grid': with tuning, the runs of a grid differ only in options",
         ),
         (
@@ -446,3 +446,15 @@ def test_study_with_listed_alternatives_needs_a_tuned_baseline() -> None:
     study = listed_study()
     with pytest.raises(ValueError, match="relative to the baseline 'as it is', so it is tuned too"):
         dataclasses.replace(study, baseline="as it is")
+
+
+def test_tuned_study_keeps_the_expected_ranges(tmp_path: Path) -> None:
+    ranges = (Expected("Equal", "left", "accuracy", 0.1, 0.2),)
+    tune(tmp_path, dataclasses.replace(synthetic.study(methods=("Equal()",)), expected=ranges), seeds=1, trials=1)
+    path = tmp_path / "tuning.json"
+    content = json.loads(path.read_text())
+    assert content["study"]["expected"] == [dataclasses.asdict(ranges[0])]
+    assert read_folder(tmp_path).study.expected == ranges
+    del content["study"]["expected"]  # as earlier versions wrote it
+    path.write_text(json.dumps(content))
+    assert read_folder(tmp_path).study.expected == ranges

@@ -13,7 +13,7 @@ from paretorch.studies.folder import open_folder, read_folder
 from paretorch.studies.job import Job
 from paretorch.studies.progress import ConsoleProgress
 from paretorch.studies.runner import train_study
-from paretorch.studies.study import Study, Treatment, alone
+from paretorch.studies.study import Study, Treatment, single_task
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 from training_runs import TINY
@@ -23,7 +23,7 @@ STUDY = Study(
     "real",
     "Which?",
     (
-        alone("single", BASE, ("sign", "size")),
+        single_task("single", BASE, ("sign", "size")),
         Treatment("static", (replace(BASE, method="Static({'sign': 1.0, 'size': 1.0})"),)),
         Treatment("GradDrop", (replace(BASE, method="GradDrop()"),)),
     ),

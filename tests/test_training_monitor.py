@@ -13,7 +13,12 @@ from torch import nn
 
 from paretorch.storage.checkpoint_folder import saved_checkpoints
 from paretorch.training.loop import train
-from paretorch.training.monitoring.training_monitor import BUFFER, ExplodedError, TrainingMonitor, TroubleWarning
+from paretorch.training.monitoring.training_monitor import (
+    BUFFER,
+    NonFiniteParametersError,
+    TrainingMonitor,
+    TrainingWarning,
+)
 from paretorch.training.record.result import Epoch, Scores
 from paretorch.training.run import Run
 from paretorch.training.updates import StepRecord
@@ -32,7 +37,7 @@ def monitor_of(**values: float) -> TrainingMonitor:
 def test_exploded_run_stops_and_names_task_and_step(tmp_path: Path) -> None:
     run = Run(TINY, optimizer="SGD", optimizer_options={"lr": 1e-4}, epochs=4, batch_size=8)
     diverging = replace(run, optimizer_options={"lr": 1e6})
-    with pytest.raises(ExplodedError) as caught:
+    with pytest.raises(NonFiniteParametersError) as caught:
         train(diverging, tmp_path / "diverging", progress=None)
     message = str(caught.value)
     assert "the loss of 's" in message
@@ -56,7 +61,7 @@ def test_exploded_run_keeps_and_names_the_last_finite_checkpoint(
         epoch_of_monitor(self, history, model)
 
     monkeypatch.setattr(TrainingMonitor, "epoch", with_nan)
-    with pytest.raises(ExplodedError, match=r"the last finite checkpoint is .*epoch-2\."):
+    with pytest.raises(NonFiniteParametersError, match=r"the last finite checkpoint is .*epoch-2\."):
         train(run, tmp_path, progress=None)
     (saved,) = saved_checkpoints(tmp_path / "checkpoint")
     assert saved.name == "epoch-2"
@@ -68,7 +73,7 @@ def test_nonfinite_loss_with_finite_parameters_is_a_warning(tmp_path: Path) -> N
     monitor = monitor_of()
     monitor.steps = 2
     monitor.step(1, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.nan)}))
-    with pytest.warns(TroubleWarning, match=r"the loss of 'size' was not finite in step 2 of epoch 1; .*lr=0.05"):
+    with pytest.warns(TrainingWarning, match=r"the loss of 'size' was not finite in step 2 of epoch 1; .*lr=0.05"):
         monitor.epoch([epoch(1, sign=1.0, size=math.nan)], nn.Linear(1, 1))
 
 
@@ -76,13 +81,15 @@ def test_nonfinite_loss_before_the_first_update_suggests_no_smaller_step() -> No
     monitor = monitor_of()
     monitor.step(0, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.nan)}))
     with pytest.warns(
-        TroubleWarning, match=r"'size' was not finite in step 1 of epoch 1; .*finite. No update"
+        TrainingWarning, match=r"'size' was not finite in step 1 of epoch 1; .*finite. No update"
     ) as warned:
         monitor.epoch([epoch(1, sign=1.0, size=math.nan)], nn.Linear(1, 1))
     monitor.step(0, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(math.inf)}))
     nonfinite = nn.Linear(1, 1)
     nn.init.constant_(nonfinite.weight, math.nan)
-    with pytest.raises(ExplodedError, match=r"'size' was not finite in step 1 .*No update had been made yet") as caught:
+    with pytest.raises(
+        NonFiniteParametersError, match=r"'size' was not finite in step 1 .*No update had been made yet"
+    ) as caught:
         monitor.epoch([epoch(1, sign=1.0, size=math.inf)], nonfinite)
     for text in (str(warned[0].message), str(caught.value)):
         assert "check the inputs and targets of that batch, and the initial weights" in text
@@ -108,7 +115,7 @@ def test_stagnating_losses_are_warned_of_once() -> None:
             monitor.epoch(history[:end], nn.Linear(1, 1))
 
     with pytest.warns(
-        TroubleWarning, match=r"training loss of 'size' has not decreased in 5 epochs.*lr=0.05 or clip=1.0, lr=5;"
+        TrainingWarning, match=r"training loss of 'size' has not decreased in 5 epochs.*lr=0.05 or clip=1.0, lr=5;"
     ) as warned:
         eight_epochs()
     assert len(warned) == 1
@@ -128,16 +135,16 @@ def test_long_run_on_the_cpu_causes_a_warning(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.warns(
-        TroubleWarning, match=r"19 epochs take about 5.3 h on the CPU: no GPU was found. A smaller subset"
+        TrainingWarning, match=r"19 epochs take about 5.3 h on the CPU: no GPU was found. A smaller subset"
     ):
         monitor_of().epoch([epoch(1, seconds=1000.0, sign=1.0)], nn.Linear(1, 1))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.warns(TroubleWarning, match="there is a GPU: device='cuda'"):
+    with pytest.warns(TrainingWarning, match="there is a GPU: device='cuda'"):
         monitor_of().epoch([epoch(1, seconds=1000.0, sign=1.0)], nn.Linear(1, 1))
 
 
 def test_result_contains_the_warnings(tmp_path: Path) -> None:
     run = Run(TINY, optimizer="SGD", optimizer_options={"lr": 1e-5, "maximize": True}, epochs=6)
-    with pytest.warns(TroubleWarning, match="not decreased in 5 epochs"):
+    with pytest.warns(TrainingWarning, match="not decreased in 5 epochs"):
         result = train(run, tmp_path, progress=None)
     assert len(result.facts["troubles"]) == 1

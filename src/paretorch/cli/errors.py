@@ -51,9 +51,9 @@ def _is_about_training(category: type[Warning]) -> bool:
     """Imports modules that every command that trains has imported; other commands never call this."""
     from paretorch.pareto import DivergedWarning
     from paretorch.training.monitoring.loading import SlowLoadingWarning
-    from paretorch.training.monitoring.training_monitor import TroubleWarning
+    from paretorch.training.monitoring.training_monitor import TrainingWarning
 
-    return issubclass(category, (SlowLoadingWarning, TroubleWarning, DivergedWarning))
+    return issubclass(category, (SlowLoadingWarning, TrainingWarning, DivergedWarning))
 
 
 def _print(title: str, message: str) -> None:

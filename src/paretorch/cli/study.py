@@ -102,9 +102,9 @@ def list_names(
     """List the available methods, optimizers, algorithms for fronts, workloads or studies."""
     with readable_errors():
         from paretorch.cli.listing import LISTS
-        from paretorch.training.names.constructors import pick
+        from paretorch.training.names.constructors import find_named
 
         table = Table(box=None, show_header=False, pad_edge=False)
-        for name, about in pick("list", what, LISTS)():
+        for name, about in find_named("list", what, LISTS)():
             table.add_row(f"[bold]{escape(name)}[/bold]", escape(about))
         Console().print(table, highlight=False)

@@ -1,6 +1,6 @@
 """The contract of balancing methods: a frozen value, the evidence it needs, and pure functions from evidence to weights.
 
-Read this page first. A method does not depend on where its evidence is computed (features or parameters, one process or many),
+A method does not depend on where its evidence is computed (features or parameters, one process or many),
 and the code that computes evidence (:class:`~paretorch.Fork`, :class:`~paretorch.Balancer`) never compares a method's name.
 Below, ``T`` is the number of tasks that are present in this step and ``all`` the number of declared ones.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,9 @@ def evaluate(
         metrics: fresh metrics by task; a task without metrics may be left out.
         means: empty means, in which the losses are accumulated.
         forward: model, batch -> outputs and targets by task.
+
+    Raises:
+        ValueError: a metric does not support an output or a target; the message names the task.
     """
     training = model.training
     model.eval()
@@ -61,9 +65,22 @@ def evaluate(
                 for task, loss in workload.losses(outputs, targets).items():
                     means.add(task, loss, workload.labelled(task, targets[task], samples.size))
                 for task, output in outputs.items():
-                    for metric in metrics.get(task, ()):
-                        metric.update(output, targets[task])
+                    with _errors_name(task):
+                        for metric in metrics.get(task, ()):
+                            metric.update(output, targets[task])
     finally:
         model.train(training)
-    values = {task: {metric.name: metric.compute() for metric in made} for task, made in metrics.items()}
+    values = {}
+    for task, made in metrics.items():
+        with _errors_name(task):
+            values[task] = {metric.name: metric.compute() for metric in made}
     return Scores(means.read(), values)
+
+
+@contextmanager
+def _errors_name(task: str) -> Iterator[None]:
+    """Adds the name of the task to the errors of its metrics, which do not know it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"task {task!r}: {error}") from error

@@ -178,7 +178,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             if not float(options[option]) >= 0 or math.isinf(float(options[option])):
                 raise ValueError(f"{name}: {option} is a finite number, at least 0, got {options[option]}")
         if not all(0 <= beta < 1 for beta in options["betas"]):
-            raise ValueError(f"{name}: betas are in 0 <= beta < 1, got {options['betas']}")
+            raise ValueError(f"{name}: betas are numbers in [0, 1), got {options['betas']}")
         if options["declared"]:
             weights = options["weights"]
             task_weights(weights, tuple(options["tasks"]))

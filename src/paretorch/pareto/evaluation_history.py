@@ -11,10 +11,11 @@ from torch import Tensor
 
 from paretorch.loop.step_statistics import StatisticsTotals
 from paretorch.pareto.front import FrontSnapshot
-from paretorch.pareto.plan import Plan
+from paretorch.pareto.plan import FrontPlan
 
-EVALUATIONS = "gradients"  # count of a step: gradient evaluations of all members; for NSGA-II, loss evaluations
+GRADIENTS = "gradients"  # count of a step: gradient evaluations of all members; for NSGA-II, loss evaluations
 TRANSFERS = "listened"  # value of a step with transfer: the share of members to which parameters were transferred
+MEAN_TRANSFER = "took something over"  # fact of a front with transfer: the mean of TRANSFERS over its steps
 
 
 class EvaluationHistory:
@@ -29,10 +30,10 @@ class EvaluationHistory:
         losses: (N, T) of the last evaluation.
         metrics: of each member in the last evaluation.
         history: all evaluations.
-        statistics: of all steps: :data:`EVALUATIONS` and :data:`TRANSFERS`, which are also their keys in checkpoints.
+        statistics: of all steps: :data:`GRADIENTS` and :data:`TRANSFERS`, which are also their keys in checkpoints.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: FrontPlan) -> None:
         self.plan = plan
         self.epoch, self.seconds = 0, 0.0
         self.losses = torch.empty(0, dtype=torch.float64)
@@ -54,15 +55,15 @@ class EvaluationHistory:
     def add(self, losses: Tensor, metrics: list[dict[str, dict[str, float]]]) -> None:
         """Appends an evaluation and reports it to the plan's ``progress``."""
         self.losses, self.metrics = losses, metrics
-        self.history.append(self.plan.snapshot(self.epoch, self.statistics.counts[EVALUATIONS], self.seconds, losses))
+        self.history.append(self.plan.snapshot(self.epoch, self.statistics.counts[GRADIENTS], self.seconds, losses))
         if self.plan.progress is not None:
             self.plan.progress(self.history[-1])
 
     def facts(self) -> dict[str, Any]:
         """The gradient evaluations, the seconds and, with transfer, the mean share of members that it changed, for the front."""
-        found = {"gradient evaluations": self.statistics.counts[EVALUATIONS], "seconds": self.seconds}
+        found = {"gradient evaluations": self.statistics.counts[GRADIENTS], "seconds": self.seconds}
         if shares := self.statistics.values.get(TRANSFERS):
-            found["took something over"] = sum(shares) / len(shares)  # rounded as in the records of earlier versions
+            found[MEAN_TRANSFER] = sum(shares) / len(shares)  # rounded as in the records of earlier versions
         return found
 
     def state(self) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class EvaluationHistory:
 
     def load(self, state: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
         """Restores a state, and the statistics, which may be among other values."""
-        self.statistics.load({name: statistics[name] for name in (EVALUATIONS, TRANSFERS) if name in statistics})
+        self.statistics.load({name: statistics[name] for name in (GRADIENTS, TRANSFERS) if name in statistics})
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.losses, self.metrics = state["losses"], state["metrics"]
         self.history = [FrontSnapshot(**snapshot) for snapshot in state["history"]]

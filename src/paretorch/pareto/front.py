@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretorch.former_names import former_members
 from paretorch.pareto import dominance
 from paretorch.pareto import hypervolume as volumes
 from paretorch.pareto.files import front_folder
@@ -27,7 +28,7 @@ class FrontSnapshot:
 
     Args:
         epoch: completed epochs.
-        gradients: gradient evaluations so far, of all members.
+        gradients: gradient evaluations so far, of all members; loss evaluations of an algorithm without gradients (NSGA2).
         seconds: wall-clock time of training so far.
         losses: (N, T) on validation data.
         hypervolume: relative to the front's reference point; nan without one.
@@ -40,6 +41,7 @@ class FrontSnapshot:
     hypervolume: float
 
 
+@former_members(coverage="inverted_generational_distance", spread="evenness")
 @dataclass(frozen=True)
 class Front:
     """A set of models, each for another trade-off between the tasks.
@@ -54,7 +56,8 @@ class Front:
         diverged: indices of models that diverged; their losses are nan.
         history: snapshots during training.
         reference: (T,) reference point of the hypervolumes in the history; None without one.
-        facts: plain values: algorithm, execution, seconds, the mean share of members to which parameters were transferred.
+        facts: plain values by name: ``"algorithm"``, ``"execution"``, ``"gradient evaluations"``, ``"seconds"``, and
+            ``"took something over"``, the mean share of members to which parameters were transferred.
     """
 
     tasks: tuple[str, ...]
@@ -117,7 +120,7 @@ class Front:
         return volumes.hypervolume(self.losses[finite], corner)
 
     @property
-    def spread(self) -> float:
+    def evenness(self) -> float:
         """The evenness of the front, the mean gap between neighbours over the largest; at most 1.
 
         A gap is the distance of a non-dominated model to its nearest neighbour, with losses scaled so that the ideal point is 0
@@ -149,8 +152,8 @@ class Front:
         ]
         return torch.tensor(found, dtype=torch.float64)
 
-    def coverage(self, truth: Tensor) -> float:
-        """The mean distance from points (n, T) of the true front to the nearest model."""
+    def inverted_generational_distance(self, truth: Tensor) -> float:
+        """The mean distance from points (n, T) of the true front to the nearest model (IGD)."""
         distances = torch.cdist(truth.double(), self._finite())
         return float(distances.min(dim=1).values.mean())
 

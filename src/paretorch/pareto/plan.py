@@ -15,7 +15,7 @@ from paretorch.pareto.hypervolume import hypervolume
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, steps_per_epoch
 
-EVALUATIONS = 50  # on validation data, by default
+DEFAULT_EVALUATIONS = 50  # on validation data, by default
 PROGRESSES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999)  # at which schedules are compared
 MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 
@@ -26,7 +26,7 @@ def adam(parameters: list[Tensor]) -> torch.optim.Optimizer:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FrontPlan:
     """The arguments of :func:`~paretorch.fit_front`, checked."""
 
     workload: Workload
@@ -63,7 +63,7 @@ class Plan:
     @property
     def between(self) -> int:
         """Epochs between two evaluations on validation data."""
-        return max(1, self.epochs // EVALUATIONS) if self.every is None else self.every
+        return max(1, self.epochs // DEFAULT_EVALUATIONS) if self.every is None else self.every
 
     def steps(self, streams: tuple[Stream, ...]) -> int:
         """The number of steps of the whole training."""

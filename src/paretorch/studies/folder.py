@@ -151,6 +151,7 @@ def read_folder(path: Path) -> StudyFolder:
     with _naming_damaged(path / "tuning.json"):
         tuning, tuned = TuningResult.from_json(content["tuning"]), Study.from_json(content["study"])
         _check_tuned(study, tuned)
+    tuned = replace(tuned, expected=study.expected)  # earlier versions did not write it
     return replace(folder, study=tuned, tuning=tuning, untuned=study)
 
 

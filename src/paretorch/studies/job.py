@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretorch.storage.json_files import read_json
+from paretorch.studies.failure_record import read_failure
 from paretorch.training.record.result import total_seconds
-from paretorch.training.record.run_identity import check_run
 from paretorch.training.record.run_record import finished_result
 from paretorch.training.run import Run
 
@@ -43,19 +43,26 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training and evaluation of a finished run; 0 where its result has no history."""
-        result = read_json(self.folder / "result.json")
-        return sum(total_seconds(epoch["seconds"]) for epoch in result.get("history", ()))
+        """Seconds of training and evaluation of a finished run; 0 where its result has no history.
+
+        Raises:
+            ValueError: the result is damaged.
+        """
+        path = self.folder / "result.json"
+        try:
+            return sum(total_seconds(epoch["seconds"]) for epoch in read_json(path).get("history", ()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: {error}. Remove it to finish the run again") from None
 
     @property
     def diverged(self) -> bool:
-        """Whether this is a trial that was stopped because its parameters became nan."""
-        path = self.folder / "failed.json"
-        if self.trial is None or not path.exists():
-            return False
-        failure = read_json(path)
-        check_run(path, failure["run"], self.run)
-        return bool(failure.get("diverged"))
+        """Whether this is a trial that was stopped because its parameters became nan.
+
+        Raises:
+            ValueError: the record of a failure is damaged, or belongs to another run.
+        """
+        failure = None if self.trial is None else read_failure(self.folder, self.run)
+        return failure is not None and failure.diverged
 
     @property
     def title(self) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from paretorch.storage import atomic
-from paretorch.storage.json_files import write_json
+from paretorch.studies.failure_record import FailureRecord, write_failure
 from paretorch.studies.folder import StudyFolder
 from paretorch.studies.job import Job
 from paretorch.studies.progress import StudyProgress
@@ -272,9 +272,7 @@ class _WorkerPool:
         error = f"its process ended with code {worker.process.returncode}"
         if worker.job is None:
             raise RuntimeError(f"a worker of the study could not start: {error}; it printed\n{printed}")
-        failure = {"run": worker.job.run.to_json(), "error": error, "traceback": printed}
-        worker.job.folder.mkdir(parents=True, exist_ok=True)
-        write_json(worker.job.folder / "failed.json", failure, allow_nan=True)
+        write_failure(worker.job.folder, worker.job.run, FailureRecord(error, printed))
         self.end_job(worker.job, error)
         self.dispatch()
 

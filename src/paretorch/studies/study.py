@@ -10,8 +10,9 @@ import dataclasses
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from paretorch.former_names import former_names
 from paretorch.training.run import Run
 
 
@@ -72,7 +73,7 @@ class Treatment:
             if len(group) > 1 and (not all(run.tasks for run in group) or len(set(trained)) < len(trained)):
                 raise ValueError(
                     f"treatment {self.label!r}: joined runs train disjoint tasks that each of them names, "
-                    f"got {[run.tasks for run in group]}; see alone()"
+                    f"got {[run.tasks for run in group]}; see single_task()"
                 )
 
     @property
@@ -97,23 +98,23 @@ def alternatives_by_tasks(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def alone(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
+def single_task(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
     """The single-task baseline: one run per task, with joined results.
 
     Example:
-        >>> [run.tasks for run in alone("single task", Run("digits"), ("left", "right")).runs]
+        >>> [run.tasks for run in single_task("single task", Run("digits"), ("left", "right")).runs]
         [('left',), ('right',)]
     """
     runs = tuple(dataclasses.replace(base, tasks=(task,)) for task in tasks)
     return Treatment(label, runs, Combine.JOIN if len(runs) > 1 else Combine.ONE)
 
 
-def chosen(label: str, runs: Iterable[Run]) -> Treatment:
+def best_of_grid(label: str, runs: Iterable[Run]) -> Treatment:
     """A grid of runs; its result is that of the run with the lowest mean Delta m on validation data over all seeds."""
     return Treatment(label, tuple(runs), Combine.CHOOSE)
 
 
-def tuned(label: str, runs: Iterable[Run]) -> Treatment:
+def best_of_trials(label: str, runs: Iterable[Run]) -> Treatment:
     """Alternatives that are trained once each; the best on validation data is then trained on every seed of the study.
 
     The trials have a seed that is not among those of the study, and do not touch the test set. Runs that train different tasks,
@@ -122,7 +123,7 @@ def tuned(label: str, runs: Iterable[Run]) -> Treatment:
 
     Example:
         >>> rates = ({"lr": rate} for rate in (1e-3, 3e-3, 1e-2))
-        >>> len(tuned("sum", (Run("digits", optimizer_options=options) for options in rates)).runs)
+        >>> len(best_of_trials("sum", (Run("digits", optimizer_options=options) for options in rates)).runs)
         3
     """
     return Treatment(label, tuple(runs), Combine.TUNE)
@@ -156,7 +157,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Study:
-    """Treatments to compare, on one or several workloads; see :func:`across`.
+    """Treatments to compare, on one or several workloads; see :func:`merged`.
 
     Args:
         name: name of the study, and of its folder by default.
@@ -195,7 +196,7 @@ class Study:
         if self.is_tuned and self._treatment(self.baseline).combine is not Combine.TUNE:
             raise ValueError(
                 f"study {self.name!r}: treatments are tuned relative to the baseline {self.baseline!r}, so it is tuned too: "
-                "define it with tuned()"
+                "define it with best_of_trials()"
             )
         for treatment in self.treatments:
             missing = [title for title in self.workloads if title not in treatment.workloads]
@@ -271,7 +272,7 @@ def check_scale(name: str, scale: str, scales: Iterable[str]) -> None:
         raise ValueError(f"scales of {name} are {', '.join(map(repr, scales))}, got {scale!r}")
 
 
-def across(name: str, question: str, studies: Iterable[Study]) -> Study:
+def merged(name: str, question: str, studies: Iterable[Study]) -> Study:
     """One study over the workloads of several studies; treatments with the same label are merged.
 
     Args:
@@ -287,7 +288,7 @@ def across(name: str, question: str, studies: Iterable[Study]) -> Study:
         ...     runs = Run(workload), Run(workload, method="MGDA()")
         ...     treatments = tuple(map(Treatment, ("sum", "MGDA"), ((run,) for run in runs)))
         ...     return Study("one", "?", treatments, reference="sum", baseline="sum")
-        >>> across("two", "Which?", [on("digits"), on("scenes")]).workloads
+        >>> merged("two", "Which?", [on("digits"), on("scenes")]).workloads
         ('digits', 'scenes')
     """
     parts = list(studies)
@@ -310,3 +311,7 @@ def across(name: str, question: str, studies: Iterable[Study]) -> Study:
     reference, baseline, threads = shared.pop()
     expected = tuple(each for part in parts for each in part.expected)
     return Study(name, question, tuple(treatments.values()), reference, baseline, threads, expected)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__, {"across": "merged", "alone": "single_task", "chosen": "best_of_grid"})

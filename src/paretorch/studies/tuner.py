@@ -1,6 +1,6 @@
 """Tuning of a study: the trials of all searches, their criterion, and the final runs with the chosen settings.
 
-*Listed alternatives* (:func:`~paretorch.studies.study.tuned`) are a trial each.
+*Listed alternatives* (:func:`~paretorch.studies.study.best_of_trials`) are a trial each.
 
 *Equal effort.* With ``tune=N``, every other run of a treatment has N trials, the first of which has the study's own settings. All
 searches use the same sampler with the same seed, so that treatments with equal search spaces get equal settings in the random
@@ -21,6 +21,7 @@ independent, so the number of jobs at a time has no influence.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from contextlib import suppress
@@ -211,16 +212,24 @@ def tuned_study(study: Study, tuning: TuningResult) -> Study:
         )
         joined = any(len(searched_runs(treatment, title)) > 1 for title in treatment.workloads)
         treatments.append(Treatment(treatment.label, runs, Combine.JOIN if joined else Combine.ONE))
-    return Study(study.name, study.question, tuple(treatments), study.reference, study.baseline, study.threads)
+    return dataclasses.replace(study, treatments=tuple(treatments))
 
 
 def _seconds_of_events(folder: Path) -> float:
-    """Seconds of the finished epochs of a run without a result."""
-    seconds = 0.0
+    """Seconds of the finished epochs of a run without a result.
+
+    Raises:
+        ValueError: a line is no event; the message names the file.
+    """
+    seconds, path = 0.0, folder / "events.jsonl"
     with suppress(FileNotFoundError):
-        for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the last line may be incomplete
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            with suppress(json.JSONDecodeError):  # the last line may be incomplete
                 event = json.loads(line)
-                if event["event"] == "epoch":
-                    seconds += total_seconds(event["seconds"])
+                try:
+                    seconds += total_seconds(event["seconds"]) if event["event"] == "epoch" else 0.0
+                except (KeyError, TypeError):
+                    raise ValueError(
+                        f"{path} is damaged: line {number} is no event. Remove the folder {folder} to train this trial again"
+                    ) from None
     return seconds

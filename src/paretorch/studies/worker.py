@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from paretorch.storage.json_files import write_json
+from paretorch.studies import failure_record
 from paretorch.studies.divergence import DivergedError, check_parameters
-from paretorch.training.monitoring.training_monitor import ExplodedError
+from paretorch.training.monitoring.training_monitor import NonFiniteParametersError
 from paretorch.training.run import Run
 
 
@@ -78,8 +78,7 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         send: receives the events: ``progress`` with ``done`` and ``of``, then ``finished``, or ``failed`` with ``error``.
     """
     run, folder = Run.from_json(order["run"]), Path(order["folder"])
-    failure = folder / "failed.json"
-    failure.unlink(missing_ok=True)
+    (folder / failure_record.FILE).unlink(missing_ok=True)
 
     def progress(done: int, of: int) -> None:
         if order["trial"]:
@@ -90,11 +89,9 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         train(run, folder, progress=progress)
     except Exception as error:
         summary = f"{type(error).__name__}: {error}"
-        folder.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {"run": run.to_json(), "error": summary, "traceback": traceback.format_exc()}
-        if isinstance(error, DivergedError | ExplodedError):
-            content["diverged"] = True
-        write_json(failure, content, allow_nan=True)
+        diverged = isinstance(error, DivergedError | NonFiniteParametersError)
+        failure = failure_record.FailureRecord(summary, traceback.format_exc(), diverged)
+        failure_record.write_failure(folder, run, failure)
         send({"event": "failed", "error": summary})
     else:
         send({"event": "finished"})

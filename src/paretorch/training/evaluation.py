@@ -11,7 +11,7 @@ from paretorch.loop import evaluation
 from paretorch.loop.evaluation import Scores
 from paretorch.loop.means import DeviceMeans
 from paretorch.training.record.result import Epoch
-from paretorch.training.updates import outputs_of
+from paretorch.training.updates import outputs_in_precision
 from paretorch.training.workload_checks import metrics_of
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Splits, Stream
@@ -32,7 +32,13 @@ def evaluate(
     """
     metrics = metrics_of(workload, tasks)
     return evaluation.evaluate(
-        workload, model, streams, size, metrics, DeviceMeans(), lambda model, batch: outputs_of(model, batch, precision)
+        workload,
+        model,
+        streams,
+        size,
+        metrics,
+        DeviceMeans(),
+        lambda model, batch: outputs_in_precision(model, batch, precision),
     )
 
 

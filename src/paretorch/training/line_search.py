@@ -11,7 +11,7 @@ from torch import nn
 from paretorch import linesearch
 from paretorch.core.contract import Method
 from paretorch.linesearch import LineSearch, Metric, UpperBound
-from paretorch.training.names.constructors import check_arguments, parse, pick, subclasses_in
+from paretorch.training.names.constructors import check_arguments, find_named, parse, subclasses_in
 from paretorch.training.run import Run
 
 
@@ -71,7 +71,7 @@ def make_search(run: Run, model: nn.Module, method: Method[Any], optimizers: Map
     Raises:
         ValueError: an option is not known or out of range, or has no effect on a line search.
     """
-    made = pick("search", run.optimizer, searches())
+    made = find_named("search", run.optimizer, searches())
     for option, value, default in (
         ("clip", run.clip, None),
         ("schedule", run.schedule, "constant"),
@@ -92,7 +92,7 @@ def make_search(run: Run, model: nn.Module, method: Method[Any], optimizers: Map
     options: dict[str, Any] = {"seed": run.seed, **run.optimizer_options}
     if isinstance(bound := options.get("bound"), str) and "(" in bound:
         call = parse(bound)
-        pick("rule of a bound", call.name, {"UpperBound": UpperBound})
+        find_named("rule of a bound", call.name, {"UpperBound": UpperBound})
         options["bound"] = UpperBound(**check_arguments(f"the bound {bound}", UpperBound, call.positional, call.named))
     if isinstance(direction := options.get("direction"), str):
         options["direction"] = _direction(direction, [*model.parameters()], optimizers)
@@ -105,7 +105,7 @@ def _direction(
 ) -> torch.optim.Optimizer | Metric:
     call = parse(text)
     metrics = subclasses_in(linesearch, Metric)  # type: ignore[type-abstract]
-    made = pick("direction", call.name, {**optimizers, **metrics})
+    made = find_named("direction", call.name, {**optimizers, **metrics})
     first = () if call.name in metrics else (parameters,)
     found: torch.optim.Optimizer | Metric = made(
         **check_arguments(f"the direction {text}", made, (*first, *call.positional), call.named)

@@ -66,10 +66,10 @@ class Run:
         epochs: passes over the training data.
         batch_size: samples per step.
         seed: decides initial weights, data order and all other random numbers.
-        device: ``"cpu"``, ``"cuda"``, ``"mps"``, with an index if wanted.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or one of several by its index: ``"cuda:1"``.
         precision: ``"float32"`` or ``"bfloat16"`` (autocast).
-        deterministic: whether torch uses deterministic kernels.
-        test: whether the test set is evaluated after training; not in the trials of a tuning.
+        deterministic: whether torch uses deterministic algorithms only (``torch.use_deterministic_algorithms``).
+        test: whether the test set is evaluated after training; False in the trials of a tuning.
         clip: the norm to which the gradient of all parameters is clipped before a step; a multi-task optimizer clips the
             gradient of each task. None: no clipping.
         schedule: of the learning rate, step by step: ``"constant"``, ``"cosine"``, to zero along half a period, or

@@ -192,11 +192,11 @@ def losses_of(
     workload: Workload, model: nn.Module, batch: Batch, precision: str, fork: Fork | None = None
 ) -> dict[str, Tensor]:
     """The losses of a batch by task; with a fork, heads read its outputs."""
-    outputs, targets = outputs_of(model, batch, precision, fork)
+    outputs, targets = outputs_in_precision(model, batch, precision, fork)
     return workload.losses(outputs, targets)
 
 
-def outputs_of(
+def outputs_in_precision(
     model: nn.Module, batch: Batch, precision: str, fork: Fork | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The heads' outputs, in float32 or float64, and the targets, by task of the model.

@@ -46,12 +46,12 @@ class Accuracy(Metric):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds (B, C) scores and (B,) classes."""
-        self.correct = _plus(self.correct, (output.argmax(dim=1) == target).sum())
-        self.labelled = _plus(self.labelled, (target >= 0).sum())
+        self.correct = plus(self.correct, (output.argmax(dim=1) == target).sum())
+        self.labelled = plus(self.labelled, (target >= 0).sum())
 
     def compute(self) -> float:
         """Correct over labelled."""
-        return _ratio(self.correct, self.labelled)
+        return ratio(self.correct, self.labelled)
 
 
 class MeanAbsoluteError(Metric):
@@ -81,12 +81,12 @@ class MeanAbsoluteError(Metric):
             raise ValueError(f"error: expected output and target of one shape, got {output.shape} and {target.shape}")
         labelled = ~target.isnan()
         distance = torch.where(labelled, (output.to(target.dtype) - target).abs(), 0.0)
-        self.total = _plus(self.total, distance.sum(dtype=sum_dtype(target)))
-        self.labelled = _plus(self.labelled, labelled.sum())
+        self.total = plus(self.total, distance.sum(dtype=sum_dtype(target)))
+        self.labelled = plus(self.labelled, labelled.sum())
 
     def compute(self) -> float:
         """Summed distance over labelled elements."""
-        return _ratio(self.total, self.labelled)
+        return ratio(self.total, self.labelled)
 
 
 class MeanIoU(Metric):
@@ -114,22 +114,27 @@ class MeanIoU(Metric):
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.confusion: Tensor | None = None
+        self.largest: Tensor | None = (
+            None  # class of a target; checked at the end, because a check waits for the device
+        )
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Adds (B, C, ...) scores and (B, ...) classes.
-
-        Raises:
-            ValueError: the target has a class that is not one of the ``classes``.
-        """
-        if int(target.max()) >= self.classes:
-            raise ValueError(f"mean IoU: expected classes 0 to {self.classes - 1}, got {int(target.max())}")
-        labelled = target >= 0
-        cells = target[labelled] * self.classes + output.argmax(dim=1)[labelled]
-        counts = torch.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
-        self.confusion = _plus(self.confusion, counts)
+        """Adds (B, C, ...) scores and (B, ...) classes."""
+        cells = target * self.classes + output.argmax(dim=1)
+        # one more cell on either side: for pixels without label, and for classes that do not exist
+        counts = counted(cells.clamp(-1, self.classes**2) + 1, self.classes**2 + 2)[1:-1]
+        self.confusion = plus(self.confusion, counts.reshape(self.classes, self.classes))
+        largest = target.max()
+        self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
 
     def compute(self) -> float:
-        """Mean over the classes that occur; nan without labelled pixels."""
+        """Mean over the classes that occur; nan without labelled pixels.
+
+        Raises:
+            ValueError: a target has a class that is not one of the ``classes``.
+        """
+        if self.largest is not None and int(self.largest) >= self.classes:
+            raise ValueError(f"mean IoU: expected classes 0 to {self.classes - 1}, got {int(self.largest)}")
         if self.confusion is None or not int(self.confusion.sum()):
             return float("nan")
         counts = self.confusion.double().cpu()
@@ -159,7 +164,7 @@ class BinaryAccuracy(Metric):
         """Adds (B,) scores, positive above 0, and (B,) targets, 0 or 1."""
         cells = 2 * target.long() + (output > 0).long()
         counts = torch.stack([(cells == cell).sum() for cell in range(4)]).reshape(2, 2)
-        self.confusion = _plus(self.confusion, counts)
+        self.confusion = plus(self.confusion, counts)
 
     def compute(self) -> float:
         """Correct over all; nan without samples."""
@@ -188,16 +193,33 @@ class F1(BinaryAccuracy):
         return 2 * true / (2 * true + false + missed) if true + false + missed else float("nan")
 
 
+def counted(cells: Tensor, count: int) -> Tensor:
+    """(count,) numbers of elements in each cell, as ``torch.bincount``, which waits for the device.
+
+    Args:
+        cells: integers in [0, count), of any shape.
+        count: of the cells.
+
+    Example:
+        >>> counted(torch.tensor([0, 2, 2]), 4)
+        tensor([1, 0, 2, 0])
+    """
+    flat = cells.flatten().long()
+    return flat.new_zeros(count).scatter_add_(0, flat, torch.ones_like(flat))
+
+
 def sum_dtype(values: Tensor) -> torch.dtype:
     """The dtype of sums over a split: float64, or float32 on MPS, which does not have it."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
-def _plus(total: Tensor | None, value: Tensor) -> Tensor:
+def plus(total: Tensor | None, value: Tensor) -> Tensor:
+    """A running sum with one more term; None is an empty sum."""
     return value if total is None else total + value
 
 
-def _ratio(total: Tensor | None, count: Tensor | None) -> float:
+def ratio(total: Tensor | None, count: Tensor | int | None) -> float:
+    """The quotient of two running sums, which waits for the device; nan if the count is zero or an empty sum."""
     return float("nan") if total is None or count is None or not int(count) else float(total) / int(count)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ from paretorch.workloads.dense.metrics import MeanAngle
 from paretorch.workloads.generated.scene_labels import ATTRIBUTES, SceneLabels, image_labels
 from paretorch.workloads.generated.scene_layout import CLASSES, KINDS, sample_scenes
 from paretorch.workloads.generated.scene_rendering import render
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
+from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric, plus, ratio, sum_dtype
 from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
@@ -51,7 +50,7 @@ class BoxOverlap(Metric):
     higher_is_better = True
 
     def __init__(self) -> None:
-        self.total = 0.0
+        self.total: Tensor | None = None
         self.images = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
@@ -59,12 +58,13 @@ class BoxOverlap(Metric):
         sides = (torch.minimum(output[:, 2:], target[:, 2:]) - torch.maximum(output[:, :2], target[:, :2])).clamp_min(0)
         common = sides.prod(dim=1)
         areas = [(box[:, 2:] - box[:, :2]).clamp_min(0).prod(dim=1) for box in (output, target)]
-        self.total += float((common / (areas[0] + areas[1] - common)).sum())
+        overlap = (common / (areas[0] + areas[1] - common)).sum()
+        self.total = plus(self.total, overlap.to(sum_dtype(overlap)))
         self.images += len(target)
 
     def compute(self) -> float:
         """Summed overlap over images."""
-        return self.total / self.images if self.images else math.nan
+        return ratio(self.total, self.images)
 
 
 @dataclass(frozen=True)

@@ -34,19 +34,19 @@ LARGEST = 3.4e38  # of float32
 EXACT = 2**53  # from here on, integers may be rounded in float64
 
 
-class TargetError(MeanAbsoluteError):
-    """The mean absolute error in the unit of the target.
+class ScaledAbsoluteError(MeanAbsoluteError):
+    """The mean absolute error of standardised targets, in the unit of the target before.
 
     Args:
-        unit: divisor of outputs and targets.
+        scale: by which outputs and targets were divided.
     """
 
-    def __init__(self, unit: float) -> None:
+    def __init__(self, scale: float) -> None:
         super().__init__()
-        self.scale = unit
+        self.scale = scale
 
     def compute(self) -> float:
-        """Over all labelled samples."""
+        """The error over all labelled samples, times the scale."""
         return self.scale * super().compute()
 
 
@@ -161,7 +161,8 @@ class Tabular(Workload):
         """Accuracy of classes in 0..1; mean absolute error of numbers in the unit of the column."""
         made = self._prepared()
         return {
-            task: (Accuracy(),) if task in made.classes else (TargetError(made.scales[task]),) for task in self.tasks
+            task: (Accuracy(),) if task in made.classes else (ScaledAbsoluteError(made.scales[task]),)
+            for task in self.tasks
         }
 
     def require(self) -> None:

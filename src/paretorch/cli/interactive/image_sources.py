@@ -9,7 +9,7 @@ from pathlib import Path
 from paretorch.workloads.formats.coco import find_coco
 from paretorch.workloads.formats.imagenet import find_imagenet
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
-from paretorch.workloads.loading.image_source import ImageSource as LabelledImages
+from paretorch.workloads.loading.image_source import ImageSource
 from paretorch.workloads.packs.pack import Pack
 from paretorch.workloads.streams import Plain
 
@@ -17,7 +17,7 @@ CLASSES, TRAIN, HELD_OUT = 100, 50_000, 5_000  # of the protocol, if there are a
 
 
 @dataclass(frozen=True)
-class ImageSource:
+class TaskImages:
     """The images of one task.
 
     Args:
@@ -26,26 +26,26 @@ class ImageSource:
     """
 
     description: str
-    source: LabelledImages | None
+    source: ImageSource | None
 
 
-def find_image_sources(root: str) -> dict[str, ImageSource]:
+def find_image_sources(root: str) -> dict[str, TaskImages]:
     """The packs or folders of both tasks of ``imagenet_coco`` below ``root``; image files are not opened."""
     workload = ImagenetCoco(root=root)
     return {task: _find(task, workload.pack_folder(task), Path(root)) for task in TASKS}
 
 
-def _find(task: str, pack: Path, root: Path) -> ImageSource:
+def _find(task: str, pack: Path, root: Path) -> TaskImages:
     if (pack / "pack.json").exists():
-        return ImageSource(f"a pack in {pack}", Pack.open(pack))
+        return TaskImages(f"a pack in {pack}", Pack.open(pack))
     try:
         source = find_imagenet(root) if task == "classification" else find_coco(root)
     except FileNotFoundError as error:
-        return ImageSource(str(error).splitlines()[0], None)
-    return ImageSource(source.location, source)
+        return TaskImages(str(error).splitlines()[0], None)
+    return TaskImages(source.location, source)
 
 
-def size_options(sources: Mapping[str, LabelledImages], images: int | None = None) -> dict[str, Plain]:
+def size_options(sources: Mapping[str, ImageSource], images: int | None = None) -> dict[str, Plain]:
     """Numbers of classes and images for ``imagenet_coco``: those of the protocol, or fewer if there are fewer.
 
     Args:
@@ -63,7 +63,7 @@ def size_options(sources: Mapping[str, LabelledImages], images: int | None = Non
     }
 
 
-def _split_sizes(source: LabelledImages, classes: int | None) -> tuple[int, int, int]:
+def _split_sizes(source: ImageSource, classes: int | None) -> tuple[int, int, int]:
     """Available images for training, validation and test. A split without a folder gets a tenth of the training images."""
 
     def count(folder: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from paretorch.cli.console import print_line
-from paretorch.cli.interactive.image_sources import ImageSource, find_image_sources, size_options
+from paretorch.cli.interactive.image_sources import TaskImages, find_image_sources, size_options
 from paretorch.cli.interactive.questions import Option, Questions, integer
 from paretorch.cli.options import name_and_options
 from paretorch.extras import extra
@@ -136,7 +136,7 @@ def choose_run(answers: Answers, console: Console) -> Run:
     return replace(run, surface="parameters") if data == "imagenet_coco" else run
 
 
-def _choose_data(questions: Questions, answers: Answers, sources: Mapping[str, ImageSource]) -> str:
+def _choose_data(questions: Questions, answers: Answers, sources: Mapping[str, TaskImages]) -> str:
     missing = "; ".join(each.description.rstrip(".") for each in sources.values() if each.source is None)
     if missing:
         missing += f"\n       `paretorch data check {answers.root}` prints the expected layout; --root DIR names another folder"
@@ -148,7 +148,7 @@ def _choose_data(questions: Questions, answers: Answers, sources: Mapping[str, I
     return questions.choose("Data", options, default=1 if missing else 2, given=answers.data).name
 
 
-def _workload_options(data: str, answers: Answers, sources: Mapping[str, ImageSource]) -> dict[str, Plain]:
+def _workload_options(data: str, answers: Answers, sources: Mapping[str, TaskImages]) -> dict[str, Plain]:
     if answers.images is not None and answers.images < 2:
         raise ValueError(f"images are at least 2, as batch norm needs, got {answers.images}")
     if data == "scenes":

@@ -110,7 +110,7 @@ def measured(stage: Stage) -> Prepared:
 
 
 def common_descent(stage: Stage) -> Prepared:
-    """The same along the common descent direction: T encoder backwards more; trusted as before."""
+    """As :func:`measured`, along the common descent direction: T encoder backwards more; trusted as a measured one."""
     direction = stage.previous.direction
     return _replaced(direction, direction.slopes(stage.previous.displacement.at(0.0)), stage.state)
 
@@ -121,7 +121,7 @@ def verified_tangent(stage: Stage) -> Prepared:
 
 
 def verified_common_descent(stage: Stage) -> Prepared:
-    """The same along the common descent direction: T encoder backwards more; a refusal here is final."""
+    """As :func:`verified_tangent`, along the common descent direction: T encoder backwards more; the last level."""
     candidate, state = _replaced_on_parameters(stage.previous.direction, stage.previous.slopes, stage.state)
     return replace(_verified(candidate.direction), slopes=candidate.slopes), state
 

@@ -13,7 +13,7 @@ from paretorch.former_names import former_members
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.objective_range import ObjectiveRange
-from paretorch.pareto.plan import Plan
+from paretorch.pareto.plan import FrontPlan
 from paretorch.pareto.scalarize import Scalarization
 from paretorch.pareto.transfer.matrices import Transfer
 
@@ -88,9 +88,14 @@ class FrontAlgorithm:
         """The scalar that a conditional model descends, of (W, T) losses at (W, T) preferences; unused if ``needs_gramian``."""
         raise TypeError(f"{type(self).__name__} trains one model per preference: it has no joint objective")
 
-    def evolve(self, plan: Plan, given: Tensor, models: list[nn.Module]) -> Front:
+    def evolve(self, plan: FrontPlan, given: Tensor, models: list[nn.Module]) -> Front:
         """The whole search; algorithms without gradients only."""
         raise TypeError(f"{type(self).__name__} descends gradients: it does not evolve")
+
+    @property
+    def trains_members(self) -> bool:
+        """Whether one model is trained per preference, all in an ensemble, instead of a conditional model or a population."""
+        return not (self.conditional or self.evolves)
 
     @property
     def normalizes(self) -> bool:

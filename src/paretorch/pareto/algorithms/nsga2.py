@@ -17,10 +17,10 @@ from paretorch.loop.epochs import train_epochs
 from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.dominance import non_dominated
-from paretorch.pareto.evaluation_history import EVALUATIONS, EvaluationHistory
+from paretorch.pareto.evaluation_history import GRADIENTS, EvaluationHistory
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.members import score
-from paretorch.pareto.plan import Plan
+from paretorch.pareto.plan import FrontPlan
 from paretorch.workloads.streams import Stream
 
 
@@ -63,7 +63,7 @@ class NSGA2(FrontAlgorithm):
         """The size of the population."""
         return self.population
 
-    def evolve(self, plan: Plan, given: Tensor, models: list[nn.Module]) -> Front:
+    def evolve(self, plan: FrontPlan, given: Tensor, models: list[nn.Module]) -> Front:
         """The front after ``plan.epochs`` generations.
 
         Args:
@@ -95,7 +95,7 @@ class NSGA2(FrontAlgorithm):
 class _Evolution:
     """The generations of a population, as what the loop over epochs trains: a batch is all training data, an epoch one step."""
 
-    def __init__(self, plan: Plan, preferences: Tensor, search: Any, problem: Any, template: nn.Module) -> None:
+    def __init__(self, plan: FrontPlan, preferences: Tensor, search: Any, problem: Any, template: nn.Module) -> None:
         self.plan, self.preferences, self.template = plan, preferences, template
         self.search, self.problem = search, problem
         self.streams = plan.workload.data().train
@@ -117,7 +117,7 @@ class _Evolution:
         values = torch.stack([self._losses(point, batch) for point in offspring.get("X")])
         Evaluator().eval(StaticProblem(self.problem, F=values.numpy()), offspring)
         self.search.tell(infills=offspring)
-        self.history.statistics.add(StepStatistics({EVALUATIONS: len(offspring)}))
+        self.history.statistics.add(StepStatistics({GRADIENTS: len(offspring)}))
 
     def end_epoch(self, epoch: int) -> bool:
         evaluates = self.history.end_epoch(epoch)
@@ -141,7 +141,7 @@ class _Evolution:
             states.append({name: value.clone() for name, value in self.template.state_dict().items()})
         facts = {
             "algorithm": algorithm,
-            "loss evaluations": self.history.statistics.counts[EVALUATIONS],
+            "loss evaluations": self.history.statistics.counts[GRADIENTS],
             "gradient evaluations": 0,
             "seconds": self.history.seconds,
         }

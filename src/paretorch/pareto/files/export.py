@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from paretorch.extras import extra
+from paretorch.pareto.files.ownership import MARK, check_export
 from paretorch.pareto.front import Front
-from paretorch.storage.ownership import MARK, check_export
 from paretorch.storage.tensor_files import host_copies, write_tensors
 
 INPUTS, BATCH = "inputs", "batch"

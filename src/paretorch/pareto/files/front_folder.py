@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from paretorch.pareto.files.ownership import MARK, check_front
 from paretorch.storage.json_files import from_json, read_json, to_json, write_json
-from paretorch.storage.ownership import MARK, check_front
 from paretorch.storage.regular_files import open_regular
 from paretorch.storage.tensor_files import deserialize, digest, first_difference, host_copies, shapes, write_tensors
 

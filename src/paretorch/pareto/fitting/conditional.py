@@ -12,18 +12,20 @@ from torch import Tensor, nn
 
 from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
-from paretorch.pareto.evaluation_history import EVALUATIONS
+from paretorch.pareto.evaluation_history import GRADIENTS
 from paretorch.pareto.fitting.epochs import FrontScores, train
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.models.ensemble import inner_products
 from paretorch.pareto.models.members import Losses, score
-from paretorch.pareto.plan import Plan
+from paretorch.pareto.plan import FrontPlan
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import Samples, Stream, combined_seed, training_batches
 
+MODEL = "family"  # key of checkpoints, which earlier versions wrote too
 
-def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
+
+def fit_conditional(plan: FrontPlan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
     """Trains a conditional model over random preferences; the members of the front are its models at the given ones.
 
     Args:
@@ -38,7 +40,9 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
     model.template.train()
     update = _ConditionalUpdate(plan, algorithm, model, plan.steps(splits.train))
     evaluate = partial(_scores, plan, model, given, splits.validation)
-    evaluations = train(plan, plan.declared(algorithm, given), update, splits.train, evaluate)
+    declared = plan.declared(algorithm, given)
+    del declared["execution"]  # of an ensemble; checkpoints of earlier versions contain it
+    evaluations = train(plan, declared, update, splits.train, evaluate)
     losses = evaluations.losses
     facts = {"algorithm": repr(algorithm), **evaluations.facts()}
     return Front(
@@ -51,7 +55,7 @@ def fit_conditional(plan: Plan, algorithm: FrontAlgorithm, given: Tensor, models
 class _ConditionalUpdate:
     """The step of a conditional model, and the state that it changes."""
 
-    def __init__(self, plan: Plan, algorithm: FrontAlgorithm, model: ConditionalModel, steps: int) -> None:
+    def __init__(self, plan: FrontPlan, algorithm: FrontAlgorithm, model: ConditionalModel, steps: int) -> None:
         self.plan, self.algorithm, self.model, self.steps = plan, algorithm, model, steps
         self.losses_of = Losses(plan.workload, model.template)
         self.trained: list[Tensor] = [value for value in model.parameters() if value.requires_grad]
@@ -62,7 +66,7 @@ class _ConditionalUpdate:
     def state(self) -> dict[str, Any]:
         """All values that determine the following steps, for :meth:`load`."""
         return {
-            "family": self.model.state_dict(),
+            MODEL: self.model.state_dict(),
             "template": self.model.template.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -70,7 +74,7 @@ class _ConditionalUpdate:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restores a state."""
-        self.model.load_state_dict(state["family"])
+        self.model.load_state_dict(state[MODEL])
         self.model.template.load_state_dict(state["template"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
@@ -87,7 +91,7 @@ class _ConditionalUpdate:
             rows.append(self.model.losses(self.losses_of, batch, preference))
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):
-            return StepStatistics({EVALUATIONS: 0})
+            return StepStatistics({GRADIENTS: 0})
         losses, preferences = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
         preferences = preferences / preferences.sum(dim=1, keepdim=True).clamp_min(1e-300)
         if self.algorithm.needs_gramian:
@@ -98,7 +102,7 @@ class _ConditionalUpdate:
             evaluations = len(losses)
         torch.autograd.backward(objective)
         self.optimizer.step()
-        return StepStatistics({EVALUATIONS: evaluations})
+        return StepStatistics({GRADIENTS: evaluations})
 
     def _weights(self, losses: Tensor, preferences: Tensor, progress: float) -> Tensor:
         """(W, T) weights from the inner products of the gradients of the trained parameters."""
@@ -117,7 +121,7 @@ def _inputs(batch: tuple[Samples, ...]) -> Any:
     return batch[0].inputs if len(shapes) == 1 else None
 
 
-def _scores(plan: Plan, model: ConditionalModel, given: Tensor, streams: tuple[Stream, ...]) -> FrontScores:
+def _scores(plan: FrontPlan, model: ConditionalModel, given: Tensor, streams: tuple[Stream, ...]) -> FrontScores:
     losses, metrics = [], []
     member = copy.deepcopy(model.template)
     for row in given:

@@ -12,13 +12,15 @@ from torch import Tensor
 from paretorch.loop.epochs import train_epochs
 from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.evaluation_history import EvaluationHistory
-from paretorch.pareto.plan import Plan, described
+from paretorch.pareto.plan import FrontPlan, described
 from paretorch.storage.checkpoint_file import CheckpointFile
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import Stream, steps_per_epoch, training_batches
 
 FrontScores = tuple[Tensor, list[dict[str, dict[str, float]]]]  # (N, T) losses and the metrics of each member
+
+HISTORY, TRAINING = "looks", "training"  # keys of checkpoints, which earlier versions wrote too
 
 
 class FrontUpdate(Protocol):
@@ -37,7 +39,7 @@ class FrontUpdate(Protocol):
 
 
 def train(
-    plan: Plan,
+    plan: FrontPlan,
     declared: Mapping[str, str],
     update: FrontUpdate,
     streams: tuple[Stream, ...],
@@ -58,8 +60,8 @@ def train(
         file = CheckpointFile(plan.checkpoint, {**declared, "optimizer": described(update.optimizer)})
         checkpoints = CheckpointSchedule(None, estimate=0.0)  # the first evaluation is always saved
         if (state := file.load()) is not None:
-            history.load(state["looks"], state["training"])
-            update.load(state["training"])
+            history.load(state[HISTORY], state[TRAINING])
+            update.load(state[TRAINING])
     training = _FrontTraining(plan, update, streams, evaluate, history, file)
     per_epoch = steps_per_epoch(streams, plan.batch_size)
     train_epochs(training, plan.epochs, per_epoch, done=history.epoch, checkpoints=checkpoints)
@@ -70,7 +72,7 @@ def train(
 class _FrontTraining:
     """A front as what the loop over epochs trains."""
 
-    plan: Plan
+    plan: FrontPlan
     front: FrontUpdate
     streams: tuple[Stream, ...]
     evaluate: Callable[[], FrontScores]
@@ -93,7 +95,7 @@ class _FrontTraining:
     def save(self, epoch: int) -> None:
         assert self.file is not None
         training = {**self.front.state(), **self.history.statistics.state()}
-        self.file.save(epoch, {"looks": self.history.state(), "training": training})
+        self.file.save(epoch, {HISTORY: self.history.state(), TRAINING: training})
 
     def report(self, epoch: int) -> None:
         """Does nothing: evaluations are reported before the checkpoint, which relies on their record."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from paretorch.core.checks import one_of
-from paretorch.core.gradients.ranks import ALL
+from paretorch.core.gradients.ranks import ALL, Ranks
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
@@ -20,10 +20,10 @@ from paretorch.pareto.fitting.epochs import FrontScores, train
 from paretorch.pareto.fitting.steps import MemberUpdate
 from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.hypervolume import check_reference
-from paretorch.pareto.models.ensemble import Ensemble
+from paretorch.pareto.models.ensemble import EXECUTIONS, Ensemble
 from paretorch.pareto.models.members import fill, score
 from paretorch.pareto.models.rank_partition import RankPartition
-from paretorch.pareto.plan import MakeOptimizer, Plan, adam, check_elementwise
+from paretorch.pareto.plan import FrontPlan, MakeOptimizer, adam, check_elementwise
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, combined_seed
@@ -57,27 +57,28 @@ def fit_front(
         epochs: passes over the training data, at least 1.
         batch_size: samples of each stream per step.
         optimizer: returns a torch optimizer of given parameters, which are (N, ...) stacks; it must be elementwise, such as SGD
-            or Adam. The default is Adam at 1e-3.
+            or Adam. The default is Adam at 1e-3. An algorithm without gradients (NSGA2) uses neither it nor ``schedule``.
         schedule: factor of the learning rate as a function of the progress in [0, 1).
         reference: (T,) reference point of the hypervolume, which is recorded and maximized by adapted preferences; None: that of
             the workload.
         starts: ``"common"``: all members have the same initial weights, so that parameters can be transferred; or
-            ``"independent"``.
+            ``"independent"``, which a population (NSGA2) always is.
         execution: ``"auto"`` (the fastest, measured), ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``. The loop
-            equals N separate runs, bit for bit.
+            equals N separate runs, bit for bit. Only for algorithms that train one model per preference.
         seed: of initial weights, data order and dropout.
-        device: of models and data.
+        device: of models and data; a population (NSGA2) is evaluated on the CPU.
         every: epochs between two evaluations on validation data; None: about fifty evaluations in all.
         progress: called at each evaluation.
         group: ranks among which the models are divided; all read the same batches: ``"all"`` if torch.distributed is
-            initialised, a process group, or None for this process alone. Every rank returns the whole front.
+            initialised, a process group, or None for this process alone. Every rank returns the whole front. A conditional
+            model and a population are not divided: every rank trains the same one, and a process group raises.
         checkpoint: a folder for checkpoints, from which the same call resumes a killed training bit for bit. Written at the
             first evaluation, then so that it takes a hundredth of the time. For one process, and for algorithms with
             gradients.
 
     Raises:
-        ValueError: preferences are not on the simplex, an option is out of its range, the optimizer is not elementwise, or the
-            checkpoint belongs to another training.
+        ValueError: preferences are not on the simplex, an option is out of its range or has no effect with this algorithm, the
+            optimizer is not elementwise, or the checkpoint belongs to another training.
 
     Example:
         >>> from paretorch.pareto.algorithms.sweep import Sweep
@@ -95,9 +96,14 @@ def fit_front(
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("every", 1 if every is None else every)):
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
+    one_of("execution", execution, EXECUTIONS)
+    if not algorithm.trains_members:
+        _check_unused(algorithm, execution, group)
+    if checkpoint is not None and Ranks(group).size > 1:
+        raise ValueError("checkpoints support one process: leave checkpoint out on several ranks")
     point = _reference(workload, algorithm, reference)
     check_elementwise(optimizer)
-    plan = Plan(
+    plan = FrontPlan(
         workload,
         epochs,
         batch_size,
@@ -119,12 +125,23 @@ def fit_front(
         if algorithm.evolves:
             if checkpoint is not None:
                 raise ValueError(f"{type(algorithm).__name__} cannot resume a training: leave checkpoint out")
-            many = replace(plan, starts="independent")
-            return algorithm.evolve(plan, given, _models(many, range(algorithm.starts)))
+            population = replace(plan, starts="independent", device="cpu")
+            return algorithm.evolve(plan, given, _models(population, range(algorithm.starts)))
         return _fit_members(plan, algorithm, given)
 
 
-def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
+def _check_unused(algorithm: FrontAlgorithm, execution: str, group: dist.ProcessGroup | str | None) -> None:
+    """Refuses options of an ensemble for an algorithm that trains none."""
+    trained = "one conditional model" if algorithm.conditional else "a population"
+    for name, value, default in (("execution", execution, "auto"), ("group", Ranks(group).group, ALL)):
+        if value not in (default, None):
+            raise ValueError(
+                f"{name}={value!r} has no effect on {type(algorithm).__name__}, which trains {trained} instead of one model "
+                f"per preference: leave {name} out"
+            )
+
+
+def _fit_members(plan: FrontPlan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     adaptation = algorithm.preference_adaptation()
     preferences = given if adaptation is None else initial_preferences(given)
     point = None if plan.reference is None else torch.tensor(plan.reference, dtype=torch.float64)
@@ -138,8 +155,6 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     update = MemberUpdate(
         algorithm, ensemble, optimizer, preferences, plan, plan.steps(splits.train), partition, adapter
     )
-    if plan.checkpoint is not None and not partition.alone:
-        raise ValueError("checkpoints support one process: leave checkpoint out on several ranks")
     evaluate = partial(_scores, plan, update, template, splits.validation)
     evaluations = train(plan, plan.declared(algorithm, given), update, splits.train, evaluate)
     states = []
@@ -162,7 +177,7 @@ def _fit_members(plan: Plan, algorithm: FrontAlgorithm, given: Tensor) -> Front:
     )  # fmt: skip
 
 
-def _scores(plan: Plan, update: MemberUpdate, template: nn.Module, streams: tuple[Stream, ...]) -> FrontScores:
+def _scores(plan: FrontPlan, update: MemberUpdate, template: nn.Module, streams: tuple[Stream, ...]) -> FrontScores:
     """(N, T) losses on a split, nan for diverged members, and metrics of all members."""
     ensemble, partition = update.ensemble, update.partition
     rows: list[Tensor] = []
@@ -173,10 +188,10 @@ def _scores(plan: Plan, update: MemberUpdate, template: nn.Module, streams: tupl
         rows.append(loss)
         named.append(found)
     losses = torch.where(update.diverged[:, None], torch.nan, partition.gathered(torch.stack(rows)))
-    return losses, list(partition.listed(named))  # type: ignore[arg-type]
+    return losses, list(partition.gathered_list(named))  # type: ignore[arg-type]
 
 
-def _models(plan: Plan, rows: range) -> list[nn.Module]:
+def _models(plan: FrontPlan, rows: range) -> list[nn.Module]:
     models = []
     for member in rows:
         torch.manual_seed(plan.seed if plan.starts == "common" else combined_seed(plan.seed, 2, member))

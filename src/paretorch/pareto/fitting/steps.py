@@ -12,13 +12,13 @@ from torch import Tensor
 
 from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
-from paretorch.pareto.evaluation_history import EVALUATIONS, TRANSFERS
+from paretorch.pareto.evaluation_history import GRADIENTS, TRANSFERS
 from paretorch.pareto.fitting.adapt import PreferenceAdapter
 from paretorch.pareto.fitting.exchange import Exchange
 from paretorch.pareto.models.ensemble import Ensemble
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.objective_range import RangeTracker
-from paretorch.pareto.plan import Plan
+from paretorch.pareto.plan import FrontPlan
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import combined_seed
 
@@ -50,7 +50,7 @@ class MemberUpdate:
     ensemble: Ensemble
     optimizer: torch.optim.Optimizer
     preferences: Tensor
-    plan: Plan
+    plan: FrontPlan
     steps: int
     partition: RankPartition
     adapter: PreferenceAdapter | None = None
@@ -106,7 +106,7 @@ class MemberUpdate:
         if self.adapter is not None:
             self.preferences = self.adapter.update(self.preferences, losses, weights, progress, active)
         evaluations = self.partition.count * (len(self.tasks) if needs_gramian else 1)
-        return StepStatistics({EVALUATIONS: evaluations}, {TRANSFERS: transfers})
+        return StepStatistics({GRADIENTS: evaluations}, {TRANSFERS: transfers})
 
     def state(self) -> dict[str, Any]:
         """All values that determine the following steps, for :meth:`load`."""

@@ -71,7 +71,7 @@ class RankPartition:
         # a sum with zeros is exact and, unlike a gather, supports ranks with different numbers of models
         return self.ranks.sum_on_device(rows).to(own.dtype)
 
-    def listed(self, own: list[object]) -> list[object]:
+    def gathered_list(self, own: list[object]) -> list[object]:
         """The N values of all models, from the list of each rank."""
         if self.alone:
             return own

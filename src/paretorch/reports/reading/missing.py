@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretorch.storage.json_files import read_json
-from paretorch.training.record.run_identity import check_run
+from paretorch.studies.failure_record import read_failure
 from paretorch.training.run import Run
 
 
@@ -48,17 +46,7 @@ def missing(label: str, run: Run, folder: Path | None) -> Missing:
     Raises:
         ValueError: the record of a failure is damaged, or belongs to another run.
     """
-    path = None if folder is None else folder / "failed.json"
-    if path is None or not path.exists():
+    failure = None if folder is None else read_failure(folder, run)
+    if failure is None:
         return Missing(label, run, folder)
-    try:
-        record = read_json(path)
-        error, traceback, found = (
-            str(record["error"]),
-            str(record["traceback"]),
-            dict(record.get("run") or run.to_json()),
-        )
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: remove it; the study's command trains the run again") from None
-    check_run(path, json.loads(json.dumps(found)), run)
-    return Missing(label, run, folder, error, traceback)
+    return Missing(label, run, folder, failure.error, failure.traceback)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from paretorch.studies.study import Study, Treatment, across, check_scale
+from paretorch.studies.study import Study, Treatment, check_scale, merged
 from paretorch.training.run import Plain, Run
 
 QUESTION = (
@@ -85,7 +85,7 @@ def study(scale: str, root: str = "data", device: str = "cpu") -> Study:
     """
     check_scale("fronts", scale, SCALES)
     problems = _published(root) if scale == "paper" else [*_points(scale), *_regressions(scale), *_images(scale)]
-    return across("fronts", QUESTION, [_study(replace(run, device=device), more) for run, more in problems])
+    return merged("fronts", QUESTION, [_study(replace(run, device=device), more) for run, more in problems])
 
 
 def _points(scale: str) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from paretorch.studies.study import Study, Treatment, across, alone, check_scale, chosen
+from paretorch.studies.study import Study, Treatment, best_of_grid, check_scale, merged, single_task
 from paretorch.training.run import Plain, Run
 from paretorch.workloads.formats.cifar import CLASSES
 
@@ -54,12 +54,12 @@ def study(scale: str, root: str = "data", device: str = "cpu") -> Study:
     if scale == "small":
         digits = _study(Run("digits", batch_size=64, epochs=10, device=device), window=100)
         scenes = _study(Run("scenes", SCENES, batch_size=32, epochs=10, device=device), window=50, labels=MAIN)
-        return across(NAME, QUESTION, (digits, scenes))
+        return merged(NAME, QUESTION, (digits, scenes))
     paper: dict[str, Any] = {"epochs": 100, "device": device}
     mnist = _study(Run("multimnist", {"root": root}, batch_size=256, **paper), window=200)
     cifar = _study(Run("cifar10", {"root": root}, batch_size=256, **paper), window=200)
     streets = _study(Run("cityscapes", {"root": root, **STREETS}, batch_size=8, **paper), window=200, labels=MAIN)
-    return across(NAME, QUESTION, (mnist, cifar, streets))
+    return merged(NAME, QUESTION, (mnist, cifar, streets))
 
 
 def _study(run: Run, window: int, labels: Sequence[str] = ()) -> Study:
@@ -68,7 +68,7 @@ def _study(run: Run, window: int, labels: Sequence[str] = ()) -> Study:
     every = (*_fixed_steps(base), *_gradient_searches(base, window), *_direction_searches(base, window))
     treatments = [treatment for treatment in every if not labels or treatment.label in labels]
     adam = replace(base, method="Equal()", optimizer="Adam", optimizer_options={"lr": 1e-3})
-    single = alone(SINGLE_TASK, adam, TASKS[base.workload])
+    single = single_task(SINGLE_TASK, adam, TASKS[base.workload])
     return Study(NAME, QUESTION, (single, *treatments), reference=BEST_RATE, baseline=SINGLE_TASK)
 
 
@@ -82,10 +82,10 @@ def _fixed_steps(base: Run) -> tuple[Treatment, ...]:
         return [replace(run, optimizer_options={"lr": rate}) for rate in values]
 
     return (
-        chosen("SGD, sum, best of 8 rates", rates(total)),
-        chosen("SGD, parameters, best of 8 rates", rates(exact)),
-        chosen(BEST_RATE, rates(base)),
-        chosen("Adam, best of 6 rates", rates(adam, ADAM_RATES)),
+        best_of_grid("SGD, sum, best of 8 rates", rates(total)),
+        best_of_grid("SGD, parameters, best of 8 rates", rates(exact)),
+        best_of_grid(BEST_RATE, rates(base)),
+        best_of_grid("Adam, best of 6 rates", rates(adam, ADAM_RATES)),
         Treatment("Adam, default", (replace(adam, optimizer_options={"lr": 1e-3}),)),
     )
 

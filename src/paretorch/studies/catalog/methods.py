@@ -8,9 +8,9 @@ from functools import partial
 from itertools import product
 
 from paretorch.core.contract import Need
-from paretorch.studies.study import Study, Treatment, across, check_scale, tuned
+from paretorch.studies.study import Study, Treatment, best_of_trials, check_scale, merged
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
-from paretorch.training.names.constructors import Call, listed, written
+from paretorch.training.names.constructors import Call, split_at_commas, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.methods import methods as method_classes
 from paretorch.training.run import Run
@@ -120,7 +120,7 @@ def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
         ValueError: an unknown scale or method.
     """
     check_scale("methods", scale, SCALES)
-    texts = listed(methods) or _all_methods()
+    texts = split_at_commas(methods) or _all_methods()
     for text in texts:
         find_method(text)
     studies = [
@@ -133,7 +133,7 @@ def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
         )
         for setting in _settings(scale, device)
     ]
-    return across("methods", QUESTION, studies)
+    return merged("methods", QUESTION, studies)
 
 
 def _all_methods() -> list[str]:
@@ -152,12 +152,12 @@ def _rates(run: Run) -> Iterator[Run]:
 
 
 def _baselines(setting: Setting) -> Iterable[Treatment]:
-    alone = [replace(setting.base, tasks=(task,)) for task in setting.tasks]
+    single = [replace(setting.base, tasks=(task,)) for task in setting.tasks]
     weights = [dict.fromkeys(setting.tasks, 1.0), *setting.weights]
     static = [replace(setting.base, method=written(Call("Static", (), {"weights": dict(each)}))) for each in weights]
-    yield tuned(SINGLE_TASK, [run for task in alone for run in _rates(task)])
-    yield tuned(SUM, _rates(setting.base))
-    yield tuned(STATIC_WEIGHTS, [run for each in static for run in _rates(each)])
+    yield best_of_trials(SINGLE_TASK, [run for task in single for run in _rates(task)])
+    yield best_of_trials(SUM, _rates(setting.base))
+    yield best_of_trials(STATIC_WEIGHTS, [run for each in static for run in _rates(each)])
 
 
 def _treatments(setting: Setting, texts: Sequence[str]) -> Iterable[Treatment]:
@@ -168,6 +168,6 @@ def _treatments(setting: Setting, texts: Sequence[str]) -> Iterable[Treatment]:
             text = written(Call("Uncertainty", (), {"kinds": dict.fromkeys(setting.regression, "regression")}))
         run = replace(setting.base, method=text)
         if method.features:
-            yield tuned(label, _rates(run))
+            yield best_of_trials(label, _rates(run))
         if method.needs & (Need.GRAMIAN | Need.JACOBIAN):
-            yield tuned(label + ON_PARAMETERS, _rates(replace(run, surface="parameters")))
+            yield best_of_trials(label + ON_PARAMETERS, _rates(replace(run, surface="parameters")))

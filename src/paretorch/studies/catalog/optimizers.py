@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from paretorch.optim.presets import PRESETS, Preset, find_preset
-from paretorch.studies.study import Expected, Study, Treatment, alone, check_scale, chosen
+from paretorch.studies.study import Expected, Study, Treatment, best_of_grid, check_scale, single_task
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
-from paretorch.training.names.constructors import Call, listed, parse, written
+from paretorch.training.names.constructors import Call, parse, split_at_commas, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.optimizers import optimizers as optimizer_classes
 from paretorch.training.run import Plain, Run
@@ -138,10 +138,12 @@ def study(
         raise ValueError(f"classes are 100 or 1000, each with a protocol of its own; got {classes}")
     protocol = PROTOCOLS[classes or 100]
     rates = protocol.rates if scale == "paper" else {p.name: RATE_FACTOR * _preset_rate(p) for p in PRESETS}
-    presets = [_parse_preset(text, rates) for text in listed(optimizers) or [str(p.number) for p in PRESETS]]
+    presets = [_parse_preset(text, rates) for text in split_at_commas(optimizers) or [str(p.number) for p in PRESETS]]
     base = _base(scale, classes or 100, protocol, root, encoder, encoder_weights, device)
     weights = _parse_weights(loss_weights)
-    treatments = [t for label, preset in presets for t in _crossed(label, preset, base, listed(methods), weights)]
+    treatments = [
+        t for label, preset in presets for t in _crossed(label, preset, base, split_at_commas(methods), weights)
+    ]
     reference = next((t for t in treatments if t.label == "Adam"), treatments[0])
     if baselines:
         plain = [preset for label, preset in presets if not _is_per_task(preset)] or [find_preset("adam")]
@@ -192,7 +194,7 @@ def _preset_rate(preset: Preset) -> float:
 
 def _parse_weights(text: str) -> tuple[float, ...]:
     try:
-        weights = tuple(float(number) for number in listed(text))
+        weights = tuple(float(number) for number in split_at_commas(text))
     except ValueError:
         raise ValueError(f"loss_weights are numbers with a comma between, as in '1, 0.5', got {text!r}") from None
     if weights and (len(weights) != len(TASKS) or not all(0 < weight < float("inf") for weight in weights)):
@@ -236,7 +238,7 @@ def _baselines(reference: Run) -> list[Treatment]:
     """The single-task baseline, and static weights chosen on validation data."""
     grid = [dict(zip(TASKS, (2 * share, 2 - 2 * share), strict=True)) for share in FIRST_SHARES]
     runs = [reference, *(replace(reference, method=written(Call("Static", (weights,)))) for weights in grid)]
-    return [alone("single task", reference, TASKS), chosen(STATIC_WEIGHTS, runs)]
+    return [single_task("single task", reference, TASKS), best_of_grid(STATIC_WEIGHTS, runs)]
 
 
 def _expected_of(protocol: Protocol, treatments: Sequence[Treatment]) -> tuple[Expected, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paretorch.studies.study import Study, Treatment, alone, check_scale, chosen
+from paretorch.studies.study import Study, Treatment, best_of_grid, check_scale, single_task
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Plain
 
@@ -36,9 +36,9 @@ def study(scale: str) -> Study:
         name="quickstart",
         question="Which way of training two digits and a loss orders of magnitude larger gives the best network?",
         treatments=(
-            alone("single task", base, TASKS),
+            single_task("single task", base, TASKS),
             Treatment("sum", (base,)),
-            chosen("static weights, tuned", (replace(base, method=f"Static({w})") for w in weights)),
+            best_of_grid("static weights, tuned", (replace(base, method=f"Static({w})") for w in weights)),
             Treatment("uncertainty", (replace(base, method="Uncertainty({'ink': 'regression'})"),)),
             Treatment("FAMO", (replace(base, method="FAMO()"),)),
             Treatment("MGDA, features", (replace(base, method="MGDA()"),)),

@@ -10,11 +10,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from paretorch.core.arrays import Array
 from paretorch.studies.statistics.quality import seed_mean, seed_std
-
-Array = NDArray[np.float64]
 
 LATE_SHARE = 0.25  # of the epochs count as late
 FEWEST_LATE = 4  # late epochs, if there are so many: a line has two parameters

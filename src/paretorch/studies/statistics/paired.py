@@ -35,10 +35,10 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-Array = NDArray[np.float64]
+from paretorch.core.arrays import Array
 
 FEWEST_SEEDS = 3  # for an interval and a test
 BOOTSTRAP_FROM = 7  # seeds from which the coverage of the bootstrap interval is close to nominal

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
+from paretorch.core.arrays import Array
 
 
 def delta_m(metrics: ArrayLike, baseline: ArrayLike, higher_is_better: Sequence[bool]) -> Array:

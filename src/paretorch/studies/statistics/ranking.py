@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
+from paretorch.core.arrays import Array
 from paretorch.extras import extra
-
-Array = NDArray[np.float64]
 
 FEWEST_WORKLOADS = 3  # for a test
 FEWEST_TREATMENTS = 3

@@ -17,7 +17,7 @@ from paretorch.core.search_space import Choice, PerTask, Range, SearchSpace
 from paretorch.optim.presets import PRESETS
 from paretorch.studies.study import Combine, Study, Treatment, alternatives_by_tasks
 from paretorch.training.line_search import searches
-from paretorch.training.names.constructors import Call, check_arguments, parse, pick, written
+from paretorch.training.names.constructors import Call, check_arguments, find_named, parse, written
 from paretorch.training.names.methods import methods
 from paretorch.training.names.optimizers import optimizers
 from paretorch.training.names.workloads import find_workload
@@ -41,7 +41,7 @@ def search_space(run: Run) -> SearchSpace:
         space["optimizer.lr"] = declared.get("lr", Range(rate / RATE_FACTOR, rate * RATE_FACTOR, log=True))
     space |= {f"optimizer.{name}": values for name, values in declared.items() if name != "lr"}
     if len(trained_tasks(run)) > 1:
-        cls = pick("method", parse(run.method).name, methods())
+        cls = find_named("method", parse(run.method).name, methods())
         space |= {f"method.{name}": values for name, values in cls.search_space.items()}
     return space
 
@@ -73,7 +73,7 @@ def with_settings(run: Run, settings: Mapping[str, Plain]) -> Run:
 def current_settings(run: Run) -> dict[str, Any]:
     """The values in a run of the hyperparameters of :func:`search_space`, without those that have neither value nor default."""
     call = parse(run.method)
-    cls = pick("method", call.name, methods())
+    cls = find_named("method", call.name, methods())
     options = {**_defaults(cls), **_arguments(call)}
     rates = {"lr": _learning_rate(run), **run.optimizer_options}
     values = {f"optimizer.{name}": value for name, value in rates.items()}
@@ -110,7 +110,7 @@ def listed_settings(treatment: Treatment, workload: str, first: Run) -> tuple[Ma
 
     Example:
         >>> runs = [Run("digits", optimizer_options={"lr": rate}) for rate in (0.01, 0.1)]
-        >>> listed_settings(tuned("sum", runs), "digits", runs[0])
+        >>> listed_settings(best_of_trials("sum", runs), "digits", runs[0])
         ({}, {'optimizer.lr': 0.1})
     """
     own, found = current_settings(first), []
@@ -162,7 +162,7 @@ def _without_settings(run: Run) -> Run:
 
 
 def _arguments(call: Call) -> dict[str, Any]:
-    cls = pick("method", call.name, methods())
+    cls = find_named("method", call.name, methods())
     return check_arguments(f"the method {call.name}", cls, call.positional, call.named)
 
 
@@ -173,7 +173,7 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 def _learning_rate(run: Run) -> float | None:
     """The run's learning rate; None if its optimizer has none."""
-    cls = pick("optimizer", run.optimizer, {**optimizers(), **searches()})
+    cls = find_named("optimizer", run.optimizer, {**optimizers(), **searches()})
     parameter = inspect.signature(cls).parameters.get("lr")
     if parameter is None:
         return None

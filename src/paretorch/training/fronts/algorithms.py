@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import paretorch.pareto
 from paretorch.pareto import FrontAlgorithm, Scalarization, Transfer
-from paretorch.training.names.constructors import Call, check_arguments, parse, pick, subclasses_in
+from paretorch.training.names.constructors import Call, check_arguments, find_named, parse, subclasses_in
 
 OPTION_TYPES = {"Scalarization": Scalarization, "Transfer": Transfer}  # that options may have, as constructors
 
@@ -37,7 +37,7 @@ def find_algorithm(text: str) -> FrontAlgorithm:
 def _find(what: str, name: str, known: Mapping[str, T]) -> T:
     """The value of that name, regardless of case, hyphens and underscores."""
     folded = {key.lower(): key for key in known}
-    return pick(what, folded.get(name.lower().replace("-", "").replace("_", ""), name), known)
+    return find_named(what, folded.get(name.lower().replace("-", "").replace("_", ""), name), known)
 
 
 def _construct(call: Call, made: type[T]) -> T:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from paretorch.core.checks import one_of
+from paretorch.pareto.models.ensemble import EXECUTIONS
 from paretorch.pareto.preferences import checked_preferences, preferences
 from paretorch.training.names.constructors import check_arguments
 from paretorch.training.run import Run
@@ -19,13 +21,16 @@ class FrontOptions:
     Args:
         models: N, at least 2; None: 10, or the number of preferences.
         preferences: (N, T) rows on the simplex; None: evenly spaced.
-        margin: the share, in [0, 1), of evenly spaced preferences that is distributed equally over all tasks.
+        margin: the share, in [0, 1), of evenly spaced preferences that is distributed equally over all tasks: T times the
+            ``margin`` of :func:`~paretorch.preferences`, which is the least weight of a task. Unused if ``preferences`` are
+            given.
         starts: ``"common"`` or ``"independent"``.
-        execution: ``"auto"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``.
+        execution: ``"auto"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``. Without effect on
+            algorithms that do not train one model per preference, so that the treatments of a study may have equal options.
         reference: (T,) reference point of the hypervolume; None: that of the workload, or the losses of an untrained model.
 
     Raises:
-        ValueError: a number is out of its range, or the number of models and preferences differ.
+        ValueError: an option is out of its range, or the number of models and preferences differ.
     """
 
     models: int | None = None
@@ -43,6 +48,8 @@ class FrontOptions:
             raise ValueError(
                 f"{count} preferences are for {count} models, got models={self.models}: leave `models` out"
             )
+        one_of("starts", self.starts, ("common", "independent"))
+        one_of("execution", self.execution, EXECUTIONS)
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin is a share, 0 <= margin < 1, got {self.margin}")
 

@@ -17,12 +17,13 @@ from torch import Tensor
 from paretorch.loop.evaluation import Scores
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.pareto import Front, FrontAlgorithm, fit_front
+from paretorch.pareto.evaluation_history import MEAN_TRANSFER
 from paretorch.pareto.files.front_folder import FORMAT
+from paretorch.pareto.files.ownership import check_front
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.members import score
 from paretorch.storage import atomic
 from paretorch.storage.checkpoint_file import saved_epochs
-from paretorch.storage.ownership import check_front
 from paretorch.training import randomness
 from paretorch.training.fronts.algorithms import find_algorithm
 from paretorch.training.fronts.front_recorder import SET, VOLUME, FrontRecorder, front_scores
@@ -166,7 +167,7 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
         schedule=_schedule(run, steps * run.epochs),
         reference=reference,
         starts=resolved.options.starts,
-        execution=resolved.options.execution,
+        execution=resolved.options.execution if algorithm.trains_members else "auto",
         seed=run.seed,
         device=run.device,
         every=1,
@@ -188,7 +189,7 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
         "test metrics": [metrics for _, metrics in tested],
         "diverged": list(front.diverged),
         "execution": front.facts.get("execution", "one network"),
-        "took something over": front.facts.get("took something over"),
+        MEAN_TRANSFER: front.facts.get(MEAN_TRANSFER),
         "largest hypervolume": _largest_hypervolume(workload, reference),
     }
     return Result(

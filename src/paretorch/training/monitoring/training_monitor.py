@@ -9,11 +9,12 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from paretorch.former_names import former_names
 from paretorch.storage.checkpoint_folder import saved_checkpoints
 from paretorch.training.monitoring.loading import LoadingTimer, loading_facts
 from paretorch.training.record.result import Epoch, total_seconds
@@ -32,11 +33,11 @@ NO_GPU = (
 )
 
 
-class TroubleWarning(UserWarning):
+class TrainingWarning(UserWarning):
     """Training continues, and may not give the expected result."""
 
 
-class ExplodedError(FloatingPointError):
+class NonFiniteParametersError(FloatingPointError):
     """The parameters are not finite, so that further training is useless."""
 
 
@@ -93,13 +94,13 @@ class TrainingMonitor:
         """Checks an epoch before its checkpoint is written.
 
         Raises:
-            ExplodedError: a parameter of the model is not finite. The last checkpoint, which is finite, is unchanged.
+            NonFiniteParametersError: a parameter of the model is not finite. The last checkpoint, which is finite, is unchanged.
         """
         if all(map(math.isfinite, history[-1].losses.values())):
             self._buffer = []  # a finite mean has finite terms
         nonfinite = self.first_nonfinite()
         if not _is_finite(model):
-            raise ExplodedError(self._explosion(nonfinite))
+            raise NonFiniteParametersError(self._explosion(nonfinite))
         if nonfinite is not None:
             task, step = nonfinite
             cure = f"Check that batch's labels, or use a smaller step: {self._smaller_step()}" if step else FIRST
@@ -161,7 +162,7 @@ class TrainingMonitor:
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
-            warnings.warn(text, TroubleWarning, stacklevel=5)
+            warnings.warn(text, TrainingWarning, stacklevel=5)
 
 
 def _is_finite(model: nn.Module) -> bool:
@@ -184,3 +185,9 @@ def _losses_have(tasks: Sequence[str]) -> str:
 
 def _gpus() -> dict[str, bool]:
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(
+        __name__, {"ExplodedError": "NonFiniteParametersError", "TroubleWarning": "TrainingWarning"}
+    )

@@ -38,7 +38,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {what} {name!r}:{guess} Known: {', '.join(known) or 'none'}")
 
 
-def pick(what: str, name: str, known: Mapping[str, T]) -> T:
+def find_named(what: str, name: str, known: Mapping[str, T]) -> T:
     """The value called ``name``.
 
     Raises:
@@ -105,13 +105,13 @@ def written(call: Call) -> str:
     return f"{call.name}({', '.join([*positional, *named])})"
 
 
-def listed(text: str) -> tuple[str, ...]:
+def split_at_commas(text: str) -> tuple[str, ...]:
     """Names or constructors separated by commas outside of brackets.
 
     Example:
-        >>> listed("adam, SGD(lr=0.1, momentum=0.9)")
+        >>> split_at_commas("adam, SGD(lr=0.1, momentum=0.9)")
         ('adam', 'SGD(lr=0.1, momentum=0.9)')
-        >>> listed("")
+        >>> split_at_commas("")
         ()
     """
     parts, depth = [""], 0

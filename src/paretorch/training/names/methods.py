@@ -6,7 +6,7 @@ from typing import Any
 
 import paretorch.balance
 from paretorch.core.contract import Method
-from paretorch.training.names.constructors import Call, check_arguments, parse, pick, subclasses_in
+from paretorch.training.names.constructors import Call, check_arguments, find_named, parse, subclasses_in
 
 
 def methods() -> dict[str, type[Method[Any]]]:
@@ -32,7 +32,7 @@ def find_method(text: str) -> Method[Any]:
 
 
 def _method(call: Call) -> Method[Any]:
-    made = pick("method", call.name, methods())
+    made = find_named("method", call.name, methods())
     positional = tuple(_method(value) if isinstance(value, Call) else value for value in call.positional)
     named = {name: _method(value) if isinstance(value, Call) else value for name, value in call.named.items()}
     return made(**check_arguments(f"the method {call.name}", made, positional, named))

@@ -13,7 +13,7 @@ import paretorch.optim
 from paretorch.balance.equal import Equal
 from paretorch.core.contract import Method
 from paretorch.optim import MultiTaskOptimizer, Preconditioned
-from paretorch.training.names.constructors import check_arguments, pick, subclasses_in
+from paretorch.training.names.constructors import check_arguments, find_named, subclasses_in
 
 
 def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
@@ -50,7 +50,7 @@ def find_optimizer(
         >>> find_optimizer("SGD", {"lr": 0.1})([nn.Parameter(torch.zeros(1))]).defaults["lr"]
         0.1
     """
-    made = pick("optimizer", name, optimizers())
+    made = find_named("optimizer", name, optimizers())
     arguments: dict[str, Any] = dict(options)
     if issubclass(made, MultiTaskOptimizer):
         arguments = {"tasks": tasks, "max_norm": clip, **arguments}

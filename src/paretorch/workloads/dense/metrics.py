@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from paretorch.workloads.dense.losses import has_direction, has_distance
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric, sum_dtype
+from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric, counted, plus, ratio, sum_dtype
 
 BINS = 18_000  # of the histogram of angles: 0.01 degrees each
 LARGEST = 180.0  # degrees
@@ -92,18 +92,18 @@ class MeanAngle(Metric):
     unit = "degrees"
 
     def __init__(self) -> None:
-        self.total = 0.0
+        self.total: Tensor | None = None
         self.pixels = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds (B, 3, H, W)."""
         found = angles(output, target)
-        self.total += float(found.sum(dtype=sum_dtype(found)))
+        self.total = plus(self.total, found.sum(dtype=sum_dtype(found)))
         self.pixels += len(found)
 
     def compute(self) -> float:
         """Summed angle over pixels."""
-        return self.total / self.pixels if self.pixels else math.nan
+        return ratio(self.total, self.pixels)
 
 
 class MedianAngle(Metric):
@@ -127,20 +127,18 @@ class MedianAngle(Metric):
 
     def __init__(self) -> None:
         self.counts: Tensor | None = None
-        self.diverged = False
+        self.undefined: Tensor | None = None  # number of angles that are nan, of a run that diverged
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds (B, 3, H, W)."""
         found = angles(output, target)
-        if bool(found.isnan().any()):  # of a run that diverged
-            self.diverged = True
-            return
-        counts = torch.bincount((found * (BINS / LARGEST)).long().clamp(0, BINS - 1), minlength=BINS)
-        self.counts = counts if self.counts is None else self.counts + counts
+        self.undefined = plus(self.undefined, found.isnan().sum())
+        cells = (found.nan_to_num(0.0) * (BINS / LARGEST)).long().clamp(0, BINS - 1)
+        self.counts = plus(self.counts, counted(cells, BINS))
 
     def compute(self) -> float:
         """In degrees; nan without labelled pixels, or if a prediction is nan."""
-        if self.diverged or self.counts is None or not int(self.counts.sum()):
+        if self.counts is None or self.undefined is None or int(self.undefined) or not int(self.counts.sum()):
             return math.nan
         cumulative = self.counts.cpu().cumsum(dim=0)
         pixels = int(cumulative[-1])
@@ -166,18 +164,18 @@ class WithinAngle(Metric):
 
     def __init__(self, limit: float) -> None:
         self.name, self.limit = f"within {limit:g}", limit
-        self.within = 0
+        self.within: Tensor | None = None
         self.pixels = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds (B, 3, H, W)."""
         found = angles(output, target)
-        self.within += int((found < self.limit).sum())
+        self.within = plus(self.within, (found < self.limit).sum())
         self.pixels += len(found)
 
     def compute(self) -> float:
         """Pixels within over pixels."""
-        return self.within / self.pixels if self.pixels else math.nan
+        return ratio(self.within, self.pixels)
 
 
 def direction_metrics() -> tuple[Metric, ...]:

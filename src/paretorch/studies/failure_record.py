@@ -1,0 +1,56 @@
+"""The record of a failed run, ``failed.json`` in its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretorch.storage.json_files import read_json, write_json
+from paretorch.training.record.run_identity import check_run, plain_values
+from paretorch.training.run import Run
+
+FILE = "failed.json"
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """Why the last attempt of a run failed.
+
+    Args:
+        error: one line.
+        traceback: of the error, or the output of a process that ended by itself.
+        diverged: whether the run was stopped because its parameters became nan.
+    """
+
+    error: str
+    traceback: str
+    diverged: bool = False
+
+
+def write_failure(folder: Path, run: Run, failure: FailureRecord) -> None:
+    """Writes the record of a run's failure into its folder, which is made if necessary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {"run": run.to_json(), "error": failure.error, "traceback": failure.traceback}
+    if failure.diverged:
+        content["diverged"] = True
+    write_json(folder / FILE, content, allow_nan=True)
+
+
+def read_failure(folder: Path, run: Run) -> FailureRecord | None:
+    """The record of a run's failure; None if there is none.
+
+    Raises:
+        ValueError: the record is damaged, or belongs to another run.
+    """
+    path = folder / FILE
+    try:
+        record = read_json(path)
+        found = dict(record.get("run") or plain_values(run))
+        failure = FailureRecord(str(record["error"]), str(record["traceback"]), bool(record.get("diverged")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged: remove it; the study's command trains the run again") from None
+    check_run(path, found, run)
+    return failure
