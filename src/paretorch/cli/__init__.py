@@ -1,6 +1,8 @@
 """The command ``paretorch``: each command parses its options, calls one function, and prints the result.
 
-In: the command line. Out: text on the console, and an exit code: 0, 2 for an error that the user can correct, 130 after Ctrl-C.
+In: the command line. Out: text on the console, and an exit code: 0; 1 for problems in the data that ``data check`` reads, for an
+input that ends before the last question of ``interactive``, and for an error with a traceback; 2 for an error that the user can
+correct; 130 after Ctrl-C.
 Commands import the rest of the package when they are called, so that ``--help`` does not wait for torch; nothing imports this
 package.
 """

@@ -29,25 +29,26 @@ def front(
         str | None, typer.Option(help="The preference of each model: '0.9,0.1 0.5,0.5 0.1,0.9'.")
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="Share of an evenly spaced preference that is distributed over all tasks.")
-    ] = 0.1,
+        float | None,
+        typer.Option(help="Share of an evenly spaced preference that is distributed over all tasks; 0.1 by default."),
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
             help="Reference point of the hypervolume, a value per task; an untrained model's losses by default."
         ),
     ] = None,
-    starts: Annotated[str, typer.Option(help="Initial weights: 'common' or 'independent'.")] = "common",
+    starts: Annotated[str | None, typer.Option(help="Initial weights: 'common' (default) or 'independent'.")] = None,
     execution: Annotated[
-        str, typer.Option(help="'auto' measures; 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
-    ] = "auto",
+        str | None, typer.Option(help="'auto' (default) measures; 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
+    ] = None,
     optimizer: options.Optimizer = "Adam(lr=0.001)",
     epochs: options.Epochs = 10,
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     deterministic: options.Deterministic = False,
-    schedule: Annotated[str, typer.Option(help="Schedule of the learning rate: 'constant' or 'cosine'.")] = "constant",
+    schedule: options.Schedule = "constant",
     warmup: options.Warmup = 0.0,
     out: Annotated[Path | None, typer.Option(help="The front's folder; runs/front-WORKLOAD-KEY by default.")] = None,
 ) -> None:
@@ -55,6 +56,7 @@ def front(
     with readable_errors():
         from paretorch.cli.front_tables import show_front
         from paretorch.reports.page.front import write_front_page
+        from paretorch.training.fronts.options import FrontOptions
         from paretorch.training.fronts.run import train_front
         from paretorch.training.run import Run
 
@@ -68,13 +70,14 @@ def front(
             schedule=schedule,
             warmup=warmup,
             front=algorithm,
-            front_options=options.given(
+            front_options=options.changed(
+                FrontOptions,
                 models=models,
                 preferences=None if preferences is None else [numbers(row) for row in preferences.split()],
-                margin=None if margin == 0.1 else margin,
+                margin=margin,
                 reference=None if reference is None else numbers(reference),
-                starts=None if starts == "common" else starts,
-                execution=None if execution == "auto" else execution,
+                starts=starts,
+                execution=execution,
             ),
         )
         folder = out or Path("runs") / f"front-{Path(run.workload).stem}-{run.key}"
