@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import sys
 
-from paretorch.cli.front import front, pick
+from paretorch.cli.front import front
 from paretorch.cli.image_data import data
-from paretorch.cli.study import list_names, report, study
+from paretorch.cli.list_names import list_names
+from paretorch.cli.pick import pick
+from paretorch.cli.report import report
+from paretorch.cli.study import study
 from paretorch.cli.train import interactive, train
 from paretorch.extras import extra
 

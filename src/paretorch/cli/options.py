@@ -67,3 +67,19 @@ def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
         if isinstance(value, Call):
             raise ValueError(f"{text!r}, option {name!r}: expected plain values, got {value.name}(...)")
     return call.name, dict(call.named)
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers that are separated by commas.
+
+    Raises:
+        ValueError: a part of the text is not a number.
+
+    Example:
+        >>> numbers("0.7,0.3")
+        [0.7, 0.3]
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"cannot read {text!r}: expected numbers with commas between, as in 0.7,0.3") from None
