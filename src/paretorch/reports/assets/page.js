@@ -54,7 +54,7 @@
       const [xaxis, yaxis, zaxis] = [at.x, at.y, at.z].map((k) => ({ title: { text: plain(panel.axes[k].title) }, color: colour("ink") }));
       return { ...base, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { xaxis, yaxis, zaxis } };
     }
-    const xaxis = axis(panel.axes[at.x], narrow() ? 30 : 80, 16);
+    const xaxis = axis(panel.axes[at.x], narrow() ? 30 : window.innerWidth < 1000 ? 50 : 80, 16);
     const yaxis = axis(panel.axes[at.y], 30, panel.matrix ? 16 : narrow() ? 22 : 44);
     if (panel.matrix) {
       xaxis.tickangle = panel.matrix.length > 6 || narrow() ? -60 : 0;
