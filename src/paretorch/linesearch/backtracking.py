@@ -27,7 +27,7 @@ from paretorch.linesearch.loss_values import (
     values_of,
 )
 from paretorch.linesearch.parameter_line import ParameterLine, refuse_unresolved
-from paretorch.linesearch.parts import Accept, BoundRule, Heads, SearchParts, SearchState, search_parts
+from paretorch.linesearch.parts import Accept, BoundRule, Heads, SearchParts, SearchState, search_parts, verifies
 from paretorch.linesearch.repeated_backward import RepeatedBackward
 from paretorch.linesearch.replay.forward import ForwardReplay
 from paretorch.linesearch.search import LineSearch
@@ -61,7 +61,7 @@ class Backtracking(LineSearch):
         scale: of the method's weights: ``"calibrated"``, ``"paper"``.
         imbalance: ratio of the tasks' curvatures above which losses are divided for the direction, at least 1; inf: never. See
             :class:`~paretorch.linesearch.LossScaling`.
-        verify: not needed: predicted losses are the true ones.
+        verify: steps between two records of the true losses, ``step.actual``; 0: none. They are the predicted ones, at no cost.
         seed: of the method's random draws.
 
     Example:
@@ -158,7 +158,7 @@ def backtracking_step(
         moving.move_to(0)
         return refused_step(parts, state, result, line, losses, fallback, runner.balance)
     moving.move_to(result.step)
-    actual = dict(zip(values, result.losses.tolist(), strict=True)) if parts.verify else {}
+    actual = dict(zip(values, result.losses.tolist(), strict=True)) if verifies(parts, state) else {}
     return accepted_step(parts, state, result, line, losses, fallback, runner.balance, actual, [moving])
 
 

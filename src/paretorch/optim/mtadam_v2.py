@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch.optim.adam import adam
 
 from paretorch.core.gradients.ranks import ALL
+from paretorch.core.option_checks import check_choice, check_fraction
 from paretorch.optim.mtadam import summed_step
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.optim.per_task.adam import (
@@ -149,12 +150,10 @@ class MTAdamV2(MultiTaskOptimizer):
         max_norm: float | None = None,
         group: dist.ProcessGroup | str | None = ALL,
     ) -> None:
-        if mode not in RULES:
-            raise ValueError(f"mode is 'balanced' or 'equal', got {mode!r}")
+        check_choice("mode", mode, tuple(RULES))
         if len(betas) != 2:
             raise ValueError(f"MTAdamV2: betas are two values, one for each moment, got {betas}")
-        if not 0 <= length_beta < 1:
-            raise ValueError(f"MTAdamV2: length_beta is in 0 <= length_beta < 1, got {length_beta}")
+        check_fraction("MTAdamV2: length_beta", length_beta)
         check_length_over(length_over)
         defaults = {
             "lr": lr,

@@ -43,6 +43,7 @@ from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale, combined_gradient, step_generator
 from paretorch.core.multi_vjp import LevelCache, SharedCotangents, find_shared_graph, saves_time
+from paretorch.core.option_checks import check_choice
 
 _LOG = logging.getLogger("paretorch")
 
@@ -117,8 +118,8 @@ class Balancer(MethodModule):
         seed: int = 0,
     ) -> None:
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=True)
-        checks.one_of("heads", heads, ("own", "weighted"))
-        checks.one_of("nonfinite", nonfinite, ("raise", "skip", "pass"))
+        check_choice("heads", heads, ("own", "weighted"))
+        check_choice("nonfinite", nonfinite, ("raise", "skip", "pass"))
         check_samples(samples, method)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
         self._shared = None if shared is None else given_leaves(shared)
@@ -129,7 +130,7 @@ class Balancer(MethodModule):
         self.runner.state.counts_steps |= samples is not None  # the drawn samples are a function of the step
         allow_repeated_backwards()
         if tasks is not None:
-            self.runner.state.declare(checks.task_names(tasks))
+            self.runner.state.declare(checks.checked_task_names(tasks))
 
     def reset_state(self) -> None:  # noqa: D102
         super().reset_state()
@@ -180,7 +181,7 @@ class Balancer(MethodModule):
                 f"{self.method} takes {self.method.batches} batches: expected others= with the losses on "
                 f"{self.method.batches - 1} more, got {len(others)}"
             )
-        given = checks.given_losses(losses, "balancer.backward")
+        given = checks.present_losses(losses, "balancer.backward")
         self._declare_new(given)
         ranks = self.runner.ranks
         ranks.agree_on_tasks(self.tasks, self.method)
@@ -194,7 +195,7 @@ class Balancer(MethodModule):
         if not given and (not self.tasks or ranks.size == 1):
             raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
         if not self.tasks:
-            self.runner.state.declare(checks.task_names(given))
+            self.runner.state.declare(checks.checked_task_names(given))
         new = tuple(name for name in given if name not in self.tasks)
         has_memory = bool(state.fields()) or self.every > 1
         if new and self._accepts_new_tasks and not has_memory and ranks.size == 1:
@@ -204,7 +205,7 @@ class Balancer(MethodModule):
                 f"{self.method} has a state of its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
                 "declare all of them with Balancer(method, tasks=...), or use a method without state"
             )
-        checks.known_tasks(given, self.tasks, "balancer.backward")
+        checks.check_known_tasks(given, self.tasks, "balancer.backward")
 
     def _loss_sums(self, given: Mapping[str, Tensor]) -> Array:
         """(3, all) loss values, factors, and one call for each loss."""

@@ -99,7 +99,7 @@ def compared_leaves(
                 "no loss reaches any parameter of shared=: is it of another model, or of a copy of this one? Give the "
                 "encoder that computed the losses"
             )
-    checks.real(compared, "a Balancer")
+    checks.check_real(compared, "a Balancer")
     inside = {id(leaf) for leaf in compared}
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
     # Which task reaches which leaf is unknown: leaves that shared= does not name belong to heads.
@@ -171,8 +171,8 @@ def further_gradients(
     """Every task's gradients on the compared leaves, of each of two further batches."""
     rows = []
     for losses in others:
-        given = checks.given_losses(losses, "balancer.backward, others")
-        checks.known_tasks(given, tasks, "balancer.backward, others")
+        given = checks.present_losses(losses, "balancer.backward, others")
+        checks.check_known_tasks(given, tasks, "balancer.backward, others")
         rows.append(leaf_gradients(given, tasks, Leaves(compared, [], []), retain_graph=False)[0])
     first, second = rows
     return first, second

@@ -29,6 +29,7 @@ from paretorch.core.gradients.step_evidence import (
 )
 from paretorch.core.gradients.task_gradients import Gradients, to_host, wide_dtype
 from paretorch.core.method.state_buffers import StateBuffers
+from paretorch.core.option_checks import check_above, check_choice, check_whole
 
 Scale = Literal["calibrated", "paper"]
 
@@ -69,14 +70,14 @@ class MethodRunner:
     ) -> None:
         if not isinstance(method, Method):
             raise ValueError(f"expected a balancing method such as paretorch.MGDA(), got {method!r}")
-        checks.one_of("scale", scale, ("calibrated", "paper"))
-        checks.whole("every", every)
+        check_choice("scale", scale, ("calibrated", "paper"))
+        check_whole("every", every)
         if every > 1 and Need.JACOBIAN in method.needs:
             raise ValueError(f"every is 1 for a method without weights; got {every} for {method}")
-        if factor is not None and not (isinstance(factor, int | float) and 0 < factor < math.inf):
-            raise ValueError(f"factor is dTotal/dL_t, a number above zero and finite, got {factor!r}")
-        checks.whole("seed", seed, least=None)
-        self.method, self.scale, self.every, self.factor, self.seed = method, scale, every, factor, seed
+        if factor is not None:
+            check_above("factor, which is dTotal/dL_t,", factor)
+        check_whole("seed", seed, least=None)
+        self.method, self.scale, self.every, self.factor, self.seed = method, scale, int(every), factor, int(seed)
         self.on_parameters, self.owner = on_parameters, owner
         self.state = StateBuffers(method, every > 1, owner, {} if tensors is None else tensors)
         self.ranks = Ranks(group)
@@ -297,8 +298,8 @@ class MethodRunner:
     def observe(self, losses: Mapping[str, Tensor | None]) -> None:
         """Pass the losses on the same batch after the optimizer's step to methods that use them."""
         with torch.no_grad():
-            given = checks.given_losses(losses, f"{self.owner}.observe")
-            checks.known_tasks(given, self.tasks, f"{self.owner}.observe")
+            given = checks.present_losses(losses, f"{self.owner}.observe")
+            checks.check_known_tasks(given, self.tasks, f"{self.owner}.observe")
             index = [self.tasks.index(name) for name in given]
             like = next(iter(given.values()), torch.zeros(()))
             blank = torch.zeros(3, len(self.tasks), device=like.device, dtype=wide_dtype(like))

@@ -12,6 +12,7 @@ from paretorch.linesearch.fast.displacement_reuse import DisplacementReuse
 from paretorch.linesearch.fast.gradients import batch_gradients
 from paretorch.linesearch.fast.levels import LEVELS, Stage, is_expensive
 from paretorch.linesearch.fast.state import FastState
+from paretorch.linesearch.parts import verifies
 from paretorch.linesearch.step_results import absent_step, accepted_step, refused_step
 
 REMEASUREMENTS = 2  # secants that a step can measure again
@@ -66,7 +67,7 @@ def _moved(batch: Batch, attempt: Attempt, state: FastState) -> dict[str, float]
     with heads.restored_on_error(), shared.restored_on_error():
         shared.move_to(attempt.result.step)
         heads.move_to(attempt.result.step)
-        if batch.parts.verify and state.search.steps % batch.parts.verify == 0:
+        if verifies(batch.parts, state.search):
             return dict(zip(values, batch.model_losses(values).tolist(), strict=True))
     return {}
 

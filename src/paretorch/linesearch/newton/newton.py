@@ -134,7 +134,7 @@ def newton(
         raise ValueError(f"newton starts from a vector (n,), got shape {tuple(start.shape)}: flatten the parameters")
     rules = Rules() if rules is None else rules
     point = start.detach().clone()
-    names = checks.task_names(objectives(point))
+    names = checks.checked_task_names(objectives(point))
 
     def values(at: Tensor) -> Tensor:
         found = objectives(at)

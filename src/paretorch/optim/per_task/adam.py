@@ -11,6 +11,7 @@ from torch import Tensor
 
 from paretorch.core import checks
 from paretorch.core.gradients.task_gradients import summing_dtype
+from paretorch.core.option_checks import check_choice
 from paretorch.optim.per_task.gradients import TaskGradients
 from paretorch.optim.per_task.moments import Bucket, Moments, moments_of
 from paretorch.optim.per_task.step import TaskStep, task_weights
@@ -85,7 +86,7 @@ def check_precision(parameters: Iterable[Tensor], name: str) -> None:
             f"{name} got a float16 parameter, and squares of gradients leave the range of float16: keep "
             "parameters in float32 with the forward under autocast, or in bfloat16"
         )
-    checks.real(parameters, name)
+    checks.check_real(parameters, name)
 
 
 def mean_length(moments: Moments, length: float, beta: float) -> float:
@@ -101,8 +102,7 @@ def mean_length(moments: Moments, length: float, beta: float) -> float:
 
 def check_length_over(value: str) -> None:
     """Refuses unknown values of the option ``length_over``."""
-    if value not in ("tensor", "group"):
-        raise ValueError(f"length_over is 'tensor' or 'group', got {value!r}")
+    check_choice("length_over", value, ("tensor", "group"))
 
 
 def _lengths(
