@@ -212,7 +212,7 @@ def _direction(
     if slopes.all_positive:
         return direction, slopes, ""
     worst = int(slopes.total.argmin())
-    fallback = f"the direction would raise task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
+    fallback = f"the direction would increase the loss of task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
     divisors = state.divisors(rows)
     weighed = [divided(row, divisors[task]) for task, row in rows.items()]
     direction = _common_descent(parts, weighed)

@@ -12,7 +12,7 @@ from torch.optim.adam import adam
 
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.option_checks import check_choice, check_fraction
-from paretorch.optim.mtadam import summed_step
+from paretorch.optim.mtadam import mtadam
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.optim.per_task.adam import (
     LengthOver,
@@ -22,16 +22,9 @@ from paretorch.optim.per_task.adam import (
     check_precision,
     mean_length,
 )
-from paretorch.optim.per_task.moments import Bucket
 from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule, Weights, task_weights
 
 MEAN = "the mean of the losses"  # the only differentiated loss of mode "equal"
-
-
-def mtadam_v2(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, float]) -> None:
-    """The step of :func:`~paretorch.optim.mtadam.mtadam`, divided by the number of tasks that reach the parameters."""
-    del weights
-    summed_step(bucket, options, divisor=float(len(bucket.tasks)))
 
 
 def to_unit_length(parameter: ParameterTasks) -> dict[str, float]:
@@ -86,7 +79,9 @@ def adam_on_mean(step: TaskStep) -> None:
 
 
 RULES = {
-    "balanced": UpdateRule(partial(adam_per_task, factors=to_unit_length, update=mtadam_v2), check_precision),
+    "balanced": UpdateRule(
+        partial(adam_per_task, factors=to_unit_length, update=partial(mtadam, mean=True)), check_precision
+    ),
     "equal": UpdateRule(adam_on_mean, check=None, losses=mean_loss, rows=(MEAN,)),
 }
 

@@ -54,7 +54,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
     ) -> None:
         named = () if tasks is None else checks.checked_task_names(tasks)
         if max_norm is not None and not max_norm > 0:
-            raise ValueError(f"max_norm is a number above 0, or None, got {max_norm!r}")
+            raise ValueError(f"max_norm is above 0, or None, got {max_norm!r}")
         # in the groups, which every tool that saves an optimizer saves
         known = {"tasks": named, "declared": tasks is not None, "max_norm": max_norm}
         self.ranks, self.rule = Ranks(group), rule

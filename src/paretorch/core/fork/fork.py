@@ -30,13 +30,14 @@ class Fork(MethodModule):
               w = \text{method}(G), \quad
               G_{st} = \Big\langle \frac{\partial L_s}{\partial z}, \frac{\partial L_t}{\partial z} \Big\rangle
 
-    One encoder backward, whatever the number of tasks. Heads receive their own task's gradient, unweighted. In ``eval()`` and
+    One encoder backward, whatever the number of tasks. Heads receive their own task's gradient, unweighted; with a method that
+    needs losses alone, times the task's weight. In ``eval()`` and
     under ``torch.no_grad()`` the branches are plain aliases; a backward through those made in ``eval()`` warns once.
 
     Args:
         method: the balancing method, such as ``MGDA()``.
         tasks: names of the tasks, in a fixed order.
-        heads: ``"own"``: heads receive their task's gradient; ``"weighted"``: times the task's weight, at the cost of one more
+        heads: ``"own"``: as above; ``"weighted"``: times the task's weight, at the cost of one more
             backward through the heads (needs :meth:`losses`).
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
         copies: give each task a copy, for heads that work in place on the features.

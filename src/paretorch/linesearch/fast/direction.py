@@ -161,5 +161,5 @@ def _reason(direction: StepDirection, slopes: Slopes) -> str:
     worst = int(slopes.total.argmin())
     task = list(direction.gradients.values)[worst]
     if slopes.total[worst] <= 0:
-        return f"the direction would raise task {task!r} (slope {slopes.total[worst]:.3g})"
-    return f"no step along the direction lowers task {task!r} (slope {slopes.total[worst]:.3g})"
+        return f"the direction would increase the loss of task {task!r} (slope {slopes.total[worst]:.3g})"
+    return f"no step along the direction decreases the loss of task {task!r} (slope {slopes.total[worst]:.3g})"

@@ -37,8 +37,8 @@ class ParameterTasks(NamedTuple):
 
 Factors = Callable[[ParameterTasks], Mapping[str, float]]
 """By what the gradient of each present task is multiplied before it enters the moments."""
-BucketUpdate = Callable[[Bucket, Mapping[str, Any], Mapping[str, float]], None]
-"""Updates the parameters and moments of a bucket, from the group's options and the weights of the tasks."""
+BucketUpdate = Callable[[Bucket, Mapping[str, Any]], None]
+"""Updates the parameters and moments of a bucket, from the group's options."""
 
 
 def adam_per_task(step: TaskStep, factors: Factors, update: BucketUpdate) -> None:
@@ -61,7 +61,7 @@ def adam_per_task(step: TaskStep, factors: Factors, update: BucketUpdate) -> Non
             own = {task: lengths[place][task] for task in tasks}
             scales = factors(ParameterTasks(options, weights, ordered, own))
             largest = torch.finfo(summing_dtype(parameter.dtype)).max
-            bucket = buckets.setdefault((parameter.device, parameter.dtype, tasks), Bucket.empty(tasks))
+            bucket = buckets.setdefault((parameter.device, parameter.dtype, tasks), Bucket.empty(tasks, weights))
             bucket.parameters.append(parameter)
             for task in tasks:
                 part = gradients.rows[task][place]
@@ -75,7 +75,7 @@ def adam_per_task(step: TaskStep, factors: Factors, update: BucketUpdate) -> Non
             for each in (each for own_moments in bucket.moments.values() for each in own_moments):
                 each["taken"] += 1
             for chunk in [bucket] if foreach else bucket.chunks():
-                update(chunk, options, weights)
+                update(chunk, options)
 
 
 def check_precision(parameters: Iterable[Tensor], name: str) -> None:
