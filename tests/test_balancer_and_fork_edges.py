@@ -254,7 +254,8 @@ def test_options_of_the_wrong_kind_are_refused(option: str, value: Any) -> None:
 
 def test_whole_numbers_of_numpy_are_options() -> None:
     weights = []
-    for whole in (int, np.int64):
+    kinds: tuple[Any, ...] = (int, np.int64)
+    for whole in kinds:
         made, balancer = model(), pt.Balancer(pt.RLW(), every=whole(2), seed=whole(2**40))
         fork = pt.Fork(pt.RLW(), tasks=("0", "1"), seed=whole(2**40))
         balancer.backward(model_losses(made, dict.fromkeys(("0", "1"), made.encoder(made.inputs))))

@@ -86,13 +86,15 @@ class FAMO(Method[FAMOState]):
         return Balance(raw / raw.sum()), state._replace(before=before)
 
     def observe(self, losses: Tensor, state: FAMOState) -> FAMOState:
-        met = torch.isfinite(losses) & torch.isfinite(state.before)
-        if not bool(met.any()):
+        known = torch.isfinite(losses) & torch.isfinite(state.before)
+        if not bool(known.any()):
             return state
-        decrease = torch.log(state.before[met] - self.minimum + EPS) - torch.log(
-            (losses[met] - self.minimum).clamp_min(0) + EPS
+        decrease = torch.log(state.before[known] - self.minimum + EPS) - torch.log(
+            (losses[known] - self.minimum).clamp_min(0) + EPS
         )
-        shares = torch.softmax(state.logits[met], dim=0)
-        gradient = shares * (decrease - shares @ decrease) + self.gamma * state.logits[met]
-        logits, moments = adam(state.logits, gradient, Moments(state.first, state.second, state.taken), met, self.rate)
+        shares = torch.softmax(state.logits[known], dim=0)
+        gradient = shares * (decrease - shares @ decrease) + self.gamma * state.logits[known]
+        logits, moments = adam(
+            state.logits, gradient, Moments(state.first, state.second, state.taken), known, self.rate
+        )
         return FAMOState(logits, *moments, torch.full_like(state.before, torch.nan))

@@ -166,8 +166,8 @@ class Balancer(MethodModule):
         if self.runner.uses_gradients:
             self._backward_of_gradients(given, loss_sums, others, retain_graph)
         else:
-            weigh = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
-            descend_losses(given, self.tasks, weigh, self.nonfinite, self.runner.ranks, retain_graph)
+            weights_without = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
+            descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
         return cast(Balance, self.balance)
 
     # --- losses ----------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Balancer(MethodModule):
             runner.record(before[1])
             result = None
         else:
-            result = runner.reused(loss_sums[2].nonzero()[0].tolist(), lambda: ~np.isfinite(loss_sums[0]))
+            result = runner.reuse_weights(loss_sums[2].nonzero()[0].tolist(), lambda: ~np.isfinite(loss_sums[0]))
         if result is None:
             result, accept = self._step(runner.evidence(loss_sums)._replace(broken=broken), None)
             accept()
@@ -266,7 +266,7 @@ class Balancer(MethodModule):
     ) -> tuple[StepResult, list[tuple[Tensor, Tensor]]]:
         """The result of the step, and the shared leaves with their balanced gradients, consistent with the Gramian."""
         runner = self.runner
-        result = runner.reused(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(loss_sums[0]))
+        result = runner.reuse_weights(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(loss_sums[0]))
         if result is not None:
             shared = self._shared_gradient(result, source, is_new=False)
             if shared is None:  # the first call has changed the level to EXPLICIT
@@ -308,18 +308,18 @@ class Balancer(MethodModule):
         sampled = self.samples is not None and len(given) > 1
         possible = self.runner.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
         possible = possible and len(given) > 2  # for two tasks, the additional backward costs what it could save
-        trunk = find_shared_graph(graph, leaves.compared) if sampled or possible else None
-        if sampled and (trunk is None or graph.opaque or has_hooks(trunk.entries)):
+        shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible else None
+        if sampled and (shared_graph is None or graph.opaque or has_hooks(shared_graph.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))
         if (
-            trunk is None
-            or not (sampled or saves_time(trunk, len(given)))
-            or (not sampled and has_hooks(trunk.entries))
+            shared_graph is None
+            or not (sampled or saves_time(shared_graph, len(given)))
+            or (not sampled and has_hooks(shared_graph.entries))
         ):
             return leaf_gradients(given, self.tasks, leaves, retain_graph)
         known = [self.tasks.index(name) for name in given]
         passive = [leaf for leaf, is_shared in zip(leaves.others, leaves.others_shared, strict=True) if is_shared]
-        cotangents = SharedCotangents(trunk, len(self.tasks), known, self._levels, passive)
+        cotangents = SharedCotangents(shared_graph, len(self.tasks), known, self._levels, passive)
         own = cotangents.collect(given, graph, leaves.others, retain_graph)
         return cotangents, own
 

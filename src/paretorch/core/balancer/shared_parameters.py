@@ -72,10 +72,12 @@ def compared_leaves(
     """
     check_whole(given or (), graph, ranks, "a Balancer")
     check_graph(graph, given is None)
-    met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.leaf_tasks, strict=True) if len(tasks) > 1}
+    shared_leaves = {
+        id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.leaf_tasks, strict=True) if len(tasks) > 1
+    }
     if given is None:
-        parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
-        compared = parameters or list(met.values())  # inputs that require grad are no parameters
+        parameters: list[Tensor] = [leaf for leaf in shared_leaves.values() if isinstance(leaf, nn.Parameter)]
+        compared = parameters or list(shared_leaves.values())  # inputs that require grad are no parameters
         compared = list({id(leaf): leaf for leaf in (*before, *compared) if leaf.requires_grad}.values())
         if not compared and tasks == 1 and not single_allowed:
             raise ValueError(
@@ -104,7 +106,7 @@ def compared_leaves(
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
     # Which task reaches which leaf is unknown: leaves that shared= does not name belong to heads.
     hidden = bool(graph.opaque - {DDP_NODE})
-    return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
+    return Leaves(compared, others, [id(leaf) in shared_leaves and not hidden for leaf in others])
 
 
 def check_whole(parameters: Iterable[Tensor], graph: TaskGraph, ranks: Ranks, where: str) -> None:

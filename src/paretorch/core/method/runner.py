@@ -38,7 +38,7 @@ class MethodRunner:
     """Runs a method one step at a time, stores its state, and records the result of the last step.
 
     One step is :meth:`evidence`, :meth:`proposed`, :meth:`accept`; the last two together are :meth:`run`. Where ``every`` is
-    above 1, :meth:`reused` comes first. The record of the last step is not part of copies.
+    above 1, :meth:`reuse_weights` comes first. The record of the last step is not part of copies.
 
     Args:
         method: the balancing method.
@@ -174,7 +174,7 @@ class MethodRunner:
         present = known & (losses != 0) & (factor != 0) if gramian is None else gramian.diagonal() != 0
         return StepEvidence(present, known, losses, factor, gramian, resolution)
 
-    def reused(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
+    def reuse_weights(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
         """The last weights, where ``every`` allows it and they cover every present task; else None.
 
         Args:
@@ -193,7 +193,7 @@ class MethodRunner:
         present, bad = self.ranks.sum(torch.from_numpy(here)).numpy() > 0
         if bad.any() or np.isnan(weights[present]).any():
             return None
-        self.state.weights_reused()
+        self.state.count_reuse()
         evidence = StepEvidence(present, *unknown_losses(len(weights), None))
         own = None if np.isnan(heads).all() else np.where(present, heads, 0.0).tolist()
         result = StepResult(evidence, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own)
@@ -233,7 +233,7 @@ class MethodRunner:
             weights = np.where(present, result.weights, np.nan)
             heads = np.where(present, np.nan if result.heads is None else result.heads, np.nan)
             self.state.store_weights(weights, heads)
-        self.state.step_taken()
+        self.state.count_step()
         if result.status is Status.NOT_CONVERGED:
             self.warn_once("solve", f"{self.method} did not reach its tolerance on this Gramian: see .balance.status")
         self.record(result)

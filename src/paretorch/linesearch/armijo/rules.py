@@ -122,14 +122,14 @@ class Rules:
             ValueError: a loss is below ``lowest``, so that the Polyak step is undefined.
         """
         if self.start == "polyak":
-            gap = line.losses - self.lowest
-            if (gap < 0).any():
-                task = line.tasks[int(gap.argmin())]
+            excess = line.losses - self.lowest
+            if (excess < 0).any():
+                task = line.tasks[int(excess.argmin())]
                 raise ValueError(
                     f"start='polyak' requires that no loss is below lowest={self.lowest}, but task {task!r} has "
                     f"{line.losses.min()}: give a smaller lowest="
                 )
-            step = float((gap / (2 * self.beta * line.slopes)).min())
+            step = float((excess / (2 * self.beta * line.slopes)).min())
             return min(bound, step) if step > 0 else bound
         if self.start == "reset" or math.isnan(state.last):
             return bound

@@ -20,7 +20,7 @@ class Orthogonal(Metric):
               \quad \text{for} \quad \bar G = U \Sigma V^T
 
     with the factor on the smaller side of the matrix; convolution kernels are matrices of outputs by all other dimensions, and a
-    vector is only normalised. :math:`\bar G` is the balanced gradient of this step; there is no memory of earlier steps.
+    vector is only normalized. :math:`\bar G` is the balanced gradient of this step; there is no memory of earlier steps.
 
     Args:
         eps: singular values are at least this part of the largest, so that M is positive definite for the gradients of the

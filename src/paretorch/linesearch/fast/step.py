@@ -26,14 +26,16 @@ def fast_step(batch: Batch, runner: MethodRunner, state: FastState) -> tuple[Ste
     gradients, state = batch_gradients(batch, state, runner.uses_gradients)
     if not gradients.values:
         return _absent(batch, state)
-    direction, answer = method_direction(gradients, runner)
+    direction, method_result = method_direction(gradients, runner)
     expensive = is_expensive(batch, state)
-    measures = options.displacement == "difference" or (options.displacement == "calibrated" and not state.scalable)
+    measures = options.displacement == "difference" or (
+        options.displacement == "calibrated" and not state.scaling_agrees
+    )
     remeasurements = REMEASUREMENTS if measures else 0
 
     attempt: Attempt | None = None
     for level in LEVELS:
-        stage = Stage(direction, answer, runner, state, attempt)
+        stage = Stage(direction, method_result, runner, state, attempt)
         if level.applies(stage):
             candidate, state = level.candidate(stage)
             attempt, state = attempt_search(candidate, state, remeasurements)
