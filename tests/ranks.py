@@ -109,7 +109,41 @@ class Present(nn.Module):
 
 def forked_steps(rank: int, method: str, ddp: dict[str, Any], split: str, steps: int) -> dict[str, Any]:
     net = Net(fork=pt.Fork(METHODS[method](), TASKS))
-    model = DistributedDataParallel(LossRecordingModel(net), **ddp)
+    return steps_of_fork(rank, DistributedDataParallel(LossRecordingModel(net), **ddp), split, steps)
+
+
+def sharded_steps(rank: int, cases: tuple[tuple[str, str, str], ...], steps: int) -> dict[str, Any]:
+    """Steps of a Fork in a model whose parameters ``fully_shard`` has sharded, by parts of the model."""
+    from torch.distributed.fsdp import fully_shard
+
+    shard: Any = fully_shard
+    results = {}
+    for method, parts, split in cases:
+        net = Net(fork=pt.Fork(METHODS[method](), TASKS))
+        model = LossRecordingModel(net)
+        sharded = {
+            "root": [model],
+            "encoder": [net.encoder],
+            "layers": [net.encoder[0], net.encoder[2], *net.heads.values(), model],
+        }
+        for part in sharded[parts]:
+            shard(part)
+        if parts == "encoder":  # what is outside is averaged by the user
+            for parameter in net.heads.parameters():
+                parameter.register_hook(averaged)
+        results[f"{method}/{parts}/{split}"] = steps_of_fork(rank, model, split, steps)
+    return results
+
+
+def averaged(gradient: Tensor) -> Tensor:
+    gradient = gradient.clone()
+    dist.all_reduce(gradient)
+    return gradient / dist.get_world_size()
+
+
+def steps_of_fork(rank: int, model: Any, split: str, steps: int) -> dict[str, Any]:
+    """Steps of gradient descent of a :class:`LossRecordingModel`, wrapped or sharded, on the data of a rank."""
+    net = getattr(model, "module", model).net
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     grads = []
     for _ in range(steps):

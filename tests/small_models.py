@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 TASKS = ("a", "b", "c")
 
@@ -55,9 +56,9 @@ def total(losses: Mapping[str, Tensor]) -> Tensor:
 
 
 def gradients(module: nn.Module) -> Tensor:
-    return torch.cat(
-        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in module.parameters()]
-    )
+    """The gradients of all parameters as one vector; those that are sharded over ranks are gathered."""
+    values = [torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()]
+    return torch.cat([(each.full_tensor() if isinstance(each, DTensor) else each).flatten() for each in values])
 
 
 def per_task(model: Net, seed: int = 1) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

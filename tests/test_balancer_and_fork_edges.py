@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def model(tasks: int = 2, dtype: torch.dtype = F64) -> EncoderAndHeads:
     )
 
 
-def balance_of(fork: pt.Fork) -> Balance:
+def balance_of(fork: pt.Fork | pt.Balancer) -> Balance:
     assert fork.balance is not None
     return fork.balance
 
@@ -243,11 +244,28 @@ def test_balancer_refuses_sparse_and_complex_gradients_with_a_cure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("every", 2.5), ("every", "2"), ("gap", 1.5), ("factor", math.inf), ("seed", None)]
+    ("option", "value"),
+    [("every", 2.5), ("every", "2"), ("gap", 1.5), ("factor", math.inf), ("factor", True), ("seed", None)],
 )
 def test_options_of_the_wrong_kind_are_refused(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         pt.Fork(pt.MGDA(), tasks=("a", "b"), **{option: value})
+
+
+def test_whole_numbers_of_numpy_are_options() -> None:
+    weights = []
+    kinds: tuple[Any, ...] = (int, np.int64)
+    for whole in kinds:
+        made, balancer = model(), pt.Balancer(pt.RLW(), every=whole(2), seed=whole(2**40))
+        fork = pt.Fork(pt.RLW(), tasks=("0", "1"), seed=whole(2**40))
+        balancer.backward(model_losses(made, dict.fromkeys(("0", "1"), made.encoder(made.inputs))))
+        sum(fork.losses(model_losses(made, fork(made.encoder(made.inputs)))).values()).backward()  # type: ignore[union-attr]
+        weights.append(listed(balance_of(balancer).weights) + listed(balance_of(fork).weights))
+        made = model()
+        sampled = pt.Balancer(pt.MGDA(), samples=whole(2), seed=whole(3))
+        sampled.backward(model_losses(made, dict.fromkeys(("0", "1"), made.encoder(made.inputs))))
+        weights[-1] += listed(balance_of(sampled).weights)
+    assert weights[0] == weights[1]
 
 
 def test_famo_state_is_unchanged_by_an_infinite_loss_after_the_step() -> None:

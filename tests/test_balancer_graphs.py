@@ -460,7 +460,7 @@ def test_balancer_recomputed_step_updates_method_state_once() -> None:
         found = fast.backward(losses(True)).weights
         assert found is not None
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-        for one, other in zip(fast.state_tensors(), plain.state_tensors(), strict=True):
+        for one, other in zip(fast.runner.state.fields(), plain.runner.state.fields(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 

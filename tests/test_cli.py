@@ -40,6 +40,15 @@ def test_help_has_an_example(verb: str) -> None:
     assert f"Example: paretorch {verb} " in printed
 
 
+@pytest.mark.parametrize("verb", ["train", "front"])
+def test_help_of_the_schedule_names_every_form(verb: str) -> None:
+    assert "constant, cosine, 'step(0.5, 100)'" in call(verb, "--help")[1]
+
+
+def test_help_of_data_check_documents_its_exit_code() -> None:
+    assert "exit code is 1 if there are problems" in call("data", "check", "--help")[1]
+
+
 # flags are part of the public interface: a new or renamed flag changes this list
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -35,6 +36,21 @@ def test_front_of_a_finished_run_does_not_train_again(folder: Path) -> None:
     code, printed = call("front", *SMALL, "--out", str(folder))
     assert code == 0
     assert "epoch" not in printed
+
+
+def test_front_with_explicit_defaults_is_the_same_run(folder: Path) -> None:
+    defaults = ["--margin", "0.1", "--starts", "common", "--execution", "auto"]
+    code, printed = call("front", *SMALL, *defaults, "--out", str(folder))
+    assert code == 0
+    assert "epoch" not in printed
+
+
+def test_front_options_reach_the_run(tmp_path: Path) -> None:
+    options = ["--margin", "0", "--starts", "independent", "--execution", "loop", "--schedule", "step(0.5, 1)"]
+    assert call("front", *SMALL, *options, "--out", str(tmp_path))[0] == 0
+    run = json.loads((tmp_path / "run.json").read_text())["run"]
+    assert run["front_options"] == {"models": 3, "margin": 0.0, "starts": "independent", "execution": "loop"}
+    assert run["schedule"] == "step(0.5, 1)"
 
 
 def test_pick_prints_and_exports_the_model(folder: Path, tmp_path: Path) -> None:

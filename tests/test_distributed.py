@@ -117,6 +117,33 @@ def test_ddp_on_four_ranks_equals_one_process(four: list[dict[str, Any]], case: 
     assert difference(four, case, 4) <= 1e-12
 
 
+SHARDED = (
+    *((method, parts, "all") for method in ("mgda", "upgrad") for parts in ("root", "encoder", "layers")),
+    ("uncertainty", "root", "all"),
+    ("famo", "layers", "all"),
+)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return on_ranks(ranks.sharded_steps, 2, tmp_path_factory.mktemp("sharded"), SHARDED, STEPS)
+
+
+@pytest.mark.parametrize("case", SHARDED, ids="/".join)
+def test_fork_under_fully_shard_equals_one_process(sharded: list[dict[str, Any]], case: tuple[str, str, str]) -> None:
+    method, _, split = case
+    expected = one_process(method, 2, split, "features")
+    assert check_ranks([result["/".join(case)] for result in sharded], expected) <= 1e-12
+
+
+@pytest.mark.long
+def test_fork_under_fully_shard_on_four_ranks_equals_one_process(tmp_path: Path) -> None:
+    results = on_ranks(ranks.sharded_steps, 4, tmp_path, SHARDED[:3], STEPS)
+    expected = one_process("mgda", 4, "all", "features")
+    for case in SHARDED[:3]:
+        assert check_ranks([result["/".join(case)] for result in results], expected) <= 1e-12
+
+
 def test_ddp_random_draws_are_equal_on_all_ranks(two: list[dict[str, Any]]) -> None:
     one, other = (result["fork/graddrop/plain/all"] for result in two)
     assert torch.equal(one["gradients"], other["gradients"])

@@ -68,6 +68,15 @@ def test_backtracking_predicts_the_true_losses(seed: int) -> None:
     assert step.predicted == whole(model, x, targets)
 
 
+@pytest.mark.parametrize("name", ["classical", "difference"])
+def test_every_kth_step_is_verified(name: str) -> None:
+    model, (x, targets) = Net(), data()
+    search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), verify=3)
+    steps = [search.step(x, closure(model, targets)) for _ in range(7)]
+    assert all(step.accepted for step in steps)
+    assert [bool(step.actual) for step in steps] == [True, False, False, True, False, False, True]
+
+
 @pytest.mark.parametrize("name", ["linearised", "difference"])
 def test_true_displacement_decreases_the_true_losses(name: str) -> None:
     model, (x, targets) = Net(seed=3), data()
@@ -423,6 +432,10 @@ def test_resumed_search_takes_the_same_steps(options: dict[str, Any], direction:
         ({"accept": "none"}, "accept"),
         ({"bound": "never"}, "bound"),
         ({"verify": -1}, "verify"),
+        ({"verify": 2.5}, "verify"),
+        ({"verify": True}, "verify"),
+        ({"max_step": True}, "max_step"),
+        ({"imbalance": True}, "imbalance"),
         ({"direction": 3}, "direction"),
     ],
 )

@@ -246,7 +246,7 @@ def test_direction_is_replaced_where_two_secants_show_an_ascent(seed: int, monke
     steps = [search.step(*batch()) for _ in range(60)]
     assert ascents
     for number in ascents:
-        assert "would raise task" in steps[number].fallback
+        assert "would increase the loss of task" in steps[number].fallback
     for step in steps:
         assert step.accepted
         assert all(step.actual[task] < float(loss) for task, loss in step.losses.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -94,11 +95,14 @@ with_fork_and_balancer = pytest.mark.parametrize(("by", "entry"), CASES, ids=lam
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @with_fork_and_balancer
 def test_method_steps_are_finite_in_every_precision(by: str, entry: MethodEntry, dtype: torch.dtype) -> None:
-    balance, update, _ = STEPS_BY[by](entry.method, dtype, 0, STEPS)
+    with warnings.catch_warnings():
+        if not entry.exact:
+            warnings.filterwarnings("ignore", message=".*did not reach its tolerance")
+        balance, update, _ = STEPS_BY[by](entry.method, dtype, 0, STEPS)
     assert bool(torch.isfinite(update).all())
     assert update.dtype is dtype
     assert bool(update.any())
-    assert balance.status is Status.SOLVED
+    assert balance.status in set(entry.ends) - {Status.STATIONARY}
     if balance.weights is not None:
         assert bool(torch.isfinite(balance.weights).all())
 

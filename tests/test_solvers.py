@@ -10,7 +10,10 @@ import torch
 from scipy.optimize import minimize, nnls, root
 from torch import Tensor
 
+import paretorch as pt
 from matrices import SIZES, gaussian, jacobians
+from paretorch.balance.mgda import frank_wolfe
+from paretorch.core.contract import Status
 from paretorch.core.solvers.bargaining import bargaining_weights
 from paretorch.core.solvers.conflict_averse import conflict_averse
 from paretorch.core.solvers.equal_products import least_squares
@@ -176,6 +179,35 @@ def test_minimum_norm_gives_equal_weights_to_equal_gradients() -> None:
         row = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         rows = torch.stack([row / row.norm(), 3.7 * row / (3.7 * row).norm()])
         assert minimum_norm(rows @ rows.T).weights.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize("iterations", [1, 10, 250, 10_000])
+def test_frank_wolfe_is_converged_only_near_minimum(tasks: int, iterations: int) -> None:
+    for kind, jacobian in jacobians(tasks, seed=0):
+        gramian = jacobian @ jacobian.T
+        weights, converged = frank_wolfe(gramian, iterations)
+        best = minimum_norm(gramian).weights
+        least, square = best @ gramian @ best, weights @ gramian @ weights
+        if converged:
+            rounding = 1e-14 * tasks * gramian.diagonal().max()
+            assert square - least <= 1e-9 * square + rounding, kind
+        elif tasks == 2:  # one step with an exact line search suffices
+            pytest.fail(kind)
+
+
+def test_frank_wolfe_is_not_converged_when_iterations_run_out() -> None:
+    gramian = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    assert not frank_wolfe(gramian, 20).converged
+    assert frank_wolfe(torch.ones(3, 3, dtype=torch.float64), 20).converged
+
+
+def test_mgda_reports_frank_wolfe_that_ran_out_of_iterations() -> None:
+    method = pt.MGDA(solver="frank-wolfe", iterations=20)
+    balancer, point = pt.Balancer(method), torch.ones(3, requires_grad=True)
+    with pytest.warns(UserWarning, match="did not reach its tolerance"):
+        balance = balancer.backward({str(task): size * point[task] for task, size in enumerate((1.0, 2.0, 3.0))})
+    assert balance.status is Status.NOT_CONVERGED
 
 
 def test_zero_combination_is_detected_for_opposite_gradients() -> None:

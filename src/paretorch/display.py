@@ -77,10 +77,6 @@ class ProgressBars:
         """How far a bar is."""
         return float(self._bars.tasks[self._bars.task_ids.index(self._tasks[key])].completed)
 
-    def descriptions(self) -> list[str]:
-        """The descriptions of all bars, from top to bottom."""
-        return [task.description for task in self._bars.tasks]
-
     def print(self, text: str) -> None:
         """Prints a line of plain text above the bars."""
         self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_choice
 from paretorch.core.search_space import Choice, SearchSpace
 
 MODES = ("min", "median", "rmse")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.balance.parts.option_checks import check_choice, check_fraction
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_choice, check_fraction
 from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.conflict_averse import conflict_averse
 from paretorch.core.solvers.gramian import is_zero_combination

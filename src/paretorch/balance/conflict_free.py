@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_choice
 from paretorch.core.search_space import Choice, SearchSpace
 from paretorch.core.solvers.equal_products import equal_products
 from paretorch.core.solvers.gramian import cosines_and_norms

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.conflict_free import ConFIG
-from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.balance.parts.stored_gradients import mean_gramian, mean_over_ranks, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_fraction
 from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-8

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_fraction
 
 
 class CRMOGMState(NamedTuple):

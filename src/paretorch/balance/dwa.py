@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_above, check_whole
 from paretorch.core.search_space import Range, SearchSpace
 
 
@@ -55,7 +55,7 @@ class DWA(Method[DWAState]):
     def __post_init__(self) -> None:
         check_above("temperature", self.temperature)
         if self.window is not None:
-            check_count("window", self.window, " step, or None for epochs")
+            check_whole("window", self.window, unit=" steps, or None for epochs")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> DWAState:
         zeros, unknown = like.new_zeros(len(tasks)), like.new_full((len(tasks),), torch.nan)

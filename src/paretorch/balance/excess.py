@@ -8,9 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_above
 from paretorch.balance.parts.stored_gradients import mean_over_ranks, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_above
 from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-7

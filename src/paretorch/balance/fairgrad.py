@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from paretorch.balance.parts.option_checks import check_above
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_above
 from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.bargaining import bargaining_weights
 

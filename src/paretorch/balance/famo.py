@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.loss_domain import losses_above
-from paretorch.balance.parts.option_checks import check_above, check_at_least, check_finite
 from paretorch.balance.parts.scalar_adam import Moments, adam, no_moments
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_above, check_at_least, check_finite
 from paretorch.core.search_space import Range, SearchSpace
 
 EPS = 1e-8
@@ -86,13 +86,15 @@ class FAMO(Method[FAMOState]):
         return Balance(raw / raw.sum()), state._replace(before=before)
 
     def observe(self, losses: Tensor, state: FAMOState) -> FAMOState:
-        met = torch.isfinite(losses) & torch.isfinite(state.before)
-        if not bool(met.any()):
+        known = torch.isfinite(losses) & torch.isfinite(state.before)
+        if not bool(known.any()):
             return state
-        decrease = torch.log(state.before[met] - self.minimum + EPS) - torch.log(
-            (losses[met] - self.minimum).clamp_min(0) + EPS
+        decrease = torch.log(state.before[known] - self.minimum + EPS) - torch.log(
+            (losses[known] - self.minimum).clamp_min(0) + EPS
         )
-        shares = torch.softmax(state.logits[met], dim=0)
-        gradient = shares * (decrease - shares @ decrease) + self.gamma * state.logits[met]
-        logits, moments = adam(state.logits, gradient, Moments(state.first, state.second, state.taken), met, self.rate)
+        shares = torch.softmax(state.logits[known], dim=0)
+        gradient = shares * (decrease - shares @ decrease) + self.gamma * state.logits[known]
+        logits, moments = adam(
+            state.logits, gradient, Moments(state.first, state.second, state.taken), known, self.rate
+        )
         return FAMOState(logits, *moments, torch.full_like(state.before, torch.nan))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.loss_domain import losses_above
-from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_above, check_whole
 from paretorch.core.search_space import Range, SearchSpace
 
 
@@ -54,7 +54,7 @@ class GO4Align(Method[GO4AlignState]):
 
     def __post_init__(self) -> None:
         check_above("eta", self.eta)
-        check_count("groups", self.groups)
+        check_whole("groups", self.groups)
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> GO4AlignState:
         return GO4AlignState(like.new_zeros(len(tasks)))

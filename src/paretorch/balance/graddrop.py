@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.balance.parts.stored_gradients import mean_over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_fraction
 from paretorch.core.search_space import Range, SearchSpace
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_fraction
 from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.gramian import cosines_and_norms
 

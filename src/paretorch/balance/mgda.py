@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.loss_domain import losses_above
-from paretorch.balance.parts.option_checks import check_choice, check_count
+from paretorch.core.arrays import EPS
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_choice, check_whole
 from paretorch.core.search_space import Choice, SearchSpace
 from paretorch.core.solvers.gramian import is_zero_combination
 from paretorch.core.solvers.minimum_norm import Solution, minimum_norm
 
 NORMALIZATIONS = (None, "l2", "loss", "loss+")
 SOLVERS = ("exact", "frank-wolfe")
+TOLERANCE = 1e-9  # of Frank-Wolfe: relative duality gap of the squared norm
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class MGDA(Method[None]):
     Args:
         normalize: c_t: None: 1; ``"l2"`` the gradient's norm; ``"loss"`` the loss; ``"loss+"`` their product.
         solver: ``"exact"``, or ``"frank-wolfe"``: Algorithm 2 of the paper, from w = 1/T.
-        iterations: of Frank-Wolfe, at least 1.
+        iterations: of Frank-Wolfe, at least 1. Where they do not suffice, the status is ``NOT_CONVERGED``.
 
     Raises:
         ValueError: in a step with a loss that is not above 0, if ``normalize`` uses losses.
@@ -56,7 +58,7 @@ class MGDA(Method[None]):
     def __post_init__(self) -> None:
         check_choice("normalize", self.normalize, NORMALIZATIONS)
         check_choice("solver", self.solver, SOLVERS)
-        check_count("iterations", self.iterations)
+        check_whole("iterations", self.iterations)
         if self.normalize in ("loss", "loss+"):
             object.__setattr__(self, "needs", Need.GRAMIAN | Need.LOSSES)
             object.__setattr__(self, "homogeneous", False)
@@ -91,6 +93,9 @@ def frank_wolfe(gramian: Tensor, iterations: int) -> Solution:
         gramian: (T, T).
         iterations: the largest number of steps.
 
+    Returns:
+        The weights; converged: their duality gap proves a squared norm within 1e-9 of the minimum, relative, or within rounding.
+
     References:
         Sener & Koltun 2018, Algorithm 2.
     """
@@ -104,7 +109,11 @@ def frank_wolfe(gramian: Tensor, iterations: int) -> Solution:
             break
         weights *= share
         weights[vertex] += 1 - share
-    return Solution(torch.from_numpy(weights), True)
+    products = matrix @ weights
+    square = float(weights @ products)
+    gap = 2 * (square - float(products.min()))  # an upper bound of the distance of the squared norm from the minimum
+    rounding = 4 * len(matrix) * EPS * float(matrix.diagonal().max())
+    return Solution(torch.from_numpy(weights), gap <= max(TOLERANCE * square, rounding))
 
 
 def min_norm_pair(a: Tensor, b: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_above, check_at_least, check_fraction
 from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.balance.parts.stored_gradients import mean_gramian, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_above, check_at_least, check_fraction
 from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.projections import project_on_simplex
 

@@ -7,9 +7,9 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_above, check_at_least
 from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_above, check_at_least
 from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.projections import project_on_simplex
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_fraction
 from paretorch.balance.parts.stored_gradients import mean_gramian, stored_rows
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_fraction
 
 
 class MomentumState(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_choice
 from paretorch.core.solvers.gramian import cosines_and_norms
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from paretorch.balance.parts.option_checks import check_choice
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_choice
 from paretorch.core.search_space import Choice, SearchSpace
 
 DISTRIBUTIONS = ("normal", "dirichlet")

@@ -8,9 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretorch.balance.parts.option_checks import check_at_least
 from paretorch.balance.parts.simplex_weights import present_weights, with_present_weights
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.option_checks import check_at_least, check_whole
 from paretorch.core.search_space import Range, SearchSpace
 from paretorch.core.solvers.projections import project_array_on_simplex
 
@@ -55,6 +55,7 @@ class SDMGrad(Method[SDMGradState]):
 
     def __post_init__(self) -> None:
         check_at_least("lam", self.lam)
+        check_whole("batches", self.batches)
         if self.batches not in (1, 3):
             raise ValueError(f"batches is 1, or 3 for double sampling, got {self.batches}")
 

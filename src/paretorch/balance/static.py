@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_at_least
 from paretorch.core.search_space import PerTask, Range, SearchSpace
 
 
@@ -49,8 +49,7 @@ class Static(Method[None]):
                 f"Static takes weights by task name, such as {{'left': 1.0, 'right': 0.5}}; got {self.weights!r}"
             )
         for name, weight in self.weights.items():
-            if not isinstance(weight, int | float) or not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"the weight of {name!r} must be a finite number of at least 0, got {weight!r}")
+            check_at_least(f"the weight of {name!r}", weight)
 
     def __hash__(self) -> int:
         return hash(tuple(self.weights.items()))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from paretorch.balance.parts.loss_domain import losses_above
-from paretorch.balance.parts.option_checks import check_above, check_count
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.option_checks import check_above, check_whole
 from paretorch.core.search_space import Range, SearchSpace
 
 
@@ -62,9 +62,9 @@ class SmoothTchebycheff(Method[SmoothTchebycheffState]):
 
     def __post_init__(self) -> None:
         check_above("mu", self.mu)
-        check_count("warmup", self.warmup, " epoch")
+        check_whole("warmup", self.warmup, unit=" epochs")
         if self.window is not None:
-            check_count("window", self.window, " step, or None for epochs")
+            check_whole("window", self.window, unit=" steps, or None for epochs")
 
     def init(self, tasks: tuple[str, ...], like: Tensor) -> SmoothTchebycheffState:
         zeros, zero = like.new_zeros(len(tasks)), like.new_zeros(())

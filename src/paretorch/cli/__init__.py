@@ -1,6 +1,8 @@
 """The command ``paretorch``: each command parses its options, calls one function, and prints the result.
 
-In: the command line. Out: text on the console, and an exit code: 0, 2 for an error that the user can correct, 130 after Ctrl-C.
+In: the command line. Out: text on the console, and an exit code: 0; 1 for problems in the data that ``data check`` reads, for an
+input that ends before the last question of ``interactive``, and for an error with a traceback; 2 for an error that the user can
+correct; 130 after Ctrl-C.
 Commands import the rest of the package when they are called, so that ``--help`` does not wait for torch; nothing imports this
 package.
 """
@@ -9,9 +11,12 @@ from __future__ import annotations
 
 import sys
 
-from paretorch.cli.front import front, pick
+from paretorch.cli.front import front
 from paretorch.cli.image_data import data
-from paretorch.cli.study import list_names, report, study
+from paretorch.cli.list_names import list_names
+from paretorch.cli.pick import pick
+from paretorch.cli.report import report
+from paretorch.cli.study import study
 from paretorch.cli.train import interactive, train
 from paretorch.extras import extra
 

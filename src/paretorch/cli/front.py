@@ -1,4 +1,4 @@
-"""The commands ``paretorch front`` and ``paretorch pick``: a set of models along a trade-off, and one of them."""
+"""The command ``paretorch front``: a set of models along a trade-off."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ def front(
         str | None, typer.Option(help="The preference of each model: '0.9,0.1 0.5,0.5 0.1,0.9'.")
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="Share of an evenly spaced preference that is distributed over all tasks.")
-    ] = 0.1,
+        float | None,
+        typer.Option(help="Share of an evenly spaced preference that is distributed over all tasks; 0.1 by default."),
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
             help="Reference point of the hypervolume, a value per task; an untrained model's losses by default."
         ),
     ] = None,
-    starts: Annotated[str, typer.Option(help="Initial weights: 'common' or 'independent'.")] = "common",
+    starts: Annotated[str | None, typer.Option(help="Initial weights: 'common' (default) or 'independent'.")] = None,
     execution: Annotated[
-        str, typer.Option(help="'auto' measures; 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
-    ] = "auto",
+        str | None, typer.Option(help="'auto' (default) measures; 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
+    ] = None,
     optimizer: options.Optimizer = "Adam(lr=0.001)",
     epochs: options.Epochs = 10,
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     deterministic: options.Deterministic = False,
-    schedule: Annotated[str, typer.Option(help="Schedule of the learning rate: 'constant' or 'cosine'.")] = "constant",
+    schedule: options.Schedule = "constant",
     warmup: options.Warmup = 0.0,
     out: Annotated[Path | None, typer.Option(help="The front's folder; runs/front-WORKLOAD-KEY by default.")] = None,
 ) -> None:
@@ -55,6 +56,7 @@ def front(
     with readable_errors():
         from paretorch.cli.front_tables import show_front
         from paretorch.reports.page.front import write_front_page
+        from paretorch.training.fronts.options import FrontOptions
         from paretorch.training.fronts.run import train_front
         from paretorch.training.run import Run
 
@@ -68,73 +70,16 @@ def front(
             schedule=schedule,
             warmup=warmup,
             front=algorithm,
-            front_options=options.given(
+            front_options=options.changed(
+                FrontOptions,
                 models=models,
-                preferences=None if preferences is None else [numbers(row) for row in preferences.split()],
-                margin=None if margin == 0.1 else margin,
-                reference=None if reference is None else numbers(reference),
-                starts=None if starts == "common" else starts,
-                execution=None if execution == "auto" else execution,
+                preferences=None if preferences is None else [options.numbers(row) for row in preferences.split()],
+                margin=margin,
+                reference=None if reference is None else options.numbers(reference),
+                starts=starts,
+                execution=execution,
             ),
         )
         folder = out or Path("runs") / f"front-{Path(run.workload).stem}-{run.key}"
         result = train_front(run, folder)
         show_front(result, folder, write_front_page(folder), Console())
-
-
-def pick(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a front.")],
-    preference: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="WEIGHTS", help="A weight for each task, with a sum of one: 0.7,0.3", show_default=False
-        ),
-    ] = None,
-    model: Annotated[int | None, typer.Option(help="Number of the model, instead of weights.")] = None,
-    export: Annotated[
-        Path | None,
-        typer.Option(help="File to write: FILE.onnx for a runtime, FILE.safetensors for the weights alone."),
-    ] = None,
-    fixed_batch: Annotated[int | None, typer.Option(help="Batch size of the ONNX model; any by default.")] = None,
-    workload: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORKLOAD|FILE.py",
-            help="The workload of a front that was saved from Python, or of a file that you have not named yet.",
-        ),
-    ] = None,
-) -> None:
-    """Print which model of a front is best for a preference, and export it."""
-    with readable_errors():
-        from paretorch.cli.front_tables import show_pick
-        from paretorch.pareto.files.export import export as write
-        from paretorch.training.fronts.run import example_inputs, load_front, workload_of
-
-        if (preference is None) == (model is None):
-            raise ValueError("give either the weights of the tasks, as in 0.7,0.3, or --model and a number")
-        loaded = load_front(folder, workload)
-        member = loaded.choose(numbers(preference)) if preference is not None else model
-        assert member is not None
-        loaded.model(member)  # raises for an unknown number
-        if export is not None:
-            example = None
-            if export.suffix == ".onnx":
-                example = example_inputs(workload_of(folder, workload), fixed_batch or 2)
-            write(loaded, member, export, example=example, fixed_batch=fixed_batch is not None)
-        show_pick(loaded, member, folder, export, Console())
-
-
-def numbers(text: str) -> list[float]:
-    """Numbers that are separated by commas.
-
-    Raises:
-        ValueError: a part of the text is not a number.
-
-    Example:
-        >>> numbers("0.7,0.3")
-        [0.7, 0.3]
-    """
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"cannot read {text!r}: expected numbers with commas between, as in 0.7,0.3") from None

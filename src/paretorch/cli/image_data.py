@@ -46,7 +46,10 @@ def data_check(
     images: Annotated[int | None, typer.Option(help="Images of each data set to read; all by default.")] = None,
     workers: Workers = None,
 ) -> None:
-    """Print the folders that were searched and found; read every image, name those that cannot be read; verify packs."""
+    """Print the folders that were searched and found; read every image, name those that cannot be read; verify packs.
+
+    The exit code is 1 if there are problems.
+    """
     with readable_errors("Nothing was changed."):
         from paretorch.workloads.checks.console import ReadingProgress
         from paretorch.workloads.checks.data_report import report_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any
 
 from paretorch.extras import extra
@@ -24,12 +25,19 @@ BatchSize = Annotated[int, typer.Option(help="Samples per step.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial weights and the data order.")]
 Device = Annotated[str, typer.Option(help="'cpu', 'cuda', 'cuda:1' or 'mps'.")]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Use deterministic kernels of torch.")]
+Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant, cosine, 'step(0.5, 100)'.")]
 Warmup = Annotated[float, typer.Option(help="Share of the steps over which the learning rate increases.")]
 
 
 def given(**values: Any) -> dict[str, Any]:
     """The values that are not None, by name."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def changed(defaults: type, **values: Any) -> dict[str, Any]:
+    """The given values that differ from the defaults of a dataclass, by name: an explicit default is the same run as none."""
+    by_default = {field.name: field.default for field in fields(defaults)}
+    return {name: value for name, value in given(**values).items() if value != by_default[name]}
 
 
 def workload_and_optimizer(workload: str, optimizer: str) -> dict[str, Any]:
@@ -59,3 +67,19 @@ def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
         if isinstance(value, Call):
             raise ValueError(f"{text!r}, option {name!r}: expected plain values, got {value.name}(...)")
     return call.name, dict(call.named)
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers that are separated by commas.
+
+    Raises:
+        ValueError: a part of the text is not a number.
+
+    Example:
+        >>> numbers("0.7,0.3")
+        [0.7, 0.3]
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"cannot read {text!r}: expected numbers with commas between, as in 0.7,0.3") from None

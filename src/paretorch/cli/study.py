@@ -1,8 +1,7 @@
-"""The commands ``paretorch study``, ``paretorch report`` and ``paretorch list``."""
+"""The command ``paretorch study``: a comparison of ways of training."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,20 +12,9 @@ from paretorch.extras import extra
 
 with extra("studies"):
     import typer
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
 OPTIONS = "Options of the studies that have them"
 study_option = partial(typer.Option, rich_help_panel=OPTIONS)
-
-
-class Format(StrEnum):
-    """File format of figures."""
-
-    svg = "svg"
-    pdf = "pdf"
-    png = "png"
 
 
 def study(
@@ -72,39 +60,3 @@ def study(
         paretorch.run_study(
             name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune, options=options
         )
-
-
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="DIR...", help="Studies, single runs, or folders that contain them at any depth."),
-    ],
-    figures: Annotated[Format, typer.Option(help="Format of the figures in DIR/report.")] = Format.svg,
-    reference: Annotated[
-        str | None, typer.Option(help="The treatment to which all others are compared; the study's own by default.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder of the report; DIR by default, report-of-runs for several DIRs.")
-    ] = None,
-) -> None:
-    """Write the page, tables and figures of finished runs, with a table for each workload."""
-    with readable_errors():
-        from paretorch.reports.report import report as write_report
-
-        write_report(*folders, out=out, formats=(figures.value,), reference=reference).show()
-
-
-def list_names(
-    what: Annotated[
-        str, typer.Argument(metavar="methods|optimizers|algorithms|workloads|studies", help="The list to print.")
-    ],
-) -> None:
-    """List the available methods, optimizers, algorithms for fronts, workloads or studies."""
-    with readable_errors():
-        from paretorch.cli.listing import LISTS
-        from paretorch.training.names.constructors import find_named
-
-        table = Table(box=None, show_header=False, pad_edge=False)
-        for name, about in find_named("list", what, LISTS)():
-            table.add_row(f"[bold]{escape(name)}[/bold]", escape(about))
-        Console().print(table, highlight=False)

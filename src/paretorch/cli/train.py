@@ -47,9 +47,7 @@ def train(
     precision: Annotated[Precision, typer.Option(help="bfloat16 is autocast.")] = Precision.float32,
     deterministic: options.Deterministic = False,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; longer ones are scaled.")] = None,
-    schedule: Annotated[
-        str, typer.Option(help="Schedule of the learning rate: constant, cosine, 'step(0.5, 100)'.")
-    ] = "constant",
+    schedule: options.Schedule = "constant",
     warmup: options.Warmup = 0.0,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:

@@ -1,18 +1,18 @@
-"""Checks of user input, whose messages name what was expected, what was given and the cure."""
+"""Checks of task names, losses and parameters, whose messages name what was expected, what was given and the cure."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
+from paretorch.core.option_checks import is_number
 from paretorch.task_names import check_task_name
 
 
-def task_names(names: Iterable[str]) -> tuple[str, ...]:
+def checked_task_names(names: Iterable[str]) -> tuple[str, ...]:
     """The declared task names, checked to be distinct strings."""
     if isinstance(names, str):
         raise ValueError(f"tasks is a sequence of names, got the string {names!r}: write ({names!r},)")
@@ -37,24 +37,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{', '.join(map(repr, names))}{hint}"
 
 
-def one_of(option: str, value: object, known: tuple[str, ...]) -> None:
-    """Check that the value of an option is one of the known ones."""
-    if value not in known:
-        raise ValueError(f"{option} is {' or '.join(map(repr, known))}, got {value!r}")
-
-
-def whole(option: str, value: object, least: int | None = 1) -> None:
-    """Check that the value of an option is a whole number, of at least ``least`` where that is given."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
-        raise ValueError(f"{option} is a whole number{'' if least is None else f' of at least {least}'}, got {value!r}")
-
-
-def is_number(value: object) -> bool:
-    """Whether the value is a real number, and not a bool."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def real(parameters: Iterable[Tensor], where: str) -> None:
+def check_real(parameters: Iterable[Tensor], where: str) -> None:
     """Check that no parameter is complex: lengths and inner products of gradients are those of real numbers."""
     if any(parameter.is_complex() for parameter in parameters):
         raise ValueError(
@@ -63,7 +46,7 @@ def real(parameters: Iterable[Tensor], where: str) -> None:
         )
 
 
-def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> None:
+def check_known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> None:
     """Check that every given name is a declared task."""
     for name in given:
         if name not in tasks:
@@ -71,7 +54,7 @@ def known_tasks(given: Iterable[str], tasks: tuple[str, ...], where: str) -> Non
             raise ValueError(f"{where} got the unknown task {name!r}; declared are {declared}")
 
 
-def given_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, Tensor]:
+def present_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str, Tensor]:
     """The losses of the present tasks, each checked to be a scalar with a graph, all on one device.
 
     A task is absent whose loss is None, the number zero, or a scalar tensor that is zero and has no graph, as for a batch

@@ -24,7 +24,7 @@ from paretorch.former_names import FormerAttribute, warn_renamed
 
 
 class Need(enum.Flag):
-    """The evidence that a method needs: one of the three, or a gradient kind combined with ``LOSSES``."""
+    """The evidence that a method needs: ``LOSSES``, ``GRAMIAN`` or ``JACOBIAN``; the last two also combined with ``LOSSES``."""
 
     LOSSES = enum.auto()
     GRAMIAN = enum.auto()

@@ -27,7 +27,7 @@ from paretorch.linesearch.loss_values import (
     values_of,
 )
 from paretorch.linesearch.parameter_line import ParameterLine, refuse_unresolved
-from paretorch.linesearch.parts import Accept, BoundRule, Heads, SearchParts, SearchState, search_parts
+from paretorch.linesearch.parts import Accept, BoundRule, Heads, SearchParts, SearchState, search_parts, verifies
 from paretorch.linesearch.repeated_backward import RepeatedBackward
 from paretorch.linesearch.replay.forward import ForwardReplay
 from paretorch.linesearch.search import LineSearch
@@ -61,7 +61,7 @@ class Backtracking(LineSearch):
         scale: of the method's weights: ``"calibrated"``, ``"paper"``.
         imbalance: ratio of the tasks' curvatures above which losses are divided for the direction, at least 1; inf: never. See
             :class:`~paretorch.linesearch.LossScaling`.
-        verify: not needed: predicted losses are the true ones.
+        verify: steps between two records of the true losses, ``step.actual``; 0: none. They are the predicted ones, at no cost.
         seed: of the method's random draws.
 
     Example:
@@ -137,29 +137,29 @@ def backtracking_step(
     if not values:
         return absent_step(state, losses)
     direction, slopes, fallback = _direction(parts, runner, state, rows, values)
-    moving = ParameterLine(parts.parameters, direction)
+    parameter_line = ParameterLine(parts.parameters, direction)
 
     def losses_at(step: float) -> Array:
-        moving.move_to(step)
+        parameter_line.move_to(step)
         return replay.evaluated(lambda: losses_in_order(losses_of(parts.encoder(x)), values))
 
     line = step_line(parts, state, values, slopes, losses_at, resolution(losses, parts.shared[0]))
     if not slopes.all_positive:
         result = SearchResult(SearchOutcome.STATIONARY, 0.0, line.losses, 0)
         return refused_step(parts, state, result, line, losses, fallback, runner.balance)
-    with moving.restored_on_error():
+    with parameter_line.restored_on_error():
         found, state = with_bound(parts, state, line, lambda: line)
         if found is None:
             found, rules = parts.rules.search(line, state.rules, state.bound.bound)
             state = state._replace(rules=rules)
-        result = refuse_unresolved(found, [moving])
+        result = refuse_unresolved(found, [parameter_line])
     state = state._replace(differentiates=replay.graph)
     if not result.accepted:
-        moving.move_to(0)
+        parameter_line.move_to(0)
         return refused_step(parts, state, result, line, losses, fallback, runner.balance)
-    moving.move_to(result.step)
-    actual = dict(zip(values, result.losses.tolist(), strict=True)) if parts.verify else {}
-    return accepted_step(parts, state, result, line, losses, fallback, runner.balance, actual, [moving])
+    parameter_line.move_to(result.step)
+    actual = dict(zip(values, result.losses.tolist(), strict=True)) if verifies(parts, state) else {}
+    return accepted_step(parts, state, result, line, losses, fallback, runner.balance, actual, [parameter_line])
 
 
 def _task_gradients(
@@ -195,30 +195,32 @@ def _direction(
     gradients = Gradients(every, parts.shared)
     gramian = gradients.gramian()[0]
     if metric is not None and Need.JACOBIAN not in runner.method.needs and not parts.direction.is_gradient:
-        gap: list[Tensor | None] = [None] * len(parts.head_parameters)
-        inside, _ = gramian_in(metric, [[*row, *gap] for row in shared.values()])
+        no_heads: list[Tensor | None] = [None] * len(parts.head_parameters)
+        inside, _ = gramian_in(metric, [[*row, *no_heads] for row in shared.values()])
         positions = state.positions(shared)
         gramian[np.ix_(positions, positions)] = inside
-    answer = runner.run_on(losses, gradients, gramian)
-    weights = runner.head_weights(answer)
+    method_result = runner.run_on(losses, gradients, gramian)
+    weights = runner.head_weights(method_result)
     positions = state.positions(rows)
     own = weighted_sum([weights[position] for position in positions], [row[count:] for row in scaled.values()])
-    direction: list[Tensor | None] = [*combined_gradient(answer, gradients), *own]
+    direction: list[Tensor | None] = [*combined_gradient(method_result, gradients), *own]
     if not parts.direction.is_gradient:
-        if metric is not None and metric.needs_tasks and answer.weights is not None:
-            metric.remember([answer.weights[at] / divisors[task] for task, at in zip(rows, positions, strict=True)])
+        if metric is not None and metric.needs_tasks and method_result.weights is not None:
+            metric.remember(
+                [method_result.weights[at] / divisors[task] for task, at in zip(rows, positions, strict=True)]
+            )
         direction = parts.direction.make(parts.parameters, direction, rows, values)
     slopes = _slopes(count, list(rows.values()), direction)
     if slopes.all_positive:
         return direction, slopes, ""
     worst = int(slopes.total.argmin())
-    fallback = f"the direction would raise task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
+    fallback = f"the direction would increase the loss of task {list(rows)[worst]!r} (slope {slopes.total[worst]:.3g})"
     divisors = state.divisors(rows)
-    weighed = [divided(row, divisors[task]) for task, row in rows.items()]
-    direction = _common_descent(parts, weighed)
+    divided_rows = [divided(row, divisors[task]) for task, row in rows.items()]
+    direction = _common_descent(parts, divided_rows)
     slopes = _slopes(count, list(rows.values()), direction)
     if not slopes.all_positive:  # the heads are coupled, by the metric or by a parameter of several tasks
-        direction = common_descent(parts.direction.metric, weighed)[0]
+        direction = common_descent(parts.direction.metric, divided_rows)[0]
         slopes = _slopes(count, list(rows.values()), direction)
     return direction, slopes, fallback
 
@@ -226,8 +228,8 @@ def _direction(
 def _common_descent(parts: SearchParts, rows: Sequence[Row]) -> list[Tensor | None]:
     """The minimum norm on the shared parameters, and each head's own gradient, both in the metric."""
     count, metric = len(parts.shared), parts.direction.metric
-    gap: list[Tensor | None] = [None] * len(parts.head_parameters)
-    shared, _, _ = common_descent(metric, [[*row[:count], *gap] for row in rows])
+    no_heads: list[Tensor | None] = [None] * len(parts.head_parameters)
+    shared, _, _ = common_descent(metric, [[*row[:count], *no_heads] for row in rows])
     own = weighted_sum([1.0] * len(rows), [row[count:] for row in rows])
     nothing: list[Tensor | None] = [None] * count
     return [*shared[:count], *metric.inverse([*nothing, *own])[count:]]

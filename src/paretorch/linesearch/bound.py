@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from paretorch.core import checks
 from paretorch.core.arrays import Array
+from paretorch.core.option_checks import check_choice, check_fraction, check_whole
 
 RULES = ("fixed", "manual", "regression", "sasa")
 BINDING = 0.9  # share of first trials accepted above which the bound limits the steps and not the condition
@@ -102,17 +102,11 @@ class UpperBound:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        checks.one_of("the rule of a bound", self.rule, RULES)
-        if not 0 < self.factor < 1:
-            raise ValueError(f"factor of a decrease of the bound is in (0, 1), got {self.factor}")
-        if self.every < 1:
-            raise ValueError(f"every is at least 1 epoch, got {self.every}")
-        if self.window < 20:
-            raise ValueError(
-                f"window is at least 20 steps, since tests of fewer are not significant, got {self.window}"
-            )
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence is in (0, 1), got {self.confidence}")
+        check_choice("the rule of a bound", self.rule, RULES)
+        check_fraction("factor of a decrease of the bound", self.factor, "()")
+        check_whole("every", self.every, unit=" epochs")
+        check_whole("window", self.window, 20, " steps, since tests of fewer are not significant")
+        check_fraction("confidence", self.confidence, "()")
 
     def init(self, tasks: int, max_step: float) -> BoundState:
         """The state before the first step."""

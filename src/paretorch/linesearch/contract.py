@@ -25,13 +25,13 @@ class SearchOutcome(enum.Enum):
     ACCEPTED = "accepted"
     STATIONARY = "stationary"  # no direction decreases every task's loss to first order; the parameters are unchanged
     NOISE = "noise"  # the required decrease is below the rounding of the losses; the parameters are unchanged
-    REJECTED = "rejected"  # no step above the floor fulfils the condition; the parameters are unchanged
+    REJECTED = "rejected"  # no step that was tried fulfils the condition; the parameters are unchanged
     ABSENT = "absent"  # no task is present
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """(T,) rate of decrease of each loss along a direction, split by the parameters that cause it.
+    """(T,) rates at which the losses decrease along a direction: the parts of the heads' and of the shared parameters.
 
     Args:
         heads: (T,) from the heads' parameters.

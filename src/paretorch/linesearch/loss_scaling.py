@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from paretorch.core.arrays import Array
+from paretorch.core.option_checks import is_number
 from paretorch.linesearch.contract import SearchResult, StepLine
 
 PAST = 0.8  # weight of the past in the moving mean of the logarithms
@@ -59,7 +60,7 @@ class LossScaling:
     imbalance: float = 10.0
 
     def __post_init__(self) -> None:
-        if not self.imbalance >= 1:
+        if not (is_number(self.imbalance) and self.imbalance >= 1):
             raise ValueError(f"imbalance is a ratio of curvatures, at least 1, or inf, got {self.imbalance}")
 
     def init(self, tasks: int) -> LossScalingState:

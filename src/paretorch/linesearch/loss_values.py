@@ -26,8 +26,8 @@ def checked_losses(losses: Mapping[str, Tensor | None], tasks: tuple[str, ...]) 
     Raises:
         ValueError: a loss is not a scalar, or its task is not declared.
     """
-    present = checks.given_losses(losses, "losses_of")
-    checks.known_tasks(present, tasks, "losses_of")
+    present = checks.present_losses(losses, "losses_of")
+    checks.check_known_tasks(present, tasks, "losses_of")
     return present
 
 

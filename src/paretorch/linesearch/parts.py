@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from paretorch.core import checks
+from paretorch.core.option_checks import check_above, check_choice, check_whole
 from paretorch.linesearch.armijo.rules import Rules, RulesState
 from paretorch.linesearch.bound import BoundState, UpperBound
 from paretorch.linesearch.directions.direction_rules import DirectionRule, direction_rule
@@ -38,7 +38,7 @@ class SearchParts:
     scaling: LossScaling  # divisors of the losses
     direction: DirectionRule  # makes the direction from the balanced gradient
     accept: Accept  # part of the slopes of which a share is required as decrease
-    verify: int  # steps between two forwards of the whole model after a step; 0: none
+    verify: int  # steps between two records of the true losses after a step; 0: none
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -62,11 +62,10 @@ def search_parts(
     Raises:
         ValueError: an option is out of range, or the process is one of several ranks.
     """
-    if max_step is not None and not (max_step > 0 and math.isfinite(max_step)):
-        raise ValueError(f"max_step is the largest step, above 0, or None to find it; got {max_step}")
-    if verify < 0:
-        raise ValueError(f"verify is a number of steps, 0 for never, got {verify}")
-    checks.one_of("accept", accept, ACCEPTS)
+    if max_step is not None:
+        check_above("max_step, if it is not None to find it,", max_step)
+    check_whole("verify, a number of steps or 0 for never,", verify, least=0)
+    check_choice("accept", accept, ACCEPTS)
     if not isinstance(encoder, nn.Module):
         raise ValueError(f"encoder is a module, got {type(encoder).__name__}")
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -132,6 +131,11 @@ def initial_state(parts: SearchParts, tasks: tuple[str, ...]) -> SearchState:
 def changes_bound(parts: SearchParts, state: SearchState) -> bool:
     """Whether this step evaluates true losses to find or review the bound."""
     return math.isnan(state.bound.bound) or parts.bound.needs_review(state.bound)
+
+
+def verifies(parts: SearchParts, state: SearchState) -> bool:
+    """Whether the losses of the whole model after this step are recorded."""
+    return parts.verify > 0 and state.steps % parts.verify == 0
 
 
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -108,8 +108,8 @@ class LineSearch(ABC):
 
     def declared(self, losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """The losses of the present tasks, checked; the first losses declare the tasks where the heads did not."""
-        if not self.tasks and (present := checks.given_losses(losses, "losses_of")):
-            self.declare(checks.task_names(present))
+        if not self.tasks and (present := checks.present_losses(losses, "losses_of")):
+            self.declare(checks.checked_task_names(present))
         return checked_losses(losses, self.tasks)
 
     def declare(self, tasks: tuple[str, ...]) -> None:
@@ -119,7 +119,7 @@ class LineSearch(ABC):
             if state.tasks:
                 state.undeclare()
                 self.runner.record(None)
-            state.declare(checks.task_names(tasks))
+            state.declare(checks.checked_task_names(tasks))
         self.state = initial_state(self.parts, tasks)._replace(steps=self.steps)
 
     def state_dict(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def step_line(
 def with_bound(
     parts: SearchParts, state: SearchState, line: StepLine, true_line: Callable[[], StepLine | None]
 ) -> tuple[SearchResult | None, SearchState]:
-    """The state with the bound of this step, found or reviewed if necessary; and a refusal if there is none."""
+    """A refusal if no bound is found, else None; and the state with the bound of this step, found or reviewed if necessary."""
     before = state.bound.bound
     bound, refusal = updated_bound(parts.rules, parts.bound, state.bound, line, true_line)
     state = state._replace(bound=bound)
@@ -71,7 +71,7 @@ def refused_step(
     fallback: str,
     balance: Balance | None,
 ) -> tuple[Step, SearchState]:
-    """The result of a step that leaves the parameters unchanged; the first rejected one gives a warning."""
+    """The result of a step that leaves the parameters unchanged; the first rejected one of a search warns."""
     reason = refusal(line, result, state.bound.bound, parts.rules.floor)
     step = _step(state, result, line, losses, fallback, balance, reason=reason)
     if result.outcome is SearchOutcome.REJECTED and not state.warned:

@@ -15,7 +15,7 @@ from paretorch.optim.per_task.moments import Bucket, adam_step, decay_weights, u
 from paretorch.optim.per_task.step import UpdateRule, Weights
 
 
-def adatask(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+def adatask(bucket: Bucket, options: Mapping[str, Any]) -> None:
     r"""Updates the parameters and moments of one bucket in place.
 
     .. math:: \theta \leftarrow \theta - \eta \sum_t r_t \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
@@ -23,14 +23,13 @@ def adatask(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, fl
     Args:
         bucket: parameters with the gradients, moments and factors of the tasks that reach them.
         options: ``lr``, eta; ``betas``; ``eps``; ``weight_decay``.
-        weights: r, by task.
     """
     lr = float(options["lr"])
     decay_weights(bucket.parameters, lr, options["weight_decay"])
     for task in bucket.tasks:
         moments = bucket.moments[task]
         update_moments(bucket.gradients[task], moments, bucket.factors[task], options["betas"])
-        adam_step(bucket.parameters, [moments], lr * weights[task], options["betas"], options["eps"])
+        adam_step(bucket.parameters, [moments], lr * bucket.weights[task], options["betas"], options["eps"])
 
 
 def unscaled(parameter: ParameterTasks) -> dict[str, float]:

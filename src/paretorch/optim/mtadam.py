@@ -24,23 +24,18 @@ from paretorch.optim.per_task.step import UpdateRule, Weights
 NEGLIGIBLE = 1e-10  # relative to the longest mean length: a shorter one is no reference length
 
 
-def mtadam(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+def mtadam(bucket: Bucket, options: Mapping[str, Any], *, mean: bool = False) -> None:
     r"""Updates the parameters and moments of one bucket in place.
 
-    .. math:: \theta \leftarrow \theta - \eta \sum_i \frac{m_i}{1 - \beta_1^{t_i}} \Big/
+    .. math:: \theta \leftarrow \theta - \frac{\eta}{c} \sum_i \frac{m_i}{1 - \beta_1^{t_i}} \Big/
               \max_i \Big( \sqrt{\frac{v_i}{1 - \beta_2^{t_i}}} + \epsilon \Big)
 
     Args:
         bucket: parameters with the gradients, moments and factors of the tasks that reach them.
         options: ``lr``, eta; ``betas``, of which the first two count; ``eps``; ``weight_decay``.
-        weights: unused; the factors contain them.
+        mean: whether c is the number of tasks that reach the parameters; else it is 1.
     """
-    del weights
-    summed_step(bucket, options, divisor=1.0)
-
-
-def summed_step(bucket: Bucket, options: Mapping[str, Any], divisor: float) -> None:
-    """The step of :func:`mtadam`, divided by ``divisor``."""
+    divisor = float(len(bucket.tasks)) if mean else 1.0
     lr, betas = float(options["lr"]), (options["betas"][0], options["betas"][1])
     decay_weights(bucket.parameters, lr, options["weight_decay"])
     for task in bucket.tasks:

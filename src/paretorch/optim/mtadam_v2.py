@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch.optim.adam import adam
 
 from paretorch.core.gradients.ranks import ALL
-from paretorch.optim.mtadam import summed_step
+from paretorch.core.option_checks import check_choice, check_fraction
+from paretorch.optim.mtadam import mtadam
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.optim.per_task.adam import (
     LengthOver,
@@ -21,16 +22,9 @@ from paretorch.optim.per_task.adam import (
     check_precision,
     mean_length,
 )
-from paretorch.optim.per_task.moments import Bucket
 from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule, Weights, task_weights
 
 MEAN = "the mean of the losses"  # the only differentiated loss of mode "equal"
-
-
-def mtadam_v2(bucket: Bucket, options: Mapping[str, Any], weights: Mapping[str, float]) -> None:
-    """The step of :func:`~paretorch.optim.mtadam.mtadam`, divided by the number of tasks that reach the parameters."""
-    del weights
-    summed_step(bucket, options, divisor=float(len(bucket.tasks)))
 
 
 def to_unit_length(parameter: ParameterTasks) -> dict[str, float]:
@@ -85,7 +79,9 @@ def adam_on_mean(step: TaskStep) -> None:
 
 
 RULES = {
-    "balanced": UpdateRule(partial(adam_per_task, factors=to_unit_length, update=mtadam_v2), check_precision),
+    "balanced": UpdateRule(
+        partial(adam_per_task, factors=to_unit_length, update=partial(mtadam, mean=True)), check_precision
+    ),
     "equal": UpdateRule(adam_on_mean, check=None, losses=mean_loss, rows=(MEAN,)),
 }
 
@@ -149,12 +145,10 @@ class MTAdamV2(MultiTaskOptimizer):
         max_norm: float | None = None,
         group: dist.ProcessGroup | str | None = ALL,
     ) -> None:
-        if mode not in RULES:
-            raise ValueError(f"mode is 'balanced' or 'equal', got {mode!r}")
+        check_choice("mode", mode, tuple(RULES))
         if len(betas) != 2:
             raise ValueError(f"MTAdamV2: betas are two values, one for each moment, got {betas}")
-        if not 0 <= length_beta < 1:
-            raise ValueError(f"MTAdamV2: length_beta is in 0 <= length_beta < 1, got {length_beta}")
+        check_fraction("MTAdamV2: length_beta", length_beta)
         check_length_over(length_over)
         defaults = {
             "lr": lr,

@@ -52,9 +52,9 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         max_norm: float | None,
         group: dist.ProcessGroup | str | None = ALL,
     ) -> None:
-        named = () if tasks is None else checks.task_names(tasks)
+        named = () if tasks is None else checks.checked_task_names(tasks)
         if max_norm is not None and not max_norm > 0:
-            raise ValueError(f"max_norm is above 0, or None, got {max_norm}")
+            raise ValueError(f"max_norm is above 0, or None, got {max_norm!r}")
         # in the groups, which every tool that saves an optimizer saves
         known = {"tasks": named, "declared": tasks is not None, "max_norm": max_norm}
         self.ranks, self.rule = Ranks(group), rule
@@ -125,7 +125,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         with torch.enable_grad():
             computed = closure() if closure is not None else losses
             assert computed is not None
-            given = checks.given_losses(computed, f"{type(self).__name__}.step")
+            given = checks.present_losses(computed, f"{type(self).__name__}.step")
         self._register_tasks(given)
         if given or self.ranks.size > 1:
             self._update(given)
@@ -157,8 +157,8 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         """Checks the names; if no tasks are declared, appends new ones to the order."""
         options = self.param_groups[0]
         if options["declared"]:
-            checks.known_tasks(given, self.tasks, f"{type(self).__name__}.step")
-        new = [name for name in checks.task_names(given) if name not in self.tasks] if given else []
+            checks.check_known_tasks(given, self.tasks, f"{type(self).__name__}.step")
+        new = [name for name in checks.checked_task_names(given) if name not in self.tasks] if given else []
         if self.ranks.size > 1:
             self.ranks.agree_on_tasks(self.tasks if options["declared"] else (), type(self).__name__)
             for names in self.ranks.gathered(tuple(new)):
@@ -183,7 +183,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             weights = options["weights"]
             task_weights(weights, tuple(options["tasks"]))
             if isinstance(weights, Mapping):
-                checks.known_tasks(weights, tuple(options["tasks"]), f"{name}: weights")
+                checks.check_known_tasks(weights, tuple(options["tasks"]), f"{name}: weights")
 
     def _groups(self, parameters: Sequence[Tensor]) -> Iterator[tuple[dict[str, Any], list[int]]]:
         """Each group with the indices of its parameters in ``parameters``."""

@@ -15,6 +15,7 @@ from paretorch.core.contract import Balance, Method, Need
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence
 from paretorch.core.method.runner import MethodRunner
+from paretorch.core.option_checks import check_choice
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.optim.per_task.gradients import TaskGradients
 from paretorch.optim.per_task.metric_gramian import metric_gramian
@@ -80,8 +81,7 @@ class Preconditioned(MultiTaskOptimizer):
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
     ) -> None:
-        if metric not in METRICS:
-            raise ValueError(f"metric is {METRICS[0]!r} or {METRICS[1]!r}, got {metric!r}")
+        check_choice("metric", metric, METRICS)
         if len(betas) != 2:
             raise ValueError(f"Preconditioned: betas are two values, of the momentum and of v, got {betas}")
         self.runner = MethodRunner(method, seed=seed, owner="Preconditioned")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.arrays import Array
-from paretorch.core.checks import is_number
+from paretorch.core.option_checks import is_number
 from paretorch.pareto.dominance import non_dominated
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.checks import is_number, one_of
+from paretorch.core.option_checks import check_choice, is_number
 
 KINDS = ("even", "uniform", "dirichlet")
 TOLERANCE = 1e-6  # of the sum of a given preference, for float32 values
@@ -50,7 +50,7 @@ def preferences(
     References:
         Das & Dennis, "Normal-boundary intersection", SIAM Journal on Optimization 1998, section 4.
     """
-    one_of("kind", kind, KINDS)
+    check_choice("kind", kind, KINDS)
     if tasks < 2:
         raise ValueError(f"preferences are between at least 2 tasks, got tasks={tasks}")
     if count < 1:

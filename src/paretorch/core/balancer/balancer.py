@@ -43,6 +43,7 @@ from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale, combined_gradient, step_generator
 from paretorch.core.multi_vjp import LevelCache, SharedCotangents, find_shared_graph, saves_time
+from paretorch.core.option_checks import check_choice
 
 _LOG = logging.getLogger("paretorch")
 
@@ -117,8 +118,8 @@ class Balancer(MethodModule):
         seed: int = 0,
     ) -> None:
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=True)
-        checks.one_of("heads", heads, ("own", "weighted"))
-        checks.one_of("nonfinite", nonfinite, ("raise", "skip", "pass"))
+        check_choice("heads", heads, ("own", "weighted"))
+        check_choice("nonfinite", nonfinite, ("raise", "skip", "pass"))
         check_samples(samples, method)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
         self._shared = None if shared is None else given_leaves(shared)
@@ -129,7 +130,7 @@ class Balancer(MethodModule):
         self.runner.state.counts_steps |= samples is not None  # the drawn samples are a function of the step
         allow_repeated_backwards()
         if tasks is not None:
-            self.runner.state.declare(checks.task_names(tasks))
+            self.runner.state.declare(checks.checked_task_names(tasks))
 
     def reset_state(self) -> None:  # noqa: D102
         super().reset_state()
@@ -165,8 +166,8 @@ class Balancer(MethodModule):
         if self.runner.uses_gradients:
             self._backward_of_gradients(given, loss_sums, others, retain_graph)
         else:
-            weigh = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
-            descend_losses(given, self.tasks, weigh, self.nonfinite, self.runner.ranks, retain_graph)
+            weights_without = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
+            descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
         return cast(Balance, self.balance)
 
     # --- losses ----------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Balancer(MethodModule):
                 f"{self.method} takes {self.method.batches} batches: expected others= with the losses on "
                 f"{self.method.batches - 1} more, got {len(others)}"
             )
-        given = checks.given_losses(losses, "balancer.backward")
+        given = checks.present_losses(losses, "balancer.backward")
         self._declare_new(given)
         ranks = self.runner.ranks
         ranks.agree_on_tasks(self.tasks, self.method)
@@ -194,7 +195,7 @@ class Balancer(MethodModule):
         if not given and (not self.tasks or ranks.size == 1):
             raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
         if not self.tasks:
-            self.runner.state.declare(checks.task_names(given))
+            self.runner.state.declare(checks.checked_task_names(given))
         new = tuple(name for name in given if name not in self.tasks)
         has_memory = bool(state.fields()) or self.every > 1
         if new and self._accepts_new_tasks and not has_memory and ranks.size == 1:
@@ -204,7 +205,7 @@ class Balancer(MethodModule):
                 f"{self.method} has a state of its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
                 "declare all of them with Balancer(method, tasks=...), or use a method without state"
             )
-        checks.known_tasks(given, self.tasks, "balancer.backward")
+        checks.check_known_tasks(given, self.tasks, "balancer.backward")
 
     def _loss_sums(self, given: Mapping[str, Tensor]) -> Array:
         """(3, all) loss values, factors, and one call for each loss."""
@@ -228,7 +229,7 @@ class Balancer(MethodModule):
             runner.record(before[1])
             result = None
         else:
-            result = runner.reused(loss_sums[2].nonzero()[0].tolist(), lambda: ~np.isfinite(loss_sums[0]))
+            result = runner.reuse_weights(loss_sums[2].nonzero()[0].tolist(), lambda: ~np.isfinite(loss_sums[0]))
         if result is None:
             result, accept = self._step(runner.evidence(loss_sums)._replace(broken=broken), None)
             accept()
@@ -265,7 +266,7 @@ class Balancer(MethodModule):
     ) -> tuple[StepResult, list[tuple[Tensor, Tensor]]]:
         """The result of the step, and the shared leaves with their balanced gradients, consistent with the Gramian."""
         runner = self.runner
-        result = runner.reused(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(loss_sums[0]))
+        result = runner.reuse_weights(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(loss_sums[0]))
         if result is not None:
             shared = self._shared_gradient(result, source, is_new=False)
             if shared is None:  # the first call has changed the level to EXPLICIT
@@ -307,18 +308,18 @@ class Balancer(MethodModule):
         sampled = self.samples is not None and len(given) > 1
         possible = self.runner.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
         possible = possible and len(given) > 2  # for two tasks, the additional backward costs what it could save
-        trunk = find_shared_graph(graph, leaves.compared) if sampled or possible else None
-        if sampled and (trunk is None or graph.opaque or has_hooks(trunk.entries)):
+        shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible else None
+        if sampled and (shared_graph is None or graph.opaque or has_hooks(shared_graph.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))
         if (
-            trunk is None
-            or not (sampled or saves_time(trunk, len(given)))
-            or (not sampled and has_hooks(trunk.entries))
+            shared_graph is None
+            or not (sampled or saves_time(shared_graph, len(given)))
+            or (not sampled and has_hooks(shared_graph.entries))
         ):
             return leaf_gradients(given, self.tasks, leaves, retain_graph)
         known = [self.tasks.index(name) for name in given]
         passive = [leaf for leaf, is_shared in zip(leaves.others, leaves.others_shared, strict=True) if is_shared]
-        cotangents = SharedCotangents(trunk, len(self.tasks), known, self._levels, passive)
+        cotangents = SharedCotangents(shared_graph, len(self.tasks), known, self._levels, passive)
         own = cotangents.collect(given, graph, leaves.others, retain_graph)
         return cotangents, own
 

@@ -33,7 +33,7 @@ class Weighted(NamedTuple):
 def descend_losses(
     given: Mapping[str, Tensor],
     tasks: Sequence[str],
-    weigh: Callable[[Mask], StepResult],
+    weights_without: Callable[[Mask], StepResult],
     nonfinite: str,
     ranks: Ranks,
     retain_graph: bool,
@@ -43,14 +43,14 @@ def descend_losses(
     Args:
         given: losses by task.
         tasks: (all,) names.
-        weigh: gives the weights, without the (all,) tasks whose gradient is not finite; raises where that is an error.
+        weights_without: gives the weights, without the (all,) tasks whose gradient is not finite; raises where that is an error.
         nonfinite: ``"pass"``: gradients are not checked; else they are.
         ranks: those that decide together.
         retain_graph: keep the graph for another backward.
     """
     broken = np.zeros(len(tasks), bool)
     while True:
-        weights = weigh(broken).weights
+        weights = weights_without(broken).weights
         assert weights is not None
         factors = {name: weights[tasks.index(name)] for name in given}
         used = {name: loss for name, loss in given.items() if factors[name] != 0}

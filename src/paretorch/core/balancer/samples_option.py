@@ -7,14 +7,14 @@ from typing import Any
 
 from paretorch.core.contract import Method, Need
 from paretorch.core.gradients.graph import OPAQUE
+from paretorch.core.option_checks import check_whole
 
 
 def check_samples(samples: int | None, method: Method[Any]) -> None:
     """Raise ValueError unless the option is None, or a positive integer and the method uses the Gramian of one batch."""
     if samples is None:
         return
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples is a whole number of at least 1, or None for the whole batch, got {samples!r}")
+    check_whole("samples", samples, unit=", or None for the whole batch")
     if Need.GRAMIAN not in method.needs or method.batches > 1:
         raise ValueError(
             f"samples={samples} is for methods that use the Gramian of one batch, and {method} does not: leave it out"

@@ -72,10 +72,12 @@ def compared_leaves(
     """
     check_whole(given or (), graph, ranks, "a Balancer")
     check_graph(graph, given is None)
-    met = {id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.leaf_tasks, strict=True) if len(tasks) > 1}
+    shared_leaves = {
+        id(leaf): leaf for leaf, tasks in zip(graph.leaves, graph.leaf_tasks, strict=True) if len(tasks) > 1
+    }
     if given is None:
-        parameters: list[Tensor] = [leaf for leaf in met.values() if isinstance(leaf, nn.Parameter)]
-        compared = parameters or list(met.values())  # inputs that require grad are no parameters
+        parameters: list[Tensor] = [leaf for leaf in shared_leaves.values() if isinstance(leaf, nn.Parameter)]
+        compared = parameters or list(shared_leaves.values())  # inputs that require grad are no parameters
         compared = list({id(leaf): leaf for leaf in (*before, *compared) if leaf.requires_grad}.values())
         if not compared and tasks == 1 and not single_allowed:
             raise ValueError(
@@ -99,12 +101,12 @@ def compared_leaves(
                 "no loss reaches any parameter of shared=: is it of another model, or of a copy of this one? Give the "
                 "encoder that computed the losses"
             )
-    checks.real(compared, "a Balancer")
+    checks.check_real(compared, "a Balancer")
     inside = {id(leaf) for leaf in compared}
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
     # Which task reaches which leaf is unknown: leaves that shared= does not name belong to heads.
     hidden = bool(graph.opaque - {DDP_NODE})
-    return Leaves(compared, others, [id(leaf) in met and not hidden for leaf in others])
+    return Leaves(compared, others, [id(leaf) in shared_leaves and not hidden for leaf in others])
 
 
 def check_whole(parameters: Iterable[Tensor], graph: TaskGraph, ranks: Ranks, where: str) -> None:
@@ -171,8 +173,8 @@ def further_gradients(
     """Every task's gradients on the compared leaves, of each of two further batches."""
     rows = []
     for losses in others:
-        given = checks.given_losses(losses, "balancer.backward, others")
-        checks.known_tasks(given, tasks, "balancer.backward, others")
+        given = checks.present_losses(losses, "balancer.backward, others")
+        checks.check_known_tasks(given, tasks, "balancer.backward, others")
         rows.append(leaf_gradients(given, tasks, Leaves(compared, [], []), retain_graph=False)[0])
     first, second = rows
     return first, second

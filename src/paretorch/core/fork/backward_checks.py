@@ -27,7 +27,7 @@ class BackwardChecks:
     def __init__(self, tasks: tuple[str, ...], single_tasks_allowed: bool, warn: Warn) -> None:
         self._tasks, self._warn = tasks, warn
         self._last = -1  # the backward in which features were balanced
-        self._weighing = -1  # the backward in which losses were weighted
+        self._weighted_backward = -1  # the backward in which losses were weighted
         # The only task of all backwards so far; -1: none came yet; None: there were several, or they need no check.
         self._only_task: int | None = -1 if len(tasks) > 1 and not single_tasks_allowed else None
 
@@ -40,19 +40,19 @@ class BackwardChecks:
         before, self._last = self._last, call.backward
         return before >= 0 and before == self._last
 
-    def check_weighed_once(self) -> None:
+    def check_weighted_once(self) -> None:
         """Losses that are recorded in several calls would be weighted separately.
 
         Raises:
             RuntimeError: losses were weighted before in this backward.
         """
         backward = running_backward()
-        if backward >= 0 and backward == self._weighing:
+        if backward >= 0 and backward == self._weighted_backward:
             raise RuntimeError(
                 "fork.losses was called several times for one backward, so the losses of each call would be weighted separately: "
                 "call it once, with the losses of all tasks, after all forwards"
             )
-        self._weighing = backward
+        self._weighted_backward = backward
 
     def check_joint(self, call: ForwardCall, known: list[int]) -> None:
         """Warn where each task's loss has a backward of its own: then there is nothing to balance.

@@ -20,6 +20,7 @@ from paretorch.core.fork.step import ForkStep
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale
+from paretorch.core.option_checks import check_choice, check_whole
 
 
 class Fork(MethodModule):
@@ -29,13 +30,14 @@ class Fork(MethodModule):
               w = \text{method}(G), \quad
               G_{st} = \Big\langle \frac{\partial L_s}{\partial z}, \frac{\partial L_t}{\partial z} \Big\rangle
 
-    One encoder backward, whatever the number of tasks. Heads receive their own task's gradient, unweighted. In ``eval()`` and
+    One encoder backward, whatever the number of tasks. Heads receive their own task's gradient, unweighted; with a method that
+    needs losses alone, times the task's weight. In ``eval()`` and
     under ``torch.no_grad()`` the branches are plain aliases; a backward through those made in ``eval()`` warns once.
 
     Args:
         method: the balancing method, such as ``MGDA()``.
         tasks: names of the tasks, in a fixed order.
-        heads: ``"own"``: heads receive their task's gradient; ``"weighted"``: times the task's weight, at the cost of one more
+        heads: ``"own"``: as above; ``"weighted"``: times the task's weight, at the cost of one more
             backward through the heads (needs :meth:`losses`).
         scale: ``"calibrated"``: T equal gradients g give T g, as the sum of losses does; ``"paper"``: the method's own weights.
         copies: give each task a copy, for heads that work in place on the features.
@@ -84,20 +86,20 @@ class Fork(MethodModule):
         seed: int = 0,
     ) -> None:
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=False)
-        checks.one_of("heads", heads, ("own", "weighted"))
-        checks.one_of("nonfinite", nonfinite, ("pass", "raise", "skip"))
+        check_choice("heads", heads, ("own", "weighted"))
+        check_choice("nonfinite", nonfinite, ("pass", "raise", "skip"))
         if method.batches > 1 or not method.features:
             raise ValueError(f"{method} cannot be used on features: use paretorch.Balancer")
         if heads == "weighted" and Need.JACOBIAN in method.needs:
             raise ValueError(f"{method} has no weights to give to the heads: use heads='own'")
         if gap is not None:
-            checks.whole("gap", gap)
+            check_whole("gap", gap)
         if gap is not None and (Need.JACOBIAN in method.needs or method.needs == Need.LOSSES or heads == "weighted"):
             raise ValueError(
                 f"gap is a number of steps, for a method that needs the Gramian and heads='own'; got {gap} for {method}"
             )
         self.copies = copies
-        self.runner.state.declare(checks.task_names(tasks))
+        self.runner.state.declare(checks.checked_task_names(tasks))
         self._step = ForkStep(self.runner, heads, nonfinite, gap)
 
     @property
@@ -207,8 +209,8 @@ class Fork(MethodModule):
             ValueError: on unknown names and losses that are not scalars with a graph on one device.
             RuntimeError: before the forward, and for weighted heads in a compiled function.
         """
-        checked = checks.given_losses(losses, "fork.losses")
-        checks.known_tasks(checked, self.tasks, "fork.losses")
+        checked = checks.present_losses(losses, "fork.losses")
+        checks.check_known_tasks(checked, self.tasks, "fork.losses")
         if not self._balances:
             return checked
         step, is_compiling = self._step, torch.compiler.is_compiling()

@@ -118,10 +118,10 @@ class LossNode(torch.autograd.Function):
         given = list(factors[: len(losses)])
         if torch.compiler.is_compiling():
             out = [torch.empty_like(tensor) for tensor in (*losses, link)]
-            _weigh(losses, given, list(ctx.index), ctx.handle, ctx.state, out)
+            _weight_losses(losses, given, list(ctx.index), ctx.handle, ctx.state, out)
             sent: Sequence[Tensor | None] = out
         else:
-            sent = FORK_STEPS[ctx.handle].weigh(losses, given, link, ctx.index, branches)
+            sent = FORK_STEPS[ctx.handle].weight_losses(losses, given, link, ctx.index, branches)
         *scaled, loss_sums = sent
         return (None,) * 4 + (loss_sums,) * links + tuple(scaled) + (None,) * len(branches)
 
@@ -189,8 +189,8 @@ def _combine(
     _write_state(step, state)
 
 
-@torch.library.custom_op("paretorch::weigh", mutates_args={"state", "out"})
-def _weigh(
+@torch.library.custom_op("paretorch::weight_losses", mutates_args={"state", "out"})
+def _weight_losses(
     losses: list[Tensor],
     factors: list[Tensor | None],
     index: list[int],
@@ -199,7 +199,7 @@ def _weigh(
     out: list[Tensor],
 ) -> None:
     step = FORK_STEPS[handle]
-    *scaled, loss_sums = step.weigh(losses, factors, out[-1], index, [])
+    *scaled, loss_sums = step.weight_losses(losses, factors, out[-1], index, [])
     _write_state(step, state)
     assert loss_sums is not None
     for target, value in zip(out, [*scaled, loss_sums], strict=True):

@@ -49,7 +49,7 @@ class ForkStep:
         method = runner.method
         self.runner, self.heads, self.nonfinite, self.gap = runner, heads, nonfinite, gap
         # Whether the weights are applied at the losses, so that the branches' gradients are summed.
-        self.weighs_losses = method.needs == Need.LOSSES or heads == "weighted"
+        self.weights_losses = method.needs == Need.LOSSES or heads == "weighted"
         # What the node of the features saves for its backward in addition to the link.
         self.saves = "features" if gap or Need.JACOBIAN in method.needs else "nothing"
         self.losses_required: str | None = None  # why fork.losses must be called
@@ -66,7 +66,7 @@ class ForkStep:
         self.pauses = 0  # contexts of fork.paused() that are open
         self.measured_steps = 0  # steps with new weights, counted for the gap
         # The state and the result before the losses were weighted, where the weights may be taken back.
-        self._before_weighing: tuple[dict[str, Tensor], StepResult | None] | None = None
+        self._before_weights: tuple[dict[str, Tensor], StepResult | None] | None = None
         self._stacked: dict[int, Tensor] = {}  # memory for the tasks' gradients, by leaf
         self.forwards = StepForwards()
         self.ddp_outputs = DDPOutputs()
@@ -99,7 +99,7 @@ class ForkStep:
         """Record a forward by its link and the balanced leaves of its features."""
         if torch.compiler.is_compiling():
             self.forwards.compiled_link = link
-        elif self.branch_checks.has_unreached and not self.weighs_losses:
+        elif self.branch_checks.has_unreached and not self.weights_losses:
             self.branch_checks.compare_features(link.grad_fn.call, leaves)  # type: ignore[union-attr]
 
     def begin_losses(self, losses: dict[int, Tensor], links: int) -> None:
@@ -116,7 +116,7 @@ class ForkStep:
 
     # --- the backward of the losses --------------------------------------------------------------------------------------
 
-    def weigh(
+    def weight_losses(
         self,
         losses: Sequence[Tensor],
         factors: Sequence[Tensor | None],
@@ -139,10 +139,10 @@ class ForkStep:
         )
         if self.pauses:
             return [*factors, loss_sums]
-        if not self.weighs_losses:
+        if not self.weights_losses:
             return [*self._finite_factors(index, losses, factors), loss_sums]
         if used:
-            self.backward_checks.check_weighed_once()
+            self.backward_checks.check_weighted_once()
         if self.heads == "weighted":
             result = self._balanced(self._branch_gradients(used, branches), loss_sums, [])
         else:
@@ -190,8 +190,8 @@ class ForkStep:
     def _loss_weights(self, loss_sums: Array, known: list[int]) -> StepResult:
         """One step of a method that needs losses alone."""
         runner = self.runner
-        self._before_weighing = None if self.nonfinite == "pass" else (runner.state.snapshot(), runner.result)
-        reused = runner.reused(known, lambda: ~np.isfinite(loss_sums[0]))
+        self._before_weights = None if self.nonfinite == "pass" else (runner.state.snapshot(), runner.result)
+        reused = runner.reuse_weights(known, lambda: ~np.isfinite(loss_sums[0]))
         if reused is not None:
             return reused
         evidence, reason = self._usable(runner.evidence(loss_sums))
@@ -225,9 +225,9 @@ class ForkStep:
             return gradients.summed()
         again = self._check_backward(gradients, call)
         self._check_losses_recorded(gradients, loss_sums)
-        if self.weighs_losses:
+        if self.weights_losses:
             return self._summed_if_finite(gradients)
-        if self._is_foreign(gradients, again):
+        if self._is_of_unused_forward(gradients, again):
             return gradients.summed()
         if gradients.known:
             self.branch_checks.reached(gradients.known, loss_sums is not None or not self.runner.ranks.alone)
@@ -263,7 +263,7 @@ class ForkStep:
                 f"{self.losses_required}, and fork.losses(losses) was not given the loss of {names}: give it all"
             )
 
-    def _is_foreign(self, gradients: Gradients, again: bool) -> bool:
+    def _is_of_unused_forward(self, gradients: Gradients, again: bool) -> bool:
         """Whether the gradients are zeros for a forward of this step that the losses do not use.
 
         Raises:
@@ -279,12 +279,12 @@ class ForkStep:
 
     def _summed_if_finite(self, gradients: Gradients) -> list[Tensor]:
         """The sum of the gradients of weighted losses, without those that are not finite; then the state is restored."""
-        if self._before_weighing is None:
+        if self._before_weights is None:
             return gradients.summed()
         broken = self.runner.ranks.sum(torch.from_numpy(gradients.nonfinite_tasks().astype(np.float64))).numpy() > 0
         if not broken.any():
             return gradients.summed()
-        tensors, before = self._before_weighing
+        tensors, before = self._before_weights
         self.runner.state.restore(tensors)
         names = broken_names(self.tasks, broken)
         if self.nonfinite == "raise":
@@ -301,7 +301,7 @@ class ForkStep:
     def _balanced(self, gradients: Gradients, loss_sums: Tensor | None, saved: Sequence[Tensor]) -> StepResult:
         """One step of the method on the features' gradients."""
         runner = self.runner
-        reused = runner.reused(gradients.known, gradients.nonfinite_tasks)
+        reused = runner.reuse_weights(gradients.known, gradients.nonfinite_tasks)
         if reused is not None:
             return reused
         local, host = gradients.gramian(() if loss_sums is None else (loss_sums,))

@@ -21,8 +21,8 @@ def check_memory(tasks: int, numbers: int, dtype: torch.dtype, device: torch.dev
     if total is not None and size > total:
         raise ValueError(
             f"the gradients of {tasks} tasks with respect to {numbers:,} numbers take {size / 2**30:.3g} GiB, and {device} has "
-            f"{total / 2**30:.3g} GiB: balance on the features (pt.Fork, for methods that support it), on fewer "
-            "parameters (shared=, for example the last shared layer), or with a method that needs inner products only"
+            f"{total / 2**30:.3g} GiB: balance on the features (paretorch.Fork, for methods that support it), on "
+            "fewer parameters (shared=, for example the last shared layer), or with a method that needs the Gramian alone"
         )
 
 

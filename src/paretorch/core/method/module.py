@@ -106,10 +106,6 @@ class MethodModule(nn.Module):
         warn_renamed(f"{type(self).__name__}.said", f"{type(self).__name__}.deferred_balance")
         return self.deferred_balance()
 
-    def state_tensors(self) -> list[Tensor]:
-        """The buffers of the method's state, field by field."""
-        return self.runner.state.fields()
-
     def observe(self, losses: Mapping[str, Tensor | None]) -> None:
         """Pass the losses on the same batch after the optimizer's step to methods that use them (FAMO).
 

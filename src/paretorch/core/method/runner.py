@@ -29,6 +29,7 @@ from paretorch.core.gradients.step_evidence import (
 )
 from paretorch.core.gradients.task_gradients import Gradients, to_host, wide_dtype
 from paretorch.core.method.state_buffers import StateBuffers
+from paretorch.core.option_checks import check_above, check_choice, check_whole
 
 Scale = Literal["calibrated", "paper"]
 
@@ -37,7 +38,7 @@ class MethodRunner:
     """Runs a method one step at a time, stores its state, and records the result of the last step.
 
     One step is :meth:`evidence`, :meth:`proposed`, :meth:`accept`; the last two together are :meth:`run`. Where ``every`` is
-    above 1, :meth:`reused` comes first. The record of the last step is not part of copies.
+    above 1, :meth:`reuse_weights` comes first. The record of the last step is not part of copies.
 
     Args:
         method: the balancing method.
@@ -69,14 +70,14 @@ class MethodRunner:
     ) -> None:
         if not isinstance(method, Method):
             raise ValueError(f"expected a balancing method such as paretorch.MGDA(), got {method!r}")
-        checks.one_of("scale", scale, ("calibrated", "paper"))
-        checks.whole("every", every)
+        check_choice("scale", scale, ("calibrated", "paper"))
+        check_whole("every", every)
         if every > 1 and Need.JACOBIAN in method.needs:
             raise ValueError(f"every is 1 for a method without weights; got {every} for {method}")
-        if factor is not None and not (isinstance(factor, int | float) and 0 < factor < math.inf):
-            raise ValueError(f"factor is dTotal/dL_t, a number above zero and finite, got {factor!r}")
-        checks.whole("seed", seed, least=None)
-        self.method, self.scale, self.every, self.factor, self.seed = method, scale, every, factor, seed
+        if factor is not None:
+            check_above("factor, which is dTotal/dL_t,", factor)
+        check_whole("seed", seed, least=None)
+        self.method, self.scale, self.every, self.factor, self.seed = method, scale, int(every), factor, int(seed)
         self.on_parameters, self.owner = on_parameters, owner
         self.state = StateBuffers(method, every > 1, owner, {} if tensors is None else tensors)
         self.ranks = Ranks(group)
@@ -173,7 +174,7 @@ class MethodRunner:
         present = known & (losses != 0) & (factor != 0) if gramian is None else gramian.diagonal() != 0
         return StepEvidence(present, known, losses, factor, gramian, resolution)
 
-    def reused(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
+    def reuse_weights(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
         """The last weights, where ``every`` allows it and they cover every present task; else None.
 
         Args:
@@ -192,7 +193,7 @@ class MethodRunner:
         present, bad = self.ranks.sum(torch.from_numpy(here)).numpy() > 0
         if bad.any() or np.isnan(weights[present]).any():
             return None
-        self.state.weights_reused()
+        self.state.count_reuse()
         evidence = StepEvidence(present, *unknown_losses(len(weights), None))
         own = None if np.isnan(heads).all() else np.where(present, heads, 0.0).tolist()
         result = StepResult(evidence, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own)
@@ -232,7 +233,7 @@ class MethodRunner:
             weights = np.where(present, result.weights, np.nan)
             heads = np.where(present, np.nan if result.heads is None else result.heads, np.nan)
             self.state.store_weights(weights, heads)
-        self.state.step_taken()
+        self.state.count_step()
         if result.status is Status.NOT_CONVERGED:
             self.warn_once("solve", f"{self.method} did not reach its tolerance on this Gramian: see .balance.status")
         self.record(result)
@@ -297,8 +298,8 @@ class MethodRunner:
     def observe(self, losses: Mapping[str, Tensor | None]) -> None:
         """Pass the losses on the same batch after the optimizer's step to methods that use them."""
         with torch.no_grad():
-            given = checks.given_losses(losses, f"{self.owner}.observe")
-            checks.known_tasks(given, self.tasks, f"{self.owner}.observe")
+            given = checks.present_losses(losses, f"{self.owner}.observe")
+            checks.check_known_tasks(given, self.tasks, f"{self.owner}.observe")
             index = [self.tasks.index(name) for name in given]
             like = next(iter(given.values()), torch.zeros(()))
             blank = torch.zeros(3, len(self.tasks), device=like.device, dtype=wide_dtype(like))

@@ -159,7 +159,7 @@ class StateBuffers:
             self._steps = int(self._tensor("steps"))
         return self._steps
 
-    def step_taken(self) -> None:
+    def count_step(self) -> None:
         """Count a step, where the number of steps is stored."""
         if "steps" in self.tensors:
             self._steps = self.steps() + 1
@@ -174,7 +174,7 @@ class StateBuffers:
             self._last_weights = LastWeights(int(self._tensor("age")), weights, heads)
         return self._last_weights
 
-    def weights_reused(self) -> None:
+    def count_reuse(self) -> None:
         """Count a step that reused the last weights."""
         last = self.last_weights()
         self._tensor("age").add_(1)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.core.checks import task_names
+from paretorch.core.checks import checked_task_names
 from paretorch.core.contract import Evidence, Method, Need
 
 
@@ -42,7 +42,7 @@ def weights(
     if Need.JACOBIAN in method.needs or method.batches > 1:
         raise ValueError(f"{method} needs more than one Gramian: use it in a Fork or Balancer")
     size = _checked(method, gramian, losses)
-    names = tuple(str(task) for task in range(size)) if tasks is None else task_names(tasks)
+    names = tuple(str(task) for task in range(size)) if tasks is None else checked_task_names(tasks)
     if len(names) != size:
         raise ValueError(f"tasks names {len(names)} tasks {names}, and gramian= and losses= are of {size}")
     evidence = Evidence(

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from paretorch.core import checks
 from paretorch.core.arrays import Array
+from paretorch.core.option_checks import check_choice, check_fraction
 from paretorch.linesearch.armijo.trials import TRIALS, TrialOptions, Trials, evaluate_trials, trial_steps
 from paretorch.linesearch.contract import SearchOutcome, SearchResult, StepLine
 
@@ -96,17 +96,15 @@ class Rules:
     lowest: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < 1:
-            raise ValueError(f"beta is a share of the slope, in (0, 1), got {self.beta}")
+        check_fraction("beta, a share of the slope,", self.beta, "()")
         if isinstance(self.shrink, str):
-            checks.one_of("shrink, where it is no number in (0, 1),", self.shrink, ("violation",))
-        elif not 0 < self.shrink < 1:
-            raise ValueError(f"shrink is a factor in (0, 1), or 'violation', got {self.shrink}")
-        if not 0 < self.floor < 1:
-            raise ValueError(f"floor is a part of the largest step, in (0, 1), got {self.floor}")
-        checks.one_of("trial", self.trial, TRIALS)
-        checks.one_of("memory", self.memory, MEMORIES)
-        checks.one_of("start", self.start, STARTS)
+            check_choice("shrink, if it is not a number in (0, 1),", self.shrink, ("violation",))
+        else:
+            check_fraction("shrink, if it is not 'violation',", self.shrink, "()")
+        check_fraction("floor, a part of the largest step,", self.floor, "()")
+        check_choice("trial", self.trial, TRIALS)
+        check_choice("memory", self.memory, MEMORIES)
+        check_choice("start", self.start, STARTS)
 
     def init(self, tasks: int) -> RulesState:
         """The state before the first step."""
@@ -124,14 +122,14 @@ class Rules:
             ValueError: a loss is below ``lowest``, so that the Polyak step is undefined.
         """
         if self.start == "polyak":
-            gap = line.losses - self.lowest
-            if (gap < 0).any():
-                task = line.tasks[int(gap.argmin())]
+            excess = line.losses - self.lowest
+            if (excess < 0).any():
+                task = line.tasks[int(excess.argmin())]
                 raise ValueError(
                     f"start='polyak' requires that no loss is below lowest={self.lowest}, but task {task!r} has "
                     f"{line.losses.min()}: give a smaller lowest="
                 )
-            step = float((gap / (2 * self.beta * line.slopes)).min())
+            step = float((excess / (2 * self.beta * line.slopes)).min())
             return min(bound, step) if step > 0 else bound
         if self.start == "reset" or math.isnan(state.last):
             return bound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ R = TypeVar("R")
 TRIALS = ("backtracking", "parabolic", "golden")
 GOLDEN = (math.sqrt(5) - 1) / 2
 SECTIONS = 8  # of a golden section: the bracket shrinks to 1/50
+SECTION_TRIALS = SECTIONS + 3  # with its ends and the first inner step
 LEAST, MOST = 0.1, 0.5  # limits of the factor by which the parabola shrinks a step
 LEAST_BY_VIOLATION = 0.01
 BY_VIOLATION = 0.875  # part of the largest step that fulfils the condition on a parabola through the refused trial
@@ -52,11 +54,11 @@ def next_trial(trials: Generator[float, Array, R], losses: Array | None = None) 
 def trial_steps(options: TrialOptions, line: StepLine, violation: Violation, start: float, bound: float) -> Trials:
     """Yields the steps to try and receives the losses there; returns an acceptable step, or why there is none."""
     if options.trial == "golden":
-        section = yield from _golden_section(line, violation, start)
-        if section.accepted:
+        section, start = yield from _golden_section(line, violation, start)
+        if section is not None:
             return section
-        found = yield from _backtracking(options, line, violation, section.step, bound)
-        return SearchResult(found.outcome, found.step, found.losses, found.trials + section.trials, False, found.worst)
+        found = yield from _backtracking(options, line, violation, start, bound)
+        return replace(found, trials=found.trials + SECTION_TRIALS, first=False)
     return (yield from _backtracking(options, line, violation, start, bound))
 
 
@@ -97,10 +99,12 @@ def _factor(options: TrialOptions, line: StepLine, step: float, losses: Array, v
     return constant
 
 
-def _golden_section(line: StepLine, violation: Violation, start: float) -> Trials:
-    """The step in (0, start] that decreases the worst task's loss most, relative to its slope, if it is acceptable.
+def _golden_section(
+    line: StepLine, violation: Violation, start: float
+) -> Generator[float, Array, tuple[SearchResult | None, float]]:
+    """The step in (0, start] that decreases the worst task's loss most, relative to its slope; None if it is not acceptable.
 
-    Otherwise ``step`` of the result is where backtracking starts.
+    And the step at which backtracking starts then.
     """
 
     def tried(step: float) -> Generator[float, Array, tuple[float, float, Array]]:
@@ -124,5 +128,5 @@ def _golden_section(line: StepLine, violation: Violation, start: float) -> Trial
     best = min(best, inner, outer, key=lambda trial: trial[0])
     _, step, losses = best
     if line.is_resolvable(step).any() and (violation(step, losses) <= 0).all():
-        return SearchResult(SearchOutcome.ACCEPTED, step, losses, SECTIONS + 3, step == start)
-    return SearchResult(SearchOutcome.REJECTED, min(inner[1], step), line.losses, SECTIONS + 3)
+        return SearchResult(SearchOutcome.ACCEPTED, step, losses, SECTION_TRIALS, step == start), step
+    return None, min(inner[1], step)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.gradients.task_gradients import Row
+from paretorch.core.option_checks import check_above, check_fraction, check_whole
 from paretorch.linesearch.directions.metrics import Metric
 
 
@@ -50,10 +51,10 @@ class Kronecker(Metric):
         self, beta: float = 0.95, beta2: float = 0.95, eps: float = 1e-4, every: int = 10, largest: int = 1024
     ) -> None:
         for name, value in (("beta", beta), ("beta2", beta2)):
-            if not 0 <= value < 1:
-                raise ValueError(f"Kronecker: {name} is in [0, 1), got {value}")
-        if not eps > 0 or every < 1 or largest < 1:
-            raise ValueError(f"Kronecker: eps > 0, every >= 1, largest >= 1, got {eps}, {every}, {largest}")
+            check_fraction(f"Kronecker: {name}", value)
+        check_above("Kronecker: eps", eps)
+        check_whole("Kronecker: every", every, unit=" steps")
+        check_whole("Kronecker: largest", largest, unit=" rows or columns")
         self.beta, self.beta2, self.eps, self.every, self.largest = beta, beta2, eps, every, largest
         self.steps = 0
         self.factors: dict[int, dict[str, Tensor]] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.gradients.task_gradients import Row
+from paretorch.core.option_checks import check_above, check_whole
 from paretorch.linesearch.directions.metrics import Metric
 from paretorch.linesearch.tensor_rows import inner_products
 
@@ -37,8 +38,8 @@ class LBFGS(Metric):
     needs_tasks = True
 
     def __init__(self, memory: int = 10, least: float = 1e-8) -> None:
-        if memory < 1 or not least > 0:
-            raise ValueError(f"LBFGS: memory is at least 1 and least above 0, got {memory} and {least}")
+        check_whole("LBFGS: memory", memory, unit=" pairs")
+        check_above("LBFGS: least", least)
         self.memory, self.least = memory, least
         self.pairs: list[tuple[list[Tensor], list[Tensor]]] = []
         self.point: list[Tensor] = []

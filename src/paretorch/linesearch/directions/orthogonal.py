@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.gradients.task_gradients import Row
+from paretorch.core.option_checks import check_fraction
 from paretorch.linesearch.directions.metrics import Metric
 
 
@@ -19,7 +20,7 @@ class Orthogonal(Metric):
               \quad \text{for} \quad \bar G = U \Sigma V^T
 
     with the factor on the smaller side of the matrix; convolution kernels are matrices of outputs by all other dimensions, and a
-    vector is only normalised. :math:`\bar G` is the balanced gradient of this step; there is no memory of earlier steps.
+    vector is only normalized. :math:`\bar G` is the balanced gradient of this step; there is no memory of earlier steps.
 
     Args:
         eps: singular values are at least this part of the largest, so that M is positive definite for the gradients of the
@@ -42,8 +43,7 @@ class Orthogonal(Metric):
     """
 
     def __init__(self, eps: float = 1e-3) -> None:
-        if not 0 < eps < 1:
-            raise ValueError(f"Orthogonal: eps is a part of the largest singular value, in (0, 1), got {eps}")
+        check_fraction("Orthogonal: eps, a part of the largest singular value,", eps, "()")
         self.eps = eps
         self.factors: dict[int, Tensor] = {}
 

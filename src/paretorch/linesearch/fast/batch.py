@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from paretorch.core import checks
 from paretorch.core.arrays import Array
+from paretorch.core.option_checks import check_choice, check_whole, is_number
 from paretorch.linesearch.fast.features import Features
 from paretorch.linesearch.loss_values import (
     InputDerivative,
@@ -52,12 +52,13 @@ class FastOptions:
         return cls(displacement, samples, every, parameters, replayable_layers(encoder))
 
     def __post_init__(self) -> None:
-        checks.one_of("displacement", self.displacement, DISPLACEMENTS)
+        check_choice("displacement", self.displacement, DISPLACEMENTS)
         samples = self.samples
-        if samples is not None and not (samples >= 1 and samples == int(samples)) and not 0 < samples < 1:
+        if samples is not None and not (
+            is_number(samples) and (0 < samples < 1 or (samples >= 1 and samples % 1 == 0))
+        ):
             raise ValueError(f"samples is a number of samples, a part of the batch in (0, 1), or None, got {samples}")
-        if self.every < 1:
-            raise ValueError(f"every is at least 1 step, got {self.every}")
+        check_whole("every", self.every, unit=" steps")
 
 
 @dataclass(frozen=True)

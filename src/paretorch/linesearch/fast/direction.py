@@ -65,9 +65,9 @@ def method_direction(gradients: BatchGradients, runner: MethodRunner) -> tuple[S
     """The direction of the method, and of the optimizer or metric if there is one; and the method's result."""
     batch, parts = gradients.batch, gradients.batch.parts
     losses = {task: value / gradients.divisors[task] for task, value in gradients.values.items()}
-    answer = runner.run_on(losses, gradients.scaled, gradients.gramian, by_sample(batch.features.leaves))
-    on_features = combined_gradient(answer, gradients.scaled)
-    weights = runner.head_weights(answer)
+    method_result = runner.run_on(losses, gradients.scaled, gradients.gramian, by_sample(batch.features.leaves))
+    on_features = combined_gradient(method_result, gradients.scaled)
+    weights = runner.head_weights(method_result)
     factors = [
         weights[position] / gradients.divisors[task]
         for task, position in zip(gradients.values, gradients.positions, strict=True)
@@ -79,19 +79,19 @@ def method_direction(gradients: BatchGradients, runner: MethodRunner) -> tuple[S
         rows = gradients.parameter_rows() if parts.direction.needs_tasks else {}
         made = parts.direction.make(parts.parameters, [*gradient, *heads], rows, gradients.values)
         encoder, heads = _split(gradients, made)
-    return StepDirection(gradients, on_features, heads, encoder), answer
+    return StepDirection(gradients, on_features, heads, encoder), method_result
 
 
-def gramian_slopes(direction: StepDirection, answer: StepResult, runner: MethodRunner) -> Slopes:
+def gramian_slopes(direction: StepDirection, method_result: StepResult, runner: MethodRunner) -> Slopes:
     """(T,) slopes where the features move along d_z, from the Gramian where the method returns weights."""
     gradients = direction.gradients
-    if answer.weights is None or runner.method.needs == Need.LOSSES:
+    if method_result.weights is None or runner.method.needs == Need.LOSSES:
         return direction.slopes(direction.on_features)
     divisors = np.array([gradients.divisors[task] for task in gradients.values])
     own = gradients.head_squares / divisors
     if gradients.heads_overlap:
         own = np.array(inner_products(list(gradients.on_heads.values()), direction.heads))
-    return Slopes(own, (gradients.gramian @ np.array(answer.weights))[list(gradients.positions)] * divisors)
+    return Slopes(own, (gradients.gramian @ np.array(method_result.weights))[list(gradients.positions)] * divisors)
 
 
 def common_descent_on_features(
@@ -161,5 +161,5 @@ def _reason(direction: StepDirection, slopes: Slopes) -> str:
     worst = int(slopes.total.argmin())
     task = list(direction.gradients.values)[worst]
     if slopes.total[worst] <= 0:
-        return f"the direction would raise task {task!r} (slope {slopes.total[worst]:.3g})"
-    return f"no step along the direction lowers task {task!r} (slope {slopes.total[worst]:.3g})"
+        return f"the direction would increase the loss of task {task!r} (slope {slopes.total[worst]:.3g})"
+    return f"no step along the direction decreases the loss of task {task!r} (slope {slopes.total[worst]:.3g})"

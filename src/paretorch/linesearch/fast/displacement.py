@@ -93,7 +93,7 @@ def measured_displacement(direction: StepDirection, state: FastState) -> tuple[D
         return _on_reliable_samples(direction, state, product)
     bound_changes = changes_bound(direction.gradients.batch.parts, search)
     is_scaled = options.displacement == "calibrated" and search.steps % options.every and math.isfinite(state.ratio)
-    if is_scaled and state.scalable and not (bound_changes or direction.by_parameters):
+    if is_scaled and state.scaling_agrees and not (bound_changes or direction.by_parameters):
         return Displacement(_scaled(direction, state.ratio)), state
     span = search.expected_step()
     if not span >= BRIEF * search.previous_bound:
@@ -115,7 +115,7 @@ def measured_displacement(direction: StepDirection, state: FastState) -> tuple[D
         beta = direction.gradients.batch.parts.rules.beta
         agrees = bool(((scaled > 0) & (direction.slopes(found.parts).total > beta * scaled)).all())
         # after a disagreement every step takes a secant, until the next regular one
-        state = state._replace(scalable=agrees and (state.scalable or search.steps % options.every == 0))
+        state = state._replace(scaling_agrees=agrees and (state.scaling_agrees or search.steps % options.every == 0))
     return found, state
 
 

@@ -36,7 +36,7 @@ class Stage:
     """A step before its next attempt."""
 
     direction: StepDirection  # of the method
-    answer: StepResult  # the method's result
+    method_result: StepResult  # the method's result
     runner: MethodRunner  # of the method
     state: FastState  # of the search
     last: Attempt | None = None  # the last attempt; None before the first
@@ -103,7 +103,7 @@ def measured(stage: Stage) -> Prepared:
     """Displacement that the option names: up to one forward; a secant is trusted near the step over which it was measured."""
     direction = stage.direction
     if stage.batch.options.displacement == "gradient":
-        slopes = gramian_slopes(direction, stage.answer, stage.runner)
+        slopes = gramian_slopes(direction, stage.method_result, stage.runner)
         return _following(*_descending(Candidate(direction, feature_displacement(direction), slopes), stage.state))
     displacement, state = measured_displacement(direction, stage.state)
     return _descending(Candidate(direction, displacement, direction.slopes(displacement.parts)), state)
@@ -181,12 +181,12 @@ def _following(candidate: Candidate, state: FastState) -> Prepared:
 
     Elsewhere no bound is small enough: the common descent direction of the gradients on the parameters, verified.
     """
-    if state.follows and math.isfinite(state.search.bound.bound):
+    if state.encoder_descends and math.isfinite(state.search.bound.bound):
         return candidate, state
     direction = candidate.direction
     true = direction.slopes(tangent_displacement(direction).parts)
     follows = candidate.slopes.all_positive and true.all_positive
-    state = state._replace(follows=follows)
+    state = state._replace(encoder_descends=follows)
     if follows:
         return candidate, state._replace(search=state.search.forget_bound())
     candidate, state = _replaced_on_parameters(direction, true, state)

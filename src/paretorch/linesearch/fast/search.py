@@ -128,7 +128,7 @@ class FastBacktracking(LineSearch):
                 "fast search does not have: use Backtracking"
             )
         super().__init__(parts, method, scale, seed)
-        self.fast = FastState(self.state, follows=max_step is not None)
+        self.fast = FastState(self.state, encoder_descends=max_step is not None)
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
@@ -154,8 +154,8 @@ class FastBacktracking(LineSearch):
             "telling": encoder.subsample_reliable,
             "apart": encoder.samples_independent,
             "divisible": encoder.divisible,
-            "scalable": fast.scalable,
-            "follows": fast.follows,
+            "scalable": fast.scaling_agrees,
+            "follows": fast.encoder_descends,
             "calm": tuple(fast.reuse),
         }
 
@@ -175,6 +175,6 @@ class FastBacktracking(LineSearch):
             reuse=DisplacementReuse(*state_dict["calm"]),
             ratio=float(state_dict["ratio"]),
             # states of earlier versions have neither these nor "divisible"
-            scalable=state_dict.get("scalable", True),
-            follows=state_dict.get("follows", self.fast.follows),
+            scaling_agrees=state_dict.get("scalable", True),
+            encoder_descends=state_dict.get("follows", self.fast.encoder_descends),
         )

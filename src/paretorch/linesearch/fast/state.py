@@ -28,7 +28,7 @@ class FastState(NamedTuple):
     reuse: DisplacementReuse = DisplacementReuse()  # how well slopes predicted the last steps
     ratio: float = math.nan  # of the norms of displacement and direction, at the last measurement; nan before the first
     # Whether, along the features' own gradient at that norm, every task has a share beta of its slope.
-    scalable: bool = True
+    scaling_agrees: bool = True
     # with ``displacement="gradient"``, whether the encoder's step decreases every loss; true for a given bound
-    follows: bool = False
+    encoder_descends: bool = False
     checked_tasks: frozenset[str] = frozenset()  # tasks whose losses were found to come from the given features

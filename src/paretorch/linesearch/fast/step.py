@@ -12,6 +12,7 @@ from paretorch.linesearch.fast.displacement_reuse import DisplacementReuse
 from paretorch.linesearch.fast.gradients import batch_gradients
 from paretorch.linesearch.fast.levels import LEVELS, Stage, is_expensive
 from paretorch.linesearch.fast.state import FastState
+from paretorch.linesearch.parts import verifies
 from paretorch.linesearch.step_results import absent_step, accepted_step, refused_step
 
 REMEASUREMENTS = 2  # secants that a step can measure again
@@ -25,14 +26,16 @@ def fast_step(batch: Batch, runner: MethodRunner, state: FastState) -> tuple[Ste
     gradients, state = batch_gradients(batch, state, runner.uses_gradients)
     if not gradients.values:
         return _absent(batch, state)
-    direction, answer = method_direction(gradients, runner)
+    direction, method_result = method_direction(gradients, runner)
     expensive = is_expensive(batch, state)
-    measures = options.displacement == "difference" or (options.displacement == "calibrated" and not state.scalable)
+    measures = options.displacement == "difference" or (
+        options.displacement == "calibrated" and not state.scaling_agrees
+    )
     remeasurements = REMEASUREMENTS if measures else 0
 
     attempt: Attempt | None = None
     for level in LEVELS:
-        stage = Stage(direction, answer, runner, state, attempt)
+        stage = Stage(direction, method_result, runner, state, attempt)
         if level.applies(stage):
             candidate, state = level.candidate(stage)
             attempt, state = attempt_search(candidate, state, remeasurements)
@@ -66,7 +69,7 @@ def _moved(batch: Batch, attempt: Attempt, state: FastState) -> dict[str, float]
     with heads.restored_on_error(), shared.restored_on_error():
         shared.move_to(attempt.result.step)
         heads.move_to(attempt.result.step)
-        if batch.parts.verify and state.search.steps % batch.parts.verify == 0:
+        if verifies(batch.parts, state.search):
             return dict(zip(values, batch.model_losses(values).tolist(), strict=True))
     return {}
 

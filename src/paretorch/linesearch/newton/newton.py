@@ -45,10 +45,10 @@ def newton_step(gradients: Array, hessians: Array) -> NewtonStep:
               \lambda = \arg\min_{\lambda \ge 0,\, 1^T \lambda = 1} g_\lambda^T H_\lambda^{-1} g_\lambda, \quad
               s = -H_\lambda^{-1} g_\lambda
 
-    with g_l and H_l the sums weighted by lambda. The dual is convex; its derivative by lambda_t is -2 times model t at s, so
-    it is solved by moving weight from the task of the smallest model to that of the largest until they are equal; where that
-    is too slow, an interior-point method gives the start. Hessians that are not positive definite have their
-    eigenvalues replaced by their absolute values.
+    with :math:`g_\lambda = \sum_t \lambda_t g_t` and :math:`H_\lambda = \sum_t \lambda_t H_t`. The dual is convex; its
+    derivative by :math:`\lambda_t` is -2 times model t at s, so it is solved by moving weight from the task of the smallest
+    model to that of the largest until they are equal; where that is too slow, an interior-point method gives the start. Hessians
+    that are not positive definite have their eigenvalues replaced by their absolute values.
 
     Args:
         gradients: (T, n).
@@ -134,7 +134,7 @@ def newton(
         raise ValueError(f"newton starts from a vector (n,), got shape {tuple(start.shape)}: flatten the parameters")
     rules = Rules() if rules is None else rules
     point = start.detach().clone()
-    names = checks.task_names(objectives(point))
+    names = checks.checked_task_names(objectives(point))
 
     def values(at: Tensor) -> Tensor:
         found = objectives(at)
@@ -197,7 +197,9 @@ def _derivatives(
     losses = values(leaf)
     for name, loss in zip(names, losses.tolist(), strict=True):
         if not math.isfinite(loss):
-            raise FloatingPointError(f"objective {name!r} is {loss} at the point {point.tolist()}")
+            raise FloatingPointError(
+                f"objective {name!r} is {loss} at the point {point.tolist()}: start where every objective is finite"
+            )
     rows, squares = [], []
     for loss in losses:
         row = torch.autograd.grad(loss, leaf, create_graph=True)[0]

@@ -67,7 +67,7 @@ class BatchNormReplay:
         """
         if samples not in self._subsample_moments:
             self._subsample_moments[samples] = [
-                _normalised(call.inputs[:samples], call.layer.eps)[1] for call in self.calls
+                _normalized(call.inputs[:samples], call.layer.eps)[1] for call in self.calls
             ]
         recorded = iter(zip(self.calls, self._subsample_moments[samples], strict=True))
 
@@ -76,7 +76,7 @@ class BatchNormReplay:
                 call, before = next(recorded, (None, None))
                 if call is None or before is None or call.layer is not layer:
                     raise RuntimeError("the encoder calls its layers in another order than before: use samples=None")
-                out, now = _normalised(inputs, layer.eps)
+                out, now = _normalized(inputs, layer.eps)
                 scale = call.moments.inverse / before.inverse
                 shift = scale * now.inverse * (before.mean - call.moments.mean)
                 if layer.weight is not None:
@@ -101,15 +101,15 @@ def replayable_layers(encoder: nn.Module) -> list[_BatchNorm]:
     return [each for each in modules if getattr(each.forward, "__func__", None) is _BatchNorm.forward]  # type: ignore[misc]
 
 
-def _normalised(inputs: Tensor, eps: float) -> tuple[Tensor, Moments]:
-    """(B, C, ...) inputs normalised to mean 0 and variance 1 in every channel, and their moments."""
+def _normalized(inputs: Tensor, eps: float) -> tuple[Tensor, Moments]:
+    """(B, C, ...) inputs normalized to mean 0 and variance 1 in every channel, and their moments."""
     out, mean, inverse = torch.native_batch_norm(inputs, None, None, None, None, True, 0.0, eps)
     return out, Moments(mean, inverse)
 
 
 def _moments(layer: _BatchNorm, inputs: Tensor, out: Tensor) -> Moments:
-    """The moments by which the layer has just normalised a batch: those saved for its backward, or computed again."""
+    """The moments by which the layer has just normalized a batch: those saved for its backward, or computed again."""
     mean, inverse = (getattr(out.grad_fn, f"_saved_result{place}", None) for place in (1, 2))
     if isinstance(mean, Tensor) and isinstance(inverse, Tensor):
         return Moments(mean.detach(), inverse.detach())
-    return _normalised(inputs, layer.eps)[1]
+    return _normalized(inputs, layer.eps)[1]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from paretorch.core import checks
 from paretorch.core.gradients.task_gradients import summing_dtype
+from paretorch.core.option_checks import check_choice
 from paretorch.optim.per_task.gradients import TaskGradients
 from paretorch.optim.per_task.moments import Bucket, Moments, moments_of
 from paretorch.optim.per_task.step import TaskStep, task_weights
@@ -36,8 +37,8 @@ class ParameterTasks(NamedTuple):
 
 Factors = Callable[[ParameterTasks], Mapping[str, float]]
 """By what the gradient of each present task is multiplied before it enters the moments."""
-BucketUpdate = Callable[[Bucket, Mapping[str, Any], Mapping[str, float]], None]
-"""Updates the parameters and moments of a bucket, from the group's options and the weights of the tasks."""
+BucketUpdate = Callable[[Bucket, Mapping[str, Any]], None]
+"""Updates the parameters and moments of a bucket, from the group's options."""
 
 
 def adam_per_task(step: TaskStep, factors: Factors, update: BucketUpdate) -> None:
@@ -60,7 +61,7 @@ def adam_per_task(step: TaskStep, factors: Factors, update: BucketUpdate) -> Non
             own = {task: lengths[place][task] for task in tasks}
             scales = factors(ParameterTasks(options, weights, ordered, own))
             largest = torch.finfo(summing_dtype(parameter.dtype)).max
-            bucket = buckets.setdefault((parameter.device, parameter.dtype, tasks), Bucket.empty(tasks))
+            bucket = buckets.setdefault((parameter.device, parameter.dtype, tasks), Bucket.empty(tasks, weights))
             bucket.parameters.append(parameter)
             for task in tasks:
                 part = gradients.rows[task][place]
@@ -74,7 +75,7 @@ def adam_per_task(step: TaskStep, factors: Factors, update: BucketUpdate) -> Non
             for each in (each for own_moments in bucket.moments.values() for each in own_moments):
                 each["taken"] += 1
             for chunk in [bucket] if foreach else bucket.chunks():
-                update(chunk, options, weights)
+                update(chunk, options)
 
 
 def check_precision(parameters: Iterable[Tensor], name: str) -> None:
@@ -85,7 +86,7 @@ def check_precision(parameters: Iterable[Tensor], name: str) -> None:
             f"{name} got a float16 parameter, and squares of gradients leave the range of float16: keep "
             "parameters in float32 with the forward under autocast, or in bfloat16"
         )
-    checks.real(parameters, name)
+    checks.check_real(parameters, name)
 
 
 def mean_length(moments: Moments, length: float, beta: float) -> float:
@@ -101,8 +102,7 @@ def mean_length(moments: Moments, length: float, beta: float) -> float:
 
 def check_length_over(value: str) -> None:
     """Refuses unknown values of the option ``length_over``."""
-    if value not in ("tensor", "group"):
-        raise ValueError(f"length_over is 'tensor' or 'group', got {value!r}")
+    check_choice("length_over", value, ("tensor", "group"))
 
 
 def _lengths(

@@ -27,6 +27,7 @@ class Bucket:
         gradients: by task, k gradients.
         moments: by task, k states.
         factors: by task, k numbers by which its gradients are multiplied.
+        weights: by task, r.
     """
 
     parameters: list[Tensor]
@@ -34,12 +35,13 @@ class Bucket:
     gradients: Mapping[str, list[Tensor]]
     moments: Mapping[str, list[Moments]]
     factors: Mapping[str, list[float]]
+    weights: Mapping[str, float]
 
     @staticmethod
-    def empty(tasks: tuple[str, ...]) -> Bucket:
+    def empty(tasks: tuple[str, ...], weights: Mapping[str, float]) -> Bucket:
         """A bucket without parameters."""
         return Bucket(
-            [], tasks, {task: [] for task in tasks}, {task: [] for task in tasks}, {task: [] for task in tasks}
+            [], tasks, {task: [] for task in tasks}, {task: [] for task in tasks}, {task: [] for task in tasks}, weights
         )
 
     def chunks(self) -> Iterator[Bucket]:
@@ -61,6 +63,7 @@ class Bucket:
                     {task: [gradient] for task, gradient in gradients.items()},
                     {task: [each] for task, each in own.items()},
                     factors,
+                    self.weights,
                 )
                 continue
             parameters = _split(parameter, size)
@@ -79,6 +82,7 @@ class Bucket:
                         for task, named in moments.items()
                     },
                     factors,
+                    self.weights,
                 )
 
 

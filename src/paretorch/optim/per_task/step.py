@@ -47,7 +47,7 @@ class UpdateRule:
     """
 
     update: Callable[[TaskStep], None]
-    check: Callable[[Iterable[Tensor], str], object] | None = checks.real
+    check: Callable[[Iterable[Tensor], str], object] | None = checks.check_real
     losses: Callable[[Losses, Mapping[str, Any]], Losses] | None = None
     rows: tuple[str, ...] | None = None
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from paretorch.core.checks import one_of
+from paretorch.core.option_checks import check_choice
 from paretorch.former_names import former_members
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
@@ -144,7 +144,7 @@ class Sharing:
     settled: bool = True
 
     def __post_init__(self) -> None:
-        one_of("parameters", self.parameters, ("all", "encoder"))
+        check_choice("parameters", self.parameters, ("all", "encoder"))
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,6 @@ class PreferenceAdaptation:
     rate: float = 0.3
 
     def __post_init__(self) -> None:
-        one_of("adapt", self.kind, ("hypervolume", "spacing"))
+        check_choice("adapt", self.kind, ("hypervolume", "spacing"))
         if not 0 < self.rate <= 1:
             raise ValueError(f"rate is in (0, 1], got {self.rate}")

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from paretorch.core.checks import one_of
 from paretorch.core.gradients.ranks import ALL, Ranks
+from paretorch.core.option_checks import check_choice
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
@@ -92,11 +92,11 @@ def fit_front(
     tasks = workload.tasks
     given = checked_preferences(preferences, tasks)
     algorithm.check(given, tasks)
-    one_of("starts", starts, ("common", "independent"))
+    check_choice("starts", starts, ("common", "independent"))
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("every", 1 if every is None else every)):
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
-    one_of("execution", execution, EXECUTIONS)
+    check_choice("execution", execution, EXECUTIONS)
     if not algorithm.trains_members:
         _check_unused(algorithm, execution, group)
     if checkpoint is not None and Ranks(group).size > 1:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
-from paretorch.core.checks import one_of
+from paretorch.core.option_checks import check_choice
 from paretorch.pareto.models.autotune import autotune
 from paretorch.pareto.models.members import Features, Losses, stacked
 from paretorch.workloads.base import Workload
@@ -46,7 +46,7 @@ class Ensemble:
     def __init__(
         self, workload: Workload, models: Sequence[nn.Module], execution: str = "auto", first: int = 0
     ) -> None:
-        one_of("execution", execution, EXECUTIONS)
+        check_choice("execution", execution, EXECUTIONS)
         if not models:
             raise ValueError("an ensemble has at least one model, got none")
         self.losses, self.features = Losses(workload, models[0]), Features(models[0])

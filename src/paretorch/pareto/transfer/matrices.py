@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from paretorch.core.checks import is_number
+from paretorch.core.option_checks import is_number
 from paretorch.former_names import former_members
 
 ROW = 1e-6  # tolerance of a row sum

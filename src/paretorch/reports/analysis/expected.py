@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from paretorch.core.arrays import Array
 from paretorch.reports.analysis.summary import Summary
-from paretorch.reports.reading.load import Array
 from paretorch.studies.statistics.quality import seed_mean
 from paretorch.studies.study import Expected
 

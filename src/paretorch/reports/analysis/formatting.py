@@ -93,11 +93,11 @@ def metric_interval(comparison: Comparison, higher_is_better: bool) -> str:
     return f"{shown[0]} [{shown[1]}, {shown[2]}]{mark}"
 
 
-def listed(labels: Sequence[str]) -> str:
+def join_names(labels: Sequence[str]) -> str:
     """Names joined by commas and "and"; of many names, the first ones and the number of the others.
 
     Example:
-        >>> listed(["a", "b", "c"]), listed("abcdefgh")
+        >>> join_names(["a", "b", "c"]), join_names("abcdefgh")
         ('a, b and c', 'a, b, c, d, e and 3 more')
     """
     if len(labels) > MOST_NAMED:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from paretorch.core.arrays import Array
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, Interval, holm, interval, paired_t
 from paretorch.studies.statistics.quality import seed_mean
 
@@ -74,7 +75,7 @@ def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | Non
     )
 
 
-def _lowest(rows: Mapping[str, NDArray[np.float64]]) -> str:
+def _lowest(rows: Mapping[str, Array]) -> str:
     """The lowest mean over the common seeds of the treatments with enough seeds."""
     complete = {label: np.isfinite(row) for label, row in rows.items()}
     enough = [label for label, there in complete.items() if there.sum() >= FEWEST_SEEDS] or list(rows)
@@ -82,7 +83,7 @@ def _lowest(rows: Mapping[str, NDArray[np.float64]]) -> str:
     return min(enough, key=lambda label: seed_mean(rows[label][common] if common.any() else rows[label]))
 
 
-def _against(best: str, others: list[str], rows: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def _against(best: str, others: list[str], rows: Mapping[str, Array]) -> Array:
     """(N - 1,) p of the best against each other one, corrected for all pairs; nan with too few seeds."""
     labels = [best, *others]
     table = np.array([rows[label] for label in labels])
@@ -91,7 +92,7 @@ def _against(best: str, others: list[str], rows: Mapping[str, NDArray[np.float64
     return np.asarray(corrected[: len(others)])
 
 
-def _paired(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+def _paired(differences: Array) -> Array:
     """(n,) p of (n, S) differences, each over its finite seeds."""
     complete = np.isfinite(differences)
     found = np.full(len(differences), math.nan)

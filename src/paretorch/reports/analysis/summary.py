@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretorch.reports.reading.load import Array, StudyResults, TreatmentResults, quality
+from paretorch.core.arrays import Array
+from paretorch.reports.reading.load import StudyResults, TreatmentResults, quality
 from paretorch.studies.statistics.curves import Convergence, Stability, convergence, convergence_target, stability
 from paretorch.studies.statistics.paired import Comparison, Verdict, compare
 from paretorch.studies.statistics.quality import complete_seeds, mean_rank, seed_mean
 
 
 @dataclass(frozen=True)
-class Row:
+class TreatmentSummary:
     """Numbers of one treatment.
 
     Args:
@@ -52,12 +53,12 @@ class Summary:
     """
 
     results: StudyResults
-    rows: dict[str, Row]
+    rows: dict[str, TreatmentSummary]
     target: float
     level: float = 0.95
 
     @property
-    def reference(self) -> Row:
+    def reference(self) -> TreatmentSummary:
         """The row to which the others are compared."""
         return self.rows[self.results.plan.study.reference]
 
@@ -102,7 +103,7 @@ def summarize(results: StudyResults, level: float = 0.95) -> Summary:
     ]
     target = convergence_target(progress[study.reference])
     rows = {
-        label: Row(
+        label: TreatmentSummary(
             treatment,
             delta_m[label],
             float(ranks.get(label, math.nan)),

@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const { tasks, members } = data;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const narrow = () => window.innerWidth < 640;
   const by = (id) => document.getElementById(id);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -47,8 +48,8 @@
   });
   const hover = (member) => `<b>model ${member}</b>${members[member].front ? "" : " (dominated)"}<br>${numbers(member).join("<br>")}`;
 
-  function axis(title) {
-    return { title: { text: folded(title, 40, plain), standoff: 8 }, gridcolor: colour("grid"), linecolor: colour("soft"), zerolinecolor: colour("grid"), ticks: "outside", tickcolor: colour("soft"), automargin: true, color: colour("ink") };
+  function axis(title, size = 40) {
+    return { title: { text: folded(title, size, plain), standoff: 8 }, gridcolor: colour("grid"), linecolor: colour("soft"), zerolinecolor: colour("grid"), ticks: "outside", tickcolor: colour("soft"), automargin: true, color: colour("ink") };
   }
   function layout(more) {
     return {
@@ -71,7 +72,7 @@
       group(front, { symbol: "circle", size: 10, color: colour("accent") }, "lines+markers"),
       { ...group(there.filter((i) => i === state.chosen), { ...ring, color: colour("worse") }, "markers"), hoverinfo: "skip" },
     ];
-    return [traces, layout({ xaxis: axis(quantity.titles[0]), yaxis: axis(quantity.titles[1]) })];
+    return [traces, layout({ xaxis: axis(quantity.titles[0], narrow() ? 30 : 60), yaxis: axis(quantity.titles[1]) })];
   }
 
   function space(quantity) {
@@ -82,7 +83,7 @@
       group(there.filter((i) => members[i].front && i !== state.chosen), { symbol: "circle", size: 5, color: colour("accent") }),
       group(there.filter((i) => i === state.chosen), { symbol: "diamond", size: 9, color: colour("worse") }),
     ];
-    const away = by("plot").clientWidth < 500 ? 1.9 : 1.6; // closer cameras cut off the axis titles
+    const away = by("plot").clientWidth < 500 ? 2.2 : 1.6; // closer cameras cut off the axis titles
     const [x, y, z] = quantity.titles.map((title) => ({ ...axis(""), title: { text: folded(title, 24, spatial) } }));
     // a cube, independent of the ranges of the losses; centred slightly below its middle, as titles are below it
     const camera = { eye: { x: away, y: away, z: 0.8 * away }, center: { x: 0, y: 0, z: -0.15 } };
@@ -122,7 +123,7 @@
     const against = by("against").value;
     const titles = { gradients: "gradient evaluations, all models together", seconds: "seconds of training", epoch: "epochs" };
     const trace = { x: data.history[against], y: data.history.hypervolume, type: "scatter", mode: "lines+markers", line: { color: colour("accent") }, marker: { size: 4 } };
-    window.Plotly.react(by("history"), [trace], layout({ xaxis: { ...axis(titles[against]), rangemode: "tozero" }, yaxis: axis("hypervolume") }), options);
+    window.Plotly.react(by("history"), [trace], layout({ xaxis: { ...axis(titles[against], narrow() ? 30 : 80), rangemode: "tozero" }, yaxis: axis("hypervolume") }), options);
   }
 
   // to four digits, so that they still sum to one
@@ -181,7 +182,7 @@
       const first = { get value() { return 1000 - Number(input.value); }, set value(given) { input.value = 1000 - given; } };
       inputs.push(first, { get value() { return input.value; }, set value(_) {} });
       input.addEventListener("input", () => moved([first.value / 1000, Number(input.value) / 1000]));
-      outputs = () => { [left, right].forEach((end, t) => { end.textContent = `${tasks[t]} ${(100 * state.weights[t]).toFixed(0)} %`; }); };
+      outputs = () => { [left, right].forEach((end, t) => { end.textContent = `${tasks[t]} ${(100 * state.weights[t]).toFixed(0)}\u00a0%`; }); };
       return;
     }
     const shown = [];

@@ -9,6 +9,8 @@
   // plotly interprets a few tags in its texts: names are escaped
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+  // without its middle: names of treatments often differ in their ends alone
+  const shortened = (text, most) => (text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text);
   const shown = data.parts.map((part) => new Set(part.first.slice(0, MOST_SHOWN)));
   const drawn = [];
 
@@ -34,11 +36,11 @@
 
   const options = { responsive: true, displaylogo: false, displayModeBar: false };
 
-  // an axis of the page's colours, with its title on lines of so many characters, and its labels cut off after them
-  function axis(spec, most, cutAt) {
+  // an axis of the page's colours, with its title on lines of so many characters, and its labels shortened to so many
+  function axis(spec, most, labelSize) {
     const base = { gridcolor: colour("grid"), linecolor: colour("soft"), zerolinecolor: colour("soft"), ticks: "outside", tickcolor: colour("soft"), automargin: true, exponentformat: "power" };
     const title = spec.title ? { text: wrapped(spec.title, most), standoff: 7 } : undefined;
-    const ticks = spec.labels ? { tickvals: spec.labels.map((_, i) => i), ticktext: spec.labels.map((label) => plain(cut(label, cutAt))), zeroline: false, ticks: "" } : {};
+    const ticks = spec.labels ? { tickvals: spec.labels.map((_, i) => i), ticktext: spec.labels.map((label) => plain(shortened(label, labelSize))), zeroline: false, ticks: "" } : {};
     return { ...base, title, ...ticks, ...spec.layout };
   }
 
@@ -52,8 +54,8 @@
       const [xaxis, yaxis, zaxis] = [at.x, at.y, at.z].map((k) => ({ title: { text: plain(panel.axes[k].title) }, color: colour("ink") }));
       return { ...base, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { xaxis, yaxis, zaxis } };
     }
-    const xaxis = axis(panel.axes[at.x], narrow() ? 30 : 80, 16);
-    const yaxis = axis(panel.axes[at.y], 30, panel.matrix ? 16 : narrow() ? 18 : 44);
+    const xaxis = axis(panel.axes[at.x], narrow() ? 30 : window.innerWidth < 1000 ? 50 : 80, 16);
+    const yaxis = axis(panel.axes[at.y], 30, panel.matrix ? 16 : narrow() ? 22 : 44);
     if (panel.matrix) {
       xaxis.tickangle = panel.matrix.length > 6 || narrow() ? -60 : 0;
       yaxis.autorange = "reversed";

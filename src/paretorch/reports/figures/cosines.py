@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from paretorch.core.arrays import Array
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.curves import curves_figure, curves_panel
 from paretorch.reports.figures.description import Axis, Figure, Panel
-from paretorch.reports.reading.load import Array, StudyResults
+from paretorch.reports.reading.load import StudyResults
 
 MOST_PAIRS = 15  # panels: the pairs with the lowest mean cosine
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from paretorch.core.arrays import Array
 from paretorch.reports.analysis.formatting import seed_count
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.description import Axis, Bounds, Figure, Marks, MarkStyle, Panel, Scale
-from paretorch.reports.reading.load import Array, Metric, TreatmentResults
+from paretorch.reports.reading.load import TaskMetric, TreatmentResults
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
 
 MOST_POINTS = 100  # of one curve
@@ -136,7 +137,7 @@ def values(curve: Marks, axis: int = VALUE) -> Array:
     return found
 
 
-def metric_title(metric: Metric) -> str:
+def metric_title(metric: TaskMetric) -> str:
     """Title of a metric's axis."""
     unit = f" ({metric.unit})" if metric.unit else ""
     return f"{metric.title}{unit}, {'higher' if metric.higher_is_better else 'lower'} is better"

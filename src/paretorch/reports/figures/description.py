@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from paretorch.reports.reading.load import Array
+from paretorch.core.arrays import Array
 
 Scale = Literal["linear", "log", "decades"]  # decades: logarithmic, with ticks at the powers of ten alone
 Bounds = tuple[Array, Array]  # (n,) lower and (n,) upper ends of intervals

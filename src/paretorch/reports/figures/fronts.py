@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from paretorch.core.arrays import Array
 from paretorch.pareto.dominance import non_dominated
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.curves import MOST_POINTS, SECONDS, curve_style, thinned
 from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel
 from paretorch.reports.reading.front_results import Fronts
-from paretorch.reports.reading.load import Array
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from paretorch.core.arrays import Array
 from paretorch.extras import extra
 from paretorch.reports.analysis.summary import Summary, by_priority
 from paretorch.reports.figures.description import Bounds, Figure, Marks, Panel
 from paretorch.reports.figures.styles import style
-from paretorch.reports.reading.load import Array
 from paretorch.storage import atomic
 from paretorch.studies.statistics.paired import FEWEST_SEEDS
 from paretorch.studies.statistics.ranking import Ranking

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from paretorch.core.arrays import Array
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel, Scale
 from paretorch.reports.figures.trade_offs import mean_and_bounds
-from paretorch.reports.reading.load import Array, TreatmentResults
+from paretorch.reports.reading.load import TreatmentResults
 
 FEWEST_RATES = 3  # of a grid that is drawn
 LOG_FROM = 8.0  # ratio of the largest to the smallest loss from which the axis is logarithmic

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from paretorch.core.arrays import Array
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.curves import curves_figure, curves_panel, thinned, values
 from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel, Scale
-from paretorch.reports.reading.load import Array, TreatmentResults
+from paretorch.reports.reading.load import TreatmentResults
 from paretorch.reports.reading.searches import BoundReduction, Searches, VerifiedLoss
 
 MOST_POINTS = 1200  # of all treatments in a panel

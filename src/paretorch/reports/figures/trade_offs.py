@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from paretorch.reports.analysis.summary import Row, Summary
+from paretorch.core.arrays import Array
+from paretorch.reports.analysis.summary import Summary, TreatmentSummary
 from paretorch.reports.figures.curves import metric_title
 from paretorch.reports.figures.description import Axis, Bounds, Figure, Marks, MarkStyle, Panel
-from paretorch.reports.reading.load import Array
 from paretorch.studies.statistics.paired import interval
 from paretorch.studies.statistics.quality import seed_mean
 
@@ -58,7 +58,7 @@ def mean_and_bounds(values: Array, level: float) -> tuple[float, float, float]:
     return (seed_mean(values), *((np.nan, np.nan) if found is None else (found.low, found.high)))
 
 
-def _positive(row: Row) -> Array:
+def _positive(row: TreatmentSummary) -> Array:
     """(S,) seconds of all runs of a seed; nan for a seed without a run, which has no cost."""
     return np.where(row.results.seconds > 0, row.results.seconds, np.nan)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paretorch.reports.analysis.expected import expected_ranges
-from paretorch.reports.analysis.formatting import MOST_NAMED, listed, number, points, seed_count, signed_interval
+from paretorch.reports.analysis.formatting import MOST_NAMED, join_names, number, points, seed_count, signed_interval
 from paretorch.reports.analysis.leaders import Leader, leader
-from paretorch.reports.analysis.summary import Row, Summary
+from paretorch.reports.analysis.summary import Summary, TreatmentSummary
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
 from paretorch.studies.statistics.quality import seed_std
 
@@ -60,7 +60,7 @@ def headline(summary: Summary) -> str:
     first = (
         f"No treatment was found better than {reference}"
         if not better
-        else f"Better than {reference}: {listed(better)}"
+        else f"Better than {reference}: {join_names(better)}"
     )
     if len(groups[Verdict.NOT_DISTINGUISHABLE]) == others:
         none_distinguishable = "the other cannot" if others == 1 else f"none of the {others} others can"
@@ -121,7 +121,7 @@ def _compared(summary: Summary, leader: str, label: str) -> bool:
     return comparison is not None and comparison.verdict in (Verdict.BETTER, Verdict.WORSE)
 
 
-def _against(row: Row, reference: str) -> str:
+def _against(row: TreatmentSummary, reference: str) -> str:
     if row.comparison is None:
         return ", which is the reference"
     return f", {_points(row)} to {reference}: {row.comparison.description}"
@@ -239,7 +239,7 @@ def _alone(found: Leader) -> str:
         return "Distinguishable from every other."
     if len(found.tied) > MOST_NAMED:
         return f"Not distinguishable from {len(found.tied)} others."
-    return f"Not distinguishable from {listed(found.tied)}."
+    return f"Not distinguishable from {join_names(found.tied)}."
 
 
 def _tuned(summary: Summary) -> Iterator[Finding]:
@@ -266,18 +266,18 @@ def _missing(summary: Summary) -> Iterator[Finding]:
             )
 
 
-def _with_numbers(label: str, row: Row, planned: int) -> str:
+def _with_numbers(label: str, row: TreatmentSummary, planned: int) -> str:
     assert row.comparison is not None
     note = f", {row.comparison.note}" if row.comparison.seeds < planned else ""
     return f"{label} ({_points(row)}{note})"
 
 
-def _points(row: Row) -> str:
+def _points(row: TreatmentSummary) -> str:
     assert row.comparison is not None
     return "no difference known" if math.isnan(row.comparison.difference) else signed_interval(row.comparison)
 
 
-def _lowest(summary: Summary, score: Callable[[Row], float]) -> str | None:
+def _lowest(summary: Summary, score: Callable[[TreatmentSummary], float]) -> str | None:
     scores = {label: score(row) for label, row in summary.rows.items()}
     known = {label: value for label, value in scores.items() if not math.isnan(value)}
     return min(known, key=lambda label: known[label]) if known else None

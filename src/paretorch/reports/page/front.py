@@ -75,7 +75,7 @@ def front_page(folder: Path, result: Result, values: Mapping[str, Any]) -> str:
     return template("front.html.jinja").render(
         title=f"{workload_title(result.run)}, {len(front)} models",
         subtitle=f"{result.run.front}, {result.run.epochs} epoch{'s' * (result.run.epochs > 1)}, seed {result.run.seed}",
-        notices=list(_notices(front, result)),
+        notices=list(_notices(front)),
         tasks=front.tasks,
         caption=_caption(len(front.tasks)),
         columns=[quantity.name for quantity in quantities],
@@ -198,7 +198,7 @@ def _scaled(front: Front) -> list[list[float] | None]:
     return [row.tolist() if bool(row.isfinite().all()) else None for row in scaled]
 
 
-def _notices(front: Front, result: Result) -> Iterator[str]:
+def _notices(front: Front) -> Iterator[str]:
     if len(front.diverged) == len(front):
         yield "All models have diverged: train again, with a smaller learning rate."
         return

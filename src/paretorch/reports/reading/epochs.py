@@ -8,11 +8,9 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from paretorch.core.arrays import Array
 from paretorch.training.record.result import Epoch, Result, Scores, total_seconds
-
-Array = NDArray[np.float64]
 
 
 def validation_scores(group: Sequence[Result], epoch: int) -> list[Scores]:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from paretorch.core.arrays import Array
 from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.training.record.result import Result
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from paretorch.core.arrays import Array
 from paretorch.reports.reading.epochs import by_epoch, cosines, epoch_seconds, memory, seconds, validation_scores
 from paretorch.reports.reading.front_results import Fronts, fronts
 from paretorch.reports.reading.missing import Missing, missing
@@ -28,11 +28,9 @@ from paretorch.training.record.result import Result, Scores
 from paretorch.training.record.run_identity import verified_result
 from paretorch.training.run import Run
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
-class Metric:
+class TaskMetric:
     """One number about one task, its direction and unit (empty for shares and scores)."""
 
     task: str
@@ -108,7 +106,7 @@ class StudyResults:
     """A plan with the results of its treatments, by label in the study's order."""
 
     plan: Plan
-    metrics: tuple[Metric, ...]
+    metrics: tuple[TaskMetric, ...]
     tasks: tuple[str, ...]
     treatments: dict[str, TreatmentResults]
     memory_measures: tuple[str, ...] = ()
@@ -215,12 +213,12 @@ def _check_baseline(values: Array, plan: Plan) -> None:
         )
 
 
-def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[Metric, ...]:
-    found: dict[tuple[str, str], Metric] = {}
+def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[TaskMetric, ...]:
+    found: dict[tuple[str, str], TaskMetric] = {}
     for key, result in results.items():
         for task, directions in result.higher_is_better.items():
             for name, higher in directions.items():
-                metric = Metric(task, name, higher, result.units[task][name])
+                metric = TaskMetric(task, name, higher, result.units[task][name])
                 if found.setdefault((task, name), metric) != metric:
                     raise ValueError(
                         f"{plan.folders[key]}: runs disagree on direction or unit of {metric.title!r}: not one workload"
@@ -235,7 +233,7 @@ def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[Metric, ...]:
 class _Reader:
     plan: Plan
     results: dict[str, Result]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[TaskMetric, ...]
     tasks: tuple[str, ...]
 
     def chosen(self, treatment: Treatment, base: Array) -> TreatmentResults:

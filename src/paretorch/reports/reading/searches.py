@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from paretorch.core.arrays import Array
 from paretorch.training.record.result import Epoch, Result
 
-Array = NDArray[np.float64]
 MOST_CHECKED = 150  # verified steps of a run that are read
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretorch.reports.analysis.formatting import listed, number, points
+from paretorch.reports.analysis.formatting import join_names, number, points
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.fronts import transfer_table
 from paretorch.reports.tables.tables import Table
@@ -76,7 +76,7 @@ def _found(labels: Sequence[str], ranking: Ranking) -> str:
         for label, rank in zip(labels, ranking.ranks, strict=True)
         if rank - ranking.ranks[best] > ranking.critical_difference
     ]
-    others = f"better than {listed(worse)}" if worse else "not distinguishable from any other"
+    others = f"better than {join_names(worse)}" if worse else "not distinguishable from any other"
     return (
         f"{labels[best]} ranks best over {ranking.workloads} workloads, {number(float(ranking.ranks[best]), 3)} on average "
         f"({p}), and is {others} by Nemenyi's critical difference of {ranking.critical_difference:.2f}."

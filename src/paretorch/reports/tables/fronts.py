@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from paretorch.core.arrays import Array
 from paretorch.pareto import MT2O
 from paretorch.reports.analysis.formatting import mean_interval, number
 from paretorch.reports.analysis.summary import Summary
-from paretorch.reports.reading.front_results import Array, Fronts, reached
+from paretorch.reports.reading.front_results import Fronts, reached
 from paretorch.reports.reading.load import TreatmentResults
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, t_bounds

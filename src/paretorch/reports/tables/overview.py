@@ -13,8 +13,8 @@ from paretorch.reports.analysis.formatting import (
     seed_count,
     signed_interval,
 )
-from paretorch.reports.analysis.summary import Row, Summary
-from paretorch.reports.reading.load import Metric
+from paretorch.reports.analysis.summary import Summary, TreatmentSummary
+from paretorch.reports.reading.load import TaskMetric
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
 from paretorch.studies.statistics.quality import seed_mean
@@ -143,7 +143,7 @@ def dynamics(summary: Summary) -> Table:
     return Table("Convergence and stability", header, rows, notes, left=(2,))
 
 
-def _dynamics_cells(row: Row) -> tuple[str, ...]:
+def _dynamics_cells(row: TreatmentSummary) -> tuple[str, ...]:
     steady = (number(row.stability.mean, 3), number(seed_mean(row.stability.spikes), 2))
     found = row.convergence
     if found is None:
@@ -153,7 +153,7 @@ def _dynamics_cells(row: Row) -> tuple[str, ...]:
     return (epochs, found.speed, f"{found.reached} of {found.seeds}", seconds, *steady)
 
 
-def _overview_row(label: str, row: Row, metrics: int) -> tuple[str, ...]:
+def _overview_row(label: str, row: TreatmentSummary, metrics: int) -> tuple[str, ...]:
     return (
         label,
         "reference" if row.comparison is None else row.comparison.verdict.value,
@@ -166,7 +166,7 @@ def _overview_row(label: str, row: Row, metrics: int) -> tuple[str, ...]:
     )
 
 
-def heading(metric: Metric) -> str:
+def heading(metric: TaskMetric) -> str:
     """A metric's name, direction and unit, as the heading of a column."""
     unit = f" in\u00a0{metric.unit}" if metric.unit else ""
     return f"{metric.title}\u00a0{'↑' if metric.higher_is_better else '↓'}{unit}"

@@ -40,8 +40,8 @@ def search_table(summary: Summary) -> Table:
         "step, first epoch",
         "step, last epoch",
         "fallbacks",
-        "raised a task",
-        "bound lowered",
+        "increased a loss",
+        "bound reduced",
     )
     rows = tuple((label, *_cells(found)) for label, found in _searched(summary).items())
     refused = [f"{label}: {reason}" for label, found in _searched(summary).items() for reason in found.refused[:1]]
@@ -50,7 +50,7 @@ def search_table(summary: Summary) -> Table:
         "step: geometric mean of an epoch's accepted steps, and over seeds. With the direction of an optimizer, it is a "
         "factor of that optimizer's step at rate 1.",
         "fallbacks: steps along the common descent direction, as the method's direction would have increased a task's loss.",
-        "raised a task: of the steps that were verified by a forward pass on the same batch, those that increased a task's loss.",
+        "increased a loss: of the steps verified by a forward pass on the same batch, those that increased a task's loss.",
         *refused,
     )
     return Table("Outcomes of the line searches", header, rows, notes)

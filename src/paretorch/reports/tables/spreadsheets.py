@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from paretorch.reports.analysis.summary import Row, Summary
+from paretorch.reports.analysis.summary import Summary, TreatmentSummary
 from paretorch.studies.statistics.paired import interval
 from paretorch.studies.statistics.quality import seed_mean
 
@@ -57,7 +57,7 @@ def seeds_csv(summary: Summary) -> str:
     return _written(header, lines)
 
 
-def _treatment(label: str, row: Row, level: float) -> list[object]:
+def _treatment(label: str, row: TreatmentSummary, level: float) -> list[object]:
     cells: list[object] = [label, row.results.seeds]
     for values in (*row.results.test.T, row.delta_m):
         finite = values[np.isfinite(values)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from paretorch.core.checks import one_of
+from paretorch.core.option_checks import check_choice
 from paretorch.pareto.models.ensemble import EXECUTIONS
 from paretorch.pareto.preferences import checked_preferences, preferences
 from paretorch.training.names.constructors import check_arguments
@@ -48,8 +48,8 @@ class FrontOptions:
             raise ValueError(
                 f"{count} preferences are for {count} models, got models={self.models}: leave `models` out"
             )
-        one_of("starts", self.starts, ("common", "independent"))
-        one_of("execution", self.execution, EXECUTIONS)
+        check_choice("starts", self.starts, ("common", "independent"))
+        check_choice("execution", self.execution, EXECUTIONS)
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin is a share, 0 <= margin < 1, got {self.margin}")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 
-from paretorch.core.checks import is_number
+
+def is_number(value: object) -> bool:
+    """Whether the value is a real number, and not a bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_above(option: str, value: float, least: float = 0.0) -> None:
@@ -33,13 +36,14 @@ def check_fraction(option: str, value: float, ends: str = "[)") -> None:
         raise ValueError(f"{option} must be in {ends[0]}0, 1{ends[1]}, got {value!r}")
 
 
-def check_count(option: str, value: int, unit: str = "") -> None:
-    """The value is an integer of at least 1; ``unit`` follows the number in the message."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{option} is at least 1{unit}, got {value!r}")
+def check_whole(option: str, value: object, least: int | None = 1, unit: str = "") -> None:
+    """The value is a whole number, of at least ``least`` where that is given; ``unit`` follows it in the message."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
+        at_least = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{option} is a whole number{at_least}{unit}, got {value!r}")
 
 
 def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
     """The value is one of the choices."""
     if value not in choices:
-        raise ValueError(f"{option} is one of {choices}, got {value!r}")
+        raise ValueError(f"{option} is {' or '.join(map(repr, choices))}, got {value!r}")
