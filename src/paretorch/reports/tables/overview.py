@@ -43,7 +43,7 @@ def overview(summary: Summary) -> Table:
         f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
         f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_description(summary)}.",
         f"rank: mean over metrics and {_ranked_seeds(summary)}, 1 is best. s/epoch and peak MiB: training, mean over seeds.",
-        "verdict: paired t test at 5 %, Holm-corrected for all rows; each interval is for its row alone.",
+        "verdict: better or worse if the interval, simultaneous for all rows, excludes zero.",
         *_caveats(summary),
     )
     return Table(f"{study.name}: {study.question}", header, rows, notes, left=(1,))
@@ -93,7 +93,7 @@ def by_metric(summary: Summary) -> Table:
             rows.append((label, *cells))
     notes = (
         f"Paired differences to {study.reference!r} on test data with their {_interval_description(summary)}.",
-        "* better, † worse: paired t test, Holm-corrected for all treatments of this metric, 5 % level.",
+        "* better, † worse: the interval excludes zero.",
     )
     return Table("Differences by metric", ("treatment", *map(heading, metrics)), tuple(rows), notes)
 
@@ -181,9 +181,8 @@ def _mean_description(summary: Summary) -> str:
 
 
 def _interval_description(summary: Summary) -> str:
-    found = [row.comparison.interval for row in summary.rows.values() if row.comparison and row.comparison.interval]
+    found = [row.comparison for row in summary.rows.values() if row.comparison and row.comparison.interval]
     if not found:
         return "interval withheld: it needs at least 3 seeds"
-    names = {"t": "Student's t", "bootstrap": "paired bootstrap over seeds"}
-    methods = sorted({names[interval.method] for interval in found})
-    return f"{100 * found[0].level:.0f} % interval ({' or '.join(methods)})"
+    several = f", simultaneous for {len(found)} comparisons" if len(found) > 1 else ""
+    return f"{100 * summary.level:.0f} % interval (Student's t{several})"
