@@ -76,22 +76,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", default=list(SETTINGS), choices=[[], *SETTINGS])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, help="also write the numbers into this JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = {name: measure(SETTINGS[name], arguments.seeds) for name in arguments.workloads}
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    found = {name: [measure(SETTINGS[name], seed) for seed in seeds] for name in arguments.workloads}
     for name, rows in found.items():
         print(table(name, SETTINGS[name], rows))
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1))
 
 
-def measure(setting: Setting, seeds: int) -> list[dict[str, dict[str, object]]]:
-    """For each seed, the weights and Delta m on test data, by treatment."""
-    return [_measure_seed(setting, seed) for seed in range(seeds)]
-
-
-def _measure_seed(setting: Setting, seed: int) -> dict[str, dict[str, object]]:
+def measure(setting: Setting, seed: int) -> dict[str, dict[str, object]]:
+    """The weights and Delta m on test data, by treatment."""
     search = replace(setting.base, seed=SEARCH_SEED + seed, test=False)
     grid = list(setting.grid())
     trials = [_train(with_weights(search, weights)) for weights in grid]

@@ -17,7 +17,7 @@ from paretorch.core.fork.fork import Fork
 from paretorch.loop.evaluation import Scores
 from paretorch.studies.statistics.quality import delta_m_to_best
 from paretorch.training import randomness, updates
-from paretorch.training.balanced_run import seeded
+from paretorch.training.balanced_run import check_weighted, seeded
 from paretorch.training.evaluation import evaluate
 from paretorch.training.resolved_run import ResolvedRun
 from paretorch.training.run import Run
@@ -35,11 +35,13 @@ class Member:
 
     Args:
         weights: by task, with a mean of one: the geometric mean over all epochs, those before it was copied included.
+        metrics: on validation data, by task and metric.
         delta_m: percent on validation data, relative to the best value of each metric in the population; lower is better.
         copies: the number of copies in its history; 0: its weights never changed.
     """
 
     weights: Mapping[str, float]
+    metrics: Mapping[str, Mapping[str, float]]
     delta_m: float
     copies: int
 
@@ -97,7 +99,8 @@ def search_population(
         run: what each member trains, with static weights in place of its method.
         members: number of members, at least 4, trained one after the other on the device of the run.
         rounds: into which the epochs are divided, at least 2 and at most one for each epoch.
-        centre: weights by task, such as those of :func:`~paretorch.training.balanced_run.balanced_weights`; None: equal ones.
+        centre: weights by task, such as those of :func:`~paretorch.training.balanced_run.balanced_weights`; None: equal ones, and
+            the second member has random weights, too.
         report: receives a line after each round.
 
     Raises:
@@ -121,6 +124,7 @@ def search_population(
         )
     if not 2 <= rounds <= run.epochs:
         raise ValueError(f"rounds are at least 2, and at most the epochs of the run, {run.epochs}; got {rounds}")
+    check_weighted(run)
     random = np.random.default_rng(combined_seed(run.seed, 2))
     with seeded(dataclasses.replace(run, method="Equal()", surface="features", test=False)) as resolved:
         _check(resolved)
@@ -144,19 +148,17 @@ def search_population(
                     population[place] = dataclasses.replace(
                         best, logarithms=best.logarithms + change, copies=best.copies + 1
                     )
-    return Population(
-        tuple(
-            Member(_weights(np.mean(population[place].past, axis=0), tasks), values[place], population[place].copies)
-            for place in order
-        )
-    )
+    return Population(tuple(_member(population[place], trained[place][1], values[place], tasks) for place in order))
+
+
+def _member(state: _State, scores: Scores, value: float, tasks: Sequence[str]) -> Member:
+    return Member(_weights(np.mean(state.past, axis=0), tasks), scores.metrics, value, state.copies)
 
 
 def _check(resolved: ResolvedRun) -> None:
     run, tasks = resolved.run, resolved.tasks
-    if not isinstance(resolved.balancer, Fork):
-        reason = f"the optimizer {run.optimizer} balances by itself" if len(tasks) > 1 else "there is one task"
-        raise ValueError(f"no static weights can be found in this run: {reason}")
+    if len(tasks) < 2:
+        raise ValueError(f"static weights are for two tasks or more, got {tasks[0]!r} alone")
     if not any(metrics_of(resolved.workload, tasks).values()):
         raise ValueError(f"{run.workload} has no metric by which members are ranked: give its metrics() one")
 

@@ -7,10 +7,15 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
 from paretorch.balance.static_weights import FEWEST_RUN, StaticWeights, comparing_method, weights_of_norms
+from paretorch.optim import MultiTaskOptimizer
 from paretorch.training import randomness
+from paretorch.training.line_search import searches
 from paretorch.training.names.devices import find_device
 from paretorch.training.names.methods import find_method
+from paretorch.training.names.optimizers import optimizers
 from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
 from paretorch.workloads.streams import combined_seed, steps_per_epoch, training_batches
@@ -40,14 +45,25 @@ def balanced_weights(run: Run, share: float = SHARE) -> StaticWeights:
     if not 0 < share <= 1:
         raise ValueError(f"share is the part of the run that is trained, 0 < share <= 1, got {share}")
     comparing_method(find_method(run.method))
+    check_weighted(run)
     with seeded(dataclasses.replace(run, surface="parameters", test=False)) as resolved:
-        if resolved.balancer is None:
-            reason = (
-                f"the optimizer {run.optimizer} balances by itself" if len(resolved.tasks) > 1 else "there is one task"
-            )
-            raise ValueError(f"no static weights can be found in this run: {reason}")
+        if len(resolved.tasks) < 2:
+            raise ValueError(f"static weights are for two tasks or more, got {resolved.tasks[0]!r} alone")
         norms = _norms(resolved, share)
     return weights_of_norms(norms, run.method)
+
+
+def check_weighted(run: Run) -> None:
+    """Checks that the optimizer of a run descends a weighted sum of losses.
+
+    Raises:
+        ValueError: it is a line search or a multi-task optimizer.
+    """
+    if run.optimizer in searches() or issubclass(optimizers().get(run.optimizer, torch.optim.Adam), MultiTaskOptimizer):
+        raise ValueError(
+            f"static weights are for an optimizer of the weighted sum of losses, and {run.optimizer} combines the tasks by "
+            "itself: give one of torch.optim, such as 'Adam(lr=0.001)'"
+        )
 
 
 def _norms(resolved: ResolvedRun, share: float) -> list[Mapping[str, float]]:
@@ -57,8 +73,8 @@ def _norms(resolved: ResolvedRun, share: float) -> list[Mapping[str, float]]:
     steps = math.ceil(share * run.epochs * per_epoch)
     if steps < FEWEST_RUN:
         raise ValueError(
-            f"{share:.2g} of {run.epochs} epochs of {per_epoch} steps are {steps} steps, expected at least {FEWEST_RUN}: train "
-            "more epochs, or smaller batches"
+            f"a share of {share:.2g} of {run.epochs * per_epoch} steps is {steps}, expected at least {FEWEST_RUN}: train more "
+            "epochs, smaller batches or a larger share"
         )
     norms: list[Mapping[str, float]] = []
     resolved.model.train()
