@@ -26,6 +26,7 @@ from paretorch.studies.statistics.quality import delta_m, delta_m_to_best
 from paretorch.training import Result, Run, train
 from paretorch.training.balanced_run import SHARE, balanced_weights
 from paretorch.training.names.constructors import Call, written
+from paretorch.training.run import Plain
 
 SEARCH_SEED = 1_000_000  # plus the seed of the study
 GRID, BALANCED, POPULATION, SUM, METHOD = "grid", "balanced run", "population", "sum", "IMTLG on features"
@@ -49,10 +50,10 @@ class Setting:
             yield {task: len(factors) * value / sum(factors) for task, value in zip(self.tasks, factors, strict=True)}
 
 
-def _run(workload: str, options: dict[str, object], rate: float, epochs: int, batch_size: int) -> Run:
+def _run(workload: str, options: dict[str, Plain], rate: float, epochs: int, batch_size: int) -> Run:
     return Run(
         workload, options, optimizer_options={"lr": rate}, epochs=epochs, batch_size=batch_size, schedule="cosine"
-    )  # type: ignore[arg-type]
+    )
 
 
 WIDE, NARROW, ONE = (0.04, 0.2, 1.0, 5.0, 25.0), (0.2, 1.0, 5.0), (1.0,)

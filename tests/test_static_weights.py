@@ -67,6 +67,12 @@ def test_weights_of_a_task_that_is_rarely_present_are_those_of_its_own_steps() -
     assert weights_of_norms(norms, "IMTLG()").weights == pytest.approx({"a": 2 / 3, "b": 4 / 3})
 
 
+@pytest.mark.parametrize(("norm", "advised"), [(9.0, True), (0.2, True), (11.0, False), (0.01, False)])
+def test_weights_of_norms_of_like_size_advise_the_plain_sum(norm: float, advised: bool) -> None:
+    found = weights_of_norms([{"a": 1.0, "b": norm}] * 20, "IMTLG()")
+    assert ("the plain sum may be as good" in found.text) is advised
+
+
 def test_find_weights_cancels_the_scales_of_the_losses() -> None:
     unlike, plain = (pt.find_weights(Net(), each, batches(), steps=40) for each in (losses_of, plain_losses_of))
     expected = {task: plain[task] / UNLIKE[task] for task in UNLIKE}

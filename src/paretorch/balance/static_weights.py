@@ -19,6 +19,7 @@ from paretorch.core.contract import Method, Need
 
 FEWEST_STEPS = 10  # in which a task must have a gradient
 FEWEST_RUN = 12  # steps of the run, of which so many are used
+UNLIKE = 10  # factor between norms, below which the benchmark shows no gain over the plain sum
 IGNORED_SHARE = 0.1  # of the run, at its beginning: gradients there are those of the initial weights
 
 
@@ -41,6 +42,7 @@ class StaticWeights(Mapping[str, float]):
         seg         0.4              2
         depth       1.6            0.5
         (geometric means over 180 steps with IMTLG())
+        The norms differ by less than a factor of 10: the plain sum may be as good.
     """
 
     weights: Mapping[str, float]
@@ -59,11 +61,14 @@ class StaticWeights(Mapping[str, float]):
 
     @property
     def text(self) -> str:
-        """A table of the weights and norms."""
+        """A table of the weights and norms, with a remark where weights are not needed."""
         width = max(len("task"), *map(len, self.weights))
         rows = [f"{task:<{width}}{weight:>10.4g}{self.norms[task]:>15.4g}" for task, weight in self.weights.items()]
         head = f"{'task':<{width}}{'weight':>10}{'gradient norm':>15}"
-        return "\n".join([head, *rows, f"(geometric means over {self.steps} steps with {self.method})"])
+        lines = [head, *rows, f"(geometric means over {self.steps} steps with {self.method})"]
+        if max(self.norms.values()) < UNLIKE * min(self.norms.values()):
+            lines.append(f"The norms differ by less than a factor of {UNLIKE}: the plain sum may be as good.")
+        return "\n".join(lines)
 
 
 def find_weights(

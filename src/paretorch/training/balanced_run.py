@@ -42,6 +42,11 @@ def balanced_weights(run: Run, share: float = SHARE) -> StaticWeights:
         >>> list(balanced_weights(run))
         ['progression', 'bmi', 'bp']
     """
+    return weights_of_norms(gradient_norms(run, share), run.method)
+
+
+def gradient_norms(run: Run, share: float = SHARE) -> list[Mapping[str, float]]:
+    """The norms of the task gradients in each step of the first part of a run; see :func:`balanced_weights`."""
     if not 0 < share <= 1:
         raise ValueError(f"share is the part of the run that is trained, 0 < share <= 1, got {share}")
     comparing_method(find_method(run.method))
@@ -49,8 +54,7 @@ def balanced_weights(run: Run, share: float = SHARE) -> StaticWeights:
     with seeded(dataclasses.replace(run, surface="parameters", test=False)) as resolved:
         if len(resolved.tasks) < 2:
             raise ValueError(f"static weights are for two tasks or more, got {resolved.tasks[0]!r} alone")
-        norms = _norms(resolved, share)
-    return weights_of_norms(norms, run.method)
+        return _norms(resolved, share)
 
 
 def check_weighted(run: Run) -> None:
