@@ -1,6 +1,6 @@
 """Gradient norms along a run on digits with a third loss of another scale, as they are and times the weights that are found.
 
-python docs/pictures/static_weights.py [--svg FILE]
+python docs/pictures/static_weights_norms.py [--svg FILE]
 """
 
 from __future__ import annotations
