@@ -1,4 +1,4 @@
-"""Static weights from a balanced run and from a population, beside a grid that takes three times as many runs.
+"""Static weights from a balanced run and from a population, compared with a grid that takes three times as many runs.
 
     python benchmarks/static_weights.py diabetes breast_cancer digits --seeds 5
 
