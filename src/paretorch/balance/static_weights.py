@@ -93,8 +93,8 @@ def find_weights(
     task. Afterwards its parameters, buffers, gradients and training mode, and the states of the global random generators of
     Python, NumPy and torch are as before.
 
-    A third of a training is long enough, and better than a whole one: where tasks are nearly learned, the norms measure the
-    noise of the batches. A step has a backward pass for each task.
+    A third of a training is long enough: the norms of the later steps gave no better weights where both were measured. A step
+    has a backward pass for each task.
 
     Args:
         model: the model.
