@@ -32,7 +32,19 @@ def test_command_without_arguments_prints_examples() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "study", "front", "pick", "interactive", "report", "list", "data list", "data check", "data pack"],
+    [
+        "train",
+        "study",
+        "weights",
+        "front",
+        "pick",
+        "interactive",
+        "report",
+        "list",
+        "data list",
+        "data check",
+        "data pack",
+    ],
 )
 def test_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
@@ -57,6 +69,8 @@ FLAGS = {
     "device",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
     "deterministic schedule warmup out",
+    "weights": "search method share members rounds tasks optimizer epochs batch-size seed device deterministic clip schedule "
+    "warmup out",
     "pick": "model export fixed-batch workload",
     "interactive": "model data batch-size optimizer epochs images root seed device out yes",
     "report": "figures reference out",

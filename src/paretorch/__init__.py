@@ -7,6 +7,8 @@ from paretorch.former_names import find_former_modules
 
 if TYPE_CHECKING:
     from paretorch.balance import *  # noqa: F403
+    from paretorch.balance.static_weights import StaticWeights as StaticWeights
+    from paretorch.balance.static_weights import find_weights as find_weights
     from paretorch.core.balancer.balancer import Balancer as Balancer
     from paretorch.core.contract import Balance as Balance
     from paretorch.core.contract import Evidence as Evidence
@@ -37,8 +39,10 @@ _HOMES = {
     "Method": "paretorch.core.contract",
     "Need": "paretorch.core.contract",
     "Preconditioned": "paretorch.optim",
+    "StaticWeights": "paretorch.balance.static_weights",
     "Status": "paretorch.core.contract",
     "UpperBound": "paretorch.linesearch",
+    "find_weights": "paretorch.balance.static_weights",
     "fit_front": "paretorch.pareto",
     "fork_at": "paretorch.core.fork.insertion",
     "preferences": "paretorch.pareto",
