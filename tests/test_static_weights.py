@@ -381,3 +381,17 @@ def test_weights_command_refuses_in_one_sentence(options: tuple[str, ...], words
     assert code == 2
     assert words in printed
     assert not (tmp_path / "weights.json").exists()
+
+
+def test_weights_of_a_workload_by_name_are_those_of_its_balanced_run() -> None:
+    found = pt.find_weights("tabular(table='diabetes')", epochs=5, batch_size=32, seed=3, share=0.5)
+    run = Run("tabular", {"table": "diabetes"}, method="IMTLG()", epochs=5, batch_size=32, seed=3)
+    assert dict(found) == dict(balanced_weights(run, 0.5))
+    assert sum(found.values()) == pytest.approx(3)
+
+
+def test_workload_with_losses_and_model_without_them_are_refused() -> None:
+    with pytest.raises(TypeError, match="a workload has its own losses and batches"):
+        pt.find_weights("digits", lambda model, batch: {}, [])
+    with pytest.raises(TypeError, match="a model needs a function of its losses"):
+        pt.find_weights(nn.Linear(1, 1))

@@ -8,7 +8,6 @@ from paretorch.former_names import find_former_modules
 if TYPE_CHECKING:
     from paretorch.balance import *  # noqa: F403
     from paretorch.balance.static_weights import StaticWeights as StaticWeights
-    from paretorch.balance.static_weights import find_weights as find_weights
     from paretorch.core.balancer.balancer import Balancer as Balancer
     from paretorch.core.contract import Balance as Balance
     from paretorch.core.contract import Evidence as Evidence
@@ -42,7 +41,7 @@ _HOMES = {
     "StaticWeights": "paretorch.balance.static_weights",
     "Status": "paretorch.core.contract",
     "UpperBound": "paretorch.linesearch",
-    "find_weights": "paretorch.balance.static_weights",
+    "find_weights": "paretorch.training.find_weights",
     "fit_front": "paretorch.pareto",
     "fork_at": "paretorch.core.fork.insertion",
     "preferences": "paretorch.pareto",

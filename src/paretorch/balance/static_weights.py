@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.balance.imtlg import IMTLG
-from paretorch.core import checks
 from paretorch.core.balancer.balancer import Balancer
 from paretorch.core.contract import Method, Need
+from paretorch.core.option_checks import check_whole
 
 FEWEST_STEPS = 10  # in which a task must have a gradient
 FEWEST_RUN = 12  # steps of the run, of which so many are used
@@ -134,7 +134,7 @@ def find_weights(
         which weights with similar gradient norms perform well, and are found in a first phase and fixed in a second. We take
         the norms along a run with another balancing method, and the weights in closed form.
     """
-    checks.whole("steps", steps, least=FEWEST_RUN)
+    check_whole("steps", steps, least=FEWEST_RUN)
     method = comparing_method(IMTLG() if method is None else method)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:

@@ -238,9 +238,10 @@ class Study:
         )
         labels = {treatment.label for treatment in treatments}
         expected = tuple(e for e in self.expected if e.label in labels)
-        named = {role: getattr(self, role) for role in ("plain_sum", "recommended")}
-        present = {role: label if label in labels else "" for role, label in named.items()}
-        return dataclasses.replace(self, treatments=treatments, expected=expected, **present)
+        plain_sum, recommended = (label if label in labels else "" for label in (self.plain_sum, self.recommended))
+        return dataclasses.replace(
+            self, treatments=treatments, expected=expected, plain_sum=plain_sum, recommended=recommended
+        )
 
     def planned(self, seeds: Iterable[int]) -> Iterator[tuple[Treatment, Run]]:
         """All distinct runs, seed by seed, so that an interrupted study contains complete pairs."""

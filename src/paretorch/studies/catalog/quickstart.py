@@ -25,11 +25,11 @@ RECOMMENDED = DEFAULT_METHOD.partition(":")[2]
 
 AFTER = """What next, on a model of your own:
 
-  fork = pt.Fork(tasks=("left", "right"))       # once, beside the model
+  fork = pt.Fork(tasks=("left", "right"))       # once, with the model
   branch = fork(encoder(x))                     # after the encoder: one branch for each head
   sum(losses.values()).backward()               # as before: the Fork balances inside
 
-  paretorch diagnose my_workload.py             # do the tasks conflict, and is balancing worth it?
+  paretorch diagnose my_workload.py             # do the tasks conflict, and what would help?
   paretorch study my_workload.py                # the comparison above, on your data"""
 
 
