@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +58,11 @@ def diagnosed(relation: str, seed: int) -> pt.Diagnosis:
     torch.manual_seed(seed)
     full = make()
     kind = relation.partition(",")[0]
-    model: nn.Module = (
-        SharedHead(full.encoder, full.heads[LEFT])  # type: ignore[index, arg-type]
+    encoder, heads = cast("nn.Module", full.encoder), cast("nn.ModuleDict", full.heads)
+    model = (
+        SharedHead(encoder, heads[LEFT])
         if "contradicting" in kind
-        else MultiTaskModel(full.encoder, {"a": full.heads[LEFT], "b": full.heads[ABOVE]})  # type: ignore[index, arg-type]
+        else MultiTaskModel(encoder, {"a": heads[LEFT], "b": heads[ABOVE]})
     )
     second = {"contradicting": 1 - left, "half contradicting": left ^ above, "independent": above, "equal": left}[kind]
     scale = 100.0 if "unlike" in relation else 1.0

@@ -70,14 +70,14 @@ def test_diagnosis_norms_and_cosines_equal_those_by_hand() -> None:
         rows = [torch.autograd.grad(loss, ends, retain_graph=True) for loss in losses]
         on_features.append(torch.stack([row[0].flatten() for row in rows]))
         on_parameters.append(torch.stack([torch.cat([part.flatten() for part in row[1:]]) for row in rows]))
-    cosines = [float(functional.cosine_similarity(*rows, dim=0)) for rows in on_parameters]
+    cosines = [float(functional.cosine_similarity(rows[0], rows[1], dim=0)) for rows in on_parameters]
     norms = torch.stack([rows.norm(dim=1).log() for rows in on_parameters]).mean(dim=0).exp()
     assert found.trained.cosines.mean[0, 1] == pytest.approx(np.mean(cosines), abs=1e-12)
     half = stats.t.ppf(0.975, 5) * np.std(cosines, ddof=1) / np.sqrt(6)
     assert found.trained.cosines.high[0, 1] - np.mean(cosines) == pytest.approx(half, rel=0.02)
     assert found.trained.norms.tolist() == pytest.approx(norms.tolist(), rel=1e-12)
     assert found.trained.feature_cosines is not None
-    expected = np.mean([float(functional.cosine_similarity(*rows, dim=0)) for rows in on_features])
+    expected = np.mean([float(functional.cosine_similarity(rows[0], rows[1], dim=0)) for rows in on_features])
     assert found.trained.feature_cosines.mean[0, 1] == pytest.approx(expected, abs=1e-12)
     weighted = [found.weights[task] * norm for task, norm in zip(found.tasks, norms.tolist(), strict=True)]
     assert weighted[0] == pytest.approx(weighted[1], rel=1e-12)
@@ -224,7 +224,7 @@ def test_diagnosis_of_batches_that_lack_a_task_names_it() -> None:
 def test_diagnosis_of_many_tasks_recommends_the_features() -> None:
     tasks = tuple(f"t{number}" for number in range(22))
     net = model(tasks=tasks)
-    losses_of = regressions(**{task: lambda x, place=place: x.roll(place, 1)[:, 0] for place, task in enumerate(tasks)})  # type: ignore[misc]
+    losses_of = regressions(**{task: lambda x, place=place: x.roll(place, 1)[:, 0] for place, task in enumerate(tasks)})
     found = pt.diagnose(net, losses_of, batches(8), measured=5, warmup=0)
     many = [each for each in found.advice if each.condition.startswith("more than 20")]
     assert "pt.Fork" in many[0].recommendation
@@ -244,7 +244,7 @@ def test_diagnosis_leaves_model_gradients_mode_and_random_states_as_they_were() 
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]  # noqa: NPY002
-    loader = torch.utils.data.DataLoader(torch.cat(batches(30)), batch_size=24, shuffle=True)  # type: ignore[arg-type]
+    loader: Any = torch.utils.data.DataLoader(torch.cat(batches(30)), batch_size=24, shuffle=True)  # type: ignore[arg-type]
     pt.diagnose(net, independent, loader, measured=8, warmup=12)
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]  # noqa: NPY002
     assert after == states

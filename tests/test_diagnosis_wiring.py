@@ -135,7 +135,7 @@ def test_diagnosis_refuses_too_few_batches_and_what_is_no_model() -> None:
     with pytest.raises(ValueError, match="expected at least 4 batches, got 2"):
         pt.diagnose(model(), losses_of, batches(2))
     with pytest.raises(ValueError, match=r"expected a torch\.nn\.Module, got a function"):
-        pt.diagnose(losses_of, losses_of, batches())  # type: ignore[arg-type]
+        pt.diagnose(losses_of, losses_of, batches())
     with pytest.raises(ValueError, match="the model has no parameter"):
         pt.diagnose(nn.Identity(), losses_of, batches())
 
