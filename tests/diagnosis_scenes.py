@@ -77,4 +77,4 @@ def diagnosed(relation: str, seed: int) -> pt.Diagnosis:
             "b": scale * functional.cross_entropy(outputs["b"], second[index]),
         }
 
-    return pt.diagnose(model, losses_of, parts, measured=8, warmup=30)
+    return pt.diagnose(model, losses_of, parts, measured=12, warmup=30)

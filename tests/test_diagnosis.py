@@ -90,16 +90,37 @@ def test_diagnosis_noise_scale_equals_that_of_a_known_distribution() -> None:
     rows[:, 1] = 0.5 * rng.normal(size=(4000, 10)) - np.eye(10)[0]
     gramians = np.einsum("ksn,ktn->kst", rows, rows)
     total = rows.sum(axis=0)
-    noise, cosines = noise_and_expected_cosines(gramians, total @ total.T)
+    noise, least, cosines = noise_and_expected_cosines(gramians, total @ total.T, with_earlier(rows))
     assert noise.tolist() == pytest.approx([10 / 4, 10 * 0.25 / 1], rel=0.1)
     assert cosines[0, 1] == pytest.approx(-1, abs=0.01)
+    assert (least < noise).all()
+
+
+def with_earlier(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(np.einsum("ktn,ktn->kt", rows, np.cumsum(rows, axis=0) - rows))
+
+
+def test_diagnosis_noise_has_a_lower_bound_that_holds() -> None:
+    rng = np.random.default_rng(5)
+    below = 0
+    for _ in range(200):  # squared length 1, noise of variance 40 in 400 directions
+        rows = np.sqrt(0.1) * rng.normal(size=(16, 1, 400)) + np.eye(400)[0]
+        total = rows.sum(axis=0)
+        _, least, _ = noise_and_expected_cosines(
+            np.einsum("ksn,ktn->kst", rows, rows), total @ total.T, with_earlier(rows)
+        )
+        below += least[0] <= 40
+    assert below >= 185
 
 
 def test_diagnosis_noise_is_infinite_where_batches_do_not_resolve_the_gradient() -> None:
     rows = np.random.default_rng(1).normal(size=(6, 1, 1000))
     total = rows.sum(axis=0)
-    noise, _ = noise_and_expected_cosines(np.einsum("ksn,ktn->kst", rows, rows), total @ total.T)
-    assert noise[0] > 50
+    noise, least, _ = noise_and_expected_cosines(
+        np.einsum("ksn,ktn->kst", rows, rows), total @ total.T, with_earlier(rows)
+    )
+    assert noise[0] == np.inf
+    assert least[0] > 5
 
 
 @pytest.mark.parametrize("probability", [0.9, 0.975, 0.999, 0.9999])
@@ -141,8 +162,8 @@ def test_diagnosis_trial_steps_along_the_sum_increase_a_small_loss_of_opposite_g
         return {"a": losses["a"], "b": 20 * losses["b"]}
 
     found = pt.diagnose(net, scaled, batches(40), measured=14, warmup=0)
-    assert found.trained.trials.sum.same[0] == 1  # the sum follows task b, whose gradient is opposite
-    assert found.trained.trials.sum.same[1] == 0
+    assert found.trials.sum.same[0] == 1  # the sum follows task b, whose gradient is opposite
+    assert found.trials.sum.same[1] == 0
 
 
 # --- what follows from it ------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ ALLOWED = {
     ("src/paretorch/core/method/module.py", "said"): "a former public name, which warns",
     ("src/paretorch/diagnosis/advice.py", "worth"): "the sentence of a verdict",
     ("docs/diagnose.md", "worth"): "the sentence of a verdict",
+    ("tests/test_diagnosis_page.py", "worth"): "the sentence of a verdict",
     ("tests/test_diagnosis.py", "worth"): "the sentence of a verdict",
     ("src/paretorch/pareto/models/ensemble.py", "asked"): "a fact in files of fronts",
     ("src/paretorch/pareto/subset.py", "lies"): "of points below a reference, in geometry",

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretorch.core.arrays import Mask
-from paretorch.diagnosis.results import Advice, Measurement
+from paretorch.diagnosis.results import Advice, Measurement, Trials
 
 # Recommended methods: names of paretorch.balance, with their defaults.
 RECOMMENDED = "IMTLG"  # where losses are of unlike scale, or nothing is known
 FOR_CONFLICTS = "CAGrad"  # where losses are of like scale and conflict
 
 UNLIKE = 10.0  # ratio of gradient norms from which on losses are of unlike scale
-CONFLICT = -0.1  # cosine below which the whole interval must be for a conflict
+CONFLICT = -0.2  # cosine below which the whole interval must be for a conflict
 RAISED = 0.1  # share of steps along the sum that increase a loss from which on a method is recommended
 MANY_TASKS = 20
 ALIKE_WEIGHTS = 0.9  # cosine between the updates of two sets of weights from which on the cheaper set suffices
@@ -31,6 +31,7 @@ class Findings:
     Args:
         tasks: (T,) names.
         measured: after the warm-up.
+        trials: trial steps after the warm-up.
         weights: by task, at which gradient norms agree.
         own_inputs: whether no two tasks have a sample in common.
         missing: tasks that some batches lack.
@@ -38,6 +39,7 @@ class Findings:
 
     tasks: tuple[str, ...]
     measured: Measurement
+    trials: Trials
     weights: Mapping[str, float]
     own_inputs: bool
     missing: tuple[str, ...]
@@ -61,7 +63,7 @@ class Findings:
     @property
     def raised(self) -> bool:
         """Whether steps along the sum often increase the loss of a task."""
-        return self.measured.trials.sum.any_task >= RAISED
+        return self.trials.sum.any_task >= RAISED
 
     @property
     def features_known(self) -> bool:
@@ -107,7 +109,7 @@ def _weights(found: Findings) -> str:
 
 
 def _raised(found: Findings) -> str:
-    trials = found.measured.trials
+    trials = found.trials
     return (
         f"a step along the sum increased the loss of a task in {100 * trials.sum.any_task:.0f} % of {trials.steps} trial steps, "
         f"along the sum of scaled losses in {100 * trials.scaled.any_task:.0f} %"

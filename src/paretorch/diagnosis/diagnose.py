@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +47,7 @@ def diagnose(
     seconds: float = 60.0,
     optimizer: MakeOptimizer = adam,
 ) -> Diagnosis:
-    r"""Measures the tasks' gradients on a model of one's own, and says in words which way of training follows from them.
+    r"""Measures the tasks' gradients on a model of one's own, with a recommendation of how to train, in words.
 
     For each of K batches and every task it measures the gradient on the shared parameters (those that two losses or more reach)
     and on the features: norms, cosines :math:`\cos(g_s, g_t)` as means over batches with simultaneous 95 % intervals, the
@@ -56,7 +56,7 @@ def diagnose(
     measured twice: at the given weights and after a short training of a copy.
 
     The model is copied and the random generators are restored, so that parameters, buffers, gradients and training mode of
-    ``model`` are as before. It takes about 2 K (T + 30) forwards and backwards, and the warm-up.
+    ``model`` are as before. It takes 2 K (T + 1) forwards and backwards, some 12 (2 T + 10) for the trial steps, and the warm-up.
 
     Args:
         model: the module that contains encoder and heads. Forks within it do not balance during the diagnosis.
@@ -111,17 +111,18 @@ def diagnose(
         found = problems(first, subject, shared, subject.foreign(kept[0]))
         made = optimizer(subject.parameters)
         weights = _equalizing(first.tasks, mean_norms(first.on(shared)))
-        initial = _measurement(subject, first, shared, kept, weights, made, 0)
+        initial = _measurement(subject, first, shared, 0)
         done = warm_up(subject, others, made, weights, warmup, seconds)
         second = gradient_pass(subject, kept) if done else first
         tasks = first.tasks
         second = second.ordered(tasks)
         weights = _equalizing(tasks, mean_norms(second.on(shared)))
-        trained = _measurement(subject, second, shared, kept, weights, made, done) if done else initial
+        trained = _measurement(subject, second, shared, done) if done else initial
+        trials = trial_steps(subject, kept[: TRIALS + 1], tasks, weights, made)
     own_inputs = _own_inputs(first)
     squares = np.einsum("ktt->kt", first.on(shared))
     missing = [task for task, there in zip(tasks, (squares > 0).T, strict=True) if there.any() and not there.all()]
-    advice = advise(Findings(tuple(tasks), trained, weights, own_inputs, tuple(missing)))
+    advice = advise(Findings(tuple(tasks), trained, trials, weights, own_inputs, tuple(missing)))
     sizes = set(first.samples)
     result = Diagnosis(
         tasks=tuple(tasks),
@@ -131,6 +132,7 @@ def diagnose(
         weights=weights,
         initial=initial,
         trained=trained,
+        trials=trials,
         batches=len(kept),
         batch_size=sizes.pop() if len(sizes) == 1 else None,
         features=subject.features,
@@ -178,14 +180,13 @@ def _measurement(
     subject: Subject,
     found: GradientPass,
     shared: Sequence[int],
-    batches: Sequence[Any],
-    weights: Mapping[str, float],
-    optimizer: torch.optim.Optimizer,
     steps: int,
 ) -> Measurement:
     on_parameters = found.on(shared)
-    on_features = found.on_feature_tensors if len(found.feature_gramians) == len(batches) else None
-    noise, expected = noise_and_expected_cosines(on_parameters, found.of_sums(subject, shared))
+    on_features = found.on_feature_tensors if len(found.feature_gramians) == len(found.gramians) else None
+    noise, least, expected = noise_and_expected_cosines(
+        on_parameters, found.of_sums(subject, shared), found.with_earlier(shared)
+    )
     layers = group_names([subject.names[index] for index in shared])
     table = found.loss_table
     there = np.isfinite(table)
@@ -199,8 +200,8 @@ def _measurement(
         layers={name: _cosines(found.on([shared[index] for index in indices])) for name, indices in layers.items()},
         expected_cosines=expected,
         noise=noise,
+        noise_least=least,
         predictions={} if on_features is None else _predictions(on_features, on_parameters, table),
-        trials=trial_steps(subject, batches[: TRIALS + 1], found.tasks, weights, optimizer),
     )
 
 

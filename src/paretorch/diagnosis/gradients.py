@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from paretorch.core.arrays import Array, Mask
@@ -29,6 +30,7 @@ class GradientPass:
         on_features: tasks whose loss depends on the features.
         own_inputs: whether in every batch only parameters are reached by several tasks.
         samples: samples of each batch; None where unknown.
+        earlier: by batch and task, (N,) inner products of its gradient with the sum of those of the batches before.
         sums: by task, the sum of its gradients over batches, for each parameter tensor.
     """
 
@@ -41,6 +43,7 @@ class GradientPass:
     on_features: set[str] = field(default_factory=set)
     own_inputs: bool = True
     samples: list[int | None] = field(default_factory=list)
+    earlier: list[dict[str, Array]] = field(default_factory=list)
     sums: dict[str, list[Tensor | None]] = field(default_factory=dict)
 
     def on(self, tensors: Sequence[int]) -> Array:
@@ -62,6 +65,16 @@ class GradientPass:
     def loss_table(self) -> Array:
         """(K, T) losses, nan where a task is absent."""
         return np.array([[losses.get(task, np.nan) for task in self.tasks] for losses in self.losses])
+
+    def with_earlier(self, tensors: Sequence[int]) -> Array:
+        """(K, T) inner products of each gradient with the sum of those of the batches before, on the given tensors."""
+        index = list(tensors)
+        return np.array(
+            [
+                [float(found[task][index].sum()) if task in found else 0.0 for task in self.tasks]
+                for found in self.earlier
+            ]
+        )
 
     def of_sums(self, subject: Subject, tensors: Sequence[int]) -> Array:
         """(T, T) inner products of the summed gradients."""
@@ -94,6 +107,7 @@ class GradientPass:
         self.own_inputs &= found.own_inputs
         self.gramians.append(_tensor_gramians(rows, subject.parameters))
         self._add_features(found)
+        self.earlier.append({task: _inner_products(row, self.sums[task]) for task, row in found.rows.items()})
         for task, row in found.rows.items():
             self.reached[task] |= {index for index, part in enumerate(row) if part is not None}
             sums = self.sums[task]
@@ -155,22 +169,25 @@ def mean_norms(gramians: Array) -> Array:
     return np.asarray(np.where(count > 0, np.exp(logs.sum(axis=0) / np.maximum(count, 1)), 0.0))
 
 
-def noise_and_expected_cosines(gramians: Array, of_sums: Array) -> tuple[Array, Array]:
-    r"""Gradient noise scale by task, and cosines between the expected gradients.
+def noise_and_expected_cosines(gramians: Array, of_sums: Array, with_earlier: Array) -> tuple[Array, Array, Array]:
+    r"""Gradient noise scale by task with a lower bound, and cosines between the expected gradients.
 
     .. math:: \widehat{\langle G_s, G_t \rangle} = \frac{1}{n_{st}} \sum_{i \ne j} \langle g_s^i, g_t^j \rangle, \qquad
               \text{noise}_t = \frac{\operatorname{mean}_i \lVert g_t^i \rVert^2 - \widehat{\lVert G_t \rVert^2}}
               {\widehat{\lVert G_t \rVert^2}}
 
     unbiased in numerator and denominator, in units of a batch: multiplied by the batch size it is the simple noise scale
-    of McCandlish et al., tr(Sigma) / |G|^2.
+    of McCandlish et al., tr(Sigma) / |G|^2. The standard error of the squared length comes from the contributions of the batches,
+    the inner products of each gradient with the sum of the earlier ones.
 
     Args:
         gramians: (K, T, T) inner products by batch.
         of_sums: (T, T) inner products of the gradients summed over batches.
+        with_earlier: (K, T) inner products of each gradient with the sum of those of the batches before.
 
     Returns:
-        (T,) noise scale, infinite where the expected gradient is not resolved by K batches; (T, T) cosines, nan there.
+        (T,) noise scale, infinite where the squared length is below two standard errors; (T,) its lower bound, at two standard
+        errors above; (T, T) cosines, nan where a length is not resolved.
 
     References:
         McCandlish et al., "An Empirical Model of Large-Batch Training", 2018, eq. (2.9) and appendix A.1.
@@ -178,16 +195,27 @@ def noise_and_expected_cosines(gramians: Array, of_sums: Array) -> tuple[Array, 
     there = (np.einsum("ktt->kt", gramians) > 0).astype(float)
     both = there.T @ there
     count = there.sum(axis=0)
-    pairs = np.outer(count, count) - both
+    before = np.cumsum(there, axis=0) - there  # batches before, in which the task has a gradient
     with np.errstate(divide="ignore", invalid="ignore"):
-        expected = (of_sums - gramians.sum(axis=0)) / pairs
+        expected = (of_sums - gramians.sum(axis=0)) / (np.outer(count, count) - both)
         squares = expected.diagonal().copy()
-        variance = np.einsum("ktt->t", gramians) / count - squares
-        resolved = squares > variance / count
-        noise = np.where(resolved, np.maximum(variance, 0) / squares, np.inf)
+        variance = np.maximum(np.einsum("ktt->t", gramians) / count - squares, 0)
+        residuals = (with_earlier - before * squares) * there
+        error = np.sqrt((residuals**2).sum(axis=0)) / (before * there).sum(axis=0)
+        resolved = squares > 2 * error
+        noise = np.where(resolved, variance / squares, np.inf)
+        least = variance / (np.maximum(squares, 0) + 2 * error)
         lengths = np.sqrt(np.where(resolved, squares, np.nan))
         cosines = np.clip(expected / np.outer(lengths, lengths), -1, 1)
-    return noise, cosines
+    return noise, least, cosines
+
+
+def _inner_products(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Array:
+    """(N,) inner product on each tensor; zero where one of the two is None."""
+    return np.array([
+        0.0 if a is None or b is None else float(torch.dot(a.reshape(-1).to(b.dtype), b.reshape(-1)))
+        for a, b in zip(one, other, strict=True)
+    ])  # fmt: skip
 
 
 def _tensor_gramians(rows: Sequence[Sequence[Tensor | None] | None], leaves: Sequence[Tensor]) -> Array:

@@ -95,8 +95,8 @@ class Measurement:
         expected_cosines: (T, T) cosines between the expected gradients, without the noise of batches; nan where noise hides them.
         noise: (T,) gradient noise scale in batches: the trace of the covariance of a batch's gradient over the squared length of
             the expected gradient. Infinite where noise hides the expected gradient.
+        noise_least: (T,) lower 97.5 % bound of the noise scale.
         predictions: of the weights on the parameters by those on the features, by method.
-        trials: trial steps.
     """
 
     steps: int
@@ -108,8 +108,8 @@ class Measurement:
     layers: Mapping[str, Cosines]
     expected_cosines: Array
     noise: Array
+    noise_least: Array
     predictions: Mapping[str, Prediction]
-    trials: Trials
 
     @property
     def ratio(self) -> float:
@@ -149,6 +149,7 @@ class Diagnosis:
         weights: by task, constant weights with a mean of one at which the gradient norms on the shared parameters agree.
         initial: the measurement at the given weights.
         trained: the measurement after the warm-up training of a copy.
+        trials: trial steps after the warm-up.
         batches: K, number of batches measured.
         batch_size: samples per batch; None where it is unknown.
         features: name of the submodule whose output the heads share; None where it is unknown.
@@ -164,6 +165,7 @@ class Diagnosis:
     weights: Mapping[str, float]
     initial: Measurement
     trained: Measurement
+    trials: Trials
     batches: int
     batch_size: int | None
     features: str | None

@@ -79,19 +79,19 @@ def _tasks(found: Diagnosis) -> TextTable:
             cells.append(_number(after.feature_norms[place]))
         rows.append((*cells, _noise(found, after, place), _number(found.weights[task])))
     unit = "batches" if found.batch_size is None else "samples"
-    note = (
-        f"Noise scale in {unit}: the batch size at which noise and expected gradient are equally large. Gradient norms are on "
-        "the shared parameters, geometric means over batches."
+    notes = (
+        f"Noise scale in {unit}: the batch size at which noise and expected gradient are equally large; '>': a lower bound.",
+        "Gradient norms are on the shared parameters, geometric means over batches.",
     )
-    return TextTable("Tasks", tuple(header), tuple(rows), (note,))
+    return TextTable("Tasks", tuple(header), tuple(rows), notes)
 
 
 def _noise(found: Diagnosis, measured: Measurement, place: int) -> str:
-    factor, unit = (1, "") if found.batch_size is None else (found.batch_size, "")
+    factor = 1 if found.batch_size is None else found.batch_size
     value = measured.noise[place]
     if math.isfinite(value):
-        return _number(value * factor) + unit
-    return f"> {found.batches * factor}{unit}" if measured.norms[place] > 0 else "-"
+        return _number(value * factor)
+    return f"> {_number(measured.noise_least[place] * factor)}" if measured.norms[place] > 0 else "-"
 
 
 def _pairs(found: Diagnosis) -> TextTable:
@@ -128,7 +128,7 @@ def _layers(found: Diagnosis) -> TextTable:
 
 
 def _steps(found: Diagnosis) -> TextTable:
-    trials = found.trained.trials
+    trials = found.trials
     header = (
         "task",
         "sum",
