@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretorch.core.arrays import Mask
+from paretorch.diagnosis.numbers import short
 from paretorch.diagnosis.results import Advice, Measurement, Trials
 
 # Recommended methods: names of paretorch.balance, with their defaults.
@@ -88,7 +89,7 @@ class Findings:
         positive = np.where(norms > 0, norms, np.inf)
         large, small = int(norms.argmax()), int(positive.argmin())
         return (
-            f"the gradient of {self.tasks[large]} is {self.measured.ratio:.3g} times as long as that of {self.tasks[small]} "
+            f"the gradient of {self.tasks[large]} is {short(self.measured.ratio)} times as long as that of {self.tasks[small]} "
             "on the shared parameters"
         )
 
@@ -105,7 +106,7 @@ class Row:
 
 
 def _weights(found: Findings) -> str:
-    return ", ".join(f"{task} {weight:.3g}" for task, weight in found.weights.items())
+    return ", ".join(f"{task} {short(weight)}" for task, weight in found.weights.items())
 
 
 def _raised(found: Findings) -> str:
@@ -180,7 +181,7 @@ TABLE = (
         lambda found: True,
         "losses of like scale, no conflict",
         lambda found: NO_CONFLICT,
-        lambda found: f"gradient norms differ by a factor of {found.measured.ratio:.2g}; {_raised(found)}",
+        lambda found: f"gradient norms differ by a factor of {short(found.measured.ratio)}; {_raised(found)}",
         lambda found: "none",
     ),
 )

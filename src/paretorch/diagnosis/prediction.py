@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,5 +44,7 @@ def prediction(method: Method[Any], on_features: Array, on_parameters: Array, lo
         return None
     one, other = (np.stack([pair[place] for pair in pairs]) for place in (0, 1))
     varies = one.std() > 1e-9 and other.std() > 1e-9
-    correlation = float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) if varies else float("nan")
-    return Prediction(float(np.abs(one - other).mean()), correlation, float(np.nanmean(cosines)), len(pairs))
+    correlation = float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) if varies else math.nan
+    finite = [cosine for cosine in cosines if math.isfinite(cosine)]
+    cosine = sum(finite) / len(finite) if finite else math.nan
+    return Prediction(float(np.abs(one - other).mean()), correlation, cosine, len(pairs))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
+from paretorch.diagnosis.numbers import short
 from paretorch.diagnosis.results import Cosines, Diagnosis, Measurement
 
 MOST_PAIRS = 12
@@ -34,9 +35,9 @@ def text_tables(found: Diagnosis) -> tuple[TextTable, ...]:
 def summary_lines(found: Diagnosis) -> list[str]:
     """What was measured, in a few sentences."""
     size = "" if found.batch_size is None else f" of {found.batch_size} samples"
-    ratio = f"{found.initial.ratio:.3g}"
+    ratio = short(found.initial.ratio)
     if found.trained.steps:
-        ratio += f" at the start and {found.trained.ratio:.3g} after {found.trained.steps} steps"
+        ratio += f" at the start and {short(found.trained.ratio)} after {found.trained.steps} steps"
     return [
         f"{len(found.tasks)} tasks, {found.shared:,} shared parameters, {found.batches} batches{size}.",
         f"Largest gradient norm over the smallest: {ratio}.",
@@ -73,11 +74,11 @@ def _tasks(found: Diagnosis) -> TextTable:
     header += [*(["norm on features"] * features), "noise scale", "weight for equal norms"]
     rows = []
     for place, task in enumerate(found.tasks):
-        cells = [task, *(_number(each.losses[place]) for each in ((start, after) if trained else (start,)))]
-        cells += [_number(each.norms[place]) for each in ((start, after) if trained else (start,))]
+        cells = [task, *(short(each.losses[place]) for each in ((start, after) if trained else (start,)))]
+        cells += [short(each.norms[place]) for each in ((start, after) if trained else (start,))]
         if after.feature_norms is not None:
-            cells.append(_number(after.feature_norms[place]))
-        rows.append((*cells, _noise(found, after, place), _number(found.weights[task])))
+            cells.append(short(after.feature_norms[place]))
+        rows.append((*cells, _noise(found, after, place), short(found.weights[task])))
     unit = "batches" if found.batch_size is None else "samples"
     notes = (
         f"Noise scale in {unit}: the batch size at which noise and expected gradient are equally large; '>': a lower bound.",
@@ -90,8 +91,8 @@ def _noise(found: Diagnosis, measured: Measurement, place: int) -> str:
     factor = 1 if found.batch_size is None else found.batch_size
     value = measured.noise[place]
     if math.isfinite(value):
-        return _number(value * factor)
-    return f"> {_number(measured.noise_least[place] * factor)}" if measured.norms[place] > 0 else "-"
+        return short(value * factor)
+    return f"> {short(measured.noise_least[place] * factor)}" if measured.norms[place] > 0 else "-"
 
 
 def _pairs(found: Diagnosis) -> TextTable:
@@ -150,7 +151,7 @@ def _steps(found: Diagnosis) -> TextTable:
 
 def _predictions(found: Diagnosis) -> TextTable:
     rows = [
-        (name, _number(each.difference), _signed(each.correlation), _signed(each.cosine))
+        (name, short(each.difference), _signed(each.correlation), _signed(each.cosine))
         for name, each in found.trained.predictions.items()
     ]
     header = ("method", "mean difference of weights", "correlation", "cosine of the updates")
@@ -186,10 +187,6 @@ def _interval(cosines: Cosines, pair: tuple[int, int]) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}" if math.isfinite(value) else "-"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "-"
 
 
 def _share(value: float) -> str:
