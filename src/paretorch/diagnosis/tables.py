@@ -34,7 +34,7 @@ def text_tables(found: Diagnosis) -> tuple[TextTable, ...]:
 
 def summary_lines(found: Diagnosis) -> list[str]:
     """What was measured, in a few sentences."""
-    size = "" if found.batch_size is None else f" of {found.batch_size} samples"
+    size = "" if found.batch_size is None else f" of {found.batch_size} sample{'s' * (found.batch_size > 1)}"
     ratio = short(found.initial.ratio)
     if found.trained.steps:
         ratio += f" at the start and {short(found.trained.ratio)} after {found.trained.steps} steps"
@@ -51,7 +51,7 @@ def recommendation_lines(found: Diagnosis) -> list[tuple[str, str | None]]:
         lines += [(f"{_sentence(advice.condition)[:-1]}: {advice.recommendation}.", None)]
         lines += [(f"  Why: {advice.reason}.", "dim"), (f"  Cost: {advice.cost}.", "dim")]
     verdict = found.advice[0]
-    lines += [("", None), (_sentence(found.verdict), "bold")]
+    lines += [*[("", None)] * bool(lines), (_sentence(found.verdict), "bold")]
     return [*lines, (f"  Why: {verdict.reason}.", "dim"), (f"  Cost: {verdict.cost}.", "dim")]
 
 
