@@ -36,6 +36,7 @@ def test_command_without_arguments_prints_examples() -> None:
         "train",
         "study",
         "weights",
+        "diagnose",
         "front",
         "pick",
         "interactive",
@@ -67,6 +68,7 @@ FLAGS = {
     "clip schedule warmup out",
     "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
     "device",
+    "diagnose": "tasks batches warmup seconds optimizer batch-size seed device out",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
     "deterministic schedule warmup out",
     "weights": "search method share members rounds tasks optimizer epochs batch-size seed device deterministic clip schedule "
