@@ -21,6 +21,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 from paretorch.cli import app as paretorch
 
 MARKUP = re.compile(r"\[/?(?:bold|italic|dim|cyan|green|yellow|red)\]")
+QUOTED = re.compile(r"(?<!\w)'([^'\s][^']*)'(?!\w)")
 
 
 class CommandLine(SphinxDirective):
@@ -70,7 +71,7 @@ def section(name: str, command: Any) -> Iterator[str]:
             for one in parameters:
                 yield from row(spelled(one), plain(getattr(one, "help", "") or ""), default(one))
             yield ""
-    if example := plain(command.epilog or ""):
+    if example := MARKUP.sub("", command.epilog or ""):
         yield from ("Example:", "", ".. code-block:: console", "")
         yield from (f"   {line}" for line in example.removeprefix("Example:").strip().splitlines())
         yield ""
@@ -102,8 +103,9 @@ def default(parameter: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """Text without the console's markup, on one line; ``*`` is literal."""
-    return " ".join(MARKUP.sub("", text).replace("\\[", "[").split()).replace("*", "\\*")
+    """Text without the console's markup, on one line; quoted values are code, ``*`` is literal."""
+    words = " ".join(MARKUP.sub("", text).replace("\\[", "[").split()).replace("*", "\\*")
+    return QUOTED.sub(r"``\1``", words.replace("`", "'"))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

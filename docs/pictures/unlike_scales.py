@@ -56,16 +56,17 @@ def main() -> None:
     mpl.rcParams.update(
         {"svg.hashsalt": "paretorch", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
     )
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.9), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.9), layout="constrained")
     for name, (method, style, colour) in METHODS.items():
         steps, signs, sizes = errors(method)
         print(f"{name}: {signs[-1]:.2f} % of the signs are wrong, mean absolute error of the size {sizes[-1]:.2f}")
         left.plot(steps, signs, style, color=colour, label=name)
         right.plot(steps, sizes, style, color=colour, label=name)
     left.set(xlabel="step", ylabel="wrong signs [%]", yscale="log", title="task “sign”")
-    right.set(xlabel="step", ylabel="mean absolute error", yscale="log", title="task “size”, targets of 226 on average")
+    right.set(xlabel="step", ylabel="mean absolute error", yscale="log", title="task “size” (226 on average)")
     for panel in (left, right):
         panel.grid(color="0.9")
+    left.set_ylim(bottom=0.05)
     right.legend(frameon=False, fontsize=9)
     figure.savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None})
 
