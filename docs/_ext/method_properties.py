@@ -19,14 +19,14 @@ from sphinx.util.docutils import SphinxDirective
 CLAIMS = Path(__file__).parents[2] / "tests" / "methods.py"
 COLUMNS = {
     "conflict_free": "no conflict",
-    "scale_free": "direction independent of task scale",
-    "homogeneous": "homogeneous",
-    "calibrated": "equal gradients give their sum",
-    "single": "one task gives its gradient",
-    "equivariant": "independent of task order",
-    "converges": "converges on quadratics",
+    "scale_free": "scale-free",
+    "homogeneous": "homo\u00adgeneous",
+    "calibrated": "cali\u00adbrated",
+    "single": "single",
+    "equivariant": "any order",
+    "converges": "con\u00adverges",
 }
-WORDS = {True: "yes", False: "·", "independent": "independent gradients"}
+WORDS = {True: "yes", False: "·", "independent": "(yes)"}
 
 
 class MethodProperties(SphinxDirective):
