@@ -36,7 +36,7 @@ class Epoch:
         seconds: ``training`` and ``evaluation``, wall-clock; ``loading``, the part of ``training`` spent waiting for data.
         cosines: by task, the mean cosines between its gradient and those of the following tasks, over the steps in which both
             were present; empty if the method does not use gradients.
-        search: totals of a line search, see :meth:`.search_totals.SearchTotals.read`; empty without one.
+        search: totals of a line search, see ``search_totals.SearchTotals.read``; empty without one.
     """
 
     epoch: int
