@@ -32,7 +32,20 @@ def test_command_without_arguments_prints_examples() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "study", "front", "pick", "interactive", "report", "list", "data list", "data check", "data pack"],
+    [
+        "train",
+        "study",
+        "weights",
+        "diagnose",
+        "front",
+        "pick",
+        "interactive",
+        "report",
+        "list",
+        "data list",
+        "data check",
+        "data pack",
+    ],
 )
 def test_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
@@ -55,8 +68,11 @@ FLAGS = {
     "clip schedule warmup out",
     "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
     "device",
+    "diagnose": "tasks batches warmup seconds optimizer batch-size seed device out",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
     "deterministic schedule warmup out",
+    "weights": "search method share members rounds tasks optimizer epochs batch-size seed device deterministic clip schedule "
+    "warmup out",
     "pick": "model export fixed-batch workload",
     "interactive": "model data batch-size optimizer epochs images root seed device out yes",
     "report": "figures reference out",

@@ -157,7 +157,7 @@ def test_jacobian_too_large_for_memory_raises(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(memory, "total_memory", lambda device: 2 * 1000 * 8)
     answer(pt.GradDrop(), rows)
     monkeypatch.setattr(memory, "total_memory", lambda device: 2 * 1000 * 8 - 1)
-    with pytest.raises(ValueError, match=r"2 tasks with respect to 1,000 numbers take .* GiB.*pt\.Fork"):
+    with pytest.raises(ValueError, match=r"2 tasks with respect to 1,000 numbers take .* GiB.*paretorch\.Fork"):
         answer(pt.GradDrop(), rows)
 
 

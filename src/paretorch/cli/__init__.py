@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 
+from paretorch.cli.diagnose import diagnose
 from paretorch.cli.front import front
 from paretorch.cli.image_data import data
 from paretorch.cli.list_names import list_names
@@ -18,6 +19,7 @@ from paretorch.cli.pick import pick
 from paretorch.cli.report import report
 from paretorch.cli.study import study
 from paretorch.cli.train import interactive, train
+from paretorch.cli.weights import weights
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -38,7 +40,9 @@ Train one PyTorch model on many losses.
 
   [bold]paretorch study quickstart[/bold]                which way of training is better
   [bold]paretorch train digits --method 'MGDA()'[/bold]  one run, on real digits
+  [bold]paretorch diagnose digits[/bold]                 do the tasks conflict, and what follows from it
   [bold]paretorch front digits --models 8[/bold]         models along the trade-off, and a page to pick one
+  [bold]paretorch weights digits[/bold]                  static weights for the losses, from a short run
   [bold]paretorch interactive[/bold]                     a menu: model, data, batch size, optimizer, epochs
   [bold]paretorch list methods[/bold]                    also: optimizers, workloads, studies
 
@@ -58,6 +62,8 @@ for name, command, example in (
     ("study", study, "quickstart --scale small --seeds 5"),
     ("report", report, "runs/quickstart-small --figures pdf"),
     ("list", list_names, "methods"),
+    ("weights", weights, "'digits(ink=True)' --optimizer 'Adam(lr=0.01)' --epochs 15"),
+    ("diagnose", diagnose, "'digits(ink=True)' --out runs/diagnosis"),
     ("front", front, "digits --algorithm mt2o --models 8 --epochs 20"),
     ("pick", pick, "runs/front 0.7,0.3 --export model.onnx"),
 ):

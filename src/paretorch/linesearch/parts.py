@@ -63,7 +63,7 @@ def search_parts(
         ValueError: an option is out of range, or the process is one of several ranks.
     """
     if max_step is not None:
-        check_above("max_step, if it is not None to find it,", max_step)
+        check_above("max_step, if it is not None,", max_step)
     check_whole("verify, a number of steps or 0 for never,", verify, least=0)
     check_choice("accept", accept, ACCEPTS)
     if not isinstance(encoder, nn.Module):

@@ -44,6 +44,7 @@ class Treatment:
         label: name in tables and figures.
         runs: runs to train on every seed, on one or several workloads; their own seeds are replaced.
         combine: how the runs on one workload are combined into one result.
+        note: what the reader of the report should know about it, one sentence: why it is there, or why it fails.
 
     Raises:
         ValueError: no run, or a number of runs on a workload that does not match ``combine``.
@@ -56,6 +57,7 @@ class Treatment:
     label: str
     runs: tuple[Run, ...]
     combine: Combine = Combine.ONE
+    note: str = ""
 
     def __post_init__(self) -> None:
         groups = [self.on(title) for title in self.workloads]
@@ -168,6 +170,9 @@ class Study:
         threads: CPU threads per run. The order of floating-point sums depends on it, so it belongs to the study, not to the
             machine.
         expected: expected ranges of test metrics; the report compares them with the measured values.
+        plain_sum: label of the treatment that adds the losses without weights; empty: none.
+        recommended: label of the treatment that the report's first sentence is about; empty: none. It is compared with the
+            reference and with ``plain_sum``.
 
     Raises:
         ValueError: repeated labels, a reference or baseline that is not a treatment or has no run on a workload, fewer than
@@ -181,14 +186,17 @@ class Study:
     baseline: str
     threads: int = 1
     expected: tuple[Expected, ...] = ()
+    plain_sum: str = ""
+    recommended: str = ""
 
     def __post_init__(self) -> None:
         labels = [treatment.label for treatment in self.treatments]
         if len(set(labels)) < len(labels):
             raise ValueError(f"study {self.name!r}: labels of treatments are unique, got {labels}")
-        for role in ("reference", "baseline"):
-            if getattr(self, role) not in labels:
-                raise ValueError(f"study {self.name!r}: the {role} is one of {labels}, got {getattr(self, role)!r}")
+        for role in ("reference", "baseline", "plain_sum", "recommended"):
+            label = getattr(self, role)
+            if label not in labels and (label or role in ("reference", "baseline")):
+                raise ValueError(f"study {self.name!r}: {role} is one of {labels}, got {label!r}")
         for stray in [e.label for e in self.expected if e.label not in labels]:
             raise ValueError(f"study {self.name!r}: a range is expected of {stray!r}, the treatments are {labels}")
         if self.threads < 1:
@@ -230,7 +238,10 @@ class Study:
         )
         labels = {treatment.label for treatment in treatments}
         expected = tuple(e for e in self.expected if e.label in labels)
-        return dataclasses.replace(self, treatments=treatments, expected=expected)
+        plain_sum, recommended = (label if label in labels else "" for label in (self.plain_sum, self.recommended))
+        return dataclasses.replace(
+            self, treatments=treatments, expected=expected, plain_sum=plain_sum, recommended=recommended
+        )
 
     def planned(self, seeds: Iterable[int]) -> Iterator[tuple[Treatment, Run]]:
         """All distinct runs, seed by seed, so that an interrupted study contains complete pairs."""
@@ -246,16 +257,20 @@ class Study:
         """The study as a JSON object, without seeds."""
         treatments = [
             {"label": t.label, "combine": t.combine.value, "runs": [run.to_json() for run in t.seeded(0)]}
+            | ({"note": t.note} if t.note else {})
             for t in self.treatments
         ]
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"treatments": treatments}
-        return values | {"expected": [dataclasses.asdict(expected) for expected in self.expected]}
+        values |= {"expected": [dataclasses.asdict(expected) for expected in self.expected]}
+        return {name: value for name, value in values.items() if value or name not in ("plain_sum", "recommended")}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Study:
         """The study that :meth:`to_json` wrote."""
         treatments = tuple(
-            Treatment(t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]))
+            Treatment(
+                t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]), t.get("note", "")
+            )
             for t in values["treatments"]
         )
         expected = tuple(Expected(**each) for each in values.get("expected", ()))
@@ -293,11 +308,11 @@ def merged(name: str, question: str, studies: Iterable[Study]) -> Study:
     """
     parts = list(studies)
     titles = [title for part in parts for title in part.workloads]
-    shared = {(part.reference, part.baseline, part.threads) for part in parts}
+    shared = {(part.reference, part.baseline, part.threads, part.plain_sum, part.recommended) for part in parts}
     if len(shared) != 1 or len(set(titles)) < len(titles):
         raise ValueError(
-            f"study {name!r}: expected studies on different workloads with one reference, baseline and number of threads, "
-            f"got the workloads {titles} and {sorted(shared)}"
+            f"study {name!r}: expected studies on different workloads with one reference, baseline, number of threads, plain sum "
+            f"and recommended treatment, got the workloads {titles} and {sorted(shared)}"
         )
     treatments: dict[str, Treatment] = {}
     for treatment in (t for part in parts for t in part.treatments):
@@ -307,10 +322,12 @@ def merged(name: str, question: str, studies: Iterable[Study]) -> Study:
         several = [t.combine for t in (before, treatment) if t is not None and t.combine is not Combine.ONE]
         if len(set(several)) > 1:
             raise ValueError(f"study {name!r}: {treatment.label!r} is combined as {[c.value for c in several]}")
-        treatments[treatment.label] = Treatment(treatment.label, runs, several[0] if several else Combine.ONE)
-    reference, baseline, threads = shared.pop()
+        combine = several[0] if several else Combine.ONE
+        treatments[treatment.label] = dataclasses.replace(before or treatment, runs=runs, combine=combine)
     expected = tuple(each for part in parts for each in part.expected)
-    return Study(name, question, tuple(treatments.values()), reference, baseline, threads, expected)
+    return dataclasses.replace(
+        parts[0], name=name, question=question, treatments=tuple(treatments.values()), expected=expected
+    )
 
 
 if not TYPE_CHECKING:

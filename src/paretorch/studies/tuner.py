@@ -211,7 +211,8 @@ def tuned_study(study: Study, tuning: TuningResult) -> Study:
             for run in searched_runs(treatment, title)
         )
         joined = any(len(searched_runs(treatment, title)) > 1 for title in treatment.workloads)
-        treatments.append(Treatment(treatment.label, runs, Combine.JOIN if joined else Combine.ONE))
+        combine = Combine.JOIN if joined else Combine.ONE
+        treatments.append(dataclasses.replace(treatment, runs=runs, combine=combine))
     return dataclasses.replace(study, treatments=tuple(treatments))
 
 

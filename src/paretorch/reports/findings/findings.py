@@ -12,7 +12,8 @@ from paretorch.reports.analysis.expected import expected_ranges
 from paretorch.reports.analysis.formatting import MOST_NAMED, join_names, number, points, seed_count
 from paretorch.reports.analysis.leaders import Leader, leader
 from paretorch.reports.analysis.summary import Summary, TreatmentSummary
-from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
+from paretorch.reports.findings.headline import headline
+from paretorch.studies.statistics.paired import Verdict
 from paretorch.studies.statistics.quality import seed_std
 
 TESTED = "tied: not distinguishable by paired t tests at 5 %, Holm-corrected for all pairs of treatments"
@@ -43,37 +44,6 @@ def findings(summary: Summary) -> tuple[Finding, ...]:
         _missing,
     )
     return tuple(finding for make in makers for finding in make(summary))
-
-
-def headline(summary: Summary) -> str:
-    """The verdict in one or two sentences: the better treatments, and the number of the others by verdict."""
-    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
-    groups = summary.by_verdict
-    others = sum(map(len, groups.values()))
-    if not others:
-        return f"One way of training was run, {reference}: there is nothing to compare it with."
-    if seeds < FEWEST_SEEDS:
-        return (
-            f"No verdict: {seed_count(seeds)} {'is' if seeds == 1 else 'are'} too few to separate differences from chance; "
-            f"intervals and tests need at least {FEWEST_SEEDS}."
-        )
-    better = groups[Verdict.BETTER]
-    first = (
-        f"No treatment was found better than {reference}"
-        if not better
-        else f"Better than {reference}: {join_names(better)}"
-    )
-    if len(groups[Verdict.NOT_DISTINGUISHABLE]) == others:
-        none_distinguishable = "the other cannot" if others == 1 else f"none of the {others} others can"
-        return f"{first}: {none_distinguishable} be distinguished from it ({seeds} seeds)."
-    names = {
-        Verdict.NOT_DISTINGUISHABLE: "not distinguishable from it",
-        Verdict.WORSE: "worse",
-        Verdict.WITHHELD: "without a verdict",
-    }
-    counted = [f"{len(groups[kind])} {name}" for kind, name in names.items() if groups[kind]]
-    after = f" Of the {'others' if better else f'{others} others'}: {', '.join(counted)}." if counted else ""
-    return f"{first} ({seeds} seeds).{after}"
 
 
 def _verdict(summary: Summary) -> Iterator[Finding]:

@@ -16,7 +16,8 @@ from paretorch.reports.figures.figures import figures
 from paretorch.reports.figures.interactive import interactive
 from paretorch.reports.figures.styles import STYLES, style
 from paretorch.reports.findings.definitions import definitions
-from paretorch.reports.findings.findings import Finding, findings, headline
+from paretorch.reports.findings.findings import Finding, findings
+from paretorch.reports.findings.headline import answer, headline
 from paretorch.reports.page.embedded import asset, plotly, script_data, template
 from paretorch.reports.reading.plan import Source
 from paretorch.reports.tables.across import Across
@@ -143,6 +144,7 @@ def _part(contents: Contents, anchor: str, name: str) -> dict[str, Any]:
         "anchor": anchor,
         "name": name,
         "workload": results.plan.workload,
+        "answer": answer(summary),
         "headline": headline(summary),
         "reference": results.plan.study.reference,
         "groups": list(_groups(summary)),

@@ -75,6 +75,7 @@ def _caveats(summary: Summary) -> Iterator[str]:
             yield f"{label}: {row.comparison.note}"
         elif row.comparison is None and row.results.seeds < seeds:
             yield f"{label}: {seeds - row.results.seeds} of {seeds} seeds have no result, for any comparison to it"
+    yield from (f"{t.label}: {t.note}" for t in results.plan.study.treatments if t.note)
     yield from results.plan.notes
 
 

@@ -104,7 +104,7 @@ def _settings(scale: str, device: str) -> list[Setting]:
 
 
 def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
-    """Balancing methods with their defaults on four workloads, beside the plain sum, tuned static weights and single tasks.
+    """Balancing methods with their defaults on four workloads, with the plain sum, tuned static weights and single tasks.
 
     A treatment has three trials, which differ in the learning rate alone; static weights have three for each of their settings.
     The workloads are overlaid digits with a loss that is orders of magnitude larger, drawn scenes with four dense and sparse
