@@ -62,7 +62,7 @@
       const [xaxis, yaxis, zaxis] = [at.x, at.y, at.z].map((k) => ({ title: { text: plain(panel.axes[k].title) }, color: colour("ink") }));
       return { ...base, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { xaxis, yaxis, zaxis } };
     }
-    const labelSize = panel.matrix || narrow() ? 18 : 44;
+    const labelSize = panel.matrix ? 18 : narrow() ? 14 : 44;
     const longest = Math.min(labelSize, Math.max(8, ...(panel.axes[at.y].labels || []).map((label) => label.length)));
     const height = panel.height || box.clientHeight;
     // titles are centred on their axis: what is longer than the axis would be cut off at the edge of the figure
