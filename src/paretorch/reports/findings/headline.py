@@ -65,7 +65,7 @@ def headline(summary: Summary) -> str:
         return f"One way of training was run, {reference}: there is nothing to compare it with."
     if seeds < FEWEST_SEEDS:
         return (
-            f"No verdict: {seed_count(seeds)} are too few to separate differences from chance; "
+            f"No verdict: {seed_count(seeds)} {'is' if seeds == 1 else 'are'} too few to separate differences from chance; "
             f"intervals and tests need at least {FEWEST_SEEDS}."
         )
     better = groups[Verdict.BETTER]

@@ -15,6 +15,7 @@ from paretorch.reports.analysis.formatting import (
 )
 from paretorch.reports.analysis.summary import Summary, TreatmentSummary
 from paretorch.reports.reading.load import TaskMetric
+from paretorch.reports.tables.row_order import MOST_IN_STUDY_ORDER, best_first
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
 from paretorch.studies.statistics.quality import seed_mean
@@ -23,7 +24,10 @@ MOST_METRICS = 6  # in the overview; more metrics have a separate table of means
 
 
 def overview(summary: Summary) -> Table:
-    """The study's main table: means on test data, Delta m, its paired difference to the reference, costs, verdict."""
+    """The study's main table: means on test data, Delta m, its paired difference to the reference, costs, verdict.
+
+    Treatments have the study's order; many are sorted by Delta m.
+    """
     study, seeds = summary.results.plan.study, len(summary.results.plan.seeds)
     metrics = summary.results.metrics if len(summary.results.metrics) <= MOST_METRICS else ()
     header = (
@@ -37,7 +41,9 @@ def overview(summary: Summary) -> Table:
         "peak\u00a0MiB",
     )
     rows = tuple(_overview_row(label, row, len(metrics)) for label, row in summary.rows.items())
+    many = len(rows) > MOST_IN_STUDY_ORDER
     notes = (
+        *(("The treatments are sorted by Δm, the lowest first.",) if many else ()),
         f"Means on test data over {seed_count(seeds)}{_mean_description(summary)}. ↑ higher is better, ↓ lower.",
         *(() if metrics else (f"The means of all {len(summary.results.metrics)} metrics are a table of their own.",)),
         f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
@@ -46,7 +52,7 @@ def overview(summary: Summary) -> Table:
         "verdict: better or worse if the interval, simultaneous for all rows, excludes zero.",
         *_caveats(summary),
     )
-    return Table(f"{study.name}: {study.question}", header, rows, notes, left=(1,))
+    return best_first(Table(f"{study.name}: {study.question}", header, rows, notes, left=(1,)), summary)
 
 
 def _ranked_seeds(summary: Summary) -> str:
