@@ -51,8 +51,8 @@ def test_help_of_data_check_documents_its_exit_code() -> None:
 
 # flags are part of the public interface: a new or renamed flag changes this list
 FLAGS = {
-    "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic "
-    "clip schedule warmup out",
+    "train": "method surface tasks every scale heads optimizer lr epochs batch-size seed device precision "
+    "deterministic clip schedule warmup keep out",
     "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
     "device",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
@@ -86,7 +86,9 @@ def test_train_of_a_finished_run_prints_the_same_table(tmp_path: Path) -> None:
     again, repeated = call(*command)
     assert again == 0
     assert "epoch 1/1" not in repeated
-    assert repeated.strip() in printed
+    table, _, note = repeated.partition("This run was finished before")
+    assert note
+    assert table.strip() in printed
 
 
 def test_train_writes_every_flag_into_the_run(tmp_path: Path) -> None:

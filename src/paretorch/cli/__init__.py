@@ -10,6 +10,7 @@ package.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 from paretorch.cli.front import front
 from paretorch.cli.image_data import data
@@ -45,8 +46,21 @@ Train one PyTorch model on many losses.
 Every command has --help, with an example."""
 
 
+def _print_version(given: bool) -> None:
+    if given:
+        import paretorch
+
+        print(f"paretorch {paretorch.__version__}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context) -> None:
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Train one PyTorch model on many losses: balance them, and compare fairly."""
     if context.invoked_subcommand is None:
         Console().print(START, highlight=False)
