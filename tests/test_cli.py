@@ -32,7 +32,19 @@ def test_command_without_arguments_prints_examples() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "study", "front", "pick", "interactive", "report", "list", "data list", "data check", "data pack"],
+    [
+        "train",
+        "study",
+        "front",
+        "pick",
+        "export",
+        "interactive",
+        "report",
+        "list",
+        "data list",
+        "data check",
+        "data pack",
+    ],
 )
 def test_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
@@ -58,6 +70,7 @@ FLAGS = {
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
     "deterministic schedule warmup out",
     "pick": "model export fixed-batch workload",
+    "export": "fixed-batch workload",
     "interactive": "model data batch-size optimizer epochs images root seed device out yes",
     "report": "figures reference out",
     "list": "",

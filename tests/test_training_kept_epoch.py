@@ -137,7 +137,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_best_epoch_without_validation_data_is_refused(case: str, tmp_path: Path) -> None:
     workload = tmp_path / "mine.py"
-    old = "return Splits(*(self._streams(count, seed) for seed, count in enumerate((self.samples, 24, 24))))  # type: ignore[arg-type]"
+    old = "return Splits(*(self._streams(count, seed) for seed, count in enumerate((self.samples, 24, 24))))"
     text = Path(TINY).read_text()
     assert old in text
     new = "streams = [self._streams(count, seed) for seed, count in enumerate((self.samples, 24, 24))]\n        return "

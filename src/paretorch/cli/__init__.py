@@ -15,7 +15,7 @@ from typing import Annotated
 from paretorch.cli.front import front
 from paretorch.cli.image_data import data
 from paretorch.cli.list_names import list_names
-from paretorch.cli.pick import pick
+from paretorch.cli.pick import export, pick
 from paretorch.cli.report import report
 from paretorch.cli.study import study
 from paretorch.cli.train import interactive, train
@@ -74,6 +74,7 @@ for name, command, example in (
     ("list", list_names, "methods"),
     ("front", front, "digits --algorithm mt2o --models 8 --epochs 20"),
     ("pick", pick, "runs/front 0.7,0.3 --export model.onnx"),
+    ("export", export, "runs/digits-ab12cd34ef56 model.onnx"),
 ):
     app.command(name, epilog=f"Example: [bold]paretorch {name} {example}[/bold]")(command)
 app.add_typer(data, name="data", no_args_is_help=True)

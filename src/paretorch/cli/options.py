@@ -66,8 +66,8 @@ def workload_and_optimizer(workload: str, optimizer: str, lr: float | None = Non
 
     if found["optimizer"] in searches():
         raise ValueError(
-            f"--lr has no effect with {found['optimizer']}: a line search chooses the step size of each step itself. Leave it out; "
-            f"options of the search are given by name, see `paretorch list optimizers`"
+            f"--lr has no effect with {found['optimizer']}: a line search chooses the step size of each step itself. "
+            "Leave it out"
         )
     if not 0 < lr < math.inf:
         raise ValueError(f"--lr is a finite number above 0, got {lr:g}")

@@ -52,6 +52,15 @@ class Checkpoint:
     states: Mapping[str, Any]
     folder: Path
 
+    def load_model(self, model: Stateful) -> None:
+        """Restores the state of the model alone, after checking that all tensors have the right shapes.
+
+        Raises:
+            ValueError: the tensors do not fit the model; nothing was loaded.
+        """
+        self._check("model", model.state_dict())
+        model.load_state_dict(self.states["model"])
+
     def load_into(self, model: Stateful, optimizer: Stateful, balancer: Stateful | None) -> None:
         """Restores the state of a run, after checking that all tensors have the right shapes.
 

@@ -156,7 +156,7 @@ class _RunTraining:
         return True
 
     def save(self, epoch: int) -> None:
-        resolved, record = self.resolved, self.record
+        record = self.record
         record.sync()
         states = self._states()
         checkpoint_folder.save(record.folder / "checkpoint", epoch, states, self.run.to_json(), record.digest)
@@ -186,8 +186,8 @@ class _RunTraining:
         if found is None or found.epoch != best:
             raise ValueError(
                 f"{folder} is damaged: expected the weights of epoch {best}, got those of "
-                f"{'no epoch' if found is None else f'epoch {found.epoch}'}. Remove the folder {self.record.folder} to start this "
-                "run again"
+                f"{'no epoch' if found is None else f'epoch {found.epoch}'}. Remove the folder {self.record.folder} to start "
+                "this run again"
             )
         self.resolved.model.load_state_dict(found.states["model"])
         return best

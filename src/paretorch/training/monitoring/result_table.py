@@ -15,7 +15,7 @@ with extra("studies"):
 
 
 def show(result: Result, folder: Path) -> None:
-    """Prints the scores of the last epoch, or of the best one if its weights are kept, the size of the model, the time per epoch, and the folder of the record."""
+    """Prints the scores of the last epoch, or of the best one if it is kept, the model's size, the time, and the folder."""
     kept = result.facts.get(KEPT)
     table = Table(
         title="after the last epoch" if kept is None else f"after epoch {kept} of {result.run.epochs}, the best"

@@ -15,7 +15,7 @@ from typing import Any
 
 import paretorch.workloads
 from paretorch.storage.regular_files import read_regular
-from paretorch.training.names.constructors import check_arguments, unknown
+from paretorch.training.names.constructors import check_arguments, parse, unknown
 from paretorch.training.names.trusted_files import executed, is_trusted, trust
 from paretorch.workloads.base import Workload
 
@@ -80,6 +80,21 @@ def recorded_workload(name: str, options: Mapping[str, Any], where: Path) -> Wor
             f"executed: {cure}"
         )
     return _construct(executed(_module_name(path), path, content), name, options)
+
+
+def named_workload(given: str, recorded: Mapping[str, Any] | None) -> Workload:
+    """The workload that a user names for the models of a run; options that are not given are those of the run.
+
+    Args:
+        given: as the command line names it: ``"digits"``, ``"mine.py(width=3)"``.
+        recorded: the ``workload`` and the ``options`` of the run, which apply if its workload has the same name; None: no run.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`find_workload`.
+    """
+    call = parse(given)
+    same = recorded is not None and Path(call.name).name == Path(recorded["workload"]).name
+    return find_workload(call.name, call.named or (recorded["options"] if recorded is not None and same else {}))
 
 
 def _construct(module: ModuleType, name: str, options: Mapping[str, Any]) -> Workload:

@@ -1,8 +1,8 @@
 """Continuation of a run with more epochs than before.
 
-The folder of the run is changed in two steps, each of which leaves a valid folder: ``result.json`` is removed, so that the run is
-unfinished, and ``run.json`` is replaced by that of the longer run, with the earlier number of epochs in it. Events and checkpoints
-are unchanged. The longer run then resumes from its last checkpoint.
+The folder of the run is changed in two steps, each of which leaves a valid folder: ``result.json`` is removed, so that the run
+is unfinished, and ``run.json`` is replaced by that of the longer run, with the earlier number of epochs in it. Events and
+checkpoints are unchanged. The longer run then resumes from its last checkpoint.
 
 The numbers are those of an uninterrupted run, so schedules of the learning rate that depend on the number of all epochs are
 refused.
@@ -49,8 +49,8 @@ def continue_run(folder: Path, run: Run) -> None:
         return
     if reason := why_not_continued(run):
         raise ValueError(
-            f"{folder} contains this run with {earlier.epochs} epochs, and it cannot be continued to {run.epochs}: {reason}. Train "
-            "into another folder (--out), or keep the number of epochs"
+            f"{folder} contains this run with {earlier.epochs} epochs, and it cannot be continued to {run.epochs}: {reason}. "
+            "Train into another folder (--out), or keep the number of epochs"
         )
     with _locked(folder):
         started = read_run(folder)
