@@ -65,8 +65,8 @@ def test_help_of_data_check_documents_its_exit_code() -> None:
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer lr epochs batch-size seed device precision "
     "deterministic clip schedule warmup keep out",
-    "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
-    "device",
+    "study": "scale seeds out jobs resume tune optimizers methods reference baselines classes loss-weights root encoder "
+    "encoder-weights device epochs batch-size optimizer lr surface schedule",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
     "deterministic schedule warmup out",
     "pick": "model export fixed-batch workload",

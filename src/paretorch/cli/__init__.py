@@ -17,7 +17,7 @@ from paretorch.cli.image_data import data
 from paretorch.cli.list_names import list_names
 from paretorch.cli.pick import export, pick
 from paretorch.cli.report import report
-from paretorch.cli.study import study
+from paretorch.cli.study import StudyCommand, study
 from paretorch.cli.train import interactive, train
 from paretorch.extras import extra
 
@@ -76,7 +76,9 @@ for name, command, example in (
     ("pick", pick, "runs/front 0.7,0.3 --export model.onnx"),
     ("export", export, "runs/digits-ab12cd34ef56 model.onnx"),
 ):
-    app.command(name, epilog=f"Example: [bold]paretorch {name} {example}[/bold]")(command)
+    app.command(
+        name, cls=StudyCommand if name == "study" else None, epilog=f"Example: [bold]paretorch {name} {example}[/bold]"
+    )(command)
 app.add_typer(data, name="data", no_args_is_help=True)
 
 
