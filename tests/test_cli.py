@@ -15,6 +15,7 @@ import pytest
 
 from command_line import call
 from interrupts import restore_interrupts
+from paretorch.cli.listing import LISTS
 from paretorch.training import loop
 from paretorch.training.record.result import Result
 from training_runs import TINY
@@ -71,7 +72,7 @@ FLAGS = {
     "deterministic schedule warmup out",
     "pick": "model export fixed-batch workload",
     "export": "fixed-batch workload",
-    "interactive": "model data batch-size optimizer epochs images root seed device out yes",
+    "interactive": "model data batch-size optimizer method epochs images root seed device out yes",
     "report": "figures reference out",
     "list": "",
     "data list": "",
@@ -232,7 +233,7 @@ def test_error_of_a_users_code_keeps_its_traceback(tmp_path: Path) -> None:
         ("methods", ["CAGrad(c=0.5", "MGDA(", "FAMO(", "Equal() The sum of the losses"]),
         ("optimizers", ["SGD", "AdamW"]),
         ("algorithms", ["MT2O(", "EPO("]),
-        ("workloads", ["digits two overlaid real digits"]),
+        ("workloads", ["digits Two overlaid real digits"]),
         ("studies", ["quickstart Quickstart: "]),
     ],
 )
@@ -241,6 +242,16 @@ def test_list_prints_names(what: str, names: list[str]) -> None:
     assert code == 0
     for name in names:
         assert name in printed
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_list_has_plain_text_in_whole_sentences(what: str) -> None:
+    rows = LISTS[what]()
+    assert rows
+    for name, about in rows:
+        assert not re.search(r":\w+:|`|<factory>|<.* object|<class", f"{name} {about}"), name
+        if not re.match(r"\d ", name):  # a preset is described by its constructor
+            assert re.match(r"[A-Z\d].*[.?!]$", about), (name, about)
 
 
 def test_train_trains_the_workload_of_the_documentation(tmp_path: Path) -> None:

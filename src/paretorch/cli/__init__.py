@@ -40,7 +40,7 @@ Train one PyTorch model on many losses.
   [bold]paretorch study quickstart[/bold]                which way of training is better
   [bold]paretorch train digits --method 'MGDA()'[/bold]  one run, on real digits
   [bold]paretorch front digits --models 8[/bold]         models along the trade-off, and a page to pick one
-  [bold]paretorch interactive[/bold]                     a menu: model, data, batch size, optimizer, epochs
+  [bold]paretorch interactive[/bold]                     a menu: model, data, batch size, optimizer, method, epochs
   [bold]paretorch list methods[/bold]                    also: optimizers, workloads, studies
 
 Every command has --help, with an example."""

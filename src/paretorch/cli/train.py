@@ -111,6 +111,9 @@ def interactive(
     optimizer: Annotated[
         str | None, typer.Option(help="1 to 8, or a name; with options that differ: 'adamw(lr=0.01)'.")
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="The balancing method: 1 to 5, 'sum', or a constructor: 'CAGrad(c=0.4)'.")
+    ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="INTEGER", help="Passes over the training data.")] = None,
     images: Annotated[int | None, typer.Option(help="Training images of each task; there is no question.")] = None,
     root: Annotated[str, typer.Option(help="The folder of the image data.")] = "data",
@@ -119,11 +122,11 @@ def interactive(
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/interactive-KEY by default.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="No questions: the default of every option not given.")] = False,
 ) -> None:
-    """Ask for model, data, batch size, optimizer and epochs; train; show the result, the plot and the JSON."""
+    """Ask for model, data, batch size, optimizer, balancing method and epochs; train; show the result, the plot and the JSON."""
     with readable_errors():
         from paretorch.cli.interactive.menu import Answers, choose_run, train_and_show
 
-        answers = Answers(model, data, batch_size, optimizer, epochs, images, root, seed, device, out, yes)
+        answers = Answers(model, data, batch_size, optimizer, method, epochs, images, root, seed, device, out, yes)
         try:
             run = choose_run(answers, Console())
         except EOFError:
