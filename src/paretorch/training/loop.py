@@ -39,7 +39,7 @@ def train(
     """Trains a run in its folder, resumes it there, or returns its result if it is finished.
 
     A folder with the same run and fewer epochs, finished or not, is continued; see
-    :mod:`paretorch.training.record.continuation`.
+    ``paretorch.training.record.continuation``.
 
     On the CPU, with the same number of threads, a resumed run gives the numbers of an uninterrupted one, wherever it was
     interrupted. The state of the caller's global random generators is restored.

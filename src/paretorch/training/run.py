@@ -82,7 +82,7 @@ class Run:
         front_options: further options of a front, by name: ``models``, ``preferences``, ``margin``, ``starts``,
             ``execution``, ``reference``.
         keep: the weights whose scores are reported, and that are exported: ``"last"``, of the last epoch, or ``"best"``, of the
-            best epoch on validation data, see :mod:`paretorch.training.record.kept_epoch`.
+            best epoch on validation data, see ``paretorch.training.record.kept_epoch``.
     """
 
     workload: str
