@@ -25,7 +25,7 @@ def load_model(path: str | Path, workload: str | None = None) -> nn.Module:
     """The model of a finished run, in eval mode on the CPU: with the last weights, or the best ones if the run keeps them.
 
     Args:
-        path: the folder of the run, or a file that :func:`export_run` wrote as ``.safetensors``.
+        path: the folder of the run, or a file that ``export_run`` wrote as ``.safetensors``.
         workload: its workload, as the command line names it. A Python file is executed if it is named here, or if the run
             names it and the user has named a file of the same content before.
 
