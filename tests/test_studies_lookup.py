@@ -69,8 +69,7 @@ def test_find_study_of_a_workload_with_baselines_adds_single_tasks_and_static_we
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("digits", {}, "compares methods, at least two: name them, as in --methods"),
-        ("digits", {"methods": "MGDA()"}, "compares methods, at least two"),
+        ("digits", {"methods": "MGDA()"}, "compares methods, at least two: name them, as in --methods"),
         ("digits", {"methods": "sum, MDGA()"}, "did you mean 'MGDA'"),
         ("digits", {"methods": "sum, MGDA()", "reference": "FAMO"}, "the reference is one of .* got 'FAMO'"),
         (
@@ -89,7 +88,7 @@ def test_find_study_refuses_options_without_meaning(name: str, options: dict[str
 
 
 def test_find_study_accepts_another_reference_for_every_study() -> None:
-    assert find_study("quickstart", "smoke", {"reference": "sum"}).reference == "sum"
+    assert find_study("quickstart", "smoke", {"reference": "plain sum"}).reference == "plain sum"
 
 
 def test_names_of_studies_and_workloads_are_different() -> None:
@@ -121,3 +120,15 @@ def test_paths_in_a_study_file_are_relative_to_it(tmp_path: Path, monkeypatch: p
 
 def test_find_study_returns_the_study_of_a_file() -> None:
     assert find_study(Path(synthetic.__file__), "small") == synthetic.study("small")
+
+
+def test_study_of_a_workload_without_methods_compares_the_recommended_one_with_sum_and_tuned_weights() -> None:
+    study = find_study("digits(ink=True)", "smoke")
+    assert [treatment.label for treatment in study.treatments] == [
+        "sum",
+        "IMTLG",
+        "single task",
+        "static weights, tuned",
+    ]
+    assert (study.reference, study.baseline) == ("static weights, tuned", "single task")
+    assert (study.plain_sum, study.recommended) == ("sum", "IMTLG")

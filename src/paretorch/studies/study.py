@@ -218,7 +218,7 @@ class Study:
         for role in ("reference", "baseline", "plain_sum", "recommended"):
             label = getattr(self, role)
             if label not in labels and (label or role in ("reference", "baseline")):
-                raise ValueError(f"study {self.name!r}: {role} is one of {labels}, got {label!r}")
+                raise ValueError(f"study {self.name!r}: the {role.replace('_', ' ')} is one of {labels}, got {label!r}")
         for stray in [e.label for e in self.expected if e.label not in labels]:
             raise ValueError(f"study {self.name!r}: a range is expected of {stray!r}, the treatments are {labels}")
         if self.threads < 1:

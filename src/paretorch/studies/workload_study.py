@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.core.contract import Method
+from paretorch.core.method.default import DEFAULT_METHOD
 from paretorch.studies.study import Study, Treatment, best_of_grid, check_scale, single_task
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
 from paretorch.training.names.constructors import Call, parse, split_at_commas, written
@@ -18,6 +19,7 @@ from paretorch.training.run import Plain, Run
 
 SCALES = ("smoke", "small")
 SUM, SINGLE_TASK = "sum", "single task"
+RECOMMENDED = DEFAULT_METHOD.partition(":")[2]
 ON_PARAMETERS = " on parameters"
 STATIC_FACTORS = (5.0, 0.2)  # of one task's static weight at a time
 
@@ -43,7 +45,8 @@ def workload_study(
     Args:
         workload: as for :func:`~paretorch.training.names.workloads.find_workload`, with options: ``"digits(ink=True)"``.
         scale: ``"smoke"``: one epoch; ``"small"``: ``epochs``.
-        methods: ``"sum"`` and constructors, with a comma between: ``"sum, IMTLG(), CAGrad(c=0.2)"``; at least two.
+        methods: ``"sum"`` and constructors, with a comma between: ``"sum, IMTLG(), CAGrad(c=0.2)"``; at least two. Empty: the
+            sum and the recommended method, with ``baselines``, compared to tuned static weights.
         reference: the method to which all others are compared; ``"sum"`` if it is among them, else the first.
         epochs: passes over the training data.
         batch_size: samples per step.
@@ -66,6 +69,8 @@ def workload_study(
     call = parse(workload)
     check_scale(f"the study of {workload}", scale, SCALES)
     texts = split_at_commas(methods)
+    if not texts:
+        texts, baselines, reference = (SUM, f"{RECOMMENDED}()"), True, reference or STATIC_WEIGHTS
     if len(texts) < 2:
         raise ValueError(
             f"the study of the workload {workload} compares methods, at least two: name them, as in "
@@ -87,14 +92,18 @@ def workload_study(
         device=device,
     )
     treatments = [_treatment(text, base, surface) for text in texts]
+    treatments += _baselines(base, tasks) if baselines else ()
     labels = [treatment.label for treatment in treatments]
     chosen = _label(reference) if reference else SUM if SUM in labels else labels[0]
+    reference = chosen if chosen in labels else reference
     return Study(
         name=Path(call.name).stem,
         question=f"Which of these methods is best on {workload}?",
-        treatments=(*treatments, *(_baselines(base, tasks) if baselines else ())),
-        reference=chosen if chosen in labels else reference,
-        baseline=SINGLE_TASK if baselines else chosen if chosen in labels else reference,
+        treatments=tuple(treatments),
+        reference=reference,
+        baseline=SINGLE_TASK if baselines else reference,
+        plain_sum=SUM if SUM in labels else "",
+        recommended=RECOMMENDED if RECOMMENDED in labels else "",
     )
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from paretorch.core.contract import Need
 from paretorch.studies.study import Study, Treatment, best_of_trials, check_scale, merged
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
-from paretorch.studies.workload_study import one_task_at_a_time
+from paretorch.studies.workload_study import ON_PARAMETERS, SINGLE_TASK, SUM, one_task_at_a_time
 from paretorch.training.names.constructors import Call, split_at_commas, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.methods import methods as method_classes
@@ -18,8 +18,6 @@ from paretorch.workloads.streams import Plain
 
 SCALES = ("smoke", "small")
 QUESTION = "Which balancing method can be used without tuning it?"
-SUM, SINGLE_TASK = "sum", "single task"
-ON_PARAMETERS = " on parameters"
 
 RATE_FACTORS = (1.0, 0.3, 3.0)  # of the learning rate of a workload: one trial each, for every treatment
 
