@@ -16,7 +16,7 @@ from rich.console import Console
 from paretorch.studies.job import Job
 from paretorch.studies.progress import ConsoleProgress, duration
 from paretorch.studies.remaining_time import RemainingTime
-from paretorch.training.run import Run
+from paretorch.training.run import Plain, Run
 from studies_progress import fake_jobs
 
 
@@ -104,7 +104,7 @@ def test_remaining_time_of_runs_of_unlike_cost_is_within_a_factor_of_two(seed: i
 def test_progress_of_several_workloads_names_the_workload(tmp_path: Path) -> None:
     text = io.StringIO()
     display = ConsoleProgress(Console(file=text, width=80))
-    tables = [{"table": "iris", "header": True}, {"table": "wine", "header": True}]
+    tables: list[dict[str, Plain]] = [{"table": "iris", "header": True}, {"table": "wine", "header": True}]
     runs = [Run("scenes"), *(Run("tabular", options) for options in tables)]
     jobs = [Job("sum", run, tmp_path / run.key) for run in runs]
     display.start(jobs, 3, 1)

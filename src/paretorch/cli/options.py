@@ -59,7 +59,7 @@ def workload_and_optimizer(workload: str, optimizer: str, lr: float | None = Non
         (*name_and_options(workload), *name_and_options(optimizer)),
         strict=True,
     )
-    found = dict(values)
+    found: dict[str, Any] = dict(values)
     if lr is None:
         return found
     from paretorch.training.line_search import searches
