@@ -82,12 +82,12 @@ def study(
     tune: Annotated[
         int, typer.Option(help="Trials of the search for each treatment's settings, on validation data; 0: none.")
     ] = 0,
+    reference: Annotated[
+        str | None, typer.Option(help="The treatment to which all others are compared; the study's own by default.")
+    ] = None,
     optimizers: Annotated[str | None, study_option(help="Numbers 1 to 8 or names: '1,3,adamw(lr=0.01)'.")] = None,
     methods: Annotated[
         str | None, study_option(help="Balancing methods: 'sum, IMTLG(), CAGrad(c=0.2)'; of every workload.")
-    ] = None,
-    reference: Annotated[
-        str | None, study_option(help="The treatment to which all others are compared; of every study.")
     ] = None,
     baselines: Annotated[
         bool | None,
