@@ -179,7 +179,7 @@ def test_report_of_two_seeds_has_no_interval_and_no_verdict(tmp_path: Path) -> N
     assert verdicts == ["withheld", "reference", "withheld", "withheld", "withheld"]
     assert "intervals are withheld, they need at least 3 seeds" in overview(summary).markdown()
     found = {finding.name: finding.sentence for finding in findings(summary)}
-    assert found["best overall"].endswith("Nothing can be tested with 2 seeds.")
+    assert found["best overall"].endswith("; untested, 2 seeds")
 
 
 def test_report_lists_missing_runs_and_compares_common_seeds(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def export(front: Front, member: int, path: str | Path, *, example: Any = None, 
             that no export wrote, such as a model of the front itself.
         ModuleNotFoundError: onnx and onnxscript are not installed; the message contains the command that installs them.
     """
-    about = {"tasks": json.dumps(front.tasks), "preference": json.dumps(front.preferences[member].tolist())}
     model, path = front.model(member), Path(path)
+    about = {"tasks": json.dumps(front.tasks), "preference": json.dumps(front.preferences[member].tolist())}
     write_model(model, front.states[member], front.tasks, about, path, example=example, fixed_batch=fixed_batch)
     return path
 

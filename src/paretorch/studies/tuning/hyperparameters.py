@@ -109,6 +109,7 @@ def listed_settings(treatment: Treatment, workload: str, first: Run) -> tuple[Ma
         ValueError: the alternatives differ in something else.
 
     Example:
+        >>> from paretorch.studies.study import best_of_trials
         >>> runs = [Run("digits", optimizer_options={"lr": rate}) for rate in (0.01, 0.1)]
         >>> listed_settings(best_of_trials("sum", runs), "digits", runs[0])
         ({}, {'optimizer.lr': 0.1})
