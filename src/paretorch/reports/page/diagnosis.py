@@ -63,6 +63,7 @@ def diagnosis_page(found: Diagnosis, title: str) -> str:
         notes=found.notes,
         facts=[(name, value) for name, value in machine.versions().items()],
         style=Markup(asset("page.css")),
+        script=Markup(asset("frames.js")),
     )
 
 
