@@ -23,6 +23,7 @@ extensions = [
     "sphinx-mathjax-offline",  # MathJax is copied into the pages, so that formulas need no network
     "public_names",
     "method_properties",
+    "command_help",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretorch.former_names import former_names
@@ -34,6 +35,27 @@ def workload_title(run: Run) -> str:
     """
     options = ", ".join(f"{name}={value!r}" for name, value in sorted(run.options.items()))
     return f"{run.workload}({options})" if options else run.workload
+
+
+def short_workload_titles(runs: Sequence[Run]) -> dict[str, str]:
+    """Short and different names for the workloads of runs, by title: the name, and those of its options that differ.
+
+    Example:
+        >>> tables = [Run("tabular", {"table": table, "header": True}) for table in ("iris", "wine")]
+        >>> list(short_workload_titles([Run("scenes", {"size": 32}), *tables]).values())
+        ['scenes', "tabular(table='iris')", "tabular(table='wine')"]
+    """
+    found = {}
+    for run in runs:
+        others = [other for other in runs if other.workload == run.workload and other.options != run.options]
+        differing = {
+            name: value
+            for name, value in run.options.items()
+            if any(other.options.get(name) != value for other in others)
+        }
+        name = Path(run.workload).stem if run.workload.endswith(".py") else run.workload
+        found[workload_title(run)] = workload_title(Run(name, differing))
+    return found if len(set(found.values())) == len(found) else {title: title for title in found}
 
 
 @dataclass(frozen=True)
@@ -196,7 +218,7 @@ class Study:
         for role in ("reference", "baseline", "plain_sum", "recommended"):
             label = getattr(self, role)
             if label not in labels and (label or role in ("reference", "baseline")):
-                raise ValueError(f"study {self.name!r}: {role} is one of {labels}, got {label!r}")
+                raise ValueError(f"study {self.name!r}: the {role.replace('_', ' ')} is one of {labels}, got {label!r}")
         for stray in [e.label for e in self.expected if e.label not in labels]:
             raise ValueError(f"study {self.name!r}: a range is expected of {stray!r}, the treatments are {labels}")
         if self.threads < 1:

@@ -46,7 +46,7 @@ def find_weights(
         model: a model, which is unchanged afterwards; or a workload as on the command line, ``"digits(ink=True)"`` or a path.
         losses_of: for a model: model, batch -> scalar losses by task; a task that is absent is left out, or None.
         batches: for a model: what ``losses_of`` receives.
-        **options: for a model, those of :func:`paretorch.balance.static_weights.find_weights`: ``steps``, ``method``,
+        **options: for a model, those of ``paretorch.balance.static_weights.find_weights``: ``steps``, ``method``,
             ``optimizer``, ``shared``. For a workload, fields of :class:`~paretorch.training.Run`, such as ``epochs``, and
             ``share``, the part of the run that is trained, a third by default.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 
 from paretorch.core.contract import Need
 from paretorch.studies.study import Study, Treatment, best_of_trials, check_scale, merged
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
+from paretorch.studies.workload_study import ON_PARAMETERS, SINGLE_TASK, SUM, one_task_at_a_time
 from paretorch.training.names.constructors import Call, split_at_commas, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.methods import methods as method_classes
@@ -18,11 +18,8 @@ from paretorch.workloads.streams import Plain
 
 SCALES = ("smoke", "small")
 QUESTION = "Which balancing method can be used without tuning it?"
-SUM, SINGLE_TASK = "sum", "single task"
-ON_PARAMETERS = " on parameters"
 
 RATE_FACTORS = (1.0, 0.3, 3.0)  # of the learning rate of a workload: one trial each, for every treatment
-STATIC_FACTORS = (5.0, 0.2)  # of one task's static weight at a time
 
 # methods that wrap others, and are not treatments with their defaults
 WRAPPERS = {"LogLosses": "LogLosses(MGDA())", "Momentum": "Momentum(CAGrad())", "CRMOGM": "CRMOGM(CAGrad())"}
@@ -44,17 +41,6 @@ class Setting:
     tasks: tuple[str, ...]
     regression: tuple[str, ...]
     weights: tuple[Mapping[str, float], ...]
-
-
-def _one_at_a_time(tasks: Sequence[str]) -> tuple[Mapping[str, float], ...]:
-    """Weights that increase or decrease the weight of one task, scaled to a mean of one."""
-    varied = [
-        {task: factor if task == other else 1.0 for task in tasks} for other, factor in product(tasks, STATIC_FACTORS)
-    ]
-    return tuple(
-        {task: round(len(tasks) * weight / sum(weights.values()), 6) for task, weight in weights.items()}
-        for weights in varied
-    )
 
 
 def _settings(scale: str, device: str) -> list[Setting]:
@@ -89,7 +75,7 @@ def _settings(scale: str, device: str) -> list[Setting]:
             run("scenes", scenes, optimizer_options={"lr": 5e-3}, epochs=epochs(15), batch_size=32),
             scene_tasks,
             ("depth", "detection"),
-            _one_at_a_time(scene_tasks),
+            one_task_at_a_time(scene_tasks),
         ),
     ]
     columns = ("worst_texture", "worst_smoothness", "worst_symmetry")
@@ -99,7 +85,7 @@ def _settings(scale: str, device: str) -> list[Setting]:
     ):
         base = run("tabular", {"table": table}, optimizer_options={"lr": rate}, epochs=epochs(25), batch_size=64)
         tasks = (*classes, *regression)
-        settings.append(Setting(base, tasks, regression, _one_at_a_time(tasks)))
+        settings.append(Setting(base, tasks, regression, one_task_at_a_time(tasks)))
     return settings
 
 
