@@ -118,7 +118,7 @@ def browser() -> Iterator[Browser]:
 def axe() -> str:
     """The source of axe-core."""
     try:
-        import axe_playwright_python  # type: ignore[import-untyped]  # noqa: F401
+        import axe_playwright_python  # noqa: F401
     except ImportError:
         pytest.skip("needs axe-core: pip install axe-playwright-python")
     package = import_module("axe_playwright_python")
