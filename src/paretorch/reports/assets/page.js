@@ -51,7 +51,8 @@
     return { ...base, title, ...ticks, ...spec.layout };
   }
 
-  const CHARACTER = 7; // pixels, about
+  const CHARACTER = 7; // pixels, about, of a label; those of titles are larger
+  const TITLE_CHARACTER = 8;
   function layout(panel, at, box) {
     const base = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
@@ -66,8 +67,8 @@
     const longest = Math.min(labelSize, Math.max(8, ...(panel.axes[at.y].labels || []).map((label) => label.length)));
     const height = panel.height || box.clientHeight;
     // titles are centred on their axis: what is longer than the axis would be cut off at the edge of the figure
-    const xaxis = axis(panel.axes[at.x], Math.max(12, Math.floor(box.clientWidth / CHARACTER) - longest), 16);
-    const yaxis = axis(panel.axes[at.y], Math.max(12, Math.floor((height - 90) / CHARACTER)), labelSize);
+    const xaxis = axis(panel.axes[at.x], Math.max(12, Math.floor((box.clientWidth - CHARACTER * longest - 30) / TITLE_CHARACTER)), 16);
+    const yaxis = axis(panel.axes[at.y], Math.max(12, Math.floor((height - 90) / TITLE_CHARACTER)), labelSize);
     if (narrow() && !panel.axes[at.x].labels && longest > 8) xaxis.nticks = 4;
     if (panel.matrix) {
       xaxis.tickangle = panel.matrix.length > 6 || narrow() ? -60 : 0;
