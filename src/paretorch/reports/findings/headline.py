@@ -30,7 +30,7 @@ def _against_sum(summary: Summary) -> str:
     difference = summary.rows[study.recommended].delta_m - summary.rows[study.plain_sum].delta_m
     found = compare({"": difference}, summary.level)[""]
     if found.verdict in (Verdict.BETTER, Verdict.WORSE):
-        change = f"{abs(found.difference):.0f} % {found.verdict.value}"
+        change = f"{abs(found.difference):.0f}\u00a0% {found.verdict.value}"
         return f"on average its metrics are {change} than with the plain sum of the losses"
     if found.verdict is Verdict.NOT_DISTINGUISHABLE:
         return "no difference from the plain sum of the losses was found"
@@ -45,7 +45,7 @@ def _against_reference(summary: Summary) -> str:
         return ""
     if found.verdict is Verdict.NOT_DISTINGUISHABLE:
         return f"no difference from {reference} was found"
-    return f"{abs(found.difference):.0f} % {found.verdict.value} than with {reference}"
+    return f"{abs(found.difference):.0f}\u00a0% {found.verdict.value} than with {reference}"
 
 
 def _runs(summary: Summary) -> int:
