@@ -172,7 +172,9 @@ def test_findings_equal_known_sentences(summary: Summary) -> None:
 
 def test_report_of_two_seeds_has_no_interval_and_no_verdict(tmp_path: Path) -> None:
     summary = summarize(load(synthetic.finished(tmp_path / "study", seeds=2).path))
-    assert findings(summary)[0].sentence.startswith("No verdict: 2 seeds are too few to separate differences from chance")
+    assert findings(summary)[0].sentence.startswith(
+        "No verdict: 2 seeds are too few to separate differences from chance"
+    )
     assert "withheld: it needs at least 3 seeds" in overview(summary).markdown()
     assert "-10.03 [-]" in overview(summary).markdown()
     verdicts = [row[1] for row in overview(summary).rows]
