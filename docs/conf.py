@@ -19,9 +19,11 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx_copybutton",
     "sphinx-mathjax-offline",  # MathJax is copied into the pages, so that formulas need no network
     "public_names",
     "method_properties",
+    "command_help",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
@@ -29,7 +31,13 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"Paretorch {release}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["paretorch.css"]
+html_js_files = ["scrolling.js"]
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "  # copied are the lines after prompts, without prompts and output
+copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"

@@ -14,7 +14,8 @@ class StudyEntry:
     Args:
         name: the name on the command line.
         digests: by scale, the start of the SHA-256 of ``study`` in ``study.json``. A folder resumes only with an equal study, so
-            a new digest is a change for users with unfinished studies.
+            a new digest is a change for users with unfinished studies. Empty where the study contains every method, so that it
+            changes with each new one.
         differs: fields of :class:`~paretorch.training.run.Run` in which the treatments on one workload differ.
         options: every option of the study's function, with a value that is not its default.
         files: by scale, the data set of which the files are missing first; other scales need no files.
@@ -30,8 +31,8 @@ class StudyEntry:
 CATALOG = [
     StudyEntry(
         "quickstart",
-        digests={"smoke": "3b2e4c9a6badc04b", "small": "28c27a88f66df86f"},
-        differs=frozenset({"tasks", "method", "surface"}),
+        digests={"smoke": "849de186e23198d6", "small": "6eae7670416a5afc"},
+        differs=frozenset({"tasks", "method"}),
         options={},
         files={},
     ),
@@ -51,6 +52,13 @@ CATALOG = [
             "encoder_weights": "torchvision",
             "device": "cuda",
         },
+    ),
+    StudyEntry(
+        "methods",
+        digests={"smoke": "", "small": ""},
+        differs=frozenset({"tasks", "method", "surface", "optimizer_options"}),
+        options={"methods": "IMTLG(), CAGrad(c=0.2)", "device": "cuda"},
+        files={},
     ),
     StudyEntry(
         "line-search",

@@ -42,7 +42,8 @@ class RecordedProgress:
         assert seconds >= 0
         self.steps.append((job.label, epochs))
 
-    def finish(self, job: Job, error: str | None) -> None:
+    def finish(self, job: Job, error: str | None, seconds: float = 0.0) -> None:
+        assert seconds >= 0
         self.ended.append(job.title)
         self.errors[job.label] = error
 

@@ -15,6 +15,7 @@ import pytest
 
 from command_line import call
 from interrupts import restore_interrupts
+from paretorch.cli.listing import LISTS
 from paretorch.training import loop
 from paretorch.training.record.result import Result
 from training_runs import TINY
@@ -32,7 +33,21 @@ def test_command_without_arguments_prints_examples() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "study", "front", "pick", "interactive", "report", "list", "data list", "data check", "data pack"],
+    [
+        "train",
+        "study",
+        "weights",
+        "diagnose",
+        "front",
+        "pick",
+        "export",
+        "interactive",
+        "report",
+        "list",
+        "data list",
+        "data check",
+        "data pack",
+    ],
 )
 def test_help_has_an_example(verb: str) -> None:
     code, printed = call(*verb.split(), "--help")
@@ -51,14 +66,18 @@ def test_help_of_data_check_documents_its_exit_code() -> None:
 
 # flags are part of the public interface: a new or renamed flag changes this list
 FLAGS = {
-    "train": "method surface tasks every scale heads optimizer epochs batch-size seed device precision deterministic "
-    "clip schedule warmup out",
-    "study": "scale seeds out jobs resume tune optimizers methods baselines classes loss-weights root encoder encoder-weights "
-    "device",
+    "train": "method surface tasks every scale heads optimizer lr epochs batch-size seed device precision "
+    "deterministic clip schedule warmup keep out",
+    "study": "scale seeds out jobs resume tune optimizers methods reference baselines classes loss-weights root encoder "
+    "encoder-weights device epochs batch-size optimizer lr surface schedule",
+    "diagnose": "tasks batches warmup seconds optimizer batch-size seed device out",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
     "deterministic schedule warmup out",
+    "weights": "search method share members rounds tasks optimizer epochs batch-size seed device deterministic clip schedule "
+    "warmup out",
     "pick": "model export fixed-batch workload",
-    "interactive": "model data batch-size optimizer epochs images root seed device out yes",
+    "export": "fixed-batch workload",
+    "interactive": "model data batch-size optimizer method epochs images root seed device out yes",
     "report": "figures reference out",
     "list": "",
     "data list": "",
@@ -86,7 +105,9 @@ def test_train_of_a_finished_run_prints_the_same_table(tmp_path: Path) -> None:
     again, repeated = call(*command)
     assert again == 0
     assert "epoch 1/1" not in repeated
-    assert repeated.strip() in printed
+    table, _, note = repeated.partition("This run was finished before")
+    assert note
+    assert table.strip() in printed
 
 
 def test_train_writes_every_flag_into_the_run(tmp_path: Path) -> None:
@@ -217,7 +238,7 @@ def test_error_of_a_users_code_keeps_its_traceback(tmp_path: Path) -> None:
         ("methods", ["CAGrad(c=0.5", "MGDA(", "FAMO(", "Equal() The sum of the losses"]),
         ("optimizers", ["SGD", "AdamW"]),
         ("algorithms", ["MT2O(", "EPO("]),
-        ("workloads", ["digits two overlaid real digits"]),
+        ("workloads", ["digits Two overlaid real digits"]),
         ("studies", ["quickstart Quickstart: "]),
     ],
 )
@@ -226,6 +247,16 @@ def test_list_prints_names(what: str, names: list[str]) -> None:
     assert code == 0
     for name in names:
         assert name in printed
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_list_has_plain_text_in_whole_sentences(what: str) -> None:
+    rows = LISTS[what]()
+    assert rows
+    for name, about in rows:
+        assert not re.search(r":\w+:|`|<factory>|<.* object|<class", f"{name} {about}"), name
+        if not re.match(r"\d ", name):  # a preset is described by its constructor
+            assert re.match(r"[A-Z\d].*[.?!]$", about), (name, about)
 
 
 def test_train_trains_the_workload_of_the_documentation(tmp_path: Path) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import paretorch as pt
 from command_line import call
+from paretorch.training.fronts.loss_scales import first_scales, unlike_scales_note
 from paretorch.training.fronts.run import load_front
+from paretorch.training.names.workloads import find_workload
+from paretorch.training.run import Run
 from paretorch.workloads.synthetic import Synthetic
 
 SMALL = ["synthetic(samples=64, hidden=8)", "--models", "3", "--epochs", "2", "--batch-size", "32"]
@@ -51,6 +56,37 @@ def test_front_options_reach_the_run(tmp_path: Path) -> None:
     run = json.loads((tmp_path / "run.json").read_text())["run"]
     assert run["front_options"] == {"models": 3, "margin": 0.0, "starts": "independent", "execution": "loop"}
     assert run["schedule"] == "step(0.5, 1)"
+
+
+UNLIKE = ["front", "digits(ink=True, train=64, validation=32, test=32)", "--models", "2", "--epochs", "1"]
+
+
+def test_front_of_unlike_losses_offers_normalization(tmp_path: Path) -> None:
+    code, printed = call(*UNLIKE, "--algorithm", "mt2o(fade=False)", "--out", str(tmp_path / "raw"))
+    assert code == 0
+    assert "The first losses are of unlike scale: losses ink" in printed
+    assert "--algorithm 'mt2o(fade=False, normalize=True)' divides each loss by its range" in printed
+    assert "of unlike scale" not in call(*UNLIKE, "--algorithm", "mt2o(fade=False)", "--out", str(tmp_path / "raw"))[1]
+    code, printed = call(
+        *UNLIKE, "--algorithm", "mt2o(fade=False, normalize=True)", "--out", str(tmp_path / "normalized")
+    )
+    assert code == 0
+    assert "of unlike scale" not in printed
+
+
+def test_unlike_scales_are_those_of_the_first_losses_and_gradients() -> None:
+    options = {"train": 64, "validation": 32, "test": 32}
+    alike = Run("digits", options, front="MT2O()", batch_size=32)
+    assert unlike_scales_note(alike) == ""
+    run = replace(alike, options={**options, "ink": True})
+    before = torch.get_rng_state()
+    losses, norms = first_scales(find_workload(run.workload, run.options), run)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert 2 < losses["left"] < 3  # the cross-entropy of ten digits
+    assert losses["ink"] / losses["left"] > 10
+    assert norms["ink"] / norms["left"] > 10
+    assert "'MT2O(normalize=True)'" in unlike_scales_note(replace(run, front="EPO()"))
+    assert unlike_scales_note(replace(run, front="NSGA2()")) == ""
 
 
 def test_pick_prints_and_exports_the_model(folder: Path, tmp_path: Path) -> None:

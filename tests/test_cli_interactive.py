@@ -44,7 +44,7 @@ def answered(answers: str, monkeypatch: pytest.MonkeyPatch, root: Path, **flags:
 
 
 def test_interactive_empty_answers_are_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run, printed = answered("\n\n\n\n\n", monkeypatch, tmp_path)
+    run, printed = answered("\n\n\n\n\n\n", monkeypatch, tmp_path)
     assert (run.workload, run.options["encoder"], run.optimizer, run.epochs, run.batch_size) == (
         "scenes",
         "mobilenet_v3_large",
@@ -96,8 +96,20 @@ def test_interactive_trains_the_run_and_prints_its_files(tmp_path: Path) -> None
     assert json.loads((out / "result.json").read_text())["run"]["optimizer"] == "SGD"
 
 
-def test_interactive_prints_a_command_for_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run, _ = answered("2\n1\n8\nmtadamv2(lr=0.002)\n3", monkeypatch, tmp_path)
+@pytest.mark.parametrize(
+    ("answers", "method"),
+    [
+        ("2\n1\n8\nmtadamv2(lr=0.002)\n3", "Equal()"),
+        ("2\n1\n8\n4\n2\n3", "IMTLG()"),
+        ("2\n1\n8\n4\nCAGrad(c=0.25)\n3", "CAGrad(c=0.25)"),
+        ("2\n1\n8\n4\nMDGA()\nCAGrad(c=open())\nsum\n3", "Equal()"),
+    ],
+)
+def test_interactive_prints_a_command_for_the_same_run(
+    answers: str, method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, _ = answered(answers, monkeypatch, tmp_path)
+    assert (run.method, run.epochs) == (method, 3)
     words = shlex.split(command(run, Answers(root=str(tmp_path))))
     assert words[:3] == ["paretorch", "interactive", "--yes"]
     given = {words[i][2:].replace("-", "_"): words[i + 1] for i in range(3, len(words), 2)}
@@ -135,6 +147,8 @@ def test_interactive_exits_with_130_after_ctrl_c_at_a_question(monkeypatch: pyte
         (["--epochs", "-1"], "at least 1; got -1"),
         (["--images", "1"], "images are at least 2"),
         (["--device", "tpu"], "device is 'cpu'"),
+        (["--method", "MDGA()"], "did you mean 'MGDA'"),
+        (["--method", "CAGrad()", "--optimizer", "MTAdamV2"], "balances by itself"),
     ],
 )
 def test_interactive_wrong_flag_is_one_message(flags: list[str], message: str, tmp_path: Path) -> None:
@@ -147,7 +161,7 @@ def test_interactive_wrong_flag_is_one_message(flags: list[str], message: str, t
 def test_interactive_uses_existing_image_folders_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_imagenet(tmp_path)
     write_coco(tmp_path)
-    run, printed = answered("\n\n4\n\n1", monkeypatch, tmp_path)
+    run, printed = answered("\n\n4\n\n\n1", monkeypatch, tmp_path)
     assert run.workload == "imagenet_coco"
     assert run.surface == "parameters"
     assert f"found: {tmp_path / 'imagenet'}" in printed

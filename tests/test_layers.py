@@ -25,6 +25,7 @@ FLOORS = {
     "optim": 4,
     "pareto": 4,
     "training": 5,
+    "diagnosis": 6,
     "studies": 6,
     "reports": 7,
     "cli": 8,

@@ -31,6 +31,7 @@ TOOLS = {  # of the extra "dev", what no test imports: the file that uses it, an
     "pytest-xdist": ("Makefile", "pytest -n"),
     "ruff": ("Makefile", "/ruff"),
     "sphinx": ("Makefile", "-m sphinx"),
+    "sphinx-copybutton": ("docs/conf.py", "sphinx_copybutton"),
     "sphinx-mathjax-offline": ("docs/conf.py", "sphinx-mathjax-offline"),
 }
 OTHER_BACKENDS = {"onnxscript": "torch.onnx.export imports it"}  # required by a package at run time

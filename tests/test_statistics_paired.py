@@ -117,7 +117,7 @@ def test_interval_has_its_method_and_is_withheld_below_three_seeds() -> None:
 
 def judged(studies: Array) -> Array:
     """(studies,) the verdict of studies with a single comparison: -1 better, 1 worse, 0 not distinguishable."""
-    return np.asarray(np.where(holm(paired_t(studies)[:, None])[:, 0] < 0.05, np.sign(studies.mean(-1)), 0.0))
+    return np.asarray(np.where(paired_t(studies) < 0.05, np.sign(studies.mean(-1)), 0.0))
 
 
 def test_vectorised_verdicts_equal_compare() -> None:
@@ -154,13 +154,49 @@ def test_comparison_power_depends_on_the_shared_variance_as_documented(shared: f
 @pytest.mark.parametrize("treatments", [1, 7, 30])
 @pytest.mark.parametrize("shape", ["normal", "uniform", "laplace"])
 def test_comparisons_without_a_difference_have_few_false_positives(seeds: int, treatments: int, shape: str) -> None:
-    """Equal treatments and reference: a p value below 5 % after Holm in at most 6 % of the studies."""
+    """Equal treatments and reference: some interval excludes zero in at most 6 % of the studies."""
     random = np.random.default_rng([seeds, treatments])
     results: Array = getattr(random, shape)(size=(20_000, treatments + 1, seeds))
     differences = results[:, 1:] - results[:, :1]
-    assert np.mean((holm(paired_t(differences)) < 0.05).any(axis=1)) <= 0.06
+    assert np.mean(excludes_zero(differences, 1 - 0.05 / treatments).any(axis=1)) <= 0.06
     if treatments > 1:
-        assert np.mean((paired_t(differences) < 0.05).any(axis=1)) > 0.08, "more without Holm"
+        assert np.mean(excludes_zero(differences, 0.95).any(axis=1)) > 0.08, "more without the correction"
+
+
+def excludes_zero(differences: Array, level: float) -> NDArray[np.bool_]:
+    low, high = t_bounds(differences, level)
+    return np.asarray((low > 0) | (high < 0))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8, 12])
+@pytest.mark.parametrize("treatments", [1, 4, 25])
+def test_comparison_is_not_distinguishable_exactly_if_its_interval_touches_zero(seeds: int, treatments: int) -> None:
+    """Also for equal differences, whose interval would have no width."""
+    random = np.random.default_rng([seeds, treatments, 1])
+    differences = {str(i): random.normal(i / 5, 1, seeds) for i in range(treatments)}
+    differences |= {
+        "constant": np.full(seeds, 0.3),
+        "zero": np.zeros(seeds),
+        "close": 1 + 1e-3 * random.normal(size=seeds),
+    }
+    found = compare(differences)
+    assert {c.verdict for c in found.values()} >= {Verdict.NOT_DISTINGUISHABLE, Verdict.WORSE}
+    for label, comparison in found.items():
+        ends, alone = comparison.interval, comparison.uncorrected
+        assert ends is not None
+        assert alone is not None
+        assert (comparison.verdict is Verdict.NOT_DISTINGUISHABLE) == (ends.low <= 0 <= ends.high), label
+        assert (comparison.verdict is Verdict.NOT_DISTINGUISHABLE) == (comparison.p_corrected >= 0.05), label
+        assert ends.low <= alone.low <= comparison.difference <= alone.high <= ends.high
+        assert ends.level == pytest.approx(1 - 0.05 / len(differences))
+
+
+def test_comparison_intervals_equal_hand_computed_bonferroni_bounds() -> None:
+    found = compare({"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 5.0]})
+    half = stats.t.ppf(1 - 0.05 / 4, 2) / math.sqrt(3)  # the deviation is 1, and there are two comparisons
+    ends = found["a"].interval
+    assert ends is not None
+    assert (ends.low, ends.high) == pytest.approx((2 - half, 2 + half))
 
 
 def test_comparison_description_names_verdict_and_seeds() -> None:
@@ -170,7 +206,7 @@ def test_comparison_description_names_verdict_and_seeds() -> None:
         "worse with 5 seeds",
         "not distinguishable with 5 seeds",
     ]
-    assert result["a"].p_holm == pytest.approx(3 * min(result["a"].p, result["b"].p))
+    assert result["a"].p_corrected == pytest.approx(3 * result["a"].p)
     assert result["a"].p_wilcoxon == 0.0625
 
 
@@ -180,5 +216,5 @@ def test_comparison_ignores_and_counts_missing_seeds() -> None:
     assert result["a"].verdict is Verdict.BETTER
     assert result["b"].interval is None
     assert result["b"].description == "withheld: 1 seed, an interval needs at least 3; 3 of 4 seeds have no result"
-    assert result["a"].p_holm == result["a"].p, "a withheld comparison does not count for Holm"
+    assert result["a"].p_corrected == result["a"].p, "a withheld comparison does not count"
     assert compare({}) == {}

@@ -49,9 +49,8 @@ def test_seeded_replaces_the_seed_of_every_run() -> None:
 def test_quickstart_contains_single_tasks_and_tuned_static_weights() -> None:
     study = find_study("quickstart", "small")
     combined = {t.label: (t.combine, len(t.runs)) for t in study.treatments if t.combine is not Combine.ONE}
-    assert combined == {"single task": (Combine.JOIN, 3), "static weights, tuned": (Combine.CHOOSE, 5)}
-    assert (study.reference, study.baseline) == ("static weights, tuned", "single task")
-    assert [t.runs[0].surface for t in study.treatments if t.label == "PCGrad, exact"] == ["parameters"]
+    assert combined == {"single tasks (ceiling)": (Combine.JOIN, 3), "static weights, tuned": (Combine.CHOOSE, 5)}
+    assert (study.reference, study.baseline) == ("static weights, tuned", "single tasks (ceiling)")
 
 
 def test_planned_yields_distinct_runs_seed_by_seed() -> None:
@@ -74,7 +73,7 @@ def test_study_survives_json() -> None:
     [
         (
             lambda: Treatment("a", ()),
-            "one run on a workload is combined as 'one', several as 'join' or 'choose'; got 0 as 'one'",
+            "one run on a workload is combined as 'one', several as 'join', 'choose' or 'tune'; got 0 as 'one'",
         ),
         (lambda: Treatment("a", (BASE, BASE)), "got 2 as 'one'"),
         (lambda: best_of_grid("a", [BASE]), "got 1 as 'choose'"),

@@ -9,7 +9,7 @@ import pytest
 
 from paretorch.core.search_space import Choice, Range
 from paretorch.studies.tuning.hyperparameters import current_settings, search_space, with_settings
-from paretorch.studies.tuning.search import HyperparameterSearch
+from paretorch.studies.tuning.search import HyperparameterSearch, SampledSettings
 from paretorch.studies.tuning.trials import TrialOutcome
 from paretorch.training.names.methods import find_method
 from paretorch.training.run import Run
@@ -56,7 +56,8 @@ def test_with_settings_writes_a_constructor_that_can_be_parsed(
 
 
 def searched(method: str, trials: int, value: float = 1.0) -> list[Run]:
-    search = HyperparameterSearch("a", "digits", Run("digits", method=method), trials, seed=7)
+    base = Run("digits", method=method)
+    search = HyperparameterSearch("a", "digits", base, SampledSettings(base, trials), seed=7)
     runs = []
     while search.remaining:
         run = search.propose()
@@ -101,13 +102,13 @@ def test_search_tries_own_settings_outside_the_space(tmp_path: Path) -> None:
 
 
 def test_search_chooses_the_earliest_of_equal_trials_or_none_without_values() -> None:
-    search = HyperparameterSearch("a", "digits", Run("digits"), 3, seed=7)
+    search = HyperparameterSearch("a", "digits", Run("digits"), SampledSettings(Run("digits"), 3), seed=7)
     for value in (math.nan, 2.0, 2.0):
         search.propose()
         search.add_outcome("folder", value, TrialOutcome.FINISHED, 1.0)
     assert search.result.chosen == 1
     assert search.result.settings == search.result.trials[1].settings != {}
-    failed = HyperparameterSearch("a", "digits", Run("digits"), 1, seed=7)
+    failed = HyperparameterSearch("a", "digits", Run("digits"), SampledSettings(Run("digits"), 1), seed=7)
     failed.propose()
     failed.add_outcome("folder", math.nan, TrialOutcome.FAILED, 1.0)
     assert (failed.result.chosen, failed.result.settings) == (None, {})

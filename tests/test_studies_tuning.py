@@ -20,6 +20,7 @@ from interrupts import restore_interrupts
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Expected, Study, Treatment, best_of_grid, merged
+from paretorch.studies.study import best_of_trials as alternatives
 from paretorch.studies.tuner import SEED, Tuner
 from paretorch.studies.tuning.trials import SearchResult, TrialOutcome, TuningCost, TuningResult
 from paretorch.training.record.result import Result, Scores
@@ -362,6 +363,89 @@ def test_tuning_file_of_a_newer_version_is_refused(tuned: StudyFolder, tmp_path:
     (tmp_path / "tuning.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"tuning\.json has the format 'paretorch study 99'.*upgrade paretorch"):
         read_folder(tmp_path)
+
+
+RATES = (1e-3, 3e-3, 1e-2)
+
+
+def listed_study() -> Study:
+    """Three learning rates for single tasks and CAGrad, two settings at two rates for static weights, and a plain run."""
+    base = Run("digits", epochs=synthetic.EPOCHS, optimizer_options={"lr": RATES[0]})
+
+    def rates(run: Run, values: tuple[float, ...] = RATES) -> list[Run]:
+        return [dataclasses.replace(run, optimizer_options={"lr": rate}) for rate in values]
+
+    single = [run for task in synthetic.TASKS for run in rates(dataclasses.replace(base, tasks=(task,)))]
+    static = [
+        run
+        for weights in ({"left": 1.0, "right": 1.0}, {"left": 1.5, "right": 0.5})
+        for run in rates(dataclasses.replace(base, method=f"Static(weights={weights})"), RATES[1:])
+    ]
+    return Study(
+        name="listed",
+        question="Which, with three rates each?",
+        treatments=(
+            alternatives("single task", single),
+            alternatives("CAGrad", rates(dataclasses.replace(base, method="CAGrad()"))),
+            alternatives("static", static),
+            Treatment("as it is", (dataclasses.replace(base, method="IMTLG()"),)),
+        ),
+        reference="static",
+        baseline="single task",
+    )
+
+
+def test_listed_alternatives_are_tried_once_each_and_the_best_is_trained_on_all_seeds(tmp_path: Path) -> None:
+    progress = tune(tmp_path / "study", listed_study(), seeds=3, trials=0)
+    folder = read_folder(tmp_path / "study")
+    assert folder.tuning is not None
+    assert [(s.label, s.tasks, len(s.trials)) for s in folder.tuning.searches] == [
+        ("single task", ("left",), 3),
+        ("single task", ("right",), 3),
+        ("CAGrad", (), 3),
+        ("static", (), 4),
+    ]
+    chosen_runs = {t.label: t.runs for t in folder.study.treatments}
+    assert [run.optimizer_options["lr"] for run in chosen_runs["single task"]] == [3e-3, 3e-3]
+    assert chosen_runs["CAGrad"][0].optimizer_options == {"lr": synthetic.BEST_RATE["CAGrad"]}
+    assert chosen_runs["CAGrad"][0].method == "CAGrad()"
+    assert chosen_runs["static"][0].method == f"Static(weights={synthetic.BEST_WEIGHTS})"
+    assert chosen_runs["static"][0].optimizer_options == {"lr": 1e-2}
+    assert chosen_runs["as it is"][0].optimizer_options == {"lr": RATES[0]}
+    assert all(trial.run.seed == SEED and not trial.run.test for s in folder.tuning.searches for trial in s.trials)
+    final = 3 * (2 + 1 + 1 + 1)
+    assert progress.started[1] == 13 + final
+    results = [Result.load(job.folder) for job in folder.jobs()]
+    assert len(results) == final
+    assert {result.run.seed for result in results} == {0, 1, 2}
+
+
+def test_study_with_listed_alternatives_resumes_with_equal_results(tmp_path: Path) -> None:
+    tune(tmp_path / "whole", listed_study(), seeds=2, trials=0, workers=2)
+    tune(tmp_path / "parts", listed_study(), seeds=2, trials=0)
+    for name in ("tuning.json", "trial"):
+        for path in (tmp_path / "parts").rglob("*.json"):
+            if path.name == name or (name == "trial" and path.parent.name.startswith("cagrad")):
+                path.unlink()
+    tune(tmp_path / "parts", listed_study(), seeds=2, trials=0)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_listed_alternatives_that_differ_in_more_than_hyperparameters_are_refused(tmp_path: Path) -> None:
+    study = listed_study()
+    base = study.treatments[1].runs[0]
+    mixed_runs = alternatives("CAGrad", [base, dataclasses.replace(base, batch_size=17)])
+    wrong = dataclasses.replace(study, treatments=(study.treatments[0], mixed_runs, *study.treatments[2:]))
+    with pytest.raises(
+        ValueError, match="'CAGrad' on digits: alternatives differ in the learning rate and in declared"
+    ):
+        Tuner(open_folder(tmp_path, wrong, "smoke", 1, True, 0))
+
+
+def test_study_with_listed_alternatives_needs_a_tuned_baseline() -> None:
+    study = listed_study()
+    with pytest.raises(ValueError, match="relative to the baseline 'as it is', so it is tuned too"):
+        dataclasses.replace(study, baseline="as it is")
 
 
 def test_tuned_study_keeps_the_expected_ranges(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ class InterruptedProgress(ConsoleProgress):
         super().__init__()
         self.after = after
 
-    def finish(self, job: Job, error: str | None) -> None:
-        super().finish(job, error)
+    def finish(self, job: Job, error: str | None, seconds: float = 0.0) -> None:
+        super().finish(job, error, seconds)
         if self.ended == self.after:
             raise KeyboardInterrupt
 

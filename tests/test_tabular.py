@@ -159,7 +159,7 @@ def test_tabular_errors_describe_invalid_tables(
 def test_tabular_errors_name_missing_files_and_unknown_tables(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a CSV file whose first line has the names of the columns"):
         houses(tmp_path / "nowhere.csv").require()
-    with pytest.raises(ValueError, match="table is one of diabetes, linnerud, wine"):
+    with pytest.raises(ValueError, match="table is one of diabetes, breast_cancer, linnerud, wine"):
         Tabular("iris")
 
 

@@ -77,7 +77,7 @@ def test_checkpoint_of_another_run_is_refused(started: Path) -> None:
 
 
 def test_checkpoint_of_another_architecture_loads_nothing(started: Path) -> None:
-    found = load_latest(started / "checkpoint", RUN.to_json(), None)
+    found = load_latest(started / "checkpoint", [(RUN.to_json(), None)])
     assert found is not None
     model = nn.Linear(3, 1)
     before = model.weight.detach().clone()

@@ -5,10 +5,12 @@ The directive ``method-properties`` writes a row for each entry. The tests check
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -19,14 +21,14 @@ from sphinx.util.docutils import SphinxDirective
 CLAIMS = Path(__file__).parents[2] / "tests" / "methods.py"
 COLUMNS = {
     "conflict_free": "no conflict",
-    "scale_free": "direction independent of task scale",
-    "homogeneous": "homogeneous",
-    "calibrated": "equal gradients give their sum",
-    "single": "one task gives its gradient",
-    "equivariant": "independent of task order",
-    "converges": "converges on quadratics",
+    "scale_free": "scale-free",
+    "homogeneous": "homo\u00adgeneous",
+    "calibrated": "cali\u00adbrated",
+    "single": "single",
+    "equivariant": "any order",
+    "converges": "con\u00adverges",
 }
-WORDS = {True: "yes", False: "·", "independent": "independent gradients"}
+WORDS = {True: "yes", False: "·", "independent": "(yes)"}
 
 
 class MethodProperties(SphinxDirective):
@@ -38,10 +40,20 @@ class MethodProperties(SphinxDirective):
         lines = [".. list-table::", "   :header-rows: 1", f"   :widths: 30 {'10 ' * len(COLUMNS)}", ""]
         lines += row("method", *COLUMNS.values())
         for entry in methods_table().METHODS:
-            lines += row(f"``{entry.name}``", *(WORDS[getattr(entry, claim)] for claim in COLUMNS))
+            lines += row(f"``{short(entry.method)}``", *(WORDS[getattr(entry, claim)] for claim in COLUMNS))
         container = nodes.container()
         self.state.nested_parse(StringList(lines, f"<{self.name} in {self.env.docname}>"), 0, container)
         return list(container.children)
+
+
+def short(method: Any) -> str:
+    """A method as its constructor, with the options that are not at their defaults."""
+    given = [
+        f"{field.name}={short(value) if dataclasses.is_dataclass(value) else repr(value)}"
+        for field in dataclasses.fields(method)
+        if (value := getattr(method, field.name)) != field.default
+    ]
+    return f"{type(method).__name__}({', '.join(given)})"
 
 
 def methods_table() -> ModuleType:

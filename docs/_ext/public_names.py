@@ -1,11 +1,13 @@
 """Sphinx: every public name of paretorch has an entry, or the build warns of it.
 
 The directive ``public-methods`` writes a table of ``paretorch.balance.__all__`` and an entry for each of its names: an export
-line there is all that a new method needs to be documented. The other names have theirs in ``docs/reference.md``.
+line there is all that a new method needs to be documented. The other names have theirs in ``docs/reference.md``: those of
+``paretorch.__all__``, and of the packages in ``PACKAGES``, there under the name of their package or of ``paretorch``.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
@@ -21,6 +23,8 @@ import paretorch
 import paretorch.balance
 
 LOG = logging.getLogger(__name__)
+
+PACKAGES = ("balance", "linesearch", "optim", "pareto", "training", "workloads")
 
 
 class PublicMethods(SphinxDirective):
@@ -60,6 +64,13 @@ def check_all_are_there(app: Sphinx, env: BuildEnvironment) -> None:
     for name in paretorch.__all__:
         if f"paretorch.{name}" not in there:
             LOG.warning("paretorch.%s is public and has no entry: add it to docs/reference.md", name)
+    for package in PACKAGES:
+        public = importlib.import_module(f"paretorch.{package}")
+        for name in public.__all__:
+            if f"paretorch.{package}.{name}" not in there and getattr(paretorch, name, None) is not getattr(
+                public, name
+            ):
+                LOG.warning("paretorch.%s.%s is public and has no entry: add it to docs/reference.md", package, name)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

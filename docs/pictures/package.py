@@ -23,7 +23,7 @@ MONO = "ui-monospace, Menlo, Consolas, monospace"
 FLOORS = (
     ("cli",),
     ("reports",),
-    ("studies",),
+    ("studies", "diagnosis"),
     ("training",),
     ("balance", "linesearch", "optim", "pareto"),
     ("core", "loop"),
@@ -34,6 +34,7 @@ PACKAGES = {
     "cli": "the command line",
     "reports": "finished runs to tables, figures, pages",
     "studies": "treatments, seeds, statistics, tuning",
+    "diagnosis": "scales, conflicts, noise; advice",
     "training": "one run: names to parts, loop, record",
     "balance": "methods",
     "linesearch": "step sizes",

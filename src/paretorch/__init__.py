@@ -7,6 +7,7 @@ from paretorch.former_names import find_former_modules
 
 if TYPE_CHECKING:
     from paretorch.balance import *  # noqa: F403
+    from paretorch.balance.static_weights import StaticWeights as StaticWeights
     from paretorch.core.balancer.balancer import Balancer as Balancer
     from paretorch.core.contract import Balance as Balance
     from paretorch.core.contract import Evidence as Evidence
@@ -27,6 +28,7 @@ _HOMES = {
     "Backtracking": "paretorch.linesearch",
     "Balance": "paretorch.core.contract",
     "Balancer": "paretorch.core.balancer.balancer",
+    "Diagnosis": "paretorch.diagnosis",
     "Evidence": "paretorch.core.contract",
     "FastBacktracking": "paretorch.linesearch",
     "Fork": "paretorch.core.fork.fork",
@@ -37,8 +39,11 @@ _HOMES = {
     "Method": "paretorch.core.contract",
     "Need": "paretorch.core.contract",
     "Preconditioned": "paretorch.optim",
+    "StaticWeights": "paretorch.balance.static_weights",
     "Status": "paretorch.core.contract",
     "UpperBound": "paretorch.linesearch",
+    "find_weights": "paretorch.training.find_weights",
+    "diagnose": "paretorch.diagnosis",
     "fit_front": "paretorch.pareto",
     "fork_at": "paretorch.core.fork.insertion",
     "preferences": "paretorch.pareto",

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from paretorch.extras import extra
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+FIRST = "first"  # the field of a bar with what was completed when it was added
+
+
+def seconds_left(elapsed: float, first: float, completed: float, total: float) -> float | None:
+    """The seconds until ``total`` at the mean speed since ``first``; None before the first step.
+
+    Args:
+        elapsed: seconds since the start, pauses included.
+        first: what was completed at the start.
+        completed: what is completed now.
+        total: of which.
+
+    Example:
+        >>> seconds_left(30.0, first=10, completed=25, total=100)
+        150.0
+    """
+    return elapsed * (total - completed) / (completed - first) if completed > first else None
 
 
 class ProgressBars:
@@ -38,9 +58,20 @@ class ProgressBars:
     ) -> None:
         with extra("studies"):
             from rich import progress
+            from rich.text import Text
+
+        class TimeLeft(progress.ProgressColumn):
+            """The time left at the mean speed since the bar was added: pauses, such as evaluations, count."""
+
+            max_refresh = 0.5
+
+            def render(self, task: progress.Task) -> Text:
+                left = seconds_left(task.elapsed or 0.0, task.fields[FIRST], task.completed, task.total or 0.0)
+                return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))))
+
         known: dict[str, list[progress.ProgressColumn]] = {
             "count": [progress.MofNCompleteColumn()],
-            "time left": [progress.TextColumn("left"), progress.TimeRemainingColumn()],
+            "time left": [progress.TextColumn("left"), TimeLeft()],
         }
         shown: list[progress.ProgressColumn] = [
             progress.TextColumn("{task.description}", markup=False),
@@ -58,7 +89,7 @@ class ProgressBars:
 
     def add(self, key: Hashable, description: str, total: float, completed: float = 0, **texts: str) -> None:
         """Adds a bar below the others."""
-        fields: dict[str, Any] = dict.fromkeys(self._texts, "") | texts
+        fields: dict[str, Any] = dict.fromkeys(self._texts, "") | texts | {FIRST: completed}
         self._tasks[key] = self._bars.add_task(description, total=total, completed=int(completed), **fields)
 
     def advance(self, key: Hashable) -> None:

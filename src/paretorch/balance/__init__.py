@@ -2,6 +2,7 @@
 
 In: the evidence of a step (losses, Gramian or Jacobian) and the state of the method. Out: weights or an update, and the next
 state. A method must not depend on the source of its evidence, nor on another method except one that it wraps or extends.
+:mod:`~paretorch.balance.static_weights` finds the weights of :class:`Static` by training a model with another method.
 """
 
 from paretorch.balance.aligned import AlignedMTL

@@ -10,14 +10,17 @@ package.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
+from paretorch.cli.diagnose import diagnose
 from paretorch.cli.front import front
 from paretorch.cli.image_data import data
 from paretorch.cli.list_names import list_names
-from paretorch.cli.pick import pick
+from paretorch.cli.pick import export, pick
 from paretorch.cli.report import report
-from paretorch.cli.study import study
+from paretorch.cli.study import StudyCommand, study
 from paretorch.cli.train import interactive, train
+from paretorch.cli.weights import weights
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -38,15 +41,30 @@ Train one PyTorch model on many losses.
 
   [bold]paretorch study quickstart[/bold]                which way of training is better
   [bold]paretorch train digits --method 'MGDA()'[/bold]  one run, on real digits
+  [bold]paretorch diagnose digits[/bold]                 do the tasks conflict, and what follows from it
   [bold]paretorch front digits --models 8[/bold]         models along the trade-off, and a page to pick one
-  [bold]paretorch interactive[/bold]                     a menu: model, data, batch size, optimizer, epochs
+  [bold]paretorch weights digits[/bold]                  static weights for the losses, from a short run
+  [bold]paretorch interactive[/bold]                     a menu: model, data, batch size, optimizer, method, epochs
   [bold]paretorch list methods[/bold]                    also: optimizers, workloads, studies
 
 Every command has --help, with an example."""
 
 
+def _print_version(given: bool) -> None:
+    if given:
+        import paretorch
+
+        print(f"paretorch {paretorch.__version__}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context) -> None:
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Train one PyTorch model on many losses: balance them, and compare fairly."""
     if context.invoked_subcommand is None:
         Console().print(START, highlight=False)
@@ -58,10 +76,15 @@ for name, command, example in (
     ("study", study, "quickstart --scale small --seeds 5"),
     ("report", report, "runs/quickstart-small --figures pdf"),
     ("list", list_names, "methods"),
+    ("weights", weights, "'digits(ink=True)' --optimizer 'Adam(lr=0.01)' --epochs 15"),
+    ("diagnose", diagnose, "'digits(ink=True)' --out runs/diagnosis"),
     ("front", front, "digits --algorithm mt2o --models 8 --epochs 20"),
     ("pick", pick, "runs/front 0.7,0.3 --export model.onnx"),
+    ("export", export, "runs/digits-ab12cd34ef56 model.onnx"),
 ):
-    app.command(name, epilog=f"Example: [bold]paretorch {name} {example}[/bold]")(command)
+    app.command(
+        name, cls=StudyCommand if name == "study" else None, epilog=f"Example: [bold]paretorch {name} {example}[/bold]"
+    )(command)
 app.add_typer(data, name="data", no_args_is_help=True)
 
 

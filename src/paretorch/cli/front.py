@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from paretorch.cli import options
+from paretorch.cli.console import print_line
 from paretorch.cli.errors import readable_errors
 from paretorch.extras import extra
 
@@ -56,6 +57,7 @@ def front(
     with readable_errors():
         from paretorch.cli.front_tables import show_front
         from paretorch.reports.page.front import write_front_page
+        from paretorch.training.fronts.loss_scales import unlike_scales_note
         from paretorch.training.fronts.options import FrontOptions
         from paretorch.training.fronts.run import train_front
         from paretorch.training.run import Run
@@ -81,5 +83,7 @@ def front(
             ),
         )
         folder = out or Path("runs") / f"front-{Path(run.workload).stem}-{run.key}"
+        if not (folder / "result.json").exists() and (note := unlike_scales_note(run)):
+            print_line(Console(), f"Note: {note}")
         result = train_front(run, folder)
         show_front(result, folder, write_front_page(folder), Console())

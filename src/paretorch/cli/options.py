@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -23,6 +24,12 @@ Optimizer = Annotated[
 Epochs = Annotated[int, typer.Option(help="Passes over the training data.")]
 BatchSize = Annotated[int, typer.Option(help="Samples per step.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial weights and the data order.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr", help="Learning rate: in place of that of --optimizer; not with a line search.", show_default=False
+    ),
+]
 Device = Annotated[str, typer.Option(help="'cpu', 'cuda', 'cuda:1' or 'mps'.")]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Use deterministic kernels of torch.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant, cosine, 'step(0.5, 100)'.")]
@@ -40,14 +47,31 @@ def changed(defaults: type, **values: Any) -> dict[str, Any]:
     return {name: value for name, value in given(**values).items() if value != by_default[name]}
 
 
-def workload_and_optimizer(workload: str, optimizer: str) -> dict[str, Any]:
-    """The arguments of :class:`~paretorch.training.run.Run` that two constructor calls give."""
+def workload_and_optimizer(workload: str, optimizer: str, lr: float | None = None) -> dict[str, Any]:
+    """The arguments of :class:`~paretorch.training.run.Run` that two constructor calls and a learning rate give.
+
+    Raises:
+        ValueError: a text is no such call, or the optimizer is a line search, which has no learning rate, or the rate is not
+            finite and above 0.
+    """
     values = zip(
         ("workload", "options", "optimizer", "optimizer_options"),
         (*name_and_options(workload), *name_and_options(optimizer)),
         strict=True,
     )
-    return dict(values)
+    found: dict[str, Any] = dict(values)
+    if lr is None:
+        return found
+    from paretorch.training.line_search import searches
+
+    if found["optimizer"] in searches():
+        raise ValueError(
+            f"--lr has no effect with {found['optimizer']}: a line search chooses the step size of each step itself. "
+            "Leave it out"
+        )
+    if not 0 < lr < math.inf:
+        raise ValueError(f"--lr is a finite number above 0, got {lr:g}")
+    return found | {"optimizer_options": found["optimizer_options"] | {"lr": lr}}
 
 
 def name_and_options(text: str) -> tuple[str, dict[str, Any]]:

@@ -4,22 +4,75 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from paretorch.cli.console import print_line
 from paretorch.cli.errors import readable_errors
 from paretorch.cli.options import given
 from paretorch.extras import extra
 
 with extra("studies"):
     import typer
+    from rich.console import Console
+    from typer.core import TyperCommand
 
 OPTIONS = "Options of the studies that have them"
 study_option = partial(typer.Option, rich_help_panel=OPTIONS)
+workload_option = partial(typer.Option, rich_help_panel="Options of the study of a workload")
+
+EXAMPLE = """\
+A study of your own is a Python file, here my_study.py:
+
+from paretorch.studies.study import Study, Treatment, single_task
+from paretorch.training import Run
+
+
+def study(scale):
+    small = {"train": 512, "validation": 256, "test": 256} if scale == "smoke" else {}
+    epochs = 1 if scale == "smoke" else 10
+
+    def run(method):
+        return Run("digits", {"ink": True, **small}, method=method, epochs=epochs)
+
+    return Study(
+        name="mine",
+        question="Does a balancing method improve on the sum of the losses?",
+        treatments=(
+            single_task("single task", run("Equal()"), ("left", "right", "ink")),
+            Treatment("sum", (run("Equal()"),)),
+            Treatment("IMTL-G", (run("IMTLG()"),)),
+        ),
+        reference="sum",             # all others are compared to it, seed by seed
+        baseline="single task",      # Delta m is relative to it
+    )
+
+paretorch study my_study.py --scale smoke --seeds 3    seconds: does it run?
+paretorch study my_study.py                            the study; the same command resumes it
+
+Run() may name a workload file: Run("my_workload.py"), a path relative to my_study.py.
+
+Without a file, for methods on one workload:
+
+paretorch study 'digits(ink=True)' --methods 'sum, IMTLG(), CAGrad(c=0.2)' --reference sum --epochs 10
+"""
+
+
+class StudyCommand(TyperCommand):
+    """The command with a whole study file after its help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Prints the help and the example."""
+        super().format_help(ctx, formatter)
+        print_line(Console(), EXAMPLE)
 
 
 def study(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FILE.py", help="A shipped study, or a Python file that defines one.")
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.py|WORKLOAD",
+            help="A shipped study, a Python file that defines one, or a workload on which --methods are compared.",
+        ),
     ],
     scale: Annotated[str, typer.Option(help="'smoke' (seconds), 'small' (minutes) or 'paper'.")] = "small",
     seeds: Annotated[int, typer.Option(help="Runs of each treatment, with paired seeds.")] = 5,
@@ -29,8 +82,13 @@ def study(
     tune: Annotated[
         int, typer.Option(help="Trials of the search for each treatment's settings, on validation data; 0: none.")
     ] = 0,
+    reference: Annotated[
+        str | None, typer.Option(help="The treatment to which all others are compared; the study's own by default.")
+    ] = None,
     optimizers: Annotated[str | None, study_option(help="Numbers 1 to 8 or names: '1,3,adamw(lr=0.01)'.")] = None,
-    methods: Annotated[str | None, study_option(help="Balancing methods: 'sum, MGDA()'.")] = None,
+    methods: Annotated[
+        str | None, study_option(help="Balancing methods: 'sum, IMTLG(), CAGrad(c=0.2)'; of every workload.")
+    ] = None,
     baselines: Annotated[
         bool | None,
         study_option("--baselines", help="Add single tasks and tuned static weights."),
@@ -41,14 +99,22 @@ def study(
     encoder: Annotated[str | None, study_option(help="The image encoder.")] = None,
     encoder_weights: Annotated[str | None, study_option(help="Its initial weights: 'torchvision' or FILE.")] = None,
     device: Annotated[str | None, study_option(help="Device of all runs: 'cuda'.")] = None,
+    epochs: Annotated[int | None, workload_option(help="Passes over the training data; 10 by default.")] = None,
+    batch_size: Annotated[int | None, workload_option(help="Samples per step; 256 by default.")] = None,
+    optimizer: Annotated[str | None, workload_option(help="'Adam(lr=0.001)' by default.")] = None,
+    lr: Annotated[float | None, workload_option(help="Learning rate, in place of that of --optimizer.")] = None,
+    surface: Annotated[str | None, workload_option(help="'features' (default) or 'parameters'.")] = None,
+    schedule: Annotated[str | None, workload_option(help="constant, cosine, 'step(0.5, 100)'.")] = None,
 ) -> None:
     """Compare ways of training fairly: paired seeds, intervals, a verdict."""
     with readable_errors():
         import paretorch
+        from paretorch.studies.lookup import next_steps
 
         options = given(
             optimizers=optimizers,
             methods=methods,
+            reference=reference,
             baselines=baselines,
             classes=classes,
             loss_weights=loss_weights,
@@ -56,7 +122,15 @@ def study(
             encoder=encoder,
             encoder_weights=encoder_weights,
             device=device,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            lr=lr,
+            surface=surface,
+            schedule=schedule,
         )
         paretorch.run_study(
             name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune, options=options
         )
+        if after := next_steps(name):
+            print_line(Console(), f"\n{after}")

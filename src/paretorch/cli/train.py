@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from paretorch.cli import options
+from paretorch.cli.console import print_line
 from paretorch.cli.errors import readable_errors
 from paretorch.extras import extra
 
@@ -20,6 +21,13 @@ class Surface(StrEnum):
 
     features = "features"
     parameters = "parameters"
+
+
+class Keep(StrEnum):
+    """Weights whose scores are reported, and that are exported."""
+
+    last = "last"
+    best = "best"
 
 
 class Precision(StrEnum):
@@ -40,25 +48,37 @@ def train(
     scale: Annotated[str | None, typer.Option(help="'calibrated' (default) or 'paper'.")] = None,
     heads: Annotated[str | None, typer.Option(help="'own' (default) or 'weighted'; on features.")] = None,
     optimizer: options.Optimizer = "Adam(lr=0.001)",
-    epochs: options.Epochs = 10,
+    lr: options.LearningRate = None,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            help="Passes over the training data; more than before continue a run with a constant rate or steps."
+        ),
+    ] = 10,
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
-    device: options.Device = "cpu",
+    device: Annotated[
+        str, typer.Option(help="'cpu', 'cuda', 'cuda:1' or 'mps'; 'auto': cuda, else mps, else cpu.")
+    ] = "auto",
     precision: Annotated[Precision, typer.Option(help="bfloat16 is autocast.")] = Precision.float32,
     deterministic: options.Deterministic = False,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; longer ones are scaled.")] = None,
     schedule: options.Schedule = "constant",
     warmup: options.Warmup = 0.0,
+    keep: Annotated[
+        Keep, typer.Option(help="The weights to report and export: of the last epoch, or the best on validation data.")
+    ] = Keep.last,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:
-    """Train one model; the same command resumes an interrupted run."""
+    """Train one model; the same command resumes an interrupted run, and more --epochs continue it."""
     with readable_errors():
+        from paretorch.cli.run_folder import finished_note, is_finished, place_run
         from paretorch.training.loop import train as train_run
         from paretorch.training.monitoring.result_table import show
         from paretorch.training.run import Run
 
         run = Run(
-            **options.workload_and_optimizer(workload, optimizer),
+            **options.workload_and_optimizer(workload, optimizer, lr),
             tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
             method=method,
             surface=surface.value,
@@ -72,9 +92,16 @@ def train(
             clip=clip,
             schedule=schedule,
             warmup=warmup,
+            keep=keep.value,
         )
-        folder = out or Path("runs") / f"{Path(run.workload).stem}-{run.key}"
-        show(train_run(run, folder), folder)
+        placed = place_run(run, out)
+        console = Console()
+        for note in placed.notes:
+            print_line(console, note)
+        finished = is_finished(placed.run, placed.folder)
+        show(train_run(placed.run, placed.folder), placed.folder)
+        if finished:
+            print_line(console, finished_note(placed.run, placed.folder))
 
 
 def interactive(
@@ -84,6 +111,9 @@ def interactive(
     optimizer: Annotated[
         str | None, typer.Option(help="1 to 8, or a name; with options that differ: 'adamw(lr=0.01)'.")
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="The balancing method: 1 to 5, 'sum', or a constructor: 'CAGrad(c=0.4)'.")
+    ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="INTEGER", help="Passes over the training data.")] = None,
     images: Annotated[int | None, typer.Option(help="Training images of each task; there is no question.")] = None,
     root: Annotated[str, typer.Option(help="The folder of the image data.")] = "data",
@@ -92,11 +122,11 @@ def interactive(
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/interactive-KEY by default.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="No questions: the default of every option not given.")] = False,
 ) -> None:
-    """Ask for model, data, batch size, optimizer and epochs; train; show the result, the plot and the JSON."""
+    """Ask for model, data, batch size, optimizer, balancing method and epochs; train; show the result, the plot and the JSON."""
     with readable_errors():
         from paretorch.cli.interactive.menu import Answers, choose_run, train_and_show
 
-        answers = Answers(model, data, batch_size, optimizer, epochs, images, root, seed, device, out, yes)
+        answers = Answers(model, data, batch_size, optimizer, method, epochs, images, root, seed, device, out, yes)
         try:
             run = choose_run(answers, Console())
         except EOFError:

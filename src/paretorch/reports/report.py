@@ -11,7 +11,8 @@ from pathlib import Path
 from paretorch.extras import extra
 from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.figures import paper
-from paretorch.reports.findings.findings import Finding, headline
+from paretorch.reports.findings.findings import Finding
+from paretorch.reports.findings.headline import answer, headline
 from paretorch.reports.page.page import Contents, page, sources, title
 from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page
 from paretorch.reports.reading.load import load_all
@@ -92,9 +93,11 @@ class Report:
             if self.across is not None:
                 line(f"\n{summary.results.plan.workload}", style="bold")
             console.print(overview(summary).terminal(console.width))
-            for finding in found:
+            for finding in found[1:]:  # the verdict is printed last
                 line(f"{finding.name}: {finding.sentence}")
             line(f"\n{headline(summary)}\n", style="bold")
+            if answer(summary):
+                line(f"{answer(summary)}\n", style="bold")
         if self.across is not None:
             if self.across.table is not None:
                 console.print(self.across.table.terminal(console.width))
@@ -208,7 +211,7 @@ def _markdown(contents: Sequence[Contents], overall: Across | None, shown: Seque
         parts += [
             *([f"# {escaped(plan.workload)}"] if overall is not None else []),
             escaped(plan.study.question),
-            f"**{escaped(headline(summary))}**\n\n{escaped(each.findings[0].sentence)}",
+            "\n\n".join(f"**{escaped(text)}**" for text in (answer(summary), headline(summary)) if text),
             "\n".join(table.markdown() for table in _tables(each).values()),
             "\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in drawn),
             "## Findings\n\n"

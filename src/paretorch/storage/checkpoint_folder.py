@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +51,15 @@ class Checkpoint:
     epoch: int
     states: Mapping[str, Any]
     folder: Path
+
+    def load_model(self, model: Stateful) -> None:
+        """Restores the state of the model alone, after checking that all tensors have the right shapes.
+
+        Raises:
+            ValueError: the tensors do not fit the model; nothing was loaded.
+        """
+        self._check("model", model.state_dict())
+        model.load_state_dict(self.states["model"])
 
     def load_into(self, model: Stateful, optimizer: Stateful, balancer: Stateful | None) -> None:
         """Restores the state of a run, after checking that all tensors have the right shapes.
@@ -138,13 +147,13 @@ def saved_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def load_latest(folder: Path, run: Mapping[str, Any], run_digest: str | None) -> Checkpoint | None:
+def load_latest(folder: Path, owners: Sequence[tuple[Mapping[str, Any], str | None]]) -> Checkpoint | None:
     """The newest checkpoint in ``folder``; None if there is none.
 
     Args:
         folder: of a run's checkpoints.
-        run: the expected run as a JSON object.
-        run_digest: the expected digest; None: any, for a run of an earlier version.
+        owners: the runs, as JSON objects, to which it may belong, with their digests; None: any digest, for a run of an
+            earlier version of the package.
 
     Raises:
         ValueError: the checkpoint is damaged, or belongs to another run; the message names the file.
@@ -154,7 +163,9 @@ def load_latest(folder: Path, run: Mapping[str, Any], run_digest: str | None) ->
         return None
     path = paths[-1]
     state = _read_state(path / "state.json")
-    if state["run"] != json.loads(json.dumps(run)) or run_digest not in (None, state.get("digest")):
+    if not any(
+        state["run"] == json.loads(json.dumps(run)) and digest in (None, state.get("digest")) for run, digest in owners
+    ):
         raise ValueError(f"checkpoint {path} belongs to another run: train into another folder, or remove this one")
     contents = {name: _read_checked(path / name, facts) for name, facts in state["files"].items()}
     tensors = {part: deserialize(contents[f"{part}.safetensors"]) for part in PARTS}

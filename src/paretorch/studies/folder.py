@@ -57,6 +57,11 @@ class StudyFolder:
     tuning: TuningResult | None = None
     untuned: Study | None = None
 
+    @property
+    def has_trials(self) -> bool:
+        """Whether trials decide some settings of the study."""
+        return self.tune > 0 or self.study.is_tuned
+
     def _run_folder(self, label: str, run: Run) -> Path:
         """The folder of a run, with a readable and unique name. Equal runs of two treatments share one folder."""
         return self.path / f"{_slug(label)}-seed{run.seed}-{run.key}"

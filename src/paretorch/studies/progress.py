@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from paretorch.display import ProgressBars
 from paretorch.extras import extra
 from paretorch.studies.job import Job
+from paretorch.studies.remaining_time import RemainingTime
+from paretorch.studies.study import short_workload_titles, workload_title
 
 with extra("studies"):
     from rich.console import Console
@@ -38,62 +38,11 @@ class StudyProgress(Protocol):
     def advance(self, job: Job, epochs: int, seconds: float) -> None:
         """A job has trained ``epochs`` epochs, ``seconds`` after its last call; its first call is before its first epoch."""
 
-    def finish(self, job: Job, error: str | None) -> None:
-        """A job has a result, or failed with ``error``."""
+    def finish(self, job: Job, error: str | None, seconds: float = 0.0) -> None:
+        """A job has a result, or failed with ``error``, ``seconds`` after its last call."""
 
     def close(self) -> None:
         """No further call follows."""
-
-
-class RemainingTime:
-    """Estimate of the seconds until all jobs are finished.
-
-    It is the number of remaining epochs times the seconds per epoch, by treatment where one of its epochs was timed, divided by
-    the number of workers.
-
-    Args:
-        jobs: jobs to train.
-        workers: number of jobs at a time.
-        placeholders: stand-ins for further jobs.
-        finished: jobs with a result, which contains their seconds.
-    """
-
-    def __init__(
-        self, jobs: Sequence[Job], workers: int, placeholders: Sequence[Job] = (), finished: Sequence[Job] = ()
-    ) -> None:
-        self.jobs, self.workers, self.placeholders = list(jobs), workers, placeholders
-        self.trained: dict[Path, int] = {}  # epochs, by folder
-        self.timed_epochs: Counter[str] = Counter()  # by label
-        self.timed_seconds: dict[str, float] = {}
-        for job in finished:
-            if seconds := job.seconds:
-                self._add(job, job.run.epochs, seconds)
-
-    def advance(self, job: Job, epochs: int, seconds: float) -> None:
-        """Updates a job that has trained ``epochs`` epochs, ``seconds`` after its last update."""
-        before = self.trained.get(job.folder)
-        self.trained[job.folder] = epochs
-        if before is not None and epochs > before:
-            self._add(job, epochs - before, seconds)
-
-    def _add(self, job: Job, epochs: int, seconds: float) -> None:
-        self.timed_epochs[job.label] += epochs
-        self.timed_seconds[job.label] = self.timed_seconds.get(job.label, 0.0) + seconds
-
-    def finish(self, job: Job) -> None:
-        """Removes the remaining epochs of a job that finished or failed."""
-        self.trained[job.folder] = job.run.epochs
-
-    @property
-    def seconds(self) -> float | None:
-        """The estimate; None before the first epoch was timed."""
-        if not self.timed_epochs:
-            return None
-        mean = sum(self.timed_seconds.values()) / sum(self.timed_epochs.values())
-        rates = {label: self.timed_seconds[label] / epochs for label, epochs in self.timed_epochs.items()}
-        remaining = [(job.label, job.run.epochs - self.trained.get(job.folder, 0)) for job in self.jobs]
-        remaining += [(job.label, job.run.epochs) for job in self.placeholders]
-        return sum(epochs * rates.get(label, mean) for label, epochs in remaining) / self.workers
 
 
 def duration(seconds: float) -> str:
@@ -122,6 +71,7 @@ class ConsoleProgress:
         self.console = console or Console(highlight=False)
         self.remaining = RemainingTime((), 1)
         self.ended, self.total, self.estimate_printed = 0, 0, False
+        self.workloads: dict[str, str] = {}  # their short titles by title; empty if there is one workload
         self.bars: ProgressBars | None = None  # by the job's folder; None is the bar of all runs
 
     def start(
@@ -134,6 +84,8 @@ class ConsoleProgress:
     ) -> None:
         """Prints the number of runs, and the expected time if finished runs give an estimate."""
         self.remaining = RemainingTime(jobs, workers, placeholders, finished)
+        runs = {workload_title(job.run): job.run for job in (*jobs, *placeholders, *finished)}
+        self.workloads = short_workload_titles(list(runs.values())) if len(runs) > 1 else {}
         self.total = len(jobs) + len(placeholders)
         before = f", {planned - self.total} of them finished before" if planned > self.total else ""
         time = self._time("expected time: {}") or "the time they take is measured on the first run"
@@ -161,27 +113,32 @@ class ConsoleProgress:
             self._print(time)
         if self.bars is not None:
             if job.folder not in self.bars:
-                self.bars.add(job.folder, job.title, total=job.run.epochs, more="epochs")
+                self.bars.add(job.folder, self._title(job), total=job.run.epochs, more="epochs")
             self.bars.update(job.folder, completed=epochs)
             self._update_total()
 
-    def finish(self, job: Job, error: str | None) -> None:
+    def finish(self, job: Job, error: str | None, seconds: float = 0.0) -> None:
         """Counts a run that ended, and prints it if there are no bars or if it failed."""
         self.ended += 1
-        self.remaining.finish(job)
+        self.remaining.finish(job, seconds)
         if self.bars is not None:
             if job.folder in self.bars:
                 self.bars.remove(job.folder)
             self._update_total()
         if error is not None:
-            self._print(f"failed: {job.title}: {error} (traceback in {job.folder / 'failed.json'})")
+            self._print(f"failed: {self._title(job)}: {error} (traceback in {job.folder / 'failed.json'})")
         elif self.bars is None:
-            self._print(f"[{self.ended}/{self.total}] {job.title}{self._time('; {} left')}")
+            self._print(f"[{self.ended}/{self.total}] {self._title(job)}{self._time('; {} left')}")
 
     def close(self) -> None:
         """Removes the bars."""
         if self.bars is not None:
             self.bars.close()
+
+    def _title(self, job: Job) -> str:
+        """The name of a job, after that of its workload if there are several."""
+        workload = self.workloads.get(workload_title(job.run))
+        return job.title if workload is None else f"{workload}: {job.title}"
 
     def _time(self, text: str) -> str:
         """The text with the remaining time; empty while there is no estimate."""

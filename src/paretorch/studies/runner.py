@@ -68,7 +68,7 @@ def train_study(
             and :mod:`paretorch.studies.tuner`.
     """
     tuner: DependentJobs | None = None
-    if folder.tune and folder.tuning is None:
+    if folder.has_trials and folder.tuning is None:
         from paretorch.studies.tuner import Tuner  # imports Optuna, which a study without tuning does not need
 
         tuner = Tuner(folder)
@@ -258,7 +258,7 @@ class _WorkerPool:
         job, worker.job = worker.job, None
         self.idle.append(worker)
         if job is not None:
-            self.end_job(job, event.get("error"))
+            self.end_job(job, event.get("error"), worker.seconds_since_last_event())
         self.dispatch()
 
     def handle_exit(self, worker: Worker) -> None:
@@ -273,11 +273,11 @@ class _WorkerPool:
         if worker.job is None:
             raise RuntimeError(f"a worker of the study could not start: {error}; it printed\n{printed}")
         write_failure(worker.job.folder, worker.job.run, FailureRecord(error, printed))
-        self.end_job(worker.job, error)
+        self.end_job(worker.job, error, worker.seconds_since_last_event())
         self.dispatch()
 
-    def end_job(self, job: Job, error: str | None) -> None:
-        self.progress.finish(job, error)
+    def end_job(self, job: Job, error: str | None, seconds: float) -> None:
+        self.progress.finish(job, error, seconds)
         if error is not None:
             self.failures.append(Failure(job, error))
         if self.dependent is not None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretorch.former_names import former_names
@@ -22,6 +23,7 @@ class Combine(enum.Enum):
     ONE = "one"  # a single run
     JOIN = "join"  # each run trains a subset of the tasks; the result is their union
     CHOOSE = "choose"  # the run that is best on validation data over all seeds; the cost is that of all runs
+    TUNE = "tune"  # alternatives, each trained once with a seed of its own; the best on validation data is trained on all seeds
 
 
 def workload_title(run: Run) -> str:
@@ -35,6 +37,27 @@ def workload_title(run: Run) -> str:
     return f"{run.workload}({options})" if options else run.workload
 
 
+def short_workload_titles(runs: Sequence[Run]) -> dict[str, str]:
+    """Short and different names for the workloads of runs, by title: the name, and those of its options that differ.
+
+    Example:
+        >>> tables = [Run("tabular", {"table": table, "header": True}) for table in ("iris", "wine")]
+        >>> list(short_workload_titles([Run("scenes", {"size": 32}), *tables]).values())
+        ['scenes', "tabular(table='iris')", "tabular(table='wine')"]
+    """
+    found = {}
+    for run in runs:
+        others = [other for other in runs if other.workload == run.workload and other.options != run.options]
+        differing = {
+            name: value
+            for name, value in run.options.items()
+            if any(other.options.get(name) != value for other in others)
+        }
+        name = Path(run.workload).stem if run.workload.endswith(".py") else run.workload
+        found[workload_title(run)] = workload_title(Run(name, differing))
+    return found if len(set(found.values())) == len(found) else {title: title for title in found}
+
+
 @dataclass(frozen=True)
 class Treatment:
     """One of the alternatives that a study compares.
@@ -43,6 +66,7 @@ class Treatment:
         label: name in tables and figures.
         runs: runs to train on every seed, on one or several workloads; their own seeds are replaced.
         combine: how the runs on one workload are combined into one result.
+        note: what the reader of the report should know about it, one sentence: why it is there, or why it fails.
 
     Raises:
         ValueError: no run, or a number of runs on a workload that does not match ``combine``.
@@ -55,16 +79,20 @@ class Treatment:
     label: str
     runs: tuple[Run, ...]
     combine: Combine = Combine.ONE
+    note: str = ""
 
     def __post_init__(self) -> None:
         groups = [self.on(title) for title in self.workloads]
         counts = [len(group) for group in groups] or [0]
-        if not all(counts) or (max(counts) == 1) != (self.combine is Combine.ONE):
+        single = self.combine in (Combine.ONE, Combine.TUNE)  # tuned alternatives may be one, as for single tasks
+        if not all(counts) or (max(counts) > 1 and self.combine is Combine.ONE) or (max(counts) == 1 and not single):
             raise ValueError(
-                f"treatment {self.label!r}: one run on a workload is combined as 'one', several as 'join' or 'choose'; "
+                f"treatment {self.label!r}: one run on a workload is combined as 'one', several as 'join', 'choose' or 'tune'; "
                 f"got {' and '.join(map(str, counts))} as {self.combine.value!r}"
             )
-        for group in groups if self.combine is Combine.JOIN else []:
+        if self.combine is Combine.TUNE:
+            groups = [tuple(alternatives[0] for alternatives in alternatives_by_tasks(group)) for group in groups]
+        for group in groups if self.combine in (Combine.JOIN, Combine.TUNE) else []:
             trained = [task for run in group for task in run.tasks]
             if len(group) > 1 and (not all(run.tasks for run in group) or len(set(trained)) < len(trained)):
                 raise ValueError(
@@ -86,6 +114,14 @@ class Treatment:
         return tuple(dataclasses.replace(run, seed=seed) for run in self.runs)
 
 
+def alternatives_by_tasks(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
+    """The runs of a tuned treatment on one workload: alternatives train the same tasks, others are joined."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.tasks, []).append(run)
+    return [tuple(group) for group in groups.values()]
+
+
 def single_task(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
     """The single-task baseline: one run per task, with joined results.
 
@@ -100,6 +136,21 @@ def single_task(label: str, base: Run, tasks: Iterable[str]) -> Treatment:
 def best_of_grid(label: str, runs: Iterable[Run]) -> Treatment:
     """A grid of runs; its result is that of the run with the lowest mean Delta m on validation data over all seeds."""
     return Treatment(label, tuple(runs), Combine.CHOOSE)
+
+
+def best_of_trials(label: str, runs: Iterable[Run]) -> Treatment:
+    """Alternatives that are trained once each; the best on validation data is then trained on every seed of the study.
+
+    The trials have a seed that is not among those of the study, and do not touch the test set. Runs that train different tasks,
+    as those of a single-task baseline, are tuned separately and joined. The alternatives differ in the learning rate and in
+    hyperparameters that the method and the optimizer declare.
+
+    Example:
+        >>> rates = ({"lr": rate} for rate in (1e-3, 3e-3, 1e-2))
+        >>> len(best_of_trials("sum", (Run("digits", optimizer_options=options) for options in rates)).runs)
+        3
+    """
+    return Treatment(label, tuple(runs), Combine.TUNE)
 
 
 @dataclass(frozen=True)
@@ -141,6 +192,9 @@ class Study:
         threads: CPU threads per run. The order of floating-point sums depends on it, so it belongs to the study, not to the
             machine.
         expected: expected ranges of test metrics; the report compares them with the measured values.
+        plain_sum: label of the treatment that adds the losses without weights; empty: none.
+        recommended: label of the treatment that the report's first sentence is about; empty: none. It is compared with the
+            reference and with ``plain_sum``.
 
     Raises:
         ValueError: repeated labels, a reference or baseline that is not a treatment or has no run on a workload, fewer than
@@ -154,18 +208,26 @@ class Study:
     baseline: str
     threads: int = 1
     expected: tuple[Expected, ...] = ()
+    plain_sum: str = ""
+    recommended: str = ""
 
     def __post_init__(self) -> None:
         labels = [treatment.label for treatment in self.treatments]
         if len(set(labels)) < len(labels):
             raise ValueError(f"study {self.name!r}: labels of treatments are unique, got {labels}")
-        for role in ("reference", "baseline"):
-            if getattr(self, role) not in labels:
-                raise ValueError(f"study {self.name!r}: the {role} is one of {labels}, got {getattr(self, role)!r}")
+        for role in ("reference", "baseline", "plain_sum", "recommended"):
+            label = getattr(self, role)
+            if label not in labels and (label or role in ("reference", "baseline")):
+                raise ValueError(f"study {self.name!r}: the {role.replace('_', ' ')} is one of {labels}, got {label!r}")
         for stray in [e.label for e in self.expected if e.label not in labels]:
             raise ValueError(f"study {self.name!r}: a range is expected of {stray!r}, the treatments are {labels}")
         if self.threads < 1:
             raise ValueError(f"study {self.name!r}: threads is at least 1, got {self.threads}")
+        if self.is_tuned and self._treatment(self.baseline).combine is not Combine.TUNE:
+            raise ValueError(
+                f"study {self.name!r}: treatments are tuned relative to the baseline {self.baseline!r}, so it is tuned too: "
+                "define it with best_of_trials()"
+            )
         for treatment in self.treatments:
             missing = [title for title in self.workloads if title not in treatment.workloads]
             if missing and treatment.label in (self.reference, self.baseline):
@@ -179,16 +241,29 @@ class Study:
         """Titles of all workloads, in the order in which they first occur."""
         return tuple(dict.fromkeys(title for treatment in self.treatments for title in treatment.workloads))
 
+    @property
+    def is_tuned(self) -> bool:
+        """Whether some treatment has alternatives, of which trials choose one."""
+        return any(treatment.combine is Combine.TUNE for treatment in self.treatments)
+
+    def _treatment(self, label: str) -> Treatment:
+        return next(treatment for treatment in self.treatments if treatment.label == label)
+
     def on(self, workload: str) -> Study:
         """The study restricted to one of its workloads, without the treatments that have no run on it."""
         treatments = tuple(
-            dataclasses.replace(t, runs=runs, combine=t.combine if len(runs) > 1 else Combine.ONE)
+            dataclasses.replace(
+                t, runs=runs, combine=t.combine if len(runs) > 1 or t.combine is Combine.TUNE else Combine.ONE
+            )
             for t in self.treatments
             if (runs := t.on(workload))
         )
         labels = {treatment.label for treatment in treatments}
         expected = tuple(e for e in self.expected if e.label in labels)
-        return dataclasses.replace(self, treatments=treatments, expected=expected)
+        plain_sum, recommended = (label if label in labels else "" for label in (self.plain_sum, self.recommended))
+        return dataclasses.replace(
+            self, treatments=treatments, expected=expected, plain_sum=plain_sum, recommended=recommended
+        )
 
     def planned(self, seeds: Iterable[int]) -> Iterator[tuple[Treatment, Run]]:
         """All distinct runs, seed by seed, so that an interrupted study contains complete pairs."""
@@ -204,16 +279,20 @@ class Study:
         """The study as a JSON object, without seeds."""
         treatments = [
             {"label": t.label, "combine": t.combine.value, "runs": [run.to_json() for run in t.seeded(0)]}
+            | ({"note": t.note} if t.note else {})
             for t in self.treatments
         ]
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"treatments": treatments}
-        return values | {"expected": [dataclasses.asdict(expected) for expected in self.expected]}
+        values |= {"expected": [dataclasses.asdict(expected) for expected in self.expected]}
+        return {name: value for name, value in values.items() if value or name not in ("plain_sum", "recommended")}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Study:
         """The study that :meth:`to_json` wrote."""
         treatments = tuple(
-            Treatment(t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]))
+            Treatment(
+                t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]), t.get("note", "")
+            )
             for t in values["treatments"]
         )
         expected = tuple(Expected(**each) for each in values.get("expected", ()))
@@ -251,11 +330,11 @@ def merged(name: str, question: str, studies: Iterable[Study]) -> Study:
     """
     parts = list(studies)
     titles = [title for part in parts for title in part.workloads]
-    shared = {(part.reference, part.baseline, part.threads) for part in parts}
+    shared = {(part.reference, part.baseline, part.threads, part.plain_sum, part.recommended) for part in parts}
     if len(shared) != 1 or len(set(titles)) < len(titles):
         raise ValueError(
-            f"study {name!r}: expected studies on different workloads with one reference, baseline and number of threads, "
-            f"got the workloads {titles} and {sorted(shared)}"
+            f"study {name!r}: expected studies on different workloads with one reference, baseline, number of threads, plain sum "
+            f"and recommended treatment, got the workloads {titles} and {sorted(shared)}"
         )
     treatments: dict[str, Treatment] = {}
     for treatment in (t for part in parts for t in part.treatments):
@@ -265,10 +344,12 @@ def merged(name: str, question: str, studies: Iterable[Study]) -> Study:
         several = [t.combine for t in (before, treatment) if t is not None and t.combine is not Combine.ONE]
         if len(set(several)) > 1:
             raise ValueError(f"study {name!r}: {treatment.label!r} is combined as {[c.value for c in several]}")
-        treatments[treatment.label] = Treatment(treatment.label, runs, several[0] if several else Combine.ONE)
-    reference, baseline, threads = shared.pop()
+        combine = several[0] if several else Combine.ONE
+        treatments[treatment.label] = dataclasses.replace(before or treatment, runs=runs, combine=combine)
     expected = tuple(each for part in parts for each in part.expected)
-    return Study(name, question, tuple(treatments.values()), reference, baseline, threads, expected)
+    return dataclasses.replace(
+        parts[0], name=name, question=question, treatments=tuple(treatments.values()), expected=expected
+    )
 
 
 if not TYPE_CHECKING:

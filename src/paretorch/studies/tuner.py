@@ -1,8 +1,10 @@
 """Tuning of a study: the trials of all searches, their criterion, and the final runs with the chosen settings.
 
-*Equal effort.* Every run of a treatment has N trials, the first of which has the study's own settings. All searches use the same
-sampler with the same seed, so that treatments with equal search spaces get equal settings in the random trials. Joined runs (the
-single-task baseline) share nothing, so each has a search of its own.
+*Listed alternatives* (:func:`~paretorch.studies.study.best_of_trials`) are a trial each.
+
+*Equal effort.* With ``tune=N``, every other run of a treatment has N trials, the first of which has the study's own settings. All
+searches use the same sampler with the same seed, so that treatments with equal search spaces get equal settings in the random
+trials. Joined runs (the single-task baseline) share nothing, so each has a search of its own.
 
 *Criterion.* Delta m on validation data over the metrics of the run's tasks, relative to the best trial of the baseline; the
 baseline is therefore tuned first, relative to its own first trial. Trials have a seed that no run of the study has, and never
@@ -29,11 +31,12 @@ from paretorch.studies.folder import StudyFolder, save_tuning
 from paretorch.studies.job import Job
 from paretorch.studies.statistics.quality import delta_m, is_valid_baseline
 from paretorch.studies.study import Combine, Study, Treatment
-from paretorch.studies.tuning.hyperparameters import searched_runs, with_settings
-from paretorch.studies.tuning.search import HyperparameterSearch
+from paretorch.studies.tuning.hyperparameters import listed_settings, searched_runs, with_settings
+from paretorch.studies.tuning.search import HyperparameterSearch, ListedSettings, Proposals, SampledSettings
 from paretorch.studies.tuning.trials import TrialOutcome, TuningResult
 from paretorch.training.record.result import Result, total_seconds
 from paretorch.training.record.run_identity import verified_result
+from paretorch.training.run import Run
 
 SEED = 1_000_000  # of the trials' runs
 
@@ -55,8 +58,9 @@ class Tuner:
             raise ValueError(f"a tuned study has at most {SEED} seeds, got {len(folder.seeds)}")
         self.folder, self.study = folder, folder.study
         self.searches = [
-            HyperparameterSearch(treatment.label, title, run, folder.tune, SEED)
+            HyperparameterSearch(treatment.label, title, run, self._proposals(treatment, title, run), SEED)
             for treatment in self.study.treatments
+            if folder.tune or treatment.combine is Combine.TUNE
             for title in treatment.workloads
             for run in searched_runs(treatment, title)
         ]
@@ -66,10 +70,15 @@ class Tuner:
         self.own_metrics: dict[int, Metrics] = {}  # of the trial to which a baseline's search is relative, by its index
         self.tuned: StudyFolder | None = None
 
+    def _proposals(self, treatment: Treatment, title: str, run: Run) -> Proposals:
+        if treatment.combine is Combine.TUNE:
+            return ListedSettings(listed_settings(treatment, title, run))
+        return SampledSettings(run, self.folder.tune)
+
     @property
     def planned(self) -> int:
         """Number of all jobs, if no two trials have equal settings."""
-        return self.folder.tune * len(self.searches) + len(self._final_placeholders())
+        return sum(search.number for search in self.searches) + len(self._final_placeholders())
 
     @property
     def placeholders(self) -> list[Job]:
@@ -188,7 +197,10 @@ def validation_metrics(result: Result) -> Metrics:
 
 
 def tuned_study(study: Study, tuning: TuningResult) -> Study:
-    """The study with the chosen settings. A grid becomes one run; a run without a search is unchanged."""
+    """The study with the chosen settings.
+
+    A grid, and alternatives that train the same tasks, become one run; a run without a search is unchanged.
+    """
     treatments = []
     for treatment in study.treatments:
         runs = tuple(
@@ -198,8 +210,9 @@ def tuned_study(study: Study, tuning: TuningResult) -> Study:
             for title in treatment.workloads
             for run in searched_runs(treatment, title)
         )
-        combine = Combine.ONE if treatment.combine is Combine.CHOOSE else treatment.combine
-        treatments.append(Treatment(treatment.label, runs, combine))
+        joined = any(len(searched_runs(treatment, title)) > 1 for title in treatment.workloads)
+        combine = Combine.JOIN if joined else Combine.ONE
+        treatments.append(dataclasses.replace(treatment, runs=runs, combine=combine))
     return dataclasses.replace(study, treatments=tuple(treatments))
 
 

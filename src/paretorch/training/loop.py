@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from paretorch.loop.epochs import train_epochs
 from paretorch.storage import checkpoint_folder
@@ -20,7 +21,9 @@ from paretorch.training.monitoring.progress import ProgressDisplay, ProgressOpti
 from paretorch.training.monitoring.training_monitor import TrainingMonitor
 from paretorch.training.names.devices import find_device
 from paretorch.training.record import machine
+from paretorch.training.record.continuation import continue_run
 from paretorch.training.record.epoch_totals import EpochTotals, step_numbers
+from paretorch.training.record.kept_epoch import KEPT, best_epoch
 from paretorch.training.record.result import Epoch, Result, Scores
 from paretorch.training.record.run_record import RunRecord, finished_result, step_interval
 from paretorch.training.resolved_run import ResolvedRun, resolve
@@ -35,6 +38,9 @@ def train(
 ) -> Result:
     """Trains a run in its folder, resumes it there, or returns its result if it is finished.
 
+    A folder with the same run and fewer epochs, finished or not, is continued; see
+    ``paretorch.training.record.continuation``.
+
     On the CPU, with the same number of threads, a resumed run gives the numbers of an uninterrupted one, wherever it was
     interrupted. The state of the caller's global random generators is restored.
 
@@ -44,10 +50,12 @@ def train(
         progress: ``"auto"`` (live on a terminal, lines elsewhere), ``"live"``, ``"plain"``, None, or a function that is
             called with the number of epochs done and the number of all epochs.
         checkpoint_every: epochs between two checkpoints; the last epoch always has one. None: as many epochs as keep the time
-            for checkpoints below a hundredth of all time, which is one where an epoch takes more than a few seconds.
+            for checkpoints below a hundredth of all time, which is one where an epoch takes more than a few seconds. A run that
+            keeps its best epoch has one after every epoch.
 
     Raises:
-        ValueError: a name in the run is not known, the folder contains another run, or its checkpoint is damaged.
+        ValueError: a name in the run is not known, the folder contains another run, or its checkpoint is damaged; or the best
+            epoch is to be kept and there are no validation data.
         OSError: the disk is full, or another process trains in the folder; all files are complete.
     """
     folder = Path(folder)
@@ -55,6 +63,7 @@ def train(
         raise ValueError(f"checkpoint_every is at least 1 epoch, got {checkpoint_every}")
     if run.front:
         return train_front(run, folder, progress=progress)
+    continue_run(folder, run)
     if (result := finished_result(folder, run)) is not None:
         return result
     device = find_device(run.device)
@@ -69,7 +78,7 @@ def train(
         ):
             machine.reset_peak_memory(device)
             training = _RunTraining(resolved, record, display)
-            checkpoints = CheckpointSchedule(checkpoint_every, last=run.epochs)
+            checkpoints = CheckpointSchedule(1 if run.keep == "best" else checkpoint_every, last=run.epochs)
             train_epochs(training, run.epochs, training.steps, done=len(training.history), checkpoints=checkpoints)
             result = training.result()
             record.finish(result)
@@ -84,7 +93,14 @@ class _RunTraining:
         self.run = run = resolved.run
         self.streams = resolved.splits.train
         self.monitor = TrainingMonitor(run, record.folder, self.streams)
+        metrics = metrics_of(resolved.workload, resolved.tasks)
+        self.higher_is_better = {task: {m.name: m.higher_is_better for m in made} for task, made in metrics.items()}
+        self.units = {task: {m.name: m.unit for m in made} for task, made in metrics.items()}
         self.history = list(record.rewind(self._resume()))
+        if run.keep == "best" and self.history:
+            self._save_best(
+                len(self.history)
+            )  # if the run was interrupted between the two checkpoints of its last epoch
         self.steps = steps_per_epoch(self.streams, run.batch_size)
         self.interval = step_interval(self.steps * run.epochs, resolved.tasks, resolved.is_line_search)
         display.start(run, len(self.history), self.steps)
@@ -92,7 +108,7 @@ class _RunTraining:
     def _resume(self) -> int:
         """Loads the newest checkpoint, if there is one; returns the number of epochs done."""
         resolved, record = self.resolved, self.record
-        found = checkpoint_folder.load_latest(record.folder / "checkpoint", self.run.to_json(), record.digest)
+        found = checkpoint_folder.load_latest(record.folder / "checkpoint", record.owners)
         if found is None:
             return 0
         found.load_into(resolved.model, resolved.optimizer, resolved.balancer)
@@ -140,15 +156,41 @@ class _RunTraining:
         return True
 
     def save(self, epoch: int) -> None:
-        resolved, record = self.resolved, self.record
+        record = self.record
         record.sync()
-        states = {
+        states = self._states()
+        checkpoint_folder.save(record.folder / "checkpoint", epoch, states, self.run.to_json(), record.digest)
+        if self.run.keep == "best":
+            self._save_best(epoch)
+
+    def _states(self) -> dict[str, Any]:
+        resolved = self.resolved
+        return {
             "model": resolved.model.state_dict(),
             "optimizer": resolved.optimizer.state_dict(),
             "door": {} if resolved.balancer is None else resolved.balancer.state_dict(),
             "random": randomness.capture(resolved.device),
         }
-        checkpoint_folder.save(record.folder / "checkpoint", epoch, states, self.run.to_json(), record.digest)
+
+    def _save_best(self, epoch: int) -> None:
+        """Stores the state after ``epoch`` epochs if it is the best one, after its checkpoint, from which it can be restored."""
+        folder = self.record.folder / "best"
+        if best_epoch(self.history, self.higher_is_better) == epoch and not (folder / f"epoch-{epoch}").exists():
+            checkpoint_folder.save(folder, epoch, self._states(), self.run.to_json(), self.record.digest)
+
+    def _load_best(self) -> int:
+        """Loads the weights of the best epoch; returns its number."""
+        best = best_epoch(self.history, self.higher_is_better)
+        folder = self.record.folder / "best"
+        found = checkpoint_folder.load_latest(folder, self.record.owners)
+        if found is None or found.epoch != best:
+            raise ValueError(
+                f"{folder} is damaged: expected the weights of epoch {best}, got those of "
+                f"{'no epoch' if found is None else f'epoch {found.epoch}'}. Remove the folder {self.record.folder} to start "
+                "this run again"
+            )
+        self.resolved.model.load_state_dict(found.states["model"])
+        return best
 
     def report(self, epoch: int) -> None:
         del epoch
@@ -161,18 +203,19 @@ class _RunTraining:
     def result(self) -> Result:
         resolved, run, splits = self.resolved, self.run, self.resolved.splits
         memory = machine.peak_memory(resolved.device)
-        metrics = metrics_of(resolved.workload, resolved.tasks)
+        kept = self._load_best() if run.keep == "best" else len(self.history)
+        best = {KEPT: kept} if run.keep == "best" else {}
         passes = passes_per_epoch(self.streams, run.batch_size)
         return Result(
             run=run,
             tasks=resolved.tasks,
             history=tuple(self.history),
-            validation=self.history[-1].validation,
+            validation=self.history[kept - 1].validation,
             test=reported_test_scores(splits, self.history, self._evaluate) if run.test else Scores({}, {}),
-            higher_is_better={task: {m.name: m.higher_is_better for m in made} for task, made in metrics.items()},
-            units={task: {m.name: m.unit for m in made} for task, made in metrics.items()},
+            higher_is_better=self.higher_is_better,
+            units=self.units,
             seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in self.history),
             peak_memory=memory,
             parameters=parameter_counts(resolved.model),
-            facts={**splits.facts, "passes per epoch of each stream": passes, **self.monitor.facts(splits)},
+            facts={**splits.facts, "passes per epoch of each stream": passes, **best, **self.monitor.facts(splits)},
         )

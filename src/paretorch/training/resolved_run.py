@@ -21,7 +21,7 @@ from paretorch.training.names.optimizers import find_optimizer, optimizers
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.run import Run
 from paretorch.training.schedule import Schedule
-from paretorch.training.workload_checks import check_losses, data_of, metrics_of, trained_model
+from paretorch.training.workload_checks import check_losses, check_selection, data_of, metrics_of, trained_model
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names
 from paretorch.workloads.streams import Splits, steps_per_epoch
 
@@ -94,6 +94,8 @@ def resolve(run: Run) -> ResolvedRun:
             f"{run.workload}: its validation split is the test set, on which nothing may be selected or tuned; give the workload "
             "options with validation data of its own"
         )
+    if run.keep == "best":
+        check_selection(run.workload, workload, tasks, splits)
     balancer = _balancer_beside(run, method, tasks, model, optimizer)
     if balancer is not None:
         balancer.to(device)

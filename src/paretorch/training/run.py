@@ -19,9 +19,11 @@ __all__ = ["Plain", "Run"]
 # fields added after the first records: written only where they differ from these values, so that old runs keep their keys
 ADDED: Mapping[str, Plain] = {
     "test": True, "clip": None, "schedule": "constant", "warmup": 0.0, "front": "", "front_options": {},
+    "keep": "last",
 }  # fmt: skip
 
 SCHEDULES = ("constant", "cosine")
+KEPT = ("last", "best")
 
 
 def step_decay(schedule: str) -> tuple[float, int]:
@@ -79,6 +81,8 @@ class Run:
             one model is trained with ``method``.
         front_options: further options of a front, by name: ``models``, ``preferences``, ``margin``, ``starts``,
             ``execution``, ``reference``.
+        keep: the weights whose scores are reported, and that are exported: ``"last"``, of the last epoch, or ``"best"``, of the
+            best epoch on validation data, see ``paretorch.training.record.kept_epoch``.
     """
 
     workload: str
@@ -101,12 +105,15 @@ class Run:
     warmup: float = 0.0
     front: str = ""
     front_options: Mapping[str, Plain] = field(default_factory=dict)
+    keep: str = "last"
 
     def __post_init__(self) -> None:
         if self.surface not in ("features", "parameters"):
             raise ValueError(f"surface is 'features' or 'parameters', got {self.surface!r}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is 'float32' or 'bfloat16', got {self.precision!r}")
+        if self.keep not in KEPT:
+            raise ValueError(f"keep is 'last' or 'best', got {self.keep!r}")
         if self.schedule not in SCHEDULES:
             step_decay(self.schedule)
         if not 0 <= self.warmup < 1:

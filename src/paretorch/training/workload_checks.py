@@ -15,6 +15,7 @@ from paretorch.workloads.metrics import Metric
 from paretorch.workloads.streams import LoadingStream, Splits
 
 CHECKED_SAMPLES = 2  # of each stream
+LABEL_BATCH = 256  # samples that are read at a time in the search for a label
 
 
 def trained_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
@@ -113,6 +114,34 @@ def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
             raise ValueError(
                 f"{where}: expected a scalar tensor for {task!r}, the mean over the labelled samples, got {got}"
             )
+
+
+def check_selection(name: str, workload: Workload, tasks: tuple[str, ...], splits: Splits) -> None:
+    """Checks that the best epoch can be selected on validation data.
+
+    Args:
+        name: of the workload.
+        workload: counts labels.
+        tasks: the trained tasks.
+        splits: read up to the first batch with a label.
+
+    Raises:
+        ValueError: the validation split is the test set, or has no label of a trained task.
+    """
+    cure = "give the workload validation data, or keep the last epoch (--keep last)"
+    if splits.test_epochs:
+        raise ValueError(
+            f"{name}: the best epoch cannot be kept, because the validation split is the test set, on which nothing may be "
+            f"selected: {cure}"
+        )
+    for stream in splits.validation:
+        for samples in stream.batches(LABEL_BATCH, order=None):
+            for task in set(tasks) & set(samples.targets):
+                if bool(torch.as_tensor(workload.labelled(task, samples.targets[task], samples.size)) > 0):
+                    return
+    raise ValueError(
+        f"{name}: the best epoch cannot be kept, because no validation sample has a label of {', '.join(tasks)}: {cure}"
+    )
 
 
 def _kind(value: Any) -> str:

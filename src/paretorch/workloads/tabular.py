@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TARGETS = {
     "diabetes": ("progression", "bmi", "bp"),
+    "breast_cancer": ("diagnosis", "worst_texture", "worst_smoothness", "worst_symmetry"),
     "linnerud": ("Weight", "Waist", "Pulse"),
     "wine": ("class", "alcohol", "proline"),
 }
@@ -75,7 +76,7 @@ class Tabular(Workload):
     is replaced by the mean, with an additional indicator. Training, validation and test have 70, 15 and 15 % of the rows.
 
     Args:
-        table: ``"diabetes"``, ``"linnerud"`` or ``"wine"``, if there is no ``path``.
+        table: ``"diabetes"``, ``"breast_cancer"``, ``"linnerud"`` or ``"wine"``, if there is no ``path``.
         path: of a CSV file whose first line has the names of the columns.
         targets: names of columns, separated by commas or as a list; empty: the defaults of the included table.
         classes: targets whose numbers are classes.
@@ -89,7 +90,7 @@ class Tabular(Workload):
         ('class', 'alcohol', 'proline')
     """
 
-    title = "several targets of a table: any CSV (path=, targets=), or diabetes, linnerud, wine; missing labels allowed"
+    title = "several targets of a table: any CSV (path=, targets=) or an included one; missing labels allowed"
 
     table: str = "diabetes"
     path: str = ""

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from paretorch.cli.console import print_line
 from paretorch.cli.interactive.image_sources import TaskImages, find_image_sources, size_options
 from paretorch.cli.interactive.questions import Option, Questions, integer
 from paretorch.cli.options import name_and_options
 from paretorch.extras import extra
+from paretorch.optim import MultiTaskOptimizer
 from paretorch.optim.presets import PRESETS, Preset, find_preset
 from paretorch.studies.catalog.optimizers import SMALL
 from paretorch.training.monitoring.training_monitor import NO_GPU
-from paretorch.training.names.constructors import Call, written
-from paretorch.training.names.devices import find_device
-from paretorch.training.names.optimizers import find_optimizer
+from paretorch.training.names.constructors import Call, parse, written
+from paretorch.training.names.devices import available_devices, find_device
+from paretorch.training.names.optimizers import find_optimizer, optimizers
+from paretorch.training.resolved_run import check
 from paretorch.training.run import Run
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain
@@ -43,18 +43,26 @@ EXPECTED = {
     "Adadelta": "little tuning; slow at the start",
     "MTAdamV2": "fast, and no task dominates; one backward pass per task",
 }
+METHODS = {
+    "sum": "the sum of the losses: no balancing, the reference of every comparison",
+    "IMTLG()": "equal projections of the update on all task gradients, whatever the scales of the losses are",
+    "CAGrad()": "near the mean gradient, and best for the task that improves least",
+    "FAMO()": "all log-losses decrease at the same rate; one backward pass",
+    "UPGrad()": "conflicts between task gradients are projected out",
+}
 EPOCHS, BATCH = {"scenes": 8, "imagenet_coco": 10}, {"scenes": 16, "imagenet_coco": 32}
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers from the command line. There is a question for each of the first five that is None.
+    """Answers from the command line. There is a question for each of the first six that is None.
 
     Args:
         model: encoder, by number or name.
         data: workload, by number or name.
         batch_size: images of each task per step.
         optimizer: 1 to 8, or a name, with options that differ: ``"adamw(lr=0.01)"``.
+        method: balancing method, by number or as a constructor: ``"CAGrad(c=0.4)"``; ``"sum"``.
         epochs: passes over the data.
         images: training images of each task; by default those of the protocol, or as many as there are.
         root: folder of the image data.
@@ -68,6 +76,7 @@ class Answers:
     data: str | None = None
     batch_size: str | None = None
     optimizer: str | None = None
+    method: str | None = None
     epochs: str | None = None
     images: int | None = None
     root: str = "data"
@@ -119,13 +128,11 @@ def choose_run(answers: Answers, console: Console) -> Run:
     parse_batch_size = integer("the batch size", 2, "as batch norm needs", images)
     batch_size = questions.ask("Batch size", str(min(BATCH[data], images)), parse_batch_size, answers.batch_size)
     preset = _choose_preset(questions, answers)
-    epochs = questions.ask("Epochs", str(EPOCHS[data]), integer("the number of epochs", 1), answers.epochs)
     run = Run(
         data,
         {**options, "encoder": model},
         optimizer=preset.optimizer,
         optimizer_options=preset.plain,
-        epochs=epochs,
         batch_size=batch_size,
         seed=answers.seed,
         device=_choose_device(answers.device, console),
@@ -133,7 +140,10 @@ def choose_run(answers: Answers, console: Console) -> Run:
         schedule="cosine",
     )
     # each task of imagenet_coco has its own images, so only gradients of the parameters can be compared
-    return replace(run, surface="parameters") if data == "imagenet_coco" else run
+    run = replace(run, surface="parameters") if data == "imagenet_coco" else run
+    run = replace(run, method=_choose_method(questions, answers, run))
+    epochs = questions.ask("Epochs", str(EPOCHS[data]), integer("the number of epochs", 1), answers.epochs)
+    return replace(run, epochs=epochs)
 
 
 def _choose_data(questions: Questions, answers: Answers, sources: Mapping[str, TaskImages]) -> str:
@@ -186,16 +196,34 @@ def _parse_preset(answer: str) -> Preset:
     return preset
 
 
+def _choose_method(questions: Questions, answers: Answers, run: Run) -> str:
+    """The balancing method as a constructor; there is no question if the optimizer balances by itself."""
+
+    def parse_method(answer: str) -> str:
+        names = dict(zip(map(str, range(1, len(METHODS) + 1)), METHODS, strict=True))
+        text = names.get(answer, answer)
+        method = "Equal()" if text.lower() == "sum" else written(parse(text))
+        check(replace(run, method=method))
+        return method
+
+    balances = issubclass(optimizers()[run.optimizer], MultiTaskOptimizer)
+    if answers.method is None and not questions.silent:
+        if balances:
+            print_line(questions.console, f"\n{run.optimizer} balances the tasks itself: there is no method to choose")
+            return parse_method("sum")
+        questions.show("Balancing method", [Option(name, about) for name, about in METHODS.items()])
+    question = f"Balancing method, 1 to {len(METHODS)} or a constructor"
+    return questions.ask(question, "1", parse_method, answers.method)
+
+
 def _choose_device(name: str, console: Console) -> str:
     if name != "auto":
         find_device(name)
         return name
-    if torch.cuda.is_available():
-        return "cuda"
-    if torch.backends.mps.is_available():
-        return "mps"
-    print_line(console, NO_GPU)
-    return "cpu"
+    fastest = available_devices()[0]
+    if fastest == "cpu":
+        print_line(console, NO_GPU)
+    return fastest
 
 
 def command(run: Run, answers: Answers) -> str:
@@ -212,6 +240,7 @@ def command(run: Run, answers: Answers) -> str:
         "data": run.workload,
         "batch-size": run.batch_size,
         "optimizer": optimizer,
+        "method": "sum" if run.method == "Equal()" else run.method,
         "epochs": run.epochs,
         "images": run.options["train"],
         "root": answers.root,

@@ -40,6 +40,7 @@ from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
+from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale, combined_gradient, step_generator
 from paretorch.core.multi_vjp import LevelCache, SharedCotangents, find_shared_graph, saves_time
@@ -72,7 +73,7 @@ class Balancer(MethodModule):
     (``torch._functorch.config.donated_buffer`` is set to False).
 
     Args:
-        method: the balancing method, such as ``UPGrad()``.
+        method: the balancing method, such as ``UPGrad()``; None: the recommended one, ``IMTLG()``.
         tasks: names, in a fixed order; by default those of the first step.
         shared: the parameters on which gradients are compared, or a module. By default all that two losses or more reach.
         heads: ``"own"``: parameters of one task receive its plain gradient; ``"weighted"``: times the task's weight (1 where the
@@ -104,7 +105,7 @@ class Balancer(MethodModule):
 
     def __init__(
         self,
-        method: Method[Any],
+        method: Method[Any] | None = None,
         tasks: Iterable[str] | None = None,
         *,
         shared: nn.Module | Iterable[Tensor] | None = None,
@@ -117,6 +118,8 @@ class Balancer(MethodModule):
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
     ) -> None:
+        names = None if tasks is None else checks.checked_task_names(tasks)
+        method = method_or_default(method, names)
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=True)
         check_choice("heads", heads, ("own", "weighted"))
         check_choice("nonfinite", nonfinite, ("raise", "skip", "pass"))
@@ -129,8 +132,8 @@ class Balancer(MethodModule):
         self._logged = False
         self.runner.state.counts_steps |= samples is not None  # the drawn samples are a function of the step
         allow_repeated_backwards()
-        if tasks is not None:
-            self.runner.state.declare(checks.checked_task_names(tasks))
+        if names is not None:
+            self.runner.state.declare(names)
 
     def reset_state(self) -> None:  # noqa: D102
         super().reset_state()

@@ -18,6 +18,7 @@ from paretorch.core.fork.nested import opened
 from paretorch.core.fork.nodes import alias_features, record_losses
 from paretorch.core.fork.step import ForkStep
 from paretorch.core.gradients.ranks import ALL
+from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale
 from paretorch.core.option_checks import check_choice, check_whole
@@ -35,7 +36,7 @@ class Fork(MethodModule):
     under ``torch.no_grad()`` the branches are plain aliases; a backward through those made in ``eval()`` warns once.
 
     Args:
-        method: the balancing method, such as ``MGDA()``.
+        method: the balancing method, such as ``MGDA()``; None: the recommended one, ``IMTLG()``.
         tasks: names of the tasks, in a fixed order.
         heads: ``"own"``: as above; ``"weighted"``: times the task's weight, at the cost of one more
             backward through the heads (needs :meth:`losses`).
@@ -53,7 +54,7 @@ class Fork(MethodModule):
         seed: of the method's random draws.
 
     Raises:
-        ValueError: on repeated or unknown task names and options out of range.
+        ValueError: on missing, repeated or unknown task names and options out of range, and for one task without a method.
 
     Example:
         >>> import paretorch as pt
@@ -72,8 +73,8 @@ class Fork(MethodModule):
 
     def __init__(
         self,
-        method: Method[Any],
-        tasks: Iterable[str],
+        method: Method[Any] | None = None,
+        tasks: Iterable[str] = (),
         *,
         heads: Literal["own", "weighted"] = "own",
         scale: Scale = "calibrated",
@@ -85,6 +86,8 @@ class Fork(MethodModule):
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
     ) -> None:
+        names = checks.checked_task_names(tasks)
+        method = method_or_default(method, names)
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=False)
         check_choice("heads", heads, ("own", "weighted"))
         check_choice("nonfinite", nonfinite, ("pass", "raise", "skip"))
@@ -99,7 +102,7 @@ class Fork(MethodModule):
                 f"gap is a number of steps, for a method that needs the Gramian and heads='own'; got {gap} for {method}"
             )
         self.copies = copies
-        self.runner.state.declare(checks.checked_task_names(tasks))
+        self.runner.state.declare(names)
         self._step = ForkStep(self.runner, heads, nonfinite, gap)
 
     @property

@@ -14,7 +14,7 @@ from paretorch.core.fork.fork import Fork
 
 
 def fork_at(
-    model: nn.Module, encoder: str, heads: Mapping[str, str], method: Method[Any], **options: Any
+    model: nn.Module, encoder: str, heads: Mapping[str, str], method: Method[Any] | None = None, **options: Any
 ) -> InsertedFork:
     """A Fork between two parts of a model, by their names; the model's code is unchanged.
 
@@ -25,7 +25,7 @@ def fork_at(
         model: any module; the fork becomes its submodule ``fork``, so that its state is saved and moved with it.
         encoder: name of the submodule whose output is shared, as in ``model.get_submodule``.
         heads: name of the head's submodule by task.
-        method: the balancing method.
+        method: the balancing method; None: the recommended one.
         **options: further arguments of :class:`~paretorch.Fork`.
 
     Returns:
@@ -84,7 +84,7 @@ class HeadInputs:
 class InsertedFork(Fork):
     """A Fork that is called by hooks. Made by :func:`fork_at`."""
 
-    def __init__(self, method: Method[Any], heads: Mapping[str, str], **options: Any) -> None:
+    def __init__(self, method: Method[Any] | None, heads: Mapping[str, str], **options: Any) -> None:
         super().__init__(method, tuple(heads), **options)
         self.undo: list[Callable[[], None]] = []
         self._inputs = HeadInputs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,44 @@ def export(front: Front, member: int, path: str | Path, *, example: Any = None, 
             that no export wrote, such as a model of the front itself.
         ModuleNotFoundError: onnx and onnxscript are not installed; the message contains the command that installs them.
     """
-    path = Path(path)
+    model, path = front.model(member), Path(path)
+    about = {"tasks": json.dumps(front.tasks), "preference": json.dumps(front.preferences[member].tolist())}
+    write_model(model, front.states[member], front.tasks, about, path, example=example, fixed_batch=fixed_batch)
+    return path
+
+
+def write_model(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    tasks: tuple[str, ...],
+    about: Mapping[str, str],
+    path: Path,
+    *,
+    example: Any = None,
+    fixed_batch: bool = False,
+) -> None:
+    """Writes a model in the format of the file's ending; see :func:`export`.
+
+    Args:
+        model: with an encoder and heads by task.
+        state: its state dict, for ``.safetensors``.
+        tasks: (T,) names, in the order of the ONNX model's outputs.
+        about: the metadata of a ``.safetensors`` file.
+        path: the file; its folder is created.
+        example: see :func:`export`.
+        fixed_batch: see :func:`export`.
+
+    Raises:
+        ValueError, ModuleNotFoundError: see :func:`export`.
+    """
     if path.suffix not in (".onnx", ".safetensors"):
         raise ValueError(f"{path}: a model is exported as .onnx or .safetensors, got the ending {path.suffix!r}")
-    model = front.model(member)
     check_export(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".onnx":
-        _onnx(model, front.tasks, path, example, fixed_batch)
+        _onnx(model, tasks, path, example, fixed_batch)
     else:
-        _weights(front, member, path)
-    return path
+        write_tensors(path, host_copies(state), about)
 
 
 class Outputs(nn.Module):
@@ -122,8 +150,3 @@ def _onnx(model: nn.Module, tasks: tuple[str, ...], path: Path, example: Any, fi
     program.model.metadata_props[MARK] = FORMAT
     path.unlink(missing_ok=True)  # of an earlier export; program.save follows links
     program.save(str(path))
-
-
-def _weights(front: Front, member: int, path: Path) -> None:
-    metadata = {"tasks": json.dumps(front.tasks), "preference": json.dumps(front.preferences[member].tolist())}
-    write_tensors(path, host_copies(front.states[member]), metadata)

@@ -18,7 +18,7 @@ from paretorch.storage.regular_files import IrregularFileError, open_regular
 MARK = "paretorch"  # the key of the format in the metadata of a file
 MEMBER = re.compile(r"model-\d{3,}\.safetensors")
 MAX_HEADER = 100_000_000  # bytes, the limit of safetensors
-EXPORTED = {"tasks", "preference"}  # keys in the metadata of exported weights
+EXPORTED = ({"tasks", "preference"}, {"tasks", "workload"})  # keys in the metadata of exported weights
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -107,7 +107,7 @@ def check_export(path: Path) -> None:
 def _is_export(path: Path) -> bool:
     if path.suffix == ".safetensors":
         found = metadata(path)
-        return set(found) >= EXPORTED and MARK not in found
+        return any(set(found) >= keys for keys in EXPORTED) and MARK not in found
     with open_regular(path):  # refuses files that would block
         pass
     with extra("export"):

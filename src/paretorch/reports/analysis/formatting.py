@@ -109,3 +109,14 @@ def join_names(labels: Sequence[str]) -> str:
 def seed_count(seeds: int) -> str:
     """A number of seeds in words: ``1 seed``, ``5 seeds``."""
     return f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+
+
+def short_titles(titles: Sequence[str]) -> list[str]:
+    """Titles of workloads without their options, where the name alone distinguishes a workload from all others.
+
+    Example:
+        >>> short_titles(["digits(ink=True)", "tabular(table='a')", "tabular(table='b')"])
+        ['digits', "tabular(table='a')", "tabular(table='b')"]
+    """
+    names = [title.partition("(")[0] for title in titles]
+    return [name if names.count(name) == 1 else title for name, title in zip(names, titles, strict=True)]

@@ -28,6 +28,9 @@
     made.textContent = text;
     return made;
   };
+  let printing = false;
+  // of a printed page, whose width a figure does not follow by itself
+  const printed = (box) => (printing ? { width: box.clientWidth } : {});
   const options = { responsive: true, displaylogo: false, displayModeBar: false };
   const state = { weights: tasks.map(() => 1 / tasks.length), chosen: 0, quantity: 0 };
   const usable = members.map((_, i) => i).filter((i) => members[i].scaled !== null);
@@ -116,14 +119,14 @@
     if (!usable.length) return;
     const quantity = data.quantities[state.quantity];
     const [traces, more] = (tasks.length === 2 ? plane : tasks.length === 3 ? space : parallel)(quantity);
-    window.Plotly.react(by("plot"), traces, more, options);
+    window.Plotly.react(by("plot"), traces, { ...more, ...printed(by("plot")) }, options);
   }
 
   function history() {
     const against = by("against").value;
     const titles = { gradients: "gradient evaluations, all models together", seconds: "seconds of training", epoch: "epochs" };
     const trace = { x: data.history[against], y: data.history.hypervolume, type: "scatter", mode: "lines+markers", line: { color: colour("accent") }, marker: { size: 4 } };
-    window.Plotly.react(by("history"), [trace], layout({ xaxis: { ...axis(titles[against], narrow() ? 30 : 80), rangemode: "tozero" }, yaxis: axis("hypervolume") }), options);
+    window.Plotly.react(by("history"), [trace], layout({ xaxis: { ...axis(titles[against], narrow() ? 30 : 80), rangemode: "tozero" }, yaxis: axis("hypervolume"), ...printed(by("history")) }), options);
   }
 
   // to four digits, so that they still sum to one
@@ -147,7 +150,9 @@
     by("file").textContent = file;
     by("python").textContent = data.python.replaceAll("{member}", member);
     const picked = choose(state.weights) === member ? rounded(state.weights).join(",") : `--model ${member}`;
-    by("command").textContent = data.command.replaceAll("{picked}", picked);
+    // options are not broken at their hyphens
+    const words = data.command.replaceAll("{picked}", picked).split(/(--[a-z]+)/);
+    by("command").replaceChildren(...words.map((word) => (word.startsWith("--") ? element("span", { class: "whole" }, word) : word)));
     document.querySelectorAll("#models tbody tr").forEach((row) => row.setAttribute("aria-selected", String(Number(row.dataset.member) === member)));
   }
 
@@ -237,5 +242,14 @@
   select(choose(even), even);
   listen();
   history();
-  dark.addEventListener("change", () => { draw(); history(); });
+  const renew = () => { draw(); history(); };
+  dark.addEventListener("change", renew);
+  function print(state) {
+    if (printing === state) return;
+    printing = state;
+    document.documentElement.toggleAttribute("data-print", printing);
+    renew();
+  }
+  window.addEventListener("beforeprint", () => print(true));
+  window.addEventListener("afterprint", () => print(false));
 })();

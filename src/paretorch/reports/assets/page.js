@@ -3,6 +3,9 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const MANY = 4; // panels that are shown at once; of more one is chosen
   const MOST_SHOWN = 10; // treatments that are shown at first, and with intervals
+  const MOST_BANDS = 4; // treatments whose bands are drawn at first: more bands hide each other
+  const MOST_KEYS = 12; // treatments of which the legend lists all; of more it lists those that are or were shown
+  const TALL = 700; // pixels; the horizontal axis of a taller figure is at its top
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const narrow = () => window.innerWidth < 640;
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -13,6 +16,8 @@
   const shortened = (text, most) => (text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text);
   const shown = data.parts.map((part) => new Set(part.first.slice(0, MOST_SHOWN)));
   const drawn = [];
+  const marking = []; // of the legends: their state and colours
+  const heading = []; // of the sortable tables: their heads, on screen and printed
 
   const element = (tag, attributes = {}, text = "") => {
     const made = document.createElement(tag);
@@ -20,7 +25,9 @@
     made.textContent = text;
     return made;
   };
-  const ink = (style) => (dark.matches && !window.matchMedia("print").matches ? style[1] : style[0]);
+  let printing = false;
+  const darkened = () => dark.matches && !printing;
+  const ink = (style) => style[darkened() ? 1 : 0];
   const styleOf = (treatment) => data.styles[treatment % data.styles.length];
   const digits = (value) => (value === null ? "–" : Number(value.toPrecision(4)).toString());
 
@@ -44,7 +51,9 @@
     return { ...base, title, ...ticks, ...spec.layout };
   }
 
-  function layout(panel, at) {
+  const CHARACTER = 7; // pixels, about, of a label; those of titles are larger
+  const TITLE_CHARACTER = 8;
+  function layout(panel, at, box) {
     const base = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
       font: { family: "system-ui, sans-serif", size: 12, color: colour("ink") }, margin: { l: 50, r: 14, t: 12, b: 44 },
@@ -54,12 +63,18 @@
       const [xaxis, yaxis, zaxis] = [at.x, at.y, at.z].map((k) => ({ title: { text: plain(panel.axes[k].title) }, color: colour("ink") }));
       return { ...base, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { xaxis, yaxis, zaxis } };
     }
-    const xaxis = axis(panel.axes[at.x], narrow() ? 30 : window.innerWidth < 1000 ? 50 : 80, 16);
-    const yaxis = axis(panel.axes[at.y], 30, panel.matrix ? 16 : narrow() ? 22 : 44);
+    const labelSize = panel.matrix ? 18 : narrow() ? 14 : 44;
+    const longest = Math.min(labelSize, Math.max(8, ...(panel.axes[at.y].labels || []).map((label) => label.length)));
+    const height = panel.height || box.clientHeight;
+    // titles are centred on their axis: what is longer than the axis would be cut off at the edge of the figure
+    const xaxis = axis(panel.axes[at.x], Math.max(12, Math.floor((box.clientWidth - CHARACTER * longest - 30) / TITLE_CHARACTER)), 16);
+    const yaxis = axis(panel.axes[at.y], Math.max(12, Math.floor((height - 90) / TITLE_CHARACTER)), labelSize);
+    if (narrow() && !panel.axes[at.x].labels && longest > 8) xaxis.nticks = 4;
     if (panel.matrix) {
       xaxis.tickangle = panel.matrix.length > 6 || narrow() ? -60 : 0;
       yaxis.autorange = "reversed";
     }
+    if (panel.height > TALL) xaxis.side = "top";
     return { ...base, xaxis, yaxis, ...(panel.height ? { height: panel.height } : {}) };
   }
 
@@ -128,7 +143,7 @@
 
   function cells(panel, at) {
     const [columns, rows] = [panel.axes[at.x].labels, panel.axes[at.y].labels];
-    const scale = [[0, dark.matches ? "#ff8c42" : "#a8400c"], [0.5, colour("card")], [1, dark.matches ? "#4fa9e6" : "#0072b2"]];
+    const scale = [[0, darkened() ? "#ff8c42" : "#a8400c"], [0.5, colour("card")], [1, darkened() ? "#4fa9e6" : "#0072b2"]];
     const text = panel.matrix.map((row, i) => row.map((value, k) => `${plain(rows[i])}<br>${plain(columns[k])}<br>${digits(value)}`));
     const made = { type: "heatmap", x: columns.map((_, i) => i), y: rows.map((_, i) => i), z: panel.matrix, zmin: -1, zmax: 1, colorscale: scale, text, hoverinfo: "text", xgap: 1, ygap: 1, colorbar: { thickness: 12, title: { text: "cosine" } } };
     return rows.length <= 8 ? { ...made, texttemplate: "%{z:.2f}" } : made;
@@ -141,7 +156,7 @@
       const at = { x: spec.chooseAxes ? state.x : state.switched ? 1 : panel.x, y: spec.chooseAxes ? state.y : panel.y };
       if (panel.z !== undefined) at.z = panel.z;
       if (panel.height) box.style.height = panel.height + "px";
-      window.Plotly.react(box, traces(panel, spec.styles, part, at, state.bands), layout(panel, at), options);
+      window.Plotly.react(box, traces(panel, spec.styles, part, at, state.bands), { ...layout(panel, at, box), ...(printing ? { width: box.clientWidth } : {}) }, options);
     });
   }
 
@@ -200,24 +215,43 @@
 
   function legend(section, part) {
     const bar = section.querySelector(".legend");
-    const { labels } = data.parts[part];
-    const fill = () => {
-      bar.replaceChildren();
-      labels.forEach((label, place) => {
-        const button = element("button", { type: "button", "aria-pressed": String(shown[part].has(place)) });
-        button.innerHTML = swatch(place);
-        button.append(element("span", {}, label));
-        button.addEventListener("click", () => { if (!shown[part].delete(place)) shown[part].add(place); button.setAttribute("aria-pressed", String(shown[part].has(place))); again(part); });
-        bar.append(button);
-      });
-      if (labels.length > 2) {
-        const all = element("button", { type: "button" }, shown[part].size === labels.length ? "none" : "all");
-        all.addEventListener("click", () => { const full = shown[part].size === labels.length; labels.forEach((_, place) => (full ? shown[part].delete(place) : shown[part].add(place))); fill(); again(part); bar.lastChild.focus(); });
-        bar.append(all);
-      }
+    const { labels, first } = data.parts[part];
+    const many = labels.length > MOST_KEYS;
+    const keys = element("div", { class: "keys" });
+    const choices = element("div", { class: "choices" });
+    const count = element("summary");
+    const all = element("button", { type: "button" });
+    const key = (place) => {
+      const button = element("button", { type: "button", "data-treatment": place });
+      button.append(element("span", {}, labels[place]));
+      button.addEventListener("click", () => { if (!shown[part].delete(place)) shown[part].add(place); changed(); });
+      return button;
     };
-    fill();
-    dark.addEventListener("change", fill);
+    // a treatment that is hidden again stays in the list, so that neither it nor the keyboard's focus is lost
+    const listed = new Set(many ? [] : labels.keys());
+    function mark() {
+      shown[part].forEach((place) => { if (!listed.has(place)) { listed.add(place); keys.append(key(place)); } });
+      bar.querySelectorAll("[data-treatment]").forEach((button) => {
+        const place = Number(button.dataset.treatment);
+        button.setAttribute("aria-pressed", String(shown[part].has(place)));
+        button.querySelector("svg")?.remove();
+        button.insertAdjacentHTML("afterbegin", swatch(place));
+      });
+      all.textContent = shown[part].size === labels.length ? "none" : "all";
+      count.textContent = `${shown[part].size} of ${labels.length} treatments are shown: choose`;
+    }
+    function changed() { mark(); again(part); }
+    all.addEventListener("click", () => { const full = shown[part].size === labels.length; labels.forEach((_, place) => (full ? shown[part].delete(place) : shown[part].add(place))); changed(); });
+    listed.forEach((place) => keys.append(key(place)));
+    bar.append(keys);
+    if (many) {
+      const folded = element("details");
+      choices.append(all, ...first.map(key));
+      folded.append(count, choices);
+      bar.append(folded);
+    } else if (labels.length > 2) keys.append(all);
+    marking.push(mark);
+    mark();
   }
   const again = (part) => drawn.filter((plot) => plot.part === part).forEach(render);
 
@@ -225,7 +259,9 @@
     const heads = [...table.tHead.rows[0].cells];
     if (table.tBodies[0].rows.length < 2) return;
     const first = [...table.tBodies[0].rows];
-    heads.forEach((head, column) => {
+    // a browser repeats the text of a head on every printed page, but no button
+    heading.push(() => heads.forEach((head, column) => head.replaceChildren(printing ? buttons[column].textContent : buttons[column])));
+    const buttons = heads.map((head, column) => {
       const button = element("button", { type: "button", title: "sort" }, head.textContent);
       head.replaceChildren(button);
       button.addEventListener("click", () => {
@@ -245,6 +281,7 @@
         }
         table.tBodies[0].append(...rows);
       });
+      return button;
     });
   }
 
@@ -252,7 +289,7 @@
     const section = figure.closest("[data-part]");
     const spec = data.figures[figure.dataset.figure];
     const plot = {
-      spec, part: section ? Number(section.dataset.part) : 0, axes: [], state: { panel: 0, x: spec.panels[0].x, y: spec.panels[0].y, switched: false, bands: true },
+      spec, part: section ? Number(section.dataset.part) : 0, axes: [], state: { panel: 0, x: spec.panels[0].x, y: spec.panels[0].y, switched: false, bands: shown[section ? Number(section.dataset.part) : 0].size <= MOST_BANDS },
       controls: figure.querySelector(".controls"), panels: figure.querySelector(".panels"), title: figure.querySelector("h3").textContent, caption: figure.querySelector("figcaption").textContent,
     };
     drawn.push(plot);
@@ -268,6 +305,17 @@
   const draw = (figure) => { if (waiting.delete(figure)) start(figure); };
   const observer = new IntersectionObserver((entries) => entries.forEach((entry) => { if (entry.isIntersecting) { observer.unobserve(entry.target); draw(entry.target); } }), { rootMargin: "600px" });
   waiting.forEach((figure) => { figure.querySelector(".panels").style.minHeight = "320px"; observer.observe(figure); });
-  window.addEventListener("beforeprint", () => { [...waiting].forEach(draw); });
-  dark.addEventListener("change", () => drawn.forEach(render));
+  const renew = () => { marking.forEach((mark) => mark()); drawn.forEach(render); };
+  dark.addEventListener("change", renew);
+  // printed figures have the width of the paper, and the colours of a light page
+  function print(state) {
+    if (printing === state) return;
+    printing = state;
+    document.documentElement.toggleAttribute("data-print", printing);
+    heading.forEach((change) => change());
+    [...waiting].forEach(draw);
+    renew();
+  }
+  window.addEventListener("beforeprint", () => print(true));
+  window.addEventListener("afterprint", () => print(false));
 })();

@@ -43,10 +43,10 @@ def differences(summary: Summary) -> list[Figure]:
         Axis("", labels=tuple(known), limits=(-0.7, len(known) - 0.3), grid=False),
     )
     caption = (
-        f"Differences of Δm to {reference} on test data, paired by seed, with 95 % intervals; left of 0 is better. The shape of "
-        "a mark shows the verdict, which is corrected for the number of treatments; an interval is for its row alone."
+        f"Differences of Δm to {reference} on test data, paired by seed, with 95 % intervals that are simultaneous for all "
+        "rows; left of 0 is better. The shape of a mark shows the verdict: not distinguishable if the interval touches 0."
     )
-    panel = Panel("", axes, tuple(marks), height=90 + 30 * len(known))
+    panel = Panel("", axes, tuple(marks), height=_height(len(known)))
     return [Figure("differences", "How much better or worse", caption, (panel,))]
 
 
@@ -72,5 +72,10 @@ def ranks(labels: Sequence[str], ranking: Ranking) -> Figure:
         f"their ranks differ by less than {ranking.critical_difference:.2f}."
     )
     axes = (Axis("mean rank, 1 is best"), Axis("", labels=names, limits=(len(names) - 0.4, -0.6)))
-    panel = Panel("", axes, tuple(marks), height=100 + 30 * len(names))
+    panel = Panel("", axes, tuple(marks), height=_height(len(names)))
     return Figure("ranks", "Ranks over workloads", caption, (panel,))
+
+
+def _height(rows: int) -> int:
+    """Pixels of a panel with a row for each treatment; many rows are closer to each other."""
+    return 95 + (30 if rows <= 20 else 23) * rows

@@ -48,11 +48,27 @@ def _certainty(summary: Summary) -> Iterator[tuple[str, str]]:
             f"{100 * summary.level:.0f} %, of a mean over seeds: Student's t below {BOOTSTRAP_FROM} seeds, from there on the "
             "bootstrap over seeds with widened quantiles (Hesterberg 2015). Bands of curves are Student's.",
         )
+    reference = summary.results.plan.study.reference
+    yield (
+        "interval of a difference",
+        "Student's t on the paired differences, simultaneous (Bonferroni): in 95 of 100 studies, all intervals of a column "
+        "contain their true differences.",
+    )
     yield (
         "better, worse, not distinguishable",
-        f"the two-sided paired t test on the differences to {summary.results.plan.study.reference}, at 5 % after Holm's "
-        "correction for all treatments. Not distinguishable does not mean equal: more seeds may show a difference.",
+        f"the interval of the difference to {reference} excludes zero, or touches it. Not distinguishable does not mean equal: "
+        "more seeds may show a difference.",
     )
+    alone = [
+        f"{label} [{points(row.comparison.uncorrected.low)}, {points(row.comparison.uncorrected.high)}]"
+        for label, row in summary.rows.items()
+        if row.comparison is not None and row.comparison.uncorrected is not None
+    ]
+    if alone:
+        yield (
+            "interval of one difference alone",
+            f"without the correction, for a comparison that was planned as the only one: {'; '.join(alone)}.",
+        )
 
 
 def _training(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paretorch.reports.analysis.expected import expected_ranges
-from paretorch.reports.analysis.formatting import MOST_NAMED, join_names, number, points, seed_count, signed_interval
+from paretorch.reports.analysis.formatting import MOST_NAMED, join_names, number, points, seed_count
 from paretorch.reports.analysis.leaders import Leader, leader
 from paretorch.reports.analysis.summary import Summary, TreatmentSummary
-from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict
+from paretorch.reports.findings.headline import headline
+from paretorch.studies.statistics.paired import Verdict
 from paretorch.studies.statistics.quality import seed_std
 
-TESTED = "paired t tests at 5 %, Holm-corrected for all pairs of treatments"
+TESTED = "tied: not distinguishable by paired t tests at 5 %, Holm-corrected for all pairs of treatments"
+MOST_TIED = 2  # names of tied treatments in one line
 
 
 @dataclass(frozen=True)
@@ -44,57 +46,12 @@ def findings(summary: Summary) -> tuple[Finding, ...]:
     return tuple(finding for make in makers for finding in make(summary))
 
 
-def headline(summary: Summary) -> str:
-    """The verdict in one or two sentences: the better treatments, and the number of the others by verdict."""
-    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
-    groups = summary.by_verdict
-    others = sum(map(len, groups.values()))
-    if not others:
-        return f"One way of training was run, {reference}: there is nothing to compare it with."
-    if seeds < FEWEST_SEEDS:
-        return (
-            f"No verdict: {seed_count(seeds)} are too few to separate differences from chance; "
-            f"intervals and tests need at least {FEWEST_SEEDS}."
-        )
-    better = groups[Verdict.BETTER]
-    first = (
-        f"No treatment was found better than {reference}"
-        if not better
-        else f"Better than {reference}: {join_names(better)}"
-    )
-    if len(groups[Verdict.NOT_DISTINGUISHABLE]) == others:
-        none_distinguishable = "the other cannot" if others == 1 else f"none of the {others} others can"
-        return f"{first}: {none_distinguishable} be distinguished from it ({seeds} seeds)."
-    names = {
-        Verdict.NOT_DISTINGUISHABLE: "not distinguishable from it",
-        Verdict.WORSE: "worse",
-        Verdict.WITHHELD: "without a verdict",
-    }
-    counted = [f"{len(groups[kind])} {name}" for kind, name in names.items() if groups[kind]]
-    after = f" Of the {'others' if better else f'{others} others'}: {', '.join(counted)}." if counted else ""
-    return f"{first} ({seeds} seeds).{after}"
-
-
 def _verdict(summary: Summary) -> Iterator[Finding]:
-    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
-    groups = {
-        kind: [_with_numbers(label, summary.rows[label], seeds) for label in labels]
-        for kind, labels in summary.by_verdict.items()
-    }
-    if seeds < FEWEST_SEEDS:
-        differences = "; ".join(groups[Verdict.WITHHELD])
-        start = f"No verdict with {seed_count(seeds)}: intervals and tests need {FEWEST_SEEDS}. "
-        sentence = f"{start}Differences to {reference}: {differences}."
-    else:
-        heads = (f"Better than {reference}", "Worse", "Not distinguishable", "No verdict")
-        named = zip(heads, groups.values(), strict=True)
-        parts = [f"{head}: {'; '.join(labels) or 'none'}." for head, labels in named if labels or head == heads[0]]
-        sentence = f"With {seeds} seeds. {' '.join(parts)}"
     yield Finding(
         "verdict",
-        sentence,
-        "paired difference of Δm in percentage points with its 95 % interval, negative is better; better or worse "
-        "by the paired t test at 5 % after Holm's correction for all treatments",
+        headline(summary),
+        "paired difference of Δm in percentage points, negative is better, with simultaneous 95 % intervals; better or worse if "
+        "the interval excludes zero",
     )
 
 
@@ -102,12 +59,11 @@ def _best(summary: Summary) -> Iterator[Finding]:
     found = leader({label: row.delta_m for label, row in summary.rows.items()}, summary.level)
     if found is None:
         return
-    row, reference = summary.rows[found.label], summary.results.plan.study.reference
     found = replace(found, tied=tuple(label for label in found.tied if not _compared(summary, found.label, label)))
     mean = f"Δm {points(found.mean)} %{_ends(found, points)}"
     yield Finding(
         "best overall",
-        f"{found.label}: {mean}{_against(row, reference)}. {_alone(found)}",
+        f"{found.label}: {mean}{_tied(found)}",
         f"lowest mean Δm on test data, with the interval of the mean; {TESTED}, but for those with the reference, which are the "
         "verdict's",
     )
@@ -121,12 +77,6 @@ def _compared(summary: Summary, leader: str, label: str) -> bool:
     return comparison is not None and comparison.verdict in (Verdict.BETTER, Verdict.WORSE)
 
 
-def _against(row: TreatmentSummary, reference: str) -> str:
-    if row.comparison is None:
-        return ", which is the reference"
-    return f", {_points(row)} to {reference}: {row.comparison.description}"
-
-
 def _fastest(summary: Summary) -> Iterator[Finding]:
     reached = {label: row.convergence for label, row in summary.rows.items() if row.convergence is not None}
     found = leader({label: c.restricted for label, c in reached.items()}, summary.level)
@@ -135,13 +85,13 @@ def _fastest(summary: Summary) -> Iterator[Finding]:
     best = reached[found.label]
     speed = best.description
     if math.isfinite(best.median_seconds):
-        speed = f"{speed}, {number(best.median_seconds, 3)} s of training"
-    mean = f"restricted mean {number(found.mean, 3)}{_ends(found, _three)}"
+        speed = f"{speed}, {number(best.median_seconds, 3)} s"
     yield Finding(
         "fastest convergence",
-        f"{found.label}: {speed}; {mean}. {_alone(found)}",
+        f"{found.label}: {speed}{_tied(found)}",
         f"epochs until Δm on validation data is {points(summary.target)} % or less, the point at which the reference has made "
-        f"95 % of its progress; a run that never reaches it counts with its last epoch in the restricted mean; {TESTED}",
+        f"95 % of its progress, and seconds of training; the mean is {number(found.mean, 3)}{_ends(found, _three)} epochs, in "
+        f"which a run that never reaches the point counts with its last epoch; {TESTED}",
     )
 
 
@@ -156,7 +106,7 @@ def _best_by_metric(summary: Summary) -> Iterator[Finding]:
         more = "highest" if metric.higher_is_better else "lowest"
         yield Finding(
             f"best {metric.title}",
-            f"{found.label}: {value}{_ends(found, number, sign)}{unit}. {_alone(found)}",
+            f"{found.label}: {value}{_ends(found, number, sign)}{unit}{_tied(found)}",
             f"{more} mean on test data, with the interval of the mean; {TESTED}",
         )
 
@@ -166,7 +116,7 @@ def _lowest_loss(summary: Summary) -> Iterator[Finding]:
     if found is not None:
         yield Finding(
             "lowest combined loss",
-            f"{found.label}: {number(found.mean)}{_ends(found, number)}. {_alone(found)}",
+            f"{found.label}: {number(found.mean)}{_ends(found, number)}{_tied(found)}",
             f"lowest mean of the losses' plain sum on test data, with the interval of the mean; {TESTED}",
         )
 
@@ -193,7 +143,7 @@ def _steadiest(summary: Summary) -> Iterator[Finding]:
         window = summary.rows[found.label].stability.window
         yield Finding(
             "most stable",
-            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} points. {_alone(found)}",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} points{_tied(found)}",
             f"smallest standard deviation of Δm on validation data over the last {window} epochs about their own line, mean "
             f"over seeds; {TESTED}",
         )
@@ -211,7 +161,7 @@ def _cheapest(summary: Summary) -> Iterator[Finding]:
     if found is not None:
         yield Finding(
             "cheapest",
-            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} seconds per epoch. {_alone(found)}",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} seconds per epoch{_tied(found)}",
             "lowest median training seconds of an epoch, mean over seeds, measured while the study's other runs "
             f"may have been active; {TESTED}",
         )
@@ -229,17 +179,16 @@ def _three(value: float) -> str:
     return number(value, 3)
 
 
-def _alone(found: Leader) -> str:
-    """The treatments that are not distinguishable from the leader."""
+def _tied(found: Leader) -> str:
+    """The treatments that are not distinguishable from the leader, after a semicolon."""
     if not found.tested and not found.tied:
-        return "There is no other."
+        return ""
     if not found.tested:
-        return f"Nothing can be tested with {seed_count(found.seeds)}."
+        return f"; untested, {seed_count(found.seeds)}"
     if not found.tied:
-        return "Distinguishable from every other."
-    if len(found.tied) > MOST_NAMED:
-        return f"Not distinguishable from {len(found.tied)} others."
-    return f"Not distinguishable from {join_names(found.tied)}."
+        return "; ahead of every other"
+    names = join_names(found.tied) if len(found.tied) <= MOST_TIED else f"{len(found.tied)} others"
+    return f"; tied with {names}"
 
 
 def _tuned(summary: Summary) -> Iterator[Finding]:
@@ -264,17 +213,6 @@ def _missing(summary: Summary) -> Iterator[Finding]:
                 f"{len(runs)} {'run has' if len(runs) == 1 else 'runs have'} no result: {places}{more}.",
                 "runs that failed (failed.json in their folder has the reason) or are not finished",
             )
-
-
-def _with_numbers(label: str, row: TreatmentSummary, planned: int) -> str:
-    assert row.comparison is not None
-    note = f", {row.comparison.note}" if row.comparison.seeds < planned else ""
-    return f"{label} ({_points(row)}{note})"
-
-
-def _points(row: TreatmentSummary) -> str:
-    assert row.comparison is not None
-    return "no difference known" if math.isnan(row.comparison.difference) else signed_interval(row.comparison)
 
 
 def _lowest(summary: Summary, score: Callable[[TreatmentSummary], float]) -> str | None:

@@ -86,7 +86,7 @@ def front_page(folder: Path, result: Result, values: Mapping[str, Any]) -> str:
         facts=_facts(result),
         data=script_data(_data(folder, front, quantities, there)),
         style=Markup(asset("page.css") + asset("front.css")),
-        script=Markup(asset("front.js")),
+        script=Markup(asset("frames.js") + asset("front.js")),
         plotly=Markup(plotly()),
     )
 

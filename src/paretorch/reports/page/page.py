@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretorch.extras import extra
-from paretorch.reports.analysis.formatting import signed_interval
+from paretorch.reports.analysis.formatting import short_titles, signed_interval
 from paretorch.reports.analysis.summary import Summary, by_priority, ordered
 from paretorch.reports.figures.description import Figure
 from paretorch.reports.figures.differences import ranks
@@ -16,7 +16,8 @@ from paretorch.reports.figures.figures import figures
 from paretorch.reports.figures.interactive import interactive
 from paretorch.reports.figures.styles import STYLES, style
 from paretorch.reports.findings.definitions import definitions
-from paretorch.reports.findings.findings import Finding, findings, headline
+from paretorch.reports.findings.findings import Finding, findings
+from paretorch.reports.findings.headline import answer, headline
 from paretorch.reports.page.embedded import asset, plotly, script_data, template
 from paretorch.reports.reading.plan import Source
 from paretorch.reports.tables.across import Across
@@ -33,6 +34,7 @@ with extra("studies"):
     from markupsafe import Markup
 
 MOST_SOURCES = 40  # folders with an entry each
+MOST_MEMBERS = 8  # of one verdict that are listed at once
 MARKS = {
     "better": ("better", "▲"),
     "worse": ("worse", "▼"),
@@ -49,12 +51,21 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Treatments with one verdict, the best first: label, and difference with interval."""
+    """Treatments with one verdict, the best first: label, and difference with interval.
+
+    Args:
+        title: the verdict.
+        mark: its name in the style sheet.
+        sign: in front of the title.
+        members: that are listed at once.
+        more: the others.
+    """
 
     title: str
     mark: str
     sign: str
     members: tuple[tuple[str, str], ...]
+    more: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -92,11 +103,12 @@ def page(contents: Sequence[Contents], overall: Across | None = None) -> str:
     ranking = None if overall is None else overall.ranking
     overall_figures = [] if overall is None or ranking is None else [ranks(overall.labels, ranking)]
     origins = sources(contents)
+    names = short_titles([each.summary.results.plan.workload for each in contents])
     questions = {each.summary.results.plan.study.question for each in contents}
     return template("page.html.jinja").render(
         title=title(contents),
         question=questions.pop() if len(questions) == 1 else "",
-        parts=[_part(each, f"w{i}") for i, each in enumerate(contents)],
+        parts=[_part(each, f"w{i}", name) for i, (each, name) in enumerate(zip(contents, names, strict=True))],
         overall=overall,
         overall_figures=overall_figures,
         marks=MARKS,
@@ -105,7 +117,7 @@ def page(contents: Sequence[Contents], overall: Across | None = None) -> str:
         version=machine.versions()["paretorch"],
         data=_data(contents, overall_figures),
         style=Markup(asset("page.css")),
-        script=Markup(asset("page.js")),
+        script=Markup(asset("frames.js") + asset("page.js")),
         plotly=Markup(plotly()),
     )
 
@@ -120,7 +132,7 @@ def sources(contents: Sequence[Contents]) -> list[Source]:
     return list({source.path: source for each in contents for source in each.summary.results.plan.sources}.values())
 
 
-def _part(contents: Contents, anchor: str) -> dict[str, Any]:
+def _part(contents: Contents, anchor: str, name: str) -> dict[str, Any]:
     """Values of the template for one workload."""
     summary, tables = contents.summary, contents.tables
     results = summary.results
@@ -130,7 +142,9 @@ def _part(contents: Contents, anchor: str) -> dict[str, Any]:
     single = [finding for finding in contents.findings if finding.name in titles]
     return {
         "anchor": anchor,
+        "name": name,
         "workload": results.plan.workload,
+        "answer": answer(summary),
         "headline": headline(summary),
         "reference": results.plan.study.reference,
         "groups": list(_groups(summary)),
@@ -155,10 +169,13 @@ def _groups(summary: Summary) -> Iterator[Group]:
     compared = {label: summary.rows[label].comparison for label in ordered(summary)}
     for verdict, heading in TITLES.items():
         members = [
-            (label, signed_interval(c)) for label, c in compared.items() if c is not None and c.verdict is verdict
+            (label, signed_interval(c).removesuffix(" [-]"))
+            for label, c in compared.items()
+            if c is not None and c.verdict is verdict
         ]
         if members:
-            yield Group(heading, *MARKS[verdict.value], tuple(members))
+            at_once = len(members) if len(members) <= MOST_MEMBERS + 2 else MOST_MEMBERS
+            yield Group(heading, *MARKS[verdict.value], tuple(members[:at_once]), tuple(members[at_once:]))
 
 
 def _notices(summary: Summary) -> Iterator[str]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretorch.reports.analysis.formatting import join_names, number, points
+from paretorch.reports.analysis.formatting import join_names, number, points, short_titles
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.fronts import transfer_table
+from paretorch.reports.tables.row_order import MOST_IN_STUDY_ORDER
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.quality import seed_mean
 from paretorch.studies.statistics.ranking import FEWEST_TREATMENTS, FEWEST_WORKLOADS, Ranking, rank_over_workloads
@@ -84,14 +85,18 @@ def _found(labels: Sequence[str], ranking: Ranking) -> str:
 
 
 def _table(titles: Sequence[str], labels: Sequence[str], quality: np.ndarray, ranking: Ranking | None) -> Table:
-    header = ("treatment", *(f"Δm\u00a0% on {title}" for title in titles), *(("mean rank",) if ranking else ()))
+    header = (
+        "treatment",
+        *(f"Δm\u00a0% on {title}" for title in short_titles(titles)),
+        *(("mean rank",) if ranking else ()),
+    )
     rows = tuple(
         (
             label,
             *(points(float(value)) for value in quality[:, i]),
             *((number(float(ranking.ranks[i]), 3),) if ranking else ()),
         )
-        for i, label in enumerate(labels)
+        for i, label in _ordered(labels, ranking)
     )
     notes = ["Mean Δm over seeds on test data, each relative to its workload's own baseline; lower is better."]
     if ranking:
@@ -99,4 +104,14 @@ def _table(titles: Sequence[str], labels: Sequence[str], quality: np.ndarray, ra
             f"mean rank: over workloads, 1 is best; ranks further apart than {ranking.critical_difference:.2f} differ "
             "(Nemenyi, 5 %), to be read only where Friedman's test finds a difference."
         )
+    if ranking and len(labels) > MOST_IN_STUDY_ORDER:
+        notes.append("The treatments are sorted by mean rank.")
     return Table("Over all workloads", header, rows, tuple(notes))
+
+
+def _ordered(labels: Sequence[str], ranking: Ranking | None) -> list[tuple[int, str]]:
+    """Indices and labels in the study's order; of many, those with the lowest mean rank first."""
+    places = list(enumerate(labels))
+    if ranking is None or len(labels) <= MOST_IN_STUDY_ORDER:
+        return places
+    return sorted(places, key=lambda place: float(ranking.ranks[place[0]]))

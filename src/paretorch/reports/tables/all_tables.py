@@ -7,6 +7,7 @@ from paretorch.reports.tables.expected import expected_table
 from paretorch.reports.tables.fronts import quality_table, speedup_table
 from paretorch.reports.tables.losses import loss_table
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
+from paretorch.reports.tables.row_order import best_first
 from paretorch.reports.tables.searches import lowered_table, search_table, time_table
 from paretorch.reports.tables.tables import Table
 from paretorch.reports.tables.tuning import tuning_table
@@ -29,6 +30,6 @@ TABLES = {  # in the order of the page
 
 
 def all_tables(summary: Summary) -> dict[str, Table]:
-    """The tables that have rows."""
-    tables = {name: make(summary) for name, make in TABLES.items()}
+    """The tables that have rows; of many treatments the best is first."""
+    tables = {name: best_first(make(summary), summary) for name, make in TABLES.items()}
     return {name: table for name, table in tables.items() if table.rows}

@@ -15,6 +15,7 @@ from paretorch.reports.analysis.formatting import (
 )
 from paretorch.reports.analysis.summary import Summary, TreatmentSummary
 from paretorch.reports.reading.load import TaskMetric
+from paretorch.reports.tables.row_order import MOST_IN_STUDY_ORDER, best_first
 from paretorch.reports.tables.tables import Table
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
 from paretorch.studies.statistics.quality import seed_mean
@@ -23,7 +24,10 @@ MOST_METRICS = 6  # in the overview; more metrics have a separate table of means
 
 
 def overview(summary: Summary) -> Table:
-    """The study's main table: means on test data, Delta m, its paired difference to the reference, costs, verdict."""
+    """The study's main table: means on test data, Delta m, its paired difference to the reference, costs, verdict.
+
+    Treatments have the study's order; many are sorted by Delta m.
+    """
     study, seeds = summary.results.plan.study, len(summary.results.plan.seeds)
     metrics = summary.results.metrics if len(summary.results.metrics) <= MOST_METRICS else ()
     header = (
@@ -37,16 +41,18 @@ def overview(summary: Summary) -> Table:
         "peak\u00a0MiB",
     )
     rows = tuple(_overview_row(label, row, len(metrics)) for label, row in summary.rows.items())
+    many = len(rows) > MOST_IN_STUDY_ORDER
     notes = (
+        *(("The treatments are sorted by Δm, the lowest first.",) if many else ()),
         f"Means on test data over {seed_count(seeds)}{_mean_description(summary)}. ↑ higher is better, ↓ lower.",
         *(() if metrics else (f"The means of all {len(summary.results.metrics)} metrics are a table of their own.",)),
         f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
         f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_description(summary)}.",
         f"rank: mean over metrics and {_ranked_seeds(summary)}, 1 is best. s/epoch and peak MiB: training, mean over seeds.",
-        "verdict: paired t test at 5 %, Holm-corrected for all rows; each interval is for its row alone.",
+        "verdict: better or worse if the interval, simultaneous for all rows, excludes zero.",
         *_caveats(summary),
     )
-    return Table(f"{study.name}: {study.question}", header, rows, notes, left=(1,))
+    return best_first(Table(f"{study.name}: {study.question}", header, rows, notes, left=(1,)), summary)
 
 
 def _ranked_seeds(summary: Summary) -> str:
@@ -69,6 +75,7 @@ def _caveats(summary: Summary) -> Iterator[str]:
             yield f"{label}: {row.comparison.note}"
         elif row.comparison is None and row.results.seeds < seeds:
             yield f"{label}: {seeds - row.results.seeds} of {seeds} seeds have no result, for any comparison to it"
+    yield from (f"{t.label}: {t.note}" for t in results.plan.study.treatments if t.note)
     yield from results.plan.notes
 
 
@@ -93,7 +100,7 @@ def by_metric(summary: Summary) -> Table:
             rows.append((label, *cells))
     notes = (
         f"Paired differences to {study.reference!r} on test data with their {_interval_description(summary)}.",
-        "* better, † worse: paired t test, Holm-corrected for all treatments of this metric, 5 % level.",
+        "* better, † worse: the interval excludes zero.",
     )
     return Table("Differences by metric", ("treatment", *map(heading, metrics)), tuple(rows), notes)
 
@@ -181,9 +188,8 @@ def _mean_description(summary: Summary) -> str:
 
 
 def _interval_description(summary: Summary) -> str:
-    found = [row.comparison.interval for row in summary.rows.values() if row.comparison and row.comparison.interval]
+    found = [row.comparison for row in summary.rows.values() if row.comparison and row.comparison.interval]
     if not found:
         return "interval withheld: it needs at least 3 seeds"
-    names = {"t": "Student's t", "bootstrap": "paired bootstrap over seeds"}
-    methods = sorted({names[interval.method] for interval in found})
-    return f"{100 * found[0].level:.0f} % interval ({' or '.join(methods)})"
+    several = f", simultaneous for {len(found)} comparisons" if len(found) > 1 else ""
+    return f"{100 * summary.level:.0f} % interval (Student's t{several})"

@@ -30,8 +30,8 @@ def treatments_csv(summary: Summary) -> str:
         "difference",
         "difference low",
     ]
-    header += ["difference high", "p", "p holm", "p wilcoxon", "verdict", "mean rank", "seconds per epoch"]
-    header += ["seconds in all", "peak memory bytes"]
+    header += ["difference high", "alone low", "alone high", "p", "p corrected", "p wilcoxon", "verdict", "mean rank"]
+    header += ["seconds per epoch", "seconds in all", "peak memory bytes"]
     return _written(header, (_treatment(label, row, summary.level) for label, row in summary.rows.items()))
 
 
@@ -64,11 +64,15 @@ def _treatment(label: str, row: TreatmentSummary, level: float) -> list[object]:
         found = interval(finite, level)
         cells += [seed_mean(finite), *(("", "") if found is None else (found.low, found.high))]
     if row.comparison is None:
-        cells += ["", "", "", "", "", "", "reference"]
+        cells += ["", "", "", "", "", "", "", "", "reference"]
     else:
         c = row.comparison
-        ends = ("", "") if c.interval is None else (c.interval.low, c.interval.high)
-        cells += [c.difference, *ends, c.p, c.p_holm, c.p_wilcoxon, c.verdict.value]
+        ends = [
+            end
+            for found in (c.interval, c.uncorrected)
+            for end in (("", "") if found is None else (found.low, found.high))
+        ]
+        cells += [c.difference, *ends, c.p, c.p_corrected, c.p_wilcoxon, c.verdict.value]
     memory = seed_mean(row.results.peak_memory)
     return [*cells, row.rank, seed_mean(row.results.seconds_per_epoch), row.results.seconds.sum(), memory]
 

@@ -53,6 +53,36 @@ def is_valid_baseline(baseline: float) -> bool:
     return math.isfinite(baseline) and baseline != 0
 
 
+def delta_m_to_best(metrics: ArrayLike, higher_is_better: Sequence[bool]) -> Array:
+    """Delta m of each of N results relative to the best value of every metric among them, which needs no single-task runs.
+
+    Args:
+        metrics: (N, K) metrics; a metric whose best value is 0 is left out.
+        higher_is_better: (K,) directions of the metrics.
+
+    Returns:
+        (N,) percent, at least 0; infinite where a metric is not finite.
+
+    Raises:
+        ValueError: the best value of every metric is 0.
+
+    Example:
+        >>> delta_m_to_best([[0.9, 2.0], [0.45, 1.0]], [True, False])     # one metric is best, the other twice or half as good
+        array([50., 25.])
+    """
+    metrics, higher = np.asarray(metrics, float), np.asarray(higher_is_better, bool)
+    values = np.full(len(metrics), np.inf)
+    finite = np.isfinite(metrics).all(axis=1)
+    if not finite.any():
+        return values
+    best = np.where(higher, metrics[finite].max(axis=0), metrics[finite].min(axis=0))
+    used = best != 0
+    if not used.any():
+        raise ValueError("the best value of every metric is 0, to which no change is relative: report another metric")
+    values[finite] = delta_m(metrics[finite][:, used], best[used], higher[used].tolist())
+    return values
+
+
 def complete_seeds(metrics: ArrayLike) -> NDArray[np.bool_]:
     """(S,) whether all of the (N, S, K) metrics are finite on a seed; mean ranks are over these seeds."""
     complete: NDArray[np.bool_] = np.isfinite(np.asarray(metrics, float)).all(axis=(0, 2))

@@ -15,7 +15,7 @@ from typing import Any
 
 from paretorch.core.search_space import Choice, PerTask, Range, SearchSpace
 from paretorch.optim.presets import PRESETS
-from paretorch.studies.study import Combine, Study, Treatment
+from paretorch.studies.study import Combine, Study, Treatment, alternatives_by_tasks
 from paretorch.training.line_search import searches
 from paretorch.training.names.constructors import Call, check_arguments, find_named, parse, written
 from paretorch.training.names.methods import methods
@@ -84,12 +84,14 @@ def current_settings(run: Run) -> dict[str, Any]:
 def searched_runs(treatment: Treatment, workload: str) -> tuple[Run, ...]:
     """The runs of a treatment that have a search each: its only run, or all joined runs.
 
-    A grid has one search, because its runs differ only in hyperparameters.
+    Of alternatives it is the first. A grid has one search, because its runs differ only in hyperparameters.
 
     Raises:
         ValueError: the runs of a grid differ in more.
     """
     runs = treatment.on(workload)
+    if treatment.combine is Combine.TUNE:
+        return tuple(alternatives[0] for alternatives in alternatives_by_tasks(runs))
     if treatment.combine is not Combine.CHOOSE:
         return runs
     if len({_without_settings(run).key for run in runs}) > 1:
@@ -98,6 +100,33 @@ def searched_runs(treatment: Treatment, workload: str) -> tuple[Run, ...]:
             "optimizer, which are searched instead; make other grids treatments of their own"
         )
     return runs[:1]
+
+
+def listed_settings(treatment: Treatment, workload: str, first: Run) -> tuple[Mapping[str, Plain], ...]:
+    """The settings in which the alternatives to ``first``, itself included, differ.
+
+    Raises:
+        ValueError: the alternatives differ in something else.
+
+    Example:
+        >>> from paretorch.studies.study import best_of_trials
+        >>> runs = [Run("digits", optimizer_options={"lr": rate}) for rate in (0.01, 0.1)]
+        >>> listed_settings(best_of_trials("sum", runs), "digits", runs[0])
+        ({}, {'optimizer.lr': 0.1})
+    """
+    own, found = current_settings(first), []
+    for run in treatment.on(workload):
+        if run.tasks == first.tasks:
+            settings = {name: value for name, value in current_settings(run).items() if own.get(name) != value}
+            if with_settings(first, settings) != with_settings(
+                run, {name: current_settings(run)[name] for name in settings}
+            ):
+                raise ValueError(
+                    f"treatment {treatment.label!r} on {workload}: alternatives differ in the learning rate and in declared "
+                    f"hyperparameters ({', '.join(search_space(first)) or 'none'}) only; make others treatments of their own"
+                )
+            found.append(settings)
+    return tuple(found)
 
 
 def with_static_weights(study: Study) -> Study:

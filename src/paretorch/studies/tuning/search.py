@@ -1,12 +1,12 @@
-"""The search for the hyperparameters of one run, with Optuna's sampler."""
+"""The search for the hyperparameters of one run: over listed settings, or with Optuna's sampler."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from paretorch.core.search_space import Choice, PerTask, Range
 from paretorch.extras import extra
@@ -21,84 +21,84 @@ SAMPLER_SEED = 0  # of every search
 RANDOM_TRIALS = 5  # before the sampler uses the values of earlier trials
 
 
-class HyperparameterSearch:
-    """A sequential search for the hyperparameters of a run.
+class Proposals(Protocol):
+    """The settings of the trials of a search, in order."""
 
-    The first trial has the run's own settings, the next ones are drawn at random, and the others come from the tree-structured
-    Parzen estimator. Equal sequences of values in :meth:`add_outcome` give equal proposals.
+    number: int  # of trials
+
+    def propose(self) -> Mapping[str, Plain]:
+        """The settings of the next trial."""
+
+    def add_value(self, value: float) -> None:
+        """Adds the criterion of the proposed trial; nan if it has none."""
+
+
+class ListedSettings:
+    """Settings from a list, whatever the outcomes.
 
     Args:
-        label: the treatment.
-        workload: title of the workload.
+        settings: those of each trial.
+    """
+
+    def __init__(self, settings: Sequence[Mapping[str, Plain]]) -> None:
+        self.number = len(settings)
+        self._remaining = iter(settings)
+
+    def propose(self) -> Mapping[str, Plain]:
+        """The next settings of the list."""
+        return next(self._remaining)
+
+    def add_value(self, value: float) -> None:
+        """Nothing: the list is fixed."""
+
+
+class SampledSettings:
+    """Settings from Optuna's sampler; the run's own are the first.
+
+    The next trials are drawn at random, and the others come from the tree-structured Parzen estimator.
+
+    Args:
         base: the run.
-        trials: number of trials N, at least 1.
-        seed: seed of the trials' runs.
+        number: number of trials N, at least 1.
 
     References:
         Bergstra, Bardenet, Bengio & Kegl, "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; Akiba et al., "Optuna",
         KDD 2019.
     """
 
-    def __init__(self, label: str, workload: str, base: Run, trials: int, seed: int) -> None:
-        self.label, self.workload, self.number = label, workload, trials
-        self.base = dataclasses.replace(base, seed=seed, test=False)
-        self.space, self.tasks = search_space(base), trained_tasks(base)
-        self.trials: list[Trial] = []
-        self.pending: tuple[Mapping[str, Plain], Run] | None = None
+    def __init__(self, base: Run, number: int) -> None:
+        self.number, self._base = number, base
+        self._space, self._tasks = search_space(base), trained_tasks(base)
+        self._first = True
         self._proposal: optuna.trial.Trial | None = None
         with _without_logging():
             sampler = optuna.samplers.TPESampler(seed=SAMPLER_SEED, n_startup_trials=RANDOM_TRIALS)
             self._study = optuna.create_study(sampler=sampler)
 
-    @property
-    def remaining(self) -> int:
-        """Number of trials without an outcome, the pending one included."""
-        return self.number - len(self.trials)
+    def propose(self) -> Mapping[str, Plain]:
+        """The settings of the next trial; empty for the run's own."""
+        if self._first:
+            return {}
+        with _without_logging():
+            self._proposal = self._study.ask(fixed_distributions=self._distributions())
+        return self._settings(self._proposal.params)
 
-    def propose(self) -> Run:
-        """The run of the next trial; the same until :meth:`add_outcome`."""
-        if self.pending is None:
-            settings: Mapping[str, Plain] = {}
-            if self.trials:
-                with _without_logging():
-                    self._proposal = self._study.ask(fixed_distributions=self._distributions())
-                settings = self._settings(self._proposal.params)
-            self.pending = settings, with_settings(self.base, settings)
-        return self.pending[1]
-
-    def add_outcome(self, folder: str, value: float, outcome: TrialOutcome, seconds: float) -> None:
-        """Adds the outcome of the pending trial.
-
-        Args:
-            folder: folder of the run, relative to that of the study.
-            value: the criterion, lower is better; nan if there is none, which the sampler ranks below every number.
-            outcome: how the run ended.
-            seconds: seconds of training and evaluation.
-        """
-        assert self.pending is not None
-        settings, run = self.pending
+    def add_value(self, value: float) -> None:
+        """Adds the criterion of the proposed trial; a trial with nan is ranked below every number."""
         with _without_logging():
             if self._proposal is None:
-                self._add_first_trial(value)
+                self._add_own_settings(value)
             elif math.isnan(value):
                 self._study.tell(self._proposal, state=optuna.trial.TrialState.PRUNED)
             else:
                 self._study.tell(self._proposal, value)
-        self.trials.append(Trial(settings, run, folder, value, outcome, seconds))
-        self.pending = self._proposal = None
-
-    @property
-    def result(self) -> SearchResult:
-        """The trials so far; of equal values the earliest is chosen."""
-        values = {place: trial.value for place, trial in enumerate(self.trials) if not math.isnan(trial.value)}
-        chosen = min(values, key=lambda place: values[place]) if values else None
-        return SearchResult(self.label, self.workload, self.base.tasks, tuple(self.trials), chosen)
+        self._first, self._proposal = False, None
 
     def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
         distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-        for name, values in self.space.items():
+        for name, values in self._space.items():
             if isinstance(values, PerTask):
-                distributions |= {f"{name}.{task}": _distribution(values.range) for task in self.tasks}
+                distributions |= {f"{name}.{task}": _distribution(values.range) for task in self._tasks}
             else:
                 distributions[name] = _distribution(values)
         return distributions
@@ -106,20 +106,20 @@ class HyperparameterSearch:
     def _settings(self, parameters: Mapping[str, Any]) -> dict[str, Plain]:
         """Optuna's parameters as settings of a run; values per task are scaled to a mean of one."""
         settings: dict[str, Plain] = {}
-        for name, values in self.space.items():
+        for name, values in self._space.items():
             if isinstance(values, PerTask):
-                each = {task: float(parameters[f"{name}.{task}"]) for task in self.tasks}
+                each = {task: float(parameters[f"{name}.{task}"]) for task in self._tasks}
                 factor = len(each) / sum(each.values())
                 settings[name] = {task: value * factor for task, value in each.items()}
             else:
                 settings[name] = parameters[name]
         return settings
 
-    def _add_first_trial(self, value: float) -> None:
+    def _add_own_settings(self, value: float) -> None:
         """Adds the run's own settings to Optuna's study if they are in the search space."""
-        distributions, own = self._distributions(), current_settings(self.base)
+        distributions, own = self._distributions(), current_settings(self._base)
         parameters: dict[str, Any] = {}
-        for name, values in self.space.items():
+        for name, values in self._space.items():
             if isinstance(values, PerTask):
                 parameters |= {f"{name}.{task}": number for task, number in dict(own.get(name) or {}).items()}
             elif name in own:
@@ -130,6 +130,65 @@ class HyperparameterSearch:
         if inside and not math.isnan(value):
             trial = optuna.trial.create_trial(params=parameters, distributions=distributions, value=value)
             self._study.add_trial(trial)
+
+
+class HyperparameterSearch:
+    """A sequential search for the hyperparameters of a run.
+
+    Equal sequences of values in :meth:`add_outcome` give equal proposals.
+
+    Args:
+        label: the treatment.
+        workload: title of the workload.
+        base: the run.
+        proposals: the settings of the trials.
+        seed: seed of the trials' runs.
+    """
+
+    def __init__(self, label: str, workload: str, base: Run, proposals: Proposals, seed: int) -> None:
+        self.label, self.workload, self.proposals = label, workload, proposals
+        self.base = dataclasses.replace(base, seed=seed, test=False)
+        self.trials: list[Trial] = []
+        self.pending: tuple[Mapping[str, Plain], Run] | None = None
+
+    @property
+    def number(self) -> int:
+        """Number of trials."""
+        return self.proposals.number
+
+    @property
+    def remaining(self) -> int:
+        """Number of trials without an outcome, the pending one included."""
+        return self.number - len(self.trials)
+
+    def propose(self) -> Run:
+        """The run of the next trial; the same until :meth:`add_outcome`."""
+        if self.pending is None:
+            settings = self.proposals.propose()
+            self.pending = settings, with_settings(self.base, settings)
+        return self.pending[1]
+
+    def add_outcome(self, folder: str, value: float, outcome: TrialOutcome, seconds: float) -> None:
+        """Adds the outcome of the pending trial.
+
+        Args:
+            folder: folder of the run, relative to that of the study.
+            value: the criterion, lower is better; nan if there is none.
+            outcome: how the run ended.
+            seconds: seconds of training and evaluation.
+        """
+        assert self.pending is not None
+        settings, run = self.pending
+        self.proposals.add_value(value)
+        self.trials.append(Trial(settings, run, folder, value, outcome, seconds))
+        self.pending = None
+
+    @property
+    def result(self) -> SearchResult:
+        """The trials so far; of equal values the earliest is chosen."""
+        values = {place: trial.value for place, trial in enumerate(self.trials) if not math.isnan(trial.value)}
+        chosen = min(values, key=lambda place: values[place]) if values else None
+        return SearchResult(self.label, self.workload, self.base.tasks, tuple(self.trials), chosen)
 
 
 def _distribution(values: Range | Choice) -> optuna.distributions.BaseDistribution:

@@ -10,8 +10,7 @@ from torch import nn
 
 from paretorch.pareto import Front, FrontAlgorithm
 from paretorch.training.fronts.algorithms import find_algorithm
-from paretorch.training.names.constructors import parse
-from paretorch.training.names.workloads import find_workload, recorded_workload
+from paretorch.training.names.workloads import named_workload, recorded_workload
 from paretorch.training.record.run_identity import foreign_file_error, read_run
 from paretorch.workloads.base import Workload
 
@@ -57,9 +56,7 @@ def workload_of(folder: Path, given: str | None = None) -> Workload:
     started = read_run(folder)
     run = {} if started is None else started["run"]
     if given is not None:
-        call = parse(given)
-        same = run.get("front") and Path(call.name).name == Path(run["workload"]).name
-        return find_workload(call.name, call.named or (run["options"] if same else {}))
+        return named_workload(given, run if run.get("front") else None)
     if started is None and (folder / "front.json").exists():
         raise ValueError(
             f"{folder} has a front but no run.json, which names the workload of its models: it was saved from Python. "

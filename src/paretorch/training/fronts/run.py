@@ -50,6 +50,7 @@ CHECKPOINT = "checkpoint"  # the folder from which an interrupted training resum
 MARGIN = 0.1  # between an untrained model's losses and the reference: a neglected task may end slightly above its initial loss
 UNUSED: Mapping[str, Plain | tuple[str, ...]] = {
     "method": "Equal()", "surface": "features", "door": {}, "precision": "float32", "clip": None, "tasks": (),
+    "keep": "last",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paretorch.extras import extra
+from paretorch.training.record.kept_epoch import KEPT
 from paretorch.training.record.result import Result, Scores
 
 with extra("studies"):
@@ -14,8 +15,11 @@ with extra("studies"):
 
 
 def show(result: Result, folder: Path) -> None:
-    """Prints the last epoch's scores, the size of the model, the time per epoch, and the folder of the record."""
-    table = Table(title="after the last epoch")
+    """Prints the scores of the last epoch, or of the best one if it is kept, the model's size, the time, and the folder."""
+    kept = result.facts.get(KEPT)
+    table = Table(
+        title="after the last epoch" if kept is None else f"after epoch {kept} of {result.run.epochs}, the best"
+    )
     for column in ("task", "metric", "validation", "test"):
         table.add_column(column, justify="left" if column in ("task", "metric") else "right")
     for task in result.tasks:

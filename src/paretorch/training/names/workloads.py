@@ -15,7 +15,7 @@ from typing import Any
 
 import paretorch.workloads
 from paretorch.storage.regular_files import read_regular
-from paretorch.training.names.constructors import check_arguments, unknown
+from paretorch.training.names.constructors import check_arguments, parse, unknown
 from paretorch.training.names.trusted_files import executed, is_trusted, trust
 from paretorch.workloads.base import Workload
 
@@ -82,6 +82,21 @@ def recorded_workload(name: str, options: Mapping[str, Any], where: Path) -> Wor
     return _construct(executed(_module_name(path), path, content), name, options)
 
 
+def named_workload(given: str, recorded: Mapping[str, Any] | None) -> Workload:
+    """The workload that a user names for the models of a run; options that are not given are those of the run.
+
+    Args:
+        given: as the command line names it: ``"digits"``, ``"mine.py(width=3)"``.
+        recorded: the ``workload`` and the ``options`` of the run, which apply if its workload has the same name; None: no run.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`find_workload`.
+    """
+    call = parse(given)
+    same = recorded is not None and Path(call.name).name == Path(recorded["workload"]).name
+    return find_workload(call.name, call.named or (recorded["options"] if recorded is not None and same else {}))
+
+
 def _construct(module: ModuleType, name: str, options: Mapping[str, Any]) -> Workload:
     found = _workload_in(module, name)
     if isinstance(found, Workload):
@@ -111,14 +126,31 @@ def _module(name: str) -> ModuleType:
         return _module_of_file(Path(name))
     if name in workload_names():
         return importlib.import_module(f"paretorch.workloads.{name}")
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
+    if not is_module(name):
         error = unknown("workload", name, workload_names())
         raise ValueError(f"{error}; an importable module or a FILE.py is a workload too")
     return importlib.import_module(name)
+
+
+def is_module(name: str) -> bool:
+    """Whether a name is that of a module which can be imported; parent packages are imported."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def has_workload(module: ModuleType) -> bool:
+    """Whether a module has a workload; see :func:`find_workload`."""
+    return isinstance(getattr(module, "workload", None), Workload) or bool(_workload_classes(module))
+
+
+def _workload_classes(module: ModuleType) -> list[type[Workload]]:
+    return [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Workload) and value.__module__ == module.__name__
+    ]
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -141,11 +173,7 @@ def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
     given = getattr(module, "workload", None)
     if isinstance(given, Workload):
         return given
-    classes = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Workload) and value.__module__ == module.__name__
-    ]
+    classes = _workload_classes(module)
     if len(classes) != 1:
         raise ValueError(
             f"workload {name}: expected a top-level object `workload` or one subclass of paretorch.workloads.Workload, "

@@ -36,7 +36,7 @@ class Epoch:
         seconds: ``training`` and ``evaluation``, wall-clock; ``loading``, the part of ``training`` spent waiting for data.
         cosines: by task, the mean cosines between its gradient and those of the following tasks, over the steps in which both
             were present; empty if the method does not use gradients.
-        search: totals of a line search, see :meth:`.search_totals.SearchTotals.read`; empty without one.
+        search: totals of a line search, see ``search_totals.SearchTotals.read``; empty without one.
     """
 
     epoch: int
@@ -69,14 +69,15 @@ class Result:
         run: what was trained.
         tasks: (T,) names of the trained tasks.
         history: one entry per epoch.
-        validation: scores with the last weights.
-        test: scores with the last weights; the test set is evaluated once, after training. Empty if the run does not test.
+        validation: scores with the last weights, or with those of the best epoch if the run keeps them.
+        test: scores with the same weights; the test set is evaluated once, after training. Empty if the run does not test.
         higher_is_better: direction by task and metric.
         units: unit by task and metric; empty for ratios and scores.
         seconds_per_epoch: median of the epochs' training seconds, wall-clock.
         peak_memory: ``bytes``, and ``measures``, what they are the memory of.
         parameters: number of trained parameters in the ``encoder``, in the head of each task, and in ``total``.
-        facts: plain values about the data, such as the repeats of shorter streams.
+        facts: plain values about the data, such as the repeats of shorter streams, and the number of the best epoch if its
+            weights are kept.
     """
 
     run: Run

@@ -4,6 +4,9 @@
 repeats that digest, ``result.json`` contains the run and the checksum of the events, a checkpoint the run and the digest. A file
 that was copied from another run, and a folder that was renamed to the name of another run's folder, are therefore detected.
 
+A run that was continued with more epochs (:mod:`paretorch.training.record.continuation`) has the earlier numbers of epochs in
+``run.json``: events and checkpoints that were written before have the digest of the run with that number.
+
 Runs of earlier versions have no such digest. They are read if the run in ``run.json`` and the one in ``result.json`` are the
 expected one; whether their events come from the same version of the workload's file is not checked.
 """
@@ -21,6 +24,7 @@ from paretorch.storage.regular_files import open_regular
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run
 
+CONTINUED = "continued"  # the key of the earlier numbers of epochs in run.json
 RUN = "run"  # the key of the digest in the line of an epoch
 EPOCH = b'{"event": "epoch"'  # the first bytes of such a line
 MAX_LINE = 1 << 24  # bytes of a line of events
@@ -34,6 +38,17 @@ def run_digest(run: Mapping[str, Any], source: str | None) -> str:
         source: the SHA-256 of the workload's file; None if the workload is no file.
     """
     return hashlib.sha256(json.dumps({"run": run, "source": source}, sort_keys=True).encode()).hexdigest()
+
+
+def accepted_owners(started: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str | None]]:
+    """The runs to which files of the folder may belong, with their digests: the run, and itself before it was continued.
+
+    Args:
+        started: the content of ``run.json``.
+    """
+    run, source, digest = started["run"], started.get("source"), started.get("digest")
+    earlier = [run | {"epochs": epochs} for epochs in started.get(CONTINUED, ())]
+    return [(run, digest), *((each, None if digest is None else run_digest(each, source)) for each in earlier)]
 
 
 def plain_values(run: Run) -> dict[str, Any]:
@@ -70,6 +85,9 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         for name, kind, default in (("workload", str, None), ("options", dict, {}), ("front", str, "")):
             if not isinstance(values["run"].get(name, default), kind):
                 raise ValueError(f"its run has no {name} of type {kind.__name__}")
+        earlier = values.get(CONTINUED, [])
+        if not isinstance(earlier, list) or not all(isinstance(epochs, int) for epochs in earlier):
+            raise ValueError("its earlier numbers of epochs are no whole numbers")
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -96,6 +114,11 @@ def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
     if found == expected:
         return
     name = next(name for name in [*expected, *found] if found.get(name) != expected.get(name))
+    if {**found, "epochs": expected["epochs"]} == expected and found["epochs"] > expected["epochs"]:
+        raise ValueError(
+            f"{path} contains this run with {found['epochs']} epochs, which cannot be reduced to {expected['epochs']}: give "
+            "more epochs, or train into another folder"
+        )
     raise ValueError(
         f"{path} contains another run: its {name} is {found.get(name)!r}, expected {expected.get(name)!r}. Was its folder "
         "renamed, or were files copied into it? Restore them, train into another folder, or remove this one"
@@ -112,9 +135,29 @@ def check_events(folder: Path, started: Mapping[str, Any] | None) -> None:
     Raises:
         ValueError: it belongs to another run.
     """
-    expected = None if started is None else started.get("digest")
-    if expected is not None and events_digest(folder) != expected:
+    if started is None or started.get("digest") is None:
+        return
+    if events_digest(folder) not in [digest for _, digest in accepted_owners(started)]:
         raise foreign_file_error(folder / "events.jsonl")
+
+
+def check_source(folder: Path, run: Run, recorded: str | None, present: str | None) -> None:
+    """Checks that a workload's file has not changed since a run was started.
+
+    Args:
+        folder: of the run.
+        run: names the workload.
+        recorded: the SHA-256 of its file when the run was started; None if it is no file.
+        present: its SHA-256 now.
+
+    Raises:
+        ValueError: it has changed.
+    """
+    if recorded != present:
+        raise ValueError(
+            f"{run.workload} has changed since the run in {folder} was started, so it cannot be resumed. "
+            f"Train into another folder, or restore the file"
+        )
 
 
 def foreign_file_error(path: Path) -> ValueError:

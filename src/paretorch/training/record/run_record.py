@@ -19,7 +19,9 @@ from paretorch.training.names.workloads import digest
 from paretorch.training.record.result import FORMAT, Epoch, Result
 from paretorch.training.record.run_identity import (
     RUN,
+    accepted_owners,
     check_run,
+    check_source,
     foreign_file_error,
     plain_values,
     read_run,
@@ -54,6 +56,7 @@ class RunRecord:
 
     Attributes:
         digest: of the run; None if an earlier version started it. See :mod:`paretorch.training.record.run_identity`.
+        owners: the runs, as JSON objects, to which its files may belong, with their digests; the run itself is the first.
     """
 
     def __init__(self, folder: Path, run: Run, about: Mapping[str, Any]) -> None:
@@ -70,12 +73,13 @@ class RunRecord:
                 _check_unused(folder)
                 self.digest: str | None = run_digest(plain_values(run), source)
                 names = {"key": run.key, "source": source, "digest": self.digest}
-                values = {"format": FORMAT, "run": run.to_json(), **names} | dict(about)
-                write_json(folder / "run.json", to_json(values))
+                started = {"format": FORMAT, "run": run.to_json(), **names} | dict(about)
+                write_json(folder / "run.json", to_json(started))
             else:
                 check_run(folder, started["run"], run)
-                _check_source(folder, run, started.get("source"), source)
+                check_source(folder, run, started.get("source"), source)
                 self.digest = started.get("digest")
+            self.owners = accepted_owners(started)
             self._events = atomic.open_to_append(folder / "events.jsonl")
         except BaseException:
             self._lock.release()
@@ -112,7 +116,7 @@ class RunRecord:
                 break
             kept.append(line)
             if event.pop("event") == "epoch":
-                if event.pop(RUN, None) != self.digest:
+                if event.pop(RUN, None) not in [digest for _, digest in self.owners]:
                     raise foreign_file_error(path)
                 history.append(Epoch.from_json(event))
         if [epoch.epoch for epoch in history] != list(range(1, epochs + 1)):
@@ -192,14 +196,6 @@ def _check_unused(folder: Path) -> None:
             )
 
 
-def _check_source(folder: Path, run: Run, recorded: str | None, present: str | None) -> None:
-    if recorded != present:
-        raise ValueError(
-            f"{run.workload} has changed since the run in {folder} was started, so it cannot be resumed. "
-            f"Train into another folder, or restore the file"
-        )
-
-
 def _line(event: Mapping[str, Any]) -> bytes:
     try:
         line = json.dumps(event, allow_nan=False)
@@ -226,5 +222,5 @@ def finished_result(folder: Path, run: Run) -> Result | None:
     if not (folder / "result.json").exists():
         return None
     result = verified_result(folder, run)
-    _check_source(folder, run, (read_run(folder) or {}).get("source"), digest(run.workload))
+    check_source(folder, run, (read_run(folder) or {}).get("source"), digest(run.workload))
     return result

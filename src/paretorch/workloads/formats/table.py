@@ -79,10 +79,11 @@ def _column(cells: pd.Series) -> pd.Series:
 
 
 def included_table(name: str) -> pd.DataFrame:
-    """A table of scikit-learn, in the units of measurement: ``"diabetes"``, ``"linnerud"`` or ``"wine"``."""
+    """A table of scikit-learn, in the units of measurement: ``"diabetes"``, ``"breast_cancer"``, ``"linnerud"`` or ``"wine"``."""
     with extra("studies"):
         from sklearn import datasets
     loaders = {
+        "breast_cancer": datasets.load_breast_cancer,
         "diabetes": partial(datasets.load_diabetes, scaled=False),
         "linnerud": datasets.load_linnerud,
         "wine": datasets.load_wine,
@@ -90,4 +91,8 @@ def included_table(name: str) -> pd.DataFrame:
     found = loaders[name](as_frame=True)
     if name == "wine":
         return found.data.assign(**{"class": found.target_names[found.target]})
+    if name == "breast_cancer":
+        return found.data.rename(columns=lambda column: column.replace(" ", "_")).assign(
+            diagnosis=found.target_names[found.target]
+        )
     return found.frame.rename(columns={"target": "progression"})
