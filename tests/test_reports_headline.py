@@ -34,7 +34,7 @@ def test_answer_has_the_gain_over_the_plain_sum_and_the_runs_of_the_reference(su
     )
 
 
-def test_answer_says_when_the_recommended_treatment_is_worse(summary: Summary) -> None:
+def test_answer_names_a_recommended_treatment_that_is_worse(summary: Summary) -> None:
     found = answer(with_roles(summary, recommended="bad", plain_sum="same"))
     assert "% worse than with the plain sum of the losses" in found
     assert "% worse than with tuned (" in found
