@@ -3,6 +3,7 @@
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import paretorch
 
@@ -31,7 +32,7 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"Paretorch {release}"
-html_static_path = ["_static"]
+html_static_path = ["_static", "pictures/package-light.svg", "pictures/package-dark.svg"]
 html_css_files = ["paretorch.css"]
 html_js_files = ["scrolling.js"]
 
@@ -50,3 +51,14 @@ napoleon_use_rtype = False
 nitpick_ignore_regex = [
     (r"py:.*", r"torch\..*|nn\..*|numpy\..*"),  # their indexes would have to be fetched from the network
 ]
+
+
+def with_pictures(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Finds the pictures of CONTRIBUTING.md, whose paths are relative to the repository."""
+    if pagename == "contributing":
+        context["body"] = context["body"].replace('="docs/pictures/', '="_static/')
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("html-page-context", with_pictures)

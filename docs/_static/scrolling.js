@@ -1,4 +1,5 @@
 "use strict";
+// The navigation's captions are headings of a level, which the theme leaves out.
 // What scrolls sideways can be reached by the keyboard, has a name for screen readers, and shows that there is more.
 document.addEventListener("DOMContentLoaded", () => {
   const nameOf = (box) => {
@@ -15,6 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
     box.setAttribute("role", "group"); // a region for each of many boxes would crowd the list of landmarks
     box.setAttribute("aria-label", nameOf(box));
   }
+  document.querySelectorAll(".caption[role=heading]").forEach((caption) => caption.setAttribute("aria-level", "2"));
   const resized = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
   document.querySelectorAll(".table-wrapper, article pre").forEach((box) => {
     box.addEventListener("scroll", () => mark(box), { passive: true });
