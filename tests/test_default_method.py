@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 import paretorch as pt
-from paretorch.core.method.default import DEFAULT_METHOD
+from paretorch.core.method.default import DEFAULT_NAME
 
 TASKS = ("class", "amount")
 
@@ -75,7 +75,7 @@ def test_default_method_trains_a_task_that_the_plain_sum_starves(kind: str) -> N
 def test_default_method_is_the_recommended_one_and_needs_no_further_call() -> None:
     fork, balancer = pt.Fork(tasks=TASKS), pt.Balancer()
     assert fork.method == balancer.method
-    assert type(fork.method).__name__ == DEFAULT_METHOD.partition(":")[2]
+    assert type(fork.method).__name__ == DEFAULT_NAME
     assert not fork.needs_losses
 
 

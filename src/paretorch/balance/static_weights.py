@@ -19,7 +19,9 @@ from paretorch.core.option_checks import check_whole
 
 FEWEST_STEPS = 10  # in which a task must have a gradient
 FEWEST_RUN = 12  # steps of the run, of which so many are used
-UNLIKE = 10  # factor between norms, below which the benchmark shows no gain over the plain sum
+UNLIKE = (
+    10  # ratio of gradient norms from which on scales are unlike; below it the benchmark shows no gain over the sum
+)
 IGNORED_SHARE = 0.1  # of the run, at its beginning: gradients there are those of the initial weights
 
 

@@ -39,7 +39,7 @@ def diagnose(
 
         run = Run(
             **options.workload_and_optimizer(workload, optimizer),
-            tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+            tasks=options.task_names(tasks),
             batch_size=batch_size,
             seed=seed,
             device=device,

@@ -93,6 +93,16 @@ def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
     return call.name, dict(call.named)
 
 
+def task_names(text: str) -> tuple[str, ...]:
+    """Names of tasks that are separated by commas.
+
+    Example:
+        >>> task_names("left, ink")
+        ('left', 'ink')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def numbers(text: str) -> list[float]:
     """Numbers that are separated by commas.
 

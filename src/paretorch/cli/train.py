@@ -79,7 +79,7 @@ def train(
 
         run = Run(
             **options.workload_and_optimizer(workload, optimizer, lr),
-            tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+            tasks=options.task_names(tasks),
             method=method,
             surface=surface.value,
             door=options.given(every=every, scale=scale, heads=heads),

@@ -70,7 +70,7 @@ def weights(
             raise ValueError(f"--{next(iter(given))} is an option of --search population")
         run = Run(
             **options.workload_and_optimizer(workload, optimizer),
-            tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+            tasks=options.task_names(tasks),
             method=method,
             surface="parameters",
             epochs=epochs,

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paretorch.balance.static_weights import UNLIKE
 from paretorch.core.arrays import Mask
-from paretorch.core.method.default import DEFAULT_METHOD
+from paretorch.core.method.default import DEFAULT_NAME
 from paretorch.diagnosis.numbers import short
 from paretorch.diagnosis.results import Advice, Measurement, Trials
 
 # Recommended methods: names of paretorch.balance, with their defaults.
-RECOMMENDED = DEFAULT_METHOD.partition(":")[2]  # where losses are of unlike scale, or nothing is known
+RECOMMENDED = DEFAULT_NAME  # where losses are of unlike scale, or nothing is known
 FOR_CONFLICTS = "CAGrad"  # where losses are of like scale and conflict
 
-UNLIKE = 10.0  # ratio of gradient norms from which on losses are of unlike scale
 CONFLICT = -0.2  # cosine below which the whole interval must be for a conflict
 RAISED = 0.1  # share of steps along the sum that increase a loss from which on a method is recommended
 MANY_TASKS = 20

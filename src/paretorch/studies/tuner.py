@@ -203,15 +203,15 @@ def tuned_study(study: Study, tuning: TuningResult) -> Study:
     """
     treatments = []
     for treatment in study.treatments:
+        searched = {title: searched_runs(treatment, title) for title in treatment.workloads}
         runs = tuple(
             with_settings(
                 run, next((s.settings for s in tuning.of(treatment.label, title) if s.tasks == run.tasks), {})
             )
-            for title in treatment.workloads
-            for run in searched_runs(treatment, title)
+            for title, group in searched.items()
+            for run in group
         )
-        joined = any(len(searched_runs(treatment, title)) > 1 for title in treatment.workloads)
-        combine = Combine.JOIN if joined else Combine.ONE
+        combine = Combine.JOIN if any(len(group) > 1 for group in searched.values()) else Combine.ONE
         treatments.append(dataclasses.replace(treatment, runs=runs, combine=combine))
     return dataclasses.replace(study, treatments=tuple(treatments))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.core.contract import Method
-from paretorch.core.method.default import DEFAULT_METHOD
+from paretorch.core.method.default import DEFAULT_NAME
 from paretorch.studies.study import Study, Treatment, best_of_grid, check_scale, single_task
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
 from paretorch.training.names.constructors import Call, parse, split_at_commas, written
@@ -19,7 +19,6 @@ from paretorch.training.run import Plain, Run
 
 SCALES = ("smoke", "small")
 SUM, SINGLE_TASK = "sum", "single task"
-RECOMMENDED = DEFAULT_METHOD.partition(":")[2]
 ON_PARAMETERS = " on parameters"
 STATIC_FACTORS = (5.0, 0.2)  # of one task's static weight at a time
 
@@ -70,7 +69,7 @@ def workload_study(
     check_scale(f"the study of {workload}", scale, SCALES)
     texts = split_at_commas(methods)
     if not texts:
-        texts, baselines, reference = (SUM, f"{RECOMMENDED}()"), True, reference or STATIC_WEIGHTS
+        texts, baselines, reference = (SUM, f"{DEFAULT_NAME}()"), True, reference or STATIC_WEIGHTS
     if len(texts) < 2:
         raise ValueError(
             f"the study of the workload {workload} compares methods, at least two: name them, as in "
@@ -103,7 +102,7 @@ def workload_study(
         reference=reference,
         baseline=SINGLE_TASK if baselines else reference,
         plain_sum=SUM if SUM in labels else "",
-        recommended=RECOMMENDED if RECOMMENDED in labels else "",
+        recommended=DEFAULT_NAME if DEFAULT_NAME in labels else "",
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from paretorch.core.contract import Method
 
 # The recommendation of the study `methods` (docs/which_method.md). It is resolved by name, because the core imports no method.
-DEFAULT_METHOD = "paretorch.balance:IMTLG"
+DEFAULT_NAME = "IMTLG"
+DEFAULT_METHOD = f"paretorch.balance:{DEFAULT_NAME}"
 
 
 def method_or_default(method: Method[Any] | None, tasks: Collection[str] | None) -> Method[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paretorch.core.method.default import DEFAULT_METHOD
+from paretorch.core.method.default import DEFAULT_NAME
 from paretorch.studies.study import Study, Treatment, best_of_grid, check_scale, single_task
 from paretorch.training.run import Run
 from paretorch.workloads.streams import Plain
@@ -21,7 +21,6 @@ EPOCHS = {"smoke": 1, "small": 15}
 INK_WEIGHTS = (0.1, 0.01, 0.001, 0.0001, 0.00001)
 
 SUM, CEILING, TUNED = "plain sum", "single tasks (ceiling)", "static weights, tuned"
-RECOMMENDED = DEFAULT_METHOD.partition(":")[2]
 
 AFTER = """What next, on a model of your own:
 
@@ -64,7 +63,7 @@ def study(scale: str) -> Study:
             replace(ceiling, note="three networks instead of one, each for its task alone"),
             Treatment(SUM, (base,), note="the ink's loss dominates the gradient, and the digits are hardly learned"),
             best_of_grid(TUNED, (replace(base, method=f"Static({w})") for w in weights)),
-            treatment(RECOMMENDED, "recommended where nothing is known about the losses"),
+            treatment(DEFAULT_NAME, "recommended where nothing is known about the losses"),
             treatment("SmoothTchebycheff"),
             treatment("FAMO"),
             treatment("MGDA", "gives the largest gradient the smallest weight: the ink is hardly learned"),
@@ -72,5 +71,5 @@ def study(scale: str) -> Study:
         reference=TUNED,
         baseline=CEILING,
         plain_sum=SUM,
-        recommended=RECOMMENDED,
+        recommended=DEFAULT_NAME,
     )

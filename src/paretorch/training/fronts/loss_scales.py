@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import torch
 
+from paretorch.balance.static_weights import UNLIKE
 from paretorch.pareto.models.members import Losses
 from paretorch.training.fronts.run import resolve_front
 from paretorch.training.names.constructors import Call, parse, written
@@ -16,7 +17,6 @@ from paretorch.training.workload_checks import data_of, trained_model
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import training_batches
 
-UNLIKE = 10.0  # ratio of the largest to the smallest loss or gradient norm, above which scales are unlike
 MOST = 6  # numbers in a note
 
 
