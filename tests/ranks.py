@@ -6,6 +6,7 @@ import copy
 import os
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,12 @@ class LossRecordingModel(nn.Module):
 
 def every_case(rank: int, cases: tuple[tuple[str, str, str, str], ...], steps: int) -> dict[str, Any]:
     """All cases in one set of processes: starting them costs more than running them."""
-    steps_by = {"fork": forked_steps, "balancer": balanced_steps}
-    return {"/".join(case): steps_by[case[0]](rank, case[1], DDP[case[2]], case[3], steps) for case in cases}
+    return {
+        "/".join((by, method, ddp, split)): forked_steps(rank, method, DDP[ddp], split, steps)
+        if by == "fork"
+        else balanced_steps(rank, method, DDP[ddp], split, steps, by)
+        for by, method, ddp, split in cases
+    }
 
 
 DDP: dict[str, dict[str, Any]] = {
@@ -160,21 +165,60 @@ def steps_of_fork(rank: int, model: Any, split: str, steps: int) -> dict[str, An
     return {"gradients": torch.stack(grads), "state": state_of(net.fork)}
 
 
-def balanced_steps(rank: int, method: str, ddp: dict[str, Any], split: str, steps: int) -> dict[str, Any]:
-    net = Net()
-    model = DistributedDataParallel(Present(net), **ddp)
-    balancer = pt.Balancer(METHODS[method](), TASKS, shared=net.encoder if ddp or split != "all" else None)
+class TotalLoss(nn.Module):
+    """Returns the Balancer's total from its forward, as models do that compute their own loss."""
+
+    def __init__(self, net: Net, balancer: pt.Balancer) -> None:
+        super().__init__()
+        self.net, self.balance = net, [balancer]
+
+    def forward(self, x: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        return self.balance[0].total(losses_of(self.net(x), targets))
+
+
+def balanced_steps(
+    rank: int, method: str, ddp: dict[str, Any], split: str, steps: int, by: str = "balancer"
+) -> dict[str, Any]:
+    """Steps by ``backward``, by the backward of 8 times the ``total``, by that of a model's own loss, or by micro-batches."""
+    net, present = Net(), present_on(rank, split)
+    parts = 3 if by == "accumulated" else 1
+    balancer = pt.Balancer(
+        METHODS[method](), TASKS, shared=net.encoder if ddp or split != "all" else None, accumulate=parts
+    )
+    inside = by == "total inside"
+    model = DistributedDataParallel(TotalLoss(net, balancer) if inside else Present(net), **ddp)
     grads = []
     for _ in range(steps):
         model.zero_grad()
         x, targets = rank_data(rank)
-        balancer.backward(losses_of(model(x, present_on(rank, split)), targets))
+        if inside:
+            model(x, targets).backward()
+        elif by == "total":
+            (8 * balancer.total(losses_of(model(x, present), targets))).backward()
+            for p in net.parameters():
+                if p.grad is not None:
+                    p.grad /= 8
+        else:
+            for part, rows in enumerate(x.chunk(parts)):
+                labels = {task: target.chunk(parts)[part] for task, target in targets.items()}
+                with nullcontext() if part + 1 == parts else model.no_sync():
+                    losses = losses_of(model(rows, present), labels)
+                    balancer.backward({task: loss / parts for task, loss in losses.items()})
         grads.append(gradients(net))
         with torch.no_grad():
             for p in net.parameters():
                 if p.grad is not None:
                     p.sub_(0.05 * p.grad)
     return {"gradients": torch.stack(grads), "state": state_of(balancer)}
+
+
+def total_in_a_wrapper_that_searches(rank: int) -> list[str]:
+    """The errors of a total within the forward of wrappers that search its graph for parameters."""
+    answers = []
+    for options in ({"find_unused_parameters": True}, {"static_graph": True}):
+        model = DistributedDataParallel(TotalLoss(Net(), pt.Balancer(pt.MGDA(), TASKS)), **options)
+        answers.append(raised(lambda: model(*rank_data(rank))))  # noqa: B023
+    return answers
 
 
 def refusals(rank: int) -> list[str]:

@@ -81,12 +81,19 @@ TWO = (
     *(("balancer", method, "plain", "all") for method in ("mgda", "upgrad", "uncertainty")),
     ("balancer", "mgda", "unused", "all"),
     ("balancer", "upgrad", "unused", "some"),
+    *(("total", method, "plain", "all") for method in ("mgda", "famo", "loss+")),
+    ("total", "upgrad", "unused", "some"),
+    *(("total inside", method, "plain", "all") for method in ("upgrad", "uncertainty")),
+    *(("accumulated", method, "plain", "all") for method in ("mgda", "uncertainty", "pcgrad")),
+    ("accumulated", "upgrad", "unused", "some"),
     ("fork", "graddrop", "plain", "all"),
 )
 FOUR = (
     *(("fork", method, "plain", "all") for method in ("upgrad", "pcgrad", "uncertainty", "mgda")),
     ("fork", "upgrad", "unused", "some"),
     ("balancer", "pcgrad", "plain", "all"),
+    ("total", "mgda", "plain", "all"),
+    ("accumulated", "mgda", "unused", "all"),
 )
 
 
@@ -109,6 +116,12 @@ def difference(results: list[dict[str, Any]], case: tuple[str, str, str, str], w
 @pytest.mark.parametrize("case", [case for case in TWO if case[1] != "graddrop"], ids="/".join)
 def test_ddp_on_two_ranks_equals_one_process(two: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
     assert difference(two, case, 2) <= 1e-12
+
+
+def test_total_in_a_wrapper_that_searches_its_graph_is_refused(tmp_path: Path) -> None:
+    for answers in on_ranks(ranks.total_in_a_wrapper_that_searches, 2, tmp_path):
+        assert ["find_unused_parameters=True" in answers[0], "static_graph=True" in answers[1]] == [True, True]
+        assert all("call balancer.total on them outside" in answer for answer in answers)
 
 
 @pytest.mark.long

@@ -38,6 +38,7 @@ class Status(enum.Enum):
     STATIONARY = "stationary"  # no direction descends for every task: the gradients (nearly) cancel
     NOT_CONVERGED = "not converged"  # the solver stopped above its tolerance
     NONFINITE = "nonfinite"  # a loss or gradient was inf or nan
+    ACCUMULATED = "accumulated"  # the gradients of a micro-batch were added up; a later one ends the step
     ABSENT = "absent"  # no task was present, or one that the method needs has not been present yet
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import compress
 from typing import Any, Literal, cast
@@ -17,22 +18,27 @@ from torch import Tensor, nn
 from paretorch.core import checks
 from paretorch.core.arrays import Array, Mask
 from paretorch.core.balancer.loss_step import descend_losses, mark_broken
+from paretorch.core.balancer.micro_batches import MicroBatches, check_accumulate, merged_graph
 from paretorch.core.balancer.samples_option import check_samples, samples_refusal, samples_save_nothing
 from paretorch.core.balancer.shared_parameters import (
     EarlierLeaves,
     Leaves,
+    check_graph,
     check_losses_given,
     check_ranks_agree,
+    check_whole,
     compared_leaves,
     further_gradients,
     given_leaves,
     leaf_gradients,
 )
+from paretorch.core.balancer.total import total_of
 from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.gradients.engine import (
     accumulate_gradients,
     allow_repeated_backwards,
     free_saved_tensors,
+    free_unreached,
     has_hooks,
 )
 from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
@@ -89,6 +95,10 @@ class Balancer(MethodModule):
         factor: what the losses were multiplied by (``scaler.get_scale()``), for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.
+        accumulate: the number k of micro-batches of a step, each with a :meth:`backward` of its own. The losses of the step are
+            the sums over its micro-batches, and the k-th call adds to ``.grad`` what one call with these sums would; those before
+            add nothing, and return a record without weights. Costs the memory of T gradients of all parameters. Divide the losses
+            by k where they are means, as without a Balancer; :meth:`flush` ends a step early.
 
     Example:
         >>> import paretorch as pt
@@ -117,6 +127,7 @@ class Balancer(MethodModule):
         factor: float | None = None,
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
+        accumulate: int = 1,
     ) -> None:
         names = None if tasks is None else checks.checked_task_names(tasks)
         method = method_or_default(method, names)
@@ -124,10 +135,12 @@ class Balancer(MethodModule):
         check_choice("heads", heads, ("own", "weighted"))
         check_choice("nonfinite", nonfinite, ("raise", "skip", "pass"))
         check_samples(samples, method)
+        check_accumulate(accumulate, method, samples)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
         self._shared = None if shared is None else given_leaves(shared)
         self._accepts_new_tasks = tasks is None
         self._levels = LevelCache()
+        self._micro_batches = MicroBatches(int(accumulate))
         self._earlier = EarlierLeaves()
         self._logged = False
         self.runner.state.counts_steps |= samples is not None  # the drawn samples are a function of the step
@@ -138,8 +151,13 @@ class Balancer(MethodModule):
     def reset_state(self) -> None:  # noqa: D102
         super().reset_state()
         self._earlier = EarlierLeaves()
+        self._micro_batches.clear()
         if self._accepts_new_tasks:
             self.runner.state.undeclare()
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._micro_batches.clear()
 
     def backward(
         self,
@@ -164,8 +182,87 @@ class Balancer(MethodModule):
                 parameters cannot be found (give ``shared=``).
             FloatingPointError: where a loss or gradient is not finite; ``.grad`` is as before.
         """
+        return self._backward(losses, others, retain_graph)
+
+    def total(
+        self,
+        losses: Mapping[str, Tensor | None],
+        *,
+        others: Sequence[Mapping[str, Tensor | None]] = (),
+        retain_graph: bool = False,
+    ) -> Tensor:
+        r"""The sum of the losses, whose ordinary ``backward()`` is the Balancer's: for loops that call ``backward`` themselves.
+
+        .. math:: \text{total} = \sum_t L_t, \qquad
+                  (c \cdot \text{total}).\text{backward()}: \quad
+                  \theta\text{.grad} \mathrel{+}= c \sum_t w_t \frac{\partial L_t}{\partial \theta}
+
+        Everything that a loop does to a loss reaches the method: division by the number of micro-batches, the scale of a
+        GradScaler, a framework's own backward. The factor c is passed on to methods that are not homogeneous. Gradients are added
+        to ``.grad`` while the backward runs, so :func:`torch.autograd.grad` of the total finds none. Without gradients (under
+        ``torch.no_grad()``, in an evaluation) the total is the plain sum, and no step is counted.
+
+        With ``accumulate=k``, give the losses of the micro-batch as they are: the loss of the step is their mean, weighted by the
+        factors c.
+
+        Args:
+            losses, others: as in :meth:`backward`.
+            retain_graph: keep the graph of the losses: needed where another term of the same backward uses it.
+
+        Returns:
+            a scalar.
+
+        Raises:
+            ValueError: as :meth:`backward`; within the forward of a DistributedDataParallel that searches for unused parameters.
+            RuntimeError: in the backward, with ``create_graph=True``, and in a second backward without ``retain_graph``.
+
+        Example:
+            >>> import paretorch as pt
+            >>> shared, left, right = (torch.nn.Linear(4, n) for n in (4, 1, 1))
+            >>> balancer = pt.Balancer(pt.UPGrad())
+            >>> z = shared(torch.ones(8, 4))
+            >>> loss = balancer.total({"left": left(z).square().mean(), "right": right(z).exp().mean()})
+            >>> (loss / 4).backward()  # by an optimizer, a scaler, a trainer
+            >>> shared.weight.grad.shape
+            torch.Size([4, 4])
+        """
+        given = checks.present_losses(losses, "balancer.total")
+        if self.tasks and not self._accepts_new_tasks:
+            checks.check_known_tasks(given, self.tasks, "balancer.total")
+
+        def step(factor: float, keep: bool) -> None:
+            self._backward(losses, others, retain_graph or keep, factor)
+
+        return total_of(given, step)
+
+    def flush(self) -> Balance | None:
+        """End a step of ``accumulate`` micro-batches early: balance and add to ``.grad`` what was accumulated.
+
+        Call it before an optimizer step that comes after fewer micro-batches, such as the last one of an epoch.
+
+        Returns:
+            the result of the step, or None where nothing was accumulated.
+        """
+        return self._accumulated_step([]) if self._micro_batches.count else None
+
+    def _backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        others: Sequence[Mapping[str, Tensor | None]],
+        retain_graph: bool,
+        factor: float | None = None,
+    ) -> Balance:
+        """One backward of ``factor`` times the losses; None: the losses are multiplied already."""
         given = self._checked(losses, others)
-        loss_sums = self._loss_sums(given)
+        loss_sums = self._loss_sums(given, 1.0 if factor is None else factor)
+        if factor is not None and factor != 1:
+            with torch.enable_grad():
+                given, *others = [
+                    {name: loss * factor for name, loss in each.items() if loss is not None}
+                    for each in (given, *others)
+                ]
+        if self._micro_batches.size > 1:
+            return self._add_micro_batch(given, loss_sums, retain_graph, factor)
         if self.runner.uses_gradients:
             self._backward_of_gradients(given, loss_sums, others, retain_graph)
         else:
@@ -188,13 +285,15 @@ class Balancer(MethodModule):
         self._declare_new(given)
         ranks = self.runner.ranks
         ranks.agree_on_tasks(self.tasks, self.method)
-        if not ranks.alone:
+        if not ranks.alone and self._micro_batches.next_is_last:
             check_losses_given(ranks, bool(given), self._shared)
         return given
 
     def _declare_new(self, given: Mapping[str, Tensor]) -> None:
         """Check the names against the declared tasks; the first step declares them."""
         ranks, state = self.runner.ranks, self.runner.state
+        if not given and self.accumulate > 1:
+            return  # a task may be present in another micro-batch
         if not given and (not self.tasks or ranks.size == 1):
             raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
         if not self.tasks:
@@ -210,15 +309,66 @@ class Balancer(MethodModule):
             )
         checks.check_known_tasks(given, self.tasks, "balancer.backward")
 
-    def _loss_sums(self, given: Mapping[str, Tensor]) -> Array:
-        """(3, all) loss values, factors, and one call for each loss."""
+    def _loss_sums(self, given: Mapping[str, Tensor], total_factor: float) -> Array:
+        """(3, all) loss values, factors, and one call for each loss.
+
+        Args:
+            given: the losses, multiplied by ``self.factor``.
+            total_factor: by which the backward multiplies them.
+        """
         loss_sums = np.zeros((3, len(self.tasks)))
         if given:
-            factor = self.factor or 1.0  # by which the losses were multiplied
+            factor = self.factor or 1.0
             values = to_host([torch.stack([loss.detach() for loss in given.values()])])[0].numpy()
             index = [self.tasks.index(name) for name in given]
-            loss_sums[0, index], loss_sums[1, index], loss_sums[2, index] = values / factor, factor, 1
+            loss_sums[0, index], loss_sums[1, index], loss_sums[2, index] = values / factor, factor * total_factor, 1
         return loss_sums
+
+    # --- micro-batches ---------------------------------------------------------------------------------------------------
+
+    @property
+    def accumulate(self) -> int:
+        """The number of micro-batches of a step."""
+        return self._micro_batches.size
+
+    def _add_micro_batch(
+        self, given: Mapping[str, Tensor], loss_sums: Array, retain_graph: bool, factor: float | None
+    ) -> Balance:
+        """Add every task's gradients to the running sums; the last micro-batch ends the step."""
+        graph = task_graph([[loss] for loss in given.values()])
+        check_whole(self._shared or (), graph, self.runner.ranks, "a Balancer")
+        check_graph(graph, self._shared is None)
+        shared = [leaf for leaf in self._shared or () if leaf.requires_grad]
+        values = {name: float(loss_sums[0, self.tasks.index(name)]) for name in given}
+        self._micro_batches.add(given, graph, shared, values, factor, retain_graph)
+        if self._micro_batches.count < self._micro_batches.size:
+            blank = torch.full((len(self.tasks),), math.nan, dtype=torch.float64)
+            return Balance(
+                None, Status.ACCUMULATED, heads=blank, tasks=self.tasks, losses=torch.from_numpy(loss_sums[0])
+            )
+        return self._accumulated_step(ddp_leaves(graph))
+
+    def _accumulated_step(self, awaited: Sequence[Tensor]) -> Balance:
+        """Balance the sums over the micro-batches, and add the result to ``.grad``."""
+        sums, tasks = self._micro_batches.take(), self.tasks
+        names = [name for name in tasks if name in sums.rows]
+        if not names and self.runner.ranks.size == 1:
+            raise ValueError("no task had a loss in any of the micro-batches: leave such a step out")
+        loss_sums = sums.loss_sums(tasks, self.factor or 1.0)
+        leaves = self._leaves(names, merged_graph(sums, names))
+        source, own = sums.gradients(tasks, leaves)
+        mark = {name: list(row.values()) for name, row in sums.rows.items()}
+        if self.nonfinite != "pass":
+            mark_broken(loss_sums, own if self.runner.uses_gradients else mark, tasks)
+        if self.runner.uses_gradients:
+            result, shared = self._consistent_step(loss_sums, source, None)
+        else:
+            before = (self.runner.state.snapshot(), self.runner.result)
+            result = self._loss_weights(loss_sums, before, np.zeros(len(tasks), bool))
+            result = result._replace(heads=result.weights)
+            shared = cast(list[tuple[Tensor, Tensor]], self._shared_gradient(result, source))
+        self._accumulate(result, names, leaves, shared, own, awaited)
+        return cast(Balance, self.balance)
 
     # --- methods that need losses alone ----------------------------------------------------------------------------------
 
@@ -255,10 +405,10 @@ class Balancer(MethodModule):
         if self.nonfinite != "pass":
             mark_broken(loss_sums, own, self.tasks)
         result, shared = self._consistent_step(loss_sums, source, further)
-        if not retain_graph:  # free the saved tensors that the last backward did not reach
-            last = 1 << max(len(given) - 1, 0)
-            kept = [node for (node, _), mask in graph.task_masks.items() if not mask & last]
-            free_saved_tensors(source.shared_graph.nodes if isinstance(source, SharedCotangents) else kept)
+        if not retain_graph and isinstance(source, SharedCotangents):
+            free_saved_tensors(source.shared_graph.nodes)
+        elif not retain_graph:
+            free_unreached(graph, len(given))
         self._accumulate(result, given, leaves, shared, own, ddp_leaves(graph))
 
     def _consistent_step(
@@ -286,7 +436,7 @@ class Balancer(MethodModule):
                 return result, shared
             runner.skipped = dict(skipped)  # the next Gramian is of explicit gradients, and the step is repeated
 
-    def _leaves(self, given: Mapping[str, Tensor], graph: TaskGraph) -> Leaves:
+    def _leaves(self, given: Collection[str], graph: TaskGraph) -> Leaves:
         """The leaves that are compared, and the others that have a gradient."""
         state, ranks, earlier = self.runner.state, self.runner.ranks, self._earlier
         # one task alone does not show which parameters it shares
@@ -411,7 +561,7 @@ class Balancer(MethodModule):
     def _accumulate(
         self,
         result: StepResult,
-        given: Mapping[str, Tensor],
+        given: Collection[str],
         leaves: Leaves,
         shared: list[tuple[Tensor, Tensor]],
         own: dict[str, list[Tensor | None]],
@@ -421,7 +571,7 @@ class Balancer(MethodModule):
 
         Args:
             result: of the step.
-            given: the losses.
+            given: the tasks with a loss.
             leaves: compared and others.
             shared: the shared leaves with their balanced gradients; emptied, so that the memory is freed early.
             own: every task's gradients on the other leaves; emptied.

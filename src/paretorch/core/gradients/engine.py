@@ -11,7 +11,7 @@ from torch.autograd import Variable
 from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
-from paretorch.core.gradients.graph import is_leaf, leaf_hooks_disabled
+from paretorch.core.gradients.graph import TaskGraph, is_leaf, leaf_hooks_disabled
 
 
 class _TorchCalls(TorchFunctionMode):
@@ -122,6 +122,12 @@ def free_saved_tensors(nodes: Iterable[Any]) -> None:
                     each.register_hooks(_discard, _refuse)
             except RuntimeError:  # nothing was saved, it is freed already, or it has hooks of its own
                 continue
+
+
+def free_unreached(graph: TaskGraph, tasks: int) -> None:
+    """Free the saved tensors of a graph that the backward of its last task, which kept nothing, did not reach."""
+    last = 1 << max(tasks - 1, 0)
+    free_saved_tensors(node for (node, _), mask in graph.task_masks.items() if not mask & last)
 
 
 _SAVED: dict[str, tuple[str, ...]] = {}  # by the class name of a node

@@ -13,6 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+_GLOO_SCATTERS = tuple(map(int, torch.__version__.split(".")[:2])) >= (
+    2,
+    8,
+)  # gloo has a reduce-scatter since torch 2.8
 ALL = "all"  # the default group: every rank, where torch.distributed is initialised
 
 
@@ -128,11 +132,13 @@ class Ranks:
             return row
         shard = -(-row.numel() // self.size)
         padded = torch.nn.functional.pad(row, (0, shard * self.size - row.numel()))
-        if dist.get_backend(self._device) == "gloo":  # older releases of it have no reduce-scatter
+        if dist.get_backend(self._device) == "gloo" and not _GLOO_SCATTERS:
             dist.all_reduce(padded, group=self._device)
             return padded.view(self.size, shard)[dist.get_rank(self._device)]
         result = row.new_empty(shard)
-        dist.reduce_scatter_tensor(result, padded, group=self._device)
+        # renamed in torch 2.14
+        reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+        reduce_scatter(result, padded, group=self._device)
         return result
 
 
