@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import studies_synthetic as synthetic
-from paretorch.reports.analysis.formatting import metric_interval, number
+from paretorch.reports.analysis.formatting import mean_interval, metric_interval, number
 from paretorch.reports.analysis.summary import Summary, summarize
 from paretorch.reports.compare import run_study
 from paretorch.reports.figures import paper
@@ -336,3 +336,8 @@ def test_numbers_have_expected_format() -> None:
         comparison, difference=0.0, interval=Interval(0.0, 0.0, 0.95, "t"), verdict=Verdict.WORSE
     )
     assert metric_interval(alike, higher_is_better=False) == "+0.000 [+0.000, +0.000] †"
+
+
+def test_equal_results_of_all_seeds_have_three_places() -> None:
+    equal = 0.965116279069767  # a mean over seeds of such a number differs from it by rounding
+    assert mean_interval([equal, equal + 1e-16, equal, equal, equal]) == "0.965 [0.965, 0.965]"

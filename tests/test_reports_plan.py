@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import reports_many as many
@@ -14,6 +15,7 @@ from paretorch.reports.analysis.leaders import leader
 from paretorch.reports.reading.load import load, load_all
 from paretorch.reports.report import report
 from paretorch.reports.tables.tuning import tuning_table
+from paretorch.studies.statistics.paired import t_bounds
 from paretorch.studies.tuning.trials import SearchResult, Trial, TrialOutcome, TuningResult
 from paretorch.training.run import Run
 
@@ -218,3 +220,19 @@ def test_treatment_with_one_of_eight_seeds_does_not_lead() -> None:
     )  # lower in the mean, higher on each of its seeds
     assert three is not None
     assert three.label == "steady"
+
+
+def test_mean_difference_over_workloads_is_paired_by_seed(tmp_path: Path) -> None:
+    study = many.study(["sum", "MGDA", "FAMO"], workloads=("digits", "scenes", "faces"))
+    many.finished(tmp_path / "s", study, TASKS, 4)
+    found = report(tmp_path / "s")
+    assert found.across is not None
+    assert found.across.table is not None
+    reference = study.reference
+    rows = {row[0]: row for row in found.across.table.rows}
+    assert rows[reference][1:3] == ("reference", "")
+    for label in {"sum", "MGDA", "FAMO"} - {reference}:
+        by_seed = np.mean([each.rows[label].delta_m - each.rows[reference].delta_m for each in found.summaries], axis=0)
+        low, high = t_bounds(by_seed, 1 - 0.05 / (len(rows) - 1))
+        assert rows[label][2] == f"{by_seed.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+        assert rows[label][1] == ("worse" if low > 0 else "better" if high < 0 else "not distinguishable")

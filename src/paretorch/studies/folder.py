@@ -216,4 +216,4 @@ def _difference(old: Study, new: Study) -> str:
     if old.name != new.name:
         return ""
     before, after = old.to_json(), new.to_json()
-    return f" with other {', '.join(key for key in after if before[key] != after[key])}"
+    return f" with other {', '.join(key for key in after if before.get(key) != after[key])}"

@@ -236,7 +236,7 @@ class Balancer(MethodModule):
         return total_of(given, step)
 
     def flush(self) -> Balance | None:
-        """End a step of ``accumulate`` micro-batches early: balance and add to ``.grad`` what was accumulated.
+        """End a step of ``accumulate`` micro-batches early: balance the sums so far, and add the result to ``.grad``.
 
         Call it before an optimizer step that comes after fewer micro-batches, such as the last one of an epoch.
 

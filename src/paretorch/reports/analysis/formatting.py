@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from paretorch.studies.statistics.paired import Comparison, Interval, Verdict, interval
 from paretorch.studies.statistics.quality import seed_mean
 
+ROUNDING = 1e-12  # relative width of an interval of equal values
 MOST_NAMED = 6  # names in one sentence; further ones are counted
 
 
@@ -66,8 +67,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> str:
 
 
 def _places(found: Interval) -> int:
-    """Decimal places: for two digits of the interval's half width."""
-    if not found.high > found.low:
+    """Decimal places: for two digits of the interval's half width, unless that is the rounding of equal values."""
+    if not found.high - found.low > ROUNDING * max(abs(found.low), abs(found.high)):
         return 3
     return max(0, 1 - math.floor(math.log10((found.high - found.low) / 2)))
 

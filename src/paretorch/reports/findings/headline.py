@@ -6,7 +6,7 @@ import numpy as np
 
 from paretorch.reports.analysis.formatting import join_names, seed_count
 from paretorch.reports.analysis.summary import Summary
-from paretorch.studies.statistics.paired import FEWEST_SEEDS, Verdict, compare
+from paretorch.studies.statistics.paired import FEWEST_SEEDS, Comparison, Verdict, compare
 
 
 def answer(summary: Summary) -> str:
@@ -19,41 +19,38 @@ def answer(summary: Summary) -> str:
     row = summary.rows.get(study.recommended)
     if row is None or study.recommended == study.reference or len(summary.results.plan.seeds) < FEWEST_SEEDS:
         return ""
-    clauses = [clause for clause in (_against_sum(summary), _against_reference(summary)) if clause]
-    return f"{study.recommended} takes one training run: {', and '.join(clauses)}." if clauses else ""
+    against_sum = None
+    if study.plain_sum not in ("", study.reference, study.recommended):
+        difference = row.delta_m - summary.rows[study.plain_sum].delta_m
+        against_sum = compare({"": difference}, summary.level)[""]
+    clauses = gains(against_sum, row.comparison, f"{study.reference} ({runs_of(summary, study.reference)} runs)")
+    runs = runs_of(summary, study.recommended)
+    counted = "one training run" if runs == 1 else f"{runs} training runs"
+    return f"{study.recommended} takes {counted}: {clauses}." if clauses else ""
 
 
-def _against_sum(summary: Summary) -> str:
-    study = summary.results.plan.study
-    if study.plain_sum in ("", study.reference, study.recommended):
-        return ""
-    difference = summary.rows[study.recommended].delta_m - summary.rows[study.plain_sum].delta_m
-    found = compare({"": difference}, summary.level)[""]
-    if found.verdict in (Verdict.BETTER, Verdict.WORSE):
-        change = f"{abs(found.difference):.0f}\u00a0% {found.verdict.value}"
-        return f"on average its metrics are {change} than with the plain sum of the losses"
-    if found.verdict is Verdict.NOT_DISTINGUISHABLE:
-        return "no difference from the plain sum of the losses was found"
-    return ""
+def gains(against_sum: Comparison | None, against_reference: Comparison | None, reference: str) -> str:
+    """Two comparisons of mean relative changes of the metrics in words; empty without a verdict."""
+    clauses = []
+    if against_sum is not None and against_sum.verdict in (Verdict.BETTER, Verdict.WORSE):
+        change = f"{abs(against_sum.difference):.0f}\u00a0% {against_sum.verdict.value}"
+        clauses.append(f"on average its metrics are {change} than with the plain sum of the losses")
+    elif against_sum is not None and against_sum.verdict is Verdict.NOT_DISTINGUISHABLE:
+        clauses.append("no difference from the plain sum of the losses was found")
+    if against_reference is not None and against_reference.verdict is Verdict.NOT_DISTINGUISHABLE:
+        clauses.append(f"no difference from {reference} was found")
+    elif against_reference is not None and against_reference.verdict is not Verdict.WITHHELD:
+        verdict = against_reference.verdict.value
+        clauses.append(f"{abs(against_reference.difference):.0f}\u00a0% {verdict} than with {reference}")
+    return ", and ".join(clauses)
 
 
-def _against_reference(summary: Summary) -> str:
-    study = summary.results.plan.study
-    found = summary.rows[study.recommended].comparison
-    reference = f"{study.reference} ({_runs(summary)} runs)"
-    if found is None or found.verdict is Verdict.WITHHELD:
-        return ""
-    if found.verdict is Verdict.NOT_DISTINGUISHABLE:
-        return f"no difference from {reference} was found"
-    return f"{abs(found.difference):.0f}\u00a0% {found.verdict.value} than with {reference}"
-
-
-def _runs(summary: Summary) -> int:
-    """Number of runs to find the reference and to train it once."""
-    plan, reference = summary.results.plan, summary.reference.results
-    searched = sum(tuning.cost(plan.study.reference, plan.workload).runs for tuning in plan.tunings)
-    grid = reference.runs if reference.chosen is not None else 0
-    return searched + grid if searched + grid else int(np.ceil(reference.runs / max(1, reference.seeds)))
+def runs_of(summary: Summary, label: str) -> int:
+    """Number of runs to choose a treatment and to train it once."""
+    plan, results = summary.results.plan, summary.rows[label].results
+    searched = sum(tuning.cost(label, plan.workload).runs for tuning in plan.tunings)
+    grid = results.runs if results.chosen is not None else 0
+    return searched + grid if searched + grid else int(np.ceil(results.runs / max(1, results.seeds)))
 
 
 def headline(summary: Summary) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from paretorch.core.contract import Need
+from paretorch.core.method.default import DEFAULT_NAME
 from paretorch.studies.study import Study, Treatment, best_of_trials, check_scale, merged
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
 from paretorch.studies.workload_study import ON_PARAMETERS, SINGLE_TASK, SUM, one_task_at_a_time
@@ -109,16 +110,20 @@ def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
     texts = split_at_commas(methods) or _all_methods()
     for text in texts:
         find_method(text)
-    studies = [
-        Study(
-            name="methods",
-            question=QUESTION,
-            treatments=(*_baselines(setting), *_treatments(setting, texts)),
-            reference=STATIC_WEIGHTS,
-            baseline=SINGLE_TASK,
+    studies = []
+    for setting in _settings(scale, device):
+        treatments = (*_baselines(setting), *_treatments(setting, texts))
+        studies.append(
+            Study(
+                name="methods",
+                question=QUESTION,
+                treatments=treatments,
+                reference=STATIC_WEIGHTS,
+                baseline=SINGLE_TASK,
+                plain_sum=SUM,
+                recommended=DEFAULT_NAME if any(each.label == DEFAULT_NAME for each in treatments) else "",
+            )
         )
-        for setting in _settings(scale, device)
-    ]
     return merged("methods", QUESTION, studies)
 
 
