@@ -66,12 +66,34 @@ def mlp(tasks: int, width: int = 768) -> Case:
     return _case(encoder, {f"t{t}": nn.Linear(last, 10) for t in range(tasks)}, torch.randn(BATCH, 784))
 
 
+def transformer(tasks: int) -> Case:
+    """Four layers of width 192 on 64 tokens, batch 32: 1.8 million shared parameters."""
+    layer = nn.TransformerEncoderLayer(192, 6, 768, dropout=0.0, batch_first=True)
+    encoder = nn.Sequential(nn.TransformerEncoder(layer, 4, enable_nested_tensor=False), MeanOverTokens())
+    return _case(encoder, {f"t{t}": nn.Linear(192, 10) for t in range(tasks)}, torch.randn(32, 64, 192))
+
+
+def resnet18(tasks: int) -> Case:
+    """torchvision's ResNet-18 on 64 x 64 images, batch 32: 11 million shared parameters."""
+    from torchvision.models import resnet18 as make
+
+    encoder = make(weights=None)
+    encoder.fc = nn.Identity()
+    return _case(encoder, {f"t{t}": nn.Linear(512, 10) for t in range(tasks)}, torch.randn(32, 3, 64, 64))
+
+
+class MeanOverTokens(nn.Module):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(dim=1)
+
+
 def _case(encoder: nn.Module, heads: dict[str, nn.Module], inputs: Tensor) -> Case:
-    return Case(encoder, nn.ModuleDict(heads), inputs, {task: torch.randint(10, (BATCH,)) for task in heads})
+    targets = {task: torch.randint(10, (len(inputs),)) for task in heads}
+    return Case(encoder, nn.ModuleDict(heads), inputs, targets)
 
 
-KINDS: dict[str, Callable[..., Case]] = {"cnn": cnn, "mlp": mlp}
-CASES = ("cnn-2", "mlp-2", "mlp-10", "mlp-40")
+KINDS: dict[str, Callable[..., Case]] = {"cnn": cnn, "mlp": mlp, "transformer": transformer, "resnet18": resnet18}
+CASES = ("cnn-2", "mlp-2", "mlp-10", "mlp-40", "transformer-2", "transformer-10", "resnet18-2")
 
 
 def made(name: str) -> Case:
@@ -140,6 +162,7 @@ CONTENDERS: dict[str, Callable[[Case], Callable[[], None]]] = {
     "plain": plain,
     "fork": fork,
     "balancer": balancer,
+    "balancer, samples=8": partial(balancer, samples=8),
     "balancer, samples=64": partial(balancer, samples=64),
     "torchjd jacobian": partial(torchjd_jacobian, chunk=None),
     "torchjd jacobian, one by one": partial(torchjd_jacobian, chunk=1),

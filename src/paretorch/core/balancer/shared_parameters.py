@@ -13,6 +13,7 @@ from paretorch.core import checks
 from paretorch.core.gradients.graph import DDP_NODE, FSDP_NODE, OPAQUE, TaskGraph, task_gradients
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.ranks import Ranks
+from paretorch.core.gradients.row_stack import RowStack, can_stack
 from paretorch.core.gradients.task_gradients import Gradients
 
 
@@ -188,14 +189,18 @@ def leaf_gradients(
     Raises:
         ValueError: they would not fit into memory.
     """
-    first = leaves.compared[0]
-    check_memory(len(given), sum(leaf.numel() for leaf in leaves.compared), first.dtype, first.device)
+    compared = leaves.compared
+    check_memory(len(given), sum(leaf.numel() for leaf in compared), compared[0].dtype, compared[0].device)
+    stack = RowStack(len(given), compared) if can_stack(len(given), compared) else None
     rows: list[list[Tensor | None] | None] = [None] * len(tasks)
     own = {}
-    everything = [*leaves.compared, *leaves.others]
+    everything = [*compared, *leaves.others]
+    in_order = sorted(map(tasks.index, given))
     for position, (name, loss) in enumerate(given.items()):
         keep = retain_graph or position + 1 < len(given)
-        row = task_gradients([loss], [None], everything, retain_graph=keep, dense=len(leaves.compared))
-        rows[tasks.index(name)] = row[: len(leaves.compared)]
-        own[name] = row[len(leaves.compared) :]
-    return Gradients(rows, leaves.compared), own
+        row = task_gradients([loss], [None], everything, retain_graph=keep, dense=len(compared))
+        own[name], task = row[len(compared) :], tasks.index(name)
+        del row[len(compared) :]
+        rows[task] = row if stack is None else stack.store(in_order.index(task), row)
+        del row  # before the next backward
+    return Gradients(rows, compared, stack=None if stack is None else stack.rows), own
