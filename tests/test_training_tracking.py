@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import torch
 
 from command_line import call
 from paretorch.storage.json_files import read_json
+from paretorch.studies.job import Job
+from paretorch.studies.launching.contract import order
+from paretorch.studies.worker import train_order, train_with_rare_checkpoints
 from paretorch.training.loop import train
 from paretorch.training.run import Run
 from paretorch.training.tracking import tracked_progress
@@ -177,6 +181,19 @@ def test_tracking_reads_complete_lines_only(tmp_path: Path) -> None:
 def test_tracking_leaves_out_what_is_no_number() -> None:
     values = {"on": True, "cosines": [0.5], "search": {"outcome": "accepted", "trials": 2}}
     assert numbers_of(values) == {"search/trials": 2.0}
+
+
+@pytest.mark.filterwarnings("default::paretorch.training.tracking.contract.TrackingWarning")
+def test_tracking_that_fails_in_a_worker_is_sent_as_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trackers: list[ListTracker]
+) -> None:
+    monkeypatch.setitem(tracked_progress.OPEN, "mlflow", HostileTracker)
+    events: list[dict[str, Any]] = []
+    tracking = Tracking(("mlflow",), str(tmp_path), "mine")
+    train_order(order(Job("IMTL-G", RUN, tmp_path / "run"), tracking), train_with_rare_checkpoints, events.append)
+    assert [event["event"] for event in events] == ["started", "progress", "note", *["progress"] * 4, "finished"]
+    assert "no space left" in events[2]["text"]
+    assert (trackers[0].run.group, trackers[0].run.store) == ("mine", tmp_path)
 
 
 @pytest.mark.filterwarnings("default::paretorch.training.tracking.contract.TrackingWarning")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paretorch.extras import extra
@@ -168,7 +168,9 @@ class RayTasks:
             "runtime_env": {"env_vars": variables},
             "name": job.title,
         }
-        shared = order(job, self.setup.tracking) | {"folder": str(job.folder.absolute())}
+        # without a shared folder, local stores of trackers are in the run's folder, and so in its archive
+        tracking = replace(self.setup.tracking, folder="") if self.cluster.storage else self.setup.tracking
+        shared = order(job, tracking) | {"folder": str(job.folder.absolute())}
         task = ray.remote(train_events).options(**options)
         return task.remote(shared, self.setup.train, self.setup.threads, os.getcwd(), self._url(job))
 
@@ -231,7 +233,7 @@ def _check_address(address: str) -> None:
             "machine outside the cluster, submit this command with `ray job submit`"
         )
     try:
-        socket.create_connection((host, int(port)), timeout=SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
     except OSError as error:
         raise ValueError(f"{_unreachable(address)}: {error.strerror or error}") from None
 

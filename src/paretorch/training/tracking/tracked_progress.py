@@ -96,8 +96,8 @@ class TrackedProgress:
 
     def epoch(self, epoch: Epoch) -> None:
         """Logs the epoch and its steps."""
-        self.display.epoch(epoch)
         self._follow()
+        self.display.epoch(epoch)  # which may store the folder
 
     def close(self) -> None:
         """Logs the test scores of a finished run, and closes the trackers."""
