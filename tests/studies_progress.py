@@ -21,6 +21,7 @@ class RecordedProgress:
         self.steps: list[tuple[str, int]] = []  # label and epochs
         self.ended: list[str] = []  # titles
         self.errors: dict[str, str | None] = {}  # by label
+        self.notes: list[str] = []
         self.closed = False
 
     def start(
@@ -46,6 +47,9 @@ class RecordedProgress:
         assert seconds >= 0
         self.ended.append(job.title)
         self.errors[job.label] = error
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def close(self) -> None:
         self.closed = True

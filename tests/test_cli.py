@@ -67,8 +67,9 @@ def test_help_of_data_check_documents_its_exit_code() -> None:
 # flags are part of the public interface: a new or renamed flag changes this list
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer lr epochs batch-size seed device precision "
-    "deterministic clip schedule warmup keep out",
-    "study": "scale seeds out jobs resume tune optimizers methods reference baselines classes loss-weights root encoder "
+    "deterministic clip schedule warmup keep track out",
+    "study": "scale seeds out jobs resume tune track launch address cpus-per-run gpus-per-run storage "
+    "optimizers methods reference baselines classes loss-weights root encoder "
     "encoder-weights device epochs batch-size optimizer lr surface schedule",
     "diagnose": "tasks batches warmup seconds optimizer batch-size seed device out",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "

@@ -52,8 +52,9 @@ def _is_about_training(category: type[Warning]) -> bool:
     from paretorch.pareto import DivergedWarning
     from paretorch.training.monitoring.loading import SlowLoadingWarning
     from paretorch.training.monitoring.training_monitor import TrainingWarning
+    from paretorch.training.tracking.contract import TrackingWarning
 
-    return issubclass(category, (SlowLoadingWarning, TrainingWarning, DivergedWarning))
+    return issubclass(category, (SlowLoadingWarning, TrainingWarning, TrackingWarning, DivergedWarning))
 
 
 def _print(title: str, message: str) -> None:

@@ -33,6 +33,7 @@ LearningRate = Annotated[
 Device = Annotated[str, typer.Option(help="'cpu', 'cuda', 'cuda:1' or 'mps'.")]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Use deterministic kernels of torch.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant, cosine, 'step(0.5, 100)'.")]
+Track = Annotated[str, typer.Option(help="Log in these packages too: mlflow, tensorboard, wandb; separated by commas.")]
 Warmup = Annotated[float, typer.Option(help="Share of the steps over which the learning rate increases.")]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from paretorch.cli.console import print_line
 from paretorch.cli.errors import readable_errors
-from paretorch.cli.options import given
+from paretorch.cli.options import Track, given
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -18,7 +19,16 @@ with extra("studies"):
 
 OPTIONS = "Options of the studies that have them"
 study_option = partial(typer.Option, rich_help_panel=OPTIONS)
+ray_option = partial(typer.Option, rich_help_panel="Options of --launch ray")
 workload_option = partial(typer.Option, rich_help_panel="Options of the study of a workload")
+
+
+class Launch(StrEnum):
+    """Where the runs are trained."""
+
+    local = "local"
+    ray = "ray"
+
 
 EXAMPLE = """\
 A study of your own is a Python file, here my_study.py:
@@ -82,8 +92,26 @@ def study(
     tune: Annotated[
         int, typer.Option(help="Trials of the search for each treatment's settings, on validation data; 0: none.")
     ] = 0,
+    track: Track = "",
+    launch: Annotated[
+        Launch, typer.Option(help="Train in processes of this machine, or as tasks of a Ray cluster.")
+    ] = Launch.local,
     reference: Annotated[
         str | None, typer.Option(help="The treatment to which all others are compared; the study's own by default.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        ray_option(help="Head node, HOST:PORT, or 'auto'; by default RAY_ADDRESS, else a cluster on this machine."),
+    ] = None,
+    cpus_per_run: Annotated[
+        float | None, ray_option(help="CPU cores that Ray reserves; the threads of a run by default.")
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None,
+        ray_option(help="GPUs that Ray reserves for a run on 'cuda'; 0.5: two runs share one; 1 by default."),
+    ] = None,
+    storage: Annotated[
+        str | None, ray_option(help="URL for runs, 's3://BUCKET/FOLDER', where nodes do not share the study's folder.")
     ] = None,
     optimizers: Annotated[str | None, study_option(help="Numbers 1 to 8 or names: '1,3,adamw(lr=0.01)'.")] = None,
     methods: Annotated[
@@ -109,8 +137,14 @@ def study(
     """Compare ways of training fairly: paired seeds, intervals, a verdict."""
     with readable_errors():
         import paretorch
+        from paretorch.studies.launching.ray_cluster import RayCluster
         from paretorch.studies.lookup import next_steps
 
+        cluster = given(address=address, cpus=cpus_per_run, gpus=gpus_per_run, storage=storage)
+        if cluster and launch is Launch.local:
+            raise ValueError(
+                "--address, --cpus-per-run, --gpus-per-run and --storage are options of --launch ray: add it, or leave them out"
+            )
         options = given(
             optimizers=optimizers,
             methods=methods,
@@ -130,7 +164,16 @@ def study(
             schedule=schedule,
         )
         paretorch.run_study(
-            name, scale=scale, seeds=seeds, out=out, jobs=jobs, resume=resume, tune=tune, options=options
+            name,
+            scale=scale,
+            seeds=seeds,
+            out=out,
+            jobs=jobs,
+            resume=resume,
+            tune=tune,
+            options=options,
+            launch=RayCluster(**cluster) if launch is Launch.ray else "local",
+            track=track,
         )
         if after := next_steps(name):
             print_line(Console(), f"\n{after}")

@@ -68,6 +68,7 @@ def train(
     keep: Annotated[
         Keep, typer.Option(help="The weights to report and export: of the last epoch, or the best on validation data.")
     ] = Keep.last,
+    track: options.Track = "",
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:
     """Train one model; the same command resumes an interrupted run, and more --epochs continue it."""
@@ -76,7 +77,9 @@ def train(
         from paretorch.training.loop import train as train_run
         from paretorch.training.monitoring.result_table import show
         from paretorch.training.run import Run
+        from paretorch.training.tracking.contract import Tracking
 
+        tracking = Tracking.named(track)
         run = Run(
             **options.workload_and_optimizer(workload, optimizer, lr),
             tasks=options.task_names(tasks),
@@ -99,7 +102,7 @@ def train(
         for note in placed.notes:
             print_line(console, note)
         finished = is_finished(placed.run, placed.folder)
-        show(train_run(placed.run, placed.folder), placed.folder)
+        show(train_run(placed.run, placed.folder, tracking=tracking), placed.folder)
         if finished:
             print_line(console, finished_note(placed.run, placed.folder))
 

@@ -10,11 +10,15 @@ from typing import Any
 from paretorch.extras import extra
 from paretorch.reports.report import Report, report
 from paretorch.studies.folder import open_folder
+from paretorch.studies.launching.contract import Launcher
+from paretorch.studies.launching.ray_cluster import RayCluster
 from paretorch.studies.lookup import find_study
 from paretorch.studies.progress import ConsoleProgress
-from paretorch.studies.runner import TRAIN, train_study
+from paretorch.studies.runner import LOCAL, TRAIN, train_study
 from paretorch.studies.treatment_checks import check_treatments
 from paretorch.training.names.workloads import find_workload
+from paretorch.training.tracking.contract import Tracking
+from paretorch.training.tracking.tracked_progress import installed
 
 with extra("studies"):
     from rich.console import Console
@@ -31,6 +35,8 @@ def run_study(
     train: str = TRAIN,
     tune: int = 0,
     options: Mapping[str, Any] | None = None,
+    launch: str | RayCluster = "local",
+    track: str = "",
 ) -> Report:
     """Trains every treatment on every seed, compares them, and writes and prints the report.
 
@@ -47,15 +53,20 @@ def run_study(
             seeds; 0: the study's own settings. See ``paretorch.studies.tuner``.
         options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of options needs its
             own folder ``out``.
+        launch: ``"local"``: processes of this machine; ``"ray"``: tasks of a Ray cluster, whose address, resources and storage
+            a :class:`~paretorch.studies.launching.ray_cluster.RayCluster` names.
+        track: ``"mlflow"``, ``"tensorboard"``, ``"wandb"``, with commas between: log the runs there as well.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: no such study or scale, a treatment that cannot run, or a folder of another study.
+        ValueError: no such study, scale, launcher or tracker, a treatment that cannot run, a folder of another study, or a Ray
+            cluster that cannot be reached.
         FileNotFoundError: data of a workload are missing.
         KeyboardInterrupt: on Ctrl-C; the same call resumes the study.
     """
+    launcher = _launcher(launch)
     study = find_study(name_or_file, scale, options)
     path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
     if train == TRAIN and not (path / "study.json").exists():  # other trainers may have their own workloads
@@ -66,12 +77,21 @@ def run_study(
     folder = open_folder(
         path, study, scale, seeds, resume, tune, command=_command_arguments(name_or_file, options or {})
     )
+    tracking = installed(Tracking.named(track, folder=str(path.absolute()), group=study.name))
     watch = ConsoleProgress(Console(quiet=not progress))
-    train_study(folder, watch, workers=jobs, train=train)
+    train_study(folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking)
     found = report(path)
     if progress:
         found.show()
     return found
+
+
+def _launcher(launch: str | RayCluster) -> Launcher:
+    if isinstance(launch, RayCluster):
+        return launch
+    if launch not in ("local", "ray"):
+        raise ValueError(f"a study is launched with 'local', 'ray' or a RayCluster, got {launch!r}")
+    return RayCluster() if launch == "ray" else LOCAL
 
 
 def _command_arguments(name_or_file: str | Path, options: Mapping[str, Any]) -> str:

@@ -41,6 +41,9 @@ class StudyProgress(Protocol):
     def finish(self, job: Job, error: str | None, seconds: float = 0.0) -> None:
         """A job has a result, or failed with ``error``, ``seconds`` after its last call."""
 
+    def note(self, text: str) -> None:
+        """A message about a worker or a tracker; several jobs may have the same one."""
+
     def close(self) -> None:
         """No further call follows."""
 
@@ -72,6 +75,7 @@ class ConsoleProgress:
         self.remaining = RemainingTime((), 1)
         self.ended, self.total, self.estimate_printed = 0, 0, False
         self.workloads: dict[str, str] = {}  # their short titles by title; empty if there is one workload
+        self.notes: set[str] = set()  # that were printed
         self.bars: ProgressBars | None = None  # by the job's folder; None is the bar of all runs
 
     def start(
@@ -129,6 +133,12 @@ class ConsoleProgress:
             self._print(f"failed: {self._title(job)}: {error} (traceback in {job.folder / 'failed.json'})")
         elif self.bars is None:
             self._print(f"[{self.ended}/{self.total}] {self._title(job)}{self._time('; {} left')}")
+
+    def note(self, text: str) -> None:
+        """Prints a message once."""
+        if text not in self.notes:
+            self.notes.add(text)
+            self._print(f"Note: {text}")
 
     def close(self) -> None:
         """Removes the bars."""

@@ -15,7 +15,8 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,20 +24,35 @@ from paretorch.studies import failure_record
 from paretorch.studies.divergence import DivergedError, check_parameters
 from paretorch.training.monitoring.training_monitor import NonFiniteParametersError
 from paretorch.training.run import Run
+from paretorch.training.tracking.contract import NO_TRACKING, Tracking, TrackingWarning
+
+LAST_EVENTS = ("finished", "failed")  # of a job
 
 
 class Train(Protocol):
     """A function that trains a run in its folder, resumes it, or finds it finished."""
 
     def __call__(self, run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> object:
-        """Calls ``progress(finished epochs, all epochs)`` at the start and after every epoch."""
+        """Calls ``progress(finished epochs, all epochs)`` at the start and after every epoch.
+
+        In a study with trackers, the function has the argument ``tracking`` as well.
+        """
 
 
-def train_with_rare_checkpoints(run: Run, folder: Path, *, progress: Callable[[int, int], None]) -> object:
+def train_with_rare_checkpoints(
+    run: Run, folder: Path, *, progress: Callable[[int, int], None], tracking: Tracking = NO_TRACKING
+) -> object:
     """Trains as ``paretorch.train`` does, but writes fewer checkpoints if epochs are short."""
     from paretorch.training.loop import train
 
-    return train(run, folder, progress=progress, checkpoint_every=None)
+    return train(run, folder, progress=progress, checkpoint_every=None, tracking=tracking)
+
+
+def find_train(name: str) -> Train:
+    """The function that ``module:function`` names."""
+    module, function = name.split(":")
+    train: Train = getattr(importlib.import_module(module), function)
+    return train
 
 
 def main() -> None:
@@ -47,9 +63,8 @@ def main() -> None:
 
     import torch
 
-    module, function = sys.argv[1].split(":")
     torch.set_num_threads(int(sys.argv[2]))
-    train: Train = getattr(importlib.import_module(module), function)
+    train = find_train(sys.argv[1])
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
 
@@ -73,11 +88,15 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
     """Trains one run and sends how it ended. A run that raises leaves ``failed.json`` in its folder.
 
     Args:
-        order: ``run``, ``folder``, and ``trial``: whether the run is stopped when its parameters become nan.
+        order: ``run``, ``folder``, ``tracking``, and ``trial``: whether the run is stopped when its parameters become nan.
         train: the function that trains.
-        send: receives the events: ``progress`` with ``done`` and ``of``, then ``finished``, or ``failed`` with ``error``.
+        send: receives the events: ``started``; ``progress`` with ``done`` and ``of``; ``note`` with the ``text`` of a warning
+            about a tracker; then ``finished``, or ``failed`` with ``error``.
     """
     run, folder = Run.from_json(order["run"]), Path(order["folder"])
+    tracking = Tracking.from_json(order["tracking"])
+    options = {"tracking": tracking} if tracking.trackers else {}
+    send({"event": "started"})
     (folder / failure_record.FILE).unlink(missing_ok=True)
 
     def progress(done: int, of: int) -> None:
@@ -86,7 +105,8 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         send({"event": "progress", "done": done, "of": of})
 
     try:
-        train(run, folder, progress=progress)
+        with _warnings_of_trackers(send):
+            train(run, folder, progress=progress, **options)
     except Exception as error:
         summary = f"{type(error).__name__}: {error}"
         diverged = isinstance(error, DivergedError | NonFiniteParametersError)
@@ -95,6 +115,22 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         send({"event": "failed", "error": summary})
     else:
         send({"event": "finished"})
+
+
+@contextlib.contextmanager
+def _warnings_of_trackers(send: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Sends warnings about trackers as events, which are printed on the console; others remain in the log."""
+    with warnings.catch_warnings():
+        default = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+            if issubclass(category, TrackingWarning):
+                send({"event": "note", "text": str(message)})
+            else:
+                default(message, category, *args, **kwargs)
+
+        warnings.showwarning = show
+        yield
 
 
 if __name__ == "__main__":

@@ -28,13 +28,20 @@ from paretorch.training.record.result import Epoch, Result, Scores
 from paretorch.training.record.run_record import RunRecord, finished_result, step_interval
 from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
+from paretorch.training.tracking.contract import NO_TRACKING, Tracking
+from paretorch.training.tracking.tracked_progress import tracked
 from paretorch.training.workload_checks import metrics_of
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import Stream, combined_seed, passes_per_epoch, steps_per_epoch, training_batches
 
 
 def train(
-    run: Run, folder: str | Path, *, progress: ProgressOption = "auto", checkpoint_every: int | None = 1
+    run: Run,
+    folder: str | Path,
+    *,
+    progress: ProgressOption = "auto",
+    checkpoint_every: int | None = 1,
+    tracking: Tracking = NO_TRACKING,
 ) -> Result:
     """Trains a run in its folder, resumes it there, or returns its result if it is finished.
 
@@ -52,6 +59,7 @@ def train(
         checkpoint_every: epochs between two checkpoints; the last epoch always has one. None: as many epochs as keep the time
             for checkpoints below a hundredth of all time, which is one where an epoch takes more than a few seconds. A run that
             keeps its best epoch has one after every epoch.
+        tracking: other packages in which the numbers of the record are logged; one that fails is a warning.
 
     Raises:
         ValueError: a name in the run is not known, the folder contains another run, or its checkpoint is damaged; or the best
@@ -62,7 +70,7 @@ def train(
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"checkpoint_every is at least 1 epoch, got {checkpoint_every}")
     if run.front:
-        return train_front(run, folder, progress=progress)
+        return train_front(run, folder, progress=progress, tracking=tracking)
     continue_run(folder, run)
     if (result := finished_result(folder, run)) is not None:
         return result
@@ -74,7 +82,7 @@ def train(
         randomness.seed_all(combined_seed(run.seed, 1))
         with (
             RunRecord(folder, run, machine.environment(device)) as record,
-            closing(progress_display(progress)) as display,
+            closing(tracked(progress_display(progress), folder, tracking)) as display,
         ):
             machine.reset_peak_memory(device)
             training = _RunTraining(resolved, record, display)

@@ -40,6 +40,8 @@ from paretorch.training.record.result import Result
 from paretorch.training.record.run_record import RunRecord, finished_result
 from paretorch.training.run import Plain, Run
 from paretorch.training.schedule import Schedule
+from paretorch.training.tracking.contract import NO_TRACKING, Tracking
+from paretorch.training.tracking.tracked_progress import tracked
 from paretorch.training.workload_checks import check_losses, data_of, metrics_of, trained_model
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Splits, steps_per_epoch
@@ -54,7 +56,9 @@ UNUSED: Mapping[str, Plain | tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def train_front(run: Run, folder: Path, *, progress: ProgressOption = "auto") -> Result:
+def train_front(
+    run: Run, folder: Path, *, progress: ProgressOption = "auto", tracking: Tracking = NO_TRACKING
+) -> Result:
     """Trains a run's front in its folder, or returns the result if it is finished.
 
     In addition to the files of every run, the folder contains the front as ``Front.save`` writes it. An interrupted training
@@ -64,6 +68,7 @@ def train_front(run: Run, folder: Path, *, progress: ProgressOption = "auto") ->
         run: with ``front``.
         folder: where all files are written; ``result.json`` is the last.
         progress: see :func:`paretorch.training.loop.train`.
+        tracking: see :func:`paretorch.training.loop.train`.
 
     Raises:
         ValueError: a name or option is not known, a field has no effect on a front, or the folder contains another run or a file
@@ -79,7 +84,7 @@ def train_front(run: Run, folder: Path, *, progress: ProgressOption = "auto") ->
         splits = _checked_data(resolved)
         with (
             RunRecord(folder, run, machine.environment(device)) as record,
-            closing(progress_display(progress)) as display,
+            closing(tracked(progress_display(progress), folder, tracking)) as display,
         ):
             machine.reset_peak_memory(device)
             result = _train(resolved, splits, record, display)
