@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def trained(rank: int, folder: str, cases: Mapping[str, Mapping[str, Any]]) -> d
     return found
 
 
-def raised(rank: int, folder: str, cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Sequence[str]]:
+def raised(rank: int, folder: str, cases: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """The error of each case on this rank, by its type and message."""
     del rank
     found = {}

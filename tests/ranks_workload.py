@@ -93,7 +93,8 @@ class Shared(Workload):
 
     def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
         del size
-        return (target >= 0).sum() if task == "sign" else (~target.isnan()).sum()
+        count: Tensor = (target >= 0 if task == "sign" else ~target.isnan()).sum()
+        return count
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         return {"sign": (Accuracy(),), "size": (MeanAbsoluteError(),)}

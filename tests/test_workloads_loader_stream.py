@@ -235,7 +235,7 @@ def test_loader_stream_batch_without_any_label_has_no_target_of_the_task() -> No
 
 
 def test_loader_stream_joins_batches_with_and_without_labels() -> None:
-    batches = [
+    batches: Any = [
         {"x": torch.zeros(3, 1), "a": None, "b": torch.ones(3)},
         {"x": torch.zeros(3, 1), "a": torch.ones(3, dtype=torch.int64), "b": torch.ones(3)},
     ]

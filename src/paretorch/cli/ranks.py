@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ with extra("studies"):
 
 WAIT = timedelta(days=1)  # for rank 0, which evaluates; torchrun ends all ranks when one fails
 FAILED = "paretorch/failed"  # the key of the first rank that fails
+REPORTED = "paretorch/reported"  # the key that exists once its error is printed
+REPORT = timedelta(seconds=30)  # for printing it
 
 
 def started_ranks() -> int:
@@ -35,6 +38,8 @@ def check_one_process(command: str | None) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+        else:
+            time.sleep(REPORT.seconds)  # torchrun ends all ranks when one has ended, and rank 0 has the message
         raise typer.Exit(2)
 
 
@@ -65,15 +70,18 @@ def process_group() -> Iterator[None]:
             os._exit(130)
         raise
     except Exception as error:
-        if isinstance(error, OtherRankError) or not _fails_first(dist, rank):
-            os._exit(1)  # torchrun, which waits for all ranks, has the error of the other one
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(*address, None, False, REPORT)  # type: ignore[attr-defined]
+        if isinstance(error, OtherRankError) or not _fails_first(store, rank):
+            with suppress(Exception):
+                store.wait([REPORTED], REPORT)  # torchrun ends all ranks when one has ended
+            os._exit(1)
+        atexit.register(store.set, REPORTED, "")  # after the error is printed
         Console(stderr=True).print(f"Rank {rank} of {ranks} has failed:", highlight=False)
         raise
     dist.destroy_process_group()
 
 
-def _fails_first(dist: Any, rank: int) -> bool:
+def _fails_first(store: Any, rank: int) -> bool:
     """Whether no other rank has failed before."""
-    sys.stdout.flush()
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), None, False, timedelta(seconds=10))
     return bool(store.compare_set(FAILED, "", str(rank)).decode() == str(rank))

@@ -94,11 +94,13 @@ def on_features(
     def update(batch: Batch) -> StepRecord:
         optimizer.zero_grad(set_to_none=True)
         with _repeated_forward(model, fork.method.observes) as repeat:
-            losses = ranks.shared_losses(workload, batch, losses_of(workload, model, batch, precision, fork))
+            outputs, targets = outputs_in_precision(model, batch, precision, fork)
+            losses = ranks.shared_losses(workload, batch, workload.losses(outputs, targets))
             if not losses.whole:
                 return StepRecord({})
-            # a rank without any label takes part in the collectives of the Fork by a loss of zero
+            # a rank without any label takes part in the Fork's collectives by a loss of zero; its forward still exists
             recorded = fork.losses(losses.local) if fork.needs_losses or not losses.local else losses.local
+            del outputs, targets
             torch.autograd.backward(_sum(recorded))
             _step(optimizer, clip, ranks)
             repeat(lambda: fork.observe(losses.again(losses_of(workload, model, batch, precision))))

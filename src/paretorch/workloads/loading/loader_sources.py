@@ -67,17 +67,22 @@ class WorkerStart:
 
 
 class Source(Protocol):
-    """What a stream reads.
+    """What a stream reads."""
 
-    Attributes:
-        samples: number of samples of one pass; None: unknown.
-        is_paired: whether the order of the samples follows from the seed, so that a pass can be repeated.
-        is_indexed: whether batches are skipped, and divided among ranks, without reading them.
-    """
+    @property
+    def samples(self) -> int | None:
+        """The number of samples of one pass; None: unknown."""
+        ...
 
-    samples: int | None
-    is_paired: bool
-    is_indexed: bool
+    @property
+    def is_paired(self) -> bool:
+        """Whether the order of the samples follows from the seed, so that a pass can be repeated."""
+        ...
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether batches are skipped, and divided among ranks, without reading them."""
+        ...
 
     def batches(
         self, size: int, order: int | None, start: int = 0, rank: int = 0, ranks: int = 1

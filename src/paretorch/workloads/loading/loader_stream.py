@@ -373,8 +373,10 @@ def _source_of_loader(loader: DataLoader[Any], name: str, is_paired: bool | None
 def kinds_of_labels(source: Any, tasks: tuple[str, ...]) -> dict[str, bool]:
     """For tasks whose labels are single numbers by the features of a Hugging Face data set: whether these are whole."""
     features = getattr(source.dataset if isinstance(source, DataLoader) else source, "features", None)
-    found = {}
-    for task in tasks if isinstance(features, Mapping) else ():
+    found: dict[str, bool] = {}
+    if not isinstance(features, Mapping):
+        return found
+    for task in tasks:
         kind = str(getattr(features.get(task), "dtype", ""))  # of a Value or a ClassLabel
         if kind.startswith(("int", "uint", "bool", "float", "double")):
             found[task] = not kind.startswith(("float", "double"))
