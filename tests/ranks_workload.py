@@ -28,7 +28,7 @@ class Shared(Workload):
     """The sign and the size of a random linear map.
 
     Args:
-        missing: the first two thirds of the labels of ``sign`` are missing, so that shares of a batch may have none.
+        missing: 60 % of the labels of ``sign`` are missing, so that shares of a batch may have none.
         unlabelled: these samples have no label of ``size`` either, so that a rank, or all ranks, may have no loss.
         own_inputs: each task has its own stream, the second half as long.
         loader: read by a LoaderStream: ``"rows"``, of samples with indices; ``"iterated"``, of batches of 7; empty: tensors.
@@ -65,7 +65,7 @@ class Shared(Workload):
         inputs = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         sign = (inputs[:, 0] > 0).long()
         if self.missing:
-            sign[: 2 * count // 3] = -1
+            sign[torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.6] = -1
         size = 3 * inputs.sum(dim=1)
         if self.unlabelled:
             size[sign < 0] = torch.nan
