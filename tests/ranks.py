@@ -215,7 +215,7 @@ def balanced_steps(
 def total_in_a_wrapper_that_searches(rank: int) -> list[str]:
     """The errors of a total within the forward of wrappers that search its graph for parameters."""
     answers = []
-    for options in ({"find_unused_parameters": True}, {"static_graph": True}):
+    for options in (DDP["unused"], DDP["static"]):
         model = DistributedDataParallel(TotalLoss(Net(), pt.Balancer(pt.MGDA(), TASKS)), **options)
         answers.append(raised(lambda: model(*rank_data(rank))))  # noqa: B023
     return answers

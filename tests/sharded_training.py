@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from ranks import METHODS, LossRecordingModel, rank_data, state_of
-from small_models import TASKS, Net, gradients, losses_of
+from small_models import TASKS, Net, gradients, losses_of, total
 
 # Numbers that a rank sends, in units of the tensor that it gives, for many ranks.
 SENT = {"all_reduce": 2.0, "reduce_scatter_single": 1.0, "reduce_scatter_tensor": 1.0}
 
 
-def traffic(rank: int, kinds: tuple[str, ...], method: str, width: int, tasks: int) -> dict[str, dict[str, float]]:
+def traffic(rank: int, kinds: tuple[str, ...], method: str, width: int, tasks: int) -> dict[str, dict[str, int]]:
     """The numbers that a rank sends in a step after the first: by the library, and by DDP."""
     names = tuple(f"task {number}" for number in range(tasks))
     found = {}
@@ -52,7 +53,7 @@ def traffic(rank: int, kinds: tuple[str, ...], method: str, width: int, tasks: i
             sent.clear()
             with _Counted(sent):
                 if kind == "fork":
-                    sum(losses.values()).backward()
+                    total(losses).backward()
                 else:
                     balancer.backward(losses)
         found[kind] = {**sent, "encoder": sum(p.numel() for p in encoder.parameters())}
@@ -64,7 +65,9 @@ def _counted_bucket(sent: Counter[str], bucket: Any) -> Any:
     numbers = int(SENT["all_reduce"] * bucket.buffer().numel())
     sent["ddp"] += numbers
     sent["library"] -= numbers  # the hook calls torch.distributed as well
-    return allreduce_hook(dist.group.WORLD, bucket)
+    world = dist.group.WORLD
+    assert world is not None
+    return allreduce_hook(world, bucket)
 
 
 class _Counted:
@@ -173,7 +176,7 @@ def every_setting(rank: int, world: int, cases: tuple[tuple[str, str, str], ...]
 
 def saved_and_loaded(rank: int, folder: str, parts: tuple[str, str]) -> dict[str, Tensor]:
     """Two steps, a distributed checkpoint, two more; then the last two again from the checkpoint, sharded in another way."""
-    import torch.distributed.checkpoint as dcp
+    dcp: Any = importlib.import_module("torch.distributed.checkpoint")
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
     def made(how: str, seed: int) -> tuple[LossRecordingModel, torch.optim.Optimizer]:
@@ -196,7 +199,7 @@ def saved_and_loaded(rank: int, folder: str, parts: tuple[str, str]) -> dict[str
     unbroken = train(model, optimizer, range(2, 4))
     model, optimizer = made(parts[1], seed=1)
     weights, moments = get_state_dict(model, optimizer)
-    stored = {"model": weights, "optimizer": moments}
+    stored: dict[str, Any] = {"model": weights, "optimizer": moments}
     dcp.load(stored, checkpoint_id=str(Path(folder) / "checkpoint"))
     set_state_dict(model, optimizer, model_state_dict=stored["model"], optim_state_dict=stored["optimizer"])
     return {"unbroken": unbroken, "resumed": train(model, optimizer, range(2, 4))}
@@ -219,7 +222,7 @@ def tensor_parallel(rank: int, steps: int) -> dict[str, Tensor]:
         for step in range(steps):
             optimizer.zero_grad()
             x, targets = rank_data(step)
-            sum(losses_of(net(x), targets).values()).backward()
+            total(losses_of(net(x), targets)).backward()
             grads.append(gradients(net))
             optimizer.step()
         found[how] = torch.stack(grads)

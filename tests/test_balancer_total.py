@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from methods import METHODS, TASKS2
 from small_models import Net, data, gradients, losses_of
+from small_models import total as total_of
 from tensors import equal_tensors
 
 ONE_BATCH = [entry.method for entry in METHODS if entry.method.batches == 1]
@@ -24,7 +25,7 @@ def batch(step: int, tasks: tuple[str, ...] = TASKS2) -> tuple[Tensor, dict[str,
 
 
 def train(
-    method: pt.Method[Any], descend: Callable[[pt.Balancer, dict[str, Tensor]], None], steps: int = 3, **options: Any
+    method: pt.Method[Any], descend: Callable[[pt.Balancer, dict[str, Tensor]], object], steps: int = 3, **options: Any
 ) -> tuple[nn.Module, pt.Balancer]:
     """A few steps of SGD, with the gradients that ``descend`` leaves."""
     model, balancer = Net(TASKS2), pt.Balancer(method, TASKS2, **options)
@@ -42,7 +43,7 @@ def train(
 
 @pytest.mark.parametrize("method", ONE_BATCH, ids=repr)
 def test_total_backward_equals_balancer_backward_bit_for_bit(method: pt.Method[Any]) -> None:
-    first, one = train(method, lambda balancer, losses: balancer.backward(losses) and None)
+    first, one = train(method, lambda balancer, losses: balancer.backward(losses))
     second, other = train(method, lambda balancer, losses: balancer.total(losses).backward())
     assert equal_tensors(first.parameters(), second.parameters())
     torch.testing.assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=0, atol=0, equal_nan=True)
@@ -63,7 +64,7 @@ def test_total_passes_the_factor_to_the_method(method: pt.Method[Any]) -> None:
             assert parameter.grad is not None
             parameter.grad.div_(scale)
 
-    first, _ = train(method, lambda balancer, losses: balancer.backward(losses) and None, steps=1)
+    first, _ = train(method, lambda balancer, losses: balancer.backward(losses), steps=1)
     second, _ = train(method, scaled, steps=1)
     unscaled(second)
     torch.testing.assert_close(gradients(second), gradients(first), rtol=1e-12, atol=1e-14)
@@ -150,11 +151,11 @@ def test_another_term_may_share_the_graph_where_it_is_retained() -> None:
     model, balancer = Net(), pt.Balancer(pt.UPGrad())
     losses = losses_of(model(x), targets)
     balancer.backward(losses, retain_graph=True)
-    (0.1 * sum(losses.values())).backward()
+    (0.1 * total_of(losses)).backward()
     expected = gradients(model)
     model, balancer = Net(), pt.Balancer(pt.UPGrad())
     losses = losses_of(model(x), targets)
-    (balancer.total(losses, retain_graph=True) + 0.1 * sum(losses.values())).backward()
+    (balancer.total(losses, retain_graph=True) + 0.1 * total_of(losses)).backward()
     torch.testing.assert_close(gradients(model), expected, rtol=1e-12, atol=1e-15)
 
 
@@ -183,13 +184,13 @@ def test_total_names_wrong_losses_when_it_is_made() -> None:
 
 
 def test_total_takes_the_further_batches_of_a_method() -> None:
-    def run(descend: Callable[[pt.Balancer, Any, Any], None]) -> Tensor:
+    def run(descend: Callable[[pt.Balancer, Any, Any], object]) -> Tensor:
         model, balancer = Net(), pt.Balancer(pt.MoDo())
         batches = [losses_of(model(x), targets) for x, targets in (data(seed=seed) for seed in (1, 2, 3))]
         descend(balancer, batches[0], batches[1:])
         return gradients(model)
 
-    expected = run(lambda balancer, losses, others: balancer.backward(losses, others=others) and None)
+    expected = run(lambda balancer, losses, others: balancer.backward(losses, others=others))
     found = run(lambda balancer, losses, others: balancer.total(losses, others=others).backward())
     halved = run(lambda balancer, losses, others: (balancer.total(losses, others=others) / 2).backward())
     assert torch.equal(found, expected)

@@ -17,6 +17,7 @@ from paretorch.cli.front import front
 from paretorch.cli.image_data import data
 from paretorch.cli.list_names import list_names
 from paretorch.cli.pick import export, pick
+from paretorch.cli.ranks import check_one_process
 from paretorch.cli.report import report
 from paretorch.cli.study import StudyCommand, study
 from paretorch.cli.train import interactive, train
@@ -66,6 +67,7 @@ def start(
     ] = False,
 ) -> None:
     """Train one PyTorch model on many losses: balance them, and compare fairly."""
+    check_one_process(context.invoked_subcommand)
     if context.invoked_subcommand is None:
         Console().print(START, highlight=False)
 

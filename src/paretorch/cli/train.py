@@ -9,6 +9,7 @@ from typing import Annotated
 from paretorch.cli import options
 from paretorch.cli.console import print_line
 from paretorch.cli.errors import readable_errors
+from paretorch.cli.ranks import process_group
 from paretorch.extras import extra
 
 with extra("studies"):
@@ -72,8 +73,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:
     """Train one model; the same command resumes an interrupted run, and more --epochs continue it."""
-    with readable_errors():
+    with readable_errors(), process_group():
         from paretorch.cli.run_folder import finished_note, is_finished, place_run
+        from paretorch.training.distributed.ranks import Ranks
         from paretorch.training.loop import train as train_run
         from paretorch.training.monitoring.result_table import show
         from paretorch.training.run import Run
@@ -97,12 +99,15 @@ def train(
             warmup=warmup,
             keep=keep.value,
         )
-        placed = place_run(run, out)
-        console = Console()
+        ranks = Ranks.current()
+        placed = ranks.on_first(lambda: place_run(run, out))
+        console = Console(quiet=not ranks.is_first)
         for note in placed.notes:
             print_line(console, note)
-        finished = is_finished(placed.run, placed.folder)
-        show(train_run(placed.run, placed.folder, tracking=tracking), placed.folder)
+        finished = ranks.on_first(lambda: is_finished(placed.run, placed.folder))
+        result = train_run(placed.run, placed.folder, tracking=tracking)
+        if ranks.is_first:
+            show(result, placed.folder)
         if finished:
             print_line(console, finished_note(placed.run, placed.folder))
 

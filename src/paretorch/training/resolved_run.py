@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from paretorch.core.contract import Method
 from paretorch.core.fork.fork import Fork
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.training import updates
+from paretorch.training.distributed.ranks import Ranks
 from paretorch.training.line_search import LineSearchOptimizer, make_search, searches
 from paretorch.training.names.constructors import check_arguments, unknown
 from paretorch.training.names.devices import find_device
@@ -68,8 +69,12 @@ class ResolvedRun:
         return self.optimizer.search.end_epoch() if isinstance(self.optimizer, LineSearchOptimizer) else ""
 
 
-def resolve(run: Run) -> ResolvedRun:
+def resolve(run: Run, ranks: Ranks = updates.ALONE) -> ResolvedRun:
     """Makes all objects that ``run`` names. The initial weights are drawn from torch's global generator.
+
+    Args:
+        run: plain values.
+        ranks: that train together; the training streams have this rank's share of each batch.
 
     Raises:
         ValueError: a name or an option is not known, with the nearest one; or the workload is not valid.
@@ -99,7 +104,8 @@ def resolve(run: Run) -> ResolvedRun:
     balancer = _balancer_beside(run, method, tasks, model, optimizer)
     if balancer is not None:
         balancer.to(device)
-    update = updates.make_update(workload, model, optimizer, balancer, run.precision, run.clip)
+    splits = replace(splits, train=ranks.shares(splits.train))
+    update = updates.make_update(workload, model, optimizer, balancer, run.precision, run.clip, ranks)
     steps = run.epochs * steps_per_epoch(splits.train, run.batch_size)
     schedule = Schedule(optimizer, run.schedule, run.warmup, steps, run.epochs)
     return ResolvedRun(run, device, workload, tasks, splits, model, optimizer, balancer, update, schedule)

@@ -18,6 +18,7 @@ from paretorch.core.fork.fork import Fork
 from paretorch.linesearch import LineSearch, Step
 from paretorch.optim.multitask import MultiTaskOptimizer
 from paretorch.training import randomness
+from paretorch.training.distributed.ranks import Ranks
 from paretorch.training.line_search import LineSearchOptimizer
 from paretorch.workloads import forward
 from paretorch.workloads.base import Workload
@@ -45,6 +46,7 @@ class StepRecord:
 
 
 Update = Callable[[Batch], StepRecord]
+ALONE = Ranks()
 
 
 def make_update(
@@ -54,6 +56,7 @@ def make_update(
     balancer: Fork | Balancer | None,
     precision: str = "float32",
     clip: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Update:
     """The update for an optimizer and a Fork or Balancer.
 
@@ -64,16 +67,17 @@ def make_update(
         balancer: None: the losses are added up.
         precision: ``"float32"`` or ``"bfloat16"``.
         clip: the norm to which the gradient of all parameters is clipped; a multi-task optimizer has ``max_norm`` instead.
+        ranks: that train together, each on its share of a batch; a line search is for one process.
     """
     if isinstance(optimizer, LineSearchOptimizer):
         return by_search(workload, model, optimizer.search)
     if isinstance(optimizer, MultiTaskOptimizer):
-        return by_optimizer(workload, model, optimizer, precision)
+        return by_optimizer(workload, model, optimizer, precision, ranks)
     if isinstance(balancer, Fork):
-        return on_features(workload, model, optimizer, balancer, precision, clip)
+        return on_features(workload, model, optimizer, balancer, precision, clip, ranks)
     if isinstance(balancer, Balancer):
-        return on_parameters(workload, model, optimizer, balancer, precision, clip)
-    return plain(workload, model, optimizer, precision, clip)
+        return on_parameters(workload, model, optimizer, balancer, precision, clip, ranks)
+    return plain(workload, model, optimizer, precision, clip, ranks)
 
 
 def on_features(
@@ -83,20 +87,24 @@ def on_features(
     fork: Fork,
     precision: str = "float32",
     clip: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Update:
     """Balances on the features, within the backward pass."""
 
     def update(batch: Batch) -> StepRecord:
         optimizer.zero_grad(set_to_none=True)
         with _repeated_forward(model, fork.method.observes) as repeat:
-            losses = losses_of(workload, model, batch, precision, fork)
-            if not losses:
+            outputs, targets = outputs_in_precision(model, batch, precision, fork)
+            losses = ranks.shared_losses(workload, batch, workload.losses(outputs, targets))
+            if not losses.whole:
                 return StepRecord({})
-            recorded = fork.losses(losses) if fork.needs_losses else losses
+            # a rank without any label takes part in the Fork's collectives by a loss of zero; its forward still exists
+            recorded = fork.losses(losses.local) if fork.needs_losses or not losses.local else losses.local
+            del outputs, targets
             torch.autograd.backward(_sum(recorded))
-            _step(optimizer, clip)
-            repeat(lambda: fork.observe(losses_of(workload, model, batch, precision)))
-        return StepRecord(_detach(losses), fork.deferred_balance())
+            _step(optimizer, clip, ranks)
+            repeat(lambda: fork.observe(losses.again(losses_of(workload, model, batch, precision))))
+        return StepRecord(losses.whole, fork.deferred_balance())
 
     return update
 
@@ -108,35 +116,40 @@ def on_parameters(
     balancer: Balancer,
     precision: str = "float32",
     clip: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Update:
     """Balances on the shared parameters, with a backward pass per task."""
 
     def update(batch: Batch) -> StepRecord:
         optimizer.zero_grad(set_to_none=True)
         with _repeated_forward(model, balancer.method.observes) as repeat:
-            losses = losses_of(workload, model, batch, precision)
-            if not losses:
+            losses = ranks.shared_losses(workload, batch, losses_of(workload, model, batch, precision))
+            if not losses.whole:
                 return StepRecord({})
-            balance = _without_update(balancer.backward(losses))
-            _step(optimizer, clip)
-            repeat(lambda: balancer.observe(losses_of(workload, model, batch, precision)))
-        return StepRecord(_detach(losses), lambda: balance)
+            balance = _without_update(balancer.backward(losses.local))
+            _step(optimizer, clip, ranks)
+            repeat(lambda: balancer.observe(losses.again(losses_of(workload, model, batch, precision))))
+        return StepRecord(losses.whole, lambda: balance)
 
     return update
 
 
 def by_optimizer(
-    workload: Workload, model: nn.Module, optimizer: MultiTaskOptimizer, precision: str = "float32"
+    workload: Workload,
+    model: nn.Module,
+    optimizer: MultiTaskOptimizer,
+    precision: str = "float32",
+    ranks: Ranks = ALONE,
 ) -> Update:
     """Passes the losses to a multi-task optimizer, which computes the gradient of each task."""
 
     def update(batch: Batch) -> StepRecord:
-        losses = losses_of(workload, model, batch, precision)
-        if not losses:
+        losses = ranks.shared_losses(workload, batch, losses_of(workload, model, batch, precision))
+        if not losses.whole:
             return StepRecord({})
-        optimizer.step(losses)
+        optimizer.step(losses.local)  # averages the gradients over ranks
         balance = optimizer.balance
-        return StepRecord(_detach(losses), lambda: balance)
+        return StepRecord(losses.whole, lambda: balance)
 
     return update
 
@@ -173,17 +186,19 @@ def plain(
     optimizer: torch.optim.Optimizer,
     precision: str = "float32",
     clip: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Update:
     """Descends the sum of the losses: a single task, or no balancing."""
 
     def update(batch: Batch) -> StepRecord:
         optimizer.zero_grad(set_to_none=True)
-        losses = losses_of(workload, model, batch, precision)
-        if not losses:
+        losses = ranks.shared_losses(workload, batch, losses_of(workload, model, batch, precision))
+        if not losses.whole:
             return StepRecord({})
-        torch.autograd.backward(_sum(losses))
-        _step(optimizer, clip)
-        return StepRecord(_detach(losses))
+        if losses.local:
+            torch.autograd.backward(_sum(losses.local))
+        _step(optimizer, clip, ranks)
+        return StepRecord(losses.whole)
 
     return update
 
@@ -216,10 +231,11 @@ def _autocast(model: nn.Module) -> torch.autocast:
     return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
 
 
-def _step(optimizer: torch.optim.Optimizer, clip: float | None) -> None:
-    """The optimizer's step, after the gradient of all parameters was clipped to the norm ``clip``."""
+def _step(optimizer: torch.optim.Optimizer, clip: float | None, ranks: Ranks = ALONE) -> None:
+    """The optimizer's step, after the gradient of all parameters was averaged over ranks and clipped to the norm ``clip``."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    ranks.average_gradients(parameters)
     if clip is not None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
 
@@ -235,10 +251,6 @@ def _widen(output: Tensor) -> Tensor:
 def _without_update(balance: Balance | None) -> Balance | None:
     """The result of a method without its combined gradient, which is as large as the shared parameters or features."""
     return balance if balance is None or balance.update is None else replace(balance, update=None)
-
-
-def _detach(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {task: loss.detach() for task, loss in losses.items()}
 
 
 @contextmanager

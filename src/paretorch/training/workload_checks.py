@@ -12,7 +12,7 @@ from paretorch.training import randomness
 from paretorch.workloads import forward
 from paretorch.workloads.base import Workload, check_head_names
 from paretorch.workloads.metrics import Metric
-from paretorch.workloads.streams import LoadingStream, Splits
+from paretorch.workloads.streams import LoadingStream, PreviewStream, Samples, Splits, Stream
 
 CHECKED_SAMPLES = 2  # of each stream
 LABEL_BATCH = 256  # samples that are read at a time in the search for a label
@@ -87,14 +87,15 @@ def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Me
 def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
     """Checks the losses of a few training samples of each stream, without side effects on model or random generators.
 
-    Streams that are read from files are not checked: that would start their processes.
+    Streams that are read from files, and loaders, are not checked: that would start their processes.
 
     Raises:
         ValueError: they are not scalars by task.
     """
-    if any(isinstance(stream, LoadingStream) for stream in splits.train):
+    found = [_first_samples(stream) for stream in splits.train]
+    batch = tuple(samples for samples in found if samples is not None)
+    if len(batch) < len(found):
         return
-    batch = tuple(next(iter(stream.batches(CHECKED_SAMPLES, order=None))) for stream in splits.train)
     where, training = f"{type(workload).__name__}.losses()", model.training
     device = next(model.parameters()).device
     model.eval()
@@ -114,6 +115,13 @@ def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
             raise ValueError(
                 f"{where}: expected a scalar tensor for {task!r}, the mean over the labelled samples, got {got}"
             )
+
+
+def _first_samples(stream: Stream) -> Samples | None:
+    """The first samples of a stream; None if reading them would start processes."""
+    if isinstance(stream, PreviewStream):
+        return stream.preview(CHECKED_SAMPLES)
+    return None if isinstance(stream, LoadingStream) else next(iter(stream.batches(CHECKED_SAMPLES, order=None)))
 
 
 def check_selection(name: str, workload: Workload, tasks: tuple[str, ...], splits: Splits) -> None:

@@ -6,11 +6,13 @@ not import a method, an optimizer, a line search or the training loop.
 """
 
 from paretorch.workloads.base import MultiTaskModel, Truth, Workload
+from paretorch.workloads.loading.loader_stream import LoaderStream
 from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
 from paretorch.workloads.streams import Samples, Splits, Stream, TensorStream
 
 __all__ = [
     "Accuracy",
+    "LoaderStream",
     "MeanAbsoluteError",
     "MeanIoU",
     "Metric",

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from paretorch.former_names import former_names
 
 SPLITS = ("train", "validation", "test")
+OWN_ORDER = "the data set gives its samples in an order of its own"  # why the seed does not decide the batches
 Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 
 
@@ -25,18 +26,49 @@ class Samples:
         inputs: (B, ...) inputs of the encoder, a tensor or any nesting of tensors.
         targets: (B, ...) targets of the stream's tasks, by task.
         size: B, the number of samples.
+        whole: the number of samples of the batch of which these are one rank's share; None: these are the whole batch.
     """
 
     inputs: Any
     targets: Mapping[str, Any]
     size: int
+    whole: int | None = None
 
     def to(self, device: torch.device) -> Samples:
         """The same samples on ``device``."""
         inputs, targets = tree_map_only(
             Tensor, lambda x: x.to(device, non_blocking=True), (self.inputs, dict(self.targets))
         )
-        return Samples(inputs, targets, self.size)
+        return Samples(inputs, targets, self.size, self.whole)
+
+    def share(self, rank: int, ranks: int) -> Samples:
+        """The samples of one of several ranks; those of all ranks together are these samples, each once.
+
+        Raises:
+            ValueError: a rank would have no sample.
+
+        Example:
+            >>> batch = Samples(torch.arange(5), {"a": torch.arange(5)}, size=5)
+            >>> [batch.share(rank, 2).inputs.tolist() for rank in range(2)]
+            [[0, 1], [2, 3, 4]]
+        """
+        rows = share_of(self.size, rank, ranks)
+        inputs, targets = tree_map_only(Tensor, lambda x: x[rows], (self.inputs, dict(self.targets)))
+        return Samples(inputs, targets, rows.stop - rows.start, self.size)
+
+
+def share_of(size: int, rank: int, ranks: int) -> slice:
+    """The part of ``size`` samples that belongs to one of several ranks; the parts differ by one sample at most.
+
+    Raises:
+        ValueError: a rank would have no sample.
+    """
+    if size < ranks:
+        raise ValueError(
+            f"a batch of {size} sample{'s' * (size != 1)} cannot be divided among {ranks} ranks: use a larger batch size, or "
+            "fewer ranks"
+        )
+    return slice(size * rank // ranks, size * (rank + 1) // ranks)
 
 
 class Stream(Protocol):
@@ -101,6 +133,104 @@ class LoadingStream(Protocol):
     def loading(self) -> LoadingStatistics:
         """The statistics so far."""
         ...
+
+
+@runtime_checkable
+class ContinuedStream(Protocol):
+    """A stream whose epochs may be consecutive parts of one sequence of passes, of a number of steps that it declares."""
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """The number of steps of an epoch; None: an epoch is one pass."""
+        ...
+
+    def continued(self, size: int, key: tuple[int, int], start: int) -> Iterator[Samples]:
+        """The batches of all passes, one pass after the other, without end.
+
+        Args:
+            size: B, samples per batch.
+            key: the run's seed and the position of the stream, which together with the number of a pass decide its order.
+            start: the number of batches, counted over all passes, that come before the first one.
+        """
+        ...
+
+
+@runtime_checkable
+class PreviewStream(Protocol):
+    """A stream whose first samples can be read without starting processes."""
+
+    def preview(self, count: int) -> Samples | None:
+        """The first samples in the stored order; None if reading them would start processes or take samples from training."""
+        ...
+
+
+@runtime_checkable
+class PairedStream(Protocol):
+    """A stream that knows whether all runs of one seed receive the same batches."""
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the seed decides the order of the samples."""
+        ...
+
+
+@runtime_checkable
+class StatefulStream(Protocol):
+    """A stream whose position in training is stored in checkpoints, as far as the number of the epoch does not decide it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, in plain values and tensors; empty if the number of the epoch decides it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores a position."""
+        ...
+
+
+@runtime_checkable
+class DividedStream(Protocol):
+    """A stream that reads one rank's share of each batch without reading the others."""
+
+    def share(self, rank: int, ranks: int) -> Stream:
+        """The same stream with the share of a rank of every batch; its length is that of the whole stream."""
+        ...
+
+
+@dataclass(frozen=True)
+class RankShare:
+    """The share of one rank of every batch of a stream, which is read as a whole.
+
+    Args:
+        stream: of whole batches.
+        rank: from 0.
+        ranks: number of ranks.
+    """
+
+    stream: Stream
+    rank: int
+    ranks: int
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of the stream."""
+        return self.stream.tasks
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def batches(self, size: int, order: int | None) -> Iterator[Samples]:
+        """One pass in shares of batches of ``size``; see :meth:`Stream.batches`."""
+        for samples in self.stream.batches(size, order):
+            yield samples.share(self.rank, self.ranks)
+
+    def to(self, device: torch.device) -> RankShare:
+        """The same share with its samples on ``device``."""
+        return RankShare(self.stream.to(device), self.rank, self.ranks)
+
+
+def rank_share(stream: Stream, rank: int, ranks: int) -> Stream:
+    """A stream of one rank's share of each batch; the shares of all ranks are the batches of one process."""
+    return stream.share(rank, ranks) if isinstance(stream, DividedStream) else RankShare(stream, rank, ranks)
 
 
 @dataclass(frozen=True)
@@ -222,14 +352,27 @@ def _check_streams(split: str, streams: Any) -> None:
 
 
 def steps_per_epoch(streams: tuple[Stream, ...], size: int) -> int:
-    """Number of batches of the longest stream; at least one."""
-    return max(max(1, len(stream) // size) for stream in streams)
+    """Number of batches of the longest stream; at least one. A stream that declares its steps has that many."""
+    return max(_steps(stream, size) for stream in streams)
 
 
 def passes_per_epoch(streams: tuple[Stream, ...], size: int) -> list[float]:
     """Number of passes over each stream in one epoch: 1 for the longest, more for shorter ones."""
     steps = steps_per_epoch(streams, size)
-    return [steps / max(1, len(stream) // size) for stream in streams]
+    return [steps / _steps(stream, size) for stream in streams]
+
+
+def samples_per_epoch(streams: tuple[Stream, ...], size: int) -> int:
+    """Number of samples of all streams that an epoch of training takes."""
+    declared = [isinstance(stream, ContinuedStream) and stream.steps_per_epoch is not None for stream in streams]
+    sizes = [size if known else min(size, len(stream)) for stream, known in zip(streams, declared, strict=True)]
+    return steps_per_epoch(streams, size) * sum(sizes)
+
+
+def _steps(stream: Stream, size: int) -> int:
+    if isinstance(stream, ContinuedStream) and stream.steps_per_epoch is not None:
+        return stream.steps_per_epoch
+    return max(1, len(stream) // size)
 
 
 def training_batches(streams: tuple[Stream, ...], size: int, seed: int, epoch: int) -> Iterator[tuple[Samples, ...]]:
@@ -243,8 +386,14 @@ def training_batches(streams: tuple[Stream, ...], size: int, seed: int, epoch: i
         seed: the run's seed.
         epoch: from 0.
     """
-    endless = [_passes(stream, size, (seed, epoch, position)) for position, stream in enumerate(streams)]
-    for _ in range(steps_per_epoch(streams, size)):
+    steps = steps_per_epoch(streams, size)
+    endless = [
+        stream.continued(size, (seed, position), epoch * steps)
+        if isinstance(stream, ContinuedStream) and stream.steps_per_epoch is not None
+        else _passes(stream, size, (seed, epoch, position))
+        for position, stream in enumerate(streams)
+    ]
+    for _ in range(steps):
         yield tuple(next(batches) for batches in endless)
 
 

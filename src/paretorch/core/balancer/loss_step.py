@@ -101,6 +101,8 @@ def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], r
         None where the graph contains nodes whose gradients cannot be computed without side effects (compiled functions, reentrant
         checkpoints, wrappers of distributed training).
     """
+    if not losses:  # on a rank without any
+        return Weighted([], [], [], [])
     graph = task_graph([[loss] for loss in losses.values()])
     if graph.opaque:
         return None

@@ -24,6 +24,7 @@ from paretorch.reports.reading.plan import Plan, plan_all
 from paretorch.reports.reading.searches import Searches, searches
 from paretorch.studies.statistics.quality import delta_m, is_valid_baseline, seed_mean
 from paretorch.studies.study import Combine, Treatment
+from paretorch.training.record.pairing import pairing_note
 from paretorch.training.record.result import Result, Scores
 from paretorch.training.record.run_identity import verified_result
 from paretorch.training.run import Run
@@ -189,6 +190,8 @@ def _read(plan: Plan) -> StudyResults:
     base = read.treatment(baseline, baseline.runs).validation
     _check_baseline(base, plan)
     treatments = {t.label: read.chosen(t, base) for t in plan.study.treatments}
+    note = pairing_note([result.facts for result in results.values()])
+    plan = replace(plan, notes=(*plan.notes, f"{note[0].upper()}{note[1:]}.")) if note else plan
     measures = tuple(dict.fromkeys(str(result.peak_memory["measures"]) for result in results.values()))
     return StudyResults(plan, read.metrics, tasks, treatments, measures)
 

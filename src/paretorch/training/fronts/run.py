@@ -36,6 +36,7 @@ from paretorch.training.names.devices import find_device
 from paretorch.training.names.optimizers import find_optimizer, optimizers
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.record import machine
+from paretorch.training.record.pairing import pairing_facts
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_record import RunRecord, finished_result
 from paretorch.training.run import Plain, Run
@@ -44,7 +45,7 @@ from paretorch.training.tracking.contract import NO_TRACKING, Tracking
 from paretorch.training.tracking.tracked_progress import tracked
 from paretorch.training.workload_checks import check_losses, data_of, metrics_of, trained_model
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import Splits, steps_per_epoch
+from paretorch.workloads.streams import Splits, samples_per_epoch, steps_per_epoch
 
 __all__ = ["check", "example_inputs", "load_front", "train_front", "workload_of"]
 
@@ -159,7 +160,7 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
     run, workload, algorithm = resolved.run, resolved.workload, resolved.algorithm
     reference = _reference(resolved, splits)
     steps = steps_per_epoch(splits.train, run.batch_size)
-    samples = steps * sum(min(run.batch_size, len(stream)) for stream in splits.train)
+    samples = samples_per_epoch(splits.train, run.batch_size)
     checkpoint = None if algorithm.evolves else record.folder / CHECKPOINT
     done = record.rewind(0 if checkpoint is None else saved_epochs(checkpoint))
     recorder = FrontRecorder(run, workload.tasks, record, display, steps, samples, done)
@@ -209,7 +210,7 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
         seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in recorder.epochs),
         peak_memory=memory,
         parameters=parameter_counts(workload.model()),
-        facts={**splits.facts, SET: facts},
+        facts={**splits.facts, **pairing_facts(splits.train), SET: facts},
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from paretorch.extras import extra
 from paretorch.training.record.kept_epoch import KEPT
+from paretorch.training.record.pairing import pairing_note
 from paretorch.training.record.result import Result, Scores
 
 with extra("studies"):
@@ -35,6 +36,8 @@ def show(result: Result, folder: Path) -> None:
     counts = {part: count for part, count in result.parameters.items() if part != "total"}
     parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
     console.print(f"{result.parameters['total']:,} parameters: {parts}.", highlight=False, soft_wrap=True, markup=False)
+    if note := pairing_note([result.facts]):
+        console.print(f"{note[0].upper()}{note[1:]}.", highlight=False, soft_wrap=True, markup=False)
     console.print(
         f"{result.seconds_per_epoch:.3g} seconds per epoch (median). The record is in {folder}", highlight=False
     )

@@ -104,12 +104,12 @@ class TrainingMonitor:
         if nonfinite is not None:
             task, step = nonfinite
             cure = f"Check that batch's labels, or use a smaller step: {self._smaller_step()}" if step else FIRST
-            self._warn(
+            self.warn(
                 f"the loss of {task!r} was not finite in {self._position(step)}; the parameters are finite. {cure}"
             )
             self._nonfinite = {}
         if len(history) == STAGNATION and (tasks := _stagnating(history)):
-            self._warn(
+            self.warn(
                 f"{_losses_have(tasks)} not decreased in {STAGNATION} epochs. A smaller step may help, or a larger one where the "
                 f"losses barely change: {self._smaller_step()}, {self._rate(1 / SMALLER)}; or more epochs than {self.run.epochs}"
             )
@@ -129,7 +129,7 @@ class TrainingMonitor:
                 if available
                 else "no GPU was found. A smaller subset of the data, smaller images, or fewer epochs take less"
             )
-            self._warn(f"the remaining {self.run.epochs - 1} epochs take about {left / 3600:.1f} h on the CPU: {cure}")
+            self.warn(f"the remaining {self.run.epochs - 1} epochs take about {left / 3600:.1f} h on the CPU: {cure}")
 
     def _explosion(self, nonfinite: tuple[str, int] | None) -> str:
         if nonfinite and not nonfinite[1]:
@@ -159,7 +159,8 @@ class TrainingMonitor:
             return f"a learning rate {factor:g} times the present one"
         return f"lr={rate * factor:.3g}"
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Gives a warning, once, and adds it to the facts of the run."""
         if text not in self.warnings:
             self.warnings.append(text)
             warnings.warn(text, TrainingWarning, stacklevel=5)

@@ -168,6 +168,39 @@ class RunRecord:
             raise atomic.disk_full_error(error, self.folder / "events.jsonl") from error
 
 
+class SilentRecord:
+    """The record of a rank that writes no files.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.digest: str | None = None
+        self.owners: list[tuple[Mapping[str, Any], str | None]] = []
+
+    def __enter__(self) -> SilentRecord:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Does nothing."""
+
+    def rewind(self, epochs: int) -> tuple[Epoch, ...]:
+        """Returns no epochs: the first rank has them."""
+        del epochs
+        return ()
+
+    def step(self, epoch: int, step: int, numbers: StepNumbers) -> None:
+        """Does nothing."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Does nothing."""
+
+    def finish(self, result: Result) -> None:
+        """Does nothing."""
+
+
 def step_interval(steps: int, tasks: tuple[str, ...], line_search: bool = False) -> int:
     """The number of steps between two lines about steps, chosen so that all lines together remain small.
 
