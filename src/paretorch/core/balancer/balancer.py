@@ -49,7 +49,7 @@ from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale, combined_gradient, step_generator
-from paretorch.core.multi_vjp import LevelCache, SharedCotangents, find_shared_graph, saves_time
+from paretorch.core.multi_vjp import LevelCache, SharedCotangents, SharedGraph, find_shared_graph, saves_time
 from paretorch.core.option_checks import check_choice
 
 _LOG = logging.getLogger("paretorch")
@@ -458,12 +458,15 @@ class Balancer(MethodModule):
         self, given: Mapping[str, Tensor], graph: TaskGraph, leaves: Leaves, retain_graph: bool
     ) -> tuple[Gradients | SharedCotangents, dict[str, list[Tensor | None]]]:
         """Every task's gradients or cotangents, whichever cost less; and its gradients on the leaves that are not compared."""
+        alone = self.runner.ranks.size == 1
         sampled = self.samples is not None and len(given) > 1
-        possible = self.runner.ranks.size == 1 and not graph.opaque and Need.JACOBIAN not in self.method.needs
+        possible = alone and not graph.opaque and Need.JACOBIAN not in self.method.needs
         possible = possible and len(given) > 2  # for two tasks, the additional backward costs what it could save
         shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible else None
         if sampled and (shared_graph is None or graph.opaque or has_hooks(shared_graph.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))
+        if sampled and alone and shared_graph is not None and self._draws_all(shared_graph):
+            sampled, shared_graph = False, shared_graph if possible else None
         if (
             shared_graph is None
             or not (sampled or saves_time(shared_graph, len(given)))
@@ -476,16 +479,22 @@ class Balancer(MethodModule):
         own = cotangents.collect(given, graph, leaves.others, retain_graph)
         return cotangents, own
 
+    def _draws_all(self, shared_graph: SharedGraph) -> bool:
+        """Whether ``samples`` covers the whole batch, for which the exact Gramian costs less."""
+        size = shared_graph.batch_size
+        return self.samples is not None and size is not None and size <= self.samples
+
     def _gramian(self, source: Gradients | SharedCotangents) -> Array:
         """(T, T) of the gradients on what is compared, of the whole batch or of the drawn samples."""
         ranks = self.runner.ranks
         step = None if self.samples is None else self.runner.state.steps()  # a step of one task counts, too
         if isinstance(source, Gradients):
             return summed_gramian(source, ranks)
-        if self.samples is not None and step is not None:
+        drawn = self.samples is not None and not self._draws_all(source.shared_graph)
+        if self.samples is not None and step is not None and (drawn or ranks.size > 1):
             source.draw_samples(self.samples, step_generator(~self.seed, step))
         gramian = source.gramian() if ranks.size == 1 else source.gramian_over(ranks)
-        if self.samples is not None and not source.samples_save_time:
+        if drawn and not source.samples_save_time:
             self.runner.warn_once("samples", samples_save_nothing(self.samples))
         return gramian
 

@@ -8,6 +8,6 @@ options or ``.grad``.
 
 from paretorch.core.multi_vjp.levels import LevelCache
 from paretorch.core.multi_vjp.shared_cotangents import SharedCotangents
-from paretorch.core.multi_vjp.shared_graph import find_shared_graph, saves_time
+from paretorch.core.multi_vjp.shared_graph import SharedGraph, find_shared_graph, saves_time
 
-__all__ = ["LevelCache", "SharedCotangents", "find_shared_graph", "saves_time"]
+__all__ = ["LevelCache", "SharedCotangents", "SharedGraph", "find_shared_graph", "saves_time"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from paretorch.core.gradients.graph import Edge, NodeOutput, TaskGraph, has_several_tasks, node_output
+from paretorch.core.gradients.graph import Edge, NodeOutput, TaskGraph, has_several_tasks, is_leaf, node_output
 from paretorch.core.multi_vjp.linear_layers import LinearUse, linear_uses
 
 
@@ -35,6 +35,13 @@ class SharedGraph(NamedTuple):
     def entries(self) -> list[GradientEdge]:
         """The edges in the form of the autograd engine."""
         return [GradientEdge(*edge) for edge in self.edges]
+
+
+    @property
+    def batch_size(self) -> int | None:
+        """The largest number of samples of an entry that is no leaf; None where there is none, or one without batch dimension."""
+        shapes = [node._input_metadata[number].shape for node, number in self.edges if not is_leaf(node)]
+        return max(int(shape[0]) for shape in shapes) if shapes and all(shapes) else None
 
 
 def find_shared_graph(graph: TaskGraph, compared: Sequence[Tensor]) -> SharedGraph | None:
