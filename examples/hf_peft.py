@@ -18,7 +18,7 @@ class TopicAndScore(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-        self.bert = BertModel(BertConfig(30, **sizes))  # in practice: from_pretrained
+        self.bert = BertModel(BertConfig(vocab_size=30, **sizes))  # in practice: from_pretrained
         self.heads = nn.ModuleDict({"topic": nn.Linear(32, 3), "score": nn.Linear(32, 1)})
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
@@ -28,8 +28,10 @@ class TopicAndScore(nn.Module):
 
 def main() -> None:
     torch.manual_seed(0)
-    lora = LoraConfig(r=8, lora_alpha=32, target_modules=["query", "key", "value", "dense"], modules_to_save=["heads"])
-    model = get_peft_model(TopicAndScore(), lora)
+    layers, heads = ["query", "key", "value", "dense"], ["heads.topic", "heads.score"]
+    model = get_peft_model(
+        TopicAndScore(), LoraConfig(r=8, lora_alpha=32, target_modules=layers, modules_to_save=heads)
+    )
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     adapters = [p for name, p in trained.items() if "lora_" in name]
     balancer = pt.Balancer(pt.IMTLG(), tasks=("topic", "score"), shared=adapters)

@@ -36,11 +36,11 @@ def main() -> None:
     torch.manual_seed(0)
     texts = torch.randint(0, 30, (1600, 8))
     samples = [{"input_ids": x, "topic": x[0] % 3, "score": (x < 15).float().mean()} for x in texts]
-    config = BertConfig(30, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     options = {"num_train_epochs": 4, "per_device_train_batch_size": 32, "learning_rate": 4e-3, "report_to": "none"}
     with tempfile.TemporaryDirectory() as folder:
         trainer = BalancedTrainer(
-            TopicAndScore(config),
+            TopicAndScore(BertConfig(vocab_size=30, **sizes)),
             TrainingArguments(folder, gradient_accumulation_steps=2, use_cpu=True, **options),
             train_dataset=samples[:-200],
             eval_dataset=samples[-200:],

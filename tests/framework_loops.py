@@ -55,10 +55,11 @@ class Loop:
     def model(self) -> TaskLosses:
         return TaskLosses(self)
 
-    def balancer(self, micro: int | None = None) -> pt.Balancer | None:
+    def balancer(self, micro: int | None = None, shared: nn.Module | None = None) -> pt.Balancer | None:
         if self.by != "balancer":
             return None
-        return pt.Balancer(METHODS[self.method](), TASKS, accumulate=self.micro if micro is None else micro)
+        micro = self.micro if micro is None else micro
+        return pt.Balancer(METHODS[self.method](), TASKS, accumulate=micro, shared=shared)
 
 
 class TaskLosses(nn.Module):

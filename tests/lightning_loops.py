@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -70,23 +71,27 @@ def fit(module: Module, rank: int = 0, resume: Path | None = None, **options: An
     return trainer
 
 
-def fitted_on_ranks(rank: int, cases: tuple[tuple[Loop, bool], ...]) -> list[Tensor]:
-    """The parameters of each case on this rank of DistributedDataParallel."""
-    os.environ["LOCAL_RANK"] = str(rank)
+def on_this_rank(rank: int, **options: Any) -> dict[str, Any]:
+    """Options of a Trainer in a process that a launcher started; a Trainer that ends deletes these variables."""
+    ranks = dist.get_world_size()
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(ranks)}
+    return {"devices": ranks, "strategy": DDPStrategy(process_group_backend="gloo", **options)}
+
+
+def fitted_on_ranks(rank: int, cases: tuple[tuple[Loop, bool, bool], ...]) -> list[Tensor]:
+    """The parameters of each case (loop, manual, unused) on this rank of DistributedDataParallel."""
     results = []
-    for loop, manual in cases:
+    for loop, manual, unused in cases:
         module = Module(loop, manual)
-        fit(module, rank, devices=int(os.environ["WORLD_SIZE"]), strategy=DDPStrategy(process_group_backend="gloo"))
+        fit(module, rank, **on_this_rank(rank, find_unused_parameters=unused))
         results.append(vector(module.task_losses))
     return results
 
 
 def refusal_of_unused(rank: int, manual: bool) -> str:
     """The error of a total within a wrapper that searches for unused parameters."""
-    os.environ["LOCAL_RANK"] = str(rank)
-    strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
     try:
-        fit(Module(Loop(), manual), rank, devices=int(os.environ["WORLD_SIZE"]), strategy=strategy)
+        fit(Module(Loop(), manual), rank, **on_this_rank(rank, find_unused_parameters=True))
     except ValueError as error:
         return str(error)
     return "nothing was raised"

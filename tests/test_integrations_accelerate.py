@@ -15,9 +15,10 @@ from ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of accelerate
 CASES = tuple(Loop(by, method, micro=2, clip=0.5) for by in ("fork", "balancer") for method in METHODS)
+RAGGED = tuple(Loop(by, micro=3, ragged=True) for by in ("fork", "balancer"))
 
 
-@pytest.mark.parametrize("loop", [*CASES, Loop("balancer", micro=3, ragged=True)], ids=str)
+@pytest.mark.parametrize("loop", [*CASES, *RAGGED], ids=str)
 def test_accelerate_equals_the_plain_loop(loop: Loop) -> None:
     found = accelerated(loop)
     assert difference(found, plain(loop, mean=False)) <= 1e-12
@@ -39,7 +40,7 @@ def test_accelerate_continues_from_a_saved_state(by: str, tmp_path: Path) -> Non
 
 @pytest.mark.long
 def test_accelerate_on_two_ranks_equals_one_process(tmp_path: Path) -> None:
-    cases = (*CASES, Loop("balancer", micro=3, ragged=True))
+    cases = (*CASES, *RAGGED)
     found = on_ranks(accelerated_on_ranks, 2, tmp_path, cases)
     differences = {
         case: difference(each, plain(case, 2, mean=False)) for case, *each in zip(cases, *found, strict=True)

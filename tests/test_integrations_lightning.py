@@ -34,8 +34,9 @@ def test_lightning_equals_the_plain_loop(loop: Loop, manual: bool) -> None:
     assert difference(vector(loop.model()), plain(loop)) > 1e-3
 
 
-def test_lightning_step_of_fewer_micro_batches_is_flushed_before_the_optimizer() -> None:
-    loop = Loop(micro=3, ragged=True)
+@pytest.mark.parametrize("by", ["fork", "balancer"])
+def test_lightning_step_of_fewer_micro_batches_is_taken(by: str) -> None:
+    loop = Loop(by, micro=3, ragged=True)
     module = Module(loop)
     fit(module)
     assert difference(vector(module.task_losses), plain(loop, mean=False)) <= 1e-12
@@ -65,7 +66,10 @@ def test_lightning_resumed_equals_uninterrupted(by: str, tmp_path: Path) -> None
 @pytest.mark.long
 def test_lightning_on_two_ranks_equals_one_process(tmp_path: Path) -> None:
     loops = [Loop(by, method, micro=2, clip=0.5) for by in ("fork", "balancer") for method in METHODS]
-    cases = tuple((loop, manual) for loop in loops for manual in (False, True))
+    cases = (
+        *((loop, manual, False) for loop in loops for manual in (False, True)),
+        *((Loop("fork"), manual, True) for manual in (False, True)),
+    )
     found = on_ranks(fitted_on_ranks, 2, tmp_path, cases)
     differences = {case: difference(each, plain(case[0], 2)) for case, *each in zip(cases, *found, strict=True)}
     assert {case: value for case, value in differences.items() if not value <= 1e-12} == {}

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of peft
 def adapted(fork: nn.Module | None = None, **options: Any) -> Any:
     """The small model with a frozen encoder, LoRA in its layers, and trained heads."""
     torch.manual_seed(4)
-    saved = ["heads"] if fork is None else ["heads", "fork"]
+    saved = [*(f"heads.{task}" for task in TASKS), *([] if fork is None else ["fork"])]
     lora = LoraConfig(r=2, target_modules=["0", "2"], modules_to_save=saved, init_lora_weights=False, **options)
     return get_peft_model(Net(fork=fork), lora, autocast_adapter_dtype=False)  # type: ignore[arg-type]
 

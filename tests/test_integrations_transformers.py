@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from torch.utils.data import DataLoader
+from transformers import Trainer
 
 import paretorch as pt
 from framework_loops import METHODS, Loop, difference, optimizer_of, plain, samples, vector
@@ -25,7 +26,7 @@ from trainer_loops import Net, Ordered, arguments, bert, texts, trained_on_ranks
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers
 CASES = [
     *(Loop(by, method, micro=2, clip=0.5) for by in ("fork", "balancer") for method in METHODS),
-    Loop("balancer", micro=3, ragged=True),
+    *(Loop(by, micro=3, ragged=True) for by in ("fork", "balancer")),
 ]
 
 
@@ -139,6 +140,19 @@ def test_trainer_takes_a_function_of_losses_and_gives_its_outputs_to_the_metrics
     assert math.isnan(metrics["eval_loss_topic"])
 
 
+def test_unmodified_trainer_with_a_fork_equals_the_plain_loop(tmp_path: Path) -> None:
+    class Unmodified(Trainer):  # type: ignore[misc]
+        _get_train_sampler = Ordered._get_train_sampler
+
+    loop = Loop("fork", "gradvac", micro=2, clip=0.5)
+    model = Net(loop)
+    optimizer = optimizer_of(model.parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    settings = arguments(tmp_path, loop)
+    Unmodified(model, settings, train_dataset=samples(loop), optimizers=(optimizer, scheduler)).train()
+    assert difference(vector(model), plain(loop)) <= 1e-12
+
+
 class AcceptsCounts(Net):
     """Has ``**kwargs``, from which the Trainer concludes that the loss is divided by the number of items in the step."""
 
@@ -158,9 +172,10 @@ def test_trainer_divides_means_by_the_number_of_micro_batches(tmp_path: Path) ->
     [
         ({"balancer": pt.Balancer(pt.UPGrad())}, "needs losses by task"),
         ({"balancer": pt.Balancer(pt.UPGrad(), accumulate=4), "losses": "losses"}, "accumulate=2"),
+        ({"compute_loss_func": print, "losses": "losses"}, "replaces compute_loss_func"),
     ],
 )
-def test_trainer_refuses_a_balancer_that_cannot_work(options: Any, message: str, tmp_path: Path) -> None:
+def test_trainer_refuses_options_that_contradict_each_other(options: Any, message: str, tmp_path: Path) -> None:
     loop = Loop(micro=2)
     with pytest.raises(ValueError, match=message):
         BalancedTrainer(Net(loop), arguments(tmp_path, loop), **options)

@@ -63,6 +63,7 @@ def trainer(model: Any, folder: Path, **options: Any) -> BalancedSFT:
         use_cpu=True,
         report_to="none",
         save_strategy="no",
+        logging_steps=1,
         disable_tqdm=True,
         bf16=False,
         gradient_checkpointing=False,
@@ -101,4 +102,4 @@ def test_sft_trainer_with_two_losses_equals_the_plain_loop(method: str, tmp_path
         balancer.backward({task: torch.stack([each[task] for each in group]).mean() for task in tasks})
         nn.utils.clip_grad_norm_(start.parameters(), 0.1)
         optimizer.step()
-    assert difference(vector(model), vector(start)) <= 1e-12
+    assert difference(vector(model), vector(start)) <= 1e-9  # this model normalises and rotates in float32

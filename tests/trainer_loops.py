@@ -59,6 +59,7 @@ def arguments(folder: Path, loop: Loop, **options: Any) -> TrainingArguments:
 
 def trainer(loop: Loop, folder: Path, ranks: int = 1, model: Any = None, **options: Any) -> BalancedTrainer:
     model = Net(loop) if model is None else model
+    shared = model.task_losses.net.encoder if options.get("ddp_find_unused_parameters") else None
     optimizer = optimizer_of(model.parameters())
     return Ordered(
         model,
@@ -67,7 +68,7 @@ def trainer(loop: Loop, folder: Path, ranks: int = 1, model: Any = None, **optio
         eval_dataset=samples(Loop(steps=3)),
         optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)),
         losses="losses",
-        balancer=loop.balancer(),
+        balancer=loop.balancer(shared=shared),
     )
 
 

@@ -15,7 +15,7 @@ def balance_scalars(module: nn.Module, prefix: str = "balance") -> dict[str, flo
         prefix: of every name, before a slash. Where several have balanced, their place in the module follows.
 
     Returns:
-        those of :meth:`paretorch.Balance.scalars`; empty before the first step.
+        those of ``Balance.scalars``; empty before the first step.
 
     Example:
         >>> import paretorch as pt, torch

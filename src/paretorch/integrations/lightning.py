@@ -15,7 +15,7 @@ with extra("lightning"):
 class BalanceLogger(Callback):  # type: ignore[misc]
     """Logs weights, losses, norms and cosines of every Fork and Balancer in the LightningModule.
 
-    The numbers are those of :meth:`paretorch.Balance.scalars`, and are given to all loggers of the Trainer at the number of the
+    The numbers are those of ``Balance.scalars``, and are given to all loggers of the Trainer at the number of the
     optimizer step. Only the first rank logs; the numbers of a step are equal on all ranks.
 
     Args:
@@ -23,8 +23,9 @@ class BalanceLogger(Callback):  # type: ignore[misc]
         prefix: of every name, before a slash; with several Forks or Balancers their place in the module follows.
 
     Example:
-        >>> from lightning.pytorch import Trainer
-        >>> trainer = Trainer(accelerator="cpu", logger=False, callbacks=[BalanceLogger(every_n_steps=10)])  # doctest: +SKIP
+        >>> callbacks = [BalanceLogger(every_n_steps=10)]  # of lightning.Trainer
+        >>> callbacks[0].prefix
+        'balance'
     """
 
     def __init__(self, every_n_steps: int | None = None, prefix: str = "balance") -> None:

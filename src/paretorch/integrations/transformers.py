@@ -24,7 +24,7 @@ STATE_FILE = "balancer.pt"
 class BalancedTrainer(Trainer):  # type: ignore[misc]
     """A Trainer of several losses: with a Balancer, or with a Fork in the model.
 
-    Training logs contain the numbers of :meth:`paretorch.Balance.scalars`. An evaluation reports the plain sum of the losses as
+    Training logs contain the numbers of ``Balance.scalars``. An evaluation reports the plain sum of the losses as
     ``eval_loss`` and each task's as ``eval_loss_TASK``. The Balancer's state is in every checkpoint (``balancer.pt``), a Fork's
     in the model. As a mixin it comes first: ``class Both(BalancedTrainer, SFTTrainer)``.
 
@@ -37,7 +37,7 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]
             it balances the joined micro-batches of a step.
 
     Raises:
-        ValueError: on a Balancer without losses, another number of micro-batches, or a checkpoint without the Balancer's state.
+        ValueError: on a Balancer without losses, a second loss function, another number of micro-batches, or a checkpoint without the Balancer's state.
     """
 
     def __init__(
@@ -51,6 +51,10 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]
         if balancer is not None and losses is None:
             raise ValueError(
                 "a Balancer needs losses by task: losses='FIELD' of the model's output, or losses=FUNCTION"
+            )
+        if losses is not None and (self.compute_loss_func is not None or self.args.label_smoothing_factor > 0):
+            raise ValueError(
+                "losses= replaces compute_loss_func and label_smoothing_factor: compute them within the losses"
             )
         steps = self.args.gradient_accumulation_steps
         if balancer is not None and balancer.accumulate not in (1, steps):
