@@ -38,7 +38,8 @@ class Loop:
 
     def __str__(self) -> str:
         options = [f"micro={self.micro}"] * (self.micro > 1) + [f"clip={self.clip}"] * (self.clip > 0)
-        return "-".join([self.by, self.method, *options, *["checkpointed"] * self.checkpointed])
+        flags = [*["checkpointed"] * self.checkpointed, *["ragged"] * self.ragged]
+        return "-".join([self.by, self.method, *options, *flags])
 
     def batches(self, rank: int = 0) -> list[Batch]:
         """The batches of a rank, in order."""

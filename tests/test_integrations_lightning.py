@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def test_lightning_in_bfloat16_equals_the_plain_loop(by: str) -> None:
     module = Module(loop)
     fit(module)
     assert difference(vector(module.task_losses), plain(loop)) <= 1e-6
+    assert difference(vector(module.task_losses), plain(replace(loop, autocast=False))) > 1e-5
 
 
 @pytest.mark.parametrize("by", ["fork", "balancer"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def test_trainer_in_bfloat16_equals_the_plain_loop(by: str, tmp_path: Path) -> N
     one = trainer(loop, tmp_path)
     one.train()
     assert difference(vector(one.model), plain(loop)) <= 1e-6
+    assert difference(vector(one.model), plain(replace(loop, autocast=False))) > 1e-5
 
 
 @pytest.mark.parametrize("by", ["fork", "balancer"])

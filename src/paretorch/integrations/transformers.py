@@ -37,7 +37,8 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]
             it balances the joined micro-batches of a step.
 
     Raises:
-        ValueError: on a Balancer without losses, a second loss function, another number of micro-batches, or a checkpoint without the Balancer's state.
+        ValueError: on a Balancer without losses, losses beside a loss function of the Trainer, another number of micro-batches,
+            or a checkpoint without the Balancer's state.
     """
 
     def __init__(
