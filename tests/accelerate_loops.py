@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,8 +22,9 @@ def accelerated(loop: Loop, ranks: int = 1, save: Path | None = None, load: Path
     GradientState._reset_state()
     precision = "bf16" if loop.autocast else "no"
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=loop.micro, mixed_precision=precision)
-    model = loop.model()
-    loader = DataLoader(samples(loop, ranks), batch_size=12)  # type: ignore[arg-type]
+    model: Any = loop.model()
+    data: Any = samples(loop, ranks)
+    loader: Any = DataLoader(data, batch_size=12)
     model, optimizer, loader = accelerator.prepare(model, optimizer_of(model.parameters()), loader)
     balancer = loop.balancer()
     if balancer is not None:

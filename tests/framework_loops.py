@@ -89,7 +89,9 @@ class TaskLosses(nn.Module):
         return dict(net.fork.losses(losses)) if net.forks else losses
 
     def encoded(self, x: Tensor) -> Tensor:
-        return checkpoint(self.net.encoder, x, use_reentrant=False) if self.checkpointed else self.net.encoder(x)
+        encoder = self.net.encoder
+        z: Tensor = checkpoint(encoder, x, use_reentrant=False) if self.checkpointed else encoder(x)
+        return z
 
 
 def samples(loop: Loop, ranks: int = 1) -> list[dict[str, Tensor]]:

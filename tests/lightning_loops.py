@@ -28,7 +28,7 @@ QUIET: dict[str, Any] = {
 }
 
 
-class Module(LightningModule):
+class Module(LightningModule):  # type: ignore[misc]
     """Automatic optimization returns the total; manual optimization calls ``manual_backward`` on it."""
 
     def __init__(self, loop: Loop, manual: bool = False) -> None:

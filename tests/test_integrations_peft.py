@@ -24,7 +24,7 @@ def adapted(fork: nn.Module | None = None, **options: Any) -> Any:
     torch.manual_seed(4)
     saved = [*(f"heads.{task}" for task in TASKS), *([] if fork is None else ["fork"])]
     lora = LoraConfig(r=2, target_modules=["0", "2"], modules_to_save=saved, init_lora_weights=False, **options)
-    return get_peft_model(Net(fork=fork), lora, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+    return get_peft_model(Net(fork=fork), lora, autocast_adapter_dtype=False)
 
 
 def adapters(model: nn.Module) -> list[Tensor]:
@@ -75,7 +75,7 @@ def test_peft_saves_the_state_of_a_fork_with_the_adapters(tmp_path: Path) -> Non
     model.save_pretrained(tmp_path)
     torch.manual_seed(4)
     loaded = PeftModel.from_pretrained(
-        Net(fork=pt.Fork(pt.GradVac(), TASKS)),  # type: ignore[arg-type]
+        Net(fork=pt.Fork(pt.GradVac(), TASKS)),
         str(tmp_path),
         is_trainable=True,
         autocast_adapter_dtype=False,

@@ -104,7 +104,8 @@ def test_trainer_logs_the_balance_and_evaluates_every_task(tmp_path: Path) -> No
         one.train()
         logs = [entry for entry in one.state.log_history if "loss" in entry]
         assert len(logs) == 4
-        balance: Any = (one.balancer if by == "balancer" else one.model.task_losses.net.fork).balance
+        balancing: Any = one.balancer if by == "balancer" else one.model.task_losses.net.fork
+        balance = balancing.balance
         assert logs[-1]["balance/weight/b"] == pytest.approx(float(balance.weights[1]))
         assert logs[0]["balance/norm/b"] != logs[1]["balance/norm/b"]
         metrics = one.evaluate()
@@ -121,6 +122,10 @@ def test_trainer_logs_the_balance_and_evaluates_every_task(tmp_path: Path) -> No
 def test_trainer_takes_a_function_of_losses_and_gives_its_outputs_to_the_metrics(tmp_path: Path) -> None:
     rows, received = texts(24), []
 
+    def metrics_of(found: Any) -> dict[str, float]:
+        received.append(found.predictions.shape)
+        return {}
+
     def losses(model: nn.Module, inputs: dict[str, Any]) -> Any:
         outputs = model(**inputs)
         absent = outputs["losses"]["topic"] if model.training else None
@@ -133,7 +138,7 @@ def test_trainer_takes_a_function_of_losses_and_gives_its_outputs_to_the_metrics
         eval_dataset=rows[:7],
         losses=losses,
         balancer=pt.Balancer(pt.UPGrad()),
-        compute_metrics=lambda found: received.append(found.predictions.shape) or {},
+        compute_metrics=metrics_of,
     )
     one.train()
     metrics = one.evaluate()

@@ -98,7 +98,7 @@ BERT: dict[str, Any] = {
 }
 
 
-class TopicAndScore(BertPreTrainedModel):
+class TopicAndScore(BertPreTrainedModel):  # type: ignore[misc]
     """A tiny BERT with a class and a number to predict."""
 
     def __init__(self, config: BertConfig, by: str = "balancer", method: str = "upgrad") -> None:
@@ -121,7 +121,8 @@ class TopicAndScore(BertPreTrainedModel):
 
 def bert(by: str, dtype: torch.dtype = torch.float64) -> TopicAndScore:
     torch.manual_seed(3)
-    return TopicAndScore(BertConfig(**BERT), by).to(dtype)
+    model: TopicAndScore = TopicAndScore(BertConfig(**BERT), by).to(dtype)
+    return model
 
 
 def texts(count: int, dtype: torch.dtype = torch.float64) -> list[dict[str, Tensor]]:
