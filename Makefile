@@ -7,6 +7,7 @@
 #   make check       the gate: format, lint, types, documentation, tests
 #   make docs        the documentation, in docs/_build/html
 #   make bench       the cost of a step and of an import, beside TorchJD, in an environment of its own
+#   make examples    the programs in examples/ and the tests of frameworks, in an environment of their own
 #   make format      puts the code into shape
 #   make install     all that the above need
 #
@@ -15,6 +16,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH ?= .venv-bench
+EXAMPLES ?= .venv-examples
 JOBS ?= 2
 BIN := $(VENV)/bin
 
@@ -22,17 +24,18 @@ BIN := $(VENV)/bin
 STUDIES := $(VENV)/.installed-studies
 DEV := $(VENV)/.installed-dev
 BENCHED := $(BENCH)/.installed
+SHOWN := $(EXAMPLES)/.installed
 
 # One thread for each process: JOBS of them share the cores, and sums do not depend on how many cores there are.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
-CODE := src tests benchmarks docs
+CODE := src tests benchmarks docs examples
 
 # What rounding may decide. Sums differ between processors: these files run again with the kernels of an older one.
 NUMERICAL := $(filter-out %_ranks.py %_distributed.py %_training.py,$(wildcard $(patsubst %,tests/test_%*.py,\
 	balancer evidence fork linesearch methods optim pareto precision samples solvers)))
 OLDER := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
 
-.PHONY: demo test test-sums test-long check install docs bench format
+.PHONY: demo test test-sums test-long check install docs bench examples format
 
 demo: $(STUDIES)
 	$(BIN)/paretorch study quickstart
@@ -62,6 +65,10 @@ bench: $(BENCHED)
 	$(BENCH)/bin/python benchmarks/step.py --memory
 	$(BENCH)/bin/python benchmarks/import_time.py
 
+examples: $(SHOWN)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(EXAMPLES)/bin/python -m pytest -n $(JOBS) tests/test_examples.py tests/test_integrations*.py \
+		tests/test_studies_ray.py tests/test_training_tracking_packages.py tests/test_workloads_loader_stream.py
+
 format: $(DEV)
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
@@ -82,6 +89,11 @@ $(STUDIES): pyproject.toml
 $(BENCHED): pyproject.toml benchmarks/requirements.txt
 	$(call environment,$(BENCH))
 	$(BENCH)/bin/python -m pip install --disable-pip-version-check -e . -r benchmarks/requirements.txt
+	@touch $@
+
+$(SHOWN): pyproject.toml examples/requirements.txt
+	$(call environment,$(EXAMPLES))
+	$(EXAMPLES)/bin/python -m pip install --disable-pip-version-check -e '.[studies,lightning,transformers,ray,tracking,dev]' -r examples/requirements.txt
 	@touch $@
 
 define environment

@@ -74,7 +74,7 @@ def transformer(tasks: int) -> Case:
 
 
 def resnet18(tasks: int) -> Case:
-    """torchvision's ResNet-18 on 64 x 64 images, batch 32: 11 million shared parameters."""
+    """ResNet-18 of torchvision on 64 x 64 images, batch 32: 11 million shared parameters."""
     from torchvision.models import resnet18 as make
 
     encoder = make(weights=None)
@@ -83,6 +83,8 @@ def resnet18(tasks: int) -> Case:
 
 
 class MeanOverTokens(nn.Module):
+    """(B, L, D) to (B, D)."""
+
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.mean(dim=1)
 

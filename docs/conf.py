@@ -40,6 +40,7 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "  # copied are the lines after promp
 copybutton_prompt_is_regexp = True
 copybutton_line_continuation_character = "\\"
 
+autodoc_mock_imports = ["lightning", "transformers"]  # the adapters' entries need no framework
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = (

@@ -87,8 +87,9 @@ def test_docs_links_to_moved_sections_still_have_targets(page: str, sections: st
     assert set(sections.split()) - anchors(ROOT / "docs" / page) == set()
 
 
-def test_docs_promises_name_existing_tests() -> None:
-    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["promises.md", "setups.md"])
+def test_docs_promises_name_existing_tests(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     promised = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
     assert len(promised) > 25
     assert [

@@ -23,6 +23,7 @@ FLOORS = {
     "balance": 4,
     "linesearch": 4,
     "optim": 4,
+    "integrations": 5,
     "pareto": 4,
     "training": 5,
     "diagnosis": 6,

@@ -25,7 +25,7 @@ FLOORS = (
     ("reports",),
     ("studies", "diagnosis"),
     ("training",),
-    ("balance", "linesearch", "optim", "pareto"),
+    ("balance", "linesearch", "optim", "pareto", "integrations"),
     ("core", "loop"),
     ("", "workloads"),
     ("", "storage"),  # below workloads
@@ -40,6 +40,7 @@ PACKAGES = {
     "linesearch": "step sizes",
     "optim": "optimizers per task",
     "pareto": "sets of models",
+    "integrations": "adapters for trainers",
     "core": "Fork, Balancer, solvers",
     "workloads": "data, models, losses, metrics",
     "loop": "epochs, evaluation of a split",

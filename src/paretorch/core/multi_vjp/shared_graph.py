@@ -36,7 +36,6 @@ class SharedGraph(NamedTuple):
         """The edges in the form of the autograd engine."""
         return [GradientEdge(*edge) for edge in self.edges]
 
-
     @property
     def batch_size(self) -> int | None:
         """The largest number of samples of an entry that is no leaf; None where there is none, or one without batch dimension."""

@@ -1,0 +1,54 @@
+"""Two tasks with sharded parameters: fully_shard (FSDP2) on a model with a Fork.
+
+torchrun --nproc-per-node 2 examples/fsdp2.py
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+import paretorch as pt
+
+
+class Model(nn.Module):
+    """An encoder, a Fork, and a head per task; the forward returns the losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+        self.fork = pt.Fork(pt.IMTLG(), tasks=("sign", "size"))
+        self.heads = nn.ModuleDict({"sign": nn.Linear(64, 1), "size": nn.Linear(64, 1)})
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        branch = self.fork(self.encoder(x))
+        outputs = {task: head(branch[task]).squeeze(1) for task, head in self.heads.items()}
+        total = x[:, :4].sum(1)
+        sign = binary_cross_entropy_with_logits(outputs["sign"], (total > 0).float())
+        return {"sign": sign, "size": 100 * mse_loss(outputs["size"], total.abs())}
+
+
+def main() -> None:
+    dist.init_process_group("gloo")  # on GPUs "nccl", and model.to(rank)
+    torch.manual_seed(0)
+    model = Model()
+    for layer in (model.encoder[0], model.encoder[2]):
+        fully_shard(layer)
+    fully_shard(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)  # after fully_shard, which replaces the parameters
+    torch.manual_seed(1 + dist.get_rank())  # every rank draws its own batches
+    history = []
+    for _ in range(150):
+        losses = model(torch.randn(64, 8))
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append({task: loss.item() for task, loss in losses.items()})
+    if dist.get_rank() == 0:
+        print(", ".join(f"{task} {history[0][task]:.3f} -> {history[-1][task]:.3f}" for task in history[0]))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
