@@ -129,7 +129,7 @@ def plain(loop: Loop, ranks: int = 1, mean: bool = True) -> Tensor:
             balancer.backward({task: total({str(i): each[task] for i, each in enumerate(scaled)}) for task in TASKS})
         if loop.clip:
             norm = nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
-            assert norm > loop.clip  # else the test asks nothing
+            assert norm > loop.clip  # else nothing is clipped
         optimizer.step()
     return vector(model)
 

@@ -58,10 +58,10 @@ def test_lightning_resumed_equals_uninterrupted(by: str, tmp_path: Path) -> None
     straight = Module(loop)
     fit(straight, max_epochs=2)
     fit(Module(loop)).save_checkpoint(tmp_path / "half.ckpt")
-    rest = Module(loop)
-    fit(rest, resume=tmp_path / "half.ckpt", max_epochs=2)
-    assert torch.equal(vector(rest.task_losses), vector(straight.task_losses))
-    balancing: Any = [each.balancer if by == "balancer" else each.task_losses.net.fork for each in (rest, straight)]
+    resumed = Module(loop)
+    fit(resumed, resume=tmp_path / "half.ckpt", max_epochs=2)
+    assert torch.equal(vector(resumed.task_losses), vector(straight.task_losses))
+    balancing: Any = [each.balancer if by == "balancer" else each.task_losses.net.fork for each in (resumed, straight)]
     torch.testing.assert_close(*(dict(each.state_dict()) for each in balancing), rtol=0, atol=0, equal_nan=True)
 
 

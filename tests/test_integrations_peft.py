@@ -88,7 +88,7 @@ def test_peft_saves_the_state_of_a_fork_with_the_adapters(tmp_path: Path) -> Non
 
 
 def fork_of(model: Any) -> pt.Fork:
-    """The Fork that is trained, beside the original that PEFT keeps."""
+    """The Fork that is trained, next to the original that PEFT keeps."""
     found = [each for name, each in model.named_modules() if isinstance(each, pt.Fork) and "modules_to_save" in name]
     assert len(found) == 1
     return found[0]

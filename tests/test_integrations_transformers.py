@@ -82,11 +82,11 @@ def test_trainer_resumed_equals_uninterrupted(by: str, tmp_path: Path) -> None:
     loop = Loop(by, "gradvac")
     straight = trainer(loop, tmp_path, save_strategy="steps", save_steps=2)
     straight.train()
-    rest = trainer(loop, tmp_path / "rest")
-    rest.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert torch.equal(vector(rest.model), vector(straight.model))
+    resumed = trainer(loop, tmp_path / "resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert torch.equal(vector(resumed.model), vector(straight.model))
     balancing: Any = [
-        each.balancer if by == "balancer" else each.model.task_losses.net.fork for each in (rest, straight)
+        each.balancer if by == "balancer" else each.model.task_losses.net.fork for each in (resumed, straight)
     ]
     assert any(name.startswith("state_") for name in balancing[0].state_dict())
     torch.testing.assert_close(*(dict(each.state_dict()) for each in balancing), rtol=0, atol=0, equal_nan=True)

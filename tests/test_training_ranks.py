@@ -120,7 +120,7 @@ def test_ranks_resume_a_run_of_another_number_of_ranks(first: int, then: int, lo
 
 
 @pytest.mark.long
-def test_ranks_with_batch_norm_say_that_statistics_are_of_shares(tmp_path: Path) -> None:
+def test_ranks_with_batch_norm_warn_that_statistics_are_of_shares(tmp_path: Path) -> None:
     done = torchrun(tmp_path, *by_command(1, f"{FILE}(norm=True)", "--batch-size", "12"))
     assert done.returncode == 0, done.stderr
     assert "batch norm, whose statistics in training are of each rank's share" in done.stderr

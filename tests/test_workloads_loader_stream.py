@@ -32,7 +32,7 @@ from paretorch.workloads import (
 from paretorch.workloads.streams import Stream, rank_share, steps_per_epoch, training_batches
 
 
-class Rows(Dataset[dict[str, Tensor]]):
+class Numbers(Dataset[dict[str, Tensor]]):
     """Samples that count how often they are read; with noise from all three generators."""
 
     def __init__(self, count: int = 22, noise: float = 0.0) -> None:
@@ -59,7 +59,7 @@ class Stored(IterableDataset[dict[str, Tensor]]):
         self.count = count
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        return (Rows(self.count)[index] for index in range(self.count))
+        return (Numbers(self.count)[index] for index in range(self.count))
 
 
 class Shuffled(Stored):
@@ -72,7 +72,7 @@ class Shuffled(Stored):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.epoch)).tolist()
-        return (Rows(self.count)[index] for index in order)
+        return (Numbers(self.count)[index] for index in order)
 
 
 class OwnShuffle(Stored):
@@ -80,7 +80,7 @@ class OwnShuffle(Stored):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         order = random.SystemRandom().sample(range(self.count), self.count)
-        return (Rows(self.count)[index] for index in order)
+        return (Numbers(self.count)[index] for index in order)
 
 
 def order_of(batches: Any) -> list[int]:
@@ -92,11 +92,11 @@ def epoch_of(stream: Stream, seed: int = 3, epoch: int = 0, size: int = 4) -> li
 
 
 SOURCES: dict[str, Callable[[], Any]] = {
-    "data set": Rows,
-    "list": lambda: [Rows()[index] for index in range(22)],
-    "tuples": lambda: [(row["x"], row["a"], row["b"]) for row in (Rows()[index] for index in range(22))],
-    "loader": lambda: DataLoader(Rows(), batch_size=7),
-    "shuffled loader": lambda: DataLoader(Rows(), batch_size=7, shuffle=True),
+    "data set": Numbers,
+    "list": lambda: [Numbers()[index] for index in range(22)],
+    "tuples": lambda: [(row["x"], row["a"], row["b"]) for row in (Numbers()[index] for index in range(22))],
+    "loader": lambda: DataLoader(Numbers(), batch_size=7),
+    "shuffled loader": lambda: DataLoader(Numbers(), batch_size=7, shuffle=True),
     "iterable": Stored,
     "loader of iterable": lambda: DataLoader(Stored(), batch_size=7),
     "batches": lambda: list_of_batches(7),
@@ -110,7 +110,7 @@ class Batches:
         self.size = size
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(DataLoader(Rows(), batch_size=self.size))
+        return iter(DataLoader(Numbers(), batch_size=self.size))
 
 
 def list_of_batches(size: int) -> Batches:
@@ -138,16 +138,16 @@ def test_loader_stream_of_indexed_data_has_the_order_of_a_tensor_stream(kind: st
 
 
 def test_loader_stream_of_a_loader_without_shuffle_keeps_the_stored_order() -> None:
-    stream = LoaderStream(DataLoader(Rows(), batch_size=7), ("a", "b"))
+    stream = LoaderStream(DataLoader(Numbers(), batch_size=7), ("a", "b"))
     assert stream.is_paired
     assert epoch_of(stream, seed=5) == list(range(20))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_stream_draws_depend_on_seed_and_epoch_only(workers: int) -> None:
-    expected = torch.cat([batch.inputs for batch in LoaderStream(Rows(noise=0.1), ("a", "b")).batches(4, order=9)])
+    expected = torch.cat([batch.inputs for batch in LoaderStream(Numbers(noise=0.1), ("a", "b")).batches(4, order=9)])
     state = torch.get_rng_state(), random.getstate()
-    stream = LoaderStream(Rows(noise=0.1), ("a", "b"), workers=workers)
+    stream = LoaderStream(Numbers(noise=0.1), ("a", "b"), workers=workers)
     noisy = torch.cat([batch.inputs for batch in stream.batches(4, order=9)])
     assert torch.equal(noisy, expected)
     assert len(set((noisy - noisy.floor()).flatten().tolist())) == 20  # not the same draws for each sample
@@ -158,7 +158,7 @@ def test_loader_stream_draws_depend_on_seed_and_epoch_only(workers: int) -> None
 
 
 def test_loader_stream_skips_batches_without_reading_them() -> None:
-    rows = Rows()
+    rows = Numbers()
     whole = order_of(LoaderStream(rows, ("a", "b")).batches(4, order=2))
     rows.reads.clear()
     assert order_of(LoaderStream(rows, ("a", "b")).batches(4, order=2, start=3)) == whole[12:]
@@ -167,7 +167,7 @@ def test_loader_stream_skips_batches_without_reading_them() -> None:
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_loader_stream_shares_of_ranks_are_the_batch_and_are_read_once(ranks: int) -> None:
-    rows = Rows(noise=0.1)
+    rows = Numbers(noise=0.1)
     whole = list(LoaderStream(rows, ("a", "b")).batches(7, order=2))
     rows.reads.clear()
     streams = [rank_share(LoaderStream(rows, ("a", "b")), rank, ranks) for rank in range(ranks)]
@@ -250,7 +250,7 @@ UNSIZED: dict[str, Callable[[], Any]] = {
     "set_epoch": Shuffled,
     "loader": lambda: DataLoader(Stored(), batch_size=4),
     "loader of other batches": lambda: DataLoader(Stored(), batch_size=3),
-    "data set": Rows,
+    "data set": Numbers,
     "batches": lambda: Batches(4),
 }
 
@@ -309,7 +309,7 @@ def test_loader_stream_of_set_epoch_is_paired_and_follows_the_seed() -> None:
     assert epoch_of(first, seed=2) != epoch_of(second, seed=1)
 
 
-def test_loader_stream_in_an_order_of_its_own_restarts_and_says_so() -> None:
+def test_loader_stream_in_an_order_of_its_own_restarts_with_a_note() -> None:
     stream = LoaderStream(OwnShuffle(), ("a", "b"), steps_per_epoch=3)
     assert not stream.is_paired
     epoch_of(stream, epoch=0)
@@ -321,10 +321,10 @@ def test_loader_stream_in_an_order_of_its_own_restarts_and_says_so() -> None:
 def test_loader_stream_seeds_the_samplers_of_a_loader() -> None:
     def loaders() -> list[LoaderStream]:
         weights = torch.utils.data.WeightedRandomSampler([1.0] * 22, 22)
-        batches = torch.utils.data.BatchSampler(RandomSampler(Rows()), 4, drop_last=True)
+        batches = torch.utils.data.BatchSampler(RandomSampler(Numbers()), 4, drop_last=True)
         return [
-            LoaderStream(DataLoader(Rows(), batch_size=4, sampler=weights), ("a", "b")),
-            LoaderStream(DataLoader(Rows(), batch_sampler=batches), ("a", "b"), steps_per_epoch=5),
+            LoaderStream(DataLoader(Numbers(), batch_size=4, sampler=weights), ("a", "b")),
+            LoaderStream(DataLoader(Numbers(), batch_sampler=batches), ("a", "b"), steps_per_epoch=5),
         ]
 
     for first, second in zip(loaders(), loaders(), strict=True):
@@ -397,9 +397,9 @@ def test_loader_stream_uses_the_state_of_a_stateful_loader(workers: int, shuffle
         loader = stateful(rows, batch_size=4, shuffle=shuffle, num_workers=workers)
         return LoaderStream(loader, ("a", "b"), steps_per_epoch=3)
 
-    whole = stream(Rows())
+    whole = stream(Numbers())
     epochs = [epoch_of(whole, epoch=epoch) for epoch in range(4)]
-    stopped, rows = stream(Rows()), Rows()
+    stopped, rows = stream(Numbers()), Numbers()
     for epoch in range(3):
         epoch_of(stopped, epoch=epoch)
     resumed = stream(rows)
@@ -436,7 +436,7 @@ BAD: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
         {},
         r"no target of task 'a'; its keys are x, c\..*to_batch=",
     ),
-    "another input": (Rows, {"inputs": "image"}, r"no key 'image', which inputs= names; its keys are x, a, b"),
+    "another input": (Numbers, {"inputs": "image"}, r"no key 'image', which inputs= names; its keys are x, a, b"),
     "no inputs": (lambda: [{"a": 1, "b": 2}] * 4, {}, "keys of tasks only, a, b, and no inputs"),
     "nothing": (Nothing, {"steps_per_epoch": 2}, "yields nothing"),
     "a used generator": (lambda: iter([]), {"steps_per_epoch": 2}, r"yields nothing\. A generator can be read once"),
@@ -451,24 +451,24 @@ BAD: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     ),
     "too few values": (lambda: [(1.0, 2.0)] * 4, {}, r"inputs followed by 2 targets; got a tuple of 2 values"),
     "an order that no seed sets": (
-        lambda: DataLoader(Rows(), batch_size=2, sampler=Unseeded(None)),
+        lambda: DataLoader(Numbers(), batch_size=2, sampler=Unseeded(None)),
         {},
         r"decided by a Unseeded, which no seed can set.*is_paired=False",
     ),
     "a share per rank": (
-        lambda: DataLoader(Rows(), sampler=torch.utils.data.DistributedSampler(Rows(), num_replicas=2, rank=0)),
+        lambda: DataLoader(Numbers(), sampler=torch.utils.data.DistributedSampler(Numbers(), num_replicas=2, rank=0)),
         {},
         r"DistributedSampler, which gives each rank a share.*without it",
     ),
-    "workers of a loader": (lambda: DataLoader(Rows()), {"workers": 2}, "workers is an option of a data set"),
+    "workers of a loader": (lambda: DataLoader(Numbers()), {"workers": 2}, "workers is an option of a data set"),
     "no source": (lambda: 3, {}, "expected a data set .* got int"),
     "a wrong conversion": (
-        Rows,
+        Numbers,
         {"to_batch": lambda batch: batch["x"]},
         r"to_batch\(batch\) returns \(inputs, targets\)",
     ),
-    "a text as tasks": (Rows, {"tasks": "a"}, r"as in \('a',\), got the text 'a'"),
-    "no step": (Rows, {"steps_per_epoch": 0}, "steps_per_epoch is at least 1"),
+    "a text as tasks": (Numbers, {"tasks": "a"}, r"as in \('a',\), got the text 'a'"),
+    "no step": (Numbers, {"steps_per_epoch": 0}, "steps_per_epoch is at least 1"),
 }
 
 
@@ -510,7 +510,7 @@ class Loaded(Workload):
         sources = {**UNSIZED, "own order": OwnShuffle}
         steps = {} if self.kind == "data set" else {"steps_per_epoch": 3}
         stream: LoaderStream = LoaderStream(sources[self.kind](), self.tasks, **steps)  # type: ignore[arg-type]
-        return Splits((stream,), (LoaderStream(Rows(8), self.tasks),), (LoaderStream(Rows(8), self.tasks),))
+        return Splits((stream,), (LoaderStream(Numbers(8), self.tasks),), (LoaderStream(Numbers(8), self.tasks),))
 
     def model(self) -> nn.Module:
         heads: dict[str, nn.Module] = {"a": nn.Linear(3, 2), "b": nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))}
@@ -548,7 +548,7 @@ def test_loader_stream_run_resumes_exactly(kind: str, tmp_path: Path) -> None:
     assert resumed.test == whole.test
 
 
-def test_loader_stream_report_says_that_runs_are_not_paired(tmp_path: Path) -> None:
+def test_loader_stream_report_notes_that_runs_are_not_paired(tmp_path: Path) -> None:
     for seed in range(2):
         for method in ("Equal()", "MGDA()"):
             run = run_on("own order", epochs=1, seed=seed, method=method)

@@ -54,7 +54,7 @@ def run_study(
         options: of the study, by name: ``{"optimizers": "sgd, adam"}`` for ``optimizers``. Each set of options needs its
             own folder ``out``.
         launch: ``"local"``: processes of this machine; ``"ray"``: tasks of a Ray cluster, whose address, resources and storage
-            a :class:`~paretorch.studies.launching.ray_cluster.RayCluster` names.
+            a ``paretorch.studies.launching.ray_cluster.RayCluster`` names.
         track: ``"mlflow"``, ``"tensorboard"``, ``"wandb"``, with commas between: log the runs there as well.
 
     Returns:

@@ -48,7 +48,7 @@ from paretorch.workloads.streams import (
     training_batches,
 )
 
-STREAMS = "streams"  # the key of the positions of the training streams, beside the states of the random generators
+STREAMS = "streams"  # the key of the positions of the training streams, next to the states of the random generators
 
 
 def train(
@@ -84,7 +84,7 @@ def train(
     Raises:
         ValueError: a name in the run is not known, the folder contains another run, or its checkpoint is damaged; or the best
             epoch is to be kept and there are no validation data; or several ranks cannot train the run.
-        OtherRankError: another rank has failed, which raises the reason.
+        RuntimeError: another rank has failed, which raises the reason.
         OSError: the disk is full, or another process trains in the folder; all files are complete.
     """
     folder = Path(folder)

@@ -1,4 +1,4 @@
-"""Conversion of what a data loader yields to samples: keys, tensors, missing labels, batches of the size that is asked for."""
+"""Conversion of what a data loader yields to samples: keys, tensors, missing labels, batches of a given size."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class LoaderStream:
       receives a number that seed and epoch decide, a pass can be repeated. Without it :attr:`is_paired` is False, and reports
       mention it.
 
-    Batches have the size that the run asks for; a loader that gives others has its batches joined or split. In training, an
+    Batches have the size of the run; a loader that gives others has its batches joined or split. In training, an
     incomplete last batch of a pass is left out; in evaluation it is kept.
 
     A label that is missing (None) becomes nan, or -1 where labels are whole numbers; see the documentation, "Missing labels".
@@ -134,9 +134,9 @@ class LoaderStream:
         return self._pass(size, order, start)
 
     def continued(self, size: int, key: tuple[int, int], start: int) -> Iterator[Samples]:
-        """The batches of all passes, one pass after the other; see :class:`paretorch.workloads.streams.ContinuedStream`.
+        """The batches of all passes, one pass after the other; see ``paretorch.workloads.streams.ContinuedStream``.
 
-        The batches before ``start`` are left out: without reading them where the data have indices, by going on where the last
+        The batches before ``start`` are left out: without reading them where the data have indices, by continuing where the last
         call ended, or from a stored state; else by reading them again.
         """
         position = self._position
