@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from paretorch.balance.imtlg import IMTLG
 from paretorch.core.balancer.balancer import Balancer
 from paretorch.core.contract import Method, Need
+from paretorch.core.method.argument import check_method
 from paretorch.core.option_checks import check_whole
 
 FEWEST_STEPS = 10  # in which a task must have a gradient
@@ -206,8 +207,7 @@ def comparing_method(method: Method[Any]) -> Method[Any]:
     Raises:
         ValueError: it is no method, compares no gradients, or takes several batches per step.
     """
-    if not isinstance(method, Method):
-        raise ValueError(f"expected a balancing method such as paretorch.IMTLG(), got {method!r}")
+    check_method(method)
     if not method.needs & (Need.GRAMIAN | Need.JACOBIAN) or method.batches > 1:
         reason = "compares no gradients" if method.batches == 1 else f"takes {method.batches} batches per step"
         raise ValueError(

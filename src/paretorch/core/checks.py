@@ -20,7 +20,7 @@ def checked_task_names(names: Iterable[str]) -> tuple[str, ...]:
         raise ValueError(f"tasks is a sequence of names, got {names!r}")
     tasks = tuple(names)
     if not tasks:
-        raise ValueError("expected at least one task name, got none")
+        raise ValueError("expected at least one task name, got none: write tasks=('seg', 'depth')")
     for name in tasks:
         check_task_name(name)
     repeated = sorted({name for name in tasks if tasks.count(name) > 1})

@@ -40,6 +40,7 @@ from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
+from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale, combined_gradient, step_generator
@@ -118,6 +119,8 @@ class Balancer(MethodModule):
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
     ) -> None:
+        if method is not None:
+            check_method(method, owner="Balancer")
         names = None if tasks is None else checks.checked_task_names(tasks)
         method = method_or_default(method, names)
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=True)
