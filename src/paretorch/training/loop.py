@@ -30,7 +30,14 @@ from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
 from paretorch.training.workload_checks import metrics_of
 from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import Stream, combined_seed, passes_per_epoch, steps_per_epoch, training_batches
+from paretorch.workloads.streams import (
+    Stream,
+    combined_seed,
+    left_out_note,
+    passes_per_epoch,
+    steps_per_epoch,
+    training_batches,
+)
 
 
 def train(
@@ -104,6 +111,8 @@ class _RunTraining:
         self.steps = steps_per_epoch(self.streams, run.batch_size)
         self.interval = step_interval(self.steps * run.epochs, resolved.tasks, resolved.is_line_search)
         display.start(run, len(self.history), self.steps)
+        if note := left_out_note(self.streams, run.batch_size):
+            display.note(note)
 
     def _resume(self) -> int:
         """Loads the newest checkpoint, if there is one; returns the number of epochs done."""

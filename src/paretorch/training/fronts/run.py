@@ -42,7 +42,7 @@ from paretorch.training.run import Plain, Run
 from paretorch.training.schedule import Schedule
 from paretorch.training.workload_checks import check_losses, data_of, metrics_of, trained_model
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import Splits, steps_per_epoch
+from paretorch.workloads.streams import Splits, left_out_note, steps_per_epoch
 
 __all__ = ["check", "example_inputs", "load_front", "train_front", "workload_of"]
 
@@ -158,6 +158,8 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
     checkpoint = None if algorithm.evolves else record.folder / CHECKPOINT
     done = record.rewind(0 if checkpoint is None else saved_epochs(checkpoint))
     recorder = FrontRecorder(run, workload.tasks, record, display, steps, samples, done)
+    if note := left_out_note(splits.train, run.batch_size):
+        display.note(note)
     front = fit_front(
         workload,
         algorithm,
