@@ -297,6 +297,56 @@ def test_diagnosis_of_a_model_with_a_fork_is_that_without() -> None:
     assert other.trained.norms.tolist() == pytest.approx(plain.trained.norms.tolist(), rel=1e-6)
 
 
+class Branched(nn.Module):
+    """A body, heads and a Fork under names of their own."""
+
+    def __init__(self, tasks: tuple[str, ...] = ("a", "b")) -> None:
+        super().__init__()
+        self.body, self.fork = nn.Linear(6, 8), pt.Fork(pt.MGDA(), tasks=tasks)
+        self.outs = nn.ModuleDict({task: nn.Linear(8, 1) for task in tasks})
+
+    def forward(self, inputs: Any) -> dict[str, Any]:
+        branch = self.fork(self.body(inputs))
+        return {task: out(branch[task]) for task, out in self.outs.items()}
+
+
+@pytest.mark.parametrize("seed", [2, 9])
+def test_diagnosis_of_a_model_with_a_fork_takes_its_input_as_the_features(seed: int) -> None:
+    torch.manual_seed(seed)
+    net = Branched()
+    options: dict[str, Any] = {"measured": 6, "warmup": 5}
+    found = pt.diagnose(net, independent, batches(), **options)
+    named = pt.diagnose(net, independent, batches(), features="body", **options)
+    forked = pt.diagnose(net, independent, batches(), features="fork", **options)
+    assert (found.features, named.features) == ("fork", "body")
+    for other in (named, forked):
+        assert found.trained.feature_norms is not None
+        assert other.trained.feature_norms is not None
+        assert found.trained.feature_norms.tolist() == other.trained.feature_norms.tolist()
+    assert "unknown" not in found.text
+
+
+def test_diagnosis_of_a_model_with_an_inserted_fork_takes_its_input_as_the_features() -> None:
+    plain = model()
+    pt.fork_at(plain, "encoder", heads={"a": "heads.a", "b": "heads.b"})
+    found = pt.diagnose(plain, independent, batches(), measured=6, warmup=5)
+    named = pt.diagnose(model(), independent, batches(), measured=6, warmup=5)
+    assert found.features == "fork"
+    assert found.trained.feature_norms is not None
+    assert named.trained.feature_norms is not None
+    assert found.trained.feature_norms.tolist() == pytest.approx(named.trained.feature_norms.tolist(), rel=1e-6)
+
+
+def test_diagnosis_names_a_task_that_does_not_depend_on_the_input_of_the_fork() -> None:
+    class Beside(Branched):
+        def forward(self, inputs: Any) -> dict[str, Any]:
+            outputs = super().forward(inputs)
+            return outputs | {"b": self.outs["b"](self.body(inputs.flip(1)))}
+
+    found = pt.diagnose(Beside(), independent, batches(), measured=6, warmup=5)
+    assert any("'b' does not depend on the input of 'fork'" in problem for problem in found.problems)
+
+
 def test_diagnosis_batches_may_be_a_generator_and_are_trained_on_again() -> None:
     found = pt.diagnose(model(), independent, iter(batches(9)), measured=6, warmup=20)
     assert (found.batches, found.trained.steps) == (6, 20)

@@ -152,7 +152,7 @@ class Diagnosis:
         trials: trial steps after the warm-up.
         batches: K, number of batches measured.
         batch_size: samples per batch; None where it is unknown.
-        features: name of the submodule whose output the heads share; None where it is unknown.
+        features: name of the submodule whose output (of a Fork: whose input) the heads share; None where it is unknown.
         shared: number of shared parameters (scalars).
         notes: how it was measured, one sentence each.
         text: all of it as plain text, with tables.
