@@ -169,6 +169,66 @@ def test_diagnosis_trial_steps_along_the_sum_increase_a_small_loss_of_opposite_g
 # --- what follows from it ------------------------------------------------------------------------------------------------
 
 
+class Pictures(nn.Module):
+    """A convolutional network with batch norm, a classification, a regression and a segmentation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels in (1, 8):
+            layers += [nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+        self.encoder = nn.Sequential(*layers)
+        pooled = {"kind": 3, "amount": 1}
+        self.heads = nn.ModuleDict(
+            {task: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, n)) for task, n in pooled.items()}
+        )
+        self.heads["mask"] = nn.Conv2d(8, 1, 1)
+
+    def losses(self, x: Tensor, unit: float) -> dict[str, Tensor]:
+        outputs = {task: head(self.encoder(x)) for task, head in self.heads.items()}
+        kind, amount = x.mean(dim=(1, 2, 3)).mul(20).long().clamp(0, 2), unit * x.amax(dim=(1, 2, 3))
+        return {
+            "kind": functional.cross_entropy(outputs["kind"], kind),
+            "amount": functional.mse_loss(outputs["amount"][:, 0], amount),
+            "mask": functional.binary_cross_entropy_with_logits(outputs["mask"], (x > 0.8).float()),
+        }
+
+
+def pictures(seed: int, unit: float, **options: Any) -> pt.Diagnosis:
+    torch.manual_seed(seed)
+    data = [torch.randn(24, 1, 8, 8) + 0.1 * torch.randn(24, 1, 1, 1) for _ in range(20)]
+    return pt.diagnose(Pictures(), lambda model, x: model.losses(x, unit), data, measured=10, **options)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_diagnosis_trial_steps_agree_with_a_verdict_to_scale_the_losses(seed: int) -> None:
+    """The targets of the regression are of scale 1000, far from its initial outputs."""
+    found = pictures(seed, 1000.0, warmup=30)
+    assert found.trained.ratio > 1000
+    assert found.trials.scaled.any_task <= 0.25
+    assert found.trials.sum.any_task >= found.trials.scaled.any_task
+    assert found.verdict.startswith((f"{NO_CONFLICT}, scale", "scales and directions"))
+
+
+@pytest.mark.parametrize("unit", [30.0, 1000.0])
+def test_diagnosis_trial_steps_are_of_the_same_length_in_all_units_of_a_loss(unit: float) -> None:
+    """Without a training the only difference is the factor of a loss, and of its weight for equal norms."""
+    torch.manual_seed(7)
+    net = Pictures()
+    data = [torch.randn(24, 1, 8, 8) for _ in range(8)]
+
+    def diagnosed(factor: float) -> pt.Diagnosis:
+        def losses_of(model: Any, x: Tensor) -> dict[str, Tensor]:
+            losses = model.losses(x, 10.0)
+            return {**losses, "amount": factor * losses["amount"]}
+
+        return pt.diagnose(net, losses_of, data, measured=8, warmup=0)
+
+    one, other = diagnosed(1.0).trials, diagnosed(unit).trials
+    assert one.scaled.same.tolist() == other.scaled.same.tolist()
+    assert one.own.tolist() == other.own.tolist()
+
+
 def test_diagnosis_of_independent_tasks_of_like_scale_recommends_the_sum() -> None:
     found = pt.diagnose(model(), independent, batches(60), measured=16, warmup=40)
     assert found.verdict == "no conflict worth treating: use the sum"

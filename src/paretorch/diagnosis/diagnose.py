@@ -56,7 +56,8 @@ def diagnose(
     measured twice: at the given weights and after a short training of a copy.
 
     The model is copied and the random generators are restored, so that parameters, buffers, gradients and training mode of
-    ``model`` are as before. It takes 2 K (T + 1) forwards and backwards, some 12 (2 T + 10) for the trial steps, and the warm-up.
+    ``model`` are as before. It takes 2 K (T + 1) forwards and backwards, some 12 (3 T + 12) for the trial steps (more
+    where steps are shortened), and the warm-up.
 
     Args:
         model: the module that contains encoder and heads. Forks within it do not balance during the diagnosis.

@@ -66,7 +66,8 @@ class Trials:
 
     Args:
         steps: number of steps of each kind.
-        sum: gradient steps along the sum of the losses, small enough for a first-order decrease of one hundredth.
+        sum: gradient steps along the sum of the losses. To first order they change no loss by more than a hundredth of its
+            value, and they are short enough for the sum to decrease by at least half of what the first order gives.
         scaled: the same for the sum of the losses divided by their gradient norms.
         training: steps of the optimizer for the same sum, in its state after the warm-up.
         own: (T,) shares of gradient steps of one task that increased its own loss on the next batch: the effect of noise alone;
