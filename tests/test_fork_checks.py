@@ -192,7 +192,7 @@ READS: dict[str, Callable[[str, Tensor, dict[str, Any]], Tensor]] = {
 
 @pytest.mark.parametrize(("kind", "within"), [("features", 6), ("detached branches", 60)])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.GradDrop(), pt.Equal(), pt.FAMO()], ids=repr)
-def test_fork_none_of_whose_branches_is_read_warns_once(method: Method[Any], kind: str, within: int) -> None:
+def test_fork_without_a_head_on_a_branch_warns_once(method: Method[Any], kind: str, within: int) -> None:
     """Also a method of losses whose losses are not recorded: the error for that is raised in the Fork's backward."""
     parts = make_parts(method)
     found = warnings_of(times(within, lambda: step_with_heads(parts, READS[kind], records_losses=False)))
@@ -203,13 +203,13 @@ def test_fork_none_of_whose_branches_is_read_warns_once(method: Method[Any], kin
 
 
 @pytest.mark.parametrize("kind", READS)
-def test_fork_none_of_whose_branches_is_read_warns_at_once_where_losses_are_recorded(kind: str) -> None:
+def test_fork_without_a_head_on_a_branch_warns_at_once_if_losses_are_recorded(kind: str) -> None:
     parts = make_parts()
     assert len(warnings_of(lambda: step_with_heads(parts, READS[kind], records_losses=True))) == 1
 
 
 @pytest.mark.parametrize("kind", ["dropout", "no gradients", "paused", "accumulation"])
-def test_fork_whose_branches_have_no_gradient_is_quiet_where_it_trains_nothing(kind: str) -> None:
+def test_fork_does_not_warn_of_forwards_that_train_nothing(kind: str) -> None:
     """Monte Carlo dropout, forwards without gradients or within a pause, and many forwards before the first backward."""
     parts = make_parts()
     forward = lambda: torch.stack([parts.loss(task, z) for task, z in parts.fork(parts.encoder(parts.x)).items()])  # noqa: E731

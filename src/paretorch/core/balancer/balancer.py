@@ -34,6 +34,7 @@ from paretorch.core.gradients.engine import (
     allow_repeated_backwards,
     free_saved_tensors,
     has_hooks,
+    mark_freed,
 )
 from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
 from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian
@@ -174,6 +175,8 @@ class Balancer(MethodModule):
         else:
             weights_without = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
             descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
+        if not retain_graph:
+            mark_freed(given.values())
         return cast(Balance, self.balance)
 
     # --- losses ----------------------------------------------------------------------------------------------------------

@@ -139,6 +139,10 @@ class MethodRunner:
             self._warned.add(topic)
             warnings.warn(message, stacklevel=3)
 
+    def disable_warning(self, topic: str) -> None:
+        """Do not warn about a topic, because it is reported elsewhere."""
+        self._warned.add(topic)
+
     def has_warned(self, topic: str) -> bool:
         """Whether :meth:`warn_once` has warned about a topic."""
         return topic in self._warned
