@@ -325,7 +325,7 @@ def test_balancer_gramian_of_several_batches_has_the_products_between_them() -> 
 
 @pytest.mark.parametrize("tasks", [2, 4])
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.GradDrop(), pt.FAMO()], ids=repr)
-def test_balancer_backward_is_the_only_one_of_a_step_and_the_error_says_it(method: Method[Any], tasks: int) -> None:
+def test_balancer_refuses_a_second_backward_of_the_step_with_the_cause(method: Method[Any], tasks: int) -> None:
     torch.manual_seed(3)
     encoder, heads = nn.Sequential(nn.Linear(4, 5), nn.Tanh()), nn.ModuleList(nn.Linear(5, 1) for _ in range(tasks))
     balancer = pt.Balancer(method)

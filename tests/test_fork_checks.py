@@ -212,7 +212,9 @@ def test_fork_without_a_head_on_a_branch_warns_at_once_if_losses_are_recorded(ki
 def test_fork_does_not_warn_of_forwards_that_train_nothing(kind: str) -> None:
     """Monte Carlo dropout, forwards without gradients or within a pause, and many forwards before the first backward."""
     parts = make_parts()
-    forward = lambda: torch.stack([parts.loss(task, z) for task, z in parts.fork(parts.encoder(parts.x)).items()])  # noqa: E731
+
+    def forward() -> Tensor:
+        return torch.stack([parts.loss(task, z) for task, z in parts.fork(parts.encoder(parts.x)).items()])
 
     def run() -> None:
         if kind == "accumulation":
@@ -223,7 +225,10 @@ def test_fork_does_not_warn_of_forwards_that_train_nothing(kind: str) -> None:
         else:
             forward()
 
-    contexts = {"no gradients": torch.no_grad(), "paused": parts.fork.paused()}
+    contexts: dict[str, contextlib.AbstractContextManager[None]] = {
+        "no gradients": torch.no_grad(),
+        "paused": parts.fork.paused(),
+    }
     with contexts.get(kind, contextlib.nullcontext()):
         assert warnings_of(times(1 if kind == "accumulation" else 90, run)) == []
 

@@ -365,7 +365,7 @@ def test_weights_of_a_model_with_a_fork_are_those_of_the_model_without_and_nothi
         found = pt.find_weights(forked, with_fork, batches(), steps=20)
     assert dict(found) == pytest.approx(dict(pt.find_weights(plain, losses_of, batches(), steps=20)), rel=1e-6)
     assert forked.fork.balance is None
-    sum(with_fork(forked, batches(1)[0]).values()).backward()  # the Fork balances again
+    torch.stack([*with_fork(forked, batches(1)[0]).values()]).sum().backward()  # the Fork balances again
     assert forked.fork.balance is not None
 
 
@@ -373,12 +373,9 @@ def test_error_of_the_losses_of_a_model_carries_a_note_of_the_call() -> None:
     def wrong(model: Any, batch: Any) -> dict[str, Tensor]:
         return {"a": model.heads["a"](batch[0])}
 
-    for call_it in (
-        lambda: pt.find_weights(Net(), wrong, batches()),
-        lambda: pt.diagnose(Net(), wrong, batches()),
-    ):
+    for search in (pt.find_weights, pt.diagnose):
         with pytest.raises(RuntimeError, match="shapes") as caught:
-            call_it()
+            search(Net(), wrong, batches())
         assert caught.value.__notes__ == ["while calling losses_of(model, batch)"]
 
 

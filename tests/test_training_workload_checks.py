@@ -97,7 +97,7 @@ def test_result_table_marks_tasks_without_labels(tmp_path: Path, capsys: pytest.
 def test_error_in_a_head_names_its_task() -> None:
     workload = Tiny()
     model = trained_model(workload, workload.tasks)
-    model.heads["size"] = torch.nn.Linear(3, 1)
+    model.heads["size"] = torch.nn.Linear(3, 1)  # type: ignore[operator, index, assignment]
     with pytest.raises(RuntimeError, match="shapes") as caught:
         check_losses(workload, model, workload.data())
     assert caught.value.__notes__ == ["in the head of task 'size', Linear"]

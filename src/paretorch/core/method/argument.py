@@ -39,9 +39,10 @@ def check_method(method: Any, owner: str | None = None) -> None:
 
 def _call(method: type[Method[Any]], prefix: str) -> str:
     """The constructor as one writes it, with dots for arguments that have no default."""
+    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
     required = any(
         field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        for field in (dataclasses.fields(method) if dataclasses.is_dataclass(method) else ())
+        for field in fields
         if field.init
     )
     return f"{prefix}{method.__name__}({'...' if required else ''})"
