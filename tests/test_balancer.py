@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from methods import METHODS
-from paretorch.core.contract import Need, Status
+from paretorch.core.contract import Method, Need, Status
 from small_models import TASKS, Net, data, gradients, losses_of, per_task, total
 
 GRAMIAN = [e.method for e in METHODS if Need.GRAMIAN in e.method.needs]
@@ -321,3 +321,36 @@ def test_balancer_gramian_of_several_batches_has_the_products_between_them() -> 
     expected = (moved - (shift[size - 1] - 1) / size).clamp_min(0)
     torch.testing.assert_close(balance.weights, expected)
     torch.testing.assert_close(gradients(model.encoder), expected @ third)
+
+
+@pytest.mark.parametrize("tasks", [2, 4])
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.GradDrop(), pt.FAMO()], ids=repr)
+def test_balancer_refuses_a_second_backward_of_the_step_with_the_cause(method: Method[Any], tasks: int) -> None:
+    torch.manual_seed(3)
+    encoder, heads = nn.Sequential(nn.Linear(4, 5), nn.Tanh()), nn.ModuleList(nn.Linear(5, 1) for _ in range(tasks))
+    balancer = pt.Balancer(method)
+
+    def losses() -> dict[str, Tensor]:
+        z = encoder(torch.randn(6, 4))
+        return {str(place): (head(z) - place).square().mean() for place, head in enumerate(heads)}
+
+    made = losses()
+    balancer.backward(made)
+    before = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+    for again in (lambda: torch.stack([*made.values()]).sum().backward(), lambda: balancer.backward(made)):
+        with pytest.raises(RuntimeError, match=r"balancer.backward\(losses\), which is the only backward of the step"):
+            again()
+    assert all(torch.equal(p.grad, old) for p, old in zip(encoder.parameters(), before, strict=True))  # type: ignore[arg-type]
+    made = losses()
+    balancer.backward(made, retain_graph=True)
+    torch.stack([*made.values()]).sum().backward()
+
+
+def test_balancer_losses_without_saved_tensors_may_go_backward_again() -> None:
+    w = torch.ones(3, requires_grad=True)
+    z = w + 1.0
+    losses = {"a": z.sum(), "b": -z.sum()}
+    pt.Balancer(pt.Equal()).backward(losses)
+    before = w.grad.clone()  # type: ignore[union-attr]
+    losses["a"].backward()
+    assert torch.equal(w.grad, before + 1)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -132,6 +133,7 @@ def test_fork_that_skips_every_task_does_not_change_the_encoder() -> None:
     assert fork.balance.status is Status.ABSENT
 
 
+@pytest.mark.filterwarnings("ignore:the loss of 'b' is nan")
 @pytest.mark.parametrize("heads", ["own", "weighted"])
 @pytest.mark.parametrize("nonfinite", ["pass", "skip"])
 def test_methods_agree_on_a_nan_loss_without_a_gradient(nonfinite: Any, heads: Any) -> None:
@@ -282,3 +284,81 @@ def test_balancer_frees_a_graph_without_retain_graph() -> None:
     losses = net.losses(dict.fromkeys(TASKS, net.features()))
     pt.Balancer(pt.Uncertainty(), TASKS).backward(dict(losses), retain_graph=True)
     losses["a"].backward()
+
+
+# --- a warning where the loss or the encoder is broken, and none for an overflow under a GradScaler ----------------------------
+
+
+def trained(
+    method: Method[Any], records_losses: bool, bad: float | None, scaler: bool = False, steps: int = 6
+) -> tuple[list[str], pt.Fork, FeatureNet]:
+    """Warnings of a training in which the target of "b" is ``bad`` in the third step, or in which gradients overflow.
+
+    Args:
+        method: of the Fork.
+        records_losses: whether ``fork.losses`` is called.
+        bad: a value; None: no target is broken.
+        scaler: whether losses are multiplied by a factor at which the gradients overflow in the first steps and, as under a
+            GradScaler, such steps are skipped and the factor lowered.
+        steps: number of steps.
+    """
+    net, fork, factor = FeatureNet().float(), pt.Fork(method, TASKS), 2.0**127 if scaler else 1.0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for step in range(steps):
+            x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
+            branch = fork(net.encoder(x))
+            losses = net.losses(branch)
+            if bad is not None and step == 2:
+                target = torch.zeros(8, 1)
+                target[3] = bad
+                losses["b"] = (net.heads["b"](branch["b"]) - target).square().mean()
+            recorded = fork.losses(losses) if records_losses else losses
+            optimizer.zero_grad()
+            (factor * 40 * sum(recorded.values())).backward()  # type: ignore[union-attr]
+            gradients = [p.grad for p in net.parameters() if p.grad is not None]
+            if scaler and not all(bool(part.isfinite().all()) for part in gradients):
+                factor /= 2.0**20
+            elif scaler:
+                for part in gradients:
+                    part /= factor
+                optimizer.step()
+            else:
+                optimizer.step()
+    return [str(each.message) for each in found], fork, net
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("method", "records_losses"), [(pt.MGDA(), False), (pt.MGDA(), True), (pt.GradDrop(), False), (pt.FAMO(), True)]
+)
+def test_fork_warns_once_of_a_broken_target_with_the_task(
+    method: Method[Any], records_losses: bool, bad: float
+) -> None:
+    (sentence,), _, net = trained(method, records_losses, bad)
+    assert "'b'" in sentence
+    assert "'a'" not in sentence
+    assert not bool(next(net.encoder.parameters()).isfinite().all())
+
+
+@pytest.mark.parametrize(("method", "records_losses"), [(pt.MGDA(), False), (pt.MGDA(), True), (pt.FAMO(), True)])
+def test_fork_does_not_warn_of_an_overflow_under_a_loss_scale(method: Method[Any], records_losses: bool) -> None:
+    sentences, fork, net = trained(method, records_losses, None, scaler=True)
+    assert sentences == []
+    assert bool(next(net.encoder.parameters()).isfinite().all())
+    assert fork.balance is not None
+    overflown, after, _ = trained(method, records_losses, None, scaler=True, steps=1)
+    assert overflown == []
+    if method == pt.MGDA():
+        assert after.balance is not None
+        assert after.balance.status is Status.NONFINITE
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_record_of_a_broken_step_prints_the_norm(bad: float) -> None:
+    _, fork, _ = trained(pt.MGDA(), False, bad, steps=3)
+    lines = {line.split()[0]: line.split() for line in str(fork.balance).splitlines()[1:]}
+    column = lines["task"].index("norm")
+    assert not math.isfinite(float(lines["b"][column]))
+    assert float(lines["a"][column]) == pytest.approx(float(fork.balance.norms[0]), rel=1e-3)  # type: ignore[union-attr]

@@ -169,6 +169,66 @@ def test_diagnosis_trial_steps_along_the_sum_increase_a_small_loss_of_opposite_g
 # --- what follows from it ------------------------------------------------------------------------------------------------
 
 
+class Pictures(nn.Module):
+    """A convolutional network with batch norm, a classification, a regression and a segmentation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels in (1, 8):
+            layers += [nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+        self.encoder = nn.Sequential(*layers)
+        pooled = {"kind": 3, "amount": 1}
+        self.heads = nn.ModuleDict(
+            {task: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, n)) for task, n in pooled.items()}
+        )
+        self.heads["mask"] = nn.Conv2d(8, 1, 1)
+
+    def losses(self, x: Tensor, unit: float) -> dict[str, Tensor]:
+        outputs = {task: head(self.encoder(x)) for task, head in self.heads.items()}
+        kind, amount = x.mean(dim=(1, 2, 3)).mul(20).long().clamp(0, 2), unit * x.amax(dim=(1, 2, 3))
+        return {
+            "kind": functional.cross_entropy(outputs["kind"], kind),
+            "amount": functional.mse_loss(outputs["amount"][:, 0], amount),
+            "mask": functional.binary_cross_entropy_with_logits(outputs["mask"], (x > 0.8).float()),
+        }
+
+
+def pictures(seed: int, unit: float, **options: Any) -> pt.Diagnosis:
+    torch.manual_seed(seed)
+    data = [torch.randn(24, 1, 8, 8) + 0.1 * torch.randn(24, 1, 1, 1) for _ in range(20)]
+    return pt.diagnose(Pictures(), lambda model, x: model.losses(x, unit), data, measured=10, **options)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_diagnosis_trial_steps_agree_with_a_verdict_to_scale_the_losses(seed: int) -> None:
+    """The targets of the regression are of scale 1000, far from its initial outputs."""
+    found = pictures(seed, 1000.0, warmup=30)
+    assert found.trained.ratio > 1000
+    assert found.trials.scaled.any_task <= 0.25
+    assert found.trials.sum.any_task >= found.trials.scaled.any_task
+    assert found.verdict.startswith((f"{NO_CONFLICT}, scale", "scales and directions"))
+
+
+@pytest.mark.parametrize("unit", [30.0, 1000.0])
+def test_diagnosis_trial_steps_are_of_the_same_length_in_all_units_of_a_loss(unit: float) -> None:
+    """Without a training the only difference is the factor of a loss, and of its weight for equal norms."""
+    torch.manual_seed(7)
+    net = Pictures()
+    data = [torch.randn(24, 1, 8, 8) for _ in range(8)]
+
+    def diagnosed(factor: float) -> pt.Diagnosis:
+        def losses_of(model: Any, x: Tensor) -> dict[str, Tensor]:
+            losses = model.losses(x, 10.0)
+            return {**losses, "amount": factor * losses["amount"]}
+
+        return pt.diagnose(net, losses_of, data, measured=8, warmup=0)
+
+    one, other = diagnosed(1.0).trials, diagnosed(unit).trials
+    assert one.scaled.same.tolist() == other.scaled.same.tolist()
+    assert one.own.tolist() == other.own.tolist()
+
+
 def test_diagnosis_of_independent_tasks_of_like_scale_recommends_the_sum() -> None:
     found = pt.diagnose(model(), independent, batches(60), measured=16, warmup=40)
     assert found.verdict == "no conflict worth treating: use the sum"
@@ -295,6 +355,56 @@ def test_diagnosis_of_a_model_with_a_fork_is_that_without() -> None:
     forked = Forked(net.encoder, dict(net.heads))
     plain, other = (pt.diagnose(each, independent, batches(), measured=6, warmup=5) for each in (net, forked))
     assert other.trained.norms.tolist() == pytest.approx(plain.trained.norms.tolist(), rel=1e-6)
+
+
+class Branched(nn.Module):
+    """A body, heads and a Fork under names of their own."""
+
+    def __init__(self, tasks: tuple[str, ...] = ("a", "b")) -> None:
+        super().__init__()
+        self.body, self.fork = nn.Linear(6, 8), pt.Fork(pt.MGDA(), tasks=tasks)
+        self.outs = nn.ModuleDict({task: nn.Linear(8, 1) for task in tasks})
+
+    def forward(self, inputs: Any) -> dict[str, Any]:
+        branch = self.fork(self.body(inputs))
+        return {task: out(branch[task]) for task, out in self.outs.items()}
+
+
+@pytest.mark.parametrize("seed", [2, 9])
+def test_diagnosis_of_a_model_with_a_fork_takes_its_input_as_the_features(seed: int) -> None:
+    torch.manual_seed(seed)
+    net = Branched()
+    options: dict[str, Any] = {"measured": 6, "warmup": 5}
+    found = pt.diagnose(net, independent, batches(), **options)
+    named = pt.diagnose(net, independent, batches(), features="body", **options)
+    forked = pt.diagnose(net, independent, batches(), features="fork", **options)
+    assert (found.features, named.features) == ("fork", "body")
+    for other in (named, forked):
+        assert found.trained.feature_norms is not None
+        assert other.trained.feature_norms is not None
+        assert found.trained.feature_norms.tolist() == other.trained.feature_norms.tolist()
+    assert "unknown" not in found.text
+
+
+def test_diagnosis_of_a_model_with_an_inserted_fork_takes_its_input_as_the_features() -> None:
+    plain = model()
+    pt.fork_at(plain, "encoder", heads={"a": "heads.a", "b": "heads.b"})
+    found = pt.diagnose(plain, independent, batches(), measured=6, warmup=5)
+    named = pt.diagnose(model(), independent, batches(), measured=6, warmup=5)
+    assert found.features == "fork"
+    assert found.trained.feature_norms is not None
+    assert named.trained.feature_norms is not None
+    assert found.trained.feature_norms.tolist() == pytest.approx(named.trained.feature_norms.tolist(), rel=1e-6)
+
+
+def test_diagnosis_names_a_task_that_does_not_depend_on_the_input_of_the_fork() -> None:
+    class Beside(Branched):
+        def forward(self, inputs: Any) -> dict[str, Any]:
+            outputs = super().forward(inputs)
+            return outputs | {"b": self.outs["b"](self.body(inputs.flip(1)))}
+
+    found = pt.diagnose(Beside(), independent, batches(), measured=6, warmup=5)
+    assert any("'b' does not depend on the input of 'fork'" in problem for problem in found.problems)
 
 
 def test_diagnosis_batches_may_be_a_generator_and_are_trained_on_again() -> None:

@@ -208,7 +208,8 @@ def test_fork_nonfinite_gradients_give_the_plain_sum_and_do_not_change_the_state
     model.zero_grad()
     losses = losses_of(model(X), TARGETS)
     losses["b"] = losses["b"] * torch.inf
-    total(model.fork.losses(losses)).backward()
+    with pytest.warns(UserWarning, match="the loss of 'b' is inf"):
+        total(model.fork.losses(losses)).backward()
     assert not torch.isfinite(gradients(model.encoder)).all()
     assert model.fork.balance.status is Status.NONFINITE
     for name, value in model.fork.state_dict().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import types
@@ -181,6 +182,70 @@ def test_fork_warns_once_of_a_head_that_reads_the_features(
     assert "'b'" in sentence
     assert not any(repr(task) in sentence for task in tasks if task != "b")
     assert warnings_of(run) == []
+
+
+READS: dict[str, Callable[[str, Tensor, dict[str, Any]], Tensor]] = {
+    "features": lambda task, z, branch: z,
+    "detached branches": lambda task, z, branch: branch[task].detach(),
+}
+
+
+@pytest.mark.parametrize(("kind", "within"), [("features", 6), ("detached branches", 60)])
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.GradDrop(), pt.Equal(), pt.FAMO()], ids=repr)
+def test_fork_without_a_head_on_a_branch_warns_once(method: Method[Any], kind: str, within: int) -> None:
+    """Also a method of losses whose losses are not recorded: the error for that is raised in the Fork's backward."""
+    parts = make_parts(method)
+    found = warnings_of(times(within, lambda: step_with_heads(parts, READS[kind], records_losses=False)))
+    assert len(found) == 1
+    assert "fork(features)[task]" in found[0]
+    assert parts.fork.balance is None
+    assert warnings_of(times(within, lambda: step_with_heads(parts, READS[kind], records_losses=False))) == []
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_fork_without_a_head_on_a_branch_warns_at_once_if_losses_are_recorded(kind: str) -> None:
+    parts = make_parts()
+    assert len(warnings_of(lambda: step_with_heads(parts, READS[kind], records_losses=True))) == 1
+
+
+@pytest.mark.parametrize("kind", ["dropout", "no gradients", "paused", "accumulation"])
+def test_fork_does_not_warn_of_forwards_that_train_nothing(kind: str) -> None:
+    """Monte Carlo dropout, forwards without gradients or within a pause, and many forwards before the first backward."""
+    parts = make_parts()
+
+    def forward() -> Tensor:
+        return torch.stack([parts.loss(task, z) for task, z in parts.fork(parts.encoder(parts.x)).items()])
+
+    def run() -> None:
+        if kind == "accumulation":
+            for loss in [forward().sum() for _ in range(90)]:
+                loss.backward()
+        elif kind == "paused":
+            forward().sum().backward()
+        else:
+            forward()
+
+    contexts: dict[str, contextlib.AbstractContextManager[None]] = {
+        "no gradients": torch.no_grad(),
+        "paused": parts.fork.paused(),
+    }
+    with contexts.get(kind, contextlib.nullcontext()):
+        assert warnings_of(times(1 if kind == "accumulation" else 90, run)) == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_fork_does_not_warn_of_a_penalty_on_the_features_with_a_backward_of_its_own(before: bool) -> None:
+    parts = make_parts()
+
+    def run() -> None:
+        z = parts.encoder(parts.x)
+        branch = parts.fork(z)
+        penalty, losses = z.square().mean(), torch.stack([parts.loss(task, branch[task]) for task in "ab"])
+        for each in (penalty, losses.sum()) if before else (losses.sum(), penalty):
+            each.backward(retain_graph=True)
+
+    assert warnings_of(times(12, run)) == []
+    assert parts.fork.balance is not None
 
 
 @pytest.mark.parametrize("heads", ["own", "weighted"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -322,10 +324,59 @@ def test_population_and_balanced_run_refuse_what_they_cannot_weight() -> None:
             balanced_weights(run)
     with pytest.raises(ValueError, match="compares no gradients"):
         balanced_weights(replace(TABLE, method="DWA()"))
-    with pytest.raises(ValueError, match=r"of 1 steps is 1, expected at least 12"):
-        balanced_weights(replace(TABLE, epochs=1, batch_size=256))
     with pytest.raises(ValueError, match="0 < share <= 1, got 0"):
         balanced_weights(TABLE, 0)
+
+
+@pytest.mark.parametrize(("epochs", "size", "share"), [(1, 256, 1 / 3), (15, 200, 1 / 3), (2, 32, 0.5)])
+def test_balanced_run_of_too_few_steps_names_the_fewest_epochs_and_the_largest_batch_that_suffice(
+    epochs: int, size: int, share: float
+) -> None:
+    run = replace(TABLE, epochs=epochs, batch_size=size)
+    with pytest.raises(ValueError, match="expected at least 12") as caught:
+        balanced_weights(run, share)
+    words = str(caught.value).replace(",", "").split()
+    more, smaller = (int(words[words.index(option) + 1]) for option in ("--epochs", "--batch-size"))
+    for enough, too_few in (
+        (replace(run, epochs=more), replace(run, epochs=more - 1)),
+        (replace(run, batch_size=smaller), replace(run, batch_size=smaller + 1)),
+    ):
+        assert balanced_weights(enough, share).steps > 10
+        with pytest.raises(ValueError, match="expected at least 12"):
+            balanced_weights(too_few, share)
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_weights_of_a_model_with_a_fork_are_those_of_the_model_without_and_nothing_warns(seed: int) -> None:
+    torch.manual_seed(seed)
+    plain = Net()
+    forked = copy.deepcopy(plain)
+    forked.fork = pt.Fork(pt.MGDA(), tasks=tuple(UNLIKE))
+
+    def with_fork(model: Any, batch: tuple[Tensor, dict[str, Tensor]]) -> dict[str, Tensor]:
+        branch = model.fork(model.encoder(batch[0]))
+        return {
+            task: UNLIKE[task] * (head(branch[task]) - batch[1][task]).square().mean()
+            for task, head in model.heads.items()
+        }
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = pt.find_weights(forked, with_fork, batches(), steps=20)
+    assert dict(found) == pytest.approx(dict(pt.find_weights(plain, losses_of, batches(), steps=20)), rel=1e-6)
+    assert forked.fork.balance is None
+    torch.stack([*with_fork(forked, batches(1)[0]).values()]).sum().backward()  # the Fork balances again
+    assert forked.fork.balance is not None
+
+
+def test_error_of_the_losses_of_a_model_carries_a_note_of_the_call() -> None:
+    def wrong(model: Any, batch: Any) -> dict[str, Tensor]:
+        return {"a": model.heads["a"](batch[0])}
+
+    for search in (pt.find_weights, pt.diagnose):
+        with pytest.raises(RuntimeError, match="shapes") as caught:
+            search(Net(), wrong, batches())
+        assert caught.value.__notes__ == ["while calling losses_of(model, batch)"]
 
 
 def test_delta_m_to_best_leaves_out_zeros_and_ranks_nan_last() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,20 @@ def test_plain_progress_prints_losses_metrics_weights_and_speed(
     assert [line.split(" | ")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2"]
     for part in ("loss sign ", "validation sign ", "weights sign ", "samples/s"):
         assert part in lines[1]
+
+
+@pytest.mark.parametrize(("size", "steps", "left_out"), [(40, 1, 20), (24, 2, 12), (8, 7, 4), (60, 1, 0), (100, 1, 0)])
+def test_progress_prints_how_many_samples_an_epoch_leaves_out(
+    size: int, steps: int, left_out: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The workload has 60 samples; there is no line for a few left out."""
+    result = train(dataclasses.replace(RUN, batch_size=size, epochs=1), tmp_path, progress="plain")
+    assert result.history[0].samples == 60 - left_out
+    notes = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert len(notes) == (left_out > 6)
+    if notes:
+        step = f"{steps} step{'s' * (steps > 1)}"
+        assert notes[0].startswith(f"Note: {step} of {size} samples per epoch; {left_out} of 60 samples are left out")
 
 
 def test_plain_progress_prints_that_a_run_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

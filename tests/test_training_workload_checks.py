@@ -92,3 +92,12 @@ def test_result_table_marks_tasks_without_labels(tmp_path: Path, capsys: pytest.
     rows = [line for line in capsys.readouterr().out.splitlines() if "size" in line and "\u2502" in line]
     assert len(rows) == 2
     assert all("no labels" in row and "nan" not in row for row in rows)
+
+
+def test_error_in_a_head_names_its_task() -> None:
+    workload = Tiny()
+    model = trained_model(workload, workload.tasks)
+    model.heads["size"] = torch.nn.Linear(3, 1)  # type: ignore[operator, index, assignment]
+    with pytest.raises(RuntimeError, match="shapes") as caught:
+        check_losses(workload, model, workload.data())
+    assert caught.value.__notes__ == ["in the head of task 'size', Linear"]

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from paretorch.balance.imtlg import IMTLG
 from paretorch.core.balancer.balancer import Balancer
+from paretorch.core.checks import called
 from paretorch.core.contract import Method, Need
+from paretorch.core.fork.pausing import paused_forks
+from paretorch.core.method.argument import check_method
 from paretorch.core.option_checks import check_whole
 
 FEWEST_STEPS = 10  # in which a task must have a gradient
@@ -99,7 +102,7 @@ def find_weights(
     has a backward pass for each task.
 
     Args:
-        model: the model.
+        model: the model. Forks within it do not balance during the run.
         losses_of: model, batch -> scalar losses by task; a task that is absent is left out, or None.
         batches: what ``losses_of`` receives; repeated until ``steps`` are done, unless it is an iterator.
         steps: number of steps of the run, at least 12.
@@ -143,7 +146,7 @@ def find_weights(
         raise ValueError("find_weights: no parameter of the model requires grad, so there is no gradient to measure")
     make = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=1e-3))
     norms: list[Mapping[str, float]] = []
-    with _unchanged(model):
+    with _unchanged(model), paused_forks(model):
         if not model.training:
             model.train()
         trained, balancer = make(parameters), Balancer(method, shared=shared)
@@ -151,7 +154,7 @@ def find_weights(
             for parameter in parameters:
                 parameter.grad = None
             try:
-                balance = balancer.backward(losses_of(model, batch))
+                balance = balancer.backward(called(losses_of, model, batch))
             except FloatingPointError as error:
                 cure = "lower the learning rate with optimizer=" if step else "the model gives it before the first step"
                 raise FloatingPointError(f"find_weights, step {step + 1}: {error}; {cure}") from error
@@ -206,8 +209,7 @@ def comparing_method(method: Method[Any]) -> Method[Any]:
     Raises:
         ValueError: it is no method, compares no gradients, or takes several batches per step.
     """
-    if not isinstance(method, Method):
-        raise ValueError(f"expected a balancing method such as paretorch.IMTLG(), got {method!r}")
+    check_method(method)
     if not method.needs & (Need.GRAMIAN | Need.JACOBIAN) or method.batches > 1:
         reason = "compares no gradients" if method.batches == 1 else f"takes {method.batches} batches per step"
         raise ValueError(

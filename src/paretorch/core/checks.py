@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from paretorch.core.option_checks import is_number
 from paretorch.task_names import check_task_name
+
+T = TypeVar("T")
 
 
 def checked_task_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -20,7 +23,7 @@ def checked_task_names(names: Iterable[str]) -> tuple[str, ...]:
         raise ValueError(f"tasks is a sequence of names, got {names!r}")
     tasks = tuple(names)
     if not tasks:
-        raise ValueError("expected at least one task name, got none")
+        raise ValueError("expected at least one task name, got none: write tasks=('seg', 'depth')")
     for name in tasks:
         check_task_name(name)
     repeated = sorted({name for name in tasks if tasks.count(name) > 1})
@@ -85,6 +88,15 @@ def present_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str,
         listing = ", ".join(f"{name!r} on {loss.device}" for name, loss in given.items())
         raise ValueError(f"all losses must be on one device, got {listing}: move the targets or outputs together")
     return given
+
+
+def called(losses_of: Callable[[Any, Any], T], model: Any, batch: Any) -> T:
+    """``losses_of(model, batch)``; an error of the caller's function carries a note of the call."""
+    try:
+        return losses_of(model, batch)
+    except Exception as error:
+        error.add_note("while calling losses_of(model, batch)")
+        raise
 
 
 def _is_bare_zero(loss: object) -> bool:

@@ -195,7 +195,8 @@ class Balance:
     def __repr__(self) -> str:
         title = ", ".join([f"status={self.status.value}", *(f"{name}={value:.4g}" for name, value in self.gap.items())])
         present = None if self.present is None else self.present.tolist()
-        return f"Balance({title})\n{table(self._names, present, self.scalars())}"
+        norms = None if self.gramian is None else self.norms.tolist()
+        return f"Balance({title})\n{table(self._names, present, self.scalars(), norms)}"
 
     @property
     def _names(self) -> tuple[str, ...]:

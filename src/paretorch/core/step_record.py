@@ -31,15 +31,23 @@ def compared(
     return numbers
 
 
-def table(tasks: Sequence[str], present: Sequence[bool] | None, numbers: Mapping[str, float]) -> str:
+def table(
+    tasks: Sequence[str],
+    present: Sequence[bool] | None,
+    numbers: Mapping[str, float],
+    norms: Sequence[float] | None = None,
+) -> str:
     """One line for each task, one column for each kind of number that a task has.
 
     Args:
         tasks: (all,) names.
         present: (all,) whether each was present; None: all were.
         numbers: by the names of :func:`per_task` and :func:`compared`.
+        norms: (all,) of a step whose gradients were compared: nan is a value of theirs, and not unknown; None: in ``numbers``.
     """
+    columns: dict[str, Sequence[float | None]]
     columns = {kind: [numbers.get(f"{kind}/{task}") for task in tasks] for kind in ("weight", "head", "norm", "loss")}
+    columns["norm"] = columns["norm"] if norms is None else norms
     columns["lowest cosine"] = [_lowest(task, tasks, numbers) for task in tasks]
     shown = {kind: column for kind, column in columns.items() if any(value is not None for value in column)}
     lines = [["task", *shown]]

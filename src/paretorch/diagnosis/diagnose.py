@@ -56,7 +56,8 @@ def diagnose(
     measured twice: at the given weights and after a short training of a copy.
 
     The model is copied and the random generators are restored, so that parameters, buffers, gradients and training mode of
-    ``model`` are as before. It takes 2 K (T + 1) forwards and backwards, some 12 (2 T + 10) for the trial steps, and the warm-up.
+    ``model`` are as before. It takes 2 K (T + 1) forwards and backwards, some 12 (3 T + 12) for the trial steps (more
+    where steps are shortened), and the warm-up.
 
     Args:
         model: the module that contains encoder and heads. Forks within it do not balance during the diagnosis.
@@ -64,8 +65,9 @@ def diagnose(
             given, a copy of ``model`` in training mode; tasks without labels in this batch are left out, or None.
         batches: any iterable, such as a DataLoader. The first ``measured`` batches are kept and measured; the warm-up takes
             those that follow, and starts again where there are no more.
-        features: name of the submodule whose output the heads share (``"backbone"``, ``"net.encoder"``). None: ``"encoder"`` if
-            the model has ``encoder`` and ``heads``; else only gradients on parameters are compared.
+        features: name of the submodule whose output (of a Fork: whose input) the heads share (``"backbone"``,
+            ``"net.encoder"``). None: the model's only Fork, else ``"encoder"`` if the model has ``encoder`` and ``heads``; else
+            only gradients on parameters are compared.
         measured: K, the largest number of batches that are measured, at least 4.
         warmup: steps of the warm-up training; 0: no training, and the second measurement is the first.
         seconds: after which the warm-up ends early.

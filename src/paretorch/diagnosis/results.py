@@ -66,7 +66,8 @@ class Trials:
 
     Args:
         steps: number of steps of each kind.
-        sum: gradient steps along the sum of the losses, small enough for a first-order decrease of one hundredth.
+        sum: gradient steps along the sum of the losses. To first order they change no loss by more than a hundredth of its
+            value, and they are short enough for the sum to decrease by at least half of what the first order gives.
         scaled: the same for the sum of the losses divided by their gradient norms.
         training: steps of the optimizer for the same sum, in its state after the warm-up.
         own: (T,) shares of gradient steps of one task that increased its own loss on the next batch: the effect of noise alone;
@@ -152,7 +153,7 @@ class Diagnosis:
         trials: trial steps after the warm-up.
         batches: K, number of batches measured.
         batch_size: samples per batch; None where it is unknown.
-        features: name of the submodule whose output the heads share; None where it is unknown.
+        features: name of the submodule whose output (of a Fork: whose input) the heads share; None where it is unknown.
         shared: number of shared parameters (scalars).
         notes: how it was measured, one sentence each.
         text: all of it as plain text, with tables.

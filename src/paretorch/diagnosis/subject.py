@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from paretorch.core.checks import called
 from paretorch.core.fork.fork import Fork
+from paretorch.core.fork.pausing import forks_in, paused_forks
 from paretorch.core.gradients.graph import task_gradients, task_graph
 from paretorch.task_names import check_task_name
 
@@ -50,8 +52,8 @@ class Subject:
     Args:
         model: that is diagnosed.
         losses_of: ``losses_of(model, batch)``, the losses by task.
-        features: name of the submodule whose output the heads share; None: ``"encoder"`` where the model has ``encoder`` and
-            ``heads``, else unknown.
+        features: name of the submodule whose output (of a Fork: whose input) the heads share; None: the model's only Fork, else
+            ``"encoder"`` where the model has ``encoder`` and ``heads``, else unknown.
 
     Raises:
         ValueError: the model has no parameter, cannot be copied, or has no such submodule.
@@ -86,15 +88,38 @@ class Subject:
         with ExitStack() as stack:
             if self.features is not None:
                 module = self.model.get_submodule(self.features)
-                stack.callback(module.register_forward_hook(self._record).remove)
-            for module in self.model.modules():
-                if isinstance(module, Fork):
-                    stack.enter_context(module.paused())
+                hook = (
+                    module.register_forward_pre_hook(self._record_input, with_kwargs=True)
+                    if isinstance(module, Fork)
+                    else module.register_forward_hook(self._record_output)
+                )
+                stack.callback(hook.remove)
+            stack.enter_context(paused_forks(self.model))
             yield
 
-    def _record(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _record_output(self, module: nn.Module, inputs: Any, output: Any) -> None:
         del module, inputs
-        self._outputs += [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        self._record(output)
+
+    def _record_input(self, module: nn.Module, positional: Any, named: Any) -> None:
+        del module
+        self._record((positional, named))
+
+    def _record(self, features: Any) -> None:
+        leaves = [leaf for leaf in tree_leaves(features) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        self._outputs += list({id(leaf): leaf for leaf in leaves}.values())
+
+    @property
+    def place(self) -> str:
+        """The features in words."""
+        is_fork = self.features is not None and isinstance(self.model.get_submodule(self.features), Fork)
+        return f"the {'input' if is_fork else 'output'} of {self.features!r}"
+
+    @property
+    def encoder(self) -> str | None:
+        """The name of the submodule whose output is the features; None where it is unknown."""
+        name = self.features
+        return None if name is None or isinstance(self.model.get_submodule(name), Fork) else name
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """The losses of the tasks that are in a batch, checked.
@@ -103,7 +128,7 @@ class Subject:
             ValueError: they are not finite scalars by task.
         """
         self._outputs = []
-        found: Any = self.losses_of(self.model, batch)
+        found: Any = called(self.losses_of, self.model, batch)
         if not isinstance(found, Mapping):
             raise ValueError(f"losses_of: expected a dict of a scalar loss by task, got a {type(found).__name__}")
         losses = {task: loss for task, loss in found.items() if loss is not None}
@@ -172,6 +197,9 @@ class Subject:
 
 def _features_name(model: nn.Module, name: str | None) -> str | None:
     if name is None:
+        forks = list(forks_in(model))
+        if len(forks) == 1:
+            return forks[0] or None
         has_parts = isinstance(getattr(model, ENCODER, None), nn.Module) and hasattr(model, "heads")
         return ENCODER if has_parts else None
     modules = dict(model.named_modules())

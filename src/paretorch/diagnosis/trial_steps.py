@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,13 +14,17 @@ import torch
 from torch import Tensor
 
 from paretorch.core.arrays import Array
+from paretorch.core.checks import called
 from paretorch.diagnosis.results import Raised, Trials
 from paretorch.diagnosis.subject import Subject
 from paretorch.training import randomness
 
-DECREASE = 0.01  # of the loss, to first order, by a gradient step
+CHANGE = 0.01  # of each task's loss, to first order, at most, by a gradient step
+SHORTER = 0.25  # factor on a gradient step that is too long for the first order
+SUFFICIENT = 0.5  # of the first-order decrease of its own objective, which a gradient step must reach
+TRIES = 8  # lengths of a gradient step
 MOST_OWN = 8  # tasks up to which steps of single tasks are tried
-RESOLUTION = 4  # spacings of a float32 number by which a loss must increase
+SPACING = 4 * float(np.finfo(np.float32).eps)  # relative change of a loss that is no more than rounding
 
 Losses = dict[str, float]
 Row = Sequence[Tensor | None]
@@ -46,13 +52,12 @@ def trial_steps(
         state = _State(subject)
         rows = subject.gradients(pair[0]).rows
         before = [state.losses(batch, None) for batch in pair]
-        sizes = {task: abs(loss) for task, loss in before[0].items()}
-        scales = {task: weights.get(task, 1.0) for task in sizes}
-        plain, scaled = _combined(rows, dict.fromkeys(rows, 1.0)), _combined(rows, scales)
+        scales = {task: weights.get(task, 1.0) for task in rows}
+        trial = partial(_gradient_step, state, pair[0], before[0], rows)
         steps = {
-            "sum": _gradient_step(plain, sum(sizes.values())),
-            "scaled": _gradient_step(scaled, sum(scales[task] * size for task, size in sizes.items())),
-            "training": _optimizer_step(subject, optimizer, scaled),
+            "sum": trial(dict.fromkeys(rows, 1.0)),
+            "scaled": trial(scales),
+            "training": _optimizer_step(subject, optimizer, _combined(rows, scales)),
         }
         for name, step in steps.items():
             same, other = (
@@ -63,7 +68,7 @@ def trial_steps(
             found = np.full(len(tasks), np.nan)
             for index, task in enumerate(tasks):
                 if task in rows:
-                    after = state.losses(pair[1], _gradient_step(rows[task], sizes[task]))
+                    after = state.losses(pair[1], trial({task: 1.0}))
                     found[index] = _increased(tasks, before[1], after)[index]
             own.append(found)
     raised = {name: _raised(found) for name, found in kinds.items()}
@@ -99,34 +104,64 @@ class _State:
 
     def _evaluated(self, batch: Any) -> Mapping[str, Tensor]:
         """The losses, with a graph, since some contain derivatives; a loss that is not finite has increased."""
-        found = self.subject.losses_of(self.subject.model, batch)
+        found = called(self.subject.losses_of, self.subject.model, batch)
         return {task: loss for task, loss in found.items() if loss is not None}
 
 
 def _increased(tasks: Sequence[str], before: Losses, after: Losses) -> Array:
     """(T,) 1 where a loss has increased by more than rounding, 0 where not, nan for absent tasks."""
     result = np.full(len(tasks), np.nan)
-    spacing = RESOLUTION * float(np.finfo(np.float32).eps)
     for index, task in enumerate(tasks):
         if task in before and task in after:
-            result[index] = float(not after[task] <= before[task] + spacing * abs(before[task]))
+            result[index] = float(not after[task] <= before[task] + SPACING * abs(before[task]))
     return result
 
 
 def _combined(rows: Mapping[str, Row], weights: Mapping[str, float]) -> list[Tensor | None]:
-    """The weighted sum of the gradients, for each parameter tensor."""
+    """The weighted sum of the gradients of the tasks in ``weights``, for each parameter tensor."""
     total: list[Tensor | None] = []
-    for parts in zip(*rows.values(), strict=True):
-        terms = [weights[task] * part for task, part in zip(rows, parts, strict=True) if part is not None]
+    for parts in zip(*(rows[task] for task in weights), strict=True):
+        terms = [weight * part for weight, part in zip(weights.values(), parts, strict=True) if part is not None]
         total.append(torch.stack(terms).sum(dim=0) if terms else None)
     return total
 
 
-def _gradient_step(gradient: Row, size: float) -> list[Tensor | None]:
-    """The step against the gradient that decreases a loss by a hundredth of ``size`` to first order."""
-    square = sum(float(part.double().square().sum()) for part in gradient if part is not None)
-    rate = DECREASE * size / square if square > 0 else 0.0
-    return [None if part is None else -rate * part for part in gradient]
+def _gradient_step(
+    state: _State, batch: Any, before: Losses, rows: Mapping[str, Row], weights: Mapping[str, float]
+) -> list[Tensor | None]:
+    """The longest step against the gradient of the weighted sum that the first order describes.
+
+    To first order no loss changes by more than a hundredth of its value: the length does not depend on the units of the losses.
+    The step is shortened until the weighted sum decreases by half of what the first order gives; at a longer step an increase of
+    a loss shows the curvature of another one, not a conflict.
+
+    Args:
+        state: before the step.
+        batch: on which the losses are compared.
+        before: losses of the batch.
+        rows: gradients by task.
+        weights: of the tasks in the sum; the others only limit the length.
+    """
+    gradient = _combined(rows, weights)
+    slopes = {task: _inner_product(row, gradient) for task, row in rows.items()}
+    rates = [CHANGE * abs(before[task]) / abs(slope) for task, slope in slopes.items() if slope and before[task]]
+    rate = min(rates, default=0.0)
+    slope = sum(weight * slopes[task] for task, weight in weights.items())
+    rounding = SPACING * sum(weight * abs(before[task]) for task, weight in weights.items())
+    for _ in range(TRIES):
+        step = [None if part is None else -rate * part for part in gradient]
+        after = state.losses(batch, step)
+        decrease = sum(weight * (before[task] - after.get(task, math.nan)) for task, weight in weights.items())
+        if decrease + rounding >= SUFFICIENT * rate * slope:
+            break
+        rate *= SHORTER
+    return step
+
+
+def _inner_product(one: Row, other: Row) -> float:
+    return sum(
+        float((a.double() * b.double()).sum()) for a, b in zip(one, other, strict=True) if not (a is None or b is None)
+    )
 
 
 def _optimizer_step(subject: Subject, optimizer: torch.optim.Optimizer, gradient: Row) -> list[Tensor | None]:

@@ -39,12 +39,11 @@ def shared_tensors(found: GradientPass, subject: Subject, batch: Any) -> list[in
         return shared
     if not any(found.reached.values()):
         subject.check_uses_copy(batch)
-    frozen = [name for name in subject.frozen if subject.features is None or name.startswith(f"{subject.features}.")]
-    trainable = [
-        name for name in subject.names if subject.features is not None and name.startswith(f"{subject.features}.")
-    ]
+    encoder = subject.encoder
+    frozen = [name for name in subject.frozen if encoder is None or name.startswith(f"{encoder}.")]
+    trainable = [name for name in subject.names if encoder is not None and name.startswith(f"{encoder}.")]
     if frozen and not trainable:
-        where = f"the encoder {subject.features!r}" if subject.features else "the shared part of the model"
+        where = f"the encoder {encoder!r}" if encoder else "the shared part of the model"
         raise ValueError(
             f"{where} is frozen: {len(frozen)} of its parameters have requires_grad=False ({frozen[0]!r}, ...), and the tasks "
             "share no other. Heads on a frozen encoder do not influence each other: train with the plain sum, or unfreeze it"
@@ -78,7 +77,7 @@ def _detached(found: GradientPass, subject: Subject, shared: Sequence[int] = ())
                 "constant"
             )
         elif subject.features is not None and found.on_features and task not in found.on_features:
-            result.append(f"the loss of task {task!r} does not depend on the output of {subject.features!r}: {reading}")
+            result.append(f"the loss of task {task!r} does not depend on {subject.place}: {reading}")
         elif shared and reached.isdisjoint(shared):
             result.append(f"the loss of task {task!r} reaches no parameter that another task reaches: {reading}")
     return result

@@ -37,8 +37,8 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]
             it balances the joined micro-batches of a step.
 
     Raises:
-        ValueError: on a Balancer without losses, losses together with a loss function of the Trainer, another number of micro-batches,
-            or a checkpoint without the Balancer's state.
+        ValueError: on a Balancer without losses, losses together with a loss function of the Trainer, another number of
+            micro-batches, or a checkpoint without the Balancer's state.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from paretorch.balance.static_weights import FEWEST_RUN, StaticWeights, comparing_method, weights_of_norms
+from paretorch.core.fork.pausing import paused_forks
 from paretorch.optim import MultiTaskOptimizer
 from paretorch.training import randomness
 from paretorch.training.line_search import searches
@@ -76,20 +77,26 @@ def _norms(resolved: ResolvedRun, share: float) -> list[Mapping[str, float]]:
     per_epoch = steps_per_epoch(streams, run.batch_size)
     steps = math.ceil(share * run.epochs * per_epoch)
     if steps < FEWEST_RUN:
+        samples = max(map(len, streams))
+        more = math.floor((FEWEST_RUN - 1) / (share * per_epoch)) + 1
+        smaller = samples // (math.floor((FEWEST_RUN - 1) / (share * run.epochs)) + 1)
         raise ValueError(
-            f"a share of {share:.2g} of {run.epochs * per_epoch} steps is {steps}, expected at least {FEWEST_RUN}: train more "
-            "epochs, smaller batches or a larger share"
+            f"the balanced run takes {share:.2g} of {run.epochs} epoch{'s' * (run.epochs != 1)} of {per_epoch} "
+            f"step{'s' * (per_epoch != 1)} ({samples} samples, batches of {run.batch_size}), which is {steps} "
+            f"step{'s' * (steps != 1)}, expected at "
+            f"least {FEWEST_RUN}: give --epochs {more}" + (f", or --batch-size {smaller}" if smaller else "")
         )
     norms: list[Mapping[str, float]] = []
     resolved.model.train()
-    for epoch in range(math.ceil(steps / per_epoch)):
-        for batch in training_batches(streams, run.batch_size, run.seed, epoch):
-            if len(norms) == steps:
-                break
-            resolved.schedule.before(len(norms))
-            balance = resolved.update(batch).balance
-            # without any label there is no balance
-            norms.append({} if balance is None else dict(zip(balance.tasks, balance.norms.tolist(), strict=True)))
+    with paused_forks(resolved.model):
+        for epoch in range(math.ceil(steps / per_epoch)):
+            for batch in training_batches(streams, run.batch_size, run.seed, epoch):
+                if len(norms) == steps:
+                    break
+                resolved.schedule.before(len(norms))
+                balance = resolved.update(batch).balance
+                # without any label there is no balance
+                norms.append({} if balance is None else dict(zip(balance.tasks, balance.norms.tolist(), strict=True)))
     return norms
 
 

@@ -43,6 +43,7 @@ from paretorch.workloads.streams import (
     StatefulStream,
     Stream,
     combined_seed,
+    left_out_note,
     passes_per_epoch,
     steps_per_epoch,
     training_batches,
@@ -169,6 +170,8 @@ class _RunTraining:
         display.start(run, len(self.history), self.steps)
         if ranks.size > 1 and depends_on_shares(resolved.model):
             self.monitor.warn(BATCH_STATISTICS)
+        if note := left_out_note(self.streams, run.batch_size):
+            display.note(note)
 
     def _resume(self) -> int:
         """Loads the newest checkpoint, if there is one; returns the number of epochs done."""

@@ -162,6 +162,8 @@ def _balancer(run: Run, method: Method[Any], tasks: tuple[str, ...], model: nn.M
         return None
     if run.surface == "features":
         options = check_arguments("the Fork", Fork, (method, tasks), {"seed": run.seed, **run.door})
-        return Fork(**options)
+        fork = Fork(**options)
+        fork.runner.disable_warning("nonfinite")  # the monitor of the training reports it with the step
+        return fork
     options = check_arguments("the Balancer", Balancer, (method,), {"tasks": tasks, "seed": run.seed, **run.door})
     return Balancer(**{"shared": model.encoder, **options})

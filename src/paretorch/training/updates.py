@@ -22,7 +22,7 @@ from paretorch.training.distributed.ranks import Ranks
 from paretorch.training.line_search import LineSearchOptimizer
 from paretorch.workloads import forward
 from paretorch.workloads.base import Workload
-from paretorch.workloads.forward import Batch
+from paretorch.workloads.forward import Batch, head_output
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def by_search(workload: Workload, model: nn.Module, search: LineSearch) -> Updat
 
         def losses(features: tuple[Any, ...]) -> Mapping[str, Tensor]:
             outputs = {
-                task: heads[task](own)
+                task: head_output(heads, task, own)
                 for samples, own in zip(batch, features, strict=True)
                 for task in samples.targets
                 if task in heads

@@ -29,6 +29,15 @@ def features_of(model: nn.Module, batch: Batch) -> tuple[Any, ...]:
         ) from error
 
 
+def head_output(heads: Mapping[str, nn.Module], task: str, features: Any) -> Any:
+    """The output of a task's head; an error in it carries a note with the task."""
+    try:
+        return heads[task](features)
+    except Exception as error:
+        error.add_note(f"in the head of task {task!r}, {type(heads[task]).__name__}")
+        raise
+
+
 def outputs_of(
     model: nn.Module,
     batch: Batch,
@@ -54,6 +63,6 @@ def outputs_of(
         for task in samples.targets:
             if task in heads:
                 own = features[index] if branch is None else branch[task] if single else branch[task][index]
-                outputs[task] = heads[task](own)
+                outputs[task] = head_output(heads, task, own)
                 targets[task] = samples.targets[task]
     return outputs, targets

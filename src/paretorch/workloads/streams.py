@@ -18,6 +18,9 @@ OWN_ORDER = "the data set gives its samples in an order of its own"  # why the s
 Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 
 
+FEW_LEFT_OUT = 0.1  # of the samples of an epoch
+
+
 @dataclass(frozen=True)
 class Samples:
     """A batch of samples of one stream.
@@ -354,6 +357,27 @@ def _check_streams(split: str, streams: Any) -> None:
 def steps_per_epoch(streams: tuple[Stream, ...], size: int) -> int:
     """Number of batches of the longest stream; at least one. A stream that declares its steps has that many."""
     return max(_steps(stream, size) for stream in streams)
+
+
+def left_out_note(streams: tuple[Stream, ...], size: int) -> str | None:
+    """A sentence about the samples that complete batches leave out of an epoch; None where they are few.
+
+    Args:
+        streams: at least one; the longest one decides.
+        size: B, samples of each stream per step.
+
+    Example:
+        >>> left_out_note((TensorStream(torch.zeros(400), {}),), 256)
+        '1 step of 256 samples per epoch; 144 of 400 samples are left out of each epoch: a smaller --batch-size uses them'
+    """
+    samples, steps = max(map(len, streams)), steps_per_epoch(streams, size)
+    missing = max(0, samples - steps * size)
+    if missing <= FEW_LEFT_OUT * samples:
+        return None
+    return (
+        f"{steps} step{'s' * (steps != 1)} of {size} samples per epoch; {missing} of {samples} samples are left out of each "
+        "epoch: a smaller --batch-size uses them"
+    )
 
 
 def passes_per_epoch(streams: tuple[Stream, ...], size: int) -> list[float]:

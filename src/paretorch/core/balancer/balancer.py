@@ -40,12 +40,14 @@ from paretorch.core.gradients.engine import (
     free_saved_tensors,
     free_unreached,
     has_hooks,
+    mark_freed,
 )
 from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
 from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
+from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale, combined_gradient, step_generator
@@ -129,6 +131,8 @@ class Balancer(MethodModule):
         seed: int = 0,
         accumulate: int = 1,
     ) -> None:
+        if method is not None:
+            check_method(method, owner="Balancer")
         names = None if tasks is None else checks.checked_task_names(tasks)
         method = method_or_default(method, names)
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=True)
@@ -268,6 +272,8 @@ class Balancer(MethodModule):
         else:
             weights_without = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
             descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
+        if not retain_graph:
+            mark_freed(given.values())
         return cast(Balance, self.balance)
 
     # --- losses ----------------------------------------------------------------------------------------------------------

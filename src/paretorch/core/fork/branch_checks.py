@@ -11,9 +11,10 @@ from torch import Tensor
 
 from paretorch.core.arrays import Array
 from paretorch.core.fork.backward_checks import Warn
-from paretorch.core.fork.forwards import ForwardCall
+from paretorch.core.fork.forwards import ForwardCall, count_backwards, running_backward
 
 FEW_STEPS = 5  # a task without a gradient in so many steps is hardly absent by chance
+MANY_FORWARDS = 20  # after which, and after twice as many each time, backwards of the process are counted
 LARGEST_GRAPH = 20_000  # nodes that are visited
 CHECKED_STEPS = 2  # steps in which the graphs of the losses are visited
 
@@ -32,6 +33,50 @@ class BranchChecks:
         self._steps = 0  # counted while there are such
         self._bypassing: set[int] = set()  # tasks of this step whose loss does not depend on their branch
         self._visits = CHECKED_STEPS
+        self.is_used = False  # whether a backward has come through the Fork
+        self._forwards = self._bypassed = 0  # before that: forwards, and those whose features had a gradient
+        self._next_count = MANY_FORWARDS
+        self._backwards = 0  # of the process, at the second forward
+
+    def watch(self, call: ForwardCall, leaves: Iterable[Tensor]) -> None:
+        """Watch a forward, before a backward has come through the Fork: the heads may not read its branches.
+
+        Where the heads read the features, these have a gradient in a backward that does not reach the Fork; autograd runs the
+        Fork's backward before the hooks of its inputs. Where they read detached branches, the process runs backwards and none
+        of them comes here.
+        """
+        for leaf in leaves:
+            leaf.register_hook(partial(self._observe, call))
+        self._forwards += 1
+        if self._forwards < 2 or running_backward() >= 0:
+            return
+        if self._forwards == 2:
+            self._backwards = count_backwards()
+        elif self._forwards >= self._next_count:
+            found = count_backwards()
+            if found - self._backwards > FEW_STEPS:
+                self._warn_unused(
+                    f"in {self._forwards} forwards, while {found - self._backwards - 1} backwards were run"
+                )
+            self._backwards += 1  # the backward that counts
+            self._next_count *= 2
+
+    def _observe(self, call: ForwardCall, _: Tensor) -> None:
+        if self.is_used or call.is_bypassed:
+            return
+        call.is_bypassed = True
+        self._bypassed += 1
+        if self._bypassed == FEW_STEPS:
+            self._warn_unused(f"in the first {FEW_STEPS} steps, while the features had a gradient")
+
+    def _warn_unused(self, when: str) -> None:
+        self.is_used = True  # there is nothing more to watch
+        self._warn(
+            "bypass",
+            f"no backward reached any branch of this Fork {when}, so nothing is balanced: give each head its own branch, "
+            "fork(features)[task], not the features, and do not detach it. Where the Fork is used for inference only, use "
+            "torch.no_grad() or fork.eval()",
+        )
 
     @property
     def has_unreached(self) -> bool:

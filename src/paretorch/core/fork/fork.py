@@ -18,6 +18,7 @@ from paretorch.core.fork.nested import opened
 from paretorch.core.fork.nodes import alias_features, record_losses
 from paretorch.core.fork.step import ForkStep
 from paretorch.core.gradients.ranks import ALL
+from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale
@@ -86,6 +87,8 @@ class Fork(MethodModule):
         group: dist.ProcessGroup | str | None = ALL,
         seed: int = 0,
     ) -> None:
+        if method is not None:
+            check_method(method, owner="Fork")
         names = checks.checked_task_names(tasks)
         method = method_or_default(method, names)
         super().__init__(method, scale=scale, every=every, factor=factor, group=group, seed=seed, on_parameters=False)

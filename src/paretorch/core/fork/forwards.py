@@ -19,6 +19,7 @@ class ForwardCall:
         # The backward in which the forward ran: that of a reentrant checkpoint, whose inner backward reaches it; -1: none.
         self.outer = running_backward()
         self.sent: dict[int, Tensor] = {}  # by leaf, the gradient sent into the encoder, until it is compared
+        self.is_bypassed = False  # whether the features had a gradient before any branch of theirs had one
         self.is_compared = False  # whether the features' gradient is compared with what was sent
 
     @property
@@ -72,3 +73,12 @@ class StepForwards:
 def running_backward() -> int:
     """The number of the backward that is running on this thread, different from all others; -1: none is running."""
     return torch._C._current_graph_task_id()  # no public function returns it
+
+
+def count_backwards() -> int:
+    """A number that grows by one with every backward of the process; counting is a backward, of a tensor of its own."""
+    numbers: list[int] = []
+    probe = torch.zeros((), device="cpu", requires_grad=True).view_as(torch.zeros((), device="cpu"))
+    probe.register_hook(lambda _: numbers.append(running_backward()))
+    probe.backward()
+    return numbers[0]

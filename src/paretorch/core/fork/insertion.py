@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from paretorch.core.checks import nearest
 from paretorch.core.contract import Method
 from paretorch.core.fork.fork import Fork
+from paretorch.core.method.argument import check_method
 
 
 def fork_at(
@@ -32,7 +33,7 @@ def fork_at(
         the fork; ``fork.remove()`` removes it.
 
     Raises:
-        ValueError: on names that the model does not have.
+        ValueError: on names that the model does not have, ``heads`` that are no dict, and a ``method`` that is none.
         RuntimeError: in a forward, where a head is given neither the encoder's output nor what the other heads were given.
 
     Example:
@@ -51,6 +52,13 @@ def fork_at(
         ('left', 'right')
         >>> fork.remove()
     """
+    if method is not None:
+        check_method(method)
+    if not isinstance(heads, Mapping) or not heads:
+        raise ValueError(
+            f"fork_at: heads is a dict from the name of a task to that of its submodule, got {heads!r}: write "
+            "heads={'seg': 'seg_head', 'depth': 'depth_head'}"
+        )
     names = dict(model.named_modules())
     for name in (encoder, *heads.values()):
         if name not in names or not name:

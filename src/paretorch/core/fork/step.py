@@ -27,6 +27,9 @@ from paretorch.core.method.runner import MethodRunner, combined_gradient
 # By handle: compiled graphs store numbers only.
 FORK_STEPS: weakref.WeakValueDictionary[int, ForkStep] = weakref.WeakValueDictionary()
 _HANDLES = itertools.count()
+NONFINITE_CURE = (
+    "Check the targets and the loss of that task; with Fork(..., nonfinite='skip') such a task is left out of the step"
+)
 
 
 class ForkStep:
@@ -53,6 +56,7 @@ class ForkStep:
         # What the node of the features saves for its backward in addition to the link.
         self.saves = "features" if gap or Need.JACOBIAN in method.needs else "nothing"
         self.losses_required: str | None = None  # why fork.losses must be called
+        self._suspects: list[str] = []  # tasks of a step with inf or nan whose cause is not known
         self.on_backward: Callable[[], None] | None = None  # called at the start of every backward of the features
         if heads == "weighted":
             self.saves = "branches"
@@ -99,8 +103,25 @@ class ForkStep:
         """Record a forward by its link and the balanced leaves of its features."""
         if torch.compiler.is_compiling():
             self.forwards.compiled_link = link
-        elif self.branch_checks.has_unreached and not self.weights_losses:
-            self.branch_checks.compare_features(link.grad_fn.call, leaves)  # type: ignore[union-attr]
+            return
+        checks = self.branch_checks
+        if checks.has_unreached and not self.weights_losses:
+            checks.compare_features(link.grad_fn.call, leaves)  # type: ignore[union-attr]
+        if not checks.is_used:
+            checks.watch(link.grad_fn.call, leaves)  # type: ignore[union-attr]
+        if self._suspects:
+            self._check_features(leaves)
+
+    def _check_features(self, leaves: Sequence[Tensor]) -> None:
+        """Warn where the step after one with inf or nan has features that are not finite: a GradScaler would have skipped it."""
+        suspects, self._suspects = self._suspects, []
+        if all(bool(torch.isfinite(leaf.detach()).all()) for leaf in leaves):
+            return
+        self.runner.warn_once(
+            "nonfinite",
+            f"the gradient of {', '.join(map(repr, suspects))} was not finite in an earlier step, and now the features are not "
+            f"finite: that step has reached the encoder. {NONFINITE_CURE}",
+        )
 
     def begin_losses(self, losses: dict[int, Tensor], links: int) -> None:
         """Record which tasks have a loss, and check that each depends on its branch.
@@ -218,6 +239,7 @@ class ForkStep:
         """
         if self.on_backward is not None:
             self.on_backward()
+        self.branch_checks.is_used = True
         self.forwards.is_complete = True
         batch = common_batch_size(like) if Need.JACOBIAN in self.runner.method.needs else None
         gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._stacked, batch)
@@ -339,10 +361,24 @@ class ForkStep:
             if self.nonfinite == "raise":
                 raise FloatingPointError(_not_finite(names, "the encoder and the state are as before"))
             if self.nonfinite == "pass":
+                self._note_nonfinite(evidence, broken)
                 return evidence._replace(present=evidence.present | broken), Status.NONFINITE
             self.runner.count_skipped(names)
             evidence = evidence.without(broken)
         return evidence, None if evidence.present.any() else Status.ABSENT
+
+    def _note_nonfinite(self, evidence: StepEvidence, broken: Mask) -> None:
+        """Warn where a loss itself is not finite; a gradient alone may be an overflow under a GradScaler."""
+        losses = evidence.losses_known & ~np.isfinite(evidence.losses)
+        if not losses.any():
+            self._suspects = broken_names(self.tasks, broken)
+            return
+        self._suspects = []
+        found = ", ".join(f"{self.tasks[task]!r} is {evidence.losses[task]:g}" for task in losses.nonzero()[0])
+        self.runner.warn_once(
+            "nonfinite",
+            f"the loss of {found}: the encoder receives the plain sum of the gradients. {NONFINITE_CURE}",
+        )
 
 
 def broken_names(tasks: Sequence[str], broken: Mask) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,12 @@ from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
 from paretorch.core.gradients.graph import TaskGraph, is_leaf, leaf_hooks_disabled
+
+FREED = (
+    "trying to backward through the graph a second time: its saved tensors were freed by balancer.backward(losses), which is the "
+    "only backward of the step. Leave out sum(losses).backward(), which would add the gradients again; for another loss on the "
+    "same graph give balancer.backward(losses, retain_graph=True)"
+)
 
 
 class _TorchCalls(TorchFunctionMode):
@@ -130,6 +137,47 @@ def free_unreached(graph: TaskGraph, tasks: int) -> None:
     free_saved_tensors(node for (node, _), mask in graph.task_masks.items() if not mask & last)
 
 
+def mark_freed(losses: Iterable[Tensor]) -> None:
+    """Make a later backward through the losses raise an error that names ``balancer.backward``, where it would fail.
+
+    Torch's own message suggests to keep the graph, and then the gradients would be added twice. A graph that saved no tensor
+    can be passed through again.
+    """
+    for loss in losses:
+        if loss.grad_fn is not None:
+            loss.grad_fn.register_prehook(_RefuseFreed(loss))
+
+
+class _RefuseFreed:
+    """Pre-hook of a loss's node. The loss is referred to weakly, so that its graph is released as before."""
+
+    def __init__(self, loss: Tensor) -> None:
+        self._loss = weakref.ref(loss)
+
+    def __call__(self, _: Any) -> None:
+        loss = self._loss()
+        if loss is not None and _is_freed(loss.grad_fn):
+            raise RuntimeError(FREED)
+
+
+def _is_freed(root: Any) -> bool:
+    """Whether a node from here on has lost its saved tensors."""
+    stack, visited = [root], {root}
+    while stack:
+        node = stack.pop()
+        if is_leaf(node):
+            continue
+        for name in dir(node):
+            if name.startswith("_saved_") or name == "saved_tensors":
+                try:
+                    getattr(node, name)
+                except RuntimeError:
+                    return True
+        stack += [below for below, _ in node.next_functions if below is not None and below not in visited]
+        visited.update(stack)
+    return False
+
+
 _SAVED: dict[str, tuple[str, ...]] = {}  # by the class name of a node
 
 
@@ -146,7 +194,4 @@ def _discard(_: Tensor) -> None:
 
 
 def _refuse(_: None) -> Tensor:
-    raise RuntimeError(
-        "trying to backward through the graph a second time: its saved tensors were freed by balancer.backward(). Specify "
-        "retain_graph=True there to go through it again"
-    )
+    raise RuntimeError(FREED)

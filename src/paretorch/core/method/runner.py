@@ -28,6 +28,7 @@ from paretorch.core.gradients.step_evidence import (
     unknown_losses,
 )
 from paretorch.core.gradients.task_gradients import Gradients, to_host, wide_dtype
+from paretorch.core.method.argument import check_method
 from paretorch.core.method.state_buffers import StateBuffers
 from paretorch.core.option_checks import check_above, check_choice, check_whole
 
@@ -68,8 +69,7 @@ class MethodRunner:
         owner: str,
         tensors: dict[str, Tensor | None] | None = None,
     ) -> None:
-        if not isinstance(method, Method):
-            raise ValueError(f"expected a balancing method such as paretorch.MGDA(), got {method!r}")
+        check_method(method)
         check_choice("scale", scale, ("calibrated", "paper"))
         check_whole("every", every)
         if every > 1 and Need.JACOBIAN in method.needs:
@@ -138,6 +138,10 @@ class MethodRunner:
         if topic not in self._warned:
             self._warned.add(topic)
             warnings.warn(message, stacklevel=3)
+
+    def disable_warning(self, topic: str) -> None:
+        """Do not warn about a topic, because it is reported elsewhere."""
+        self._warned.add(topic)
 
     def has_warned(self, topic: str) -> bool:
         """Whether :meth:`warn_once` has warned about a topic."""

@@ -45,7 +45,7 @@ from paretorch.training.tracking.contract import NO_TRACKING, Tracking
 from paretorch.training.tracking.tracked_progress import tracked
 from paretorch.training.workload_checks import check_losses, data_of, metrics_of, trained_model
 from paretorch.workloads.base import Workload
-from paretorch.workloads.streams import Splits, samples_per_epoch, steps_per_epoch
+from paretorch.workloads.streams import Splits, left_out_note, samples_per_epoch, steps_per_epoch
 
 __all__ = ["check", "example_inputs", "load_front", "train_front", "workload_of"]
 
@@ -164,6 +164,8 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
     checkpoint = None if algorithm.evolves else record.folder / CHECKPOINT
     done = record.rewind(0 if checkpoint is None else saved_epochs(checkpoint))
     recorder = FrontRecorder(run, workload.tasks, record, display, steps, samples, done)
+    if note := left_out_note(splits.train, run.batch_size):
+        display.note(note)
     front = fit_front(
         workload,
         algorithm,

@@ -22,6 +22,9 @@ class ProgressDisplay(Protocol):
     def start(self, run: Run, done: int, steps: int) -> None:
         """Training starts after ``done`` epochs; an epoch has ``steps`` steps."""
 
+    def note(self, text: str) -> None:
+        """A remark about the run, after its start."""
+
     def step(self, epoch: int, samples: int, record: StepRecord) -> None:
         """A step of ``samples`` samples is done in epoch ``epoch``, counted from 1."""
 
@@ -36,6 +39,9 @@ class NoProgress:
     """Displays nothing."""
 
     def start(self, run: Run, done: int, steps: int) -> None:
+        """Does nothing."""
+
+    def note(self, text: str) -> None:
         """Does nothing."""
 
     def step(self, epoch: int, samples: int, record: StepRecord) -> None:
@@ -84,6 +90,10 @@ class PlainProgress(NoProgress):
         epochs = f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
         self._print(f"{run.workload}: {epochs} of {steps} step{'s' * (steps != 1)} on {run.device}{resumed}")
 
+    def note(self, text: str) -> None:
+        """Prints the remark."""
+        self._print(f"Note: {text}")
+
     def epoch(self, epoch: Epoch) -> None:
         """Prints losses, metrics, weights and speed of an epoch."""
         speed = epoch.samples / max(epoch.seconds["training"], 1e-9)
@@ -112,6 +122,11 @@ class LiveProgress(NoProgress):
         self.bars = ProgressBars("speed", "time left", "numbers", width=20)
         self.bars.add("run", f"epoch {done}/{run.epochs}", total=run.epochs * steps, completed=done * steps)
         self.refreshed = self.started = time.perf_counter()
+
+    def note(self, text: str) -> None:
+        """Prints the remark above the bar."""
+        assert self.bars is not None
+        self.bars.print(f"Note: {text}")
 
     def step(self, epoch: int, samples: int, record: StepRecord) -> None:
         """Moves the bar; reads losses and weights every :data:`REFRESH` seconds."""
