@@ -14,9 +14,7 @@ from paretorch.core.method.default import DEFAULT_NAME
 from paretorch.diagnosis.numbers import short
 from paretorch.diagnosis.results import Advice, Measurement, Trials
 
-# Recommended methods: names of paretorch.balance, with their defaults.
-RECOMMENDED = DEFAULT_NAME  # where losses are of unlike scale, or nothing is known
-FOR_CONFLICTS = "CAGrad"  # where losses are of like scale and conflict
+RECOMMENDED = DEFAULT_NAME  # the name of a method in paretorch.balance, with its defaults
 
 CONFLICT = -0.2  # cosine below which the whole interval must be for a conflict
 RAISED = 0.1  # share of steps along the sum that increase a loss from which on a method is recommended
@@ -154,7 +152,9 @@ TABLE = (
     Row(
         lambda found: found.conflict and found.raised,
         "losses of like scale, and conflict",
-        lambda found: f"the tasks conflict: {_use(FOR_CONFLICTS, found)}, which is made for conflicts",
+        lambda found: (
+            f"the tasks conflict: {_use(RECOMMENDED, found)}, whose step has the same projection on every task's gradient"
+        ),
         lambda found: f"cosines {found.pairs()}; {_raised(found)}",
         _cost,
     ),
@@ -163,7 +163,7 @@ TABLE = (
         "losses of like scale, and a conflict that the sum does not turn against a task",
         lambda found: (
             "the tasks conflict, yet the sum decreases all losses: use the sum, and `paretorch front` (pt.fit_front) to choose "
-            f"the trade-off; {FOR_CONFLICTS} protects the task that is worst off, should one fall behind"
+            f"the trade-off; {RECOMMENDED} advances every task alike, should one fall behind"
         ),
         lambda found: (
             f"cosines {found.pairs()}; {_raised(found)}. The sum of two gradients of equal length decreases both losses, "

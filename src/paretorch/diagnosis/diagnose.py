@@ -15,7 +15,7 @@ import paretorch.balance
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Method
 from paretorch.core.option_checks import check_whole
-from paretorch.diagnosis.advice import FOR_CONFLICTS, RECOMMENDED, Findings, advise
+from paretorch.diagnosis.advice import RECOMMENDED, Findings, advise
 from paretorch.diagnosis.gradients import (
     GradientPass,
     cosines_by_batch,
@@ -34,6 +34,9 @@ from paretorch.diagnosis.wiring import problems, shared_tensors
 from paretorch.training import randomness
 
 TRIALS = 12  # trial steps of each kind
+
+# Methods whose weights on the features are compared with those on the parameters: invariant to scale, and not.
+PREDICTED = tuple(dict.fromkeys((RECOMMENDED, "CAGrad")))
 
 
 def diagnose(
@@ -214,9 +217,7 @@ def _cosines(gramians: Array) -> Cosines:
 
 
 def _predictions(on_features: Array, on_parameters: Array, losses: Array) -> dict[str, Prediction]:
-    methods: dict[str, Method[Any]] = {
-        name: getattr(paretorch.balance, name)() for name in dict.fromkeys((RECOMMENDED, FOR_CONFLICTS))
-    }
+    methods: dict[str, Method[Any]] = {name: getattr(paretorch.balance, name)() for name in PREDICTED}
     found = {name: prediction(method, on_features, on_parameters, losses) for name, method in methods.items()}
     return {name: each for name, each in found.items() if each is not None}
 

@@ -88,6 +88,10 @@ class TrackedProgress:
             self._guarded(name, partial(self._open, name, run, stored.get(name)))
         self._follow()
 
+    def note(self, text: str) -> None:
+        """The display's."""
+        self.display.note(text)
+
     def step(self, epoch: int, samples: int, record: StepRecord) -> None:
         """Logs new lines of the record once in a while."""
         self.display.step(epoch, samples, record)
