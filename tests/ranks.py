@@ -222,8 +222,8 @@ def total_in_a_wrapper_that_searches(rank: int) -> list[str]:
 
 
 def refusals(rank: int) -> list[str]:
-    """The errors of ranks that declare different names, and of a Balancer with a static graph."""
-    return [names_that_differ(rank), static_graph_refused(rank)]
+    """The errors of ranks that declare different names, of a Balancer with a static graph, and of totals in wrappers."""
+    return [names_that_differ(rank), static_graph_refused(rank), *total_in_a_wrapper_that_searches(rank)]
 
 
 def names_that_differ(rank: int) -> str:

@@ -118,12 +118,6 @@ def test_ddp_on_two_ranks_equals_one_process(two: list[dict[str, Any]], case: tu
     assert difference(two, case, 2) <= 1e-12
 
 
-def test_total_in_a_wrapper_that_searches_its_graph_is_refused(tmp_path: Path) -> None:
-    for answers in on_ranks(ranks.total_in_a_wrapper_that_searches, 2, tmp_path):
-        assert ["find_unused_parameters=True" in answers[0], "static_graph=True" in answers[1]] == [True, True]
-        assert all("call balancer.total on them outside" in answer for answer in answers)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("case", FOUR, ids="/".join)
 def test_ddp_on_four_ranks_equals_one_process(four: list[dict[str, Any]], case: tuple[str, str, str, str]) -> None:
@@ -163,11 +157,13 @@ def test_ddp_random_draws_are_equal_on_all_ranks(two: list[dict[str, Any]]) -> N
     assert one["state"]["steps"] == STEPS
 
 
-def test_ddp_ranks_refuse_different_declarations(tmp_path: Path) -> None:
-    for names, static in on_ranks(ranks.refusals, 2, tmp_path):
+def test_ddp_ranks_refuse_different_declarations_static_graphs_and_searched_totals(tmp_path: Path) -> None:
+    for names, static, *totals in on_ranks(ranks.refusals, 2, tmp_path):
         assert "same tasks, in the same order" in names
         assert "rank 1" in names
         assert "static_graph" in static
+        assert ["find_unused_parameters=True" in totals[0], "static_graph=True" in totals[1]] == [True, True]
+        assert all("call balancer.total on them outside" in answer for answer in totals)
 
 
 @pytest.mark.long

@@ -57,8 +57,8 @@ def observations(monkeypatch: pytest.MonkeyPatch) -> Observations:
     """Observes the loop: the weights after `resolve`, and each batch of the update."""
     found = Observations()
 
-    def observed_resolve(run: Run) -> ResolvedRun:
-        parts = resolve(run)
+    def observed_resolve(run: Run, *ranks: Any) -> ResolvedRun:
+        parts = resolve(run, *ranks)
         found.weights = {name: value.clone() for name, value in parts.model.state_dict().items()}
 
         def update(batch: tuple[Samples, ...]) -> Any:
