@@ -2,5 +2,9 @@
 
 from importlib.util import find_spec
 
-FRAMEWORKS = ("lightning", "transformers")
-collect_ignore = [f"src/paretorch/integrations/{name}.py" for name in FRAMEWORKS if find_spec(name) is None]
+FRAMEWORKS = {
+    "accelerate": ("tests/accelerate_loops.py",),
+    "lightning": ("src/paretorch/integrations/lightning.py", "tests/lightning_loops.py"),
+    "transformers": ("src/paretorch/integrations/transformers.py", "tests/trainer_loops.py"),
+}
+collect_ignore = [file for name, files in FRAMEWORKS.items() if find_spec(name) is None for file in files]

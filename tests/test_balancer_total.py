@@ -108,6 +108,21 @@ def test_total_works_with_a_gradscaler_that_skips_an_overflow() -> None:
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("absent", [None, 0.0, torch.tensor(0.0)], ids=repr)
+def test_total_leaves_out_an_absent_task(absent: Tensor | float | None) -> None:
+    x, targets = data()
+    expected_model, expected = Net(), pt.Balancer(pt.UPGrad(), ("a", "b", "c"))
+    losses: Any = {**losses_of(expected_model(x), targets), "b": absent}
+    expected.backward(losses)
+    model, balancer = Net(), pt.Balancer(pt.UPGrad(), ("a", "b", "c"))
+    losses = {**losses_of(model(x), targets), "b": absent}
+    balancer.total(losses).backward()
+    assert torch.equal(gradients(model), gradients(expected_model))
+    assert balancer.balance is not None
+    assert balancer.balance.present is not None
+    assert balancer.balance.present.tolist() == [True, False, True]
+
+
 def test_total_times_zero_counts_every_task_as_absent() -> None:
     model, balancer = Net(), pt.Balancer(pt.IMTLG())
     x, targets = data()

@@ -18,13 +18,14 @@ PROGRESS = re.compile(r"(\w+) ([\d.]+) -> ([\d.]+)")
 
 
 def packages(example: Path) -> set[str]:
-    """What an example imports, by the names of packages; those of torch.utils.tensorboard included."""
+    """What an example needs, by the names of packages; those of torch.utils.tensorboard and of a launch on Ray included."""
     names = set()
     for node in ast.walk(ast.parse(example.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names.add(node.module)
+    names |= {"ray"} if 'launch="ray"' in example.read_text(encoding="utf-8") else set()
     return {"tensorboard" if name == "torch.utils.tensorboard" else name.partition(".")[0] for name in names}
 
 

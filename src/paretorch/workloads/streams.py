@@ -362,6 +362,8 @@ def steps_per_epoch(streams: tuple[Stream, ...], size: int) -> int:
 def left_out_note(streams: tuple[Stream, ...], size: int) -> str | None:
     """A sentence about the samples that complete batches leave out of an epoch; None where they are few.
 
+    A stream that declares the steps of its epoch may have no length, and leaves nothing out by the batch size.
+
     Args:
         streams: at least one; the longest one decides.
         size: B, samples of each stream per step.
@@ -370,6 +372,8 @@ def left_out_note(streams: tuple[Stream, ...], size: int) -> str | None:
         >>> left_out_note((TensorStream(torch.zeros(400), {}),), 256)
         '1 step of 256 samples per epoch; 144 of 400 samples are left out of each epoch: a smaller --batch-size uses them'
     """
+    if any(getattr(stream, "steps_per_epoch", None) is not None for stream in streams):
+        return None
     samples, steps = max(map(len, streams)), steps_per_epoch(streams, size)
     missing = max(0, samples - steps * size)
     if missing <= FEW_LEFT_OUT * samples:

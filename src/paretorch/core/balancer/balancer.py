@@ -231,11 +231,13 @@ class Balancer(MethodModule):
             torch.Size([4, 4])
         """
         given = checks.present_losses(losses, "balancer.total")
+        # checked here: in the backward, where gradients are off, a zero without a graph is not seen to be absent
+        further = [checks.present_losses(each, "balancer.total, others") for each in others]
         if self.tasks and not self._accepts_new_tasks:
             checks.check_known_tasks(given, self.tasks, "balancer.total")
 
         def step(factor: float, keep: bool) -> None:
-            self._backward(losses, others, retain_graph or keep, factor)
+            self._backward(given, further, retain_graph or keep, factor)
 
         return total_of(given, step)
 
