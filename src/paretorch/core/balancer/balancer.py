@@ -231,7 +231,7 @@ class Balancer(MethodModule):
             torch.Size([4, 4])
         """
         given = checks.present_losses(losses, "balancer.total")
-        # checked here: in the backward, where gradients are off, a zero without a graph is not seen to be absent
+        # checked here: in the backward, where gradients are off, a zero without a graph would not count as absent
         further = [checks.present_losses(each, "balancer.total, others") for each in others]
         if self.tasks and not self._accepts_new_tasks:
             checks.check_known_tasks(given, self.tasks, "balancer.total")
