@@ -32,6 +32,11 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the marker of tests that need a GPU."""
+    config.addinivalue_line("markers", "cuda: needs a CUDA device; skipped without one; run by `make gpu`")
+
+
 @pytest.fixture
 def tests_on_worker_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the workers of a study import the modules of this folder."""
