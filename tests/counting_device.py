@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -28,7 +28,7 @@ class DeviceTensor(Tensor):
 
     @staticmethod
     def __new__(cls, value: Tensor) -> DeviceTensor:
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined, no-any-return]
+        return Tensor._make_wrapper_subclass(
             cls,
             value.size(),
             strides=value.stride(),
@@ -42,7 +42,7 @@ class DeviceTensor(Tensor):
         self.value = value
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError("a tensor of the counting device is used outside of its context")
 
 
@@ -50,7 +50,7 @@ class CountingDevice(TorchDispatchMode):
     """A context in which the device exists; ``waits`` has the place in Paretorch of every operation that waits for it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waits: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -111,8 +111,8 @@ def on_device(module: nn.Module) -> nn.Module:
         for name, parameter in each._parameters.items():
             if parameter is not None:
                 moved = DeviceTensor(parameter.detach()).requires_grad_()
-                moved._is_param = True  # type: ignore[attr-defined]  # torch's mark of a subclass that is a parameter
-                each._parameters[name] = moved  # type: ignore[assignment]
+                moved._is_param = True  # torch's mark of a subclass that is a parameter
+                each._parameters[name] = cast(nn.Parameter, moved)
         for name, buffer in each._buffers.items():
             if buffer is not None and name != "task_names":  # names on the meta device cannot be read
                 each._buffers[name] = DeviceTensor(buffer)
@@ -122,7 +122,8 @@ def on_device(module: nn.Module) -> nn.Module:
 def waits_of(step: Callable[[], object], warmup: int = 3) -> list[str]:
     """The places at which the last of several steps waits for the device."""
     # autocast does not know the kind of device
-    with CountingDevice() as device, patch("torch.is_autocast_enabled", lambda *_: False):
+    device = CountingDevice()
+    with device, patch("torch.is_autocast_enabled", lambda *_: False):
         for _ in range(warmup):
             step()
         device.waits.clear()

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -166,7 +167,8 @@ def test_balancer_of_many_tasks_equals_that_of_the_cpu() -> None:
     for device, dtype in ((torch.device("cpu"), torch.float64), (DEVICE, torch.float32)):
         own = copy.deepcopy(net).to(device, dtype)
         z = own["encoder"](x.to(device, dtype))
-        losses = {f"t{task}": (head(z) - task).square().mean() for task, head in enumerate(own["heads"])}  # type: ignore[arg-type]
+        outputs = [head(z) for head in own["heads"].children()]
+        losses = {f"t{task}": (output - task).square().mean() for task, output in enumerate(outputs)}
         pt.Balancer(pt.UPGrad()).backward(losses)
         found.append(_gradients(own))
     assert_near(found[1], found[0], 1e-4)
@@ -188,9 +190,9 @@ def test_scaler_skips_an_overflow_and_recovers(by: str) -> None:
         with torch.autocast(DEVICE.type, dtype=dtype):
             z = net.encoder(x)
             losses = net.losses(fork(z) if by == "fork" else dict.fromkeys(TASKS, z), targets)
-        total = sum(losses.values()) if by == "fork" else balancer.total(losses)
+        total = torch.stack(list(losses.values())).sum() if by == "fork" else balancer.total(losses)
         scale = scaler.get_scale()
-        scaler.scale(total).backward()  # type: ignore[union-attr, arg-type]
+        scaler.scale(total).backward()
         scaler.step(optimizer)
         scaler.update()
         if scaler.get_scale() < scale:
@@ -198,7 +200,7 @@ def test_scaler_skips_an_overflow_and_recovers(by: str) -> None:
             if not losses_of_steps:
                 assert all(map(torch.equal, before, (parameter.detach() for parameter in net.parameters())))
         else:
-            losses_of_steps.append(float(torch.as_tensor(total).detach()))
+            losses_of_steps.append(float(total.detach()))
     assert skipped >= 1
     assert scaler.get_scale() < start
     assert losses_of_steps[-1] < losses_of_steps[0]
@@ -300,6 +302,10 @@ def test_optimizer_steps_equal_those_of_the_cpu(make: Callable[[Any], Any]) -> N
     assert_near(moved[1], moved[0], 1e-6)
 
 
+def losses_on_features(net: Net, targets: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
+    return net.double_losses(dict.fromkeys(TASKS, z), targets)
+
+
 @pytest.mark.parametrize("search_type", [pt.Backtracking, pt.FastBacktracking])
 def test_line_search_steps_equal_those_of_the_cpu(search_type: Any) -> None:
     taken = []
@@ -307,7 +313,8 @@ def test_line_search_steps_equal_those_of_the_cpu(search_type: Any) -> None:
         net = Net().to(device, torch.float64)
         x, targets = data(device, torch.float64)
         search = search_type(net.encoder, dict(net.heads.items()), pt.MGDA(), max_step=1.0)
-        steps = [search.step(x, lambda z: net.double_losses(dict.fromkeys(TASKS, z), targets)) for _ in range(4)]  # noqa: B023
+        losses_of = partial(losses_on_features, net, targets)
+        steps = [search.step(x, losses_of) for _ in range(4)]
         assert steps[0].accepted
         taken.append(([step.step for step in steps], [p.detach().cpu() for p in net.parameters()]))
     assert taken[1][0] == pytest.approx(taken[0][0], rel=1e-6)
@@ -325,7 +332,8 @@ class Distances(Workload):
         return ("left", "right")
 
     def data(self) -> Splits:
-        return Splits(*((self._stream(seed),) for seed in range(3)))
+        train, validation, test = ((self._stream(seed),) for seed in range(3))
+        return Splits(train, validation, test)
 
     def _stream(self, seed: int) -> TensorStream:
         x = torch.randn(48, 5, generator=torch.Generator().manual_seed(seed))
