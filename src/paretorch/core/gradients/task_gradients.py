@@ -149,7 +149,10 @@ class Gradients:
                 return np.zeros((len(self.rows), len(self.rows)))
             largest = torch.stack([m.abs().amax(dim=1).to(wide_dtype(m)) for m in matrices]).amax(dim=0)
             usable = torch.isfinite(largest) & (largest > 0)
-            exponent = torch.where(usable, torch.frexp(torch.where(usable, largest, 1.0)).exponent, 0)
+            sizes = torch.where(usable, largest, 1.0)
+            on_host = sizes.device.type == "mps"  # which has no frexp
+            exponent = torch.frexp(sizes.cpu() if on_host else sizes).exponent.to(sizes.device)
+            exponent = torch.where(usable, exponent, 0)
             factor = torch.exp2(-exponent.to(largest))[:, None]  # may exceed float32: multiplied in the wide dtype
             scaled = [(m.to(factor) * factor).to(m.dtype) for m in matrices]
             products = torch.stack([(m @ m.T).to(wide_dtype(m)) for m in scaled]).sum(dim=0)
