@@ -7,6 +7,7 @@
 #   make check       the gate: format, lint, types, documentation, tests
 #   make docs        the documentation, in docs/_build/html
 #   make bench       the cost of a step and of an import, beside TorchJD, in an environment of its own
+#   make gpu         tests and measurements on one CUDA GPU, under 8 minutes; needs torch alone
 #   make examples    the programs in examples/ and the tests of frameworks, in an environment of their own
 #   make format      puts the code into shape
 #   make install     all that the above need
@@ -35,7 +36,7 @@ NUMERICAL := $(filter-out %_ranks.py %_distributed.py %_training.py,$(wildcard $
 	balancer evidence fork linesearch methods optim pareto precision samples solvers)))
 OLDER := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
 
-.PHONY: demo test test-sums test-long check install docs bench examples format
+.PHONY: demo test test-sums test-long check install docs bench gpu examples format
 
 demo: $(STUDIES)
 	$(BIN)/paretorch study quickstart
@@ -64,6 +65,9 @@ docs: $(DEV)
 bench: $(BENCHED)
 	$(BENCH)/bin/python benchmarks/step.py --memory
 	$(BENCH)/bin/python benchmarks/import_time.py
+
+gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu/run.py
 
 examples: $(SHOWN)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(EXAMPLES)/bin/python -m pytest -n $(JOBS) tests/test_examples.py tests/test_integrations*.py \

@@ -9,6 +9,7 @@ import torch
 
 from paretorch.balance.parts.stored_gradients import mean_over_ranks
 from paretorch.core.contract import Balance, Evidence, Method, Need
+from paretorch.core.gradients.task_gradients import to_device
 from paretorch.core.option_checks import check_fraction
 from paretorch.core.search_space import Range, SearchSpace
 
@@ -56,7 +57,8 @@ class GradDrop(Method[None]):
             signs = evidence.total((features.sign() * samples).sum(dim=1))
         absolute = signs.abs().sum(dim=0)
         chance = torch.where(absolute > 0, (1 + signs.sum(dim=0) / torch.where(absolute > 0, absolute, 1.0)) / 2, 0.5)
-        draw = torch.rand(chance.shape, generator=evidence.generator, dtype=torch.float64).to(chance)
+        draw = torch.rand(chance.shape, generator=evidence.generator, dtype=torch.float64)
+        draw = to_device(draw.to(chance.dtype), chance.device)
         positive = chance > draw
         kept = torch.where(positive, signs > 0, signs < 0)
         mask = self.leak + (1 - self.leak) * kept.to(jacobian)

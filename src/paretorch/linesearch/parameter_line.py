@@ -58,8 +58,9 @@ def smallest_step(lines: Sequence[ParameterLine]) -> float:
     pairs = [pair for line in lines for pair in zip(line.origin, line.direction, strict=True)]
     if not pairs:
         return 0.0
-    sizes = torch.stack(torch._foreach_norm([leaf for leaf, _ in pairs])).tolist()
-    lengths = torch.stack(torch._foreach_norm([part for _, part in pairs])).tolist()
+    leaves, parts = ([pair[place] for pair in pairs] for place in (0, 1))
+    norms = torch.stack([*torch._foreach_norm(leaves), *torch._foreach_norm(parts)]).tolist()
+    sizes, lengths = norms[: len(pairs)], norms[len(pairs) :]
     steps = [
         torch.finfo(leaf.dtype).eps / 2 * size / length
         for (leaf, _), size, length in zip(pairs, sizes, lengths, strict=True)

@@ -13,10 +13,15 @@ from paretorch.core.gradients.task_gradients import Row
 
 def inner_products(rows: Sequence[Row], direction: Row) -> list[float]:
     """(T,) inner products of T rows with one, with one transfer from the device; None counts as zero."""
+    return paired_products(rows, [direction] * len(rows))
+
+
+def paired_products(rows: Sequence[Row], others: Sequence[Row]) -> list[float]:
+    """(T,) inner products of T rows with one row each, with one transfer from the device; None counts as zero."""
     products: list[Tensor] = []
     counts: list[int] = []
-    for row in rows:
-        pairs = [(a, b) for a, b in zip(row, direction, strict=True) if a is not None and b is not None]
+    for row, other in zip(rows, others, strict=True):
+        pairs = [(a, b) for a, b in zip(row, other, strict=True) if a is not None and b is not None]
         counts.append(len(pairs))
         products += [torch.dot(a.detach().reshape(-1), b.detach().reshape(-1)) for a, b in pairs]
     if not products:

@@ -54,7 +54,10 @@ class DeviceMeans:
         if all(isinstance(count, int) and count == 1 for count in counts):
             self._accumulate(name, wide.sum(), len(counts))
             return
-        whole = torch.stack([torch.as_tensor(count, device=wide.device) for count in counts])
+        if all(isinstance(count, int) for count in counts):
+            whole = torch.tensor(counts).to(wide.device)  # one transfer
+        else:
+            whole = torch.stack([torch.as_tensor(count, device=wide.device) for count in counts])
         self._accumulate(name, torch.where(whole > 0, wide * whole, 0.0).sum(), whole.sum())
 
     def _accumulate(self, name: str, total: Tensor | float, count: int | Tensor) -> None:

@@ -14,6 +14,7 @@ from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Method, Need
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence
+from paretorch.core.gradients.task_gradients import to_host
 from paretorch.core.method.runner import MethodRunner
 from paretorch.core.option_checks import check_choice
 from paretorch.optim.multitask import MultiTaskOptimizer
@@ -169,7 +170,7 @@ class Preconditioned(MultiTaskOptimizer):
     def _record_losses(self, given: Losses, options: Mapping[str, Any]) -> Losses:
         del options
         self._declare()
-        self._losses = self._mean_losses({task: float(loss.detach()) for task, loss in given.items()})
+        self._losses = self._mean_losses(_on_host(given))
         return given
 
     def _mean_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
@@ -256,7 +257,8 @@ class Preconditioned(MultiTaskOptimizer):
         self, gradients: TaskGradients, moved: Mapping[int, Tensor], direction: Mapping[int, Tensor]
     ) -> bool:
         """Whether the momentum increases, to first order, a loss that the direction alone does not."""
-        return any(_slope(gradients, task, moved) < 0 <= _slope(gradients, task, direction) for task in gradients.tasks)
+        increasing = [task for task, slope in _slopes(gradients, gradients.tasks, moved).items() if slope < 0]
+        return any(slope >= 0 for slope in _slopes(gradients, increasing, direction).values())
 
 
 def _row(gradients: TaskGradients, task: str, place: int) -> Tensor:
@@ -265,11 +267,20 @@ def _row(gradients: TaskGradients, task: str, place: int) -> Tensor:
     return part
 
 
-def _slope(gradients: TaskGradients, task: str, step: Mapping[int, Tensor]) -> float:
-    """<g_t, step>: the decrease of the loss along the step, to first order."""
-    total = 0.0
-    for place, part in step.items():
-        own = gradients.rows[task][place]
-        if own is not None:
-            total += float(torch.dot(own.flatten(), part.flatten()))
-    return total
+def _on_host(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """The losses as numbers, with one transfer from the device."""
+    values = to_host([loss.detach() for loss in losses.values()])
+    return dict(zip(losses, map(float, values), strict=True))
+
+
+def _slopes(gradients: TaskGradients, tasks: Sequence[str], step: Mapping[int, Tensor]) -> dict[str, float]:
+    """<g_t, step> by task: the decrease of the loss along the step, to first order; with one transfer from the device."""
+    products = {
+        task: [
+            torch.dot(own.flatten(), part.flatten()) for place, part in step.items() if (own := rows[place]) is not None
+        ]
+        for task in tasks
+        for rows in [gradients.rows[task]]
+    }
+    values = iter(to_host([product for row in products.values() for product in row]))
+    return {task: sum(float(next(values)) for _ in row) for task, row in products.items()}

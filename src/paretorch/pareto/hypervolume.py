@@ -104,10 +104,10 @@ def _checked(losses: Tensor, reference: Tensor) -> tuple[Array, Array]:
             f"hypervolume: expected losses (N, T) and a reference of T values, got shapes {tuple(losses.shape)} "
             f"and {tuple(reference.shape)}"
         )
-    corner = reference.detach().double().cpu().numpy()
+    corner = reference.detach().cpu().double().numpy()
     if not np.isfinite(corner).all():
         raise ValueError(f"hypervolume: the reference is finite, got {corner.tolist()}")
-    return losses.detach().double().cpu().numpy(), corner
+    return losses.detach().cpu().double().numpy(), corner
 
 
 def _volume(points: Array, corner: Array) -> float:

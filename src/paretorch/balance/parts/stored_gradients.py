@@ -19,8 +19,9 @@ def stored_rows(rows: Tensor, evidence: Evidence) -> Tensor:
 
 def mean_over_ranks(rows: Tensor, evidence: Evidence) -> Tensor:
     """The mean over ranks of a tensor that is linear in the gradients: its value for the averaged losses."""
-    ranks = evidence.total(torch.ones((), dtype=rows.dtype, device=rows.device))
-    return rows if float(ranks) == 1 else evidence.total(rows) / ranks
+    one = torch.ones((), dtype=rows.dtype, device=rows.device)
+    ranks = evidence.total(one)
+    return rows if ranks is one else evidence.total(rows) / ranks  # to read the number would wait for the device
 
 
 def mean_gramian(rows: Tensor, evidence: Evidence) -> Tensor:

@@ -32,6 +32,7 @@ from paretorch.core.balancer.shared_parameters import (
     given_leaves,
     leaf_gradients,
 )
+from paretorch.core.balancer.step_losses import StepLosses, step_losses, with_own_gradients
 from paretorch.core.balancer.total import total_of
 from paretorch.core.contract import Balance, Method, Need, Status
 from paretorch.core.gradients.engine import (
@@ -43,10 +44,10 @@ from paretorch.core.gradients.engine import (
     mark_freed,
 )
 from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
-from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian
+from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian_and
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
-from paretorch.core.gradients.task_gradients import Gradients, to_host
+from paretorch.core.gradients.task_gradients import Gradients
 from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
@@ -236,7 +237,7 @@ class Balancer(MethodModule):
         if self.tasks and not self._accepts_new_tasks:
             checks.check_known_tasks(given, self.tasks, "balancer.total")
 
-        def step(factor: float, keep: bool) -> None:
+        def step(factor: float | Tensor, keep: bool) -> None:
             self._backward(given, further, retain_graph or keep, factor)
 
         return total_of(given, step)
@@ -256,23 +257,27 @@ class Balancer(MethodModule):
         losses: Mapping[str, Tensor | None],
         others: Sequence[Mapping[str, Tensor | None]],
         retain_graph: bool,
-        factor: float | None = None,
+        factor: float | Tensor | None = None,
     ) -> Balance:
         """One backward of ``factor`` times the losses; None: the losses are multiplied already."""
         given = self._checked(losses, others)
-        loss_sums = self._loss_sums(given, 1.0 if factor is None else factor)
-        if factor is not None and factor != 1:
+        if isinstance(factor, Tensor) and self.accumulate > 1:
+            factor = float(factor)
+        step = step_losses(given, self.tasks, self.factor or 1.0, 1.0 if factor is None else factor)
+        if isinstance(factor, Tensor) or (factor is not None and factor != 1):
             with torch.enable_grad():
                 given, *others = [
                     {name: loss * factor for name, loss in each.items() if loss is not None}
                     for each in (given, *others)
                 ]
         if self._micro_batches.size > 1:
-            return self._add_micro_batch(given, loss_sums, retain_graph, factor)
+            assert not isinstance(factor, Tensor)
+            return self._add_micro_batch(given, step.read(), retain_graph, factor)
         if self.runner.uses_gradients:
-            self._backward_of_gradients(given, loss_sums, others, retain_graph)
+            self._backward_of_gradients(given, step, others, retain_graph)
         else:
-            weights_without = partial(self._loss_weights, loss_sums, (self.runner.state.snapshot(), self.runner.result))
+            before = (self.runner.state.snapshot(), self.runner.result)
+            weights_without = partial(self._loss_weights, step.read(), before)
             descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
         if not retain_graph:
             mark_freed(given.values())
@@ -317,21 +322,6 @@ class Balancer(MethodModule):
             )
         checks.check_known_tasks(given, self.tasks, "balancer.backward")
 
-    def _loss_sums(self, given: Mapping[str, Tensor], total_factor: float) -> Array:
-        """(3, all) loss values, factors, and one call for each loss.
-
-        Args:
-            given: the losses, multiplied by ``self.factor``.
-            total_factor: by which the backward multiplies them.
-        """
-        loss_sums = np.zeros((3, len(self.tasks)))
-        if given:
-            factor = self.factor or 1.0
-            values = to_host([torch.stack([loss.detach() for loss in given.values()])])[0].numpy()
-            index = [self.tasks.index(name) for name in given]
-            loss_sums[0, index], loss_sums[1, index], loss_sums[2, index] = values / factor, factor * total_factor, 1
-        return loss_sums
-
     # --- micro-batches ---------------------------------------------------------------------------------------------------
 
     @property
@@ -369,7 +359,7 @@ class Balancer(MethodModule):
         if self.nonfinite != "pass":
             mark_broken(loss_sums, own if self.runner.uses_gradients else mark, tasks)
         if self.runner.uses_gradients:
-            result, shared = self._consistent_step(loss_sums, source, None)
+            result, shared = self._consistent_step(StepLosses([], lambda _: loss_sums), source, None)
         else:
             before = (self.runner.state.snapshot(), self.runner.result)
             result = self._loss_weights(loss_sums, before, np.zeros(len(tasks), bool))
@@ -402,7 +392,7 @@ class Balancer(MethodModule):
     def _backward_of_gradients(
         self,
         given: Mapping[str, Tensor],
-        loss_sums: Array,
+        losses: StepLosses,
         others: Sequence[Mapping[str, Tensor | None]],
         retain_graph: bool,
     ) -> None:
@@ -411,8 +401,8 @@ class Balancer(MethodModule):
         source, own = self._source(given, graph, leaves, retain_graph)
         further = self._further(others, leaves) if others else None
         if self.nonfinite != "pass":
-            mark_broken(loss_sums, own, self.tasks)
-        result, shared = self._consistent_step(loss_sums, source, further)
+            losses = with_own_gradients(losses, own, self.tasks)
+        result, shared = self._consistent_step(losses, source, further)
         if not retain_graph and isinstance(source, SharedCotangents):
             free_saved_tensors(source.shared_graph.nodes)
         elif not retain_graph:
@@ -421,13 +411,13 @@ class Balancer(MethodModule):
 
     def _consistent_step(
         self,
-        loss_sums: Array,
+        losses: StepLosses,
         source: Gradients | SharedCotangents,
         further: Callable[[StepEvidence], StepEvidence] | None,
     ) -> tuple[StepResult, list[tuple[Tensor, Tensor]]]:
         """The result of the step, and the shared leaves with their balanced gradients, consistent with the Gramian."""
         runner = self.runner
-        result = runner.reuse_weights(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(loss_sums[0]))
+        result = runner.reuse_weights(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(losses.read()[0]))
         if result is not None:
             shared = self._shared_gradient(result, source, is_new=False)
             if shared is None:  # the first call has changed the level to EXPLICIT
@@ -436,7 +426,8 @@ class Balancer(MethodModule):
             return result, shared
         skipped = dict(runner.skipped)
         while True:
-            evidence = runner.evidence(loss_sums, self._gramian(source), source.resolution)
+            gramian, found = self._gramian(source, losses.tensors)
+            evidence = runner.evidence(losses.on_host(found), gramian, source.resolution)
             result, accept = self._step(evidence if further is None else further(evidence), source)
             shared = self._shared_gradient(result, source)
             if shared is not None:
@@ -492,19 +483,19 @@ class Balancer(MethodModule):
         size = shared_graph.batch_size
         return self.samples is not None and size is not None and size <= self.samples
 
-    def _gramian(self, source: Gradients | SharedCotangents) -> Array:
-        """(T, T) of the gradients on what is compared, of the whole batch or of the drawn samples."""
+    def _gramian(self, source: Gradients | SharedCotangents, others: Sequence[Tensor]) -> tuple[Array, list[Array]]:
+        """(T, T) of the gradients on what is compared, of the whole batch or of the drawn samples; others from its transfer."""
         ranks = self.runner.ranks
         step = None if self.samples is None else self.runner.state.steps()  # a step of one task counts, too
         if isinstance(source, Gradients):
-            return summed_gramian(source, ranks)
+            return summed_gramian_and(source, ranks, others)
         drawn = self.samples is not None and not self._draws_all(source.shared_graph)
         if self.samples is not None and step is not None and (drawn or ranks.size > 1):
             source.draw_samples(self.samples, step_generator(~self.seed, step))
-        gramian = source.gramian() if ranks.size == 1 else source.gramian_over(ranks)
+        gramian, found = source.gramian(others) if ranks.size == 1 else source.gramian_over(ranks, others)
         if drawn and not source.samples_save_time:
             self.runner.warn_once("samples", samples_save_nothing(self.samples))
-        return gramian
+        return gramian, found
 
     def _further(
         self, others: Sequence[Mapping[str, Tensor | None]], leaves: Leaves

@@ -54,7 +54,7 @@ def descend_losses(
         assert weights is not None
         factors = {name: weights[tasks.index(name)] for name in given}
         used = {name: loss for name, loss in given.items() if factors[name] != 0}
-        starts = [loss.new_tensor(factors[name]) for name, loss in used.items()]
+        starts = [torch.full_like(loss, factors[name]) for name, loss in used.items()]
         keeps = retain_graph or nonfinite == "skip"  # for the backward without the task that is left out
         found = None if nonfinite == "pass" else weighted_gradients(used, starts, keeps)
         here = np.isin(tasks, [] if found is None else found.suspects)
@@ -151,10 +151,16 @@ def _record(sums: list[Tensor], places: Sequence[int], sent: Sequence[Tensor | N
 
 def all_finite(parts: Sequence[Tensor | None]) -> bool:
     """Whether all numbers are finite: by the sums, and entry by entry where a sum is not."""
-    sums = [_sum(part) for part in parts if part is not None]
-    if not sums or math.isfinite(torch.stack(sums).sum()):
+    total = total_sum(parts)
+    if total is None or math.isfinite(total):
         return True
     return all(bool(torch.isfinite(_values(part)).all()) for part in parts if part is not None)
+
+
+def total_sum(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """() the sum of all numbers, which is finite only where all numbers are; None without a part."""
+    sums = [_sum(part) for part in parts if part is not None]
+    return torch.stack(sums).sum() if sums else None
 
 
 def _sum(part: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from paretorch.core.contract import Method
 from paretorch.core.gradients.engine import free_unreached
 from paretorch.core.gradients.graph import TaskGraph, check_dense, task_gradients
 from paretorch.core.gradients.memory import check_memory
-from paretorch.core.gradients.task_gradients import Gradients
+from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.option_checks import check_whole
 
 
@@ -163,7 +163,5 @@ def merged_graph(sums: Sums, names: Sequence[str]) -> TaskGraph:
 
 
 def _norms(leaves: Sequence[Tensor]) -> Tensor:
-    """The lengths of the leaves, on the host."""
-    return torch.stack(
-        [norm.to("cpu", torch.float32) for norm in torch._foreach_norm([t.detach() for t in leaves])]
-    ).nan_to_num()
+    """The lengths of the leaves, on the host, with one transfer."""
+    return torch.stack(to_host(torch._foreach_norm([leaf.detach() for leaf in leaves]))).nan_to_num()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-# The first argument is the factor that arrives, the second whether the graph is kept.
-Step = Callable[[float, bool], None]
+# The first argument is the factor that arrives, on its device unless that is the CPU; the second whether the graph is kept.
+Step = Callable[[float | Tensor, bool], None]
 
 AGAIN = (
     "trying to backward through balancer.total(losses) a second time: the first backward freed the graph of the losses. "
@@ -39,7 +39,8 @@ class _Total(torch.autograd.Function):
         step = ctx.step
         if not keep:
             ctx.step = None  # a total that is kept for a log does not keep the losses' graph
-        step(float(cotangents[0]), keep)
+        factor = cotangents[0]
+        step(float(factor) if factor.device.type == "cpu" else factor, keep)  # on a device it is read with the losses
         return None, None, None
 
 

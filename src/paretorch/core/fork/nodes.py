@@ -170,10 +170,13 @@ def _write_state(step: ForkStep, state: list[Tensor]) -> None:
 
 
 # Compiled graphs call these operators. They return nothing and write into ``out``: functionalization does not support operators
-# that change one list (the state) and return another.
+# that change one list (the state) and return another. They transfer numbers to the host, which the recording of a CUDA graph
+# (mode="reduce-overhead") refuses: the tag excludes them from it.
+_TAG = getattr(torch.Tag, "cudagraph_unsafe", None)  # since torch 2.8
+_OPTIONS: dict[str, Any] = {} if _TAG is None else {"tags": (_TAG,)}
 
 
-@torch.library.custom_op("paretorch::combine", mutates_args={"state", "out"})
+@torch.library.custom_op("paretorch::combine", mutates_args={"state", "out"}, **_OPTIONS)
 def _combine(
     cotangents: list[Tensor | None],
     loss_sums: Tensor | None,
@@ -189,7 +192,7 @@ def _combine(
     _write_state(step, state)
 
 
-@torch.library.custom_op("paretorch::weight_losses", mutates_args={"state", "out"})
+@torch.library.custom_op("paretorch::weight_losses", mutates_args={"state", "out"}, **_OPTIONS)
 def _weight_losses(
     losses: list[Tensor],
     factors: list[Tensor | None],

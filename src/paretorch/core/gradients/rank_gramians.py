@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from paretorch.core.arrays import Array
 from paretorch.core.gradients.ranks import Ranks
@@ -15,10 +18,16 @@ def summed_gramian(gradients: Gradients, ranks: Ranks) -> Array:
     Inner products of sums are not sums of inner products. The gradients themselves are therefore summed over ranks; each rank
     receives a shard of the sum, and the Gramians of the shards are added.
     """
+    return summed_gramian_and(gradients, ranks, ())[0]
+
+
+def summed_gramian_and(gradients: Gradients, ranks: Ranks, others: Sequence[Tensor]) -> tuple[Array, list[Array]]:
+    """:func:`summed_gramian`, and other tensors of this rank from the same transfer to the host."""
     if ranks.alone:
-        return gradients.gramian()[0]
+        return gradients.gramian(others)
     shards = [ranks.shard_of_sum(row) for row in gradients.jacobian(_all_tasks(gradients))]
-    return averaged_gramian(Gradients([[shard] for shard in shards], [shards[0]]).gramian()[0], ranks)
+    local, found = Gradients([[shard] for shard in shards], [shards[0]]).gramian(others)
+    return averaged_gramian(local, ranks), found
 
 
 def cross_gramian(first: Gradients, second: Gradients, ranks: Ranks) -> tuple[Array, Array]:

@@ -118,14 +118,16 @@ def fill_loss_sums(
 
     Args:
         blank: (3, all) zeros, filled in place.
-        index: (k,) the tasks of the k losses.
+        index: (k,) the tasks of the k losses, each at most once.
         losses: k scalars.
         factors: k scalars dTotal/dL; None: ones.
     """
     if index:
         values = torch.stack([loss.detach() for loss in losses]).to(blank)
         calls = torch.ones_like(values)
-        blank[:, list(index)] = torch.stack(
-            [values, calls if factors is None else torch.stack(list(factors)).to(blank), calls]
-        )
+        columns = torch.stack([values, calls if factors is None else torch.stack(list(factors)).to(blank), calls])
+        if list(index) == list(range(blank.shape[1])):
+            return blank.copy_(columns)
+        for place, task in enumerate(index):  # an index on the host would be transferred
+            blank[:, task] = columns[:, place]
     return blank

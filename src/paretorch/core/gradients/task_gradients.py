@@ -149,7 +149,10 @@ class Gradients:
                 return np.zeros((len(self.rows), len(self.rows)))
             largest = torch.stack([m.abs().amax(dim=1).to(wide_dtype(m)) for m in matrices]).amax(dim=0)
             usable = torch.isfinite(largest) & (largest > 0)
-            exponent = torch.where(usable, torch.frexp(torch.where(usable, largest, 1.0)).exponent, 0)
+            sizes = torch.where(usable, largest, 1.0)
+            on_host = sizes.device.type == "mps"  # which has no frexp
+            exponent = torch.frexp(sizes.cpu() if on_host else sizes).exponent.to(sizes.device)
+            exponent = torch.where(usable, exponent, 0)
             factor = torch.exp2(-exponent.to(largest))[:, None]  # may exceed float32: multiplied in the wide dtype
             scaled = [(m.to(factor) * factor).to(m.dtype) for m in matrices]
             products = torch.stack([(m @ m.T).to(wide_dtype(m)) for m in scaled]).sum(dim=0)
@@ -163,9 +166,10 @@ class Gradients:
             weights: (T,).
         """
         used = [(weights[task], row) for task, row in zip(self.known, self.rows, strict=True) if weights[task] != 0]
+        vectors = WeightVectors([weight for weight, _ in used])
         return [
-            sum_of_rows(self.stacked[index], [weight for weight, _ in used], leaf)
-            if index in self.stacked and len(used) == len(self.known)
+            sum_of_rows(matrix, vectors.like(matrix), leaf)
+            if (matrix := self.stacked.get(index)) is not None and len(used) == len(self.known)
             else _weighted_sum([(weight, row[index]) for weight, row in used], leaf)
             for index, leaf in enumerate(self.like)
         ]
@@ -181,12 +185,17 @@ class Gradients:
         first = self.like[0]
         size = sum(leaf.shape.numel() for leaf in self.like)
         check_memory(self.tasks, size, summing_dtype(first.dtype), first.device)
-        full = torch.zeros(self.tasks, size, dtype=summing_dtype(first.dtype), device=first.device)
-        if self.known:
-            k = len(self.known)
-            parts = [self.matrix(index).to(full.dtype).view(k, self.batch, -1) for index in range(len(self.like))]
-            full[self.known] = torch.cat(parts, dim=2).view(k, size)
-        return full[present.to(full.device)]
+        zeros = torch.zeros(size, dtype=summing_dtype(first.dtype), device=first.device)
+        wanted = [task for task, is_present in enumerate(present.tolist()) if is_present]
+        if not self.known or not wanted:
+            return zeros.expand(len(wanted), size).clone()
+        k = len(self.known)
+        parts = [self.matrix(index).to(zeros.dtype).view(k, self.batch, -1) for index in range(len(self.like))]
+        rows = torch.cat(parts, dim=2).view(k, size)
+        if wanted == self.known:
+            return rows
+        places = {task: place for place, task in enumerate(self.known)}  # an index on the host would be transferred
+        return torch.stack([rows[places[task]] if task in places else zeros for task in wanted])
 
     def split(self, update: Tensor) -> list[Tensor]:
         """An (n,) update as one tensor for each leaf; the inverse of the order in :meth:`jacobian`."""
@@ -229,16 +238,39 @@ def gram(rows: Tensor) -> Tensor:
 def inner_products(one: Tensor, other: Tensor) -> Tensor:
     """(k, m) inner products of (k, n) with (m, n) rows, summed in their dtype, in float64 where the device supports it."""
     size = one.shape[1]
+    if one.dtype == torch.float32 and uses_tf32(
+        one.device
+    ):  # TF32 has 10 bits; products of a matrix and a vector do not use it
+        return torch.stack([torch.mv(other, row) for row in one]).to(wide_dtype(one))
     if one.device.type == "cpu" and len(other) <= FEW and size and size % PARTS == 0:
         parts, others = (rows.view(len(rows), PARTS, -1).transpose(0, 1) for rows in (one, other))
         return torch.bmm(parts, others.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
     return (one @ other.T).to(wide_dtype(one))
 
 
-def sum_of_rows(matrix: Tensor, weights: Sequence[float], like: Tensor | Leaf) -> Tensor:
-    """sum_t w_t m_t of (k, n) rows, in the shape and dtype of ``like``."""
+def sum_of_rows(matrix: Tensor, weights: Tensor, like: Tensor | Leaf) -> Tensor:
+    """sum_t w_t m_t of (k, n) rows, in the shape and dtype of ``like``; the (k,) weights are like the rows."""
     with full_precision(like):
-        return torch.mv(matrix.T, matrix.new_tensor(weights)).to(like.dtype).view(like.shape)
+        return torch.mv(matrix.T, weights).to(like.dtype).view(like.shape)
+
+
+class WeightVectors:
+    """Numbers on the host as vectors on devices, one for each device and dtype, so that many leaves share a transfer.
+
+    Args:
+        weights: (k,).
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self._weights = weights
+        self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """(k,) the numbers on the device and in the dtype of a tensor."""
+        kind = tensor.device, tensor.dtype
+        if kind not in self._made:
+            self._made[kind] = to_device(torch.tensor(self._weights, dtype=tensor.dtype), tensor.device)
+        return self._made[kind]
 
 
 def chunks(items: Sequence[Any], count: int) -> list[Sequence[Any]]:
@@ -289,6 +321,18 @@ def wide_dtype(tensor: Tensor | Leaf) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
+def uses_tf32(device: torch.device) -> bool:
+    """Whether products of float32 matrices on the device are computed in TF32."""
+    if device.type != "cuda":
+        return False
+    matmul = torch.backends.cuda.matmul
+    # since torch 2.9, where the older option raises in a mix of the two
+    precision = getattr(matmul, "fp32_precision", None)
+    if precision == "none":  # that of all backends
+        precision = getattr(torch.backends, "fp32_precision", "none")
+    return bool(matmul.allow_tf32) if precision is None else precision == "tf32"
+
+
 def full_precision(like: Tensor | Leaf) -> AbstractContextManager[object]:
     """A context without autocast, which is active inside ``backward()``."""
     device = like.device.type
@@ -297,16 +341,30 @@ def full_precision(like: Tensor | Leaf) -> AbstractContextManager[object]:
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors on the host (floating-point ones in float64), with one transfer for all tensors on a device."""
-    on_device = [tensor for tensor in tensors if tensor.device.type != "cpu"]
-    if not on_device:
+    on_devices: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            on_devices.setdefault(tensor.device, []).append(tensor)
+    if not on_devices:
         return [tensor.to(torch.float64) if tensor.is_floating_point() else tensor for tensor in tensors]
-    flat = torch.cat([tensor.reshape(-1).to(wide_dtype(tensor)) for tensor in on_device]).cpu()
-    parts = iter(flat.split([tensor.numel() for tensor in on_device]))
+    parts = {}
+    for device, group in on_devices.items():
+        flat = torch.cat([tensor.reshape(-1).to(wide_dtype(tensor)) for tensor in group]).cpu()
+        parts[device] = iter(flat.split([tensor.numel() for tensor in group]))
     result = []
     for tensor in tensors:
-        host = tensor if tensor.device.type == "cpu" else next(parts).view(tensor.shape)
+        host = tensor if tensor.device.type == "cpu" else next(parts[tensor.device]).view(tensor.shape)
         result.append(host.to(torch.float64 if tensor.is_floating_point() else tensor.dtype))
     return result
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on a device, without waiting for CUDA, as a transfer from pageable memory does."""
+    if device.type == "cpu":
+        return tensor
+    if device.type == "mps":  # does not keep the host's memory until the transfer has ended
+        return tensor.to(device)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def common_batch_size(leaves: Sequence[Tensor | Leaf]) -> int | None:

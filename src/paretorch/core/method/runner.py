@@ -27,7 +27,7 @@ from paretorch.core.gradients.step_evidence import (
     ones,
     unknown_losses,
 )
-from paretorch.core.gradients.task_gradients import Gradients, to_host, wide_dtype
+from paretorch.core.gradients.task_gradients import Gradients, to_device, to_host, wide_dtype
 from paretorch.core.method.argument import check_method
 from paretorch.core.method.state_buffers import StateBuffers
 from paretorch.core.option_checks import check_above, check_choice, check_whole
@@ -266,7 +266,11 @@ class MethodRunner:
             assert not np.isnan(factor).any(), "a method that is not homogeneous is not run without the factors"
             gramian = None if gramian is None else gramian / factor[:, None] / factor
             cross = None if cross is None else cross / factor[:, None] / factor
-            jacobian = None if jacobian is None else jacobian / torch.from_numpy(factor).to(jacobian)[:, None]
+            jacobian = (
+                None
+                if jacobian is None
+                else jacobian / to_device(torch.from_numpy(factor).to(jacobian.dtype), jacobian.device)[:, None]
+            )
         method_evidence = Evidence(
             tasks=tasks,
             present=all_tasks_tensor(len(evidence.present)) if regular else torch.from_numpy(evidence.present),
@@ -295,7 +299,7 @@ class MethodRunner:
     def _state(self, on_device: bool = False) -> Any:
         """The method's state, on the host or on its own device."""
         stored = self.state.fields()
-        return self.state.assembled(stored if on_device else to_host(stored)) if stored else None
+        return self.state.assembled(stored if on_device else self.state.on_host()) if stored else None
 
     # --- between steps ---------------------------------------------------------------------------------------------------
 

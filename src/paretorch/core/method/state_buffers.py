@@ -11,6 +11,7 @@ from torch import Tensor
 
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Method
+from paretorch.core.gradients.task_gradients import to_device, to_host
 from paretorch.core.method.state_fields import named_tensors, rebuilt
 
 # The tensors in addition to the method's own state, before the first step.
@@ -54,7 +55,7 @@ class StateBuffers:
         self.tensors_changed()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_verified": None, "_last_weights": None, "_steps": None}
+        return {**self.__dict__, "_verified": None, "_last_weights": None, "_steps": None, "_written": {}}
 
     def tensors_changed(self) -> None:
         """Drop what was derived from the tensors, after they were written from outside."""
@@ -62,6 +63,7 @@ class StateBuffers:
         # Copies on the host, which are read without synchronisation.
         self._last_weights: LastWeights | None = None
         self._steps: int | None = None
+        self._written: dict[str, tuple[Tensor, int, Tensor]] = {}  # by name: the stored tensor, its version, its value
 
     # --- declared tasks --------------------------------------------------------------------------------------------------
 
@@ -126,14 +128,29 @@ class StateBuffers:
         """The state made of its fields; None for a method without state."""
         return rebuilt(self._template, iter(values))
 
+    def on_host(self) -> list[Tensor]:
+        """The tensors of :meth:`fields` on the host, by a transfer only where they were not written by :meth:`store` last."""
+        fields = self.fields()
+        written = list(self._written.values())
+        is_current = len(written) == len(fields) and all(
+            stored is field and version == field._version
+            for field, (stored, version, _) in zip(fields, written, strict=True)
+        )
+        return [value for _, _, value in written] if is_current and written else to_host(fields)
+
     def store(self, state: Any) -> None:
         """Write the method's next state."""
+        self._written = {}
         for name, value in named_tensors(state).items():
             stored = self.tensors[f"state_{name}"]
             if stored is None or stored.shape != value.shape:  # rows of n numbers, made when n is known
                 self.tensors[f"state_{name}"] = value.clone()
-            else:
+            elif stored.device.type == value.device.type or value.device.type != "cpu":
                 stored.copy_(value)
+            else:
+                stored.copy_(to_device(value.to(stored.dtype), stored.device))
+                if stored.dtype == value.dtype:
+                    self._written[name] = stored, stored._version, value
 
     def rows_fit(self, length: int) -> bool:
         """Whether the rows have this length, or no step was taken yet."""
@@ -184,8 +201,9 @@ class StateBuffers:
         """Store (all,) weights and head weights of a step for reuse."""
         self._last_weights = LastWeights(1, weights, heads)
         self._tensor("age").fill_(1)
-        self._tensor("last_weights").copy_(torch.from_numpy(weights))
-        self._tensor("last_heads").copy_(torch.from_numpy(heads))
+        for name, values in (("last_weights", weights), ("last_heads", heads)):
+            stored = self._tensor(name)
+            stored.copy_(to_device(torch.from_numpy(values).to(stored.dtype), stored.device))
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self.tensors[name]

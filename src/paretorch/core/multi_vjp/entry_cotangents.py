@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.graph import Edge, TaskGraph, is_leaf, task_gradients
-from paretorch.core.gradients.task_gradients import sum_of_rows, summing_dtype, to_host, wide_dtype
+from paretorch.core.gradients.task_gradients import WeightVectors, sum_of_rows, summing_dtype, to_host, wide_dtype
 from paretorch.core.multi_vjp.sample_subset import SampleSubset
 from paretorch.core.multi_vjp.shared_graph import SharedGraph
 
@@ -73,7 +73,8 @@ class EntryCotangents(NamedTuple):
 
     def combined(self, rows: Sequence[int], weights: Sequence[float]) -> list[Tensor]:
         """The weighted sum of the given rows of each stack; other rows are not read."""
-        return [combined_rows(stack, rows, weights) for stack in self.stacks]
+        vectors = WeightVectors(weights)
+        return [combined_rows(stack, rows, vectors) for stack in self.stacks]
 
     def scaled(self, factor: Tensor) -> EntryCotangents:
         """Each task's cotangents multiplied by its (k,) factor, which may exceed the range of their dtype."""
@@ -148,12 +149,13 @@ def collect_cotangents(
     return EntryCotangents([edge for edge, _ in used], [stack for _, stack in used], [None] * len(used)), own
 
 
-def combined_rows(stack: Tensor, rows: Sequence[int], weights: Sequence[float]) -> Tensor:
+def combined_rows(stack: Tensor, rows: Sequence[int], weights: WeightVectors) -> Tensor:
     """The weighted sum of the given rows of a (k, ...) stack."""
     if not rows:
         return torch.zeros_like(stack[0])
-    used = stack if len(rows) == len(stack) else stack[list(rows)]
-    return sum_of_rows(used.reshape(len(rows), -1).to(summing_dtype(used.dtype)), weights, stack[0])
+    used = stack if len(rows) == len(stack) else torch.stack([stack[row] for row in rows])
+    matrix = used.reshape(len(rows), -1).to(summing_dtype(used.dtype))
+    return sum_of_rows(matrix, weights.like(matrix), stack[0])
 
 
 def _largest(stacks: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,8 +27,10 @@ def products_at(level: Level, shared_graph: SharedGraph, cotangents: EntryCotang
     return products_by_autograd(shared_graph, cotangents.entries, cotangents.masked())
 
 
-def gramian_at(level: Level, shared_graph: SharedGraph, cotangents: EntryCotangents) -> tuple[Array, EntryCotangents]:
-    """(k, k) the Gramian in float64 on the host, and the cotangents that it was computed from.
+def gramian_at(
+    level: Level, shared_graph: SharedGraph, cotangents: EntryCotangents, others: Sequence[Tensor] = ()
+) -> tuple[Array, EntryCotangents, list[Array]]:
+    """(k, k) the Gramian in float64 on the host, the cotangents that it was computed from, and others from its transfer.
 
     If squares leave the safe range of float32, the products are computed again from cotangents that are multiplied by powers of
     two. If a task has no part in the samples, although it has a cotangent, the Gramian is computed from all samples.
@@ -34,7 +38,9 @@ def gramian_at(level: Level, shared_graph: SharedGraph, cotangents: EntryCotange
     _, low, high = summing_limits(shared_graph.compared[0].dtype)
     # The squares do not show whether samples outside the subset are finite; the sums do.
     extra = [stack.sum() for stack in cotangents.stacks] if cotangents.is_subset else []
-    products, *sums = [tensor.numpy() for tensor in to_host([products_at(level, shared_graph, cotangents), *extra])]
+    transferred = to_host([products_at(level, shared_graph, cotangents), *extra, *others])
+    products, *found = [tensor.numpy() for tensor in transferred]
+    sums, arrays = found[: len(extra)], found[len(extra) :]
     exponents = np.zeros(len(products), np.int64)
     finite = all(np.isfinite(each) for each in sums)
     if not finite or not all(low < square < high for square in products.diagonal().tolist()):  # nan is neither
@@ -42,7 +48,7 @@ def gramian_at(level: Level, shared_graph: SharedGraph, cotangents: EntryCotange
         usable = np.isfinite(largest) & (largest > 0)
         if cotangents.is_subset:
             if (usable & (products.diagonal() == 0)).any() and not cotangents.samples_contain_all_tasks():
-                return gramian_at(level, shared_graph, cotangents.whole_batch())
+                return gramian_at(level, shared_graph, cotangents.whole_batch(), others)
             products[~np.isfinite(largest)] = np.nan  # in samples outside the subset
         for attempt in range(ATTEMPTS):
             squares = products.diagonal()
@@ -56,4 +62,4 @@ def gramian_at(level: Level, shared_graph: SharedGraph, cotangents: EntryCotange
             scaled = cotangents.scaled(torch.from_numpy(np.ldexp(1.0, exponents)))
             products = to_host([products_at(level, shared_graph, scaled)])[0].numpy()
     with np.errstate(over="ignore"):
-        return np.ldexp(products, -(exponents[:, None] + exponents)), cotangents
+        return np.ldexp(products, -(exponents[:, None] + exponents)), cotangents, arrays

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from paretorch.core.gradients.task_gradients import to_device
 from paretorch.core.multi_vjp.rule_errors import NoRuleError
 
 
@@ -24,7 +25,7 @@ class SampleSubset:
     def drawn(cls, batch: int, count: int, generator: torch.Generator, device: torch.device) -> SampleSubset:
         """``count`` of ``batch`` samples without replacement, with equal probabilities."""
         index = torch.randperm(batch, generator=generator)[:count].sort().values
-        return cls(index.to(device), batch)
+        return cls(to_device(index, device), batch)
 
     @property
     def scale(self) -> float:
@@ -53,5 +54,5 @@ class SampleSubset:
         """(k, B g, ...) with the rows of the subset multiplied by :attr:`scale`, and zeros elsewhere."""
         group = self.rows_per_sample(stack.shape[1])
         factors = stack.new_zeros(self.batch)
-        factors[self.index] = self.scale
+        factors.index_fill_(0, self.index, self.scale)
         return stack * factors.repeat_interleave(group).view(-1, *[1] * (stack.ndim - 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -14,14 +15,16 @@ from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.engine import observed_gradients
 from paretorch.core.gradients.graph import TaskGraph, check_dense, is_leaf
 from paretorch.core.gradients.memory import check_memory
-from paretorch.core.gradients.rank_gramians import summed_gramian
+from paretorch.core.gradients.rank_gramians import summed_gramian, summed_gramian_and
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.task_gradients import (
     Gradients,
+    WeightVectors,
     nonfinite_mask,
     resolution_of,
     summing_dtype,
     summing_limits,
+    to_host,
     wide_dtype,
     with_absent_tasks,
 )
@@ -102,23 +105,26 @@ class SharedCotangents:
 
     # --- the Gramian -----------------------------------------------------------------------------------------------------
 
-    def gramian(self) -> Array:
-        """(T, T) the Gramian in float64 on the host: levels are tried from the one that this kind of graph uses."""
+    def gramian(self, others: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
+        """(T, T) the Gramian in float64 on the host, and other tensors from the same transfer.
+
+        Levels are tried from the one that this kind of graph uses.
+        """
         while (level := self._level().level) is not Level.EXPLICIT:
-            gramian = self._attempt(level, self._gramian_at)
-            if gramian is not None:
-                return gramian
+            found = self._attempt(level, partial(self._gramian_at, others=others))
+            if found is not None:
+                return found
         self.samples_save_time = False
-        gramian = self.gradients().gramian()[0]
+        gramian, arrays = self.gradients().gramian(others)
         if self.cotangents.is_subset and not self.cotangents.samples_contain_all_tasks():
             self._use_whole_batch()  # a task without a part in the samples would count as absent
             gramian = self.gradients().gramian()[0]
-        return gramian
+        return gramian, arrays
 
-    def gramian_over(self, ranks: Ranks) -> Array:
-        """(T, T) :meth:`gramian` of the losses' mean over ranks, from explicit gradients, which are summed over ranks."""
+    def gramian_over(self, ranks: Ranks, others: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
+        """:meth:`gramian` of the losses' mean over ranks, from explicit gradients, which are summed over ranks."""
         self.levels.levels[self._kind_of_graph()] = GraphLevel(Level.EXPLICIT, 0.0)
-        gramian = summed_gramian(self.gradients(), ranks)
+        gramian, arrays = summed_gramian_and(self.gradients(), ranks, others)
         missing = gramian.diagonal() == 0
         if missing.any():  # the same on all ranks
             stacks = self.cotangents.stacks
@@ -126,16 +132,16 @@ class SharedCotangents:
             only_elsewhere = float((has_cotangent & missing[self.known]).any())
             if ranks.sum(torch.tensor(only_elsewhere)) > 0:  # a task has a part in other samples only
                 self._use_whole_batch()
-                return summed_gramian(self.gradients(), ranks)
-        return gramian
+                return summed_gramian(self.gradients(), ranks), arrays
+        return gramian, arrays
 
-    def _gramian_at(self, level: Level) -> Array:
+    def _gramian_at(self, level: Level, others: Sequence[Tensor]) -> tuple[Array, list[Array]]:
         if not self.cotangents.stacks:
-            return np.zeros((self.tasks, self.tasks))
-        products, self.cotangents = gramian_at(level, self.shared_graph, self.cotangents)
+            return np.zeros((self.tasks, self.tasks)), [tensor.numpy() for tensor in to_host(others)]
+        products, self.cotangents, arrays = gramian_at(level, self.shared_graph, self.cotangents, others)
         is_entry_leaf = (is_leaf(node) for node, _ in self.shared_graph.edges)
         self.samples_save_time = level is Level.RULES and not all(is_entry_leaf)
-        return with_absent_tasks(products, self.known, self.tasks)
+        return with_absent_tasks(products, self.known, self.tasks), arrays
 
     def _use_whole_batch(self) -> None:
         self.cotangents, self._explicit = self.cotangents.whole_batch(), None
@@ -175,7 +181,8 @@ class SharedCotangents:
         if explicit and not self._sampled:
             gradients = self.gradients()
             assert self._explicit is not None
-            passive = [None if part is None else combined_rows(part, used, factors) for part in self._explicit[1]]
+            vectors = WeightVectors(factors)
+            passive = [None if part is None else combined_rows(part, used, vectors) for part in self._explicit[1]]
             combined = zip(gradients.combined(weights), gradients.reached, strict=True)
             return [part if reached else None for part, reached in combined] + passive
         leaves = [*self.shared_graph.compared, *self.passive]

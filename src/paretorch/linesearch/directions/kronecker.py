@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.core.gradients.task_gradients import Row
+from paretorch.core.gradients.task_gradients import Row, wide_dtype
 from paretorch.core.option_checks import check_above, check_fraction, check_whole
 from paretorch.linesearch.directions.metrics import Metric
 
@@ -95,7 +95,7 @@ class Kronecker(Metric):
             factors[side] = product if side not in factors else factors[side].lerp(product, 1 - self.beta)
             if fresh:
                 factors[f"{side} basis"] = (
-                    torch.linalg.eigh(factors[side].double()).eigenvectors.to(matrix.dtype).contiguous()
+                    torch.linalg.eigh(factors[side].to(wide_dtype(matrix))).eigenvectors.to(matrix.dtype).contiguous()
                 )
         square = _rotated(factors, matrix).square()
         factors["second"] = (

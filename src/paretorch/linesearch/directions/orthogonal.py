@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.core.gradients.task_gradients import Row
+from paretorch.core.gradients.task_gradients import Row, wide_dtype
 from paretorch.core.option_checks import check_fraction
 from paretorch.linesearch.directions.metrics import Metric
 
@@ -54,8 +54,8 @@ class Orthogonal(Metric):
             if part is None or not part.any():
                 continue
             matrix, _ = _as_wide_matrix(part.detach())
-            values, vectors = torch.linalg.eigh((matrix @ matrix.T).double())
-            roots = values.clamp_min(float(values[-1]) * self.eps**2).sqrt()
+            values, vectors = torch.linalg.eigh((matrix @ matrix.T).to(wide_dtype(matrix)))
+            roots = torch.maximum(values, values[-1] * self.eps**2).sqrt()
             self.factors[index] = ((vectors / roots) @ vectors.T).to(part.dtype)
 
     def inverse(self, gradient: Row) -> list[Tensor | None]:

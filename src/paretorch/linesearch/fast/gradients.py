@@ -15,7 +15,7 @@ from paretorch.linesearch.fast.batch import Batch
 from paretorch.linesearch.fast.state import FastState
 from paretorch.linesearch.loss_values import check_finite, check_origin, values_of
 from paretorch.linesearch.repeated_backward import RepeatedBackward
-from paretorch.linesearch.tensor_rows import divided, inner_products, with_zeros
+from paretorch.linesearch.tensor_rows import divided, inner_products, paired_products, with_zeros
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,8 @@ class BatchGradients:
         """(T,) slopes along a direction of the heads and a displacement of the features."""
         own = np.array(inner_products(list(self.on_heads.values()), heads))
         known = self.on_features.known
-        shared = np.array([
-            inner_products([self.on_features.rows[known.index(position)]], displacement)[0] if position in known else 0.0
-            for position in self.positions
-        ])  # fmt: skip
-        return Slopes(own, shared)
+        on_features = dict(zip(known, inner_products(self.on_features.rows, displacement), strict=True))
+        return Slopes(own, np.array([on_features.get(position, 0.0) for position in self.positions]))
 
     def feature_row(self, task: str) -> Row:
         """The gradient of a task on the features."""
@@ -91,7 +88,8 @@ def batch_gradients(batch: Batch, state: FastState, scale_losses: bool) -> tuple
         scaled = Gradients([None if row is None else divided(row, divisor) for row, divisor in pairs], batch.leaves)
     gramian = scaled.gramian()[0]
     values = values_of(batch.losses)
-    head_squares = {task: inner_products([row], row)[0] for task, row in on_heads.items()}
+    on_all_heads = list(on_heads.values())
+    head_squares = dict(zip(on_heads, paired_products(on_all_heads, on_all_heads), strict=True))
     diagonal = dict(zip(tasks, gramian.diagonal().tolist(), strict=True))
     squares = {task: head_squares[task] + diagonal[task] for task in values}
     check_finite(values, squares)

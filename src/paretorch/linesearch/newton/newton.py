@@ -175,7 +175,7 @@ def _searched(
 
     def at(length: float) -> Array:
         with torch.no_grad():
-            found: Array = values(point + length * direction).double().numpy()
+            found: Array = values(point + length * direction).cpu().double().numpy()
         return found
 
     wanted = np.full(len(names), required)
@@ -214,8 +214,8 @@ def _derivatives(
                 ]
             )
         )
-    stacked = torch.stack(rows).detach().double().numpy(), torch.stack(squares).detach().double().numpy()
-    return losses.detach().double().numpy(), stacked[0], (stacked[1] + stacked[1].transpose(0, 2, 1)) / 2
+    stacked = torch.stack(rows).detach().cpu().double().numpy(), torch.stack(squares).detach().cpu().double().numpy()
+    return losses.detach().cpu().double().numpy(), stacked[0], (stacked[1] + stacked[1].transpose(0, 2, 1)) / 2
 
 
 def _or_zero(part: Tensor | None, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.gradients.rounding import product_rounding
-from paretorch.core.gradients.task_gradients import summing_dtype
+from paretorch.core.gradients.task_gradients import summing_dtype, to_host
 from paretorch.optim.per_task.gradients import TaskGradients
 
 
@@ -27,7 +27,7 @@ def metric_gramian(
     """
     here = [task for task in gradients.tasks if any(gradients.lengths[task][place] > 0 for place in inverse)]
     lengths = {task: math.hypot(*(gradients.lengths[task][place] for place in inverse)) for task in here}
-    total = torch.zeros(len(here), len(here), dtype=torch.float64)
+    products: list[Tensor] = []
     spacing, summands = torch.finfo(torch.float64).eps, 0
     for place, diagonal in inverse.items():
         wide = diagonal.to(summing_dtype(diagonal.dtype))
@@ -39,7 +39,8 @@ def metric_gramian(
         ]
         if units:
             matrix = torch.stack([unit.flatten() for unit in units])
-            total += (matrix @ (matrix * wide.flatten()).T).to("cpu", torch.float64)
+            products.append(matrix @ (matrix * wide.flatten()).T)
+    total = sum(to_host(products), torch.zeros(len(here), len(here), dtype=torch.float64))
     places = torch.tensor([list(tasks).index(task) for task in here], dtype=torch.long)
     sizes = torch.tensor([lengths[task] for task in here], dtype=torch.float64)
     full = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)

@@ -55,10 +55,10 @@ class PreferenceAdapter:
             progress: of the training, in [0, 1].
             active: (N,) mask of the members that train.
         """
-        now = losses.double().cpu()
+        now = losses.cpu().double()
         if not bool(now[active].isfinite().all()) or not bool(active.any()):
             return preferences  # a task is absent in this batch: the front is unknown
-        share = weights.double().cpu()
+        share = weights.cpu().double()
         share = share / share.sum(dim=1, keepdim=True).clamp_min(1e-300)
         first = self.losses is None or self.shares is None
         self.losses = now if first else SMOOTH * self.losses + (1 - SMOOTH) * now  # type: ignore[operator]

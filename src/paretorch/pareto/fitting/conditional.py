@@ -109,7 +109,7 @@ class _ConditionalUpdate:
         result = []
         for row, preference in zip(losses, preferences, strict=True):
             streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in row]
-            own = row.detach().double().cpu()[None]
+            own = row.detach().cpu().double()[None]
             gramian = inner_products(streams, 1)
             evidence = FrontEvidence((0,), own, preference[None], gramian, own, preference[None], progress)
             result.append(self.algorithm.weights(evidence)[0])

@@ -157,7 +157,7 @@ class Exchange:
     def _cosines(self) -> Tensor:
         """(N, N) between the models' gradients."""
         flat = [self.partition.gathered(_grad(value).reshape(len(value), -1)) for value in self.trained]
-        product = sum((row @ row.T for row in flat[1:]), start=flat[0] @ flat[0].T).double().cpu()
+        product = sum((row @ row.T for row in flat[1:]), start=flat[0] @ flat[0].T).cpu().double()
         length = product.diagonal().clamp_min(0).sqrt().clamp_min(1e-300)
         return product.nan_to_num() / length[:, None] / length[None, :]
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.core.gradients.task_gradients import to_host
 from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.evaluation_history import GRADIENTS, TRANSFERS
@@ -93,7 +94,7 @@ class MemberUpdate:
             group["lr"] = rate * factor
         needs_gramian = self.algorithm.needs_gramian
         found = self.ensemble.gradients(batch, seed, self._weights(progress), needs_gramian)
-        losses, weights = (self.partition.gathered(each.double().cpu()) for each in found)
+        losses, weights = map(self.partition.gathered, to_host(found))
         active = self._check_divergence(losses)
         if self.exchange is not None:
             all_tasks = torch.ones(len(self.tasks), dtype=torch.bool)
@@ -146,7 +147,7 @@ class MemberUpdate:
             index = torch.tensor(rows)
             preferences = self.preferences[:, present]
             preferences = preferences / preferences.sum(dim=1, keepdim=True).clamp_min(1e-300)
-            own = losses.double().cpu()
+            own = losses.cpu().double()
             previous = torch.where(self._last.isfinite(), self._last, torch.inf)
             span = None if self.tracker is None else self.tracker.range(own, ~self.diverged, present)
             evidence = FrontEvidence(

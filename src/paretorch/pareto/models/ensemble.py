@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
+from paretorch.core.gradients.task_gradients import to_device, to_host
 from paretorch.core.option_checks import check_choice
 from paretorch.pareto.models.autotune import autotune
 from paretorch.pareto.models.members import Features, Losses, stacked
@@ -182,8 +183,8 @@ def _weighed(
     found: Tensor, present: Tensor, parameters: list[Tensor], rows: tuple[int, ...], weigh: Weigh, gramian: bool
 ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """Losses (n, T), weights (n, T) and combined gradients of n members' parameters, None for unreached ones."""
-    index = present.nonzero()[:, 0].to(found.device)
-    losses = torch.where(present.to(found.device), found.detach(), torch.nan)
+    index = to_device(present.nonzero()[:, 0], found.device)
+    losses = torch.where(to_device(present, found.device), found.detach(), torch.nan)
     weights = torch.zeros_like(losses)
     if not len(index):
         return losses, weights, [None] * len(parameters)
@@ -214,13 +215,17 @@ def inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> 
     """
     tasks = len(streams)
     result = torch.zeros(members, tasks, tasks, dtype=torch.float64)
+    reaching: list[Tensor] = []
+    products: list[Tensor] = []
     for pieces in zip(*streams, strict=True):
         here = [t for t in range(tasks) if pieces[t] is not None]
         if not here:
             continue
         flat = torch.stack([piece.reshape(members, -1) for piece in pieces if piece is not None], dim=1)
-        index = torch.tensor(here)
-        result[:, index[:, None], index[None, :]] += (flat @ flat.transpose(1, 2)).double().cpu()
+        reaching.append(torch.tensor(here))
+        products.append(flat @ flat.transpose(1, 2))
+    for index, product in zip(reaching, to_host(products), strict=True):
+        result[:, index[:, None], index[None, :]] += product
     return result
 
 
