@@ -42,7 +42,7 @@ class StaticWeights(Mapping[str, float]):
         >>> found = StaticWeights({"seg": 0.4, "depth": 1.6}, {"seg": 2.0, "depth": 0.5}, steps=180, method="IMTLG()")
         >>> found["depth"], dict(found)
         (1.6, {'seg': 0.4, 'depth': 1.6})
-        >>> print(found.text)
+        >>> print(found)
         task     weight  gradient norm
         seg         0.4              2
         depth       1.6            0.5
@@ -63,6 +63,9 @@ class StaticWeights(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def text(self) -> str:
