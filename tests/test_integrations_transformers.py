@@ -94,7 +94,7 @@ def test_trainer_resumed_equals_uninterrupted(by: str, tmp_path: Path) -> None:
 
 def test_trainer_resumed_without_the_state_of_the_balancer_is_an_error(tmp_path: Path) -> None:
     trainer(Loop("plain", steps=2), tmp_path, save_strategy="steps", save_steps=1).train()
-    with pytest.raises(ValueError, match=r"balancer\.pt does not exist"):
+    with pytest.raises(ValueError, match=r"balancer\.safetensors does not exist"):
         trainer(Loop(), tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 

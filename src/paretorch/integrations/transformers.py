@@ -14,19 +14,20 @@ from paretorch.extras import extra
 from paretorch.integrations.balance_scalars import balance_scalars
 
 with extra("transformers"):
+    from safetensors.torch import load_file, save_file
     from transformers import Trainer
     from transformers.trainer_pt_utils import find_batch_size
 
 Losses = Mapping[str, Tensor | None]
-STATE_FILE = "balancer.pt"
+STATE_FILE = "balancer.safetensors"
 
 
 class BalancedTrainer(Trainer):  # type: ignore[misc]
     """A Trainer of several losses: with a Balancer, or with a Fork in the model.
 
     Training logs contain the numbers of ``Balance.scalars``. An evaluation reports the plain sum of the losses as
-    ``eval_loss`` and each task's as ``eval_loss_TASK``. The Balancer's state is in every checkpoint (``balancer.pt``), a Fork's
-    in the model. As a mixin it comes first: ``class Both(BalancedTrainer, SFTTrainer)``.
+    ``eval_loss`` and each task's as ``eval_loss_TASK``. The Balancer's state is in every checkpoint
+    (``balancer.safetensors``), a Fork's in the model. As a mixin it comes first: ``class Both(BalancedTrainer, SFTTrainer)``.
 
     Args:
         args, kwargs: of the Trainer.
@@ -124,7 +125,7 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.balancer is not None and self.args.should_save:
-            torch.save(self.balancer.state_dict(), Path(output_dir, STATE_FILE))
+            save_file(self.balancer.state_dict(), Path(output_dir, STATE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -133,4 +134,4 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]
         file = Path(checkpoint, STATE_FILE)
         if not file.is_file():
             raise ValueError(f"{file} does not exist: the checkpoint was written without the Balancer; start a new run")
-        self.balancer.load_state_dict(torch.load(file, weights_only=True))
+        self.balancer.load_state_dict(load_file(file))
