@@ -1,6 +1,6 @@
 """A device that counts transfers: tensors on the host that present themselves as tensors of another device.
 
-Code that asks for the device of a tensor, as for CUDA, takes the path of a device; every operation that would make the host wait
+Code that reads the device of a tensor, as for CUDA, takes the path of a device; every operation that would make the host wait
 for it is counted with its place.
 """
 

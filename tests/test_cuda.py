@@ -92,7 +92,7 @@ def forked(net: Net, method: pt.Method[Any], device: torch.device, dtype: torch.
     net, fork = copy.deepcopy(net).to(device, dtype), pt.Fork(method, TASKS).to(device)
     x, targets = data(device, dtype)
     for _ in range(steps):
-        _descend(net)
+        _backward_of(net)
         losses = fork.losses(net.double_losses(fork(net.encoder(x)), targets))
         torch.stack(list(losses.values())).sum().backward()
         if method.observes:
@@ -108,7 +108,7 @@ def balanced(
     net, balancer = copy.deepcopy(net).to(device, dtype), pt.Balancer(method, TASKS, **options).to(device)
     x, targets = data(device, dtype)
     for _ in range(3):
-        _descend(net)
+        _backward_of(net)
         losses = net.double_losses(dict.fromkeys(TASKS, net.encoder(x)), targets)
         balancer.total(losses).backward()
         if method.observes:
@@ -116,7 +116,7 @@ def balanced(
     return _gradients(net)
 
 
-def _descend(net: nn.Module) -> None:
+def _backward_of(net: nn.Module) -> None:
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.grad is not None:
@@ -259,7 +259,7 @@ def test_compiled_model_with_a_fork_equals_the_eager_one(method: pt.Method[Any],
         for model, function in ((eager, eager), (compiled, call)):
             if mode == "reduce-overhead":
                 torch.compiler.cudagraph_mark_step_begin()
-            _descend(model)
+            _backward_of(model)
             torch.stack(list(function(x, targets).values())).sum().backward()
         assert_near(_gradients(compiled), _gradients(eager), 1e-4)
 

@@ -28,7 +28,7 @@ def entries_with_error(results: dict[str, Any]) -> list[str]:
     return [text for part in results["parts"].values() for text in json.dumps(part).split('"error"')[1:]]
 
 
-def test_dry_run_measures_every_model_and_way_without_an_error(tmp_path: Path) -> None:
+def test_dry_run_measures_every_model_and_contender_without_an_error(tmp_path: Path) -> None:
     results, page = run(tmp_path, "--parts", "waits", "costs", "graphs")
     assert not entries_with_error(results)
     costs, graphs = results["parts"]["costs"]["cases"], results["parts"]["graphs"]["cases"]
@@ -37,8 +37,8 @@ def test_dry_run_measures_every_model_and_way_without_an_error(tmp_path: Path) -
         for name in ("plain", "fork", "balancer"):
             assert case[name]["rounds"] >= 3
             assert case[name]["peak MiB"] is None  # torch counts memory on CUDA alone
-    for name, way in graphs.items():
-        assert way.get("distance of gradients", 0.0) <= 1e-6, name
+    for name, mode in graphs.items():
+        assert mode.get("distance of gradients", 0.0) <= 1e-6, name
     assert all(case["waits"] is None for case in results["parts"]["waits"]["cases"].values())
     assert " ms" not in page  # times of a dry run are no results
     assert "commit" in page
@@ -70,14 +70,14 @@ def test_part_that_fails_leaves_its_traceback_and_the_others_run(
     monkeypatch.setitem(module.PARTS, "waits", ("no_such_module", 0.5))
     monkeypatch.setitem(module.PARTS, "graphs", ("stand_in", 0.5))
     (tmp_path / "stand_in.py").write_text(
-        "def measure(device, tiny, seconds, save):\n    return {'cases': {}, 'left out': ['one way']}\n"
+        "def measure(device, tiny, seconds, save):\n    return {'cases': {}, 'left out': ['one mode']}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert module.main(["--dry-run", "--out", str(tmp_path / "out"), "--parts", "waits", "graphs"]) == 1
     results = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert "no_such_module" in results["parts"]["waits"]["error"]
-    assert results["parts"]["graphs"]["left out"] == ["one way"]
-    assert "- one way" in capsys.readouterr().out
+    assert results["parts"]["graphs"]["left out"] == ["one mode"]
+    assert "- one mode" in capsys.readouterr().out
 
 
 def test_models_have_the_published_numbers_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_models_have_the_published_numbers_of_parameters(monkeypatch: pytest.Mon
         assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-def test_without_a_gpu_a_run_says_so(
+def test_without_a_gpu_a_run_ends_with_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = imported(monkeypatch, "run")

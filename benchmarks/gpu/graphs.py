@@ -24,21 +24,21 @@ ROUNDS, TINY_ROUNDS = 30, 2
 
 
 def measure(device: torch.device, tiny: bool, seconds: float, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Each way with its time over that of the eager step and the largest difference of gradients; the capture last."""
+    """Each mode with its time over that of the eager step and the largest difference of gradients; the capture last."""
     end = time.monotonic() + seconds
     found: dict[str, Any] = {"cases": {}, "left out": []}
-    ways: dict[str, Callable[[torch.device, bool], dict[str, Any]]] = {
+    modes: dict[str, Callable[[torch.device, bool], dict[str, Any]]] = {
         "make_graphed_callables around a Fork": _graphed_parts,
         "reduce-overhead, Fork outside": _compiled_parts,
         "reduce-overhead, Fork inside": _compiled_whole,
         "capture of a whole step": _captured,  # a capture that fails may leave the device unusable
     }
-    for name, way in ways.items():
+    for name, mode in modes.items():
         if time.monotonic() > end:
             found["left out"].append(f"{name}: no time was left")
             continue
         try:
-            found["cases"][name] = way(device, tiny)
+            found["cases"][name] = mode(device, tiny)
         except Exception:
             found["cases"][name] = {"error": traceback.format_exc()}
         save(found)
