@@ -135,6 +135,21 @@ def test_flush_ends_a_step_early() -> None:
     assert balancer.backward(losses_of(model(x3), targets3)).status is pt.Status.ACCUMULATED
 
 
+@pytest.mark.parametrize("method", [pt.ScaleInvariant(), pt.GeometricMean(), pt.Uncertainty()], ids=repr)
+def test_flushed_losses_are_the_sums_of_the_given_ones(method: pt.Method[Any]) -> None:
+    (x, targets), (x2, targets2), _ = chunked(0, 3)
+    model, balancer = Net(TASKS2), pt.Balancer(method, TASKS2, accumulate=3)
+    balancer.backward(losses_of(model(x), targets))
+    balancer.backward(losses_of(model(x2), targets2))
+    found = balancer.flush()
+    expected_model, expected = Net(TASKS2), pt.Balancer(method, TASKS2)
+    one, two = losses_of(expected_model(x), targets), losses_of(expected_model(x2), targets2)
+    joined = expected.backward({task: one[task] + two[task] for task in TASKS2})
+    assert found is not None
+    torch.testing.assert_close(found.losses, joined.losses, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(gradients(model), gradients(expected_model), rtol=1e-12, atol=1e-14)
+
+
 def test_optimizer_step_between_micro_batches_is_an_error_that_names_flush() -> None:
     model, balancer = Net(TASKS2), pt.Balancer(pt.UPGrad(), accumulate=3)
     batches = chunked(0, 3)

@@ -355,9 +355,11 @@ class Balancer(MethodModule):
         loss_sums = sums.loss_sums(tasks, self.factor or 1.0)
         leaves = self._leaves(names, merged_graph(sums, names))
         source, own = sums.gradients(tasks, leaves)
-        mark = {name: list(row.values()) for name, row in sums.rows.items()}
-        if self.nonfinite != "pass":
-            mark_broken(loss_sums, own if self.runner.uses_gradients else mark, tasks)
+        if self.nonfinite != "pass":  # the Gramian shows the others of a method that uses gradients
+            unchecked = (
+                own if self.runner.uses_gradients else {name: [*row.values()] for name, row in sums.rows.items()}
+            )
+            mark_broken(loss_sums, unchecked, tasks)
         if self.runner.uses_gradients:
             result, shared = self._consistent_step(StepLosses([], lambda _: loss_sums), source, None)
         else:

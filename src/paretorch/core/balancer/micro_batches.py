@@ -33,11 +33,16 @@ class Sums:
     def __init__(self) -> None:
         self.rows: dict[str, dict[Tensor, Tensor]] = {}  # by task: its gradient on every leaf that it reaches
         self.values: dict[str, float] = {}  # by task: the sum of its losses, each times the factor that arrived
-        self.scale = (
-            0.0  # the sum of these factors, a part of 1 for each micro-batch whose losses are multiplied already
-        )
+        self.factors: list[
+            float | None
+        ] = []  # that arrived, of each micro-batch; None: its losses are multiplied already
         self.graph: TaskGraph | None = None  # of the last micro-batch, without its nodes
         self.norms: tuple[list[Tensor], Tensor] | None = None  # leaves, and their lengths at the first micro-batch
+
+    @property
+    def scale(self) -> float:
+        """The sum of the factors; micro-batches whose losses are multiplied already have equal parts of 1."""
+        return sum(1 / len(self.factors) if factor is None else factor for factor in self.factors)
 
     def loss_sums(self, tasks: Sequence[str], factor: float) -> Array:
         """(3, all) losses of the step, the factors of its gradients, and one call for each task.
@@ -46,9 +51,9 @@ class Sums:
             tasks: (all,) names.
             factor: by which the losses of every micro-batch were multiplied.
         """
-        result = np.zeros((3, len(tasks)))
+        result, scale = np.zeros((3, len(tasks))), self.scale
         for name, value in self.values.items():
-            result[:, tasks.index(name)] = value / self.scale if self.scale else value, factor * self.scale, 1
+            result[:, tasks.index(name)] = value / scale if scale else value, factor * scale, 1
         return result
 
     def gradients(self, tasks: Sequence[str], leaves: Leaves) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
@@ -133,7 +138,7 @@ class MicroBatches:
                 if part is not None:
                     row[leaf] = row[leaf] + part if leaf in row else part
             sums.values[name] = sums.values.get(name, 0.0) + values[name] * (1.0 if factor is None else factor)
-        sums.scale += 1 / self.size if factor is None else factor
+        sums.factors.append(factor)
         sums.graph = graph._replace(roots=[], next_edges={}, task_masks={})
         self.count += 1
 
