@@ -64,7 +64,7 @@ def across(summaries: Sequence[Summary]) -> Across:
         ranking = rank_over_workloads(quality)
         found = _found(common, ranking)
     table = _table(titles, common, quality, ranking, differences, summaries)
-    plain = _answer(summaries, common)
+    plain = _answer(summaries, differences)
     sentence, note = (plain, f"{found} {note}") if plain else (found, note)
     return Across(tuple(common), table, ranking, sentence, note, transfer)
 
@@ -86,10 +86,9 @@ def _mean_delta_m(summaries: Sequence[Summary], label: str) -> Array:
     return np.asarray(np.mean([summary.rows[label].delta_m for summary in summaries], axis=0))
 
 
-def _answer(summaries: Sequence[Summary], labels: Sequence[str]) -> str:
+def _answer(summaries: Sequence[Summary], differences: Mapping[str, Comparison]) -> str:
     """What the recommended treatment gains on average over workloads, in plain words; empty if the study recommends none."""
     study = summaries[0].results.plan.study
-    differences = _mean_differences(summaries, labels)
     if study.recommended not in differences:
         return ""
     against_sum = None
