@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -93,4 +94,8 @@ def test_wandb_without_a_key_writes_offline_runs_of_one_identifier(tmp_path: Pat
     for folder in folders:
         (file,) = folder.glob("*.wandb")
         assert file.name == f"run-{identifier}.wandb"
+        for _ in range(300):  # the package's own process writes
+            if file.stat().st_size > 500:
+                break
+            time.sleep(0.1)
         assert file.stat().st_size > 500
