@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from paretorch.core import checks
 from paretorch.core.arrays import Array, Mask
+from paretorch.core.balancer.leaf_gradients import further_gradients, leaf_gradients
 from paretorch.core.balancer.loss_step import descend_losses, mark_broken
 from paretorch.core.balancer.micro_batches import MicroBatches, check_accumulate, merged_graph
 from paretorch.core.balancer.samples_option import check_samples, samples_refusal, samples_save_nothing
@@ -28,9 +29,7 @@ from paretorch.core.balancer.shared_parameters import (
     check_ranks_agree,
     check_whole,
     compared_leaves,
-    further_gradients,
     given_leaves,
-    leaf_gradients,
 )
 from paretorch.core.balancer.step_losses import StepLosses, step_losses, with_own_gradients
 from paretorch.core.balancer.total import total_of
@@ -473,7 +472,8 @@ class Balancer(MethodModule):
             or not (sampled or saves_time(shared_graph, len(given)))
             or (not sampled and has_hooks(shared_graph.entries))
         ):
-            return leaf_gradients(given, self.tasks, leaves, retain_graph)
+            in_one_block = not alone or Need.JACOBIAN in self.method.needs
+            return leaf_gradients(given, self.tasks, leaves, graph, retain_graph, in_one_block)
         known = [self.tasks.index(name) for name in given]
         passive = [leaf for leaf, is_shared in zip(leaves.others, leaves.others_shared, strict=True) if is_shared]
         cotangents = SharedCotangents(shared_graph, len(self.tasks), known, self._levels, passive)

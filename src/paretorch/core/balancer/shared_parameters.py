@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from paretorch.core import checks
-from paretorch.core.gradients.graph import DDP_NODE, FSDP_NODE, OPAQUE, TaskGraph, task_gradients
-from paretorch.core.gradients.memory import check_memory
+from paretorch.core.gradients.graph import DDP_NODE, FSDP_NODE, OPAQUE, TaskGraph
 from paretorch.core.gradients.ranks import Ranks
-from paretorch.core.gradients.row_stack import RowStack, can_stack
-from paretorch.core.gradients.task_gradients import Gradients
 
 
 class Leaves(NamedTuple):
@@ -166,41 +163,3 @@ def check_losses_given(ranks: Ranks, are_given: bool, shared: Sequence[Tensor] |
             "a rank gave no losses, and DistributedDataParallel waits there for parameters that no backward reaches: give "
             "that rank one of its outputs times zero, balancer.backward({task: 0 * output.sum()}), which counts as absent"
         )
-
-
-def further_gradients(
-    others: Sequence[Mapping[str, Tensor | None]], tasks: tuple[str, ...], compared: list[Tensor]
-) -> tuple[Gradients, Gradients]:
-    """Every task's gradients on the compared leaves, of each of two further batches."""
-    rows = []
-    for losses in others:
-        given = checks.present_losses(losses, "balancer.backward, others")
-        checks.check_known_tasks(given, tasks, "balancer.backward, others")
-        rows.append(leaf_gradients(given, tasks, Leaves(compared, [], []), retain_graph=False)[0])
-    first, second = rows
-    return first, second
-
-
-def leaf_gradients(
-    given: Mapping[str, Tensor], tasks: Sequence[str], leaves: Leaves, retain_graph: bool
-) -> tuple[Gradients, dict[str, list[Tensor | None]]]:
-    """Every task's gradients on the compared leaves, and on the others: one backward for each task.
-
-    Raises:
-        ValueError: they would not fit into memory.
-    """
-    compared = leaves.compared
-    check_memory(len(given), sum(leaf.numel() for leaf in compared), compared[0].dtype, compared[0].device)
-    stack = RowStack(len(given), compared) if can_stack(len(given), compared) else None
-    rows: list[list[Tensor | None] | None] = [None] * len(tasks)
-    own = {}
-    everything = [*compared, *leaves.others]
-    in_order = sorted(map(tasks.index, given))
-    for position, (name, loss) in enumerate(given.items()):
-        keep = retain_graph or position + 1 < len(given)
-        row = task_gradients([loss], [None], everything, retain_graph=keep, dense=len(compared))
-        own[name], task = row[len(compared) :], tasks.index(name)
-        del row[len(compared) :]
-        rows[task] = row if stack is None else stack.store(in_order.index(task), row)
-        del row  # before the next backward
-    return Gradients(rows, compared, stack=None if stack is None else stack.rows), own

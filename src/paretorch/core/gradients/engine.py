@@ -34,9 +34,9 @@ class _TorchCalls(TorchFunctionMode):
 
 
 def observed_gradients(
-    starts: Sequence[GradientEdge], cotangents: Sequence[Tensor], leaves: Sequence[Tensor]
+    starts: Sequence[GradientEdge], cotangents: Sequence[Tensor], ends: Sequence[Tensor | GradientEdge]
 ) -> tuple[list[Tensor | None], bool]:
-    """Gradients with respect to the leaves, and whether Python code ran in the backward.
+    """Gradients with respect to leaves or edges, and whether Python code ran in the backward.
 
     Hooks on tensors and nodes, custom functions, and recomputed checkpoints call torch functions from Python. Only a backward of
     autograd's own nodes is known to be linear in the cotangent. The graph is kept.
@@ -44,10 +44,10 @@ def observed_gradients(
     Args:
         starts: the edges at which the cotangents enter.
         cotangents: one for each edge.
-        leaves: their hooks do not run.
+        ends: leaves, whose hooks do not run, or edges.
     """
-    with leaf_hooks_disabled(leaves):
-        return _observed(starts, cotangents, leaves)
+    with leaf_hooks_disabled([leaf for leaf in ends if isinstance(leaf, Tensor)]):
+        return _observed(starts, cotangents, ends)
 
 
 def _observed(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 # Nodes whose inner graph is hidden, or which react to every backward: names of their classes, and what creates them.
 FSDP_NODE = "RegisterPostBackwardFunctionBackward"
@@ -124,7 +124,7 @@ def leaf_hooks_disabled(leaves: Sequence[Tensor]) -> Iterator[None]:
 
 
 def task_gradients(
-    outputs: Sequence[Tensor],
+    outputs: Sequence[Tensor] | Sequence[GradientEdge],
     cotangents: Sequence[Tensor | None],
     ends: Sequence[Any],
     retain_graph: bool,

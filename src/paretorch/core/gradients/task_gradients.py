@@ -14,6 +14,7 @@ from torch import Tensor
 from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.rounding import product_rounding
+from paretorch.core.gradients.row_blocks import RowBlock
 
 Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where the task does not reach the leaf
 
@@ -39,7 +40,7 @@ class Gradients:
         memory: buffers by leaf, reused in every step, for the stacked rows: new pages cost more than the copy.
         batch: the common leading dimension of all leaves. Jacobian rows and updates then have the order (sample, leaf, entry).
             None: (leaf, entry).
-        stack: (k, n) a block of memory of which the rows that are given are views, in order of tasks; None: there is none.
+        blocks: of which the rows that are given are views, in order of tasks; together they have all leaves, or there is none.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Gradients:
         like: Sequence[Tensor | Leaf],
         memory: dict[int, Tensor] | None = None,
         batch: int | None = None,
-        stack: Tensor | None = None,
+        blocks: Sequence[RowBlock] = (),
     ) -> None:
         self.tasks = len(rows)
         self.like = like
@@ -61,10 +62,10 @@ class Gradients:
             if row is not None and any(part is not None for part in row):
                 self.known.append(task)
                 self.rows.append(row)
-        # Without the row of a task that reaches no leaf, the block is not the matrix of the known tasks.
-        self.stack = stack if stack is not None and len(stack) == len(self.known) else None
-        if self.stack is not None:
-            self.stacked = dict(enumerate(self.stack.split([leaf.shape.numel() for leaf in like], dim=1)))
+        # Without the row of a task that reaches no leaf, a block is not the matrix of the known tasks.
+        self.blocks = [block for block in blocks if len(block.rows) == len(self.known)]
+        for block in self.blocks:
+            self.stacked.update(block.columns())
 
     def matrix(self, index: int) -> Tensor:
         """(k, n) the gradients of the k known tasks on one leaf, in float32 or better."""
@@ -114,19 +115,19 @@ class Gradients:
     def _all_products(self) -> Tensor:
         """(k, k) inner products of the known rows, on their device."""
         with full_precision(self.like[0]):
-            if self.stack is None:
-                parts = [gram(self.matrix(index)) for index in range(len(self.like))]
+            if self.blocks:
+                parts = [gram(columns) for block in self.blocks for columns in self._in_cache(block.rows)]
             else:
-                parts = [gram(block) for block in self._blocks(self.stack)]
+                parts = [gram(self.matrix(index)) for index in range(len(self.like))]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
     @staticmethod
-    def _blocks(stack: Tensor) -> Sequence[Tensor]:
-        """Columns of the stack that stay in the cache of a CPU while their products are computed."""
-        if stack.device.type != "cpu":
-            return [stack]
-        blocks: Sequence[Tensor] = stack.split(max(PARTS, CACHED // len(stack) // PARTS * PARTS), dim=1)
-        return blocks
+    def _in_cache(rows: Tensor) -> Sequence[Tensor]:
+        """Columns of the rows that stay in the cache of a CPU while their products are computed."""
+        if rows.device.type != "cpu":
+            return [rows]
+        parts: Sequence[Tensor] = rows.split(max(PARTS, CACHED // len(rows) // PARTS * PARTS), dim=1)
+        return parts
 
     def _dots(self) -> Array:
         """(k, k) inner products of one or two rows on the host, one by one."""
@@ -180,8 +181,8 @@ class Gradients:
 
     def jacobian(self, present: Tensor) -> Tensor:
         """(T', n) the gradients of the present tasks as rows, in float32 or better, on their device."""
-        if self.stack is not None and len(self.stack) == self.tasks and bool(present.all()):
-            return self.stack
+        if len(self.blocks) == 1 and len(self.known) == self.tasks and bool(present.all()):
+            return self.blocks[0].rows
         first = self.like[0]
         size = sum(leaf.shape.numel() for leaf in self.like)
         check_memory(self.tasks, size, summing_dtype(first.dtype), first.device)

@@ -58,7 +58,7 @@ def gradients_by_autograd(
     """
     tasks = len(stacks[0])
     rows = [
-        task_gradients(starts, [stack[task] for stack in stacks], ends, retain_graph or task + 1 < tasks)  # type: ignore[arg-type]
+        task_gradients(starts, [stack[task] for stack in stacks], ends, retain_graph or task + 1 < tasks)
         for task in range(tasks)
     ]
     return [_stacked(column) for column in zip(*rows, strict=True)]
