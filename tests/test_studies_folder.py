@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from paretorch.studies.folder import StudyFolder, open_folder, read_folder
+from paretorch.storage.seals import SEAL, sealed
+from paretorch.studies.folder import StudyFolder, locked, open_folder, read_folder
 from paretorch.studies.progress import ConsoleProgress
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment
@@ -47,10 +50,10 @@ def test_study_folder_with_a_damaged_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "study.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"format": "paretorch study 99"}))
-    with pytest.raises(ValueError, match="'paretorch study 99', this version reads up to 2: upgrade paretorch"):
+    with pytest.raises(ValueError, match="'paretorch study 99', this version reads up to 3: upgrade paretorch"):
         read_folder(tmp_path)
     file.write_text(json.dumps(content | {"format": 7}))
-    with pytest.raises(ValueError, match="not a study of paretorch: expected the format 'paretorch study 2', got 7"):
+    with pytest.raises(ValueError, match="not a study of paretorch: expected the format 'paretorch study 3', got 7"):
         read_folder(tmp_path)
     file.write_text(json.dumps(content)[:-20])
     with pytest.raises(ValueError, match="not a complete JSON file"):
@@ -59,7 +62,7 @@ def test_study_folder_with_a_damaged_file_is_refused(tmp_path: Path) -> None:
         ({key: value for key, value in content.items() if key != "study"}, "KeyError"),
         (content | {"study": content["study"] | {"zzz": 1}}, "TypeError"),
     ):
-        file.write_text(json.dumps(broken))
+        file.write_text(json.dumps(sealed({key: value for key, value in broken.items() if key != SEAL})))
         with pytest.raises(ValueError, match=rf"study\.json is damaged \({error}"):
             read_folder(tmp_path)
     file.write_bytes(b"\xff\xfe\x00")
@@ -85,3 +88,15 @@ def test_study_folder_checks_finished_runs_before_further_ones(tmp_path: Path, c
         message = r"result\.json"
     with pytest.raises(ValueError, match=message):
         train_study(open_folder(tmp_path / "study", study, "small", 2, resume=True), ConsoleProgress())
+
+
+def test_study_folder_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    imports = "import sys; from pathlib import Path; from paretorch.studies.folder import locked"
+    code = f"{imports}\nwith locked(Path(sys.argv[1])): print(7)"
+
+    def other_process() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+
+    with locked(tmp_path):
+        assert "another process trains the study in" in other_process().stderr
+    assert other_process().stdout == "7\n", "a lock file that remains is no lock"

@@ -17,6 +17,7 @@ import pytest
 
 import studies_tuned as synthetic
 from interrupts import restore_interrupts
+from paretorch.storage.seals import SEAL, sealed
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Expected, Study, Treatment, best_of_grid, merged
@@ -456,5 +457,5 @@ def test_tuned_study_keeps_the_expected_ranges(tmp_path: Path) -> None:
     assert content["study"]["expected"] == [dataclasses.asdict(ranges[0])]
     assert read_folder(tmp_path).study.expected == ranges
     del content["study"]["expected"]  # as earlier versions wrote it
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(sealed({name: value for name, value in content.items() if name != SEAL})))
     assert read_folder(tmp_path).study.expected == ranges

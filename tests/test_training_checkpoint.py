@@ -16,6 +16,7 @@ import paretorch.training
 from paretorch.storage.checkpoint_folder import load_latest, saved_checkpoints
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
+from paretorch.storage.seals import SEAL, sealed
 from paretorch.training.loop import train
 from paretorch.training.run import Run
 from training_runs import TINY, stop_after
@@ -71,7 +72,7 @@ def test_checkpoint_of_another_run_is_refused(started: Path) -> None:
     path = newest(started) / "state.json"
     state = json.loads(path.read_text())
     state["run"]["seed"] = 7
-    path.write_text(json.dumps(state))
+    path.write_text(json.dumps(sealed({name: value for name, value in state.items() if name != SEAL})))
     with pytest.raises(ValueError, match="belongs to another run"):
         train(RUN, started, progress=None)
 

@@ -94,10 +94,10 @@ def test_run_that_was_killed_between_two_checkpoints_stores_the_best_epoch_again
     whole = train(RUN, tmp_path / "whole", progress=None)
     real = checkpoint_folder.save
 
-    def save(folder: Path, epoch: int, *arguments: Any) -> None:
+    def save(folder: Path, epoch: int, *arguments: Any, **options: Any) -> None:
         if folder.name == "best" and epoch == whole.facts[KEPT]:
             raise KeyboardInterrupt
-        real(folder, epoch, *arguments)
+        real(folder, epoch, *arguments, **options)
 
     monkeypatch.setattr(checkpoint_folder, "save", save)
     with pytest.raises(KeyboardInterrupt):

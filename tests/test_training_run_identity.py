@@ -14,6 +14,8 @@ import studies_synthetic as synthetic
 from command_line import call
 from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
+from paretorch.storage import checkpoint_folder
+from paretorch.storage.seals import SEAL
 from paretorch.studies.folder import StudyFolder, open_folder
 from paretorch.studies.job import Job
 from paretorch.studies.progress import ConsoleProgress
@@ -23,6 +25,7 @@ from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_identity import events_digest, read_run, verified_result
+from paretorch.training.record.run_record import CHAINED
 from paretorch.training.run import Run
 from training_runs import TINY_FILE, stop_after
 
@@ -197,13 +200,13 @@ def test_unfinished_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         train(run, folder, progress=stop_after(2, of=3))
     values = json.loads((folder / "run.json").read_text())
-    del values["digest"]
+    del values["digest"], values[CHAINED]
     (folder / "run.json").write_text(json.dumps(values))
     events_of_an_earlier_version(folder)
-    (state,) = folder.glob("checkpoint/epoch-*/state.json")
-    content = json.loads(state.read_text())
-    del content["digest"]
-    state.write_text(json.dumps(content))
+    for state in folder.glob("checkpoint/epoch-*/state.json"):
+        content = json.loads(state.read_text())
+        del content["digest"], content[SEAL]
+        state.write_text(json.dumps(content | {"format": checkpoint_folder.UNSEALED}))
     assert train(run, folder, progress=None).test == whole.test
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from paretorch.extras import extra
 from paretorch.reports.report import Report, report
-from paretorch.studies.folder import open_folder
+from paretorch.studies.folder import locked, open_folder
 from paretorch.studies.launching.contract import Launcher
 from paretorch.studies.launching.ray_cluster import RayCluster
 from paretorch.studies.lookup import find_study
@@ -64,6 +64,7 @@ def run_study(
         ValueError: no such study, scale, launcher or tracker, a treatment that cannot run, a folder of another study, or a Ray
             cluster that cannot be reached.
         FileNotFoundError: data of a workload are missing.
+        BlockingIOError: another process trains the study in this folder.
         KeyboardInterrupt: on Ctrl-C; the same call resumes the study.
     """
     launcher = _launcher(launch)
@@ -74,12 +75,12 @@ def run_study(
             find_workload(run.workload, run.options).require()
     if train == TRAIN and not any(path.glob("*/result.json")):
         check_treatments(study)
-    folder = open_folder(
-        path, study, scale, seeds, resume, tune, command=_command_arguments(name_or_file, options or {})
-    )
     tracking = installed(Tracking.named(track, folder=str(path.absolute()), group=study.name))
-    watch = ConsoleProgress(Console(quiet=not progress))
-    train_study(folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking)
+    command = _command_arguments(name_or_file, options or {})
+    with locked(path):
+        folder = open_folder(path, study, scale, seeds, resume, tune, command=command)
+        watch = ConsoleProgress(Console(quiet=not progress))
+        train_study(folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking)
     found = report(path)
     if progress:
         found.show()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from paretorch.storage.nested_state import pack, unpack
+from paretorch.storage.seals import SEAL
 from paretorch.storage.tensor_files import read_tensors, write_tensors
 
-FORMAT = "paretorch front in training 2"
+FORMAT = "paretorch front in training 3"
+UNSEALED = "paretorch front in training 2"  # of earlier versions: without a digest
 FILE = "training.safetensors"
 
 
@@ -38,7 +42,7 @@ class CheckpointFile:
             "values": json.dumps(values),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.path, tensors, header)
+        write_tensors(self.path, tensors, header | {SEAL: _digest(header, tensors)})
 
     def load(self) -> dict[str, Any] | None:
         """The saved state; None if there is no file.
@@ -68,6 +72,20 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         header, tensors = read_tensors(path)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Remove it to start this training again") from None
-    if header.get("format") != FORMAT:
+    written = header.pop(SEAL, None)
+    if header.get("format") == FORMAT and written != _digest(header, tensors):
+        raise ValueError(
+            f"{path} is damaged: its content differs from what was written. Remove it to start this training again"
+        )
+    if header.get("format") not in (FORMAT, UNSEALED):
         raise ValueError(f"{path} is not of the format {FORMAT!r}: another version wrote it. Remove it to start again")
     return header, tensors
+
+
+def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Of the header and of the name, dtype, shape and bytes of each tensor."""
+    result = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        result.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        result.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return result.hexdigest()

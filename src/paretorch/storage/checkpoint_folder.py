@@ -1,8 +1,9 @@
 """A checkpoint in a folder of several files, written by runs of one model.
 
 A checkpoint is a folder ``epoch-N`` of ``model.safetensors``, ``optimizer.safetensors``, ``door.safetensors`` (the Fork or
-Balancer), ``random.safetensors`` and ``state.json``, which holds the run, the plain values, and the size and digest of each file.
-It is written to a temporary folder and renamed in one step; then the previous checkpoint is removed. Nothing is unpickled.
+Balancer), ``random.safetensors`` and ``state.json``, which holds the run, the plain values, the size and digest of each file, and
+a digest of itself. It is written to a temporary folder and renamed in one step; then all but the previous checkpoint are removed.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +23,11 @@ from paretorch.storage import atomic
 from paretorch.storage.json_files import read_json
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.storage.regular_files import open_regular
+from paretorch.storage.seals import is_sealed, sealed
 from paretorch.storage.tensor_files import deserialize, digest, first_difference, serialize, shapes
 
-FORMAT = "paretorch checkpoint 1"
+FORMAT = "paretorch checkpoint 2"
+UNSEALED = "paretorch checkpoint 1"  # of earlier versions: without a digest of state.json
 PARTS = ("model", "optimizer", "door", "random")
 
 
@@ -46,11 +49,13 @@ class Checkpoint:
         epoch: epochs done.
         states: the state dict of each part: ``model``, ``optimizer``, ``door``, ``random``.
         folder: where it is stored.
+        damaged: why newer checkpoints were not loaded.
     """
 
     epoch: int
     states: Mapping[str, Any]
     folder: Path
+    damaged: tuple[str, ...] = ()
 
     def load_model(self, model: Stateful) -> None:
         """Restores the state of the model alone, after checking that all tensors have the right shapes.
@@ -97,8 +102,15 @@ def _match_strides(state: dict[Any, Any], parameter: Tensor) -> None:
             state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def save(folder: Path, epoch: int, states: Mapping[str, Any], run: Mapping[str, Any], run_digest: str | None) -> None:
-    """Writes the checkpoint of ``epoch`` and removes earlier ones.
+def save(
+    folder: Path,
+    epoch: int,
+    states: Mapping[str, Any],
+    run: Mapping[str, Any],
+    run_digest: str | None,
+    previous: bool = False,
+) -> None:
+    """Writes the checkpoint of ``epoch`` and removes others.
 
     Args:
         folder: of a run's checkpoints.
@@ -106,6 +118,7 @@ def save(folder: Path, epoch: int, states: Mapping[str, Any], run: Mapping[str, 
         states: the state dict of each of :data:`PARTS`.
         run: the run as a JSON object.
         run_digest: of the run and its workload's file; None for a run of an earlier version.
+        previous: whether the checkpoint before this one is kept, which a training continues from where this one is damaged.
 
     Raises:
         OSError: the disk is full, or ``folder`` is a link; the previous checkpoint is unchanged.
@@ -124,7 +137,7 @@ def save(folder: Path, epoch: int, states: Mapping[str, Any], run: Mapping[str, 
             atomic.write_through(writing / f"{part}.safetensors", content)
             files[f"{part}.safetensors"] = {"bytes": len(content), "sha256": digest(content)}
         owner = {"run": run, "digest": run_digest}
-        state = {"format": FORMAT, "epoch": epoch, **owner, "files": files, "values": values}
+        state = sealed({"format": FORMAT, "epoch": epoch, **owner, "files": files, "values": values})
         atomic.write_through(writing / "state.json", json.dumps(state).encode())
         atomic.sync_folder(writing)
         target = folder / f"epoch-{epoch}"
@@ -134,9 +147,12 @@ def save(folder: Path, epoch: int, states: Mapping[str, Any], run: Mapping[str, 
         shutil.rmtree(writing, ignore_errors=True)
         raise
     atomic.sync_folder(folder)
-    for earlier in saved_checkpoints(folder):
-        if earlier != target:
-            shutil.rmtree(earlier, ignore_errors=True)
+    saved = saved_checkpoints(folder)
+    number = saved.index(target)
+    kept = saved[max(number - 1, 0) : number + 1] if previous else [target]
+    for other in saved:
+        if other not in kept:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def saved_checkpoints(folder: Path) -> list[Path]:
@@ -147,57 +163,89 @@ def saved_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def load_latest(folder: Path, owners: Sequence[tuple[Mapping[str, Any], str | None]]) -> Checkpoint | None:
+def load_latest(
+    folder: Path, owners: Sequence[tuple[Mapping[str, Any], str | None]], previous: bool = False
+) -> Checkpoint | None:
     """The newest checkpoint in ``folder``; None if there is none.
 
     Args:
         folder: of a run's checkpoints.
         owners: the runs, as JSON objects, to which it may belong, with their digests; None: any digest, for a run of an
             earlier version of the package.
+        previous: whether the newest undamaged one is loaded where a newer one is damaged.
 
     Raises:
         ValueError: the checkpoint is damaged, or belongs to another run; the message names the file.
     """
-    paths = saved_checkpoints(folder)
-    if not paths:
-        return None
-    path = paths[-1]
+    reasons: list[str] = []
+    first: DamagedError | None = None
+    for path in reversed(saved_checkpoints(folder)):
+        try:
+            return replace(_load(path, owners), damaged=tuple(reasons))
+        except DamagedError as error:
+            first = first or error
+            if not previous:
+                break
+            reasons.append(f"{error.path} is damaged: {error.reason}")
+    if first is not None:
+        raise first
+    return None
+
+
+class DamagedError(ValueError):
+    """A file of a checkpoint differs from what was written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path} is damaged: {reason}. Remove the folder {path.parent} to start this run again")
+
+
+def _load(path: Path, owners: Sequence[tuple[Mapping[str, Any], str | None]]) -> Checkpoint:
     state = _read_state(path / "state.json")
     if not any(
         state["run"] == json.loads(json.dumps(run)) and digest in (None, state.get("digest")) for run, digest in owners
     ):
         raise ValueError(f"checkpoint {path} belongs to another run: train into another folder, or remove this one")
-    contents = {name: _read_checked(path / name, facts) for name, facts in state["files"].items()}
-    tensors = {part: deserialize(contents[f"{part}.safetensors"]) for part in PARTS}
-    return Checkpoint(state["epoch"], {part: unpack(state["values"][part], tensors[part]) for part in PARTS}, path)
+    if path.name != f"epoch-{state['epoch']}":
+        raise DamagedError(path / "state.json", f"it is of epoch {state['epoch']}")
+    contents = {f"{part}.safetensors": _read_checked(path, f"{part}.safetensors", state["files"]) for part in PARTS}
+    try:
+        tensors = {part: deserialize(contents[f"{part}.safetensors"]) for part in PARTS}
+        states = {part: unpack(state["values"][part], tensors[part]) for part in PARTS}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(path / "state.json", f"its values do not fit the tensors ({error})") from None
+    return Checkpoint(state["epoch"], states, path)
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = read_json(path)
     except (FileNotFoundError, ValueError):
-        raise _damaged(path, "it cannot be read as JSON") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise _damaged(path, f"expected the format {FORMAT!r}")
+        raise DamagedError(path, "it cannot be read as JSON") from None
+    if not isinstance(state, dict) or state.get("format") not in (FORMAT, UNSEALED):
+        raise DamagedError(path, f"expected the format {FORMAT!r}")
+    if state["format"] == FORMAT and not is_sealed(state):
+        raise DamagedError(path, "its content differs from what was written")
     if missing := {"epoch", "run", "files", "values"} - set(state):
-        raise _damaged(path, f"it has no {sorted(missing)}")
+        raise DamagedError(path, f"it has no {sorted(missing)}")
+    if not isinstance(state["files"], dict) or not isinstance(state["values"], dict):
+        raise DamagedError(path, "its files and values are no JSON objects")
     if absent := {f"{part}.safetensors" for part in PARTS} - set(state["files"]):
-        raise _damaged(path, f"it does not list {sorted(absent)}")
+        raise DamagedError(path, f"it does not list {sorted(absent)}")
     return state
 
 
-def _read_checked(path: Path, facts: Mapping[str, Any]) -> bytes:
+def _read_checked(folder: Path, name: str, files: Mapping[str, Any]) -> bytes:
+    path, facts = folder / name, files[name]
+    if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
+        raise DamagedError(folder / "state.json", f"it has no digest of {name}")
     try:
         with open_regular(path) as file:
             content = file.read()
     except FileNotFoundError:
-        raise _damaged(path, "it is missing") from None
+        raise DamagedError(path, "it is missing") from None
     if len(content) != facts["bytes"]:
-        raise _damaged(path, f"expected {facts['bytes']} bytes, got {len(content)}")
+        raise DamagedError(path, f"expected {facts['bytes']} bytes, got {len(content)}")
     if digest(content) != facts["sha256"]:
-        raise _damaged(path, "its content differs from what was written")
+        raise DamagedError(path, "its content differs from what was written")
     return content
-
-
-def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(f"{path} is damaged: {reason}. Remove the folder {path.parent} to start this run again")

@@ -23,7 +23,9 @@ from typing import Any
 import torch
 
 from paretorch.storage.json_files import read_json, write_json
+from paretorch.storage.locks import acquire_lock
 from paretorch.storage.regular_files import TooLargeError
+from paretorch.storage.seals import is_sealed, sealed
 from paretorch.studies.job import Job
 from paretorch.studies.study import Study
 from paretorch.studies.tuning.hyperparameters import with_static_weights
@@ -31,7 +33,8 @@ from paretorch.studies.tuning.trials import TuningResult
 from paretorch.training.record import machine
 from paretorch.training.run import Run
 
-FORMAT = 2  # raised when older versions of the package can no longer read the files
+FORMAT = 3  # raised when older versions of the package can no longer read the files
+UNSEALED = 2  # up to this one, the files have no digest
 MARK = "paretorch study "
 
 
@@ -74,6 +77,23 @@ class StudyFolder:
         """All distinct runs, seed by seed."""
         planned = self.study.planned(self.seeds)
         return [Job(treatment.label, run, self._run_folder(treatment.label, run)) for treatment, run in planned]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A context in which no other process trains the study in a folder, which is made if necessary.
+
+    Raises:
+        BlockingIOError: another process trains it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = acquire_lock(
+        path / ".lock", f"another process trains the study in {path}: wait for it, or choose another folder"
+    )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_folder(
@@ -124,14 +144,14 @@ def open_folder(
         "versions": machine.versions(),
         "machine": machine.machine(torch.device("cpu")) | {"threads": study.threads},
     }
-    write_json(path / "study.json", content, allow_nan=True)  # a run may have an infinite clip
+    write_json(path / "study.json", sealed(content), allow_nan=True)  # a run may have an infinite clip
     return folder
 
 
 def save_tuning(folder: StudyFolder, tuning: TuningResult, study: Study) -> StudyFolder:
     """Writes ``tuning.json`` and returns the folder with ``study``, the study with the chosen settings."""
     content = {"format": f"{MARK}{FORMAT}", "tuning": tuning.to_json(), "study": study.to_json()}
-    write_json(folder.path / "tuning.json", content, allow_nan=True)
+    write_json(folder.path / "tuning.json", sealed(content), allow_nan=True)
     return replace(folder, study=study, tuning=tuning, untuned=folder.study)
 
 
@@ -200,6 +220,11 @@ def read_study_file(path: Path) -> dict[str, Any]:
         )
     if int(written.removeprefix(MARK)) > FORMAT:
         raise ValueError(f"{path} has the format {written!r}, this version reads up to {FORMAT}: upgrade paretorch")
+    if int(written.removeprefix(MARK)) > UNSEALED and not is_sealed(content):
+        raise ValueError(
+            f"{path} is damaged: its content differs from what was written. Restore it; or delete it and repeat the command with "
+            "--resume, which keeps the finished runs"
+        )
     return dict(content)
 
 

@@ -177,9 +177,13 @@ class _RunTraining:
         """Loads the newest checkpoint, if there is one; returns the number of epochs done."""
         resolved, record = self.resolved, self.record
         folder = record.folder / "checkpoint"
-        found = self.ranks.on_first(lambda: checkpoint_folder.load_latest(folder, record.owners))
+        found = self.ranks.on_first(lambda: checkpoint_folder.load_latest(folder, record.owners, previous=True))
         if found is None:
             return 0
+        for reason in found.damaged:
+            self.monitor.warn(
+                f"{reason}. The training continues from {found.folder.name}, and trains the epochs after it again"
+            )
         found.load_into(resolved.model, resolved.optimizer, resolved.balancer)
         randomness.restore(found.states["random"], resolved.device)
         for stream, state in zip(self.streams, found.states["random"].get(STREAMS, ()), strict=False):
@@ -236,7 +240,8 @@ class _RunTraining:
             return
         record.sync()
         states = self._states()
-        checkpoint_folder.save(record.folder / "checkpoint", epoch, states, self.run.to_json(), record.digest)
+        owner = (self.run.to_json(), record.digest)
+        checkpoint_folder.save(record.folder / "checkpoint", epoch, states, *owner, previous=epoch < self.run.epochs)
         if self.run.keep == "best":
             self._save_best(epoch)
 

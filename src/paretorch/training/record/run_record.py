@@ -15,6 +15,7 @@ from paretorch.storage import atomic
 from paretorch.storage.json_files import parse_json, to_json, write_json
 from paretorch.storage.locks import acquire_lock
 from paretorch.storage.regular_files import read_regular
+from paretorch.storage.seals import Chain
 from paretorch.training.names.workloads import digest
 from paretorch.training.record.result import FORMAT, Epoch, Result
 from paretorch.training.record.run_identity import (
@@ -30,6 +31,7 @@ from paretorch.training.record.run_identity import (
 )
 from paretorch.training.run import Run
 
+CHAINED = "events are chained"  # in run.json: each line about an epoch has a digest of all lines before and of itself
 STEP_LINES = 150  # at most, for any number of steps: enough for a curve
 SEARCH_LINES = 300  # at most with a line search, whose steps are points of a plot
 STEP_SECONDS = 1.0  # between two writes of lines about steps; those after the last checkpoint are written again anyway
@@ -72,7 +74,7 @@ class RunRecord:
             if started is None:
                 _check_unused(folder)
                 self.digest: str | None = run_digest(plain_values(run), source)
-                names = {"key": run.key, "source": source, "digest": self.digest}
+                names = {"key": run.key, "source": source, "digest": self.digest, CHAINED: True}
                 started = {"format": FORMAT, "run": run.to_json(), **names} | dict(about)
                 write_json(folder / "run.json", to_json(started))
             else:
@@ -80,6 +82,7 @@ class RunRecord:
                 check_source(folder, run, started.get("source"), source)
                 self.digest = started.get("digest")
             self.owners = accepted_owners(started)
+            self._chain = Chain() if started.get(CHAINED) else None
             self._events = atomic.open_to_append(folder / "events.jsonl")
         except BaseException:
             self._lock.release()
@@ -110,25 +113,37 @@ class RunRecord:
         kept: list[bytes] = []
         history: list[Epoch] = []
         content = read_regular(path)
+        chain = None if self._chain is None else Chain()
         for line in content.splitlines(keepends=True):
+            if len(history) == epochs:
+                break
             event = _parse_event(line)
             if event is None or event["epoch"] > epochs:
                 break
             kept.append(line)
+            is_linked = chain is not None and chain.verify(line)
             if event.pop("event") == "epoch":
                 if event.pop(RUN, None) not in [digest for _, digest in self.owners]:
                     raise foreign_file_error(path)
-                history.append(Epoch.from_json(event))
+                if chain is not None and not is_linked:
+                    raise self._damaged(f"a line up to epoch {event['epoch']} differs from what was written")
+                try:
+                    history.append(Epoch.from_json({name: value for name, value in event.items() if name != "chain"}))
+                except (TypeError, KeyError, AttributeError, ValueError) as error:
+                    raise self._damaged(f"a line is no epoch ({error})") from None
         if [epoch.epoch for epoch in history] != list(range(1, epochs + 1)):
-            raise ValueError(
-                f"{path} is damaged: expected the epochs 1 to {epochs} of the checkpoint, got "
-                f"{[epoch.epoch for epoch in history]}. Remove the folder {self.folder} to start this run again"
-            )
+            found = [epoch.epoch for epoch in history]
+            raise self._damaged(f"expected the epochs 1 to {epochs} of the checkpoint, got {found}")
         if b"".join(kept) != content:
             self._events.close()
             atomic.write(path, b"".join(kept))
             self._events = atomic.open_to_append(path)
+        self._chain = chain
         return tuple(history)
+
+    def _damaged(self, reason: str) -> ValueError:
+        cure = f"Remove the folder {self.folder} to start this run again"
+        return ValueError(f"{self.folder / 'events.jsonl'} is damaged: {reason}. {cure}")
 
     def step(self, epoch: int, step: int, numbers: StepNumbers) -> None:
         """Adds a line about a step, counted from 0 over the whole run; written after a second or with the epoch's line.
@@ -155,7 +170,13 @@ class RunRecord:
     def _flush(self, *last: Mapping[str, Any]) -> None:
         waiting, self._steps = self._steps, []
         events = [{"event": "step", "epoch": epoch, "step": step} | dict(numbers()) for epoch, step, numbers in waiting]
-        text = b"".join(map(_line, [*events, *last]))
+        chain = None if self._chain is None else self._chain.copy()
+        lines = [*map(_line, events), *map(_line, last)]
+        if chain is not None:
+            lines = [chain.add(line) for line in lines[: len(events)]] + [
+                chain.linked(line) for line in lines[len(events) :]
+            ]
+        text = b"".join(lines)
         self._flushed = time.monotonic()
         end = self._events.seek(0, os.SEEK_END)
         try:
@@ -166,6 +187,7 @@ class RunRecord:
             with contextlib.suppress(OSError):
                 self._events.truncate(end)
             raise atomic.disk_full_error(error, self.folder / "events.jsonl") from error
+        self._chain = chain
 
 
 class SilentRecord:
@@ -238,12 +260,13 @@ def _line(event: Mapping[str, Any]) -> bytes:
 
 
 def _parse_event(line: bytes) -> dict[str, Any] | None:
-    """The event in a line; None if the line is incomplete."""
+    """The event in a line; None if the line is incomplete or no event."""
     try:
         event = parse_json(line)
     except ValueError:
         return None
-    return event if line.endswith(b"\n") and isinstance(event, dict) else None
+    is_event = isinstance(event, dict) and isinstance(event.get("epoch"), int) and isinstance(event.get("event"), str)
+    return event if is_event and line.endswith(b"\n") else None
 
 
 def finished_result(folder: Path, run: Run) -> Result | None:
