@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import paretorch as pt
@@ -113,7 +114,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         arguments = (options.ranks, folder, tuple(options.cases), options.rounds)
-        torch.multiprocessing.spawn(on_rank, arguments, nprocs=options.ranks)
+        spawn(on_rank, arguments, nprocs=options.ranks)
         found = torch.load(Path(folder, "seconds.pt"))
     text = [
         f"\n## Fork under DDP, {datetime.datetime.now(datetime.UTC).date()}",

@@ -236,8 +236,8 @@ def test_total_with_another_term_on_its_graph_names_total_and_the_option(method:
     def sums(**options: Any) -> Tensor:
         z = model.encoder(x)
         losses = losses_of({task: head(z) for task, head in model.heads.items()}, targets)
-        penalty = z.square().mean()
-        return balancer.total(losses, **options) + penalty if first else penalty + balancer.total(losses, **options)
+        loss = balancer.total(losses, **options) if first else z.square().mean()
+        return loss.add(z.square().mean() if first else balancer.total(losses, **options))
 
     with pytest.raises(RuntimeError, match=r"backward of balancer.total\(losses\).*retain_graph=True") as caught:
         sums().backward()

@@ -51,7 +51,8 @@ def test_balancer_of_a_model_with_a_paused_fork_warns_of_nothing_and_the_fork_ba
     x, targets = data(seed=40)
     with model.fork.paused():
         pt.Balancer(pt.UPGrad()).backward(losses_of(model(x), targets))
-    assert model.fork.balance is None
+    before = model.fork.balance
+    assert before is None
     model.zero_grad()
     total(losses_of(model(x), targets)).backward()
     assert model.fork.balance.weights is not None

@@ -304,7 +304,7 @@ ABSENT: dict[str, Callable[[Tensor], dict[str, Any]]] = {
 
 def with_missing_labels(form: str) -> pt.Diagnosis:
     def losses_of(model: Any, x: Tensor) -> dict[str, Any]:
-        losses = dict(independent(model, x))
+        losses: dict[str, Any] = dict(independent(model, x))
         return losses if float(x[0, 0]) > 0 else {"b": losses["b"], **ABSENT[form](losses["a"])}
 
     data = batches(60)

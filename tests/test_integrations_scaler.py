@@ -31,7 +31,7 @@ class Steps:
 
     def __init__(self, loop: Loop, omitted: tuple[int, ...] = ()) -> None:
         self.model, balancer = loop.model(), loop.balancer()
-        self.balancing: Any = self.model.net.fork if loop.by == "fork" else balancer
+        balancing: Any = self.model.net.fork if loop.by == "fork" else balancer
         optimizer, scaler = scaled_optimizer(self.model), loop.scaler()
         self.states: list[dict[str, Tensor]] = []
         self.skipped: list[int] = []
@@ -39,13 +39,13 @@ class Steps:
             optimizer.zero_grad()
             losses = self.model(batch)
             before = scaler.get_scale()
-            scaler.scale(total(losses) if loop.by == "fork" else self.balancing.total(losses)).backward()
+            scaler.scale(total(losses) if loop.by == "fork" else balancing.total(losses)).backward()
             if step not in omitted:
                 scaler.step(optimizer)
                 scaler.update()
             if scaler.get_scale() < before:
                 self.skipped.append(step)
-            self.states.append({name: value.clone() for name, value in self.balancing.state_dict().items()})
+            self.states.append({name: value.clone() for name, value in balancing.state_dict().items()})
 
 
 def scaled_optimizer(model: nn.Module) -> torch.optim.Optimizer:
