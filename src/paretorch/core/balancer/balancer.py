@@ -266,7 +266,7 @@ class Balancer(MethodModule):
     ) -> Balance:
         """One backward of ``factor`` times the losses; None: the losses are multiplied already. ``call``: for messages."""
         given = self._checked(losses, others, call)
-        if self.runner.observation is not None:
+        if self.runner.observation is not None and not self._micro_batches.count:
             self.runner.observation.begin_step(given.values())
         if isinstance(factor, Tensor) and self.accumulate > 1:
             factor = float(factor)
