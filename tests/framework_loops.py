@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ METHODS: dict[str, Callable[[], pt.Method[Any]]] = {
     "gradvac": pt.GradVac,  # has a state, from gradients
     "uncertainty": pt.Uncertainty,  # has a state, needs losses and the factor
 }
+OVERFLOWS = (0, 3, 6)  # the steps that the scaler skips: its factor is 2^127 there, and 2^67 and 2^97 between
 Batch = tuple[Tensor, dict[str, Tensor]]
 
 
@@ -35,6 +36,8 @@ class Loop:
     autocast: bool = False
     checkpointed: bool = False
     ragged: bool = False  # whether the last step has one batch less
+    scaled: bool = False  # whether a GradScaler multiplies the losses, see OVERFLOWS
+    multiplied: bool = False  # whether the losses are multiplied by 100, as with a scaler
 
     def __str__(self) -> str:
         options = [f"micro={self.micro}"] * (self.micro > 1) + [f"clip={self.clip}"] * (self.clip > 0)
@@ -60,7 +63,28 @@ class Loop:
         if self.by != "balancer":
             return None
         micro = self.micro if micro is None else micro
-        return pt.Balancer(METHODS[self.method](), TASKS, accumulate=micro, shared=shared)
+        nonfinite: Any = "pass" if self.scaled else "raise"
+        return pt.Balancer(METHODS[self.method](), TASKS, accumulate=micro, shared=shared, nonfinite=nonfinite)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A scaler of float32 losses, whose factor is another one in every step and too large in OVERFLOWS."""
+        growth, interval = 2.0**30, 1
+        return torch.amp.GradScaler("cpu", 2.0**127, growth, growth**-2, interval, enabled=self.scaled)
+
+    def without_overflows(self) -> Loop:
+        """The loop without a scaler on the batches whose step is not skipped."""
+        return Remaining(**vars(self) | {"scaled": False, "multiplied": True})
+
+    def unscaled(self) -> Loop:
+        """The loop without a scaler."""
+        return replace(self, scaled=False, multiplied=True)
+
+
+class Remaining(Loop):
+    """A loop without the steps in OVERFLOWS."""
+
+    def batches(self, rank: int = 0) -> list[Batch]:
+        return [batch for step, batch in enumerate(super().batches(rank)) if step // self.micro not in OVERFLOWS]
 
 
 class TaskLosses(nn.Module):
@@ -70,7 +94,7 @@ class TaskLosses(nn.Module):
         super().__init__()
         fork = pt.Fork(METHODS[loop.method](), TASKS) if loop.by == "fork" else None
         self.net = Net(fork=fork).to(loop.dtype)
-        self.checkpointed = loop.checkpointed
+        self.checkpointed, self.is_multiplied = loop.checkpointed, loop.scaled or loop.multiplied
 
     def forward(self, *batches: Batch) -> dict[str, Tensor]:
         """The losses, averaged over batches that are forked together, as those of several ranks are."""
@@ -86,6 +110,8 @@ class TaskLosses(nn.Module):
             )
             for task in TASKS
         }
+        if self.is_multiplied:  # so that gradients on the features overflow too
+            losses = {task: 100 * loss for task, loss in losses.items()}
         return dict(net.fork.losses(losses)) if net.forks else losses
 
     def encoded(self, x: Tensor) -> Tensor:

@@ -292,11 +292,35 @@ def test_balancer_observe_updates_the_method() -> None:
             lambda m: pt.Balancer(pt.MGDA()).backward({t: nn.Linear(2, 1)(torch.ones(2)).sum() for t in ("a", "b")}),
             "share no parameter",
         ),
+        (lambda m: pt.Balancer(pt.MGDA()).total({}).backward(), "balancer.total got no losses"),
+        (lambda m: pt.Balancer(pt.MGDA(), ("a", "b")).total({"d": m(X)["a"].sum()}), "balancer.total got the unknown"),
+        (
+            lambda m: pt.Balancer(pt.MGDA(), shared=m.encoder.requires_grad_(False)),
+            "frozen: '0.weight', '0.bias', '2.weight'",
+        ),
+        (
+            lambda m: pt.Balancer(pt.MGDA(), shared=[m.encoder[0].bias.requires_grad_(False)]),
+            r"frozen: one of shape \(8,\) has",
+        ),
     ],
 )
 def test_balancer_refuses_invalid_input_with_a_cure(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(Net())
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_balancer_of_a_frozen_encoder_names_the_cure_and_what_it_knows_of_the_parameters(named: bool) -> None:
+    model = Net()
+    balancer = pt.Balancer(pt.MGDA(), shared=model.encoder if named else None)
+    model.encoder.requires_grad_(False)
+    words = "frozen: '0.weight', '0.bias', '2.weight', '2.bias' have" if named else "Where the encoder is frozen"
+    losses = losses_of(model(X), TARGETS)
+    with pytest.raises(ValueError, match=words) as caught:
+        balancer.backward(losses)
+    assert "requires_grad_(True)" in str(caught.value)
+    total(losses).backward()  # the cure
+    assert all(p.grad is not None for p in model.heads.parameters())
 
 
 def test_balancer_gramian_of_several_batches_has_the_products_between_them() -> None:

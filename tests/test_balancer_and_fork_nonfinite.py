@@ -303,6 +303,7 @@ def trained(
         steps: number of steps.
     """
     net, fork, factor = FeatureNet().float(), pt.Fork(method, TASKS), 2.0**127 if scaler else 1.0
+    fork.runner.disable_warning("observe")  # the losses after the step are not passed on
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")

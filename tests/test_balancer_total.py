@@ -225,3 +225,39 @@ def test_total_that_is_kept_for_a_log_releases_the_graph() -> None:
     balancer.reset_state()
     assert graph() is None
     assert total.isfinite()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("method", [pt.MGDA(), pt.GradDrop(), pt.DWA()], ids=repr)
+def test_total_with_another_term_on_its_graph_names_total_and_the_option(method: pt.Method[Any], first: bool) -> None:
+    model, balancer = Net(), pt.Balancer(method)
+    x, targets = data(seed=3)
+
+    def sums(**options: Any) -> Tensor:
+        z = model.encoder(x)
+        losses = losses_of({task: head(z) for task, head in model.heads.items()}, targets)
+        loss = balancer.total(losses, **options) if first else z.square().mean()
+        return loss.add(z.square().mean() if first else balancer.total(losses, **options))
+
+    with pytest.raises(RuntimeError, match=r"backward of balancer.total\(losses\).*retain_graph=True") as caught:
+        sums().backward()
+    assert "balancer.backward" not in str(caught.value)
+    balancer = pt.Balancer(method)
+    model.zero_grad()
+    sums(retain_graph=True).backward()
+    found = gradients(model)
+    model.zero_grad()
+    pt.Balancer(method).backward(losses_of(model(x), targets))
+    model.encoder(x).square().mean().backward()
+    torch.testing.assert_close(found, gradients(model), rtol=1e-12, atol=1e-12)
+
+
+def test_total_with_a_term_of_the_parameters_alone_needs_no_option() -> None:
+    model, balancer = Net(), pt.Balancer(pt.MGDA())
+    x, targets = data(seed=4)
+    (balancer.total(losses_of(model(x), targets)) + model.encoder[0].weight.square().sum()).backward()
+    found = gradients(model)
+    model.zero_grad()
+    balancer.backward(losses_of(model(x), targets))
+    model.encoder[0].weight.square().sum().backward()
+    torch.testing.assert_close(found, gradients(model), rtol=1e-12, atol=1e-12)

@@ -156,3 +156,24 @@ def test_train_with_more_epochs_of_a_cosine_schedule_starts_anew(here: Path) -> 
     run = replace(RUN, device="cpu", epochs=4, schedule="cosine")
     expected = train(run, here / "whole", progress=None)
     check_equal_results(Result.load(here / "runs" / f"training_workload-{run.key}"), expected)
+
+
+def test_train_of_a_method_with_and_without_brackets_is_one_run(here: Path) -> None:
+    for method in ("IMTLG", "IMTLG()", "IMTLG( )"):
+        code, printed = call(*BASE, "--epochs", "1", "--method", method)
+        assert code == 0
+        assert ("finished before" in printed) == (method != "IMTLG")
+    (folder,) = Path("runs").iterdir()
+    assert recorded(folder)["method"] == "IMTLG()"
+
+
+@pytest.mark.parametrize("method", ["IMTLG", "IMTLG()"])
+def test_train_finds_a_run_that_was_recorded_without_brackets_under_its_name(method: str, here: Path) -> None:
+    former = replace(RUN, method="IMTLG", device="cpu")
+    folder = Path("runs") / f"training_workload-{former.key}"
+    train(former, folder)
+    for epochs in (2, 3):
+        placed = place_run(replace(former, method=method, epochs=epochs), None)
+        assert placed.run == replace(former, epochs=epochs)
+    assert place_run(replace(former, method=method), folder).run == former
+    assert place_run(replace(former, method=method, seed=5), None).run.method == "IMTLG()"

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import paretorch as pt
 from counting_device import CountingDevice, DeviceTensor, on_device, waits_of
+from paretorch.core.gradients.rank_gramians import cross_gramian
+from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.task_gradients import Gradients, inner_products, to_host
 
 Losses = Callable[[nn.ModuleDict, Any], dict[str, Tensor]]
@@ -150,6 +153,50 @@ def test_products_row_by_row_equal_the_product_of_matrices(monkeypatch: pytest.M
     found = inner_products(one, other)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+class TF32(TorchDispatchMode):
+    """Products of float32 matrices as a device computes them in TF32: of factors with 10 bits; those of a vector are exact."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.products = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"):
+            self.products += 1
+            args = [self._rounded(each) if isinstance(each, Tensor) else each for each in args]
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _rounded(tensor: Tensor) -> Tensor:
+        if tensor.dtype != torch.float32:
+            return tensor
+        mantissa, exponent = torch.frexp(tensor)
+        return torch.ldexp((mantissa * 2**11).round() / 2**11, exponent)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30])  # squares of the second are below float32
+@pytest.mark.parametrize("tasks", [3, 9])
+def test_gramians_are_not_computed_in_tf32(tasks: int, size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paretorch.core.gradients.task_gradients.uses_tf32", lambda _: True)
+    torch.manual_seed(11)
+    rows = [size * torch.randn(2, tasks, 500) for _ in range(2)]
+    leaves = [torch.zeros(500), torch.zeros(500)]
+    first, second = (Gradients([[each[0, t], each[1, t]] for t in range(tasks)], leaves) for each in rows)
+    one, two = (torch.cat([*each], dim=1).double() for each in rows)
+    lengths = [each.square().sum(dim=1).sqrt() for each in (one, two)]
+    with TF32() as mode:
+        found = torch.from_numpy(first.gramian()[0])
+        cross = torch.from_numpy(cross_gramian(first, second, Ranks(None))[0])
+    assert mode.products == 0
+    assert ((found - one @ one.T) / torch.outer(lengths[0], lengths[0])).abs().max() < 1e-6
+    if size == 1.0:  # there is no cross Gramian of scaled rows
+        assert ((cross - one @ two.T) / torch.outer(*lengths)).abs().max() < 1e-6
+    with TF32() as mode:  # what the limit excludes
+        rough = (one.float() / size) @ (one.float() / size).T
+    assert mode.products == 1
+    assert ((rough - one @ one.T / size**2) / torch.outer(lengths[0], lengths[0]) * size**2).abs().max() > 1e-5
 
 
 def test_balancer_works_where_the_precision_of_one_backend_is_set() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -142,6 +143,9 @@ def test_diagnosis_layers_are_those_of_the_model() -> None:
     many = [f"net.{number}.weight" for number in range(40)]
     grouped = group_names(many)
     assert len(grouped) <= 12
+    own = group_names(["encoder.position", "encoder.0.weight", "encoder.1.weight", "encoder.1.bias"])
+    assert own == {"encoder.position": [0], "encoder.0": [1], "encoder.1": [2, 3]}
+    assert group_names(["a.scale", "a.0.weight", "b.weight"]) == {"a": [0, 1], "b": [2]}
     assert sorted(index for group in grouped.values() for index in group) == list(range(40))
 
 
@@ -289,17 +293,46 @@ class _Parts:
         self.encoder, self.heads = parts["encoder"], parts["tops"]
 
 
-def test_diagnosis_of_batches_that_lack_a_task_names_it() -> None:
-    def losses_of(model: Any, x: Tensor) -> dict[str, Tensor | None]:
-        losses = dict(independent(model, x))
-        return losses if float(x[0, 0]) > 0 else {"b": losses["b"], "a": None}
+ABSENT: dict[str, Callable[[Tensor], dict[str, Any]]] = {
+    "left out": lambda loss: {},
+    "none": lambda loss: {"a": None},
+    "zero": lambda loss: {"a": torch.tensor(0.0)},
+    "number": lambda loss: {"a": 0.0},
+    "masked": lambda loss: {"a": 0 * loss},
+}
+
+
+def with_missing_labels(form: str) -> pt.Diagnosis:
+    def losses_of(model: Any, x: Tensor) -> dict[str, Any]:
+        losses: dict[str, Any] = dict(independent(model, x))
+        return losses if float(x[0, 0]) > 0 else {"b": losses["b"], **ABSENT[form](losses["a"])}
 
     data = batches(60)
     there = [batch for batch in data if float(batch[0, 0]) > 0]
-    found = pt.diagnose(model(), losses_of, [*there[:6], *data], measured=16, warmup=10)
-    missing = [each for each in found.advice if each.condition == "missing labels"]
-    assert missing[0].reason.startswith("a had no gradient")
-    assert set(found.tasks) == {"a", "b"}
+    return pt.diagnose(model(), losses_of, [*there[:6], *data], measured=16, warmup=10)
+
+
+def test_diagnosis_takes_a_task_without_labels_in_every_form_that_a_balancer_takes() -> None:
+    expected = with_missing_labels("left out")
+    for form in ("none", "zero", "number"):
+        found = with_missing_labels(form)
+        assert set(found.tasks) == {"a", "b"}
+        assert found.text == expected.text
+    assert np.isfinite(expected.trained.losses).all()
+
+
+@pytest.mark.parametrize("form", [*ABSENT])
+def test_diagnosis_advises_to_leave_a_task_out_only_where_it_is_not(form: str) -> None:
+    missing = [each for each in with_missing_labels(form).advice if each.condition == "missing labels"]
+    assert len(missing) == (form == "masked")
+    assert all(each.reason.startswith("a had a loss without a gradient") for each in missing)
+
+
+def test_diagnosis_reason_has_the_share_of_every_kind_of_trial_step() -> None:
+    found = pt.diagnose(model(), independent, batches(), measured=8, warmup=5)
+    kinds = (found.trials.sum, found.trials.scaled, found.trials.training)
+    shares = re.findall(r"(\d+) %", found.advice[0].reason)
+    assert shares == [f"{100 * each.any_task:.0f}" for each in kinds]
 
 
 def test_diagnosis_of_many_tasks_recommends_the_features() -> None:

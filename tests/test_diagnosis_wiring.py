@@ -180,6 +180,13 @@ def test_diagnosis_names_a_loss_without_a_graph_and_one_that_is_constant() -> No
     assert any("'same' is the same number in all batches" in problem for problem in found)
 
 
+def test_diagnosis_names_a_task_that_is_zero_without_a_graph_in_every_batch() -> None:
+    found = diagnose(model(), lambda m, x: {**losses_of(m, x), "masked": torch.tensor(0.0)}).problems
+    assert [problem for problem in found if "'masked' is a zero without a graph in every measured batch" in problem]
+    with pytest.raises(ValueError, match=r"single task, 'a'.*'masked' is a zero without a graph"):
+        diagnose(model(), lambda m, x: {"a": losses_of(m, x)["a"], "masked": torch.tensor(0.0)})
+
+
 def test_diagnosis_names_tasks_with_identical_gradients() -> None:
     found = diagnose(model(), lambda m, x: {**losses_of(m, x), "copy": losses_of(m, x)["a"] + 1})
     assert [problem for problem in found.problems if "'a' and 'copy' have identical gradients" in problem]

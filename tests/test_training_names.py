@@ -77,6 +77,20 @@ def test_find_method_suggests_the_nearest_name(text: str, message: str) -> None:
         find_method(text)
 
 
+def test_exchanged_letters_suggest_every_close_name_the_one_with_the_same_letters_first() -> None:
+    expected = r"did you mean 'IMTLG', 'IMTL' or 'IMTLL'\?"
+    for call in (
+        lambda: find_method("IMTGL()"),
+        lambda: pt.Fork("IMTGL", ("a", "b")),  # type: ignore[arg-type]
+        lambda: pt.IMTGL,
+    ):
+        with pytest.raises((ValueError, AttributeError), match=expected):
+            call()
+    assert not hasattr(pt, "imtgl")
+    with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
+        _ = pt.zzz
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -57,10 +57,12 @@ def arguments(folder: Path, loop: Loop, **options: Any) -> TrainingArguments:
     return TrainingArguments(str(folder), **settings | options)
 
 
-def trainer(loop: Loop, folder: Path, ranks: int = 1, model: Any = None, **options: Any) -> BalancedTrainer:
+def trainer(
+    loop: Loop, folder: Path, ranks: int = 1, model: Any = None, optimizer: Any = None, **options: Any
+) -> BalancedTrainer:
     model = Net(loop) if model is None else model
     shared = model.task_losses.net.encoder if options.get("ddp_find_unused_parameters") else None
-    optimizer = optimizer_of(model.parameters())
+    optimizer = optimizer_of(model.parameters()) if optimizer is None else optimizer
     return Ordered(
         model,
         arguments(folder, loop, **options),

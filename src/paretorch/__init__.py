@@ -63,7 +63,10 @@ def __getattr__(name: str) -> Any:
         return [*_HOMES, *balance.__all__]
     if name in balance.__all__:
         return getattr(balance, name)
-    raise AttributeError(f"module 'paretorch' has no attribute {name!r}")
+    question = ""
+    if not name.startswith("_"):
+        question = importlib.import_module("paretorch.core.checks").did_you_mean(name, [*_HOMES, *balance.__all__])
+    raise AttributeError(f"module 'paretorch' has no attribute {name!r}{question and f'; {question}'}")
 
 
 def __dir__() -> list[str]:

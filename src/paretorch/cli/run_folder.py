@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paretorch.training.names.devices import available_devices
+from paretorch.training.names.methods import canonical_method
 from paretorch.training.names.workloads import digest
 from paretorch.training.record.continuation import copy_run, shorter_run, why_not_continued
 from paretorch.training.record.run_identity import plain_values, read_run
@@ -35,7 +35,8 @@ def place_run(run: Run, out: Path | None) -> PlacedRun:
     """Decides the device of a run with the device ``"auto"``, and its folder.
 
     The device is that of an equal run that was started before, else the fastest one of this machine. Without ``out`` the folder
-    is ``runs/WORKLOAD-KEY``; a copy of an equal run with fewer epochs in ``runs`` is continued there.
+    is ``runs/WORKLOAD-KEY``; a copy of an equal run with fewer epochs in ``runs`` is continued there. ``IMTLG`` and ``IMTLG()``
+    are one method: a new run has the form with brackets, and one that was started keeps the form that it has.
 
     Args:
         run: its device may be ``"auto"``.
@@ -47,15 +48,17 @@ def place_run(run: Run, out: Path | None) -> PlacedRun:
     """
     fastest = available_devices()
     kinds = [*fastest, *(kind for kind in KINDS if kind not in fastest)]
-    candidates = [replace(run, device=kind) for kind in kinds] if run.device == AUTO else [run]
+    devices = kinds if run.device == AUTO else [run.device]
+    new = replace(run, device=devices[0], method=canonical_method(run.method))
+    candidates = [replace(run, device=device, method=method) for device in devices for method in _spellings(run.method)]
     if out is not None:
         started = read_run(out)
         found = next((each for each in candidates if started is not None and _is_same(started["run"], each)), None)
-        chosen = candidates[0] if found is None else found
-        return PlacedRun(chosen, out, _device_notes(chosen, candidates))
+        chosen = new if found is None else found
+        return PlacedRun(chosen, out, _device_notes(chosen, new))
     for each in candidates:
         if (_default_folder(each) / "run.json").exists():
-            return PlacedRun(each, _default_folder(each), _device_notes(each, candidates))
+            return PlacedRun(each, _default_folder(each), _device_notes(each, new))
     for each in candidates:
         shorter = _longest_of_shorter(each)
         if shorter is None:
@@ -66,8 +69,8 @@ def place_run(run: Run, out: Path | None) -> PlacedRun:
             return PlacedRun(each, _default_folder(each), (note,))
         copy_run(source, _default_folder(each))
         note = f"Continues a copy of {source}, which has {epochs} epochs of this run or fewer."
-        return PlacedRun(each, _default_folder(each), (note, *_device_notes(each, candidates)))
-    return PlacedRun(candidates[0], _default_folder(candidates[0]))
+        return PlacedRun(each, _default_folder(each), (note, *_device_notes(each, new)))
+    return PlacedRun(new, _default_folder(new))
 
 
 def is_finished(run: Run, folder: Path) -> bool:
@@ -100,11 +103,16 @@ def _default_folder(run: Run) -> Path:
     return Path("runs") / f"{Path(run.workload).stem}-{run.key}"
 
 
-def _device_notes(run: Run, candidates: Sequence[Run]) -> tuple[str, ...]:
-    if run == candidates[0]:
+def _spellings(method: str) -> list[str]:
+    """The forms in which an equal method may be recorded, the given one first."""
+    canonical = canonical_method(method)
+    return list(dict.fromkeys([method, canonical, canonical.removesuffix("()")]))
+
+
+def _device_notes(run: Run, new: Run) -> tuple[str, ...]:
+    if run.device == new.device:
         return ()
-    best = candidates[0].device
-    return (f"This run was started on {run.device}, and stays there; --device {best} is a new run.",)
+    return (f"This run was started on {run.device}, and stays there; --device {new.device} is a new run.",)
 
 
 def _longest_of_shorter(run: Run) -> tuple[Path, int] | None:

@@ -14,6 +14,8 @@ from paretorch.task_names import check_task_name
 
 T = TypeVar("T")
 
+LESS_SIMILAR = 0.1  # than the most similar name, up to which another name is suggested as well
+
 
 def checked_task_names(names: Iterable[str]) -> tuple[str, ...]:
     """The declared task names, checked to be distinct strings."""
@@ -32,12 +34,33 @@ def checked_task_names(names: Iterable[str]) -> tuple[str, ...]:
     return tasks
 
 
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The question whether one of the most similar known names was meant; empty where none is similar.
+
+    Args:
+        name: as given; upper and lower case are equal.
+        known: names.
+        cutoff: the least similarity, in [0, 1].
+
+    Example:
+        >>> did_you_mean("IMTGL", ["MGDA", "IMTL", "IMTLG"])
+        "did you mean 'IMTLG' or 'IMTL'?"
+    """
+    folded = {other.lower(): other for other in known}
+    found = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=cutoff)
+    similarity = {each: difflib.SequenceMatcher(None, each, name.lower()).ratio() for each in found}
+    close = [each for each in found if similarity[each] >= similarity[found[0]] - LESS_SIMILAR]
+    close.sort(key=lambda each: sorted(each) != sorted(name.lower()))  # first where letters are only exchanged
+    words = [repr(folded[each]) for each in close]
+    listing = " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return f"did you mean {listing}?" if close else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A list of the known names, with the most similar one as a suggestion."""
+    """A list of the known names, with the most similar ones as a suggestion."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{', '.join(map(repr, names))}{hint}"
+    question = did_you_mean(name, names)
+    return f"{', '.join(map(repr, names))}{f'; {question}' if question else ''}"
 
 
 def check_real(parameters: Iterable[Tensor], where: str) -> None:
@@ -65,7 +88,7 @@ def present_losses(losses: Mapping[str, Tensor | None], where: str) -> dict[str,
     """
     if not isinstance(losses, Mapping):
         raise ValueError(f"{where} takes a dict of losses by task name, got {type(losses).__name__}")
-    given = {name: loss for name, loss in losses.items() if loss is not None and not _is_bare_zero(loss)}
+    given = {name: loss for name, loss in losses.items() if loss is not None and not is_bare_zero(loss)}
     for name, loss in given.items():
         if not isinstance(loss, Tensor):
             raise ValueError(f"the loss of task {name!r} must be a scalar tensor, got {type(loss).__name__}")
@@ -99,7 +122,8 @@ def called(losses_of: Callable[[Any, Any], T], model: Any, batch: Any) -> T:
         raise
 
 
-def _is_bare_zero(loss: object) -> bool:
+def is_bare_zero(loss: object) -> bool:
+    """Whether a loss is the number zero, or a scalar zero without a graph: the task has no labels in this batch."""
     if is_number(loss):
         return loss == 0
     if not isinstance(loss, Tensor) or loss.requires_grad or not torch.is_grad_enabled() or loss.numel() != 1:

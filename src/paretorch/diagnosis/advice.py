@@ -34,7 +34,7 @@ class Findings:
         trials: trial steps after the warm-up.
         weights: by task, at which gradient norms agree.
         own_inputs: whether no two tasks have a sample in common.
-        missing: tasks that some batches lack.
+        missing: tasks with a loss in every batch, whose gradient is zero in some.
     """
 
     tasks: tuple[str, ...]
@@ -112,7 +112,8 @@ def _raised(found: Findings) -> str:
     trials = found.trials
     return (
         f"a step along the sum increased the loss of a task in {100 * trials.sum.any_task:.0f} % of {trials.steps} trial steps, "
-        f"along the sum of scaled losses in {100 * trials.scaled.any_task:.0f} %"
+        f"along the sum of scaled losses in {100 * trials.scaled.any_task:.0f} %, and the optimizer's step along that sum in "
+        f"{100 * trials.training.any_task:.0f} %"
     )
 
 
@@ -216,7 +217,10 @@ FURTHER = (
         lambda found: bool(found.missing),
         "missing labels",
         lambda found: "leave a task out of the dict of losses in batches without its labels, or give None",
-        lambda found: f"{', '.join(found.missing)} had no gradient in some batches; a zero would count as a loss",
+        lambda found: (
+            f"{', '.join(found.missing)} had a loss without a gradient in some batches; a zero that depends on the model counts "
+            "as a loss"
+        ),
         lambda found: "none",
     ),
     Row(

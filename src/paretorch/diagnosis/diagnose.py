@@ -65,7 +65,8 @@ def diagnose(
     Args:
         model: the module that contains encoder and heads. Forks within it do not balance during the diagnosis.
         losses_of: ``losses_of(model, batch)`` returns a dict of a scalar loss by task, computed with the module that it is
-            given, a copy of ``model`` in training mode; tasks without labels in this batch are left out, or None.
+            given, a copy of ``model`` in training mode; tasks without labels in this batch are left out, None, or a zero without
+            a graph.
         batches: any iterable, such as a DataLoader. The first ``measured`` batches are kept and measured; the warm-up takes
             those that follow, and starts again where there are no more.
         features: name of the submodule whose output (of a Fork: whose input) the heads share (``"backbone"``,
@@ -125,8 +126,12 @@ def diagnose(
         trained = _measurement(subject, second, shared, done) if done else initial
         trials = trial_steps(subject, kept[: TRIALS + 1], tasks, weights, made)
     own_inputs = _own_inputs(first)
-    squares = np.einsum("ktt->kt", first.on(shared))
-    missing = [task for task, there in zip(tasks, (squares > 0).T, strict=True) if there.any() and not there.all()]
+    there, given = np.einsum("ktt->kt", first.on(shared)) > 0, np.isfinite(first.loss_table)
+    missing = [
+        task
+        for task, (one, loss) in zip(tasks, zip(there.T, given.T, strict=True), strict=True)
+        if one.any() and (loss & ~one).any()
+    ]
     advice = advise(Findings(tuple(tasks), trained, trials, weights, own_inputs, tuple(missing)))
     sizes = set(first.samples)
     result = Diagnosis(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from paretorch.core.checks import called
+from paretorch.core.checks import called, is_bare_zero
 from paretorch.core.fork.fork import Fork
 from paretorch.core.fork.pausing import forks_in, paused_forks
 from paretorch.core.gradients.graph import task_gradients, task_graph
@@ -80,6 +80,7 @@ class Subject:
             raise ValueError("the model has no parameter: give the module that contains the encoder and the heads")
         self.device = (self.parameters or list(self.model.parameters()))[0].device
         self.features = _features_name(self.model, features)
+        self.zeros: set[str] = set()  # tasks whose loss was a zero without a graph in a batch
         self._outputs: list[Tensor] = []
 
     @contextmanager
@@ -122,7 +123,7 @@ class Subject:
         return None if name is None or isinstance(self.model.get_submodule(name), Fork) else name
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of the tasks that are in a batch, checked.
+        """The losses of the tasks that are in a batch, checked; a zero without a graph is one without labels.
 
         Raises:
             ValueError: they are not finite scalars by task.
@@ -131,7 +132,8 @@ class Subject:
         found: Any = called(self.losses_of, self.model, batch)
         if not isinstance(found, Mapping):
             raise ValueError(f"losses_of: expected a dict of a scalar loss by task, got a {type(found).__name__}")
-        losses = {task: loss for task, loss in found.items() if loss is not None}
+        losses = {task: loss for task, loss in found.items() if loss is not None and not is_bare_zero(loss)}
+        self.zeros.update(task for task, loss in found.items() if loss is not None and task not in losses)
         for task, loss in losses.items():
             check_task_name(task)
             if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -223,9 +225,13 @@ def _samples(batch: Any, outputs: list[Tensor]) -> int | None:
 def group_names(names: list[str], most: int = 12) -> dict[str, list[int]]:
     """Parameters by layer: the modules at the first level at which their paths differ; neighbours are joined above ``most``.
 
+    Parameters of a module that contains other layers are layers of their own, by their names.
+
     Example:
         >>> group_names(["net.0.weight", "net.0.bias", "net.2.weight"])
         {'net.0': [0, 1], 'net.2': [2]}
+        >>> group_names(["net.position", "net.0.weight", "net.0.bias"])
+        {'net.position': [0], 'net.0': [1, 2]}
     """
     paths = [name.split(".")[:-1] for name in names]
     depth = 0
@@ -233,7 +239,9 @@ def group_names(names: list[str], most: int = 12) -> dict[str, list[int]]:
         depth += 1
     groups: dict[str, list[int]] = {}
     for index, (path, name) in enumerate(zip(paths, names, strict=True)):
-        groups.setdefault(".".join(path[: depth + 1]) or name, []).append(index)
+        layer = ".".join(path[: depth + 1])
+        contains_layers = any(other[: len(path)] == path and len(other) > len(path) for other in paths)
+        groups.setdefault(layer if layer and not (contains_layers and len(path) <= depth) else name, []).append(index)
     if len(groups) <= most:
         return groups
     keys = list(groups)

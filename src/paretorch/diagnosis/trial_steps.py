@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.arrays import Array
-from paretorch.core.checks import called
+from paretorch.core.checks import called, is_bare_zero
 from paretorch.diagnosis.results import Raised, Trials
 from paretorch.diagnosis.subject import Subject
 from paretorch.training import randomness
@@ -105,7 +105,7 @@ class _State:
     def _evaluated(self, batch: Any) -> Mapping[str, Tensor]:
         """The losses, with a graph, since some contain derivatives; a loss that is not finite has increased."""
         found = called(self.subject.losses_of, self.subject.model, batch)
-        return {task: loss for task, loss in found.items() if loss is not None}
+        return {task: loss for task, loss in found.items() if loss is not None and not is_bare_zero(loss)}
 
 
 def _increased(tasks: Sequence[str], before: Losses, after: Losses) -> Array:

@@ -26,11 +26,13 @@ def shared_tensors(found: GradientPass, subject: Subject, batch: Any) -> list[in
         ValueError: there are none, or fewer than two tasks; the message names the cause.
     """
     tasks = found.tasks
+    zeros = "; ".join(_always_zero(found, subject))
     if not tasks:
-        raise ValueError("losses_of returned no loss in any batch: expected a dict of a scalar loss by task")
+        raise ValueError(zeros or "losses_of returned no loss in any batch: expected a dict of a scalar loss by task")
     if len(tasks) == 1:
         raise ValueError(
             f"the losses are those of a single task, {tasks[0]!r}: there is nothing to balance, train it with its plain loss"
+            + (f"; {zeros}" if zeros else "")
         )
     shared = [
         index for index in range(len(subject.parameters)) if sum(index in found.reached[task] for task in tasks) > 1
@@ -60,7 +62,21 @@ def shared_tensors(found: GradientPass, subject: Subject, batch: Any) -> list[in
 
 def problems(found: GradientPass, subject: Subject, shared: Sequence[int], foreign: int) -> list[str]:
     """Faults that leave something to measure, one sentence each."""
-    return [*_detached(found, subject, shared), *_degenerate(found, shared), *_outside(foreign)]
+    return [
+        *_detached(found, subject, shared),
+        *_always_zero(found, subject),
+        *_degenerate(found, shared),
+        *_outside(foreign),
+    ]
+
+
+def _always_zero(found: GradientPass, subject: Subject) -> Iterator[str]:
+    """Tasks that have no other loss than a zero without a graph."""
+    for task in sorted(subject.zeros.difference(found.tasks)):
+        yield (
+            f"the loss of task {task!r} is a zero without a graph in every measured batch, which counts as one without labels: "
+            "check its labels and masks"
+        )
 
 
 def _detached(found: GradientPass, subject: Subject, shared: Sequence[int] = ()) -> list[str]:

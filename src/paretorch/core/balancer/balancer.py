@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from paretorch.core import checks
 from paretorch.core.arrays import Array, Mask
+from paretorch.core.balancer.forks import forks_paused
 from paretorch.core.balancer.leaf_gradients import further_gradients, leaf_gradients
 from paretorch.core.balancer.loss_step import descend_losses, mark_broken
 from paretorch.core.balancer.micro_batches import MicroBatches, check_accumulate, merged_graph
@@ -55,6 +56,8 @@ from paretorch.core.multi_vjp import LevelCache, SharedCotangents, SharedGraph, 
 from paretorch.core.option_checks import check_choice
 
 _LOG = logging.getLogger("paretorch")
+
+CHECKED_STEPS = 2  # in which every graph is searched for Forks, and its freed nodes name the cause of an error
 
 
 class Balancer(MethodModule):
@@ -146,6 +149,7 @@ class Balancer(MethodModule):
         self._levels = LevelCache()
         self._micro_batches = MicroBatches(int(accumulate))
         self._earlier = EarlierLeaves()
+        self._checked_steps = CHECKED_STEPS
         self._logged = False
         self.runner.state.counts_steps |= samples is not None  # the drawn samples are a function of the step
         allow_repeated_backwards()
@@ -237,7 +241,7 @@ class Balancer(MethodModule):
             checks.check_known_tasks(given, self.tasks, "balancer.total")
 
         def step(factor: float | Tensor, keep: bool) -> None:
-            self._backward(given, further, retain_graph or keep, factor)
+            self._backward(given, further, retain_graph or keep, factor, call="balancer.total")
 
         return total_of(given, step)
 
@@ -257,9 +261,12 @@ class Balancer(MethodModule):
         others: Sequence[Mapping[str, Tensor | None]],
         retain_graph: bool,
         factor: float | Tensor | None = None,
+        call: str = "balancer.backward",
     ) -> Balance:
-        """One backward of ``factor`` times the losses; None: the losses are multiplied already."""
-        given = self._checked(losses, others)
+        """One backward of ``factor`` times the losses; None: the losses are multiplied already. ``call``: for messages."""
+        given = self._checked(losses, others, call)
+        if self.runner.observation is not None and not self._micro_batches.count:
+            self.runner.observation.begin_step(given.values())
         if isinstance(factor, Tensor) and self.accumulate > 1:
             factor = float(factor)
         step = step_losses(given, self.tasks, self.factor or 1.0, 1.0 if factor is None else factor)
@@ -269,23 +276,31 @@ class Balancer(MethodModule):
                     {name: loss * factor for name, loss in each.items() if loss is not None}
                     for each in (given, *others)
                 ]
-        if self._micro_batches.size > 1:
-            assert not isinstance(factor, Tensor)
-            return self._add_micro_batch(given, step.read(), retain_graph, factor)
-        if self.runner.uses_gradients:
-            self._backward_of_gradients(given, step, others, retain_graph)
-        else:
-            before = (self.runner.state.snapshot(), self.runner.result)
-            weights_without = partial(self._loss_weights, step.read(), before)
-            descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
+        graph = None
+        if self.accumulate > 1 or self.runner.uses_gradients or self._checked_steps:
+            graph = task_graph([[loss] for loss in given.values()])
+        with forks_paused(graph):
+            if self.accumulate > 1:
+                assert graph is not None
+                assert not isinstance(factor, Tensor)
+                return self._add_micro_batch(given, graph, step.read(), retain_graph, factor)
+            if self.runner.uses_gradients:
+                assert graph is not None
+                self._backward_of_gradients(given, graph, step, others, retain_graph)
+            else:
+                before = (self.runner.state.snapshot(), self.runner.result)
+                weights_without = partial(self._loss_weights, step.read(), before)
+                descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
         if not retain_graph:
-            mark_freed(given.values())
+            mark_freed(given.values(), call, graph if self._checked_steps else None)
+        if self._checked_steps and graph is not None and not graph.forks:  # a Fork is searched for again
+            self._checked_steps -= 1
         return cast(Balance, self.balance)
 
     # --- losses ----------------------------------------------------------------------------------------------------------
 
     def _checked(
-        self, losses: Mapping[str, Tensor | None], others: Sequence[Mapping[str, Tensor | None]]
+        self, losses: Mapping[str, Tensor | None], others: Sequence[Mapping[str, Tensor | None]], call: str
     ) -> dict[str, Tensor]:
         """The losses of the present tasks, which the first step declares; all ranks check together."""
         if len(others) != self.method.batches - 1:
@@ -293,21 +308,23 @@ class Balancer(MethodModule):
                 f"{self.method} takes {self.method.batches} batches: expected others= with the losses on "
                 f"{self.method.batches - 1} more, got {len(others)}"
             )
-        given = checks.present_losses(losses, "balancer.backward")
-        self._declare_new(given)
+        given = checks.present_losses(losses, call)
+        self._declare_new(given, call)
         ranks = self.runner.ranks
         ranks.agree_on_tasks(self.tasks, self.method)
         if not ranks.alone and self._micro_batches.next_is_last:
-            check_losses_given(ranks, bool(given), self._shared)
+            check_losses_given(ranks, bool(given), [*(self._shared or ())])
         return given
 
-    def _declare_new(self, given: Mapping[str, Tensor]) -> None:
+    def _declare_new(self, given: Mapping[str, Tensor], call: str) -> None:
         """Check the names against the declared tasks; the first step declares them."""
         ranks, state = self.runner.ranks, self.runner.state
         if not given and self.accumulate > 1:
             return  # a task may be present in another micro-batch
         if not given and (not self.tasks or ranks.size == 1):
-            raise ValueError("balancer.backward got no losses: expected a scalar for each task that is present")
+            raise ValueError(
+                f"{call} got no losses: expected a scalar for each task that is present; leave the step out where there is none"
+            )
         if not self.tasks:
             self.runner.state.declare(checks.checked_task_names(given))
         new = tuple(name for name in given if name not in self.tasks)
@@ -319,7 +336,7 @@ class Balancer(MethodModule):
                 f"{self.method} has a state of its tasks {self.tasks} and got the new {', '.join(map(repr, new))}: "
                 "declare all of them with Balancer(method, tasks=...), or use a method without state"
             )
-        checks.check_known_tasks(given, self.tasks, "balancer.backward")
+        checks.check_known_tasks(given, self.tasks, call)
 
     # --- micro-batches ---------------------------------------------------------------------------------------------------
 
@@ -329,10 +346,14 @@ class Balancer(MethodModule):
         return self._micro_batches.size
 
     def _add_micro_batch(
-        self, given: Mapping[str, Tensor], loss_sums: Array, retain_graph: bool, factor: float | None
+        self,
+        given: Mapping[str, Tensor],
+        graph: TaskGraph,
+        loss_sums: Array,
+        retain_graph: bool,
+        factor: float | None,
     ) -> Balance:
         """Add every task's gradients to the running sums; the last micro-batch ends the step."""
-        graph = task_graph([[loss] for loss in given.values()])
         check_whole(self._shared or (), graph, self.runner.ranks, "a Balancer")
         check_graph(graph, self._shared is None)
         shared = [leaf for leaf in self._shared or () if leaf.requires_grad]
@@ -393,11 +414,11 @@ class Balancer(MethodModule):
     def _backward_of_gradients(
         self,
         given: Mapping[str, Tensor],
+        graph: TaskGraph,
         losses: StepLosses,
         others: Sequence[Mapping[str, Tensor | None]],
         retain_graph: bool,
     ) -> None:
-        graph = task_graph([[loss] for loss in given.values()])
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
         further = self._further(others, leaves) if others else None

@@ -13,6 +13,8 @@ from paretorch.core import checks
 from paretorch.core.gradients.graph import DDP_NODE, FSDP_NODE, OPAQUE, TaskGraph
 from paretorch.core.gradients.ranks import Ranks
 
+MOST_NAMES = 6  # of parameters in a message
+
 
 class Leaves(NamedTuple):
     """The leaves that the losses reach."""
@@ -33,22 +35,40 @@ class EarlierLeaves:
         return EarlierLeaves, ()
 
 
-def given_leaves(shared: nn.Module | Iterable[Tensor]) -> list[Tensor]:
-    """The parameters that ``shared=`` names, in order, without repetitions."""
+def given_leaves(shared: nn.Module | Iterable[Tensor]) -> dict[Tensor, str]:
+    """The parameters that ``shared=`` names, in order, without repetitions, with names for messages.
+
+    The names are those of a module; of an iterable, the shapes.
+    """
     if not isinstance(shared, nn.Module | Iterable) or isinstance(shared, str | Tensor):
         raise ValueError(f"shared is a module or an iterable of parameters, got a {type(shared).__name__}")
     tensors = list(shared.parameters()) if isinstance(shared, nn.Module) else list(shared)
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"shared is a module or parameters, got an item of type {type(tensor).__name__}")
-    leaves = list({id(tensor): tensor for tensor in tensors}.values())  # frozen ones may be unfrozen later
-    if not any(leaf.requires_grad for leaf in leaves):
-        raise ValueError("shared has no parameter that requires grad")
-    return leaves
+    names = {tensor: f"one of shape {tuple(tensor.shape)}" for tensor in tensors}  # frozen ones may be unfrozen later
+    if isinstance(shared, nn.Module):
+        names = {tensor: repr(name) for name, tensor in shared.named_parameters()}
+    if not any(leaf.requires_grad for leaf in names):
+        raise ValueError(_frozen(names))
+    return names
+
+
+def _frozen(names: Mapping[Tensor, str]) -> str:
+    """The error for shared parameters of which none is trained."""
+    if not names:
+        return "shared= has no parameter: give the encoder that computes the features, or leave shared= out"
+    listed = [*names.values()]
+    more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
+    return (
+        f"every parameter of shared= is frozen: {', '.join(listed[:MOST_NAMES])}{more} {'has' if len(listed) == 1 else 'have'} "
+        "requires_grad=False. Heads on a frozen encoder do not influence each other: call sum(losses.values()).backward() "
+        "without the Balancer, or unfreeze some with requires_grad_(True)"
+    )
 
 
 def compared_leaves(
-    given: Sequence[Tensor] | None,
+    given: Mapping[Tensor, str] | None,
     graph: TaskGraph,
     tasks: int,
     ranks: Ranks,
@@ -58,7 +78,7 @@ def compared_leaves(
     """The leaves that are compared in this step, and the others that have a gradient.
 
     Args:
-        given: the leaves that ``shared=`` names; None: those that two losses or more reach.
+        given: the leaves that ``shared=`` names, with their names; None: those that two losses or more reach.
         graph: of the losses.
         tasks: the number of losses.
         ranks: whose losses are averaged.
@@ -85,14 +105,15 @@ def compared_leaves(
         compared = compared or (graph.leaves if tasks == 1 else [])
         if not compared:
             raise ValueError(
-                "the losses share no parameter, so there is nothing to balance: does one model compute them all?"
+                "the losses share no parameter that requires grad, so there is nothing to balance. Where the encoder is frozen "
+                "(requires_grad=False, or run under torch.no_grad()), the heads do not influence each other: call "
+                "sum(losses.values()).backward() without the Balancer, or unfreeze it with requires_grad_(True). Where it is not "
+                "frozen, check that one encoder computes the features of all losses, and that no head reads detached features"
             )
     else:
         compared = [leaf for leaf in given if leaf.requires_grad]
         if not compared:
-            raise ValueError(
-                "shared has no parameter that requires grad any more: unfreeze some, or leave the Balancer out"
-            )
+            raise ValueError(_frozen(given))
         reached = {id(leaf) for leaf in graph.leaves}
         if tasks and not graph.opaque and reached.isdisjoint(map(id, compared)):
             raise ValueError(

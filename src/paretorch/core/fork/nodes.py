@@ -16,9 +16,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from paretorch.core.fork.forwards import ForwardCall
 from paretorch.core.fork.step import FORK_STEPS, ForkStep
+from paretorch.core.gradients.graph import FORK_NODES
 from paretorch.core.gradients.task_gradients import Leaf, wide_dtype
 
-NODE_NAME = "Fork({}); for a head that works in place on its features use Fork(..., copies=True) — this "
+NODE_NAME = FORK_NODES + "{}); for a head that works in place on its features use Fork(..., copies=True) — this "
 LOSS_ROWS = 3  # of the link and of loss sums: sums over calls of loss and of factor, and the number of calls
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +30,12 @@ FORK_STEPS: weakref.WeakValueDictionary[int, ForkStep] = weakref.WeakValueDictio
 _HANDLES = itertools.count()
 NONFINITE_CURE = (
     "Check the targets and the loss of that task; with Fork(..., nonfinite='skip') such a task is left out of the step"
+)
+BALANCED_TWICE = (
+    "a Balancer balances losses of a model that contains this Fork: the Balancer needs each task's own gradient, so the Fork "
+    "does nothing in its backward. Use one of the two: leave the Fork and fork.losses out, or call "
+    "sum(losses.values()).backward() in place of the Balancer. To keep both without this warning, run forward and backward "
+    "under `with fork.paused():`"
 )
 
 
@@ -88,6 +95,17 @@ class ForkStep:
         """The declared tasks."""
         return self.runner.state.tasks
 
+    @contextmanager
+    def paused_by_balancer(self) -> Iterator[None]:
+        """Within it the Fork does nothing, because a Balancer computes each task's gradient: it finds this step in the graph."""
+        if not self.pauses:
+            self.runner.warn_once("balancer", BALANCED_TWICE)
+        self.pauses += 1
+        try:
+            yield
+        finally:
+            self.pauses -= 1
+
     # --- forward ---------------------------------------------------------------------------------------------------------
 
     def begin_forward(self) -> None:
@@ -132,6 +150,8 @@ class ForkStep:
         """
         self.forwards.is_complete = True
         self.forwards.tasks_with_loss, self.forwards.links = set(losses), links
+        if self.runner.observation is not None:
+            self.runner.observation.begin_step(losses.values())
         if not torch.compiler.is_compiling() and self.branch_checks.visits_graphs and self.runner.uses_gradients:
             self.branch_checks.visit(losses, self.forwards.nodes())
 

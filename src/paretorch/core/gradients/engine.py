@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +15,23 @@ from torch.overrides import TorchFunctionMode
 
 from paretorch.core.gradients.graph import TaskGraph, is_leaf, leaf_hooks_disabled
 
-FREED = (
-    "trying to backward through the graph a second time: its saved tensors were freed by balancer.backward(losses), which is the "
-    "only backward of the step. Leave out sum(losses).backward(), which would add the gradients again; for another loss on the "
-    "same graph give balancer.backward(losses, retain_graph=True)"
-)
+AGAIN = "trying to backward through the graph a second time: its saved tensors were freed by"
+FREED = {
+    "balancer.backward": (
+        f"{AGAIN} balancer.backward(losses), which is the only backward of the step. Leave out sum(losses).backward(), which "
+        "would add the gradients again; for another loss on the same graph give balancer.backward(losses, retain_graph=True)"
+    ),
+    "balancer.total": (
+        f"{AGAIN} the backward of balancer.total(losses). For another term on the same graph, as in balancer.total(losses) + "
+        "penalty, give balancer.total(losses, retain_graph=True); leave out sum(losses).backward(), which would add the "
+        "gradients again"
+    ),
+    "": (
+        f"{AGAIN} the Balancer's backward, which is the only one of the step. Leave out sum(losses).backward(), which would add "
+        "the gradients again; for another loss on the same graph give balancer.backward(losses, retain_graph=True), or "
+        "balancer.total(losses, retain_graph=True)"
+    ),
+}
 
 
 class _TorchCalls(TorchFunctionMode):
@@ -137,27 +150,55 @@ def free_unreached(graph: TaskGraph, tasks: int) -> None:
     free_saved_tensors(node for (node, _), mask in graph.task_masks.items() if not mask & last)
 
 
-def mark_freed(losses: Iterable[Tensor]) -> None:
-    """Make a later backward through the losses raise an error that names ``balancer.backward``, where it would fail.
+def mark_freed(losses: Iterable[Tensor], call: str, graph: TaskGraph | None) -> None:
+    """Make a later backward through the losses raise an error that names the Balancer's call, where it would fail.
 
     Torch's own message suggests to keep the graph, and then the gradients would be added twice. A graph that saved no tensor
     can be passed through again.
+
+    Args:
+        losses: their backward has run.
+        call: ``"balancer.backward"`` or ``"balancer.total"``.
+        graph: a later backward of other losses that comes through it raises the error as well; None: torch's own.
     """
     for loss in losses:
         if loss.grad_fn is not None:
-            loss.grad_fn.register_prehook(_RefuseFreed(loss))
+            loss.grad_fn.register_prehook(_RefuseFreed(loss, call))
+    for node, _ in () if graph is None else graph.task_masks:
+        if not is_leaf(node) and _is_emptied(node):
+            node.register_prehook(partial(_refuse_pass, call))
 
 
 class _RefuseFreed:
     """Pre-hook of a loss's node. The loss is referred to weakly, so that its graph is released as before."""
 
-    def __init__(self, loss: Tensor) -> None:
-        self._loss = weakref.ref(loss)
+    def __init__(self, loss: Tensor, call: str) -> None:
+        self._loss, self._call = weakref.ref(loss), call
 
     def __call__(self, _: Any) -> None:
         loss = self._loss()
         if loss is not None and _is_freed(loss.grad_fn):
-            raise RuntimeError(FREED)
+            raise RuntimeError(FREED[self._call])
+
+
+def _refuse_pass(call: str, _: Any) -> None:
+    raise RuntimeError(FREED[call])
+
+
+def _is_emptied(node: Any) -> bool:
+    """Whether a backward has freed tensors that a node saved; those that remain are freed here.
+
+    Hooks on saved tensors, as those of a checkpoint, do not run; such tensors count as none.
+    """
+    for name in _saved_names(node):
+        try:
+            saved = getattr(node, name)
+            for each in saved if isinstance(saved, list | tuple) else (saved,):
+                each.register_hooks(_discard, _refuse)
+        except RuntimeError as error:
+            if "freed" in str(error):
+                return True
+    return False
 
 
 def _is_freed(root: Any) -> bool:
@@ -194,4 +235,4 @@ def _discard(_: Tensor) -> None:
 
 
 def _refuse(_: None) -> Tensor:
-    raise RuntimeError(FREED)
+    raise RuntimeError(FREED[""])

@@ -19,7 +19,9 @@ OPAQUE = {
     "CheckpointFunctionBackward": "reentrant checkpointing",
     FSDP_NODE: "FSDP",
 }
-
+FORK_NODES = (
+    "Fork("  # the start of the class names of a Fork's nodes; each has the Fork's step as its attribute ``step``
+)
 
 NodeOutput = tuple[Any, int]  # a node and an output of it; 0 for all outputs, except those of DDP_NODE
 Edge = tuple[Any, int]  # a node and the output of it that a gradient enters by
@@ -35,6 +37,7 @@ class TaskGraph(NamedTuple):
     roots: list[tuple[Edge, int]]  # the edge of each loss, and its task
     next_edges: dict[NodeOutput, list[Edge]]  # in topological order from the losses: the edges that follow
     task_masks: dict[NodeOutput, int]  # in the same order: the tasks that reach it
+    forks: Sequence[Any] = ()  # the nodes of Forks
 
 
 def task_graph(outputs: Sequence[Sequence[Tensor]]) -> TaskGraph:
@@ -73,10 +76,14 @@ def task_graph(outputs: Sequence[Sequence[Tensor]]) -> TaskGraph:
     count = len(outputs)
     leaves = {node.variable: mask for (node, _), mask in masks.items() if hasattr(node, "variable")}
     leaf_tasks = [frozenset(task for task in range(count) if mask >> task & 1) for mask in leaves.values()]
-    opaque = frozenset(type(node).__name__ for node, _ in masks) & OPAQUE.keys()
+    names = frozenset(type(node).__name__ for node, _ in masks)
+    opaque = names & OPAQUE.keys()
+    forks = []
+    if any(name.startswith(FORK_NODES) for name in names):
+        forks = [node for node, _ in masks if type(node).__name__.startswith(FORK_NODES)]
     ddp_nodes = [node for node, _ in masks if type(node).__name__ == DDP_NODE]
     ordered = {source: next_edges[source] for source in masks}
-    return TaskGraph(list(leaves), leaf_tasks, opaque, ddp_nodes, roots, ordered, masks)
+    return TaskGraph(list(leaves), leaf_tasks, opaque, ddp_nodes, roots, ordered, masks, forks)
 
 
 def ddp_leaves(graph: TaskGraph) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paretorch.core.arrays import Array
 from paretorch.core.gradients.ranks import Ranks
-from paretorch.core.gradients.task_gradients import Gradients, to_host
+from paretorch.core.gradients.task_gradients import Gradients, full_precision, inner_products, to_host
 
 
 def summed_gramian(gradients: Gradients, ranks: Ranks) -> Array:
@@ -41,7 +41,9 @@ def cross_gramian(first: Gradients, second: Gradients, ranks: Ranks) -> tuple[Ar
     if not ranks.alone:
         one, two = (torch.stack([ranks.shard_of_sum(row) for row in rows]) for rows in (one, two))
     largest = torch.stack([rows.abs().amax(dim=1) for rows in (one, two)])
-    cross, sizes = to_host([one @ two.T, largest])
+    with full_precision(one):
+        products = inner_products(one, two)
+    cross, sizes = to_host([products, largest])
     if ranks.alone:
         return cross.numpy(), sizes.numpy()
     return averaged_gramian(cross.numpy(), ranks), ranks.sum(sizes).numpy()

@@ -156,7 +156,7 @@ class Gradients:
             exponent = torch.where(usable, exponent, 0)
             factor = torch.exp2(-exponent.to(largest))[:, None]  # may exceed float32: multiplied in the wide dtype
             scaled = [(m.to(factor) * factor).to(m.dtype) for m in matrices]
-            products = torch.stack([(m @ m.T).to(wide_dtype(m)) for m in scaled]).sum(dim=0)
+            products = torch.stack([gram(m) for m in scaled]).sum(dim=0)
         products, host = to_host([products, exponent])
         return torch.ldexp(products, host[:, None] + host[None, :]).numpy()
 

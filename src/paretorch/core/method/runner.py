@@ -29,6 +29,7 @@ from paretorch.core.gradients.step_evidence import (
 )
 from paretorch.core.gradients.task_gradients import Gradients, to_device, to_host, wide_dtype
 from paretorch.core.method.argument import check_method
+from paretorch.core.method.observation import ObservationCheck
 from paretorch.core.method.state_buffers import StateBuffers
 from paretorch.core.option_checks import check_above, check_choice, check_whole
 
@@ -83,6 +84,12 @@ class MethodRunner:
         self.ranks = Ranks(group)
         self.skipped: dict[str, int] = {}  # by task, the steps from which it was left out
         self._warned: set[str] = set()
+        # Of a method that uses the losses after the optimizer's step; None: it does not.
+        self.observation = (
+            ObservationCheck(str(method), f"{owner.lower()}.observe(losses)", self.warn_once)
+            if method.observes
+            else None
+        )
         self.result: StepResult | None = None  # of the last step
         self._balance: Balance | None = None  # made of the result when it is read
 
@@ -305,6 +312,8 @@ class MethodRunner:
 
     def observe(self, losses: Mapping[str, Tensor | None]) -> None:
         """Pass the losses on the same batch after the optimizer's step to methods that use them."""
+        if self.observation is not None:
+            self.observation.settle()
         with torch.no_grad():
             given = checks.present_losses(losses, f"{self.owner}.observe")
             checks.check_known_tasks(given, self.tasks, f"{self.owner}.observe")

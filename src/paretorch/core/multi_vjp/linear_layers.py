@@ -26,7 +26,8 @@ from paretorch.core.multi_vjp.sample_subset import SampleSubset
 # Matrix products by class name of the node: the position of the second factor among the inputs, and the attribute of the first.
 PRODUCTS = {"AddmmBackward0": (2, "_saved_mat1"), "MmBackward0": (1, "_saved_self")}
 BIAS = ("AddmmBackward0", 0)  # the node and the position of the added term
-BLOCK = 1 << 19  # entries of an intermediate result: small blocks reuse the same memory pages
+BLOCK = 1 << 19  # entries of an intermediate result on the CPU: small blocks reuse the same memory pages
+DEVICE_BLOCK = 1 << 24  # on other devices, where each block costs a launch
 
 
 class LinearUse(NamedTuple):
@@ -126,10 +127,11 @@ def parameter_products(use: LinearUse, gradients: Tensor, samples: SampleSubset 
         return gram(sums)
     inputs = use.inputs(samples).detach().to(gradients.dtype)
     n = inputs.shape[1]
+    entries = BLOCK if gradients.device.type == "cpu" else DEVICE_BLOCK
     if cost_from_inputs(tasks, rows, n, m) <= cost_from_gradients(tasks, rows, n, m):
         between = inputs @ inputs.T
         products = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
-        size = max(1, rows // 4, BLOCK // max(1, tasks * m))  # products with very few rows are slow
+        size = max(1, rows // 4, entries // max(1, tasks * m))  # products with very few rows are slow
         buffer = gradients.new_empty(tasks * min(size, rows) * m)
         for first in range(0, rows, size):
             block = between[first : first + size].expand(tasks, -1, rows)
@@ -137,6 +139,6 @@ def parameter_products(use: LinearUse, gradients: Tensor, samples: SampleSubset 
             products += inner_products(out.view(tasks, -1), gradients[:, first : first + size].reshape(tasks, -1))
         return (products + products.T) / 2
     total = torch.zeros(tasks, tasks, dtype=wide_dtype(gradients), device=gradients.device)
-    for part in gradients.split(max(1, BLOCK // max(1, tasks * n)), dim=2):
+    for part in gradients.split(max(1, entries // max(1, tasks * n)), dim=2):
         total += gram(torch.matmul(part.transpose(1, 2), inputs).reshape(tasks, -1))
     return total

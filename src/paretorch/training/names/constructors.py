@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeVar
+
+from paretorch.core.checks import did_you_mean
 
 MAX_LENGTH = 10_000  # characters of a constructor: fewer cannot nest a literal too deeply for Python's parser
 
@@ -32,10 +33,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
         unknown method 'MDGA': did you mean 'MGDA'? Known: FAMO, MGDA
     """
     known = sorted(known)
-    folded = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
-    guess = f" did you mean {folded[near[0]]!r}?" if near else ""
-    return ValueError(f"unknown {what} {name!r}:{guess} Known: {', '.join(known) or 'none'}")
+    question = did_you_mean(name, known, cutoff=0.5)
+    return ValueError(
+        f"unknown {what} {name!r}:{f' {question}' if question else ''} Known: {', '.join(known) or 'none'}"
+    )
 
 
 def find_named(what: str, name: str, known: Mapping[str, T]) -> T:

@@ -6,7 +6,7 @@ from typing import Any
 
 import paretorch.balance
 from paretorch.core.contract import Method
-from paretorch.training.names.constructors import Call, check_arguments, find_named, parse, subclasses_in
+from paretorch.training.names.constructors import Call, check_arguments, find_named, parse, subclasses_in, written
 
 
 def methods() -> dict[str, type[Method[Any]]]:
@@ -29,6 +29,19 @@ def find_method(text: str) -> Method[Any]:
         ValueError: unknown method 'MDGA': did you mean 'MGDA'? Known: ...
     """
     return _method(parse(text))
+
+
+def canonical_method(text: str) -> str:
+    """The constructor with brackets, in which a method's name alone and with empty brackets are one text.
+
+    Raises:
+        ValueError: the text is no constructor.
+
+    Example:
+        >>> canonical_method("IMTLG"), canonical_method("IMTLG()"), canonical_method("CAGrad( c=0.4 )")
+        ('IMTLG()', 'IMTLG()', 'CAGrad(c=0.4)')
+    """
+    return written(parse(text))
 
 
 def _method(call: Call) -> Method[Any]:
