@@ -54,7 +54,7 @@ class CelebA(Workload):
         validation: number of validation faces; all if None.
         test: number of test faces; all if None.
         size: pixels along one side.
-        encoder: of :data:`~.models.encoders.ENCODERS`.
+        encoder: of :data:`~.models.encoders.NAMES`.
         width: factor on the channels of the encoder.
         stride: of the encoder: 32 as published for large images, which leaves 2 x 2 points here; a smaller one keeps more.
         workers: processes that read; by the number of cores if None. It does not affect the results.

