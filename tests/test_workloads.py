@@ -30,7 +30,11 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "tabular": [{"table": table} for table in ("diabetes", "linnerud", "wine")],
     "scenes": [
         {"size": 32, "width": 0.25, "train": 96, "validation": 40, "test": 40, **options}
-        for options in ({}, {"depth": False, "normals": False, "detection": False, "attributes": 40})
+        for options in (
+            {},
+            {"depth": False, "normals": False, "detection": False, "attributes": 40},
+            {"depth": False, "normals": False, "detector": "centers", "encoder": "convnet"},
+        )
     ]
     + [
         {"variant": "attributes", "size": 32, "train": 96, "validation": 40, "test": 40, "stride": 8, "width": 0.25}

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.dense.metrics import MeanAngle
+from paretorch.workloads.detection.average_precision import AveragePrecision
+from paretorch.workloads.detection.losses import center_loss, object_count
 from paretorch.workloads.generated import scene_attributes
 from paretorch.workloads.generated.scene_labels import ATTRIBUTES, SceneLabels, image_labels
 from paretorch.workloads.generated.scene_layout import CLASSES, KINDS, sample_scenes
@@ -29,6 +31,7 @@ from paretorch.workloads.metrics import (
     sum_dtype,
 )
 from paretorch.workloads.models.attribute_model import attribute_model
+from paretorch.workloads.models.center_head import CenterHead
 from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import Encoder, encoder
@@ -37,6 +40,7 @@ from paretorch.workloads.streams import SPLITS, Splits, Stream, TensorStream, co
 
 TASKS = ("classification", "segmentation", "depth", "normals", "detection")
 VARIANTS = ("dense", "attributes")
+DETECTORS = ("box", "centers")
 BLOCK = 512  # scenes whose attributes are computed at once, so that depth and normals of all are never in memory
 DEPTH = 4.0  # metres: the typical depth
 DEPTH_SPREAD = 0.6  # of its logarithm
@@ -100,7 +104,9 @@ class SceneImages(Workload):
         size: pixels along one side of the image.
         depth: whether the task ``depth`` is included.
         normals: whether the task ``normals`` is included.
-        detection: whether the task ``detection``, the box, is included.
+        detection: whether the task ``detection`` is included.
+        detector: of ``detection``: ``"box"``: the box of the largest object; ``"centers"``: boxes and kinds of all visible
+            objects, by their centres, with average precision as metric.
         attributes: number of attributes: of ``"dense"`` 0 to 40 tasks ``attribute-01``, ..., none if None; of ``"attributes"``
             the first 1 to 40 of :data:`.scene_attributes.ATTRIBUTES`, all if None.
         objects: number of objects in each scene, besides wall and floor.
@@ -143,11 +149,14 @@ class SceneImages(Workload):
     encoder_weights: str = ""
     data_seed: int = 0
     variant: str = "dense"
+    detector: str = "box"
 
     def __post_init__(self) -> None:
         check_least("scenes", self, {"size": 16, "objects": 1, "train": 1, "validation": 1, "test": 1})
         if self.variant not in VARIANTS:
             raise ValueError(f"scenes: variant is one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        if self.detector not in DETECTORS:
+            raise ValueError(f"scenes: detector is one of {', '.join(DETECTORS)}, got {self.detector!r}")
         least = 0 if self.variant == "dense" else 1
         if self.attributes is not None and not least <= self.attributes <= len(ATTRIBUTES):
             raise ValueError(f"scenes: attributes are {least} to {len(ATTRIBUTES)}, got {self.attributes}")
@@ -209,20 +218,35 @@ class SceneImages(Workload):
                 heads[task] = PixelQuantity(pixels(1), DEPTH, DEPTH_SPREAD)
             elif task == "normals":
                 heads[task] = PixelDirections(pixels(3))
+            elif task == "detection" and self.detector == "centers":
+                heads[task] = CenterHead(made.channels, len(KINDS), self.stride, self.width)
             else:
                 outputs = {"classification": len(KINDS), "detection": 4}.get(task, 2)
                 heads[task] = image_classifier(made.channels, outputs, hidden)
         return heads
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy of classes; absolute error of depth in metres and of boxes; one minus the cosine for normals."""
+        """Cross-entropy of classes; absolute error of depth in metres and of boxes; one minus the cosine for normals.
+
+        Of the detector ``"centers"`` :func:`.detection.losses.center_loss`.
+        """
         if self.variant == "attributes":
             entropy = functional.binary_cross_entropy_with_logits
             return {task: entropy(output, targets[task]) for task, output in outputs.items()}
-        return {task: _loss(task, output, targets[task]) for task, output in outputs.items()}
+        losses = {}
+        for task, output in outputs.items():
+            centers = task == "detection" and self.detector == "centers"
+            loss = center_loss(output, targets[task]) if centers else _loss(task, output, targets[task])
+            if loss is not None:
+                losses[task] = loss
+        return losses
+
+    def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
+        """All images; the objects of the detector ``"centers"``."""
+        return object_count(target) if task == "detection" and self.detector == "centers" else size
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """Accuracy, mean IoU, metres, degrees, overlap of boxes; accuracy and F1 of the variant ``"attributes"``."""
+        """Accuracy, mean IoU, metres, degrees, overlap of boxes or average precision; accuracy and F1 of attributes."""
         if self.variant == "attributes":
             return {task: (BinaryAccuracy(), F1()) for task in self.tasks}
         made = {
@@ -231,7 +255,10 @@ class SceneImages(Workload):
             "normals": NormalError,
             "detection": BoxOverlap,
         }
-        return {task: (made.get(task, Accuracy)(),) for task in self.tasks}
+        found: dict[str, tuple[Metric, ...]] = {task: (made.get(task, Accuracy)(),) for task in self.tasks}
+        if "detection" in found and self.detector == "centers":
+            found["detection"] = (AveragePrecision(), AveragePrecision((0.5,)))
+        return found
 
     def _draw(self, split: str, draw: Callable[[int, int, int, int, float, float], T]) -> T:
         key = combined_seed(self.data_seed, SPLITS.index(split))
@@ -240,6 +267,8 @@ class SceneImages(Workload):
     def _target(self, task: str, labels: SceneLabels) -> Tensor:
         if task.startswith("attribute-"):
             return labels.attributes[:, int(task.partition("-")[2]) - 1]
+        if task == "detection" and self.detector == "centers":
+            return labels.objects
         target: Tensor = getattr(labels, task)
         return target
 
