@@ -30,7 +30,16 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "tabular": [{"table": table} for table in ("diabetes", "linnerud", "wine")],
     "scenes": [
         {"size": 32, "width": 0.25, "train": 96, "validation": 40, "test": 40, **options}
-        for options in ({}, {"depth": False, "normals": False, "detection": False, "attributes": 40})
+        for options in (
+            {},
+            {"depth": False, "normals": False, "detection": False, "attributes": 40},
+            {"depth": False, "normals": False, "detector": "centers", "encoder": "convnet"},
+        )
+    ]
+    + [
+        {"variant": "attributes", "size": 32, "train": 96, "validation": 40, "test": 40, "stride": 8, "width": 0.25}
+        | {"encoder": encoder}
+        for encoder in ("convnet", "vit")
     ],
     "imagenet_coco": [{"root": shared_root(), "encoder": "resnet18", "width": 0.125, **SMALL_FOLDERS}],
     "nyuv2": [{"root": shared_nyuv2(), "width": 0.125, "workers": 0}],
@@ -42,6 +51,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "multimnist": [
         {"root": shared_files(), "variant": "sener"},
         {"root": shared_files(), "variant": "pmtl", "train": 150, "validation": 40, "test": 40},
+        {"root": shared_files(), "encoder": "vit", "patch": 7},
     ],
     "celeba": [{"root": shared_celeba(), "width": 0.125, "size": 32, "stride": 16, "workers": 0}],
     "cifar10": [{"root": shared_files(), "width": 0.125, "stride": 16}],

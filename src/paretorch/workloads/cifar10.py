@@ -35,7 +35,7 @@ class Cifar10(Workload):
         train: number of training images; all that are not held out if None.
         validation: number of validation images; all that are held out if None.
         test: number of test images; all if None.
-        encoder: of :data:`~.models.encoders.ENCODERS`.
+        encoder: of :data:`~.models.encoders.NAMES`.
         width: factor on the channels of the encoder and of the heads.
         stride: of the encoder: 32 as published for large images, which leaves one point here; a smaller one keeps more.
         data_seed: decides which images are for validation, independently of a run's seed.

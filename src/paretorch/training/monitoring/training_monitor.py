@@ -1,4 +1,4 @@
-"""Warnings about losses that diverge or stagnate, and about slow training on the CPU.
+"""Warnings about losses that diverge or stagnate, tasks without labels, and slow training on the CPU.
 
 Warnings about slow data loading are in :mod:`paretorch.training.monitoring.loading`.
 """
@@ -114,11 +114,20 @@ class TrainingMonitor:
                 f"losses barely change: {self._smaller_step()}, {self._rate(1 / SMALLER)}; or more epochs than {self.run.epochs}"
             )
         if len(history) == 1:
+            self._check_labels(history[0], model)
             self._check_time(total_seconds(history[0].seconds))
 
     def facts(self, splits: Splits) -> Mapping[str, Any]:
         """Facts for the record: data loading, and the warnings, if there were any."""
         return {**loading_facts(splits, self.loading), **({"troubles": list(self.warnings)} if self.warnings else {})}
+
+    def _check_labels(self, first: Epoch, model: nn.Module) -> None:
+        heads = getattr(model, "heads", ())
+        if missing := [task for task in heads if task not in first.losses]:
+            self.warn(
+                f"no sample of the first epoch had a label of {', '.join(map(repr, missing))}, so it was not trained: check the "
+                "labels in the training data, or omit the task (--tasks)"
+            )
 
     def _check_time(self, seconds: float) -> None:
         left = seconds * (self.run.epochs - 1)

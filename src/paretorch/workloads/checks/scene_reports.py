@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from paretorch.workloads.checks.data_report import DataReport, Progress, read_images, report_on
+from paretorch.workloads.dense.labels import UNLABELLED
+from paretorch.workloads.dense.losses import labelled_count
+from paretorch.workloads.dense.scene_sampler import SceneReader
 from paretorch.workloads.formats.celeba import CELEBA, PUBLISHED, find_celeba, read_faces
 from paretorch.workloads.formats.cityscapes import CITYSCAPES, PARTS, CityFolders
 from paretorch.workloads.formats.dense_arrays import ArrayFolder
@@ -49,7 +52,7 @@ def report_arrays(
         as_published = len(names) == published[part] and reader.size == size
         expected = "as published" if as_published else f"published are {published[part]:,} of {size[0]} x {size[1]}"
         report.found.append(f"{part}: {len(names):,} scenes of {reader.size[0]} x {reader.size[1]} pixels; {expected}")
-        read_images(report, f"{folder.root.name}/{part}", reader.names, reader.read, progress, prefix=f"{part}/")
+        _read_scenes(report, f"{folder.root.name}/{part}", reader, progress, prefix=f"{part}/")
     return report
 
 
@@ -68,8 +71,28 @@ def report_cities(
         cities = len({name.partition("/")[0] for name in names})
         report.found.append(f"{part}: {len(names):,} scenes of {cities} cities")
         reader = folders.reader(part, ordered(names, seed=0)[:images])
-        read_images(report, f"cityscapes/{part}", reader.names, reader.read, progress)
+        _read_scenes(report, f"cityscapes/{part}", reader, progress)
     return report
+
+
+def _read_scenes(
+    report: DataReport, title: str, reader: SceneReader, progress: Progress | None, prefix: str = ""
+) -> None:
+    """Reads scenes one by one, and reports tasks of which no pixel has a label; arguments as :func:`.data_report.read_images`."""
+    kinds, labelled = {}, set()
+
+    def read(index: int) -> None:
+        scene = reader.read(index)
+        kinds.update(scene.kinds)
+        labelled.update(task for task, label in scene.labels.items() if labelled_count(scene.kinds[task], label[None]))
+
+    read_images(report, title, reader.names, read, progress, prefix)
+    for task, kind in kinds.items():
+        if task not in labelled:
+            report.problems.append(
+                f"{title}: no pixel of the {len(reader.names):,} scenes has a label of the task {task}: expected other values "
+                f"than {UNLABELLED[kind]:g}. Copy these files again, or omit the task"
+            )
 
 
 def report_faces(root: str, given: str, images: int | None, progress: Progress | None) -> DataReport:

@@ -11,6 +11,7 @@ from paretorch.workloads.generated.scene_layout import CLASSES, KINDS
 from paretorch.workloads.generated.scene_rendering import RenderedScenes
 
 QUADRANTS = ("above left", "above right", "below left", "below right")
+VISIBLE = 0.005  # share of the image from which on an object is to be detected
 COVERED = 0.05  # share of the image from which on it has "much" of a class
 ATTRIBUTES = (
     *(f"{name} {place}" for name in CLASSES for place in QUADRANTS),
@@ -30,6 +31,8 @@ class SceneLabels(NamedTuple):
         normals: (n, 3, edge, edge) in float16, exact to 0.03 degrees.
         detection: (n, 4) left, top, right, bottom of that object's pixels, relative to the image.
         attributes: (n, 40) 0 or 1, one for each of :data:`ATTRIBUTES`.
+        objects: (n, k, 5) kind, index into ``KINDS``, and the box of each visible object's pixels, relative to the image; -1 for
+            the kind of an object that is hidden or has less than :data:`VISIBLE` of the pixels.
     """
 
     classification: Tensor
@@ -38,6 +41,7 @@ class SceneLabels(NamedTuple):
     normals: Tensor
     detection: Tensor
     attributes: Tensor
+    objects: Tensor
 
 
 def image_labels(rendered: RenderedScenes) -> SceneLabels:
@@ -62,7 +66,21 @@ def image_labels(rendered: RenderedScenes) -> SceneLabels:
         rendered.normals.half(),
         detection / edge,
         _attributes(rendered.segmentation, detection / edge),
+        _objects(instances, rendered.segmentation.long(), counts),
     )
+
+
+def _objects(instances: Tensor, segmentation: Tensor, counts: Tensor) -> Tensor:
+    """(n, k, 5) kinds and boxes of all objects; ``counts`` (n, surfaces) are their pixels."""
+    rows, edge = [], instances.shape[-1]
+    for surface in range(2, counts.shape[1]):
+        mask = instances == surface
+        kinds = (segmentation * mask).amax(dim=(1, 2)) - 2
+        row = torch.cat([kinds[:, None].float(), _boxes(mask) / edge], dim=1)
+        hidden = counts[:, surface] < VISIBLE * edge**2
+        row[hidden] = row.new_tensor([-1.0, 0.0, 0.0, 0.0, 0.0])
+        rows.append(row)
+    return torch.stack(rows, dim=1)
 
 
 def _boxes(mask: Tensor) -> Tensor:

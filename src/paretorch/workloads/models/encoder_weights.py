@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from paretorch.extras import extra
-from paretorch.workloads.models.encoders import Encoder
+from paretorch.workloads.models.encoders import ENCODERS, Encoder
 
 TORCHVISION = "torchvision"
 # prefixes of the names of layers in torchvision's models, checkpoints of runs and wrapped models
@@ -29,7 +29,8 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it cannot be read, or a tensor is missing or has another shape; the message has both shapes.
+        ValueError: it cannot be read, or a tensor is missing or has another shape; the message has both shapes. Or
+            torchvision has no such encoder.
         ConnectionError: torchvision's weights cannot be downloaded.
     """
     found = _from_torchvision(encoder) if source == TORCHVISION else _from_file(Path(source))
@@ -55,6 +56,10 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
 
 
 def _from_torchvision(encoder: Encoder) -> Mapping[str, Tensor]:
+    if encoder.name not in ENCODERS:
+        raise ValueError(
+            f"encoder_weights: torchvision has no weights for {encoder.name}: use one of {', '.join(ENCODERS)}, or omit them"
+        )
     with extra("studies"):
         from torchvision.models import get_model_weights
     weights: Any = get_model_weights(encoder.name).DEFAULT  # type: ignore[attr-defined, unused-ignore]

@@ -1,4 +1,4 @@
-"""Image encoders of torchvision at any width and stride: MobileNetV3-Large, ResNet-18 and -50, EfficientNet-B0."""
+"""Image encoders at any width and stride: four of torchvision, and small ones without pretrained weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.extras import extra
+from paretorch.workloads.models import small_encoders
 from paretorch.workloads.models.channels import scaled_channels
 
 # of ImageNet's pixels, in 0..1, by colour, with which torchvision's weights were trained
@@ -22,7 +23,7 @@ class Encoder(nn.Module):
     """Images -> the last feature map, without the classifier.
 
     Args:
-        name: one of :data:`ENCODERS`.
+        name: one of :data:`NAMES`.
         features: the layers.
         channels: D, channels of the output.
         stride: pixels of the input for one point of the output, along one side.
@@ -35,6 +36,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.name, self.channels, self.stride = name, channels, stride
         self.features = features
+        self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in features.modules())
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD).view(3, 1, 1), persistent=False)
 
@@ -49,7 +51,7 @@ class Encoder(nn.Module):
                 computed.
         """
         points = images.shape[0] * math.prod(math.ceil(edge / self.stride) for edge in images.shape[2:])
-        if self.training and points < 2:
+        if self.training and self.has_batch_norm and points < 2:
             raise ValueError(
                 f"batch norm cannot be trained on {points} image of {images.shape[2]} x {images.shape[3]} pixels, which "
                 f"{self.name} reduces to one point at stride {self.stride}: use a batch size of 2 or more, larger images, "
@@ -140,30 +142,60 @@ ENCODERS: dict[str, Callable[[float], tuple[nn.Module, int]]] = {
 }
 
 
+def resnet18_cifar(width: float, stride: int) -> tuple[nn.Module, int]:
+    """ResNet-18 for small images: a first convolution of 3 x 3 points instead of 7 x 7, and no pooling; of stride 8 as published.
+
+    References:
+        He et al., CVPR 2016, section 4.2; on faces of 64 x 64 pixels Sener & Koltun, NeurIPS 2018.
+    """
+    features, channels = resnet18(width)
+    base = features.conv1.out_channels
+    features.conv1 = nn.Conv2d(3, base, 3, stride=2 if stride >= 16 else 1, padding=1, bias=False)
+    nn.init.kaiming_normal_(features.conv1.weight, mode="fan_out", nonlinearity="relu")
+    features.maxpool = nn.MaxPool2d(2) if stride >= 32 else nn.Identity()
+    if stride < 8:
+        _keep_resolution(features, last=round(math.log2(8 // stride)))
+    return features, channels
+
+
+# without pretrained weights: width, stride -> layers, channels of their output
+SMALL_ENCODERS: dict[str, Callable[[float, int], tuple[nn.Module, int]]] = {
+    "convnet": small_encoders.convnet,
+    "vit": small_encoders.vit,
+    "resnet18_cifar": resnet18_cifar,
+}
+NAMES = (*ENCODERS, *SMALL_ENCODERS)
+
+
 def encoder(name: str = "mobilenet_v3_large", width: float = 1.0, stride: int = 32) -> Encoder:
     """The encoder ``name`` with random weights.
 
     Args:
-        name: one of :data:`ENCODERS`.
-        width: factor on the channels; rounded to multiples of 8.
-        stride: 32 as published, or 16, 8, 4, 2 for small images: the last layers that halve the resolution then have stride 1.
-            The weights are the same.
+        name: one of :data:`NAMES`.
+        width: factor on the channels; rounded to multiples of 8, of ``"vit"`` to multiples of 12.
+        stride: 32 as published, or 16, 8, 4, 2 for small images: the last layers of torchvision's encoders that halve the
+            resolution then have stride 1. Their weights are the same. Of ``"vit"`` it is the edge of a patch.
 
     Raises:
         ValueError: the name, width or stride is invalid.
-        ModuleNotFoundError: torchvision is not installed.
+        ModuleNotFoundError: torchvision is not installed; ``"convnet"`` and ``"vit"`` do not need it.
 
     Example:
         >>> encoder("resnet18", width=0.25, stride=16)(torch.zeros(2, 3, 64, 64)).shape
         torch.Size([2, 128, 4, 4])
+        >>> encoder("vit", stride=8)(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 192, 8, 8])
     """
-    if name not in ENCODERS:
-        raise ValueError(f"encoder is one of {', '.join(ENCODERS)}, got {name!r}")
+    if name not in NAMES:
+        raise ValueError(f"encoder is one of {', '.join(NAMES)}, got {name!r}")
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width is a factor above 0, got {width}")
     if stride not in STRIDES:
         raise ValueError(f"stride is one of {STRIDES}, got {stride}")
     with extra("studies"):
+        if name in SMALL_ENCODERS:
+            features, channels = SMALL_ENCODERS[name](width, stride)
+            return Encoder(name, features, channels, stride)
         features, channels = ENCODERS[name](width)
     _keep_resolution(features, last=STRIDES.index(stride))
     return Encoder(name, features, channels, stride)

@@ -1,11 +1,15 @@
-"""The LeNets of the two published Multi-MNIST protocols."""
+"""The LeNets of the two published Multi-MNIST protocols, and a vision transformer for comparison."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from paretorch.workloads.models.small_encoders import VisionTransformer
+
 MEAN, SPREAD = 0.1307, 0.3081  # of MNIST's pixels in 0..1
+FEATURES = 50
+TRANSFORMER, HEADS, LAYERS = 96, 3, 4  # width, attention heads and layers
 
 
 class PixelScaling(nn.Module):
@@ -66,5 +70,25 @@ def pmtl_encoder() -> nn.Sequential:
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(500, 50),
+        nn.ReLU(),
+    )
+
+
+def vit_encoder(patch: int) -> nn.Sequential:
+    """A vision transformer - mean over the patches - linear 96-50 - ReLU; (B, 1, H, W) -> (B, 50).
+
+    Args:
+        patch: pixels along one side of a patch; 4 or 7 divide the images' 28 pixels, 4 or 9 the 36.
+
+    Example:
+        >>> vit_encoder(7)(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 50])
+    """
+    return nn.Sequential(
+        PixelScaling(MEAN, SPREAD),
+        VisionTransformer(1, TRANSFORMER, HEADS, LAYERS, patch),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(TRANSFORMER, FEATURES),
         nn.ReLU(),
     )

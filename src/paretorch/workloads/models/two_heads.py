@@ -30,7 +30,7 @@ def classification_and_segmentation(
         classes: number of classes of an image.
         masks: number of classes of a pixel.
         edge: pixels along one side of an image.
-        name: of the encoder, one of :data:`.encoders.ENCODERS`.
+        name: of the encoder, one of :data:`.encoders.NAMES`.
         width: factor on the channels of encoder and heads.
         stride: of the encoder: 32 as published, a smaller one for small images.
         decoder: ``"narrow"`` or ``"wide"``.
