@@ -15,6 +15,7 @@ from dense_folders import shared_city_arrays, shared_city_images, shared_nyuv2
 from face_folders import shared_celeba
 from image_folders import SMALL as SMALL_FOLDERS
 from image_folders import shared_root
+from molecule_files import shared_molecules
 from paretorch.training.evaluation import evaluate
 from paretorch.training.names.workloads import find_workload, workload_class, workload_names
 from paretorch.training.updates import losses_of, plain
@@ -45,6 +46,10 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     ],
     "celeba": [{"root": shared_celeba(), "width": 0.125, "size": 32, "stride": 16, "workers": 0}],
     "cifar10": [{"root": shared_files(), "width": 0.125, "stride": 16}],
+    "qm9": [
+        {"root": shared_molecules(), "train": 64, "validation": 20, "test": 20, "width": 8, "encoder": encoder}
+        for encoder in ("edge_network", "filters")
+    ],
 }
 CASES = [(name, options) for name in workload_names() for options in SMALL.get(name, [{}])]
 CASES += [(TINY, {}), (TINY, {"own_inputs": True}), (TINY, {"missing": True})]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
 from paretorch.workloads.formats.table import included_table, read_csv
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
+from paretorch.workloads.metrics import Accuracy, Metric, ScaledAbsoluteError
 from paretorch.workloads.streams import Splits, TensorStream
 
 if TYPE_CHECKING:
@@ -32,22 +32,6 @@ FEWEST = 10  # rows
 ROUNDING = 1e-14  # relative standard deviation of equal numbers after rounding
 LARGEST = 3.4e38  # of float32
 EXACT = 2**53  # from here on, integers may be rounded in float64
-
-
-class ScaledAbsoluteError(MeanAbsoluteError):
-    """The mean absolute error of standardised targets, in the unit of the target before.
-
-    Args:
-        scale: by which outputs and targets were divided.
-    """
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def compute(self) -> float:
-        """The error over all labelled samples, times the scale."""
-        return self.scale * super().compute()
 
 
 @dataclass(frozen=True)
