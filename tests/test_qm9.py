@@ -31,8 +31,8 @@ def stream(workload: QM9, split: str) -> TensorStream:
 
 def test_qm9_no_molecule_is_in_two_splits() -> None:
     workload = QM9(root=shared_molecules(), **SIZES)
-    seen = [row.flatten().tolist() for split in SIZES for row in stream(workload, split).inputs]
-    assert len({tuple(row) for row in seen}) == len(seen) == 180
+    rows = [row.flatten().tolist() for split in SIZES for row in stream(workload, split).inputs]
+    assert len({tuple(row) for row in rows}) == len(rows) == 180
 
 
 def test_qm9_held_out_molecules_do_not_depend_on_the_number_of_training_molecules() -> None:

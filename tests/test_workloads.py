@@ -23,12 +23,16 @@ from paretorch.training.workload_checks import trained_model
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
 from published_files import shared_files
+from table_files import shared_labels
 from training_runs import TINY
 
 # options of small sizes; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
     "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)],
-    "tabular": [{"table": table} for table in ("diabetes", "linnerud", "wine")],
+    "tabular": [
+        *({"table": table} for table in ("diabetes", "linnerud", "wine")),
+        {"path": shared_labels(), "targets": "Class1,Class2,Class3", "binary": "Class1,Class2,Class3"},
+    ],
     "scenes": [
         {"size": 32, "width": 0.25, "train": 96, "validation": 40, "test": 40, **options}
         for options in ({}, {"depth": False, "normals": False, "detection": False, "attributes": 40})
@@ -56,8 +60,8 @@ CASES += [(TINY, {}), (TINY, {"own_inputs": True}), (TINY, {"missing": True})]
 
 
 def _name(case: tuple[str, dict[str, Any]]) -> str:
-    """The test id, without the folder, whose name differs between processes."""
-    return f"{Path(case[0]).stem}{ {option: value for option, value in case[1].items() if option != 'root'} }"
+    """The test id, without folder and file, whose names differ between processes."""
+    return f"{Path(case[0]).stem}{ {option: value for option, value in case[1].items() if option not in ('root', 'path')} }"
 
 
 @pytest.fixture(params=CASES, ids=_name)

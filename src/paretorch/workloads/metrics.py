@@ -89,29 +89,6 @@ class MeanAbsoluteError(Metric):
         return ratio(self.total, self.labelled)
 
 
-class ScaledAbsoluteError(MeanAbsoluteError):
-    """The mean absolute error of standardised targets, in the unit of the target before.
-
-    Args:
-        scale: by which outputs and targets were divided.
-        unit: of the target before.
-
-    Example:
-        >>> metric = ScaledAbsoluteError(10.0, "meV")
-        >>> metric.update(torch.tensor([1.0, 2.0]), torch.tensor([1.5, 2.0]))
-        >>> metric.compute(), metric.unit
-        (2.5, 'meV')
-    """
-
-    def __init__(self, scale: float, unit: str = "") -> None:
-        super().__init__(unit)
-        self.scale = scale
-
-    def compute(self) -> float:
-        """The error over all labelled samples, times the scale."""
-        return self.scale * super().compute()
-
-
 class MeanIoU(Metric):
     r"""Intersection over union of each class, from one confusion matrix of the whole split, averaged over classes.
 

@@ -15,9 +15,10 @@ from torch.nn import functional
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, report_on
 from paretorch.workloads.formats import qm9
-from paretorch.workloads.metrics import Metric, ScaledAbsoluteError
+from paretorch.workloads.metrics import Metric
 from paretorch.workloads.models.molecules import EdgeNetwork, FilterNetwork
 from paretorch.workloads.streams import SPLITS, Plain, Splits, TensorStream
+from paretorch.workloads.tabular import ScaledAbsoluteError
 
 ENCODERS = {"edge_network": EdgeNetwork, "filters": FilterNetwork}
 
