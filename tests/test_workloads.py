@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import paretorch.workloads
 from dense_folders import shared_city_arrays, shared_city_images, shared_nyuv2
+from domain_folders import shared_office
 from face_folders import shared_celeba
 from image_folders import SMALL as SMALL_FOLDERS
 from image_folders import shared_root
@@ -49,6 +50,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"root": shared_files(), "variant": "pmtl", "train": 150, "validation": 40, "test": 40},
     ],
     "celeba": [{"root": shared_celeba(), "width": 0.125, "size": 32, "stride": 16, "workers": 0}],
+    "office": [{"root": shared_office(), "width": 0.125, "size": 32, "stride": 8, "workers": 0}],
     "cifar10": [{"root": shared_files(), "width": 0.125, "stride": 16}],
     "qm9": [
         {"root": shared_molecules(), "train": 64, "validation": 20, "test": 20, "width": 8, "encoder": encoder}
