@@ -47,7 +47,7 @@ PHRASES = {
         "due": r"\bdue\b(?! to\b)",
         "worth": r"\bworth\b",
         "dear": r"\bdear\b",
-        "amazed": r"\bamaz\w*",
+        "amazed": r"\bamaz(?!on\b)\w*",  # not the domain of Office-31
         "uphill": r"\buphill\b",
         "come to": r"\b(?:comes?|came|coming) to\b",
         "let go": r"\blet(?:s|ting)? (?:\w+ ){0,3}go\b",

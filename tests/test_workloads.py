@@ -12,9 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 import paretorch.workloads
 from dense_folders import shared_city_arrays, shared_city_images, shared_nyuv2
+from domain_folders import shared_office
 from face_folders import shared_celeba
 from image_folders import SMALL as SMALL_FOLDERS
 from image_folders import shared_root
+from molecule_files import shared_molecules
 from paretorch.training.evaluation import evaluate
 from paretorch.training.names.workloads import find_workload, workload_class, workload_names
 from paretorch.training.updates import losses_of, plain
@@ -22,12 +24,16 @@ from paretorch.training.workload_checks import trained_model
 from paretorch.workloads import Samples, Workload
 from paretorch.workloads.streams import training_batches
 from published_files import shared_files
+from table_files import shared_labels
 from training_runs import TINY
 
 # options of small sizes; a workload without an entry is tested with its defaults
 SMALL: dict[str, list[dict[str, Any]]] = {
     "digits": [{"ink": ink, "train": 600, "validation": 150, "test": 150} for ink in (False, True)],
-    "tabular": [{"table": table} for table in ("diabetes", "linnerud", "wine")],
+    "tabular": [
+        *({"table": table} for table in ("diabetes", "linnerud", "wine")),
+        {"path": shared_labels(), "targets": "Class1,Class2,Class3", "binary": "Class1,Class2,Class3"},
+    ],
     "scenes": [
         {"size": 32, "width": 0.25, "train": 96, "validation": 40, "test": 40, **options}
         for options in (
@@ -54,15 +60,20 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"root": shared_files(), "encoder": "vit", "patch": 7},
     ],
     "celeba": [{"root": shared_celeba(), "width": 0.125, "size": 32, "stride": 16, "workers": 0}],
+    "office": [{"root": shared_office(), "width": 0.125, "size": 32, "stride": 8, "workers": 0}],
     "cifar10": [{"root": shared_files(), "width": 0.125, "stride": 16}],
+    "qm9": [
+        {"root": shared_molecules(), "train": 64, "validation": 20, "test": 20, "width": 8, "encoder": encoder}
+        for encoder in ("edge_network", "filters")
+    ],
 }
 CASES = [(name, options) for name in workload_names() for options in SMALL.get(name, [{}])]
 CASES += [(TINY, {}), (TINY, {"own_inputs": True}), (TINY, {"missing": True})]
 
 
 def _name(case: tuple[str, dict[str, Any]]) -> str:
-    """The test id, without the folder, whose name differs between processes."""
-    return f"{Path(case[0]).stem}{ {option: value for option, value in case[1].items() if option != 'root'} }"
+    """The test id, without folder and file, whose names differ between processes."""
+    return f"{Path(case[0]).stem}{ {option: value for option, value in case[1].items() if option not in ('root', 'path')} }"
 
 
 @pytest.fixture(params=CASES, ids=_name)

@@ -1,4 +1,4 @@
-"""Prediction of several columns of a table by an MLP; the table is a CSV file or included in scikit-learn."""
+"""Prediction of several columns of a table by an MLP; the table is a CSV or ARFF file, or part of scikit-learn or river."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
-from paretorch.workloads.formats.table import included_table, read_csv
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
+from paretorch.workloads.celeba import ErrorRate
+from paretorch.workloads.formats.table import included_table, read_table
+from paretorch.workloads.metrics import F1, Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, TensorStream
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ TARGETS = {
     "breast_cancer": ("diagnosis", "worst_texture", "worst_smoothness", "worst_symmetry"),
     "linnerud": ("Weight", "Waist", "Pulse"),
     "wine": ("class", "alcohol", "proline"),
+    "yeast": tuple(f"Class{number}" for number in range(1, 15)),
+    "solar_flare": ("c-class-flares", "m-class-flares", "x-class-flares"),
 }
+BINARY = {"yeast": TARGETS["yeast"]}
 SHARES = (0.7, 0.15)  # of the rows, for training and validation; the remaining rows are the test set
 FEWEST = 10  # rows
 ROUNDING = 1e-14  # relative standard deviation of equal numbers after rounding
@@ -39,10 +43,11 @@ class ScaledAbsoluteError(MeanAbsoluteError):
 
     Args:
         scale: by which outputs and targets were divided.
+        unit: of the target before.
     """
 
-    def __init__(self, scale: float) -> None:
-        super().__init__()
+    def __init__(self, scale: float, unit: str = "") -> None:
+        super().__init__(unit)
         self.scale = scale
 
     def compute(self) -> float:
@@ -72,14 +77,19 @@ class Tabular(Workload):
     """A task for each target column; all other columns are inputs.
 
     Numerical targets are standardised, with the squared error as loss; categorical targets, and those in ``classes``, have the
-    cross-entropy. Missing values of targets are missing labels. Categorical inputs are one-hot encoded; a missing numerical input
+    cross-entropy; those in ``binary`` have one score each, with the binary cross-entropy. Missing values of targets are missing
+    labels. Categorical inputs are one-hot encoded; a missing numerical input
     is replaced by the mean, with an additional indicator. Training, validation and test have 70, 15 and 15 % of the rows.
 
     Args:
-        table: ``"diabetes"``, ``"breast_cancer"``, ``"linnerud"`` or ``"wine"``, if there is no ``path``.
-        path: of a CSV file whose first line has the names of the columns.
+        table: ``"diabetes"``, ``"breast_cancer"``, ``"linnerud"``, ``"wine"``, or of the package river ``"yeast"`` (14 labels
+            of 2,417 genes) or ``"solar_flare"`` (3 counts of 1,066 regions), if there is no ``path``.
+        path: of a CSV file whose first line has the names of the columns, or of an ARFF file; either may be compressed by gzip
+            or be the only file of a zip archive.
         targets: names of columns, separated by commas or as a list; empty: the defaults of the included table.
         classes: targets whose numbers are classes.
+        binary: targets of two values that are labels, such as 0 and 1 or no and yes; the last by name is positive. Empty: the
+            labels of the included table.
         ignore: columns that are neither inputs nor targets, such as the name of a row.
         delimiter: of the CSV file.
         hidden: units of each of the encoder's two hidden layers.
@@ -90,19 +100,20 @@ class Tabular(Workload):
         ('class', 'alcohol', 'proline')
     """
 
-    title = "several targets of a table: any CSV (path=, targets=) or an included one; missing labels allowed"
+    title = "several targets of a table: any CSV or ARFF (path=, targets=) or an included one; missing labels allowed"
 
     table: str = "diabetes"
     path: str = ""
     targets: str | Sequence[str] = ()
     classes: str | Sequence[str] = ()
+    binary: str | Sequence[str] = ()
     ignore: str | Sequence[str] = ()
     delimiter: str = ","
     hidden: int = 64
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("targets", "classes", "ignore"):
+        for name in ("targets", "classes", "binary", "ignore"):
             object.__setattr__(self, name, _names(getattr(self, name)))
         check_least("tabular", self, {"hidden": 1}, "unit")
         if len(self.delimiter) != 1:
@@ -114,13 +125,22 @@ class Tabular(Workload):
         check_head_names(self.tasks)
         if repeated := sorted({task for task in self.tasks if self.tasks.count(task) > 1}):
             raise ValueError(f"tabular: targets are distinct columns, got {repeated} more than once")
-        if others := sorted(set(self.classes) - set(self.tasks)):
-            raise ValueError(f"tabular: classes are targets {self.tasks}, got {others}")
+        for name in ("classes", "binary"):
+            if others := sorted(set(getattr(self, name)) - set(self.tasks)):
+                raise ValueError(f"tabular: {name} are targets {self.tasks}, got {others}")
+        if both := sorted(set(self.classes) & set(self.labels)):
+            raise ValueError(f"tabular: a target is in classes or in binary, got {both} in both")
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The targets."""
         return tuple(self.targets) or TARGETS[self.table]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The targets that are binary labels."""
+        included = () if self.path else BINARY.get(self.table, ())
+        return tuple(self.binary) or tuple(task for task in included if task in self.tasks and task not in self.classes)
 
     def data(self) -> Splits:
         """One stream of (B, D) inputs, with a target (B,) for each task."""
@@ -134,21 +154,26 @@ class Tabular(Workload):
         )
         heads: dict[str, nn.Module] = {
             task: nn.Linear(self.hidden, len(made.classes[task]))
-            if task in made.classes
+            if task in made.classes and task not in self.labels
             else nn.Sequential(nn.Linear(self.hidden, 1), nn.Flatten(0))
             for task in self.tasks
         }
         return MultiTaskModel(encoder, heads)
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy of classes, squared error of numbers, over labelled rows."""
+        """Cross-entropy of classes and labels, squared error of numbers, over labelled rows."""
         found = {}
+        labels = self.labels
         for task, output in outputs.items():
             labelled = _labelled(targets[task])
             if not bool(labelled.any()):
                 continue
-            loss = functional.mse_loss if targets[task].is_floating_point() else functional.cross_entropy
-            found[task] = loss(output[labelled], targets[task][labelled])
+            scores, target = output[labelled], targets[task][labelled]
+            if task in labels:
+                found[task] = functional.binary_cross_entropy_with_logits(scores, target.to(scores.dtype))
+            else:
+                loss = functional.mse_loss if target.is_floating_point() else functional.cross_entropy
+                found[task] = loss(scores, target)
         return found
 
     def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
@@ -158,10 +183,17 @@ class Tabular(Workload):
         return count
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """Accuracy of classes in 0..1; mean absolute error of numbers in the unit of the column."""
-        made = self._prepared()
+        """Accuracy of classes in 0..1; error in per cent and F1 of labels; mean absolute error in the unit of the column.
+
+        The mean of F1 over the labels is the macro-averaged F1 of the multi-label literature.
+        """
+        made, labels = self._prepared(), self.labels
         return {
-            task: (Accuracy(),) if task in made.classes else (ScaledAbsoluteError(made.scales[task]),)
+            task: (ErrorRate(), F1())
+            if task in labels
+            else (Accuracy(),)
+            if task in made.classes
+            else (ScaledAbsoluteError(made.scales[task]),)
             for task in self.tasks
         }
 
@@ -177,6 +209,7 @@ class Tabular(Workload):
             stamp,
             self.tasks,
             tuple(self.classes),
+            self.labels,
             tuple(self.ignore),
             self.delimiter,
             self.data_seed,
@@ -199,12 +232,13 @@ def _read(
     stamp: int,  # modification time, so that a changed file is read again
     tasks: tuple[str, ...],
     classes: tuple[str, ...],
+    labels: tuple[str, ...],
     ignore: tuple[str, ...],
     delimiter: str,
     seed: int,
 ) -> PreparedTable:
     del stamp
-    table = read_csv(Path(path), delimiter) if path else included_table(name)
+    table = read_table(Path(path), delimiter) if path else included_table(name)
     where = path or name
     for column in (*tasks, *ignore):
         if column not in table:
@@ -229,8 +263,13 @@ def _read(
         )
     named, scales, targets = {}, {}, {}
     for task in tasks:
-        if task in classes or not _is_numerical(table[task]):
+        if task in classes or task in labels or not _is_numerical(table[task]):
             targets[task], named[task] = _classes(table[task], where)
+            if task in labels and len(named[task]) != 2:
+                raise ValueError(
+                    f"{where}: column {task!r} is in binary and has {len(named[task])} values: expected two, got "
+                    f"{', '.join(named[task][:5])}"
+                )
         else:
             targets[task], scales[task] = _numbers(table[task], parts[0], where)
     streams = [

@@ -1,19 +1,59 @@
-"""Tables of named columns, from a CSV file or from scikit-learn."""
+"""Tables of named columns, from a CSV or ARFF file, or from scikit-learn or river."""
 
 from __future__ import annotations
 
+import gzip
 import io
+import zipfile
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretorch.extras import extra
-from paretorch.storage.regular_files import read_regular
+from paretorch.storage.regular_files import MAX_BYTES, read_regular
+from paretorch.workloads.formats.arff import read_arff
+from paretorch.workloads.formats.package_files import package_file, package_version
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # spellings of a missing value, in lower case
+
+
+# file in the package river, rows and columns
+RIVER = {"yeast": ("yeast.csv.gz", (2_417, 117)), "solar_flare": ("solar-flare.csv.zip", (1_066, 13))}
+
+
+def read_table(path: Path, delimiter: str = ",") -> pd.DataFrame:
+    """The table in a CSV or ARFF file, which may be compressed by gzip or be the only file of a zip archive.
+
+    Args:
+        path: of the file; ARFF if its name, without ``.gz`` or ``.zip``, ends in ``.arff``.
+        delimiter: of a CSV file, one character.
+
+    Returns:
+        Columns of floats, with nan for missing values, or of strings, with "" for missing values.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it cannot be decompressed, or as :func:`.arff.read_arff` and :func:`read_csv`.
+    """
+    with extra("studies"):
+        import pandas as pd
+    name = path.name.lower().removesuffix(".gz").removesuffix(".zip")
+    if not name.endswith(".arff") or not path.is_file():
+        return read_csv(path, delimiter)
+    try:
+        text = _content(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read as ARFF in UTF-8: {error}") from None
+    return pd.DataFrame(
+        {
+            name: pd.Series(cells, dtype=float if isinstance(cells[0], float) else object)
+            for name, cells in read_arff(text, str(path)).items()
+        }
+    )
 
 
 def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
@@ -24,7 +64,7 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
     skipped.
 
     Args:
-        path: of the file, in UTF-8.
+        path: of the file, in UTF-8; it may be compressed by gzip or be the only file of a zip archive.
         delimiter: one character.
 
     Returns:
@@ -39,7 +79,7 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         import pandas as pd
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a CSV file whose first line has the names of the columns")
-    content = io.BytesIO(read_regular(path))
+    content = io.BytesIO(_content(path))
     try:  # pandas' parser in Python, unlike the one in C, does not fill short rows with empty cells
         lines = pd.read_csv(
             content,
@@ -67,6 +107,28 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
     return pd.DataFrame({name: _column(lines.loc[1:, place]) for place, name in enumerate(names)})
 
 
+def _content(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The content of a file, decompressed if its name ends in .gz or .zip."""
+    content, suffix = read_regular(path, most), path.suffix.lower()
+    try:
+        if suffix == ".gz":
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
+        elif suffix == ".zip":
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                names = [name for name in archive.namelist() if not name.endswith("/")]
+                if len(names) != 1:
+                    raise ValueError(
+                        f"{path}: expected one file in the archive, got {len(names)}: unpack it, and give the file"
+                    )
+                with archive.open(names[0]) as file:
+                    content = file.read(most + 1)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"{path} cannot be decompressed: {error}") from None
+    if len(content) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes when decompressed: give a smaller table")
+    return content
+
+
 def _column(cells: pd.Series) -> pd.Series:
     cells = cells.str.strip().reset_index(drop=True)
     cells = cells.mask(cells.str.lower().isin(MISSING), "")
@@ -79,7 +141,17 @@ def _column(cells: pd.Series) -> pd.Series:
 
 
 def included_table(name: str) -> pd.DataFrame:
-    """A table of scikit-learn, in the units of measurement: ``"diabetes"``, ``"breast_cancer"``, ``"linnerud"`` or ``"wine"``."""
+    """A table of scikit-learn, in the units of measurement, or a file of the package river, which is not imported.
+
+    Args:
+        name: ``"diabetes"``, ``"breast_cancer"``, ``"linnerud"`` or ``"wine"``; ``"yeast"`` or ``"solar_flare"`` of river.
+
+    Raises:
+        ModuleNotFoundError: the package is missing; the message contains the command that installs it.
+        FileNotFoundError, ValueError: river has no such file, or another number of rows or columns.
+    """
+    if name in RIVER:
+        return _river_table(name)
     with extra("studies"):
         from sklearn import datasets
     loaders = {
@@ -96,3 +168,14 @@ def included_table(name: str) -> pd.DataFrame:
             diagnosis=found.target_names[found.target]
         )
     return found.frame.rename(columns={"target": "progression"})
+
+
+def _river_table(name: str) -> pd.DataFrame:
+    file, expected = RIVER[name]
+    table = read_csv(package_file("river", f"datasets/{file}", "data"))
+    if table.shape != expected:
+        raise ValueError(
+            f"{name}: river {package_version('river')} has {table.shape[0]:,} rows of {table.shape[1]} columns in {file}, "
+            f"expected {expected[0]:,} of {expected[1]}: pip install 'river==0.26.1'"
+        )
+    return table

@@ -11,6 +11,7 @@ from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from paretorch.extras import extra
 
@@ -38,6 +39,23 @@ def check_augmentation(name: str) -> Augmentation:
     if name not in get_args(Augmentation):
         raise ValueError(f"augmentation is one of {', '.join(get_args(Augmentation))}, got {name!r}")
     return cast(Augmentation, name)
+
+
+def resized(image: Tensor, size: int) -> Tensor:
+    """The whole image as a square, without keeping the aspect ratio: bilinear with antialiasing.
+
+    Args:
+        image: (3, H, W) uint8.
+        size: pixels along one side of the result.
+
+    Example:
+        >>> resized(torch.full((3, 4, 8), 7, dtype=torch.uint8), 2)[0].tolist()
+        [[7, 7], [7, 7]]
+    """
+    if image.shape[1:] == (size, size):
+        return image
+    square = functional.interpolate(image[None].float(), (size, size), mode="bilinear", antialias=True)[0]
+    return square.round().clamp(0, 255).to(torch.uint8)
 
 
 def central_square(image: Tensor, mask: Tensor | None, edge: int) -> tuple[Tensor, Tensor | None]:

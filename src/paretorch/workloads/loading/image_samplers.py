@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from paretorch.workloads.loading.image_crops import Augmentation, centre_crop, random_crop
+from paretorch.workloads.loading.image_crops import Augmentation, centre_crop, random_crop, resized
 from paretorch.workloads.loading.image_source import SquareReader
 from paretorch.workloads.streams import combined_seed
 
@@ -86,11 +85,7 @@ class AttributeSampler:
     def sample(self, index: int, order: int | None) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The image, (3, size, size) bytes, and its attributes, (T,) numbers 0 or 1; nothing is drawn."""
         del order
-        image = self.read(index)
-        if image.shape[1:] != (self.size, self.size):
-            wide = functional.interpolate(image[None].float(), (self.size, self.size), mode="bilinear", antialias=True)
-            image = wide[0].round().clamp(0, 255).to(torch.uint8)
-        return image, {"attributes": self.attributes[index].float()}
+        return resized(self.read(index), self.size), {"attributes": self.attributes[index].float()}
 
     def targets(self, labels: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """(B,) for each attribute."""

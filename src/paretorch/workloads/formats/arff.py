@@ -1,0 +1,176 @@
+"""Tables in Weka's format ARFF, dense or sparse, as numbers and names; nothing is executed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NUMBERS = ("numeric", "real", "integer")
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,{}'\"]+")
+MOST_CELLS = 1 << 26  # of a table: the zeros of a sparse one are stored
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A column.
+
+    Args:
+        name: of the column.
+        values: of a nominal column, in the order of the file; None: any text.
+        number: whether the values are numbers.
+    """
+
+    name: str
+    values: tuple[str, ...] | None = None
+    number: bool = False
+
+    @property
+    def default(self) -> str:
+        """The value that sparse rows omit: 0, the first of nominal values, or no text."""
+        return "0" if self.number else self.values[0] if self.values else ""
+
+
+def read_arff(text: str, where: str) -> dict[str, list[float] | list[str]]:
+    r"""The table in the text of an ARFF file.
+
+    Numeric, real and integer attributes are numbers; nominal, string and date attributes are text. Rows in braces are sparse:
+    attributes that they omit are 0, or the first of the nominal values.
+
+    Args:
+        text: of the file.
+        where: its name in messages.
+
+    Returns:
+        The cells of each column; a ``?`` is nan or, in a column of text, empty.
+
+    Raises:
+        ValueError: there is no attribute or row, a name is repeated, a type is unknown or relational, or a row does not fit the
+            attributes; the message names the line.
+
+    Example:
+        >>> read_arff("@relation r\n@attribute size real\n@attribute kind {a, b}\n@data\n1.5, b\n{0 2}\n?, ?", "text")
+        {'size': [1.5, 2.0, nan], 'kind': ['b', 'a', '']}
+    """
+    attributes: list[Attribute] = []
+    lines = iter(enumerate(text.splitlines(), start=1))
+    for number, line in lines:
+        stripped = line.strip()
+        keyword = stripped.split(None, 1)[0].lower() if stripped else ""
+        if keyword == "@attribute":
+            attributes.append(_attribute(stripped, f"{where}, line {number}"))
+        elif keyword == "@data":
+            break
+        elif stripped and not stripped.startswith("%") and keyword != "@relation":
+            raise ValueError(f"{where}, line {number}: expected @relation, @attribute or @data, got {stripped[:60]!r}")
+    names = [attribute.name for attribute in attributes]
+    if repeated := sorted({name for name in names if not name or names.count(name) > 1}):
+        raise ValueError(f"{where}: expected a different name for each attribute, got {repeated} more than once")
+    rows = [
+        _row(line.strip(), attributes, f"{where}, line {number}")
+        for number, line in lines
+        if line.strip() and not line.lstrip().startswith("%")
+    ]
+    if len(rows) * len(attributes) > MOST_CELLS:
+        raise ValueError(
+            f"{where} has {len(rows):,} rows of {len(attributes):,} values, at most {MOST_CELLS:,} are read in all"
+        )
+    if not attributes or not rows:
+        raise ValueError(
+            f"{where}: expected attributes and, after @data, at least one row; got {len(attributes)} and {len(rows)}"
+        )
+    columns = zip(attributes, zip(*rows, strict=True), strict=True)
+    return {attribute.name: _column(attribute, cells) for attribute, cells in columns}
+
+
+def _column(attribute: Attribute, cells: Sequence[str]) -> list[float] | list[str]:
+    if attribute.number:
+        return [math.nan if cell == "?" else float(cell) for cell in cells]
+    return ["" if cell == "?" else cell for cell in cells]
+
+
+def _attribute(line: str, where: str) -> Attribute:
+    found = QUOTED.findall(line.split(None, 1)[1] if " " in line or "\t" in line else "")
+    name = _unquoted(found[0]) if found else ""
+    kind = line.split(None, 1)[1].strip()[len(found[0]) :].strip() if found else ""
+    if kind.startswith("{") and kind.endswith("}"):
+        values = tuple(_unquoted(value) for value in QUOTED.findall(kind[1:-1]))
+        if not values:
+            raise ValueError(f"{where}: attribute {name!r} has no values")
+        return Attribute(name, values)
+    word = kind.split(None, 1)[0].lower() if kind else ""
+    if word in NUMBERS:
+        return Attribute(name, number=True)
+    if word in ("string", "date"):
+        return Attribute(name)
+    raise ValueError(
+        f"{where}: expected a name and numeric, real, integer, string, date or values in braces, got {line[:80]!r}"
+    )
+
+
+def _row(line: str, attributes: Sequence[Attribute], where: str) -> list[str]:
+    if line.startswith("{"):
+        return _sparse_row(line, attributes, where)
+    cells = [_unquoted(cell) for cell in _split(line, where)]
+    if len(cells) != len(attributes):
+        raise ValueError(f"{where}: expected {len(attributes)} values, one for each attribute, got {len(cells)}")
+    for cell, attribute in zip(cells, attributes, strict=True):
+        _check(cell, attribute, where)
+    return cells
+
+
+def _sparse_row(line: str, attributes: Sequence[Attribute], where: str) -> list[str]:
+    if not line.endswith("}"):
+        raise ValueError(f"{where}: expected a closing brace, got {line[-60:]!r}")
+    cells = [attribute.default for attribute in attributes]
+    for part in _split(line[1:-1], where) if line[1:-1].strip() else ():
+        place, _, value = part.strip().partition(" ")
+        if not place.isdecimal() or int(place) >= len(attributes) or not value.strip():
+            raise ValueError(
+                f"{where}: expected an index from 0 to {len(attributes) - 1} and a value, got {part.strip()[:60]!r}"
+            )
+        cells[int(place)] = _unquoted(value.strip())
+        _check(cells[int(place)], attributes[int(place)], where)
+    return cells
+
+
+def _split(line: str, where: str) -> list[str]:
+    """The parts of a row between its commas, with their quotation marks."""
+    quote = "'" if line.count("'") else '"'
+    if quote not in line:
+        return [part.strip() for part in line.split(",")]
+    parts, start, inside, escaped = [], 0, "", False
+    for place, letter in enumerate(line):
+        if escaped:
+            escaped = False
+        elif letter == "\\":
+            escaped = True
+        elif inside:
+            inside = "" if letter == inside else inside
+        elif letter in "'\"":
+            inside = letter
+        elif letter == ",":
+            parts.append(line[start:place].strip())
+            start = place + 1
+    if inside:
+        raise ValueError(f"{where}: expected a closing quotation mark, got {line[-60:]!r}")
+    return [*parts, line[start:].strip()]
+
+
+def _check(cell: str, attribute: Attribute, where: str) -> None:
+    if cell == "?":
+        return
+    if attribute.values is not None and cell not in attribute.values:
+        raise ValueError(f"{where}: {attribute.name!r} is one of {', '.join(attribute.values)}, got {cell!r}")
+    if attribute.number:
+        try:
+            float(cell)
+        except ValueError:
+            raise ValueError(f"{where}: {attribute.name!r} is a number, got {cell!r}") from None
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return text
