@@ -27,9 +27,9 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
+from paretorch.metrics.comparison import delta_m, is_valid_baseline
 from paretorch.studies.folder import StudyFolder, save_tuning
 from paretorch.studies.job import Job
-from paretorch.studies.statistics.quality import delta_m, is_valid_baseline
 from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.studies.tuning.hyperparameters import listed_settings, searched_runs, with_settings
 from paretorch.studies.tuning.search import HyperparameterSearch, ListedSettings, Proposals, SampledSettings

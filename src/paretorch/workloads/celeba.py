@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress
 from paretorch.workloads.checks.scene_reports import report_faces
 from paretorch.workloads.formats import celeba
 from paretorch.workloads.loading.image_samplers import AttributeSampler
 from paretorch.workloads.loading.read_stream import ReadStream, worker_count
-from paretorch.workloads.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain, Splits
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import Accuracy, MeanAbsoluteError, MeanAngle, MeanIoU, Metric
+from paretorch.metrics.sums import plus, ratio, sum_dtype
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
-from paretorch.workloads.dense.metrics import MeanAngle
 from paretorch.workloads.generated.scene_labels import ATTRIBUTES, SceneLabels, image_labels
 from paretorch.workloads.generated.scene_layout import CLASSES, KINDS, sample_scenes
 from paretorch.workloads.generated.scene_rendering import render
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric, plus, ratio, sum_dtype
 from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
