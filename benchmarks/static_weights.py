@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
+from paretorch.metrics import delta_m, delta_m_to_best
 from paretorch.studies.population import search_population
 from paretorch.studies.statistics.paired import compare, interval
-from paretorch.studies.statistics.quality import delta_m, delta_m_to_best
 from paretorch.training import Result, Run, train
 from paretorch.training.balanced_run import SHARE, balanced_weights
 from paretorch.training.names.constructors import Call, written

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from command_line import call
+from paretorch.metrics import F1, BinaryAccuracy
 from paretorch.training.model_size import parameter_counts
 from paretorch.workloads.cifar10 import Cifar10
 from paretorch.workloads.formats.cifar import CLASSES, find_cifar, read_cifar
-from paretorch.workloads.metrics import F1, BinaryAccuracy
 from paretorch.workloads.streams import TensorStream
 from published_files import shared_files, write_cifar
 

@@ -70,7 +70,7 @@ FLAGS = {
     "deterministic clip schedule warmup keep track out",
     "study": "scale seeds out jobs resume tune track launch address cpus-per-run gpus-per-run storage "
     "optimizers methods reference baselines classes loss-weights root encoder "
-    "encoder-weights device epochs batch-size optimizer lr surface schedule",
+    "encoder-weights device epochs batch-size optimizer lr surface schedule searches trials",
     "diagnose": "tasks batches warmup seconds optimizer batch-size seed device out",
     "front": "algorithm models preferences margin reference starts execution optimizer epochs batch-size seed device "
     "deterministic schedule warmup out",

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.workloads.dense.labels import ZOOMS, LabelKind, LabelledScene, augmented, flipped, rotated, zoomed
-from paretorch.workloads.dense.losses import dense_losses, direction_loss, distance_loss, labelled_count, offset_loss
-from paretorch.workloads.dense.metrics import (
+from paretorch.metrics import (
     AbsoluteError,
     MeanAngle,
     MedianAngle,
@@ -20,6 +18,8 @@ from paretorch.workloads.dense.metrics import (
     angles,
     direction_metrics,
 )
+from paretorch.workloads.dense.labels import ZOOMS, LabelKind, LabelledScene, augmented, flipped, rotated, zoomed
+from paretorch.workloads.dense.losses import dense_losses, direction_loss, distance_loss, labelled_count, offset_loss
 
 KINDS = {
     "segmentation": LabelKind.CLASSES, "depth": LabelKind.DISTANCE, "disparity": LabelKind.INVERSE_DISTANCE,

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 import paretorch as pt
 from command_line import call
 from paretorch.balance.static_weights import _unchanged, weights_of_norms
+from paretorch.metrics import delta_m_to_best
 from paretorch.studies.population import Population, search_population
-from paretorch.studies.statistics.quality import delta_m_to_best
 from paretorch.training import Run, train
 from paretorch.training.balanced_run import balanced_weights
 from small_models import Net, data

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from paretorch.studies.statistics.quality import delta_m, mean_rank, seed_mean, seed_std
+from paretorch.metrics import delta_m, mean_rank
+from paretorch.studies.statistics.quality import seed_mean, seed_std
 
 
 def test_delta_m_equals_a_published_row() -> None:

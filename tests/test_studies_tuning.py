@@ -213,7 +213,8 @@ def test_tuning_counts_failed_trials_and_does_not_choose_them(tuned: StudyFolder
     assert {float(str(t.settings["method.temperature"])) > 4 for t in failed} == {True}
     assert tuned.tuning is not None
     cost = tuned.tuning.cost("DWA")
-    assert cost == TuningCost(TRIALS, TRIALS, len(failed), (TRIALS - len(failed)) * synthetic.EPOCHS * 2.5)
+    seconds = (TRIALS - len(failed)) * synthetic.EPOCHS * 2.5
+    assert cost == TuningCost(TRIALS, TRIALS, len(failed), seconds, TRIALS * synthetic.EPOCHS)
     assert tuned.tuning.cost("single task").trials == 2 * TRIALS
     assert tuned.tuning.cost("single task", "scenes") == TuningCost(0, 0, 0, 0)
 

@@ -12,16 +12,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from paretorch.loop.evaluation import evaluate
 from paretorch.loop.means import DeviceMeans
-from paretorch.workloads.dense.metrics import (
+from paretorch.metrics import (
+    F1,
     AbsoluteError,
+    Accuracy,
+    BinaryAccuracy,
+    ErrorRate,
+    MeanAbsoluteError,
     MeanAngle,
+    MeanIoU,
     MedianAngle,
+    Metric,
     OffsetError,
     PixelAccuracy,
     RelativeError,
     WithinAngle,
 )
-from paretorch.workloads.metrics import F1, Accuracy, BinaryAccuracy, MeanAbsoluteError, MeanIoU, Metric, counted
+from paretorch.metrics.sums import counted
 from paretorch.workloads.scenes import BoxOverlap
 from training_workload import Tiny
 
@@ -53,6 +60,7 @@ METRICS = [
     MeanAbsoluteError,
     lambda: MeanIoU(C),
     BinaryAccuracy,
+    ErrorRate,
     F1,
     PixelAccuracy,
     AbsoluteError,

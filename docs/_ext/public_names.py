@@ -2,7 +2,8 @@
 
 The directive ``public-methods`` writes a table of ``paretorch.balance.__all__`` and an entry for each of its names: an export
 line there is all that a new method needs to be documented. The other names have theirs in ``docs/reference.md``: those of
-``paretorch.__all__``, and of the packages in ``PACKAGES``, there under the name of their package or of ``paretorch``.
+``paretorch.__all__``, and of the packages in ``PACKAGES``, there under the name of their package, of ``paretorch``, or of
+``paretorch.metrics``, some of whose classes ``paretorch.workloads`` exports too.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from sphinx.util.nodes import nested_parse_with_titles
 
 import paretorch
 import paretorch.balance
+import paretorch.metrics
 
 LOG = logging.getLogger(__name__)
 
-PACKAGES = ("balance", "linesearch", "optim", "pareto", "training", "workloads")
+PACKAGES = ("balance", "linesearch", "metrics", "optim", "pareto", "training", "workloads")
 
 
 class PublicMethods(SphinxDirective):
@@ -67,9 +69,8 @@ def check_all_are_there(app: Sphinx, env: BuildEnvironment) -> None:
     for package in PACKAGES:
         public = importlib.import_module(f"paretorch.{package}")
         for name in public.__all__:
-            if f"paretorch.{package}.{name}" not in there and getattr(paretorch, name, None) is not getattr(
-                public, name
-            ):
+            homes = [home for home in (public, paretorch, paretorch.metrics) if f"{home.__name__}.{name}" in there]
+            if not any(getattr(home, name, None) is getattr(public, name) for home in homes):
                 LOG.warning("paretorch.%s.%s is public and has no entry: add it to docs/reference.md", package, name)
 
 

@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn import functional
 
 import paretorch as pt
+from paretorch.metrics import MeanAbsoluteError, Metric
 from paretorch.pareto import EPO
 from paretorch.workloads.base import MultiTaskModel, Workload
-from paretorch.workloads.metrics import MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, TensorStream
 
 STEPS = 16  # of an epoch

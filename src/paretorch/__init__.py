@@ -56,6 +56,8 @@ def __getattr__(name: str) -> Any:
     """Names are imported when they are first used, so that importing the package costs nothing in addition to torch."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "metrics":
+        return importlib.import_module("paretorch.metrics")
     balance = importlib.import_module("paretorch.balance")
     if name == "balance":
         return balance
@@ -70,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__getattr__("__all__")})
+    return sorted({*globals(), "metrics", *__getattr__("__all__")})

@@ -133,6 +133,12 @@ def study(
     lr: Annotated[float | None, workload_option(help="Learning rate, in place of that of --optimizer.")] = None,
     surface: Annotated[str | None, workload_option(help="'features' (default) or 'parameters'.")] = None,
     schedule: Annotated[str | None, workload_option(help="constant, cosine, 'step(0.5, 100)'.")] = None,
+    searches: Annotated[
+        str | None, workload_option(help="Searches of static weights: 'random, population, grid'; none by default.")
+    ] = None,
+    trials: Annotated[
+        int | None, workload_option(help="Whole runs that each of --searches may cost; 8 by default.")
+    ] = None,
 ) -> None:
     """Compare ways of training fairly: paired seeds, intervals, a verdict."""
     with readable_errors():
@@ -162,6 +168,8 @@ def study(
             lr=lr,
             surface=surface,
             schedule=schedule,
+            searches=searches,
+            trials=trials,
         )
         paretorch.run_study(
             name,

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from paretorch.loop.means import WeightedMeans
+from paretorch.metrics import Metric
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch, outputs_of
-from paretorch.workloads.metrics import Metric
 from paretorch.workloads.streams import Stream
 
 Forward = Callable[[nn.Module, Batch], tuple[dict[str, Any], dict[str, Any]]]

@@ -15,7 +15,7 @@ from paretorch.balance.static import Static
 from paretorch.core.arrays import Array
 from paretorch.core.fork.fork import Fork
 from paretorch.loop.evaluation import Scores
-from paretorch.studies.statistics.quality import delta_m_to_best
+from paretorch.metrics import delta_m_to_best
 from paretorch.training import randomness, updates
 from paretorch.training.balanced_run import check_weighted, seeded
 from paretorch.training.evaluation import evaluate

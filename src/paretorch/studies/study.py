@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretorch.former_names import former_names
+from paretorch.studies.trial_plan import TrialPlan, plan_from_json, plan_to_json
 from paretorch.training.run import Run
 
 
@@ -67,9 +68,10 @@ class Treatment:
         runs: runs to train on every seed, on one or several workloads; their own seeds are replaced.
         combine: how the runs on one workload are combined into one result.
         note: what the reader of the report should know about it, one sentence: why it is there, or why it fails.
+        plan: how tuned alternatives are trained; None: each once, for all epochs.
 
     Raises:
-        ValueError: no run, or a number of runs on a workload that does not match ``combine``.
+        ValueError: no run, a number of runs on a workload that does not match ``combine``, or a plan without tuning.
 
     Example:
         >>> Treatment("MGDA", (Run("digits", method="MGDA()"),)).label
@@ -80,8 +82,13 @@ class Treatment:
     runs: tuple[Run, ...]
     combine: Combine = Combine.ONE
     note: str = ""
+    plan: TrialPlan | None = None
 
     def __post_init__(self) -> None:
+        if self.plan is not None and self.combine is not Combine.TUNE:
+            raise ValueError(
+                f"treatment {self.label!r}: a plan is for tuned alternatives, got {self.plan} with {self.combine.value!r}"
+            )
         groups = [self.on(title) for title in self.workloads]
         counts = [len(group) for group in groups] or [0]
         single = self.combine in (Combine.ONE, Combine.TUNE)  # tuned alternatives may be one, as for single tasks
@@ -280,6 +287,7 @@ class Study:
         treatments = [
             {"label": t.label, "combine": t.combine.value, "runs": [run.to_json() for run in t.seeded(0)]}
             | ({"note": t.note} if t.note else {})
+            | ({"plan": plan_to_json(t.plan)} if t.plan is not None else {})
             for t in self.treatments
         ]
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"treatments": treatments}
@@ -291,7 +299,11 @@ class Study:
         """The study that :meth:`to_json` wrote."""
         treatments = tuple(
             Treatment(
-                t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]), t.get("note", "")
+                t["label"],
+                tuple(Run.from_json(run) for run in t["runs"]),
+                Combine(t["combine"]),
+                t.get("note", ""),
+                plan_from_json(t["plan"]) if "plan" in t else None,
             )
             for t in values["treatments"]
         )

@@ -1,6 +1,7 @@
 """Tuning of a study: the trials of all searches, their criterion, and the final runs with the chosen settings.
 
-*Listed alternatives* (:func:`~paretorch.studies.study.best_of_trials`) are a trial each.
+*Listed alternatives* (:func:`~paretorch.studies.study.best_of_trials`) are a trial each, unless their treatment has a plan
+(:mod:`paretorch.studies.trial_plan`): successive halving trains them for few epochs first, generations vary the best ones.
 
 *Equal effort.* With ``tune=N``, every other run of a treatment has N trials, the first of which has the study's own settings. All
 searches use the same sampler with the same seed, so that treatments with equal search spaces get equal settings in the random
@@ -27,12 +28,20 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
+from paretorch.metrics.comparison import delta_m, is_valid_baseline
 from paretorch.studies.folder import StudyFolder, save_tuning
 from paretorch.studies.job import Job
-from paretorch.studies.statistics.quality import delta_m, is_valid_baseline
 from paretorch.studies.study import Combine, Study, Treatment
+from paretorch.studies.trial_plan import Generations, Halving
 from paretorch.studies.tuning.hyperparameters import listed_settings, searched_runs, with_settings
-from paretorch.studies.tuning.search import HyperparameterSearch, ListedSettings, Proposals, SampledSettings
+from paretorch.studies.tuning.search import (
+    EvolvedSettings,
+    HalvedSettings,
+    HyperparameterSearch,
+    ListedSettings,
+    Proposals,
+    SampledSettings,
+)
 from paretorch.studies.tuning.trials import TrialOutcome, TuningResult
 from paretorch.training.record.result import Result, total_seconds
 from paretorch.training.record.run_identity import verified_result
@@ -72,7 +81,13 @@ class Tuner:
 
     def _proposals(self, treatment: Treatment, title: str, run: Run) -> Proposals:
         if treatment.combine is Combine.TUNE:
-            return ListedSettings(listed_settings(treatment, title, run))
+            settings = listed_settings(treatment, title, run)
+            match treatment.plan:
+                case Halving():
+                    return HalvedSettings(settings, treatment.plan, run.epochs)
+                case Generations():
+                    return EvolvedSettings(run, settings, treatment.plan)
+            return ListedSettings(settings)
         return SampledSettings(run, self.folder.tune)
 
     @property
@@ -86,9 +101,9 @@ class Tuner:
         if self.tuned is not None:
             return []
         trials = [
-            Job(search.label, search.base, self.folder.path)
+            Job(search.label, dataclasses.replace(search.base, epochs=search.epochs_of(trial)), self.folder.path)
             for search in self.searches
-            for _ in range(search.remaining - (search.pending is not None))
+            for trial in range(len(search.trials) + (search.pending is not None), search.number)
         ]
         return trials + self._final_placeholders()
 
@@ -212,7 +227,7 @@ def tuned_study(study: Study, tuning: TuningResult) -> Study:
             for run in group
         )
         combine = Combine.JOIN if any(len(group) > 1 for group in searched.values()) else Combine.ONE
-        treatments.append(dataclasses.replace(treatment, runs=runs, combine=combine))
+        treatments.append(dataclasses.replace(treatment, runs=runs, combine=combine, plan=None))
     return dataclasses.replace(study, treatments=tuple(treatments))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from paretorch.core.contract import Method
 from paretorch.core.method.default import DEFAULT_NAME
-from paretorch.studies.study import Study, Treatment, best_of_grid, check_scale, single_task
+from paretorch.studies.study import Study, Treatment, best_of_grid, best_of_trials, check_scale, single_task
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
+from paretorch.studies.weight_search import grid_of_cost, population_search, random_search, static_runs
 from paretorch.training.names.constructors import Call, parse, split_at_commas, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.workloads import find_workload
@@ -21,6 +22,7 @@ SCALES = ("smoke", "small")
 SUM, SINGLE_TASK = "sum", "single task"
 ON_PARAMETERS = " on parameters"
 STATIC_FACTORS = (5.0, 0.2)  # of one task's static weight at a time
+GENERATIONS = 2  # of a population
 
 
 def workload_study(
@@ -36,6 +38,8 @@ def workload_study(
     schedule: str = "constant",
     baselines: bool = False,
     device: str = "cpu",
+    searches: str = "",
+    trials: int = 8,
 ) -> Study:
     """Balancing methods on one workload, with equal settings for all.
 
@@ -55,10 +59,13 @@ def workload_study(
         schedule: of the learning rate.
         baselines: add single tasks, to which Delta m is then relative, and tuned static weights.
         device: device of all runs.
+        searches: of static weights, each a treatment: ``"random"``, ``"population"``, ``"grid"``, with a comma between. Their
+            trials are selected on validation data, and single tasks are added, relative to which they are selected.
+        trials: whole runs that each search costs at most; a grid on the simplex is as fine as they permit.
 
     Raises:
-        ValueError: an unknown scale, workload or method, fewer than two methods, a workload of one task, or a reference that is
-            not among the methods.
+        ValueError: an unknown scale, workload, method or search, fewer than two methods, a workload of one task, a reference
+            that is not among the methods, or a grid of which even the coarsest costs more than ``trials``.
 
     Example:
         >>> study = workload_study("digits(ink=True)", "smoke", "sum, IMTLG(), CAGrad(c=0.2)", reference="IMTLG()")
@@ -91,7 +98,8 @@ def workload_study(
         device=device,
     )
     treatments = [_treatment(text, base, surface) for text in texts]
-    treatments += _baselines(base, tasks) if baselines else ()
+    treatments += _baselines(base, tasks) if baselines and not searches else ()
+    treatments += _searches(searches, trials, base, tasks, baselines) if searches else ()
     labels = [treatment.label for treatment in treatments]
     chosen = _label(reference) if reference else SUM if SUM in labels else labels[0]
     reference = chosen if chosen in labels else reference
@@ -100,7 +108,7 @@ def workload_study(
         question=f"Which of these methods is best on {workload}?",
         treatments=tuple(treatments),
         reference=reference,
-        baseline=SINGLE_TASK if baselines else reference,
+        baseline=SINGLE_TASK if baselines or searches else reference,
         plain_sum=SUM if SUM in labels else "",
         recommended=DEFAULT_NAME if DEFAULT_NAME in labels else "",
     )
@@ -141,6 +149,23 @@ def _baselines(base: Run, tasks: tuple[str, ...]) -> Iterator[Treatment]:
     yield single_task(SINGLE_TASK, base, tasks)
     grid = [written(Call("Static", (), {"weights": dict(weights)})) for weights in one_task_at_a_time(tasks)]
     yield best_of_grid(STATIC_WEIGHTS, [base, *(replace(base, method=method) for method in grid)])
+
+
+def _searches(names: str, trials: int, base: Run, tasks: tuple[str, ...], baselines: bool) -> Iterator[Treatment]:
+    """Single tasks and the searches of static weights; the trials of all are selected in the same way."""
+    yield best_of_trials(SINGLE_TASK, [replace(base, tasks=(task,)) for task in tasks])
+    if baselines:
+        yield best_of_trials(STATIC_WEIGHTS, static_runs(base, [dict.fromkeys(tasks, 1.0), *one_task_at_a_time(tasks)]))
+    for name in map(str.strip, names.split(",")):
+        if name == "random":
+            yield random_search(base, tasks, trials)
+        elif name == "population":
+            members = max(2, trials // GENERATIONS)
+            yield population_search(base, tasks, members, GENERATIONS)
+        elif name == "grid":
+            yield grid_of_cost(base, tasks, trials)
+        else:
+            raise ValueError(f"searches of static weights are 'random', 'population' and 'grid', got {name!r}")
 
 
 def _named(call: Call) -> dict[str, Plain]:

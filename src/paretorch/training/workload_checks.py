@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretorch.metrics import Metric
 from paretorch.training import randomness
 from paretorch.workloads import forward
 from paretorch.workloads.base import Workload, check_head_names
-from paretorch.workloads.metrics import Metric
 from paretorch.workloads.streams import LoadingStream, PreviewStream, Samples, Splits, Stream
 
 CHECKED_SAMPLES = 2  # of each stream

@@ -5,9 +5,9 @@ with its name. Options and files of data sets go in; streams of samples, models,
 not import a method, an optimizer, a line search or the training loop.
 """
 
+from paretorch.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
 from paretorch.workloads.base import MultiTaskModel, Truth, Workload
 from paretorch.workloads.loading.loader_stream import LoaderStream
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, MeanIoU, Metric
 from paretorch.workloads.streams import Samples, Splits, Stream, TensorStream
 
 __all__ = [

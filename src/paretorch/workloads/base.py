@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from paretorch.metrics import Metric
 from paretorch.task_names import check_task_name
-from paretorch.workloads.metrics import Metric
 from paretorch.workloads.streams import Plain, Splits
 
 

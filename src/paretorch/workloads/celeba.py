@@ -10,35 +10,15 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import F1, ErrorRate, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress
 from paretorch.workloads.checks.scene_reports import report_faces
 from paretorch.workloads.formats import celeba
 from paretorch.workloads.loading.image_samplers import AttributeSampler
 from paretorch.workloads.loading.read_stream import ReadStream, worker_count
-from paretorch.workloads.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import Plain, Splits
-
-
-class ErrorRate(BinaryAccuracy):
-    """The share of faces whose attribute is predicted wrongly, in per cent.
-
-    Example:
-        >>> import torch
-        >>> metric = ErrorRate()
-        >>> metric.update(torch.tensor([2.0, -1.0, 3.0, -1.0]), torch.tensor([1.0, 0.0, 0.0, 0.0]))
-        >>> metric.compute()
-        25.0
-    """
-
-    name = "error"
-    unit = "%"
-    higher_is_better = False
-
-    def compute(self) -> float:
-        """Wrong over all, times 100; nan without samples."""
-        return 100 * (1 - super().compute())
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, report_counts
 from paretorch.workloads.formats import cifar
-from paretorch.workloads.metrics import F1, BinaryAccuracy, Metric
 from paretorch.workloads.models.channels import scaled_channels
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import SPLITS, Plain, Splits, TensorStream

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.extras import extra
+from paretorch.metrics import Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.generated.overlays import Pairs, overlay
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.models import lenet
 from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, combined_seed
 

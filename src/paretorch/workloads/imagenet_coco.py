@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import Accuracy, MeanIoU, Metric
 from paretorch.workloads.base import Workload, check_least
 from paretorch.workloads.formats.coco import find_coco
 from paretorch.workloads.formats.imagenet import find_imagenet
@@ -21,7 +22,6 @@ from paretorch.workloads.loading.image_samplers import SquareSampler
 from paretorch.workloads.loading.image_source import ImageSource
 from paretorch.workloads.loading.image_splits import ImageSplits, NotPackedError, all_images, split_images
 from paretorch.workloads.loading.read_stream import ReadStream, worker_count
-from paretorch.workloads.metrics import Accuracy, MeanIoU, Metric
 from paretorch.workloads.models.two_heads import classification_and_segmentation
 from paretorch.workloads.packs.pack import Manifest, Pack
 from paretorch.workloads.packs.writing import PackResult, outdated_error, pack_images

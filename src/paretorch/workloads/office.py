@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import Accuracy, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, read_images, report_on
 from paretorch.workloads.formats import domains
 from paretorch.workloads.loading.class_sampler import ClassSampler
 from paretorch.workloads.loading.read_stream import ReadStream, worker_count
 from paretorch.workloads.loading.selection import ordered
-from paretorch.workloads.metrics import Accuracy, Metric
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import encoder
 from paretorch.workloads.streams import SPLITS, Plain, Splits

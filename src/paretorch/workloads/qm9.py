@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, report_on
 from paretorch.workloads.formats import qm9
-from paretorch.workloads.metrics import Metric
 from paretorch.workloads.models.molecules import EdgeNetwork, FilterNetwork
 from paretorch.workloads.streams import SPLITS, Plain, Splits, TensorStream
 from paretorch.workloads.tabular import ScaledAbsoluteError

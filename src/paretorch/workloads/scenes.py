@@ -11,25 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import F1, Accuracy, BinaryAccuracy, MeanAbsoluteError, MeanAngle, MeanIoU, Metric
+from paretorch.metrics.sums import plus, ratio, sum_dtype
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
-from paretorch.workloads.dense.metrics import MeanAngle
 from paretorch.workloads.detection.average_precision import AveragePrecision
 from paretorch.workloads.detection.losses import center_loss, object_count
 from paretorch.workloads.generated import scene_attributes
 from paretorch.workloads.generated.scene_labels import ATTRIBUTES, SceneLabels, image_labels
 from paretorch.workloads.generated.scene_layout import CLASSES, KINDS, sample_scenes
 from paretorch.workloads.generated.scene_rendering import render
-from paretorch.workloads.metrics import (
-    F1,
-    Accuracy,
-    BinaryAccuracy,
-    MeanAbsoluteError,
-    MeanIoU,
-    Metric,
-    plus,
-    ratio,
-    sum_dtype,
-)
 from paretorch.workloads.models.attribute_model import attribute_model
 from paretorch.workloads.models.center_head import CenterHead
 from paretorch.workloads.models.channels import scaled_channels

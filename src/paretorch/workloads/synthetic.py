@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretorch.metrics import MeanAbsoluteError, Metric
 from paretorch.workloads.base import MultiTaskModel, Truth, Workload
 from paretorch.workloads.generated.analytic_problems import PROBLEMS, AnalyticProblem
-from paretorch.workloads.metrics import MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, Stream, TensorStream
 
 REGRESSION = "regression"

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from paretorch.metrics import F1, Accuracy, ErrorRate, MeanAbsoluteError, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
-from paretorch.workloads.celeba import ErrorRate
 from paretorch.workloads.formats.table import included_table, read_table
-from paretorch.workloads.metrics import F1, Accuracy, MeanAbsoluteError, Metric
 from paretorch.workloads.streams import Splits, TensorStream
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretorch.core.arrays import Array
+from paretorch.metrics.comparison import complete_seeds, mean_rank
 from paretorch.reports.reading.load import StudyResults, TreatmentResults, quality
 from paretorch.studies.statistics.curves import Convergence, Stability, convergence, convergence_target, stability
 from paretorch.studies.statistics.paired import Comparison, Verdict, compare
-from paretorch.studies.statistics.quality import complete_seeds, mean_rank, seed_mean
+from paretorch.studies.statistics.quality import seed_mean
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 
 from paretorch.core.arrays import Array
 from paretorch.pareto.dominance import non_dominated
+from paretorch.reports.analysis.front_indicators import attainment_surface, missing_package
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.figures.curves import MOST_POINTS, SECONDS, curve_style, thinned
 from paretorch.reports.figures.description import Axis, Figure, Marks, MarkStyle, Panel
@@ -43,7 +44,35 @@ def fronts(summary: Summary) -> list[Figure]:
     return [
         Figure("hypervolume", "How fast the front grows", caption, (panel,), switch="by time"),
         Figure("fronts", "The fronts", models, (_models(sets),)),
+        *_attainment(sets),
     ]
+
+
+def _attainment(sets: dict[int, Fronts]) -> list[Figure]:
+    """The median attainment surfaces of two tasks; none with other numbers of tasks, one seed, or without moocore."""
+    tasks = next(iter(sets.values())).tasks
+    seeds = max(len(found.points) for found in sets.values())
+    if len(tasks) != 2 or seeds < 2 or missing_package() is not None:
+        return []
+    caption = (
+        f"For each treatment the losses that at least half of its {seeds} seeds attain: they have a model that is at most as "
+        "large in both. The nearer to the lower left, the better; where two lines cross, neither treatment is better everywhere."
+    )
+    style = MarkStyle(line=1.6, hover="<b>{label}</b><br>" + "<br>".join(f"{{{t}.name}} {{{t}}}" for t in range(2)))
+    marks = []
+    for index, found in sets.items():
+        corners = attainment_surface([_below_reference(found, points) for points in found.points], 0.5)
+        if len(corners):
+            marks.append(Marks(style, tuple(_staircase(corners, np.array(found.reference)).T), index))
+    axes = tuple(Axis(f"{task} loss, lower is better", name=task) for task in tasks)
+    return [Figure("attainment", "What half of the seeds attain", caption, (Panel("", axes, tuple(marks)),))]
+
+
+def _staircase(corners: Array, reference: Array) -> Array:
+    """(2 n + 1, 2) points of the boundary of what (n, 2) corners dominate, up to the reference."""
+    first = np.repeat(np.append(corners[:, 0], reference[0]), 2)[:-1]
+    second = np.repeat(np.append(reference[1], corners[:, 1]), 2)[1:]
+    return np.stack([first, second], axis=1)
 
 
 def _growth(index: int, found: Fronts, seconds: Array, level: float) -> Marks | None:

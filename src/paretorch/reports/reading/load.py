@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from paretorch.core.arrays import Array
+from paretorch.metrics.comparison import delta_m, is_valid_baseline
 from paretorch.reports.reading.epochs import by_epoch, cosines, epoch_seconds, memory, seconds, validation_scores
 from paretorch.reports.reading.front_results import Fronts, fronts
 from paretorch.reports.reading.missing import Missing, missing
 from paretorch.reports.reading.plan import Plan, plan_all
 from paretorch.reports.reading.searches import Searches, searches
-from paretorch.studies.statistics.quality import delta_m, is_valid_baseline, seed_mean
+from paretorch.studies.statistics.quality import seed_mean
 from paretorch.studies.study import Combine, Treatment
 from paretorch.training.record.pairing import pairing_note
 from paretorch.training.record.result import Result, Scores

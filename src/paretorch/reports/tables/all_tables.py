@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.tables.expected import expected_table
-from paretorch.reports.tables.fronts import quality_table, speedup_table
+from paretorch.reports.tables.fronts import indicator_table, quality_table, speedup_table
 from paretorch.reports.tables.losses import loss_table
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
 from paretorch.reports.tables.row_order import best_first
@@ -17,6 +17,7 @@ TABLES = {  # in the order of the page
     "means": means,
     "by_metric": by_metric,
     "fronts": quality_table,
+    "indicators": indicator_table,
     "faster": speedup_table,
     "losses": loss_table,
     "expected": expected_table,

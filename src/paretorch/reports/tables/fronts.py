@@ -11,6 +11,7 @@ import numpy as np
 from paretorch.core.arrays import Array
 from paretorch.pareto import MT2O
 from paretorch.reports.analysis.formatting import mean_interval, number
+from paretorch.reports.analysis.front_indicators import indicators, missing_package, reference_set
 from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.reading.front_results import Fronts, reached
 from paretorch.reports.reading.load import TreatmentResults
@@ -32,7 +33,7 @@ def quality_table(summary: Summary) -> Table:
     rows = []
     for label, treatment in found.items():
         fronts = _of(treatment)
-        volume = treatment.test[:, 0] if treatment.test.shape[1] == 1 else fronts.hypervolume[:, -1]
+        volume = _final_hypervolume(treatment)
         share = 100 * np.nanmean(volume) / fronts.largest if np.isfinite(volume).any() else math.nan
         rows.append(
             (
@@ -56,7 +57,39 @@ def quality_table(summary: Summary) -> Table:
         f"Measured from {reference}. The ideal point has every task's lowest loss of any model of the set.",
         *(f"Of {label}, the ideal point is that of its networks, each for its own task." for label in single),
     ]
+    if (missing := missing_package()) is not None:
+        notes.append(f"{missing}.")
     return Table("Quality of the fronts", header, tuple(rows), tuple(notes))
+
+
+def indicator_table(summary: Summary) -> Table:
+    """IGD+, additive epsilon and R2 of every treatment with the hypervolume; no rows without fronts or without moocore."""
+    found, level = _trained(summary), summary.level
+    title = "Indicators of the fronts"
+    reference = reference_set([points for treatment in found.values() for points in _of(treatment).points])
+    if reference is None or missing_package() is not None:
+        return Table(title, (), ())
+    rows = []
+    for label, treatment in found.items():
+        each = [indicators(points, reference) for points in _of(treatment).points]
+        columns = ([one.igd_plus for one in each], [one.epsilon for one in each], [one.r2 for one in each])
+        rows.append(
+            (
+                label,
+                mean_interval(_final_hypervolume(treatment), level),
+                *(mean_interval(np.array(column), level) for column in columns),
+            )
+        )
+    header = ("treatment", "hypervolume ↑", "IGD+ ↓", "additive epsilon ↓", "R2 ↓")
+    notes = (
+        f"The reference set of IGD+ and epsilon is the {len(reference.points)} points that no other model of any treatment and "
+        "seed dominates; R2 is measured from their ideal point. Losses are divided by the range of the reference set, from its "
+        "ideal to its nadir point, so 0.01 is 1 % of the trade-off. A value relative to this set changes with the treatments.",
+        "IGD+: mean distance from a reference point to what the set dominates. Additive epsilon: the largest such distance in "
+        "any one loss, at the worst reference point. R2: mean over all weights of the smallest weighted maximum of the losses; "
+        "for two tasks.",
+    )
+    return Table(title, header, tuple(rows), notes)
 
 
 def speedup_table(summary: Summary) -> Table:
@@ -118,6 +151,11 @@ def _transfers(summary: Summary) -> Iterator[tuple[str, ...]]:
             *(_times(base, treatment, share * best, False, summary.level) for share in TIMED),
             _ratio(ends, summary.level), number(100 * seed_mean(_of(treatment).transfer_share), 3),
         )  # fmt: skip
+
+
+def _final_hypervolume(treatment: TreatmentResults) -> Array:
+    """(S,) on test data, or at the end of training on validation data without a test set."""
+    return treatment.test[:, 0] if treatment.test.shape[1] == 1 else _of(treatment).hypervolume[:, -1]
 
 
 def _without_transfer(treatment: TreatmentResults, found: dict[str, TreatmentResults]) -> str | None:

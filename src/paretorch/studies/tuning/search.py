@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
+
 from paretorch.core.search_space import Choice, PerTask, Range
 from paretorch.extras import extra
+from paretorch.studies.trial_plan import Generations, Halving
 from paretorch.studies.tuning.hyperparameters import current_settings, search_space, trained_tasks, with_settings
 from paretorch.studies.tuning.trials import SearchResult, Trial, TrialOutcome
 from paretorch.training.run import Plain, Run
@@ -19,6 +22,7 @@ with extra("studies"):
 
 SAMPLER_SEED = 0  # of every search
 RANDOM_TRIALS = 5  # before the sampler uses the values of earlier trials
+WEIGHTS = "method.weights"
 
 
 class Proposals(Protocol):
@@ -31,6 +35,9 @@ class Proposals(Protocol):
 
     def add_value(self, value: float) -> None:
         """Adds the criterion of the proposed trial; nan if it has none."""
+
+    def epochs(self, trial: int, whole: int) -> int:
+        """The epochs of a trial, counted from 0, of a run with ``whole`` epochs."""
 
 
 class ListedSettings:
@@ -50,6 +57,94 @@ class ListedSettings:
 
     def add_value(self, value: float) -> None:
         """Nothing: the list is fixed."""
+
+    def epochs(self, trial: int, whole: int) -> int:
+        """All."""
+        return whole
+
+
+class HalvedSettings:
+    """Settings from a list, of which each round keeps the best, for more epochs.
+
+    Args:
+        settings: those of the first round.
+        plan: of the rounds.
+        whole: epochs of the last round.
+    """
+
+    def __init__(self, settings: Sequence[Mapping[str, Plain]], plan: Halving, whole: int) -> None:
+        self._rounds = plan.rounds(len(settings), whole)
+        self.number = sum(count for count, _ in self._rounds)
+        self._round, self._settings = 0, list(settings)
+        self._values: list[float] = []
+
+    def propose(self) -> Mapping[str, Plain]:
+        """The next settings of the round."""
+        return self._settings[len(self._values)]
+
+    def add_value(self, value: float) -> None:
+        """Adds the criterion; at the end of a round the best continue, of equal values the first; those without one are last."""
+        self._values.append(math.inf if math.isnan(value) else value)
+        if len(self._values) == len(self._settings) and self._round + 1 < len(self._rounds):
+            self._round += 1
+            order = sorted(range(len(self._values)), key=lambda place: self._values[place])
+            kept = sorted(order[: self._rounds[self._round][0]])
+            self._settings, self._values = [self._settings[place] for place in kept], []
+
+    def epochs(self, trial: int, whole: int) -> int:
+        """Those of the trial's round."""
+        for count, length in self._rounds:
+            if trial < count:
+                return length
+            trial -= count
+        return whole
+
+
+class EvolvedSettings:
+    """Static weights of a population: listed ones first, then variations of the best quarter so far.
+
+    Args:
+        base: the run, whose method has weights by task.
+        settings: those of the first generation; empty ones for the run's own.
+        plan: of the generations.
+    """
+
+    def __init__(self, base: Run, settings: Sequence[Mapping[str, Plain]], plan: Generations) -> None:
+        self.number = len(settings) * plan.number
+        self._own, self._first, self._spread = current_settings(base)[WEIGHTS], list(settings), plan.spread
+        self._random = np.random.default_rng(SAMPLER_SEED)
+        self._proposal: Mapping[str, Plain] = {}
+        self._trials: list[tuple[float, Mapping[str, Plain]]] = []
+
+    def propose(self) -> Mapping[str, Plain]:
+        """The settings of the next member."""
+        if len(self._trials) < len(self._first):
+            self._proposal = self._first[len(self._trials)]
+        else:
+            generation = len(self._trials) // len(self._first)
+            before = self._trials[
+                : generation * len(self._first)
+            ]  # members of a generation do not depend on each other
+            best = sorted(before, key=lambda trial: trial[0])[: math.ceil(len(before) / 4)]
+            parent = best[int(self._random.integers(len(best)))][1]
+            varying = parent.get(WEIGHTS, self._own)
+            assert isinstance(varying, dict)
+            weights = {task: float(weight) for task, weight in varying.items()}
+            noise = np.exp(self._spread * self._random.standard_normal(len(weights)))
+            varied = {
+                task: weight * factor for (task, weight), factor in zip(weights.items(), noise.tolist(), strict=True)
+            }
+            mean = sum(varied.values()) / len(varied)
+            self._proposal = {**parent, WEIGHTS: {task: round(value / mean, 6) for task, value in varied.items()}}
+        return self._proposal
+
+    def add_value(self, value: float) -> None:
+        """Adds the criterion of the proposed member; those without one are last."""
+        self._trials.append((math.inf if math.isnan(value) else value, self._proposal))
+
+    def epochs(self, trial: int, whole: int) -> int:
+        """All."""
+        return whole
 
 
 class SampledSettings:
@@ -93,6 +188,10 @@ class SampledSettings:
             else:
                 self._study.tell(self._proposal, value)
         self._first, self._proposal = False, None
+
+    def epochs(self, trial: int, whole: int) -> int:
+        """All."""
+        return whole
 
     def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
         distributions: dict[str, optuna.distributions.BaseDistribution] = {}
@@ -165,8 +264,13 @@ class HyperparameterSearch:
         """The run of the next trial; the same until :meth:`add_outcome`."""
         if self.pending is None:
             settings = self.proposals.propose()
-            self.pending = settings, with_settings(self.base, settings)
+            run = with_settings(self.base, settings)
+            self.pending = settings, dataclasses.replace(run, epochs=self.epochs_of(len(self.trials)))
         return self.pending[1]
+
+    def epochs_of(self, trial: int) -> int:
+        """The epochs of a trial, counted from 0."""
+        return self.proposals.epochs(trial, self.base.epochs)
 
     def add_outcome(self, folder: str, value: float, outcome: TrialOutcome, seconds: float) -> None:
         """Adds the outcome of the pending trial.
@@ -185,8 +289,9 @@ class HyperparameterSearch:
 
     @property
     def result(self) -> SearchResult:
-        """The trials so far; of equal values the earliest is chosen."""
-        values = {place: trial.value for place, trial in enumerate(self.trials) if not math.isnan(trial.value)}
+        """The trials so far; the best one that has all epochs is chosen, of equal values the earliest."""
+        whole = {place: trial for place, trial in enumerate(self.trials) if trial.run.epochs == self.base.epochs}
+        values = {place: trial.value for place, trial in whole.items() if not math.isnan(trial.value)}
         chosen = min(values, key=lambda place: values[place]) if values else None
         return SearchResult(self.label, self.workload, self.base.tasks, tuple(self.trials), chosen)
 

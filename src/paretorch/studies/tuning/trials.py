@@ -54,7 +54,8 @@ class SearchResult:
         workload: title of the workload; see :func:`~paretorch.studies.study.workload_title`.
         tasks: trained tasks; empty for all.
         trials: the trials in order; the first has the study's own settings.
-        chosen: index of the trial with the lowest value; None if no trial has a value: the study's own settings are kept.
+        chosen: index of the trial with the lowest value, of those with all epochs; None if none of them has a value: the study's
+            own settings are kept.
     """
 
     label: str
@@ -78,12 +79,14 @@ class TuningCost:
         runs: number of trained runs; smaller than ``trials`` if equal settings were drawn twice.
         without_value: number of trials that diverged or failed.
         seconds: seconds of training and evaluation of all runs.
+        epochs: of all runs, as planned; a trial that diverged counts in full.
     """
 
     trials: int
     runs: int
     without_value: int
     seconds: float
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class TuningResult:
         trials = [trial for search in self.of(label, workload) for trial in search.trials]
         seconds = {trial.run.key: trial.seconds for trial in trials}
         without = sum(math.isnan(trial.value) for trial in trials)
-        return TuningCost(len(trials), len(seconds), without, sum(seconds.values()))
+        epochs = {trial.run.key: trial.run.epochs for trial in trials}
+        return TuningCost(len(trials), len(seconds), without, sum(seconds.values()), sum(epochs.values()))
 
     def to_json(self) -> dict[str, Any]:
         """The result as a JSON object, with nan as a string."""

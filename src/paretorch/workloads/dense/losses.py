@@ -7,17 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
+from paretorch.metrics.labelled import has_direction, has_distance
 from paretorch.workloads.dense.labels import LabelKind
-
-
-def has_distance(target: Tensor) -> Tensor:
-    """Pixels with a measured distance, which is above 0; not nan."""
-    return target > 0
-
-
-def has_direction(target: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, H, W): pixels whose direction is not a vector of zeros."""
-    return target.abs().sum(dim=1) > 0
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor | None:

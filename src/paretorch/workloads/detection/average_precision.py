@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from paretorch.metrics import Metric
 from paretorch.workloads.detection.boxes import detections, overlaps
-from paretorch.workloads.metrics import Metric
 
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))  # of the overlap from which on a detection is correct
 RECALLS = 101  # points of recall at which the precision is read: 0, 0.01, ..., 1

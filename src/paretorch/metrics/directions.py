@@ -1,4 +1,4 @@
-"""Metrics over all labelled pixels of a split, not means over batches or images."""
+"""Metrics of directions, as surface normals: angles to the true ones, over all labelled pixels of a split."""
 
 from __future__ import annotations
 
@@ -8,64 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from paretorch.workloads.dense.losses import has_direction, has_distance
-from paretorch.workloads.metrics import Accuracy, MeanAbsoluteError, Metric, counted, plus, ratio, sum_dtype
+from paretorch.metrics.labelled import has_direction
+from paretorch.metrics.metric import Metric
+from paretorch.metrics.sums import counted, plus, ratio, sum_dtype
 
 BINS = 18_000  # of the histogram of angles: 0.01 degrees each
 LARGEST = 180.0  # degrees
 
 
-class PixelAccuracy(Accuracy):
-    """The share of labelled pixels whose class is correct, in 0..1."""
-
-    name = "pixel accuracy"
-
-
-class AbsoluteError(MeanAbsoluteError):
-    """Mean of ``|output - target|`` over pixels with a measured distance.
-
-    Example:
-        >>> metric = AbsoluteError()
-        >>> metric.update(torch.tensor([[1.0, 7.0]]), torch.tensor([[2.0, 0.0]]))
-        >>> metric.compute()
-        1.0
-    """
-
-    name = "absolute error"
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Adds (B, H, W)."""
-        super().update(output, torch.where(has_distance(target), target, math.nan))
-
-
-class RelativeError(MeanAbsoluteError):
-    """Mean of ``|output - target| / target`` over pixels with a measured distance.
-
-    Example:
-        >>> metric = RelativeError()
-        >>> metric.update(torch.tensor([[1.0, 7.0]]), torch.tensor([[2.0, 0.0]]))
-        >>> metric.compute()
-        0.5
-    """
-
-    name = "relative error"
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Adds (B, H, W)."""
-        labelled = has_distance(target)
-        ratio = torch.where(labelled, output.to(target.dtype) / torch.where(labelled, target, 1.0), math.nan)
-        super().update(ratio, torch.where(labelled, torch.ones_like(target), math.nan))
-
-
-class OffsetError(MeanAbsoluteError):
-    """Mean absolute error of offsets, over both coordinates, in pixels of the network's image."""
-
-    name = "offset error"
-    unit = "pixels"
-
-
 def angles(output: Tensor, target: Tensor) -> Tensor:
-    """(n,) angles in degrees between directions, at the n labelled pixels.
+    r"""(n,) angles in degrees, 0..180, between directions, at the n labelled pixels.
+
+    .. math:: 2 \arctan \frac{\lVert u - v \rVert}{\lVert u + v \rVert}
+
+    of the unit vectors ``u`` and ``v``: the arc cosine of their product, and exact at small angles too.
 
     Args:
         output: (B, 3, H, W), of any length.
@@ -85,7 +41,22 @@ def angles(output: Tensor, target: Tensor) -> Tensor:
 
 
 class MeanAngle(Metric):
-    """Mean angle between the predicted directions and the true ones."""
+    """Mean angle between the predicted directions and the true ones, in degrees, 0..180; lower is better.
+
+    Over all labelled pixels of the split; the labelled pixels are those whose target is not a vector of zeros.
+
+    Example:
+        >>> metric = MeanAngle()
+        >>> east, north, none = torch.eye(3)[:2].unbind() + (torch.zeros(3),)
+        >>> output = torch.stack([east, east, east], dim=1).view(1, 3, 1, 3)
+        >>> metric.update(output, torch.stack([east, north, none], dim=1).view(1, 3, 1, 3))    # 0 and 90 degrees
+        >>> metric.compute()
+        45.0
+
+    References:
+        Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common Multi-Scale Convolutional
+        Architecture", ICCV 2015.
+    """
 
     name = "mean angle"
     higher_is_better = False
@@ -107,7 +78,7 @@ class MeanAngle(Metric):
 
 
 class MedianAngle(Metric):
-    """Median angle over all pixels, from a histogram, exact to 0.01 degrees.
+    """Median angle over all labelled pixels, in degrees, from a histogram, exact to 0.01 degrees; lower is better.
 
     For an even number of angles it is the mean of the two middle ones. Angles within a bin are assumed to be evenly spaced.
 
@@ -154,10 +125,18 @@ def _angle_at_rank(cumulative: Tensor, rank: int) -> float:
 
 
 class WithinAngle(Metric):
-    """The share of pixels whose angle is below a limit, in 0..1.
+    """The share of labelled pixels whose angle is below a limit, in 0..1; higher is better.
 
     Args:
         limit: in degrees.
+
+    Example:
+        >>> metric = WithinAngle(30.0)
+        >>> east, north = torch.eye(3)[:2].unbind()
+        >>> output = torch.stack([east, east], dim=1).view(1, 3, 1, 2)
+        >>> metric.update(output, torch.stack([east, north], dim=1).view(1, 3, 1, 2))
+        >>> metric.compute()
+        0.5
     """
 
     higher_is_better = True
@@ -179,5 +158,10 @@ class WithinAngle(Metric):
 
 
 def direction_metrics() -> tuple[Metric, ...]:
-    """Mean and median angle, and the shares below 11.25, 22.5 and 30 degrees, as in the literature."""
+    """Mean and median angle, and the shares below 11.25, 22.5 and 30 degrees, as in the literature.
+
+    Example:
+        >>> [metric.name for metric in direction_metrics()]
+        ['mean angle', 'median angle', 'within 11.25', 'within 22.5', 'within 30']
+    """
     return (MeanAngle(), MedianAngle(), WithinAngle(11.25), WithinAngle(22.5), WithinAngle(30))
