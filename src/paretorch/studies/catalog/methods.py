@@ -107,7 +107,7 @@ def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
         ValueError: an unknown scale or method.
     """
     check_scale("methods", scale, SCALES)
-    texts = split_at_commas(methods) or _all_methods()
+    texts = split_at_commas(methods) or all_methods()
     for text in texts:
         find_method(text)
     studies = []
@@ -127,7 +127,7 @@ def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
     return merged("methods", QUESTION, studies)
 
 
-def _all_methods() -> list[str]:
+def all_methods() -> list[str]:
     """Every method with its defaults that takes one batch per step."""
     return [
         WRAPPERS.get(name, f"{name}()")
