@@ -112,7 +112,8 @@ def test_tuning_table_has_cost(tmp_path: Path) -> None:
         results=dataclasses.replace(results, plan=dataclasses.replace(results.plan, tunings=(tuning,))),
     )
     table = tuning_table(summary)
-    assert table.rows == (("MGDA", "2", "2", "1", "24", "lr=0.01"),)
+    assert table.header[4:6] == ("epochs", "seconds")
+    assert table.rows == (("MGDA", "2", "2", "1", str(2 * run.epochs), "24", "lr=0.01"),)
 
 
 def test_report_refuses_edited_result_with_file_name(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ FLOORS = (
     ("balance", "linesearch", "optim", "pareto", "integrations"),
     ("core", "loop"),
     ("", "workloads"),
-    ("", "storage"),  # below workloads
+    ("metrics", "storage"),  # below workloads
 )
 PACKAGES = {
     "cli": "the command line",
@@ -42,8 +42,9 @@ PACKAGES = {
     "pareto": "sets of models",
     "integrations": "adapters for trainers",
     "core": "Fork, Balancer, solvers",
-    "workloads": "data, models, losses, metrics",
+    "workloads": "data, models, losses",
     "loop": "epochs, evaluation of a split",
+    "metrics": "of tasks; Δm, mean rank",
     "storage": "files, locks, JSON, checkpoints",
 }
 
