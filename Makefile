@@ -82,7 +82,7 @@ install: $(DEV)
 # torch and torchvision come from one pip command, so that pip resolves a pair that fits.
 $(DEV): pyproject.toml
 	$(call environment,$(VENV))
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[studies,fronts,export,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[studies,fronts,data,export,dev]'
 	@touch $(STUDIES) $@
 
 $(STUDIES): pyproject.toml

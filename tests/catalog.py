@@ -61,6 +61,13 @@ CATALOG = [
         files={},
     ),
     StudyEntry(
+        "mgda",
+        digests={"smoke": "45c412c3733c8a16", "small": "848d50e46056ac8e", "paper": "68b4356a1d73afa0"},
+        differs=frozenset({"tasks", "method", "surface", "optimizer_options"}),
+        options={"methods": "IMTLG(), CAGrad(c=0.2)", "root": "elsewhere", "device": "cuda"},
+        files={"paper": "MNIST"},
+    ),
+    StudyEntry(
         "line-search",
         digests={"smoke": "64a5f671f06b8dd6", "small": "2534003149db63f7", "paper": "1672d0eba8de55cf"},
         differs=frozenset({"tasks", "method", "surface", "optimizer", "optimizer_options"}),

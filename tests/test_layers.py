@@ -16,6 +16,7 @@ FLOORS = {
     "former_names": 0,
     "task_names": 0,
     "display": 1,
+    "metrics": 1,
     "storage": 1,
     "core": 2,
     "workloads": 2,
@@ -32,10 +33,19 @@ FLOORS = {
     "cli": 8,
 }
 ROOF = 7  # the package itself imports all floors for its users; only the command line imports it
-LIGHT = ("core", "balance")
+LIGHT = ("core", "balance", "metrics")
 LIGHT_PACKAGES = {"torch", "numpy"}
 VAGUE = {"utils", "helpers", "misc", "common"}
-PUBLIC = ("", ".balance", ".linesearch", ".optim", ".pareto", ".training", ".workloads")  # packages with an `__all__`
+PUBLIC = (
+    "",
+    ".balance",
+    ".linesearch",
+    ".metrics",
+    ".optim",
+    ".pareto",
+    ".training",
+    ".workloads",
+)  # packages with an `__all__`
 
 
 def top_package(module: str) -> str:

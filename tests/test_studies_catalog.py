@@ -97,8 +97,8 @@ def test_question_of_a_shipped_study_is_one_line_and_its_file_has_a_docstring(en
     study = find_study(entry.name, "smoke")
     assert study.name == entry.name
     assert re.fullmatch(r"[^\n]+\?", study.question)
-    title = entry.name.replace("-", " ").capitalize()
-    assert (study_module(entry.name).__doc__ or "").startswith(f"{title}: ")
+    title = entry.name.replace("-", " ")
+    assert (study_module(entry.name).__doc__ or "").lower().startswith(f"{title}: ")
 
 
 @pytest.mark.parametrize(
