@@ -114,4 +114,15 @@ def test_edge_network_has_the_published_layers() -> None:
     assert sum(each.numel() for each in encoder.message.parameters()) == 128 * 64 * 64 + 64
     assert tuple(encoder.update.weight_ih.shape) == (3 * 64, 64)
     assert tuple(encoder.pooling.query.weight_ih.shape) == (4 * 64, 2 * 64)
+    for layer in (encoder.message, encoder.constant):
+        assert layer.weight.abs().max().item() == pytest.approx(128**-0.5, rel=1e-2)
     assert encoder(batch()).shape == (3, 64)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_molecule_encoder_is_exported_for_any_batch(kind: type[nn.Module]) -> None:
+    encoder = made(kind)
+    exported = torch.export.export(encoder, (batch().double(),), dynamic_shapes={"atoms": {0: torch.export.Dim("b")}})
+    other = batch((2, 4), seed=4, most=5).double()
+    torch.testing.assert_close(exported.module()(other), encoder(other))

@@ -26,12 +26,12 @@ def element_features(numbers: Tensor) -> Tensor:
 def without_padding(atoms: Tensor) -> Tensor:
     """(B, A, 4) without the last columns in which no molecule has an atom; unchanged on other devices than the CPU.
 
-    On a GPU, the number of columns would have to be waited for.
+    On a GPU, the number of columns would have to be waited for; a compiled or exported graph has no such number.
     """
-    if atoms.device.type != "cpu" or not len(atoms):
+    if atoms.device.type != "cpu" or torch.compiler.is_compiling() or not atoms.shape[0]:
         return atoms
     used = (atoms[..., 0] > 0).any(dim=0).nonzero()
-    return atoms[:, : max(1, int(used[-1]) + 1 if len(used) else 1)]
+    return atoms[:, : int(used[-1]) + 1] if used.numel() else atoms[:, :1]
 
 
 class EdgeNetwork(nn.Module):
@@ -67,6 +67,9 @@ class EdgeNetwork(nn.Module):
         self.message = nn.Linear(HIDDEN * width, width)  # W_k side by side, and the bias b
         self.constant = nn.Linear(width, width, bias=False)  # W_0
         self.root = nn.Linear(width, width, bias=False)
+        for layer in (self.message, self.constant):  # as of a layer of 128 inputs and D^2 outputs, the published form
+            nn.init.uniform_(layer.weight, -(HIDDEN**-0.5), HIDDEN**-0.5)
+        nn.init.zeros_(self.message.bias)
         self.update = nn.GRUCell(width, width)
         self.pooling = Set2Set(width)
         self.output = nn.Linear(2 * width, width)
@@ -205,7 +208,7 @@ class FilterNetwork(nn.Module):
         for each in self.passes:
             state = state + each(state, waves, pairs)
         found = self.atom(state) / SIZE
-        total = found.new_zeros(len(atoms), found.shape[1]).index_add_(0, pairs.molecule, found)
+        total = found.new_zeros(atoms.shape[0], found.shape[1]).index_add_(0, pairs.molecule, found)
         result: Tensor = self.output(total)
         return result
 
