@@ -74,7 +74,11 @@
       xaxis.tickangle = panel.matrix.length > 6 || narrow() ? -60 : 0;
       yaxis.autorange = "reversed";
     }
-    if (panel.height > TALL) xaxis.side = "top";
+    if (panel.height > TALL && !panel.polar) xaxis.side = "top";
+    if (panel.polar) {
+      xaxis.visible = yaxis.visible = false;
+      yaxis.scaleanchor = "x";
+    }
     return { ...base, xaxis, yaxis, ...(panel.height ? { height: panel.height } : {}) };
   }
 

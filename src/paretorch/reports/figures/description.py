@@ -97,6 +97,7 @@ class Panel:
         x: index of the horizontal axis.
         y: index of the vertical axis.
         z: index of the third axis; None in a plane.
+        polar: whether both axes have equal units and are not drawn, as for curves around a centre.
         matrix: (n, n) values in -1..1, drawn as coloured cells in place of marks.
         height: in pixels; 0: that of other panels.
     """
@@ -107,6 +108,7 @@ class Panel:
     x: int = 0
     y: int = 1
     z: int | None = None
+    polar: bool = False
     matrix: Array | None = None
     height: int = 0
 

@@ -8,6 +8,7 @@ from paretorch.reports.figures.curves import learning_curves, training_losses, w
 from paretorch.reports.figures.description import Figure
 from paretorch.reports.figures.differences import differences
 from paretorch.reports.figures.fronts import fronts
+from paretorch.reports.figures.radar import radar
 from paretorch.reports.figures.rates import rates
 from paretorch.reports.figures.searches import checked, combined_loss, steps
 from paretorch.reports.figures.trade_offs import cost, trade_off
@@ -20,6 +21,7 @@ def figures(summary: Summary) -> tuple[Figure, ...]:
         learning_curves,
         training_losses,
         trade_off,
+        radar,
         cost,
         weights,
         cosine_curves,

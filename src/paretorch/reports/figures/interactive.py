@@ -58,6 +58,8 @@ def _panel(panel: Panel, styles: list[MarkStyle], all_axes: bool) -> dict[str, J
         values["matrix"] = [rounded(row) for row in panel.matrix]
     if panel.height:
         values["height"] = panel.height
+    if panel.polar:
+        values["polar"] = True
     return values
 
 

@@ -157,6 +157,11 @@ def _draw_axes(axis: Axes, panel: Panel) -> None:
         axis.set_yscale("log")
     if x.integers:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if panel.polar:
+        circle = np.linspace(0, 2 * np.pi, 121)
+        axis.plot(100 * np.cos(circle), 100 * np.sin(circle), color="black", linewidth=0.8)
+        axis.set_aspect("equal")
+        axis.axis("off")
     axis.grid(True, linewidth=0.3)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paretorch.reports.analysis.summary import Summary
+from paretorch.reports.tables.dominance import dominance_table
 from paretorch.reports.tables.expected import expected_table
 from paretorch.reports.tables.fronts import indicator_table, quality_table, speedup_table
 from paretorch.reports.tables.losses import loss_table
@@ -16,6 +17,7 @@ TABLES = {  # in the order of the page
     "overview": overview,
     "means": means,
     "by_metric": by_metric,
+    "dominance": dominance_table,
     "fronts": quality_table,
     "indicators": indicator_table,
     "faster": speedup_table,
