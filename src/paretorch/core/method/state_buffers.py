@@ -168,6 +168,16 @@ class StateBuffers:
             self._tensor(name).copy_(value)
         self.tensors_changed()
 
+    def keep_where(self, condition: Tensor, before: dict[str, Tensor]) -> None:
+        """Write the tensors of an earlier :meth:`snapshot` back where the () condition is False, without a wait for the device.
+
+        The copies on the host are those of the case True; in the other case :meth:`tensors_changed` discards them.
+        """
+        for name, value in before.items():
+            tensor = self._tensor(name)
+            tensor.copy_(torch.where(condition, tensor, value))
+        self._written = {name: (stored, stored._version, value) for name, (stored, _, value) in self._written.items()}
+
     # --- steps, and weights that are reused ------------------------------------------------------------------------------
 
     def steps(self) -> int:
