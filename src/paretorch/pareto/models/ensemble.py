@@ -54,6 +54,7 @@ class Ensemble:
         self.count = len(models)
         self.first = first
         self.trained, self.kept = stacked(models)
+        self._buffers = [name for name, _ in models[0].named_buffers()]
         for value in self.trained.values():
             value.requires_grad_()
         self.execution = execution
@@ -63,6 +64,11 @@ class Ensemble:
     def parameters(self) -> list[Tensor]:
         """The trained parameters, (N, ...) each."""
         return list(self.trained.values())
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        """The buffers, (N, ...) each, which the forward pass may change, such as those of BatchNorm."""
+        return [self.kept[name] for name in self._buffers]
 
     def gradients(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
         """Sets ``.grad`` of the stacked parameters to sum_t w_it dL_it / dtheta_i; None if no present task reaches them.
