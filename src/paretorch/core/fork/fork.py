@@ -241,11 +241,15 @@ class Fork(MethodModule):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Within it the Fork does nothing: plain aliases, plain sums, no state. Also for backwards of earlier forwards."""
-        self._step.pauses += 1
-        try:
-            yield
+        before = self._step.pauses
+        try:  # twice: an interrupt may arrive within the inner one's end
+            try:
+                self._step.pauses = before + 1
+                yield
+            finally:
+                self._step.pauses = before
         finally:
-            self._step.pauses -= 1
+            self._step.pauses = before
 
 
 def _is_tensor(leaf: Any) -> bool:

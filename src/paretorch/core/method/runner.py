@@ -32,6 +32,7 @@ from paretorch.core.gradients.task_gradients import Gradients, to_device, to_hos
 from paretorch.core.method.argument import check_method
 from paretorch.core.method.state_buffers import StateBuffers
 from paretorch.core.option_checks import check_above, check_choice, check_whole
+from paretorch.core.restoring import RestoredOnError
 
 Scale = Literal["calibrated", "paper"]
 
@@ -365,7 +366,7 @@ class MethodRunner:
 
     def observe(self, losses: Mapping[str, Tensor | None]) -> None:
         """Pass the losses on the same batch after the optimizer's step to methods that use them."""
-        with torch.no_grad():
+        with RestoredOnError(), torch.no_grad():
             given = checks.present_losses(losses, f"{self.owner}.observe")
             checks.check_known_tasks(given, self.tasks, f"{self.owner}.observe")
             index = [self.tasks.index(name) for name in given]

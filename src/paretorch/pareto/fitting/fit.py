@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from paretorch.core.gradients.ranks import ALL, Ranks
 from paretorch.core.option_checks import check_choice
+from paretorch.core.restoring import RestoredOnError
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
@@ -119,7 +120,7 @@ def fit_front(
         group,
         checkpoint,
     )
-    with torch.random.fork_rng():
+    with RestoredOnError(), torch.random.fork_rng():
         if algorithm.conditional:
             return fit_conditional(plan, algorithm, given, _models(plan, range(len(tasks))))
         if algorithm.evolves:
