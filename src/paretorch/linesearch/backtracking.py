@@ -115,7 +115,11 @@ class Backtracking(LineSearch):
             replay = ForwardReplay([parts.encoder, parts.heads], parts.shared[0].device, graph=graph)
             with replay.first(), torch.enable_grad():
                 losses = self.declared(losses_of(parts.encoder(x)))
-            self.last, self.state = backtracking_step(parts, self.runner, self.state, replay, x, losses_of, losses)
+            try:
+                self.last, self.state = backtracking_step(parts, self.runner, self.state, replay, x, losses_of, losses)
+            except FloatingPointError:
+                replay.undo_buffers()
+                raise
             return self.last
 
 

@@ -165,7 +165,11 @@ class StateBuffers:
     def restore(self, before: dict[str, Tensor]) -> None:
         """Write the tensors of an earlier :meth:`snapshot` back."""
         for name, value in before.items():
-            self._tensor(name).copy_(value)
+            tensor = self._tensor(name)
+            if tensor.shape == value.shape:
+                tensor.copy_(value)
+            else:  # rows of n numbers, of which n was not known
+                self.tensors[name] = value
         self.tensors_changed()
 
     def keep_where(self, condition: Tensor, before: dict[str, Tensor]) -> None:

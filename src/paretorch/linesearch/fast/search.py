@@ -143,7 +143,12 @@ class FastBacktracking(LineSearch):
                 subsample_reliable=self.fast.encoder.subsample_reliable,
                 differentiates=self.state.differentiates,
             )
-            self.last, self.fast = fast_step(batch, self.runner, self.fast._replace(search=self.state))
+            try:
+                self.last, self.fast = fast_step(batch, self.runner, self.fast._replace(search=self.state))
+            except FloatingPointError:
+                batch.encoding.undo_buffers()
+                batch.decoding.undo_buffers()
+                raise
             self.state = self.fast.search
             return self.last
 
