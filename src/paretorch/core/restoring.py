@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import forward_ad
 
 # Attributes of a module that hold its tensors and its hooks.
 _TABLES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks")
@@ -30,7 +28,7 @@ class RestoredOnError:
         self._modules = list({each: None for module in modules for each in module.modules()})
 
     def __enter__(self) -> None:
-        self._grad, self._level = torch.is_grad_enabled(), _dual_level()
+        self._grad = torch.is_grad_enabled()
         self._saved = [
             (each, each.training, each.__dict__.get("forward"), [dict(each.__dict__[name]) for name in _TABLES])
             for each in self._modules
@@ -40,7 +38,6 @@ class RestoredOnError:
         if kind is None:
             return
         torch.set_grad_enabled(self._grad)
-        _exit_dual_levels(self._level)
         for module, training, forward, tables in self._saved:
             module.training = training
             _restore(module.__dict__, "forward", forward)
@@ -56,17 +53,3 @@ def _restore(attributes: dict[str, Any], name: str, value: Any) -> None:
         attributes[name] = value
     else:
         attributes.pop(name, None)
-
-
-def _dual_level() -> int:
-    """The level of forward-mode differentiation; -1: none."""
-    level: int = getattr(forward_ad, "_current_level", -1)
-    return level
-
-
-def _exit_dual_levels(level: int) -> None:
-    """Leave the level of forward-mode differentiation above this one, which torch counts in Python and in C++."""
-    if hasattr(forward_ad, "_current_level"):
-        with suppress(RuntimeError):  # it is not entered
-            torch._C._exit_dual_level(level=level + 1)
-        forward_ad._current_level = level

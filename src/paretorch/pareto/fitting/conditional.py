@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from paretorch.pareto.fitting.steps import DivergedWarning
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.models.ensemble import inner_products
+from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR
 from paretorch.pareto.models.members import Losses, score
 from paretorch.pareto.plan import FrontPlan
 from paretorch.workloads.forward import Batch
@@ -28,18 +29,22 @@ from paretorch.workloads.streams import Samples, Stream, combined_seed, training
 MODEL = "family"  # key of checkpoints, which earlier versions wrote too
 
 
-def fit_conditional(plan: FrontPlan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
+def fit_conditional(
+    plan: FrontPlan, algorithm: FrontAlgorithm, given: Tensor, initial: Callable[[], list[nn.Module]]
+) -> Front:
     """Trains a conditional model over random preferences; the members of the front are its models at the given ones.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
         algorithm: with ``conditional_model`` and ``draw``, and ``objective`` or ``weights``.
         given: (N, T) preferences.
-        models: T initial ones.
+        initial: makes T initial models.
     """
-    splits = plan.workload.data().to(torch.device(plan.device))
-    batch = next(training_batches(splits.train, plan.batch_size, plan.seed, 0))
-    model = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
+    with GLOBAL_GENERATOR:  # the conditional model draws after the initial ones
+        models = initial()
+        splits = plan.workload.data().to(torch.device(plan.device))
+        batch = next(training_batches(splits.train, plan.batch_size, plan.seed, 0))
+        model = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
     model.template.train()
     update = _ConditionalUpdate(plan, algorithm, model, plan.steps(splits.train))
     evaluate = partial(_scores, plan, model, given, splits.validation)
@@ -98,8 +103,9 @@ class _ConditionalUpdate:
         buffers = [(value, value.clone()) for value in self.model.template.buffers()]
         rows = []
         for preference in drawn:
-            torch.manual_seed(combined_seed(self.plan.seed, 1, number))
-            rows.append(self.model.losses(self.losses_of, batch, preference))
+            with GLOBAL_GENERATOR:
+                torch.manual_seed(combined_seed(self.plan.seed, 1, number))
+                rows.append(self.model.losses(self.losses_of, batch, preference))
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):
             return StepStatistics({GRADIENTS: 0})

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from paretorch.core.gradients.task_gradients import to_device, to_host
 from paretorch.core.option_checks import check_choice
 from paretorch.pareto.models.autotune import autotune
+from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR
 from paretorch.pareto.models.members import Features, Losses, stacked
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
@@ -93,7 +94,7 @@ class Ensemble:
             raise RuntimeError(f"vmap cannot run this model: use execution='loop' or 'auto' ({error})") from error
 
     def _run(self, backend: str, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
-        with torch.random.fork_rng(devices=self._devices()):
+        with GLOBAL_GENERATOR, torch.random.fork_rng(devices=self._devices()):
             if backend == "loop":
                 return self._by_loop(batch, seed, weigh, gramian)
             torch.manual_seed(seed)
