@@ -92,8 +92,11 @@ class BrokenNet(nn.Module):
     def losses(self, branches: dict[str, Tensor]) -> dict[str, Tensor]:
         return {task: self.loss(task, z) for task, z in branches.items()}
 
+    def of_features(self, z: Tensor) -> dict[str, Tensor]:
+        return self.losses(dict.fromkeys(TASKS, z))
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return self.losses(dict.fromkeys(TASKS, self.encoder(x)))
+        return self.of_features(self.encoder(x))
 
     def gradients(self, of: Callable[[BrokenNet], nn.Module] | None = None) -> list[Tensor | None]:
         module = self if of is None else of(self)

@@ -48,8 +48,7 @@ class Marked(Tiny):
         if self.place == "input":
             inputs[self.sample, 0] = self.value
         marked = TensorStream(inputs, {**stream.targets, "size": torch.stack([size, mark], dim=1)})
-        others = [_unmarked(streams) for streams in (plain.validation, plain.test)]
-        return Splits((marked,), *others)
+        return Splits((marked,), _unmarked(plain.validation), _unmarked(plain.test))
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         size, mark = targets["size"].unbind(dim=1)

@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 import paretorch as pt
 from line_searches import SEARCHES
 from optimizers import OPTIMIZERS
+from paretorch.core.fork.insertion import InsertedFork
 from small_models import head_losses
 
 Step = Callable[[], object]
@@ -50,7 +51,7 @@ def interrupted(step: Step, line: int) -> int:
 def network() -> nn.ModuleDict:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 5), nn.Tanh())
-    encoder[0].bias.requires_grad_(False)  # type: ignore[union-attr]
+    encoder[0].bias.requires_grad_(False)
     encoder[2].eval()
     encoder[0].weight.register_hook(lambda gradient: gradient)  # type: ignore[operator]
     encoder.register_forward_hook(lambda *_: None)
@@ -98,12 +99,18 @@ def fork_step(net: nn.ModuleDict) -> Step:
     return step
 
 
+def remove_fork(net: nn.ModuleDict) -> None:
+    fork = net.fork
+    assert isinstance(fork, InsertedFork)
+    fork.remove()
+
+
 def insertion(net: nn.ModuleDict) -> Step:
     heads = {task: f"heads.{task}" for task in TASKS}
 
     def step() -> None:
         if hasattr(net, "fork"):  # the interrupt came after the Fork was complete
-            net.fork.remove()
+            remove_fork(net)
         pt.fork_at(net, "encoder", heads, method=pt.MGDA()).remove()
 
     return step
@@ -150,7 +157,7 @@ def check_interrupts(case: str, count: int) -> None:
         before = state_of(net)
         interrupted(step, line)
         if case == "insertion" and hasattr(net, "fork"):
-            net.fork.remove()
+            remove_fork(net)
         assert state_of(net) == before, line
         step()
         assert state_of(net) == before, line

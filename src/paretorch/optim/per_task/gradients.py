@@ -117,8 +117,9 @@ def _summed(losses: Mapping[str, Tensor], tasks: Sequence[str], ranks: Ranks) ->
     """The sums over ranks, so that all ranks find the same losses that are not finite."""
     own = dict(zip(losses, to_host(list(losses.values())), strict=True))
     zero = torch.zeros((), dtype=torch.float64)
-    total = ranks.sum(torch.stack([own.get(task, zero) for task in tasks])) if tasks else []
-    return dict(zip(tasks, total, strict=True))
+    if not tasks:
+        return {}
+    return dict(zip(tasks, ranks.sum(torch.stack([own.get(task, zero) for task in tasks])), strict=True))
 
 
 def _lengths(
