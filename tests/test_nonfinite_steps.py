@@ -134,16 +134,16 @@ def test_balancer_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[
         check_promise(lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite), balancer_step, kind, value, nonfinite)
 
 
-@pytest.mark.parametrize("way", ["total", "accumulate"])
+@pytest.mark.parametrize("by", ["total", "accumulate"])
 @over_options
 @pytest.mark.parametrize("method", [*LOSS_METHODS, pt.MGDA(), pt.GradDrop(), pt.GradNorm()], ids=repr)
 def test_balancer_total_and_accumulate_keep_the_promise_of_backward(
-    method: Method[Any], nonfinite: Option, way: str
+    method: Method[Any], nonfinite: Option, by: str
 ) -> None:
-    step = total_step if way == "total" else accumulated_step
+    step = total_step if by == "total" else accumulated_step
     for kind, value in CASES:
         check_promise(
-            lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite, accumulate=1 if way == "total" else 2),
+            lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite, accumulate=1 if by == "total" else 2),
             step,
             kind,
             value,

@@ -100,7 +100,7 @@ def test_train_that_meets_nan_stops_with_the_cause_and_the_last_checkpoint(
 
 @pytest.mark.parametrize("place", ["loss", "explosion"])
 @pytest.mark.parametrize("method", [["--method", "MGDA()"], ["--method", "Uncertainty()"]], ids=str)
-def test_train_whose_parameters_are_not_finite_stops_at_the_epoch_with_the_last_checkpoint(
+def test_train_with_parameters_that_are_not_finite_stops_at_the_epoch_with_the_last_checkpoint(
     method: list[str], place: str, tmp_path: Path
 ) -> None:
     code, printed = train(tmp_path, place, 2 * EPOCH_STEPS, "--optimizer", "SGD(lr=1e-4)", *method)
