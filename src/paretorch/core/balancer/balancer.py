@@ -181,7 +181,7 @@ class Balancer(MethodModule):
 
         Returns:
             the result of the step. With ``nonfinite="pass"``, a method that needs losses alone and losses on a device, its status
-            is decided on the device: :attr:`balance` waits for it.
+            is decided on the device: ``balancer.balance`` waits for it.
 
         Raises:
             ValueError: on unknown names, losses that are not scalars with a graph on one device, and graphs whose shared
