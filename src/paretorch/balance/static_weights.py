@@ -19,6 +19,7 @@ from paretorch.core.contract import Method, Need
 from paretorch.core.fork.pausing import paused_forks
 from paretorch.core.method.argument import check_method
 from paretorch.core.option_checks import check_whole
+from paretorch.core.restoring import RestoredOnError
 
 FEWEST_STEPS = 10  # in which a task must have a gradient
 FEWEST_RUN = 12  # steps of the run, of which so many are used
@@ -149,7 +150,7 @@ def find_weights(
         raise ValueError("find_weights: no parameter of the model requires grad, so there is no gradient to measure")
     make = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=1e-3))
     norms: list[Mapping[str, float]] = []
-    with _unchanged(model), paused_forks(model):
+    with RestoredOnError([model]), _unchanged(model), paused_forks(model):
         if not model.training:
             model.train()
         trained, balancer = make(parameters), Balancer(method, shared=shared)
@@ -249,10 +250,8 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - losses and loaders may draw from it
     devices = sorted({tensor.device.index or 0 for tensor in tensors if tensor.device.type == "cuda"})
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
+
+    def restore() -> None:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         with torch.no_grad():
@@ -263,3 +262,13 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
         for module, mode in modes:
             module.training = mode
+
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        try:
+            restore()
+        except BaseException:  # an interrupt: once more, to the end
+            restore()
+            raise

@@ -13,6 +13,7 @@ from paretorch.core.arrays import Array
 from paretorch.core.contract import Method, Need
 from paretorch.core.gradients.task_gradients import Gradients, Row
 from paretorch.core.method.runner import MethodRunner, Scale, combined_gradient
+from paretorch.core.restoring import RestoredOnError
 from paretorch.linesearch.armijo.rules import Memory, Rules, Shrink, Start, Trial
 from paretorch.linesearch.bound import UpperBound
 from paretorch.linesearch.contract import SearchOutcome, SearchResult, Slopes, Step
@@ -110,11 +111,16 @@ class Backtracking(LineSearch):
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
         parts, graph = self.parts, self.state.differentiates or bool(requiring_grad(x))
-        replay = ForwardReplay([parts.encoder, parts.heads], parts.shared[0].device, graph=graph)
-        with replay.first(), torch.enable_grad():
-            losses = self.declared(losses_of(parts.encoder(x)))
-        self.last, self.state = backtracking_step(parts, self.runner, self.state, replay, x, losses_of, losses)
-        return self.last
+        with RestoredOnError([parts.encoder, parts.heads]):
+            replay = ForwardReplay([parts.encoder, parts.heads], parts.shared[0].device, graph=graph)
+            with replay.first(), torch.enable_grad():
+                losses = self.declared(losses_of(parts.encoder(x)))
+            try:
+                self.last, self.state = backtracking_step(parts, self.runner, self.state, replay, x, losses_of, losses)
+            except FloatingPointError:
+                replay.undo_buffers()
+                raise
+            return self.last
 
 
 def backtracking_step(

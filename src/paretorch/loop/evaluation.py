@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from paretorch.core.restoring import RestoredOnError
 from paretorch.loop.means import WeightedMeans
 from paretorch.metrics import Metric
 from paretorch.workloads.base import Workload
@@ -32,7 +33,6 @@ class Scores:
     metrics: Mapping[str, Mapping[str, float]]
 
 
-@torch.no_grad()
 def evaluate(
     workload: Workload,
     model: nn.Module,
@@ -57,24 +57,25 @@ def evaluate(
         ValueError: a metric does not support an output or a target; the message names the task.
     """
     training = model.training
-    model.eval()
-    try:
-        for stream in streams:
-            for samples in stream.batches(batch_size, order=None):
-                outputs, targets = forward(model, (samples,))
-                for task, loss in workload.losses(outputs, targets).items():
-                    means.add(task, loss, workload.labelled(task, targets[task], samples.size))
-                for task, output in outputs.items():
-                    with _errors_name(task):
-                        for metric in metrics.get(task, ()):
-                            metric.update(output, targets[task])
-    finally:
-        model.train(training)
-    values = {}
-    for task, made in metrics.items():
-        with _errors_name(task):
-            values[task] = {metric.name: metric.compute() for metric in made}
-    return Scores(means.read(), values)
+    with RestoredOnError([model]), torch.no_grad():
+        model.eval()
+        try:
+            for stream in streams:
+                for samples in stream.batches(batch_size, order=None):
+                    outputs, targets = forward(model, (samples,))
+                    for task, loss in workload.losses(outputs, targets).items():
+                        means.add(task, loss, workload.labelled(task, targets[task], samples.size))
+                    for task, output in outputs.items():
+                        with _errors_name(task):
+                            for metric in metrics.get(task, ()):
+                                metric.update(output, targets[task])
+        finally:
+            model.train(training)
+        values = {}
+        for task, made in metrics.items():
+            with _errors_name(task):
+                values[task] = {metric.name: metric.compute() for metric in made}
+        return Scores(means.read(), values)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from paretorch.core.contract import Balance
 from paretorch.core.gradients.engine import allow_repeated_backwards
 from paretorch.core.gradients.graph import task_graph
 from paretorch.core.gradients.ranks import ALL, Ranks
+from paretorch.core.restoring import RestoredOnError
 from paretorch.optim.per_task.gradients import TaskGradients, clipped, gradients_of
 from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule, task_weights
 
@@ -97,7 +98,6 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
     def end_epoch(self) -> None:
         """Notifies a balancing method that depends on epochs of the end of one."""
 
-    @torch.no_grad()
     def step(  # type: ignore[override]
         self,
         losses: GivenLosses | Callable[[], GivenLosses] | None = None,
@@ -116,6 +116,14 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             ValueError: a name is unknown, or a loss is not a scalar with a graph.
             FloatingPointError: a gradient is not finite; parameters and state are unchanged.
         """
+        with RestoredOnError(), torch.no_grad():
+            return self._step(losses, closure)
+
+    def _step(
+        self,
+        losses: GivenLosses | Callable[[], GivenLosses] | None,
+        closure: Callable[[], GivenLosses] | None,
+    ) -> GivenLosses | None:
         if callable(losses):
             losses, closure = None, losses
         if (losses is None) == (closure is None):
@@ -136,9 +144,15 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         rule = self.rule
         if rule.check is not None:
             rule.check((parameter for group in self.param_groups for parameter in group["params"]), type(self).__name__)
+        given = losses
         if rule.losses is not None:
             losses = rule.losses(losses, self.param_groups[0])
-        parameters, gradients = self._gradients(losses, self.tasks if rule.rows is None else rule.rows)
+        try:
+            parameters, gradients = self._gradients(losses, self.tasks if rule.rows is None else rule.rows)
+        except FloatingPointError as error:
+            if rule.rows is None:
+                raise
+            raise FloatingPointError(_not_finite(given)) from error
         rule.update(TaskStep(parameters, list(self._groups(parameters)), gradients, self.tasks, self.state))
 
     def _gradients(self, losses: Mapping[str, Tensor], names: Sequence[str]) -> tuple[list[Tensor], TaskGradients]:
@@ -190,3 +204,11 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
         places = {id(parameter): place for place, parameter in enumerate(parameters)}
         for group in self.param_groups:
             yield group, [places[id(parameter)] for parameter in group["params"] if id(parameter) in places]
+
+
+def _not_finite(losses: Losses) -> str:
+    """The message where the mean of these losses, or its gradient, is not finite."""
+    broken = [task for task, loss in losses.items() if not bool(loss.isfinite())]
+    what = f"the loss of {', '.join(map(repr, broken))}" if broken else f"a gradient of {', '.join(map(repr, losses))}"
+    cure = "Check inputs and targets for inf or nan, or use a smaller step"
+    return f"{what} is not finite; parameters and state are unchanged. {cure}"

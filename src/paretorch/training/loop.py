@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from paretorch.core.restoring import RestoredOnError
 from paretorch.loop.epochs import train_epochs
 from paretorch.storage import checkpoint_folder
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
@@ -99,7 +100,8 @@ def train(
     if result is not None:
         return result
     device = find_device(run.device)
-    with randomness.deterministic(run.deterministic), randomness.preserved(device), _one_warning(ranks):
+    quiet = _one_warning(ranks)
+    with RestoredOnError(), randomness.deterministic(run.deterministic), randomness.preserved(device), quiet:
         randomness.seed_all(run.seed)
         resolved = ranks.together(lambda: resolve(run, ranks))
         ranks.match_model(resolved.model)
@@ -202,7 +204,10 @@ class _RunTraining:
     def update(self, step: int, batch: Batch) -> None:
         samples = sum(part.size if part.whole is None else part.whole for part in batch)
         self.resolved.schedule.before(step)
-        record = self.resolved.update(batch)
+        try:
+            record = self.resolved.update(batch)
+        except FloatingPointError as error:
+            raise FloatingPointError(self.monitor.refused(step, error)) from error
         del batch
         epoch = len(self.history) + 1
         self.totals.add(record, samples)

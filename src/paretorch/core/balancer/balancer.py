@@ -19,7 +19,7 @@ from paretorch.core import checks
 from paretorch.core.arrays import Array, Mask
 from paretorch.core.balancer.forks import forks_paused
 from paretorch.core.balancer.leaf_gradients import further_gradients, leaf_gradients
-from paretorch.core.balancer.loss_step import descend_losses, mark_broken
+from paretorch.core.balancer.loss_step import broken_rows, descend_losses
 from paretorch.core.balancer.micro_batches import MicroBatches, check_accumulate, merged_graph
 from paretorch.core.balancer.samples_option import check_samples, samples_refusal, samples_save_nothing
 from paretorch.core.balancer.shared_parameters import (
@@ -183,7 +183,8 @@ class Balancer(MethodModule):
             retain_graph: keep the graph for another backward.
 
         Returns:
-            the result of the step.
+            the result of the step. With ``nonfinite="pass"``, a method that needs losses alone and losses on a device, its status
+            is decided on the device: ``balancer.balance`` waits for it.
 
         Raises:
             ValueError: on unknown names, losses that are not scalars with a graph on one device, and graphs whose shared
@@ -283,19 +284,17 @@ class Balancer(MethodModule):
             if self.accumulate > 1:
                 assert graph is not None
                 assert not isinstance(factor, Tensor)
-                return self._add_micro_batch(given, graph, step.read(), retain_graph, factor)
+                return self._add_micro_batch(given, graph, step.read()[0], retain_graph, factor)
             if self.runner.uses_gradients:
                 assert graph is not None
                 self._backward_of_gradients(given, graph, step, others, retain_graph)
             else:
-                before = (self.runner.state.snapshot(), self.runner.result)
-                weights_without = partial(self._loss_weights, step.read(), before)
-                descend_losses(given, self.tasks, weights_without, self.nonfinite, self.runner.ranks, retain_graph)
+                self._backward_of_losses(given, step, retain_graph)
         if not retain_graph:
             mark_freed(given.values(), call, graph if self._checked_steps else None)
         if self._checked_steps and graph is not None and not graph.forks:  # a Fork is searched for again
             self._checked_steps -= 1
-        return cast(Balance, self.balance)
+        return cast(Balance, self.runner.known_balance)
 
     # --- losses ----------------------------------------------------------------------------------------------------------
 
@@ -375,22 +374,33 @@ class Balancer(MethodModule):
         loss_sums = sums.loss_sums(tasks, self.factor or 1.0)
         leaves = self._leaves(names, merged_graph(sums, names))
         source, own = sums.gradients(tasks, leaves)
-        if self.nonfinite != "pass":  # the Gramian shows the others of a method that uses gradients
-            unchecked = (
-                own if self.runner.uses_gradients else {name: [*row.values()] for name, row in sums.rows.items()}
-            )
-            mark_broken(loss_sums, unchecked, tasks)
+        broken = np.zeros(len(tasks), bool)
+        if not self.runner.uses_gradients:
+            broken = broken_rows({name: [*row.values()] for name, row in sums.rows.items()}, tasks)
+        elif self.nonfinite != "pass":  # the Gramian shows the other gradients
+            loss_sums[0, broken_rows(own, tasks)] = np.nan
         if self.runner.uses_gradients:
             result, shared = self._consistent_step(StepLosses([], lambda _: loss_sums), source, None)
         else:
             before = (self.runner.state.snapshot(), self.runner.result)
-            result = self._loss_weights(loss_sums, before, np.zeros(len(tasks), bool))
+            result = self._loss_weights(loss_sums, before, broken)
             result = result._replace(heads=result.weights)
             shared = cast(list[tuple[Tensor, Tensor]], self._shared_gradient(result, source))
         self._accumulate(result, names, leaves, shared, own, awaited)
         return cast(Balance, self.balance)
 
     # --- methods that need losses alone ----------------------------------------------------------------------------------
+
+    def _backward_of_losses(self, given: Mapping[str, Tensor], losses: StepLosses, retain_graph: bool) -> None:
+        decision = self.runner.unread_decision()
+        loss_sums, numbers = losses.read(decision)
+        self.runner.read_decision(numbers)
+        before = (self.runner.state.snapshot(), self.runner.result)
+        weights_without = partial(self._loss_weights, loss_sums, before)
+        checked = None if self.nonfinite == "pass" else self.nonfinite
+        passed = descend_losses(given, self.tasks, weights_without, checked, self.runner.ranks, retain_graph)
+        if self.nonfinite == "pass":
+            self.runner.undo_unless_finite(passed, before[0])
 
     def _loss_weights(
         self, loss_sums: Array, before: tuple[dict[str, Tensor], StepResult | None], broken: Mask
@@ -439,7 +449,9 @@ class Balancer(MethodModule):
     ) -> tuple[StepResult, list[tuple[Tensor, Tensor]]]:
         """The result of the step, and the shared leaves with their balanced gradients, consistent with the Gramian."""
         runner = self.runner
-        result = runner.reuse_weights(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(losses.read()[0]))
+        result = runner.reuse_weights(
+            source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(losses.read()[0][0])
+        )
         if result is not None:
             shared = self._shared_gradient(result, source, is_new=False)
             if shared is None:  # the first call has changed the level to EXPLICIT

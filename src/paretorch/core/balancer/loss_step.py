@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,14 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.core.arrays import Array, Mask
+from paretorch.core.arrays import Mask
 from paretorch.core.gradients.engine import accumulate_gradients, free_saved_tensors
-from paretorch.core.gradients.graph import TaskGraph, has_several_tasks, leaf_hooks_disabled, node_output, task_graph
+from paretorch.core.gradients.finite import all_finite, tensor_sum
+from paretorch.core.gradients.graph import (
+    FSDP_NODE,
+    TaskGraph,
+    ddp_leaves,
+    has_several_tasks,
+    leaf_hooks_disabled,
+    node_output,
+    task_graph,
+)
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.step_evidence import StepResult
-from paretorch.core.gradients.task_gradients import summing_dtype
 
-WIDE = (torch.float32, torch.float64)
+TRANSPARENT = frozenset(
+    {"CompiledFunctionBackward"}
+)  # opaque nodes whose gradients can be computed without side effects
 
 
 class Weighted(NamedTuple):
@@ -34,19 +43,22 @@ def descend_losses(
     given: Mapping[str, Tensor],
     tasks: Sequence[str],
     weights_without: Callable[[Mask], StepResult],
-    nonfinite: str,
+    nonfinite: str | None,
     ranks: Ranks,
     retain_graph: bool,
-) -> None:
+) -> list[Tensor]:
     """Add the gradient of the weighted losses to ``.grad``, by one backward; nothing is added where it is not finite.
 
     Args:
         given: losses by task.
         tasks: (all,) names.
         weights_without: gives the weights, without the (all,) tasks whose gradient is not finite; raises where that is an error.
-        nonfinite: ``"pass"``: gradients are not checked; else they are.
+        nonfinite: ``"raise"`` or ``"skip"``; None: the gradient is added unchecked.
         ranks: those that decide together.
         retain_graph: keep the graph for another backward.
+
+    Returns:
+        the ``.grad`` of the leaves where the gradient was added unchecked, else none.
     """
     broken = np.zeros(len(tasks), bool)
     while True:
@@ -55,57 +67,98 @@ def descend_losses(
         factors = {name: weights[tasks.index(name)] for name in given}
         used = {name: loss for name, loss in given.items() if factors[name] != 0}
         starts = [torch.full_like(loss, factors[name]) for name, loss in used.items()]
+        graph = task_graph([[loss] for loss in used.values()])
+        if nonfinite is None:
+            return _added(graph, used, starts, retain_graph)
+        if graph.opaque - TRANSPARENT:
+            here = np.isin(tasks, _added_if_finite(graph, used, starts, retain_graph))
+            if not ranks.alone:
+                here = ranks.sum(torch.from_numpy(here.astype(np.float64))).numpy() > 0
+            if here.any():  # raises where that is an error; a second backward through these nodes is not possible
+                weights_without(here if nonfinite == "raise" else np.ones(len(tasks), bool))
+            return []
         keeps = retain_graph or nonfinite == "skip"  # for the backward without the task that is left out
-        found = None if nonfinite == "pass" else weighted_gradients(used, starts, keeps)
-        here = np.isin(tasks, [] if found is None else found.suspects)
-        if nonfinite != "pass" and not ranks.alone:
+        found = weighted_gradients(graph, used, starts, keeps)
+        here = np.isin(tasks, found.suspects)
+        if not ranks.alone:
             here = ranks.sum(torch.from_numpy(here.astype(np.float64))).numpy() > 0
         if not here.any():
             break
         broken = broken | here
-    if found is not None and not retain_graph:
+    if not retain_graph:
         free_saved_tensors(found.nodes)
-    if found is None and used:
-        torch.autograd.backward(list(used.values()), starts, retain_graph=retain_graph)
-    elif found is not None and found.leaves:
+    if found.leaves:
         accumulate_gradients(found.leaves, found.gradients)
+    return []
 
 
-def mark_broken(loss_sums: Array, own: Mapping[str, Sequence[Tensor | None]], tasks: Sequence[str]) -> None:
-    """Replace the loss of a task whose gradient on its own parameters is not finite by nan, which reaches all ranks.
+def _added(
+    graph: TaskGraph, losses: Mapping[str, Tensor], starts: Sequence[Tensor], retain_graph: bool
+) -> list[Tensor]:
+    """The ``.grad`` of the graph's leaves after an ordinary backward; without those of sharded parameters."""
+    if losses:
+        torch.autograd.backward(list(losses.values()), list(starts), retain_graph=retain_graph)
+    leaves = [*graph.leaves, *ddp_leaves(graph)]
+    return [] if FSDP_NODE in graph.opaque else [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+
+def _added_if_finite(
+    graph: TaskGraph, losses: Mapping[str, Tensor], starts: Sequence[Tensor], retain_graph: bool
+) -> list[str]:
+    """An ordinary backward, after which ``.grad`` is restored where it is not finite.
+
+    For graphs with nodes whose gradients cannot be computed without side effects. Parameters within a reentrant checkpoint and
+    sharded ones are not among the leaves of the graph, and are not checked.
+
+    Returns:
+        the tasks that reach a leaf whose gradient is not finite.
+    """
+    leaves = [] if FSDP_NODE in graph.opaque else [*{*graph.leaves, *ddp_leaves(graph)}]
+    before = [None if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
+    _added(graph, losses, starts, retain_graph)
+    if all_finite([leaf.grad for leaf in leaves]):
+        return []
+    reaching = dict(zip(graph.leaves, graph.leaf_tasks, strict=True))
+    everyone = frozenset(range(len(losses)))
+    suspects = frozenset[int]().union(*(reaching.get(leaf, everyone) for leaf in leaves if not all_finite([leaf.grad])))
+    with torch.no_grad():
+        for leaf, grad in zip(leaves, before, strict=True):
+            if grad is None or leaf.grad is None:
+                leaf.grad = grad
+            else:
+                leaf.grad.copy_(grad)
+    names = list(losses)
+    return [names[task] for task in sorted(suspects)]
+
+
+def broken_rows(rows: Mapping[str, Sequence[Tensor | None]], tasks: Sequence[str]) -> Mask:
+    """(all,) the tasks whose gradient is not finite.
 
     Args:
-        loss_sums: (3, all), changed in place.
-        own: every task's gradients on the parameters that are not compared.
+        rows: gradients by task.
         tasks: (all,) names.
     """
-    if all_finite([part for row in own.values() for part in row]):
-        return
-    for name, row in own.items():
-        if not all_finite(row):
-            loss_sums[0, tasks.index(name)] = np.nan
+    if all_finite([part for row in rows.values() for part in row]):
+        return np.zeros(len(tasks), bool)
+    return np.isin(tasks, [name for name, row in rows.items() if not all_finite(row)])
 
 
-def weighted_gradients(losses: Mapping[str, Tensor], starts: Sequence[Tensor], retain_graph: bool) -> Weighted | None:
+def weighted_gradients(
+    graph: TaskGraph, losses: Mapping[str, Tensor], starts: Sequence[Tensor], retain_graph: bool
+) -> Weighted:
     """The gradient of ``sum_t w_t L_t`` on all leaves by one backward, and the tasks whose part of it is not finite.
 
     A task is found by the gradients that it sends into nodes that it shares with others, and by the leaves that it alone
     reaches. Where all of these are finite and a sum is not, every task that reaches its leaf is suspected.
 
     Args:
+        graph: of the losses; without nodes whose gradients cannot be computed without side effects.
         losses: by task.
         starts: their factors, in the same order.
         retain_graph: keep the graph for another backward.
-
-    Returns:
-        None where the graph contains nodes whose gradients cannot be computed without side effects (compiled functions, reentrant
-        checkpoints, wrappers of distributed training).
     """
     if not losses:  # on a rank without any
         return Weighted([], [], [], [])
-    graph = task_graph([[loss] for loss in losses.values()])
-    if graph.opaque:
-        return None
     sent: list[list[Tensor]] = [[] for _ in losses]
     handles = [
         node.register_hook(partial(_record, sent[mask.bit_length() - 1], places))
@@ -146,29 +199,4 @@ def _into_shared(node: Any, graph: TaskGraph) -> list[int]:
 
 
 def _record(sums: list[Tensor], places: Sequence[int], sent: Sequence[Tensor | None], _: Any) -> None:
-    sums += [_sum(part) for number in places if (part := sent[number]) is not None]
-
-
-def all_finite(parts: Sequence[Tensor | None]) -> bool:
-    """Whether all numbers are finite: by the sums, and entry by entry where a sum is not."""
-    total = total_sum(parts)
-    if total is None or math.isfinite(total):
-        return True
-    return all(bool(torch.isfinite(_values(part)).all()) for part in parts if part is not None)
-
-
-def total_sum(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """() the sum of all numbers, which is finite only where all numbers are; None without a part."""
-    sums = [_sum(part) for part in parts if part is not None]
-    return torch.stack(sums).sum() if sums else None
-
-
-def _sum(part: Tensor) -> Tensor:
-    values = _values(part)
-    return values.sum() if values.dtype in WIDE else values.sum(dtype=summing_dtype(values.dtype))
-
-
-def _values(part: Tensor) -> Tensor:
-    """The real numbers in a dense, sparse or complex tensor."""
-    dense = part.coalesce().values() if part.is_sparse else part
-    return torch.view_as_real(dense) if dense.is_complex() else dense
+    sums += [tensor_sum(part) for number in places if (part := sent[number]) is not None]

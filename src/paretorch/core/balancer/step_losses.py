@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from paretorch.core.arrays import Array
-from paretorch.core.balancer.loss_step import mark_broken, total_sum
+from paretorch.core.balancer.loss_step import broken_rows
+from paretorch.core.gradients.finite import total_sum
 from paretorch.core.gradients.task_gradients import to_host
 
 
@@ -25,9 +26,11 @@ class StepLosses(NamedTuple):
     tensors: list[Tensor]
     on_host: Callable[[Sequence[Array]], Array]
 
-    def read(self) -> Array:
-        """(3, all) sums of losses and factors, and the numbers of calls, by a transfer of their own."""
-        return self.on_host([tensor.numpy() for tensor in to_host(self.tensors)])
+    def read(self, others: Sequence[Tensor] = ()) -> tuple[Array, list[Tensor]]:
+        """(3, all) sums of losses and factors, and the numbers of calls; and other tensors from the same transfer."""
+        found = to_host([*self.tensors, *others])
+        count = len(self.tensors)
+        return self.on_host([tensor.numpy() for tensor in found[:count]]), found[count:]
 
 
 def step_losses(
@@ -73,7 +76,7 @@ def with_own_gradients(
     def on_host(arrays: Sequence[Array]) -> Array:
         loss_sums = losses.on_host(arrays[:-1])
         if not np.isfinite(arrays[-1]):
-            mark_broken(loss_sums, own, tasks)
+            loss_sums[0, broken_rows(own, tasks)] = np.nan  # nan reaches all ranks
         return loss_sums
 
     return StepLosses([*losses.tensors, total], on_host)

@@ -45,8 +45,8 @@ class Fork(MethodModule):
         copies: give each task a copy, for heads that work in place on the features.
         nonfinite: ``"pass"``: a step with inf or nan sends the plain sum, so that GradScaler finds it and skips the step;
             ``"raise"``: raises FloatingPointError naming the task, on all ranks together; ``"skip"``: leaves that task out of the
-            step, and counts it in ``skipped``. The heads' gradients are computed before the Fork's backward: see the
-            documentation, "When something is wrong", for what each option guarantees about them.
+            step, and counts it in ``skipped``. With :meth:`losses` the last two take back the gradients that the heads already
+            have: see the documentation, "When something is wrong", for what each option guarantees.
         every: reuse the weights for ``every - 1`` steps.
         gap: every ``gap`` steps (of those whose weights are not reused) compare with the exact update on the encoder's parameters
             (``balance.gap``; T encoder backwards).
@@ -241,11 +241,15 @@ class Fork(MethodModule):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Within it the Fork does nothing: plain aliases, plain sums, no state. Also for backwards of earlier forwards."""
-        self._step.pauses += 1
-        try:
-            yield
+        before = self._step.pauses
+        try:  # twice: an interrupt may arrive within the inner one's end
+            try:
+                self._step.pauses = before + 1
+                yield
+            finally:
+                self._step.pauses = before
         finally:
-            self._step.pauses -= 1
+            self._step.pauses = before
 
 
 def _is_tensor(leaf: Any) -> bool:

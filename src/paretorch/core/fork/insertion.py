@@ -12,6 +12,7 @@ from paretorch.core.checks import nearest
 from paretorch.core.contract import Method
 from paretorch.core.fork.fork import Fork
 from paretorch.core.method.argument import check_method
+from paretorch.core.restoring import RestoredOnError
 
 
 def fork_at(
@@ -66,11 +67,13 @@ def fork_at(
     if hasattr(model, "fork"):
         raise ValueError("the model has an attribute 'fork' already: remove an earlier fork with model.fork.remove()")
     fork = InsertedFork(method, heads, **options)
-    model.add_module("fork", fork)
-    hooks = [names[encoder].register_forward_hook(fork.begin)]
-    for task, name in heads.items():
-        hooks.append(names[name].register_forward_pre_hook(_UseBranch(fork, task), with_kwargs=True))
-    fork.undo = [*(hook.remove for hook in hooks), _RemoveSubmodule(model)]
+    with RestoredOnError([model]):
+        for task, name in heads.items():
+            hook = names[name].register_forward_pre_hook(_UseBranch(fork, task), with_kwargs=True)
+            fork.undo.append(hook.remove)
+        fork.undo.append(names[encoder].register_forward_hook(fork.begin).remove)
+        fork.undo.append(_RemoveSubmodule(model))
+        model.add_module("fork", fork)
     return fork
 
 

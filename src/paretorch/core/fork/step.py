@@ -18,6 +18,7 @@ from paretorch.core.fork.backward_checks import SEVERAL_CALLS, BackwardChecks
 from paretorch.core.fork.branch_checks import BranchChecks
 from paretorch.core.fork.ddp_outputs import DDPOutputs
 from paretorch.core.fork.forwards import ForwardCall, StepForwards
+from paretorch.core.fork.head_gradients import HeadGradients
 from paretorch.core.fork.overlap import OverlapCheck
 from paretorch.core.gradients.gap import gap_between, parameter_gramian
 from paretorch.core.gradients.rank_gramians import averaged_gramian
@@ -76,8 +77,9 @@ class ForkStep:
         FORK_STEPS[self.handle] = self
         self.pauses = 0  # contexts of fork.paused() that are open
         self.measured_steps = 0  # steps with new weights, counted for the gap
-        # The state and the result before the losses were weighted, where the weights may be taken back.
+        # The state and the result before the losses were weighted, to restore them where a gradient is not finite.
         self._before_weights: tuple[dict[str, Tensor], StepResult | None] | None = None
+        self._head_gradients: HeadGradients | None = None  # of this step, where they may be taken back
         self._stacked: dict[int, Tensor] = {}  # memory for the tasks' gradients, by leaf
         self.forwards = StepForwards()
         self.ddp_outputs = DDPOutputs()
@@ -152,6 +154,9 @@ class ForkStep:
         self.forwards.tasks_with_loss, self.forwards.links = set(losses), links
         if self.runner.observation is not None:
             self.runner.observation.begin_step(losses.values())
+        takes_back = self.nonfinite != "pass" and self.heads == "own" and self.runner.ranks.alone
+        is_eager = not torch.compiler.is_compiling()
+        self._head_gradients = HeadGradients(losses, self.forwards.nodes()) if takes_back and is_eager else None
         if not torch.compiler.is_compiling() and self.branch_checks.visits_graphs and self.runner.uses_gradients:
             self.branch_checks.visit(losses, self.forwards.nodes())
 
@@ -180,6 +185,8 @@ class ForkStep:
         )
         if self.pauses:
             return [*factors, loss_sums]
+        if self._head_gradients is not None:
+            self._head_gradients.save()
         if not self.weights_losses:
             return [*self._finite_factors(index, losses, factors), loss_sums]
         if used:
@@ -188,7 +195,9 @@ class ForkStep:
             result = self._balanced(self._branch_gradients(used, branches), loss_sums, [])
         else:
             self.runner.ranks.agree_on_tasks(self.tasks, self.runner.method)
-            result = self._loss_weights(to_host([loss_sums])[0].numpy(), [task for task, *_ in used])
+            numbers, *decision = to_host([loss_sums, *self.runner.unread_decision()])
+            self.runner.read_decision(decision)
+            result = self._loss_weights(numbers.numpy(), [task for task, *_ in used])
         assert result.weights is not None
         # A task without a gradient on the features may have one on its head; zero times inf or nan is nan.
         present = result.evidence.present
@@ -231,7 +240,7 @@ class ForkStep:
     def _loss_weights(self, loss_sums: Array, known: list[int]) -> StepResult:
         """One step of a method that needs losses alone."""
         runner = self.runner
-        self._before_weights = None if self.nonfinite == "pass" else (runner.state.snapshot(), runner.result)
+        self._before_weights = runner.state.snapshot(), runner.result
         reused = runner.reuse_weights(known, lambda: ~np.isfinite(loss_sums[0]))
         if reused is not None:
             return reused
@@ -268,19 +277,37 @@ class ForkStep:
         again = self._check_backward(gradients, call)
         self._check_losses_recorded(gradients, loss_sums)
         if self.weights_losses:
-            return self._summed_if_finite(gradients)
+            with self._heads_restored_on_error():
+                return self._summed_if_finite(gradients)
         if self._is_of_unused_forward(gradients, again):
             return gradients.summed()
         if gradients.known:
             self.branch_checks.reached(gradients.known, loss_sums is not None or not self.runner.ranks.alone)
         self.forwards.balanced = bool(gradients.known)
-        result = self._balanced(gradients, loss_sums, saved)
+        with self._heads_restored_on_error():
+            result = self._balanced(gradients, loss_sums, saved)
+        evidence = result.evidence
+        if evidence.left_out is not None:  # a loss that is not finite sent nothing to its head
+            self._restore_heads(evidence.left_out & ~(evidence.losses_known & ~np.isfinite(evidence.losses)))
         if result.heads is not None:  # heads receive their own gradient unchanged
             self.runner.record(result._replace(heads=None))
         combined = combined_gradient(result, gradients)
         if call.is_compared:
             call.sent = dict(enumerate(combined))
         return combined
+
+    def _restore_heads(self, tasks: Mask) -> None:
+        """Take back the gradients of the (all,) tasks on their heads."""
+        if self._head_gradients is not None:
+            self._head_gradients.restore(tasks.nonzero()[0].tolist())
+
+    @contextmanager
+    def _heads_restored_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except FloatingPointError:
+            self._restore_heads(np.ones(len(self.tasks), bool))
+            raise
 
     def _check_backward(self, gradients: Gradients, call: ForwardCall) -> bool:
         """Check how the tasks' backwards are run; whether this one came through another forward before."""
@@ -323,6 +350,12 @@ class ForkStep:
         """The sum of the gradients of weighted losses, without those that are not finite; then the state is restored."""
         if self._before_weights is None:
             return gradients.summed()
+        if self.nonfinite == "pass":
+            combined = gradients.summed()
+            known = self.runner.result is not None and self.runner.result.status is Status.NONFINITE
+            if self.runner.undo_unless_finite(combined, self._before_weights[0]) and not known:
+                self._suspects = broken_names(self.tasks, gradients.nonfinite_tasks())
+            return combined
         broken = self.runner.ranks.sum(torch.from_numpy(gradients.nonfinite_tasks().astype(np.float64))).numpy() > 0
         if not broken.any():
             return gradients.summed()
@@ -333,6 +366,7 @@ class ForkStep:
             self.runner.record(before)
             raise FloatingPointError(_not_finite(names, "the encoder received nothing, and the state is as before"))
         self.runner.count_skipped(names)
+        self._restore_heads(broken)
         result = self.runner.result
         if result is not None and result.weights is not None:
             evidence = result.evidence.without(broken)

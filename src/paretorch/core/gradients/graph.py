@@ -121,10 +121,14 @@ def node_output(edge: Edge) -> NodeOutput:
 def leaf_hooks_disabled(leaves: Sequence[Tensor]) -> Iterator[None]:
     """A context in which hooks on the leaves do not run: they apply to the accumulated gradient, not to each task's gradient."""
     saved = [(hooks, dict(hooks)) for leaf in leaves if (hooks := leaf._backward_hooks)]
-    for hooks, _ in saved:
-        hooks.clear()
-    try:
-        yield
+    try:  # twice: an interrupt may arrive within the inner one's end
+        try:
+            for hooks, _ in saved:
+                hooks.clear()
+            yield
+        finally:
+            for hooks, items in saved:
+                hooks.update(items)
     finally:
         for hooks, items in saved:
             hooks.update(items)

@@ -17,6 +17,7 @@ from torch import Tensor
 from paretorch.core import checks
 from paretorch.core.arrays import EPS, Array, Mask
 from paretorch.core.contract import Balance, Evidence, Method, Need, Status
+from paretorch.core.gradients.finite import all_finite, total_sum
 from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.step_evidence import (
     StepEvidence,
@@ -32,6 +33,7 @@ from paretorch.core.method.argument import check_method
 from paretorch.core.method.observation import ObservationCheck
 from paretorch.core.method.state_buffers import StateBuffers
 from paretorch.core.option_checks import check_above, check_choice, check_whole
+from paretorch.core.restoring import RestoredOnError
 
 Scale = Literal["calibrated", "paper"]
 
@@ -92,9 +94,11 @@ class MethodRunner:
         )
         self.result: StepResult | None = None  # of the last step
         self._balance: Balance | None = None  # made of the result when it is read
+        # () on a device: the sum of the last step's gradient, which decides there whether the state advanced; None: it is read.
+        self._unread: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "result": None, "_balance": None}
+        return {**self.__dict__, "result": None, "_balance": None, "_unread": None}
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -116,14 +120,21 @@ class MethodRunner:
     @property
     def balance(self) -> Balance | None:
         """The result of the last step, or None before the first."""
+        self.read_decision()
+        return self.known_balance
+
+    @property
+    def known_balance(self) -> Balance | None:
+        """:attr:`balance` without a wait for a device that decides the status."""
         if self._balance is None and self.result is not None:
             self._balance = self.result.balance(self.tasks)
         return self._balance
 
     def deferred_balance(self) -> Callable[[], Balance | None]:
         """Gives :attr:`balance` of this step at a later time, without the combined gradient of a Jacobian method."""
-        result = self.result
-        return partial(result.without_update().balance, self.tasks) if result is not None else lambda: None
+        if self.result is None:
+            return lambda: None
+        return partial(_balance_of, self.result.without_update(), self._unread, self.tasks)
 
     def record(self, result: StepResult | None) -> None:
         """Record the result of a step; None: there was none."""
@@ -131,6 +142,7 @@ class MethodRunner:
 
     def reset(self) -> None:
         """Restore the state and the record from before the first step."""
+        self._unread = None
         self.state.reset()
         self.record(None)
         self.skipped = {}
@@ -164,6 +176,7 @@ class MethodRunner:
             gramian: (all, all) of the gradients of the averaged losses, or None where only losses are known.
             resolution: bound on the rounding error of an inner product, relative to the lengths of the two gradients.
         """
+        self.read_decision()
         self.state.verify()
         if loss_sums is None and gramian is not None and self.ranks.alone:
             squares = gramian.diagonal().tolist()
@@ -192,6 +205,7 @@ class MethodRunner:
             known: the tasks that are present on this rank.
             broken: gives the (all,) tasks of this rank that are not finite; then nothing is reused.
         """
+        self.read_decision()
         self.state.verify()
         if self.every == 1:
             return None
@@ -256,6 +270,53 @@ class MethodRunner:
         self.record(result)
         return result
 
+    # --- steps whose gradient is known after the state advanced ----------------------------------------------------------
+
+    def undo_unless_finite(self, gradients: Sequence[Tensor | None], before: dict[str, Tensor]) -> bool:
+        """Restore the state from before this step if the gradient that is passed on is not finite, on all ranks together.
+
+        On one device the state is selected there, and the host reads the decision with the numbers of the next step.
+
+        Args:
+            gradients: of this rank.
+            before: the snapshot of the state from before the step.
+
+        Returns:
+            whether the host knows that the gradient is not finite.
+        """
+        total = total_sum(gradients)
+        on_device = total is not None and total.device.type != "cpu" and self.ranks.alone
+        if total is not None and on_device and all(value.device == total.device for value in before.values()):
+            self.state.keep_where(torch.isfinite(total), before)
+            self._unread = total
+            return False
+        broken = total is not None and not all_finite(gradients)
+        if not self.ranks.alone and before:  # a step without state has nothing to agree on
+            broken = float(self.ranks.sum(torch.tensor(float(broken)))) > 0
+        if broken:
+            self.state.restore(before)
+            self._record_nonfinite()
+        return broken
+
+    def unread_decision(self) -> list[Tensor]:
+        """The number on a device that :meth:`read_decision` takes, for a joint transfer; empty where there is none."""
+        return [] if self._unread is None else [self._unread]
+
+    def read_decision(self, numbers: Sequence[Tensor] = ()) -> None:
+        """Learn whether the last step's gradient was finite.
+
+        Args:
+            numbers: those of :meth:`unread_decision` on the host; without them a transfer brings them.
+        """
+        unread, self._unread = self._unread, None
+        if unread is not None and not math.isfinite(float(numbers[0] if numbers else unread)):
+            self.state.tensors_changed()
+            self._record_nonfinite()
+
+    def _record_nonfinite(self) -> None:
+        if self.result is not None:
+            self.record(self.result._replace(status=Status.NONFINITE))
+
     def _method_evidence(
         self, evidence: StepEvidence, index: NDArray[np.intp] | None, jacobian: Tensor | None, features: Tensor | None
     ) -> tuple[Evidence, Array]:
@@ -314,13 +375,16 @@ class MethodRunner:
         """Pass the losses on the same batch after the optimizer's step to methods that use them."""
         if self.observation is not None:
             self.observation.settle()
-        with torch.no_grad():
+        with RestoredOnError(), torch.no_grad():
             given = checks.present_losses(losses, f"{self.owner}.observe")
             checks.check_known_tasks(given, self.tasks, f"{self.owner}.observe")
             index = [self.tasks.index(name) for name in given]
             like = next(iter(given.values()), torch.zeros(()))
             blank = torch.zeros(3, len(self.tasks), device=like.device, dtype=wide_dtype(like))
-            sums, *stored = to_host([fill_loss_sums(blank, index, list(given.values())), *self.state.fields()])
+            unread, fields = self.unread_decision(), self.state.fields()
+            sums, *stored = to_host([fill_loss_sums(blank, index, list(given.values())), *unread, *fields])
+            self.read_decision(stored[: len(unread)])
+            del stored[: len(unread)]
             evidence = self.evidence(sums.numpy())
             values = torch.from_numpy(np.where(evidence.losses_known, evidence.losses, np.nan))
             self.state.store(self.method.observe(values, self.state.assembled(stored)))
@@ -389,6 +453,13 @@ class MethodRunner:
         for name, tensor in own.items():
             tensor.copy_(stored[name])
         self.state.tensors_changed()
+
+
+def _balance_of(result: StepResult, unread: Tensor | None, tasks: tuple[str, ...]) -> Balance:
+    """The record of a step; ``unread``: the sum of its gradient on a device, where that decides the status."""
+    if unread is not None and not math.isfinite(float(unread)):
+        result = result._replace(status=Status.NONFINITE)
+    return result.balance(tasks)
 
 
 def combined_gradient(result: StepResult, gradients: Gradients) -> list[Tensor]:

@@ -165,8 +165,22 @@ class StateBuffers:
     def restore(self, before: dict[str, Tensor]) -> None:
         """Write the tensors of an earlier :meth:`snapshot` back."""
         for name, value in before.items():
-            self._tensor(name).copy_(value)
+            tensor = self._tensor(name)
+            if tensor.shape == value.shape:
+                tensor.copy_(value)
+            else:  # rows of n numbers, of which n was not known
+                self.tensors[name] = value
         self.tensors_changed()
+
+    def keep_where(self, condition: Tensor, before: dict[str, Tensor]) -> None:
+        """Write the tensors of an earlier :meth:`snapshot` back where the () condition is False, without a wait for the device.
+
+        The copies on the host are those of the case True; in the other case :meth:`tensors_changed` discards them.
+        """
+        for name, value in before.items():
+            tensor = self._tensor(name)
+            tensor.copy_(torch.where(condition, tensor, value))
+        self._written = {name: (stored, stored._version, value) for name, (stored, _, value) in self._written.items()}
 
     # --- steps, and weights that are reused ------------------------------------------------------------------------------
 

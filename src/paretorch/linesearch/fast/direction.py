@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from paretorch.core.contract import Need
+from paretorch.core.gradients.finite import all_finite
 from paretorch.core.gradients.step_evidence import StepResult
 from paretorch.core.gradients.task_gradients import Row, by_sample
 from paretorch.core.method.runner import MethodRunner, combined_gradient
@@ -31,8 +32,15 @@ class EncoderDirection:
 
     @cached_property
     def parts(self) -> list[Tensor]:
-        """One tensor for each shared parameter."""
-        return self.compute()
+        """One tensor for each shared parameter.
+
+        Raises:
+            FloatingPointError: it is not finite, because the encoder's backward makes inf or nan of finite numbers.
+        """
+        found = self.compute()
+        if not all_finite(found):
+            raise FloatingPointError("the direction of the encoder's parameters is not finite")
+        return found
 
     @cached_property
     def short_step(self) -> float:

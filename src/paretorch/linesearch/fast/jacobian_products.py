@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from paretorch.linesearch.tensor_rows import norm
 
 NOT_TWICE = "torch::autograd::Error"  # the node in place of a second derivative that does not exist
 TINY = 3e-5  # of a difference without an expected step: relative to the norm of the parameters
+
+_FORWARD_MODE = threading.RLock()  # torch has one level of forward mode for all threads of the process
 
 Product = tuple[list[Tensor], list[Tensor]]  # features, and their displacement
 
@@ -100,7 +103,13 @@ def _on_samples(
 
 def _forward_mode(batch: Batch, inputs: Any, direction: Sequence[Tensor]) -> Product:
     # fused attention has neither a forward-mode derivative nor a second backward; its plain form has both
-    with _without_torch_warnings(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+    with (
+        _FORWARD_MODE,
+        _left_on_error(),
+        _without_torch_warnings(),
+        sdpa_kernel(SDPBackend.MATH),
+        forward_ad.dual_level(),
+    ):
         duals = {
             name: forward_ad.make_dual(leaf.detach(), part)
             for (name, leaf), part in zip(batch.options.parameters.items(), direction, strict=True)
@@ -134,6 +143,23 @@ def _check_twice_differentiable(back: Sequence[Tensor]) -> None:
     """Raises for a function marked as once differentiable, which torch would omit from the derivative without an error."""
     if any(node.name() == NOT_TWICE for node, _ in task_graph([back]).task_masks):
         raise RuntimeError("a torch.autograd.Function is marked with @once_differentiable")
+
+
+@contextmanager
+def _left_on_error() -> Iterator[None]:
+    """A context around the level of forward mode, which is left also where an interrupt arrives within its entry or exit.
+
+    Torch counts the level in Python and in C++.
+    """
+    before = getattr(forward_ad, "_current_level", None)
+    try:
+        yield
+    except BaseException:
+        if before == -1:  # else the level is the caller's
+            with suppress(RuntimeError):  # it is not entered
+                torch._C._exit_dual_level(level=0)
+            forward_ad._current_level = -1
+        raise
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import nn
 
 from paretorch.core.contract import Method
 from paretorch.core.method.runner import Scale
+from paretorch.core.restoring import RestoredOnError
 from paretorch.linesearch.armijo.rules import Memory, Rules, Shrink, Start, Trial
 from paretorch.linesearch.bound import UpperBound
 from paretorch.linesearch.contract import Step
@@ -132,18 +133,24 @@ class FastBacktracking(LineSearch):
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
-        batch = forward_batch(
-            self.parts,
-            self.options,
-            x,
-            losses_of,
-            self.declared,
-            subsample_reliable=self.fast.encoder.subsample_reliable,
-            differentiates=self.state.differentiates,
-        )
-        self.last, self.fast = fast_step(batch, self.runner, self.fast._replace(search=self.state))
-        self.state = self.fast.search
-        return self.last
+        with RestoredOnError([self.parts.encoder, self.parts.heads]):
+            batch = forward_batch(
+                self.parts,
+                self.options,
+                x,
+                losses_of,
+                self.declared,
+                subsample_reliable=self.fast.encoder.subsample_reliable,
+                differentiates=self.state.differentiates,
+            )
+            try:
+                self.last, self.fast = fast_step(batch, self.runner, self.fast._replace(search=self.state))
+            except FloatingPointError:
+                batch.encoding.undo_buffers()
+                batch.decoding.undo_buffers()
+                raise
+            self.state = self.fast.search
+            return self.last
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed search needs in addition to the model's parameters: plain values and tensors."""

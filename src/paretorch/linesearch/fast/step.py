@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from paretorch.core.gradients.finite import all_finite
 from paretorch.core.method.runner import MethodRunner
 from paretorch.linesearch.contract import Step
 from paretorch.linesearch.fast.attempt import Attempt, attempt_search, share_of_slope
@@ -9,9 +12,10 @@ from paretorch.linesearch.fast.batch import Batch
 from paretorch.linesearch.fast.direction import method_direction
 from paretorch.linesearch.fast.displacement import projected_displacement
 from paretorch.linesearch.fast.displacement_reuse import DisplacementReuse
-from paretorch.linesearch.fast.gradients import batch_gradients
+from paretorch.linesearch.fast.gradients import BatchGradients, batch_gradients
 from paretorch.linesearch.fast.levels import LEVELS, Stage, is_expensive
 from paretorch.linesearch.fast.state import FastState
+from paretorch.linesearch.loss_values import check_finite
 from paretorch.linesearch.parts import verifies
 from paretorch.linesearch.step_results import absent_step, accepted_step, refused_step
 
@@ -19,13 +23,32 @@ REMEASUREMENTS = 2  # secants that a step can measure again
 
 
 def fast_step(batch: Batch, runner: MethodRunner, state: FastState) -> tuple[Step, FastState]:
-    """Moves the parameters by one step: gradients, direction, and attempts from cheap to sure until one is accepted."""
-    parts, options = batch.parts, batch.options
+    """Moves the parameters by one step: gradients, direction, and attempts from cheap to sure until one is accepted.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite; parameters and state are unchanged.
+    """
     if not batch.losses:
         return _absent(batch, state)
     gradients, state = batch_gradients(batch, state, runner.uses_gradients)
     if not gradients.values:
         return _absent(batch, state)
+    before = runner.state.snapshot(), runner.result
+    try:
+        return _searched(batch, gradients, runner, state)
+    except FloatingPointError:
+        runner.state.restore(before[0])
+        runner.record(before[1])
+        broken = {task: math.nan if not all_finite(row) else 0.0 for task, row in gradients.parameter_rows().items()}
+        check_finite({}, broken)
+        raise
+
+
+def _searched(
+    batch: Batch, gradients: BatchGradients, runner: MethodRunner, state: FastState
+) -> tuple[Step, FastState]:
+    """The step from finite gradients on the features."""
+    parts, options = batch.parts, batch.options
     direction, method_result = method_direction(gradients, runner)
     expensive = is_expensive(batch, state)
     measures = options.displacement == "difference" or (

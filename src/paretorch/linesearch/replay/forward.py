@@ -124,6 +124,12 @@ class ForwardReplay:
             with self._versions_kept():
                 self._end()
 
+    def undo_buffers(self) -> None:
+        """Sets the buffers, such as running statistics, from before the first forward: its batch is not used."""
+        self._copy(self._before)
+        for owner, name, before, _ in self._replaced:
+            owner[name] = before
+
     def _versions_kept(self) -> AbstractContextManager[object]:
         return _unsafe_preserve_version_counter(tuple(self._buffers))
 

@@ -43,22 +43,25 @@ def gradients_of(
 
     Raises:
         ValueError: a loss reaches none of the parameters, or has sparse gradients.
-        FloatingPointError: a gradient is not finite.
+        FloatingPointError: a loss or a gradient is not finite.
     """
     rows: dict[str, Sequence[Tensor | None]] = {}
     for place, (task, loss) in enumerate(losses.items()):
         keep = place + 1 < len(losses)
         rows[task] = task_gradients([loss], [None], parameters, retain_graph=keep) if loss.requires_grad else []
         _check(task, rows[task])
+    values: Mapping[str, Tensor] = {task: loss.detach() for task, loss in losses.items()}
     if ranks.size > 1:
+        values = _summed(values, tasks, ranks)
         rows = _averaged(rows, parameters, tasks, ranks)
-    lengths = _lengths(rows)
-    for task, values in lengths.items():
-        if not math.isfinite(sum(values)):
-            raise FloatingPointError(
-                f"the gradient of task {task!r} is not finite; parameters and state are unchanged. Check its "
-                "loss for inf or nan, or use a smaller step"
-            )
+    lengths, on_host = _lengths(rows, values)
+    for what, sizes in (("loss", on_host), ("gradient", {task: sum(each) for task, each in lengths.items()})):
+        for task, size in sizes.items():
+            if not math.isfinite(size):
+                raise FloatingPointError(
+                    f"the {what} of task {task!r} is not finite; parameters and state are unchanged. Check its "
+                    "inputs and targets for inf or nan, or use a smaller step"
+                )
     present = tuple(task for task in tasks if any(lengths.get(task, ())))
     return TaskGradients(present, rows, lengths)
 
@@ -110,20 +113,31 @@ def _mean(part: Tensor | None, leaf: Tensor, ranks: Ranks) -> Tensor:
     return ranks.sum_on_device((torch.zeros_like(leaf) if part is None else part).contiguous()) / ranks.size
 
 
-def _lengths(rows: Mapping[str, Sequence[Tensor | None]]) -> dict[str, list[float]]:
-    """Lengths in float64 on the host, with one transfer for all."""
+def _summed(losses: Mapping[str, Tensor], tasks: Sequence[str], ranks: Ranks) -> dict[str, Tensor]:
+    """The sums over ranks, so that all ranks find the same losses that are not finite."""
+    own = dict(zip(losses, to_host(list(losses.values())), strict=True))
+    zero = torch.zeros((), dtype=torch.float64)
+    if not tasks:
+        return {}
+    return dict(zip(tasks, ranks.sum(torch.stack([own.get(task, zero) for task in tasks])), strict=True))
+
+
+def _lengths(
+    rows: Mapping[str, Sequence[Tensor | None]], losses: Mapping[str, Tensor]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Lengths in float64 on the host, and the losses, with one transfer for all."""
     existing = [part for row in rows.values() for part in row if part is not None]
-    if not existing:
-        return {task: [0.0] * len(row) for task, row in rows.items()}
-    values = [torch.linalg.vector_norm(part, dtype=summing_dtype(part.dtype)) for part in existing]
-    found = (
-        [float(value) for value in to_host(values)] if existing[0].device.type != "cpu" else [v.item() for v in values]
-    )
+    norms = [torch.linalg.vector_norm(part, dtype=summing_dtype(part.dtype)) for part in existing]
+    values = [*losses.values(), *norms]
+    is_host = all(value.device.type == "cpu" for value in values)
+    found = [value.item() for value in values] if is_host else [float(value) for value in to_host(values)]
+    on_host = dict(zip(losses, found, strict=False))
+    del found[: len(losses)]
     low, high = SAFE
     sizes = iter(
         length if low < length < high else _scaled_length(part) for length, part in zip(found, existing, strict=True)
     )
-    return {task: [0.0 if part is None else next(sizes) for part in row] for task, row in rows.items()}
+    return {task: [0.0 if part is None else next(sizes) for part in row] for task, row in rows.items()}, on_host
 
 
 def _scaled_length(part: Tensor) -> float:

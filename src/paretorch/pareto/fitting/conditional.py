@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from paretorch.core.gradients.finite import all_finite
 from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.evaluation_history import GRADIENTS
 from paretorch.pareto.fitting.epochs import FrontScores, train
+from paretorch.pareto.fitting.steps import DivergedWarning
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.models.ensemble import inner_products
+from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR
 from paretorch.pareto.models.members import Losses, score
 from paretorch.pareto.plan import FrontPlan
 from paretorch.workloads.forward import Batch
@@ -25,18 +29,22 @@ from paretorch.workloads.streams import Samples, Stream, combined_seed, training
 MODEL = "family"  # key of checkpoints, which earlier versions wrote too
 
 
-def fit_conditional(plan: FrontPlan, algorithm: FrontAlgorithm, given: Tensor, models: list[nn.Module]) -> Front:
+def fit_conditional(
+    plan: FrontPlan, algorithm: FrontAlgorithm, given: Tensor, initial: Callable[[], list[nn.Module]]
+) -> Front:
     """Trains a conditional model over random preferences; the members of the front are its models at the given ones.
 
     Args:
         plan: the arguments of :func:`~paretorch.fit_front`.
         algorithm: with ``conditional_model`` and ``draw``, and ``objective`` or ``weights``.
         given: (N, T) preferences.
-        models: T initial ones.
+        initial: makes T initial models.
     """
-    splits = plan.workload.data().to(torch.device(plan.device))
-    batch = next(training_batches(splits.train, plan.batch_size, plan.seed, 0))
-    model = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
+    with GLOBAL_GENERATOR:  # the conditional model draws after the initial ones
+        models = initial()
+        splits = plan.workload.data().to(torch.device(plan.device))
+        batch = next(training_batches(splits.train, plan.batch_size, plan.seed, 0))
+        model = algorithm.conditional_model(models, _inputs(batch)).to_device(plan.device).train()
     model.template.train()
     update = _ConditionalUpdate(plan, algorithm, model, plan.steps(splits.train))
     evaluate = partial(_scores, plan, model, given, splits.validation)
@@ -62,6 +70,7 @@ class _ConditionalUpdate:
         self.optimizer = plan.optimizer(self.trained)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.generator = torch.Generator().manual_seed(combined_seed(plan.seed, 3))
+        self.has_skipped = False  # whether a step was skipped, of which the user was warned
 
     def state(self) -> dict[str, Any]:
         """All values that determine the following steps, for :meth:`load`."""
@@ -80,37 +89,75 @@ class _ConditionalUpdate:
         self.generator.set_state(state["generator"])
 
     def step(self, number: int, batch: Batch) -> StepStatistics:
+        """One step, which is skipped where a loss or a gradient is not finite.
+
+        Args:
+            number: index of the step in the training.
+            batch: one part per stream.
+        """
         progress = number / self.steps
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.plan.factor(progress)
         drawn = self.algorithm.draw(len(self.plan.workload.tasks), self.generator)
         self.optimizer.zero_grad(set_to_none=True)
+        buffers = [(value, value.clone()) for value in self.model.template.buffers()]
         rows = []
         for preference in drawn:
-            torch.manual_seed(combined_seed(self.plan.seed, 1, number))
-            rows.append(self.model.losses(self.losses_of, batch, preference))
+            with GLOBAL_GENERATOR:
+                torch.manual_seed(combined_seed(self.plan.seed, 1, number))
+                rows.append(self.model.losses(self.losses_of, batch, preference))
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):
             return StepStatistics({GRADIENTS: 0})
         losses, preferences = torch.stack(rows)[:, present.to(rows[0].device)], drawn[:, present]
         preferences = preferences / preferences.sum(dim=1, keepdim=True).clamp_min(1e-300)
-        if self.algorithm.needs_gramian:
-            objective = (self._weights(losses, preferences, progress).to(losses) * losses).sum()
-            evaluations = losses.numel()
+        evaluations = losses.numel() if self.algorithm.needs_gramian else len(losses)
+        if self._backward(losses, preferences, progress):
+            self.optimizer.step()
         else:
-            objective = self.algorithm.objective(losses, preferences.to(losses))
-            evaluations = len(losses)
-        torch.autograd.backward(objective)
-        self.optimizer.step()
+            for value, before in buffers:
+                value.copy_(before)
+            self._warn(number, losses.detach())
         return StepStatistics({GRADIENTS: evaluations})
 
-    def _weights(self, losses: Tensor, preferences: Tensor, progress: float) -> Tensor:
-        """(W, T) weights from the inner products of the gradients of the trained parameters."""
+    def _backward(self, losses: Tensor, preferences: Tensor, progress: float) -> bool:
+        """Computes the gradients; whether they and the (W, T) losses are finite."""
+        if self.algorithm.needs_gramian:
+            weights = self._weights(losses, preferences, progress)
+            if weights is None:
+                return False
+            objective = (weights.to(losses) * losses).sum()
+        else:
+            objective = self.algorithm.objective(losses, preferences.to(losses))
+        torch.autograd.backward(objective)
+        return all_finite([losses.detach(), *(value.grad for value in self.trained)])
+
+    def _warn(self, number: int, losses: Tensor) -> None:
+        """Warns of the first step that is skipped."""
+        if self.has_skipped:
+            return
+        self.has_skipped = True
+        tasks = [
+            task for task, present in zip(self.plan.workload.tasks, self.losses_of.present, strict=True) if present
+        ]
+        broken = [task for task, column in zip(tasks, losses.isfinite().all(dim=0).tolist(), strict=True) if not column]
+        what = f"the loss of {', '.join(map(repr, broken))}" if broken else "a gradient"
+        warnings.warn(
+            f"step {number} of the front: {what} is not finite. This step is skipped, as all such steps are: "
+            "check the inputs and the targets, or use a smaller learning rate",
+            DivergedWarning,
+            stacklevel=3,
+        )
+
+    def _weights(self, losses: Tensor, preferences: Tensor, progress: float) -> Tensor | None:
+        """(W, T) weights from the inner products of the gradients of the trained parameters; None if these are not finite."""
         result = []
         for row, preference in zip(losses, preferences, strict=True):
             streams = [torch.autograd.grad(loss, self.trained, retain_graph=True, allow_unused=True) for loss in row]
             own = row.detach().cpu().double()[None]
             gramian = inner_products(streams, 1)
+            if not bool(own.isfinite().all() & gramian.isfinite().all()):
+                return None
             evidence = FrontEvidence((0,), own, preference[None], gramian, own, preference[None], progress)
             result.append(self.algorithm.weights(evidence)[0])
         return torch.stack(result)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from paretorch.core.gradients.ranks import ALL, Ranks
 from paretorch.core.option_checks import check_choice
+from paretorch.core.restoring import RestoredOnError
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
@@ -21,6 +22,7 @@ from paretorch.pareto.fitting.steps import MemberUpdate
 from paretorch.pareto.front import Front, FrontSnapshot
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.ensemble import EXECUTIONS, Ensemble
+from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR, restored_generator
 from paretorch.pareto.models.members import fill, score
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.plan import FrontPlan, MakeOptimizer, adam, check_elementwise
@@ -119,9 +121,9 @@ def fit_front(
         group,
         checkpoint,
     )
-    with torch.random.fork_rng():
+    with RestoredOnError(), restored_generator():
         if algorithm.conditional:
-            return fit_conditional(plan, algorithm, given, _models(plan, range(len(tasks))))
+            return fit_conditional(plan, algorithm, given, lambda: _models(plan, range(len(tasks))))
         if algorithm.evolves:
             if checkpoint is not None:
                 raise ValueError(f"{type(algorithm).__name__} cannot resume a training: leave checkpoint out")
@@ -194,8 +196,9 @@ def _scores(plan: FrontPlan, update: MemberUpdate, template: nn.Module, streams:
 def _models(plan: FrontPlan, rows: range) -> list[nn.Module]:
     models = []
     for member in rows:
-        torch.manual_seed(plan.seed if plan.starts == "common" else combined_seed(plan.seed, 2, member))
-        models.append(plan.workload.model().to(plan.device).train())
+        with GLOBAL_GENERATOR:
+            torch.manual_seed(plan.seed if plan.starts == "common" else combined_seed(plan.seed, 2, member))
+            models.append(plan.workload.model().to(plan.device).train())
     return models
 
 

@@ -28,7 +28,7 @@ EXPLODED = 1e6  # relative to the size of the first losses
 
 
 class DivergedWarning(UserWarning):
-    """A model of a front has diverged."""
+    """A model of a front has diverged, or a step of a model for all preferences was skipped."""
 
 
 @dataclass
@@ -93,9 +93,14 @@ class MemberUpdate:
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         needs_gramian = self.algorithm.needs_gramian
+        statistics = [(value, value.clone()) for value in self.ensemble.statistics]
         found = self.ensemble.gradients(batch, seed, self._weights(progress), needs_gramian)
         losses, weights = map(self.partition.gathered, to_host(found))
         active = self._check_divergence(losses)
+        refused = ~self.partition.own(active)
+        if bool(refused.any()):
+            for value, before in statistics:
+                value[refused] = before[refused]
         if self.exchange is not None:
             all_tasks = torch.ones(len(self.tasks), dtype=torch.bool)
             span = None if self.tracker is None else self.tracker.range(losses, ~self.diverged, all_tasks)

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from paretorch.core.gradients.task_gradients import to_device, to_host
 from paretorch.core.option_checks import check_choice
 from paretorch.pareto.models.autotune import autotune
+from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR
 from paretorch.pareto.models.members import Features, Losses, stacked
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
@@ -54,6 +55,7 @@ class Ensemble:
         self.count = len(models)
         self.first = first
         self.trained, self.kept = stacked(models)
+        self._buffers = [name for name, _ in models[0].named_buffers()]
         for value in self.trained.values():
             value.requires_grad_()
         self.execution = execution
@@ -63,6 +65,11 @@ class Ensemble:
     def parameters(self) -> list[Tensor]:
         """The trained parameters, (N, ...) each."""
         return list(self.trained.values())
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        """The buffers, (N, ...) each, which the forward pass may change, such as those of BatchNorm."""
+        return [self.kept[name] for name in self._buffers]
 
     def gradients(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
         """Sets ``.grad`` of the stacked parameters to sum_t w_it dL_it / dtheta_i; None if no present task reaches them.
@@ -87,7 +94,7 @@ class Ensemble:
             raise RuntimeError(f"vmap cannot run this model: use execution='loop' or 'auto' ({error})") from error
 
     def _run(self, backend: str, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[Tensor, Tensor]:
-        with torch.random.fork_rng(devices=self._devices()):
+        with GLOBAL_GENERATOR, torch.random.fork_rng(devices=self._devices()):
             if backend == "loop":
                 return self._by_loop(batch, seed, weigh, gramian)
             torch.manual_seed(seed)

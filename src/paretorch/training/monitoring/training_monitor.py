@@ -151,9 +151,27 @@ class TrainingMonitor:
             if nonfinite
             else "the parameters exploded"
         )
+        return (
+            f"{cause}: the model's parameters are not finite; {self._last_checkpoint()}. Use a smaller step: "
+            f"{self._smaller_step()}"
+        )
+
+    def refused(self, step: int, error: FloatingPointError) -> str:
+        """The message where a method, an optimizer or a line search refused a step, counted from 0 over the whole run.
+
+        Args:
+            step: its number.
+            error: the reason; its first clause names the task.
+        """
+        reason = str(error).split(";")[0]
+        cure = (
+            f"Check that batch's inputs and targets, or use a smaller step: {self._smaller_step()}" if step else FIRST
+        )
+        return f"the run stops in {self._position(step)}: {reason}; {self._last_checkpoint()}. {cure}"
+
+    def _last_checkpoint(self) -> str:
         saved = saved_checkpoints(self.folder / "checkpoint")
-        last = f"the last finite checkpoint is {saved[-1]}" if saved else "there was no checkpoint before it"
-        return f"{cause}: the model's parameters are not finite; {last}. Use a smaller step: {self._smaller_step()}"
+        return f"the last finite checkpoint is {saved[-1]}" if saved else "there was no checkpoint before it"
 
     def _position(self, step: int) -> str:
         return f"step {step % self.steps + 1} of epoch {step // self.steps + 1}"

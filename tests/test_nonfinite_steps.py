@@ -1,0 +1,253 @@
+"""Every method in a Fork and in a Balancer, in a step with inf or nan: what each option of ``nonfinite`` promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paretorch as pt
+from broken_numbers import TASKS, BrokenNet, all_finite, same
+from counting_device import CountingDevice, DeviceTensor, on_device
+from methods import METHODS
+from paretorch.core.contract import Method, Status
+
+CASES = [
+    ("loss alone", math.nan),
+    ("loss alone", math.inf),
+    ("gradient", math.inf),
+    ("gradient", math.nan),
+    ("gradient of the head", math.nan),
+]
+Option = Literal["raise", "skip", "pass"]
+Step = Callable[[], None]
+over_methods = pytest.mark.parametrize("method", [entry.method for entry in METHODS], ids=repr)
+over_options = pytest.mark.parametrize("nonfinite", ["raise", "skip", "pass"])
+LOSS_METHODS: list[Method[Any]] = [
+    entry.method for entry in METHODS if not pt.Balancer(entry.method).runner.uses_gradients
+]
+
+
+def fork_step(net: BrokenNet, fork: pt.Fork, tasks: tuple[str, ...] = TASKS) -> None:
+    branches = fork(net.encoder(net.batch()))
+    losses = net.losses({task: branches[task] for task in tasks})
+    sum(fork.losses(losses).values()).backward()  # type: ignore[union-attr]
+
+
+def balancer_step(net: BrokenNet, balancer: pt.Balancer, tasks: tuple[str, ...] = TASKS) -> None:
+    def losses() -> Mapping[str, Tensor]:
+        return net.losses(dict.fromkeys(tasks, net.encoder(net.batch())))
+
+    balancer.backward(losses(), others=[losses() for _ in range(balancer.method.batches - 1)])
+
+
+def total_step(net: BrokenNet, balancer: pt.Balancer, tasks: tuple[str, ...] = TASKS) -> None:
+    (0.5 * balancer.total(net.losses(dict.fromkeys(tasks, net.encoder(net.batch()))))).backward()
+
+
+def accumulated_step(net: BrokenNet, balancer: pt.Balancer, tasks: tuple[str, ...] = TASKS) -> None:
+    kind, net.kind = net.kind, None
+    balancer_step(net, balancer, tasks)  # the first micro-batch is finite
+    net.kind = kind
+    balancer_step(net, balancer, tasks)
+
+
+def state_of(owner: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in owner.state_dict().items()}
+
+
+def check_state(owner: nn.Module, before: Mapping[str, Tensor], where: object) -> None:
+    after = owner.state_dict()
+    assert after.keys() == before.keys(), where
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{where}: {name}")
+
+
+def check_promise(
+    make: Callable[[], pt.Fork | pt.Balancer], step: Callable[..., None], kind: str, value: float, nonfinite: Option
+) -> None:
+    """One finite step, one with inf or nan in task "1", and one finite step."""
+    where = (kind, value, nonfinite)
+    net, owner = BrokenNet(), make()
+    step(net, owner)
+    gradients, state, record = net.gradients(), state_of(owner), repr(owner.balance)
+    if nonfinite == "raise":
+        with pytest.raises(FloatingPointError, match="of '1' is not finite"):
+            step(net.breaks(kind, value), owner)
+        assert same(net.gradients(), gradients), where
+        check_state(owner, state, where)
+        assert repr(owner.balance) == record, where
+        assert owner.skipped == {}, where
+    elif nonfinite == "pass":
+        step(net.breaks(kind, value), owner)
+        assert owner.balance is not None
+        assert owner.balance.status is Status.NONFINITE, where
+        assert all_finite(net.gradients()) == (kind == "loss alone"), where
+        check_state(owner, state, where)
+    else:
+        step(net.breaks(kind, value), owner)
+        assert owner.skipped == {"1": 1}, where
+        assert owner.balance is not None
+        assert owner.balance.present is not None
+        assert owner.balance.present.tolist() == [True, False], where
+        assert all_finite(net.gradients()), where
+        head = list(net.heads["1"].parameters())
+        assert same([leaf.grad for leaf in head], gradients[-len(head) :]), where
+        other, plain = BrokenNet(), make()  # the same steps without the task
+        step(other, plain)
+        step(other, plain, ("0",))
+        if kind == "loss alone" or isinstance(owner, pt.Balancer) or owner.runner.uses_gradients:
+            for one, two in zip(net.gradients(), other.gradients(), strict=True):
+                torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12, msg=str(where))
+            for name, tensor in plain.state_dict().items():
+                torch.testing.assert_close(
+                    owner.state_dict()[name], tensor, rtol=1e-9, atol=1e-12, equal_nan=True, msg=f"{where}: {name}"
+                )
+        else:  # the weights of the losses were computed before the gradient was known: the state of that step is taken back
+            check_state(owner, state, where)
+    net.zero_grad()
+    step(net.breaks(None), owner)
+    assert all_finite(net.gradients()), where
+    assert owner.balance is not None
+    assert owner.balance.present is not None
+    assert owner.balance.present.tolist() == [True, True], where
+
+
+@pytest.mark.filterwarnings("ignore:the loss of '1' is", "ignore:two tasks|every backward so far")
+@over_options
+@over_methods
+def test_fork_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[Any], nonfinite: Option) -> None:
+    if method.batches > 1 or not method.features:
+        pytest.skip("Balancer only")
+    for kind, value in CASES:
+        check_promise(lambda: pt.Fork(method, TASKS, nonfinite=nonfinite), fork_step, kind, value, nonfinite)
+
+
+@over_options
+@over_methods
+def test_balancer_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[Any], nonfinite: Option) -> None:
+    for kind, value in CASES:
+        check_promise(lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite), balancer_step, kind, value, nonfinite)
+
+
+@pytest.mark.parametrize("by", ["total", "accumulate"])
+@over_options
+@pytest.mark.parametrize("method", [*LOSS_METHODS, pt.MGDA(), pt.GradDrop(), pt.GradNorm()], ids=repr)
+def test_balancer_total_and_accumulate_keep_the_promise_of_backward(
+    method: Method[Any], nonfinite: Option, by: str
+) -> None:
+    step = total_step if by == "total" else accumulated_step
+    for kind, value in CASES:
+        check_promise(
+            lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite, accumulate=1 if by == "total" else 2),
+            step,
+            kind,
+            value,
+            nonfinite,
+        )
+
+
+# --- devices: the decision is made there, and read with the numbers of the next step ------------------------------------------
+
+
+def on_counting_device(
+    make: Callable[[], pt.Fork | pt.Balancer], kinds: tuple[str | None, ...]
+) -> tuple[list[int], list[dict[str, Tensor]], list[Status]]:
+    """For each step: waits for the device, the state after it, and its status."""
+    net, owner = BrokenNet(), make()
+    waits, states, statuses = [], [], []
+    with CountingDevice() as device, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+        on_device(net)
+        on_device(owner)
+        records = []
+        for seed, kind in enumerate(kinds):
+            net.zero_grad()
+            x = DeviceTensor(net.batch(seed))
+            device.waits.clear()
+            z = net.breaks(kind).encoder(x)
+            if isinstance(owner, pt.Fork):
+                sum(owner.losses(net.losses(owner(z))).values()).backward()  # type: ignore[union-attr]
+            else:
+                owner.backward(net.losses(dict.fromkeys(TASKS, z)))
+            records.append(owner.deferred_balance())
+            waits.append(len(device.waits))
+            states.append({name: host(value).clone() for name, value in owner.state_dict().items()})
+        for record in records:
+            balance = record()
+            assert balance is not None
+            statuses.append(balance.status)
+    return waits, states, statuses
+
+
+def host(tensor: Tensor) -> Tensor:
+    return tensor.value if isinstance(tensor, DeviceTensor) else tensor
+
+
+@pytest.mark.filterwarnings("ignore:the loss of .1. is")
+@pytest.mark.parametrize("method", [pt.FAMO(), pt.Uncertainty(), pt.DWA(window=1), pt.RLW(), pt.Equal()], ids=repr)
+@pytest.mark.parametrize("owner", [pt.Fork, pt.Balancer])
+def test_pass_on_a_device_waits_once_and_keeps_the_state(
+    owner: type[pt.Fork] | type[pt.Balancer], method: Method[Any]
+) -> None:
+    def make() -> pt.Fork | pt.Balancer:
+        return owner(method, TASKS, nonfinite="pass")
+
+    waits, states, statuses = on_counting_device(make, (None, None, "gradient", None))
+    assert waits[1:3] == [1, 1], waits  # the first step, and the one after a broken one, read the state
+    assert statuses == [Status.SOLVED, Status.SOLVED, Status.NONFINITE, Status.SOLVED]
+    for name, value in states[1].items():
+        torch.testing.assert_close(states[2][name], value, rtol=0, atol=0, msg=name)
+    _, without, _ = on_counting_device(make, (None, None, "loss alone", None))  # found before the method runs
+    for name, value in without[3].items():
+        torch.testing.assert_close(states[3][name], value, rtol=1e-12, atol=1e-15, msg=name)
+
+
+# --- graphs whose gradients cannot be computed apart --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "skip", "pass"])
+@pytest.mark.parametrize("method", [pt.FAMO(), pt.Uncertainty(), pt.Equal()], ids=repr)
+def test_balancer_of_losses_alone_checks_the_gradients_of_a_wrapped_encoder(
+    method: Method[Any], nonfinite: Option, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A custom node under the name of a wrapper's: each backward through it must be the only one."""
+
+    class _DDPSinkBackward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.backwards = 0
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            ctx.backwards += 1
+            assert ctx.backwards == 1
+            return gradients[0]
+
+    monkeypatch.setattr("paretorch.core.gradients.graph.DDP_NODE", "_DDPSinkBackwardBackward")
+    monkeypatch.setattr(
+        "paretorch.core.gradients.graph.OPAQUE", {"_DDPSinkBackwardBackward": "DistributedDataParallel"}
+    )
+    net, owner = BrokenNet(), pt.Balancer(method, TASKS, nonfinite=nonfinite)
+
+    def step(kind: str | None) -> None:
+        z = _DDPSinkBackward.apply(net.encoder(net.batch()))
+        owner.backward(net.breaks(kind).losses(dict.fromkeys(TASKS, z)))
+
+    step(None)
+    gradients, state = net.gradients(), state_of(owner)
+    if nonfinite == "raise":
+        with pytest.raises(FloatingPointError, match="'1'"):
+            step("gradient")
+    else:
+        step("gradient")
+    assert same(net.gradients(), gradients) == (nonfinite != "pass")
+    check_state(owner, state, nonfinite)
+    step(None)
+    assert owner.balance is not None
+    assert owner.balance.status is (Status.NONFINITE if nonfinite == "pass" else Status.SOLVED)
