@@ -101,7 +101,7 @@ class VisionTransformer(nn.Module):
         rows, columns = embedded.shape[2:]
         tokens = embedded.flatten(2).mT + positions(rows, columns, embedded.shape[1]).to(embedded)
         result: Tensor = self.norm(self.layers(tokens))
-        return result.mT.unflatten(2, (rows, columns))
+        return result.mT.reshape(-1, result.shape[2], rows, columns)
 
 
 class TransformerLayer(nn.Module):
