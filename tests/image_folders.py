@@ -132,8 +132,19 @@ def annotation(identity: int, image: int, category: int, segmentation: Any, crow
         "segmentation": segmentation,
         "iscrowd": crowd,
         "area": 1.0,
-        "bbox": [0.0, 0.0, 1.0, 1.0],
+        "bbox": box_of(segmentation),
     }
+
+
+def box_of(segmentation: Any) -> list[float]:
+    """Left and upper edge, width and height of a segmentation, as COCO's annotations have them."""
+    if isinstance(segmentation, list):
+        points = np.array([number for polygon in segmentation for number in polygon]).reshape(-1, 2)
+        low, high = points.min(axis=0), points.max(axis=0)
+    else:
+        rows, columns = np.nonzero(region(segmentation, *segmentation["size"]))
+        low, high = np.array([columns.min(), rows.min()]), np.array([columns.max() + 1, rows.max() + 1])
+    return [float(number) for number in (*low, *(high - low))]
 
 
 def write_instances(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]], **more: Any) -> None:

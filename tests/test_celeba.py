@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from face_folders import COUNTS, shared_celeba, write_celeba
+from paretorch.metrics import ErrorRate
 from paretorch.training.model_size import parameter_counts
-from paretorch.workloads.celeba import CelebA, ErrorRate
+from paretorch.workloads.celeba import CelebA
 from paretorch.workloads.formats.celeba import ATTRIBUTES, PUBLISHED, read_faces
 
 

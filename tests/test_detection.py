@@ -44,7 +44,7 @@ def perfect_maps(objects: Tensor, classes: int, edge: int) -> Tensor:
         point = int(targets.points[image, row])
         maps[image, int(objects[image, row, 0]), point] = 12.0
         maps[image, classes:, point] = targets.boxes[image, row]
-    return maps.unflatten(2, (edge, edge))
+    return maps.reshape(len(objects), -1, edge, edge)
 
 
 def test_maps_with_the_targets_give_back_the_boxes() -> None:
@@ -156,7 +156,8 @@ def test_average_precision_equals_that_of_the_reference_program(seed: int) -> No
     objects = random_objects(12, 5, 3, seed)
     found = random_detections(objects, 3, seed + 1)
     whole, half = AveragePrecision(), AveragePrecision((0.5,))
-    truths, guesses = [], []
+    truths: list[dict[str, object]] = []
+    guesses: list[dict[str, object]] = []
     for image, (boxes, scores, kinds, own) in enumerate(zip(*found, objects, strict=True)):
         own = own[own[:, 0] >= 0]
         for metric in (whole, half):

@@ -47,12 +47,13 @@ def test_vision_transformer_embeds_each_patch_at_its_position() -> None:
     images = torch.randn(2, 3, 8, 12)
     found = model(images)
     assert found.shape == (2, 12, 2, 3)
-    weight = model.patches.weight.flatten(1)
+    weight, bias = model.patches.weight.flatten(1), model.patches.bias
+    assert bias is not None
     for row in range(2):
         for column in range(3):
             patch = images[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten(1)
             place = positions(2, 3, 12)[3 * row + column]
-            expected = model.norm(patch @ weight.T + model.patches.bias + place)
+            expected = model.norm(patch @ weight.T + bias + place)
             torch.testing.assert_close(found[:, :, row, column], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -164,8 +164,8 @@ def test_scenes_conflicting_attributes_are_not_learnable_together() -> None:
         torch.manual_seed(seed)
         model = made.model()
         with torch.no_grad():
-            for head in model.heads.values():  # type: ignore[union-attr, operator]
-                for parameter in head.parameters():
+            for name, parameter in model.named_parameters():
+                if name.startswith("heads."):
                     parameter.normal_()
         found = evaluate(made, model, made.data().train, made.tasks, 256, "float32").metrics
         for first, second in CONFLICTING:
@@ -188,7 +188,7 @@ def parameter_cosines(model: nn.Module, made: SceneImages, pairs: Sequence[Pair]
     }
 
 
-def trained(made: SceneImages, tasks: Sequence[str], epochs: int, of: int | None = None) -> nn.Module:
+def trained(made: SceneImages, tasks: tuple[str, ...], epochs: int, of: int | None = None) -> nn.Module:
     """A model after ``epochs`` of training on the sum of the losses, with a step size that falls to zero after ``of``."""
     torch.manual_seed(1)
     model = trained_model(made, tasks)

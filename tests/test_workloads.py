@@ -47,7 +47,10 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         | {"encoder": encoder}
         for encoder in ("convnet", "vit")
     ],
-    "imagenet_coco": [{"root": shared_root(), "encoder": "resnet18", "width": 0.125, **SMALL_FOLDERS}],
+    "imagenet_coco": [
+        {"root": shared_root(), "encoder": "resnet18", "width": 0.125, "detection": detection, **SMALL_FOLDERS}
+        for detection in (False, True)
+    ],
     "nyuv2": [{"root": shared_nyuv2(), "width": 0.125, "workers": 0}],
     "cityscapes": [
         {"root": shared_city_arrays(), "width": 0.125, "workers": 0, "architecture": "segnet"},

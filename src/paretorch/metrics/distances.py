@@ -15,12 +15,13 @@ from paretorch.metrics.sums import plus, ratio, sum_dtype
 class MeanAbsoluteError(Metric):
     r"""The mean of ``|output - target|``, in the target's unit, at least 0; lower is better.
 
-    .. math:: \frac{1}{n} \sum_{i=1}^{n} |\hat y_i - y_i|
+    .. math:: \frac{s}{n} \sum_{i=1}^{n} |\hat y_i - y_i|
 
     over the ``n`` labelled elements of the whole split. Targets that are nan are not labelled.
 
     Args:
-        unit: of the target; that of the class if None.
+        unit: of the target before it was standardised; that of the class if None.
+        scale: s, by which outputs and targets were divided, above 0.
 
     Example:
         >>> metric = MeanAbsoluteError()
@@ -32,8 +33,9 @@ class MeanAbsoluteError(Metric):
     name = "error"
     higher_is_better = False
 
-    def __init__(self, unit: str | None = None) -> None:
+    def __init__(self, unit: str | None = None, scale: float = 1.0) -> None:
         self.unit = self.unit if unit is None else unit
+        self.scale = scale
         self.total: Tensor | None = None
         self.labelled: Tensor | None = None
 
@@ -51,8 +53,8 @@ class MeanAbsoluteError(Metric):
         self.labelled = plus(self.labelled, labelled.sum())
 
     def compute(self) -> float:
-        """Summed distance over labelled elements; nan if nothing is labelled."""
-        return ratio(self.total, self.labelled)
+        """Summed distance over labelled elements, times the scale; nan if nothing is labelled."""
+        return self.scale * ratio(self.total, self.labelled)
 
 
 class AbsoluteError(MeanAbsoluteError):

@@ -1,4 +1,4 @@
-"""ImageNet's classes and masks of COCO's objects; each task has its own images."""
+"""ImageNet's classes, and masks and optionally boxes of COCO's objects; classes have images of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from paretorch.metrics import Accuracy, MeanIoU, Metric
 from paretorch.workloads.base import Workload, check_least
+from paretorch.workloads.detection.average_precision import AveragePrecision
+from paretorch.workloads.detection.losses import center_loss, object_count
 from paretorch.workloads.formats.coco import find_coco
 from paretorch.workloads.formats.imagenet import find_imagenet
 from paretorch.workloads.formats.voc_masks import CLASSES
@@ -60,6 +62,8 @@ class ImagenetCoco(Workload):
         stride: of the encoder: 32 as published, a smaller one for small images.
         decoder: of the masks, ``"narrow"`` or ``"wide"``; see :class:`~.models.image_heads.PixelHead`.
         encoder_weights: ``"torchvision"``, a file, or empty for random ones.
+        detection: whether the task ``detection`` is included: boxes of the objects of VOC's 20 classes in the COCO images, found
+            by their centres. The boxes are read from COCO's annotations, also if the images are read from a pack.
     """
 
     title = "ImageNet classes and COCO masks, each task with its own images, read from your folders or a pack"
@@ -82,6 +86,7 @@ class ImagenetCoco(Workload):
     stride: int = 32
     decoder: str = "narrow"
     encoder_weights: str = ""
+    detection: bool = False
 
     def __post_init__(self) -> None:
         check_least(
@@ -95,11 +100,11 @@ class ImagenetCoco(Workload):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """``classification`` and ``segmentation``."""
-        return TASKS
+        """``classification`` and ``segmentation``, and optionally ``detection``."""
+        return (*TASKS, "detection") if self.detection else TASKS
 
     def data(self) -> Splits:
-        """Two streams in each split: images (B, 3, size, size), bytes; classes (B,), masks (B, size, size).
+        """Two streams in each split: images (B, 3, size, size), bytes; classes (B,); masks (B, size, size), objects (B, K, 5).
 
         Raises:
             FileNotFoundError: a data set is missing or has another layout.
@@ -121,7 +126,7 @@ class ImagenetCoco(Workload):
         return Splits(tuple(streams["train"]), tuple(streams["validation"]), tuple(streams["test"]), facts)
 
     def model(self) -> nn.Module:
-        """The encoder, a classifier on the mean of its last map, a decoder up to the image's own resolution."""
+        """The encoder, a classifier on the mean of its last map, a decoder up to the image's own resolution, a center head."""
         return classification_and_segmentation(
             self.classes,
             len(CLASSES),
@@ -131,23 +136,35 @@ class ImagenetCoco(Workload):
             stride=self.stride,
             decoder=self.decoder,
             weights=self.encoder_weights,
+            objects=len(CLASSES) - 1 if self.detection else 0,
         )
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy over images, and over labelled pixels."""
+        """Cross-entropy over images, and over labelled pixels; :func:`.detection.losses.center_loss` over objects."""
         losses = {}
         for task, output in outputs.items():
             target = targets[task]
-            if bool((target >= 0).any()):
+            if task == "detection":
+                loss = center_loss(output, target)
+                if loss is not None:
+                    losses[task] = loss
+            elif bool((target >= 0).any()):
                 losses[task] = functional.cross_entropy(output, target, ignore_index=-1)
         return losses
 
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """Accuracy of the classes; mean intersection over union of the masks; both in 0..1."""
-        return {"classification": (Accuracy(),), "segmentation": (MeanIoU(len(CLASSES)),)}
+        """Accuracy of the classes; mean intersection over union of the masks; average precision of the boxes; all in 0..1."""
+        made: dict[str, tuple[Metric, ...]] = {
+            "classification": (Accuracy(),),
+            "segmentation": (MeanIoU(len(CLASSES)),),
+            "detection": (AveragePrecision(), AveragePrecision((0.5,))),
+        }
+        return {task: made[task] for task in self.tasks}
 
     def labelled(self, task: str, target: Any, size: int) -> int | Tensor:
-        """All images; the labelled pixels of the masks."""
+        """All images; the labelled pixels of the masks; the objects."""
+        if task == "detection":
+            return object_count(target)
         return size if task == "classification" else (target >= 0).sum()
 
     def require(self) -> None:
@@ -157,7 +174,8 @@ class ImagenetCoco(Workload):
             FileNotFoundError: they are missing; the message has the expected layout.
         """
         for task in TASKS:
-            if self.source == "files" or not (self.pack_folder(task) / "pack.json").exists():
+            with_boxes = self.detection and task == "segmentation"  # which a pack does not contain
+            if with_boxes or self.source == "files" or not (self.pack_folder(task) / "pack.json").exists():
                 self._files(task)
 
     def packed(
@@ -197,8 +215,10 @@ class ImagenetCoco(Workload):
         return folder / f"{task}-{stored_edge(self.size)}"
 
     def _stream(self, task: str, name: str, source: ImageSource, splits: ImageSplits) -> ReadStream:
-        reader = source.reader(splits.items(name, masks=task == "segmentation"), stored_edge(self.size))
-        sampler = SquareSampler(task, reader, self.size, check_augmentation(self.augmentation))
+        items = splits.items(name, masks=task == "segmentation")
+        reader = source.reader(items, stored_edge(self.size))
+        boxes = find_coco(Path(self.root), self.coco).boxes(items) if self.detection and task == "segmentation" else ()
+        sampler = SquareSampler(task, reader, self.size, check_augmentation(self.augmentation), boxes)
         return ReadStream(f"{task}, {name}", sampler, worker_count(self.workers, reader.kind))
 
     def _selected(self, task: str) -> tuple[ImageSource, ImageSplits]:

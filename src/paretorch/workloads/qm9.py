@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paretorch.metrics import Metric
+from paretorch.metrics import MeanAbsoluteError, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, report_on
 from paretorch.workloads.formats import qm9
 from paretorch.workloads.models.molecules import EdgeNetwork, FilterNetwork
 from paretorch.workloads.streams import SPLITS, Plain, Splits, TensorStream
-from paretorch.workloads.tabular import ScaledAbsoluteError
 
 ENCODERS = {"edge_network": EdgeNetwork, "filters": FilterNetwork}
 
@@ -118,7 +117,7 @@ class QM9(Workload):
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
         """Mean absolute error in the published units: D, Bohr^3, meV, Bohr^2, cal/mol/K."""
         scales = self._prepared().scales
-        return {task: (ScaledAbsoluteError(scales[task], qm9.UNITS.get(task, "meV")),) for task in self.tasks}
+        return {task: (MeanAbsoluteError(qm9.UNITS.get(task, "meV"), scales[task]),) for task in self.tasks}
 
     def check_data(self, *, images: int | None = None, progress: Progress | None = None) -> list[DataReport]:
         """The report on the files: molecules are counted, and ``images`` of them are read; all if None."""

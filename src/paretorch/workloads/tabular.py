@@ -37,23 +37,6 @@ LARGEST = 3.4e38  # of float32
 EXACT = 2**53  # from here on, integers may be rounded in float64
 
 
-class ScaledAbsoluteError(MeanAbsoluteError):
-    """The mean absolute error of standardised targets, in the unit of the target before.
-
-    Args:
-        scale: by which outputs and targets were divided.
-        unit: of the target before.
-    """
-
-    def __init__(self, scale: float, unit: str = "") -> None:
-        super().__init__(unit)
-        self.scale = scale
-
-    def compute(self) -> float:
-        """The error over all labelled samples, times the scale."""
-        return self.scale * super().compute()
-
-
 @dataclass(frozen=True)
 class PreparedTable:
     """A table as tensors; numbers are standardised with mean and standard deviation of the training rows.
@@ -192,7 +175,7 @@ class Tabular(Workload):
             if task in labels
             else (Accuracy(),)
             if task in made.classes
-            else (ScaledAbsoluteError(made.scales[task]),)
+            else (MeanAbsoluteError(scale=made.scales[task]),)
             for task in self.tasks
         }
 

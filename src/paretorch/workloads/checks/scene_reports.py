@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paretorch.workloads.checks.data_report import DataReport, Progress, read_images, report_on
-from paretorch.workloads.dense.labels import UNLABELLED
+from paretorch.workloads.dense.labels import UNLABELLED, LabelKind
 from paretorch.workloads.dense.losses import labelled_count
 from paretorch.workloads.dense.scene_sampler import SceneReader
 from paretorch.workloads.formats.celeba import CELEBA, PUBLISHED, find_celeba, read_faces
@@ -79,7 +79,8 @@ def _read_scenes(
     report: DataReport, title: str, reader: SceneReader, progress: Progress | None, prefix: str = ""
 ) -> None:
     """Reads scenes one by one, and reports tasks of which no pixel has a label; arguments as :func:`.data_report.read_images`."""
-    kinds, labelled = {}, set()
+    kinds: dict[str, LabelKind] = {}
+    labelled: set[str] = set()
 
     def read(index: int) -> None:
         scene = reader.read(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,17 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from paretorch.storage.regular_files import open_regular, read_regular
 from paretorch.workloads.formats.extensions import existing_path, lower_extension
 from paretorch.workloads.formats.image_files import image_files_in, read_rgb
 from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders
 from paretorch.workloads.formats.voc_masks import KNOWN, LABELS, NAMES, voc_mask
-from paretorch.workloads.loading.image_crops import central_square
+from paretorch.workloads.loading.image_crops import boxes_within, central_square, square_window
 from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
 from paretorch.workloads.loading.unreadable import shortened
 
@@ -60,6 +66,8 @@ class Instances:
         file: its path.
         shapes: (H, W) of each image, by file name.
         objects: the image's objects of VOC's classes, as JSON to save memory: there are hundreds of thousands.
+        boxes: (k, 6) annotation, class of VOC without the background, and left, upper edge, width and height in pixels, of the
+            image's objects without crowd regions; nan for a box that is missing or malformed.
         crowds: number of crowd regions of VOC's classes.
         others: number of objects of COCO's other 60 categories, which count as background.
     """
@@ -67,6 +75,7 @@ class Instances:
     file: Path
     shapes: Mapping[str, tuple[int, int]]
     objects: Mapping[str, bytes]
+    boxes: Mapping[str, NDArray[np.float64]]
     crowds: int
     others: int
 
@@ -106,19 +115,34 @@ def _read(file: Path, size: int, changed: int) -> Instances:
     if unlisted := sorted({image for _, image, _, _, _ in annotations if image not in images}):
         raise ValueError(f"{file}: annotations refer to images that it does not list: ids {shortened(unlisted, 10)}")
     objects: dict[str, list[Any]] = {}
+    boxes: dict[str, list[list[float]]] = {}
     crowds = 0
     for identity, image, category, crowd, each in annotations:
         if category in LABELS:
             crowds += crowd
             object_ = [identity, LABELS[category], crowd, each.get("segmentation")]
             objects.setdefault(images[image][0], []).append(object_)
+            if not crowd:
+                boxes.setdefault(images[image][0], []).append(
+                    [identity, LABELS[category] - 1, *_sides(each.get("bbox"))]
+                )
     return Instances(
         file,
         shapes=dict(images.values()),
         objects={name: json.dumps(each, separators=(",", ":")).encode() for name, each in objects.items()},
+        boxes={name: np.array(each, np.float64) for name, each in boxes.items()},
         crowds=crowds,
         others=sum(category not in LABELS for _, _, category, _, _ in annotations),
     )
+
+
+def _sides(given: Any) -> list[float]:
+    """Four finite numbers, or four nan."""
+    try:
+        sides = [float(number) for number in given]
+    except (TypeError, ValueError, OverflowError):
+        sides = []
+    return sides if len(sides) == 4 and all(map(math.isfinite, sides)) else [math.nan] * 4
 
 
 def _check_categories(file: Path, listed: list[tuple[int, str]], used: Mapping[int, int]) -> None:
@@ -199,6 +223,35 @@ class CocoFolders:
             shapes.append(instances.shapes[name])
             objects.append(instances.objects.get(name, b"[]"))
         return CocoReader(self.images, tuple(items), edge, tuple(shapes), tuple(objects))
+
+    def boxes(self, items: Sequence[SelectedImage]) -> tuple[Tensor, ...]:
+        """(k, 5) class of VOC, 0 to 19, and box of the objects of each selected image, relative to its central square.
+
+        Crowd regions are no objects; of overlapping objects all are.
+
+        Raises:
+            ValueError: an object has no box of positive width and height; the message names the annotation.
+        """
+        found = []
+        known = {name: folder for folder, name in FOLDERS.items()}
+        for item in items:
+            folder, _, name = item.name.partition("/")
+            instances = self.instances(known[folder])
+            rows = instances.boxes.get(name, np.empty((0, 6)))
+            good = (rows[:, 4:] > 0).all(axis=1)
+            if not good.all():
+                number = int(rows[~good][0, 0])
+                raise ValueError(
+                    f"{instances.file}: annotation {number} of {name} has no bbox of four numbers with width and height above "
+                    "0, which detection requires: unpack the annotations again, or omit detection"
+                )
+            height, width = instances.shapes[name]
+            left, top = rows[:, 2] / width, rows[:, 3] / height
+            edges = [left, top, left + rows[:, 4] / width, top + rows[:, 5] / height]
+            objects = torch.from_numpy(np.stack([rows[:, 1], *edges], axis=1)).float()
+            inside = boxes_within(objects, square_window(height, width), height, width)
+            found.append(inside[inside[:, 0] >= 0])
+        return tuple(found)
 
     @cached_property
     def _listed(self) -> dict[str, list[str]]:

@@ -162,7 +162,7 @@ def _objects_left(scene: _Measured) -> Tensor:
 def _overlap(scene: _Measured) -> Tensor:
     """(n,) length of the borders between two objects, relative to the image's edge."""
     pixels = scene.instances
-    borders = 0
+    borders = torch.zeros(len(pixels))
     for one, other in ((pixels[:, :, 1:], pixels[:, :, :-1]), (pixels[:, 1:], pixels[:, :-1])):
         borders = borders + ((one >= 2) & (other >= 2) & (one != other)).sum(dim=(1, 2))
     return borders / pixels.shape[-1]

@@ -1,4 +1,4 @@
-"""Crops of an image and its mask; every transform applies to both.
+"""Crops of an image, its mask and the boxes of its objects; every transform applies to all.
 
 :func:`central_square` is the same in every epoch: the central square, resized. A pack stores its result. :func:`random_crop`
 draws a part of the square for training; :func:`centre_crop` takes its middle for evaluation.
@@ -7,7 +7,7 @@ draws a part of the square for training; :func:`centre_crop` takes its middle fo
 from __future__ import annotations
 
 import math
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,17 @@ from paretorch.extras import extra
 Augmentation = Literal["crop", "zoom", "none"]
 AREA = (0.35, 1.0)  # of a "zoom" crop, relative to the stored square
 RATIO = (3 / 4, 4 / 3)  # width over height of that crop
+VISIBLE = 0.25  # share of a box that has to be inside a crop
+
+
+class CropWindow(NamedTuple):
+    """A part of an image, in pixels, and whether it is mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool = False
 
 
 def stored_edge(size: int) -> int:
@@ -72,15 +83,25 @@ def central_square(image: Tensor, mask: Tensor | None, edge: int) -> tuple[Tenso
     Returns:
         (3, edge, edge) and (edge, edge), uint8.
     """
-    height, width = image.shape[1:]
+    top, left, side, _, _ = square_window(*image.shape[1:])
+    return _resized_crop(image, mask, top, left, side, side, edge)
+
+
+def square_window(height: int, width: int) -> CropWindow:
+    """The central square of an image of (H, W) pixels."""
     side = min(height, width)
-    return _resized_crop(image, mask, (height - side) // 2, (width - side) // 2, side, side, edge)
+    return CropWindow((height - side) // 2, (width - side) // 2, side, side)
 
 
 def centre_crop(image: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
     """The middle of the stored square: (3, size, size), (size, size)."""
-    margin = (image.shape[1] - size) // 2
-    return _crop(image, mask, margin, margin, size)
+    return cut(image, mask, centre_window(image.shape[1], size), size)
+
+
+def centre_window(edge: int, size: int) -> CropWindow:
+    """The middle ``size`` pixels of a square of ``edge`` pixels."""
+    margin = (edge - size) // 2
+    return CropWindow(margin, margin, size, size)
 
 
 def random_crop(
@@ -101,25 +122,68 @@ def random_crop(
     Returns:
         (3, size, size) and (size, size), uint8.
     """
-    with extra("studies"):
-        from torchvision.transforms.v2 import functional
+    return cut(image, mask, random_window(image.shape[1], size, kind, generator), size)
+
+
+def random_window(edge: int, size: int, kind: Augmentation, generator: torch.Generator) -> CropWindow:
+    """The part that :func:`random_crop` takes of a square of ``edge`` pixels; other arguments as there."""
     if kind == "none":
-        return centre_crop(image, mask, size)
-    edge = image.shape[1]
+        return centre_window(edge, size)
     down, right, mirror, area, ratio = torch.rand(5, generator=generator).tolist()
     if kind == "crop":
         positions = edge - size + 1
-        image, mask = _crop(image, mask, int(down * positions), int(right * positions), size)
+        return CropWindow(int(down * positions), int(right * positions), size, size, mirror < 0.5)
+    pixels = edge * edge * (AREA[0] + area * (AREA[1] - AREA[0]))
+    shape = math.exp(math.log(RATIO[0]) + ratio * math.log(RATIO[1] / RATIO[0]))
+    height = min(edge, max(1, round(math.sqrt(pixels / shape))))
+    width = min(edge, max(1, round(math.sqrt(pixels * shape))))
+    top, left = int(down * (edge - height + 1)), int(right * (edge - width + 1))
+    return CropWindow(top, left, height, width, mirror < 0.5)
+
+
+def cut(image: Tensor, mask: Tensor | None, window: CropWindow, size: int) -> tuple[Tensor, Tensor | None]:
+    """A part of an image and its mask, resized unless it has ``size`` pixels along both sides."""
+    with extra("studies"):
+        from torchvision.transforms.v2 import functional
+    top, left, height, width, mirrored = window
+    if (height, width) == (size, size):
+        image, mask = _crop(image, mask, top, left, size)
     else:
-        pixels = edge * edge * (AREA[0] + area * (AREA[1] - AREA[0]))
-        shape = math.exp(math.log(RATIO[0]) + ratio * math.log(RATIO[1] / RATIO[0]))
-        height = min(edge, max(1, round(math.sqrt(pixels / shape))))
-        width = min(edge, max(1, round(math.sqrt(pixels * shape))))
-        top, left = int(down * (edge - height + 1)), int(right * (edge - width + 1))
         image, mask = _resized_crop(image, mask, top, left, height, width, size)
-    if mirror < 0.5:
+    if mirrored:
         image, mask = functional.horizontal_flip(image), None if mask is None else functional.horizontal_flip(mask)
     return image, mask
+
+
+def boxes_within(objects: Tensor, window: CropWindow, height: int, width: int) -> Tensor:
+    """The objects of an image in a part of it: (k, 5) class and box relative to the image -> the same relative to the part.
+
+    Boxes are cut at the edges of the part. Objects of which less than a quarter is inside are left out: their class becomes -1.
+
+    Args:
+        objects: (k, 5), see :mod:`~paretorch.workloads.detection.boxes`.
+        window: of the image.
+        height: pixels of the image.
+        width: pixels of the image.
+
+    Example:
+        >>> objects = torch.tensor([[3, 0.0, 0.0, 0.5, 1.0]])
+        >>> boxes_within(objects, CropWindow(0, 2, 8, 6, mirrored=True), height=8, width=8)
+        tensor([[3.0000, 0.6667, 0.0000, 1.0000, 1.0000]])
+    """
+    scale = objects.new_tensor([width, height, width, height])
+    shift = objects.new_tensor([window.left, window.top, window.left, window.top])
+    extent = objects.new_tensor([window.width, window.height, window.width, window.height])
+    whole = (objects[:, 1:] * scale - shift) / extent
+    inside = whole.clamp(0, 1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp_min(0).prod(dim=1) for boxes in (inside, whole)]
+    if window.mirrored:
+        inside = torch.stack([1 - inside[:, 2], inside[:, 1], 1 - inside[:, 0], inside[:, 3]], dim=1)
+    result = torch.cat([objects[:, :1], inside], dim=1)
+    result[(areas[0] < VISIBLE * areas[1]) | (areas[0] <= 0) | (objects[:, 0] < 0)] = result.new_tensor(
+        [-1.0, 0, 0, 0, 0]
+    )
+    return result
 
 
 def _resized_crop(

@@ -149,7 +149,7 @@ def resnet18_cifar(width: float, stride: int) -> tuple[nn.Module, int]:
         He et al., CVPR 2016, section 4.2; on faces of 64 x 64 pixels Sener & Koltun, NeurIPS 2018.
     """
     features, channels = resnet18(width)
-    base = features.conv1.out_channels
+    base = scaled_channels(64, width)
     features.conv1 = nn.Conv2d(3, base, 3, stride=2 if stride >= 16 else 1, padding=1, bias=False)
     nn.init.kaiming_normal_(features.conv1.weight, mode="fan_out", nonlinearity="relu")
     features.maxpool = nn.MaxPool2d(2) if stride >= 32 else nn.Identity()

@@ -75,7 +75,7 @@ class VisionTransformer(nn.Module):
         torch.Size([2, 24, 4, 4])
 
     References:
-        Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021; positions and the mean instead of a class token as Beyer,
+        Dosovitskiy et al., ICLR 2021 (vision transformer); positions and the mean instead of a class token as Beyer,
         Zhai & Kolesnikov, "Better plain ViT baselines for ImageNet-1k", 2022.
     """
 
@@ -101,7 +101,7 @@ class VisionTransformer(nn.Module):
         rows, columns = embedded.shape[2:]
         tokens = embedded.flatten(2).mT + positions(rows, columns, embedded.shape[1]).to(embedded)
         result: Tensor = self.norm(self.layers(tokens))
-        return result.mT.unflatten(2, (rows, columns))
+        return result.mT.reshape(-1, result.shape[2], rows, columns)
 
 
 class TransformerLayer(nn.Module):
