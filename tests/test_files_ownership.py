@@ -85,6 +85,7 @@ def test_link_in_place_of_events_is_refused(tmp_path: Path, victim: Path) -> Non
     assert (tmp_path / "moved").read_bytes() == before
 
 
+@pytest.mark.filterwarnings("ignore::paretorch.training.monitoring.training_monitor.TrainingWarning")  # of epoch-7
 @pytest.mark.parametrize("inside", ["", ".writing"])
 def test_checkpoint_is_not_written_to_a_linked_folder(tmp_path: Path, inside: str) -> None:
     others = tmp_path / "others"

@@ -43,7 +43,7 @@ def leaf_gradients(
     """
     compared, everything = leaves.compared, [*leaves.compared, *leaves.others]
     check_memory(len(given), sum(leaf.numel() for leaf in compared), compared[0].dtype, compared[0].device)
-    rows = _Rows(len(given), compared, everything, in_one_block)
+    collected = _LeafGradients(len(given), compared, everything, in_one_block)
     in_order = sorted(given, key=tasks.index)
     places = [in_order.index(name) for name in given]
     cotangents: list[Cotangent | None] = [
@@ -52,7 +52,7 @@ def leaf_gradients(
     stages = backward_stages(graph, everything, len(given))
     while stages:
         stage = stages.pop(0)
-        rows.begin(stage.leaves)
+        collected.begin(stage.leaves)
         present = [task for task, cotangent in enumerate(cotangents) if cotangent is not None]
         for task in present:
             start = cotangents[task]
@@ -69,10 +69,10 @@ def leaf_gradients(
             del start
             if stage.cut is not None and (arrived := found.pop()) is not None:
                 cotangents[task] = stage.cut, arrived
-            rows.keep(places[task], stage.leaves, found)
+            collected.keep(places[task], stage.leaves, found)
             del found
-    return rows.gradients([tasks.index(name) for name in in_order], len(tasks)), {
-        name: rows.others(place) for name, place in zip(given, places, strict=True)
+    return collected.gradients([tasks.index(name) for name in in_order], len(tasks)), {
+        name: collected.others(place) for name, place in zip(given, places, strict=True)
     }
 
 
@@ -81,7 +81,7 @@ def _joined(stages: Sequence[Stage]) -> Stage:
     return Stage([*leaves.values()], None)
 
 
-class _Rows:
+class _LeafGradients:
     """The gradients of k tasks, leaf by leaf.
 
     Args:
