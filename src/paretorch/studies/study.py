@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretorch.former_names import former_names
+from paretorch.storage.value_types import typed
 from paretorch.training.run import Run
 
 
@@ -288,15 +289,13 @@ class Study:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Study:
-        """The study that :meth:`to_json` wrote."""
-        treatments = tuple(
-            Treatment(
-                t["label"], tuple(Run.from_json(run) for run in t["runs"]), Combine(t["combine"]), t.get("note", "")
-            )
-            for t in values["treatments"]
-        )
-        expected = tuple(Expected(**each) for each in values.get("expected", ()))
-        return cls(**{**values, "treatments": treatments, "expected": expected})
+        """The study that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: a value is missing, has another type or is not allowed; the message names it.
+        """
+        study: Study = typed(values, cls)
+        return study
 
 
 def check_scale(name: str, scale: str, scales: Iterable[str]) -> None:
