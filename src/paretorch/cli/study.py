@@ -134,9 +134,10 @@ def study(
     surface: Annotated[str | None, workload_option(help="'features' (default) or 'parameters'.")] = None,
     schedule: Annotated[str | None, workload_option(help="constant, cosine, 'step(0.5, 100)'.")] = None,
 ) -> None:
-    """Compare ways of training fairly: paired seeds, intervals, a verdict."""
+    """Compare ways of training fairly: paired seeds, intervals, a verdict. Exit code 1: some runs failed."""
     with readable_errors():
         import paretorch
+        from paretorch.reports.compare import failure_note
         from paretorch.studies.launching.ray_cluster import RayCluster
         from paretorch.studies.lookup import next_steps
 
@@ -163,7 +164,7 @@ def study(
             surface=surface,
             schedule=schedule,
         )
-        paretorch.run_study(
+        found = paretorch.run_study(
             name,
             scale=scale,
             seeds=seeds,
@@ -177,3 +178,6 @@ def study(
         )
         if after := next_steps(name):
             print_line(Console(), f"\n{after}")
+        if found.failures:
+            print_line(Console(stderr=True), failure_note(found.failures, found.page.parent))
+            raise typer.Exit(1)
