@@ -83,7 +83,7 @@ def reshape_file(path: Path, draws: random.Random) -> None:
     elif path.name == "front.json":
         after["checksum"] = hashlib.sha256(json.dumps(after, sort_keys=True).encode()).hexdigest()
     elif path.name == "run.json":
-        after["digest"] = run_digest(after.get("run"), after.get("source"))  # type: ignore[arg-type]
+        after["digest"] = run_digest(after.get("run"), after.get("source"))
     elif SEAL in kept:
         after = sealed(after)
     path.write_text(json.dumps(after))

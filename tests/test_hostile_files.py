@@ -15,6 +15,7 @@ import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +88,9 @@ def copies(folder: Path, name: str, times: int, seed: int, change: Callable[[Pat
         shutil.copytree(folder, copy)
         path = draws.choice(sorted(copy.rglob(name)))
         change(path, draws)
-        read.append(outcome(lambda copy=copy: read_report(copy), (copy.name,)))
-        outcome(lambda path=path: verified_result(path.parent), (copy.name,))
-        outcome(lambda path=path: scores_on_test_data(path.parent), (copy.name,))
+        read.append(outcome(partial(read_report, copy), (copy.name,)))
+        outcome(partial(verified_result, path.parent), (copy.name,))
+        outcome(partial(scores_on_test_data, path.parent), (copy.name,))
         shutil.rmtree(copy)
     return read
 
@@ -148,7 +149,7 @@ def check_front(path: Path, times: int, seed: int) -> int:
             reshape_file(file, draws)
         else:
             change_bytes(file, draws)
-        refused += not outcome(lambda copy=copy: Front.load(copy, template), (copy.name,))
+        refused += not outcome(partial(Front.load, copy, template), (copy.name,))
         shutil.rmtree(copy)
     return refused
 
@@ -201,7 +202,7 @@ def check_table(path: Path, times: int, seed: int) -> None:
     for number in range(times):
         file = path / f"table-{number}.csv"
         file.write_bytes(changed_bytes(content.encode(), draws))
-        outcome(lambda file=file: read_csv(file, ","), (file.name,))
+        outcome(partial(read_csv, file), (file.name,))
         file.unlink()
 
 
@@ -270,6 +271,10 @@ def read_pack(folder: Path) -> list[Tensor]:
     return [reader.read(index)[0] for index in range(len(names))]
 
 
+def extend(found: list[Tensor], folder: Path) -> None:
+    found += read_pack(folder)
+
+
 def check_pack(folder: Path, times: int, seed: int) -> int:
     """Reads damaged copies of a pack; returns how many were refused."""
     write_pack(folder)
@@ -281,7 +286,7 @@ def check_pack(folder: Path, times: int, seed: int) -> int:
         reshape = file.name == "pack.json" and draws.random() < 0.7
         (reshape_file if reshape else change_bytes)(file, draws)
         found: list[Tensor] = []
-        if outcome(lambda copy=copy, found=found: found.extend(read_pack(copy)), (copy.name,)):
+        if outcome(partial(extend, found, copy), (copy.name,)):
             assert not found or torch.equal(torch.stack(found), whole), "another picture"
         else:
             refused += 1
@@ -313,9 +318,9 @@ def check_pictures(folder: Path, times: int, seed: int) -> None:
         path = folder / f"picture-{number}.{form}"
         path.write_bytes(changed_bytes(content, draws))
         if form in contents:
-            outcome(lambda path=path: read_rgb(path, path.name), (path.name,))
+            outcome(partial(read_rgb, path, path.name), (path.name,))
         else:
-            outcome(lambda path=path: read_idx(path), (path.name,))
+            outcome(partial(read_idx, path), (path.name,))
         path.unlink()
 
 
@@ -347,7 +352,7 @@ def test_pickle_under_any_name_is_not_executed(trained: dict[str, Path], tmp_pat
         for path in sorted(each for each in copy.rglob("*") if each.suffix in (".json", ".jsonl", ".safetensors")):
             before = path.read_bytes()
             path.write_bytes(content)
-            outcome(lambda copy=copy: read_report(copy), (copy.name,))
+            outcome(partial(read_report, copy), (copy.name,))
             if path.suffix == ".safetensors":
                 with pytest.raises(ValueError, match=r"."):
                     read_tensors(path)
@@ -355,8 +360,9 @@ def test_pickle_under_any_name_is_not_executed(trained: dict[str, Path], tmp_pat
     for name in ("x.npy", "x.csv", "x.png", "x-idx3-ubyte"):
         path = tmp_path / name
         path.write_bytes(content)
-        for read in (lambda p: read_array(p, p.name), read_csv, lambda p: read_rgb(p, p.name), read_idx):
-            outcome(lambda read=read, path=path: read(path), (path.name,))
+        for read in (partial(read_array, path, name), partial(read_csv, path), partial(read_rgb, path, name)):
+            outcome(read, (name,))
+        outcome(partial(read_idx, path), (name,))
     np.save(tmp_path / "objects.npy", np.array([Touching(str(tmp_path / "executed"))], dtype=object))
     assert not outcome(lambda: read_array(tmp_path / "objects.npy", "objects.npy"), ("objects.npy",))
     assert not (tmp_path / "executed").exists()

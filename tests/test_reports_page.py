@@ -194,7 +194,7 @@ def test_page_of_five_hundred_runs_has_bounded_size(tmp_path: Path) -> None:
     assert all(each[0] == 1 and each[-1] == 100 for each in epochs)
 
 
-def test_page_asks_the_network_for_nothing(evil: Report) -> None:
+def test_page_requests_nothing_from_the_network(evil: Report) -> None:
     reader = parse_page(evil)
     policies = [attributes["content"] for tag, attributes in reader.tags if attributes.get("http-equiv") is not None]
     assert len(policies) == 1

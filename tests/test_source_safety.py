@@ -92,7 +92,7 @@ COMMANDS = """
 from typer.testing import CliRunner
 from paretorch.cli import app
 train = ["train", {workload!r}, "--epochs", "1", "--batch-size", "30", "--out", {out!r}]
-for arguments in (["list", "methods"], train, ["report", {out!r}]):
+for arguments in (["list", "methods"], train, *{more!r}):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, (arguments, result.output, result.exception)
 """
@@ -105,8 +105,11 @@ def python(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_import_and_ordinary_commands_open_no_socket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reports", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_import_and_ordinary_commands_open_no_socket(tmp_path: Path, reports: bool) -> None:
     assert "socket.__new__" in python(OPENS, tmp_path).stderr, "the hook refuses a socket"
-    done = python(LIBRARY + COMMANDS.format(workload=TINY, out=str(tmp_path / "run")), tmp_path)
+    out = str(tmp_path / "run")
+    more = [["report", out]] if reports else []
+    done = python(LIBRARY + COMMANDS.format(workload=TINY, out=out, more=more), tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / ("report.html" if reports else "result.json")).exists()
