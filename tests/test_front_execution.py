@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -69,6 +71,83 @@ def test_every_backend_trains_the_same_front(algorithm: FrontAlgorithm, own_inpu
         for state, expected in zip(fronts[backend].states, fronts["loop"].states, strict=True):
             for name, value in expected.items():
                 assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-5), (backend, name)
+
+
+class MisleadingClock:
+    """A clock whose steps are drawn, so that any measured function may appear to be the fastest one."""
+
+    def __init__(self, seed: int) -> None:
+        self.now, self.draws = 0.0, random.Random(seed)
+
+    def __call__(self) -> float:
+        self.now += 10 ** self.draws.uniform(-6, 2)
+        return self.now
+
+
+def fit_by_clock(monkeypatch: pytest.MonkeyPatch, seed: int, execution: str) -> pt.Front:
+    with monkeypatch.context() as patch:
+        for name in ("perf_counter", "monotonic", "time"):
+            patch.setattr(time, name, MisleadingClock(seed))
+        return pt.fit_front(
+            NoisyTiny(), pt.MT2O(), preferences=pt.preferences(2, 3, margin=0.1), epochs=2, batch_size=15,
+            optimizer=sgd(0.002), execution=execution,
+        )  # fmt: skip
+
+
+def test_automatic_execution_is_independent_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = (fit_by_clock(monkeypatch, seed, "auto") for seed in range(4))
+    for other in others:
+        assert torch.equal(other.losses, first.losses)
+        assert other.facts["execution"] == first.facts["execution"]
+        for state, expected in zip(other.states, first.states, strict=True):
+            assert all(torch.equal(state[name], value) for name, value in expected.items())
+    measured = {fit_by_clock(monkeypatch, seed, "measured").facts["execution"] for seed in range(12)}
+    assert len(measured) > 1, "the clock decides a measurement"
+
+
+def test_measured_execution_is_refused_where_results_are_deterministic() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(ValueError, match="'measured' depends on times"):
+            pt.fit_front(Tiny(), pt.MT2O(), preferences=pt.preferences(2, 3), epochs=1, execution="measured")
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(64, "vmap"), (1100, "loop")])
+def test_automatic_execution_depends_on_the_size_of_a_model(width: int, expected: str) -> None:
+    class Wide(Tiny):
+        def model(self) -> nn.Module:
+            made = super().model()
+            heads = {
+                task: nn.Sequential(
+                    nn.Linear(self.width, width), nn.Linear(width, width), nn.Linear(width, self.width), head
+                )
+                for task, head in made.get_submodule("heads").named_children()
+            }
+            return MultiTaskModel(made.get_submodule("encoder"), heads)
+
+    front = pt.fit_front(Wide(), pt.MT2O(), preferences=[(0.5, 0.5)], epochs=1, batch_size=30, optimizer=sgd(1e-5))
+    assert front.facts["execution"] == expected
+    assert "parameters" in front.facts["execution because"]
+
+
+def test_automatic_execution_is_the_loop_where_vmap_cannot_run() -> None:
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (1.0 if x.sum().item() > 0 else 2.0)
+
+    class Branching(Tiny):
+        def model(self) -> nn.Module:
+            made = super().model()
+            return MultiTaskModel(
+                nn.Sequential(made.get_submodule("encoder"), Counting()),
+                dict(made.get_submodule("heads").named_children()),
+            )
+
+    front = pt.fit_front(Branching(), pt.MT2O(), preferences=[(0.5, 0.5)], epochs=1, batch_size=30, optimizer=sgd(1e-3))
+    assert front.facts["execution"] == "loop"
+    assert "vmap cannot run this model" in front.facts["execution because"]
 
 
 def multiply(times: int) -> list[list[Tensor]]:

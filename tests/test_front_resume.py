@@ -128,6 +128,17 @@ def test_front_checkpoint_of_another_execution_is_refused(tmp_path: Path) -> Non
     assert str(refused.value).count(" was ") == 1
 
 
+def test_front_of_an_automatic_execution_resumes_with_the_one_that_was_chosen(tmp_path: Path) -> None:
+    whole = fit_tiny_front(pt.MT2O(), None)
+    chosen = whole.facts["execution"]
+    for kill_at, execution in ((4, "auto"), (6, chosen)):
+        with pytest.raises(KilledError):
+            fit_tiny_front(pt.MT2O(), tmp_path, kill_at=kill_at, execution=execution)
+    resumed = fit_tiny_front(pt.MT2O(), tmp_path, execution="auto")
+    assert torch.equal(resumed.losses, whole.losses)
+    assert resumed.facts["execution"] == chosen
+
+
 def test_front_checkpoint_accepts_equivalent_arguments(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         fit_tiny_front(pt.MT2O(), tmp_path, kill_at=4)

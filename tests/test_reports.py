@@ -136,11 +136,11 @@ def test_table_escapes_cells() -> None:
         ("R^2 ~ {k}", r"R^2 \~ {k}", r"R\textasciicircum{}2 \textasciitilde{} \{k\}"),
         ("a\\b|c", r"a\\b\|c", r"a\textbackslash{}b|c"),
         ("a\\|b", r"a\\\|b", r"a\textbackslash{}|b"),
-        ("a<b>", r"a\<b>", r"a\textless{}b\textgreater{}"),
+        ("a<b>", r"a&lt;b>", r"a\textless{}b\textgreater{}"),
         ("100 % #1 $x$", r"100 % #1 \$x\$", r"100 \% \#1 \$x\$"),
         ("two\r\nlines", "two lines", "two lines"),
         ("[x] `c`", r"[x] \`c\`", "{[}x] `c`"),
-        ("[x](y) &amp; &", r"[x\](y) \&amp; &", r"{[}x](y) \&amp; \&"),
+        ("[x](y) &amp; &", r"[x\](y) &amp;amp; &", r"{[}x](y) \&amp; \&"),
         ("*_b_*", r"\*\_b\_\*", r"{*}\_b\_*"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import re
@@ -31,6 +32,7 @@ class Reader(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text, self.scripts = "", list[str]()
         self.open: list[str] = []
+        self.elements: list[tuple[dict[str, str | None], str]] = []  # the attributes around each piece of text
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -47,6 +49,7 @@ class Reader(HTMLParser):
             self.scripts[-1] += data
         elif "style" not in self.open:
             self.text += data
+            self.elements.append((self.tags[-1][1] if self.tags else {}, data))
 
     @property
     def data(self) -> Any:
@@ -189,3 +192,39 @@ def test_page_of_five_hundred_runs_has_bounded_size(tmp_path: Path) -> None:
     panels = parse_page(found).data["figures"]["w0-curves"]["panels"]
     epochs = [marks["v"][0] for panel in panels for marks in panel["marks"]]
     assert all(each[0] == 1 and each[-1] == 100 for each in epochs)
+
+
+def test_page_requests_nothing_from_the_network(evil: Report) -> None:
+    reader = parse_page(evil)
+    policies = [attributes["content"] for tag, attributes in reader.tags if attributes.get("http-equiv") is not None]
+    assert len(policies) == 1
+    rules = dict(rule.split(" ", 1) for rule in str(policies[0]).split("; "))
+    assert rules["default-src"] == "'none'"
+    assert rules["form-action"] == rules["base-uri"] == "'none'"
+    digests = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in reader.scripts
+    ]
+    assert rules["script-src"].split() == digests[1:], "the library and the script, and no other"
+    for name, sources in rules.items():
+        assert not re.search(r"https?:|\*|unsafe-eval", sources), name
+        assert "unsafe-inline" not in sources or name == "style-src"
+    first = next(place for place, (tag, _) in enumerate(reader.tags) if tag in ("script", "style", "link"))
+    assert "http-equiv" in {name for _, attributes in reader.tags[:first] for name in attributes}
+    assert not [name for _, attributes in reader.tags for name in attributes if name.startswith("on")]
+
+
+def test_page_accepts_names_of_any_length_and_direction(tmp_path: Path) -> None:
+    long, hebrew = "L" * 10_000, "\u05d0\u05d1\u05d2\u202e<b>\u0627\u0644"
+    of = many.study([long, hebrew, "sum"], epochs=2, name="n" * 10_000)
+    many.finished(tmp_path / "study", of, ("T" * 10_000, hebrew), 3)
+    found = report(tmp_path / "study", formats=("png",))
+    reader = parse_page(found)
+    assert reader.data["parts"][0]["labels"] == [long, hebrew, "sum"]
+    for name in (long, hebrew):
+        holders = [attributes for attributes, text in reader.elements if text == name]
+        assert holders
+        assert all(attributes.get("dir") == "auto" for attributes in holders), "directions are isolated"
+        assert any("name" in str(attributes.get("class")).split() for attributes in holders), "long ones are cut"
+    pictures = [path for path in found.files if path.suffix == ".png"]
+    assert pictures
+    assert all(path.stat().st_size < 1_000_000 for path in pictures)

@@ -204,7 +204,7 @@ def test_markdown_report_escapes_names(tmp_path: Path) -> None:
     text = (report(tmp_path / "study").files[1]).read_text()
     assert text.startswith("# own\\_study\\_1\n")
     plain = [line for line in text.splitlines() if "`: " not in line and not line.startswith("!")]
-    for written, raw in (("a\\_b\\_c \\*x\\*", "a_b_c"), ("\\<b>\\`d\\`", " <b>")):
+    for written, raw in (("a\\_b\\_c \\*x\\*", "a_b_c"), ("&lt;b>\\`d\\`", "<b>")):
         assert any(written in line for line in plain)
         assert not any(raw in line for line in plain)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from damaged_files import changed_bytes, flipped
 from paretorch.studies.folder import open_folder, read_folder
 from paretorch.training.loop import train
 from paretorch.training.monitoring.training_monitor import TrainingWarning
@@ -28,25 +29,6 @@ def interrupted(run: Run, folder: Path, after: int) -> Path:
     return folder
 
 
-def flipped(content: bytes, draws: random.Random) -> bytes:
-    """With one bit changed."""
-    changed = bytearray(content)
-    changed[draws.randrange(len(changed))] ^= 1 << draws.randrange(8)
-    return bytes(changed)
-
-
-def overwritten(content: bytes, draws: random.Random) -> bytes:
-    """With a piece changed to other bytes of the file."""
-    size = min(len(content), draws.randrange(1, 40))
-    start, source = (draws.randrange(len(content) - size + 1) for _ in range(2))
-    return content[:start] + content[source : source + size] + content[start + size :]
-
-
-def truncated(content: bytes, draws: random.Random) -> bytes:
-    """Without its end."""
-    return content[: draws.randrange(len(content))]
-
-
 def damaged(folder: Path, times: int, seed: int) -> Iterator[tuple[Path, Path]]:
     """Copies of a folder in which one file has changed, and that file."""
     draws = random.Random(seed)
@@ -55,11 +37,7 @@ def damaged(folder: Path, times: int, seed: int) -> Iterator[tuple[Path, Path]]:
         copy = folder.with_name(f"damaged-{number}")
         shutil.copytree(folder, copy)
         path = copy / draws.choice(names)
-        change: Callable[[bytes, random.Random], bytes] = draws.choice([flipped, overwritten, truncated])
-        before = path.read_bytes()
-        while (after := change(before, draws)) == before:
-            pass
-        path.write_bytes(after)
+        path.write_bytes(changed_bytes(path.read_bytes(), draws))
         yield copy, path
         shutil.rmtree(copy)
 

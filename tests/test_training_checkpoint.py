@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-import paretorch.training
 from paretorch.storage.checkpoint_folder import load_latest, saved_checkpoints
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
@@ -120,16 +118,6 @@ def test_nested_state_keeps_containers_dtypes_and_ties() -> None:
 def test_nested_state_names_values_that_cannot_be_saved() -> None:
     with pytest.raises(TypeError, match=r"cannot save groups/0/schedule: .* got function"):
         pack({"groups": [{"schedule": lambda: 0}]})
-
-
-def test_package_unpickles_nothing() -> None:
-    sources = Path(paretorch.training.__path__[0]).parent.rglob("*.py")
-    for path in sources:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
-            assert not {"pickle", "dill", "shelve", "marshal", "joblib", "torch.load"} & set(names), path
 
 
 def test_checkpoint_schedule_limits_the_share_of_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def front(
     ] = None,
     starts: Annotated[str | None, typer.Option(help="Initial weights: 'common' (default) or 'independent'.")] = None,
     execution: Annotated[
-        str | None, typer.Option(help="'auto' (default) measures; 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
+        str | None, typer.Option(help="'auto' (default), 'measured', 'loop', 'vmap', 'vmap encoder', 'vmap heads'.")
     ] = None,
     optimizer: options.Optimizer = "Adam(lr=0.001)",
     epochs: options.Epochs = 10,

@@ -140,9 +140,10 @@ def study(
         int | None, workload_option(help="Whole runs that each of --searches may cost; 8 by default.")
     ] = None,
 ) -> None:
-    """Compare ways of training fairly: paired seeds, intervals, a verdict."""
+    """Compare ways of training fairly: paired seeds, intervals, a verdict. Exit code 1: some runs failed."""
     with readable_errors():
         import paretorch
+        from paretorch.reports.compare import failure_note
         from paretorch.studies.launching.ray_cluster import RayCluster
         from paretorch.studies.lookup import next_steps
 
@@ -171,7 +172,7 @@ def study(
             searches=searches,
             trials=trials,
         )
-        paretorch.run_study(
+        found = paretorch.run_study(
             name,
             scale=scale,
             seeds=seeds,
@@ -185,3 +186,6 @@ def study(
         )
         if after := next_steps(name):
             print_line(Console(), f"\n{after}")
+        if found.failures:
+            print_line(Console(stderr=True), failure_note(found.failures, found.page.parent))
+            raise typer.Exit(1)

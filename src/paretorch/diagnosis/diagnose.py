@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -74,7 +75,8 @@ def diagnose(
             only gradients on parameters are compared.
         measured: K, the largest number of batches that are measured, at least 4.
         warmup: steps of the warm-up training; 0: no training, and the second measurement is the first.
-        seconds: after which the warm-up ends early.
+        seconds: after which the warm-up ends early, which changes the numbers and is in the notes; without effect while
+            torch uses deterministic algorithms only.
         optimizer: makes the optimizer of the warm-up and of the trial steps from a list of parameters; by default Adam with a
             learning rate of 0.001.
 
@@ -118,7 +120,8 @@ def diagnose(
         made = optimizer(subject.parameters)
         weights = _equalizing(first.tasks, mean_norms(first.on(shared)))
         initial = _measurement(subject, first, shared, 0)
-        done = warm_up(subject, others, made, weights, warmup, seconds)
+        limit = math.inf if torch.are_deterministic_algorithms_enabled() else seconds
+        done = warm_up(subject, others, made, weights, warmup, limit)
         second = gradient_pass(subject, kept) if done else first
         tasks = first.tasks
         second = second.ordered(tasks)

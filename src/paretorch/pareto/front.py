@@ -19,6 +19,8 @@ from paretorch.pareto import hypervolume as volumes
 from paretorch.pareto.files import front_folder
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.pareto.stationarity import residual
+from paretorch.storage.damage import naming_damaged
+from paretorch.storage.value_types import typed
 from paretorch.workloads.base import Workload
 
 
@@ -39,6 +41,35 @@ class FrontSnapshot:
     seconds: float
     losses: tuple[tuple[float, ...], ...]
     hypervolume: float
+
+
+@dataclass(frozen=True)
+class StoredFront:
+    """The content of ``front.json``; see :class:`Front`."""
+
+    tasks: tuple[str, ...]
+    preferences: tuple[tuple[float, ...], ...]
+    losses: tuple[tuple[float, ...], ...]
+    metrics: tuple[Mapping[str, Mapping[str, float]], ...]
+    diverged: tuple[int, ...]
+    reference: tuple[float, ...] | None
+    history: tuple[FrontSnapshot, ...]
+    facts: Mapping[str, Any]
+
+    def check(self, models: int) -> None:
+        """Checks the numbers of models and tasks.
+
+        Raises:
+            ValueError: a list has another length.
+        """
+        rows = [("losses", self.losses), ("preferences", self.preferences)]
+        for name, found in rows:
+            if len(found) != models or any(len(row) != len(self.tasks) for row in found):
+                raise ValueError(f"its {name} are not {len(self.tasks)} numbers for each of {models} models")
+        if self.reference is not None and len(self.reference) != len(self.tasks):
+            raise ValueError(f"its reference has not {len(self.tasks)} numbers")
+        if not set(self.diverged) <= set(range(models)):
+            raise ValueError(f"it lists the diverged models {list(self.diverged)} of {models}")
 
 
 @former_members(coverage="inverted_generational_distance", spread="evenness")
@@ -239,21 +270,22 @@ class Front:
     def load(folder: str | Path, template: nn.Module) -> Front:
         """The front that :meth:`save` wrote, for a module of its architecture."""
         values, states = front_folder.read(Path(folder), template)
-        snapshots = [
-            FrontSnapshot(**{**each, "losses": tuple(map(tuple, each["losses"]))}) for each in values["history"]
-        ]
-        return Front(
-            tasks=tuple(values["tasks"]),
-            preferences=torch.tensor(values["preferences"], dtype=torch.float64),
-            losses=torch.tensor(values["losses"], dtype=torch.float64),
-            metrics=tuple(values["metrics"]),
-            states=tuple(states),
-            template=template,
-            diverged=tuple(values["diverged"]),
-            history=tuple(snapshots),
-            reference=None if values["reference"] is None else tuple(values["reference"]),
-            facts=values["facts"],
-        )
+        with naming_damaged(Path(folder) / "front.json", front_folder.CURE):
+            names = [field.name for field in dataclasses.fields(StoredFront)]
+            stored: StoredFront = typed({name: values[name] for name in names}, StoredFront)
+            stored.check(len(states))
+            return Front(
+                tasks=stored.tasks,
+                preferences=torch.tensor(stored.preferences, dtype=torch.float64),
+                losses=torch.tensor(stored.losses, dtype=torch.float64),
+                metrics=stored.metrics,
+                states=tuple(states),
+                template=template,
+                diverged=stored.diverged,
+                history=stored.history,
+                reference=stored.reference,
+                facts=stored.facts,
+            )
 
     def _finite(self) -> Tensor:
         found = self.losses[self.losses.isfinite().all(dim=1)]

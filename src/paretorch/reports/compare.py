@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from paretorch.studies.launching.contract import Launcher
 from paretorch.studies.launching.ray_cluster import RayCluster
 from paretorch.studies.lookup import find_study
 from paretorch.studies.progress import ConsoleProgress
-from paretorch.studies.runner import LOCAL, TRAIN, train_study
+from paretorch.studies.runner import LOCAL, TRAIN, Failure, train_study
 from paretorch.studies.treatment_checks import check_treatments
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.tracking.contract import Tracking
@@ -58,7 +59,7 @@ def run_study(
         track: ``"mlflow"``, ``"tensorboard"``, ``"wandb"``, with commas between: log the runs there as well.
 
     Returns:
-        The report.
+        The report. Runs that failed are in its ``failures``; the same call trains them again.
 
     Raises:
         ValueError: no such study, scale, launcher or tracker, a treatment that cannot run, a folder of another study, or a Ray
@@ -80,11 +81,26 @@ def run_study(
     with locked(path):
         folder = open_folder(path, study, scale, seeds, resume, tune, command=command)
         watch = ConsoleProgress(Console(quiet=not progress))
-        train_study(folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking)
-    found = report(path)
+        failures = train_study(folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking)
+    failures = [
+        failure for failure in failures if failure.job.trial is None
+    ]  # a failed trial is a result of the search
+    try:
+        found = replace(report(path), failures=tuple(failures))
+    except ValueError as error:
+        raise ValueError(f"{error}. {failure_note(failures, path)}" if failures else str(error)) from error
     if progress:
         found.show()
     return found
+
+
+def failure_note(failures: Sequence[Failure], path: Path) -> str:
+    """The number of failed runs, and where their tracebacks are."""
+    count, first = len(failures), failures[0]
+    return (
+        f"{count} run{'s' * (count > 1)} failed ({first.job.title}: {first.error}): the traceback of each is in failed.json of "
+        f"its folder in {path}. The same command trains {'them' if count > 1 else 'it'} again"
+    )
 
 
 def _launcher(launch: str | RayCluster) -> Launcher:

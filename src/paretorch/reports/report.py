@@ -19,9 +19,10 @@ from paretorch.reports.reading.load import load_all
 from paretorch.reports.tables.across import Across, across
 from paretorch.reports.tables.overview import overview
 from paretorch.reports.tables.settings import different_settings
-from paretorch.reports.tables.tables import Table, escaped
+from paretorch.reports.tables.tables import Table, code, escaped
 from paretorch.reports.tables.tuning import budget
 from paretorch.storage import atomic
+from paretorch.studies.runner import Failure
 
 with extra("studies"):
     from rich.console import Console
@@ -59,6 +60,7 @@ class Report:
         across: the comparison over several workloads; None for one.
         page: the page.
         files: all written files, the page first.
+        failures: the runs of a study that failed, trials left out; the traceback of each is in ``failed.json`` of its folder.
     """
 
     summaries: tuple[Summary, ...]
@@ -66,6 +68,7 @@ class Report:
     across: Across | None
     page: Path
     files: tuple[Path, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -222,8 +225,8 @@ def _markdown(contents: Sequence[Contents], overall: Across | None, shown: Seque
             f"data order are shared by all treatments.\n\n{different_settings(summary.results).markdown()}",
         ]
     made = [
-        f"- {escaped(source.path.resolve().name)}: `{source.command}`; "
-        + ", ".join(f"{name} {value}" for name, value in [*source.versions.items(), *source.machine.items()])
+        f"- {escaped(source.path.resolve().name)}: {code(source.command)}; "
+        + escaped(", ".join(f"{name} {value}" for name, value in [*source.versions.items(), *source.machine.items()]))
         for source in sources(contents)
     ]
     return "\n\n".join([*parts, "## How it was made\n\n" + "\n".join(made)]) + "\n"

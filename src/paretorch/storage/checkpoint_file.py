@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.storage.damage import DamagedFileError, naming_damaged
+from paretorch.storage.json_files import parse_json
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.storage.seals import SEAL
 from paretorch.storage.tensor_files import read_tensors, write_tensors
+from paretorch.storage.value_types import typed
 
 FORMAT = "paretorch front in training 3"
 UNSEALED = "paretorch front in training 2"  # of earlier versions: without a digest
 FILE = "training.safetensors"
+RESTART = "Remove it to start this training again"
 
 
 class CheckpointFile:
@@ -32,12 +36,19 @@ class CheckpointFile:
         self.path = Path(folder) / FILE
         self.declared = dict(declared)
 
-    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
-        """Replaces the file by the state after ``epoch`` epochs, completely or not at all."""
+    def save(self, epoch: int, state: Mapping[str, Any], chosen: Mapping[str, str] | None = None) -> None:
+        """Replaces the file by the state after ``epoch`` epochs, completely or not at all.
+
+        Args:
+            epoch: epochs done.
+            state: nested plain values and tensors.
+            chosen: of declared arguments that leave a choice, the choice by name: :meth:`load` accepts it as the argument.
+        """
         values, tensors = pack(state)
         header = {
             "format": FORMAT,
             "declared": json.dumps(self.declared),
+            "chosen": json.dumps(dict(chosen or {})),
             "epochs": str(epoch),
             "values": json.dumps(values),
         }
@@ -53,32 +64,38 @@ class CheckpointFile:
         if not self.path.exists():
             return None
         header, tensors = _read(self.path)
-        before = json.loads(header["declared"])
+        with naming_damaged(self.path, RESTART):
+            before, chosen = (
+                typed(parse_json(header.get(name, "{}")), Mapping[str, str], name) for name in ("declared", "chosen")
+            )
+        self.declared |= {name: before[name] for name in before if chosen.get(name) == self.declared.get(name, "")}
         if different := [name for name, now in self.declared.items() if before.get(name) != now]:
             listing = "; ".join(f"{name} was {before.get(name)}, is {self.declared[name]}" for name in different)
             raise ValueError(f"{self.path} belongs to another training: {listing}. Give another folder as checkpoint")
-        state: dict[str, Any] = unpack(json.loads(header["values"]), tensors)
+        with naming_damaged(self.path, RESTART):
+            state: dict[str, Any] = dict(unpack(parse_json(header["values"], allow_nan=True), tensors))
         return state
 
 
 def saved_epochs(folder: str | Path) -> int:
     """The number of epochs after which the checkpoint in a folder was written; 0 without a checkpoint."""
     path = Path(folder) / FILE
-    return int(_read(path)[0].get("epochs", 0)) if path.exists() else 0
+    with naming_damaged(path, RESTART):
+        return int(_read(path)[0].get("epochs", 0)) if path.exists() else 0
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         header, tensors = read_tensors(path)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Remove it to start this training again") from None
+        raise DamagedFileError(f"{path} is damaged: {error}. {RESTART}") from None
     written = header.pop(SEAL, None)
     if header.get("format") == FORMAT and written != _digest(header, tensors):
-        raise ValueError(
-            f"{path} is damaged: its content differs from what was written. Remove it to start this training again"
-        )
+        raise DamagedFileError(f"{path} is damaged: its content differs from what was written. {RESTART}")
     if header.get("format") not in (FORMAT, UNSEALED):
-        raise ValueError(f"{path} is not of the format {FORMAT!r}: another version wrote it. Remove it to start again")
+        raise DamagedFileError(
+            f"{path} is not of the format {FORMAT!r}: another version wrote it. Remove it to start again"
+        )
     return header, tensors
 
 

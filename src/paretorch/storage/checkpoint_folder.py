@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from paretorch.storage import atomic
+from paretorch.storage.damage import WRONG
 from paretorch.storage.json_files import read_json
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.storage.regular_files import open_regular
@@ -212,14 +213,14 @@ def _load(path: Path, owners: Sequence[tuple[Mapping[str, Any], str | None]]) ->
     try:
         tensors = {part: deserialize(contents[f"{part}.safetensors"]) for part in PARTS}
         states = {part: unpack(state["values"][part], tensors[part]) for part in PARTS}
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except WRONG as error:
         raise DamagedError(path / "state.json", f"its values do not fit the tensors ({error})") from None
     return Checkpoint(state["epoch"], states, path)
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
-        state = read_json(path)
+        state = read_json(path, allow_nan=True)  # a state may have an infinite number
     except (FileNotFoundError, ValueError):
         raise DamagedError(path, "it cannot be read as JSON") from None
     if not isinstance(state, dict) or state.get("format") not in (FORMAT, UNSEALED):
@@ -230,8 +231,9 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise DamagedError(path, f"it has no {sorted(missing)}")
     if not isinstance(state["files"], dict) or not isinstance(state["values"], dict):
         raise DamagedError(path, "its files and values are no JSON objects")
-    if absent := {f"{part}.safetensors" for part in PARTS} - set(state["files"]):
-        raise DamagedError(path, f"it does not list {sorted(absent)}")
+    files = {f"{part}.safetensors" for part in PARTS}
+    if different := files ^ set(state["files"]):
+        raise DamagedError(path, f"it does not list exactly {sorted(files)}: {sorted(different)} differs")
     return state
 
 

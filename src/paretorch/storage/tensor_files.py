@@ -22,10 +22,18 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
 
 
 def deserialize(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
+    """The tensors of a safetensors file.
+
+    Raises:
+        ValueError: it is damaged; the message is the reason.
+    """
     with extra("studies"):
+        from safetensors import SafetensorError
         from safetensors.torch import load
-    return load(content)
+    try:
+        return load(content)
+    except (SafetensorError, KeyError) as error:  # KeyError: a number format that torch does not have
+        raise ValueError(str(error)) from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
@@ -53,7 +61,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:
         raise ValueError(str(error)) from None
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json, write_json
+from paretorch.storage.value_types import typed
 from paretorch.training.record.run_identity import check_run, plain_values
 from paretorch.training.run import Run
 
@@ -45,12 +47,11 @@ def read_failure(folder: Path, run: Run) -> FailureRecord | None:
     """
     path = folder / FILE
     try:
-        record = read_json(path)
-        found = dict(record.get("run") or plain_values(run))
-        failure = FailureRecord(str(record["error"]), str(record["traceback"]), bool(record.get("diverged")))
+        with naming_damaged(path, "Remove it; the study's command trains the run again"):
+            record = dict(read_json(path, allow_nan=True))
+            found = dict(record.pop("run", None) or plain_values(run))
+            failure: FailureRecord = typed(record, FailureRecord)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: remove it; the study's command trains the run again") from None
     check_run(path, found, run)
     return failure

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -22,10 +22,12 @@ from typing import Any
 
 import torch
 
+from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json, write_json
 from paretorch.storage.locks import acquire_lock
 from paretorch.storage.regular_files import TooLargeError
 from paretorch.storage.seals import is_sealed, sealed
+from paretorch.storage.value_types import typed
 from paretorch.studies.job import Job
 from paretorch.studies.study import Study
 from paretorch.studies.tuning.hyperparameters import with_static_weights
@@ -36,6 +38,9 @@ from paretorch.training.run import Run
 FORMAT = 3  # raised when older versions of the package can no longer read the files
 UNSEALED = 2  # up to this one, the files have no digest
 MARK = "paretorch study "
+LONGEST = 200  # characters of a label in the name of a folder, which has 255 at most
+ORIGIN = ("versions", "machine")  # objects that reports show
+RESTORE = "Restore it, or delete the folder and run again"
 
 
 @dataclass(frozen=True)
@@ -162,13 +167,16 @@ def read_folder(path: Path) -> StudyFolder:
         ValueError: no study in the folder, a damaged file, or a file of a newer version.
     """
     content = read_study_file(path / "study.json")
-    with _naming_damaged(path / "study.json"):
-        study, tune = Study.from_json(content["study"]), content.get("tune", 0)
-        folder = StudyFolder(path, study, content["scale"], tuple(content["seeds"]), tune)
+    with naming_damaged(path / "study.json", RESTORE):
+        study, tune = Study.from_json(content["study"]), typed(content.get("tune", 0), int, "tune")
+        scale, seeds = typed(content["scale"], str, "scale"), typed(content["seeds"], tuple[int, ...], "seeds")
+        typed({name: content.get(name) for name in ORIGIN}, Mapping[str, Mapping[str, Any] | None])
+        typed(content.get("typed"), str | None, "typed")
+        folder = StudyFolder(path, study, scale, seeds, tune)
     if not (path / "tuning.json").exists():
         return folder
     content = read_study_file(path / "tuning.json")
-    with _naming_damaged(path / "tuning.json"):
+    with naming_damaged(path / "tuning.json", RESTORE):
         tuning, tuned = TuningResult.from_json(content["tuning"]), Study.from_json(content["study"])
         _check_tuned(study, tuned)
     tuned = replace(tuned, expected=study.expected)  # earlier versions did not write it
@@ -188,17 +196,6 @@ def _check_tuned(untuned: Study, tuned: Study) -> None:
             raise ValueError(f"expected the treatment and workloads {expected}, got {found}")
 
 
-@contextmanager
-def _naming_damaged(path: Path) -> Iterator[None]:
-    """Turns errors from missing or wrong values of a JSON file into one message that names the file."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {error}): restore it, or delete the folder and run again"
-        ) from error
-
-
 def read_study_file(path: Path) -> dict[str, Any]:
     """Reads a JSON file of a study and checks its format.
 
@@ -206,7 +203,7 @@ def read_study_file(path: Path) -> dict[str, Any]:
         ValueError: no such file, or it is damaged, not of a study, or of a newer version.
     """
     try:
-        content = read_json(path)
+        content = read_json(path, allow_nan=True)
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent} has no {path.name}: expected a folder that paretorch wrote") from error
     except TooLargeError:
@@ -229,7 +226,7 @@ def read_study_file(path: Path) -> dict[str, Any]:
 
 
 def _slug(label: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:LONGEST]
 
 
 def _with_trials(tune: int) -> str:

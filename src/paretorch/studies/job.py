@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json
 from paretorch.studies.failure_record import read_failure
 from paretorch.training.record.result import total_seconds
@@ -49,10 +50,8 @@ class Job:
             ValueError: the result is damaged.
         """
         path = self.folder / "result.json"
-        try:
+        with naming_damaged(path, "Remove it to finish the run again"):
             return sum(total_seconds(epoch["seconds"]) for epoch in read_json(path).get("history", ()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: {error}. Remove it to finish the run again") from None
 
     @property
     def diverged(self) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretorch.former_names import former_names
-from paretorch.studies.trial_plan import TrialPlan, plan_from_json, plan_to_json
+from paretorch.storage.value_types import typed
+from paretorch.studies.trial_plan import TrialPlan
 from paretorch.training.run import Run
 
 
@@ -287,7 +288,7 @@ class Study:
         treatments = [
             {"label": t.label, "combine": t.combine.value, "runs": [run.to_json() for run in t.seeded(0)]}
             | ({"note": t.note} if t.note else {})
-            | ({"plan": plan_to_json(t.plan)} if t.plan is not None else {})
+            | ({"plan": dataclasses.asdict(t.plan)} if t.plan is not None else {})
             for t in self.treatments
         ]
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"treatments": treatments}
@@ -296,19 +297,13 @@ class Study:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Study:
-        """The study that :meth:`to_json` wrote."""
-        treatments = tuple(
-            Treatment(
-                t["label"],
-                tuple(Run.from_json(run) for run in t["runs"]),
-                Combine(t["combine"]),
-                t.get("note", ""),
-                plan_from_json(t["plan"]) if "plan" in t else None,
-            )
-            for t in values["treatments"]
-        )
-        expected = tuple(Expected(**each) for each in values.get("expected", ()))
-        return cls(**{**values, "treatments": treatments, "expected": expected})
+        """The study that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: a value is missing, has another type or is not allowed; the message names it.
+        """
+        study: Study = typed(values, cls)
+        return study
 
 
 def check_scale(name: str, scale: str, scales: Iterable[str]) -> None:

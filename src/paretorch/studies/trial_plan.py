@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -84,15 +81,3 @@ class Generations:
 
 
 TrialPlan = Halving | Generations
-PLANS: Mapping[str, type[Halving] | type[Generations]] = {"halving": Halving, "generations": Generations}
-
-
-def plan_to_json(plan: TrialPlan) -> dict[str, Any]:
-    """The plan as a JSON object."""
-    name = next(name for name, cls in PLANS.items() if isinstance(plan, cls))
-    return {"name": name} | dataclasses.asdict(plan)
-
-
-def plan_from_json(values: Mapping[str, Any]) -> TrialPlan:
-    """The plan that :func:`plan_to_json` wrote."""
-    return PLANS[values["name"]](**{name: value for name, value in values.items() if name != "name"})

@@ -23,12 +23,14 @@ independent, so the number of jobs at a time has no influence.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from contextlib import suppress
 from pathlib import Path
 
 from paretorch.metrics.comparison import delta_m, is_valid_baseline
+from paretorch.storage.damage import WRONG
+from paretorch.storage.json_files import parse_json
+from paretorch.storage.regular_files import read_regular
 from paretorch.studies.folder import StudyFolder, save_tuning
 from paretorch.studies.job import Job
 from paretorch.studies.study import Combine, Study, Treatment
@@ -239,13 +241,14 @@ def _seconds_of_events(folder: Path) -> float:
     """
     seconds, path = 0.0, folder / "events.jsonl"
     with suppress(FileNotFoundError):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            with suppress(json.JSONDecodeError):  # the last line may be incomplete
-                event = json.loads(line)
-                try:
-                    seconds += total_seconds(event["seconds"]) if event["event"] == "epoch" else 0.0
-                except (KeyError, TypeError):
-                    raise ValueError(
-                        f"{path} is damaged: line {number} is no event. Remove the folder {folder} to train this trial again"
-                    ) from None
+        for number, line in enumerate(read_regular(path).splitlines(keepends=True), start=1):
+            if not line.endswith(b"\n"):  # the last line may be incomplete
+                break
+            try:
+                event = parse_json(line)
+                seconds += total_seconds(event["seconds"]) if event["event"] == "epoch" else 0.0
+            except WRONG:
+                raise ValueError(
+                    f"{path} is damaged: line {number} is no event. Remove the folder {folder} to train this trial again"
+                ) from None
     return seconds

@@ -13,7 +13,10 @@ from torch import nn
 from paretorch.pareto.files.export import write_model
 from paretorch.pareto.files.ownership import metadata
 from paretorch.storage import checkpoint_folder
+from paretorch.storage.damage import naming_damaged
+from paretorch.storage.json_files import parse_json
 from paretorch.storage.tensor_files import first_difference, host_copies, read_tensors, shapes
+from paretorch.storage.value_types import typed
 from paretorch.training.names.workloads import named_workload, recorded_workload
 from paretorch.training.record.kept_epoch import KEPT
 from paretorch.training.record.run_identity import accepted_owners, read_run, verified_result
@@ -44,7 +47,7 @@ def load_model(path: str | Path, workload: str | None = None) -> nn.Module:
     result = verified_result(path)
     model = _empty_model(_workload(started["run"], path / "run.json", workload), result.tasks)
     best = result.run.keep == "best"
-    folder, epoch = (path / "best", result.facts[KEPT]) if best else (path / "checkpoint", result.run.epochs)
+    folder, epoch = (path / "best", result.facts.get(KEPT)) if best else (path / "checkpoint", result.run.epochs)
     found = checkpoint_folder.load_latest(folder, accepted_owners(started))
     if found is None or found.epoch != epoch:
         raise FileNotFoundError(
@@ -116,11 +119,10 @@ def _model_of_file(path: Path, given: str | None) -> nn.Module:
         raise ValueError(
             f"{path} is no exported model of a run: expected a file that `paretorch export DIR {path.stem}.safetensors` wrote"
         )
-    try:
-        tasks, options = tuple(json.loads(found["tasks"])), json.loads(found["options"])
+    with naming_damaged(path, "Export it again"):
+        tasks = typed(parse_json(found["tasks"]), tuple[str, ...], "tasks")
+        options = typed(parse_json(found["options"], allow_nan=True), Mapping[str, Any], "options")
         _, tensors = read_tensors(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Export it again") from None
     model = _empty_model(_workload({"workload": found["workload"], "options": options}, path, given), tasks)
     if (name := first_difference(shapes(model.state_dict()), shapes(tensors))) is not None:
         raise ValueError(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paretorch.storage.json_files import from_json, name_from_json
+from paretorch.storage.value_types import typed
 from paretorch.training.names.constructors import parse
 from paretorch.workloads.streams import Plain
 
@@ -138,11 +140,25 @@ class Run:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
-        """The inverse of :meth:`to_json`."""
-        return cls(**{**values, "tasks": tuple(values["tasks"])})
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: a value has another type or is not allowed; the message names it.
+        """
+        run: Run = typed(values, cls)
+        return run
 
     @property
     def key(self) -> str:
         """A short digest of the run's values: equal for equal runs."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def decoded_run(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run in a file that :func:`~paretorch.storage.json_files.to_json` converted.
+
+    Raises:
+        ValueError: a task is no text.
+    """
+    return {**from_json(values), "tasks": [name_from_json(task) for task in values.get("tasks", ())]}

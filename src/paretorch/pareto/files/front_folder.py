@@ -11,11 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from paretorch.pareto.files.ownership import MARK, check_front
-from paretorch.storage.json_files import from_json, read_json, to_json, write_json
+from paretorch.storage.damage import naming_damaged
+from paretorch.storage.json_files import from_json, name_from_json, read_json, to_json, write_json
 from paretorch.storage.regular_files import open_regular
 from paretorch.storage.tensor_files import deserialize, digest, first_difference, host_copies, shapes, write_tensors
+from paretorch.storage.value_types import typed
 
 FORMAT = "paretorch front 1"
+CURE = "Restore it, or train the front again in another folder"
 
 
 def write(folder: Path, values: Mapping[str, Any], states: Sequence[Mapping[str, Tensor]]) -> None:
@@ -55,10 +58,13 @@ def read(folder: Path, template: nn.Module) -> tuple[dict[str, Any], list[Mappin
         FileNotFoundError: there is no front.
         ValueError: a file is damaged, or the template is of another architecture.
     """
-    values = read_values(folder / "front.json")
+    path = folder / "front.json"
+    values = read_values(path)
+    with naming_damaged(path, CURE):
+        digests = typed(values["sha256"], tuple[str, ...], "sha256")
     own = shapes(template.state_dict())
     states: list[Mapping[str, Tensor]] = []
-    for member, expected in enumerate(values["sha256"]):
+    for member, expected in enumerate(digests):
         path = folder / _name(member)
         try:
             with open_regular(path) as file:
@@ -67,7 +73,8 @@ def read(folder: Path, template: nn.Module) -> tuple[dict[str, Any], list[Mappin
             raise ValueError(f"{path} is missing: the front in {folder} is incomplete") from None
         if digest(content) != expected:
             raise ValueError(f"{path} is damaged: its content is not what was written")
-        state = deserialize(content)
+        with naming_damaged(path, CURE):
+            state = deserialize(content)
         _check_shapes(own, shapes(state), path)
         states.append(state)
     return values, states
@@ -102,7 +109,8 @@ def read_values(path: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise ValueError(f"{path} is damaged: its content is not what was written")
-    return dict(from_json(values))
+    with naming_damaged(path, CURE):
+        return {**from_json(values), "tasks": [name_from_json(task) for task in values["tasks"]]}
 
 
 def _check_shapes(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:

@@ -95,7 +95,8 @@ class _FrontTraining:
     def save(self, epoch: int) -> None:
         assert self.file is not None
         training = {**self.front.state(), **self.history.statistics.state()}
-        self.file.save(epoch, {HISTORY: self.history.state(), TRAINING: training})
+        chosen = {name: training[name][0] for name in ("execution",) if name in training}  # of an ensemble
+        self.file.save(epoch, {HISTORY: self.history.state(), TRAINING: training}, chosen)
 
     def report(self, epoch: int) -> None:
         """Does nothing: evaluations are reported before the checkpoint, which relies on their record."""

@@ -65,7 +65,9 @@ def fit_front(
             the workload.
         starts: ``"common"``: all members have the same initial weights, so that parameters can be transferred; or
             ``"independent"``, which a population (NSGA2) always is.
-        execution: ``"auto"`` (the fastest, measured), ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``. The loop
+        execution: ``"auto"`` (by a rule, see :class:`~paretorch.pareto.models.ensemble.Ensemble`), ``"measured"`` (the
+            fastest on the first batch, so that the same call may give other roundings), ``"loop"``,
+            ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``. The loop
             equals N separate runs, bit for bit. Only for algorithms that train one model per preference.
         seed: of initial weights, data order and dropout.
         device: of models and data; a population (NSGA2) is evaluated on the CPU.
@@ -99,6 +101,11 @@ def fit_front(
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
     check_choice("execution", execution, EXECUTIONS)
+    if execution == "measured" and torch.are_deterministic_algorithms_enabled():
+        raise ValueError(
+            "execution='measured' depends on times, and torch uses deterministic algorithms only: give 'auto', which chooses by "
+            "a rule"
+        )
     if not algorithm.trains_members:
         _check_unused(algorithm, execution, group)
     if checkpoint is not None and Ranks(group).size > 1:

@@ -1,4 +1,4 @@
-"""The choice of the fastest of several equivalent functions, by a short measurement that checks their results."""
+"""The choice of one of several equivalent functions, after a check of their results: by a short measurement, or by a rule."""
 
 from __future__ import annotations
 
@@ -33,15 +33,10 @@ def autotune(candidates: Mapping[str, Callable[[], Results]]) -> tuple[str, str]
     reference, *others = candidates
     expected, seconds, excluded = _copied(candidates[reference]()), {reference: [_seconds(candidates[reference])]}, []
     for name in others:
-        try:
-            found = _copied(candidates[name]())
-        except Exception as error:  # vmap raises errors of many classes; the reason is recorded
-            excluded.append(f"{name} cannot run this model: {str(error).splitlines()[0][:200]}")
-            continue
-        if all(map(_agree, expected, found)):
-            seconds[name] = [_seconds(candidates[name])]
+        if reason := _why_excluded(name, candidates[name], expected):
+            excluded.append(reason)
         else:
-            excluded.append(f"{name} gives other numbers for this model")
+            seconds[name] = [_seconds(candidates[name])]
     best = min(map(min, seconds.values()))
     for _ in range(TRIES - 1):
         for name, taken in seconds.items():
@@ -57,6 +52,31 @@ def autotune(candidates: Mapping[str, Callable[[], Results]]) -> tuple[str, str]
         if name in least
     ]
     return chosen, "; ".join([*ratios, *excluded])
+
+
+def verified(candidates: Mapping[str, Callable[[], Results]]) -> tuple[str, str]:
+    """The name of the last function if it can replace the first one, else of the first, and the reason if so.
+
+    Args:
+        candidates: two functions by name; each is called once. The first is the reference: its errors are raised.
+
+    Example:
+        >>> one = torch.ones(3)
+        >>> verified({"sum": lambda: [[one.sum()]], "wrong": lambda: [[one.sum() + 1]]})
+        ('sum', 'wrong gives other numbers for this model')
+    """
+    reference, preferred = candidates
+    reason = _why_excluded(preferred, candidates[preferred], _copied(candidates[reference]()))
+    return (reference, reason) if reason else (preferred, "")
+
+
+def _why_excluded(name: str, function: Callable[[], Results], expected: Results) -> str:
+    """Why a function cannot replace the reference; empty if it can."""
+    try:
+        found = _copied(function())
+    except Exception as error:  # vmap raises errors of many classes; the reason is recorded
+        return f"{name} cannot run this model: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+    return "" if all(map(_agree, expected, found)) else f"{name} gives other numbers for this model"
 
 
 def _copied(found: Results) -> list[list[Tensor]]:

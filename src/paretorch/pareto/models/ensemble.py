@@ -14,14 +14,15 @@ from torch.utils._pytree import tree_map
 
 from paretorch.core.gradients.task_gradients import to_device, to_host
 from paretorch.core.option_checks import check_choice
-from paretorch.pareto.models.autotune import autotune
+from paretorch.pareto.models.autotune import autotune, verified
 from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR
 from paretorch.pareto.models.members import Features, Losses, stacked
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch
 
 BACKENDS = ("loop", "vmap", "vmap encoder", "vmap heads")
-EXECUTIONS = ("auto", *BACKENDS)
+EXECUTIONS = ("auto", "measured", *BACKENDS)
+LARGEST = 1 << 20  # parameters of a model, up to which one batched product is faster than N products
 
 
 Weigh = Callable[[tuple[int, ...], Tensor, Tensor | None], Tensor]
@@ -37,8 +38,9 @@ class Ensemble:
     Args:
         workload: computes the losses.
         models: N of one architecture, with initial weights.
-        execution: ``"loop"``, ``"vmap"``, ``"vmap encoder"``, ``"vmap heads"``, or ``"auto"``: the fastest on
-            the first batch.
+        execution: ``"loop"``, ``"vmap"``, ``"vmap encoder"``, ``"vmap heads"``; ``"auto"``: vmap for models of at most
+            2^20 parameters that it can run with equal results, else the loop; ``"measured"``: the fastest on the first batch,
+            which may differ between two calls.
         first: index of the first model in the front.
 
     Raises:
@@ -84,8 +86,8 @@ class Ensemble:
         Returns:
             (N, T) losses without a graph, nan for absent tasks, and (N, T) weights, 0 for absent tasks.
         """
-        if self.execution == "auto":
-            self.execution, self.why = self._autotune(batch, seed, weigh, gramian)
+        if self.execution in ("auto", "measured"):
+            self.execution, self.why = self._choose(batch, seed, weigh, gramian)
         try:
             return self._run(self.execution, batch, seed, weigh, gramian)
         except RuntimeError as error:
@@ -164,8 +166,11 @@ class Ensemble:
     def _present(self) -> Tensor:
         return torch.tensor(self.losses.present)
 
-    def _autotune(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[str, str]:
-        """The fastest backend, and the reason; buffers and gradients are unchanged."""
+    def _choose(self, batch: Batch, seed: int, weigh: Weigh, gramian: bool) -> tuple[str, str]:
+        """The backend by the rule, or the fastest one, and the reason; buffers and gradients are unchanged."""
+        size = sum(value.numel() for value in self.parameters) // self.count
+        if self.execution == "auto" and size > LARGEST:
+            return "loop", f"a model has {size:,} parameters, more than {LARGEST:,}"
         before = {name: value.clone() for name, value in self.kept.items()}
 
         def restore() -> None:
@@ -181,7 +186,13 @@ class Ensemble:
             return [[losses], gradients, *([value] for value in self.kept.values())]
 
         try:
-            return autotune({backend: partial(tried, backend) for backend in BACKENDS})
+            if self.execution == "measured":
+                return autotune({backend: partial(tried, backend) for backend in BACKENDS})
+            chosen, why = verified({backend: partial(tried, backend) for backend in ("loop", "vmap")})
+            return (
+                chosen,
+                why or f"a model has {size:,} parameters, at most {LARGEST:,}, and the results of vmap are equal",
+            )
         finally:
             restore()
 

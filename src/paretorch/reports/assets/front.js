@@ -26,6 +26,7 @@
     const made = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     made.textContent = text;
+    if (text) made.dir = "auto"; // a name in a script that is written from right to left leaves its surroundings in order
     return made;
   };
   let printing = false;

@@ -23,6 +23,7 @@
     const made = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     made.textContent = text;
+    if (text) made.dir = "auto"; // a name in a script that is written from right to left leaves its surroundings in order
     return made;
   };
   let printing = false;
@@ -227,7 +228,7 @@
     const all = element("button", { type: "button" });
     const key = (place) => {
       const button = element("button", { type: "button", "data-treatment": place });
-      button.append(element("span", {}, labels[place]));
+      button.append(element("span", { class: "name" }, labels[place]));
       button.addEventListener("click", () => { if (!shown[part].delete(place)) shown[part].add(place); changed(); });
       return button;
     };

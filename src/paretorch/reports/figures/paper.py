@@ -29,6 +29,7 @@ with extra("studies"):
 FORMATS = ("svg", "pdf", "png")
 COLUMNS = 4  # panels beside each other
 MOST_PANELS = 16  # of one figure; the page has all
+MOST_LETTERS = 80  # of a name; a title has four times as many
 MOST_TREATMENTS = 12  # of one figure: reference, baseline and the best others; more are not legible on paper
 
 
@@ -58,7 +59,10 @@ def draw(figure: Figure, summary: Summary) -> matplotlib.Figure:
         axis.remove()
     _draw_legend(drawn, axes[: len(shown)])
     title = _title(figure, summary, len(shown))
-    drawn.suptitle("\n".join(textwrap.wrap(title, 32 * columns if len(shown) > 1 else 70)), fontsize="medium")
+    drawn.suptitle(
+        "\n".join(textwrap.wrap(_shortened(title, 4 * MOST_LETTERS), 32 * columns if len(shown) > 1 else 70)),
+        fontsize="medium",
+    )
     return drawn
 
 
@@ -180,7 +184,12 @@ def _draw_legend(drawn: matplotlib.Figure, axes: Sequence[Axes]) -> None:
     )
 
 
+def _shortened(text: str, most: int) -> str:
+    """Text without its middle, if it is long: names of treatments often differ in their ends alone."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
+
+
 def _plain(text: str) -> str:
     """Text that matplotlib shows unchanged: no mathematics between dollars, no label hidden by an underscore."""
-    escaped = text.replace("$", r"\$")
+    escaped = _shortened(text, MOST_LETTERS).replace("$", r"\$")
     return f"\u200b{escaped}" if escaped.startswith("_") else escaped

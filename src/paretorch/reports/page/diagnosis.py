@@ -7,7 +7,7 @@ from pathlib import Path
 from paretorch.diagnosis.results import Diagnosis
 from paretorch.diagnosis.tables import summary_lines, text_tables
 from paretorch.extras import extra
-from paretorch.reports.page.embedded import asset, template
+from paretorch.reports.page.embedded import asset, content_policy, template
 from paretorch.reports.page.writing import HTML, check_page, write_page
 from paretorch.reports.tables.tables import Table
 from paretorch.storage.json_files import write_json
@@ -53,6 +53,7 @@ def diagnosis_page(found: Diagnosis, title: str) -> str:
         found: the diagnosis.
         title: name of the workload or model.
     """
+    script = asset("frames.js")
     return template("diagnosis.html.jinja").render(
         title=title,
         verdict=_sentence(found.verdict),
@@ -63,7 +64,8 @@ def diagnosis_page(found: Diagnosis, title: str) -> str:
         notes=found.notes,
         facts=[(name, value) for name, value in machine.versions().items()],
         style=Markup(asset("page.css")),
-        script=Markup(asset("frames.js")),
+        script=Markup(script),
+        policy=content_policy(script),
     )
 
 

@@ -16,7 +16,7 @@ from paretorch.extras import extra
 from paretorch.pareto.files.front_folder import read_values
 from paretorch.pareto.front import Front
 from paretorch.reports.figures.interactive import rounded
-from paretorch.reports.page.embedded import asset, plotly, script_data, template
+from paretorch.reports.page.embedded import asset, content_policy, plotly, script_data, template
 from paretorch.reports.page.writing import HTML, write_page
 from paretorch.studies.study import workload_title
 from paretorch.training.record import machine
@@ -72,6 +72,7 @@ def front_page(folder: Path, result: Result, values: Mapping[str, Any]) -> str:
     there = bool(torch.isfinite(front.losses).all(dim=1).any())
     reference = ", ".join(f"{task} {value:.4g}" for task, value in zip(front.tasks, front.reference or (), strict=True))
     header = ("model", *(f"weight of {task}" for task in front.tasks), *_headings(quantities))
+    library, script = plotly(), asset("frames.js") + asset("front.js")
     return template("front.html.jinja").render(
         title=f"{workload_title(result.run)}, {len(front)} models",
         subtitle=f"{result.run.front}, {result.run.epochs} epoch{'s' * (result.run.epochs > 1)}, seed {result.run.seed}",
@@ -86,8 +87,9 @@ def front_page(folder: Path, result: Result, values: Mapping[str, Any]) -> str:
         facts=_facts(result),
         data=script_data(_data(folder, front, quantities, there)),
         style=Markup(asset("page.css") + asset("front.css")),
-        script=Markup(asset("frames.js") + asset("front.js")),
-        plotly=Markup(plotly()),
+        script=Markup(script),
+        plotly=Markup(library),
+        policy=content_policy(library, script),
     )
 
 

@@ -18,7 +18,7 @@ from paretorch.reports.figures.styles import STYLES, style
 from paretorch.reports.findings.definitions import definitions
 from paretorch.reports.findings.findings import Finding, findings
 from paretorch.reports.findings.headline import answer, headline
-from paretorch.reports.page.embedded import asset, plotly, script_data, template
+from paretorch.reports.page.embedded import asset, content_policy, plotly, script_data, template
 from paretorch.reports.reading.plan import Source
 from paretorch.reports.tables.across import Across
 from paretorch.reports.tables.all_tables import all_tables
@@ -105,6 +105,7 @@ def page(contents: Sequence[Contents], overall: Across | None = None) -> str:
     origins = sources(contents)
     names = short_titles([each.summary.results.plan.workload for each in contents])
     questions = {each.summary.results.plan.study.question for each in contents}
+    library, script = plotly(), asset("frames.js") + asset("page.js")
     return template("page.html.jinja").render(
         title=title(contents),
         question=questions.pop() if len(questions) == 1 else "",
@@ -117,8 +118,9 @@ def page(contents: Sequence[Contents], overall: Across | None = None) -> str:
         version=machine.versions()["paretorch"],
         data=_data(contents, overall_figures),
         style=Markup(asset("page.css")),
-        script=Markup(asset("frames.js") + asset("page.js")),
-        plotly=Markup(plotly()),
+        script=Markup(script),
+        plotly=Markup(library),
+        policy=content_policy(library, script),
     )
 
 

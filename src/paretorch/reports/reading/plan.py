@@ -132,7 +132,7 @@ def _study_source(folder: StudyFolder, finished: Path) -> Source:
     typed = facts.get("typed") or folder.study.name
     command = f"paretorch study {typed} --scale {folder.scale} --seeds {len(folder.seeds)}{tune}"
     commit = str((read_run(finished) or {}).get("commit") or "")
-    return Source(folder.path, command, facts["versions"], facts["machine"], commit)
+    return Source(folder.path, command, facts.get("versions") or {}, facts.get("machine") or {}, commit)
 
 
 def _standalone_plans(runs: Mapping[Path, Run]) -> Iterator[Plan]:
@@ -147,8 +147,8 @@ def _standalone_plans(runs: Mapping[Path, Run]) -> Iterator[Plan]:
             Source(
                 folder,
                 json.dumps(run.to_json()),
-                started[folder].get("versions", {}),
-                started[folder].get("machine", {}),
+                started[folder].get("versions") or {},
+                started[folder].get("machine") or {},
                 str(started[folder].get("commit") or ""),
             )
             for folder, run in group.items()

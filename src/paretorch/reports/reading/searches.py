@@ -5,7 +5,6 @@ Shapes: ``S`` seeds, ``E`` epochs, ``n`` verified steps.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from paretorch.core.arrays import Array
+from paretorch.storage.damage import naming_damaged
+from paretorch.storage.json_files import parse_json
+from paretorch.storage.regular_files import read_regular
 from paretorch.training.record.result import Epoch, Result
 
 MOST_CHECKED = 150  # verified steps of a run that are read
@@ -152,14 +154,15 @@ def _checked(result: Result, folders: Mapping[str, Path]) -> list[VerifiedLoss]:
     path = folders[result.run.key] / "events.jsonl"
     if not any(epoch.search.get("verified") for epoch in result.history) or not path.exists():
         return []
-    lines = [line for line in path.read_bytes().splitlines() if b'"event": "step"' in line and b'"actual"' in line]
+    lines = [line for line in read_regular(path).splitlines() if b'"event": "step"' in line and b'"actual"' in line]
     keep = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), MOST_CHECKED)).round().astype(int))
     found = []
     for index in keep:
-        event = json.loads(lines[index])
-        search = event["search"]
-        for task, actual in search["actual"].items():
-            numbers = [event["losses"][task], search["predicted"][task], actual]
-            if all(isinstance(number, int | float) for number in numbers):
-                found.append(VerifiedLoss(task, *map(float, numbers)))
+        with naming_damaged(path, "Restore it, or remove the folder and run again"):
+            event = parse_json(lines[index])
+            search = event["search"]
+            for task, actual in search["actual"].items():
+                numbers = [event["losses"][task], search["predicted"][task], actual]
+                if all(isinstance(number, int | float) for number in numbers):
+                    found.append(VerifiedLoss(task, *map(float, numbers)))
     return found

@@ -113,7 +113,20 @@ def _line(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Text escaped for GitHub's Markdown."""
-    return re.sub(r"[\\`*_~$<|]|&(?=#?\w+;)|\](?=[(\[])", r"\\\g<0>", _line(text))
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", _line(text)).replace("<", "&lt;")  # not all renderers accept \\< for <
+    return re.sub(r"[\\`*_~$|]|\](?=[(\[])", r"\\\g<0>", text)
+
+
+def code(text: str) -> str:
+    """Text as code in GitHub's Markdown, outside tables.
+
+    Example:
+        >>> code("a `b` c")
+        '`` a `b` c ``'
+    """
+    text = _line(text)
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{ticks} {text} {ticks}" if "`" in text else f"`{text}`"
 
 
 def _tex(text: str) -> str:

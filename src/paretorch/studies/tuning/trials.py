@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paretorch.storage.json_files import to_json
-from paretorch.training.run import Plain, Run
+from paretorch.storage.json_files import from_json, name_from_json, to_json
+from paretorch.storage.value_types import typed
+from paretorch.training.run import Plain, Run, decoded_run
 
 
 class TrialOutcome(enum.Enum):
@@ -129,23 +130,26 @@ class TuningResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TuningResult:
-        """The result that :meth:`to_json` wrote."""
-        return cls(values["trials"], values["seed"], tuple(_search(search) for search in values["searches"]))
+        """The result that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: a value is missing or has another type; the message names it.
+        """
+        searches = [_decoded_search(search) for search in typed(values["searches"], tuple[Mapping[str, Any], ...])]
+        result: TuningResult = typed({**values, "searches": searches}, cls)
+        for place, search in enumerate(result.searches):
+            if search.chosen is not None and not 0 <= search.chosen < len(search.trials):
+                raise ValueError(f"searches[{place}].chosen is {search.chosen}, of {len(search.trials)} trials")
+        return result
 
 
-def _search(values: Mapping[str, Any]) -> SearchResult:
-    trials = tuple(
-        Trial(
-            **{
-                **trial,
-                "run": Run.from_json(trial["run"]),
-                "value": float(trial["value"]),
-                "outcome": TrialOutcome(trial["outcome"]),
-            }
-        )
-        for trial in values["trials"]
-    )
-    return SearchResult(**{**values, "tasks": tuple(values["tasks"]), "trials": trials})
+def _decoded_search(values: Mapping[str, Any]) -> dict[str, Any]:
+    trials = [
+        {**from_json(trial), "run": decoded_run(trial["run"])}
+        for trial in typed(values["trials"], tuple[Mapping[str, Any], ...])
+    ]
+    names = {"label": name_from_json(values["label"]), "tasks": [name_from_json(task) for task in values["tasks"]]}
+    return {**values, **names, "trials": trials}
 
 
 def _fields(value: Any) -> dict[str, Any]:

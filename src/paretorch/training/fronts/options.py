@@ -25,7 +25,8 @@ class FrontOptions:
             ``margin`` of :func:`~paretorch.preferences`, which is the least weight of a task. Unused if ``preferences`` are
             given.
         starts: ``"common"`` or ``"independent"``.
-        execution: ``"auto"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or ``"vmap heads"``. Without effect on
+        execution: ``"auto"`` (by a rule), ``"measured"``, ``"loop"``, ``"vmap"``, ``"vmap encoder"`` or
+            ``"vmap heads"``. Without effect on
             algorithms that do not train one model per preference, so that the treatments of a study may have equal options.
         reference: (T,) reference point of the hypervolume; None: that of the workload, or the losses of an untrained model.
 
@@ -66,4 +67,9 @@ def options_of(run: Run) -> FrontOptions:
     Raises:
         ValueError: one is not known or out of its range.
     """
-    return FrontOptions(**check_arguments("a front", FrontOptions, (), run.front_options))
+    found = FrontOptions(**check_arguments("a front", FrontOptions, (), run.front_options))
+    if found.execution == "measured" and run.deterministic:
+        raise ValueError(
+            "execution 'measured' depends on times, and the run is deterministic: give 'auto', which chooses by a rule"
+        )
+    return found

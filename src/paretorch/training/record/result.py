@@ -11,14 +11,36 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.loop.evaluation import Scores
-from paretorch.storage.json_files import from_json, parse_json, to_json, write_json
+from paretorch.storage.damage import naming_damaged
+from paretorch.storage.json_files import from_json, name_from_json, parse_json, to_json, write_json
 from paretorch.storage.regular_files import open_regular, read_regular
-from paretorch.training.run import Run
+from paretorch.storage.value_types import typed
+from paretorch.training.run import Run, decoded_run
 
 __all__ = ["FORMAT", "Epoch", "Result", "Scores", "total_seconds"]
 
 FORMAT = 2  # increased when older versions of the package can no longer read the file
-NOT_FINITE = (b'"nan"', b'"inf"', b'"-inf"')  # such numbers in the file
+FRONT: Mapping[str, Any] = {  # values that reports read from the facts about a front
+    "algorithm": str,
+    "preferences": Sequence[Sequence[float]],
+    "reference": Sequence[float],
+    "gradients": Sequence[float],
+    "losses": Sequence[Sequence[float]],
+    "test losses": Sequence[Sequence[float]] | None,
+    "diverged": Sequence[int],
+    "metrics": Sequence[Mapping[str, Mapping[str, float]]],
+    "test metrics": Sequence[Mapping[str, Mapping[str, float]]],
+    "took something over": float | None,
+    "largest hypervolume": float | None,
+}
+SEARCH: Mapping[str, Any] = {  # values that reports read from the totals of a line search, where they are present
+    **dict.fromkeys(("step", "bound", "trials", "first", "fallbacks", "verified", "raised"), float),
+    "outcomes": Mapping[str, int],
+    "predicted": Mapping[str, float],
+    "actual": Mapping[str, float],
+    "refused": str,
+}
+NOT_FINITE = (b'nan"', b'inf"')  # the ends of such numbers in the file, and of texts that resemble them
 
 
 @dataclass(frozen=True)
@@ -52,8 +74,29 @@ class Epoch:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Epoch:
         """The epoch that :func:`~paretorch.storage.json_files.to_json` converted."""
-        values = from_json(values)
-        return cls(**{**values, "validation": Scores(**values["validation"])})
+        epoch: Epoch = typed(from_json(values), cls)
+        return epoch
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The peak memory of a run.
+
+    Args:
+        bytes: the number; None if the system does not report it.
+        measures: what it is the memory of.
+    """
+
+    bytes: float | None
+    measures: str
+
+
+@dataclass(frozen=True)
+class LoweredBound:
+    """After which step of an epoch, from 1, the bound of a line search was lowered, and why."""
+
+    step: int
+    reason: str
 
 
 def total_seconds(seconds: Mapping[str, float]) -> float:
@@ -99,24 +142,22 @@ class Result:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Result:
-        """The inverse of :meth:`to_json`."""
-        return cls._from_values({name: value if name == "run" else from_json(value) for name, value in values.items()})
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: a value is missing or has another type; the message names it.
+        """
+        names = {"run": decoded_run(values["run"]), "tasks": [name_from_json(task) for task in values["tasks"]]}
+        return cls._from_values({name: from_json(value) for name, value in values.items() if name not in names} | names)
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> Result:
         """The result of values in which numbers that are not finite are numbers."""
-        read = {name: value for name, value in values.items() if name not in ("format", "checksum")}
-        history = tuple(Epoch(**{**epoch, "validation": Scores(**epoch["validation"])}) for epoch in values["history"])
-        return cls(
-            **{
-                **read,
-                "run": Run.from_json(values["run"]),
-                "tasks": tuple(values["tasks"]),
-                "history": history,
-                "validation": Scores(**values["validation"]),
-                "test": Scores(**values["test"]),
-            }
+        result: Result = typed(
+            {name: value for name, value in values.items() if name not in ("format", "checksum")}, cls
         )
+        _check_consistent(result)
+        return result
 
     def save(self, folder: str | Path) -> None:
         """Writes ``result.json``, with a checksum of its content and of ``events.jsonl``."""
@@ -150,8 +191,59 @@ class Result:
                 "or a newer one, or train into another folder"
             )
         _check(path, values)
-        # most results have finite numbers only, and converting thousands of numbers takes longer than reading them
-        return cls.from_json(values) if any(number in text for number in NOT_FINITE) else cls._from_values(values)
+        with naming_damaged(path, "Remove it to finish the run again"):
+            # most results have finite numbers only, and converting thousands of numbers takes longer than reading them
+            return cls.from_json(values) if any(number in text for number in NOT_FINITE) else cls._from_values(values)
+
+
+def _check_consistent(result: Result) -> None:
+    """Checks that the parts of a result fit each other, as reports rely on.
+
+    Raises:
+        ValueError: a number is missing, or about an unknown task; the message names it.
+    """
+    if [epoch.epoch for epoch in result.history] != list(range(1, len(result.history) + 1)):
+        raise ValueError(f"its epochs are not numbered 1 to {len(result.history)}")
+    for task, directions in result.higher_is_better.items():
+        if missing := set(directions) - set(result.units.get(task, ())):
+            raise ValueError(f"units[{task!r}] has no {sorted(missing)[0]!r}")
+    typed(result.peak_memory, PeakMemory, "peak_memory")
+    for epoch in result.history:
+        where = f"history[{epoch.epoch - 1}]"
+        if missing := {"training", "evaluation"} - epoch.seconds.keys():
+            raise ValueError(f"{where}.seconds has no {sorted(missing)[0]!r}")
+        if unknown := (epoch.losses.keys() | epoch.weights.keys() | epoch.cosines.keys()) - set(result.tasks):
+            raise ValueError(f"{where} has numbers of the task {sorted(unknown)[0]!r}, which was not trained")
+        if [len(numbers) for numbers in epoch.cosines.values()] != list(reversed(range(len(epoch.cosines)))):
+            raise ValueError(f"{where}.cosines has not one number for each pair of tasks")
+        for name in SEARCH.keys() & epoch.search.keys():
+            typed(epoch.search[name], SEARCH[name], f"{where}.search[{name!r}]")
+        for lowered in typed(
+            epoch.search.get("lowered", ()), tuple[Mapping[str, Any], ...], f"{where}.search['lowered']"
+        ):
+            typed({name: lowered.get(name) for name in ("step", "reason")}, LoweredBound, f"{where}.search['lowered']")
+    if result.run.front:
+        _check_front(result)
+
+
+def _check_front(result: Result) -> None:
+    """Checks the facts about a front, and its hypervolumes."""
+    facts, tasks = typed(result.facts.get("front"), Mapping[str, Any], "facts['front']"), len(result.tasks)
+    for name, expected in FRONT.items():
+        if name not in facts:
+            raise ValueError(f"facts['front'] has no {name!r}")
+        typed(facts[name], expected, f"facts['front'][{name!r}]")
+    tested = facts["losses"] if facts["test losses"] is None else facts["test losses"]
+    rows = [facts["reference"], *facts["preferences"], *facts["losses"], *tested]
+    if any(len(row) != tasks for row in rows):
+        raise ValueError(f"facts['front'] has points of another number than {tasks} tasks")
+    if not len(tested) == len(facts["losses"]) >= 1:
+        raise ValueError("facts['front'] has losses of another number of models on test data than on validation data")
+    if len(facts["gradients"]) < len(result.history):
+        raise ValueError("facts['front'] has gradients of fewer epochs than the history")
+    for epoch in result.history:
+        if "hypervolume" not in epoch.validation.metrics.get("front", ()):
+            raise ValueError(f"history[{epoch.epoch - 1}].validation has no hypervolume of the front")
 
 
 def _check(path: Path, values: Mapping[str, Any]) -> None:

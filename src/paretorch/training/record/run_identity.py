@@ -21,10 +21,16 @@ from typing import Any
 
 from paretorch.storage.json_files import parse_json, read_json
 from paretorch.storage.regular_files import open_regular
+from paretorch.storage.value_types import typed
 from paretorch.training.record.result import Result
-from paretorch.training.run import Run
+from paretorch.training.run import Run, decoded_run
 
 CONTINUED = "continued"  # the key of the earlier numbers of epochs in run.json
+OPTIONAL: Mapping[str, Any] = {  # values other than the run, where they are present
+    CONTINUED: tuple[int, ...],
+    **dict.fromkeys(("source", "digest", "commit", "key"), str),
+    **dict.fromkeys(("versions", "machine"), Mapping[str, Any]),
+}
 RUN = "run"  # the key of the digest in the line of an epoch
 EPOCH = b'{"event": "epoch"'  # the first bytes of such a line
 MAX_LINE = 1 << 24  # bytes of a line of events
@@ -82,15 +88,13 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         values = read_json(path)
         if not isinstance(values, dict) or not isinstance(values.get("run"), dict):
             raise ValueError("it contains no run")
-        for name, kind, default in (("workload", str, None), ("options", dict, {}), ("front", str, "")):
-            if not isinstance(values["run"].get(name, default), kind):
-                raise ValueError(f"its run has no {name} of type {kind.__name__}")
-        earlier = values.get(CONTINUED, [])
-        if not isinstance(earlier, list) or not all(isinstance(epochs, int) for epochs in earlier):
-            raise ValueError("its earlier numbers of epochs are no whole numbers")
+        values["run"] = decoded_run(values["run"])
+        typed(values["run"], Run, "run")
+        for name, kind in OPTIONAL.items():
+            typed(values.get(name), kind | None, name)
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}. {restart}") from None
     if values.get("digest") not in (None, run_digest(values["run"], values.get("source"))):
         raise ValueError(
@@ -114,7 +118,7 @@ def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
     if found == expected:
         return
     name = next(name for name in [*expected, *found] if found.get(name) != expected.get(name))
-    if {**found, "epochs": expected["epochs"]} == expected and found["epochs"] > expected["epochs"]:
+    if {**found, "epochs": expected["epochs"]} == expected and found.get("epochs", 0) > expected["epochs"]:
         raise ValueError(
             f"{path} contains this run with {found['epochs']} epochs, which cannot be reduced to {expected['epochs']}: give "
             "more epochs, or train into another folder"

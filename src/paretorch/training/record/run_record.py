@@ -129,7 +129,7 @@ class RunRecord:
                     raise self._damaged(f"a line up to epoch {event['epoch']} differs from what was written")
                 try:
                     history.append(Epoch.from_json({name: value for name, value in event.items() if name != "chain"}))
-                except (TypeError, KeyError, AttributeError, ValueError) as error:
+                except (ValueError, RecursionError) as error:
                     raise self._damaged(f"a line is no epoch ({error})") from None
         if [epoch.epoch for epoch in history] != list(range(1, epochs + 1)):
             found = [epoch.epoch for epoch in history]
@@ -169,7 +169,10 @@ class RunRecord:
 
     def _flush(self, *last: Mapping[str, Any]) -> None:
         waiting, self._steps = self._steps, []
-        events = [{"event": "step", "epoch": epoch, "step": step} | dict(numbers()) for epoch, step, numbers in waiting]
+        events = [
+            to_json({"event": "step", "epoch": epoch, "step": step} | dict(numbers()))
+            for epoch, step, numbers in waiting
+        ]
         chain = None if self._chain is None else self._chain.copy()
         lines = [*map(_line, events), *map(_line, last)]
         if chain is not None:
@@ -252,11 +255,7 @@ def _check_unused(folder: Path) -> None:
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
-    try:
-        line = json.dumps(event, allow_nan=False)
-    except (TypeError, ValueError):  # nan, inf, or a dataclass
-        line = json.dumps(to_json(event))
-    return line.encode() + b"\n"
+    return json.dumps(event, allow_nan=False).encode() + b"\n"
 
 
 def _parse_event(line: bytes) -> dict[str, Any] | None:

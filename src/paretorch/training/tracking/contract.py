@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from paretorch.storage.value_types import typed
+
 TRACKERS = ("mlflow", "tensorboard", "wandb")
 
 
@@ -56,7 +58,8 @@ class Tracking:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Tracking:
         """The inverse of :meth:`to_json`."""
-        return cls(**{**values, "trackers": tuple(values["trackers"])})
+        tracking: Tracking = typed(values, cls)
+        return tracking
 
 
 NO_TRACKING = Tracking()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import from_json, parse_json, read_json
 
 NAMES = ("event", "epoch", "step", "run")  # of an event's own values, which are no numbers to log
@@ -81,7 +82,8 @@ def event_numbers(event: Mapping[str, Any]) -> dict[str, float]:
 def scores_on_test_data(folder: Path) -> dict[str, float] | None:
     """The test scores of a finished run; None if it is not finished."""
     try:
-        result = from_json(read_json(folder / "result.json"))
+        with naming_damaged(folder / "result.json", "Remove it to finish the run again"):
+            numbers = numbers_of(from_json(read_json(folder / "result.json"))["test"])
     except FileNotFoundError:
         return None
-    return {f"test/{name}": value for name, value in numbers_of(result["test"]).items() if not math.isnan(value)}
+    return {f"test/{name}": value for name, value in numbers.items() if not math.isnan(value)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from paretorch.storage.json_files import read_json, write_json
+from paretorch.storage.value_types import typed
 from paretorch.training import randomness
 from paretorch.training.monitoring.progress import ProgressDisplay
 from paretorch.training.record.result import Epoch
@@ -52,6 +53,13 @@ def installed(tracking: Tracking) -> Tracking:
     for name in missing:
         _warn(name, f"{name} is not installed: pip install 'paretorch[tracking]'")
     return replace(tracking, trackers=tuple(name for name in tracking.trackers if name not in missing))
+
+
+@dataclass(frozen=True)
+class StoredPosition(Position):
+    """The position of a tracker in ``tracking.json``, with the identifier of the tracked run."""
+
+    identifier: str | None = None
 
 
 @dataclass
@@ -153,10 +161,13 @@ class TrackedProgress:
 
     def _stored(self) -> dict[str, Any]:
         try:
-            return dict(read_json(self.folder / FILE))
+            stored = typed(read_json(self.folder / FILE), Mapping[str, Mapping[str, Any]])
+            for values in stored.values():
+                typed(values, StoredPosition)
+            return {name: dict(values) for name, values in stored.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             _warn(FILE, f"{self.folder / FILE} is damaged ({error}): the trackers begin new runs")
             return {}
 

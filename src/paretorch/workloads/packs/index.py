@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+
+from paretorch.storage.json_files import parse_json
+
+TYPES = [str, str, str, int, int, str]  # of the values in a line
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,19 @@ def read_entries(content: bytes) -> list[PackEntry]:
     Raises:
         ValueError: a line is not an entry.
     """
-    try:
-        entries = [PackEntry(*json.loads(line)) for line in content.splitlines()]
-    except (TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-    for entry in entries:
-        if type(entry.row) is not int or type(entry.crc) is not int or not isinstance(entry.name, str):
-            raise ValueError(f"expected a name, a row and a checksum, got {list(vars(entry).values())}"[:200])
-    return entries
+    return [read_entry(line) for line in content.splitlines()]
+
+
+def read_entry(line: bytes) -> PackEntry:
+    """The entry in a line.
+
+    Raises:
+        ValueError: it is not an entry.
+    """
+    values = parse_json(line)
+    if not isinstance(values, list) or [type(value) for value in values] != TYPES:
+        raise ValueError(f"expected a folder, group, name, row, checksum and reason, got {values!r}"[:200])
+    entry = PackEntry(*values)
+    if not (-1 <= entry.row < 1 << 48 and 0 <= entry.crc < 1 << 32):
+        raise ValueError(f"expected a row and a checksum of 32 bits, got {entry.row} and {entry.crc}"[:200])
+    return entry

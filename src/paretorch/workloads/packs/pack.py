@@ -23,14 +23,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from paretorch.storage.damage import WRONG
 from paretorch.storage.json_files import read_json
 from paretorch.storage.regular_files import open_regular, read_exactly
+from paretorch.storage.value_types import typed
 from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
 from paretorch.workloads.loading.image_splits import NotPackedError
 from paretorch.workloads.loading.unreadable import DamagedError, UnreadableError
 from paretorch.workloads.packs.index import PackEntry, read_entries
 
 FORMAT = "paretorch pack 1"
+LARGEST = 1 << 40  # of a count
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,15 @@ class Manifest:
             values = read_json(path)
             if values.pop("format") != FORMAT:
                 raise damaged_error(path, f"expected the format {FORMAT!r}")
-            found = cls(**values)
-            if any(type(getattr(found, name)) is not int for name in ("edge", "seed", "lines", "rows", "length")):
-                raise damaged_error(path, "a count is not a number")
+            found: Manifest = typed(values, cls)
             if found.edge < 1 or min(found.lines, found.rows, found.length) < 0:
                 raise damaged_error(path, "a count is below zero")
+            if max(found.edge, found.lines, found.rows, found.length) > LARGEST:
+                raise damaged_error(path, f"a count is above {LARGEST:,}")
             return found
         except DamagedError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, *WRONG) as error:
             raise damaged_error(path, str(error) or type(error).__name__) from None
 
 

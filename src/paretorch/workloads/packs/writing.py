@@ -22,7 +22,7 @@ from paretorch.storage.locks import acquire_lock
 from paretorch.workloads.loading.image_source import ImageSource, SelectedImage, SourceImage, SquareReader
 from paretorch.workloads.loading.unreadable import UnreadableError, check_unreadable, shortened
 from paretorch.workloads.loading.workers import batch_indices, data_loader
-from paretorch.workloads.packs.index import PackEntry, read_entries
+from paretorch.workloads.packs.index import PackEntry, read_entries, read_entry
 from paretorch.workloads.packs.pack import Manifest, damaged_error, mapped
 
 CHUNK = 32  # images between two writes to the disk
@@ -145,8 +145,8 @@ def _recover(folder: Path, manifest: Manifest) -> tuple[Manifest, list[PackEntry
     stored = mapped(folder, replace(manifest, rows=size // manifest.row_bytes))
     for line in content[manifest.length :].splitlines(keepends=True):
         try:
-            entry = PackEntry(*json.loads(line))
-        except (ValueError, TypeError):
+            entry = read_entry(line)
+        except ValueError:
             break
         if not line.endswith(b"\n") or entry.row >= len(stored):
             break
