@@ -146,7 +146,7 @@ def test_algorithm_without_members_refuses_options_of_an_ensemble(entry: Algorit
 
 @pytest.mark.parametrize("entry", parameters(ALGORITHMS))
 def test_algorithm_refuses_an_unknown_execution(entry: AlgorithmEntry) -> None:
-    with pytest.raises(ValueError, match=r"execution is 'auto' or 'loop'.*, got 'vmpa'"):
+    with pytest.raises(ValueError, match=r"execution is 'auto' or 'measured' or 'loop'.*, got 'vmpa'"):
         fit(entry, execution="vmpa")
 
 

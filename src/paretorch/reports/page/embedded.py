@@ -41,7 +41,7 @@ def content_policy(*scripts: str) -> str:
 
     Example:
         >>> content_policy("draw()").split("; ")[:2]
-        ["default-src 'none'", "script-src 'sha256-L91UGNEAfHWjMW1HaGA3+WbbSaGNdS5W+HoQv8e3xPU='"]
+        ["default-src 'none'", "script-src 'sha256-jm3FkV4tNIdBUr8jRVVl5n9PUixlaxTWD0pdpFiSH5A='"]
     """
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     sources = " ".join(f"'sha256-{digest}'" for digest in digests)
