@@ -116,6 +116,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     return float(done.stdout.split()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "height"), [(13_000, 13_000), (9_000, 8_000), (60_000, 60_000)])
 def test_image_file_pixels_are_counted_before_memory_is_allocated(tmp_path: Path, width: int, height: int) -> None:
     path = png(tmp_path / "x.png", width, min(height, 13_000))
@@ -167,6 +168,7 @@ def test_idx_file_of_the_size_of_mnist_is_read(tmp_path: Path) -> None:
     assert int(found.sum()) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "held", "message"),
     [

@@ -147,6 +147,7 @@ def test_page_of_small_study_states_missing_intervals(
     assert ("b" in curve) == (seeds >= 3)
 
 
+@pytest.mark.long
 def test_page_of_many_treatments_and_tasks_has_bounded_size(tmp_path: Path) -> None:
     names, tasks = [f"treatment {i}" for i in range(30)], [f"attribute {i}" for i in range(40)]
     many.finished(tmp_path / "s", many.study(names, epochs=2), tasks, 3)

@@ -422,6 +422,7 @@ def test_listed_alternatives_are_tried_once_each_and_the_best_is_trained_on_all_
     assert {result.run.seed for result in results} == {0, 1, 2}
 
 
+@pytest.mark.long
 def test_study_with_listed_alternatives_resumes_with_equal_results(tmp_path: Path) -> None:
     tune(tmp_path / "whole", listed_study(), seeds=2, trials=0, workers=2)
     tune(tmp_path / "parts", listed_study(), seeds=2, trials=0)
