@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from paretorch.storage import atomic
-from paretorch.storage.damage import WRONG
+from paretorch.storage.damage import WRONG, DamagedFileError
 from paretorch.storage.json_files import read_json
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.storage.regular_files import open_regular
@@ -193,7 +193,7 @@ def load_latest(
     return None
 
 
-class DamagedError(ValueError):
+class DamagedError(DamagedFileError):
     """A file of a checkpoint differs from what was written."""
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -21,18 +21,18 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
         >>> is_sealed(sealed({"epoch": 3})), is_sealed({**sealed({"epoch": 3}), "epoch": 4}), is_sealed({"epoch": 3})
         (True, False, False)
     """
-    return {**values, SEAL: _digest(values)}
+    # through JSON once, so that what is written and what is read give one text: keys become strings
+    return {**values, SEAL: json_digest(json.loads(json.dumps(values)))}
 
 
 def is_sealed(values: Mapping[str, Any]) -> bool:
     """Whether the values have a digest, and are those that it was made of."""
-    return values.get(SEAL) == _digest({name: value for name, value in values.items() if name != SEAL})
+    return values.get(SEAL) == json_digest({name: value for name, value in values.items() if name != SEAL})
 
 
-def _digest(values: Mapping[str, Any]) -> str:
-    # through JSON once, so that what is written and what is read give one text: tuples become lists, keys become strings
-    plain = json.loads(json.dumps(values))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+def json_digest(values: Mapping[str, Any]) -> str:
+    """The SHA-256 of plain values, independent of the order of names and of a file's indentation."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class Chain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,6 +10,7 @@ from paretorch.core.contract import Need
 from paretorch.core.method.default import DEFAULT_NAME
 from paretorch.studies.study import Study, Treatment, best_of_trials, check_scale, merged
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
+from paretorch.studies.weight_search import static_runs
 from paretorch.studies.workload_study import ON_PARAMETERS, SINGLE_TASK, SUM, one_task_at_a_time
 from paretorch.training.names.constructors import Call, split_at_commas, written
 from paretorch.training.names.methods import find_method
@@ -113,18 +114,38 @@ def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
     studies = []
     for setting in _settings(scale, device):
         treatments = (*_baselines(setting), *_treatments(setting, texts))
-        studies.append(
-            Study(
-                name="methods",
-                question=QUESTION,
-                treatments=treatments,
-                reference=STATIC_WEIGHTS,
-                baseline=SINGLE_TASK,
-                plain_sum=SUM,
-                recommended=DEFAULT_NAME if any(each.label == DEFAULT_NAME for each in treatments) else "",
-            )
-        )
+        studies.append(against_static_weights("methods", QUESTION, treatments))
     return merged("methods", QUESTION, studies)
+
+
+def against_static_weights(name: str, question: str, treatments: tuple[Treatment, ...]) -> Study:
+    """A study of treatments that include single tasks, the plain sum, and tuned static weights, which are the reference."""
+    return Study(
+        name=name,
+        question=question,
+        treatments=treatments,
+        reference=STATIC_WEIGHTS,
+        baseline=SINGLE_TASK,
+        plain_sum=SUM,
+        recommended=DEFAULT_NAME if any(each.label == DEFAULT_NAME for each in treatments) else "",
+    )
+
+
+def tuned_baselines(
+    base: Run, tasks: Sequence[str], weights: Iterable[Mapping[str, float]], at_rates: Callable[[Run], Iterable[Run]]
+) -> Iterator[Treatment]:
+    """Single tasks, the plain sum, and static weights, each with a trial at every learning rate.
+
+    Args:
+        base: the run with the plain sum.
+        tasks: of the workload.
+        weights: static weights to try.
+        at_rates: gives a run with each of the learning rates.
+    """
+    single = [replace(base, tasks=(task,)) for task in tasks]
+    yield best_of_trials(SINGLE_TASK, [run for task in single for run in at_rates(task)])
+    yield best_of_trials(SUM, at_rates(base))
+    yield best_of_trials(STATIC_WEIGHTS, [run for each in static_runs(base, weights) for run in at_rates(each)])
 
 
 def all_methods() -> list[str]:
@@ -143,12 +164,7 @@ def _rates(run: Run) -> Iterator[Run]:
 
 
 def _baselines(setting: Setting) -> Iterable[Treatment]:
-    single = [replace(setting.base, tasks=(task,)) for task in setting.tasks]
-    weights = [dict.fromkeys(setting.tasks, 1.0), *setting.weights]
-    static = [replace(setting.base, method=written(Call("Static", (), {"weights": dict(each)}))) for each in weights]
-    yield best_of_trials(SINGLE_TASK, [run for task in single for run in _rates(task)])
-    yield best_of_trials(SUM, _rates(setting.base))
-    yield best_of_trials(STATIC_WEIGHTS, [run for each in static for run in _rates(each)])
+    return tuned_baselines(setting.base, setting.tasks, [dict.fromkeys(setting.tasks, 1.0), *setting.weights], _rates)
 
 
 def _treatments(setting: Setting, texts: Sequence[str]) -> Iterable[Treatment]:

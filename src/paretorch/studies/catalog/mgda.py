@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from paretorch.core.method.default import DEFAULT_NAME
-from paretorch.studies.catalog.methods import all_methods
+from paretorch.studies.catalog.methods import against_static_weights, all_methods, tuned_baselines
 from paretorch.studies.study import Study, Treatment, best_of_trials, check_scale, merged
-from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
-from paretorch.studies.weight_search import random_weights, simplex_grid, static_runs
-from paretorch.studies.workload_study import ON_PARAMETERS, SINGLE_TASK, SUM
+from paretorch.studies.weight_search import random_weights, simplex_grid
+from paretorch.studies.workload_study import ON_PARAMETERS
 from paretorch.training.names.constructors import Call, split_at_commas, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.workloads import find_workload
@@ -87,18 +86,8 @@ def study(scale: str, methods: str = METHODS, root: str = "data", device: str = 
     studies = []
     for setting in settings:
         setting = replace(setting, base=replace(setting.base, device=device))
-        treatments = (*_baselines(setting), *_treatments(setting, texts))
-        studies.append(
-            Study(
-                name="mgda",
-                question=QUESTION,
-                treatments=treatments,
-                reference=STATIC_WEIGHTS,
-                baseline=SINGLE_TASK,
-                plain_sum=SUM,
-                recommended=DEFAULT_NAME if any(each.label == DEFAULT_NAME for each in treatments) else "",
-            )
-        )
+        baselines = tuned_baselines(setting.base, setting.tasks, _static_weights(setting.tasks), setting.at_rates)
+        studies.append(against_static_weights("mgda", QUESTION, (*baselines, *_treatments(setting, texts))))
     return merged("mgda", QUESTION, studies)
 
 
@@ -168,15 +157,6 @@ def _static_weights(tasks: Sequence[str]) -> list[dict[str, float]]:
     if len(tasks) == 2:
         return [dict(weights) for weights in simplex_grid(tasks, PARTS)][::2]
     return [dict.fromkeys(tasks, 1.0), *map(dict, random_weights(tasks, MOST_WEIGHTS - 1))]
-
-
-def _baselines(setting: Setting) -> Iterable[Treatment]:
-    base = setting.base
-    single = [replace(base, tasks=(task,)) for task in setting.tasks]
-    static = static_runs(base, _static_weights(setting.tasks))
-    yield best_of_trials(SINGLE_TASK, [run for task in single for run in setting.at_rates(task)])
-    yield best_of_trials(SUM, setting.at_rates(base))
-    yield best_of_trials(STATIC_WEIGHTS, [run for each in static for run in setting.at_rates(each)])
 
 
 def _treatments(setting: Setting, texts: Sequence[str]) -> Iterable[Treatment]:

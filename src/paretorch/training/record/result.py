@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from paretorch.loop.evaluation import Scores
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import from_json, name_from_json, parse_json, to_json, write_json
 from paretorch.storage.regular_files import open_regular, read_regular
+from paretorch.storage.seals import json_digest
 from paretorch.storage.value_types import typed
 from paretorch.training.run import Run, decoded_run
 
@@ -265,8 +265,7 @@ def _check(path: Path, values: Mapping[str, Any]) -> None:
 
 def _content(values: Mapping[str, Any]) -> str:
     """The SHA-256 of a result's values, independent of the file's indentation."""
-    text = json.dumps({name: value for name, value in values.items() if name != "checksum"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_digest({name: value for name, value in values.items() if name != "checksum"})
 
 
 def _events(folder: Path) -> str | None:
