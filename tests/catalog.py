@@ -62,7 +62,7 @@ CATALOG = [
     ),
     StudyEntry(
         "mgda",
-        digests={"smoke": "45c412c3733c8a16", "small": "848d50e46056ac8e", "paper": "68b4356a1d73afa0"},
+        digests={"smoke": "81d2ca13a9a4a503", "small": "d2a078dc5b5683cb", "paper": "8dede812c432e6a0"},
         differs=frozenset({"tasks", "method", "surface", "optimizer_options"}),
         options={"methods": "IMTLG(), CAGrad(c=0.2)", "root": "elsewhere", "device": "cuda"},
         files={"paper": "MNIST"},

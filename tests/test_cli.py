@@ -67,7 +67,7 @@ def test_help_of_data_check_documents_its_exit_code() -> None:
 # flags are part of the public interface: a new or renamed flag changes this list
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer lr epochs batch-size seed device precision "
-    "deterministic clip schedule warmup keep track out",
+    "deterministic clip schedule warmup keep stationarity track out",
     "study": "scale seeds out jobs resume tune track launch address cpus-per-run gpus-per-run storage "
     "optimizers methods reference baselines classes loss-weights root encoder "
     "encoder-weights device epochs batch-size optimizer lr surface schedule searches trials",

@@ -69,6 +69,9 @@ def train(
     keep: Annotated[
         Keep, typer.Option(help="The weights to report and export: of the last epoch, or the best on validation data.")
     ] = Keep.last,
+    stationarity: Annotated[
+        int, typer.Option(help="Training samples for the Pareto stationarity residual of the trained model; 0: none.")
+    ] = 0,
     track: options.Track = "",
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/WORKLOAD-KEY by default.")] = None,
 ) -> None:
@@ -98,6 +101,7 @@ def train(
             schedule=schedule,
             warmup=warmup,
             keep=keep.value,
+            stationarity=stationarity,
         )
         ranks = Ranks.current()
         placed = ranks.on_first(lambda: place_run(run, out))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import islice
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +15,9 @@ from paretorch.workloads.forward import outputs_of
 from paretorch.workloads.streams import Stream
 
 
-def residual(workload: Workload, model: nn.Module, streams: tuple[Stream, ...], size: int = 256) -> float:
+def residual(
+    workload: Workload, model: nn.Module, streams: tuple[Stream, ...], size: int = 256, *, samples: int | None = None
+) -> float:
     r"""The norm of the shortest convex combination of a model's task gradients, zero at Pareto stationary points.
 
     .. math:: \min_{\alpha \ge 0,\, 1^T \alpha = 1} \Big\lVert \sum_t \alpha_t \nabla L_t(\theta) \Big\rVert
@@ -24,6 +29,7 @@ def residual(workload: Workload, model: nn.Module, streams: tuple[Stream, ...], 
         model: with an encoder and heads by task.
         streams: the split.
         size: B, samples per batch.
+        samples: of each stream, the first ones in the stored order, rounded up to whole batches; None: all of them.
 
     Raises:
         ValueError: no task has a label, or a gradient is not finite.
@@ -44,11 +50,12 @@ def residual(workload: Workload, model: nn.Module, streams: tuple[Stream, ...], 
     totals: dict[str, list[Tensor]] = {}
     counts = dict.fromkeys(workload.tasks, 0.0)
     for stream in streams:
-        for samples in stream.batches(size, order=None):
-            outputs, targets = outputs_of(model, (samples,))
+        batches = stream.batches(size, order=None)
+        for batch in batches if samples is None else islice(batches, math.ceil(samples / size)):
+            outputs, targets = outputs_of(model, (batch,))
             losses = workload.losses(outputs, targets)
             for task, loss in losses.items():
-                count = float(workload.labelled(task, targets[task], samples.size))
+                count = float(workload.labelled(task, targets[task], batch.size))
                 found = torch.autograd.grad(
                     loss * count, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
                 )

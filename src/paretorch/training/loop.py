@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 import warnings
@@ -15,6 +16,7 @@ import torch
 
 from paretorch.core.restoring import RestoredOnError
 from paretorch.loop.epochs import train_epochs
+from paretorch.pareto.stationarity import residual
 from paretorch.storage import checkpoint_folder
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.training import randomness
@@ -32,7 +34,7 @@ from paretorch.training.record.continuation import continue_run
 from paretorch.training.record.epoch_totals import EpochTotals, step_numbers
 from paretorch.training.record.kept_epoch import KEPT, best_epoch
 from paretorch.training.record.pairing import pairing_facts
-from paretorch.training.record.result import Epoch, Result, Scores
+from paretorch.training.record.result import STATIONARITY, Epoch, Result, Scores
 from paretorch.training.record.run_record import RunRecord, SilentRecord, finished_result, step_interval
 from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
@@ -316,5 +318,18 @@ class _RunTraining:
                 **pairing_facts(self.streams),
                 **self.ranks.facts,
                 **self.monitor.facts(splits),
+                **self._stationarity(),
             },
         )
+
+    def _stationarity(self) -> dict[str, float]:
+        """The Pareto stationarity residual of the reported weights, if the run asks for it; nan if it is undefined."""
+        resolved, run = self.resolved, self.run
+        if not (run.stationarity and run.test):
+            return {}
+        resolved.model.eval()
+        try:
+            found = residual(resolved.workload, resolved.model, self.streams, run.batch_size, samples=run.stationarity)
+        except ValueError:
+            found = math.nan
+        return {STATIONARITY: found}

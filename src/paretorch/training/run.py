@@ -21,7 +21,7 @@ __all__ = ["Plain", "Run"]
 # fields added after the first records: written only where they differ from these values, so that old runs keep their keys
 ADDED: Mapping[str, Plain] = {
     "test": True, "clip": None, "schedule": "constant", "warmup": 0.0, "front": "", "front_options": {},
-    "keep": "last",
+    "keep": "last", "stationarity": 0,
 }  # fmt: skip
 
 SCHEDULES = ("constant", "cosine")
@@ -85,6 +85,9 @@ class Run:
             ``execution``, ``reference``.
         keep: the weights whose scores are reported, and that are exported: ``"last"``, of the last epoch, or ``"best"``, of the
             best epoch on validation data, see ``paretorch.training.record.kept_epoch``.
+        stationarity: number of training samples of each stream on which the Pareto stationarity residual of the trained model is
+            computed, see :func:`paretorch.pareto.residual`; 0: it is not. It costs one backward per task and batch, and is a
+            fact of the result.
     """
 
     workload: str
@@ -108,6 +111,7 @@ class Run:
     front: str = ""
     front_options: Mapping[str, Plain] = field(default_factory=dict)
     keep: str = "last"
+    stationarity: int = 0
 
     def __post_init__(self) -> None:
         if self.surface not in ("features", "parameters"):
@@ -127,6 +131,10 @@ class Run:
                 f"options of a front ({', '.join(self.front_options)}) without a front: name an algorithm in `front`, such as "
                 "'MT2O()'"
             )
+        if self.stationarity < 0:
+            raise ValueError(f"stationarity is a number of samples, at least 0, got {self.stationarity}")
+        if self.stationarity and self.front:
+            raise ValueError("stationarity is of one trained model; for the models of a front, call Front.residuals")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed is an integer of 64 bits, from -2^63 to 2^63 - 1, got {self.seed}")
         for name in ("epochs", "batch_size"):

@@ -26,7 +26,7 @@ from paretorch.reports.reading.searches import Searches, searches
 from paretorch.studies.statistics.quality import seed_mean
 from paretorch.studies.study import Combine, Treatment
 from paretorch.training.record.pairing import pairing_note
-from paretorch.training.record.result import Result, Scores
+from paretorch.training.record.result import STATIONARITY, Result, Scores
 from paretorch.training.record.run_identity import verified_result
 from paretorch.training.run import Run
 
@@ -63,6 +63,8 @@ class TreatmentResults:
         seconds_per_epoch: (S,) of training; joined runs add up.
         seconds: (S,) training and evaluation of all its runs, with those that were not chosen.
         peak_memory: (S,) bytes; the largest of joined runs.
+        residuals: (S,) Pareto stationarity residuals of the models on training data; nan if they were not computed, and for
+            joined runs, which are several models.
         runs: finished runs, with those that were not chosen.
         settings: what was trained, on the first seed; several runs if they are joined.
         chosen: of a grid, the best run on validation data, with the first seed.
@@ -84,6 +86,7 @@ class TreatmentResults:
     seconds_per_epoch: Array
     seconds: Array
     peak_memory: Array
+    residuals: Array
     runs: int
     settings: tuple[Run, ...]
     chosen: Run | None = None
@@ -279,6 +282,12 @@ class _Reader:
             ),
             seconds=np.array([sum(seconds(result) for result in group) for group in found]),
             peak_memory=np.array([max(map(memory, g), default=math.nan) for g in found]),
+            residuals=np.array(
+                [
+                    group[0].facts.get(STATIONARITY, math.nan) if len(runs) == len(group) == 1 else math.nan
+                    for group in found
+                ]
+            ),
             runs=sum(len(group) for group in found),
             settings=tuple(runs),
             missing=tuple(

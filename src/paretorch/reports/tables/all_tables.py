@@ -10,6 +10,7 @@ from paretorch.reports.tables.losses import loss_table
 from paretorch.reports.tables.overview import by_metric, costs, dynamics, means, overview
 from paretorch.reports.tables.row_order import best_first
 from paretorch.reports.tables.searches import lowered_table, search_table, time_table
+from paretorch.reports.tables.stationarity import stationarity_table
 from paretorch.reports.tables.tables import Table
 from paretorch.reports.tables.tuning import tuning_table
 
@@ -18,6 +19,7 @@ TABLES = {  # in the order of the page
     "means": means,
     "by_metric": by_metric,
     "dominance": dominance_table,
+    "stationarity": stationarity_table,
     "fronts": quality_table,
     "indicators": indicator_table,
     "faster": speedup_table,

@@ -29,6 +29,7 @@ EXACT, UPPER_BOUND = (
 )  # the method on the parameters, and the name of the paper for it on the features
 MOST_WEIGHTS = 8  # sets of static weights for three tasks or more
 PARTS = 10  # of the simplex of two tasks
+GRADIENTS = 20_480  # of one sample and one task, in the Pareto stationarity residual of a trained model
 SLOWER = 0.3  # the second learning rate, relative to the first
 
 
@@ -149,6 +150,7 @@ def _published(root: str) -> list[Setting]:
 def _with_rates(base: Run, regression: tuple[str, ...]) -> Setting:
     rate = float(base.optimizer_options["lr"])  # type: ignore[arg-type]
     tasks = find_workload(base.workload, base.options).tasks
+    base = replace(base, stationarity=GRADIENTS // len(tasks))
     return Setting(base, tasks, regression, (rate, round(SLOWER * rate, 9)))
 
 

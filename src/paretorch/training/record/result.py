@@ -17,8 +17,9 @@ from paretorch.storage.seals import json_digest
 from paretorch.storage.value_types import typed
 from paretorch.training.run import Run, decoded_run
 
-__all__ = ["FORMAT", "Epoch", "Result", "Scores", "total_seconds"]
+__all__ = ["FORMAT", "STATIONARITY", "Epoch", "Result", "Scores", "total_seconds"]
 
+STATIONARITY = "Pareto stationarity residual"  # the name of a fact, on training data
 FORMAT = 2  # increased when older versions of the package can no longer read the file
 FRONT: Mapping[str, Any] = {  # values that reports read from the facts about a front
     "algorithm": str,
@@ -222,6 +223,8 @@ def _check_consistent(result: Result) -> None:
             epoch.search.get("lowered", ()), tuple[Mapping[str, Any], ...], f"{where}.search['lowered']"
         ):
             typed({name: lowered.get(name) for name in ("step", "reason")}, LoweredBound, f"{where}.search['lowered']")
+    if STATIONARITY in result.facts:
+        typed(result.facts[STATIONARITY], float, f"facts[{STATIONARITY!r}]")
     if result.run.front:
         _check_front(result)
 
