@@ -68,6 +68,13 @@ CATALOG = [
         files={"paper": "MNIST"},
     ),
     StudyEntry(
+        "leaderboard",
+        digests={"smoke": "", "small": "", "paper": ""},
+        differs=frozenset({"tasks", "method", "surface"}),
+        options={"methods": "IMTLG(), CAGrad(c=0.2)", "root": "elsewhere", "device": "cuda"},
+        files={"paper": "MNIST"},
+    ),
+    StudyEntry(
         "line-search",
         digests={"smoke": "64a5f671f06b8dd6", "small": "2534003149db63f7", "paper": "1672d0eba8de55cf"},
         differs=frozenset({"tasks", "method", "surface", "optimizer", "optimizer_options"}),

@@ -22,8 +22,10 @@ from paretorch.studies.folder import StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Expected, Study, Treatment, best_of_grid, merged
 from paretorch.studies.study import best_of_trials as alternatives
+from paretorch.studies.trial_plan import Sampled
 from paretorch.studies.tuner import SEED, Tuner
 from paretorch.studies.tuning.trials import SearchResult, TrialOutcome, TuningCost, TuningResult
+from paretorch.studies.weight_search import whole_runs
 from paretorch.training.record.result import Result, Scores
 from paretorch.training.run import Run
 from studies_progress import RecordedProgress
@@ -420,6 +422,27 @@ def test_listed_alternatives_are_tried_once_each_and_the_best_is_trained_on_all_
     results = [Result.load(job.folder) for job in folder.jobs()]
     assert len(results) == final
     assert {result.run.seed for result in results} == {0, 1, 2}
+
+
+def test_sampled_plan_has_the_trials_of_a_tuned_study(tuned: StudyFolder, tmp_path: Path) -> None:
+    plain = synthetic.study()
+    planned = dataclasses.replace(
+        plain,
+        treatments=tuple(
+            Treatment(t.label, t.runs[:1] if t.label == "static" else t.runs, Combine.TUNE, plan=Sampled(TRIALS))
+            for t in plain.treatments
+        ),
+    )
+    assert [t.plan for t in Study.from_json(json.loads(json.dumps(planned.to_json()))).treatments] == [Sampled(8)] * 5
+    assert [whole_runs(t, "digits") for t in planned.treatments] == [2 * TRIALS, *[TRIALS] * 4]
+    tune(tmp_path / "study", planned, trials=0)
+    found = [
+        (s.label, s.tasks, [(t.settings, t.value) for t in s.trials]) for s in searches(read_folder(tmp_path / "study"))
+    ]
+    expected = [(s.label, s.tasks, [(t.settings, t.value) for t in s.trials]) for s in searches(tuned)]
+    assert repr(found) == repr(expected)  # failed trials are nan
+    with pytest.raises(ValueError, match="at least 1 trial, got 0"):
+        Sampled(0)
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""How the alternatives of a tuned treatment are trained: each once, or by an adaptive plan."""
+"""How the trials of a tuned treatment are chosen: each alternative once, or by an adaptive plan."""
 
 from __future__ import annotations
 
@@ -80,4 +80,24 @@ class Generations:
             raise ValueError(f"the spread of the logarithms of weights is a finite number above 0, got {self.spread}")
 
 
-TrialPlan = Halving | Generations
+@dataclass(frozen=True)
+class Sampled:
+    """Trials with settings from Optuna's sampler: the learning rate, and the hyperparameters that method and optimizer declare.
+
+    The first trial has the run's own settings. Treatments with the same number of trials have equal budgets.
+
+    Args:
+        trials: N, whole runs; at least 1.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+
+    trials: int
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"a search has at least 1 trial, got {self.trials}")
+
+
+TrialPlan = Halving | Generations | Sampled

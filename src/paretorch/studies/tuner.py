@@ -1,7 +1,8 @@
 """Tuning of a study: the trials of all searches, their criterion, and the final runs with the chosen settings.
 
 *Listed alternatives* (:func:`~paretorch.studies.study.best_of_trials`) are a trial each, unless their treatment has a plan
-(:mod:`paretorch.studies.trial_plan`): successive halving trains them for few epochs first, generations vary the best ones.
+(:mod:`paretorch.studies.trial_plan`): successive halving trains them for few epochs first, generations vary the best ones, and
+sampled settings come from the declared search spaces, as with ``tune=N``.
 
 *Equal effort.* With ``tune=N``, every other run of a treatment has N trials, the first of which has the study's own settings. All
 searches use the same sampler with the same seed, so that treatments with equal search spaces get equal settings in the random
@@ -34,7 +35,7 @@ from paretorch.storage.regular_files import read_regular
 from paretorch.studies.folder import StudyFolder, save_tuning
 from paretorch.studies.job import Job
 from paretorch.studies.study import Combine, Study, Treatment
-from paretorch.studies.trial_plan import Generations, Halving
+from paretorch.studies.trial_plan import Generations, Halving, Sampled
 from paretorch.studies.tuning.hyperparameters import listed_settings, searched_runs, with_settings
 from paretorch.studies.tuning.search import (
     EvolvedSettings,
@@ -89,6 +90,8 @@ class Tuner:
                     return HalvedSettings(settings, treatment.plan, run.epochs)
                 case Generations():
                     return EvolvedSettings(run, settings, treatment.plan)
+                case Sampled():
+                    return SampledSettings(run, treatment.plan.trials)
             return ListedSettings(settings)
         return SampledSettings(run, self.folder.tune)
 

@@ -14,8 +14,8 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from paretorch.studies.study import Combine, Treatment, best_of_trials
-from paretorch.studies.trial_plan import Generations, Halving
+from paretorch.studies.study import Combine, Treatment, alternatives_by_tasks, best_of_trials
+from paretorch.studies.trial_plan import Generations, Halving, Sampled
 from paretorch.training.names.constructors import Call, written
 from paretorch.training.run import Run
 
@@ -98,6 +98,8 @@ def whole_runs(treatment: Treatment, workload: str) -> float:
         return float(len(runs) * treatment.plan.number)
     if isinstance(treatment.plan, Halving):
         return _halved_runs(treatment.plan, len(runs), runs[0].epochs)
+    if isinstance(treatment.plan, Sampled):
+        return float(treatment.plan.trials * len(alternatives_by_tasks(runs)))
     return float(len(runs))
 
 

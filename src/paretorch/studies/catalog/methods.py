@@ -45,7 +45,8 @@ class Setting:
     weights: tuple[Mapping[str, float], ...]
 
 
-def _settings(scale: str, device: str) -> list[Setting]:
+def settings_of(scale: str, device: str) -> list[Setting]:
+    """The workloads: digits with a loss that is orders of magnitude larger, drawn scenes, and two medical tables."""
     smoke = scale == "smoke"
     digits: dict[str, Plain] = {"train": 256, "validation": 128, "test": 128} if smoke else {"train": 4_000}
     scenes: dict[str, Plain] = {
@@ -112,7 +113,7 @@ def study(scale: str, methods: str = "", device: str = "cpu") -> Study:
     for text in texts:
         find_method(text)
     studies = []
-    for setting in _settings(scale, device):
+    for setting in settings_of(scale, device):
         treatments = (*_baselines(setting), *_treatments(setting, texts))
         studies.append(against_static_weights("methods", QUESTION, treatments))
     return merged("methods", QUESTION, studies)

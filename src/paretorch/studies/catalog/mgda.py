@@ -83,16 +83,19 @@ def study(scale: str, methods: str = METHODS, root: str = "data", device: str = 
     texts = all_methods() if methods.strip() == "all" else split_at_commas(methods)
     for text in texts:
         find_method(text)
-    settings = _published(root) if scale == "paper" else _small(is_smoke=scale == "smoke")
+    bases = published(root) if scale == "paper" else small(is_smoke=scale == "smoke")
     studies = []
-    for setting in settings:
+    for base, regression in bases:
+        setting = _with_rates(base, regression)
         setting = replace(setting, base=replace(setting.base, device=device))
         baselines = tuned_baselines(setting.base, setting.tasks, _static_weights(setting.tasks), setting.at_rates)
         studies.append(against_static_weights("mgda", QUESTION, (*baselines, *_treatments(setting, texts))))
     return merged("mgda", QUESTION, studies)
 
 
-def _small(is_smoke: bool) -> list[Setting]:
+def small(is_smoke: bool) -> tuple[tuple[Run, tuple[str, ...]], ...]:
+    """The plain sum on data that need no download, from 2 to 40 tasks, and the tasks with a squared or absolute error."""
+
     def sizes(train: int, validation: int, test: int) -> dict[str, Plain]:
         numbers = (96, 48, 48) if is_smoke else (train, validation, test)
         return dict(zip(("train", "validation", "test"), numbers, strict=True))
@@ -117,16 +120,16 @@ def _small(is_smoke: bool) -> list[Setting]:
         **sizes(2_000, 400, 1_000),
     }
     molecules: dict[str, Plain] = {"encoder": "filters", **sizes(1_500, 400, 1_000)}
-    bases = (
+    return (
         (run("multimnist", digits, 3e-3, 8, 256), ()),
         (run("tabular", yeast, 1e-2, 25, 64), ()),
         (run("scenes", scenes, 3e-3, 8, 64), ()),
         (run("qm9", molecules, 3e-3, 20, 32), tuple(QM9().tasks)),
     )
-    return [_with_rates(base, regression) for base, regression in bases]
 
 
-def _published(root: str) -> list[Setting]:
+def published(root: str) -> tuple[tuple[Run, tuple[str, ...]], ...]:
+    """The plain sum by the published protocols, and the tasks with a squared or absolute error."""
     images: dict[str, Plain] = {"root": root}
     digits = Run(
         "multimnist",
@@ -137,14 +140,13 @@ def _published(root: str) -> list[Setting]:
         batch_size=256,
         schedule="step(0.85, 10)",
     )
-    bases = (
+    return (
         (digits, ()),
         (Run("celeba", images, **CelebA.protocol), ()),  # type: ignore[arg-type]
         (Run("cityscapes", images, **Cityscapes.protocol), ("depth",)),  # type: ignore[arg-type]
         (Run("nyuv2", images, **NYUv2.protocol), ("depth", "normals")),  # type: ignore[arg-type]
         (Run("qm9", **QM9.protocol), tuple(QM9().tasks)),  # type: ignore[arg-type]
     )
-    return [_with_rates(base, regression) for base, regression in bases]
 
 
 def _with_rates(base: Run, regression: tuple[str, ...]) -> Setting:
