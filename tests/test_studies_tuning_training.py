@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paretorch.storage.seals import SEAL
 from paretorch.studies.folder import open_folder, read_folder
 from paretorch.studies.job import Job
 from paretorch.studies.progress import ConsoleProgress
@@ -46,7 +47,7 @@ class InterruptedProgress(ConsoleProgress):
 
 
 def results_without_times(path: Path) -> dict[str, Any]:
-    """All results without seconds and memory."""
+    """All results without seconds and memory, and without the digest, which covers the seconds."""
     results: dict[str, Any] = {}
     for file in path.rglob("result.json"):
         values = Result.load(file.parent).to_json()
@@ -56,6 +57,7 @@ def results_without_times(path: Path) -> dict[str, Any]:
             del epoch["seconds"]
         results[str(file.parent.relative_to(path))] = values
     tuning = json.loads((path / "tuning.json").read_text())
+    del tuning[SEAL]
     for trial in (trial for search in tuning["tuning"]["searches"] for trial in search["trials"]):
         del trial["seconds"]
     return results | {"tuning": tuning}
