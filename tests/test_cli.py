@@ -16,7 +16,7 @@ import pytest
 from command_line import call
 from interrupts import restore_interrupts
 from paretorch.cli.listing import LISTS
-from paretorch.training import loop
+from paretorch.training import run_training
 from paretorch.training.record.result import Result
 from training_runs import TINY
 
@@ -68,7 +68,7 @@ def test_help_of_data_check_documents_its_exit_code() -> None:
 FLAGS = {
     "train": "method surface tasks every scale heads optimizer lr epochs batch-size seed device precision "
     "deterministic clip schedule warmup keep stationarity track out",
-    "study": "scale seeds out jobs resume tune track launch address cpus-per-run gpus-per-run storage "
+    "study": "scale seeds out jobs resume tune track together launch address cpus-per-run gpus-per-run storage "
     "optimizers methods reference baselines classes loss-weights root encoder "
     "encoder-weights device epochs batch-size optimizer lr surface schedule searches trials",
     "diagnose": "tasks batches warmup seconds optimizer batch-size seed device out",
@@ -198,7 +198,7 @@ def test_ctrl_c_exits_with_130_and_the_same_command_resumes(tmp_path: Path, monk
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "step_numbers", stop)
+    monkeypatch.setattr(run_training, "step_numbers", stop)
     code, printed = call("train", TINY, "--out", str(tmp_path), *QUICK)
     assert code == 130
     assert "Stopped. The same command continues" in printed

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.loop.means import DeviceMeans
-from paretorch.training import loop, updates
+from paretorch.training import run_training, updates
 from paretorch.training.loop import train
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.record.epoch_totals import EpochTotals, MeanCosines
@@ -210,7 +210,7 @@ def test_treatments_of_a_seed_share_data_order_and_initial_weights(
             records.append(record)
             return {}
 
-        monkeypatch.setattr(loop, "step_numbers", remember)
+        monkeypatch.setattr(run_training, "step_numbers", remember)
         train(
             Run(**{"workload": TINY, "batch_size": 8, **values}),
             tmp_path / str(len(list(tmp_path.iterdir()))),

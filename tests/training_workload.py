@@ -31,6 +31,7 @@ class Tiny(Workload):
         missing: every second label of ``sign`` is missing.
         samples: to train on.
         width: of the encoder.
+        dropout: its probability, in the encoder.
     """
 
     title = "for tests"
@@ -39,6 +40,7 @@ class Tiny(Workload):
     missing: bool = False
     samples: int = 60
     width: int = 6
+    dropout: float = 0.2
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -61,7 +63,9 @@ class Tiny(Workload):
         return (stream(self.tasks, count, seed),)
 
     def model(self) -> nn.Module:
-        encoder = nn.Sequential(nn.Linear(4, self.width), nn.BatchNorm1d(self.width), nn.ReLU(), nn.Dropout(0.2))
+        encoder = nn.Sequential(
+            nn.Linear(4, self.width), nn.BatchNorm1d(self.width), nn.ReLU(), nn.Dropout(self.dropout)
+        )
         return MultiTaskModel(encoder, {"sign": nn.Linear(self.width, 2), "size": nn.Linear(self.width, 1)})
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:

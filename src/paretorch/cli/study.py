@@ -93,6 +93,13 @@ def study(
         int, typer.Option(help="Trials of the search for each treatment's settings, on validation data; 0: none.")
     ] = 0,
     track: Track = "",
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="Train runs that differ in the seed alone together, where faster; results are equal to rounding.",
+        ),
+    ] = False,
     launch: Annotated[
         Launch, typer.Option(help="Train in processes of this machine, or as tasks of a Ray cluster.")
     ] = Launch.local,
@@ -183,6 +190,7 @@ def study(
             options=options,
             launch=RayCluster(**cluster) if launch is Launch.ray else "local",
             track=track,
+            together=together,
         )
         if after := next_steps(name):
             print_line(Console(), f"\n{after}")

@@ -38,6 +38,7 @@ def run_study(
     options: Mapping[str, Any] | None = None,
     launch: str | RayCluster = "local",
     track: str = "",
+    together: bool = False,
 ) -> Report:
     """Trains every treatment on every seed, compares them, and writes and prints the report.
 
@@ -57,6 +58,8 @@ def run_study(
         launch: ``"local"``: processes of this machine; ``"ray"``: tasks of a Ray cluster, whose address, resources and storage
             a ``paretorch.studies.launching.ray_cluster.RayCluster`` names.
         track: ``"mlflow"``, ``"tensorboard"``, ``"wandb"``, with commas between: log the runs there as well.
+        together: train runs that differ in the seed alone together, where that is possible and faster. Results equal those of
+            separate runs to rounding, and the report says which runs they are.
 
     Returns:
         The report. Runs that failed are in its ``failures``; the same call trains them again.
@@ -69,6 +72,11 @@ def run_study(
         KeyboardInterrupt: on Ctrl-C; the same call resumes the study.
     """
     launcher = _launcher(launch)
+    if together and (launcher is not LOCAL or track or train != TRAIN):
+        raise ValueError(
+            "runs are trained together by processes of this machine, by paretorch.train and without trackers: leave `together` "
+            "out, or `launch`, `track` and `train`"
+        )
     study = find_study(name_or_file, scale, options)
     path = Path(out) if out is not None else Path("runs") / f"{study.name}-{scale}"
     if train == TRAIN and not (path / "study.json").exists():  # other trainers may have their own workloads
@@ -81,7 +89,9 @@ def run_study(
     with locked(path):
         folder = open_folder(path, study, scale, seeds, resume, tune, command=command)
         watch = ConsoleProgress(Console(quiet=not progress))
-        failures = train_study(folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking)
+        failures = train_study(
+            folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking, together=together
+        )
     failures = [
         failure for failure in failures if failure.job.trial is None
     ]  # a failed trial is a result of the search

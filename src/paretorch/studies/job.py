@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paretorch.storage.damage import naming_damaged
@@ -22,12 +23,19 @@ class Job:
         run: the run.
         folder: the folder of the run.
         trial: number of the trial within its search, from 1; None for a run of the study itself.
+        others: jobs of runs that differ in the seed alone and are trained together with this one.
     """
 
     label: str
     run: Run
     folder: Path
     trial: int | None = None
+    others: tuple[Job, ...] = ()
+
+    @property
+    def members(self) -> tuple[Job, ...]:
+        """This job and those that are trained together with it."""
+        return (self, *self.others)
 
     @property
     def finished(self) -> bool:
@@ -68,3 +76,14 @@ class Job:
         """The name of the job in progress messages."""
         tasks = f" ({', '.join(self.run.tasks)})" if self.run.tasks else ""
         return f"{self.label}{tasks}, " + (f"seed {self.run.seed}" if self.trial is None else f"trial {self.trial}")
+
+
+def grouped(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs, where those of a treatment that differ in the seed alone are one, at the place of the first.
+
+    Trials have one seed and are not grouped.
+    """
+    groups: dict[str, list[Job]] = {}
+    for place, job in enumerate(jobs):
+        groups.setdefault(str(place) if job.trial is not None else replace(job.run, seed=0).key, []).append(job)
+    return [replace(first, others=tuple(others)) for first, *others in groups.values()]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from paretorch.studies.folder import StudyFolder
-from paretorch.studies.job import Job
+from paretorch.studies.job import Job, grouped
 from paretorch.studies.launching.contract import Event, Launcher, Workers, WorkerSetup
 from paretorch.studies.launching.local_processes import LocalProcesses
 from paretorch.studies.progress import StudyProgress
@@ -52,6 +52,7 @@ def train_study(
     train: str = TRAIN,
     launcher: Launcher = LOCAL,
     tracking: Tracking = NO_TRACKING,
+    together: bool = False,
 ) -> list[Failure]:
     """Trains all unfinished runs of a study, after the trials if the study is to be tuned.
 
@@ -62,6 +63,7 @@ def train_study(
         train: see :func:`train_jobs`.
         launcher: see :func:`train_jobs`.
         tracking: see :func:`train_jobs`.
+        together: see :func:`train_jobs`.
 
     Returns:
         Failed runs and trials.
@@ -90,6 +92,7 @@ def train_study(
         dependent=tuner,
         launcher=launcher,
         tracking=tracking,
+        together=together,
     )
 
 
@@ -104,6 +107,7 @@ def train_jobs(
     dependent: DependentJobs | None = None,
     launcher: Launcher = LOCAL,
     tracking: Tracking = NO_TRACKING,
+    together: bool = False,
 ) -> list[Failure]:
     """Trains all unfinished jobs. A run that fails is recorded, and the others are trained all the same.
 
@@ -119,6 +123,8 @@ def train_jobs(
         dependent: jobs to train after these.
         launcher: where the jobs are trained: processes of this machine, or tasks of a Ray cluster.
         tracking: where the numbers of the runs are logged in addition to their folders.
+        together: runs of a treatment that differ in the seed alone are one job, see
+            :func:`~paretorch.training.together.loop.train_together`.
 
     Returns:
         The failed jobs.
@@ -143,7 +149,9 @@ def train_jobs(
     try:
         count = min(workers or team.slots, len(known))
         progress.start(unfinished, planned, count, placeholders, finished)
-        return _Training(deque(unfinished), progress, dependent, count, team).run()
+        return _Training(
+            deque(grouped(unfinished) if together else unfinished), progress, dependent, count, team, together
+        ).run()
     finally:
         team.stop()
         progress.close()
@@ -158,6 +166,7 @@ class _Training:
     dependent: DependentJobs | None
     count: int
     workers: Workers
+    together: bool = False
     times: dict[Path, float] = field(default_factory=dict)  # of the last event of each running job, by its folder
     failures: list[Failure] = field(default_factory=list)
 
@@ -183,10 +192,14 @@ class _Training:
         now = time.perf_counter()
         seconds, self.times[job.folder] = now - self.times[job.folder], now
         if event["event"] == "progress":
-            self.progress.advance(job, event["done"], seconds)
+            places = event.get("members", [0])
+            for place in places:
+                self.progress.advance(job.members[place], event["done"], seconds / len(places))
         elif event["event"] in LAST_EVENTS:
             del self.times[job.folder]
-            self.end_job(job, event.get("error"), seconds)
+            for place, member in enumerate(job.members):
+                failed = event.get("error") if not member.finished or not job.others else None
+                self.end_job(member, event.get("errors", {}).get(str(place), failed), seconds / len(job.members))
             self.submit()
 
     def end_job(self, job: Job, error: str | None, seconds: float) -> None:
@@ -195,5 +208,5 @@ class _Training:
             self.failures.append(Failure(job, error))
         if self.dependent is not None:
             jobs = [new for new in self.dependent.next_jobs(job) if not new.finished]
-            self.pending.extend(jobs)
+            self.pending.extend(grouped(jobs) if self.together else jobs)
             self.progress.add_jobs(jobs, self.dependent.placeholders)

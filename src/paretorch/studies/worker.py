@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,11 +88,15 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
     """Trains one run and sends how it ended. A run that raises leaves ``failed.json`` in its folder.
 
     Args:
-        order: ``run``, ``folder``, ``tracking``, and ``trial``: whether the run is stopped when its parameters become nan.
+        order: ``run``, ``folder``, ``tracking``, ``trial``: whether the run is stopped when its parameters become nan, and
+            ``others``, each with a run and a folder, which are trained together with it.
         train: the function that trains.
         send: receives the events: ``started``; ``progress`` with ``done`` and ``of``; ``note`` with the ``text`` of a warning
             about a tracker; then ``finished``, or ``failed`` with ``error``.
     """
+    if order.get("others"):
+        _train_group([order, *order["others"]], send)
+        return
     run, folder = Run.from_json(order["run"]), Path(order["folder"])
     tracking = Tracking.from_json(order["tracking"])
     options = {"tracking": tracking} if tracking.trackers else {}
@@ -108,13 +112,39 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         with _warnings_of_trackers(send):
             train(run, folder, progress=progress, **options)
     except Exception as error:
-        summary = f"{type(error).__name__}: {error}"
-        diverged = isinstance(error, DivergedError | NonFiniteParametersError)
-        failure = failure_record.FailureRecord(summary, traceback.format_exc(), diverged)
-        failure_record.write_failure(folder, run, failure)
-        send({"event": "failed", "error": summary})
+        send({"event": "failed", "error": _record_failure(run, folder, error)})
     else:
         send({"event": "finished"})
+
+
+def _train_group(orders: Sequence[Mapping[str, Any]], send: Callable[[dict[str, Any]], None]) -> None:
+    """Trains runs that differ in the seed alone, and sends which of them failed."""
+    from paretorch.training.together.loop import train_together
+
+    runs, folders = [Run.from_json(each["run"]) for each in orders], [Path(each["folder"]) for each in orders]
+    send({"event": "started"})
+    for folder in folders:
+        (folder / failure_record.FILE).unlink(missing_ok=True)
+
+    def progress(places: Sequence[int], done: int, of: int) -> None:
+        send({"event": "progress", "members": list(places), "done": done, "of": of})
+
+    found = train_together(runs, folders, progress=progress)
+    errors = {
+        str(place): _record_failure(runs[place], folders[place], error)
+        for place, error in enumerate(found)
+        if isinstance(error, Exception)
+    }
+    send({"event": "finished", "errors": errors})
+
+
+def _record_failure(run: Run, folder: Path, error: Exception) -> str:
+    """Writes ``failed.json``; returns the error as one line."""
+    summary = f"{type(error).__name__}: {error}"
+    diverged = isinstance(error, DivergedError | NonFiniteParametersError)
+    text = "".join(traceback.format_exception(error))
+    failure_record.write_failure(folder, run, failure_record.FailureRecord(summary, text, diverged))
+    return summary
 
 
 @contextlib.contextmanager

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from paretorch.core.restoring import RestoredOnError
 from paretorch.loop.epochs import train_epochs
-from paretorch.pareto.stationarity import residual
-from paretorch.storage import checkpoint_folder
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.training import randomness
-from paretorch.training.distributed.checks import BATCH_STATISTICS, check_ranks, depends_on_shares
+from paretorch.training.distributed.checks import check_ranks
 from paretorch.training.distributed.ranks import Ranks
-from paretorch.training.evaluation import evaluate, reported_test_scores
 from paretorch.training.fronts.run import train_front
-from paretorch.training.model_size import parameter_counts
 from paretorch.training.monitoring.loading import SlowLoadingWarning
 from paretorch.training.monitoring.progress import ProgressDisplay, ProgressOption, progress_display
-from paretorch.training.monitoring.training_monitor import TrainingMonitor, TrainingWarning
+from paretorch.training.monitoring.training_monitor import TrainingWarning
 from paretorch.training.names.devices import find_device
 from paretorch.training.record import machine
 from paretorch.training.record.continuation import continue_run
-from paretorch.training.record.epoch_totals import EpochTotals, step_numbers
-from paretorch.training.record.kept_epoch import KEPT, best_epoch
-from paretorch.training.record.pairing import pairing_facts
-from paretorch.training.record.result import STATIONARITY, Epoch, Result, Scores
-from paretorch.training.record.run_record import RunRecord, SilentRecord, finished_result, step_interval
-from paretorch.training.resolved_run import ResolvedRun, resolve
+from paretorch.training.record.result import Result
+from paretorch.training.record.run_record import RunRecord, SilentRecord, finished_result
+from paretorch.training.resolved_run import resolve
 from paretorch.training.run import Run
+from paretorch.training.run_training import RunTraining
 from paretorch.training.tracking.contract import NO_TRACKING, Tracking
 from paretorch.training.tracking.tracked_progress import tracked
-from paretorch.training.workload_checks import metrics_of
-from paretorch.workloads.forward import Batch
-from paretorch.workloads.streams import (
-    StatefulStream,
-    Stream,
-    combined_seed,
-    left_out_note,
-    passes_per_epoch,
-    steps_per_epoch,
-    training_batches,
-)
-
-STREAMS = "streams"  # the key of the positions of the training streams, next to the states of the random generators
+from paretorch.workloads.streams import combined_seed
 
 
 def train(
@@ -114,7 +91,7 @@ def train(
             closing(_display(progress, folder, tracking, ranks)) as display,
         ):
             machine.reset_peak_memory(device)
-            training = _RunTraining(resolved, record, display, ranks)
+            training = RunTraining(resolved, record, display, ranks)
             checkpoints = CheckpointSchedule(1 if run.keep == "best" else checkpoint_every, last=run.epochs)
             train_epochs(training, run.epochs, training.steps, done=len(training.history), checkpoints=checkpoints)
             result = ranks.on_first(training.result)
@@ -148,188 +125,3 @@ def _one_warning(ranks: Ranks) -> Iterator[None]:
             warnings.simplefilter("ignore", TrainingWarning)
             warnings.simplefilter("ignore", SlowLoadingWarning)
         yield
-
-
-class _RunTraining:
-    """A run as what the loop over epochs trains; loads the newest checkpoint in the folder if there is one."""
-
-    def __init__(
-        self, resolved: ResolvedRun, record: RunRecord | SilentRecord, display: ProgressDisplay, ranks: Ranks
-    ) -> None:
-        self.resolved, self.record, self.display, self.ranks = resolved, record, display, ranks
-        self.run = run = resolved.run
-        self.streams = resolved.splits.train
-        self.monitor = TrainingMonitor(run, record.folder, self.streams)
-        metrics = metrics_of(resolved.workload, resolved.tasks)
-        self.higher_is_better = {task: {m.name: m.higher_is_better for m in made} for task, made in metrics.items()}
-        self.units = {task: {m.name: m.unit for m in made} for task, made in metrics.items()}
-        done = self._resume()
-        self.history = list(ranks.on_first(lambda: record.rewind(done)))
-        if run.keep == "best" and self.history and ranks.is_first:
-            self._save_best(
-                len(self.history)
-            )  # if the run was interrupted between the two checkpoints of its last epoch
-        self.steps = steps_per_epoch(self.streams, run.batch_size)
-        self.interval = step_interval(self.steps * run.epochs, resolved.tasks, resolved.is_line_search)
-        display.start(run, len(self.history), self.steps)
-        if ranks.size > 1 and depends_on_shares(resolved.model):
-            self.monitor.warn(BATCH_STATISTICS)
-        if note := left_out_note(self.streams, run.batch_size):
-            display.note(note)
-
-    def _resume(self) -> int:
-        """Loads the newest checkpoint, if there is one; returns the number of epochs done."""
-        resolved, record = self.resolved, self.record
-        folder = record.folder / "checkpoint"
-        found = self.ranks.on_first(lambda: checkpoint_folder.load_latest(folder, record.owners, previous=True))
-        if found is None:
-            return 0
-        for reason in found.damaged:
-            self.monitor.warn(
-                f"{reason}. The training continues from {found.folder.name}, and trains the epochs after it again"
-            )
-        found.load_into(resolved.model, resolved.optimizer, resolved.balancer)
-        randomness.restore(found.states["random"], resolved.device)
-        for stream, state in zip(self.streams, found.states["random"].get(STREAMS, ()), strict=False):
-            if isinstance(stream, StatefulStream):
-                stream.load_state_dict(state)
-        return found.epoch
-
-    def start_epoch(self, epoch: int) -> Iterable[Batch]:
-        self.resolved.model.train()
-        if self.ranks.size > 1:  # each rank draws its own numbers, as those of its dropout, and a resumed run the same
-            randomness.seed_all(combined_seed(self.run.seed, 1, epoch, self.ranks.rank))
-        self.totals, self.began, self.loading_before = EpochTotals(), time.perf_counter(), self.monitor.loading.seconds
-        batches = training_batches(self.streams, self.run.batch_size, self.run.seed, epoch)
-        return self.monitor.loading.over(batches)
-
-    def update(self, step: int, batch: Batch) -> None:
-        samples = sum(part.size if part.whole is None else part.whole for part in batch)
-        self.resolved.schedule.before(step)
-        try:
-            record = self.resolved.update(batch)
-        except FloatingPointError as error:
-            raise FloatingPointError(self.monitor.refused(step, error)) from error
-        del batch
-        epoch = len(self.history) + 1
-        self.totals.add(record, samples)
-        self.monitor.step(step, record)
-        self.display.step(epoch, samples, record)
-        if step % self.interval == 0:
-            self.record.step(epoch, step, partial(step_numbers, record))
-
-    def end_epoch(self, epoch: int) -> bool:
-        totals = self.totals
-        totals.flush()
-        if lowered := self.resolved.end_epoch():
-            totals.searches.add_lowered(lowered)
-        losses = totals.losses.read()  # waits for the device, so that the time until here is that of training
-        trained = time.perf_counter()
-        self.ranks.match_buffers(self.resolved.model)
-        validation = self.ranks.on_first(lambda: self._evaluate(self.resolved.splits.validation))
-        seconds = {
-            "training": trained - self.began,
-            "evaluation": time.perf_counter() - trained,
-            "loading": self.monitor.loading.seconds - self.loading_before,
-        }
-        entry = Epoch(
-            epoch, losses, validation, totals.weights.read(), dict(totals.statuses), totals.samples, seconds,
-            totals.cosines.read(), totals.searches.read(),
-        )  # fmt: skip
-        self.history.append(entry)
-        self.record.epoch(entry)
-        self.monitor.epoch(self.history, self.resolved.model)
-        return True
-
-    def save(self, epoch: int) -> None:
-        record = self.record
-        if isinstance(record, SilentRecord):
-            return
-        record.sync()
-        states = self._states()
-        owner = (self.run.to_json(), record.digest)
-        checkpoint_folder.save(record.folder / "checkpoint", epoch, states, *owner, previous=epoch < self.run.epochs)
-        if self.run.keep == "best":
-            self._save_best(epoch)
-
-    def _states(self) -> dict[str, Any]:
-        resolved = self.resolved
-        return {
-            "model": resolved.model.state_dict(),
-            "optimizer": resolved.optimizer.state_dict(),
-            "door": {} if resolved.balancer is None else resolved.balancer.state_dict(),
-            "random": randomness.capture(resolved.device) | self._stream_states(),
-        }
-
-    def _stream_states(self) -> dict[str, Any]:
-        """The positions of the training streams; empty if all of them follow from the number of the epoch."""
-        states = [stream.state_dict() if isinstance(stream, StatefulStream) else {} for stream in self.streams]
-        return {STREAMS: states} if any(states) else {}
-
-    def _save_best(self, epoch: int) -> None:
-        """Stores the state after ``epoch`` epochs if it is the best one, after its checkpoint, from which it can be restored."""
-        folder = self.record.folder / "best"
-        if best_epoch(self.history, self.higher_is_better) == epoch and not (folder / f"epoch-{epoch}").exists():
-            checkpoint_folder.save(folder, epoch, self._states(), self.run.to_json(), self.record.digest)
-
-    def _load_best(self) -> int:
-        """Loads the weights of the best epoch; returns its number."""
-        best = best_epoch(self.history, self.higher_is_better)
-        folder = self.record.folder / "best"
-        found = checkpoint_folder.load_latest(folder, self.record.owners)
-        if found is None or found.epoch != best:
-            raise ValueError(
-                f"{folder} is damaged: expected the weights of epoch {best}, got those of "
-                f"{'no epoch' if found is None else f'epoch {found.epoch}'}. Remove the folder {self.record.folder} to start "
-                "this run again"
-            )
-        self.resolved.model.load_state_dict(found.states["model"])
-        return best
-
-    def report(self, epoch: int) -> None:
-        del epoch
-        self.display.epoch(self.history[-1])
-
-    def _evaluate(self, streams: tuple[Stream, ...]) -> Scores:
-        resolved, run = self.resolved, self.run
-        return evaluate(resolved.workload, resolved.model, streams, resolved.tasks, run.batch_size, run.precision)
-
-    def result(self) -> Result:
-        resolved, run, splits = self.resolved, self.run, self.resolved.splits
-        memory = machine.peak_memory(resolved.device)
-        kept = self._load_best() if run.keep == "best" else len(self.history)
-        best = {KEPT: kept} if run.keep == "best" else {}
-        passes = passes_per_epoch(self.streams, run.batch_size)
-        return Result(
-            run=run,
-            tasks=resolved.tasks,
-            history=tuple(self.history),
-            validation=self.history[kept - 1].validation,
-            test=reported_test_scores(splits, self.history, self._evaluate) if run.test else Scores({}, {}),
-            higher_is_better=self.higher_is_better,
-            units=self.units,
-            seconds_per_epoch=statistics.median(epoch.seconds["training"] for epoch in self.history),
-            peak_memory=memory,
-            parameters=parameter_counts(resolved.model),
-            facts={
-                **splits.facts,
-                "passes per epoch of each stream": passes,
-                **best,
-                **pairing_facts(self.streams),
-                **self.ranks.facts,
-                **self.monitor.facts(splits),
-                **self._stationarity(),
-            },
-        )
-
-    def _stationarity(self) -> dict[str, float]:
-        """The Pareto stationarity residual of the reported weights, if the run asks for it; nan if it is undefined."""
-        resolved, run = self.resolved, self.run
-        if not (run.stationarity and run.test):
-            return {}
-        resolved.model.eval()
-        try:
-            found = residual(resolved.workload, resolved.model, self.streams, run.batch_size, samples=run.stationarity)
-        except ValueError:
-            found = math.nan
-        return {STATIONARITY: found}

@@ -28,6 +28,7 @@ from paretorch.studies.study import Combine, Treatment
 from paretorch.training.record.pairing import pairing_note
 from paretorch.training.record.result import STATIONARITY, Result, Scores
 from paretorch.training.record.run_identity import verified_result
+from paretorch.training.record.together import together_note
 from paretorch.training.run import Run
 
 
@@ -194,8 +195,11 @@ def _read(plan: Plan) -> StudyResults:
     base = read.treatment(baseline, baseline.runs).validation
     _check_baseline(base, plan)
     treatments = {t.label: read.chosen(t, base) for t in plan.study.treatments}
-    note = pairing_note([result.facts for result in results.values()])
-    plan = replace(plan, notes=(*plan.notes, f"{note[0].upper()}{note[1:]}.")) if note else plan
+    facts = [result.facts for result in results.values()]
+    note = pairing_note(facts)
+    paired = (f"{note[0].upper()}{note[1:]}.",) if note else ()
+    together = filter(None, (together_note(facts),))
+    plan = replace(plan, notes=(*plan.notes, *paired, *together))
     measures = tuple(dict.fromkeys(str(result.peak_memory["measures"]) for result in results.values()))
     return StudyResults(plan, read.metrics, tasks, treatments, measures)
 

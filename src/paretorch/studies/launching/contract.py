@@ -12,7 +12,8 @@ from paretorch.training.tracking.contract import NO_TRACKING, Tracking
 
 Event = Mapping[str, Any]
 """``event`` is ``started``; ``progress``, with ``done`` and ``of`` epochs; ``note``, with a ``text`` for the user; ``finished``;
-or ``failed``, with ``error``. The last two are the last event of a job."""
+or ``failed``, with ``error``. The last two are the last event of a job. Of a job with others, ``progress`` has ``members``, the
+places of those that have advanced, and the last event has ``errors``, by the place of those that failed."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,5 @@ def order(job: Job, tracking: Tracking) -> dict[str, Any]:
         "folder": str(job.folder),
         "trial": job.trial is not None,
         "tracking": tracking.to_json(),
+        "others": [{"run": other.run.to_json(), "folder": str(other.folder)} for other in job.others],
     }

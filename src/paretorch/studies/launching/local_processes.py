@@ -170,5 +170,7 @@ class WorkerPool:
         self._dispatch()
         if job is None:
             return None
-        write_failure(job.folder, job.run, FailureRecord(error, printed))
+        for each in job.members:
+            if not each.finished:
+                write_failure(each.folder, each.run, FailureRecord(error, printed))
         return job, {"event": "failed", "error": error}
