@@ -82,6 +82,25 @@ def resnet18(tasks: int) -> Case:
     return _case(encoder, {f"t{t}": nn.Linear(512, 10) for t in range(tasks)}, torch.randn(32, 3, 64, 64))
 
 
+@dataclass
+class AttributeCase(Case):
+    """Binary tasks: the losses are those of the workload ``scenes`` with attributes."""
+
+    def losses(self, branch: dict[str, Tensor]) -> dict[str, Tensor]:
+        outputs = {task: head(branch[task]) for task, head in self.heads.items()}
+        return {task: F.binary_cross_entropy_with_logits(each, self.targets[task]) for task, each in outputs.items()}
+
+
+def attributes(tasks: int) -> Case:
+    """The encoder of the study mgda on 40 attributes of scenes: 32 x 32 images, batch 64, 0.13 million shared parameters."""
+    from paretorch.workloads.scenes import SceneImages
+
+    model = SceneImages(variant="attributes", attributes=tasks, size=32, encoder="convnet", stride=8).model()
+    heads = {f"t{t}": head for t, head in enumerate(model.heads.values())}
+    targets = {task: torch.randint(2, (64,)).float() for task in heads}
+    return AttributeCase(model.encoder, nn.ModuleDict(heads), torch.randn(64, 3, 32, 32), targets)
+
+
 class MeanOverTokens(nn.Module):
     """(B, L, D) to (B, D)."""
 
@@ -94,7 +113,9 @@ def _case(encoder: nn.Module, heads: dict[str, nn.Module], inputs: Tensor) -> Ca
     return Case(encoder, nn.ModuleDict(heads), inputs, targets)
 
 
-KINDS: dict[str, Callable[..., Case]] = {"cnn": cnn, "mlp": mlp, "transformer": transformer, "resnet18": resnet18}
+KINDS: dict[str, Callable[..., Case]] = {
+    "cnn": cnn, "mlp": mlp, "transformer": transformer, "resnet18": resnet18, "attributes": attributes,
+}  # fmt: skip
 CASES = ("cnn-2", "mlp-2", "mlp-10", "mlp-40", "transformer-2", "transformer-10", "resnet18-2")
 
 
@@ -121,8 +142,8 @@ def fork(case: Case) -> Callable[[], None]:
     return step
 
 
-def balancer(case: Case, samples: int | None = None) -> Callable[[], None]:
-    balanced_by = pt.Balancer(pt.UPGrad(), samples=samples)
+def balancer(case: Case, samples: int | None = None, method: pt.Method | None = None) -> Callable[[], None]:
+    balanced_by = pt.Balancer(method or pt.UPGrad(), samples=samples)
 
     def step() -> None:
         features = case.encoder(case.inputs)
@@ -169,7 +190,9 @@ CONTENDERS: dict[str, Callable[[Case], Callable[[], None]]] = {
     "torchjd jacobian": partial(torchjd_jacobian, chunk=None),
     "torchjd jacobian, one by one": partial(torchjd_jacobian, chunk=1),
     "torchjd gramian": torchjd_gramian,
+    "balancer, MGDA": partial(balancer, method=pt.MGDA()),
 }
+LISTED = [name for name in CONTENDERS if name != "balancer, MGDA"]  # by default
 
 
 def available() -> list[str]:
@@ -178,8 +201,8 @@ def available() -> list[str]:
         import torchjd  # noqa: F401
     except ModuleNotFoundError:
         print("TorchJD is not installed (`make bench` installs it): measuring ours alone", file=sys.stderr)
-        return [name for name in CONTENDERS if not name.startswith("torchjd")]
-    return list(CONTENDERS)
+        return [name for name in LISTED if not name.startswith("torchjd")]
+    return LISTED
 
 
 def timed(case: Case, step: Callable[[], None]) -> float:
