@@ -33,6 +33,7 @@ FIGURE_FILES = {  # names of the files of those figures that are drawn for paper
     "weights": "weights",
     "cosines": "cosines",
     "trade-off": "trade_off",
+    "radar": "radar",
     "cost": "cost",
 }
 # tables of line searches are on the page alone
@@ -40,6 +41,8 @@ TABLE_FILES = (
     "overview",
     "means",
     "by_metric",
+    "dominance",
+    "stationarity",
     "losses",
     "expected",
     "fronts",
