@@ -21,7 +21,7 @@ from paretorch.studies.statistics.ranking import Ranking
 
 with extra("studies"):
     from matplotlib import figure as matplotlib
-    from matplotlib import rc_context
+    from matplotlib import rc_context, rcParams
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.ticker import MaxNLocator
@@ -30,6 +30,8 @@ FORMATS = ("svg", "pdf", "png")
 COLUMNS = 4  # panels beside each other
 MOST_PANELS = 16  # of one figure; the page has all
 MOST_LETTERS = 80  # of a name; a title has four times as many
+HANDLE = 4.0  # length of a line in the legend, in units of the font size
+LETTER = 0.6  # width of a letter in the same units, on average
 MOST_TREATMENTS = 12  # of one figure: reference, baseline and the best others; more are not legible on paper
 
 
@@ -116,10 +118,14 @@ def _legible(summary: Summary) -> Mapping[int | None, str]:
 
 def _title(figure: Figure, summary: Summary, panels: int) -> str:
     seeds, others = len(summary.results.plan.seeds), len(summary.rows) - MOST_TREATMENTS
-    bands = "95 % intervals of the mean" if seeds >= FEWEST_SEEDS else f"no intervals: fewer than {FEWEST_SEEDS} seeds"
+    bands = (
+        ", 95 % intervals of the mean" if seeds >= FEWEST_SEEDS else f", no intervals: fewer than {FEWEST_SEEDS} seeds"
+    )
+    if not any(marks.bounds for panel in figure.panels for marks in panel.marks):
+        bands = ""
     more = f"; the first {panels} of {len(figure.panels)} panels" if len(figure.panels) > panels else ""
     left_out = f"; {others} treatments with a higher Δm are on the page alone" if others > 0 else ""
-    return f"{summary.results.plan.study.name}: {figure.subject}, mean over {seeds} seeds, {bands}{more}{left_out}"
+    return f"{summary.results.plan.study.name}: {figure.subject}, mean over {seeds} seeds{bands}{more}{left_out}"
 
 
 def _draw_marks(axis: Axes, panel: Panel, marks: Marks, label: str) -> None:
@@ -178,10 +184,17 @@ def _draw_legend(drawn: matplotlib.Figure, axes: Sequence[Axes]) -> None:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=min(4, max(1, len(handles))),
+        ncols=_legend_columns(list(handles), float(drawn.get_figwidth())),
         frameon=False,
-        handlelength=4,
+        handlelength=HANDLE,
     )
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """As many columns, four at most, as have room in a figure of that width in inches."""
+    em = rcParams["font.size"] / 72
+    letters = max((len(label) for label in labels), default=0)
+    return max(1, min(4, len(labels), int(width / (em * (HANDLE + 3 + LETTER * letters)))))
 
 
 def _shortened(text: str, most: int) -> str:
