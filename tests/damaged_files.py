@@ -84,6 +84,7 @@ def reshape_file(path: Path, draws: random.Random) -> None:
         after["checksum"] = hashlib.sha256(json.dumps(after, sort_keys=True).encode()).hexdigest()
     elif path.name == "run.json":
         after["digest"] = run_digest(after.get("run"), after.get("source"))
+        after = sealed(after)
     elif SEAL in kept:
         after = sealed(after)
     path.write_text(json.dumps(after))

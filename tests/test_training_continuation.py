@@ -52,7 +52,7 @@ def test_continuation_that_is_killed_between_its_two_steps_leaves_the_shorter_ru
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(continuation, "write_json", full)
+    monkeypatch.setattr(continuation, "write_run", full)
     with pytest.raises(OSError, match="no space"):
         train(RUN, tmp_path, progress=None)
     monkeypatch.undo()

@@ -23,6 +23,7 @@ from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment
 from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
+from paretorch.training.record import run_identity
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_identity import events_digest, read_run, verified_result
 from paretorch.training.record.run_record import CHAINED
@@ -167,8 +168,8 @@ def test_run_file_that_was_edited_is_refused(trained: StudyFolder, tmp_path: Pat
 def of_an_earlier_version(folder: Path) -> None:
     """Takes the digests out, as runs before them have none."""
     values = json.loads((folder / "run.json").read_text())
-    del values["digest"]
-    (folder / "run.json").write_text(json.dumps(values))
+    del values["digest"], values[SEAL]
+    (folder / "run.json").write_text(json.dumps(values | {"format": run_identity.UNSEALED}))
     result = Result.load(folder)
     events_of_an_earlier_version(folder)
     result.save(folder)
@@ -200,8 +201,8 @@ def test_unfinished_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         train(run, folder, progress=stop_after(2, of=3))
     values = json.loads((folder / "run.json").read_text())
-    del values["digest"], values[CHAINED]
-    (folder / "run.json").write_text(json.dumps(values))
+    del values["digest"], values[CHAINED], values[SEAL]
+    (folder / "run.json").write_text(json.dumps(values | {"format": run_identity.UNSEALED}))
     events_of_an_earlier_version(folder)
     for state in folder.glob("checkpoint/epoch-*/state.json"):
         content = json.loads(state.read_text())

@@ -23,8 +23,8 @@ from paretorch.storage import atomic
 from paretorch.storage.damage import WRONG, DamagedFileError
 from paretorch.storage.json_files import read_json
 from paretorch.storage.nested_state import pack, unpack
-from paretorch.storage.regular_files import open_regular
-from paretorch.storage.seals import is_sealed, sealed
+from paretorch.storage.regular_files import read_sized
+from paretorch.storage.seals import check_seal, sealed
 from paretorch.storage.tensor_files import deserialize, digest, first_difference, serialize, shapes
 
 FORMAT = "paretorch checkpoint 2"
@@ -225,8 +225,10 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise DamagedError(path, "it cannot be read as JSON") from None
     if not isinstance(state, dict) or state.get("format") not in (FORMAT, UNSEALED):
         raise DamagedError(path, f"expected the format {FORMAT!r}")
-    if state["format"] == FORMAT and not is_sealed(state):
-        raise DamagedError(path, "its content differs from what was written")
+    try:
+        check_seal(state, required=state["format"] == FORMAT)
+    except ValueError as error:
+        raise DamagedError(path, str(error)) from None
     if missing := {"epoch", "run", "files", "values"} - set(state):
         raise DamagedError(path, f"it has no {sorted(missing)}")
     if not isinstance(state["files"], dict) or not isinstance(state["values"], dict):
@@ -242,12 +244,11 @@ def _read_checked(folder: Path, name: str, files: Mapping[str, Any]) -> bytes:
     if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
         raise DamagedError(folder / "state.json", f"it has no digest of {name}")
     try:
-        with open_regular(path) as file:
-            content = file.read()
+        content = read_sized(path, facts["bytes"])
     except FileNotFoundError:
         raise DamagedError(path, "it is missing") from None
-    if len(content) != facts["bytes"]:
-        raise DamagedError(path, f"expected {facts['bytes']} bytes, got {len(content)}")
+    except ValueError as error:
+        raise DamagedError(path, str(error)) from None
     if digest(content) != facts["sha256"]:
         raise DamagedError(path, "its content differs from what was written")
     return content

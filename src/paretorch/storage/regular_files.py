@@ -60,11 +60,32 @@ def read_regular(path: Path, most: int = MAX_BYTES) -> bytes:
         OSError: it is missing, or cannot be read.
     """
     with open_regular(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        # a file that is larger is not read; others, such as those in /proc, have no size
+        content = b"" if (size := os.fstat(file.fileno()).st_size) > most else file.read(most + 1)
+    if max(size, len(content)) > most:
         raise TooLargeError(
             f"{path} has more than {most:,} bytes, the limit for such a file. Replace it by the file as published, or divide it"
         )
+    return content
+
+
+def read_sized(path: Path, size: int) -> bytes:
+    """The content of a regular file of a known size; a file of another size is not read.
+
+    Args:
+        path: of the file.
+        size: in bytes.
+
+    Raises:
+        ValueError: it has another size; the message is the reason, without the path.
+        IrregularFileError: it is no regular file.
+        OSError: it is missing, or cannot be read.
+    """
+    with open_regular(path) as file:
+        found = os.fstat(file.fileno()).st_size
+        content = file.read() if found == size else b""
+    if found != size:
+        raise ValueError(f"expected {size} bytes, got {found}")
     return content
 
 

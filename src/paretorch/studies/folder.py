@@ -26,7 +26,7 @@ from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json, write_json
 from paretorch.storage.locks import acquire_lock
 from paretorch.storage.regular_files import TooLargeError
-from paretorch.storage.seals import is_sealed, sealed
+from paretorch.storage.seals import check_seal, sealed
 from paretorch.storage.value_types import typed
 from paretorch.studies.job import Job
 from paretorch.studies.study import Study
@@ -217,11 +217,13 @@ def read_study_file(path: Path) -> dict[str, Any]:
         )
     if int(written.removeprefix(MARK)) > FORMAT:
         raise ValueError(f"{path} has the format {written!r}, this version reads up to {FORMAT}: upgrade paretorch")
-    if int(written.removeprefix(MARK)) > UNSEALED and not is_sealed(content):
+    try:
+        check_seal(content, required=int(written.removeprefix(MARK)) > UNSEALED)
+    except ValueError as error:
         raise ValueError(
-            f"{path} is damaged: its content differs from what was written. Restore it; or delete it and repeat the command with "
-            "--resume, which keeps the finished runs"
-        )
+            f"{path} is damaged: {error}. Restore it; or delete it and repeat the command with --resume, which keeps the "
+            "finished runs"
+        ) from None
     return dict(content)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from paretorch.storage.json_files import read_json, write_json
+from paretorch.storage.seals import SEAL, check_seal, sealed
 from paretorch.storage.value_types import typed
 from paretorch.training import randomness
 from paretorch.training.monitoring.progress import ProgressDisplay
@@ -141,7 +142,7 @@ class TrackedProgress:
                 name: {"identifier": each.tracker.identifier, **asdict(each.position)}
                 for name, each in self.opened.items()
             }
-            self._guarded("tracking.json", partial(write_json, self.folder / FILE, values))
+            self._guarded("tracking.json", partial(write_json, self.folder / FILE, sealed(values)))
 
     @staticmethod
     def _log(opened: _Opened, events: list[dict[str, Any]]) -> None:
@@ -161,7 +162,10 @@ class TrackedProgress:
 
     def _stored(self) -> dict[str, Any]:
         try:
-            stored = typed(read_json(self.folder / FILE), Mapping[str, Mapping[str, Any]])
+            content = typed(read_json(self.folder / FILE), Mapping[str, Any])
+            check_seal(content, required=False)
+            without = {name: values for name, values in content.items() if name != SEAL}
+            stored = typed(without, Mapping[str, Mapping[str, Any]])
             for values in stored.values():
                 typed(values, StoredPosition)
             return {name: dict(values) for name, values in stored.items()}
