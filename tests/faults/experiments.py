@@ -174,7 +174,8 @@ def _study_numbers(folder: Path) -> Any:
 
 
 def _pack_numbers(folder: Path) -> Any:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def run_experiment(run: Run) -> Experiment:

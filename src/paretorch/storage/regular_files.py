@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from io import BufferedReader
@@ -15,12 +16,20 @@ KINDS = {
 }  # fmt: skip
 
 
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # file handles of the process or the machine, memory
+
+
 class IrregularFileError(OSError):
     """A path that is no regular file, such as a FIFO, a device or a folder: reading it could block or never end."""
 
 
 class TooLargeError(ValueError):
     """A file that is larger than the limit, or whose header declares a larger size."""
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether a file cannot be read for want of file handles or memory: the file itself may be undamaged."""
+    return isinstance(error, OSError) and error.errno in EXHAUSTED
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from paretorch.storage.damage import WRONG
 from paretorch.storage.json_files import read_json
-from paretorch.storage.regular_files import open_regular, read_exactly
+from paretorch.storage.regular_files import IrregularFileError, open_regular, read_exactly
 from paretorch.storage.seals import json_digest
 from paretorch.storage.value_types import typed
 from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
@@ -82,7 +82,8 @@ class Manifest:
         """The manifest of the pack in ``folder``.
 
         Raises:
-            DamagedError: the file cannot be read, or is not of this format.
+            DamagedError: the file is missing, no regular file, damaged, or not of this format.
+            OSError: it cannot be read.
         """
         path = folder / "pack.json"
         try:
@@ -101,7 +102,7 @@ class Manifest:
             return found
         except DamagedError:
             raise
-        except (OSError, *WRONG) as error:
+        except (FileNotFoundError, IrregularFileError, *WRONG) as error:
             raise damaged_error(path, str(error) or type(error).__name__) from None
 
 
