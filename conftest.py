@@ -13,6 +13,9 @@ collect_ignore = [file for name, files in FRAMEWORKS.items() if find_spec(name) 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the seed and the size of the campaigns."""
     group = parser.getgroup("faults", "campaigns of tests/faults")
     group.addoption("--faults-seed", type=int, default=1, help="seed of the instants and of the damage")
-    group.addoption("--faults-count", type=int, help="kills or damaged files of each kind; by default that of each test")
+    group.addoption(
+        "--faults-count", type=int, help="kills or damaged files of each kind; by default that of each test"
+    )

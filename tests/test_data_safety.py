@@ -21,6 +21,7 @@ from torch import Tensor
 
 from command_line import call
 from image_folders import pixels, write_imagenet
+from pack_folders import change_manifest
 from paretorch.storage.regular_files import IrregularFileError, TooLargeError, open_regular, read_regular
 from paretorch.workloads.checks.data_report import DataReport, read_images, report_counts
 from paretorch.workloads.checks.image_reports import ReadFailures, report_images
@@ -299,7 +300,8 @@ def test_pack_with_negative_counts_is_damaged(tmp_path: Path, change: dict[str, 
     made = Manifest("classification", 64, False, 0, {}, {})
     (tmp_path / "packed" / "x").mkdir(parents=True)
     path = tmp_path / "packed" / "x" / "pack.json"
-    path.write_text(json.dumps(made.to_json() | change))
+    path.write_text(json.dumps(made.to_json()))
+    change_manifest(path, **change)
     with pytest.raises(DamagedError, match="a count is below zero"):
         Manifest.read(path.parent)
     assert any("a count is below zero" in problem for report in report_images(tmp_path) for problem in report.problems)

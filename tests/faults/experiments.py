@@ -128,9 +128,7 @@ def _train_study(tune: int, workers: int, faults: Path, folder: Path) -> None:
     os.environ[FAULTS] = str(faults)
     with locked(folder):
         opened = open_folder(folder, STUDY, "smoke", 1, resume=True, tune=tune)
-        failures = train_study(
-            opened, _CountedProgress(folder), workers=workers, train="faults.worker_training:train"
-        )
+        failures = train_study(opened, _CountedProgress(folder), workers=workers, train="faults.worker_training:train")
     if failures:
         raise RunsFailedError("; ".join(failure.error for failure in failures))
 
@@ -143,7 +141,7 @@ def _train_alone(folder: Path) -> None:
 
 def _pack(root: Path, folder: Path) -> None:
     pack_writing.CHUNK = 2
-    small = {"size": 32, "classes": 3, "train": 24, "validation": 9, "test": 6, "workers": 0}
+    small: dict[str, Any] = {"size": 32, "classes": 3, "train": 24, "validation": 9, "test": 6, "workers": 0}
     ImagenetCoco(**{"root": str(root), **small}).packed(folder)
 
 

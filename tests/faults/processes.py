@@ -123,7 +123,9 @@ def _limit(fault: Fault) -> None:
     if fault.handles is not None:
         free = os.open(os.devnull, os.O_RDONLY)
         os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free + fault.handles, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (free + fault.handles, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        )
 
 
 def _kill_after(seconds: float, number: signal.Signals) -> None:
@@ -137,7 +139,7 @@ def _child(start: Start, folder: Path, fault: Fault, reports: Connection) -> Non
     handles = resource.getrlimit(resource.RLIMIT_NOFILE)
     operations = _Operations(str(folder), fault, reports)
     sys.addaudithook(operations.audit)
-    os.fsync = operations.sync
+    setattr(os, "fsync", operations.sync)  # noqa: B010 - of another type
     if fault.signal is not None and not fault.operation:
         threading.Thread(target=_kill_after, args=(fault.seconds, fault.signal), daemon=True).start()
     began, outcome = time.perf_counter(), Outcome()

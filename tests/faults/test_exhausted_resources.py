@@ -1,4 +1,4 @@
-"""A full disk, no file handle left, a folder that cannot be written: a clear error; the same call then completes the same files."""
+"""A full disk, no file handle left, a folder that cannot be written: a clear error, and the same call completes later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from command_line import call
 from faults.disks import read_only, small_disk
 from faults.experiments import RUNS, RUNS_ALONE, Experiment, pack_experiment, run_experiment, study_experiment
 from faults.processes import NONE, Fault, Outcome, Server
-from faults.test_kills import results
+from faults.test_kills import Stamps, results
 from image_folders import write_both
 from training_runs import TINY
 
@@ -45,7 +45,7 @@ def check_error(outcome: Outcome, reasons: tuple[str, ...]) -> None:
 
 
 FULL = ("[ENOSPC]", "[EFBIG]")
-REASONS = {size_limit: FULL, handle_limit: ("[EMFILE]",)}
+REASONS: dict[DrawFault, tuple[str, ...]] = {size_limit: FULL, handle_limit: ("[EMFILE]",)}
 
 
 def check_exhausted(server: Server, kind: str, folder: Path, draw: DrawFault, count: int, seed: int) -> int:
@@ -93,7 +93,7 @@ def test_study_whose_resources_are_exhausted_completes_later(
     assert server.run(RUNS_ALONE.start, tmp_path / "whole").finished
     expected = RUNS_ALONE.numbers(tmp_path / "whole")
     for number in range(given_count or 4):
-        attempt, before = tmp_path / f"exhausted-{number}", {}
+        attempt, before = tmp_path / f"exhausted-{number}", Stamps()
         for fault in (draw(draws, tmp_path / "whole"), NONE):
             outcome = server.run(experiment.start, attempt, fault)
             assert outcome.signal is None

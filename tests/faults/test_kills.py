@@ -72,9 +72,7 @@ def test_killed_packing_gives_the_bytes_of_an_uninterrupted_one(server: Server, 
 
 
 @pytest.mark.long
-def test_killed_packing_in_a_long_campaign(
-    server: Server, tmp_path: Path, seed: int, given_count: int | None
-) -> None:
+def test_killed_packing_in_a_long_campaign(server: Server, tmp_path: Path, seed: int, given_count: int | None) -> None:
     check_kills(server, pack_experiment(write_both(tmp_path / "data")), tmp_path, kills=given_count or 30, seed=seed)
 
 
@@ -115,7 +113,9 @@ def check_killed_study(
 
 
 def test_killed_study_equals_runs_that_are_trained_alone(server: Server, tmp_path: Path, seed: int) -> None:
-    check_killed_study(server, study_experiment(tmp_path / "faults"), RUNS_ALONE, tmp_path, 1, worker_kills=1, seed=seed)
+    check_killed_study(
+        server, study_experiment(tmp_path / "faults"), RUNS_ALONE, tmp_path, 1, worker_kills=1, seed=seed
+    )
 
 
 @pytest.mark.long

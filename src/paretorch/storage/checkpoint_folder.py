@@ -87,7 +87,10 @@ class Checkpoint:
     def _check(self, part: str, state: Mapping[str, Any]) -> None:
         expected, found = shapes(state), shapes(self.states[part])
         if part == "door":  # rows of n numbers, of which n is not known before the first step
-            expected = {name: found[name] if _is_row_shape(shape, found.get(name)) else shape for name, shape in expected.items()}
+            expected = {
+                name: found[name] if _is_row_shape(shape, found.get(name)) else shape
+                for name, shape in expected.items()
+            }
         if (name := first_difference(expected, found)) is not None:
             owner = "Fork or Balancer" if part == "door" else part
             raise ValueError(

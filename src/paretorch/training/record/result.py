@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from paretorch.loop.evaluation import Scores
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import from_json, name_from_json, parse_json, to_json, write_json
-from paretorch.storage.regular_files import open_regular, read_regular
+from paretorch.storage.regular_files import file_digest, read_regular
 from paretorch.storage.seals import json_digest
 from paretorch.storage.value_types import typed
 from paretorch.training.run import Run, decoded_run
@@ -271,7 +270,6 @@ def _content(values: Mapping[str, Any]) -> str:
 def _events(folder: Path) -> str | None:
     """The SHA-256 of the events; None if there are none."""
     try:
-        with open_regular(folder / "events.jsonl") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(folder / "events.jsonl")
     except FileNotFoundError:
         return None

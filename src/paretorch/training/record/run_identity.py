@@ -1,8 +1,9 @@
 """Checks that the files of a folder belong to one run.
 
-``run.json`` contains the run, the digest of the workload's file, a digest of both, and one of all its values. Each epoch's line of ``events.jsonl``
-repeats that digest, ``result.json`` contains the run and the checksum of the events, a checkpoint the run and the digest. A file
-that was copied from another run, and a folder that was renamed to the name of another run's folder, are therefore detected.
+``run.json`` contains the run, the digest of the workload's file, a digest of both, and one of all its values. Each epoch's line
+of ``events.jsonl`` repeats the digest of both, ``result.json`` contains the run and the checksum of the events, a checkpoint the
+run and the digest. A file that was copied from another run, and a folder that was renamed to the name of another run's folder, are
+therefore detected.
 
 A run that was continued with more epochs (:mod:`paretorch.training.record.continuation`) has the earlier numbers of epochs in
 ``run.json``: events and checkpoints that were written before have the digest of the run with that number.
@@ -34,6 +35,7 @@ OPTIONAL: Mapping[str, Any] = {  # values other than the run, where they are pre
     **dict.fromkeys(("source", "digest", "commit", "key"), str),
     **dict.fromkeys(("versions", "machine"), Mapping[str, Any]),
 }
+MISSING = object()  # unlike every value
 RUN = "run"  # the key of the digest in the line of an epoch
 EPOCH = b'{"event": "epoch"'  # the first bytes of such a line
 MAX_LINE = 1 << 24  # bytes of a line of events
@@ -119,8 +121,9 @@ def write_run(folder: Path, values: Mapping[str, Any]) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    content = to_json({name: value for name, value in values.items() if name != SEAL} | {"format": FORMAT})
-    write_json(folder / "run.json", sealed(content))
+    # the format first and the digest last: one damage does not reach both
+    content = {"format": FORMAT} | {name: value for name, value in values.items() if name not in ("format", SEAL)}
+    write_json(folder / "run.json", sealed(to_json(content)))
 
 
 def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
@@ -137,10 +140,12 @@ def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
     expected = plain_values(run)
     if found == expected:
         return
-    name = next(name for name in [*expected, *found] if found.get(name) != expected.get(name))
-    if {**found, "epochs": expected["epochs"]} == expected and found.get("epochs", 0) > expected["epochs"]:
+    name = next(name for name in [*expected, *found] if found.get(name, MISSING) != expected.get(name, MISSING))
+    epochs = found.get("epochs")
+    same_but_epochs = {**found, "epochs": expected["epochs"]} == expected
+    if same_but_epochs and isinstance(epochs, int) and epochs > expected["epochs"]:
         raise ValueError(
-            f"{path} contains this run with {found['epochs']} epochs, which cannot be reduced to {expected['epochs']}: give "
+            f"{path} contains this run with {epochs} epochs, which cannot be reduced to {expected['epochs']}: give "
             "more epochs, or train into another folder"
         )
     raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zipfile
 import zlib
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretorch.extras import extra
+from paretorch.storage.gzip_content import GzipContent
 from paretorch.storage.regular_files import MAX_BYTES, read_regular
 from paretorch.workloads.formats.arff import read_arff
 from paretorch.workloads.formats.package_files import package_file, package_version
@@ -112,7 +112,7 @@ def _content(path: Path, most: int = MAX_BYTES) -> bytes:
     content, suffix = read_regular(path, most), path.suffix.lower()
     try:
         if suffix == ".gz":
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
+            content = GzipContent(content).read(most + 1)
         elif suffix == ".zip":
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
