@@ -2,8 +2,8 @@
 
 ``run.json`` contains the run, the digest of the workload's file, a digest of both, and one of all its values. Each epoch's line
 of ``events.jsonl`` repeats the digest of both, ``result.json`` contains the run and the checksum of the events, a checkpoint the
-run and the digest. A file that was copied from another run, and a folder that was renamed to the name of another run's folder, are
-therefore detected.
+run and the digest. A file that was copied from another run, and a folder that was renamed to the name of another run's folder,
+are therefore detected.
 
 A run that was continued with more epochs (:mod:`paretorch.training.record.continuation`) has the earlier numbers of epochs in
 ``run.json``: events and checkpoints that were written before have the digest of the run with that number.
