@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -339,3 +340,21 @@ def test_order_of_names_that_are_not_text() -> None:
     names = ["a.jpg", os.fsdecode(b"na\xffme.jpg"), "b.jpg"]
     assert sorted(ordered(names, seed=0)) == sorted(names)
     assert [name for name in ordered(names, seed=0) if name.isascii()] == ordered(["a.jpg", "b.jpg"], seed=0)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda p: read_rgb(p, "x"), lambda p: read_array(p, "x"), lambda p: read_numbers(p, "x"), Manifest.read]
+)
+def test_file_is_not_damaged_because_no_handle_is_left(
+    tmp_path: Path, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(PHOTOGRAPH).save(path)
+    (tmp_path / "pack.json").write_text("{}")
+
+    def exhausted(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        read(tmp_path if read == Manifest.read else path)

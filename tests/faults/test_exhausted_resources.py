@@ -86,7 +86,7 @@ def test_exhausted_resource_in_a_long_campaign(
 
 @pytest.mark.long
 @pytest.mark.parametrize("draw", REASONS)
-def test_study_whose_resources_are_exhausted_completes_later(
+def test_study_without_resources_completes_later(
     draw: DrawFault, server: Server, tmp_path: Path, seed: int, given_count: int | None
 ) -> None:
     experiment, draws = study_experiment(tmp_path / "faults", workers=2), random.Random(seed)
@@ -188,7 +188,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("draw", [size_limit, handle_limit])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_whose_resources_are_exhausted_prints_one_message(
+def test_command_without_resources_prints_one_message(
     command: str, draw: DrawFault, server: Server, tmp_path: Path, seed: int
 ) -> None:
     arguments, option = COMMANDS[command]
