@@ -6,18 +6,42 @@ import copy
 import hashlib
 import json
 import random
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paretorch.storage.seals import SEAL, sealed
+from paretorch.storage.seals import SEAL, json_digest, sealed
 from paretorch.training.record.run_identity import run_digest
+from paretorch.workloads.loading.unreadable import UnreadableError
+
+SECONDS = 30.0  # in which a file must be refused or read
 
 DEEP = json.loads("[" * 400 + "]" * 400)
 VALUES: list[Any] = [
     None, True, -1, 0, 3, 10**40, 1e300, 0.5, "", "nan", "text", "../../etc/passwd", "/etc/hostname", "\x00", [], {}, [[]],
     [None], {"a": None}, [0.5, "b"], DEEP,
 ]  # fmt: skip
+
+
+def outcome(read: Callable[[], object], names: tuple[str, ...]) -> bool:
+    """Whether reading succeeds; else it must raise an error that a user understands and that has one of the names.
+
+    Every other exception, such as a KeyError, fails the test.
+    """
+    began = time.perf_counter()
+    refusal: Exception | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read()
+        except (ValueError, OSError, UnreadableError) as error:
+            refusal = error
+    assert time.perf_counter() - began < SECONDS
+    assert refusal is None or any(name in str(refusal) for name in names), repr(refusal)
+    assert not isinstance(refusal, UnicodeError), repr(refusal)
+    return refusal is None
 
 
 def flipped(content: bytes, draws: random.Random) -> bytes:
@@ -84,6 +108,9 @@ def reshape_file(path: Path, draws: random.Random) -> None:
         after["checksum"] = hashlib.sha256(json.dumps(after, sort_keys=True).encode()).hexdigest()
     elif path.name == "run.json":
         after["digest"] = run_digest(after.get("run"), after.get("source"))
+        after = sealed(after)
+    elif path.name == "pack.json":
+        after["digest"] = json_digest(after)
     elif SEAL in kept:
         after = sealed(after)
     path.write_text(json.dumps(after))

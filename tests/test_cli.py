@@ -286,3 +286,9 @@ def test_missing_package_is_named_with_the_command_that_installs_it() -> None:
     code = "import sys; sys.modules['typer'] = None; import paretorch.cli"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "typer is not installed: pip install 'paretorch[studies]'" in result.stderr
+
+
+def test_names_of_files_are_printed_as_they_are() -> None:
+    code, printed = call("report", "runs/:warning:[bold]")
+    assert code == 2
+    assert "runs/:warning:[bold]" in printed

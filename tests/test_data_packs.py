@@ -16,10 +16,11 @@ import pytest
 from torch import Tensor
 
 from image_folders import SMALL, save_jpeg, truncate, write_both
+from pack_folders import change_manifest
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
 from paretorch.workloads.loading import unreadable
 from paretorch.workloads.packs import writing as pack_writing
-from paretorch.workloads.packs.pack import Pack
+from paretorch.workloads.packs.pack import DIGEST, UNSEALED, Pack
 from tensors import equal_tensors
 
 SIZES = {**SMALL, "train": 24, "validation": 9, "test": 6}
@@ -241,7 +242,7 @@ def flip(path: Path, place: int) -> None:
 
 def lengthen(path: Path) -> None:
     """Reduces the length of the index in the manifest."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"length": 80}))
+    change_manifest(path, length=80)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -267,8 +268,8 @@ def test_pack_errors_after_a_flipped_bit_name_the_cure(root: Path, workers: int)
         ("index.jsonl", lambda path: path.unlink()),
         ("pack.json", lambda path: path.write_text("{}")),
         ("pack.json", lambda path: path.write_text("no json")),
-        ("pack.json", lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "other"}))),
-        ("pack.json", lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"lines": "many"}))),
+        ("pack.json", lambda path: change_manifest(path, format="other")),
+        ("pack.json", lambda path: change_manifest(path, lines="many")),
         ("index.jsonl", lambda path: lengthen(path.parent / "pack.json")),
     ],
 )
@@ -277,6 +278,16 @@ def test_pack_with_changed_files_is_an_error_when_opened(root: Path, file: str, 
     damage(root / "packed" / "classification-36" / file)
     with pytest.raises(ValueError, match=f"{file} is damaged or was changed: .*`paretorch data pack` again"):
         coco_workload(root).data()
+
+
+def test_pack_of_an_earlier_version_is_read(root: Path) -> None:
+    coco_workload(root).packed(root / "packed")
+    expected = all_images(coco_workload(root))
+    for path in (root / "packed").glob("*/pack.json"):
+        values = json.loads(path.read_text())
+        del values[DIGEST]
+        path.write_text(json.dumps(values | {"format": UNSEALED}))
+    assert equal_tensors(all_images(coco_workload(root)), expected)
 
 
 def test_pack_of_older_data_is_an_error(root: Path) -> None:

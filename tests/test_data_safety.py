@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from command_line import call
 from image_folders import pixels, write_imagenet
+from pack_folders import change_manifest
 from paretorch.storage.regular_files import IrregularFileError, TooLargeError, open_regular, read_regular
 from paretorch.workloads.checks.data_report import DataReport, read_images, report_counts
 from paretorch.workloads.checks.image_reports import ReadFailures, report_images
@@ -299,7 +301,8 @@ def test_pack_with_negative_counts_is_damaged(tmp_path: Path, change: dict[str, 
     made = Manifest("classification", 64, False, 0, {}, {})
     (tmp_path / "packed" / "x").mkdir(parents=True)
     path = tmp_path / "packed" / "x" / "pack.json"
-    path.write_text(json.dumps(made.to_json() | change))
+    path.write_text(json.dumps(made.to_json()))
+    change_manifest(path, **change)
     with pytest.raises(DamagedError, match="a count is below zero"):
         Manifest.read(path.parent)
     assert any("a count is below zero" in problem for report in report_images(tmp_path) for problem in report.problems)
@@ -337,3 +340,21 @@ def test_order_of_names_that_are_not_text() -> None:
     names = ["a.jpg", os.fsdecode(b"na\xffme.jpg"), "b.jpg"]
     assert sorted(ordered(names, seed=0)) == sorted(names)
     assert [name for name in ordered(names, seed=0) if name.isascii()] == ordered(["a.jpg", "b.jpg"], seed=0)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda p: read_rgb(p, "x"), lambda p: read_array(p, "x"), lambda p: read_numbers(p, "x"), Manifest.read]
+)
+def test_file_is_not_damaged_because_no_handle_is_left(
+    tmp_path: Path, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(PHOTOGRAPH).save(path)
+    (tmp_path / "pack.json").write_text("{}")
+
+    def exhausted(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        read(tmp_path if read == Manifest.read else path)

@@ -90,8 +90,9 @@ def test_docs_links_to_moved_sections_still_have_targets(page: str, sections: st
 @pytest.mark.parametrize("page", ["promises.md", "setups.md"])
 def test_docs_promises_name_existing_tests(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    promised = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    promised = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(promised) > 25
+    assert len(promised) == text.count(".py::")
     assert [
         (file, name) for file, name in promised if f"\ndef {name}(" not in (ROOT / file).read_text(encoding="utf-8")
     ] == []

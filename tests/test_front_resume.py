@@ -163,3 +163,12 @@ def test_conditional_model_resumes_a_checkpoint_that_declares_an_execution(tmp_p
     write_tensors(path, tensors, {name: text for name, text in header.items() if name != SEAL})
     resumed = fit_tiny_front(COSMOS(), tmp_path)
     assert torch.equal(resumed.losses, fit_tiny_front(COSMOS(), None).losses)
+
+
+def test_front_checkpoint_with_a_digest_is_checked_in_the_format_of_earlier_versions_too(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        fit_tiny_front(COSMOS(), tmp_path, kill_at=4)
+    header, tensors = read_tensors(tmp_path / FILE)
+    write_tensors(tmp_path / FILE, tensors, {**header, "format": UNSEALED, "epochs": "3"})
+    with pytest.raises(ValueError, match=r"training\.safetensors is damaged: its content differs"):
+        fit_tiny_front(COSMOS(), tmp_path)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import pickle
 import random
 import shutil
 import struct
-import time
 import tracemalloc
-import warnings
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,8 +22,9 @@ from torch import Tensor
 
 import reports_many as many
 from command_line import call
-from damaged_files import changed_bytes, reshape_file
+from damaged_files import changed_bytes, outcome, reshape_file
 from front_points import small_front
+from pack_folders import EDGE, write_pack
 from paretorch.pareto import Front
 from paretorch.reports.analysis.summary import summarize
 from paretorch.reports.page.page import Contents
@@ -46,33 +43,12 @@ from paretorch.workloads.formats.idx import read_idx
 from paretorch.workloads.formats.image_files import read_rgb
 from paretorch.workloads.formats.table import read_csv
 from paretorch.workloads.loading.image_source import SelectedImage
-from paretorch.workloads.loading.unreadable import UnreadableError
-from paretorch.workloads.packs.pack import Manifest, Pack
+from paretorch.workloads.packs.pack import Pack
 from paretorch.workloads.synthetic import Synthetic
 from training_runs import TINY, TINY_FILE, stop_after
 
 RUN = Run(TINY, method="GradNorm()", optimizer="Adam", epochs=2, batch_size=20, seed=5)
 FRONT = Run(TINY, front="MT2O()", front_options={"models": 2}, optimizer="Adam", epochs=2, batch_size=30)
-SECONDS = 30.0
-
-
-def outcome(read: Callable[[], object], names: tuple[str, ...]) -> bool:
-    """Whether reading succeeds; else it must raise an error that a user understands and that has one of the names.
-
-    Every other exception, such as a KeyError, fails the test.
-    """
-    began = time.perf_counter()
-    refusal: Exception | None = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            read()
-        except (ValueError, OSError, UnreadableError) as error:
-            refusal = error
-    assert time.perf_counter() - began < SECONDS
-    assert refusal is None or any(name in str(refusal) for name in names), repr(refusal)
-    assert not isinstance(refusal, UnicodeError), repr(refusal)
-    return refusal is None
 
 
 def read_report(path: Path) -> None:
@@ -246,22 +222,6 @@ def test_result_of_an_earlier_version_with_a_task_named_nan_is_read(tmp_path: Pa
     values["tasks"] = values["run"]["tasks"] = ["nan", "left"]  # without the backslash
     assert Result.from_json(values).run == run
     assert Result.from_json(values).tasks == ("nan", "left")
-
-
-EDGE = 6
-
-
-def write_pack(folder: Path) -> None:
-    """A pack of five squares."""
-    folder.mkdir()
-    rows = np.random.default_rng(0).integers(0, 256, size=(5, EDGE * EDGE * 3), dtype=np.uint8)
-    entries = [["train", "a", f"{i}.png", i, zlib.crc32(row.tobytes()), ""] for i, row in enumerate(rows)]
-    index = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
-    count = {"lines": 5, "rows": 5, "length": len(index), "sha256": hashlib.sha256(index).hexdigest()}
-    manifest = Manifest("classification", EDGE, False, 0, {"train": {"a": 5}}, {"a": "b"})
-    (folder / "rows.u8").write_bytes(rows.tobytes())
-    (folder / "index.jsonl").write_bytes(index)
-    (folder / "pack.json").write_text(json.dumps(manifest.to_json() | count))
 
 
 def read_pack(folder: Path) -> list[Tensor]:

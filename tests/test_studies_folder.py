@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paretorch.storage.seals import SEAL, sealed
-from paretorch.studies.folder import StudyFolder, locked, open_folder, read_folder
+from paretorch.studies.folder import StudyFolder, locked, open_folder, read_folder, save_tuning
 from paretorch.studies.progress import ConsoleProgress
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment
+from paretorch.studies.tuning.trials import TuningResult
 from paretorch.training.loop import train
 from paretorch.training.run import Run
-from studies_small import small_study
+from studies_small import BASE, small_study
 from training_runs import TINY_FILE
 
 
@@ -100,3 +103,14 @@ def test_study_folder_is_trained_by_one_process_at_a_time(tmp_path: Path) -> Non
     with locked(tmp_path):
         assert "another process trains the study in" in other_process().stderr
     assert other_process().stdout == "7\n", "a lock file that remains is no lock"
+
+
+def test_tuning_of_another_study_is_refused(tmp_path: Path) -> None:
+    for name, epochs in (("one", 2), ("other", 3)):
+        study = Study("mine", "Which?", (Treatment("sum", (replace(BASE, epochs=epochs),)),), "sum", "sum")
+        folder = open_folder(tmp_path / name, study, "smoke", 1, resume=True, tune=2)
+        save_tuning(folder, TuningResult(2, 0, ()), folder.study)
+        assert read_folder(tmp_path / name).tuning == TuningResult(2, 0, ())
+    shutil.copy(tmp_path / "other" / "tuning.json", tmp_path / "one" / "tuning.json")
+    with pytest.raises(ValueError, match=r"one/tuning\.json is damaged: it is of another study than .*study\.json"):
+        read_folder(tmp_path / "one")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from paretorch.storage.checkpoint_folder import load_latest, saved_checkpoints
+from paretorch.storage.checkpoint_folder import UNSEALED, load_latest, saved_checkpoints
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.storage.nested_state import pack, unpack
 from paretorch.storage.seals import SEAL, sealed
@@ -147,3 +149,30 @@ def test_run_with_rare_checkpoints_gives_the_same_result(tmp_path: Path) -> None
     )
     assert (one.test, one.validation) == (rare.test, rare.validation)
     assert [path.name for path in saved_checkpoints(tmp_path / "rare" / "checkpoint")] == ["epoch-3"]
+
+
+def test_checkpoint_folder_that_cannot_be_read_is_an_error(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(path: object) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    events = (started / "events.jsonl").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", exhausted)
+        with pytest.raises(OSError, match="Too many open files"):
+            train(RUN, started, progress=None)
+    assert (started / "events.jsonl").read_bytes() == events, "the run was started again"
+    assert saved_checkpoints(started / "missing") == []
+
+
+def test_checkpoint_with_a_digest_is_checked_in_the_format_of_earlier_versions_too(started: Path) -> None:
+    path = newest(started) / "state.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"format": UNSEALED}))
+    with pytest.raises(ValueError, match=r"state\.json is damaged: its content differs from what was written"):
+        train(RUN, started, progress=None)
+
+
+def test_checkpoint_file_of_another_size_is_not_read(started: Path) -> None:
+    os.truncate(newest(started) / "model.safetensors", 1 << 40)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged: expected [0-9]+ bytes, got 1099511627776"):
+        train(RUN, started, progress=None)

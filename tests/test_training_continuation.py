@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from paretorch.storage.locks import acquire_lock
 from paretorch.training.loop import train
 from paretorch.training.record import continuation
 from paretorch.training.record.continuation import continue_run, copy_run
@@ -52,7 +53,7 @@ def test_continuation_that_is_killed_between_its_two_steps_leaves_the_shorter_ru
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(continuation, "write_json", full)
+    monkeypatch.setattr(continuation, "write_run", full)
     with pytest.raises(OSError, match="no space"):
         train(RUN, tmp_path, progress=None)
     monkeypatch.undo()
@@ -108,3 +109,21 @@ def test_copied_run_continues_and_its_source_is_unchanged(tmp_path: Path) -> Non
     continued = train(RUN, tmp_path / "copies" / "longer", progress=None)
     check_equal_results(continued, train(RUN, tmp_path / "whole", progress=None))
     assert verified_result(tmp_path / "source") == before
+
+
+def test_copy_of_a_run_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "copies" / "longer"
+    train(replace(RUN, epochs=1), source, progress=None)
+    partial = target.with_name(".longer.partial")
+    partial.mkdir(parents=True)
+    (partial / "run.json").write_text("of another process")
+    lock = acquire_lock(source / ".lock", "")
+    with pytest.raises(BlockingIOError, match="another process"):
+        copy_run(source, target)
+    assert (partial / "run.json").read_text() == "of another process"
+    lock.release()
+    copy_run(source, target)
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    copy_run(source, target)
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+    assert not partial.exists()

@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 import torch
 
+from faults.experiments import ARGUMENTS
+from paretorch.core.method.state_fields import named_tensors
 from paretorch.storage import atomic
 from paretorch.training.loop import train
+from paretorch.training.names.methods import find_method, methods
 from paretorch.training.record.result import Result
 from paretorch.training.run import Plain, Run
 from training_runs import TINY, stop_after
@@ -88,6 +91,22 @@ def test_resumed_run_equals_uninterrupted_run_at_every_epoch(run: Run, tmp_path:
         assert resumed.epochs[0] == stop
         assert without_times(result) == uninterrupted
         assert without_times(Result.load(folder)) == uninterrupted
+
+
+def stores_gradients(name: str) -> bool:
+    """Whether the state of a method has rows of numbers whose length is known after the first step only."""
+    method = find_method(f"{name}({ARGUMENTS.get(name, '')})")
+    state = named_tensors(method.init(("sign", "size"), torch.zeros(())))
+    return method.batches == 1 and any(value.shape[1:] == (0,) for value in state.values())
+
+
+@pytest.mark.parametrize("name", [name for name in methods() if stores_gradients(name)])
+def test_resumed_run_of_a_method_that_stores_gradients_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
+    run = tiny(method=f"{name}({ARGUMENTS.get(name, '')})", surface="parameters", epochs=2)
+    uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "cut", progress=stop_after(1, of=2))
+    assert without_times(train(run, tmp_path / "cut", progress=None)) == uninterrupted
 
 
 def test_resumed_run_with_rare_checkpoints_equals_uninterrupted_run(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment
 from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
+from paretorch.training.record import run_identity
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_identity import events_digest, read_run, verified_result
 from paretorch.training.record.run_record import CHAINED
@@ -167,8 +168,8 @@ def test_run_file_that_was_edited_is_refused(trained: StudyFolder, tmp_path: Pat
 def of_an_earlier_version(folder: Path) -> None:
     """Takes the digests out, as runs before them have none."""
     values = json.loads((folder / "run.json").read_text())
-    del values["digest"]
-    (folder / "run.json").write_text(json.dumps(values))
+    del values["digest"], values[SEAL]
+    (folder / "run.json").write_text(json.dumps(values | {"format": run_identity.UNSEALED}))
     result = Result.load(folder)
     events_of_an_earlier_version(folder)
     result.save(folder)
@@ -200,8 +201,8 @@ def test_unfinished_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         train(run, folder, progress=stop_after(2, of=3))
     values = json.loads((folder / "run.json").read_text())
-    del values["digest"], values[CHAINED]
-    (folder / "run.json").write_text(json.dumps(values))
+    del values["digest"], values[CHAINED], values[SEAL]
+    (folder / "run.json").write_text(json.dumps(values | {"format": run_identity.UNSEALED}))
     events_of_an_earlier_version(folder)
     for state in folder.glob("checkpoint/epoch-*/state.json"):
         content = json.loads(state.read_text())
@@ -248,3 +249,34 @@ def test_front_of_another_run_is_refused(tmp_path: Path) -> None:
     code, printed = call("pick", str(tmp_path / "0"), "0.5,0.5")
     assert code == 2
     assert "it was copied from another run" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("seed"), "its seed is None, expected 0"),
+        (lambda values: values.update(epochs=[2]), r"its epochs is \[2\], expected 2"),
+        (lambda values: values.update(epochs=3), "with 3 epochs, which cannot be reduced to 2"),
+        (lambda values: values.update(other=None), "its other is None, expected None"),
+    ],
+)
+def test_run_of_another_shape_is_refused_with_the_difference(
+    change: Callable[[dict[str, object]], object], message: str, tmp_path: Path
+) -> None:
+    values = run_identity.plain_values(RUN)
+    change(values)
+    with pytest.raises(ValueError, match=message):
+        run_identity.check_run(tmp_path / "failed.json", values, RUN)
+
+
+def test_run_file_has_a_digest_of_all_its_values(tmp_path: Path) -> None:
+    train(dataclasses.replace(RUN, epochs=1), tmp_path, progress=None)
+    path = tmp_path / "run.json"
+    content = path.read_text()
+    for name in ("versions", "machine", "events are chained", "key"):
+        path.write_text(content.replace(f'"{name}"', '"other"'))
+        with pytest.raises(ValueError, match=r"run\.json differs from what the run wrote"):
+            read_run(tmp_path)
+    path.write_text(content.replace('"format": 3', '"format": 9'))
+    with pytest.raises(ValueError, match=r"run\.json is damaged: its format is 9, this version reads 1 to 3"):
+        read_run(tmp_path)

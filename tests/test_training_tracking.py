@@ -145,7 +145,7 @@ def test_tracking_of_one_tracker_is_independent_of_another_that_fails(
         train(RUN, tmp_path, progress=None, tracking=Tracking(("wandb", "mlflow")))
     kept = next(each for each in trackers if type(each) is ListTracker)
     assert kept.positions("epoch") == [1, 2, 3, 4, 4]
-    assert set(read_json(tmp_path / "tracking.json")) == {"mlflow"}
+    assert set(read_json(tmp_path / "tracking.json")["trackers"]) == {"mlflow"}
 
 
 def test_tracking_with_a_damaged_file_begins_a_new_tracked_run(tmp_path: Path, trackers: list[ListTracker]) -> None:
@@ -153,7 +153,7 @@ def test_tracking_with_a_damaged_file_begins_a_new_tracked_run(tmp_path: Path, t
     with pytest.warns(TrackingWarning, match=r"tracking\.json is damaged"):
         train(RUN, tmp_path, progress=None, tracking=Tracking(("mlflow",)))
     assert trackers[0].run.earlier is None
-    assert json.loads((tmp_path / "tracking.json").read_text())["mlflow"]["epoch"] == RUN.epochs
+    assert json.loads((tmp_path / "tracking.json").read_text())["trackers"]["mlflow"]["epoch"] == RUN.epochs
 
 
 def test_tracking_of_a_missing_package_is_a_warning_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_wandb_without_a_key_writes_offline_runs_of_one_identifier(tmp_path: Pat
     pytest.importorskip("wandb")
     interrupted_and_resumed(tmp_path / "run", Tracking(("wandb",)))
     folders = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    identifier = json.loads((tmp_path / "run" / "tracking.json").read_text())["wandb"]["identifier"]
+    identifier = json.loads((tmp_path / "run" / "tracking.json").read_text())["trackers"]["wandb"]["identifier"]
     assert len(folders) == 2
     for folder in folders:
         (file,) = folder.glob("*.wandb")

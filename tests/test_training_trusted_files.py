@@ -18,7 +18,7 @@ from paretorch.studies.lookup import find_study
 from paretorch.training.fronts.run import load_front, workload_of
 from paretorch.training.names import trusted_files
 from paretorch.training.names.workloads import find_workload
-from paretorch.training.record.run_identity import run_digest
+from paretorch.training.record.run_identity import run_digest, write_run
 from studies_synthetic import study
 
 SMALL = ["--models", "2", "--epochs", "1", "--batch-size", "32"]
@@ -56,7 +56,7 @@ def naming(folder: Path, workload: str, source: str | None = None) -> Path:
     values: dict[str, Any] = json.loads((folder / "run.json").read_text())
     values["run"] |= {"workload": workload, "options": {}}
     old, values["digest"] = values["digest"], run_digest(values["run"], values["source"])
-    (folder / "run.json").write_text(json.dumps(values))
+    write_run(folder, values)
     about = json.loads((folder / "front.json").read_text())
     assert about["facts"]["run"] == old
     return folder

@@ -77,6 +77,7 @@ ALLOWED = {
     ("src/paretorch/training/names/constructors.py", "rest"): "the remaining text after a name",
     ("src/paretorch/training/run.py", "door"): "the name of an option in files of runs",
     ("src/paretorch/workloads/imagenet_coco.py", "seen"): "a fact in files of runs",
+    ("tests/faults/test_damaged_kinds.py", "door"): "the name of a file of checkpoints",
     ("tests/test_balancer_and_fork_state.py", "said"): "a former public name",
     ("tests/test_cli_interactive.py", "ask"): "it replaces the input of the console",
     ("tests/test_layers.py", "beside"): "of files in the same folder as folders",

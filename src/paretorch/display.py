@@ -45,7 +45,7 @@ class ProgressBars:
 
     Example:
         >>> from rich.console import Console
-        >>> bars = ProgressBars("count", console=Console(quiet=True))
+        >>> bars = ProgressBars("count", console=Console(emoji=False, quiet=True))
         >>> bars.add("left", "images of the left", total=3)
         >>> bars.update("left", completed=2)
         >>> bars.completed("left")

@@ -69,7 +69,7 @@ def start(
     """Train one PyTorch model on many losses: balance them, and compare fairly."""
     check_one_process(context.invoked_subcommand)
     if context.invoked_subcommand is None:
-        Console().print(START, highlight=False)
+        Console(emoji=False).print(START, highlight=False)
 
 
 for name, command, example in (

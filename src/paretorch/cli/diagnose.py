@@ -45,7 +45,7 @@ def diagnose(
             device=device,
         )
         found = diagnose_workload(run, measured=batches, warmup=warmup, seconds=seconds)
-        console = Console()
+        console = Console(emoji=False)
         show(found, console)
         if out is not None:
             from paretorch.reports.page.diagnosis import write_diagnosis

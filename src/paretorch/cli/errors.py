@@ -38,7 +38,7 @@ def readable_errors(stopped: str = "The same command continues after the last ep
             warnings.showwarning = show
             yield
     except KeyboardInterrupt:
-        Console(stderr=True).print(f"Stopped. {stopped}", highlight=False)
+        Console(emoji=False, stderr=True).print(f"Stopped. {stopped}", highlight=False)
         raise typer.Exit(130) from None
     except (ValueError, FloatingPointError, ModuleNotFoundError, OSError) as error:
         if not (isinstance(error, OSError) or _raised_by_paretorch(error)):
@@ -58,7 +58,7 @@ def _is_about_training(category: type[Warning]) -> bool:
 
 
 def _print(title: str, message: str) -> None:
-    Console(stderr=True).print(f"{title} {escape(message)}", highlight=False, soft_wrap=True)
+    Console(emoji=False, stderr=True).print(f"{title} {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def _raised_by_paretorch(error: BaseException) -> bool:

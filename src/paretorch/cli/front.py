@@ -84,6 +84,6 @@ def front(
         )
         folder = out or Path("runs") / f"front-{Path(run.workload).stem}-{run.key}"
         if not (folder / "result.json").exists() and (note := unlike_scales_note(run)):
-            print_line(Console(), f"Note: {note}")
+            print_line(Console(emoji=False), f"Note: {note}")
         result = train_front(run, folder)
-        show_front(result, folder, write_front_page(folder), Console())
+        show_front(result, folder, write_front_page(folder), Console(emoji=False))

@@ -36,7 +36,7 @@ def data_list() -> None:
 
         files = {name: workload_class(name).files for name in workload_names()}
         parts = [f"{name} reads, below its root:\n\n{text}" for name, text in files.items() if text]
-        Console().print(escape("\n\n".join([LAYOUT, *parts])), highlight=False)
+        Console(emoji=False).print(escape("\n\n".join([LAYOUT, *parts])), highlight=False)
 
 
 @data.command("check", epilog="Example: [bold]paretorch data check data/[/bold]")

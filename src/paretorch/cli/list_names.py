@@ -27,4 +27,4 @@ def list_names(
         table = Table(box=None, show_header=False, pad_edge=False)
         for name, about in find_named("list", what, LISTS)():
             table.add_row(f"[bold]{escape(name)}[/bold]", escape(about))
-        Console().print(table, highlight=False)
+        Console(emoji=False).print(table, highlight=False)

@@ -79,7 +79,7 @@ def pick(
             if export.suffix == ".onnx":
                 example = example_inputs(workload_of(folder, workload), fixed_batch or 2)
             write(loaded, member, export, example=example, fixed_batch=fixed_batch is not None)
-        show_pick(loaded, member, folder, export, Console())
+        show_pick(loaded, member, folder, export, Console(emoji=False))
 
 
 def _is_single_run(folder: Path) -> bool:
@@ -101,7 +101,7 @@ def _show_single_run(folder: Path, exported: Path | None, workload: str | None, 
         export_run(folder, exported, workload, fixed_batch)
     result = Result.load(folder)
     show(result, folder)
-    console = Console()
+    console = Console(emoji=False)
     if exported is not None:
         print_line(console, f"Exported: {exported}")
     print_line(console, f"In Python:\n\n{_loading(exported or folder, result.tasks, workload)}")

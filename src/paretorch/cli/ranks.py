@@ -32,7 +32,7 @@ def check_one_process(command: str | None) -> None:
     """Refuses a command under ``torchrun`` that several processes cannot run."""
     if started_ranks() > 1 and command not in (None, "train"):
         if os.environ.get("RANK") == "0":
-            Console(stderr=True).print(
+            Console(emoji=False, stderr=True).print(
                 f"[bold red]Error:[/bold red] torchrun is for `paretorch train`; `paretorch {command}` runs in one process: "
                 "start it without torchrun",
                 highlight=False,
@@ -77,7 +77,7 @@ def process_group() -> Iterator[None]:
                 store.wait([REPORTED], REPORT)  # torchrun ends all ranks when one has ended
             os._exit(1)
         atexit.register(store.set, REPORTED, "")  # after the error is printed
-        Console(stderr=True).print(f"Rank {rank} of {ranks} has failed:", highlight=False)
+        Console(emoji=False, stderr=True).print(f"Rank {rank} of {ranks} has failed:", highlight=False)
         raise
     dist.destroy_process_group()
 

@@ -73,7 +73,7 @@ class StudyCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Prints the help and the example."""
         super().format_help(ctx, formatter)
-        print_line(Console(), EXAMPLE)
+        print_line(Console(emoji=False), EXAMPLE)
 
 
 def study(
@@ -193,7 +193,7 @@ def study(
             together=together,
         )
         if after := next_steps(name):
-            print_line(Console(), f"\n{after}")
+            print_line(Console(emoji=False), f"\n{after}")
         if found.failures:
-            print_line(Console(stderr=True), failure_note(found.failures, found.page.parent))
+            print_line(Console(emoji=False, stderr=True), failure_note(found.failures, found.page.parent))
             raise typer.Exit(1)

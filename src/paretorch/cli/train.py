@@ -105,7 +105,7 @@ def train(
         )
         ranks = Ranks.current()
         placed = ranks.on_first(lambda: place_run(run, out))
-        console = Console(quiet=not ranks.is_first)
+        console = Console(emoji=False, quiet=not ranks.is_first)
         for note in placed.notes:
             print_line(console, note)
         finished = ranks.on_first(lambda: is_finished(placed.run, placed.folder))
@@ -140,11 +140,11 @@ def interactive(
 
         answers = Answers(model, data, batch_size, optimizer, method, epochs, images, root, seed, device, out, yes)
         try:
-            run = choose_run(answers, Console())
+            run = choose_run(answers, Console(emoji=False))
         except EOFError:
-            Console(stderr=True).print("\nThe input ended before the last question: nothing was started.")
+            Console(emoji=False, stderr=True).print("\nThe input ended before the last question: nothing was started.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            Console(stderr=True).print("\nStopped before the last question: nothing was started.")
+            Console(emoji=False, stderr=True).print("\nStopped before the last question: nothing was started.")
             raise typer.Exit(130) from None
-        train_and_show(run, answers, Console())
+        train_and_show(run, answers, Console(emoji=False))

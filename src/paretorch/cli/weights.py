@@ -83,7 +83,7 @@ def weights(
             warmup=warmup,
             test=False,
         )
-        console = Console()
+        console = Console(emoji=False)
         share = SHARE if share is None else share
         found = balanced_weights(run, share)
         print_line(console, found.text)

@@ -88,7 +88,7 @@ def run_study(
     command = _command_arguments(name_or_file, options or {})
     with locked(path):
         folder = open_folder(path, study, scale, seeds, resume, tune, command=command)
-        watch = ConsoleProgress(Console(quiet=not progress))
+        watch = ConsoleProgress(Console(emoji=False, quiet=not progress))
         failures = train_study(
             folder, watch, workers=jobs, train=train, launcher=launcher, tracking=tracking, together=together
         )

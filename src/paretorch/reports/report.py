@@ -93,7 +93,7 @@ class Report:
 
     def show(self, console: Console | None = None) -> None:
         """Prints tables, findings, the verdict, and the path of the page."""
-        console = console or Console(highlight=False)
+        console = console or Console(emoji=False, highlight=False)
         line = partial(console.print, markup=False, highlight=False)
         for summary, found in zip(self.summaries, self.findings, strict=True):
             if self.across is not None:

@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except ValueError as error:
         raise DamagedFileError(f"{path} is damaged: {error}. {RESTART}") from None
     written = header.pop(SEAL, None)
-    if header.get("format") == FORMAT and written != _digest(header, tensors):
+    if (header.get("format") == FORMAT or written is not None) and written != _digest(header, tensors):
         raise DamagedFileError(f"{path} is damaged: its content differs from what was written. {RESTART}")
     if header.get("format") not in (FORMAT, UNSEALED):
         raise DamagedFileError(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+BROKEN_ARCHIVE = (  # errors of zipfile and zlib
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError, ArithmeticError, RuntimeError,
+)  # fmt: skip
 WRONG = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paretorch.extras import extra
+from paretorch.storage.damage import BROKEN_ARCHIVE
 
 LEFT_OUT = (".lock",)  # files that belong to a process
 
@@ -58,7 +59,7 @@ def download(url: str, folder: Path) -> bool:
         archive.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
-    except zipfile.BadZipFile as error:
+    except BROKEN_ARCHIVE as error:
         raise ValueError(f"{url} is damaged: {error}. Remove it, and the same command trains the run again") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

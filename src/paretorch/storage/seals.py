@@ -30,6 +30,20 @@ def is_sealed(values: Mapping[str, Any]) -> bool:
     return values.get(SEAL) == json_digest({name: value for name, value in values.items() if name != SEAL})
 
 
+def check_seal(values: Mapping[str, Any], required: bool) -> None:
+    """Checks the digest of values that were read.
+
+    Args:
+        values: with or without a digest; the digest is checked wherever there is one.
+        required: whether it may not be missing, as it may in files of earlier versions.
+
+    Raises:
+        ValueError: it is missing or differs; the message is the reason.
+    """
+    if (required or SEAL in values) and not is_sealed(values):
+        raise ValueError("its content differs from what was written")
+
+
 def json_digest(values: Mapping[str, Any]) -> str:
     """The SHA-256 of plain values, independent of the order of names and of a file's indentation."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json, write_json
+from paretorch.storage.seals import SEAL, check_seal, sealed
 from paretorch.storage.value_types import typed
 from paretorch.training.record.run_identity import check_run, plain_values
 from paretorch.training.run import Run
@@ -36,7 +37,7 @@ def write_failure(folder: Path, run: Run, failure: FailureRecord) -> None:
     content: dict[str, Any] = {"run": run.to_json(), "error": failure.error, "traceback": failure.traceback}
     if failure.diverged:
         content["diverged"] = True
-    write_json(folder / FILE, content, allow_nan=True)
+    write_json(folder / FILE, sealed(content), allow_nan=True)
 
 
 def read_failure(folder: Path, run: Run) -> FailureRecord | None:
@@ -49,6 +50,8 @@ def read_failure(folder: Path, run: Run) -> FailureRecord | None:
     try:
         with naming_damaged(path, "Remove it; the study's command trains the run again"):
             record = dict(read_json(path, allow_nan=True))
+            check_seal(record, required=False)
+            record.pop(SEAL, None)
             found = dict(record.pop("run", None) or plain_values(run))
             failure: FailureRecord = typed(record, FailureRecord)
     except FileNotFoundError:

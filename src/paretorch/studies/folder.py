@@ -26,7 +26,7 @@ from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json, write_json
 from paretorch.storage.locks import acquire_lock
 from paretorch.storage.regular_files import TooLargeError
-from paretorch.storage.seals import is_sealed, sealed
+from paretorch.storage.seals import check_seal, sealed
 from paretorch.storage.value_types import typed
 from paretorch.studies.job import Job
 from paretorch.studies.study import Study
@@ -40,6 +40,7 @@ UNSEALED = 2  # up to this one, the files have no digest
 MARK = "paretorch study "
 LONGEST = 200  # characters of a label in the name of a folder, which has 255 at most
 ORIGIN = ("versions", "machine")  # objects that reports show
+UNTUNED = "untuned"  # the key of the study before it was tuned, in tuning.json; earlier versions did not write it
 RESTORE = "Restore it, or delete the folder and run again"
 
 
@@ -155,7 +156,12 @@ def open_folder(
 
 def save_tuning(folder: StudyFolder, tuning: TuningResult, study: Study) -> StudyFolder:
     """Writes ``tuning.json`` and returns the folder with ``study``, the study with the chosen settings."""
-    content = {"format": f"{MARK}{FORMAT}", "tuning": tuning.to_json(), "study": study.to_json()}
+    content = {
+        "format": f"{MARK}{FORMAT}",
+        "tuning": tuning.to_json(),
+        "study": study.to_json(),
+        UNTUNED: folder.study.to_json(),
+    }
     write_json(folder.path / "tuning.json", sealed(content), allow_nan=True)
     return replace(folder, study=study, tuning=tuning, untuned=folder.study)
 
@@ -178,6 +184,8 @@ def read_folder(path: Path) -> StudyFolder:
     content = read_study_file(path / "tuning.json")
     with naming_damaged(path / "tuning.json", RESTORE):
         tuning, tuned = TuningResult.from_json(content["tuning"]), Study.from_json(content["study"])
+        if UNTUNED in content and Study.from_json(content[UNTUNED]) != study:
+            raise ValueError(f"it is of another study than {path / 'study.json'}")
         _check_tuned(study, tuned)
     tuned = replace(tuned, expected=study.expected)  # earlier versions did not write it
     return replace(folder, study=tuned, tuning=tuning, untuned=study)
@@ -217,11 +225,13 @@ def read_study_file(path: Path) -> dict[str, Any]:
         )
     if int(written.removeprefix(MARK)) > FORMAT:
         raise ValueError(f"{path} has the format {written!r}, this version reads up to {FORMAT}: upgrade paretorch")
-    if int(written.removeprefix(MARK)) > UNSEALED and not is_sealed(content):
+    try:
+        check_seal(content, required=int(written.removeprefix(MARK)) > UNSEALED)
+    except ValueError as error:
         raise ValueError(
-            f"{path} is damaged: its content differs from what was written. Restore it; or delete it and repeat the command with "
-            "--resume, which keeps the finished runs"
-        )
+            f"{path} is damaged: {error}. Restore it; or delete it and repeat the command with --resume, which keeps the "
+            "finished runs"
+        ) from None
     return dict(content)
 
 

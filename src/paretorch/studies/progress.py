@@ -71,7 +71,7 @@ class ConsoleProgress:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(emoji=False, highlight=False)
         self.remaining = RemainingTime((), 1)
         self.ended, self.total, self.estimate_printed = 0, 0, False
         self.workloads: dict[str, str] = {}  # their short titles by title; empty if there is one workload

@@ -32,6 +32,7 @@ from paretorch.metrics.comparison import delta_m, is_valid_baseline
 from paretorch.storage.damage import WRONG
 from paretorch.storage.json_files import parse_json
 from paretorch.storage.regular_files import read_regular
+from paretorch.storage.seals import Chain
 from paretorch.studies.folder import StudyFolder, save_tuning
 from paretorch.studies.job import Job
 from paretorch.studies.study import Combine, Study, Treatment
@@ -240,18 +241,22 @@ def _seconds_of_events(folder: Path) -> float:
     """Seconds of the finished epochs of a run without a result.
 
     Raises:
-        ValueError: a line is no event; the message names the file.
+        ValueError: a line is no event, or differs from what was written; the message names the file.
     """
-    seconds, path = 0.0, folder / "events.jsonl"
+    seconds, path, chain = 0.0, folder / "events.jsonl", Chain()
     with suppress(FileNotFoundError):
         for number, line in enumerate(read_regular(path).splitlines(keepends=True), start=1):
             if not line.endswith(b"\n"):  # the last line may be incomplete
                 break
+            is_linked = chain.verify(line)
             try:
                 event = parse_json(line)
+                if "chain" in event and not is_linked:
+                    raise ValueError("it differs from what was written")
                 seconds += total_seconds(event["seconds"]) if event["event"] == "epoch" else 0.0
             except WRONG:
                 raise ValueError(
-                    f"{path} is damaged: line {number} is no event. Remove the folder {folder} to train this trial again"
+                    f"{path} is damaged: line {number} is no event that the run wrote. Remove the folder {folder} to train this "
+                    "trial again"
                 ) from None
     return seconds

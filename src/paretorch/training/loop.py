@@ -90,6 +90,8 @@ def train(
             ranks.together(lambda: _record(folder, run, ranks, device)) as record,
             closing(_display(progress, folder, tracking, ranks)) as display,
         ):
+            if (result := ranks.on_first(lambda: finished_result(folder, run))) is not None:
+                return result  # another process finished it before this one had the lock
             machine.reset_peak_memory(device)
             training = RunTraining(resolved, record, display, ranks)
             checkpoints = CheckpointSchedule(1 if run.keep == "best" else checkpoint_every, last=run.epochs)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from paretorch.pareto.files.ownership import MARK, check_front
+from paretorch.pareto.files.ownership import MARK, MAX_HEADER, check_front
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import from_json, name_from_json, read_json, to_json, write_json
-from paretorch.storage.regular_files import open_regular
+from paretorch.storage.regular_files import TooLargeError, read_regular
 from paretorch.storage.tensor_files import deserialize, digest, first_difference, host_copies, shapes, write_tensors
 from paretorch.storage.value_types import typed
 
 FORMAT = "paretorch front 1"
+LARGEST_ITEM = 16  # bytes of a number: complex128
 CURE = "Restore it, or train the front again in another folder"
 
 
@@ -63,14 +65,16 @@ def read(folder: Path, template: nn.Module) -> tuple[dict[str, Any], list[Mappin
     with naming_damaged(path, CURE):
         digests = typed(values["sha256"], tuple[str, ...], "sha256")
     own = shapes(template.state_dict())
+    most = MAX_HEADER + LARGEST_ITEM * sum(map(math.prod, own.values()))
     states: list[Mapping[str, Tensor]] = []
     for member, expected in enumerate(digests):
         path = folder / _name(member)
         try:
-            with open_regular(path) as file:
-                content = file.read()
+            content = read_regular(path, most)
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: the front in {folder} is incomplete") from None
+        except TooLargeError:
+            raise ValueError(f"{path} is damaged: it has more bytes than any model of this architecture") from None
         if digest(content) != expected:
             raise ValueError(f"{path} is damaged: its content is not what was written")
         with naming_damaged(path, CURE):

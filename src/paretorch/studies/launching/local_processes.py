@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paretorch.storage import atomic
+from paretorch.storage.regular_files import open_regular
 from paretorch.studies.failure_record import FailureRecord, write_failure
 from paretorch.studies.job import Job
 from paretorch.studies.launching.contract import Event, WorkerSetup, order
 from paretorch.training.tracking.contract import Tracking
 
+TAIL = 1 << 16  # bytes at the end of a log that are read
 WorkerEvents = queue.SimpleQueue[tuple["Worker", Event | None]]  # None: the process has ended
 
 
@@ -90,7 +92,9 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.reader.join()
-        printed = self.log.read_text(encoding="utf-8", errors="replace")
+        with open_regular(self.log) as file:
+            file.seek(-min(TAIL, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            printed = file.read().decode("utf-8", errors="replace")
         if not printed:
             self.log.unlink()
         return "\n".join(printed.splitlines()[-20:])

@@ -87,10 +87,11 @@ def train_front(
             RunRecord(folder, run, machine.environment(device)) as record,
             closing(tracked(progress_display(progress), folder, tracking)) as display,
         ):
-            machine.reset_peak_memory(device)
-            result = _train(resolved, splits, record, display)
-            record.finish(result)
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+            if (result := finished_result(folder, run)) is None:  # else another process finished it before the lock
+                machine.reset_peak_memory(device)
+                result = _train(resolved, splits, record, display)
+                record.finish(result)
+            shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return result
 
 

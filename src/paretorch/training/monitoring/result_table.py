@@ -31,7 +31,7 @@ def show(result: Result, folder: Path) -> None:
             rows[f"{name}{unit} ({'higher' if higher else 'lower'} is better)"] = values
         for name, (validation, test) in rows.items():
             table.add_row(escape(task), escape(name), _number(validation), _number(test))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     counts = {part: count for part, count in result.parameters.items() if part != "total"}
     parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())

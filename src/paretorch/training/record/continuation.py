@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from paretorch.storage.json_files import to_json, write_json
 from paretorch.storage.locks import acquire_lock
 from paretorch.training.names.workloads import digest
 from paretorch.training.record.run_identity import (
@@ -27,6 +26,7 @@ from paretorch.training.record.run_identity import (
     read_run,
     run_digest,
     verified_result,
+    write_run,
 )
 from paretorch.training.run import Run
 
@@ -53,8 +53,9 @@ def continue_run(folder: Path, run: Run) -> None:
             "Train into another folder (--out), or keep the number of epochs"
         )
     with _locked(folder):
-        started = read_run(folder)
-        assert started is not None
+        started, earlier = read_run(folder), shorter_run(folder, run)
+        if started is None or earlier is None:  # another process has continued it meanwhile
+            return
         source = started.get("source")
         check_source(folder, run, source, digest(run.workload))
         if (folder / "result.json").exists():
@@ -64,7 +65,7 @@ def continue_run(folder: Path, run: Run) -> None:
         values[CONTINUED] = [*started.get(CONTINUED, ()), earlier.epochs]
         if started.get("digest") is not None:
             values["digest"] = run_digest(values["run"], source)
-        write_json(folder / "run.json", to_json(values))
+        write_run(folder, values)
 
 
 def shorter_run(folder: Path, run: Run) -> Run | None:
@@ -92,19 +93,23 @@ def why_not_continued(run: Run) -> str:
 def copy_run(source: Path, target: Path) -> None:
     """Copies the run in ``source``, without its result, to a new folder, which appears when it is complete.
 
+    Does nothing if ``target`` exists: another process has copied it.
+
     Raises:
         BlockingIOError: another process trains in ``source``.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     with _locked(source):
+        if target.exists():
+            return
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name in COPIED:
             if (source / name).is_dir():
                 shutil.copytree(source / name, partial / name)
             elif (source / name).exists():
                 shutil.copy2(source / name, partial / name)
-    os.replace(partial, target)
+        os.replace(partial, target)
 
 
 @contextmanager

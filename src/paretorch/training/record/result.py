@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from paretorch.loop.evaluation import Scores
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import from_json, name_from_json, parse_json, to_json, write_json
-from paretorch.storage.regular_files import open_regular, read_regular
+from paretorch.storage.regular_files import file_digest, read_regular
 from paretorch.storage.seals import json_digest
 from paretorch.storage.value_types import typed
 from paretorch.training.run import Run, decoded_run
@@ -209,6 +208,12 @@ def _check_consistent(result: Result) -> None:
         if missing := set(directions) - set(result.units.get(task, ())):
             raise ValueError(f"units[{task!r}] has no {sorted(missing)[0]!r}")
     typed(result.peak_memory, PeakMemory, "peak_memory")
+    if "total" not in result.parameters:
+        raise ValueError("parameters has no 'total'")
+    for split, scores in (("validation", result.validation), ("test", result.test)):
+        for task in scores.losses.keys() & result.higher_is_better.keys():
+            if missing := result.higher_is_better[task].keys() - scores.metrics.get(task, {}).keys():
+                raise ValueError(f"{split}.metrics[{task!r}] has no {sorted(missing)[0]!r}")
     for epoch in result.history:
         where = f"history[{epoch.epoch - 1}]"
         if missing := {"training", "evaluation"} - epoch.seconds.keys():
@@ -244,9 +249,10 @@ def _check_front(result: Result) -> None:
         raise ValueError("facts['front'] has losses of another number of models on test data than on validation data")
     if len(facts["gradients"]) < len(result.history):
         raise ValueError("facts['front'] has gradients of fewer epochs than the history")
-    for epoch in result.history:
-        if "hypervolume" not in epoch.validation.metrics.get("front", ()):
-            raise ValueError(f"history[{epoch.epoch - 1}].validation has no hypervolume of the front")
+    splits = {f"history[{epoch.epoch - 1}].validation": epoch.validation for epoch in result.history}
+    for split, scores in {**splits, "validation": result.validation, "test": result.test}.items():
+        if (scores.metrics or split != "test") and "hypervolume" not in scores.metrics.get("front", ()):
+            raise ValueError(f"{split} has no hypervolume of the front")
 
 
 def _check(path: Path, values: Mapping[str, Any]) -> None:
@@ -274,7 +280,6 @@ def _content(values: Mapping[str, Any]) -> str:
 def _events(folder: Path) -> str | None:
     """The SHA-256 of the events; None if there are none."""
     try:
-        with open_regular(folder / "events.jsonl") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(folder / "events.jsonl")
     except FileNotFoundError:
         return None

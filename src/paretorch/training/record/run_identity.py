@@ -1,8 +1,9 @@
 """Checks that the files of a folder belong to one run.
 
-``run.json`` contains the run, the digest of the workload's file, and a digest of both. Each epoch's line of ``events.jsonl``
-repeats that digest, ``result.json`` contains the run and the checksum of the events, a checkpoint the run and the digest. A file
-that was copied from another run, and a folder that was renamed to the name of another run's folder, are therefore detected.
+``run.json`` contains the run, the digest of the workload's file, a digest of both, and one of all its values. Each epoch's line
+of ``events.jsonl`` repeats the digest of both, ``result.json`` contains the run and the checksum of the events, a checkpoint the
+run and the digest. A file that was copied from another run, and a folder that was renamed to the name of another run's folder,
+are therefore detected.
 
 A run that was continued with more epochs (:mod:`paretorch.training.record.continuation`) has the earlier numbers of epochs in
 ``run.json``: events and checkpoints that were written before have the digest of the run with that number.
@@ -19,18 +20,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paretorch.storage.json_files import parse_json, read_json
+from paretorch.storage.json_files import parse_json, read_json, to_json, write_json
 from paretorch.storage.regular_files import open_regular
+from paretorch.storage.seals import SEAL, is_sealed, sealed
 from paretorch.storage.value_types import typed
 from paretorch.training.record.result import Result
 from paretorch.training.run import Run, decoded_run
 
+FORMAT = 3  # of run.json; raised when older versions of the package can no longer read the file
+UNSEALED = 2  # up to this one, the file has no digest of all its values
 CONTINUED = "continued"  # the key of the earlier numbers of epochs in run.json
 OPTIONAL: Mapping[str, Any] = {  # values other than the run, where they are present
     CONTINUED: tuple[int, ...],
     **dict.fromkeys(("source", "digest", "commit", "key"), str),
     **dict.fromkeys(("versions", "machine"), Mapping[str, Any]),
 }
+MISSING = object()  # unlike every value
 RUN = "run"  # the key of the digest in the line of an epoch
 EPOCH = b'{"event": "epoch"'  # the first bytes of such a line
 MAX_LINE = 1 << 24  # bytes of a line of events
@@ -88,6 +93,9 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         values = read_json(path)
         if not isinstance(values, dict) or not isinstance(values.get("run"), dict):
             raise ValueError("it contains no run")
+        if typed(values.get("format", UNSEALED), int, "format") not in range(1, FORMAT + 1):
+            raise ValueError(f"its format is {values['format']}, this version reads 1 to {FORMAT}")
+        is_whole = is_sealed(values) if SEAL in values else values.get("format") != FORMAT
         values["run"] = decoded_run(values["run"])
         typed(values["run"], Run, "run")
         for name, kind in OPTIONAL.items():
@@ -96,11 +104,26 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}. {restart}") from None
-    if values.get("digest") not in (None, run_digest(values["run"], values.get("source"))):
+    if not is_whole or values.get("digest") not in (None, run_digest(values["run"], values.get("source"))):
         raise ValueError(
             f"{path} differs from what the run wrote: its digest differs, so it was edited. Restore the file. {restart}"
         )
     return values
+
+
+def write_run(folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes ``run.json``.
+
+    Args:
+        folder: of the run.
+        values: what :func:`read_run` returns, without format and digest of the file, or with those that it had.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    # the format first and the digest last: one damage does not reach both
+    content = {"format": FORMAT} | {name: value for name, value in values.items() if name not in ("format", SEAL)}
+    write_json(folder / "run.json", sealed(to_json(content)))
 
 
 def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
@@ -117,10 +140,12 @@ def check_run(path: Path, found: Mapping[str, Any], run: Run) -> None:
     expected = plain_values(run)
     if found == expected:
         return
-    name = next(name for name in [*expected, *found] if found.get(name) != expected.get(name))
-    if {**found, "epochs": expected["epochs"]} == expected and found.get("epochs", 0) > expected["epochs"]:
+    name = next(name for name in [*expected, *found] if found.get(name, MISSING) != expected.get(name, MISSING))
+    epochs = found.get("epochs")
+    same_but_epochs = {**found, "epochs": expected["epochs"]} == expected
+    if same_but_epochs and isinstance(epochs, int) and epochs > expected["epochs"]:
         raise ValueError(
-            f"{path} contains this run with {found['epochs']} epochs, which cannot be reduced to {expected['epochs']}: give "
+            f"{path} contains this run with {epochs} epochs, which cannot be reduced to {expected['epochs']}: give "
             "more epochs, or train into another folder"
         )
     raise ValueError(

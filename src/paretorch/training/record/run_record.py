@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from paretorch.storage import atomic
-from paretorch.storage.json_files import parse_json, to_json, write_json
+from paretorch.storage.json_files import parse_json, to_json
 from paretorch.storage.locks import acquire_lock
 from paretorch.storage.regular_files import read_regular
 from paretorch.storage.seals import Chain
 from paretorch.training.names.workloads import digest
-from paretorch.training.record.result import FORMAT, Epoch, Result
+from paretorch.training.record.result import Epoch, Result
 from paretorch.training.record.run_identity import (
     RUN,
     accepted_owners,
@@ -28,6 +28,7 @@ from paretorch.training.record.run_identity import (
     read_run,
     run_digest,
     verified_result,
+    write_run,
 )
 from paretorch.training.run import Run
 
@@ -75,8 +76,8 @@ class RunRecord:
                 _check_unused(folder)
                 self.digest: str | None = run_digest(plain_values(run), source)
                 names = {"key": run.key, "source": source, "digest": self.digest, CHAINED: True}
-                started = {"format": FORMAT, "run": run.to_json(), **names} | dict(about)
-                write_json(folder / "run.json", to_json(started))
+                started = {"run": run.to_json(), **names} | dict(about)
+                write_run(folder, started)
             else:
                 check_run(folder, started["run"], run)
                 check_source(folder, run, started.get("source"), source)

@@ -112,6 +112,8 @@ def _train_stacked(
             randomness.seed_all(combined_seed(each.seed, 1))
             check_resolved([resolved])
             record = stack.enter_context(RunRecord(folder, each, machine.environment(device)))
+            if finished_result(folder, each) is not None:
+                raise SeparateError("another process finished one of them before this one had its lock")
             trainings.append(RunTraining(resolved, record, NoProgress(), alone))
             states.append(randomness.capture(device))
         if len({len(training.history) for training in trainings}) > 1:

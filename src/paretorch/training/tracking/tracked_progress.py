@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from paretorch.storage.json_files import read_json, write_json
+from paretorch.storage.seals import check_seal, sealed
 from paretorch.storage.value_types import typed
 from paretorch.training import randomness
 from paretorch.training.monitoring.progress import ProgressDisplay
@@ -33,6 +34,7 @@ from paretorch.training.tracking.wandb import WandbTracker
 from paretorch.training.updates import StepRecord
 
 FILE = "tracking.json"  # by tracker: the tracked run and the position up to which it has the numbers
+OWNER, POSITIONS = "run", "trackers"  # keys in the file; earlier versions wrote the positions alone
 POLL = 30.0  # seconds between two readings of the record within an epoch
 OPEN: dict[str, Callable[[TrackedRun], Tracker]] = {
     "mlflow": MLflowTracker,
@@ -60,6 +62,36 @@ class StoredPosition(Position):
     """The position of a tracker in ``tracking.json``, with the identifier of the tracked run."""
 
     identifier: str | None = None
+
+
+def write_positions(folder: Path, run: Run, positions: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes ``tracking.json``: the position of each tracker by its name."""
+    write_json(folder / FILE, sealed({OWNER: _owner(run), POSITIONS: positions}))
+
+
+def read_positions(folder: Path, run: Run) -> dict[str, dict[str, Any]]:
+    """The positions of the trackers of a run, by name; empty if there are none.
+
+    Raises:
+        ValueError: the file is damaged, or belongs to another run; the message is the reason.
+        OSError: it cannot be read.
+    """
+    try:
+        content = typed(read_json(folder / FILE), Mapping[str, Any])
+    except FileNotFoundError:
+        return {}
+    check_seal(content, required=OWNER in content)
+    if content.get(OWNER, _owner(run)) != _owner(run):
+        raise ValueError("it belongs to another run")
+    stored = typed(content.get(POSITIONS, content), Mapping[str, Mapping[str, Any]])
+    for values in stored.values():
+        typed(values, StoredPosition)
+    return {name: dict(values) for name, values in stored.items()}
+
+
+def _owner(run: Run) -> str:
+    """The key of a run, which is the same after it was continued with more epochs."""
+    return replace(run, epochs=1).key
 
 
 @dataclass
@@ -91,7 +123,7 @@ class TrackedProgress:
     def start(self, run: Run, done: int, steps: int) -> None:
         """Opens the trackers, which continue earlier tracked runs, and logs the numbers until now where they are missing."""
         self.display.start(run, done, steps)
-        stored = self._stored()
+        self.run, stored = run, self._stored(run)
         for name in self.tracking.trackers:
             self._guarded(name, partial(self._open, name, run, stored.get(name)))
         self._follow()
@@ -141,7 +173,7 @@ class TrackedProgress:
                 name: {"identifier": each.tracker.identifier, **asdict(each.position)}
                 for name, each in self.opened.items()
             }
-            self._guarded("tracking.json", partial(write_json, self.folder / FILE, values))
+            self._guarded("tracking.json", partial(write_positions, self.folder, self.run, values))
 
     @staticmethod
     def _log(opened: _Opened, events: list[dict[str, Any]]) -> None:
@@ -159,14 +191,10 @@ class TrackedProgress:
             opened.tracker.log("epoch", opened.position.epoch, test)
         opened.tracker.close(finished=test is not None)
 
-    def _stored(self) -> dict[str, Any]:
+    def _stored(self, run: Run) -> dict[str, dict[str, Any]]:
+        """The stored positions of the trackers, of which none are used if they are damaged."""
         try:
-            stored = typed(read_json(self.folder / FILE), Mapping[str, Mapping[str, Any]])
-            for values in stored.values():
-                typed(values, StoredPosition)
-            return {name: dict(values) for name, values in stored.items()}
-        except FileNotFoundError:
-            return {}
+            return read_positions(self.folder, run)
         except (OSError, ValueError, RecursionError) as error:
             _warn(FILE, f"{self.folder / FILE} is damaged ({error}): the trackers begin new runs")
             return {}

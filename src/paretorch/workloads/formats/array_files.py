@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from paretorch.storage.regular_files import open_regular
+from paretorch.storage.regular_files import is_exhausted, open_regular
 from paretorch.workloads.formats.extensions import existing_path
 from paretorch.workloads.loading.unreadable import UnreadableError
 
@@ -45,6 +45,8 @@ def read_array(path: Path, name: str) -> Numbers:
     except FileNotFoundError:
         raise UnreadableError(name, "it is missing") from None
     except DAMAGES as error:
+        if is_exhausted(error):
+            raise
         raise UnreadableError(name, _reason(error)) from None
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or not array.size:
         found = f"{array.dtype} of {array.shape}"

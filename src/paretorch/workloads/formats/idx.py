@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.storage.regular_files import open_regular, read_exactly
+from paretorch.storage.gzip_content import GzipContent
+from paretorch.storage.regular_files import Readable, open_regular, read_exactly, read_regular
 from paretorch.workloads.formats.locating import PublishedData, only_folder
 
 BYTES = 0x08  # idx's code for unsigned bytes
@@ -120,16 +120,16 @@ def read_idx(path: Path) -> Tensor:
         LeCun, Cortes & Burges, "The MNIST database": two zeros, the type, the number of dimensions, each dimension as four
         bytes with the highest first, the values.
     """
-    with open_regular(path) as file:
-        if path.suffix != ".gz":
+    if path.suffix != ".gz":
+        with open_regular(path) as file:
             return _array(path, file)
-        try:
-            return _array(path, cast(BinaryIO, gzip.GzipFile(fileobj=file)))
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} cannot be decompressed ({error}): copy it again from its publisher") from None
+    try:
+        return _array(path, GzipContent(read_regular(path, MOST)))
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be decompressed ({error}): copy it again from its publisher") from None
 
 
-def _array(path: Path, file: BinaryIO) -> Tensor:
+def _array(path: Path, file: Readable) -> Tensor:
     """The array in an open file; at most the declared number of bytes is decompressed."""
     start = bytes(read_exactly(file, 4))
     dimensions = start[3] if len(start) > 3 else 0

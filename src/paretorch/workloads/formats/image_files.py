@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paretorch.extras import extra
-from paretorch.storage.regular_files import IrregularFileError, open_regular
+from paretorch.storage.regular_files import IrregularFileError, is_exhausted, open_regular
 from paretorch.workloads.loading.unreadable import UnreadableError
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def opened_image(path: Path, name: str, formats: tuple[str, ...], most: int) -> 
 
     Raises:
         UnreadableError: the file cannot be read.
+        OSError: the process has no file handle left.
     """
     with extra("studies"):
         from PIL import Image, UnidentifiedImageError
@@ -132,6 +133,8 @@ def opened_image(path: Path, name: str, formats: tuple[str, ...], most: int) -> 
         raise UnreadableError(name, "there is not enough memory to decode it: make it smaller") from None
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
             AssertionError, RecursionError, zlib.error, struct.error) as error:  # fmt: skip
+        if is_exhausted(error):
+            raise
         raise UnreadableError(name, str(error) or type(error).__name__) from None
 
 

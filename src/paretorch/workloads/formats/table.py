@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretorch.extras import extra
+from paretorch.storage.damage import BROKEN_ARCHIVE
+from paretorch.storage.gzip_content import GzipContent
 from paretorch.storage.regular_files import MAX_BYTES, read_regular
 from paretorch.workloads.formats.arff import read_arff
 from paretorch.workloads.formats.package_files import package_file, package_version
@@ -112,21 +112,24 @@ def _content(path: Path, most: int = MAX_BYTES) -> bytes:
     content, suffix = read_regular(path, most), path.suffix.lower()
     try:
         if suffix == ".gz":
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
+            content = GzipContent(content).read(most + 1)
         elif suffix == ".zip":
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                names = [name for name in archive.namelist() if not name.endswith("/")]
-                if len(names) != 1:
-                    raise ValueError(
-                        f"{path}: expected one file in the archive, got {len(names)}: unpack it, and give the file"
-                    )
-                with archive.open(names[0]) as file:
-                    content = file.read(most + 1)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            content = _only_member(content, most + 1)
+    except (OSError, *BROKEN_ARCHIVE) as error:
         raise ValueError(f"{path} cannot be decompressed: {error}") from None
     if len(content) > most:
         raise ValueError(f"{path} has more than {most:,} bytes when decompressed: give a smaller table")
     return content
+
+
+def _only_member(content: bytes, most: int) -> bytes:
+    """The first ``most`` bytes of the only file in a zip archive."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if len(names) != 1:
+            raise ValueError(f"expected one file in the archive, got {len(names)}: unpack it, and give the file")
+        with archive.open(names[0]) as file:
+            return file.read(most)
 
 
 def _column(cells: pd.Series) -> pd.Series:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from paretorch.extras import extra
+from paretorch.storage.tensor_files import read_tensors
 from paretorch.workloads.models.encoders import ENCODERS, Encoder
 
 TORCHVISION = "torchvision"
@@ -80,12 +81,9 @@ def _from_file(path: Path) -> Mapping[str, Tensor]:
             f"encoder weights {path}: expected a .safetensors file; files of torch.save are not unpickled. To convert "
             "one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
         )
-    with extra("studies"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
     try:
-        read = load_file(path)
-    except (SafetensorError, OSError) as error:
+        _, read = read_tensors(path)
+    except (ValueError, OSError) as error:
         raise ValueError(f"encoder weights {path}: not a .safetensors file: {error}") from None
     if not read:
         raise ValueError(f"encoder weights {path}: expected tensors, got none")

@@ -25,14 +25,17 @@ from numpy.typing import NDArray
 
 from paretorch.storage.damage import WRONG
 from paretorch.storage.json_files import read_json
-from paretorch.storage.regular_files import open_regular, read_exactly
+from paretorch.storage.regular_files import IrregularFileError, open_regular, read_exactly
+from paretorch.storage.seals import json_digest
 from paretorch.storage.value_types import typed
 from paretorch.workloads.loading.image_source import SelectedImage, StoredSquare
 from paretorch.workloads.loading.image_splits import NotPackedError
 from paretorch.workloads.loading.unreadable import DamagedError, UnreadableError
 from paretorch.workloads.packs.index import PackEntry, read_entries
 
-FORMAT = "paretorch pack 1"
+FORMAT = "paretorch pack 2"
+UNSEALED = "paretorch pack 1"  # of earlier versions: without a digest of the manifest
+DIGEST = "digest"  # the key of the digest of all other values of the manifest
 LARGEST = 1 << 40  # of a count
 
 
@@ -71,20 +74,26 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
-        return {"format": FORMAT} | vars(self)
+        content = {"format": FORMAT} | vars(self)
+        return content | {DIGEST: json_digest(content)}
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """The manifest of the pack in ``folder``.
 
         Raises:
-            DamagedError: the file cannot be read, or is not of this format.
+            DamagedError: the file is missing, no regular file, damaged, or not of this format.
+            OSError: it cannot be read.
         """
         path = folder / "pack.json"
         try:
             values = read_json(path)
-            if values.pop("format") != FORMAT:
+            digest = values.pop(DIGEST, None)
+            if values["format"] not in (FORMAT, UNSEALED):
                 raise damaged_error(path, f"expected the format {FORMAT!r}")
+            if (values["format"] == FORMAT or digest is not None) and digest != json_digest(values):
+                raise damaged_error(path, "its content differs from what was written")
+            del values["format"]
             found: Manifest = typed(values, cls)
             if found.edge < 1 or min(found.lines, found.rows, found.length) < 0:
                 raise damaged_error(path, "a count is below zero")
@@ -93,7 +102,7 @@ class Manifest:
             return found
         except DamagedError:
             raise
-        except (OSError, *WRONG) as error:
+        except (FileNotFoundError, IrregularFileError, *WRONG) as error:
             raise damaged_error(path, str(error) or type(error).__name__) from None
 
 

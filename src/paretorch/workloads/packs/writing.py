@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from paretorch.storage import atomic
 from paretorch.storage.json_files import write_json
 from paretorch.storage.locks import acquire_lock
+from paretorch.storage.regular_files import read_regular
 from paretorch.workloads.loading.image_source import ImageSource, SelectedImage, SourceImage, SquareReader
 from paretorch.workloads.loading.unreadable import UnreadableError, check_unreadable, shortened
 from paretorch.workloads.loading.workers import batch_indices, data_loader
@@ -134,7 +135,7 @@ def _outdated(folder: Path, changed: Sequence[str]) -> ValueError:
 def _recover(folder: Path, manifest: Manifest) -> tuple[Manifest, list[PackEntry]]:
     """Keeps the complete rows and lines of an interrupted packing and truncates the files after them."""
     path, rows = folder / "index.jsonl", folder / "rows.u8"
-    content = path.read_bytes() if path.exists() else b""
+    content = read_regular(path) if path.exists() else b""
     valid = content[: manifest.length]
     if sha256(valid).hexdigest() != manifest.sha256:
         raise damaged_error(path, "its content differs from what was written")
