@@ -204,7 +204,9 @@ def test_step_interval_is_one_for_short_runs() -> None:
 def test_result_with_nonfinite_numbers_is_strict_json(tmp_path: Path) -> None:
     scores = Scores({"a": math.inf}, {"a": {"error": math.nan}})
     epoch = Epoch(1, {"a": -math.inf}, scores, {}, {"plain": 1}, 8, {"training": 1.0, "evaluation": 1.0})
-    result = Result(RUN, ("a",), (epoch,), scores, scores, {}, {}, 1.0, {"bytes": None, "measures": "nothing"}, {}, {})
+    result = Result(
+        RUN, ("a",), (epoch,), scores, scores, {}, {}, 1.0, {"bytes": None, "measures": "nothing"}, {"total": 1}, {}
+    )
     result.save(tmp_path)
     assert not {"NaN", "Infinity"} & set((tmp_path / "result.json").read_text().replace(",", " ").split())
     back = Result.load(tmp_path)
