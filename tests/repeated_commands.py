@@ -103,7 +103,7 @@ class Setting:
 
 def main(folder: Path, setting: Setting, names: list[str]) -> None:
     """Makes the calls of ``names``; the text that the last of each prints is in ``printed.txt``."""
-    time.perf_counter = MisleadingClock(setting.seed)  # type: ignore[assignment]
+    time.perf_counter = MisleadingClock(setting.seed)
     sys.path.insert(0, str(HERE))
     import torch
 
