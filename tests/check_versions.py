@@ -54,25 +54,25 @@ class Environment:
 
     Args:
         name: of the column.
-        extras: of ``pyproject.toml``.
-        lowest: of these extras, and of what is always required, the lowest versions; else the newest.
+        extras: of ``pyproject.toml``; the empty name is what is always required.
+        lowest: the lowest versions of these extras; else the newest.
         parts: keys of :data:`TESTS`.
-        tools: extras that are as new as possible.
+        newest: extras that are as new as possible.
     """
 
     name: str
     extras: tuple[str, ...]
     lowest: bool
     parts: tuple[str, ...]
-    tools: tuple[str, ...] = ()
+    newest: tuple[str, ...] = ()
 
 
 def environments(extras: Iterable[str]) -> list[Environment]:
     """The environments that together install every extra with its lowest versions, and one with the newest of all."""
-    together = tuple(name for name in extras if name not in APART)
+    together = ("", *(name for name in extras if name and name not in APART))
     return [
         Environment("lowest", together, True, ("core", "storage", "studies", "fronts", "reports")),
-        Environment("lowest, frameworks", APART, True, ("data", "frameworks"), tools=together),
+        Environment("lowest, frameworks", APART, True, ("data", "frameworks"), newest=together),
         Environment("newest", (*together, *APART), False, tuple(TESTS)),
     ]
 
@@ -115,13 +115,13 @@ def installed(environment: Environment, folder: Path) -> Path:
         subprocess.CalledProcessError: pip cannot install it; its message is on the standard error stream.
     """
     requirements = project()
-    names = [text for extra in ("", *environment.extras) for text in requirements[extra]]
-    wanted = lowest(names) if environment.lowest else names
-    tools = [text for extra in environment.tools for text in requirements[extra]]
+    own = [text for extra in environment.extras for text in requirements[extra]]
+    wanted = lowest(own) if environment.lowest else own
+    newest = [text for extra in environment.newest for text in requirements[extra]]
     venv.create(folder, with_pip=True, clear=True)
     python = folder / "bin" / "python"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, *wanted, *tools], check=True)
+    subprocess.run([*pip, *wanted, *newest], check=True)
     subprocess.run([*pip, "--no-deps", "--editable", str(ROOT)], check=True)
     return python
 
@@ -193,10 +193,10 @@ def audit_result(code: int, output: str, errors: str) -> tuple[str, bool]:
 def main(names: Sequence[str], folder: Path) -> int:
     """Prints the table; returns the exit code."""
     good, rows = True, []
-    for environment in environments(name for name in project() if name):
+    for environment in environments(project()):
         if environment.name.partition(",")[0] not in names:
             continue
-        print(f"{environment.name}: installing {', '.join(environment.extras)}", flush=True)
+        print(f"{environment.name}: installing {', '.join(filter(None, environment.extras))}", flush=True)
         try:
             python = installed(environment, folder / environment.name.replace(", ", "-"))
         except subprocess.CalledProcessError as error:

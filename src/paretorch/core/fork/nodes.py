@@ -48,7 +48,8 @@ class FeatureNode(torch.autograd.Function):
                 "this branch belongs to a step whose backward() has already run: call fork(features) again for a new step, or "
                 "pass retain_graph=True to the first backward()"
             ) from error
-        return (None, *ctx.step.combine(cotangents[:-1], cotangents[-1], ctx.like, saved, ctx.call))
+        combined = ctx.step.combine(cotangents[:-1], cotangents[-1], ctx.like, saved, ctx.call)
+        return (None, *([None] * len(combined) if ctx.step.sends_nothing else combined))
 
 
 class CompiledFeatureNode(torch.autograd.Function):
