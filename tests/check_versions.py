@@ -3,7 +3,7 @@
     python tests/check_versions.py [lowest] [newest] [--folder DIR]
 
 The lowest versions are those of ``pyproject.toml``, exactly; what they require themselves is as new as pip finds. A line of the
-table says what the audit of the newest environment found; without a network it says so and is no failure.
+table has the result of the audit of the newest environment; a service that is unreachable is no failure.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def installed(environment: Environment, folder: Path) -> Path:
     return python
 
 
-def test_parts(environment: Environment, python: Path) -> Iterator[tuple[str, str, bool]]:
+def part_results(environment: Environment, python: Path) -> Iterator[tuple[str, str, bool]]:
     """Of every part: its name, pytest's last line, and whether all tests passed."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     warnings = [f"-Wdefault::{name}" for name in OLD_WARNINGS] if environment.lowest else []
@@ -158,7 +158,7 @@ def versions(python: Path, names: Sequence[str]) -> str:
 
 
 def audit(python: Path) -> tuple[str, bool]:
-    """What pip-audit says of an environment, and whether it knows of no vulnerability; a service that is unreachable is none."""
+    """The result of pip-audit, and whether it found no vulnerability; a service that is unreachable found none."""
     subprocess.run(
         [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "pip-audit"], check=True
     )
@@ -204,7 +204,7 @@ def main(names: Sequence[str], folder: Path) -> int:
             good = False
             continue
         rows.append((environment.name, "versions", versions(python, ("torch", "numpy"))))
-        for part, line, passed in test_parts(environment, python):
+        for part, line, passed in part_results(environment, python):
             print(f"{environment.name}: {part}: {line}", flush=True)
             rows.append((environment.name, part, line))
             good = good and passed

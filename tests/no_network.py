@@ -28,7 +28,7 @@ def is_local(host: object) -> bool:
 
 
 def refuse_network() -> None:
-    """Refuses connections and look-ups of names in this process from now on."""
+    """Refuses connections and the resolution of names in this process from now on."""
     for name in METHODS:
         setattr(socket.socket, name, _checked(getattr(socket.socket, name)))
     found = socket.getaddrinfo

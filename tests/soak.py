@@ -48,7 +48,7 @@ class Soak:
         self.ended = time.process_time()
 
     def step(self) -> None:
-        """Counts one step, and measures if it is due."""
+        """Counts one step, and measures after equal numbers of them."""
         now = time.process_time()
         self.times[self.done % REFERENCE] = now - self.ended
         self.ended = now

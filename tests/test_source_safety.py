@@ -126,7 +126,7 @@ def test_tests_cannot_connect_to_another_machine(address: str) -> None:
         opened.sendto(b"", (address, 9))
 
 
-def test_tests_cannot_look_up_a_name_and_can_connect_within_this_machine() -> None:
+def test_tests_cannot_resolve_a_name_and_can_connect_within_this_machine() -> None:
     with pytest.raises(NetworkRefusedError, match=r"example\.org"):
         socket.getaddrinfo("example.org", 80)
     with socket.create_server(("localhost", 0)) as server, socket.create_connection(server.getsockname()[:2]) as opened:

@@ -130,8 +130,8 @@ class ExactMean:
         for part in self.parts:
             larger, smaller = (value, part) if abs(value) >= abs(part) else (part, value)
             value = larger + smaller
-            if rest := smaller - (value - larger):
-                kept.append(rest)
+            if error := smaller - (value - larger):  # of the rounded sum
+                kept.append(error)
         self.parts = [*kept, value]
 
     def read(self) -> float:

@@ -30,7 +30,7 @@ FORMATS = ("svg", "pdf", "png")
 COLUMNS = 4  # panels beside each other
 MOST_PANELS = 16  # of one figure; the page has all
 MOST_LETTERS = 80  # of a name; a title has four times as many
-MOST_LETTERS_BESIDE = 36  # of a name that is beside a diagram
+MOST_LETTERS_OF_RANKS = 36  # of a name in the diagram of ranks
 MOST_TREATMENTS = 12  # of one figure: reference, baseline and the best others; more are not legible on paper
 
 
@@ -76,7 +76,7 @@ def draw_ranks(labels: Sequence[str], ranking: Ranking) -> matplotlib.Figure:
     drawn = matplotlib.Figure(figsize=(7.2, 1.2 + 0.22 * len(labels)), layout="constrained")
     FigureCanvasAgg(drawn)
     axis = drawn.subplots()
-    names = _plain_names(labels, MOST_LETTERS_BESIDE)
+    names = _plain_names(labels, MOST_LETTERS_OF_RANKS)
     same = pandas.DataFrame(ranking.p_pairs, index=names, columns=names)
     critical_difference_diagram(dict(zip(names, ranking.ranks, strict=True)), same, ax=axis)
     axis.set_title(
