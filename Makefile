@@ -8,6 +8,7 @@
 #   make docs        the documentation, in docs/_build/html
 #   make bench       the cost of a step and of an import, beside TorchJD, in an environment of its own
 #   make gpu         tests and measurements on one CUDA GPU, under 8 minutes; needs torch alone
+#   make check-versions  tests with the lowest and the newest versions of every dependency, and an audit of the newest; 20 GB of disk
 #   make examples    the programs in examples/ and the tests of frameworks, in an environment of their own
 #   make format      puts the code into shape
 #   make install     all that the above need
@@ -36,7 +37,7 @@ NUMERICAL := $(filter-out %_ranks.py %_distributed.py %_training.py,$(wildcard $
 	balancer evidence fork linesearch methods optim pareto precision samples solvers)))
 OLDER := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
 
-.PHONY: demo test test-sums test-long check install docs bench gpu examples format
+.PHONY: demo test test-sums test-long check install docs bench gpu check-versions examples format
 
 demo: $(STUDIES)
 	$(BIN)/paretorch study quickstart
@@ -68,6 +69,9 @@ bench: $(BENCHED)
 
 gpu:
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu/run.py
+
+check-versions: $(DEV)
+	$(BIN)/python tests/check_versions.py
 
 examples: $(SHOWN)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(EXAMPLES)/bin/python -m pytest -n $(JOBS) tests/test_examples.py tests/test_integrations*.py \

@@ -60,9 +60,15 @@ class BrokenNet(nn.Module):
         self.encoder = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
         self.heads = nn.ModuleDict({task: nn.Linear(3, 1).double() for task in TASKS})
         self.kind: str | None = None
-        self.task, self.value = TASKS[1], math.nan
+        self.task, self.value, self.whole = TASKS[1], math.nan, math.nan
 
     def breaks(self, kind: str | None, value: float = math.nan, task: str = TASKS[1]) -> BrokenNet:
+        entry: Tensor = next(self.encoder.parameters()).data[0]
+        if self.kind == "encoder":
+            entry[0] = self.whole
+        elif kind == "encoder":
+            self.whole = float(entry[0])
+            entry[0] = value
         self.kind, self.value, self.task = kind, value, task
         return self
 
@@ -106,8 +112,10 @@ class BrokenNet(nn.Module):
         return [leaf.detach().clone() for leaf in self.parameters()]
 
 
-# Of one task; all but the input, which breaks every task.
+# Of one task.
 KINDS = ("loss", "loss alone", "feature", "gradient", "gradient of the head", "parameter")
+# Of every task: the batch, and a parameter of the encoder.
+SHARED_KINDS = ("input", "encoder")
 
 
 def same(one: list[Tensor | None], other: list[Tensor | None]) -> bool:

@@ -1,4 +1,4 @@
-"""For the whole test run: shapes are checked where they are declared, and one thread serves a process."""
+"""For the whole test run: shapes are checked where they are declared, one thread serves a process, and none has a network."""
 
 import atexit
 import os
@@ -29,6 +29,9 @@ jaxtyping.install_import_hook(
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from no_network import refuse_network  # noqa: E402
+
+refuse_network()
 torch.set_num_threads(1)
 
 

@@ -127,8 +127,7 @@ def test_fork_that_skips_every_task_does_not_change_the_encoder() -> None:
     z = torch.ones(3, 2, requires_grad=True)
     branch = fork(z)
     (branch["a"] * math.nan).sum().add((branch["b"] * math.inf).sum()).backward()
-    assert z.grad is not None
-    assert not bool(z.grad.any())
+    assert z.grad is None
     assert fork.balance is not None
     assert fork.balance.status is Status.ABSENT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Iterable
 
 import pytest
@@ -105,7 +106,31 @@ def test_statistics_totals_continue_from_their_saved_state() -> None:
         whole.add(step)
     first.add(steps[0])
     state = json.loads(json.dumps(first.state()))
-    assert state == {"trials": 1, "none": 0, "step": [0.5], "decrease": []}
     second.load(state)
     second.add(steps[1])
     assert second.state() == whole.state()
+    assert second.means() == whole.means() == {"step": 1.25}
+    earlier = StatisticsTotals()
+    earlier.load({"trials": 1, "none": 0, "step": [0.5], "decrease": []})  # as earlier versions saved
+    assert earlier.state() == first.state()
+
+
+def test_statistics_totals_of_many_steps_have_the_size_of_few_and_a_correctly_rounded_sum() -> None:
+    draws = random.Random(0)
+    values = [draws.gauss(0, 1) * 10.0 ** draws.randint(-12, 12) for _ in range(5000)]
+    totals = StatisticsTotals()
+    for number, value in enumerate(values, start=1):
+        totals.add(StepStatistics(values={"share": [value]}))
+        if number in (1, 2, 17, 4999, 5000):
+            assert totals.means() == {"share": math.fsum(values[:number]) / number}
+    assert len(json.dumps(totals.state())) < 300
+
+
+@pytest.mark.parametrize(
+    "values", [[math.inf, 1.0], [1.0, -math.inf, 2.0], [math.nan, 1.0], [math.inf, -math.inf, 0.0]]
+)
+def test_statistics_totals_of_values_that_are_not_finite_are_not_finite(values: list[float]) -> None:
+    totals = StatisticsTotals()
+    totals.add(StepStatistics(values={"share": values}))
+    expected = sum(values) / len(values)
+    assert totals.means()["share"] == pytest.approx(expected, nan_ok=True)

@@ -22,7 +22,11 @@ CASES = [
     ("gradient", math.inf),
     ("gradient", math.nan),
     ("gradient of the head", math.nan),
+    ("loss", math.nan),
+    ("feature", math.inf),
+    ("parameter", math.nan),
 ]
+BREAKS_LOSS = {"loss", "loss alone", "feature", "parameter"}  # the value of the loss is not finite, and known
 Option = Literal["raise", "skip", "pass"]
 Step = Callable[[], None]
 over_methods = pytest.mark.parametrize("method", [entry.method for entry in METHODS], ids=repr)
@@ -100,7 +104,7 @@ def check_promise(
         other, plain = BrokenNet(), make()  # the same steps without the task
         step(other, plain)
         step(other, plain, ("0",))
-        if kind == "loss alone" or isinstance(owner, pt.Balancer) or owner.runner.uses_gradients:
+        if kind in BREAKS_LOSS or isinstance(owner, pt.Balancer) or owner.runner.uses_gradients:
             for one, two in zip(net.gradients(), other.gradients(), strict=True):
                 torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12, msg=str(where))
             for name, tensor in plain.state_dict().items():
@@ -132,6 +136,58 @@ def test_fork_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[Any]
 def test_balancer_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[Any], nonfinite: Option) -> None:
     for kind, value in CASES:
         check_promise(lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite), balancer_step, kind, value, nonfinite)
+
+
+def check_promise_of_all_tasks(
+    make: Callable[[], pt.Fork | pt.Balancer], step: Callable[..., None], kind: str, value: float, nonfinite: Option
+) -> None:
+    """One finite step, one in which no task is finite, and one finite step."""
+    where = (kind, value, nonfinite)
+    net, owner = BrokenNet(), make()
+    step(net, owner)
+    gradients, state = net.gradients(), state_of(owner)
+    net.breaks(kind, value)
+    if nonfinite == "raise":
+        with pytest.raises(FloatingPointError, match=r"of '[01]'.* not finite"):
+            step(net, owner)
+    else:
+        step(net, owner)
+        assert owner.balance is not None
+        assert owner.balance.status is (Status.ABSENT if nonfinite == "skip" else Status.NONFINITE), where
+        assert owner.skipped == ({"0": 1, "1": 1} if nonfinite == "skip" else {}), where
+    assert same(net.gradients(), gradients) == (nonfinite != "pass"), where
+    check_state(owner, state, where)
+    net.breaks(None)
+    net.zero_grad()
+    step(net, owner)
+    assert all_finite(net.gradients()), where
+    assert owner.balance is not None
+    assert owner.balance.present is not None
+    assert owner.balance.present.tolist() == [True, True], where
+
+
+SHARED_CASES = [("input", math.nan), ("encoder", math.nan)]
+
+
+@pytest.mark.filterwarnings("ignore:the loss of .*' is|the losses of", "ignore:two tasks|every backward so far")
+@over_options
+@over_methods
+def test_fork_keeps_its_promise_where_no_task_is_finite(method: Method[Any], nonfinite: Option) -> None:
+    if method.batches > 1 or not method.features:
+        pytest.skip("Balancer only")
+    for kind, value in SHARED_CASES:
+        check_promise_of_all_tasks(
+            lambda: pt.Fork(method, TASKS, nonfinite=nonfinite), fork_step, kind, value, nonfinite
+        )
+
+
+@over_options
+@over_methods
+def test_balancer_keeps_its_promise_where_no_task_is_finite(method: Method[Any], nonfinite: Option) -> None:
+    for kind, value in (*SHARED_CASES, ("input", math.inf)):  # of which the encoder's backward alone makes nan
+        check_promise_of_all_tasks(
+            lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite), balancer_step, kind, value, nonfinite
+        )
 
 
 @pytest.mark.parametrize("by", ["total", "accumulate"])

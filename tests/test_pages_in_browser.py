@@ -366,3 +366,104 @@ def test_documentation_has_copy_buttons(browser: Browser, documentation: Path) -
     buttons = found.page.locator("button.copybtn")
     assert buttons.count() == found.page.locator("article div.highlight pre").count() > 0
     found.close()
+
+
+# --- names of any length, script and content ------------------------------------------------------------------------------------
+
+LONG = "L" * 10_000
+HEBREW = (
+    "\u05de\u05d8\u05dc\u05d4 \u0645\u0647\u0645\u0629 \u202eabc"  # Hebrew, Arabic, and an override of the direction
+)
+MARKUP = '</script><script>window.executed = 1</script><img src="https://example.org/x" onerror="window.executed = 2">'
+ATTRIBUTE = "\" onmouseover='window.executed = 3' {{ 7 * 7 }} ${window.executed = 4}"
+ODD = (LONG, HEBREW, MARKUP, ATTRIBUTE)
+
+ODD_TASKS = (
+    LONG,
+    "</script><script>executed = 5</script><img src=x onerror='executed = 6'>",
+)  # a module has no point in its name
+ODD_WORKLOAD = f"""
+from dataclasses import dataclass
+import torch
+from torch import nn
+from torch.nn import functional
+from paretorch.workloads import MultiTaskModel, Splits, TensorStream, Workload
+
+NAMES = {ODD_TASKS!r}
+
+
+@dataclass(frozen=True)
+class Odd(Workload):
+    title = {HEBREW!r}
+
+    @property
+    def tasks(self):
+        return NAMES
+
+    def data(self):
+        x = torch.randn(24, 2, generator=torch.Generator().manual_seed(0))
+        stream = TensorStream(x, dict(zip(NAMES, x.unbind(dim=1))))
+        return Splits(*[(stream,)] * 3)
+
+    def model(self):
+        return MultiTaskModel(nn.Linear(2, 1), {{name: nn.Linear(1, 1) for name in NAMES}})
+
+    def losses(self, outputs, targets):
+        return {{name: functional.mse_loss(outputs[name][:, 0], targets[name]) for name in outputs}}
+
+    def metrics(self):
+        return {{name: () for name in NAMES}}
+"""
+
+
+DISPATCHED = """(event) => document.querySelectorAll("body *")
+  .forEach((each) => each.dispatchEvent(new Event(event, { bubbles: true })))"""
+
+
+def odd_diagnosis() -> pt.Diagnosis:
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(4, 4), *(nn.Linear(4, 1) for _ in ODD)])
+    return pt.diagnose(
+        model,
+        lambda m, x: {
+            name: (m[place + 1](m[0](x))[:, 0] - x[:, place]).square().mean() for place, name in enumerate(ODD)
+        },
+        [torch.randn(8, 4) for _ in range(5)],
+        warmup=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def odd_pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A study, a front and a diagnosis whose tasks, treatments and workloads have odd names."""
+    folder = tmp_path_factory.mktemp("odd")
+    of = many.study(ODD, epochs=3, workloads=ODD, name=MARKUP)
+    many.finished(folder / "study", of, ODD, 3, failed=[ATTRIBUTE])
+    file = folder / "odd.py"
+    file.write_text(ODD_WORKLOAD, encoding="utf-8")
+    train_front(Run(str(file), epochs=1, front="mt2o", front_options={"models": 3}), folder / "front", progress=None)
+    return {
+        "study": report(folder / "study").page,
+        "front": write_front_page(folder / "front"),
+        "diagnosis": write_diagnosis(odd_diagnosis(), folder / "diagnosis", MARKUP),
+    }
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("name", ["study", "front", "diagnosis"])
+def test_page_with_odd_names_executes_nothing_and_fits(
+    browser: Browser, odd_pages: dict[str, Path], axe: str, name: str, width: int
+) -> None:
+    found = Opened.at(browser, odd_pages[name], width)
+    assert found.errors == []
+    assert [url for url in found.requests[1:] if not url.startswith(("data:", "blob:"))] == []
+    for event in ("mouseover", "click", "focusin"):
+        found.page.evaluate(DISPATCHED, event)
+    assert found.page.evaluate("window.executed === undefined")
+    assert found.page.locator("img[onerror], [onmouseover]").count() == 0
+    text = found.page.evaluate("document.body.textContent")
+    assert all(odd in text for odd in (ODD_TASKS if name == "front" else ODD))
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert found.page.evaluate(OUTSIDE) == []
+    assert serious(found, axe) == []
+    found.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from no_network import NetworkRefusedError
 from package_imports import SOURCE
 from training_runs import TINY
 
@@ -113,3 +115,21 @@ def test_import_and_ordinary_commands_open_no_socket(tmp_path: Path, reports: bo
     done = python(LIBRARY + COMMANDS.format(workload=TINY, out=out, more=more), tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert (tmp_path / "run" / ("report.html" if reports else "result.json")).exists()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "10.0.0.1"])
+def test_tests_cannot_connect_to_another_machine(address: str) -> None:
+    with pytest.raises(NetworkRefusedError, match=address):
+        socket.create_connection((address, 9), timeout=0.01)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as opened, pytest.raises(NetworkRefusedError, match=address):
+        opened.sendto(b"", (address, 9))
+
+
+def test_tests_cannot_resolve_a_name_and_can_connect_within_this_machine() -> None:
+    with pytest.raises(NetworkRefusedError, match=r"example\.org"):
+        socket.getaddrinfo("example.org", 80)
+    with socket.create_server(("localhost", 0)) as server, socket.create_connection(server.getsockname()[:2]) as opened:
+        opened.sendall(b"here")
+        with server.accept()[0] as accepted:
+            assert accepted.recv(4) == b"here"

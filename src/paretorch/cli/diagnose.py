@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,10 @@ def diagnose(
     tasks: Annotated[str, typer.Option(help="Tasks to diagnose, separated by commas; all by default.")] = "",
     batches: Annotated[int, typer.Option(help="Batches that are measured.")] = 24,
     warmup: Annotated[int, typer.Option(help="Steps of training before the second measurement; 0: none.")] = 100,
-    seconds: Annotated[float, typer.Option(help="Longest time of that training.")] = 45.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Longest time of that training; a shorter one has other numbers. No limit by default."),
+    ] = None,
     optimizer: options.Optimizer = "Adam(lr=0.001)",
     batch_size: options.BatchSize = 64,
     seed: options.Seed = 0,
@@ -44,7 +48,8 @@ def diagnose(
             seed=seed,
             device=device,
         )
-        found = diagnose_workload(run, measured=batches, warmup=warmup, seconds=seconds)
+        limit = math.inf if seconds is None else seconds
+        found = diagnose_workload(run, measured=batches, warmup=warmup, seconds=limit)
         console = Console(emoji=False)
         show(found, console)
         if out is not None:

@@ -48,7 +48,7 @@ def diagnose(
     features: str | None = None,
     measured: int = 24,
     warmup: int = 100,
-    seconds: float = 60.0,
+    seconds: float = math.inf,
     optimizer: MakeOptimizer = adam,
 ) -> Diagnosis:
     r"""Measures the tasks' gradients on a model of one's own, with a recommendation of how to train, in words.
@@ -75,8 +75,8 @@ def diagnose(
             only gradients on parameters are compared.
         measured: K, the largest number of batches that are measured, at least 4.
         warmup: steps of the warm-up training; 0: no training, and the second measurement is the first.
-        seconds: after which the warm-up ends early, which changes the numbers and is in the notes; without effect while
-            torch uses deterministic algorithms only.
+        seconds: after which the warm-up ends early, which changes the numbers and is in the notes; by default it never does, so
+            that the numbers do not depend on time. Without effect while torch uses deterministic algorithms only.
         optimizer: makes the optimizer of the warm-up and of the trial steps from a list of parameters; by default Adam with a
             learning rate of 0.001.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import count
 
@@ -23,14 +24,14 @@ from paretorch.workloads.forward import Batch, outputs_of
 from paretorch.workloads.streams import Stream, training_batches
 
 
-def diagnose_workload(run: Run, *, measured: int = 24, warmup: int = 100, seconds: float = 60.0) -> Diagnosis:
+def diagnose_workload(run: Run, *, measured: int = 24, warmup: int = 100, seconds: float = math.inf) -> Diagnosis:
     """Diagnoses the model of a run: its workload, tasks, optimizer, batch size, seed and device.
 
     Args:
         run: nothing is trained or written in its name; its method and epochs have no effect.
         measured: number of batches that are measured.
         warmup: steps of the warm-up training.
-        seconds: after which the warm-up ends early.
+        seconds: after which the warm-up ends early; by default it never does.
 
     Raises:
         ValueError: a name or an option is not known, or nothing can be measured; see :func:`paretorch.diagnose`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -98,6 +99,44 @@ class HostMeans:
     def read(self) -> dict[str, float]:
         """The means; see :class:`WeightedMeans`."""
         return {name: total / self.counts[name] if self.counts[name] else math.nan for name, total in self.sums.items()}
+
+
+class ExactMean:
+    """The mean of any number of values, in constant memory: their sum is rounded once, when the mean is read.
+
+    Example:
+        >>> mean = ExactMean()
+        >>> for value in (1e16, 1.0, -1e16):
+        ...     mean.add(value)
+        >>> mean.count, mean.read() == 1 / 3
+        (3, True)
+
+    References:
+        Shewchuk, "Adaptive Precision Floating-Point Arithmetic and Fast Robust Geometric Predicates", 1997, section 2.4: numbers
+        without common digits whose sum is that of all values, as in ``math.fsum``.
+    """
+
+    def __init__(self, count: int = 0, parts: Sequence[float] = ()) -> None:
+        self.count, self.parts = count, [float(part) for part in parts]
+
+    def add(self, value: float) -> None:
+        """Adds a value; one that is not finite makes the mean so."""
+        self.count += 1
+        value = float(value)
+        if not math.isfinite(sum(self.parts, value)):
+            self.parts = [sum(self.parts, value)]
+            return
+        kept = []
+        for part in self.parts:
+            larger, smaller = (value, part) if abs(value) >= abs(part) else (part, value)
+            value = larger + smaller
+            if error := smaller - (value - larger):  # of the rounded sum
+                kept.append(error)
+        self.parts = [*kept, value]
+
+    def read(self) -> float:
+        """The mean; nan without a value."""
+        return math.fsum(self.parts) / self.count if self.count else math.nan
 
 
 def _widen(value: Tensor) -> Tensor:

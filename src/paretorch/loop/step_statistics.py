@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from paretorch.loop.means import ExactMean
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,36 @@ class StatisticsTotals:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.values: dict[str, list[float]] = {}
+        self.values: dict[str, ExactMean] = {}
 
     def add(self, statistics: StepStatistics) -> None:
         """Adds one step."""
         for name, count in statistics.counts.items():
             self.counts[name] += count
         for name, values in statistics.values.items():
-            self.values.setdefault(name, []).extend(values)
+            mean = self.values.setdefault(name, ExactMean())
+            for value in values:
+                mean.add(value)
 
     def means(self) -> dict[str, float]:
         """The means by name, correctly rounded sums over numbers of values; without names that have no value."""
-        return {name: math.fsum(values) / len(values) for name, values in self.values.items() if values}
+        return {name: mean.read() for name, mean in self.values.items() if mean.count}
 
     def state(self) -> dict[str, Any]:
-        """The counts and the lists of values by name, for :meth:`load`; no count has the name of a value."""
-        return {**self.counts, **{name: list(values) for name, values in self.values.items()}}
+        """The counts, and the numbers and sums of values, by name, for :meth:`load`; no count has the name of a value."""
+        sums = {name: {"count": mean.count, "parts": list(mean.parts)} for name, mean in self.values.items()}
+        return {**self.counts, **sums}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Restores a state."""
+        """Restores a state. A list of all values, as earlier versions saved, is added up."""
         self.counts = Counter({name: count for name, count in state.items() if isinstance(count, int)})
-        self.values = {name: list(values) for name, values in state.items() if name not in self.counts}
+        self.values = {name: _loaded(saved) for name, saved in state.items() if name not in self.counts}
+
+
+def _loaded(saved: Mapping[str, Any] | Sequence[float]) -> ExactMean:
+    if isinstance(saved, Mapping):
+        return ExactMean(saved["count"], saved["parts"])
+    mean = ExactMean()
+    for value in saved:
+        mean.add(value)
+    return mean

@@ -62,8 +62,8 @@ class EvaluationHistory:
     def facts(self) -> dict[str, Any]:
         """The gradient evaluations, the seconds and, with transfer, the mean share of members that it changed, for the front."""
         found = {"gradient evaluations": self.statistics.counts[GRADIENTS], "seconds": self.seconds}
-        if shares := self.statistics.values.get(TRANSFERS):
-            found[MEAN_TRANSFER] = sum(shares) / len(shares)  # rounded as in the records of earlier versions
+        if (share := self.statistics.means().get(TRANSFERS)) is not None:
+            found[MEAN_TRANSFER] = share
         return found
 
     def state(self) -> dict[str, Any]:

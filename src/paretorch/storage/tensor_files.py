@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,10 +16,21 @@ from paretorch.storage.regular_files import open_regular
 
 
 def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The content of a safetensors file."""
+    """The content of a safetensors file: the same bytes for the same tensors and metadata."""
     with extra("studies"):
         from safetensors.torch import save
-    return save(dict(tensors), metadata=None if metadata is None else dict(metadata))
+    content = save(dict(tensors), metadata=None if metadata is None else dict(metadata))
+    return content if metadata is None or len(metadata) < 2 else _with_sorted_metadata(content)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same file with its metadata in the order of their names: safetensors writes them in an order of the process."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def deserialize(content: bytes) -> dict[str, Tensor]:

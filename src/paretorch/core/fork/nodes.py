@@ -48,7 +48,8 @@ class FeatureNode(torch.autograd.Function):
                 "this branch belongs to a step whose backward() has already run: call fork(features) again for a new step, or "
                 "pass retain_graph=True to the first backward()"
             ) from error
-        return (None, *ctx.step.combine(cotangents[:-1], cotangents[-1], ctx.like, saved, ctx.call))
+        combined = ctx.step.combine(cotangents[:-1], cotangents[-1], ctx.like, saved, ctx.call)
+        return (None, *([None] * len(combined) if ctx.step.sends_nothing else combined))
 
 
 class CompiledFeatureNode(torch.autograd.Function):
@@ -134,12 +135,21 @@ def alias_features(step: ForkStep, leaves: Sequence[Tensor]) -> tuple[Sequence[T
         *aliases, link = CompiledFeatureNode.apply(step.handle, len(step.tasks), state, step.saves, *leaves)
         return aliases, link
     node = _named_node(step.tasks, len(leaves))
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+    if not _may_have_saved_tensors_hooks():
         *aliases, link = node.apply(step, *leaves)
     else:  # the link is read again at the losses, and hooks such as those of a checkpoint do not support that
         with saved_tensors_hooks(_unchanged, _unchanged):
             *aliases, link = node.apply(step, *leaves)
     return aliases, link
+
+
+def _may_have_saved_tensors_hooks() -> bool:
+    """Whether hooks act on what the next function saves; True where this version of torch has no such query, as 2.7 has none."""
+    autograd = torch._C._autograd
+    if autograd._saved_tensors_hooks_get_disabled_error_message() is not None:
+        return False
+    innermost = getattr(autograd, "_top_saved_tensors_default_hooks", None)
+    return innermost is None or innermost(False) is not None
 
 
 def _unchanged(tensor: Tensor) -> Tensor:

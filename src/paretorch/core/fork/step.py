@@ -79,6 +79,7 @@ class ForkStep:
         self.measured_steps = 0  # steps with new weights, counted for the gap
         # The state and the result before the losses were weighted, to restore them where a gradient is not finite.
         self._before_weights: tuple[dict[str, Tensor], StepResult | None] | None = None
+        self.sends_nothing = False  # in the latest backward
         self._head_gradients: HeadGradients | None = None  # of this step, where they may be taken back
         self._stacked: dict[int, Tensor] = {}  # memory for the tasks' gradients, by leaf
         self.forwards = StepForwards()
@@ -268,6 +269,7 @@ class ForkStep:
         """
         if self.on_backward is not None:
             self.on_backward()
+        self.sends_nothing = False
         self.branch_checks.is_used = True
         self.forwards.is_complete = True
         batch = common_batch_size(like) if Need.JACOBIAN in self.runner.method.needs else None
@@ -278,7 +280,9 @@ class ForkStep:
         self._check_losses_recorded(gradients, loss_sums)
         if self.weights_losses:
             with self._heads_restored_on_error():
-                return self._summed_if_finite(gradients)
+                summed = self._summed_if_finite(gradients)
+            self.sends_nothing = self._all_skipped(summed)
+            return summed
         if self._is_of_unused_forward(gradients, again):
             return gradients.summed()
         if gradients.known:
@@ -294,7 +298,18 @@ class ForkStep:
         combined = combined_gradient(result, gradients)
         if call.is_compared:
             call.sent = dict(enumerate(combined))
+        self.sends_nothing = self._all_skipped(combined)
         return combined
+
+    def _all_skipped(self, combined: Sequence[Tensor]) -> bool:
+        """Whether every task was skipped. The encoder then receives no gradient: its own backward makes nan of zeros and a nan.
+
+        Several ranks receive zeros, since wrappers of distributed training wait for every gradient.
+        """
+        result = self.runner.result
+        if result is None or result.evidence.left_out is None or not self.runner.ranks.alone:
+            return False
+        return not result.evidence.present.any() and not any(bool(part.any()) for part in combined)
 
     def _restore_heads(self, tasks: Mask) -> None:
         """Take back the gradients of the (all,) tasks on their heads."""

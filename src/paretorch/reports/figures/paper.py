@@ -32,6 +32,7 @@ MOST_PANELS = 16  # of one figure; the page has all
 MOST_LETTERS = 80  # of a name; a title has four times as many
 HANDLE = 4.0  # length of a line in the legend, in units of the font size
 LETTER = 0.6  # width of a letter in the same units, on average
+MOST_LETTERS_OF_RANKS = 36  # of a name in the diagram of ranks
 MOST_TREATMENTS = 12  # of one figure: reference, baseline and the best others; more are not legible on paper
 
 
@@ -77,8 +78,9 @@ def draw_ranks(labels: Sequence[str], ranking: Ranking) -> matplotlib.Figure:
     drawn = matplotlib.Figure(figsize=(7.2, 1.2 + 0.22 * len(labels)), layout="constrained")
     FigureCanvasAgg(drawn)
     axis = drawn.subplots()
-    same = pandas.DataFrame(ranking.p_pairs, index=list(labels), columns=list(labels))
-    critical_difference_diagram(dict(zip(labels, ranking.ranks, strict=True)), same, ax=axis)
+    names = _plain_names(labels, MOST_LETTERS_OF_RANKS)
+    same = pandas.DataFrame(ranking.p_pairs, index=names, columns=names)
+    critical_difference_diagram(dict(zip(names, ranking.ranks, strict=True)), same, ax=axis)
     axis.set_title(
         f"mean rank over {ranking.workloads} workloads, 1 is best; Nemenyi's critical difference "
         f"{ranking.critical_difference:.2f}",
@@ -111,9 +113,10 @@ def check_format(form: str) -> str:
 
 
 def _legible(summary: Summary) -> Mapping[int | None, str]:
-    """Labels of the treatments that a figure contains, by index."""
+    """Names of the treatments that a figure contains, by index."""
     first = by_priority(summary)[:MOST_TREATMENTS]
-    return {index: label for index, label in enumerate(summary.rows) if label in first}
+    labels = {index: label for index, label in enumerate(summary.rows) if label in first}
+    return dict(zip(labels, _plain_names(list(labels.values()), MOST_LETTERS), strict=True))
 
 
 def _title(figure: Figure, summary: Summary, panels: int) -> str:
@@ -144,7 +147,7 @@ def _draw_marks(axis: Axes, panel: Panel, marks: Marks, label: str) -> None:
         markevery=(marks.treatment % every, every),
         linestyle=own.line if marks.style.line else "none",
         linewidth=1.4,
-        label=_plain(label),
+        label=label,
     )
     x_ends, y_ends = (marks.bounds[k] if marks.bounds else None for k in (panel.x, panel.y))
     if marks.style.intervals == "band" and y_ends is not None:
@@ -202,7 +205,18 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, most: int = MOST_LETTERS) -> str:
     """Text that matplotlib shows unchanged: no mathematics between dollars, no label hidden by an underscore."""
-    escaped = _shortened(text, MOST_LETTERS).replace("$", r"\$")
+    escaped = _shortened(text, most).replace("$", r"\$")
     return f"\u200b{escaped}" if escaped.startswith("_") else escaped
+
+
+def _plain_names(labels: Sequence[str], most: int) -> list[str]:
+    """A name for each label: different ones, although labels may differ in what is left out."""
+    names: list[str] = []
+    for label in labels:
+        name, number = _plain(label, most), 2
+        while name in names:
+            name, number = f"{_plain(label, most)} ({number})", number + 1
+        names.append(name)
+    return names
