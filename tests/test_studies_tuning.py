@@ -17,6 +17,9 @@ import pytest
 
 import studies_tuned as synthetic
 from interrupts import restore_interrupts
+from paretorch.reports.analysis.summary import summarize
+from paretorch.reports.figures.trade_offs import trials
+from paretorch.reports.reading.load import load
 from paretorch.storage.seals import SEAL, sealed
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
 from paretorch.studies.runner import train_study
@@ -422,6 +425,25 @@ def test_listed_alternatives_are_tried_once_each_and_the_best_is_trained_on_all_
     results = [Result.load(job.folder) for job in folder.jobs()]
     assert len(results) == final
     assert {result.run.seed for result in results} == {0, 1, 2}
+
+
+def test_report_shows_every_finished_trial_on_validation_data(tuned: StudyFolder) -> None:
+    summary = summarize(load(tuned.path))
+    found = {label: row.results.trials for label, row in summary.rows.items()}
+    for search in searches(tuned):
+        finished = [trial for trial in search.trials if trial.outcome is TrialOutcome.FINISHED]
+        metrics = [Result.load(tuned.path / trial.folder).validation.metrics for trial in finished]
+        if search.label == "single task":  # the chosen trial of each task, as one mark
+            assert search.chosen is not None
+            metrics = [Result.load(tuned.path / search.trials[search.chosen].folder).validation.metrics]
+        for k, metric in enumerate(summary.results.metrics):
+            if metric.task in (search.tasks or synthetic.TASKS):
+                expected = [each[metric.task][metric.name] for each in metrics]
+                assert found[search.label][:, k].tolist() == expected
+    assert len(found["single task"]) == 1
+    (figure,) = trials(summary)
+    drawn = [marks.values[0] for marks in figure.panels[0].marks]
+    assert [0 if each is None else len(each) for each in drawn] == [len(each) for each in found.values()]
 
 
 def test_sampled_plan_has_the_trials_of_a_tuned_study(tuned: StudyFolder, tmp_path: Path) -> None:

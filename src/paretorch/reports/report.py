@@ -33,6 +33,7 @@ FIGURE_FILES = {  # names of the files of those figures that are drawn for paper
     "weights": "weights",
     "cosines": "cosines",
     "trade-off": "trade_off",
+    "trials": "trials",
     "radar": "radar",
     "cost": "cost",
 }

@@ -125,6 +125,7 @@ class Figure:
         subject: what the figure shows, in few words, for the title of a figure file.
         switch: label of a button that replaces a panel's axis 0 by axis 1; empty: no button.
         choose_axes: whether the reader chooses both axes.
+        over_seeds: whether it shows means over seeds.
         choose_panel: label of a list from which the reader chooses a single panel; empty: no list, unless panels are many.
     """
 
@@ -135,4 +136,5 @@ class Figure:
     subject: str = ""
     switch: str = ""
     choose_axes: bool = False
+    over_seeds: bool = True
     choose_panel: str = ""

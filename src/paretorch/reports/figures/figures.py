@@ -11,7 +11,7 @@ from paretorch.reports.figures.fronts import fronts
 from paretorch.reports.figures.radar import radar
 from paretorch.reports.figures.rates import rates
 from paretorch.reports.figures.searches import checked, combined_loss, steps
-from paretorch.reports.figures.trade_offs import cost, trade_off
+from paretorch.reports.figures.trade_offs import cost, trade_off, trials
 
 
 def figures(summary: Summary) -> tuple[Figure, ...]:
@@ -21,6 +21,7 @@ def figures(summary: Summary) -> tuple[Figure, ...]:
         learning_curves,
         training_losses,
         trade_off,
+        trials,
         radar,
         cost,
         weights,

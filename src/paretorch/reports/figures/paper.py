@@ -128,7 +128,8 @@ def _title(figure: Figure, summary: Summary, panels: int) -> str:
         bands = ""
     more = f"; the first {panels} of {len(figure.panels)} panels" if len(figure.panels) > panels else ""
     left_out = f"; {others} treatments with a higher Δm are on the page alone" if others > 0 else ""
-    return f"{summary.results.plan.study.name}: {figure.subject}, mean over {seeds} seeds{bands}{more}{left_out}"
+    over = f", mean over {seeds} seeds" if figure.over_seeds else ""
+    return f"{summary.results.plan.study.name}: {figure.subject}{over}{bands}{more}{left_out}"
 
 
 def _draw_marks(axis: Axes, panel: Panel, marks: Marks, label: str) -> None:

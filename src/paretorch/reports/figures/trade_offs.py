@@ -14,6 +14,7 @@ from paretorch.studies.statistics.paired import interval
 from paretorch.studies.statistics.quality import seed_mean
 
 MEAN = MarkStyle(size=12, hover="<b>{label}</b><br>{x.name}: {x}<br>{y.name}: {y}")
+TRIAL = MarkStyle(size=8, hover="<b>{label}</b><br>{x.name}: {x}<br>{y.name}: {y}")
 SEED = MarkStyle(size=5, opacity=0.35, detail=True)
 
 
@@ -33,6 +34,28 @@ def trade_off(summary: Summary) -> list[Figure]:
     )
     panel = _plane(summary, axes, 0, other)
     return [Figure("trade-off", "Trade-off between tasks", caption, (panel,), "metrics on test data", choose_axes=True)]
+
+
+def trials(summary: Summary) -> list[Figure]:
+    """Pairs of metrics of the trials of all searches, on validation data; none with one metric, or where no search has two."""
+    metrics = summary.results.metrics
+    found = [row.results.trials for row in summary.rows.values()]
+    if len(metrics) < 2 or max((len(each) for each in found), default=0) < 2:
+        return []
+    other = next((k for k, metric in enumerate(metrics) if metric.task != metrics[0].task), 1)
+    marks = [
+        Marks(TRIAL, tuple(each[:, k] for k in range(len(metrics))), index)
+        for index, each in enumerate(found)
+        if len(each)
+    ]
+    caption = (
+        "Two metrics on validation data of all trials from which settings were chosen, such as the points of a grid of static "
+        "weights; one run each, with a seed of their own. Of single tasks it is the best trial of each task, as one mark."
+    )
+    panel = Panel("", tuple(Axis(metric_title(metric)) for metric in metrics), tuple(marks), 0, other)
+    return [
+        Figure("trials", "Trials of the searches", caption, (panel,), "trials on validation data", choose_axes=True)
+    ]
 
 
 def cost(summary: Summary) -> list[Figure]:

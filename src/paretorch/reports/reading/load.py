@@ -10,7 +10,7 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -73,6 +73,8 @@ class TreatmentResults:
         searches: statistics of line searches; None without them.
         fronts: the sets of models; None for single models.
         grid: of a grid, the results of each of its runs, in their order.
+        trials: (N, K) metrics on validation data of the finished trials of a search, with all epochs; of joined runs the chosen
+            trials as one row.
     """
 
     label: str
@@ -95,6 +97,7 @@ class TreatmentResults:
     searches: Searches | None = None
     fronts: Fronts | None = None
     grid: tuple[TreatmentResults, ...] = ()
+    trials: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
     @property
     def seeds(self) -> int:
@@ -301,8 +304,27 @@ class _Reader:
                 if run.key not in self.results
             ),
             searches=searches(found, epochs, self.plan.folders),
+            trials=self.trials(treatment),
             fronts=fronts(found, epochs),
         )
+
+    def trials(self, treatment: Treatment) -> Array:
+        """(N, K) the metrics of the trials on validation data; see :class:`TreatmentResults`."""
+        found = [s for tuning in self.plan.tunings for s in tuning.of(treatment.label, self.plan.workload)]
+        whole = max((trial.run.epochs for search in found for trial in search.trials), default=0)
+        groups = [[trial] for search in found for trial in search.trials if trial.run.epochs == whole]
+        if len(found) > 1:  # joined runs
+            groups = [[search.trials[search.chosen] for search in found if search.chosen is not None]]
+        read = [[self.trial(trial.run) for trial in group] for group in groups]
+        rows = [self.scores([scores for scores in group if scores is not None]) for group in read if any(group)]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.metrics))
+
+    def trial(self, run: Run) -> Scores | None:
+        """The scores of a trial on validation data; None where it has no result."""
+        folder = self.plan.trials.get(run.key)
+        if folder is None or not (folder / "result.json").exists():
+            return None
+        return verified_result(folder, run).validation
 
     def scores(self, scores: Sequence[Scores]) -> list[float]:
         """(K,) the metrics, each from the scores that have it."""

@@ -49,6 +49,7 @@ class Plan:
         sources: origins of the runs.
         tunings: searches for hyperparameters, with cost and result.
         notes: on the origin of the plan, one sentence each.
+        trials: folder of every trial of a search, by the run's key.
     """
 
     study: Study
@@ -58,6 +59,7 @@ class Plan:
     sources: tuple[Source, ...]
     tunings: tuple[TuningResult, ...] = ()
     notes: tuple[str, ...] = ()
+    trials: Mapping[str, Path] = field(default_factory=dict)
 
 
 def plan_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple[Plan, ...]:
@@ -120,10 +122,13 @@ def _study_plans(folder: StudyFolder) -> Iterator[Plan]:
     source = _study_source(folder, finished)
     folders = {job.run.key: job.folder for job in jobs}
     tunings = () if folder.tuning is None else (folder.tuning,)
+    trials = {
+        trial.run.key: folder.path / trial.folder for each in tunings for s in each.searches for trial in s.trials
+    }
     for title in folder.study.workloads:
         study = folder.study.on(title)
         planned = {run.key: folders[run.key] for _, run in study.planned(folder.seeds)}
-        yield Plan(study, title, folder.seeds, planned, (source,), tunings)
+        yield Plan(study, title, folder.seeds, planned, (source,), tunings, trials=trials)
 
 
 def _study_source(folder: StudyFolder, finished: Path) -> Source:
@@ -194,6 +199,7 @@ def _merged(plans: Sequence[Plan]) -> Plan:
             f"Results of {len(plans)} sets of runs are compared; reference and baseline are those of {first.name!r}.",
             *(note for plan in plans for note in plan.notes),
         ),
+        trials={key: folder for plan in plans for key, folder in plan.trials.items()},
     )
 
 
