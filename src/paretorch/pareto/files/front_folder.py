@@ -20,6 +20,15 @@ from paretorch.storage.value_types import typed
 
 FORMAT = "paretorch front 1"
 LARGEST_ITEM = 16  # bytes of a number: complex128
+CONTENT: Mapping[str, Any] = {  # values that loading a front and its page rely on
+    "preferences": Sequence[Sequence[float]],
+    "losses": Sequence[Sequence[float]],
+    "metrics": Sequence[Mapping[str, Mapping[str, float]]],
+    "diverged": Sequence[int],
+    "reference": Sequence[float] | None,
+    "history": Sequence[Mapping[str, Any]],
+    "facts": Mapping[str, Any],
+}
 CURE = "Restore it, or train the front again in another folder"
 
 
@@ -114,7 +123,25 @@ def read_values(path: Path) -> dict[str, Any]:
     if not whole:
         raise ValueError(f"{path} is damaged: its content is not what was written")
     with naming_damaged(path, CURE):
-        return {**from_json(values), "tasks": [name_from_json(task) for task in values["tasks"]]}
+        found = {**from_json(values), "tasks": [name_from_json(task) for task in values["tasks"]]}
+        _check_content(found)
+        return found
+
+
+def _check_content(values: Mapping[str, Any]) -> None:
+    """Checks types and lengths.
+
+    Raises:
+        ValueError: one is wrong; the message names it.
+    """
+    for name, expected in CONTENT.items():
+        typed(values.get(name), expected, name)
+    tasks, models = len(values["tasks"]), len(values["losses"])
+    rows = [*values["losses"], *values["preferences"], *([] if values["reference"] is None else [values["reference"]])]
+    if any(len(row) != tasks for row in rows):
+        raise ValueError(f"its losses, preferences and reference have not all {tasks} numbers, one for each task")
+    if len(values["preferences"]) != models or len(values["metrics"]) not in (0, models):
+        raise ValueError(f"preferences and metrics are not those of {models} models")
 
 
 def _check_shapes(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:
