@@ -1,4 +1,4 @@
-"""A study whose runs of a treatment are trained together: its results, its failures, and what its page says."""
+"""A study whose runs of a treatment are trained together: its results, its failures, and the note on its page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trained(path: Path, study: Study, together: bool, seeds: int = 3) -> tuple[R
     return progress, folder.jobs(), [failure.job.title for failure in failures]
 
 
-def test_study_together_has_the_results_of_separate_runs_and_says_so(tmp_path: Path) -> None:
+def test_study_together_has_the_results_of_separate_runs_and_a_note(tmp_path: Path) -> None:
     progress, jobs, failed = trained(tmp_path / "together", STUDY, together=True)
     _, separate, _ = trained(tmp_path / "separate", STUDY, together=False)
     assert failed == []

@@ -174,11 +174,11 @@ def test_runs_of_another_kind_are_not_grouped() -> None:
 
 
 def test_progress_counts_every_run_to_its_last_epoch(tmp_path: Path) -> None:
-    seen: list[tuple[tuple[int, ...], int]] = []
+    calls: list[tuple[tuple[int, ...], int]] = []
     runs = seeded(RUN, 2)
     train_together(
         runs,
         [tmp_path / str(run.seed) for run in runs],
-        progress=lambda places, done, of: seen.append((tuple(places), done)),
+        progress=lambda places, done, of: calls.append((tuple(places), done)),
     )
-    assert seen == [((0, 1), epoch) for epoch in range(4)]
+    assert calls == [((0, 1), epoch) for epoch in range(4)]

@@ -59,7 +59,7 @@ def run_study(
             a ``paretorch.studies.launching.ray_cluster.RayCluster`` names.
         track: ``"mlflow"``, ``"tensorboard"``, ``"wandb"``, with commas between: log the runs there as well.
         together: train runs that differ in the seed alone together, where that is possible and faster. Results equal those of
-            separate runs to rounding, and the report says which runs they are.
+            separate runs to rounding, and the report states how many runs they are.
 
     Returns:
         The report. Runs that failed are in its ``failures``; the same call trains them again.

@@ -235,7 +235,7 @@ class RunTraining:
         )
 
     def _stationarity(self) -> dict[str, float]:
-        """The Pareto stationarity residual of the reported weights, if the run asks for it; nan if it is undefined."""
+        """The Pareto stationarity residual of the reported weights, for runs with that option; nan if it is undefined."""
         resolved, run = self.resolved, self.run
         if not (run.stationarity and run.test):
             return {}

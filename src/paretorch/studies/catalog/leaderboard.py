@@ -27,7 +27,7 @@ TRIALS = 8  # of every treatment on every workload; of single tasks for each tas
 
 
 def study(scale: str, methods: str = "", root: str = "data", device: str = "cpu") -> Study:
-    """Every method on the shipped workloads, each tuned with the same number of trials, beside tuned static weights.
+    """Every method on the shipped workloads, each tuned with the same number of trials, compared with tuned static weights.
 
     A trial is a whole run with a learning rate and own options of the method from their declared ranges; the first has the
     defaults. Trials are selected on validation data, with a seed that no run of the study has. A method is on the features
