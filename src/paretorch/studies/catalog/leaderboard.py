@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from paretorch.studies.catalog import mgda
-from paretorch.studies.catalog.methods import against_static_weights, all_methods, settings_of
+from paretorch.studies.catalog.methods import against_static_weights, all_methods, settings_of, with_kinds
 from paretorch.studies.study import Combine, Study, Treatment, check_scale, merged
 from paretorch.studies.trial_plan import Sampled
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
@@ -98,9 +98,8 @@ def _treatments(base: Run, regression: tuple[str, ...], texts: Sequence[str], pl
     for text in texts:
         is_on_features = find_method(text).features
         label = text.removesuffix("()") + ("" if is_on_features else ON_PARAMETERS)
-        if text == "Uncertainty()" and regression:
-            text = written(Call("Uncertainty", (), {"kinds": dict.fromkeys(regression, "regression")}))
-        yield _tuned(label, [replace(base, method=text, surface="features" if is_on_features else "parameters")], plan)
+        surface = "features" if is_on_features else "parameters"
+        yield _tuned(label, [replace(base, method=with_kinds(text, regression), surface=surface)], plan)
 
 
 def _tuned(label: str, runs: Sequence[Run], plan: Sampled) -> Treatment:

@@ -149,6 +149,18 @@ def tuned_baselines(
     yield best_of_trials(STATIC_WEIGHTS, [run for each in static_runs(base, weights) for run in at_rates(each)])
 
 
+def with_kinds(text: str, regression: Sequence[str]) -> str:
+    """The method; ``Uncertainty`` with the kinds of the tasks that have a squared or absolute error.
+
+    Example:
+        >>> with_kinds("Uncertainty()", ["depth"]), with_kinds("MGDA()", ["depth"])
+        ("Uncertainty(kinds={'depth': 'regression'})", 'MGDA()')
+    """
+    if text != "Uncertainty()" or not regression:
+        return text
+    return written(Call("Uncertainty", (), {"kinds": dict.fromkeys(regression, "regression")}))
+
+
 def all_methods() -> list[str]:
     """Every method with its defaults that takes one batch per step."""
     return [
@@ -172,9 +184,7 @@ def _treatments(setting: Setting, texts: Sequence[str]) -> Iterable[Treatment]:
     for text in texts:
         method = find_method(text)
         label = text.removesuffix("()")
-        if text == "Uncertainty()":
-            text = written(Call("Uncertainty", (), {"kinds": dict.fromkeys(setting.regression, "regression")}))
-        run = replace(setting.base, method=text)
+        run = replace(setting.base, method=with_kinds(text, setting.regression))
         if method.features:
             yield best_of_trials(label, _rates(run))
         if method.needs & (Need.GRAMIAN | Need.JACOBIAN):

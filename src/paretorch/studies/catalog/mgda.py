@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from paretorch.core.method.default import DEFAULT_NAME
-from paretorch.studies.catalog.methods import against_static_weights, all_methods, tuned_baselines
+from paretorch.studies.catalog.methods import against_static_weights, all_methods, tuned_baselines, with_kinds
 from paretorch.studies.study import Study, Treatment, best_of_trials, check_scale, merged
 from paretorch.studies.weight_search import random_weights, simplex_grid
 from paretorch.studies.workload_study import ON_PARAMETERS
-from paretorch.training.names.constructors import Call, split_at_commas, written
+from paretorch.training.names.constructors import split_at_commas
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.run import Run
@@ -167,9 +167,7 @@ def _treatments(setting: Setting, texts: Sequence[str]) -> Iterable[Treatment]:
     for text in texts:
         method = find_method(text)
         label = text.removesuffix("()")
-        if text == "Uncertainty()" and setting.regression:
-            text = written(Call("Uncertainty", (), {"kinds": dict.fromkeys(setting.regression, "regression")}))
-        run = replace(setting.base, method=text)
+        run = replace(setting.base, method=with_kinds(text, setting.regression))
         if method.features:
             yield best_of_trials(UPPER_BOUND if text == EXACT else label, setting.at_rates(run))
         if not method.features or text == EXACT:

@@ -55,21 +55,20 @@ def check_runs(runs: Sequence[Run]) -> None:
         raise SeparateError("batched kernels round differently, and the run is to be deterministic")
 
 
-def check_resolved(trainings: Sequence[ResolvedRun]) -> None:
+def check_resolved(run: ResolvedRun) -> None:
     """Checks optimizer, balancer and data.
 
     Raises:
         SeparateError: the runs are trained separately.
     """
-    first = trainings[0]
-    if type(first.optimizer) not in ELEMENTWISE:
-        raise SeparateError(f"a step of {type(first.optimizer).__name__} on stacked parameters is not that of each run")
-    fork = first.balancer
+    if type(run.optimizer) not in ELEMENTWISE:
+        raise SeparateError(f"a step of {type(run.optimizer).__name__} on stacked parameters is not that of each run")
+    fork = run.balancer
     if fork is not None and not isinstance(fork, Fork):
         raise SeparateError("the gradients are balanced on the parameters")
     if isinstance(fork, Fork) and (fork.heads != "own" or fork.nonfinite != "pass" or fork.gap is not None):
         raise SeparateError("of a Fork's options heads, nonfinite and gap, one is not the default")
-    if not all(type(stream) is TensorStream for stream in first.splits.train):
+    if not all(type(stream) is TensorStream for stream in run.splits.train):
         raise SeparateError("the training data are not in memory")
 
 

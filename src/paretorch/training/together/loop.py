@@ -110,7 +110,7 @@ def _train_stacked(
                 splits = trainings[0].resolved.splits
                 resolved = replace(resolved, splits=splits)
             randomness.seed_all(combined_seed(each.seed, 1))
-            check_resolved([resolved])
+            check_resolved(resolved)
             record = stack.enter_context(RunRecord(folder, each, machine.environment(device)))
             if finished_result(folder, each) is not None:
                 raise SeparateError("another process finished one of them before this one had its lock")

@@ -12,13 +12,13 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
 from paretorch.core.fork.fork import Fork
-from paretorch.pareto.models.members import stacked
+from paretorch.pareto.models.members import Features, stacked
 from paretorch.training.names.optimizers import find_optimizer
 from paretorch.training.resolved_run import ResolvedRun
 from paretorch.training.schedule import Schedule
 from paretorch.training.together.conditions import SeparateError
 from paretorch.training.updates import StepRecord
-from paretorch.workloads.forward import Batch, features_of, head_output, outputs_of
+from paretorch.workloads.forward import Batch, head_output, outputs_of
 from paretorch.workloads.streams import Samples, steps_per_epoch
 
 TOLERANCE = 1e-4  # relative, of the losses of the first batch against those of separate models
@@ -90,7 +90,7 @@ class StackedRuns:
         for each in self.runs:
             each.schedule.before(number)
         batch = joined(batches)
-        before = {name: value.clone() for name, value in self.kept.items()} if self._observes else {}
+        before = self._copies() if self._observes else {}
         self.optimizer.zero_grad(set_to_none=True)
         own = self.losses(batch, self._branches if self.forks else None)
         if any(each.keys() != set(self.runs[0].tasks) for each in own):
@@ -118,14 +118,19 @@ class StackedRuns:
     @torch.no_grad()
     def _observe(self, batch: Batch, before: dict[str, Tensor]) -> None:
         """Reports the losses of the same batch after the step; the buffers stay as the step left them."""
-        after = {name: value.clone() for name, value in self.kept.items()}
-        for name, value in before.items():
-            self.kept[name].copy_(value)
+        after = self._copies()
+        self._restore(before)
         losses = self.losses(batch)
-        for name, value in after.items():
-            self.kept[name].copy_(value)
+        self._restore(after)
         for fork, each in zip(self.forks, losses, strict=True):
             fork.observe(each)
+
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.kept.items()}
+
+    def _restore(self, kept: Mapping[str, Tensor]) -> None:
+        for name, value in kept.items():
+            self.kept[name].copy_(value)
 
     def losses(self, batch: Batch, branches: Callable[[tuple[Any, ...]], dict[str, Any]] | None = None) -> list[Losses]:
         """The losses of each run by task.
@@ -134,7 +139,7 @@ class StackedRuns:
             batch: stacked, see :func:`joined`.
             branches: gives each task's stacked features; None: the features are the input of the heads.
         """
-        features = self._of_all(_Encoder(self.model), batch)
+        features = self._of_all(Features(self.model), batch)
         own = dict.fromkeys(self.runs[0].tasks, features) if branches is None else branches(features)
         outputs = self._of_all(_Heads(self.model), batch, own)
         targets = {task: target for samples in batch for task, target in samples.targets.items() if task in outputs}
@@ -183,7 +188,7 @@ class StackedRuns:
         Raises:
             SeparateError: they do not, or cannot be batched, or draw random numbers.
         """
-        before = {name: value.clone() for name, value in self.kept.items()}
+        before = self._copies()
         random = torch.random.get_rng_state()
         try:
             separate = [
@@ -192,8 +197,7 @@ class StackedRuns:
             ]
             if not torch.equal(random, torch.random.get_rng_state()):
                 raise SeparateError("the forward pass draws random numbers")
-            for name, value in before.items():
-                self.kept[name].copy_(value)
+            self._restore(before)
             batch = joined(batches)
             try:
                 found = self.losses(batch)
@@ -204,21 +208,11 @@ class StackedRuns:
             raise SeparateError(f"vmap cannot run the model ({str(error).splitlines()[0]})") from error
         finally:
             torch.random.set_rng_state(random)
-            for name, value in before.items():
-                self.kept[name].copy_(value)
+            self._restore(before)
         for each, expected in zip(found, separate, strict=True):
             for task, value in expected.items():
                 if task not in each or not torch.isclose(each[task], value, rtol=TOLERANCE, atol=TOLERANCE):
                     raise SeparateError(f"vmap gives another loss of {task!r}")
-
-
-class _Encoder(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch) -> tuple[Any, ...]:
-        return features_of(self.model, batch)
 
 
 class _Heads(nn.Module):
