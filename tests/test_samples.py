@@ -13,12 +13,67 @@ from torch import Tensor, nn
 import paretorch as pt
 from paretorch.core.method.runner import step_generator
 from paretorch.core.multi_vjp.rule_errors import NoRuleError
-from paretorch.core.multi_vjp.sample_subset import SampleSubset
+from paretorch.core.multi_vjp.sample_subset import SampleDim, SampleSubset
 from small_models import head_losses
 from tensors import equal_tensors
 
 BATCH, TASKS = 12, 3
 Encoder = Callable[[], nn.Module]
+
+
+class Transposed(nn.Module):
+    """Exchanges the first two dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(0, 1)
+
+
+class Tokens(nn.Module):
+    """(B, 6) numbers to (B, 6, 4): a row of a table by the sign of each, and a position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.positions = nn.Embedding(3, 4, padding_idx=2), nn.Parameter(torch.randn(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.table((x > 0).long() + (x > 1).long())
+        return rows + self.positions
+
+
+class Parts(nn.Module):
+    """(B, 12) to (B, 4): queries, keys and values in one tensor, as in fused attention; one part is not used."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two, _ = x.unflatten(1, (3, 4)).unbind(1)
+        three, four = x.chunk(2, dim=-1)
+        five, six = x.split([4, 8], dim=1)
+        return one * two + three[:, :4] * five - four[:, 1:5] * six[:, 2:6]
+
+
+class PartsOfFirst(nn.Module):
+    """(6, B, 4) to (B, 8): parts of a sequence whose samples are in the second dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = x.split(4)
+        mixed = torch.cat([first, last]).permute(1, 0, 2).flatten(1).unflatten(1, (6, 4))
+        return torch.cat([first.unbind()[1], last[0]], dim=1) * torch.cat([mixed.mean(1), x.sum(0)], dim=1)
+
+
+class Pieces(nn.Module):
+    """Root mean square normalization, and entries that are chosen by masks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-3)
+        kept = scaled.masked_fill(x > 1.5, 0.0)
+        return torch.where(x > 0, kept, (kept.square() + 1).sqrt())
+
+
+class Shifted(nn.Module):
+    """Every sample plus the one before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:1], x[1:] + x[:-1]])
+
 
 # Whether the samples that were not drawn cost nothing in it, and the encoder.
 ENCODERS: dict[str, tuple[bool, Encoder]] = {
@@ -39,11 +94,31 @@ ENCODERS: dict[str, tuple[bool, Encoder]] = {
     "weight norm": (False, lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))),
     "norm of the batch": (False, lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6))),
     "attention": (
-        False,
+        True,
         lambda: nn.Sequential(
             nn.Unflatten(1, (3, 2)), nn.TransformerEncoderLayer(2, 1, 4, dropout=0.0, batch_first=True), nn.Flatten()
         ),
     ),
+    "attention, sequence first": (
+        True,
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (3, 2)), Transposed(), nn.TransformerEncoderLayer(2, 2, 4, dropout=0.0), Transposed(), nn.Flatten()
+        ),
+    ),
+    "tokens": (True, lambda: nn.Sequential(Tokens(), nn.Linear(4, 2), nn.Flatten(), nn.Linear(12, 6))),
+    "parts": (True, lambda: nn.Sequential(nn.Linear(6, 12), Parts(), nn.Linear(4, 6))),
+    "parts of the sequence": (
+        True,
+        lambda: nn.Sequential(nn.Linear(6, 24), nn.Unflatten(1, (6, 4)), Transposed(), PartsOfFirst(), nn.Linear(8, 6)),
+    ),
+    "pieces": (True, lambda: nn.Sequential(nn.Linear(6, 6), Pieces(), nn.Hardswish(), nn.Linear(6, 6), nn.Hardsigmoid())),
+    "adaptive pool": (
+        True,
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 6, 2, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 6)
+        ),
+    ),
+    "along the samples": (False, lambda: nn.Sequential(nn.Linear(6, 6), Shifted(), nn.Linear(6, 6))),
 }  # fmt: skip
 
 
@@ -268,9 +343,34 @@ def test_samples_reject_hooks_on_features_and_apply_inner_hooks() -> None:
     torch.testing.assert_close(gramian, expected @ expected.T, rtol=1e-9, atol=1e-13)
 
 
-def test_sample_subset_selects_all_rows_of_a_sample() -> None:
+def test_sample_dim_selects_all_rows_of_a_sample() -> None:
     rows = SampleSubset(torch.tensor([0, 2]), 3)
-    assert rows.select(torch.arange(6)).tolist() == [0, 1, 4, 5]
+    assert SampleDim(rows).select(torch.arange(6)).tolist() == [0, 1, 4, 5]
+    assert SampleDim(rows, outer=2).select(torch.arange(6)).tolist() == [0, 2, 3, 5]
+    assert SampleDim(rows, dim=1).select(torch.arange(6).view(2, 3)).tolist() == [[0, 2], [3, 5]]
     assert rows.mask(torch.ones(1, 6)).tolist() == [[1.5, 1.5, 0, 0, 1.5, 1.5]]
     with pytest.raises(NoRuleError, match="4 rows do not belong to 3 samples"):
-        rows.select(torch.arange(4))
+        SampleDim(rows).select(torch.arange(4))
+
+
+@pytest.mark.parametrize("old", [(3, 4, 2), (4, 3, 2), (2, 2, 3, 2), (12, 2), (6, 4)])
+def test_sample_dim_follows_reshapes(old: tuple[int, ...]) -> None:
+    """Selected entries stay the same entries, wherever the dimension of the samples goes."""
+    subset = SampleSubset(torch.tensor([0, 2]), 3)
+    tensor = torch.arange(24).view(old)
+    starts = [
+        SampleDim(subset, dim, outer) for dim, size in enumerate(old) for outer in (1, 2, 4) if size % (3 * outer) == 0
+    ]
+    assert starts
+    for start in starts:
+        for new in ((24,), (3, 8), (12, 2), (4, 6), (2, 6, 2), (4, 3, 2), (1, 24, 1)):
+            try:
+                found = start.reshaped(old, new)
+            except NoRuleError:
+                continue
+            assert found.select(tensor.view(new)).flatten().tolist() == start.select(tensor).flatten().tolist()
+            assert found.of_subset(new) == list(found.select(tensor.view(new)).shape)
+            assert found.of_batch(found.of_subset(new)) == list(new)
+    assert SampleDim(subset, 1).reshaped((4, 3, 2), (12, 2)) == SampleDim(subset, 0, outer=4)
+    with pytest.raises(NoRuleError, match="distributes the samples over several dimensions"):
+        SampleDim(subset, 0, outer=2).reshaped((6, 4), (8, 3))

@@ -86,14 +86,18 @@ class RemainingTime:
         """The estimate; None before the first epoch was timed."""
         if not self.timed:
             return None
-        left = [self._left(job) for job in self.jobs if job.folder not in self.ended]
-        left += [self._per_epoch(job) * job.run.epochs + self._outside(job) for job in self.placeholders]
-        return max(sum(left) / self.workers, max(left, default=0.0))
+        rates: dict[Group, tuple[float, float]] = {}  # seconds per epoch, and outside epochs
 
-    def _left(self, job: Job) -> float:
-        trained = self.trained.get(job.folder)
-        seconds = self._per_epoch(job) * (job.run.epochs - (trained or 0))
-        return seconds + (self._outside(job) if trained is None else 0.0)
+        def seconds(job: Job, trained: int | None = None) -> float:
+            group = _group(job)
+            if group not in rates:
+                rates[group] = self._per_epoch(job), self._outside(job)
+            per_epoch, outside = rates[group]
+            return per_epoch * (job.run.epochs - (trained or 0)) + (outside if trained is None else 0.0)
+
+        left = [seconds(job, self.trained.get(job.folder)) for job in self.jobs if job.folder not in self.ended]
+        left += [seconds(job) for job in self.placeholders]
+        return max(sum(left) / self.workers, max(left, default=0.0))
 
     def _add(self, job: Job, epochs: int, seconds: float) -> None:
         group = _group(job)

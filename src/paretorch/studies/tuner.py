@@ -26,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from paretorch.metrics.comparison import delta_m, is_valid_baseline
@@ -99,7 +100,7 @@ class Tuner:
     @property
     def planned(self) -> int:
         """Number of all jobs, if no two trials have equal settings."""
-        return sum(search.number for search in self.searches) + len(self._final_placeholders())
+        return sum(search.number for search in self.searches) + len(self._final_placeholders)
 
     @property
     def placeholders(self) -> list[Job]:
@@ -111,8 +112,9 @@ class Tuner:
             for search in self.searches
             for trial in range(len(search.trials) + (search.pending is not None), search.number)
         ]
-        return trials + self._final_placeholders()
+        return trials + self._final_placeholders
 
+    @cached_property
     def _final_placeholders(self) -> list[Job]:
         study = tuned_study(self.study, TuningResult(self.folder.tune, SEED, ()))
         return [Job(treatment.label, run, self.folder.path) for treatment, run in study.planned(self.folder.seeds)]

@@ -36,7 +36,9 @@ def products_by_autograd(shared_graph: SharedGraph, starts: Sequence[GradientEdg
             if 0 < len(parts) < len(use.nodes):
                 raise NoRuleError("a layer of which one use is not reached")
             if parts:
-                total += parameter_products(use, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+                total += parameter_products(
+                    use, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), [None] * len(parts)
+                )
             later = {node for other in uses[index + 1 :] for node in other.nodes}
             outputs = {node: output for node, output in outputs.items() if node in later}
         for gradient in gradients:

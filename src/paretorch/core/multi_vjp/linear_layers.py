@@ -21,7 +21,7 @@ from torch import Tensor
 from paretorch.core.gradients.graph import TaskGraph, has_several_tasks, node_output
 from paretorch.core.gradients.task_gradients import gram, inner_products, summing_dtype, wide_dtype
 from paretorch.core.multi_vjp.rule_errors import NoRuleError
-from paretorch.core.multi_vjp.sample_subset import SampleSubset
+from paretorch.core.multi_vjp.sample_subset import SampleDim
 
 # Matrix products by class name of the node: the position of the second factor among the inputs, and the attribute of the first.
 PRODUCTS = {"AddmmBackward0": (2, "_saved_mat1"), "MmBackward0": (1, "_saved_self")}
@@ -42,12 +42,12 @@ class LinearUse(NamedTuple):
         """R over all uses, from the saved sizes: to read the inputs themselves may recompute a checkpoint."""
         return sum(int(getattr(node, f"{PRODUCTS[type(node).__name__][1]}_sym_sizes")[0]) for node in self.nodes)
 
-    def inputs(self, samples: SampleSubset | None = None) -> Tensor:
-        """(R, n) the concatenated inputs of all uses; ``samples``: of a subset of the samples."""
+    def inputs(self, samples: Sequence[SampleDim | None]) -> Tensor:
+        """(R, n) the concatenated inputs of all uses, each of the given samples; None: of all."""
         parts = [getattr(node, PRODUCTS[type(node).__name__][1]) for node in self.nodes]
         if any(part.layout is not torch.strided for part in parts):
             raise NoRuleError("inputs that are not dense")
-        parts = parts if samples is None else [samples.select(part) for part in parts]
+        parts = [part if own is None else own.select(part) for part, own in zip(parts, samples, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def multiplications(self, tasks: int) -> tuple[float, float]:
@@ -112,13 +112,13 @@ def _linear_use(
     return LinearUse(leaf, [node for node, _ in uses], bias=False) if _are_distinct(uses) else None
 
 
-def parameter_products(use: LinearUse, gradients: Tensor, samples: SampleSubset | None = None) -> Tensor:
+def parameter_products(use: LinearUse, gradients: Tensor, samples: Sequence[SampleDim | None]) -> Tensor:
     """(k, k) inner products of the gradients of k tasks on one parameter.
 
     Args:
         use: the parameter and its layers.
         gradients: (k, R, m) on the outputs of the layers, R over all uses.
-        samples: the samples that the R rows belong to; None: all.
+        samples: for each layer the samples that its rows belong to; None: all.
     """
     gradients = gradients.to(summing_dtype(gradients.dtype))
     tasks, rows, m = gradients.shape

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.core.gradients.graph import is_leaf
+from paretorch.core.gradients.graph import Edge, is_leaf
 from paretorch.core.gradients.task_gradients import full_precision, gram, summing_dtype, wide_dtype
 from paretorch.core.multi_vjp.entry_cotangents import EntryCotangents
 from paretorch.core.multi_vjp.linear_layers import LinearUse, parameter_products
 from paretorch.core.multi_vjp.node_backward import Cotangents, NodeBackward
 from paretorch.core.multi_vjp.rule_errors import FailedRuleError, NoRuleError
 from paretorch.core.multi_vjp.rules import input_cotangents, is_known
-from paretorch.core.multi_vjp.sample_subset import SampleSubset
+from paretorch.core.multi_vjp.sample_subset import SampleDim
 from paretorch.core.multi_vjp.shared_graph import SharedGraph
 
 
@@ -33,9 +33,7 @@ def products_by_rules(shared_graph: SharedGraph, cotangents: EntryCotangents) ->
     def add_leaf(gradients: Tensor) -> None:
         total.add_(gram(gradients.reshape(k, -1).to(summing_dtype(gradients.dtype))))
 
-    starts, samples = _starts(cotangents)
-
-    def add_linear(use: LinearUse, gradients: Tensor) -> None:
+    def add_linear(use: LinearUse, gradients: Tensor, samples: Sequence[SampleDim | None]) -> None:
         try:
             total.add_(parameter_products(use, gradients, samples))
         except NoRuleError:
@@ -44,44 +42,42 @@ def products_by_rules(shared_graph: SharedGraph, cotangents: EntryCotangents) ->
             raise FailedRuleError(f"the inner products of {type(use.nodes[-1]).__name__}") from error
 
     with full_precision(like):
-        multi_cotangent_backward(shared_graph, starts, samples, add_leaf, add_linear)
+        multi_cotangent_backward(shared_graph, _starts(cotangents), add_leaf, add_linear)
     return total
 
 
-def _starts(cotangents: EntryCotangents) -> tuple[list[tuple[Any, Cotangents]], SampleSubset | None]:
-    """The entry nodes with their cotangents, and the samples that the rows belong to."""
+def _starts(cotangents: EntryCotangents) -> list[tuple[Edge, Cotangents]]:
+    """The entries with their cotangents."""
     drawn = {id(samples): samples for samples in cotangents.samples if samples is not None}
     if len(drawn) > 1:
         raise NoRuleError("batches of several sizes")
-    samples = next(iter(drawn.values()), None)
     starts = []
-    for (node, number), stack, own in zip(*cotangents, strict=True):
-        if number != 0:
-            raise NoRuleError("a node with several outputs")
-        leaf = is_leaf(node)
-        if samples is not None and own is None and not leaf:
+    for edge, stack, own in zip(*cotangents, strict=True):
+        if drawn and own is None and not is_leaf(edge[0]):
             raise NoRuleError("batches of several sizes")
-        start = stack if own is None else own.select(stack, dim=1) * own.scale
-        starts.append((node, Cotangents(start, by_row=not leaf)))
-    return starts, samples
+        if own is None:
+            starts.append((edge, Cotangents(stack)))
+        else:
+            rows = SampleDim(own, 1).select(stack) * own.scale
+            starts.append((edge, Cotangents(rows, SampleDim(own), own=True)))
+    return starts
 
 
 @torch.no_grad()
 def multi_cotangent_backward(
     shared_graph: SharedGraph,
-    starts: Sequence[tuple[Any, Cotangents]],
-    samples: SampleSubset | None,
+    starts: Sequence[tuple[Edge, Cotangents]],
     at_leaf: Callable[[Tensor], None],
-    at_linear_use: Callable[[LinearUse, Tensor], None],
+    at_linear_use: Callable[[LinearUse, Tensor, Sequence[SampleDim | None]], None],
 ) -> None:
     """Apply the rules from the entries to the leaves, and release each cotangent as soon as it has been used.
 
     Args:
         shared_graph: the graph.
-        starts: entry nodes and the cotangents on their outputs.
-        samples: the samples that the rows of the cotangents belong to.
+        starts: the entries and the cotangents on them.
         at_leaf: called with the (k, ...) gradients on each leaf of ``other_leaves``.
-        at_linear_use: called for each of ``linear_uses`` with the (k, R, m) cotangents on the outputs of its layers.
+        at_linear_use: called for each of ``linear_uses`` with the (k, R, m) cotangents on the outputs of its layers, and the
+            samples that the rows of each layer belong to.
     """
     uses = shared_graph.linear_uses
     uses_of_node: dict[Any, list[int]] = {}
@@ -89,37 +85,36 @@ def multi_cotangent_backward(
         for node in use.nodes:
             uses_of_node.setdefault(node, []).append(index)
     needed = _needed_nodes(shared_graph, uses_of_node)
-    pending: dict[Any, Cotangents] = {}
-    incomplete: dict[int, dict[Any, Tensor]] = {}  # outputs of the layers of a use, until all are known
-    for node, cotangents in starts:
-        if node in needed:
-            _add(pending, node, cotangents)
+    pending: dict[Any, dict[int, Cotangents]] = {}  # by node and output
+    incomplete: dict[int, dict[Any, Cotangents]] = {}  # outputs of the layers of a use, until all are known
+    for edge, cotangents in starts:
+        if edge[0] in needed:
+            _add(pending, edge, cotangents)
     del starts
     for node in shared_graph.nodes:
         given = pending.pop(node, None)
         if given is None:
             continue
         if is_leaf(node):
-            at_leaf(given.values)
+            at_leaf(given[0].values)
             continue
         for index in uses_of_node.get(node, ()):
             parts = incomplete.setdefault(index, {})
-            parts[node] = given.values
+            parts[node] = given[0]
             if len(parts) == len(uses[index].nodes):
                 ordered = [parts[each] for each in uses[index].nodes]
                 del incomplete[index], parts
-                at_linear_use(uses[index], ordered[0] if len(ordered) == 1 else torch.cat(ordered, dim=1))
-                del ordered
-        call = NodeBackward(node, given, samples, [child in needed for child, _ in node.next_functions])
+                rows = ordered[0].values if len(ordered) == 1 else torch.cat([each.values for each in ordered], dim=1)
+                at_linear_use(uses[index], rows, [each.sample_dim for each in ordered])
+                del ordered, rows
+        call = NodeBackward(node, given, [child in needed for child, _ in node.next_functions])
         if any(call.needs_input_grad):
             del given
             found = input_cotangents(call)
             del call
-            for (child, number), arrived in zip(node.next_functions, found, strict=True):
+            for edge, arrived in zip(node.next_functions, found, strict=True):
                 if arrived is not None:
-                    if number != 0:
-                        raise NoRuleError("a node with several outputs")
-                    _add(pending, child, arrived)
+                    _add(pending, edge, arrived)
             del found
     if incomplete:
         raise NoRuleError("a layer of which one use is not reached")
@@ -140,14 +135,16 @@ def _needed_nodes(shared_graph: SharedGraph, layer_nodes: dict[Any, list[int]]) 
     return needed
 
 
-def _add(pending: dict[Any, Cotangents], node: Any, found: Cotangents) -> None:
-    """Add cotangents to those that the node has received before."""
-    before = pending.get(node)
+def _add(pending: dict[Any, dict[int, Cotangents]], edge: Edge, found: Cotangents) -> None:
+    """Add cotangents to those that the output of the node has received before."""
+    node, number = edge
+    outputs = pending.setdefault(node, {})
+    before = outputs.get(number)
     if before is None:
-        pending[node] = found
-    elif before.by_row != found.by_row and before.values.shape != found.values.shape:
+        outputs[number] = found
+    elif before.sample_dim != found.sample_dim:
         raise NoRuleError("rows and sums over rows at one node")
     elif before.own:
-        pending[node] = before._replace(values=before.values.add_(found.values))
+        outputs[number] = before._replace(values=before.values.add_(found.values))
     else:
-        pending[node] = before._replace(values=before.values + found.values, own=True)
+        outputs[number] = before._replace(values=before.values + found.values, own=True)

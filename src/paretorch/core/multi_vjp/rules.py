@@ -6,7 +6,7 @@ cotangents in one operation, and each result is released as soon as it has been 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from paretorch.core.gradients.graph import is_leaf
 from paretorch.core.multi_vjp.layer_rules import (
+    adaptive_average_pool,
+    attention,
     average_pool,
     batch_norm,
     convolution,
+    embedding,
     group_norm,
     layer_norm,
     linear,
@@ -24,6 +27,7 @@ from paretorch.core.multi_vjp.layer_rules import (
 )
 from paretorch.core.multi_vjp.node_backward import Cotangents, InputCotangents, NodeBackward, Rule, signed
 from paretorch.core.multi_vjp.rule_errors import FailedRuleError, NoRuleError
+from paretorch.core.multi_vjp.sample_subset import SampleDim
 
 ATEN = torch.ops.aten
 
@@ -38,6 +42,21 @@ def _gelu_slope(call: NodeBackward, x: Tensor) -> Tensor:
     return slope
 
 
+def _slope_of(backward: Callable[[Tensor, Tensor], Tensor]) -> Callable[[NodeBackward, Tensor], Tensor]:
+    """A pointwise rule by the derivative at every entry, for a backward that does not broadcast."""
+    return lambda call, x: call.values * backward(torch.ones_like(x), x)
+
+
+def _power(call: NodeBackward, x: Tensor) -> Tensor:
+    exponent = call.saved("exponent")
+    return torch.zeros_like(call.values) if exponent == 0 else call.values * (exponent * x.pow(exponent - 1))
+
+
+def _where(call: NodeBackward) -> InputCotangents:
+    condition = call.saved_tensor("condition")
+    return [call.result(call.values.masked_fill(mask, 0)) for mask in (~condition, condition)]
+
+
 def _relu(call: NodeBackward) -> InputCotangents:
     result = call.saved_tensor("result")
     if call.cotangents.own:
@@ -47,12 +66,12 @@ def _relu(call: NodeBackward) -> InputCotangents:
 
 
 def _reshaped(call: NodeBackward) -> InputCotangents:
-    shape = list(call.input_shape(0))
-    if call.samples is not None and call.cotangents.by_row:
-        if not shape:
-            raise NoRuleError("a single number")
-        shape[0] = call.samples.rows_per_sample(shape[0]) * call.samples.count
-    return call.one_input(call.values.reshape(len(call.values), *shape), call.cotangents.own)
+    shape, samples = call.input_shape(0), call.cotangents.sample_dim
+    k, *size = call.values.shape
+    if samples is not None:
+        samples = samples.reshaped(samples.of_batch(size), shape)
+        shape = torch.Size(samples.of_subset(shape))
+    return [Cotangents(call.values.reshape(k, *shape), samples, call.cotangents.own)]
 
 
 def _passed(call: NodeBackward) -> InputCotangents:
@@ -60,22 +79,25 @@ def _passed(call: NodeBackward) -> InputCotangents:
 
 
 def _t(call: NodeBackward) -> InputCotangents:
-    call.require_whole_batch()
-    return call.one_input(call.values.transpose(-1, -2) if call.values.ndim > 2 else call.values, own=False)
+    if call.values.ndim <= 2:
+        return call.one_input(call.values, own=False)
+    return call.one_input(call.values.transpose(-1, -2), own=False, dim=1 - call.samples_at)
 
 
 def _transpose(call: NodeBackward) -> InputCotangents:
-    one, other = (call.dim(call.saved(f"dim{number}")) for number in (0, 1))
-    return call.one_input(call.values.transpose(one, other), own=False)
+    size = call.values.ndim - 1
+    one, other = (signed(call.saved(f"dim{number}")) % size for number in (0, 1))
+    at = call.samples_at
+    moved = {one: other, other: one}.get(at, at)
+    return call.one_input(call.values.transpose(one + 1, other + 1), own=False, dim=moved)
 
 
 def _permute(call: NodeBackward) -> InputCotangents:
     size = call.values.ndim - 1
     dims = [signed(dim) % size for dim in call.saved("dims")]
-    if dims[0] != 0:
-        call.require_whole_batch()
     back = sorted(range(size), key=dims.__getitem__)
-    return call.one_input(call.values.permute(0, *(dim + 1 for dim in back)), own=False)
+    values = call.values.permute(0, *(dim + 1 for dim in back))
+    return call.one_input(values, own=False, dim=dims[call.samples_at] if dims else None)
 
 
 def _sum(sign: int) -> Rule:
@@ -106,18 +128,18 @@ def _quotient(call: NodeBackward) -> InputCotangents:
 def _mean(call: NodeBackward) -> InputCotangents:
     """Means and sums over given dimensions."""
     shape = call.saved("self_sym_sizes")
-    dims = sorted(signed(dim) % len(shape) for dim in call.saved("dim"))
-    if 0 in dims or not dims:
-        call.require_whole_batch()
-    dims = dims or list(range(len(shape)))
-    values, full = call.values, list(shape)
+    dims = sorted(signed(dim) % len(shape) for dim in call.saved("dim")) or list(range(len(shape)))
+    kept = [dim for dim in range(len(shape)) if dim not in dims or call.saved("keepdim")]
+    at = kept[call.samples_at] if kept else 0
+    values = call.values
     if not call.saved("keepdim"):
         for dim in dims:
             values = values.unsqueeze(dim + 1)
-    full[0] = values.shape[1] if 0 not in dims else full[0]
     if type(call.node).__name__.startswith("Mean"):
         values = values / torch.Size(shape[dim] for dim in dims).numel()
-    return call.one_input(values.expand(len(values), *full), own=False)
+    samples = call.cotangents.sample_dim
+    full = shape if samples is None else samples._replace(dim=at).of_subset(shape)
+    return call.one_input(values.expand(len(values), *full), own=False, dim=at)
 
 
 def _softmax(call: NodeBackward) -> InputCotangents:
@@ -128,6 +150,7 @@ def _softmax(call: NodeBackward) -> InputCotangents:
 
 def _batched_product(call: NodeBackward) -> InputCotangents:
     """Products of (b, n, m) and (b, m, p) for (k, b, n, p) cotangents."""
+    call.require_samples_first()
     found: InputCotangents = [None, None]
     if call.needs_input_grad[0]:
         found[0] = call.result(call.values @ call.saved_tensor("mat2").transpose(-1, -2))
@@ -148,30 +171,73 @@ def _cat(call: NodeBackward) -> InputCotangents:
     return found
 
 
-def _into_zeros(call: NodeBackward, dim: int, index: slice | int) -> InputCotangents:
-    """The cotangents at their index in the input, zero elsewhere."""
-    shape = list(call.input_shape(0))
-    shape[0] = shape[0] if dim == 1 else call.values.shape[1]
+def _into_zeros(call: NodeBackward, dim: int, index: slice | int, samples_at: int) -> InputCotangents:
+    """The cotangents at their index in a dimension of the input, zero elsewhere."""
+    shape, samples = list(call.input_shape(0)), call.cotangents.sample_dim
+    if samples is not None:
+        shape = samples._replace(dim=samples_at).of_subset(shape)
     full = call.values.new_zeros(len(call.values), *shape)
-    full[(slice(None),) * dim + (index,)] = call.values
-    return call.one_input(full)
+    full[(slice(None),) * (dim + 1) + (index,)] = call.values
+    return call.one_input(full, dim=samples_at)
 
 
 def _slice(call: NodeBackward) -> InputCotangents:
     size = call.saved("self_sym_sizes")
-    dim = call.dim(call.saved("dim"))
+    dim = call.dim(call.saved("dim")) - 1
     names = ("start", "end", "step")
-    start, end, stride = (signed(call.saved(name)) for name in names)
-    return _into_zeros(call, dim, slice(*slice(start, end, stride).indices(size[dim - 1])))
+    start, end, stride = slice(*(signed(call.saved(name)) for name in names)).indices(size[dim])
+    return _into_zeros(call, dim, slice(start, end, stride), call.samples_at)
 
 
 def _select(call: NodeBackward) -> InputCotangents:
     shape = call.saved("self_sym_sizes")
     dim, index = (signed(call.saved(name)) for name in ("dim", "index"))
     dim %= len(shape)
-    if dim == 0:
-        call.require_whole_batch()
-    return _into_zeros(call, dim + 1, index)
+    return _into_zeros(call, dim, index, call.samples_at + (call.samples_at >= dim))
+
+
+def _unbind(call: NodeBackward) -> InputCotangents:
+    dim = signed(call.saved("dim")) % len(call.input_shape(0))
+    samples = _samples_of_outputs(call)
+    if samples is not None:
+        samples = samples._replace(dim=samples.dim + (samples.dim >= dim))
+    return _from_outputs(call, samples, lambda full, number: full.select(dim + 1, number))
+
+
+def _split(call: NodeBackward) -> InputCotangents:
+    dim = signed(call.saved("dim")) % len(call.input_shape(0))
+    samples = _samples_of_outputs(call)
+    if samples is not None and samples.dim == dim:
+        raise NoRuleError("a split of the samples")
+
+    def place(full: Tensor, number: int) -> Tensor:
+        if type(call.node).__name__ == "SplitBackward0":
+            return full.narrow(dim + 1, number * call.saved("split_size"), call.outputs[number].values.shape[dim + 1])
+        sizes = call.saved("split_sizes")
+        return full.narrow(dim + 1, sum(sizes[:number]), sizes[number])
+
+    return _from_outputs(call, samples, place)
+
+
+def _samples_of_outputs(call: NodeBackward) -> SampleDim | None:
+    """The dimension that counts samples, in which all outputs agree."""
+    found = {cotangents.sample_dim for cotangents in call.outputs.values()}
+    if len(found) > 1:
+        raise NoRuleError("outputs with their samples in several dimensions")
+    return found.pop()
+
+
+def _from_outputs(
+    call: NodeBackward, samples: SampleDim | None, place: Callable[[Tensor, int], Tensor]
+) -> InputCotangents:
+    """The cotangents on the input of a node whose outputs are parts of it; ``place``: of the output with a number."""
+    shape: Sequence[int] = call.input_shape(0)
+    shape = shape if samples is None else samples.of_subset(shape)
+    some = next(iter(call.outputs.values())).values
+    full = some.new_zeros(len(some), *shape)
+    for number, cotangents in call.outputs.items():
+        place(full, number).copy_(cotangents.values)
+    return [Cotangents(full, samples, own=True)]
 
 
 def _elu(call: NodeBackward) -> InputCotangents:
@@ -208,15 +274,26 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
         lambda call, x: ATEN.softplus_backward(call.values, x, call.saved("beta"), call.saved("threshold")),
     ),
     "EluBackward0": (_elu, ("self",)),
+    "HardswishBackward0": _pointwise("self", _slope_of(ATEN.hardswish_backward)),
+    "HardsigmoidBackward0": _pointwise("self", _slope_of(ATEN.hardsigmoid_backward)),
+    "PowBackward0": _pointwise("self", _power),
+    "SqrtBackward0": _pointwise("result", lambda call, y: call.values * (0.5 / y)),
+    "RsqrtBackward0": _pointwise("result", lambda call, y: call.values * (-0.5 * y**3)),
+    "MaskedFillBackward0": _pointwise("mask", lambda call, mask: call.values.masked_fill(mask, 0)),
+    "WhereBackward0": (_where, ("condition",)),
     "NegBackward0": (lambda call: call.one_input(-call.values), ()),
     "AddBackward0": (_sum(1), ()),
     "SubBackward0": (_sum(-1), ()),
     "MulBackward0": (_product, ("self", "other")),
+    "MulBackward1": (lambda call: call.one_input(call.values * call.saved("other")), ()),
     "DivBackward0": (_quotient, ("self", "other")),
     "BmmBackward0": (_batched_product, ("self", "mat2")),
     "CatBackward0": (_cat, ()),
     "SliceBackward0": (_slice, ()),
     "SelectBackward0": (_select, ()),
+    "UnbindBackward0": (_unbind, ()),
+    "SplitBackward0": (_split, ()),
+    "SplitWithSizesBackward0": (_split, ()),
     "ViewBackward0": (_reshaped, ()),
     "UnsafeViewBackward0": (_reshaped, ()),
     "ReshapeAliasBackward0": (_reshaped, ()),
@@ -232,9 +309,13 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "MeanBackward1": (_mean, ()),
     "SumBackward1": (_mean, ()),
     "SoftmaxBackward0": (_softmax, ("result",)),
+    "SafeSoftmaxBackward0": (_softmax, ("result",)),
     "NativeDropoutBackward0": (_dropout, ("result1",)),
+    "ScaledDotProductFlashAttentionForCpuBackward0": (attention, ("query", "key", "value", "output", "logsumexp")),
+    "EmbeddingBackward0": (embedding, ("indices",)),
     "ConvolutionBackward0": (convolution, ("input", "weight")),
     "MaxPool2DWithIndicesBackward0": (max_pool, ("self", "result1")),
+    "AdaptiveAvgPool2DBackward0": (adaptive_average_pool, ("self",)),
     "AvgPool2DBackward0": (average_pool, ("self",)),
     "NativeLayerNormBackward0": (layer_norm, ("input", "result1", "result2")),
     "NativeGroupNormBackward0": (group_norm, ("input", "result1", "result2")),
@@ -282,17 +363,16 @@ def _fitted(call: NodeBackward, index: int, found: Cotangents) -> Cotangents:
     """The sum over the dimensions in which the input was broadcast."""
     child, number = call.node.next_functions[index]
     metadata = child._input_metadata[number]
-    values, by_row, shape = found.values, found.by_row, list(metadata.shape)
-    if by_row and call.samples is not None:
-        group = values.shape[1] // call.samples.count
-        if len(shape) == values.ndim - 1 and shape[0] == group * call.samples.batch:
-            shape[0] = values.shape[1]
-        else:
-            by_row = False  # one row for all samples
+    values, samples, shape = found.values, found.sample_dim, list(metadata.shape)
+    if samples is not None:
+        moved = samples._replace(dim=samples.dim + len(shape) - (values.ndim - 1))
+        size = samples.of_batch(values.shape[1:])[samples.dim]
+        samples = moved if moved.dim >= 0 and shape[moved.dim] == size else None  # None: one row for all samples
+        shape = shape if samples is None else samples.of_subset(shape)
     if list(values.shape[1:]) != shape:
         extra = values.ndim - 1 - len(shape)
         dims = [*range(1, 1 + extra)]
         dims += [1 + extra + dim for dim, size in enumerate(shape) if size == 1 and values.shape[1 + extra + dim] != 1]
         values = values.sum(dim=dims, keepdim=True).reshape(len(values), *shape)
     converted = values.to(metadata.dtype)
-    return Cotangents(converted, by_row, found.own or converted is not found.values)
+    return Cotangents(converted, samples, found.own or converted is not found.values)
