@@ -21,7 +21,12 @@ from paretorch.core.balancer.forks import forks_paused
 from paretorch.core.balancer.leaf_gradients import further_gradients, leaf_gradients
 from paretorch.core.balancer.loss_step import broken_rows, descend_losses
 from paretorch.core.balancer.micro_batches import MicroBatches, check_accumulate, merged_graph
-from paretorch.core.balancer.samples_option import check_samples, samples_refusal, samples_save_nothing
+from paretorch.core.balancer.samples_option import (
+    check_samples,
+    samples_of_single_number,
+    samples_refusal,
+    samples_save_nothing,
+)
 from paretorch.core.balancer.shared_parameters import (
     EarlierLeaves,
     Leaves,
@@ -52,7 +57,14 @@ from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
 from paretorch.core.method.runner import Scale, combined_gradient, step_generator
-from paretorch.core.multi_vjp import LevelCache, SharedCotangents, SharedGraph, find_shared_graph, saves_time
+from paretorch.core.multi_vjp import (
+    LevelCache,
+    SharedCotangents,
+    SharedGraph,
+    find_shared_graph,
+    samples_save_time,
+    saves_time,
+)
 from paretorch.core.option_checks import check_choice
 
 _LOG = logging.getLogger("paretorch")
@@ -96,7 +108,9 @@ class Balancer(MethodModule):
         every: reuse the weights for ``every - 1`` steps.
         samples: compute the Gramian from so many samples of the batch (of each rank's), drawn in every step; None: from all.
             Of S among B samples, its gradients are ``B / S`` times the contribution of the S rows of the tensors at which the
-            tasks' graphs separate: unbiased for any loss. The gradient in ``.grad`` is that of the whole batch.
+            tasks' graphs separate: unbiased for any loss. The gradient in ``.grad`` is that of the whole batch. Where layers
+            combine samples (batch normalization in training mode) or have no rule, samples would save nothing: one process then
+            computes the exact Gramian, and warns.
         factor: what the losses were multiplied by (``scaler.get_scale()``), for methods that are not homogeneous.
         group: ranks whose losses are averaged: ``"all"`` where torch.distributed is initialised, a process group, or None.
         seed: of the method's random draws.
@@ -498,8 +512,11 @@ class Balancer(MethodModule):
         shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible else None
         if sampled and (shared_graph is None or graph.opaque or has_hooks(shared_graph.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))
-        if sampled and alone and shared_graph is not None and self._draws_all(shared_graph):
-            sampled, shared_graph = False, shared_graph if possible else None
+        if sampled and shared_graph is not None:
+            if None in shared_graph.batch_sizes:
+                raise ValueError(samples_of_single_number(self.samples))
+            if alone and self._takes_whole_batch(shared_graph):
+                sampled, shared_graph = False, shared_graph if possible else None
         if (
             shared_graph is None
             or not (sampled or saves_time(shared_graph, len(given)))
@@ -515,8 +532,17 @@ class Balancer(MethodModule):
 
     def _draws_all(self, shared_graph: SharedGraph) -> bool:
         """Whether ``samples`` covers the whole batch, for which the exact Gramian costs less."""
-        size = shared_graph.batch_size
-        return self.samples is not None and size is not None and size <= self.samples
+        sizes = shared_graph.batch_sizes
+        return self.samples is not None and bool(sizes) and max(size or 0 for size in sizes) <= self.samples
+
+    def _takes_whole_batch(self, shared_graph: SharedGraph) -> bool:
+        """Whether the exact Gramian costs no more than that of the samples; a warning, unless they are the whole batch."""
+        if self._draws_all(shared_graph):
+            return True
+        if samples_save_time(shared_graph):
+            return False
+        self.runner.warn_once("samples", samples_save_nothing(self.samples))
+        return True
 
     def _gramian(self, source: Gradients | SharedCotangents, others: Sequence[Tensor]) -> tuple[Array, list[Array]]:
         """(T, T) of the gradients on what is compared, of the whole batch or of the drawn samples; others from its transfer."""

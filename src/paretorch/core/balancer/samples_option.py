@@ -33,10 +33,18 @@ def samples_refusal(samples: int | None, opaque: Iterable[str]) -> str:
     )
 
 
+def samples_of_single_number(samples: int | None) -> str:
+    """The error for tasks that share a single number."""
+    return (
+        f"samples={samples} needs tensors with a batch dimension between the shared parameters and the tasks, and one of them "
+        "is a single number: leave samples out"
+    )
+
+
 def samples_save_nothing(samples: int | None) -> str:
     """The warning for a graph in which the Gramian of some samples costs as much as that of all samples."""
     return (
         f"samples={samples} saves no time on this model: its shared part has layers that combine several samples "
-        "(BatchNorm in training mode) or that Paretorch has no rule for, or each task has inputs of its own; the backward runs "
-        "on the whole batch, so that the exact Gramian (leave samples out) costs no more"
+        "(BatchNorm in training mode) or that Paretorch has no rule for, or each task has inputs of its own; "
+        "the Gramian of the whole batch costs no more, and one process computes that: leave samples out"
     )

@@ -7,7 +7,8 @@ options or ``.grad``.
 """
 
 from paretorch.core.multi_vjp.levels import LevelCache
+from paretorch.core.multi_vjp.rule_backward import samples_save_time
 from paretorch.core.multi_vjp.shared_cotangents import SharedCotangents
 from paretorch.core.multi_vjp.shared_graph import SharedGraph, find_shared_graph, saves_time
 
-__all__ = ["LevelCache", "SharedCotangents", "SharedGraph", "find_shared_graph", "saves_time"]
+__all__ = ["LevelCache", "SharedCotangents", "SharedGraph", "find_shared_graph", "samples_save_time", "saves_time"]

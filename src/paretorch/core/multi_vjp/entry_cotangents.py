@@ -44,21 +44,12 @@ class EntryCotangents(NamedTuple):
         return self._replace(samples=[None] * len(self.samples))
 
     def draw_samples(self, count: int, generator: torch.Generator) -> EntryCotangents:
-        """The same cotangents with ``count`` samples, drawn once for each batch size; parameters keep all rows.
-
-        Raises:
-            ValueError: the tensor of an edge is a single number.
-        """
+        """The same cotangents with ``count`` samples, drawn once for each batch size; parameters keep all rows."""
         drawn: dict[int, SampleSubset] = {}
         samples: list[SampleSubset | None] = [None] * len(self.edges)
         for index, ((node, _), stack) in enumerate(zip(self.edges, self.stacks, strict=True)):
             if is_leaf(node):
                 continue
-            if stack.ndim == 1:
-                raise ValueError(
-                    f"samples={count} needs tensors with a batch dimension between the shared parameters and the tasks, and one "
-                    "of them is a single number: leave samples out"
-                )
             size = stack.shape[1]
             if size > count:
                 if size not in drawn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ def products_by_rules(shared_graph: SharedGraph, cotangents: EntryCotangents) ->
     """(k, k) inner products of the gradients on the compared leaves.
 
     Raises:
-        NoRuleError: a rule is missing, or batches have several sizes.
+        NoRuleError: a rule is missing, or does not apply.
         FailedRuleError: a rule failed.
     """
     like = cotangents.stacks[0]
@@ -46,20 +46,27 @@ def products_by_rules(shared_graph: SharedGraph, cotangents: EntryCotangents) ->
     return total
 
 
+def samples_save_time(shared_graph: SharedGraph) -> bool:
+    """Whether rules can be applied to a subset of the samples, as far as the nodes show: arguments may still prevent it."""
+    if all(is_leaf(node) for node, _ in shared_graph.edges):
+        return False  # the parameters themselves are shared, each task has inputs of its own
+    layers = {node for use in shared_graph.linear_uses for node in use.nodes}
+    try:
+        needed = _needed_nodes(shared_graph, layers)
+    except NoRuleError:
+        return False
+    return not any(getattr(node, "_saved_training", False) for node in needed)  # batch normalization
+
+
 def _starts(cotangents: EntryCotangents) -> list[tuple[Edge, Cotangents]]:
-    """The entries with their cotangents."""
-    drawn = {id(samples): samples for samples in cotangents.samples if samples is not None}
-    if len(drawn) > 1:
-        raise NoRuleError("batches of several sizes")
+    """The entries with their cotangents, which are those of the drawn samples where samples are drawn."""
     starts = []
-    for edge, stack, own in zip(*cotangents, strict=True):
-        if drawn and own is None and not is_leaf(edge[0]):
-            raise NoRuleError("batches of several sizes")
-        if own is None:
+    for edge, stack, drawn in zip(*cotangents, strict=True):
+        if drawn is None:
             starts.append((edge, Cotangents(stack)))
         else:
-            rows = SampleDim(own, 1).select(stack) * own.scale
-            starts.append((edge, Cotangents(rows, SampleDim(own), own=True)))
+            rows = SampleDim(drawn, 1).select(stack) * drawn.scale
+            starts.append((edge, Cotangents(rows, SampleDim(drawn), own=True)))
     return starts
 
 
@@ -120,7 +127,7 @@ def multi_cotangent_backward(
         raise NoRuleError("a layer of which one use is not reached")
 
 
-def _needed_nodes(shared_graph: SharedGraph, layer_nodes: dict[Any, list[int]]) -> set[Any]:
+def _needed_nodes(shared_graph: SharedGraph, layer_nodes: Collection[Any]) -> set[Any]:
     """The nodes on a path to a compared leaf; each must have a rule."""
     leaves = {id(leaf) for leaf in shared_graph.other_leaves}
     needed = set(layer_nodes)

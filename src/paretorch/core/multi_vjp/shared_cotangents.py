@@ -13,7 +13,7 @@ from torch import Tensor
 
 from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.engine import observed_gradients
-from paretorch.core.gradients.graph import TaskGraph, check_dense, is_leaf
+from paretorch.core.gradients.graph import TaskGraph, check_dense
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.rank_gramians import summed_gramian, summed_gramian_and
 from paretorch.core.gradients.ranks import Ranks
@@ -77,7 +77,6 @@ class SharedCotangents:
         self.shared_graph, self.tasks, self.known, self.levels = shared_graph, tasks, list(known), levels
         self.passive = list(passive)
         self.cotangents = EntryCotangents([], [], [])
-        self.samples_save_time = True  # whether samples outside the subset cost nothing in the shared graph
         self._sampled = False
         self._kind: int | None = None
         self._explicit: tuple[Gradients, list[Tensor | None]] | None = None  # and the rows of the passive leaves
@@ -93,6 +92,16 @@ class SharedCotangents:
         """Compute inner products from ``count`` random samples of each batch."""
         self._sampled = True
         self.cotangents = self.cotangents.draw_samples(count, generator)
+
+    @property
+    def uses_samples(self) -> bool:
+        """Whether inner products are computed from a subset of the samples."""
+        return self.cotangents.is_subset
+
+    @property
+    def samples_save_time(self) -> bool:
+        """Whether rows that were not drawn cost nothing: at other levels autograd runs on all of them."""
+        return self._level().level is Level.RULES
 
     @property
     def resolution(self) -> float:
@@ -111,15 +120,13 @@ class SharedCotangents:
         Levels are tried from the one that this kind of graph uses.
         """
         while (level := self._level().level) is not Level.EXPLICIT:
+            if level is not Level.RULES:
+                self._use_whole_batch()
             found = self._attempt(level, partial(self._gramian_at, others=others))
             if found is not None:
                 return found
-        self.samples_save_time = False
-        gramian, arrays = self.gradients().gramian(others)
-        if self.cotangents.is_subset and not self.cotangents.samples_contain_all_tasks():
-            self._use_whole_batch()  # a task without a part in the samples would count as absent
-            gramian = self.gradients().gramian()[0]
-        return gramian, arrays
+        self._use_whole_batch()
+        return self.gradients().gramian(others)
 
     def gramian_over(self, ranks: Ranks, others: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
         """:meth:`gramian` of the losses' mean over ranks, from explicit gradients, which are summed over ranks."""
@@ -139,12 +146,12 @@ class SharedCotangents:
         if not self.cotangents.stacks:
             return np.zeros((self.tasks, self.tasks)), [tensor.numpy() for tensor in to_host(others)]
         products, self.cotangents, arrays = gramian_at(level, self.shared_graph, self.cotangents, others)
-        is_entry_leaf = (is_leaf(node) for node, _ in self.shared_graph.edges)
-        self.samples_save_time = level is Level.RULES and not all(is_entry_leaf)
         return with_absent_tasks(products, self.known, self.tasks), arrays
 
     def _use_whole_batch(self) -> None:
-        self.cotangents, self._explicit = self.cotangents.whole_batch(), None
+        """Use all samples from now on: rows that were not drawn cost the same."""
+        if self.uses_samples:
+            self.cotangents, self._explicit = self.cotangents.whole_batch(), None
 
     # --- gradients -------------------------------------------------------------------------------------------------------
 
@@ -155,7 +162,7 @@ class SharedCotangents:
             ValueError: they do not fit into memory, or are sparse.
         """
         if self._explicit is None:
-            leaves, self.samples_save_time = self.shared_graph.compared, False
+            leaves = self.shared_graph.compared
             check_memory(len(self.known), sum(leaf.numel() for leaf in leaves), leaves[0].dtype, leaves[0].device)
             stacks = self.cotangents.masked()
             ends = [*leaves, *self.passive]
@@ -178,7 +185,7 @@ class SharedCotangents:
         used = [row for row, task in enumerate(self.known) if weights[task] != 0]
         factors = [weights[self.known[row]] for row in used]
         explicit = self._level().level is Level.EXPLICIT
-        if explicit and not self._sampled:
+        if explicit and not self.uses_samples:
             gradients = self.gradients()
             assert self._explicit is not None
             vectors = WeightVectors(factors)
@@ -195,7 +202,7 @@ class SharedCotangents:
         if has_python:
             self._use(Level.EXPLICIT, HAS_PYTHON)
             return None
-        if gramian is not None and not self._sampled and not self._agrees(found, weights, gramian):
+        if gramian is not None and not self.uses_samples and not self._agrees(found, weights, gramian):
             self._use(Level.EXPLICIT, DISAGREES)
             return None
         return found

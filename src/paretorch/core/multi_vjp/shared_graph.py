@@ -37,10 +37,10 @@ class SharedGraph(NamedTuple):
         return [GradientEdge(*edge) for edge in self.edges]
 
     @property
-    def batch_size(self) -> int | None:
-        """The largest number of samples of an entry that is no leaf; None where there is none, or one without batch dimension."""
+    def batch_sizes(self) -> list[int | None]:
+        """The number of samples of every entry that is no leaf; None for a single number."""
         shapes = [node._input_metadata[number].shape for node, number in self.edges if not is_leaf(node)]
-        return max(int(shape[0]) for shape in shapes) if shapes and all(shapes) else None
+        return [int(shape[0]) if shape else None for shape in shapes]
 
 
 def find_shared_graph(graph: TaskGraph, compared: Sequence[Tensor]) -> SharedGraph | None:
