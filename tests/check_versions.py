@@ -2,7 +2,7 @@
 
     python tests/check_versions.py [lowest] [newest] [--folder DIR]
 
-The lowest versions are those of ``pyproject.toml``, exactly; what they require themselves is as new as pip finds. A line of the
+The lowest versions are those of ``pyproject.toml``, exactly; what they require themselves is as new as they allow. A line of the
 table has the result of the audit of the newest environment; a service that is unreachable is no failure.
 """
 
@@ -112,7 +112,8 @@ def installed(environment: Environment, folder: Path) -> Path:
     """The interpreter of a new environment.
 
     Raises:
-        subprocess.CalledProcessError: pip cannot install it; its message is on the standard error stream.
+        subprocess.CalledProcessError: no versions go together, or one cannot be installed; the message is on the standard error
+            stream.
     """
     requirements = project()
     own = [text for extra in environment.extras for text in requirements[extra]]
@@ -121,7 +122,24 @@ def installed(environment: Environment, folder: Path) -> Path:
     venv.create(folder, with_pip=True, clear=True)
     python = folder / "bin" / "python"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, *wanted, *newest], check=True)
+    subprocess.run([*pip, "uv"], check=True)
+    pins = folder / "pins.txt"
+    # pip takes most of an hour to find versions that go together, where old packages limit what newer ones may be
+    resolve = [
+        str(python),
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--python",
+        str(python),
+        "-",
+        "--output-file",
+        str(pins),
+    ]
+    subprocess.run(resolve, input="\n".join([*wanted, *newest]), text=True, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*pip, "--no-deps", "--requirement", str(pins)], check=True)
     subprocess.run([*pip, "--no-deps", "--editable", str(ROOT)], check=True)
     return python
 
@@ -171,6 +189,17 @@ def audit(python: Path) -> tuple[str, bool]:
     return audit_result(done.returncode, done.stdout, done.stderr)
 
 
+UNREACHABLE = (
+    "ConnectionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "ProxyError",
+    "SSLError",
+    "ServiceError",
+    "HTTPError",
+)
+
+
 def audit_result(code: int, output: str, errors: str) -> tuple[str, bool]:
     """A sentence about an audit, and whether it is no failure.
 
@@ -181,13 +210,18 @@ def audit_result(code: int, output: str, errors: str) -> tuple[str, bool]:
         ('Found 1 known vulnerability in 1 package: thing 1.0 X-1', False)
         >>> audit_result(1, "", "requests.exceptions.ConnectionError: ...")
         ('not audited: the service was unreachable', True)
+        >>> audit_result(2, "", "usage: pip-audit ...")
+        ('pip-audit failed: usage: pip-audit ...', False)
     """
     if code == 0:
         return "no known vulnerabilities", True
-    found = next((line for line in errors.splitlines() if line.startswith("Found ")), None)
-    if found is None:
+    lines = errors.strip().splitlines()
+    found = next((line for line in lines if line.startswith("Found ")), None)
+    if found is not None:
+        return f"{found}: {'; '.join(output.strip().splitlines()[2:])}", False
+    if any(name in errors for name in UNREACHABLE):
         return "not audited: the service was unreachable", True
-    return f"{found}: {'; '.join(output.strip().splitlines()[2:])}", False
+    return f"pip-audit failed: {lines[-1] if lines else f'exit code {code}'}", False
 
 
 def main(names: Sequence[str], folder: Path) -> int:
@@ -200,7 +234,7 @@ def main(names: Sequence[str], folder: Path) -> int:
         try:
             python = installed(environment, folder / environment.name.replace(", ", "-"))
         except subprocess.CalledProcessError as error:
-            rows.append((environment.name, "pip", f"exit code {error.returncode}"))
+            rows.append((environment.name, "installation", f"exit code {error.returncode}"))
             good = False
             continue
         rows.append((environment.name, "versions", versions(python, ("torch", "numpy"))))

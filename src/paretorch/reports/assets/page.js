@@ -146,6 +146,19 @@
     ];
   }
 
+  // dotted lines across the panel at marks of such a style
+  function lines(panel, styles, part, at) {
+    const across = panel.marks.filter((marks) => styles[marks.s ?? 0].across && shown[part].has(marks.t));
+    return across.flatMap((marks) => {
+      const line = { color: ink(styleOf(marks.t)), dash: "dot", width: 1 };
+      const [x, y] = [marks.v[at.x][0], marks.v[at.y][0]];
+      return [
+        ...(x === null ? [] : [{ type: "line", layer: "below", line, xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1 }]),
+        ...(y === null ? [] : [{ type: "line", layer: "below", line, xref: "paper", yref: "y", x0: 0, x1: 1, y0: y, y1: y }]),
+      ];
+    });
+  }
+
   function cells(panel, at) {
     const [columns, rows] = [panel.axes[at.x].labels, panel.axes[at.y].labels];
     const scale = [[0, darkened() ? "#ff8c42" : "#a8400c"], [0.5, colour("card")], [1, darkened() ? "#4fa9e6" : "#0072b2"]];
@@ -161,7 +174,7 @@
       const at = { x: spec.chooseAxes ? state.x : state.switched ? 1 : panel.x, y: spec.chooseAxes ? state.y : panel.y };
       if (panel.z !== undefined) at.z = panel.z;
       if (panel.height) box.style.height = panel.height + "px";
-      window.Plotly.react(box, traces(panel, spec.styles, part, at, state.bands), { ...layout(panel, at, box), ...(printing ? { width: box.clientWidth } : {}) }, options);
+      window.Plotly.react(box, traces(panel, spec.styles, part, at, state.bands), { ...layout(panel, at, box), shapes: lines(panel, spec.styles, part, at), ...(printing ? { width: box.clientWidth } : {}) }, options);
     });
   }
 

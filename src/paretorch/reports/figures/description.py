@@ -48,6 +48,7 @@ class MarkStyle:
         colour: one of the page's named colours; the treatment's if empty.
         opacity: in 0..1.
         intervals: bars, or a band along the line.
+        across: whether dotted lines cross the panel at the mark.
         detail: whether the marks are drawn on the page alone, and for few treatments alone.
         hover: text of a mark, with places for numbers: ``{0}`` for axis 0, ``{0.interval}`` for its interval, ``{x}`` and ``{y}``
             for the axes in use, ``{x.name}``, ``{label}`` of the treatment, ``{title}`` of the panel, ``{text}`` of the mark,
@@ -61,6 +62,7 @@ class MarkStyle:
     colour: str = ""
     opacity: float = 1.0
     intervals: Literal["bars", "band"] = "bars"
+    across: bool = False
     detail: bool = False
     hover: str = ""
 

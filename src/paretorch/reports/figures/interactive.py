@@ -90,7 +90,7 @@ def _style(style: MarkStyle, space: bool) -> dict[str, Json]:
     outlined = style.symbol.endswith(("-open", "-thin"))
     marker = {"size": style.size, "line": {"width": 2 if outlined else 0}}
     trace = {"type": "scatter3d" if space else "scatter", "mode": "+".join(parts), "opacity": style.opacity}
-    return {
+    found = {
         "trace": {**trace, "line": {"width": style.line}, "marker": marker},
         "colour": style.colour,
         "symbol": style.symbol,
@@ -99,6 +99,7 @@ def _style(style: MarkStyle, space: bool) -> dict[str, Json]:
         "detail": style.detail,
         "hover": style.hover,
     }
+    return found | ({"across": True} if style.across else {})
 
 
 def _marks(marks: Marks, styles: list[MarkStyle], used: Collection[int | None]) -> dict[str, Json]:

@@ -150,6 +150,9 @@ def _draw_marks(axis: Axes, panel: Panel, marks: Marks, label: str) -> None:
         linewidth=1.4,
         label=label,
     )
+    if marks.style.across:
+        for line, value in ((axis.axvline, x[0]), (axis.axhline, y[0])):
+            line(value, color=own.colour, linestyle=":", linewidth=0.8, zorder=0)
     x_ends, y_ends = (marks.bounds[k] if marks.bounds else None for k in (panel.x, panel.y))
     if marks.style.intervals == "band" and y_ends is not None:
         axis.fill_between(x, *y_ends, color=own.colour, alpha=0.12, linewidth=0)

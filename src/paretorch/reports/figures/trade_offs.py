@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,8 +13,10 @@ from paretorch.reports.figures.curves import metric_title
 from paretorch.reports.figures.description import Axis, Bounds, Figure, Marks, MarkStyle, Panel
 from paretorch.studies.statistics.paired import interval
 from paretorch.studies.statistics.quality import seed_mean
+from paretorch.studies.study import Combine
 
 MEAN = MarkStyle(size=12, hover="<b>{label}</b><br>{x.name}: {x}<br>{y.name}: {y}")
+ACROSS = replace(MEAN, across=True)  # of single tasks
 TRIAL = MarkStyle(size=8, hover="<b>{label}</b><br>{x.name}: {x}<br>{y.name}: {y}")
 SEED = MarkStyle(size=5, opacity=0.35, detail=True)
 
@@ -32,7 +35,10 @@ def trade_off(summary: Summary) -> list[Figure]:
         "Two metrics on test data, means with 95 % intervals; small marks are single seeds. A treatment is worse in both metrics "
         "than one that is further in both directions of improvement."
     )
-    panel = _plane(summary, axes, 0, other)
+    joined = {t.label for t in summary.results.plan.study.treatments if t.combine is Combine.JOIN}
+    if joined:
+        caption += " Dotted lines: a model for each task."
+    panel = _plane(summary, axes, 0, other, joined)
     return [Figure("trade-off", "Trade-off between tasks", caption, (panel,), "metrics on test data", choose_axes=True)]
 
 
@@ -86,14 +92,17 @@ def _positive(row: TreatmentSummary) -> Array:
     return np.where(row.results.seconds > 0, row.results.seconds, np.nan)
 
 
-def _plane(summary: Summary, axes: Mapping[str, list[Array]], x: int, y: int) -> Panel:
+def _plane(summary: Summary, axes: Mapping[str, list[Array]], x: int, y: int, across: Collection[str] = ()) -> Panel:
+    """The means of all treatments with their intervals, and the seeds; lines across the panel at some of the treatments."""
     marks = []
-    for index in range(len(summary.rows)):
+    for index, label in enumerate(summary.rows):
         seeds = tuple(values[index] for values in axes.values())
         means = np.array([mean_and_bounds(each, summary.level) for each in seeds])  # (axes, 3)
         bounds: tuple[Bounds | None, ...] = tuple(
             (low[None], high[None]) if np.isfinite(low) else None for _, low, high in means
         )
         marks.append(Marks(SEED, seeds, index))
-        marks.append(Marks(MEAN, tuple(mean[None] for mean, _, _ in means), index, bounds))
+        marks.append(
+            Marks(ACROSS if label in across else MEAN, tuple(mean[None] for mean, _, _ in means), index, bounds)
+        )
     return Panel("", tuple(map(Axis, axes)), tuple(marks), x, y)
