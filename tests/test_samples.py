@@ -90,6 +90,53 @@ class Shifted(nn.Module):
         return torch.cat([x[:1], x[1:] + x[:-1]])
 
 
+class RandomLayers(nn.Module):
+    """Layers that process samples independently, each with the dimensions in a random order and partly flattened."""
+
+    def __init__(self, seed: int, depth: int = 5) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        self.orders = [torch.randperm(3, generator=draw).tolist() for _ in range(depth)]
+        self.kinds = torch.randint(6, (depth,), generator=draw).tolist()
+        self.cuts = torch.randint(1, 3, (depth,), generator=draw).tolist()
+        self.linear = nn.ModuleList([nn.Linear(4, 4) for _ in range(depth)])
+        self.norms = nn.ModuleList([nn.LayerNorm(4) for _ in range(depth)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(1, (4, 4))[:, :, :4]
+        for order, kind, cut, linear, norm in zip(
+            self.orders, self.kinds, self.cuts, self.linear, self.norms, strict=True
+        ):
+            back = sorted(range(3), key=order.__getitem__)
+            sizes = [x.shape[dim] for dim in order]
+            if order[2] != 0:  # the samples are not the last dimension, along which layers work
+                moved = x.permute(order)
+                rows = [moved.reshape(-1, sizes[2]), moved.reshape(sizes[0], -1, sizes[2]), moved][
+                    cut % 3 if kind else 0
+                ]
+                x = x + self.applied(kind, rows, linear, norm).reshape(sizes).permute(back)
+            elif kind % 2:
+                x = (x.permute(order).reshape(sizes[0] * sizes[1], sizes[2]).t() * 1.5).t().reshape(sizes).permute(back)
+            else:
+                x = torch.stack([part.tanh() for part in x.permute(order).unbind(cut % 2)], cut % 2).permute(back)
+        return x.flatten(1)[:, 2:8]
+
+    def applied(self, kind: int, rows: Tensor, linear: nn.Module, norm: nn.Module) -> Tensor:
+        """One layer along the last dimension of four entries."""
+        if kind == 0:
+            return torch.cat(linear(rows).split([1, 3], dim=-1)[::-1], dim=-1)
+        if kind == 1:
+            return cast(Tensor, norm(linear(rows)))
+        if kind == 2:
+            return rows.softmax(-1) * rows.mean(-1, keepdim=True)
+        if kind == 3:
+            one, two = rows.chunk(2, dim=-1)
+            return torch.cat([one * two, two - one], dim=-1)
+        if kind == 4:
+            return cast(Tensor, linear(rows.transpose(-1, -2).transpose(-1, -2).contiguous()))
+        return torch.stack(linear(rows).unbind(-1)[::-1], dim=-1)
+
+
 # Whether the samples that were not drawn cost nothing in it, and the encoder.
 ENCODERS: dict[str, tuple[bool, Encoder]] = {
     "mlp": (True, lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6), nn.Tanh())),
@@ -180,6 +227,21 @@ def test_samples_give_gramian_of_subset_and_gradient_of_batch(kind: str) -> None
         assert balance.weights is not None
         received = torch.cat([cast(Tensor, parameter.grad).flatten() for parameter in parameters])
         torch.testing.assert_close(received, balance.weights @ whole, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_samples_of_random_layers(seed: int) -> None:
+    torch.manual_seed(seed)
+    encoder = nn.Sequential(nn.Linear(6, 16), RandomLayers(seed), nn.Linear(6, 6)).double()
+    heads = nn.ModuleDict({f"t{task}": nn.Linear(6, 2) for task in range(TASKS)}).double()
+    z = encoder(torch.randn(BATCH, 6, dtype=torch.float64))
+    losses = head_losses(heads, z)
+    used = torch.autograd.grad(z.sum(), list(encoder.parameters()), retain_graph=True, allow_unused=True)
+    parameters = [leaf for leaf, part in zip(encoder.parameters(), used, strict=True) if part is not None]
+    index = torch.randperm(BATCH, generator=step_generator(~seed, 0))[:5]
+    expected = jacobian_of_samples(losses, z, parameters, index)
+    gramian = pt.Balancer(pt.MGDA(), samples=5, seed=seed).backward(losses).gramian  # a warning would be an error
+    torch.testing.assert_close(gramian, expected @ expected.T, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -171,6 +171,16 @@ def _cat(call: NodeBackward) -> InputCotangents:
     return found
 
 
+def _stack(call: NodeBackward) -> InputCotangents:
+    dim = call.dim(call.saved("dim"))
+    at = call.samples_at - (call.samples_at > dim - 1)
+    parts = call.values.unbind(dim)
+    return [
+        call.result(part, own=False, dim=at) if needed else None
+        for part, needed in zip(parts, call.needs_input_grad, strict=True)
+    ]
+
+
 def _into_zeros(call: NodeBackward, dim: int, index: slice | int, samples_at: int) -> InputCotangents:
     """The cotangents at their index in a dimension of the input, zero elsewhere."""
     shape, samples = list(call.input_shape(0)), call.cotangents.sample_dim
@@ -289,6 +299,7 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "DivBackward0": (_quotient, ("self", "other")),
     "BmmBackward0": (_batched_product, ("self", "mat2")),
     "CatBackward0": (_cat, ()),
+    "StackBackward0": (_stack, ()),
     "SliceBackward0": (_slice, ()),
     "SelectBackward0": (_select, ()),
     "UnbindBackward0": (_unbind, ()),
@@ -303,6 +314,7 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "TBackward0": (_t, ()),
     "TransposeBackward0": (_transpose, ()),
     "PermuteBackward0": (_permute, ()),
+    "AliasBackward0": (_passed, ()),
     "CloneBackward0": (_passed, ()),
     "ExpandBackward0": (_passed, ()),
     "ToCopyBackward0": (_passed, ()),
