@@ -62,7 +62,8 @@ class Parts(nn.Module):
         one, two, _ = x.unflatten(1, (3, 4)).unbind(1)
         three, four = x.chunk(2, dim=-1)
         five, six = x.split([4, 8], dim=1)
-        return one * two + three[:, :4] * five - four[:, 1:5] * six[:, 2:6]
+        mixed: Tensor = one * two + three[:, :4] * five - four[:, 1:5] * six[:, 2:6]
+        return mixed
 
 
 class PartsOfFirst(nn.Module):
