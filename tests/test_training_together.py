@@ -168,6 +168,22 @@ def test_run_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     assert [type(each) for each in found] == [type(each) for each in separate]
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"method": "MGDA()", "surface": "parameters"}, "the gradients are balanced on the parameters"),
+        ({"precision": "bfloat16"}, "the precision is bfloat16"),
+        ({}, None),
+    ],
+)
+def test_reason_for_separate_training_is_noted(changes: dict[str, Any], reason: str | None, tmp_path: Path) -> None:
+    notes: list[str] = []
+    runs = seeded(replace(RUN, epochs=1, **changes), 2)
+    for _ in range(2):  # nothing is trained, and nothing noted, in the second call
+        train_together(runs, [tmp_path / str(run.seed) for run in runs], progress=lambda *_: None, note=notes.append)
+    assert notes == ([] if reason is None else [f"some runs are trained separately: {reason}"])
+
+
 def test_runs_of_another_kind_are_not_grouped() -> None:
     with pytest.raises(Exception, match="more than the seed"):
         check_runs([RUN, replace(RUN, seed=1, epochs=4)])

@@ -91,8 +91,8 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         order: ``run``, ``folder``, ``tracking``, ``trial``: whether the run is stopped when its parameters become nan, and
             ``others``, each with a run and a folder, which are trained together with it.
         train: the function that trains.
-        send: receives the events: ``started``; ``progress`` with ``done`` and ``of``; ``note`` with the ``text`` of a warning
-            about a tracker; then ``finished``, or ``failed`` with ``error``.
+        send: receives the events: ``started``; ``progress`` with ``done`` and ``of``; ``note`` with a ``text``, such as a
+            warning about a tracker; then ``finished``, or ``failed`` with ``error``.
     """
     if order.get("others"):
         _train_group([order, *order["others"]], send)
@@ -129,7 +129,7 @@ def _train_group(orders: Sequence[Mapping[str, Any]], send: Callable[[dict[str, 
     def progress(places: Sequence[int], done: int, of: int) -> None:
         send({"event": "progress", "members": list(places), "done": done, "of": of})
 
-    found = train_together(runs, folders, progress=progress)
+    found = train_together(runs, folders, progress=progress, note=lambda text: send({"event": "note", "text": text}))
     errors = {
         str(place): _record_failure(runs[place], folders[place], error)
         for place, error in enumerate(found)

@@ -44,9 +44,9 @@ def check_runs(runs: Sequence[Run]) -> None:
     """
     if len({replace(run, seed=0).key for run in runs}) > 1:
         raise SeparateError("they differ in more than the seed")
-    run = runs[0]
     if len(runs) < 2:
-        raise SeparateError("it is one run")
+        raise SeparateError("fewer than two runs are left")
+    run = runs[0]
     if run.front:
         raise SeparateError("a front trains its models together by itself")
     if run.precision != "float32":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,12 @@ Progress = Callable[[Sequence[int], int, int], None]  # the indices of runs, the
 
 
 def train_together(
-    runs: Sequence[Run], folders: Sequence[Path], *, progress: Progress, checkpoint_every: int | None = None
+    runs: Sequence[Run],
+    folders: Sequence[Path],
+    *,
+    progress: Progress,
+    checkpoint_every: int | None = None,
+    note: Callable[[str], object] = lambda text: None,
 ) -> list[Result | Exception]:
     """Trains runs that differ in the seed alone, together where that is possible and faster, else one after the other.
 
@@ -49,13 +54,19 @@ def train_together(
         folders: of each run.
         progress: called with the indices of the runs that have advanced, the number of their epochs done, and of all epochs.
         checkpoint_every: see :func:`paretorch.train`.
+        note: called with the reason why runs are trained separately.
 
     Returns:
         for each run its result, or the error with which it ended.
     """
     left = [place for place, run in enumerate(runs) if not _is_finished(run, folders[place])]
-    with suppress(SeparateError, FloatingPointError):  # then every run by itself, from its last checkpoint
+    try:
         _train_stacked([runs[i] for i in left], [folders[i] for i in left], left, progress, checkpoint_every)
+    except SeparateError as reason:
+        if len(left) > 1:  # one or none is nothing to be trained together
+            note(f"some runs are trained separately: {reason}")
+    except FloatingPointError:
+        note("some runs are continued separately, each from its last checkpoint: one of them diverged")
     return [
         _separately(run, folder, place, progress, checkpoint_every)
         for place, (run, folder) in enumerate(zip(runs, folders, strict=True))
