@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def acquire_lock(path: Path, message: str) -> BaseFileLock:
     """A lock that no other process can acquire until ``release()`` or until this process ends, however it ends.
 
-    Processes that are forked from this one do not keep it: a data loader's worker that outlives it locks nobody out.
+    Processes that are forked from this one do not keep it: a data loader's worker that outlives it locks nobody out
+    (older versions of filelock than 3.30 let them keep it).
 
     Args:
         path: of an empty file, which is created if necessary and stays.
