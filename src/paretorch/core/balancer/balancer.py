@@ -52,7 +52,7 @@ from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
 from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian_and
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
-from paretorch.core.gradients.task_gradients import Gradients
+from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
@@ -463,15 +463,14 @@ class Balancer(MethodModule):
     ) -> tuple[StepResult, list[tuple[Tensor, Tensor]]]:
         """The result of the step, and the shared leaves with their balanced gradients, consistent with the Gramian."""
         runner = self.runner
-        result = runner.reuse_weights(
-            source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(losses.read()[0][0])
-        )
+        result = runner.reusable(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(losses.read()[0][0]))
         if result is not None:
             shared = self._shared_gradient(result, source, is_new=False)
             if shared is None:  # the first call has changed the level to EXPLICIT
                 shared = self._shared_gradient(result, source, is_new=False)
             assert shared is not None
-            return result, shared
+            if self._is_finite(shared):
+                return runner.reuse(result), shared  # else a new step finds which task it is
         skipped = dict(runner.skipped)
         while True:
             gramian, found = self._gramian(source, losses.tensors)
@@ -482,6 +481,12 @@ class Balancer(MethodModule):
                 accept()
                 return result, shared
             runner.skipped = dict(skipped)  # the next Gramian is of explicit gradients, and the step is repeated
+
+    def _is_finite(self, shared: Sequence[tuple[Tensor, Tensor]]) -> bool:
+        """Whether the gradient is finite on all ranks."""
+        sums = to_host([part.sum() for _, part in shared])  # one that overflows costs a new step
+        broken = sum(not math.isfinite(each) for each in sums)
+        return float(self.runner.ranks.sum(torch.tensor(float(broken)))) == 0
 
     def _leaves(self, given: Collection[str], graph: TaskGraph) -> Leaves:
         """The leaves that are compared, and the others that have a gradient."""
@@ -509,17 +514,18 @@ class Balancer(MethodModule):
         sampled = self.samples is not None and len(given) > 1
         possible = alone and not graph.opaque and Need.JACOBIAN not in self.method.needs
         possible = possible and len(given) > 2  # for two tasks, the additional backward costs what it could save
-        shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible else None
+        reuses = self.runner.may_reuse and len(given) > 1 and not graph.opaque  # one backward of a weighted sum is then enough
+        shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible or reuses else None
         if sampled and (shared_graph is None or graph.opaque or has_hooks(shared_graph.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))
         if sampled and shared_graph is not None:
             if None in shared_graph.batch_sizes:
                 raise ValueError(samples_of_single_number(self.samples))
             if alone and self._takes_whole_batch(shared_graph):
-                sampled, shared_graph = False, shared_graph if possible else None
+                sampled, shared_graph = False, shared_graph if possible or reuses else None
         if (
             shared_graph is None
-            or not (sampled or saves_time(shared_graph, len(given)))
+            or not (sampled or reuses or (possible and saves_time(shared_graph, len(given))))
             or (not sampled and has_hooks(shared_graph.entries))
         ):
             in_one_block = not alone or Need.JACOBIAN in self.method.needs

@@ -198,8 +198,24 @@ class MethodRunner:
         present = known & (losses != 0) & (factor != 0) if gramian is None else gramian.diagonal() != 0
         return StepEvidence(present, known, losses, factor, gramian, resolution)
 
+    @property
+    def may_reuse(self) -> bool:
+        """Whether ``every`` allows the last weights in this step, if they cover all present tasks."""
+        return self.every > 1 and self.state.last_weights()[0] not in (0, self.every)
+
     def reuse_weights(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
-        """The last weights, where ``every`` allows it and they cover every present task; else None.
+        """The step with the last weights, where they are :meth:`reusable`; else None."""
+        result = self.reusable(known, broken)
+        return None if result is None else self.reuse(result)
+
+    def reuse(self, result: StepResult) -> StepResult:
+        """Count and record a step that :meth:`reusable` gave."""
+        self.state.count_reuse()
+        self.record(result)
+        return result
+
+    def reusable(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
+        """The last weights, where ``every`` allows it and they cover every present task; else None. Nothing is changed.
 
         Args:
             known: the tasks that are present on this rank.
@@ -207,23 +223,18 @@ class MethodRunner:
         """
         self.read_decision()
         self.state.verify()
-        if self.every == 1:
+        if not self.may_reuse:
             return None
-        age, weights, heads = self.state.last_weights()
-        if age in (0, self.every):
-            return None
+        _, weights, heads = self.state.last_weights()
         here = np.zeros((2, len(self.tasks)))
         here[0, list(known)] = 1
         here[1] = broken()
         present, bad = self.ranks.sum(torch.from_numpy(here)).numpy() > 0
         if bad.any() or np.isnan(weights[present]).any():
             return None
-        self.state.count_reuse()
         evidence = StepEvidence(present, *unknown_losses(len(weights), None))
         own = None if np.isnan(heads).all() else np.where(present, heads, 0.0).tolist()
-        result = StepResult(evidence, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own)
-        self.record(result)
-        return result
+        return StepResult(evidence, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own)
 
     def run(self, evidence: StepEvidence, jacobian: Tensor | None = None, features: Tensor | None = None) -> StepResult:
         """One step of the method: the state advances, and the result is recorded."""

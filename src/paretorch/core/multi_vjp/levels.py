@@ -50,7 +50,7 @@ class LevelCache:
 
     def replace(self, kind: int, level: Level, cause: str | None = None) -> None:
         """Use another level for graphs of this kind, and log the cause once."""
-        self.levels[kind] = self.levels[kind]._replace(level=level)
+        self.levels[kind] = self.levels.get(kind, GraphLevel(level, 0.0))._replace(level=level)
         if cause is not None and cause not in self._logged:
             self._logged.add(cause)
             _LOG.warning("%s: gradients are computed task by task in graphs like this one, which takes longer", cause)

@@ -110,6 +110,8 @@ class SharedCotangents:
 
     def nonfinite_tasks(self) -> Mask:
         """(T,) the tasks whose cotangents contain inf or nan, or whose sum overflows."""
+        if not self.cotangents.stacks:
+            return np.zeros(self.tasks, bool)
         return nonfinite_mask(self.cotangents.sums(), self.known, self.tasks)
 
     # --- the Gramian -----------------------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ class SharedCotangents:
         """
         used = [row for row, task in enumerate(self.known) if weights[task] != 0]
         factors = [weights[self.known[row]] for row in used]
-        explicit = self._level().level is Level.EXPLICIT
+        explicit = self._is_explicit if gramian is None else self._level().level is Level.EXPLICIT
         if explicit and not self.uses_samples:
             gradients = self.gradients()
             assert self._explicit is not None
@@ -222,6 +224,12 @@ class SharedCotangents:
             return True
         info = torch.finfo(self.shared_graph.compared[0].dtype)  # entries that underflow
         return 0 < terms < info.tiny / info.eps * math.sqrt(sum(part.numel() for part in compared))
+
+    @property
+    def _is_explicit(self) -> bool:
+        """Whether graphs of this kind are known to need explicit gradients; without a Gramian no level is looked for."""
+        known = self.levels.levels.get(self._kind_of_graph())
+        return known is not None and known.level is Level.EXPLICIT
 
     # --- the level of this kind of graph ---------------------------------------------------------------------------------
 
