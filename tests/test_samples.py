@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import paretorch as pt
 from paretorch.core.method.runner import step_generator
+from paretorch.core.multi_vjp.levels import Level
 from paretorch.core.multi_vjp.rule_errors import NoRuleError
 from paretorch.core.multi_vjp.sample_subset import SampleDim, SampleSubset
 from small_models import head_losses
@@ -335,6 +336,41 @@ def test_samples_detect_nonfinite_gradients_outside_subset() -> None:
         with pytest.raises(FloatingPointError, match="t1"):
             pt.Balancer(pt.MGDA(), samples=2, seed=seed).backward(losses)
         assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("samples", [3, None])
+@pytest.mark.parametrize("tasks", [TASKS, 40])
+def test_gradient_that_breaks_within_the_encoder_is_named_and_the_next_step_is_as_before(
+    samples: int | None, tasks: int
+) -> None:
+    """It breaks in a sample that is not drawn, so that neither the features nor the Gramian show it."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 40).double(), nn.Linear(40, 6).double()
+    heads = nn.ModuleDict({f"t{task}": nn.Linear(6, 2) for task in range(tasks)}).double()
+    x = torch.randn(BATCH, 6, dtype=torch.float64)
+    balancer = pt.Balancer(pt.UPGrad(), samples=samples)
+
+    def losses(broken: int | None) -> dict[str, Tensor]:
+        middle = first(x)
+        if broken is not None:
+            mark = torch.zeros(BATCH, 1, dtype=x.dtype)
+            mark[broken] = 1
+            root = (1 - mark + 0 * middle).sqrt()  # its derivative is infinite in one row
+            middle = middle + root - root.detach()
+        return head_losses(heads, second(middle.tanh()))
+
+    for step in range(3):
+        drawn = torch.randperm(BATCH, generator=step_generator(~0, step))[:3].tolist()
+        broken = next(sample for sample in range(BATCH) if sample not in drawn)
+        with pytest.raises(FloatingPointError, match="'t0', 't1', 't2'"):
+            balancer.backward(losses(broken))
+        assert all(leaf.grad is None for leaf in [*first.parameters(), *second.parameters(), *heads.parameters()])
+        balancer.backward(losses(None))
+        assert all(bool(cast(Tensor, leaf.grad).isfinite().all()) for leaf in first.parameters())
+        for module in (first, second, heads):
+            module.zero_grad()
+    levels = {known.level for known in balancer._levels.levels.values()}
+    assert levels <= {Level.RULES}  # one bad batch does not make later steps slower
 
 
 def test_samples_are_exact_where_tasks_have_own_inputs() -> None:

@@ -514,7 +514,9 @@ class Balancer(MethodModule):
         sampled = self.samples is not None and len(given) > 1
         possible = alone and not graph.opaque and Need.JACOBIAN not in self.method.needs
         possible = possible and len(given) > 2  # for two tasks, the additional backward costs what it could save
-        reuses = self.runner.may_reuse and len(given) > 1 and not graph.opaque  # one backward of a weighted sum is then enough
+        reuses = (
+            self.runner.may_reuse and len(given) > 1 and not graph.opaque
+        )  # one backward of a weighted sum is then enough
         shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible or reuses else None
         if sampled and (shared_graph is None or graph.opaque or has_hooks(shared_graph.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))

@@ -78,6 +78,7 @@ class SharedCotangents:
         self.passive = list(passive)
         self.cotangents = EntryCotangents([], [], [])
         self._sampled = False
+        self._step_level: GraphLevel | None = None  # of this step alone, in place of that of its kind
         self._kind: int | None = None
         self._explicit: tuple[Gradients, list[Tensor | None]] | None = None  # and the rows of the passive leaves
 
@@ -101,7 +102,7 @@ class SharedCotangents:
     @property
     def samples_save_time(self) -> bool:
         """Whether rows that were not drawn cost nothing: at other levels autograd runs on all of them."""
-        return self._level().level is Level.RULES
+        return self._step_level is not None or self._level().level is Level.RULES
 
     @property
     def resolution(self) -> float:
@@ -178,7 +179,8 @@ class SharedCotangents:
     def gradient(self, weights: Sequence[float], gramian: Array | None) -> list[Tensor | None] | None:
         """sum_t w_t g_t on the compared and the passive leaves; None if it contradicts the Gramian.
 
-        In that case :meth:`gramian` must be called again; it then uses the level ``EXPLICIT``.
+        In that case :meth:`gramian` must be called again; it then uses the level ``EXPLICIT``, for this step alone if the
+        gradient is not finite.
 
         Args:
             weights: (T,).
@@ -204,12 +206,18 @@ class SharedCotangents:
         if has_python:
             self._use(Level.EXPLICIT, HAS_PYTHON)
             return None
-        if gramian is not None and not self.uses_samples and not self._agrees(found, weights, gramian):
-            self._use(Level.EXPLICIT, DISAGREES)
-            return None
+        if gramian is not None:
+            square = _squared_length([part for part in found[: len(self.shared_graph.compared)] if part is not None])
+            if not math.isfinite(square) and np.isfinite(gramian).all():  # it breaks within the shared part
+                self._step_level = GraphLevel(Level.EXPLICIT, 0.0)
+                self._use_whole_batch()
+                return None
+            if not self.uses_samples and not self._agrees(square, weights, gramian):
+                self._use(Level.EXPLICIT, DISAGREES)
+                return None
         return found
 
-    def _agrees(self, found: Sequence[Tensor | None], weights: Sequence[float], gramian: Array) -> bool:
+    def _agrees(self, square: float, weights: Sequence[float], gramian: Array) -> bool:
         """Whether the squared length of the gradient is w^T G w, up to rounding of the terms of its sum."""
         w, inner = np.asarray(weights), gramian
         if not w.all():  # the gradients of tasks with weight zero are not read
@@ -218,17 +226,17 @@ class SharedCotangents:
         terms, expected = float(np.abs(w).dot(np.sqrt(inner.diagonal()))), float(w.dot(inner.dot(w)))
         if not math.isfinite(expected) or not math.isfinite(terms):
             return True  # the weights are those of a plain sum
-        compared = [part for part in found[: len(self.shared_graph.compared)] if part is not None]
-        error = abs(_squared_length(compared) - expected)
+        error = abs(square - expected)
         if error <= self._level().tolerance * terms**2:
             return True
-        info = torch.finfo(self.shared_graph.compared[0].dtype)  # entries that underflow
-        return 0 < terms < info.tiny / info.eps * math.sqrt(sum(part.numel() for part in compared))
+        compared = self.shared_graph.compared
+        info = torch.finfo(compared[0].dtype)  # entries that underflow
+        return 0 < terms < info.tiny / info.eps * math.sqrt(sum(leaf.numel() for leaf in compared))
 
     @property
     def _is_explicit(self) -> bool:
         """Whether graphs of this kind are known to need explicit gradients; without a Gramian no level is looked for."""
-        known = self.levels.levels.get(self._kind_of_graph())
+        known = self._step_level or self.levels.levels.get(self._kind_of_graph())
         return known is not None and known.level is Level.EXPLICIT
 
     # --- the level of this kind of graph ---------------------------------------------------------------------------------
@@ -240,6 +248,8 @@ class SharedCotangents:
 
     def _level(self) -> GraphLevel:
         """The level of graphs of this kind; for a new kind, levels are checked first."""
+        if self._step_level is not None:
+            return self._step_level
         levels, kind = self.levels.levels, self._kind_of_graph()
         if kind not in levels:
             levels[kind] = GraphLevel(Level.RULES, tolerance_of(self.shared_graph, self.cotangents.stacks))
