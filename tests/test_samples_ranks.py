@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,20 @@ def test_samples_of_two_ranks_equal_those_of_one_process_with_the_joined_batch(
         together = (each[0][2 * step + 1] + each[1][2 * step + 1]) / 2
         torch.testing.assert_close(together, one[2 * step + 1], rtol=1e-10, atol=1e-13)
     assert not torch.equal(one[0], one[2])  # drawn anew, of the same batch
+
+
+def alone_on_one(rank: int) -> Tensor:
+    """The Gramian where rank 0 has two tasks, rank 1 has one of them, and a third has no label at all."""
+    net = Net()
+    balancer = pt.Balancer(pt.UPGrad(), TASKS, shared=net.encoder, samples=SAMPLES)
+    x, targets = rank_batch(rank, "usual")
+    losses = weighted_losses(net, x, targets)
+    balance = balancer.backward({task: losses[task] for task in (TASKS[:2] if rank == 0 else TASKS[:1])})
+    assert balance.gramian is not None
+    return balance.gramian
+
+
+def test_ranks_with_one_task_and_with_several_wait_for_each_other(tmp_path: Path) -> None:
+    one, other = on_ranks(alone_on_one, 2, tmp_path)
+    assert torch.equal(one, other)
+    assert (one.diagonal() > 0).tolist() == [True, True, False]

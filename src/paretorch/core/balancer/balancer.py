@@ -49,7 +49,7 @@ from paretorch.core.gradients.engine import (
     mark_freed,
 )
 from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
-from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian_and
+from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian, summed_gramian_and
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
 from paretorch.core.gradients.task_gradients import Gradients, to_host
@@ -514,9 +514,8 @@ class Balancer(MethodModule):
         sampled = self.samples is not None and len(given) > 1
         possible = alone and not graph.opaque and Need.JACOBIAN not in self.method.needs
         possible = possible and len(given) > 2  # for two tasks, the additional backward costs what it could save
-        reuses = (
-            self.runner.may_reuse and len(given) > 1 and not graph.opaque
-        )  # one backward of a weighted sum is then enough
+        # one backward of a weighted sum is enough where weights are reused
+        reuses = self.runner.may_reuse and len(given) > 1 and not graph.opaque
         shared_graph = find_shared_graph(graph, leaves.compared) if sampled or possible or reuses else None
         if sampled and (shared_graph is None or graph.opaque or has_hooks(shared_graph.entries)):
             raise ValueError(samples_refusal(self.samples, graph.opaque))
@@ -557,13 +556,34 @@ class Balancer(MethodModule):
         ranks = self.runner.ranks
         step = None if self.samples is None else self.runner.state.steps()  # a step of one task counts, too
         if isinstance(source, Gradients):
-            return summed_gramian_and(source, ranks, others)
+            return self._summed_gramian(source, source, others)
         drawn = self.samples is not None and not self._draws_all(source.shared_graph)
         if self.samples is not None and step is not None and (drawn or ranks.size > 1):
             source.draw_samples(self.samples, step_generator(~self.seed, step))
-        gramian, found = source.gramian(others) if ranks.size == 1 else source.gramian_over(ranks, others)
-        if drawn and not source.samples_save_time:
+        if ranks.size > 1:
+            found = self._summed_gramian(source, source.explicit_gradients(), others)
+        else:
+            found = source.gramian(others)
+        if drawn and (ranks.size > 1 or not source.samples_save_time):
             self.runner.warn_once("samples", samples_save_nothing(self.samples))
+        return found
+
+    def _summed_gramian(
+        self, source: Gradients | SharedCotangents, gradients: Gradients, others: Sequence[Tensor]
+    ) -> tuple[Array, list[Array]]:
+        """The Gramian of explicit gradients over ranks; of whole batches if a task has a part in other samples only."""
+        ranks = self.runner.ranks
+        gramian, found = summed_gramian_and(gradients, ranks, others)
+        missing = gramian.diagonal() == 0
+        if (
+            self.samples is not None and ranks.size > 1 and missing.any()
+        ):  # the same on all ranks, with any kind of source
+            elsewhere = isinstance(source, SharedCotangents) and source.has_other_samples(missing)
+            if ranks.sum(torch.tensor(float(elsewhere))) > 0:
+                if isinstance(source, SharedCotangents):
+                    source.use_whole_batch()
+                    gradients = source.gradients()
+                gramian = summed_gramian(gradients, ranks)
         return gramian, found
 
     def _further(

@@ -15,8 +15,6 @@ from paretorch.core.arrays import Array, Mask
 from paretorch.core.gradients.engine import observed_gradients
 from paretorch.core.gradients.graph import TaskGraph, check_dense
 from paretorch.core.gradients.memory import check_memory
-from paretorch.core.gradients.rank_gramians import summed_gramian, summed_gramian_and
-from paretorch.core.gradients.ranks import Ranks
 from paretorch.core.gradients.task_gradients import (
     Gradients,
     WeightVectors,
@@ -124,26 +122,21 @@ class SharedCotangents:
         """
         while (level := self._level().level) is not Level.EXPLICIT:
             if level is not Level.RULES:
-                self._use_whole_batch()
+                self.use_whole_batch()
             found = self._attempt(level, partial(self._gramian_at, others=others))
             if found is not None:
                 return found
-        self._use_whole_batch()
+        self.use_whole_batch()
         return self.gradients().gramian(others)
 
-    def gramian_over(self, ranks: Ranks, others: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
-        """:meth:`gramian` of the losses' mean over ranks, from explicit gradients, which are summed over ranks."""
-        self.levels.levels[self._kind_of_graph()] = GraphLevel(Level.EXPLICIT, 0.0)
-        gramian, arrays = summed_gramian_and(self.gradients(), ranks, others)
-        missing = gramian.diagonal() == 0
-        if missing.any():  # the same on all ranks
-            stacks = self.cotangents.stacks
-            has_cotangent = self.cotangents.largest() > 0 if stacks else np.zeros(0, bool)
-            only_elsewhere = float((has_cotangent & missing[self.known]).any())
-            if ranks.sum(torch.tensor(only_elsewhere)) > 0:  # a task has a part in other samples only
-                self._use_whole_batch()
-                return summed_gramian(self.gradients(), ranks), arrays
-        return gramian, arrays
+    def explicit_gradients(self) -> Gradients:
+        """:meth:`gradients`, which in this step are used for everything."""
+        self._step_level = GraphLevel(Level.EXPLICIT, 0.0)
+        return self.gradients()
+
+    def has_other_samples(self, tasks: Mask) -> bool:
+        """Whether one of the given (T,) tasks has a cotangent in this batch."""
+        return bool(self.cotangents.stacks) and bool(((self.cotangents.largest() > 0) & tasks[self.known]).any())
 
     def _gramian_at(self, level: Level, others: Sequence[Tensor]) -> tuple[Array, list[Array]]:
         if not self.cotangents.stacks:
@@ -151,7 +144,7 @@ class SharedCotangents:
         products, self.cotangents, arrays = gramian_at(level, self.shared_graph, self.cotangents, others)
         return with_absent_tasks(products, self.known, self.tasks), arrays
 
-    def _use_whole_batch(self) -> None:
+    def use_whole_batch(self) -> None:
         """Use all samples from now on: rows that were not drawn cost the same."""
         if self.uses_samples:
             self.cotangents, self._explicit = self.cotangents.whole_batch(), None
@@ -210,7 +203,7 @@ class SharedCotangents:
             square = _squared_length([part for part in found[: len(self.shared_graph.compared)] if part is not None])
             if not math.isfinite(square) and np.isfinite(gramian).all():  # it breaks within the shared part
                 self._step_level = GraphLevel(Level.EXPLICIT, 0.0)
-                self._use_whole_batch()
+                self.use_whole_batch()
                 return None
             if not self.uses_samples and not self._agrees(square, weights, gramian):
                 self._use(Level.EXPLICIT, DISAGREES)
