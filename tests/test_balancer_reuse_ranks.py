@@ -28,7 +28,7 @@ def stepped(net: Net, forward: Any, batch: tuple[Tensor, dict[str, Tensor]]) -> 
     return found
 
 
-def both_ways(rank: int) -> dict[str, list[Tensor]]:
+def separate_and_wrapped(rank: int) -> dict[str, list[Tensor]]:
     found = {}
     for kind in ("separate", "DDP"):
         net = Net()
@@ -58,7 +58,7 @@ def broken_on_one(rank: int) -> dict[str, Any]:
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["separate", "DDP"])
 def test_reused_weights_on_two_ranks_equal_those_of_one_process(kind: str, tmp_path: Any) -> None:
-    each = [found[kind] for found in on_ranks(both_ways, 2, tmp_path)]
+    each = [found[kind] for found in on_ranks(separate_and_wrapped, 2, tmp_path)]
     batches = [rank_data(rank) for rank in range(2)]
     x = torch.cat([batch[0] for batch in batches])
     targets = {name: torch.cat([batch[1][name] for batch in batches]) for name in TASKS}

@@ -169,7 +169,7 @@ def test_tuning_resumed_after_an_interruption_equals_an_uninterrupted_one(
 ) -> None:
     path = tmp_path / "study"
     script = INTERRUPTED.format(here=str(HERE), path=str(path))
-    environment = os.environ | {"TUNED_SLEEP": "0.01"}
+    environment = os.environ | {"TUNED_SLEEP": "0.05"}
     process = subprocess.Popen(
         [sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL, preexec_fn=restore_interrupts
     )

@@ -228,7 +228,7 @@ class SharedCotangents:
 
     @property
     def _is_explicit(self) -> bool:
-        """Whether graphs of this kind are known to need explicit gradients; without a Gramian no level is looked for."""
+        """Whether graphs of this kind are known to need explicit gradients; no level is chosen or checked here."""
         known = self._step_level or self.levels.levels.get(self._kind_of_graph())
         return known is not None and known.level is Level.EXPLICIT
 
