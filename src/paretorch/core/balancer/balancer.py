@@ -575,9 +575,8 @@ class Balancer(MethodModule):
         ranks = self.runner.ranks
         gramian, found = summed_gramian_and(gradients, ranks, others)
         missing = gramian.diagonal() == 0
-        if (
-            self.samples is not None and ranks.size > 1 and missing.any()
-        ):  # the same on all ranks, with any kind of source
+        # the condition is the same on all ranks, whatever the kind of their source
+        if self.samples is not None and ranks.size > 1 and missing.any():
             elsewhere = isinstance(source, SharedCotangents) and source.has_other_samples(missing)
             if ranks.sum(torch.tensor(float(elsewhere))) > 0:
                 if isinstance(source, SharedCotangents):

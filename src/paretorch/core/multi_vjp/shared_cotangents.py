@@ -200,18 +200,19 @@ class SharedCotangents:
             self._use(Level.EXPLICIT, HAS_PYTHON)
             return None
         if gramian is not None:
-            square = _squared_length([part for part in found[: len(self.shared_graph.compared)] if part is not None])
+            compared = [part for part in found[: len(self.shared_graph.compared)] if part is not None]
+            square = _squared_length(compared)
             if not math.isfinite(square) and np.isfinite(gramian).all():  # it breaks within the shared part
                 self._step_level = GraphLevel(Level.EXPLICIT, 0.0)
                 self.use_whole_batch()
                 return None
-            if not self.uses_samples and not self._agrees(square, weights, gramian):
+            if not self.uses_samples and not self._agrees(compared, square, weights, gramian):
                 self._use(Level.EXPLICIT, DISAGREES)
                 return None
         return found
 
-    def _agrees(self, square: float, weights: Sequence[float], gramian: Array) -> bool:
-        """Whether the squared length of the gradient is w^T G w, up to rounding of the terms of its sum."""
+    def _agrees(self, compared: Sequence[Tensor], square: float, weights: Sequence[float], gramian: Array) -> bool:
+        """Whether the squared length of the gradient's parts is w^T G w, up to rounding of the terms of its sum."""
         w, inner = np.asarray(weights), gramian
         if not w.all():  # the gradients of tasks with weight zero are not read
             used = w.nonzero()[0]
@@ -222,9 +223,8 @@ class SharedCotangents:
         error = abs(square - expected)
         if error <= self._level().tolerance * terms**2:
             return True
-        compared = self.shared_graph.compared
-        info = torch.finfo(compared[0].dtype)  # entries that underflow
-        return 0 < terms < info.tiny / info.eps * math.sqrt(sum(leaf.numel() for leaf in compared))
+        info = torch.finfo(self.shared_graph.compared[0].dtype)  # entries that underflow
+        return 0 < terms < info.tiny / info.eps * math.sqrt(sum(part.numel() for part in compared))
 
     @property
     def _is_explicit(self) -> bool:
