@@ -157,6 +157,32 @@ def test_instances_errors_describe_the_expected_file(content: str, tmp_path: Pat
         read_instances(path)
 
 
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([IMAGE | {"height": 0}], "image 5 has 30 x 0 pixels"),
+        ([IMAGE | {"width": -3}], "image 5 has -3 x 20 pixels"),
+        ([IMAGE | {"width": 1 << 40}], "image 5 has 1099511627776 x 20 pixels"),
+        ([IMAGE | {"height": 20.5}], r"height is an integer, got 20\.5"),
+        ([IMAGE, IMAGE | {"file_name": "b.jpg"}], "two images with the id 5"),
+        ([IMAGE, IMAGE | {"id": 6}], r"two images with the id 6 or the file_name 'a\.jpg'"),
+    ],
+)
+def test_instances_errors_name_images_that_cannot_be(images: list[dict[str, Any]], words: str, tmp_path: Path) -> None:
+    write_instances(tmp_path / "instances.json", images, [])
+    with pytest.raises(ValueError, match=rf"instances\.json is not a file of COCO instances: .*{words}"):
+        read_instances(tmp_path / "instances.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"iscrowd": "0"}, "iscrowd is 0 or 1"), ({"image_id": 5.5}, "image_id is")]
+)
+def test_instances_errors_name_fields_of_another_kind(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = write_one_image(tmp_path, [annotation(1, 5, 1, [polygon(0, 0, 4, 4)]) | change])
+    with pytest.raises(ValueError, match=words):
+        read_instances(path)
+
+
 def test_coco_polygons_far_outside_the_image_are_unreadable() -> None:
     def drawn(far: float) -> int:
         return int((voc_mask([(77, 15, False, [[-far, 0.0, far, 5.0, 10.0, far]])], (20, 30), "42.jpg") == 15).sum())

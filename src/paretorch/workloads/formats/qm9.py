@@ -216,7 +216,10 @@ def _opened(path: Path) -> BufferedReader:
 def _header(file: BufferedReader, path: Path) -> dict[str, int]:
     """The positions of the required columns."""
     first = file.readline(LONGEST).decode("utf-8-sig", "replace")
-    names = [name.strip() for name in next(csv.reader([first]), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([first]), [])]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line 1: expected the names of columns ({error}): {REINSTALL}") from None
     if missing := [name for name in REQUIRED if name not in names]:
         raise ValueError(f"{path}, line 1: there is no column {missing[0]!r}, which qm9pack 1.0.3 has: {REINSTALL}")
     if names[0] != REQUIRED[0]:
