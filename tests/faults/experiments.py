@@ -155,7 +155,10 @@ def plain_numbers(result: Result) -> dict[str, Any]:
 
 
 def _run_numbers(folder: Path) -> Any:
-    return plain_numbers(verified_result(folder))
+    """The result, and the bytes of all tensors: models, states of optimizers and methods, random numbers."""
+    tensors = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.safetensors")}
+    assert tensors
+    return plain_numbers(verified_result(folder)), tensors
 
 
 def _study_numbers(folder: Path) -> Any:

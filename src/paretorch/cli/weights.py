@@ -83,6 +83,8 @@ def weights(
             warmup=warmup,
             test=False,
         )
+        folder = out or Path("runs") / f"weights-{Path(run.workload).stem}-{run.key}"
+        folder.mkdir(parents=True, exist_ok=True)
         console = Console(emoji=False)
         share = SHARE if share is None else share
         found = balanced_weights(run, share)
@@ -98,8 +100,6 @@ def weights(
                 lambda line: print_line(console, line),
             )
             chosen, cost = dict(population.weights), share + len(population.members)
-        folder = out or Path("runs") / f"weights-{Path(run.workload).stem}-{run.key}"
-        folder.mkdir(parents=True, exist_ok=True)
         content = {
             "weights": chosen,
             "search": search.value,

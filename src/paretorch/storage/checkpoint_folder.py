@@ -159,9 +159,14 @@ def save(
         shutil.rmtree(writing, ignore_errors=True)
         raise
     atomic.sync_folder(folder)
+    remove_others(folder, epoch, previous)
+
+
+def remove_others(folder: Path, epoch: int, previous: bool = False) -> None:
+    """Removes all checkpoints but that of ``epoch`` and, with ``previous``, the one before it."""
     saved = saved_checkpoints(folder)
-    number = saved.index(target)
-    kept = saved[max(number - 1, 0) : number + 1] if previous else [target]
+    number = saved.index(folder / f"epoch-{epoch}")
+    kept = saved[max(number - previous, 0) : number + 1]
     for other in saved:
         if other not in kept:
             shutil.rmtree(other, ignore_errors=True)

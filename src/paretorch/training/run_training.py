@@ -88,6 +88,8 @@ class RunTraining:
             self.monitor.warn(
                 f"{reason}. The training continues from {found.folder.name}, and trains the epochs after it again"
             )
+        if found.epoch == self.run.epochs:  # interrupted after the last checkpoint, before all others were removed
+            self.ranks.on_first(lambda: checkpoint_folder.remove_others(folder, found.epoch))
         found.load_into(resolved.model, resolved.optimizer, resolved.balancer)
         randomness.restore(found.states["random"], resolved.device)
         for stream, state in zip(self.streams, found.states["random"].get(STREAMS, ()), strict=False):
