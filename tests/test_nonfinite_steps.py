@@ -166,6 +166,95 @@ def check_promise_of_all_tasks(
     assert owner.balance.present.tolist() == [True, True], where
 
 
+# Options of a step that is not the plain one: weights that are reused, or that are applied to the losses.
+GRADIENT_METHODS = [pt.UPGrad(), pt.MGDA(), pt.IMTLG(), pt.GradNorm(), pt.GradVac()]
+FORK_OPTIONS: dict[str, dict[str, Any]] = {
+    "every": {"every": 2},
+    "weighted": {"heads": "weighted"},
+    "weighted, every": {"heads": "weighted", "every": 2},
+}
+BALANCER_OPTIONS: dict[str, dict[str, Any]] = {
+    "every": {"every": 2},
+    "samples": {"samples": 3},
+    "both": {"every": 2, "samples": 3},
+}
+
+
+def check_promise_of_options(
+    make: Callable[[], pt.Fork | pt.Balancer], step: Callable[..., None], kind: str, value: float, nonfinite: Option
+) -> None:
+    """A step with inf or nan in task "1" after one whose weights may be reused, and a finite one."""
+    where = (kind, value, nonfinite)
+    net, owner = BrokenNet(), make()
+    step(net, owner)
+    gradients, state = net.gradients(), state_of(owner)
+    net.breaks(kind, value)
+    if nonfinite == "raise":
+        with pytest.raises(FloatingPointError, match=r"'1'.* not finite"):
+            step(net, owner)
+        assert same(net.gradients(), gradients), where
+        check_state(owner, state, where)
+    elif nonfinite == "pass":
+        step(net, owner)
+        assert owner.balance is not None
+        assert owner.balance.status is Status.NONFINITE, where
+        check_state(owner, state, where)
+        if kind == "loss alone":  # the encoder receives the plain sum
+            plain = BrokenNet()
+            sum(plain(plain.batch()).values()).backward()  # type: ignore[union-attr]
+            for before, after, summed in zip(gradients, net.gradients(), plain.encoder.parameters(), strict=False):
+                assert before is not None
+                assert after is not None
+                torch.testing.assert_close(after - before, summed.grad, rtol=1e-9, atol=1e-12, msg=str(where))
+    else:
+        step(net, owner)
+        assert owner.skipped == {"1": 1}, where
+        assert owner.balance is not None
+        assert owner.balance.present is not None
+        assert owner.balance.present.tolist() == [True, False], where
+        assert all_finite(net.gradients()), where
+        head = list(net.heads["1"].parameters())
+        assert same([leaf.grad for leaf in head], gradients[-len(head) :]), where
+    net.breaks(None)
+    net.zero_grad()
+    step(net, owner)
+    assert all_finite(net.gradients()), where
+    assert owner.balance is not None
+    assert owner.balance.present is not None
+    assert owner.balance.present.tolist() == [True, True], where
+
+
+@pytest.mark.filterwarnings("ignore:the loss of '1' is", "ignore:two tasks|every backward so far")
+@over_options
+@pytest.mark.parametrize("options", FORK_OPTIONS)
+@pytest.mark.parametrize("method", GRADIENT_METHODS, ids=repr)
+def test_fork_keeps_its_promise_with_other_options(method: Method[Any], options: str, nonfinite: Option) -> None:
+    for kind, value in CASES:
+        if "weighted" in options and kind == "gradient of the head":
+            continue  # found in the backward in which the weighted losses are sent: see the documentation of ``heads``
+        check_promise_of_options(
+            lambda: pt.Fork(method, TASKS, nonfinite=nonfinite, **FORK_OPTIONS[options]),
+            fork_step,
+            kind,
+            value,
+            nonfinite,
+        )
+
+
+@over_options
+@pytest.mark.parametrize("options", BALANCER_OPTIONS)
+@pytest.mark.parametrize("method", GRADIENT_METHODS, ids=repr)
+def test_balancer_keeps_its_promise_with_other_options(method: Method[Any], options: str, nonfinite: Option) -> None:
+    for kind, value in CASES:
+        check_promise_of_options(
+            lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite, **BALANCER_OPTIONS[options]),
+            balancer_step,
+            kind,
+            value,
+            nonfinite,
+        )
+
+
 SHARED_CASES = [("input", math.nan), ("encoder", math.nan)]
 
 
@@ -188,6 +277,88 @@ def test_balancer_keeps_its_promise_where_no_task_is_finite(method: Method[Any],
         check_promise_of_all_tasks(
             lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite), balancer_step, kind, value, nonfinite
         )
+
+
+@pytest.mark.filterwarnings("ignore:the loss of .*' is|the losses of", "ignore:two tasks|every backward so far")
+@over_options
+@pytest.mark.parametrize("options", [*FORK_OPTIONS, *BALANCER_OPTIONS])
+@pytest.mark.parametrize("method", GRADIENT_METHODS, ids=repr)
+def test_options_keep_the_promise_where_no_task_is_finite(method: Method[Any], options: str, nonfinite: Option) -> None:
+    if options in FORK_OPTIONS:
+        for kind, value in SHARED_CASES:
+            check_promise_of_all_tasks(
+                lambda: pt.Fork(method, TASKS, nonfinite=nonfinite, **FORK_OPTIONS[options]),
+                fork_step,
+                kind,
+                value,
+                nonfinite,
+            )
+    if options in BALANCER_OPTIONS:
+        for kind, value in (*SHARED_CASES, ("input", math.inf)):
+            check_promise_of_all_tasks(
+                lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite, **BALANCER_OPTIONS[options]),
+                balancer_step,
+                kind,
+                value,
+                nonfinite,
+            )
+
+
+class _InverseRoot(torch.autograd.Function):
+    """The identity, with a derivative that is infinite at the first entry: of a gradient of zeros it makes nan."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        factor = torch.ones_like(gradients[0])
+        factor.reshape(-1)[0] = math.inf
+        return gradients[0] * factor
+
+
+@pytest.mark.parametrize("of_loss", [False, True])
+@pytest.mark.parametrize("place", ["features", "head"])
+@pytest.mark.parametrize("options", [{}, {"heads": "weighted"}, {"every": 2}], ids=str)
+@pytest.mark.parametrize("method", [pt.UPGrad(), pt.FAMO(), pt.Equal(), pt.GradDrop()], ids=repr)
+def test_fork_that_skips_ignores_what_a_custom_function_makes_of_no_gradient(
+    method: Method[Any], options: dict[str, Any], place: str, of_loss: bool
+) -> None:
+    """A custom function of a task that is left out receives zeros for no gradient, and may make nan of them."""
+    if method == pt.GradDrop() and options:
+        pytest.skip("it has no weights")
+    if method != pt.UPGrad() and not of_loss and place == "features":
+        pytest.skip("the weights of the losses were computed before")
+    torch.manual_seed(1)
+    encoder, trunk = nn.Linear(3, 4).double(), nn.Linear(4, 4).double()
+    heads = nn.ModuleDict({task: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)).double() for task in TASKS})
+    fork = pt.Fork(method, TASKS, nonfinite="skip", **options)
+
+    def step(broken: bool) -> None:
+        branches = fork(encoder(torch.randn(5, 3, dtype=torch.float64)))
+        losses = {}
+        for task in TASKS:
+            z = trunk(branches[task])  # a layer of both heads
+            if broken and task == "1" and place == "features":
+                z = trunk(_InverseRoot.apply(branches[task]))
+            first, last = heads[task]  # type: ignore[misc]
+            z = first(z)
+            z = _InverseRoot.apply(z) if broken and task == "1" and place == "head" else z
+            losses[task] = last(z).square().mean() + (math.nan if broken and of_loss and task == "1" else 0.0)
+        sum(fork.losses(losses).values()).backward()  # type: ignore[union-attr]
+
+    step(False)
+    for leaf in (*encoder.parameters(), *trunk.parameters(), *heads.parameters()):
+        leaf.grad = None
+    step(True)
+    assert fork.skipped == {"1": 1}
+    for leaf in (*encoder.parameters(), *trunk.parameters(), *heads.parameters()):
+        assert leaf.grad is None or bool(leaf.grad.isfinite().all())
+    assert encoder.weight.grad is not None
+    assert bool(encoder.weight.grad.any())
+    if of_loss:
+        assert all(leaf.grad is None or not bool(leaf.grad.any()) for leaf in heads["1"].parameters())
 
 
 @pytest.mark.parametrize("by", ["total", "accumulate"])

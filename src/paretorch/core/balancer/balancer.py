@@ -642,9 +642,12 @@ class Balancer(MethodModule):
         self, result: StepResult, source: Gradients | SharedCotangents, is_new: bool = True
     ) -> list[tuple[Tensor, Tensor]] | None:
         """Every leaf that several tasks reach with its balanced gradient; None where that contradicts the Gramian."""
+        evidence = result.evidence
+        if evidence.left_out is not None and not evidence.present.any() and self.runner.ranks.alone:
+            return []  # every task is skipped; of zeros, an encoder that is not finite makes nan
         if isinstance(source, SharedCotangents):
             weights = [1.0] * len(self.tasks) if result.weights is None else result.weights
-            found = source.gradient(weights, result.evidence.gramian if is_new else None)
+            found = source.gradient(weights, evidence.gramian if is_new else None)
             if found is None:
                 return None
             pairs = zip([*source.shared_graph.compared, *source.passive], found, strict=True)

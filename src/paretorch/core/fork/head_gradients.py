@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.core.gradients.finite import all_finite
+
 
 class HeadGradients:
     """The parameters between the features and the losses, whose ``.grad`` can be restored.
@@ -30,10 +32,15 @@ class HeadGradients:
         """Record ``.grad`` of the parameters."""
         self._before = {leaf: None if leaf.grad is None else leaf.grad.clone() for leaf in self._tasks}
 
-    def restore(self, tasks: Collection[int]) -> None:
-        """Restore ``.grad`` of the parameters that the tasks reach, also where other tasks reach them too."""
+    def restore(self, tasks: Collection[int], only_broken: bool = False) -> None:
+        """Restore ``.grad`` of the parameters that the tasks reach, also where other tasks reach them too.
+
+        Args:
+            tasks: whose gradients are taken back.
+            only_broken: where ``.grad`` is not finite alone.
+        """
         for leaf, before in self._before.items():
-            if self._tasks[leaf].isdisjoint(tasks):
+            if self._tasks[leaf].isdisjoint(tasks) or (only_broken and all_finite([leaf.grad])):
                 continue
             if before is None or leaf.grad is None:
                 leaf.grad = before

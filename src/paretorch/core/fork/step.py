@@ -6,6 +6,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -205,6 +206,9 @@ class ForkStep:
         weights = [weight if present[task] else 1.0 for task, weight in enumerate(result.weights)]
         self.runner.record(result._replace(heads=weights))
         left_out = [] if result.evidence.left_out is None else result.evidence.left_out.nonzero()[0].tolist()
+        if left_out and self._head_gradients is None and self.runner.ranks.alone:
+            self._head_gradients = HeadGradients(dict(zip(index, losses, strict=True)), self.forwards.nodes())
+            self._head_gradients.save()
         return [
             None if f is None or task in left_out else f * weights[task] for task, f in zip(index, factors, strict=True)
         ] + [loss_sums]
@@ -279,6 +283,10 @@ class ForkStep:
         again = self._check_backward(gradients, call)
         self._check_losses_recorded(gradients, loss_sums)
         if self.weights_losses:
+            left_out = None if self.runner.result is None else self.runner.result.evidence.left_out
+            if left_out is not None:  # such a loss received no gradient, of which a custom function may make nan
+                gradients = gradients.without(left_out)
+                self._restore_heads(left_out, only_broken=True)
             with self._heads_restored_on_error():
                 summed = self._summed_if_finite(gradients)
             self.sends_nothing = self._all_skipped(summed)
@@ -291,8 +299,11 @@ class ForkStep:
         with self._heads_restored_on_error():
             result = self._balanced(gradients, loss_sums, saved)
         evidence = result.evidence
-        if evidence.left_out is not None:  # a loss that is not finite sent nothing to its head
-            self._restore_heads(evidence.left_out & ~(evidence.losses_known & ~np.isfinite(evidence.losses)))
+        if evidence.left_out is not None:
+            # a loss that is not finite received no gradient, of which a custom function in its head may make nan
+            unsent = evidence.losses_known & ~np.isfinite(evidence.losses)
+            self._restore_heads(evidence.left_out & ~unsent)
+            self._restore_heads(evidence.left_out & unsent, only_broken=True)
         if result.heads is not None:  # heads receive their own gradient unchanged
             self.runner.record(result._replace(heads=None))
         combined = combined_gradient(result, gradients)
@@ -311,10 +322,10 @@ class ForkStep:
             return False
         return not result.evidence.present.any() and not any(bool(part.any()) for part in combined)
 
-    def _restore_heads(self, tasks: Mask) -> None:
-        """Take back the gradients of the (all,) tasks on their heads."""
+    def _restore_heads(self, tasks: Mask, only_broken: bool = False) -> None:
+        """Take back the gradients of the (all,) tasks on their heads, or those alone that are not finite."""
         if self._head_gradients is not None:
-            self._head_gradients.restore(tasks.nonzero()[0].tolist())
+            self._head_gradients.restore(tasks.nonzero()[0].tolist(), only_broken)
 
     @contextmanager
     def _heads_restored_on_error(self) -> Iterator[None]:
@@ -392,7 +403,7 @@ class ForkStep:
     def _balanced(self, gradients: Gradients, loss_sums: Tensor | None, saved: Sequence[Tensor]) -> StepResult:
         """One step of the method on the features' gradients."""
         runner = self.runner
-        reused = runner.reuse_weights(gradients.known, gradients.nonfinite_tasks)
+        reused = runner.reuse_weights(gradients.known, partial(_nonfinite_tasks, gradients, loss_sums))
         if reused is not None:
             return reused
         local, host = gradients.gramian(() if loss_sums is None else (loss_sums,))
@@ -448,6 +459,15 @@ class ForkStep:
             "nonfinite",
             f"the loss of {found}: the encoder receives the plain sum of the gradients. {NONFINITE_CURE}",
         )
+
+
+def _nonfinite_tasks(gradients: Gradients, loss_sums: Tensor | None) -> Mask:
+    """(all,) the tasks of which a gradient or a known loss is inf or nan, by one transfer."""
+    if loss_sums is None:
+        return gradients.nonfinite_tasks()
+    broken, (numbers,) = gradients.nonfinite_tasks_and(loss_sums)
+    broken |= ~np.isfinite(numbers[0].numpy())
+    return broken
 
 
 def broken_names(tasks: Sequence[str], broken: Mask) -> list[str]:

@@ -67,6 +67,13 @@ class Gradients:
         for block in self.blocks:
             self.stacked.update(block.columns())
 
+    def without(self, left_out: Mask) -> Gradients:
+        """A copy without the gradients of the (T,) tasks."""
+        rows: list[Row | None] = [None] * self.tasks
+        for task, row in zip(self.known, self.rows, strict=True):
+            rows[task] = None if left_out[task] else row
+        return Gradients(rows, self.like, self.memory, self.batch)
+
     def matrix(self, index: int) -> Tensor:
         """(k, n) the gradients of the k known tasks on one leaf, in float32 or better."""
         if index not in self.stacked:
@@ -93,8 +100,13 @@ class Gradients:
 
     def nonfinite_tasks(self) -> Mask:
         """(T,) the tasks whose gradient contains inf or nan, or whose sum overflows."""
+        return self.nonfinite_tasks_and()[0]
+
+    def nonfinite_tasks_and(self, *others: Tensor) -> tuple[Mask, list[Tensor]]:
+        """:meth:`nonfinite_tasks`, and other tensors from the same transfer."""
         sums = [torch.stack([_widened(part).sum() for part in row if part is not None]).sum() for row in self.rows]
-        return nonfinite_mask(to_host([torch.stack(sums)])[0] if sums else torch.zeros(0), self.known, self.tasks)
+        *found, here = to_host([*others, torch.stack(sums) if sums else torch.zeros(0)])
+        return nonfinite_mask(here, self.known, self.tasks), found
 
     def gramian(self, others: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
         """(T, T) the Gramian in float64 on the host, and other tensors from the same transfer.

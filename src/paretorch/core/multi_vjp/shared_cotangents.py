@@ -192,6 +192,8 @@ class SharedCotangents:
         leaves = [*self.shared_graph.compared, *self.passive]
         if not self.cotangents.stacks:
             return [None] * len(leaves)
+        if not used:  # of zeros, an encoder that is not finite makes nan
+            return [torch.zeros_like(leaf) for leaf in leaves]
         combination = self.cotangents.combined(used, factors)
         found, has_python = observed_gradients(self.cotangents.entries, combination, leaves)
         if explicit:
