@@ -12,7 +12,7 @@ import paretorch as pt
 from front_points import on_points
 from paretorch.pareto import Sweep
 from paretorch.pareto.files import front_folder
-from paretorch.pareto.files.front_folder import read_values
+from paretorch.pareto.files.front_folder import read_numbers
 
 
 @pytest.mark.parametrize(
@@ -27,16 +27,20 @@ from paretorch.pareto.files.front_folder import read_values
         ("preferences", [["a", "b"]] * 3),
         ("reference", [1.0]),
         ("diverged", {"a": 1}),
+        ("diverged", [3]),
         ("history", 7),
+        ("history", [{"gradients": 1, "seconds": 0.1, "losses": [], "hypervolume": 1.0}]),
+        ("history", [{"epoch": "1", "gradients": 1, "seconds": 0.1, "losses": [], "hypervolume": 1.0}]),
+        ("sha256", []),
         ("facts", []),
     ],
 )
 def test_front_file_of_another_shape_is_named(name: str, value: Any, tmp_path: Path) -> None:
     on_points(Sweep(), pt.preferences(2, 3), epochs=1).save(tmp_path)
     path = tmp_path / "front.json"
-    assert len(read_values(path)["losses"]) == 3
+    assert len(read_numbers(path).losses) == 3
     values = json.loads(path.read_text()) | {name: value}
     del values["checksum"]
     path.write_text(json.dumps({**values, "checksum": front_folder._checksum(values)}))
     with pytest.raises(ValueError, match=r"front\.json is damaged"):
-        read_values(path)
+        read_numbers(path)

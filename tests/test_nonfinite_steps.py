@@ -201,7 +201,7 @@ def check_promise_of_options(
         check_state(owner, state, where)
         if kind == "loss alone":  # the encoder receives the plain sum
             plain = BrokenNet()
-            sum(plain(plain.batch()).values()).backward()  # type: ignore[union-attr]
+            sum(plain(plain.batch()).values()).backward()
             for before, after, summed in zip(gradients, net.gradients(), plain.encoder.parameters(), strict=False):
                 assert before is not None
                 assert after is not None
@@ -332,7 +332,8 @@ def test_fork_that_skips_ignores_what_a_custom_function_makes_of_no_gradient(
         pytest.skip("the weights of the losses were computed before")
     torch.manual_seed(1)
     encoder, trunk = nn.Linear(3, 4).double(), nn.Linear(4, 4).double()
-    heads = nn.ModuleDict({task: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)).double() for task in TASKS})
+    heads = {task: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)).double() for task in TASKS}
+    parameters = [*encoder.parameters(), *trunk.parameters(), *nn.ModuleDict(heads).parameters()]
     fork = pt.Fork(method, TASKS, nonfinite="skip", **options)
 
     def step(broken: bool) -> None:
@@ -342,18 +343,17 @@ def test_fork_that_skips_ignores_what_a_custom_function_makes_of_no_gradient(
             z = trunk(branches[task])  # a layer of both heads
             if broken and task == "1" and place == "features":
                 z = trunk(_InverseRoot.apply(branches[task]))
-            first, last = heads[task]  # type: ignore[misc]
-            z = first(z)
+            z = heads[task][0](z)
             z = _InverseRoot.apply(z) if broken and task == "1" and place == "head" else z
-            losses[task] = last(z).square().mean() + (math.nan if broken and of_loss and task == "1" else 0.0)
+            losses[task] = heads[task][1](z).square().mean() + (math.nan if broken and of_loss and task == "1" else 0.0)
         sum(fork.losses(losses).values()).backward()  # type: ignore[union-attr]
 
     step(False)
-    for leaf in (*encoder.parameters(), *trunk.parameters(), *heads.parameters()):
+    for leaf in parameters:
         leaf.grad = None
     step(True)
     assert fork.skipped == {"1": 1}
-    for leaf in (*encoder.parameters(), *trunk.parameters(), *heads.parameters()):
+    for leaf in parameters:
         assert leaf.grad is None or bool(leaf.grad.isfinite().all())
     assert encoder.weight.grad is not None
     assert bool(encoder.weight.grad.any())

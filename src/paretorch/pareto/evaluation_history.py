@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretorch.loop.step_statistics import StatisticsTotals
-from paretorch.pareto.front import FrontSnapshot
+from paretorch.pareto.files.stored_front import FrontSnapshot
 from paretorch.pareto.plan import FrontPlan
 
 GRADIENTS = "gradients"  # count of a step: gradient evaluations of all members; for NSGA-II, loss evaluations

@@ -17,59 +17,10 @@ from paretorch.former_names import former_members
 from paretorch.pareto import dominance
 from paretorch.pareto import hypervolume as volumes
 from paretorch.pareto.files import front_folder
+from paretorch.pareto.files.stored_front import FrontSnapshot, StoredFront
 from paretorch.pareto.preferences import checked_preferences
 from paretorch.pareto.stationarity import residual
-from paretorch.storage.damage import naming_damaged
-from paretorch.storage.value_types import typed
 from paretorch.workloads.base import Workload
-
-
-@dataclass(frozen=True)
-class FrontSnapshot:
-    """The state of a front at an evaluation during training.
-
-    Args:
-        epoch: completed epochs.
-        gradients: gradient evaluations so far, of all members; loss evaluations of an algorithm without gradients (NSGA2).
-        seconds: wall-clock time of training so far.
-        losses: (N, T) on validation data.
-        hypervolume: relative to the front's reference point; nan without one.
-    """
-
-    epoch: int
-    gradients: int
-    seconds: float
-    losses: tuple[tuple[float, ...], ...]
-    hypervolume: float
-
-
-@dataclass(frozen=True)
-class StoredFront:
-    """The content of ``front.json``; see :class:`Front`."""
-
-    tasks: tuple[str, ...]
-    preferences: tuple[tuple[float, ...], ...]
-    losses: tuple[tuple[float, ...], ...]
-    metrics: tuple[Mapping[str, Mapping[str, float]], ...]
-    diverged: tuple[int, ...]
-    reference: tuple[float, ...] | None
-    history: tuple[FrontSnapshot, ...]
-    facts: Mapping[str, Any]
-
-    def check(self, models: int) -> None:
-        """Checks the numbers of models and tasks.
-
-        Raises:
-            ValueError: a list has another length.
-        """
-        rows = [("losses", self.losses), ("preferences", self.preferences)]
-        for name, found in rows:
-            if len(found) != models or any(len(row) != len(self.tasks) for row in found):
-                raise ValueError(f"its {name} are not {len(self.tasks)} numbers for each of {models} models")
-        if self.reference is not None and len(self.reference) != len(self.tasks):
-            raise ValueError(f"its reference has not {len(self.tasks)} numbers")
-        if not set(self.diverged) <= set(range(models)):
-            raise ValueError(f"it lists the diverged models {list(self.diverged)} of {models}")
 
 
 @former_members(coverage="inverted_generational_distance", spread="evenness")
@@ -269,23 +220,8 @@ class Front:
     @staticmethod
     def load(folder: str | Path, template: nn.Module) -> Front:
         """The front that :meth:`save` wrote, for a module of its architecture."""
-        values, states = front_folder.read(Path(folder), template)
-        with naming_damaged(Path(folder) / "front.json", front_folder.CURE):
-            names = [field.name for field in dataclasses.fields(StoredFront)]
-            stored: StoredFront = typed({name: values[name] for name in names}, StoredFront)
-            stored.check(len(states))
-            return Front(
-                tasks=stored.tasks,
-                preferences=torch.tensor(stored.preferences, dtype=torch.float64),
-                losses=torch.tensor(stored.losses, dtype=torch.float64),
-                metrics=stored.metrics,
-                states=tuple(states),
-                template=template,
-                diverged=stored.diverged,
-                history=stored.history,
-                reference=stored.reference,
-                facts=stored.facts,
-            )
+        stored, states = front_folder.read(Path(folder), template)
+        return front_of(stored, states, template)
 
     def _finite(self) -> Tensor:
         found = self.losses[self.losses.isfinite().all(dim=1)]
@@ -304,3 +240,25 @@ def _between(one: Tensor, other: Tensor, share: float) -> Tensor:
     if share in (0, 1):
         return other if share else one
     return one + share * (other - one)
+
+
+def front_of(stored: StoredFront, states: Sequence[Mapping[str, Tensor]], template: nn.Module) -> Front:
+    """The front of stored numbers.
+
+    Args:
+        stored: the content of ``front.json``.
+        states: of each model; empty: the front is read without its models.
+        template: a module of their architecture.
+    """
+    return Front(
+        tasks=stored.tasks,
+        preferences=torch.tensor(stored.preferences, dtype=torch.float64),
+        losses=torch.tensor(stored.losses, dtype=torch.float64),
+        metrics=stored.metrics,
+        states=tuple(states),
+        template=template,
+        diverged=stored.diverged,
+        history=stored.history,
+        reference=stored.reference,
+        facts=stored.facts,
+    )

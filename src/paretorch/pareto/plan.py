@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from paretorch.pareto.front import FrontSnapshot
+from paretorch.pareto.files.stored_front import FrontSnapshot
 from paretorch.pareto.hypervolume import hypervolume
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Stream, steps_per_epoch

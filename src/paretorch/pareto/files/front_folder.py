@@ -6,12 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from paretorch.pareto.files.ownership import MARK, MAX_HEADER, check_front
+from paretorch.pareto.files.stored_front import StoredFront
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import from_json, name_from_json, read_json, to_json, write_json
 from paretorch.storage.regular_files import TooLargeError, read_regular
@@ -20,15 +22,6 @@ from paretorch.storage.value_types import typed
 
 FORMAT = "paretorch front 1"
 LARGEST_ITEM = 16  # bytes of a number: complex128
-CONTENT: Mapping[str, Any] = {  # values that loading a front and its page rely on
-    "preferences": Sequence[Sequence[float]],
-    "losses": Sequence[Sequence[float]],
-    "metrics": Sequence[Mapping[str, Mapping[str, float]]],
-    "diverged": Sequence[int],
-    "reference": Sequence[float] | None,
-    "history": Sequence[Mapping[str, Any]],
-    "facts": Mapping[str, Any],
-}
 CURE = "Restore it, or train the front again in another folder"
 
 
@@ -58,8 +51,8 @@ def write(folder: Path, values: Mapping[str, Any], states: Sequence[Mapping[str,
         member += 1
 
 
-def read(folder: Path, template: nn.Module) -> tuple[dict[str, Any], list[Mapping[str, Tensor]]]:
-    """The values and the state dicts of a front that :func:`write` wrote.
+def read(folder: Path, template: nn.Module) -> tuple[StoredFront, list[Mapping[str, Tensor]]]:
+    """The numbers and the state dicts of a front that :func:`write` wrote.
 
     Args:
         folder: of the front.
@@ -70,13 +63,11 @@ def read(folder: Path, template: nn.Module) -> tuple[dict[str, Any], list[Mappin
         ValueError: a file is damaged, or the template is of another architecture.
     """
     path = folder / "front.json"
-    values = read_values(path)
-    with naming_damaged(path, CURE):
-        digests = typed(values["sha256"], tuple[str, ...], "sha256")
+    stored = read_numbers(path)
     own = shapes(template.state_dict())
     most = MAX_HEADER + LARGEST_ITEM * sum(map(math.prod, own.values()))
     states: list[Mapping[str, Tensor]] = []
-    for member, expected in enumerate(digests):
+    for member, expected in enumerate(stored.sha256):
         path = folder / _name(member)
         try:
             content = read_regular(path, most)
@@ -90,7 +81,7 @@ def read(folder: Path, template: nn.Module) -> tuple[dict[str, Any], list[Mappin
             state = deserialize(content)
         _check_shapes(own, shapes(state), path)
         states.append(state)
-    return values, states
+    return stored, states
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
@@ -101,7 +92,7 @@ def _name(member: int) -> str:
     return f"model-{member:03d}.safetensors"
 
 
-def read_values(path: Path) -> dict[str, Any]:
+def read_numbers(path: Path) -> StoredFront:
     """The content of ``front.json``, without the models.
 
     Raises:
@@ -124,24 +115,9 @@ def read_values(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: its content is not what was written")
     with naming_damaged(path, CURE):
         found = {**from_json(values), "tasks": [name_from_json(task) for task in values["tasks"]]}
-        _check_content(found)
-        return found
-
-
-def _check_content(values: Mapping[str, Any]) -> None:
-    """Checks types and lengths.
-
-    Raises:
-        ValueError: one is wrong; the message names it.
-    """
-    for name, expected in CONTENT.items():
-        typed(values.get(name), expected, name)
-    tasks, models = len(values["tasks"]), len(values["losses"])
-    rows = [*values["losses"], *values["preferences"], *([] if values["reference"] is None else [values["reference"]])]
-    if any(len(row) != tasks for row in rows):
-        raise ValueError(f"its losses, preferences and reference have not all {tasks} numbers, one for each task")
-    if len(values["preferences"]) != models or len(values["metrics"]) not in (0, models):
-        raise ValueError(f"preferences and metrics are not those of {models} models")
+        stored: StoredFront = typed({field.name: found[field.name] for field in fields(StoredFront)}, StoredFront)
+        stored.check()
+        return stored
 
 
 def _check_shapes(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], path: Path) -> None:

@@ -15,11 +15,12 @@ from paretorch.core.gradients.ranks import ALL, Ranks
 from paretorch.core.option_checks import check_choice
 from paretorch.core.restoring import RestoredOnError
 from paretorch.pareto.algorithms.contract import FrontAlgorithm
+from paretorch.pareto.files.stored_front import FrontSnapshot
 from paretorch.pareto.fitting.adapt import PreferenceAdapter, initial_preferences
 from paretorch.pareto.fitting.conditional import fit_conditional
 from paretorch.pareto.fitting.epochs import FrontScores, train
 from paretorch.pareto.fitting.steps import MemberUpdate
-from paretorch.pareto.front import Front, FrontSnapshot
+from paretorch.pareto.front import Front
 from paretorch.pareto.hypervolume import check_reference
 from paretorch.pareto.models.ensemble import EXECUTIONS, Ensemble
 from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR, restored_generator

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from paretorch.extras import extra
-from paretorch.pareto.files.front_folder import read_values
-from paretorch.pareto.front import Front
+from paretorch.pareto.files.front_folder import CURE, read_numbers
+from paretorch.pareto.files.stored_front import StoredFront
+from paretorch.pareto.front import Front, front_of
 from paretorch.reports.figures.interactive import rounded
 from paretorch.reports.page.embedded import asset, content_policy, plotly, script_data, template
 from paretorch.reports.page.writing import HTML, write_page
@@ -36,7 +37,7 @@ class Quantity:
 
     name: str
     titles: tuple[str, ...]
-    values: list[list[float]]
+    values: Sequence[Sequence[float]]
 
 
 def write_front_page(folder: str | Path) -> Path:
@@ -54,21 +55,23 @@ def write_front_page(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     result = verified_result(folder)
-    values = read_values(folder / "front.json")
-    write_page(folder / PAGE, front_page(folder, result, values).encode(), HTML)
+    stored = read_numbers(folder / "front.json")
+    if stored.tasks != result.tasks or len(stored.losses) != len(result.facts["front"]["losses"]):
+        raise ValueError(f"{folder / 'front.json'} is not of the run in {folder}: it has other tasks or models. {CURE}")
+    write_page(folder / PAGE, front_page(folder, result, stored).encode(), HTML)
     return folder / PAGE
 
 
-def front_page(folder: Path, result: Result, values: Mapping[str, Any]) -> str:
+def front_page(folder: Path, result: Result, stored: StoredFront) -> str:
     """The page as HTML; every text from outside is escaped.
 
     Args:
         folder: of the run, as the page names it.
         result: of the run.
-        values: of ``front.json``.
+        stored: the content of ``front.json``.
     """
-    front = _without_models(values)
-    quantities = list(_quantities(result, values))
+    front = front_of(stored, (), nn.Identity())
+    quantities = list(_quantities(result, stored))
     there = bool(torch.isfinite(front.losses).all(dim=1).any())
     reference = ", ".join(f"{task} {value:.4g}" for task, value in zip(front.tasks, front.reference or (), strict=True))
     header = ("model", *(f"weight of {task}" for task in front.tasks), *_headings(quantities))
@@ -93,28 +96,12 @@ def front_page(folder: Path, result: Result, values: Mapping[str, Any]) -> str:
     )
 
 
-def _without_models(values: Mapping[str, Any]) -> Front:
-    reference = values["reference"]
-    return Front(
-        tasks=tuple(values["tasks"]),
-        preferences=torch.tensor(values["preferences"], dtype=torch.float64),
-        losses=torch.tensor(values["losses"], dtype=torch.float64),
-        metrics=tuple(values["metrics"]),
-        states=(),
-        template=nn.Identity(),
-        diverged=tuple(values["diverged"]),
-        history=(),
-        reference=None if reference is None else tuple(reference),
-        facts={**values["facts"], "history": values["history"]},
-    )
-
-
-def _quantities(result: Result, values: Mapping[str, Any]) -> Iterator[Quantity]:
+def _quantities(result: Result, stored: StoredFront) -> Iterator[Quantity]:
     """Losses and metrics on validation and test data; of a task without such a metric, nan."""
-    tasks = tuple(values["tasks"])
+    tasks = stored.tasks
     facts = result.facts["front"]
     for split, losses, metrics in (
-        ("validation", values["losses"], values["metrics"]),
+        ("validation", stored.losses, stored.metrics),
         ("test", facts["test losses"], facts["test metrics"]),
     ):
         if losses is None:
@@ -157,7 +144,6 @@ def _row(front: Front, quantities: Sequence[Quantity], member: int) -> list[str]
 def _data(folder: Path, front: Front, quantities: Sequence[Quantity], there: bool) -> dict[str, Any]:
     scaled = _scaled(front) if there else [None] * len(front)
     efficient = front.non_dominated.tolist()
-    history = front.facts["history"]
     return {
         "tasks": list(front.tasks),
         "members": [
@@ -176,7 +162,7 @@ def _data(folder: Path, front: Front, quantities: Sequence[Quantity], there: boo
         ],
         "columns": [{"name": q.name, "values": [rounded(row) for row in q.values]} for q in quantities],
         "history": {
-            name: rounded(float(moment[name]) for moment in history)
+            name: rounded(float(getattr(moment, name)) for moment in front.history)
             for name in ("epoch", "gradients", "seconds", "hypervolume")
         },
         "python": loading(folder),

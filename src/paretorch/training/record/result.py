@@ -22,6 +22,7 @@ STATIONARITY = "Pareto stationarity residual"  # the name of a fact, on training
 FORMAT = 2  # increased when older versions of the package can no longer read the file
 FRONT: Mapping[str, Any] = {  # values that reports read from the facts about a front
     "algorithm": str,
+    "execution": str,
     "preferences": Sequence[Sequence[float]],
     "reference": Sequence[float],
     "gradients": Sequence[float],
@@ -245,8 +246,10 @@ def _check_front(result: Result) -> None:
     rows = [facts["reference"], *facts["preferences"], *facts["losses"], *tested]
     if any(len(row) != tasks for row in rows):
         raise ValueError(f"facts['front'] has points of another number than {tasks} tasks")
-    if not len(tested) == len(facts["losses"]) >= 1:
-        raise ValueError("facts['front'] has losses of another number of models on test data than on validation data")
+    models = len(facts["losses"])
+    numbers = {len(tested), len(facts["preferences"]), len(facts["test metrics"] or tested)}
+    if numbers != {models} or models < 1:
+        raise ValueError("facts['front'] has preferences, losses and metrics of different numbers of models")
     if len(facts["gradients"]) < len(result.history):
         raise ValueError("facts['front'] has gradients of fewer epochs than the history")
     splits = {f"history[{epoch.epoch - 1}].validation": epoch.validation for epoch in result.history}
