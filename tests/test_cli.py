@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -292,3 +294,79 @@ def test_names_of_files_are_printed_as_they_are() -> None:
     code, printed = call("report", "runs/:warning:[bold]")
     assert code == 2
     assert "runs/:warning:[bold]" in printed
+
+
+def of_process(arguments: list[str], output: Any = subprocess.PIPE, **more: str) -> tuple[int, bytes, bytes]:
+    """The exit code and both streams of a command in a process of its own, whose standard input is closed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "paretorch.cli", *arguments],
+        preexec_fn=lambda: os.close(0),
+        stdout=output,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "200", **more},
+        check=False,
+    )
+    return done.returncode, done.stdout or b"", done.stderr
+
+
+def test_output_that_cannot_encode_a_character_replaces_it() -> None:
+    code, plain, _ = of_process(["list", "algorithms"], PYTHONIOENCODING="utf-8", COLUMNS="60")
+    assert code == 0
+    assert not plain.isascii()
+    for encoding in ("ascii", "cp1252"):
+        code, printed, errors = of_process(["list", "algorithms"], PYTHONIOENCODING=encoding, COLUMNS="60")
+        assert (code, errors) == (0, b"")
+        assert "?" in printed.decode(encoding) or encoding != "ascii"
+    drawn = "print('\\u0394 \\U0001f600')"
+    program = f"import sys; from paretorch import cli; cli.app = lambda: {drawn}; cli.main()"
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        check=True,
+    )
+    assert found.stdout.split() == [b"?", b"?"]
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["list", "methods"]], ids=str)
+def test_output_that_cannot_be_written_is_one_message(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        code, _, errors = of_process(arguments, full)
+    assert code == 2
+    assert b"No space left on device" in errors
+    assert b"Traceback" not in errors
+
+
+def test_questions_without_an_input_end() -> None:
+    code, _, errors = of_process(["interactive"])
+    assert code == 1
+    assert b"The input ended before the last question" in errors
+    assert b"Traceback" not in errors
+
+
+def test_folder_whose_name_is_not_unicode_has_a_report(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run-\xff"))
+    code, _, errors = of_process(["train", TINY, *QUICK, "--out", str(folder)], PYTHONIOENCODING="utf-8:strict")
+    assert (code, errors) == (0, b"")
+    code, _, errors = of_process(["report", str(folder)], PYTHONIOENCODING="utf-8:strict")
+    assert (code, errors) == (0, b"")
+    assert "run-\\udcff" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_want_of_memory_and_a_reader_that_died_are_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for text, cure in (
+        (
+            "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried 1 bytes",
+            "use less data",
+        ),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "workers=0 shows its error"),
+    ):
+
+        def fails(*_: object, text: str = text, **__: object) -> None:
+            raise RuntimeError(text)
+
+        monkeypatch.setattr("paretorch.training.loop.train", fails)
+        code, printed = call("train", TINY, *QUICK, "--out", str(tmp_path / "run"))
+        assert code == 2
+        assert "Error: " in printed
+        assert cure in printed

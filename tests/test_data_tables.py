@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def test_arff_sparse_rows_have_defaults() -> None:
         ("'a, b'", "'a, b", r"text, line 9: expected a closing quotation mark"),
         ("1.5,red,'a, b',2020-01-01", "{4 1}", r"text, line 9: expected an index from 0 to 3 and a value, got '4 1'"),
         ("1.5,red,'a, b',2020-01-01", "{0 1", r"text, line 9: expected a closing brace"),
+        ("1.5,red", "1_5,red", r"text, line 9: 'the size' is a number, got '1_5'"),
+        ("1.5,red,'a, b',2020-01-01", "{0 1, 0 5}", r"text, line 9: expected each index once, got 0 again"),
+        ("1.5,red,'a, b',2020-01-01", "{\u0660 7}", r"text, line 9: expected an index from 0 to 3 and a value"),
+        ("1.5,red,'a, b',2020-01-01", "{" + "9" * 5000 + " 7}", r"text, line 9: expected an index from 0 to 3 and a value"),
+        ("{red, 'dark blue', \"it's\"}", "{" + "'\\" * 100_000 + "}", r"text, line 4: expected a closing quotation mark"),
         ("@DATA", "@DATE", r"text, line 8: expected @relation, @attribute or @data, got '@DATE'"),
         (ARFF[ARFF.index("1.5,red") :], "", r"at least one row; got 4 and 0"),
     ],
@@ -74,6 +80,19 @@ def test_arff_errors_name_the_line(old: str, new: str, message: str) -> None:
     assert old in ARFF
     with pytest.raises(ValueError, match=message):
         read_arff(ARFF.replace(old, new, 1), "text")
+
+
+def test_arff_sparse_rows_of_too_many_values_are_refused_before_they_are_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("paretorch.workloads.formats.arff.MOST_CELLS", 10_000)
+    names = "".join(f"@attribute a{place} real\n" for place in range(1000))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"text has more than 10,000 values in rows of 1,000"):
+        read_arff(f"{names}@data\n" + "{}\n" * 20_000, "text")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20_000 * 1000 * 8 / 4  # a quarter of the whole table
 
 
 def test_tables_compressed_or_not_are_equal(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from paretorch.metrics import Accuracy
 from paretorch.training.updates import losses_of
 from paretorch.training.workload_checks import trained_model
+from paretorch.workloads.formats.table import read_table
 from paretorch.workloads.tabular import Tabular
 
 HEADER = "name,rooms,kind,price,sold\n"
@@ -136,7 +140,15 @@ def test_tabular_file_is_read_again_after_a_change(tmp_path: Path) -> None:
         (HEADER + "".join(ROWS), {"targets": "prize"}, r"has no column 'prize'; its columns: name, rooms"),
         (HEADER + "".join(ROWS), {"targets": ""}, "name the target columns"),
         (HEADER + "".join(ROWS), {"targets": "name,rooms,kind,price,sold", "ignore": ""}, "there are no inputs"),
-        (HEADER + "".join(ROWS), {"classes": "rooms"}, "classes are targets"),
+        (HEADER + "".join(ROWS), {"classes": "floor"}, "no column 'floor'"),
+        (
+            HEADER + "".join(ROWS).replace(",103,", ",1.0.3,"),
+            {},
+            r"column 'price', row 2: expected a number as in 39 of 40 cells",
+        ),
+        (HEADER + "".join(ROWS).replace(",103,", ",#N/A,"), {}, r"column 'price', row 2: .* got '#N/A'"),
+        (HEADER + "".join(ROWS) + HEADER, {}, "row 41: expected a number as in 40 of 41 cells, got 'rooms'"),
+        (HEADER.replace("rooms", "ro\0oms") + "".join(ROWS), {}, "has NUL characters"),
         (HEADER + "".join(ROWS), {"targets": "price,price"}, r"distinct columns, got \['price'\] more than once"),
         (HEADER + "".join(ROWS[:4]), {}, "has 4 rows: at least 10"),
         (HEADER, {}, "at least one row"),
@@ -161,6 +173,34 @@ def test_tabular_errors_name_missing_files_and_unknown_tables(tmp_path: Path) ->
         houses(tmp_path / "nowhere.csv").require()
     with pytest.raises(ValueError, match="table is one of diabetes, breast_cancer, linnerud, wine"):
         Tabular("iris")
+
+
+def test_tabular_numbers_in_classes_are_categories_of_an_input(tmp_path: Path) -> None:
+    plain = houses(table(tmp_path, HEADER + "".join(ROWS)))
+    (samples,) = plain.data().train[0].batches(28, order=None)
+    rooms = len({row.split(",")[1] for row in ROWS})
+    made = houses(table(tmp_path, HEADER + "".join(ROWS)), classes="rooms")
+    (encoded,) = made.data().train[0].batches(28, order=None)
+    assert encoded.inputs.shape == (28, samples.inputs.shape[1] - 1 + rooms)
+    assert bool((encoded.inputs[:, :rooms].sum(dim=1) == 1).all())
+    broken = [row.replace(f",{100 + 3 * i},", f",{100 + 3 * i}a,") if i == 5 else row for i, row in enumerate(ROWS)]
+    as_classes = houses(table(tmp_path, HEADER + "".join(broken)), classes="price")
+    assert isinstance(as_classes.metrics()["price"][0], Accuracy)
+
+
+def seconds_to_read(folder: Path, columns: int) -> float:
+    rows = [",".join(f"{(row * 7 + place) % 11}" for place in range(columns)) for row in range(12)]
+    path = table(folder, ",".join(f"c{place}" for place in range(columns)) + "\n" + "\n".join(rows) + "\n")
+    began = time.process_time()
+    found = read_table(path)
+    taken = time.process_time() - began
+    np.testing.assert_array_equal(found.to_numpy()[3], [(21 + place) % 11 for place in range(columns)])
+    return taken
+
+
+def test_tabular_with_many_columns_is_read_in_time_that_grows_with_them(tmp_path: Path) -> None:
+    few = min(seconds_to_read(tmp_path, 1_500) for _ in range(3))
+    assert seconds_to_read(tmp_path, 15_000) < 40 * few  # quadratic growth: 100 times
 
 
 UNDERSCORES = "\n".join(f"{i},{3 * i % 7},{'1_0' if i % 2 else '10'}" for i in range(30))

@@ -9,6 +9,7 @@ package.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -92,7 +93,15 @@ app.add_typer(data, name="data", no_args_is_help=True)
 
 def main() -> None:
     """The ``paretorch`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if (
+            isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
+        ):  # a character that it cannot encode is no error
+            stream.reconfigure(errors="replace")
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:  # the output cannot be written
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(2)

@@ -45,6 +45,21 @@ def readable_errors(stopped: str = "The same command continues after the last ep
             raise
         _print("[bold red]Error:[/bold red]", _message(error))
         raise typer.Exit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if (cure := _cure(error)) is None:
+            raise
+        _print("[bold red]Error:[/bold red]", f"{str(error).strip() or 'the memory is exhausted'}. {cure}")
+        raise typer.Exit(2) from None
+
+
+def _cure(error: BaseException) -> str | None:
+    """What the user can do about an error of torch or of the system; None: nothing is known."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "not enough memory" in text or "CUDA out of memory" in text:
+        return "There is not enough memory: use less data, a smaller model or a smaller batch"
+    if text.startswith("DataLoader worker") and "exited unexpectedly" in text:
+        return "A process that reads data has ended, often for want of memory: workers=0 shows its error"
+    return None
 
 
 def _is_about_training(category: type[Warning]) -> bool:

@@ -97,11 +97,17 @@ def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
 def task_names(text: str) -> tuple[str, ...]:
     """Names of tasks that are separated by commas.
 
+    Raises:
+        ValueError: a name is repeated.
+
     Example:
         >>> task_names("left, ink")
         ('left', 'ink')
     """
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"expected each task once, got {', '.join(map(repr, repeated))} again")
+    return names
 
 
 def numbers(text: str) -> list[float]:

@@ -35,6 +35,7 @@ from paretorch.diagnosis.wiring import problems, shared_tensors
 from paretorch.training import randomness
 
 TRIALS = 12  # trial steps of each kind
+MOST = 10_000  # batches that are measured
 
 # Methods whose weights on the features are compared with those on the parameters: invariant to scale, and not.
 PREDICTED = tuple(dict.fromkeys((RECOMMENDED, "CAGrad")))
@@ -73,7 +74,7 @@ def diagnose(
         features: name of the submodule whose output (of a Fork: whose input) the heads share (``"backbone"``,
             ``"net.encoder"``). None: the model's only Fork, else ``"encoder"`` if the model has ``encoder`` and ``heads``; else
             only gradients on parameters are compared.
-        measured: K, the largest number of batches that are measured, at least 4.
+        measured: K, the largest number of batches that are measured, 4 to 10,000.
         warmup: steps of the warm-up training; 0: no training, and the second measurement is the first.
         seconds: after which the warm-up ends early, which changes the numbers and is in the notes; by default it never does, so
             that the numbers do not depend on time. Without effect while torch uses deterministic algorithms only.
@@ -105,6 +106,8 @@ def diagnose(
         McCandlish et al., "An Empirical Model of Large-Batch Training", 2018, for the gradient noise scale.
     """
     check_whole("measured", measured, least=FEWEST)
+    if measured > MOST:  # all of them are kept, and the iterable may be endless
+        raise ValueError(f"measured is the number of batches that are kept, at most {MOST:,}, got {measured}")
     check_whole("warmup", warmup, least=0)
     subject = Subject(model, losses_of, features)
     with randomness.preserved(subject.device), torch.enable_grad(), subject.prepared():

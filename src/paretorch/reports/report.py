@@ -14,7 +14,7 @@ from paretorch.reports.figures import paper
 from paretorch.reports.findings.findings import Finding
 from paretorch.reports.findings.headline import answer, headline
 from paretorch.reports.page.page import Contents, page, sources, title
-from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page
+from paretorch.reports.page.writing import HTML, MARKDOWN, check_page, write_page, write_text
 from paretorch.reports.reading.load import load_all
 from paretorch.reports.tables.across import Across, across
 from paretorch.reports.tables.overview import overview
@@ -154,7 +154,7 @@ def report(
     check_page(folder / TEXT, MARKDOWN)
     folder.mkdir(parents=True, exist_ok=True)
     atomic.own_folder(folder / FOLDER)
-    write_page(folder / PAGE, page(contents, overall).encode(), HTML)
+    write_page(folder / PAGE, page(contents, overall), HTML)
     files = [folder / PAGE, folder / TEXT]
     shown = []
     for each, prefix in zip(contents, _prefixes(summaries), strict=True):
@@ -170,10 +170,10 @@ def report(
         ]
         for name, text in each.csv.items():
             files.append(folder / FOLDER / f"{prefix}{name}")
-            atomic.write(files[-1], text.encode())
+            write_text(files[-1], text)
     if overall is not None:
         files += _write_across(overall, folder / FOLDER, formats)
-    write_page(folder / TEXT, _markdown(contents, overall, shown).encode(), MARKDOWN)
+    write_page(folder / TEXT, _markdown(contents, overall, shown), MARKDOWN)
     return Report(summaries, tuple(each.findings for each in contents), overall, folder / PAGE, tuple(files))
 
 
@@ -185,7 +185,7 @@ def _tables(contents: Contents) -> dict[str, Table]:
 def _write(table: Table, folder: Path, name: str) -> Iterator[Path]:
     for ending, text in {"md": table.markdown(), "tex": table.latex()}.items():
         path = folder / f"{name}.{ending}"
-        atomic.write(path, text.encode())
+        write_text(path, text)
         yield path
 
 

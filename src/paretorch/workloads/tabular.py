@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from paretorch.metrics import F1, Accuracy, ErrorRate, MeanAbsoluteError, Metric
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
+from paretorch.workloads.formats.cells import number
 from paretorch.workloads.formats.table import included_table, read_table
 from paretorch.workloads.streams import Splits, TensorStream
 
@@ -69,7 +70,8 @@ class Tabular(Workload):
         path: of a CSV file whose first line has the names of the columns, or of an ARFF file; either may be compressed by gzip
             or be the only file of a zip archive.
         targets: names of columns, separated by commas or as a list; empty: the defaults of the included table.
-        classes: targets whose numbers are classes.
+        classes: columns whose numbers are classes, targets or inputs. A column in which most cells are numbers and others are
+            not is an error unless it is among them.
         binary: targets of two values that are labels, such as 0 and 1 or no and yes; the last by name is positive. Empty: the
             labels of the included table.
         ignore: columns that are neither inputs nor targets, such as the name of a row.
@@ -107,9 +109,8 @@ class Tabular(Workload):
         check_head_names(self.tasks)
         if repeated := sorted({task for task in self.tasks if self.tasks.count(task) > 1}):
             raise ValueError(f"tabular: targets are distinct columns, got {repeated} more than once")
-        for name in ("classes", "binary"):
-            if others := sorted(set(getattr(self, name)) - set(self.tasks)):
-                raise ValueError(f"tabular: {name} are targets {self.tasks}, got {others}")
+        if others := sorted(set(self.binary) - set(self.tasks)):
+            raise ValueError(f"tabular: binary are targets {self.tasks}, got {others}")
         if both := sorted(set(self.classes) & set(self.labels)):
             raise ValueError(f"tabular: a target is in classes or in binary, got {both} in both")
 
@@ -222,7 +223,7 @@ def _read(
     del stamp
     table = read_table(Path(path), delimiter) if path else included_table(name)
     where = path or name
-    for column in (*tasks, *ignore):
+    for column in (*tasks, *classes, *ignore):
         if column not in table:
             raise ValueError(f"{where} has no column {column!r}; its columns: {', '.join(table)}")
     inputs = [column for column in table if column not in tasks and column not in ignore]
@@ -234,10 +235,12 @@ def _read(
         )
     for column in (*inputs, *tasks):
         _check_range(table[column], where)
+        if column not in classes and column not in labels:
+            _check_numbers(table[column], where)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
     sizes = [round(len(table) * share) for share in SHARES]
     parts = torch.split(order, [*sizes, len(table) - sum(sizes)])
-    features = torch.cat([_input(table[column], parts[0]) for column in inputs], dim=1)
+    features = torch.cat([_input(table[column], parts[0], column in classes, where) for column in inputs], dim=1)
     if not features.shape[1]:
         raise ValueError(
             f"{where}: the inputs {', '.join(inputs)} have no values in the training rows: fill them in, or "
@@ -278,8 +281,33 @@ def _check_range(column: pd.Series, where: str) -> None:
         )
 
 
-def _input(column: pd.Series, train: Tensor) -> Tensor:
+def _check_numbers(column: pd.Series, where: str) -> None:
+    """Checks that no cell makes a column of numbers categorical."""
+    if _is_numerical(column):
+        return
+    given = [(row, cell) for row, cell in enumerate(column) if cell]
+    odd = [(row, cell) for row, cell in given if not _is_number(cell)]
+    if odd and len(odd) < len(given) / 2:
+        row, cell = odd[0]
+        raise ValueError(
+            f"{where}, column {column.name!r}, row {row + 1}: expected a number as in {len(given) - len(odd)} of {len(given)} "
+            f"cells, got {cell[:60]!r}. Leave the cell empty if the number is unknown; if the values are categories, name the "
+            "column in classes="
+        )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _input(column: pd.Series, train: Tensor, is_class: bool, where: str) -> Tensor:
     """(rows, k) features of a column: standardised with an indicator of missing values, if there are any, or one-hot encoded."""
+    if is_class and _is_numerical(column):
+        column = column.map(partial(_class_name, task=column.name, where=where))
     if not _is_numerical(column):
         categories = sorted(set(column[train.numpy()]) - {""})
         return (_places(column, categories)[:, None] == torch.arange(len(categories))).float()

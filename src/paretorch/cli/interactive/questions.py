@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -61,6 +62,8 @@ class Questions:
         if given is not None or self.silent:
             return parse(default if given is None else given)
         while True:
+            if sys.stdin is None:  # it was closed before the command began
+                raise EOFError
             answer = self.console.input(f"[bold]{escape(question)}[/bold] \\[{escape(default)}] ").strip()
             try:
                 return parse(answer or default)

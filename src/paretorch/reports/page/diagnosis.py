@@ -42,7 +42,7 @@ def write_diagnosis(found: Diagnosis, folder: str | Path, title: str) -> Path:
     check_page(page, HTML)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_json(page.parent / DATA, found.to_json())
-    write_page(page, diagnosis_page(found, title).encode(), HTML)
+    write_page(page, diagnosis_page(found, title), HTML)
     return page
 
 

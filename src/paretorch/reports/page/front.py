@@ -58,7 +58,7 @@ def write_front_page(folder: str | Path) -> Path:
     stored = read_numbers(folder / "front.json")
     if stored.tasks != result.tasks or len(stored.losses) != len(result.facts["front"]["losses"]):
         raise ValueError(f"{folder / 'front.json'} is not of the run in {folder}: it has other tasks or models. {CURE}")
-    write_page(folder / PAGE, front_page(folder, result, stored).encode(), HTML)
+    write_page(folder / PAGE, front_page(folder, result, stored), HTML)
     return folder / PAGE
 
 

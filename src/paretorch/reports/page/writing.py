@@ -33,7 +33,12 @@ def check_page(path: Path, mark: bytes) -> None:
         )
 
 
-def write_page(path: Path, content: bytes, mark: bytes) -> None:
+def write_page(path: Path, text: str, mark: bytes) -> None:
     """Writes a page atomically, replacing an earlier one; see :func:`check_page`."""
     check_page(path, mark)
-    atomic.write(path, content)
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text in UTF-8 atomically; what cannot be encoded, such as parts of a file's name, is escaped."""
+    atomic.write(path, text.encode("utf-8", "backslashreplace"))

@@ -13,6 +13,7 @@ with extra("studies"):
     from rich import box
     from rich.text import Text
 
+DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # Unicode's controls of bidirectional text
 GAP = 2  # characters between two columns: the padding and the box's own blank
 TEX = {
     "\\": r"\textbackslash{}",
@@ -107,8 +108,9 @@ def _broken(cell: str, words: bool) -> str:
 
 
 def _line(text: str) -> str:
-    """Text on one line."""
-    return " ".join(text.splitlines()).strip(" ")
+    """Text on one line, with characters that change the direction of what follows as their code."""
+    line = " ".join(text.splitlines()).strip(" ")
+    return DIRECTION.sub(lambda match: f"U+{ord(match[0]):04X}", line)
 
 
 def escaped(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from paretorch.core.checks import did_you_mean
 
+LARGEST = 1 << 63  # of a whole number, as torch has them
 MAX_LENGTH = 10_000  # characters of a constructor: fewer cannot nest a literal too deeply for Python's parser
 
 T = TypeVar("T")
@@ -132,6 +133,8 @@ def _read(tree: ast.Call, text: str) -> Call:
     for keyword in tree.keywords:
         if keyword.arg is None:
             raise _unreadable(text, "'**' is not supported")
+        if keyword.arg in named:
+            raise _unreadable(text, f"{keyword.arg!r} is given twice")
         named[keyword.arg] = _value(keyword.value, text)
     return Call(tree.func.id, tuple(_value(value, text) for value in tree.args), named)
 
@@ -183,3 +186,5 @@ def _check_type(what: str, annotation: Any, value: Any) -> None:
         return
     if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "bool"):
         raise ValueError(f"{what} is of type {kind}, got {value!r}")
+    if type(value) is int and not -LARGEST <= value < LARGEST:
+        raise ValueError(f"{what} is a whole number of at most 64 bits, got {value!r}")

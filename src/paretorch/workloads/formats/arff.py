@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paretorch.workloads.formats.cells import number as as_number
+
 NUMBERS = ("numeric", "real", "integer")
-QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,{}'\"]+")
+# the last alternative is a quotation mark that is not closed, and all that follows it
+WORDS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,{}'\"]+|(?P<open>['\"].*)")
 MOST_CELLS = 1 << 26  # of a table: the zeros of a sparse one are stored
+DIGITS = 10  # of an index
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,17 @@ def read_arff(text: str, where: str) -> dict[str, list[float] | list[str]]:
         elif stripped and not stripped.startswith("%") and keyword != "@relation":
             raise ValueError(f"{where}, line {number}: expected @relation, @attribute or @data, got {stripped[:60]!r}")
     names = [attribute.name for attribute in attributes]
-    if repeated := sorted({name for name in names if not name or names.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(names).items() if not name or count > 1):
         raise ValueError(f"{where}: expected a different name for each attribute, got {repeated} more than once")
-    rows = [
-        _row(line.strip(), attributes, f"{where}, line {number}")
-        for number, line in lines
-        if line.strip() and not line.lstrip().startswith("%")
-    ]
-    if len(rows) * len(attributes) > MOST_CELLS:
-        raise ValueError(
-            f"{where} has {len(rows):,} rows of {len(attributes):,} values, at most {MOST_CELLS:,} are read in all"
-        )
+    rows: list[list[str]] = []
+    for number, line in lines:
+        if not line.strip() or line.lstrip().startswith("%"):
+            continue
+        rows.append(_row(line.strip(), attributes, f"{where}, line {number}"))
+        if len(rows) * len(attributes) > MOST_CELLS:  # a sparse row is much longer than its line
+            raise ValueError(
+                f"{where} has more than {MOST_CELLS:,} values in rows of {len(attributes):,}: that many are not read"
+            )
     if not attributes or not rows:
         raise ValueError(
             f"{where}: expected attributes and, after @data, at least one row; got {len(attributes)} and {len(rows)}"
@@ -86,16 +91,16 @@ def read_arff(text: str, where: str) -> dict[str, list[float] | list[str]]:
 
 def _column(attribute: Attribute, cells: Sequence[str]) -> list[float] | list[str]:
     if attribute.number:
-        return [math.nan if cell == "?" else float(cell) for cell in cells]
+        return [math.nan if cell == "?" else as_number(cell) for cell in cells]
     return ["" if cell == "?" else cell for cell in cells]
 
 
 def _attribute(line: str, where: str) -> Attribute:
-    found = QUOTED.findall(line.split(None, 1)[1] if " " in line or "\t" in line else "")
+    found = _words(line.split(None, 1)[1] if " " in line or "\t" in line else "", where)
     name = _unquoted(found[0]) if found else ""
     kind = line.split(None, 1)[1].strip()[len(found[0]) :].strip() if found else ""
     if kind.startswith("{") and kind.endswith("}"):
-        values = tuple(_unquoted(value) for value in QUOTED.findall(kind[1:-1]))
+        values = tuple(_unquoted(value) for value in _words(kind[1:-1], where))
         if not values:
             raise ValueError(f"{where}: attribute {name!r} has no values")
         return Attribute(name, values)
@@ -107,6 +112,14 @@ def _attribute(line: str, where: str) -> Attribute:
     raise ValueError(
         f"{where}: expected a name and numeric, real, integer, string, date or values in braces, got {line[:80]!r}"
     )
+
+
+def _words(text: str, where: str) -> list[str]:
+    """The words and quoted texts, with their quotation marks."""
+    found = list(WORDS.finditer(text))
+    if found and found[-1]["open"]:
+        raise ValueError(f"{where}: expected a closing quotation mark, got {found[-1]['open'][-60:]!r}")
+    return [match[0] for match in found]
 
 
 def _row(line: str, attributes: Sequence[Attribute], where: str) -> list[str]:
@@ -124,12 +137,17 @@ def _sparse_row(line: str, attributes: Sequence[Attribute], where: str) -> list[
     if not line.endswith("}"):
         raise ValueError(f"{where}: expected a closing brace, got {line[-60:]!r}")
     cells = [attribute.default for attribute in attributes]
+    given: set[int] = set()
     for part in _split(line[1:-1], where) if line[1:-1].strip() else ():
         place, _, value = part.strip().partition(" ")
-        if not place.isdecimal() or int(place) >= len(attributes) or not value.strip():
+        known = place.isdecimal() and place.isascii() and len(place) < DIGITS and int(place) < len(attributes)
+        if not known or not value.strip():
             raise ValueError(
                 f"{where}: expected an index from 0 to {len(attributes) - 1} and a value, got {part.strip()[:60]!r}"
             )
+        if int(place) in given:
+            raise ValueError(f"{where}: expected each index once, got {place} again")
+        given.add(int(place))
         cells[int(place)] = _unquoted(value.strip())
         _check(cells[int(place)], attributes[int(place)], where)
     return cells
@@ -165,7 +183,7 @@ def _check(cell: str, attribute: Attribute, where: str) -> None:
         raise ValueError(f"{where}: {attribute.name!r} is one of {', '.join(attribute.values)}, got {cell!r}")
     if attribute.number:
         try:
-            float(cell)
+            as_number(cell)
         except ValueError:
             raise ValueError(f"{where}: {attribute.name!r} is a number, got {cell!r}") from None
 

@@ -108,6 +108,10 @@ def _read(file: Path, size: int, changed: int) -> Instances:
             f"{file} is not a file of COCO instances: {reason}. Expected a JSON object with images (id, file_name, height, "
             f"width) and annotations (id, image_id, category_id, segmentation, iscrowd)"
         ) from None
+    if repeated := sorted(
+        identity for identity, count in Counter(each[0] for each in annotations).items() if count > 1
+    ):
+        raise ValueError(f"{file} lists annotations more than once: ids {shortened(repeated, 10)}")
     _check_categories(file, categories, Counter(category for _, _, category, _, _ in annotations))
     if unlisted := sorted({image for _, image, _, _, _ in annotations if image not in images}):
         raise ValueError(f"{file}: annotations refer to images that it does not list: ids {shortened(unlisted, 10)}")
@@ -137,13 +141,15 @@ def _listed_images(listed: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, 
     """File name and (H, W) of each image, by its id.
 
     Raises:
-        ValueError: an image has no pixels or too many, or two have one id or one file name.
+        ValueError: an image has no pixels or too many or no name, or two have one id or one file name.
     """
     images: dict[int, tuple[str, tuple[int, int]]] = {}
     names = set()
     for image in listed:
         identity, shape = _integer(image, "id"), (_integer(image, "height"), _integer(image, "width"))
         name = Path(str(image["file_name"])).name
+        if not name.isprintable():  # an unpaired surrogate cannot be written to a file
+            raise ValueError(f"the file_name of image {identity} is {name!r}"[:200])
         if min(shape) < 1 or math.prod(shape) > PIXELS:
             raise ValueError(f"image {identity} has {shape[1]} x {shape[0]} pixels, at most {PIXELS:,} are read"[:200])
         if identity in images or name in names:
@@ -156,7 +162,7 @@ def _listed_images(listed: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, 
 def _integer(values: Mapping[str, Any], name: str) -> int:
     """An integer, which some programs write as 3.0 or as text."""
     number = int(values[name])
-    if isinstance(values[name], float) and number != values[name]:
+    if isinstance(values[name], bool) or (isinstance(values[name], float) and number != values[name]):
         raise ValueError(f"{name} is an integer, got {values[name]!r}")
     return number
 
@@ -171,7 +177,7 @@ def _is_crowd(annotation: Mapping[str, Any]) -> bool:
 def _sides(given: Any) -> list[float]:
     """Four finite numbers, or four nan."""
     try:
-        sides = [float(number) for number in given]
+        sides = [float(number) for number in given if type(number) in (int, float)]
     except (TypeError, ValueError, OverflowError):
         sides = []
     return sides if len(sides) == 4 and all(map(math.isfinite, sides)) else [math.nan] * 4
@@ -262,7 +268,7 @@ class CocoFolders:
         Crowd regions are no objects; of overlapping objects all are.
 
         Raises:
-            ValueError: an object has no box of positive width and height; the message names the annotation.
+            ValueError: an object has no box of positive width and height within the image; the message names the annotation.
         """
         found = []
         known = {name: folder for folder, name in FOLDERS.items()}
@@ -270,14 +276,15 @@ class CocoFolders:
             folder, _, name = item.name.partition("/")
             instances = self.instances(known[folder])
             rows = instances.boxes.get(name, np.empty((0, 6)))
-            good = (rows[:, 4:] > 0).all(axis=1)
+            height, width = instances.shapes[name]
+            good = (rows[:, 4:] > 0).all(axis=1) & (rows[:, 2:4] < [width, height]).all(axis=1)
+            good &= (rows[:, 2:4] + rows[:, 4:] > 0).all(axis=1)
             if not good.all():
                 number = int(rows[~good][0, 0])
                 raise ValueError(
                     f"{instances.file}: annotation {number} of {name} has no bbox of four numbers with width and height above "
-                    "0, which detection requires: unpack the annotations again, or omit detection"
+                    "0 within the image, which detection requires: unpack the annotations again, or omit detection"
                 )
-            height, width = instances.shapes[name]
             left, top = rows[:, 2] / width, rows[:, 3] / height
             edges = [left, top, left + rows[:, 4] / width, top + rows[:, 5] / height]
             objects = torch.from_numpy(np.stack([rows[:, 1], *edges], axis=1)).float()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import io
+import math
 import zipfile
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,7 @@ from paretorch.storage.damage import BROKEN_ARCHIVE
 from paretorch.storage.gzip_content import GzipContent
 from paretorch.storage.regular_files import MAX_BYTES, read_regular
 from paretorch.workloads.formats.arff import read_arff
+from paretorch.workloads.formats.cells import number
 from paretorch.workloads.formats.package_files import package_file, package_version
 
 if TYPE_CHECKING:
@@ -48,18 +52,13 @@ def read_table(path: Path, delimiter: str = ",") -> pd.DataFrame:
         text = _content(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} cannot be read as ARFF in UTF-8: {error}") from None
-    return pd.DataFrame(
-        {
-            name: pd.Series(cells, dtype=float if isinstance(cells[0], float) else object)
-            for name, cells in read_arff(text, str(path)).items()
-        }
-    )
+    return pd.DataFrame({name: _series(cells) for name, cells in read_arff(text, str(path)).items()})
 
 
 def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
     """The table in a file whose first line has the names of the columns.
 
-    A column is numerical if every cell that is not missing is a number, without underscores; otherwise it is categorical. Empty
+    A column is numerical if every cell that is not missing is a :func:`.cells.number`; otherwise it is categorical. Empty
     cells and ``na``, ``n/a``, ``nan``, ``null``, ``none`` and ``?``, in upper or lower case, are missing values. Blank lines are
     skipped.
 
@@ -72,17 +71,20 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: there is no header or row, a name is empty or repeated, a row has another length, or it is not CSV, as
-            with text after a closing quotation mark.
+        ValueError: there is no header or row, a name is empty or repeated, a row has another length, or it is not CSV in UTF-8,
+            as with text after a closing quotation mark.
     """
     with extra("studies"):
         import pandas as pd
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a CSV file whose first line has the names of the columns")
-    content = io.BytesIO(_content(path))
+        problem = "is not a file" if path.exists() else "is missing"
+        raise FileNotFoundError(f"{path} {problem}: expected a CSV file whose first line has the names of the columns")
+    content = _content(path)
+    if b"\0" in content and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} cannot be read as CSV in UTF-8: it has NUL characters; save it as text in UTF-8")
     try:  # pandas' parser in Python, unlike the one in C, does not fill short rows with empty cells
         lines = pd.read_csv(
-            content,
+            io.BytesIO(content),
             sep=delimiter,
             engine="python",
             header=None,
@@ -97,14 +99,14 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
     if len(lines) < 2:
         raise ValueError(f"{path}: expected a line of names and at least one row, got {len(lines)} lines")
     names = [name.strip() for name in lines.loc[0]]
-    repeated = sorted({name for name in names if not name or names.count(name) > 1})
-    if repeated:
+    if repeated := sorted(name for name, count in Counter(names).items() if not name or count > 1):
         raise ValueError(f"{path}: expected a different name for each column, got {repeated} in {names}")
     for row, cells in lines[lines.isna().any(axis=1)].iterrows():
         raise ValueError(
             f"{path}, row {row}: expected {len(names)} cells, got {cells.count()}; is {delimiter!r} the delimiter?"
         )
-    return pd.DataFrame({name: _column(lines.loc[1:, place]) for place, name in enumerate(names)})
+    columns = zip(names, lines.to_numpy()[1:].T.tolist(), strict=True)
+    return pd.DataFrame({name: _series(_column(cells)) for name, cells in columns})
 
 
 def _content(path: Path, most: int = MAX_BYTES) -> bytes:
@@ -132,15 +134,18 @@ def _only_member(content: bytes, most: int) -> bytes:
             return file.read(most)
 
 
-def _column(cells: pd.Series) -> pd.Series:
-    cells = cells.str.strip().reset_index(drop=True)
-    cells = cells.mask(cells.str.lower().isin(MISSING), "")
-    if cells.str.contains("_", regex=False).any():  # float() would read 1_0 as 10
-        return cells
+def _column(cells: list[str]) -> list[float] | list[str]:
+    texts = [text if (text := cell.strip()).lower() not in MISSING else "" for cell in cells]
     try:
-        return cells.replace("", "nan").map(float)
+        return [number(text) if text else math.nan for text in texts]
     except ValueError:
-        return cells
+        return texts
+
+
+def _series(cells: list[float] | list[str]) -> pd.Series:
+    import pandas as pd
+
+    return pd.Series(cells, dtype=float if isinstance(cells[0], float) else object)
 
 
 def included_table(name: str) -> pd.DataFrame:

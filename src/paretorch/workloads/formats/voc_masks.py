@@ -16,7 +16,10 @@ from paretorch.extras import extra
 from paretorch.workloads.loading.unreadable import UnreadableError
 
 IGNORED = 255  # in a mask of bytes
-MAX_COORDINATE = 10  # relative to the longer side: pycocotools traces edges pixel by pixel, so they must not be longer
+MAX_COORDINATE = 10  # relative to the longer side
+# Of an object's edges, relative to the sum of the sides: pycocotools traces them in memory whose allocation it does not check.
+MAX_OUTLINE = 100
+MAX_BITS = 35  # of a number in compressed runs, which are 32 bits in pycocotools
 # Pascal VOC's classes in its order, and COCO's name and id of each; 0 is the background
 VOC = (
     ("background", "", 0),
@@ -104,12 +107,16 @@ def _encode(segmentation: Any, shape: tuple[int, int]) -> Any:
         if tuple(segmentation["size"]) != shape:
             raise ValueError(f"its size is {list(segmentation['size'])}, the image's {list(shape)}")
         counts = segmentation["counts"]
-        counts = run_lengths(counts.encode("ascii")) if isinstance(counts, str) else [int(count) for count in counts]
+        counts = run_lengths(counts.encode("ascii")) if isinstance(counts, str) else list(counts)
+        if odd := [count for count in counts if type(count) is not int]:
+            raise ValueError(f"expected whole numbers of pixels, got {odd[0]!r}"[:200])
         if min(counts, default=-1) < 0 or sum(counts) != math.prod(shape):
             raise ValueError(f"its runs cover {sum(counts)} of {math.prod(shape)} pixels")
         return runs.frPyObjects({"size": list(shape), "counts": counts}, *shape)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError(f"expected polygons or runs, got {segmentation!r}"[:200])
+    if odd := [number for polygon in segmentation for number in polygon if type(number) not in (int, float)]:
+        raise ValueError(f"expected numbers as coordinates, got {odd[0]!r}"[:200])
     polygons = [[float(number) for number in polygon] for polygon in segmentation]
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2 or not all(map(math.isfinite, polygon)):
@@ -118,14 +125,22 @@ def _encode(segmentation: Any, shape: tuple[int, int]) -> Any:
             size = f"{shape[1]} x {shape[0]} pixels"
             expected = f"expected points within {MAX_COORDINATE} times the longer side of the image's {size}"
             raise ValueError(f"{expected}, got the coordinate {farthest:g}")
+    if (outline := sum(map(_outline, polygons))) > MAX_OUTLINE * sum(shape):
+        raise ValueError(f"its outline has {outline:,.0f} pixels, more than {MAX_OUTLINE} times the sides of the image")
     return runs.merge(runs.frPyObjects(polygons, *shape))
+
+
+def _outline(polygon: list[float]) -> float:
+    """The pixels along the edges of a polygon, which is closed."""
+    points = np.array(polygon).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def run_lengths(compressed: bytes) -> list[int]:
     """Run lengths from COCO's compressed format: six bits per character, differences to the last run but one.
 
     Raises:
-        ValueError: it ends within a number, or has an invalid character.
+        ValueError: it ends within a number, has an invalid character, or a number that is too large.
 
     Example:
         >>> run_lengths(b"12300000O")
@@ -139,6 +154,8 @@ def run_lengths(compressed: bytes) -> list[int]:
             raise ValueError(f"{compressed[:50]!r} has {chr(character)!r}, which is no character of compressed runs")
         value |= (six & 31) << shift
         shift += 5
+        if shift > MAX_BITS:
+            raise ValueError(f"{compressed[:50]!r} has a number of more than {MAX_BITS} bits")
         if six & 32:
             continue
         if six & 16:
