@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import paretorch as pt
 from front_algorithms import TRAINED, AlgorithmEntry, needs_pymoo
 from paretorch.pareto import NSGA2, DivergedWarning, Front
+from paretorch.pareto.fitting.steps import MemberUpdate
 from paretorch.workloads import MultiTaskModel, Splits, Stream, TensorStream
 from paretorch.workloads.synthetic import Synthetic
 from training_workload import Tiny
@@ -139,12 +140,10 @@ def test_front_skips_a_batch_that_is_not_finite_and_recovers(entry: AlgorithmEnt
         assert all(bool(tensor.isfinite().all()) for tensor in state.values())
     start, _ = fit(entry, Marked(), epochs=1)
     assert float(front.losses.sum()) < 0.98 * float(start.losses.sum())  # the other batches trained it
-    if entry.kind == "conditional":
-        (message,) = messages
-        assert "is not finite. This step is skipped" in message
-        assert ("'size'" in message) == ("gradient" not in place)
-    else:
-        assert messages == []
+    (message,) = messages
+    assert "is not finite. This step is skipped" in message
+    assert "'size'" in message
+    assert ("'sign'" in message) == (place in ("input", "feature", "encoder gradient"))
 
 
 @pytest.mark.parametrize("entry", TRAINED, ids=lambda entry: entry.name)
@@ -155,10 +154,45 @@ def test_front_without_a_finite_batch_ends_with_a_warning_and_its_start(entry: A
             return {**found, "size": found["size"] * math.nan}
 
     front, messages = fit(entry, Broken(), epochs=1)
-    assert len(messages) == (1 if entry.kind == "conditional" else 3)
+    assert len(messages) == (1 if entry.kind == "conditional" else 4)  # the first step, and each model
     assert all("size" in message for message in messages)
     for state in front.states:
         assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+
+
+@pytest.mark.parametrize("entry", [entry for entry in TRAINED if entry.kind == "members"], ids=lambda entry: entry.name)
+@pytest.mark.parametrize("broken", [(0, 1, 2), (1,)], ids=["all", "one"])
+def test_skipped_step_leaves_models_and_moments_as_they_were(
+    entry: AlgorithmEntry, broken: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[list[Tensor]] = []
+    step = MemberUpdate.step
+
+    def values(update: MemberUpdate) -> list[Tensor]:
+        return [value.detach()[list(broken)].clone() for value in update._stacked()]
+
+    def breaking(update: MemberUpdate, number: int, batch: Any) -> Any:
+        if number != 3:
+            return step(update, number, batch)
+        before, gradients = values(update), type(update.ensemble).gradients
+
+        def of_broken(ensemble: Any, *given: Any) -> Any:
+            found = gradients(ensemble, *given)
+            for value in ensemble.parameters:
+                value.grad[list(broken)] = math.nan
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(update.ensemble), "gradients", of_broken)
+            result = step(update, number, batch)
+        taken.append([one - two for one, two in zip(values(update), before, strict=True)])
+        return result
+
+    monkeypatch.setattr(MemberUpdate, "step", breaking)
+    fit(entry, Marked(), epochs=2)
+    (changes,) = taken
+    assert len(changes) > 6  # moments, too
+    assert all(not bool(change.any()) for change in changes)
 
 
 class Fragile(Synthetic):

@@ -21,7 +21,7 @@ from paretorch.pareto.algorithms.sweep import Sweep
 from paretorch.pareto.dominance import non_dominated
 from paretorch.pareto.files.stored_front import FrontSnapshot
 from paretorch.pareto.fitting.fit import fit_front
-from paretorch.pareto.fitting.steps import DivergedWarning
+from paretorch.pareto.fitting.skipped_steps import DivergedWarning
 from paretorch.pareto.front import Front
 from paretorch.pareto.hypervolume import hypervolume, hypervolume_gradient
 from paretorch.pareto.models.ensemble import Ensemble

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from paretorch.loop.step_statistics import StepStatistics
 from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.evaluation_history import GRADIENTS
 from paretorch.pareto.fitting.epochs import FrontScores, train
-from paretorch.pareto.fitting.steps import DivergedWarning
+from paretorch.pareto.fitting.skipped_steps import broken_tasks, warn_skipped
 from paretorch.pareto.front import Front
 from paretorch.pareto.models.conditional_model import ConditionalModel
 from paretorch.pareto.models.ensemble import inner_products
@@ -101,10 +100,10 @@ class _ConditionalUpdate:
         drawn = self.algorithm.draw(len(self.plan.workload.tasks), self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         buffers = [(value, value.clone()) for value in self.model.template.buffers()]
-        rows = []
+        rows, seed = [], combined_seed(self.plan.seed, 1, number)
         for preference in drawn:
             with GLOBAL_GENERATOR:
-                torch.manual_seed(combined_seed(self.plan.seed, 1, number))
+                torch.manual_seed(seed)
                 rows.append(self.model.losses(self.losses_of, batch, preference))
         present = torch.tensor(self.losses_of.present)
         if not bool(present.any()):
@@ -115,9 +114,13 @@ class _ConditionalUpdate:
         if self._backward(losses, preferences, progress):
             self.optimizer.step()
         else:
+            if not self.has_skipped:
+                self.has_skipped = True
+                member = copy.deepcopy(self.model.template)
+                self.model.fill(member, drawn[0])
+                warn_skipped(number, broken_tasks(self.plan.workload, member, batch, seed))
             for value, before in buffers:
                 value.copy_(before)
-            self._warn(number, losses.detach())
         return StepStatistics({GRADIENTS: evaluations})
 
     def _backward(self, losses: Tensor, preferences: Tensor, progress: float) -> bool:
@@ -131,23 +134,6 @@ class _ConditionalUpdate:
             objective = self.algorithm.objective(losses, preferences.to(losses))
         torch.autograd.backward(objective)
         return all_finite([losses.detach(), *(value.grad for value in self.trained)])
-
-    def _warn(self, number: int, losses: Tensor) -> None:
-        """Warns of the first step that is skipped."""
-        if self.has_skipped:
-            return
-        self.has_skipped = True
-        tasks = [
-            task for task, present in zip(self.plan.workload.tasks, self.losses_of.present, strict=True) if present
-        ]
-        broken = [task for task, column in zip(tasks, losses.isfinite().all(dim=0).tolist(), strict=True) if not column]
-        what = f"the loss of {', '.join(map(repr, broken))}" if broken else "a gradient"
-        warnings.warn(
-            f"step {number} of the front: {what} is not finite. This step is skipped, as all such steps are: "
-            "check the inputs and the targets, or use a smaller learning rate",
-            DivergedWarning,
-            stacklevel=3,
-        )
 
     def _weights(self, losses: Tensor, preferences: Tensor, progress: float) -> Tensor | None:
         """(W, T) weights from the inner products of the gradients of the trained parameters; None if these are not finite."""

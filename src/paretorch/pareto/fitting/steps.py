@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from paretorch.pareto.algorithms.contract import FrontAlgorithm, FrontEvidence
 from paretorch.pareto.evaluation_history import GRADIENTS, TRANSFERS
 from paretorch.pareto.fitting.adapt import PreferenceAdapter
 from paretorch.pareto.fitting.exchange import Exchange
+from paretorch.pareto.fitting.skipped_steps import DivergedWarning, broken_tasks, warn_skipped
 from paretorch.pareto.models.ensemble import Ensemble
+from paretorch.pareto.models.members import fill
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.objective_range import RangeTracker
 from paretorch.pareto.plan import FrontPlan
@@ -25,10 +28,6 @@ from paretorch.workloads.streams import combined_seed
 
 PATIENCE = 3  # failed steps in a row after which a member counts as diverged
 EXPLODED = 1e6  # relative to the size of the first losses
-
-
-class DivergedWarning(UserWarning):
-    """A model of a front has diverged, or a step of a model for all preferences was skipped."""
 
 
 @dataclass
@@ -76,6 +75,7 @@ class MemberUpdate:
         self._failed = torch.zeros(count, dtype=torch.long)
         self._last = torch.full((count, len(self.tasks)), torch.nan, dtype=torch.float64)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._has_skipped = False  # whether a step was skipped, of which the user was warned
 
     def step(self, number: int, batch: Batch) -> StepStatistics:
         """One step of all members.
@@ -101,6 +101,10 @@ class MemberUpdate:
         if bool(refused.any()):
             for value, before in statistics:
                 value[refused] = before[refused]
+            newly = refused & ~self.partition.own(self.diverged)
+            if not self._has_skipped and bool(newly.any()):
+                self._has_skipped = True
+                warn_skipped(number, self._broken_tasks(batch, seed, self.partition.own(losses)[newly], newly))
         if self.exchange is not None:
             all_tasks = torch.ones(len(self.tasks), dtype=torch.bool)
             span = None if self.tracker is None else self.tracker.range(losses, ~self.diverged, all_tasks)
@@ -186,14 +190,27 @@ class MemberUpdate:
         self.diverged |= new
         return good & ~self.diverged
 
+    def _broken_tasks(self, batch: Batch, seed: int, losses: Tensor, members: Tensor) -> list[str]:
+        """The tasks whose loss or gradient is not finite for members of this rank; their (m, T) losses."""
+        most = torch.inf if self._limit is None else self._limit
+        broken = ~(losses.abs() <= most).all(dim=0) & torch.tensor(self.ensemble.losses.present)
+        if bool(broken.any()):
+            return [task for task, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
+        model = copy.deepcopy(self.ensemble.losses.model)
+        fill(model, self.ensemble.trained, self.ensemble.kept, int(members.nonzero()[0]))
+        return broken_tasks(self.plan.workload, model, batch, seed)
+
     @torch.no_grad()
     def _update(self, active: Tensor, progress: float, factor: float) -> list[float]:
         """Updates the parameters of the active members; returns the share of them that accepted a transfer; empty without one."""
+        if not bool(active.any()):
+            return []
         own = self.partition.own(active)
-        frozen = None if bool(own.all()) else [value.detach()[~own].clone() for value in self.ensemble.parameters]
-        for value in self.ensemble.parameters:
-            if frozen is not None and value.grad is not None:
-                value.grad[~own] = 0.0
+        frozen = [] if bool(own.all()) else [(value, value.detach()[~own].clone()) for value in self._stacked()]
+        if frozen:
+            for value in self.ensemble.parameters:
+                if value.grad is not None:
+                    value.grad[~own] = 0.0
         if self.exchange is None or int(active.sum()) < 2:
             self.optimizer.step()
             transfers = []
@@ -202,10 +219,17 @@ class MemberUpdate:
             fixed = self.preferences if self.adapter is None else self.adapter.initial
             share = self.exchange.step(self.optimizer, fixed, active, progress, factor)
             transfers = [float((share > 0)[active].double().mean())]
-        if frozen is not None:
-            for value, before in zip(self.ensemble.parameters, frozen, strict=True):
-                value[~own] = before
+        for value, before in frozen:
+            value[~own] = before
         return transfers
+
+    def _stacked(self) -> list[Tensor]:
+        """The parameters, and what the optimizer stores for each of their numbers, such as moments."""
+        found: list[Tensor] = []
+        for value in self.ensemble.parameters:
+            stored = self.optimizer.state.get(value, {}).values()
+            found += [value, *(each for each in stored if isinstance(each, Tensor) and each.shape == value.shape)]
+        return found
 
 
 def _finite(parameters: Sequence[Tensor]) -> Tensor:
