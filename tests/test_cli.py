@@ -344,7 +344,7 @@ def test_questions_without_an_input_end() -> None:
     assert b"Traceback" not in errors
 
 
-def test_folder_whose_name_is_not_unicode_has_a_report(tmp_path: Path) -> None:
+def test_report_of_a_folder_without_a_unicode_name(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run-\xff"))
     code, _, errors = of_process(["train", TINY, *QUICK, "--out", str(folder)], PYTHONIOENCODING="utf-8:strict")
     assert (code, errors) == (0, b"")

@@ -93,10 +93,8 @@ app.add_typer(data, name="data", no_args_is_help=True)
 
 def main() -> None:
     """The ``paretorch`` command."""
-    for stream in (sys.stdout, sys.stderr):
-        if (
-            isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
-        ):  # a character that it cannot encode is no error
+    for stream in (sys.stdout, sys.stderr):  # a character that the encoding lacks is no error
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
     try:
         app()
