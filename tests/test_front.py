@@ -199,6 +199,7 @@ class Fragile(Synthetic):
         return {**found, "f1": torch.where(found["f1"] < 0.3, torch.nan, found["f1"])}
 
 
+@pytest.mark.filterwarnings("ignore:step 8 of the front. the loss or gradient of 'f1' of model 0 is not finite")
 def test_diverged_member_is_excluded_and_warned_of() -> None:
     options: dict[str, Any] = {
         "preferences": [(0.99, 0.01), (0.3, 0.7), (0.25, 0.75)],

@@ -18,16 +18,18 @@ class DivergedWarning(UserWarning):
     """A model of a front has diverged, or a step of the training of a front was skipped."""
 
 
-def warn_skipped(number: int, tasks: Sequence[str]) -> None:
+def warn_skipped(number: int, tasks: Sequence[str], models: Sequence[int] = ()) -> None:
     """Warns that a step is skipped.
 
     Args:
         number: of the step.
         tasks: whose loss or gradient is not finite.
+        models: of which it is; empty: there is one for all preferences.
     """
+    whose = f" of model{'s' * (len(models) > 1)} {', '.join(map(str, models))}" if models else ""
     named = f"the loss or gradient of {', '.join(map(repr, tasks))}" if tasks else "a gradient"
     warnings.warn(
-        f"step {number} of the front: {named} is not finite. This step is skipped, as all such steps are: check the inputs and "
+        f"step {number} of the front: {named}{whose} is not finite. This step is skipped, as all such steps are: check the inputs and "
         "the targets, or use a smaller learning rate",
         DivergedWarning,
         stacklevel=4,

@@ -101,10 +101,8 @@ class MemberUpdate:
         if bool(refused.any()):
             for value, before in statistics:
                 value[refused] = before[refused]
-            newly = refused & ~self.partition.own(self.diverged)
-            if not self._has_skipped and bool(newly.any()):
-                self._has_skipped = True
-                warn_skipped(number, self._broken_tasks(batch, seed, self.partition.own(losses)[newly], newly))
+            if not self._has_skipped:
+                self._warn_if_not_finite(number, batch, seed, self.partition.own(losses), refused)
         if self.exchange is not None:
             all_tasks = torch.ones(len(self.tasks), dtype=torch.bool)
             span = None if self.tracker is None else self.tracker.range(losses, ~self.diverged, all_tasks)
@@ -190,15 +188,25 @@ class MemberUpdate:
         self.diverged |= new
         return good & ~self.diverged
 
-    def _broken_tasks(self, batch: Batch, seed: int, losses: Tensor, members: Tensor) -> list[str]:
-        """The tasks whose loss or gradient is not finite for members of this rank; their (m, T) losses."""
-        most = torch.inf if self._limit is None else self._limit
-        broken = ~(losses.abs() <= most).all(dim=0) & torch.tensor(self.ensemble.losses.present)
-        if bool(broken.any()):
-            return [task for task, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
-        model = copy.deepcopy(self.ensemble.losses.model)
-        fill(model, self.ensemble.trained, self.ensemble.kept, int(members.nonzero()[0]))
-        return broken_tasks(self.plan.workload, model, batch, seed)
+    def _warn_if_not_finite(self, number: int, batch: Batch, seed: int, losses: Tensor, refused: Tensor) -> None:
+        """Warns of the first step in which a loss or a gradient of a model is not finite; (n, T) losses of this rank's models.
+
+        A model whose losses are large is warned of when it has diverged.
+        """
+        present = torch.tensor(self.ensemble.losses.present)
+        size = losses[:, present].abs().amax(dim=1)
+        large = torch.zeros_like(refused) if self._limit is None else size.isfinite() & (size > self._limit)
+        members = refused & ~large & ~self.partition.own(self.diverged)
+        if not bool(members.any()):
+            return
+        self._has_skipped = True
+        broken = ~losses[members].isfinite().all(dim=0) & present
+        tasks = [task for task, bad in zip(self.tasks, broken.tolist(), strict=True) if bad]
+        if not tasks:
+            model = copy.deepcopy(self.ensemble.losses.model)
+            fill(model, self.ensemble.trained, self.ensemble.kept, int(members.nonzero()[0]))
+            tasks = broken_tasks(self.plan.workload, model, batch, seed)
+        warn_skipped(number, tasks, [self.partition.rows[member] for member in members.nonzero()[:, 0].tolist()])
 
     @torch.no_grad()
     def _update(self, active: Tensor, progress: float, factor: float) -> list[float]:
