@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -478,3 +479,155 @@ def test_balancer_of_losses_alone_checks_the_gradients_of_a_wrapped_encoder(
     step(None)
     assert owner.balance is not None
     assert owner.balance.status is (Status.NONFINITE if nonfinite == "pass" else Status.SOLVED)
+
+
+# --- encoders and heads of other kinds ----------------------------------------------------------------------------------------
+
+
+class _Square(torch.autograd.Function):
+    """x * x with a backward that makes nan of zeros where x is nan."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        found: Tensor = 2 * x * gradients[0]
+        return found
+
+
+@pytest.mark.parametrize("kind", ["layer", "custom function", "hook"])
+@pytest.mark.parametrize("method", [pt.IMTLG(), pt.UPGrad(), pt.FAMO(), pt.Equal()], ids=repr)
+def test_fork_that_skips_every_task_leaves_the_encoder_as_it_was(method: Method[Any], kind: str) -> None:
+    torch.manual_seed(0)
+    encoder, one, two = nn.Linear(4, 5), nn.Linear(5, 1), nn.Linear(5, 1)
+    parameters = [*encoder.parameters(), *one.parameters(), *two.parameters()]
+
+    def step(fork: pt.Fork, x: Tensor) -> None:
+        z = encoder(x)
+        z = _Square.apply(z) if kind == "custom function" else z.exp()
+        if kind == "hook":
+            z.register_hook(lambda gradient: gradient * 2)
+        branches = fork(z)
+        losses = fork.losses({"0": one(branches["0"]).square().mean(), "1": two(branches["1"]).square().mean()})
+        (sum(losses.values()) + 0.1 * encoder.bias.square().sum()).backward()  # a term beside the tasks
+
+    def broken() -> Tensor:
+        x = torch.randn(6, 4)
+        x[0, 0] = math.nan
+        return x
+
+    fork = pt.Fork(method, TASKS, nonfinite="skip")
+    for owner, first in ((fork, True), (fork, False), (copy.deepcopy(fork), True)):
+        if not first:
+            step(owner, torch.randn(6, 4))
+        for leaf in parameters:
+            leaf.grad = None
+        step(owner, broken())
+        if kind == "layer":
+            assert encoder.bias.grad is not None
+            torch.testing.assert_close(encoder.bias.grad, 0.2 * encoder.bias)
+        assert encoder.bias.grad is None or bool(encoder.bias.grad.isfinite().all())
+        assert all(leaf.grad is None for leaf in (encoder.weight, *one.parameters(), *two.parameters()))
+
+
+@pytest.mark.parametrize("method", [pt.IMTLG(), pt.UPGrad(), pt.FAMO(), pt.RLW()], ids=repr)
+def test_fork_that_skips_adds_nothing_broken_to_a_weight_of_encoder_and_head(method: Method[Any]) -> None:
+    torch.manual_seed(0)
+    weight, one, two = nn.Parameter(torch.randn(5, 5)), nn.Linear(5, 1), nn.Linear(5, 1)
+    fork = pt.Fork(method, TASKS, nonfinite="skip")
+    branches = fork(torch.randn(6, 5) @ weight)
+    out = two(branches["1"] @ weight.T)
+    losses = {"0": one(branches["0"]).square().mean(), "1": out.square().mean() + (0 * out).sqrt().sum()}
+    sum(fork.losses(losses).values()).backward()  # type: ignore[union-attr]
+    assert fork.skipped == {"1": 1}
+    assert weight.grad is None or bool(weight.grad.isfinite().all())
+    assert one.weight.grad is not None
+    assert two.weight.grad is None
+
+
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("owner", ["Fork", "Balancer"])
+@pytest.mark.parametrize("method", [pt.IMTLG(), pt.UPGrad(), pt.FAMO(), pt.RLW()], ids=repr)
+def test_zero_times_a_loss_is_an_absent_task_where_weights_are_reused(
+    method: Method[Any], owner: str, every: int
+) -> None:
+    def run(zero: bool) -> list[Any]:
+        torch.manual_seed(0)
+        encoder = nn.Linear(4, 5).double()
+        heads = {task: nn.Linear(5, 1).double() for task in "abc"}
+        made: Any = getattr(pt, owner)(method, tasks=tuple("abc"), every=every)
+        draws, found = torch.Generator().manual_seed(1), []
+        for names in ("ab", "ab", "ab", "abc", "bc", "ac", "abc"):
+            z = encoder(torch.randn(6, 4, generator=draws, dtype=torch.float64)).tanh()
+            branches = made(z) if owner == "Fork" else dict.fromkeys("abc", z)
+            losses = {task: (heads[task](branches[task]) - 1).square().mean() for task in "abc"}
+            losses = {t: loss if t in names else 0 * loss for t, loss in losses.items() if t in names or zero}
+            encoder.zero_grad()
+            if owner == "Fork":
+                sum(made.losses(losses).values()).backward()
+            else:
+                made.backward(losses)
+            if method.observes:
+                made.observe(losses)
+            assert encoder.weight.grad is not None
+            found.append((made.balance.present.tolist(), made.balance.weights.tolist(), encoder.weight.grad.clone()))
+        return found
+
+    for (present, weights, gradient), (other_present, other_weights, other) in zip(run(False), run(True), strict=True):
+        assert present == other_present
+        assert weights == pytest.approx(other_weights, rel=1e-12)
+        torch.testing.assert_close(gradient, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", [pt.CRMOGM(pt.MGDA()), pt.UPGrad(), pt.FAMO()], ids=repr)
+def test_refused_step_declares_no_task(method: Method[Any]) -> None:
+    net, balancer = BrokenNet(), pt.Balancer(method)
+    with pytest.raises(FloatingPointError):
+        balancer.backward({"1": net.breaks("loss").losses(dict.fromkeys(TASKS, net.encoder(net.batch())))["1"]})
+    assert not balancer.tasks
+    balancer.backward(net.breaks(None).losses(dict.fromkeys(TASKS, net.encoder(net.batch()))))
+    assert balancer.tasks == TASKS
+
+
+@pytest.mark.parametrize("method", [pt.Momentum(pt.UPGrad()), pt.MoCo(), pt.DBMTL(), pt.ConFIGMomentum()], ids=repr)
+@pytest.mark.parametrize("first", ["abc", "cba", "bc"])
+def test_loaded_rows_are_not_applied_to_other_parameters(method: Method[Any], first: str) -> None:
+    """Rows of a state that was loaded: the same steps with the losses in any order, a warning where a task is absent."""
+
+    def run(resumes: bool) -> Tensor:
+        torch.manual_seed(0)
+        left, right = nn.Linear(4, 5).double(), nn.Linear(4, 5).double()
+        heads = {task: nn.Linear(5, 1).double() for task in "abc"}
+        parameters = [*left.parameters(), *right.parameters()]
+        balancer, draws = pt.Balancer(method, tasks=tuple("abc")), torch.Generator().manual_seed(1)
+        for number, names in enumerate(["abc", "abc", first, "abc"]):
+            if resumes and number == 2:
+                state = copy.deepcopy(balancer.state_dict())
+                balancer = pt.Balancer(method, tasks=tuple("abc"))
+                balancer.load_state_dict(state)
+            x = torch.randn(6, 4, generator=draws, dtype=torch.float64)
+            p, q = left(x).tanh(), right(x).tanh()
+            losses = {
+                "a": heads["a"](p + 2 * q).square().mean(),
+                "b": (heads["b"](3 * q + p) - 1).square().mean(),
+                "c": (heads["c"](q * p) + 2).square().mean(),
+            }
+            for leaf in parameters:
+                leaf.grad = None
+            balancer.backward({name: losses[name] for name in names})
+            with torch.no_grad():
+                for leaf in parameters:
+                    assert leaf.grad is not None
+                    leaf.sub_(0.05 * leaf.grad)
+        return torch.cat([leaf.detach().flatten() for leaf in parameters])
+
+    plain = run(False)
+    if len(first) == 3:
+        assert torch.equal(run(True), plain)
+    else:
+        with pytest.warns(UserWarning, match="the state is reset"):
+            run(True)

@@ -134,9 +134,15 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             computed = closure() if closure is not None else losses
             assert computed is not None
             given = checks.present_losses(computed, f"{type(self).__name__}.step")
-        self._register_tasks(given)
-        if given or self.ranks.size > 1:
-            self._update(given)
+        before = [(group, group["tasks"]) for group in self.param_groups]
+        try:
+            self._register_tasks(given)
+            if given or self.ranks.size > 1:
+                self._update(given)
+        except (ValueError, FloatingPointError):  # a step that is refused registers no task
+            for group, tasks in before:
+                group["tasks"] = tasks
+            raise
         return computed if closure is not None else None
 
     def _update(self, losses: Losses) -> None:

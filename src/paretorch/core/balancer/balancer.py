@@ -56,7 +56,7 @@ from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
-from paretorch.core.method.runner import Scale, combined_gradient, step_generator
+from paretorch.core.method.runner import Scale, combined_gradient, step_generator, tasks_of_losses
 from paretorch.core.multi_vjp import (
     LevelCache,
     SharedCotangents,
@@ -279,6 +279,25 @@ class Balancer(MethodModule):
         call: str = "balancer.backward",
     ) -> Balance:
         """One backward of ``factor`` times the losses; None: the losses are multiplied already. ``call``: for messages."""
+        before = self.tasks
+        try:
+            return self._checked_backward(losses, others, retain_graph, factor, call)
+        except (ValueError, FloatingPointError):
+            if self.tasks != before and not self._micro_batches.count:  # a step that is refused declares nothing
+                if before:
+                    self.runner.state.declare(before)
+                else:
+                    self.runner.state.undeclare()
+            raise
+
+    def _checked_backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        others: Sequence[Mapping[str, Tensor | None]],
+        retain_graph: bool,
+        factor: float | Tensor | None,
+        call: str,
+    ) -> Balance:
         given = self._checked(losses, others, call)
         if self.runner.observation is not None and not self._micro_batches.count:
             self.runner.observation.begin_step(given.values())
@@ -323,6 +342,9 @@ class Balancer(MethodModule):
             )
         given = checks.present_losses(losses, call)
         self._declare_new(given, call)
+        given = {
+            name: given[name] for name in self.tasks if name in given
+        }  # leaves do not depend on the order of the dict
         ranks = self.runner.ranks
         ranks.agree_on_tasks(self.tasks, self.method)
         if not ranks.alone and self._micro_batches.next_is_last:
@@ -426,7 +448,7 @@ class Balancer(MethodModule):
             runner.record(before[1])
             result = None
         else:
-            result = runner.reuse_weights(loss_sums[2].nonzero()[0].tolist(), lambda: ~np.isfinite(loss_sums[0]))
+            result = runner.reuse_weights(lambda: tasks_of_losses(loss_sums))
         if result is None:
             result, accept = self._step(runner.evidence(loss_sums)._replace(broken=broken), None)
             accept()
@@ -463,7 +485,7 @@ class Balancer(MethodModule):
     ) -> tuple[StepResult, list[tuple[Tensor, Tensor]]]:
         """The result of the step, and the shared leaves with their balanced gradients, consistent with the Gramian."""
         runner = self.runner
-        result = runner.reusable(source.known, lambda: source.nonfinite_tasks() | ~np.isfinite(losses.read()[0][0]))
+        result = runner.reusable(partial(_tasks_of_source, source, losses))
         if result is not None:
             shared = self._shared_gradient(result, source, is_new=False)
             if shared is None:  # the first call has changed the level to EXPLICIT
@@ -616,19 +638,25 @@ class Balancer(MethodModule):
         jacobian = None
         if Need.JACOBIAN in self.method.needs:
             assert isinstance(source, Gradients)
-            self._match_rows([leaf for leaf in source.like if isinstance(leaf, Tensor)])
+            self._match_rows(
+                [leaf for leaf in source.like if isinstance(leaf, Tensor)], len(source.known) == len(self.tasks)
+            )
             jacobian = source.jacobian(torch.from_numpy(evidence.present))
         result, state = runner.proposed(evidence, jacobian)
         return result, partial(runner.accept, result, state)
 
-    def _match_rows(self, leaves: Sequence[Tensor]) -> None:
-        """Reset a state with rows of gradients where these are of other leaves."""
+    def _match_rows(self, leaves: Sequence[Tensor], of_all_tasks: bool) -> None:
+        """Reset a state with rows of gradients where these are of other leaves, or may be: a loaded state does not name them.
+
+        Without ``shared=``, the order of the leaves is known to be the same where all tasks are present.
+        """
         state, earlier = self.runner.state, self._earlier
         if not state.row_fields:
             return
         before, length = [ref() for ref in earlier.of_rows], sum(leaf.numel() for leaf in leaves)
         same = len(before) == len(leaves) and all(old is new for old, new in zip(before, leaves, strict=True))
-        if not (same if before else state.rows_fit(length)):
+        is_ordered = of_all_tasks or self._shared is not None or state.rows_fit(0)
+        if not (same if before else state.rows_fit(length) and is_ordered):
             state.store(state.initial())
             self.runner.warn_once(
                 "rows",
@@ -700,3 +728,9 @@ class Balancer(MethodModule):
         ends += missing
         gradients += [None] * len(missing)
         accumulate_gradients(ends, gradients)
+
+
+def _tasks_of_source(source: Gradients | SharedCotangents, losses: StepLosses) -> tuple[Mask, Mask]:
+    """(all,) the tasks with a gradient that is not zero, and those of which a gradient or the loss is inf or nan."""
+    present, broken, *_ = source.present_and_broken()
+    return present, broken | ~np.isfinite(losses.read()[0][0])

@@ -98,9 +98,9 @@ class BranchChecks:
         for place, leaf in compared:
             leaf.register_hook(partial(self._compare, call, place))
 
-    def _compare(self, call: ForwardCall, place: int, gradient: Tensor) -> None:
+    def _compare(self, call: ForwardCall, place: int, gradient: Tensor | None) -> None:
         sent = call.sent.pop(place, None)
-        if sent is None or not self._unreached or gradient.data_ptr() == sent.data_ptr():
+        if sent is None or gradient is None or not self._unreached or gradient.data_ptr() == sent.data_ptr():
             return
         names = self._names(self._unreached)
         self._unreached = set()
@@ -164,6 +164,12 @@ class BranchChecks:
 
     def _names(self, tasks: Iterable[int]) -> str:
         return ", ".join(repr(self._tasks[task]) for task in sorted(tasks))
+
+
+def has_foreign_hooks(leaf: Tensor | None) -> bool:
+    """Whether a tensor has hooks that are not those of :class:`BranchChecks`."""
+    hooks = () if leaf is None or leaf._backward_hooks is None else leaf._backward_hooks.values()
+    return any(not isinstance(getattr(getattr(hook, "func", None), "__self__", None), BranchChecks) for hook in hooks)
 
 
 def _depends(loss: Tensor, task: int, nodes: Sequence[Any]) -> bool:

@@ -171,10 +171,18 @@ class Fork(MethodModule):
         """The same features, or copies, for every task, where nothing is balanced."""
         if torch.is_grad_enabled() and not self.training and not self._step.pauses:
             features = self._with_eval_warning(features)
-        if not self.copies:
+        if not self.copies and not (self.training and not torch.is_grad_enabled()):
             return dict.fromkeys(self.tasks, features)
+        if not self.copies:  # a reentrant checkpoint tells its outputs apart by their objects
+            return self._aliases(features)
         leaves, fill = opened(features, _is_tensor)
         return {task: fill([leaf.clone() if _is_tensor(leaf) else leaf for leaf in leaves]) for task in self.tasks}
+
+    def _aliases(self, features: Any) -> dict[str, Any]:
+        """For every task another view of the features."""
+        leaves, fill = opened(features, _is_tensor)
+        views = [[leaf.view_as(leaf) if _is_dense(leaf) else leaf for leaf in leaves] for _ in self.tasks]
+        return {task: fill(view) for task, view in zip(self.tasks, views, strict=True)}
 
     def _with_eval_warning(self, features: Any) -> Any:
         """Aliases of the features whose backward warns: in eval mode it computes a plain sum."""
@@ -254,3 +262,7 @@ class Fork(MethodModule):
 
 def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, Tensor)
+
+
+def _is_dense(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout is torch.strided

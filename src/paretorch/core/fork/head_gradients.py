@@ -1,8 +1,9 @@
-"""The gradients of a step on the parameters of the heads, which are added before the features' gradients are known."""
+"""The gradients that a step adds to parameters and that are taken back, because a task of it is not finite."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class HeadGradients:
     def __init__(self, losses: dict[int, Tensor], nodes: Sequence[Any]) -> None:
         self._tasks: dict[Tensor, set[int]] = {}  # by parameter: the tasks whose losses reach it
         for task, loss in losses.items():
-            for leaf in _leaves(loss, nodes):
+            for leaf in _leaves([loss.grad_fn], nodes):
                 self._tasks.setdefault(leaf, set()).add(task)
         self._before: dict[Tensor, Tensor | None] = {}
 
@@ -42,16 +43,48 @@ class HeadGradients:
         for leaf, before in self._before.items():
             if self._tasks[leaf].isdisjoint(tasks) or (only_broken and all_finite([leaf.grad])):
                 continue
-            if before is None or leaf.grad is None:
-                leaf.grad = before
-            else:  # in place: others may refer to it
-                with torch.no_grad():
-                    leaf.grad.copy_(before)
+            _restore(leaf, before)
+
+    def restore_after_backward(self, tasks: Collection[int]) -> None:
+        """:meth:`restore` what is not finite at the end of the backward, when weights of the encoder have theirs, too."""
+        after_backward(partial(self.restore, tasks, only_broken=True))
 
 
-def _leaves(loss: Tensor, nodes: Sequence[Any]) -> list[Tensor]:
-    """The leaves that a loss reaches without passing through the nodes."""
-    visited, stack, found = set(nodes), [loss.grad_fn], []
+def undo_zeros_after_backward(node: Any) -> None:
+    """Restore ``.grad`` of the leaves below a node to which zeros are sent, when the backward has ended.
+
+    An encoder that is not finite makes nan of zeros. Where ``.grad`` was None and became zero, it is None again.
+    """
+    before = [(leaf, None if leaf.grad is None else leaf.grad.clone()) for leaf in _leaves(_below(node), ())]
+
+    def undo() -> None:
+        for leaf, grad in before:
+            if leaf.grad is not None and (not all_finite([leaf.grad]) or (grad is None and not bool(leaf.grad.any()))):
+                _restore(leaf, grad)
+
+    after_backward(undo)
+
+
+def after_backward(call: Callable[[], None]) -> None:
+    """Calls a function when the backward that is running has ended."""
+    torch.autograd.Variable._execution_engine.queue_callback(call)
+
+
+def _restore(leaf: Tensor, before: Tensor | None) -> None:
+    if before is None or leaf.grad is None:
+        leaf.grad = before
+    else:  # in place: others may refer to it
+        with torch.no_grad():
+            leaf.grad.copy_(before)
+
+
+def _below(node: Any) -> list[Any]:
+    return [below for below, _ in node.next_functions]
+
+
+def _leaves(starts: Sequence[Any], nodes: Sequence[Any]) -> list[Tensor]:
+    """The leaves that nodes reach without passing through ``nodes``."""
+    visited, stack, found = set(nodes), [*starts], []
     while stack:
         node = stack.pop()
         if node is None or node in visited:
@@ -59,5 +92,5 @@ def _leaves(loss: Tensor, nodes: Sequence[Any]) -> list[Tensor]:
         visited.add(node)
         if hasattr(node, "variable"):
             found.append(node.variable)
-        stack += [below for below, _ in node.next_functions]
+        stack += _below(node)
     return found

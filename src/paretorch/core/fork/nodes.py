@@ -6,6 +6,7 @@ factors reach the features' backward as the gradient of the link, so that autogr
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from paretorch.core.fork.branch_checks import has_foreign_hooks
 from paretorch.core.fork.forwards import ForwardCall
+from paretorch.core.fork.head_gradients import undo_zeros_after_backward
 from paretorch.core.fork.step import FORK_STEPS, ForkStep
 from paretorch.core.gradients.graph import FORK_NODES
 from paretorch.core.gradients.task_gradients import Leaf, wide_dtype
@@ -30,7 +33,7 @@ class FeatureNode(torch.autograd.Function):
     def forward(ctx: Any, step: ForkStep, *leaves: Tensor) -> tuple[Tensor, ...]:
         """Aliases of the leaves, task by task and, within each task, leaf by leaf; then the link."""
         link, aliases = _link_and_aliases(leaves, len(step.tasks))
-        ctx.step, ctx.call = step, ForwardCall()
+        ctx.step, ctx.call, ctx.features = step, ForwardCall(), [weakref.ref(leaf) for leaf in leaves]
         ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(link, *_saved(step.saves, leaves, aliases))
@@ -49,7 +52,11 @@ class FeatureNode(torch.autograd.Function):
                 "pass retain_graph=True to the first backward()"
             ) from error
         combined = ctx.step.combine(cotangents[:-1], cotangents[-1], ctx.like, saved, ctx.call)
-        return (None, *([None] * len(combined) if ctx.step.sends_nothing else combined))
+        if ctx.step.sends_nothing:  # hooks expect a tensor, and custom functions make zeros of None
+            undo_zeros_after_backward(ctx)
+            hooked = (has_foreign_hooks(ref()) for ref in ctx.features)
+            combined = [part if has_hooks else None for part, has_hooks in zip(combined, hooked, strict=True)]
+        return (None, *combined)
 
 
 class CompiledFeatureNode(torch.autograd.Function):

@@ -25,7 +25,7 @@ from paretorch.core.gradients.gap import gap_between, parameter_gramian
 from paretorch.core.gradients.rank_gramians import averaged_gramian
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult, fill_loss_sums
 from paretorch.core.gradients.task_gradients import Gradients, Leaf, by_sample, chunks, common_batch_size, to_host
-from paretorch.core.method.runner import MethodRunner, combined_gradient
+from paretorch.core.method.runner import MethodRunner, combined_gradient, tasks_of_losses
 
 # By handle: compiled graphs store numbers only.
 FORK_STEPS: weakref.WeakValueDictionary[int, ForkStep] = weakref.WeakValueDictionary()
@@ -159,8 +159,8 @@ class ForkStep:
         takes_back = self.nonfinite != "pass" and self.heads == "own" and self.runner.ranks.alone
         is_eager = not torch.compiler.is_compiling()
         self._head_gradients = HeadGradients(losses, self.forwards.nodes()) if takes_back and is_eager else None
-        if not torch.compiler.is_compiling() and self.branch_checks.visits_graphs and self.runner.uses_gradients:
-            self.branch_checks.visit(losses, self.forwards.nodes())
+        if is_eager and self.branch_checks.visits_graphs and self.runner.uses_gradients and self.forwards.nodes():
+            self.branch_checks.visit(losses, self.forwards.nodes())  # a compiled forward has no nodes
 
     # --- the backward of the losses --------------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class ForkStep:
         """One step of a method that needs losses alone."""
         runner = self.runner
         self._before_weights = runner.state.snapshot(), runner.result
-        reused = runner.reuse_weights(known, lambda: ~np.isfinite(loss_sums[0]))
+        reused = runner.reuse_weights(lambda: tasks_of_losses(loss_sums))
         if reused is not None:
             return reused
         evidence, reason = self._usable(runner.evidence(loss_sums))
@@ -313,9 +313,9 @@ class ForkStep:
         return combined
 
     def _all_skipped(self, combined: Sequence[Tensor]) -> bool:
-        """Whether every task was skipped. The encoder then receives no gradient: its own backward makes nan of zeros and a nan.
+        """Whether every task was skipped: what the encoder makes of zeros is then taken back.
 
-        Several ranks receive zeros, since wrappers of distributed training wait for every gradient.
+        Not on several ranks, since wrappers of distributed training reduce every gradient.
         """
         result = self.runner.result
         if result is None or result.evidence.left_out is None or not self.runner.ranks.alone:
@@ -324,8 +324,9 @@ class ForkStep:
 
     def _restore_heads(self, tasks: Mask, only_broken: bool = False) -> None:
         """Take back the gradients of the (all,) tasks on their heads, or those alone that are not finite."""
-        if self._head_gradients is not None:
+        if self._head_gradients is not None and tasks.any():
             self._head_gradients.restore(tasks.nonzero()[0].tolist(), only_broken)
+            self._head_gradients.restore_after_backward(tasks.nonzero()[0].tolist())
 
     @contextmanager
     def _heads_restored_on_error(self) -> Iterator[None]:
@@ -352,7 +353,9 @@ class ForkStep:
             raise RuntimeError(f"{self.losses_required}: write losses = fork.losses(losses) before summing them")
         given = self.forwards.tasks_with_loss
         missing = set() if given is None else set(gradients.known) - given
-        if missing:
+        if missing and (
+            missing := missing - set(gradients.zero_tasks(missing))
+        ):  # compiled graphs send zeros for no gradient
             names = ", ".join(repr(self.tasks[task]) for task in sorted(missing))
             raise RuntimeError(
                 f"{self.losses_required}, and fork.losses(losses) was not given the loss of {names}: give it all"
@@ -403,7 +406,7 @@ class ForkStep:
     def _balanced(self, gradients: Gradients, loss_sums: Tensor | None, saved: Sequence[Tensor]) -> StepResult:
         """One step of the method on the features' gradients."""
         runner = self.runner
-        reused = runner.reuse_weights(gradients.known, partial(_nonfinite_tasks, gradients, loss_sums))
+        reused = runner.reuse_weights(partial(_tasks_of_gradients, gradients, loss_sums))
         if reused is not None:
             return reused
         local, host = gradients.gramian(() if loss_sums is None else (loss_sums,))
@@ -461,13 +464,12 @@ class ForkStep:
         )
 
 
-def _nonfinite_tasks(gradients: Gradients, loss_sums: Tensor | None) -> Mask:
-    """(all,) the tasks of which a gradient or a known loss is inf or nan, by one transfer."""
-    if loss_sums is None:
-        return gradients.nonfinite_tasks()
-    broken, (numbers,) = gradients.nonfinite_tasks_and(loss_sums)
-    broken |= ~np.isfinite(numbers[0].numpy())
-    return broken
+def _tasks_of_gradients(gradients: Gradients, loss_sums: Tensor | None) -> tuple[Mask, Mask]:
+    """(all,) the tasks with a gradient that is not zero, and those of which a gradient or a known loss is inf or nan."""
+    present, broken, numbers = gradients.present_and_broken(*([] if loss_sums is None else [loss_sums]))
+    for losses in numbers:
+        broken |= ~np.isfinite(losses[0].numpy())
+    return present, broken
 
 
 def broken_names(tasks: Sequence[str], broken: Mask) -> list[str]:

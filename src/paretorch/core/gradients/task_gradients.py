@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -100,13 +100,27 @@ class Gradients:
 
     def nonfinite_tasks(self) -> Mask:
         """(T,) the tasks whose gradient contains inf or nan, or whose sum overflows."""
-        return self.nonfinite_tasks_and()[0]
+        return self.present_and_broken()[1]
 
-    def nonfinite_tasks_and(self, *others: Tensor) -> tuple[Mask, list[Tensor]]:
-        """:meth:`nonfinite_tasks`, and other tensors from the same transfer."""
+    def present_and_broken(self, *others: Tensor) -> tuple[Mask, Mask, list[Tensor]]:
+        """(T,) the tasks whose gradient is not zero, :meth:`nonfinite_tasks`, and other tensors from the same transfer."""
         sums = [torch.stack([_widened(part).sum() for part in row if part is not None]).sum() for row in self.rows]
         *found, here = to_host([*others, torch.stack(sums) if sums else torch.zeros(0)])
-        return nonfinite_mask(here, self.known, self.tasks), found
+        present = np.zeros(self.tasks, bool)
+        present[self.known] = True
+        present[
+            self.zero_tasks({task for task, value in zip(self.known, here.tolist(), strict=True) if value == 0})
+        ] = False
+        return present, nonfinite_mask(here, self.known, self.tasks), found
+
+    def zero_tasks(self, among: Collection[int]) -> list[int]:
+        """Those of the given tasks whose gradient is zero everywhere."""
+        rows = zip(self.known, self.rows, strict=True)
+        return [
+            task
+            for task, row in rows
+            if task in among and not any(bool(part.any()) for part in row if part is not None)
+        ]
 
     def gramian(self, others: Sequence[Tensor] = ()) -> tuple[Array, list[Array]]:
         """(T, T) the Gramian in float64 on the host, and other tensors from the same transfer.

@@ -203,9 +203,9 @@ class MethodRunner:
         """Whether ``every`` allows the last weights in this step, if they cover all present tasks."""
         return self.every > 1 and self.state.last_weights()[0] not in (0, self.every)
 
-    def reuse_weights(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
+    def reuse_weights(self, tasks: Callable[[], tuple[Mask, Mask]]) -> StepResult | None:
         """The step with the last weights, where they are :meth:`reusable`; else None."""
-        result = self.reusable(known, broken)
+        result = self.reusable(tasks)
         return None if result is None else self.reuse(result)
 
     def reuse(self, result: StepResult) -> StepResult:
@@ -214,21 +214,18 @@ class MethodRunner:
         self.record(result)
         return result
 
-    def reusable(self, known: Sequence[int], broken: Callable[[], Mask]) -> StepResult | None:
+    def reusable(self, tasks: Callable[[], tuple[Mask, Mask]]) -> StepResult | None:
         """The last weights, where ``every`` allows it and they cover every present task; else None. Nothing is changed.
 
         Args:
-            known: the tasks that are present on this rank.
-            broken: gives the (all,) tasks of this rank that are not finite; then nothing is reused.
+            tasks: gives the (all,) tasks that are present on this rank, and those that are not finite; then nothing is reused.
         """
         self.read_decision()
         self.state.verify()
         if not self.may_reuse:
             return None
         _, weights, heads = self.state.last_weights()
-        here = np.zeros((2, len(self.tasks)))
-        here[0, list(known)] = 1
-        here[1] = broken()
+        here = np.stack(tasks()).astype(np.float64)
         present, bad = self.ranks.sum(torch.from_numpy(here)).numpy() > 0
         if bad.any() or np.isnan(weights[present]).any():
             return None
@@ -479,6 +476,11 @@ def combined_gradient(result: StepResult, gradients: Gradients) -> list[Tensor]:
         return gradients.split(result.update)
     assert result.weights is not None
     return gradients.combined(result.weights)
+
+
+def tasks_of_losses(loss_sums: Array) -> tuple[Mask, Mask]:
+    """(all,) the tasks that are present in loss sums, see :meth:`MethodRunner.evidence`, and those whose loss is inf or nan."""
+    return (loss_sums != 0).all(axis=0), ~np.isfinite(loss_sums[0])
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -107,11 +107,16 @@ class SharedCotangents:
         """A bound on the rounding error of an inner product, relative to the lengths of the two gradients."""
         return resolution_of(self.shared_graph.compared)
 
-    def nonfinite_tasks(self) -> Mask:
-        """(T,) the tasks whose cotangents contain inf or nan, or whose sum overflows."""
+    def present_and_broken(self) -> tuple[Mask, Mask]:
+        """(T,) the tasks whose cotangents are not zero, and those whose cotangents contain inf or nan, or whose sum overflows."""
+        present = np.zeros(self.tasks, bool)
         if not self.cotangents.stacks:
-            return np.zeros(self.tasks, bool)
-        return nonfinite_mask(self.cotangents.sums(), self.known, self.tasks)
+            return present, present
+        sums = self.cotangents.sums()
+        stacks = self.cotangents.stacks
+        for row, (task, value) in enumerate(zip(self.known, sums.tolist(), strict=True)):
+            present[task] = value != 0 or any(bool(stack[row].any()) for stack in stacks)
+        return present, nonfinite_mask(sums, self.known, self.tasks)
 
     # --- the Gramian -----------------------------------------------------------------------------------------------------
 
