@@ -150,6 +150,15 @@ def test_cityscapes_files_of_another_shape_are_unreadable(tmp_path: Path, kind: 
     assert re.search(expected, report.problems[0])
 
 
+@pytest.mark.parametrize("kind", ["instance", "disparity"])
+def test_cityscapes_files_of_fewer_bits_are_unreadable(tmp_path: Path, kind: str) -> None:
+    place = write_city_images(tmp_path, train=2, val=1)
+    path = place / ENDINGS[kind].format("val/aachen/aachen_000000_000019")
+    Image.fromarray((np.array(Image.open(path)) // 256).astype(np.uint8)).save(path)
+    with pytest.raises(UnreadableError, match=f"{path.name}: expected numbers of 16 bits, got 8"):
+        first_scene(narrow_cityscapes(tmp_path))
+
+
 def test_cityscapes_labels_at_another_scale_are_resized(tmp_path: Path) -> None:
     place = write_city_images(tmp_path, train=2, val=1)
     before = first_scene(narrow_cityscapes(tmp_path))

@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from command_line import call
 from paretorch.pareto import MT2O, Front, Gated, Neighbours, SmoothTchebycheff
 from paretorch.pareto.files.export import export
 from paretorch.pareto.hypervolume import hypervolume
@@ -210,6 +212,16 @@ def test_onnx_model_equals_the_model_for_any_number_of_samples(trained: Path, tm
         np.testing.assert_allclose(output, expected[task].numpy(), atol=1e-5)
 
 
+def test_front_page_refuses_the_numbers_of_another_front(trained: Path, tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    shutil.copytree(trained, mine)
+    train_front(dataclasses.replace(RUN, seed=RUN.seed + 1), other, progress=None)
+    for file in ("front.json", *(path.name for path in other.glob("model-*"))):
+        shutil.copy(other / file, mine / file)
+    with pytest.raises(ValueError, match=r"front\.json is not of the run in .*: its numbers are others"):
+        write_front_page(mine)
+
+
 def test_front_page_needs_no_network_and_lists_every_model(trained: Path) -> None:
     text = write_front_page(trained).read_text(encoding="utf-8")
     outside = text.partition("<script type")[0]
@@ -251,3 +263,38 @@ def test_front_run_resumed_after_interruption_equals_uninterrupted_run(tmp_path:
     assert again.facts["front"]["losses"] == whole.facts["front"]["losses"]
     assert [epoch.validation for epoch in again.history] == [epoch.validation for epoch in whole.history]
     assert not (tmp_path / "killed" / "checkpoint").exists()
+
+
+WRONG_LOSSES = {
+    "3": "expected a scalar tensor for 'sign'",
+    "torch.ones(1)": "expected a scalar tensor for 'sign'",
+    "torch.tensor(1j)": "expected a scalar tensor for 'sign'",
+    "torch.tensor(3)": "expected a scalar tensor for 'sign'",
+}
+
+
+@pytest.mark.parametrize("loss", WRONG_LOSSES)
+def test_front_of_a_workload_with_wrong_losses_names_the_task(loss: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\n"
+        "from training_workload import Tiny\n\n\n"
+        "class Mine(Tiny):\n"
+        "    def losses(self, outputs, targets):\n"
+        f"        return super().losses(outputs, targets) | {{'sign': {loss}}}\n"
+    )
+    code, printed = call(
+        "front", str(path), "--models", "2", "--epochs", "1", "--batch-size", "20", "--out", str(tmp_path / "out")
+    )
+    assert code == 2
+    assert WRONG_LOSSES[loss] in printed
+
+
+@pytest.mark.parametrize("command", ["front", "train"])
+@pytest.mark.parametrize("tasks", ["()", "5", "(1, 2)"])
+def test_workload_without_names_of_tasks_is_one_message(command: str, tasks: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"from training_workload import Tiny\n\n\nclass Mine(Tiny):\n    tasks = {tasks}\n")
+    code, printed = call(command, str(path), "--epochs", "1", "--batch-size", "20", "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "Mine.tasks: expected a tuple of names" in printed

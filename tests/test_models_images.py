@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,17 @@ def test_encoder_weights_are_loaded_with_every_prefix(prefix: str, tmp_path: Pat
     load_encoder_weights(fresh, path)
     for name, value in fresh.features.state_dict().items():
         assert torch.equal(value, trained.features.state_dict()[name])
+
+
+@pytest.mark.parametrize("change", [lambda t: t.to(torch.int8), lambda t: t * math.nan, lambda t: t.double() + 1e300])
+def test_encoder_weights_errors_name_numbers_that_cannot_be_weights(change: Any, tmp_path: Path) -> None:
+    state = encoder("resnet18", 0.25).features.state_dict()
+    broken = next(name for name, value in state.items() if value.is_floating_point())
+    path = _saved({**state, broken: change(state[broken])}, tmp_path / "a.safetensors")
+    with pytest.raises(
+        ValueError, match=rf"a\.safetensors: .*{re.escape(broken)}.*expected finite ones of torch.float32"
+    ):
+        load_encoder_weights(encoder("resnet18", 0.25), path)
 
 
 def test_encoder_weights_errors_name_both_shapes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,13 @@ DAMAGES: list[tuple[Callable[[str], str], str]] = [
     (lambda text: text.replace("['H'", "['Xe'").replace("['C'", "['Xe'"), r"line \d+: molecule .* has the elements \['Xe'\]"),
     (lambda text: text.replace(LINE, "dsgdb9nsd_000003.xyz"), "expected each molecule once, got dsgdb9nsd_000003.xyz again"),
     (lambda text: text.replace("]]\",", "],[1,2,3]]\",", 1), r"has 1 elements, 6 coordinates and N_atoms 1: expected 1 to"),
-    (lambda text: text.replace("]]\",", ",nan]]\",", 1).replace("[[", "[[", 1), "elements, 4 coordinates"),
+    (lambda text: text.replace("]]\",", ",nan]]\",", 1).replace("[[", "[[", 1), "expected three coordinates of each atom"),
     (lambda text: text.rsplit(",", 1)[0] + ",inf\n", "has a number that is not finite"),
     (lambda text: text.rsplit(",", 3)[0] + "\n", r"line 5: expected a molecule as in qm9pack 1.0.3 \(list index"),
     (lambda text: "", "line 1: there is no column"),
+    (lambda text: re.sub(r"\[\[(-?\d)\.", r"[[\1 ", text, count=1), "line 2: expected a molecule"),
+    (lambda text: re.sub(r"(\[\[[^\]]*),([^\],]*\])", r"\1],[\2", text, count=1), "line 2: expected a molecule"),
+    (lambda text: text.replace(",1.5\n", ",1_5\n", 1), "line 2: expected a molecule as in qm9pack 1.0.3 .'1_5' is not a number"),
 ]  # fmt: skip
 
 

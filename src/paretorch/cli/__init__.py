@@ -94,7 +94,11 @@ app.add_typer(data, name="data", no_args_is_help=True)
 def main() -> None:
     """The ``paretorch`` command."""
     for stream in (sys.stdout, sys.stderr):  # a character that the encoding lacks is no error
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        is_lossless = isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") == "utf8"
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in (
+            "strict",
+            *(() if is_lossless else ("surrogateescape",)),
+        ):
             stream.reconfigure(errors="replace")
     try:
         app()

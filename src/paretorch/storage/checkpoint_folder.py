@@ -30,6 +30,7 @@ from paretorch.storage.tensor_files import deserialize, digest, first_difference
 
 FORMAT = "paretorch checkpoint 2"
 UNSEALED = "paretorch checkpoint 1"  # of earlier versions: without a digest of state.json
+MOST_EPOCHS = 1 << 62
 PARTS = ("model", "optimizer", "door", "random")
 
 
@@ -243,7 +244,7 @@ def _load(path: Path, owners: Sequence[tuple[Mapping[str, Any], str | None]]) ->
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = read_json(path, allow_nan=True)  # a state may have an infinite number
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         raise DamagedError(path, "it cannot be read as JSON") from None
     if not isinstance(state, dict) or state.get("format") not in (FORMAT, UNSEALED):
         raise DamagedError(path, f"expected the format {FORMAT!r}")
@@ -253,6 +254,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise DamagedError(path, str(error)) from None
     if missing := {"epoch", "run", "files", "values"} - set(state):
         raise DamagedError(path, f"it has no {sorted(missing)}")
+    if type(state["epoch"]) is not int or not 0 < state["epoch"] < MOST_EPOCHS:
+        raise DamagedError(path, "its epoch is no number of epochs")
     if not isinstance(state["files"], dict) or not isinstance(state["values"], dict):
         raise DamagedError(path, "its files and values are no JSON objects")
     files = {f"{part}.safetensors" for part in PARTS}

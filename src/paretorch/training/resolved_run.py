@@ -22,7 +22,14 @@ from paretorch.training.names.optimizers import find_optimizer, optimizers
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.run import Run
 from paretorch.training.schedule import Schedule
-from paretorch.training.workload_checks import check_losses, check_selection, data_of, metrics_of, trained_model
+from paretorch.training.workload_checks import (
+    check_losses,
+    check_selection,
+    checked_tasks,
+    data_of,
+    metrics_of,
+    trained_model,
+)
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names
 from paretorch.workloads.streams import Splits, steps_per_epoch
 
@@ -133,10 +140,11 @@ def check(run: Run) -> None:
 
 
 def _tasks(workload: Workload, run: Run) -> tuple[str, ...]:
+    tasks = checked_tasks(workload)
     for task in run.tasks:
-        if task not in workload.tasks:
-            raise unknown(f"task of {run.workload}", task, workload.tasks)
-    return tuple(task for task in workload.tasks if not run.tasks or task in run.tasks)
+        if task not in tasks:
+            raise unknown(f"task of {run.workload}", task, tasks)
+    return tuple(task for task in tasks if not run.tasks or task in run.tasks)
 
 
 def _balancer_beside(

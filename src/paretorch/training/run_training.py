@@ -90,11 +90,17 @@ class RunTraining:
             )
         if found.epoch == self.run.epochs:  # interrupted after the last checkpoint, before all others were removed
             self.ranks.on_first(lambda: checkpoint_folder.remove_others(folder, found.epoch))
-        found.load_into(resolved.model, resolved.optimizer, resolved.balancer)
-        randomness.restore(found.states["random"], resolved.device)
-        for stream, state in zip(self.streams, found.states["random"].get(STREAMS, ()), strict=False):
-            if isinstance(stream, StatefulStream):
-                stream.load_state_dict(state)
+        try:
+            found.load_into(resolved.model, resolved.optimizer, resolved.balancer)
+            randomness.restore(found.states["random"], resolved.device)
+            for stream, state in zip(self.streams, found.states["random"].get(STREAMS, ()), strict=False):
+                if isinstance(stream, StatefulStream):
+                    stream.load_state_dict(state)
+        except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+            raise ValueError(
+                f"{found.folder} does not fit this run: {type(error).__name__}: {error}. Remove the folder {found.folder} to "
+                "continue from the one before it"
+            ) from error
         return found.epoch
 
     def start_epoch(self, epoch: int) -> Iterable[Batch]:

@@ -84,6 +84,18 @@ def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Me
     return {task: tuple(made.get(task, ())) for task in tasks}
 
 
+def checked_tasks(workload: Workload) -> tuple[str, ...]:
+    """The tasks of a workload.
+
+    Raises:
+        ValueError: they are no names, or there is none.
+    """
+    tasks: Any = workload.tasks
+    if not isinstance(tasks, tuple | list) or not tasks or not all(isinstance(task, str) for task in tasks):
+        raise ValueError(f"{type(workload).__name__}.tasks: expected a tuple of names, got {tasks!r}"[:300])
+    return tuple(tasks)
+
+
 def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
     """Checks the losses of a few training samples of each stream, without side effects on model or random generators.
 
@@ -110,8 +122,8 @@ def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
     if unexpected := [task for task in losses if task not in outputs]:
         raise ValueError(f"{where}: expected losses of {', '.join(outputs)}, the tasks in outputs, got {unexpected}")
     for task, loss in losses.items():
-        if not isinstance(loss, Tensor) or loss.ndim:
-            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _kind(loss)
+        if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+            got = f"{loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _kind(loss)
             raise ValueError(
                 f"{where}: expected a scalar tensor for {task!r}, the mean over the labelled samples, got {got}"
             )

@@ -29,8 +29,8 @@ def warn_skipped(number: int, tasks: Sequence[str], models: Sequence[int] = ()) 
     whose = f" of model{'s' * (len(models) > 1)} {', '.join(map(str, models))}" if models else ""
     named = f"the loss or gradient of {', '.join(map(repr, tasks))}" if tasks else "a gradient"
     warnings.warn(
-        f"step {number} of the front: {named}{whose} is not finite. This step is skipped, as all such steps are: check the inputs and "
-        "the targets, or use a smaller learning rate",
+        f"step {number} of the front: {named}{whose} is not finite. This step is skipped, as all such steps are: check the "
+        "inputs and the targets, or use a smaller learning rate",
         DivergedWarning,
         stacklevel=4,
     )

@@ -17,7 +17,7 @@ def answer(summary: Summary) -> str:
     """
     study = summary.results.plan.study
     row = summary.rows.get(study.recommended)
-    if row is None or study.recommended == study.reference or len(summary.results.plan.seeds) < FEWEST_SEEDS:
+    if row is None or study.recommended == study.reference or trained_seeds(summary) < FEWEST_SEEDS:
         return ""
     against_sum = None
     if study.plain_sum not in ("", study.reference, study.recommended):
@@ -53,9 +53,14 @@ def runs_of(summary: Summary, label: str) -> int:
     return searched + grid if searched + grid else int(np.ceil(results.runs / max(1, results.seeds)))
 
 
+def trained_seeds(summary: Summary) -> int:
+    """The number of seeds of the treatment with the most finished ones."""
+    return max((row.results.seeds for row in summary.rows.values()), default=0)
+
+
 def headline(summary: Summary) -> str:
     """The verdict in one or two sentences: the better treatments, and the number of the others by verdict."""
-    reference, seeds = summary.results.plan.study.reference, len(summary.results.plan.seeds)
+    reference, seeds = summary.results.plan.study.reference, trained_seeds(summary)
     groups = summary.by_verdict
     others = sum(map(len, groups.values()))
     if not others:

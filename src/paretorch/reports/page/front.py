@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -56,8 +57,10 @@ def write_front_page(folder: str | Path) -> Path:
     folder = Path(folder)
     result = verified_result(folder)
     stored = read_numbers(folder / "front.json")
-    if stored.tasks != result.tasks or len(stored.losses) != len(result.facts["front"]["losses"]):
-        raise ValueError(f"{folder / 'front.json'} is not of the run in {folder}: it has other tasks or models. {CURE}")
+    facts = result.facts["front"]
+    pairs = ((stored.losses, facts["losses"]), (stored.preferences, facts["preferences"]))
+    if stored.tasks != result.tasks or not all(np.array_equal(one, two, equal_nan=True) for one, two in pairs):
+        raise ValueError(f"{folder / 'front.json'} is not of the run in {folder}: its numbers are others. {CURE}")
     write_page(folder / PAGE, front_page(folder, result, stored), HTML)
     return folder / PAGE
 

@@ -103,11 +103,14 @@ def plan_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple
 def _run_folders(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder: expected that of a study or of a run")
-    for folder, below, files in os.walk(path):
-        if "study.json" in files or "result.json" in files:
-            below.clear()
-            yield Path(folder)
-        below.sort()
+    try:
+        for folder, below, files in os.walk(path):
+            if "study.json" in files or "result.json" in files:
+                below.clear()
+                yield Path(folder)
+            below.sort()
+    except RecursionError:  # os.walk calls itself for each level
+        raise ValueError(f"{path} has too many folders within each other: name the folders of the runs") from None
 
 
 def _study_plans(folder: StudyFolder) -> Iterator[Plan]:

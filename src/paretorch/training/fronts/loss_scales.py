@@ -13,7 +13,7 @@ from paretorch.pareto.models.members import Losses
 from paretorch.training.fronts.run import resolve_front
 from paretorch.training.names.constructors import Call, parse, written
 from paretorch.training.run import Run
-from paretorch.training.workload_checks import data_of, trained_model
+from paretorch.training.workload_checks import check_losses, data_of, trained_model
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import training_batches
 
@@ -65,7 +65,9 @@ def first_scales(workload: Workload, run: Run) -> tuple[dict[str, float], dict[s
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(run.seed)
         model = trained_model(workload, workload.tasks).eval()
-    batch = next(training_batches(data_of(workload).train, run.batch_size, run.seed, 0))
+    splits = data_of(workload)
+    check_losses(workload, model, splits)
+    batch = next(training_batches(splits.train, run.batch_size, run.seed, 0))
     module = Losses(workload, model)
     losses = module(batch)
     encoder = [p for p in model.encoder.parameters() if p.requires_grad]  # type: ignore[union-attr]

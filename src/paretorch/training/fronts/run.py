@@ -43,7 +43,7 @@ from paretorch.training.run import Plain, Run
 from paretorch.training.schedule import Schedule
 from paretorch.training.tracking.contract import NO_TRACKING, Tracking
 from paretorch.training.tracking.tracked_progress import tracked
-from paretorch.training.workload_checks import check_losses, data_of, metrics_of, trained_model
+from paretorch.training.workload_checks import check_losses, checked_tasks, data_of, metrics_of, trained_model
 from paretorch.workloads.base import Workload
 from paretorch.workloads.streams import Splits, left_out_note, samples_per_epoch, steps_per_epoch
 
@@ -139,7 +139,7 @@ def resolve_front(run: Run) -> ResolvedFrontRun:
                 f"{name}={getattr(run, name)!r} has no effect on a front, which is trained by {run.front}: leave it out"
             )
     device = find_device(run.device)
-    preferences = options.rows(workload.tasks)
+    preferences = options.rows(checked_tasks(workload))
     algorithm.check(preferences, workload.tasks)
     if options.reference is not None:
         check_reference(options.reference, workload.tasks)

@@ -15,6 +15,7 @@ from paretorch.workloads.formats.extensions import existing_path
 from paretorch.workloads.formats.image_files import read_rgb
 from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders
 
+DIGITS = 12  # of a number of faces
 CELEBA = PublishedData(
     "CelebA",
     "celeba",
@@ -109,8 +110,8 @@ def read_faces(folder: Path) -> dict[str, Faces]:
 def _read_attributes(path: Path) -> tuple[list[str], Tensor]:
     """The names of the faces, and their (N, 40) attributes."""
     lines = _lines(path)
-    if len(lines) < 2 or not lines[0].strip().isdecimal():
-        raise ValueError(f"{path}, line 1: expected the number of faces, got {lines[0] if lines else 'nothing'!r}")
+    if len(lines) < 2 or not lines[0].strip().isdecimal() or len(lines[0].strip()) > DIGITS:
+        raise ValueError(f"{path}, line 1: expected the number of faces, got {lines[0][:60] if lines else 'nothing'!r}")
     if tuple(lines[1].split()) != ATTRIBUTES:
         raise ValueError(f"{path}, line 2: expected the names of CelebA's forty attributes, got {lines[1][:60]!r}")
     rows = [line for line in lines[2:] if line.strip()]

@@ -189,7 +189,7 @@ class CityReader:
     def _numbers(self, kind: str, name: str, stored: tuple[int, ...]) -> Tensor:
         """A file at the network's resolution; it has the photograph's aspect ratio, ``stored`` is (H, W) of the photograph."""
         path, relative = self._path(kind, name)
-        numbers = read_numbers(path, relative)
+        numbers = read_numbers(path, relative, bits=8 if kind == "label" else 16)
         (height, width), (own_height, own_width) = stored, numbers.shape
         if not abs(own_height * width - height * own_width) <= TOLERANCE * height * own_width:
             expected = f"expected {width} x {height} pixels, as the photograph has, or the same at another scale"
@@ -204,17 +204,21 @@ class CityReader:
         return path, path.relative_to(root).as_posix()
 
 
-def read_numbers(path: Path, name: str) -> Tensor:
-    """A PNG of one channel with 8 or 16 bits, as (H, W) int64.
+def read_numbers(path: Path, name: str, bits: int = 8) -> Tensor:
+    """A PNG of one channel with 8 or 16 bits, as (H, W) int64; for 8 bits one with 16 is read too.
 
     Raises:
-        UnreadableError: it is missing, damaged, not a PNG, has more than :data:`PIXELS`, or has colours.
+        UnreadableError: it is missing, damaged, not a PNG, has more than :data:`PIXELS`, fewer bits, or has colours.
     """
     with opened_image(path, name, ("PNG",), PIXELS) as picture:
         picture.load()
         mode, pixels = picture.mode, np.array(picture)
     if mode not in ("L", "P", "I") and not mode.startswith("I;16"):
         raise UnreadableError(name, f"expected numbers in one channel, got an image of mode {mode}")
+    if bits > 8 and mode in ("L", "P"):
+        raise UnreadableError(
+            name, f"expected numbers of {bits} bits, got 8: it was converted, and its numbers are others"
+        )
     return torch.from_numpy(pixels.astype(np.int64))
 
 

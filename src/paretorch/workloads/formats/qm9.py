@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from paretorch.storage.regular_files import open_regular
+from paretorch.workloads.formats.cells import number
 from paretorch.workloads.formats.locating import PublishedData, only_folder, searched_folders
 from paretorch.workloads.formats.package_files import package_file, package_version
 
@@ -54,9 +57,9 @@ ATOMS = {
 }
 REQUIRED = ("XYZ_file", "N_atoms", "Elements", "XYZ_Ang", *(column for column, _ in COLUMNS.values()))
 MOST = 1 << 30  # bytes of a file: thirteen times the published size
+BETWEEN = re.compile(r"\]\s*,\s*\[")  # the coordinates of two atoms
 LONGEST = 1 << 20  # characters of a line; the published ones have at most 3,000
 MOST_ATOMS = 1000  # of a molecule: memory for a batch grows with the square
-BRACKETS = str.maketrans("", "", "[]' ")
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,12 @@ def _molecule(
     try:
         (cells,) = csv.reader([line.decode("utf-8")], strict=True)
         found = {name: cells[place] for name, place in columns.items()}
-        symbols = [symbol for symbol in found["Elements"].translate(BRACKETS).split(",") if symbol]
-        places = found["XYZ_Ang"].translate(BRACKETS)
-        numbers = np.array(places.split(",") if places else [], dtype=np.float64)
-        count = int(found["N_atoms"])
-        raw = {task: float(found[column]) for task, (column, _) in COLUMNS.items()}
-    except (ValueError, IndexError, csv.Error) as error:
+        symbols = [str(symbol) for symbol in json.loads(found["Elements"].replace("'", '"'))]
+        places = _places(found["XYZ_Ang"])
+        numbers = np.array(places, dtype=np.float64).reshape(-1)
+        count = int(number(found["N_atoms"]))
+        raw = {task: number(found[column].strip()) for task, (column, _) in COLUMNS.items()}
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, csv.Error) as error:
         raise ValueError(f"{where}: expected a molecule as in qm9pack 1.0.3 ({error}): {REINSTALL}") from None
     name = found["XYZ_file"]
     if unknown := sorted(set(symbols) - set(ELEMENTS)):
@@ -203,6 +206,19 @@ def _molecule(
     atoms[:, 0] = [ELEMENTS[symbol] for symbol in symbols]
     atoms[:, 1:] = numbers.reshape(count, 3)
     return atoms, [factor * raw[task] for task, (_, factor) in COLUMNS.items()]
+
+
+def _places(text: str) -> list[list[float]]:
+    """The coordinates in ``[[x,y,z],[x,y,z]]``, whose numbers may be written as ``0.``, unlike those of JSON."""
+    inner = text.strip()
+    if inner in ("", "[]"):
+        return []
+    if not inner.startswith("[[") or not inner.endswith("]]"):
+        raise ValueError(f"{text[:60]!r} is no list of coordinates")
+    places = [[number(part.strip()) for part in place.split(",")] for place in BETWEEN.split(inner[2:-2])]
+    if any(len(place) != 3 for place in places):
+        raise ValueError("expected three coordinates of each atom")
+    return places
 
 
 def _opened(path: Path) -> BufferedReader:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from paretorch.extras import extra
@@ -13,6 +14,7 @@ from paretorch.storage.tensor_files import read_tensors
 from paretorch.workloads.models.encoders import ENCODERS, Encoder
 
 TORCHVISION = "torchvision"
+NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # for weights
 # prefixes of the names of layers in torchvision's models, checkpoints of runs and wrapped models
 PREFIXES = ("features.", "", "encoder.features.", "encoder.", "module.features.", "module.", "module.encoder.features.")
 
@@ -30,8 +32,8 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it cannot be read, or a tensor is missing or has another shape; the message has both shapes. Or
-            torchvision has no such encoder.
+        ValueError: it cannot be read, or a tensor is missing, has another shape or type, or is not finite. Or torchvision has no
+            such encoder.
         ConnectionError: torchvision's weights cannot be downloaded.
     """
     found = _from_torchvision(encoder) if source == TORCHVISION else _from_file(Path(source))
@@ -51,6 +53,12 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> None:
             raise ValueError(
                 f"encoder weights {source}: {prefix + name!r} has the shape {tuple(given.shape)}, {encoder.name} expects "
                 f"{tuple(tensor.shape)}. Use the width with which the weights were trained (1.0 for pretrained ones)"
+            )
+        kinds = NUMBERS if tensor.is_floating_point() else {tensor.dtype}
+        if given.dtype not in kinds or not bool(given.to(tensor.dtype).isfinite().all()):
+            raise ValueError(
+                f"encoder weights {source}: {prefix + name!r} has numbers of {given.dtype}, or some that are not finite: "
+                f"expected finite ones of {tensor.dtype}"
             )
         loaded[name] = given
     encoder.features.load_state_dict(loaded)

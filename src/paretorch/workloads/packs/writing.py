@@ -142,7 +142,11 @@ def _recover(folder: Path, manifest: Manifest) -> tuple[Manifest, list[PackEntry
     size = rows.stat().st_size if rows.exists() else 0
     if size < manifest.rows * manifest.row_bytes:
         raise damaged_error(rows, f"expected {manifest.rows * manifest.row_bytes:,} bytes, got {size:,}")
-    entries, end, count = read_entries(valid), manifest.length, manifest.rows
+    end, count = manifest.length, manifest.rows
+    try:
+        entries = read_entries(valid)
+    except ValueError as error:
+        raise damaged_error(path, str(error)) from None
     stored = mapped(folder, replace(manifest, rows=size // manifest.row_bytes))
     for line in content[manifest.length :].splitlines(keepends=True):
         try:
