@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ METHODS: dict[str, tuple[pt.Method[Any], str]] = {
 
 
 class CompiledNet(nn.Module):
-    def __init__(self, method: pt.Method[Any]) -> None:
+    def __init__(self, method: pt.Method[Any], every: int = 1) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.encoder = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6))
         self.heads = nn.ModuleDict({"a": nn.Linear(6, 2), "b": nn.Linear(6, 1)})
-        self.fork = pt.Fork(method, ("a", "b"))
+        self.fork = pt.Fork(method, ("a", "b"), every=every)
         self.double()
 
     def forward(self, x: Tensor, records_losses: bool, use: Tensor) -> dict[str, Tensor]:
@@ -81,6 +82,36 @@ def compare(name: str) -> dict[str, Any]:
     return {"worst": worst, "status": compiled.fork.balance.status.value}
 
 
+def missing_tasks(name: str) -> dict[str, Any]:
+    """Steps in which tasks are missing, where the whole model is compiled and the losses are recorded outside."""
+    torch._dynamo.reset()
+    made: dict[str, tuple[pt.Method[Any], int]] = {
+        "famo": (pt.FAMO(), 1), "mgda": (pt.MGDA(), 3), "log losses": (pt.LogLosses(pt.MGDA()), 1),
+    }  # fmt: skip
+    method, every = made[name]
+    eager, compiled = CompiledNet(method, every), CompiledNet(method, every)
+    step = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    x, worst = torch.randn(7, 5, dtype=torch.float64), 0.0
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for names in ("ab", "a", "ab", "b", "ab", "ab"):
+            for model, call in ((eager, eager), (compiled, step)):
+                model.zero_grad()
+                losses = call(x, False, torch.tensor(1.0, dtype=torch.float64))
+                losses = model.fork.losses({task: losses[task] for task in names})
+                sum(losses.values()).backward()  # type: ignore[union-attr]
+                if method.observes:
+                    model.fork.observe(losses)
+            for p, q in zip(eager.parameters(), compiled.parameters(), strict=True):
+                absent = torch.zeros_like(p)
+                one, two = (absent if grad is None else grad for grad in (p.grad, q.grad))
+                worst = max(worst, float((one - two).abs().max()))
+                with torch.no_grad():
+                    p.sub_(0.01 * one)
+                    q.sub_(0.01 * two)
+    return {"worst": worst, "warnings": [str(each.message) for each in found if "branch" in str(each.message)]}
+
+
 def error_of_balancer_without_shared() -> str:
     model = CompiledNet(pt.MGDA())
     parts = torch.compile(
@@ -97,5 +128,6 @@ def error_of_balancer_without_shared() -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     results: dict[str, Any] = {name: compare(name) for name in sys.argv[1:]}
+    results["missing"] = {name: missing_tasks(name) for name in ("famo", "mgda", "log losses")}
     results["balancer"] = error_of_balancer_without_shared()
     print(json.dumps(results))

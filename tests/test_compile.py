@@ -36,6 +36,9 @@ def check_compiled(results: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in names:
         assert results[name]["worst"] <= 1e-10, (name, results[name])
         assert results[name]["status"] == "solved"
+    for name, found in results["missing"].items():
+        assert found["worst"] <= 1e-10, name
+        assert found["warnings"] == [], name
     assert "shared=" in results["balancer"]
     assert "compiled" in results["balancer"]
 

@@ -332,13 +332,16 @@ def test_fork_branches_are_nested_like_the_features() -> None:
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("where", ["encoder", "heads", "everything"])
+@pytest.mark.parametrize("where", ["encoder", "heads", "everything", "branches"])
 def test_fork_supports_activation_checkpointing(reentrant: bool, where: str) -> None:
     model, plain = forked_net(), forked_net()
     x = X.clone().requires_grad_()
     if where == "everything":
         values = checkpoint(lambda x: tuple(model(x).values()), x, use_reentrant=reentrant)
         outputs = dict(zip(TASKS, values, strict=True))
+    elif where == "branches":
+        values = checkpoint(lambda x: tuple(model.fork(model.encoder(x)).values()), x, use_reentrant=reentrant)
+        outputs = {task: model.heads[task](branch) for task, branch in zip(TASKS, values, strict=True)}
     else:
         z = checkpoint(model.encoder, x, use_reentrant=reentrant) if where == "encoder" else model.encoder(x)
         branch = model.fork(z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import is_
@@ -171,15 +172,14 @@ class Fork(MethodModule):
         """The same features, or copies, for every task, where nothing is balanced."""
         if torch.is_grad_enabled() and not self.training and not self._step.pauses:
             features = self._with_eval_warning(features)
-        if not self.copies and not (self.training and not torch.is_grad_enabled()):
-            return dict.fromkeys(self.tasks, features)
-        if not self.copies:  # a reentrant checkpoint tells its outputs apart by their objects
-            return self._aliases(features)
+        if not self.copies:
+            in_checkpoint = self.training and not torch.is_grad_enabled() and _is_in_reentrant_checkpoint()
+            return self._aliases(features) if in_checkpoint else dict.fromkeys(self.tasks, features)
         leaves, fill = opened(features, _is_tensor)
         return {task: fill([leaf.clone() if _is_tensor(leaf) else leaf for leaf in leaves]) for task in self.tasks}
 
     def _aliases(self, features: Any) -> dict[str, Any]:
-        """For every task another view of the features."""
+        """For every task another view of the features: autograd tells the outputs of a checkpoint apart by their objects."""
         leaves, fill = opened(features, _is_tensor)
         views = [[leaf.view_as(leaf) if _is_dense(leaf) else leaf for leaf in leaves] for _ in self.tasks]
         return {task: fill(view) for task, view in zip(self.tasks, views, strict=True)}
@@ -262,6 +262,16 @@ class Fork(MethodModule):
 
 def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, Tensor)
+
+
+def _is_in_reentrant_checkpoint() -> bool:
+    """Whether the forward of a reentrant checkpoint is running, for which torch has no query."""
+    frame = None if torch.compiler.is_compiling() else sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "forward" and frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_dense(leaf: Any) -> bool:
