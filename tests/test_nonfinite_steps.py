@@ -72,6 +72,27 @@ def check_state(owner: nn.Module, before: Mapping[str, Tensor], where: object) -
         torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True, msg=f"{where}: {name}")
 
 
+def check_next_step(net: BrokenNet, owner: pt.Fork | pt.Balancer, step: Callable[..., None], where: object) -> None:
+    """A finite step, in which both tasks are present."""
+    net.zero_grad()
+    step(net.breaks(None), owner)
+    assert all_finite(net.gradients()), where
+    assert owner.balance is not None
+    assert owner.balance.present is not None
+    assert owner.balance.present.tolist() == [True, True], where
+
+
+def check_left_out(net: BrokenNet, owner: pt.Fork | pt.Balancer, before: list[Tensor | None], where: object) -> None:
+    """Task "1" was skipped, and its head received nothing since the gradients ``before``."""
+    assert owner.skipped == {"1": 1}, where
+    assert owner.balance is not None
+    assert owner.balance.present is not None
+    assert owner.balance.present.tolist() == [True, False], where
+    assert all_finite(net.gradients()), where
+    head = list(net.heads["1"].parameters())
+    assert same([leaf.grad for leaf in head], before[-len(head) :]), where
+
+
 def check_promise(
     make: Callable[[], pt.Fork | pt.Balancer], step: Callable[..., None], kind: str, value: float, nonfinite: Option
 ) -> None:
@@ -95,13 +116,7 @@ def check_promise(
         check_state(owner, state, where)
     else:
         step(net.breaks(kind, value), owner)
-        assert owner.skipped == {"1": 1}, where
-        assert owner.balance is not None
-        assert owner.balance.present is not None
-        assert owner.balance.present.tolist() == [True, False], where
-        assert all_finite(net.gradients()), where
-        head = list(net.heads["1"].parameters())
-        assert same([leaf.grad for leaf in head], gradients[-len(head) :]), where
+        check_left_out(net, owner, gradients, where)
         other, plain = BrokenNet(), make()  # the same steps without the task
         step(other, plain)
         step(other, plain, ("0",))
@@ -114,12 +129,7 @@ def check_promise(
                 )
         else:  # the weights of the losses were computed before the gradient was known: the state of that step is taken back
             check_state(owner, state, where)
-    net.zero_grad()
-    step(net.breaks(None), owner)
-    assert all_finite(net.gradients()), where
-    assert owner.balance is not None
-    assert owner.balance.present is not None
-    assert owner.balance.present.tolist() == [True, True], where
+    check_next_step(net, owner, step, where)
 
 
 @pytest.mark.filterwarnings("ignore:the loss of '1' is", "ignore:two tasks|every backward so far")
@@ -158,13 +168,7 @@ def check_promise_of_all_tasks(
         assert owner.skipped == ({"0": 1, "1": 1} if nonfinite == "skip" else {}), where
     assert same(net.gradients(), gradients) == (nonfinite != "pass"), where
     check_state(owner, state, where)
-    net.breaks(None)
-    net.zero_grad()
-    step(net, owner)
-    assert all_finite(net.gradients()), where
-    assert owner.balance is not None
-    assert owner.balance.present is not None
-    assert owner.balance.present.tolist() == [True, True], where
+    check_next_step(net, owner, step, where)
 
 
 # Options of a step that is not the plain one: weights that are reused, or that are applied to the losses.
@@ -209,20 +213,8 @@ def check_promise_of_options(
                 torch.testing.assert_close(after - before, summed.grad, rtol=1e-9, atol=1e-12, msg=str(where))
     else:
         step(net, owner)
-        assert owner.skipped == {"1": 1}, where
-        assert owner.balance is not None
-        assert owner.balance.present is not None
-        assert owner.balance.present.tolist() == [True, False], where
-        assert all_finite(net.gradients()), where
-        head = list(net.heads["1"].parameters())
-        assert same([leaf.grad for leaf in head], gradients[-len(head) :]), where
-    net.breaks(None)
-    net.zero_grad()
-    step(net, owner)
-    assert all_finite(net.gradients()), where
-    assert owner.balance is not None
-    assert owner.balance.present is not None
-    assert owner.balance.present.tolist() == [True, True], where
+        check_left_out(net, owner, gradients, where)
+    check_next_step(net, owner, step, where)
 
 
 @pytest.mark.filterwarnings("ignore:the loss of '1' is", "ignore:two tasks|every backward so far")
