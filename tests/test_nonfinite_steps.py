@@ -505,7 +505,7 @@ def test_fork_that_skips_every_task_leaves_the_encoder_as_it_was(method: Method[
             z.register_hook(lambda gradient: gradient * 2)
         branches = fork(z)
         losses = fork.losses({"0": one(branches["0"]).square().mean(), "1": two(branches["1"]).square().mean()})
-        (sum(losses.values()) + 0.1 * encoder.bias.square().sum()).backward()  # a term beside the tasks
+        (sum(losses.values()) + 0.1 * encoder.bias.square().sum()).backward()  # a term of no task
 
     def broken() -> Tensor:
         x = torch.randn(6, 4)

@@ -179,7 +179,7 @@ class Fork(MethodModule):
         return {task: fill([leaf.clone() if _is_tensor(leaf) else leaf for leaf in leaves]) for task in self.tasks}
 
     def _aliases(self, features: Any) -> dict[str, Any]:
-        """For every task another view of the features: autograd tells the outputs of a checkpoint apart by their objects."""
+        """For every task another view of the features: autograd distinguishes outputs of a checkpoint by their objects."""
         leaves, fill = opened(features, _is_tensor)
         views = [[leaf.view_as(leaf) if _is_dense(leaf) else leaf for leaf in leaves] for _ in self.tasks]
         return {task: fill(view) for task, view in zip(self.tasks, views, strict=True)}

@@ -26,10 +26,10 @@ def warn_skipped(number: int, tasks: Sequence[str], models: Sequence[int] = ()) 
         tasks: whose loss or gradient is not finite.
         models: of which it is; empty: there is one for all preferences.
     """
-    whose = f" of model{'s' * (len(models) > 1)} {', '.join(map(str, models))}" if models else ""
+    of_models = f" of model{'s' * (len(models) > 1)} {', '.join(map(str, models))}" if models else ""
     named = f"the loss or gradient of {', '.join(map(repr, tasks))}" if tasks else "a gradient"
     warnings.warn(
-        f"step {number} of the front: {named}{whose} is not finite. This step is skipped, as all such steps are: check the "
+        f"step {number} of the front: {named}{of_models} is not finite. This step is skipped, as all such steps are: check the "
         "inputs and the targets, or use a smaller learning rate",
         DivergedWarning,
         stacklevel=4,
