@@ -300,3 +300,22 @@ def test_compiled_module_takes_the_same_steps_at_another_batch_size(name: str, p
             assert search.step(x, head_losses_of(own)).accepted
         taken.append(torch.cat([leaf.detach().flatten() for each in modules for leaf in each.parameters()]))
     assert torch.allclose(taken[0], taken[1], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_generator_stands_after_one_forward_however_the_step_ends(name: str, scale: float) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.3), nn.Tanh(), nn.Linear(16, 4))
+    made = nn.ModuleDict({task: nn.Sequential(nn.Dropout(0.2), nn.Linear(4, 1)) for task in TASKS})
+    x = torch.randn(32, 8)
+
+    def losses_of(z: Tensor) -> dict[str, Tensor]:
+        return {task: scale * made[task](z).square().mean() for task in TASKS}
+
+    before = torch.get_rng_state()
+    losses_of(encoder(x))
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    SEARCHES[name](encoder, made, pt.MGDA()).step(x, losses_of)
+    assert torch.equal(torch.get_rng_state(), after)

@@ -51,7 +51,10 @@ class ForwardReplay:
     ) -> None:
         self.modules, self.device, self.graph = tuple(modules), device, graph
         self.batch_norm = BatchNormReplay() if batch_norm is None else batch_norm
-        self._draws: tuple[list[Any], list[Any]] | None = None
+        self._draws: list[Any] | None = (
+            None  # the state of the generators before the first forward; None: it drew nothing
+        )
+        self._current: list[Any] = []  # the state of the generators before a repeated forward
         self._attributes: tuple[Restore, Restore] | None = None
         self._buffers: list[Tensor] = []
         self._before: list[Tensor] = []
@@ -73,7 +76,7 @@ class ForwardReplay:
             yield
         after = self._random()
         drew = any(not same_state(one, other) for one, other in zip(draws, after, strict=True))
-        self._draws = (draws, after) if drew else None
+        self._draws = draws if drew else None
         self._attributes = state.changed()
         self._buffers, self._before = [], []
         for owner, name, buffer, before in buffers:
@@ -141,17 +144,18 @@ class ForwardReplay:
         for owner, name, before, _ in self._replaced:
             owner[name] = None if before is None else before.clone()
         if self._draws is not None:
-            self._set(self._draws[0])
+            self._current = self._random()
+            self._set(self._draws)
 
     def _end(self) -> None:
-        """Sets the state from after the first forward."""
+        """Sets the state from after the first forward; the random numbers, which others may have drawn since, as they were."""
         if self._attributes is not None:
             self._attributes[1]()
         self._copy(self._after)
         for owner, name, _, after in self._replaced:
             owner[name] = after
         if self._draws is not None:
-            self._set(self._draws[1])
+            self._set(self._current)
 
     @property
     def drew(self) -> bool:
