@@ -123,7 +123,9 @@ def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
         raise ValueError(f"{where}: expected losses of {', '.join(outputs)}, the tasks in outputs, got {unexpected}")
     for task, loss in losses.items():
         if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
-            got = f"{loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _kind(loss)
+            got = _kind(loss)
+            if isinstance(loss, Tensor):
+                got = f"a tensor of shape {tuple(loss.shape)}" if loss.ndim else f"a tensor of {loss.dtype}"
             raise ValueError(
                 f"{where}: expected a scalar tensor for {task!r}, the mean over the labelled samples, got {got}"
             )
