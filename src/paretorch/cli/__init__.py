@@ -94,11 +94,10 @@ app.add_typer(data, name="data", no_args_is_help=True)
 def main() -> None:
     """The ``paretorch`` command."""
     for stream in (sys.stdout, sys.stderr):  # a character that the encoding lacks is no error
-        is_lossless = isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") == "utf8"
-        if isinstance(stream, io.TextIOWrapper) and stream.errors in (
-            "strict",
-            *(() if is_lossless else ("surrogateescape",)),
-        ):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+        if stream.errors == "strict" or (stream.errors == "surrogateescape" and not is_utf8):
             stream.reconfigure(errors="replace")
     try:
         app()

@@ -342,9 +342,8 @@ class Balancer(MethodModule):
             )
         given = checks.present_losses(losses, call)
         self._declare_new(given, call)
-        given = {
-            name: given[name] for name in self.tasks if name in given
-        }  # leaves do not depend on the order of the dict
+        # so that the order of the leaves does not depend on that of the dict
+        given = {name: given[name] for name in self.tasks if name in given}
         ranks = self.runner.ranks
         ranks.agree_on_tasks(self.tasks, self.method)
         if not ranks.alone and self._micro_batches.next_is_last:

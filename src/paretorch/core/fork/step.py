@@ -353,9 +353,8 @@ class ForkStep:
             raise RuntimeError(f"{self.losses_required}: write losses = fork.losses(losses) before summing them")
         given = self.forwards.tasks_with_loss
         missing = set() if given is None else set(gradients.known) - given
-        if missing and (
-            missing := missing - set(gradients.zero_tasks(missing))
-        ):  # compiled graphs send zeros for no gradient
+        missing -= set(gradients.zero_tasks(missing))  # compiled graphs send zeros for no gradient
+        if missing:
             names = ", ".join(repr(self.tasks[task]) for task in sorted(missing))
             raise RuntimeError(
                 f"{self.losses_required}, and fork.losses(losses) was not given the loss of {names}: give it all"

@@ -51,10 +51,9 @@ class ForwardReplay:
     ) -> None:
         self.modules, self.device, self.graph = tuple(modules), device, graph
         self.batch_norm = BatchNormReplay() if batch_norm is None else batch_norm
-        self._draws: list[Any] | None = (
-            None  # the state of the generators before the first forward; None: it drew nothing
-        )
-        self._current: list[Any] = []  # the state of the generators before a repeated forward
+        # The state of the generators: before the first forward, None if it drew nothing; and before a repeated one.
+        self._draws: list[Any] | None = None
+        self._current: list[Any] = []
         self._attributes: tuple[Restore, Restore] | None = None
         self._buffers: list[Tensor] = []
         self._before: list[Tensor] = []
