@@ -13,7 +13,7 @@ import torch
 
 from paretorch.training.run import Run
 from paretorch.workloads.formats import package_files, table
-from paretorch.workloads.formats.arff import read_arff
+from paretorch.workloads.formats.arff import read_cells
 from paretorch.workloads.formats.table import read_table
 from paretorch.workloads.tabular import Tabular
 from table_files import LABELS, shared_labels, write_genes_arff, write_river
@@ -33,6 +33,10 @@ ARFF = """\
 -2e3,'dark blue',"c",?
 ?,"it's",d,2020-01-02
 """
+
+
+def read_arff(text: str, where: str) -> dict[str, list[float] | list[str]]:
+    return {attribute.name: attribute.values_of(cells) for attribute, cells in read_cells(text, where)}
 
 
 def test_arff_columns_have_numbers_and_text() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,12 @@ import pytest
 import torch
 
 from paretorch.metrics import Accuracy
+from paretorch.training.loop import train
+from paretorch.training.monitoring.training_monitor import TrainingWarning
+from paretorch.training.run import Run
 from paretorch.training.updates import losses_of
 from paretorch.training.workload_checks import trained_model
+from paretorch.workloads.base import DataWarning
 from paretorch.workloads.formats.table import read_table
 from paretorch.workloads.tabular import Tabular
 
@@ -95,7 +101,7 @@ def test_tabular_classes_that_may_be_rounded_are_errors(tmp_path: Path) -> None:
 
 def test_tabular_constant_is_not_standardised_by_rounding(tmp_path: Path) -> None:
     held_out = torch.randperm(200, generator=torch.Generator().manual_seed(0))[-1]
-    rows = "".join(f"{i},{0.2 if i == held_out else 0.1},{i},0.1\n" for i in range(200))
+    rows = "".join(f"{i},{0.2 if i == held_out else 0.1},{i},{0.2 if i == held_out else 0.1}\n" for i in range(200))
     made = Tabular(path=str(table(tmp_path, "x,k,y,u\n" + rows)), targets="y,u")
     assert made._prepared().scales["u"] == 1.0
     splits = made.data()
@@ -219,3 +225,165 @@ def test_tabular_inputs_without_training_values_are_errors(tmp_path: Path) -> No
     (tmp_path / "a.csv").write_text(f"colour,price\n{rows}\n")
     with pytest.raises(ValueError, match=r"the inputs colour have no values in the training rows: fill them in"):
         Tabular(path=str(tmp_path / "a.csv"), targets="price").data()
+
+
+def table_of(path: Path, cell: Callable[[int], str], rows: int = 60) -> Path:
+    """A table of the columns x, v and y, with a quoted cell in each row of v."""
+    return table(path, "x,v,y\n" + "".join(f'{i},"{cell(i)}",{i % 7}\n' for i in range(rows)))
+
+
+NOTATIONS: dict[str, Callable[[int], str]] = {
+    "decimal comma": lambda i: f"{i},064" if i % 3 else str(i),
+    "decimal comma, exponent": lambda i: f"-{i},5e-3",
+    "thousands, comma": lambda i: f"{1 + i},{100 + i}.5",
+    "thousands, lakh": lambda i: f"1,{10 + i},000",
+    "thousands, space": lambda i: f"{1 + i} {100 + i}",
+    "thousands, narrow space": lambda i: f"{1 + i}\u202f{100 + i},25",
+    "thousands, apostrophe": lambda i: f"{1 + i}'{100 + i}",
+    "thousands, underscore": lambda i: f"{1 + i}_{100 + i}",
+    "thousands, point": lambda i: f"{1 + i}.{100 + i},50",
+    "hexadecimal": lambda i: hex(i),
+    "per cent": lambda i: f"{i}%",
+    "per cent, decimal comma": lambda i: f"{i},5 %",
+    "currency": lambda i: f"${i}",
+    "currency, negative": lambda i: f"-\u20ac {i}.50",
+    "currency after": lambda i: f"{i} EUR",
+    "currency, missing": lambda i: "n/a" if i % 3 else f"${1 + i}.5K",
+    "unit": lambda i: f"{i}.5 kg",
+    "minus sign": lambda i: f"\u2212{i}",
+    "other digits": lambda i: "".join(chr(0x660 + int(digit)) for digit in str(i)),
+    "half of the cells": lambda i: "unknown" if i % 5 < 2 else f"{i}%",
+}
+
+
+@pytest.mark.parametrize("targets", ["v,y", "y"])
+@pytest.mark.parametrize("name", NOTATIONS)
+def test_tabular_numbers_in_another_notation_are_errors(name: str, targets: str, tmp_path: Path) -> None:
+    path = table_of(tmp_path, NOTATIONS[name])
+    message = r"houses.csv, column 'v', row \d+: expected a number such as .*in this notation or a plain one\. Write.*in classes="
+    decimal = name == "decimal comma"
+    with pytest.raises(ValueError, match=message) as error:
+        Tabular(path=str(path), targets=targets).data()
+    row = int(str(error.value).split("row ")[1].split(":")[0])
+    assert repr(NOTATIONS[name](row - 1)) in str(error.value)
+    assert not decimal or "got '1,064'; 60 of 60 cells" in str(error.value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # of a class in each row
+        assert "v" in Tabular(path=str(path), targets="v,y", classes="v")._prepared().classes
+    assert Tabular(path=str(path), targets="y", ignore="v").data().facts["input columns"] == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("1-2", "3-4", "10-20"),
+        ("<5", "5-10", ">10"),
+        ("2021-05", "2021-06"),
+        ("01.02.2021", "02.02.2021"),
+        ("3/4/2021", "5/4/2021"),
+        ("A1", "B2"),
+        ("SW1A 1AA", "EC1 2AB"),
+        ("12345-6789", "12345-6780"),
+        ("1.2.3", "1.10.0"),
+        ("192.168.0.1", "10.0.0.1"),
+        ("10:30", "11:45"),
+        ("1/2", "3/4"),
+        ("1_0", "2_0"),
+        ("1, 2", "2, 3"),
+        ("4wd", "2wd"),
+        ("36 months", "60 months"),
+        ("1st", "2nd", "3rd"),
+        ("3 seats", "5 seats"),
+        ("555 1234", "555 4321"),
+        ("$", "$$", "$$$"),
+        ("5%", "unknown", "none given", "no"),
+        ("3f", "1e", "beef"),
+    ],
+)
+def test_tabular_codes_with_digits_are_categories(values: tuple[str, ...], tmp_path: Path) -> None:
+    path = table_of(tmp_path, lambda i: values[i % len(values)])
+    assert Tabular(path=str(path), targets="v,y")._prepared().classes["v"] == tuple(sorted(values))
+
+
+def test_tabular_street_numbers_ordinals_and_many_versions_are_categories(tmp_path: Path) -> None:
+    for cell in (lambda i: f"1.{i % 30}.0", lambda i: f"{i % 30}th", lambda i: f"{i % 30}{'abc'[i % 3]}"):
+        assert "v" in Tabular(path=str(table_of(tmp_path, cell, 120)), targets="v,y")._prepared().classes
+
+
+def test_tabular_declared_nominal_values_of_arff_are_categories(tmp_path: Path) -> None:
+    rows = "".join(f"{i},'{10 * (i % 3)}%',{i % 7}\n" for i in range(30))
+    head = "@relation r\n@attribute x real\n@attribute v {'0%','10%','20%'}\n@attribute y real\n@data\n"
+    (tmp_path / "a.arff").write_text(head + rows)
+    made = Tabular(path=str(tmp_path / "a.arff"), targets="v,y")
+    assert made._prepared().classes["v"] == ("0%", "10%", "20%")
+
+
+def test_tabular_target_with_a_class_in_most_rows_is_noted(tmp_path: Path) -> None:
+    made = Tabular(path=str(table_of(tmp_path, lambda i: f"item {i}" if i % 3 else "other")), targets="v,y")
+    with pytest.warns(DataWarning, match=r"column 'v': 40 of 60 labelled rows have a class that no other row has"):
+        made.data()
+    half = Tabular(path=str(table_of(tmp_path, lambda i: f"item {i}" if i % 2 else "other")), targets="v,y")
+    assert half.data().facts["rows"] == 60
+    few = Tabular(path=str(table_of(tmp_path, lambda i: f"item {i}", 40)), targets="v,y")
+    assert few.data().facts["rows"] == 40
+
+
+def test_tabular_whole_numbers_that_are_rounded_are_errors_of_targets_and_noted_of_inputs(tmp_path: Path) -> None:
+    path = table_of(tmp_path, lambda i: str(2**53 + i) if i else "")
+    message = (
+        r"column 'v': the different whole numbers 9007199254740995 \(row 4\) and 9007199254740996 \(row 5\) become the same "
+        r"number.*Subtract an offset"
+    )
+    with pytest.raises(ValueError, match=message):
+        Tabular(path=str(path), targets="v,y").require()
+    with pytest.warns(DataWarning, match=message):
+        Tabular(path=str(path), targets="y").data()
+    assert Tabular(path=str(path), targets="y", ignore="v").data().facts["input columns"] == 1
+    arff = "@relation r\n@attribute x real\n@attribute v integer\n@attribute y real\n@data\n"
+    (tmp_path / "a.arff").write_text(arff + "".join(f"{i},{2**60 + i},{i % 7}\n" for i in range(30)))
+    with pytest.raises(ValueError, match=r"1152921504606846976 \(row 1\) and 1152921504606846977 \(row 2\)"):
+        Tabular(path=str(tmp_path / "a.arff"), targets="v,y").require()
+
+
+def test_tabular_large_numbers_that_are_not_rounded_to_the_same_are_read(tmp_path: Path) -> None:
+    for cell in (
+        lambda i: str(2**53 + 1024 * i),
+        lambda i: f"{i}.0000000000000000001",
+        lambda i: f"00000000000000000{i % 9}",
+    ):
+        made = Tabular(path=str(table_of(tmp_path, cell)), targets="v,y")
+        assert "v" in made._prepared().scales
+
+
+def test_tabular_constant_numerical_targets_are_errors(tmp_path: Path) -> None:
+    path = table_of(tmp_path, lambda i: "0.25" if i % 2 else "")
+    with pytest.raises(
+        ValueError, match=r"column 'v' has the value 0\.25 in all 30 labelled rows: expected at least two"
+    ):
+        Tabular(path=str(path), targets="v,y").require()
+    assert Tabular(path=str(path), targets="y").data().facts["rows"] == 60
+    path = table_of(tmp_path, lambda i: "3" if i == 7 else "")
+    with pytest.raises(ValueError, match=r"column 'v' has the value 3\.0 in its only labelled row"):
+        Tabular(path=str(path), targets="v,y").require()
+
+
+def test_training_without_validation_labels_of_a_task_gives_a_note(tmp_path: Path) -> None:
+    train_rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:42].tolist()
+    path = table_of(tmp_path, lambda i: str(i) if i in train_rows else "")
+    run = Run("tabular", {"path": str(path), "targets": "v,y"}, epochs=1, batch_size=42)
+    with pytest.warns(
+        TrainingWarning, match="no validation sample has a label of 'v', so its validation scores are nan"
+    ):
+        result = train(run, tmp_path / "run", progress=None)
+    assert "no validation sample" in result.facts["troubles"][0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize("name", ["a.csv", "a.arff"])
+def test_tabular_files_in_another_encoding_are_errors_without_a_hint_at_the_delimiter(
+    name: str, encoding: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(("x,größe\n" + "1,2\n" * 20).encode(encoding))
+    with pytest.raises(ValueError, match=r"UTF-8: .*; save it as text in UTF-8$") as error:
+        read_table(tmp_path / name)
+    assert "delimiter" not in str(error.value)

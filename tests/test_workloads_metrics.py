@@ -29,6 +29,7 @@ from paretorch.metrics import (
     WithinAngle,
 )
 from paretorch.metrics.sums import counted
+from paretorch.workloads.detection.average_precision import AveragePrecision
 from paretorch.workloads.scenes import BoxOverlap
 from training_workload import Tiny
 
@@ -104,6 +105,45 @@ def test_metric_of_directions_waits_only_for_the_number_of_labelled_pixels(make:
         metric.update(*inputs(metric))
     assert set(waits.found) == {"aten.index.Tensor"}
     assert math.isfinite(metric.compute())
+
+
+@pytest.mark.parametrize("make", [MeanAbsoluteError, AbsoluteError, OffsetError])
+def test_error_of_scaled_values_is_that_of_the_values(make: Any) -> None:
+    output, target = inputs(make())
+    plain, scaled = make(), make(scale=10.0)
+    plain.update(output, target)
+    scaled.update(output / 10, target / 10)
+    assert scaled.compute() == pytest.approx(plain.compute())
+
+
+def test_relative_error_does_not_depend_on_the_scale() -> None:
+    metric = RelativeError(unit="metres", scale=10.0)
+    metric.update(torch.tensor([[1.0]]), torch.tensor([[2.0]]))
+    assert metric.compute() == 0.5
+    assert metric.unit == ""
+
+
+@pytest.mark.parametrize("make", [*METRICS, *OF_DIRECTIONS])
+def test_empty_batch_changes_no_metric(make: Any) -> None:
+    output, target = inputs(make())
+    alone, mixed, empty = make(), make(), make()
+    alone.update(output, target)
+    for part in (slice(0), slice(None), slice(0)):
+        mixed.update(output[part], target[part])
+    empty.update(output[:0], target[:0])
+    assert mixed.compute() == alone.compute()
+    assert math.isnan(empty.compute())
+
+
+def test_empty_batch_does_not_change_the_average_precision() -> None:
+    maps, objects = torch.full((1, 5, 4, 4), -9.0), torch.tensor([[[0, 0.375, 0.0, 0.875, 0.5]]])
+    maps[0, :, 1, 2] = torch.tensor([9.0, 2.0, 2.0, 0.5, 0.0])
+    metric, empty = AveragePrecision((0.5,)), AveragePrecision()
+    for part in (slice(0), slice(None), slice(0)):
+        metric.update(maps[part], objects[part])
+    empty.update(maps[:0], objects[:0])
+    assert metric.compute() == 1.0
+    assert math.isnan(empty.compute())
 
 
 def test_counted_equals_bincount() -> None:

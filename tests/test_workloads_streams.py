@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from paretorch.workloads import Accuracy, MeanAbsoluteError, Samples, Splits, TensorStream
-from paretorch.workloads.streams import Stream, passes_per_epoch, steps_per_epoch, training_batches
+from paretorch.workloads.streams import RankShare, Stream, one_pass, passes_per_epoch, steps_per_epoch, training_batches
 
 
 def range_stream(count: int, task: str = "a") -> TensorStream:
@@ -46,6 +46,30 @@ def test_stream_without_order_has_every_sample_in_the_stored_order() -> None:
     batches = list(range_stream(10).batches(4, order=None))
     assert [batch.inputs.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert [batch.size for batch in batches] == [4, 4, 2]
+
+
+class Silent(TensorStream):
+    """A stream that gives no batch in training."""
+
+    def batches(self, size: int, order: int | None) -> Iterator[Samples]:
+        return iter(()) if order is not None else super().batches(size, order)
+
+
+def test_training_batches_of_a_stream_without_batches_name_it() -> None:
+    streams = (range_stream(8), Silent(torch.arange(8), {"b": torch.arange(8), "c": torch.arange(8)}))
+    with pytest.raises(
+        ValueError, match=r"the stream of 'b', 'c' \(Silent\): batches\(\) gave no batch in a pass of training"
+    ):
+        list(training_batches(streams, 4, 0, 0))
+    with pytest.raises(ValueError, match=r"gave no batch in a pass of evaluation"):
+        list(one_pass(RankShare(Empty(torch.arange(8), {"b": torch.arange(8)}), 0, 2), 4, order=None))
+
+
+class Empty(TensorStream):
+    """A stream that gives no batch."""
+
+    def batches(self, size: int, order: int | None) -> Iterator[Samples]:
+        return iter(())
 
 
 def test_training_batches_repeat_a_shorter_stream_in_a_new_order() -> None:

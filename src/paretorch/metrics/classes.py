@@ -101,7 +101,7 @@ class MeanIoU(Metric):
         # one more cell on either side: for pixels without label, and for classes that do not exist
         counts = counted(cells.clamp(-1, self.classes**2) + 1, self.classes**2 + 2)[1:-1]
         self.confusion = plus(self.confusion, counts.reshape(self.classes, self.classes))
-        largest = target.max()
+        largest = target.max() if target.numel() else target.new_full((), -1)
         self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
 
     def compute(self) -> float:

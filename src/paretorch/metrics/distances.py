@@ -60,7 +60,7 @@ class MeanAbsoluteError(Metric):
 class AbsoluteError(MeanAbsoluteError):
     r"""Mean of ``|output - target|`` over pixels with a measured distance, in the target's unit; lower is better.
 
-    .. math:: \frac{1}{n} \sum_{i : d_i > 0} |\hat d_i - d_i|
+    .. math:: \frac{s}{n} \sum_{i : d_i > 0} |\hat d_i - d_i|
 
     Targets of 0 are not measured; a depth of zeros everywhere gives nan.
 
@@ -85,6 +85,10 @@ class RelativeError(MeanAbsoluteError):
 
     A share, 0 at best; tables of Cityscapes print 100 times as much. Targets of 0 are not measured.
 
+    Args:
+        unit: without effect: a share has no unit.
+        scale: by which outputs and targets were divided, above 0; it cancels.
+
     Example:
         >>> metric = RelativeError()
         >>> metric.update(torch.tensor([[1.0, 7.0]]), torch.tensor([[2.0, 0.0]]))
@@ -98,11 +102,18 @@ class RelativeError(MeanAbsoluteError):
 
     name = "relative error"
 
+    def __init__(self, unit: str | None = None, scale: float = 1.0) -> None:
+        super().__init__(scale=scale)
+
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds (B, H, W)."""
         labelled = has_distance(target)
-        ratio = torch.where(labelled, output.to(target.dtype) / torch.where(labelled, target, 1.0), math.nan)
-        super().update(ratio, torch.where(labelled, torch.ones_like(target), math.nan))
+        share = torch.where(labelled, output.to(target.dtype) / torch.where(labelled, target, 1.0), math.nan)
+        super().update(share, torch.where(labelled, torch.ones_like(target), math.nan))
+
+    def compute(self) -> float:
+        """Summed share over labelled pixels; nan if nothing is labelled."""
+        return ratio(self.total, self.labelled)
 
 
 class OffsetError(MeanAbsoluteError):

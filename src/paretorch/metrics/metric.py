@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
 
 
 class Metric(ABC):
@@ -37,4 +41,39 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> float:
-        """The metric over all samples added; nan if none is labelled."""
+        """The metric over all samples added; nan if none is labelled. A tensor with one real number is read as a float, too."""
+
+
+def real_number(value: Any) -> float:
+    """What a metric returned as a float.
+
+    Args:
+        value: a float, an int, a bool, a number of NumPy, or a tensor or an array with one element.
+
+    Raises:
+        ValueError: it is not one real number, or is beyond the range of a float.
+
+    Example:
+        >>> import torch
+        >>> real_number(torch.tensor([0.5])), real_number(True)
+        (0.5, 1.0)
+        >>> real_number("0.5")
+        Traceback (most recent call last):
+        ...
+        ValueError: expected a real number, such as a float or a tensor with one element, got str
+    """
+    found, kind = value, type(value).__name__
+    if isinstance(value, Tensor):
+        if value.numel() == 1:
+            found = value.detach().item()
+        kind = f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
+    elif isinstance(value, np.ndarray | np.generic):
+        if value.size == 1:
+            found = value.item()
+        kind = f"an array of {value.dtype} and shape {value.shape}"
+    if isinstance(found, Real):
+        try:
+            return float(found)
+        except OverflowError:
+            kind += " beyond the range of a float"
+    raise ValueError(f"expected a real number, such as a float or a tensor with one element, got {kind}")

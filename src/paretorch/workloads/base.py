@@ -7,11 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from paretorch.device_memory import total_memory
 from paretorch.metrics import Metric
 from paretorch.task_names import check_task_name
 from paretorch.workloads.streams import Plain, Splits
+
+
+class DataWarning(UserWarning):
+    """The data can be trained on, and may not be what the user expects."""
 
 
 class MultiTaskModel(nn.Module):
@@ -91,6 +97,26 @@ def check_least(name: str, options: object, least: Mapping[str, int], unit: str 
         value = getattr(options, option)
         if value is not None and value < bound:
             raise ValueError(f"{name}: {option} is at least {bound}{' ' * bool(unit)}{unit}, got {value}")
+
+
+def check_fits(name: str, samples: int, size: int, options: str) -> None:
+    """Checks that generated data fit into the memory of this machine.
+
+    Args:
+        name: of the workload.
+        samples: number of samples.
+        size: bytes of a sample, at least.
+        options: those that decide the size, for the message.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    total = total_memory(torch.device("cpu"))
+    if total is not None and samples * size > total:
+        raise ValueError(
+            f"{name}: {samples:,} samples of {size:,} bytes take {samples * size / 2**30:,.0f} GiB, and this machine has "
+            f"{total / 2**30:,.0f} GiB: reduce {options}"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from paretorch.extras import extra
 from paretorch.metrics import Accuracy, MeanAbsoluteError, Metric
-from paretorch.workloads.base import MultiTaskModel, Workload, check_least
+from paretorch.workloads.base import MultiTaskModel, Workload, check_fits, check_least
 from paretorch.workloads.generated.overlays import Pairs, overlay
 from paretorch.workloads.models import lenet
 from paretorch.workloads.streams import Plain, Splits, Stream, TensorStream, combined_seed
@@ -55,6 +55,8 @@ class Digits(Workload):
     def __post_init__(self) -> None:
         check_least("digits", self, dict.fromkeys(SHARES, 1), "pair")
         check_least("digits", self, {"canvas": 8}, "pixels, the edge of a digit")
+        pairs = self.train + self.validation + self.test
+        check_fits("digits", pairs, 4 * self.canvas**2, "canvas, train, validation or test")
 
     @property
     def tasks(self) -> tuple[str, ...]:

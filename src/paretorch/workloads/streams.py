@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -188,6 +188,18 @@ class StatefulStream(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores a position."""
         ...
+
+
+def positions_of(streams: Iterable[Stream]) -> list[dict[str, Any]]:
+    """The position of each training stream; empty for those whose position the number of the epoch decides."""
+    return [stream.state_dict() if isinstance(stream, StatefulStream) else {} for stream in streams]
+
+
+def restore_positions(streams: Iterable[Stream], positions: Iterable[Mapping[str, Any]]) -> None:
+    """Restores what :func:`positions_of` returned; without positions, the streams stay as they are."""
+    for stream, position in zip(streams, positions, strict=False):
+        if isinstance(stream, StatefulStream):
+            stream.load_state_dict(position)
 
 
 @runtime_checkable
@@ -428,8 +440,47 @@ def training_batches(streams: tuple[Stream, ...], size: int, seed: int, epoch: i
 def _passes(stream: Stream, size: int, key: tuple[int, int, int]) -> Iterator[Samples]:
     count = 0
     while True:
-        yield from stream.batches(size, order=combined_seed(*key, count))
+        yield from one_pass(stream, size, order=combined_seed(*key, count))
         count += 1
+
+
+def one_pass(stream: Stream, size: int, order: int | None) -> Iterator[Samples]:
+    """One pass of a stream, which gives at least one batch.
+
+    Args:
+        stream: whose :meth:`~Stream.batches` are returned.
+        size, order: see :meth:`Stream.batches`.
+
+    Raises:
+        ValueError: the stream gives no batch, a batch without samples, or something else than :class:`Samples`.
+
+    Example:
+        >>> stream = TensorStream(torch.arange(3.0), {"parity": torch.tensor([0, 1, 0])})
+        >>> [batch.size for batch in one_pass(stream, 2, order=None)]
+        [2, 1]
+    """
+    count = 0
+    for samples in stream.batches(size, order):
+        if not all(hasattr(samples, name) for name in ("inputs", "targets", "size", "whole")):
+            raise ValueError(
+                f"{_name(stream)}: expected batches of paretorch.workloads.Samples(inputs, targets, size), got "
+                f"{type(samples).__name__}"
+            )
+        if samples.size < 1:
+            raise ValueError(f"{_name(stream)}: expected batches of at least 1 sample, got size={samples.size}")
+        count += 1
+        yield samples
+        del samples  # its memory is free while the stream makes the next batch
+    if not count:
+        raise ValueError(
+            f"{_name(stream)}: batches() gave no batch in a pass of {'evaluation' if order is None else 'training'}, expected at "
+            f"least one of up to {size} samples. Each call starts a new pass, and an incomplete batch is kept where it is "
+            "the only one"
+        )
+
+
+def _name(stream: Stream) -> str:
+    return f"the stream of {', '.join(map(repr, stream.tasks))} ({type(stream).__name__})"
 
 
 def combined_seed(*numbers: int) -> int:

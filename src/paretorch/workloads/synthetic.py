@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.metrics import MeanAbsoluteError, Metric
-from paretorch.workloads.base import MultiTaskModel, Truth, Workload
+from paretorch.workloads.base import MultiTaskModel, Truth, Workload, check_fits
 from paretorch.workloads.generated.analytic_problems import PROBLEMS, AnalyticProblem
 from paretorch.workloads.streams import Splits, Stream, TensorStream
 
@@ -72,11 +72,13 @@ class Synthetic(Workload):
         least = 2 if self._objectives is None else self._objectives.least
         if (self.size and self.size < least) or (self.problem == "two_valley" and self.size not in (0, 2)):
             raise ValueError(f"synthetic: {self.problem} does not have {self.size} dimensions; the least is {least}")
-        if self.hidden < 0 or self.samples <= self._size or not (math.isfinite(self.noise) and self.noise >= 0):
+        few = self._objectives is None and self.samples <= self._size
+        if self.hidden < 0 or few or not (math.isfinite(self.noise) and self.noise >= 0):
             raise ValueError(
                 f"synthetic: hidden and noise are at least 0, samples more than size ({self._size}); got hidden={self.hidden}, "
                 f"noise={self.noise}, samples={self.samples}"
             )
+        check_fits("synthetic", 1 if self._objectives else self.samples, 8 * (self._size + 2), "size or samples")
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paretorch.metrics import F1, Accuracy, ErrorRate, MeanAbsoluteError, Metric
-from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names, check_least
-from paretorch.workloads.formats.cells import number
-from paretorch.workloads.formats.table import included_table, read_table
+from paretorch.workloads.base import DataWarning, MultiTaskModel, Workload, check_head_names, check_least
+from paretorch.workloads.formats.cells import RoundedPair, is_number, is_other_notation, unit_of
+from paretorch.workloads.formats.table import DECLARED, ROUNDED, included_table, read_table
 from paretorch.workloads.streams import Splits, TensorStream
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ SHARES = (0.7, 0.15)  # of the rows, for training and validation; the remaining 
 FEWEST = 10  # rows
 ROUNDING = 1e-14  # relative standard deviation of equal numbers after rounding
 LARGEST = 3.4e38  # of float32
+MEASURES = 20  # a column of more different numbers with one unit has measurements, one of fewer may have categories
+MANY = 50  # labelled rows, of which most should not have a class of their own
 EXACT = 2**53  # from here on, integers may be rounded in float64
 
 
@@ -47,12 +51,14 @@ class PreparedTable:
         classes: names of the classes, by categorical target.
         scales: standard deviation by which the target was divided, by numerical target.
         inputs: D.
+        notes: what the user should know about the columns, one sentence each.
     """
 
     splits: Splits
     classes: Mapping[str, tuple[str, ...]]
     scales: Mapping[str, float]
     inputs: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Tabular(Workload):
             or be the only file of a zip archive.
         targets: names of columns, separated by commas or as a list; empty: the defaults of the included table.
         classes: columns whose numbers are classes, targets or inputs. A column in which most cells are numbers and others are
-            not is an error unless it is among them.
+            not, or most are numbers in another notation such as ``"4,064"``, is an error unless it is among them.
         binary: targets of two values that are labels, such as 0 and 1 or no and yes; the last by name is positive. Empty: the
             labels of the included table.
         ignore: columns that are neither inputs nor targets, such as the name of a row.
@@ -127,7 +133,10 @@ class Tabular(Workload):
 
     def data(self) -> Splits:
         """One stream of (B, D) inputs, with a target (B,) for each task."""
-        return self._prepared().splits
+        made = self._prepared()
+        for note in made.notes:
+            warnings.warn(note, DataWarning, stacklevel=2)
+        return made.splits
 
     def model(self) -> nn.Module:
         """An MLP of two hidden layers, and a linear head per task."""
@@ -233,10 +242,19 @@ def _read(
         raise ValueError(
             f"{where} has {len(table)} rows: at least {FEWEST} are needed for training, validation and test"
         )
+    notes = []
     for column in (*inputs, *tasks):
         _check_range(table[column], where)
-        if column not in classes and column not in labels:
-            _check_numbers(table[column], where)
+        if column in classes or column in labels:
+            continue
+        _check_numbers(table[column], where)
+        if not table.attrs.get(DECLARED):
+            _check_notation(table[column], where)
+        if pair := table.attrs.get(ROUNDED, {}).get(column):
+            note = _rounded(column, pair, where)
+            if column in tasks:
+                raise ValueError(note)
+            notes.append(note)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
     sizes = [round(len(table) * share) for share in SHARES]
     parts = torch.split(order, [*sizes, len(table) - sum(sizes)])
@@ -250,6 +268,7 @@ def _read(
     for task in tasks:
         if task in classes or task in labels or not _is_numerical(table[task]):
             targets[task], named[task] = _classes(table[task], where)
+            notes += _own_classes(task, targets[task], where)
             if task in labels and len(named[task]) != 2:
                 raise ValueError(
                     f"{where}: column {task!r} is in binary and has {len(named[task])} values: expected two, got "
@@ -263,7 +282,7 @@ def _read(
     facts = {"rows": len(table), "input columns": len(inputs)}
     missing = {task: int((~_labelled(target)).sum()) for task, target in targets.items()}
     splits = Splits(streams[0], streams[1], streams[2], {**facts, "missing labels": missing})  # type: ignore[dict-item]
-    return PreparedTable(splits, named, scales, features.shape[1])
+    return PreparedTable(splits, named, scales, features.shape[1], tuple(notes))
 
 
 def _is_numerical(column: pd.Series) -> bool:
@@ -286,7 +305,7 @@ def _check_numbers(column: pd.Series, where: str) -> None:
     if _is_numerical(column):
         return
     given = [(row, cell) for row, cell in enumerate(column) if cell]
-    odd = [(row, cell) for row, cell in given if not _is_number(cell)]
+    odd = [(row, cell) for row, cell in given if not is_number(cell)]
     if odd and len(odd) < len(given) / 2:
         row, cell = odd[0]
         raise ValueError(
@@ -296,12 +315,53 @@ def _check_numbers(column: pd.Series, where: str) -> None:
         )
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        number(cell)
-    except ValueError:
-        return False
-    return True
+def _check_notation(column: pd.Series, where: str) -> None:
+    """Checks that a categorical column does not have numbers in another notation in most of its cells."""
+    if _is_numerical(column):
+        return
+    counts = Counter(cell for cell in column if cell)
+    plain = {cell for cell in counts if is_number(cell)}
+    other = {cell for cell in counts if cell not in plain and is_other_notation(cell)} or _measures(counts)
+    total, numbers = counts.total(), sum(counts[cell] for cell in other | plain)
+    if not other or numbers <= total / 2:
+        return
+    row, cell = next((row, cell) for row, cell in enumerate(column) if cell in other)
+    raise ValueError(
+        f"{where}, column {column.name!r}, row {row + 1}: expected a number such as -1234.5, got {cell!r}; {numbers} of {total} "
+        "cells are numbers, in this notation or a plain one. Write them with a decimal point, without separators, symbols and "
+        "units; if the values are categories, name the column in classes="
+    )
+
+
+def _measures(cells: Iterable[str]) -> set[str]:
+    """The cells that are numbers with the commonest unit; empty if these are few, because then they may be categories."""
+    units = {cell: unit for cell in cells if (unit := unit_of(cell))}
+    found: set[str] = set()
+    if units:
+        common = Counter(units.values()).most_common(1)[0][0]
+        found = {cell for cell, unit in units.items() if unit == common}
+    return found if len(found) > MEASURES else set()
+
+
+def _rounded(column: str, pair: RoundedPair, where: str) -> str:
+    (first, second), (cell, other) = pair.rows, pair.cells
+    return (
+        f"{where}, column {column!r}: the different whole numbers {cell} (row {first + 1}) and {other} (row {second + 1}) become "
+        f"the same number, because those from {EXACT:,} on may be rounded. Subtract an offset from the column; if the values are "
+        "categories, prefix them with a letter"
+    )
+
+
+def _own_classes(task: str, target: Tensor, where: str) -> list[str]:
+    """A note if most labelled rows have a class that no other row has."""
+    labelled = target[target >= 0]
+    alone = int((labelled.bincount() == 1).sum())
+    if len(labelled) < MANY or alone <= len(labelled) / 2:
+        return []
+    return [
+        f"{where}, column {task!r}: {alone} of {len(labelled)} labelled rows have a class that no other row has, so it cannot be "
+        "predicted. If the values are numbers, write them as plain numbers; otherwise use fewer classes, or another target"
+    ]
 
 
 def _input(column: pd.Series, train: Tensor, is_class: bool, where: str) -> Tensor:
@@ -347,6 +407,12 @@ def _class_name(cell: float, task: str, where: str) -> str:
 
 def _numbers(column: pd.Series, train: Tensor, where: str) -> tuple[Tensor, float]:
     values = torch.tensor(column.to_numpy())
+    known = values[~values.isnan()]
+    if len(known) and bool((known == known[0]).all()):
+        count = f"all {len(known)} labelled rows" if len(known) > 1 else "its only labelled row"
+        raise ValueError(
+            f"{where}: column {column.name!r} has the value {float(known[0])!r} in {count}: expected at least two values"
+        )
     if not bool((~values[train].isnan()).any()):
         raise ValueError(f"{where}: column {column.name!r} has no number in the training rows")
     mean, scale = _mean_and_deviation(values[train])

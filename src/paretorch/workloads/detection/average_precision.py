@@ -49,6 +49,8 @@ class AveragePrecision(Metric):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Adds maps (B, C + 4, h, w) and objects (B, K, 5)."""
+        if not len(output):
+            return
         found = (part.cpu() for part in detections(output))
         for boxes, scores, classes, objects in zip(*found, target.cpu(), strict=True):
             self.add(boxes, scores, classes, objects[objects[:, 0] >= 0])

@@ -36,9 +36,15 @@ class Attribute:
         """The value that sparse rows omit: 0, the first of nominal values, or no text."""
         return "0" if self.number else self.values[0] if self.values else ""
 
+    def values_of(self, cells: Sequence[str]) -> list[float] | list[str]:
+        """The values of cells; a ``?`` is nan or, in a column of text, empty."""
+        if self.number:
+            return [math.nan if cell == "?" else as_number(cell) for cell in cells]
+        return ["" if cell == "?" else cell for cell in cells]
 
-def read_arff(text: str, where: str) -> dict[str, list[float] | list[str]]:
-    r"""The table in the text of an ARFF file.
+
+def read_cells(text: str, where: str) -> list[tuple[Attribute, Sequence[str]]]:
+    r"""The attributes in the text of an ARFF file, each with its cells as they are written.
 
     Numeric, real and integer attributes are numbers; nominal, string and date attributes are text. Rows in braces are sparse:
     attributes that they omit are 0, or the first of the nominal values.
@@ -47,15 +53,13 @@ def read_arff(text: str, where: str) -> dict[str, list[float] | list[str]]:
         text: of the file.
         where: its name in messages.
 
-    Returns:
-        The cells of each column; a ``?`` is nan or, in a column of text, empty.
-
     Raises:
         ValueError: there is no attribute or row, a name is repeated, a type is unknown or relational, or a row does not fit the
             attributes; the message names the line.
 
     Example:
-        >>> read_arff("@relation r\n@attribute size real\n@attribute kind {a, b}\n@data\n1.5, b\n{0 2}\n?, ?", "text")
+        >>> text = "@relation r\n@attribute size real\n@attribute kind {a, b}\n@data\n1.5, b\n{0 2}\n?, ?"
+        >>> {attribute.name: attribute.values_of(cells) for attribute, cells in read_cells(text, "text")}
         {'size': [1.5, 2.0, nan], 'kind': ['b', 'a', '']}
     """
     attributes: list[Attribute] = []
@@ -85,14 +89,7 @@ def read_arff(text: str, where: str) -> dict[str, list[float] | list[str]]:
         raise ValueError(
             f"{where}: expected attributes and, after @data, at least one row; got {len(attributes)} and {len(rows)}"
         )
-    columns = zip(attributes, zip(*rows, strict=True), strict=True)
-    return {attribute.name: _column(attribute, cells) for attribute, cells in columns}
-
-
-def _column(attribute: Attribute, cells: Sequence[str]) -> list[float] | list[str]:
-    if attribute.number:
-        return [math.nan if cell == "?" else as_number(cell) for cell in cells]
-    return ["" if cell == "?" else cell for cell in cells]
+    return list(zip(attributes, zip(*rows, strict=True), strict=True))
 
 
 def _attribute(line: str, where: str) -> Attribute:

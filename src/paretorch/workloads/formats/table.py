@@ -7,6 +7,7 @@ import io
 import math
 import zipfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +16,21 @@ from paretorch.extras import extra
 from paretorch.storage.damage import BROKEN_ARCHIVE
 from paretorch.storage.gzip_content import GzipContent
 from paretorch.storage.regular_files import MAX_BYTES, read_regular
-from paretorch.workloads.formats.arff import read_arff
-from paretorch.workloads.formats.cells import number
+from paretorch.workloads.formats.arff import read_cells
+from paretorch.workloads.formats.cells import number, rounded_pair
 from paretorch.workloads.formats.package_files import package_file, package_version
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# keys of DataFrame.attrs
+ROUNDED = "rounded"  # by column of floats: a RoundedPair of its cells, if there is one
+DECLARED = "declared"  # True: the file declares which columns are numerical
+
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # spellings of a missing value, in lower case
 
+
+SAVE = "save it as text in UTF-8"
 
 # file in the package river, rows and columns
 RIVER = {"yeast": ("yeast.csv.gz", (2_417, 117)), "solar_flare": ("solar-flare.csv.zip", (1_066, 13))}
@@ -37,22 +44,26 @@ def read_table(path: Path, delimiter: str = ",") -> pd.DataFrame:
         delimiter: of a CSV file, one character.
 
     Returns:
-        Columns of floats, with nan for missing values, or of strings, with "" for missing values.
+        Columns of floats, with nan for missing values, or of strings, with "" for missing values. Its ``attrs`` have
+        :data:`ROUNDED` and :data:`DECLARED`.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it cannot be decompressed, or as :func:`.arff.read_arff` and :func:`read_csv`.
+        ValueError: it cannot be decompressed, or as :func:`.arff.read_cells` and :func:`read_csv`.
     """
-    with extra("studies"):
-        import pandas as pd
     name = path.name.lower().removesuffix(".gz").removesuffix(".zip")
     if not name.endswith(".arff") or not path.is_file():
         return read_csv(path, delimiter)
     try:
         text = _content(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} cannot be read as ARFF in UTF-8: {error}") from None
-    return pd.DataFrame({name: _series(cells) for name, cells in read_arff(text, str(path)).items()})
+        raise ValueError(f"{path} cannot be read as ARFF in UTF-8: {error}; {SAVE}") from None
+    columns = read_cells(text, str(path))
+    return _table(
+        {attribute.name: attribute.values_of(cells) for attribute, cells in columns},
+        {attribute.name: cells for attribute, cells in columns},
+        declared=True,
+    )
 
 
 def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
@@ -67,7 +78,8 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         delimiter: one character.
 
     Returns:
-        Columns of floats, with nan for missing values, or of strings, with "" for missing values.
+        Columns of floats, with nan for missing values, or of strings, with "" for missing values. Its ``attrs`` have
+        :data:`ROUNDED` and :data:`DECLARED`.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -81,7 +93,7 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         raise FileNotFoundError(f"{path} {problem}: expected a CSV file whose first line has the names of the columns")
     content = _content(path)
     if b"\0" in content and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(f"{path} cannot be read as CSV in UTF-8: it has NUL characters; save it as text in UTF-8")
+        raise ValueError(f"{path} cannot be read as CSV in UTF-8: it has NUL characters; {SAVE}")
     try:  # pandas' parser in Python, unlike the one in C, does not fill short rows with empty cells
         lines = pd.read_csv(
             io.BytesIO(content),
@@ -94,6 +106,8 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         )
     except pd.errors.EmptyDataError:
         lines = pd.DataFrame()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}; {SAVE}") from None
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}; is {delimiter!r} the delimiter?") from None
     if len(lines) < 2:
@@ -105,8 +119,8 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         raise ValueError(
             f"{path}, row {row}: expected {len(names)} cells, got {cells.count()}; is {delimiter!r} the delimiter?"
         )
-    columns = zip(names, lines.to_numpy()[1:].T.tolist(), strict=True)
-    return pd.DataFrame({name: _series(_column(cells)) for name, cells in columns})
+    columns = dict(zip(names, lines.to_numpy()[1:].T.tolist(), strict=True))
+    return _table({name: _column(cells) for name, cells in columns.items()}, columns, declared=False)
 
 
 def _content(path: Path, most: int = MAX_BYTES) -> bytes:
@@ -140,6 +154,18 @@ def _column(cells: list[str]) -> list[float] | list[str]:
         return [number(text) if text else math.nan for text in texts]
     except ValueError:
         return texts
+
+
+def _table(
+    columns: Mapping[str, list[float] | list[str]], written: Mapping[str, Sequence[str]], declared: bool
+) -> pd.DataFrame:
+    with extra("studies"):
+        import pandas as pd
+    table = pd.DataFrame({name: _series(cells) for name, cells in columns.items()})
+    numerical = [name for name, cells in columns.items() if isinstance(cells[0], float)]
+    pairs = {name: pair for name in numerical if (pair := rounded_pair(written[name]))}
+    table.attrs.update({ROUNDED: pairs, DECLARED: declared})
+    return table
 
 
 def _series(cells: list[float] | list[str]) -> pd.Series:

@@ -79,8 +79,7 @@ def pack_images(
         OSError: the disk is full, or another process packs into the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = acquire_lock(folder / ".lock", f"another process is packing into {folder}: wait for it")
-    try:
+    with acquire_lock(folder / ".lock", f"another process is packing into {folder}: wait for it"):
         manifest, entries = _recover(folder, _open_manifest(folder, wanted))
         done = {entry.name: entry for entry in entries}
         _check_unchanged(source, [image for image in images if image.name in done], folder, manifest, done, workers)
@@ -88,8 +87,6 @@ def pack_images(
         _check_disk_space(folder, manifest, len(missing))
         added = _append(source, missing, folder, manifest, done, len(images), workers, progress)
         _count(folder, replace(manifest, available=wanted.available, rows=manifest.rows + added))
-    finally:
-        lock.release()
     names = {image.name for image in images}
     unreadable = {name: entry.reason for name, entry in sorted(done.items()) if entry.row < 0 and name in names}
     return PackResult(folder, len(images), added, unreadable, (manifest.rows + added) * manifest.row_bytes)
