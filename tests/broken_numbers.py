@@ -86,6 +86,8 @@ class BrokenNet(nn.Module):
         out = self.heads[task](z)
         if broken == "gradient of the head":
             out = with_broken_gradient(out, self.value)
+        elif broken == "gradient of a parameter":  # of the head alone: what a Fork receives is finite
+            out = out + with_broken_gradient(0.1 * self.heads[task].bias, self.value)  # type: ignore[operator, arg-type]
         elif broken == "parameter":
             out = out + with_entry(self.heads[task].weight.reshape(-1), self.value).sum()  # type: ignore[operator]
         loss: Tensor = (out - int(task)).square().mean() + 1

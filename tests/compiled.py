@@ -29,12 +29,12 @@ METHODS: dict[str, tuple[pt.Method[Any], str]] = {
 
 
 class CompiledNet(nn.Module):
-    def __init__(self, method: pt.Method[Any], every: int = 1) -> None:
+    def __init__(self, method: pt.Method[Any], every: int = 1, **options: Any) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.encoder = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6))
         self.heads = nn.ModuleDict({"a": nn.Linear(6, 2), "b": nn.Linear(6, 1)})
-        self.fork = pt.Fork(method, ("a", "b"), every=every)
+        self.fork = pt.Fork(method, ("a", "b"), every=every, **options)
         self.double()
 
     def forward(self, x: Tensor, records_losses: bool, use: Tensor) -> dict[str, Tensor]:
@@ -125,9 +125,84 @@ def error_of_balancer_without_shared() -> str:
     return "nothing was raised"
 
 
+BACKWARDS: dict[str, dict[str, Any]] = {"weighted heads": {"heads": "weighted"}, "gap": {"gap": 1}}
+
+
+def own_backwards(name: str) -> dict[str, Any]:
+    """A Fork that runs backwards of its own: the error of a whole compiled model, and parts that are compiled apart."""
+    torch._dynamo.reset()
+    x, use = torch.randn(7, 5, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    whole, apart, eager = (CompiledNet(pt.MGDA(), **BACKWARDS[name]) for _ in range(3))
+    for part in (apart.encoder, *apart.heads.values()):
+        part.compile(backend="aot_eager")
+    try:
+        losses = torch.compile(whole, fullgraph=True, backend="aot_eager")(x, False, use)
+        sum(whole.fork.losses(losses).values()).backward()  # type: ignore[union-attr]
+        error = "nothing was raised"
+    except RuntimeError as found:
+        error = str(found)
+    for model in (apart, eager):
+        sum(model.fork.losses(model(x, False, use)).values()).backward()  # type: ignore[union-attr]
+    pairs = zip(apart.parameters(), eager.parameters(), strict=True)
+    worst = max(float((p.grad - q.grad).abs().max()) for p, q in pairs if p.grad is not None and q.grad is not None)
+    return {"error": error, "worst": worst}
+
+
+class EndedNet(CompiledNet):
+    """Where the compiled graph ends: "trunk", "after the fork", "between the heads", "at a branch"; "one loss" for both tasks."""
+
+    def __init__(self, end: str, **options: Any) -> None:
+        super().__init__(pt.UPGrad(), **options)
+        self.end = end
+
+    def forward(self, x: Tensor, *_: Any) -> dict[str, Tensor]:
+        branch = self.fork(self.encoder(x))
+        if self.end == "trunk":
+            return branch  # type: ignore[no-any-return]
+        if self.end == "after the fork":
+            torch._dynamo.graph_break()
+        a = self.heads["a"](branch["a"]).square().mean()
+        if self.end == "between the heads":
+            torch._dynamo.graph_break()
+        if self.end == "at a branch":
+            return {"a": a, "b": branch["b"]}
+        b = (self.heads["b"](branch["b"]) - 5).square().mean()
+        losses: dict[str, Tensor] = {"a": a, "b": b} if self.end != "one loss" else dict.fromkeys("ab", a + b)
+        return self.fork.losses(losses) if self.end == "one loss" else losses
+
+    def losses(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.end == "trunk":
+            return {
+                "a": self.heads["a"](made["a"]).square().mean(),
+                "b": (self.heads["b"](made["b"]) - 5).square().mean(),
+            }
+        return made | {"b": (made["b"] - 5).square().mean()} if self.end == "at a branch" else made
+
+
+def ended_graphs(end: str) -> dict[str, Any]:
+    """Branches that leave the compiled graph, with two backends and with copies."""
+    worst, x = 0.0, torch.randn(7, 5, dtype=torch.float64)
+    for backend, options in (("aot_eager", {}), ("aot_eager", {"copies": True}), ("inductor", {})):
+        torch._dynamo.reset()
+        eager, compiled = (EndedNet(end, **options) for _ in range(2))
+        step = torch.compile(compiled, backend=backend)
+        for model, call in ((eager, eager), (compiled, step)):
+            sum(model.losses(call(x)).values()).backward()  # type: ignore[union-attr]
+        for p, q in zip(eager.parameters(), compiled.parameters(), strict=True):
+            one, two = (torch.zeros_like(p) if grad is None else grad for grad in (p.grad, q.grad))
+            worst = max(worst, float((one - two).abs().max()))
+        assert compiled.fork.balance is not None
+        assert compiled.fork.balance.present is not None
+        assert compiled.fork.balance.present.all()
+    return {"worst": worst}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     results: dict[str, Any] = {name: compare(name) for name in sys.argv[1:]}
     results["missing"] = {name: missing_tasks(name) for name in ("famo", "mgda", "log losses")}
+    results["own backwards"] = {name: own_backwards(name) for name in BACKWARDS}
+    ends = ("trunk", "after the fork", "between the heads", "at a branch", "one loss")
+    results["ended graphs"] = {end: ended_graphs(end) for end in ends}
     results["balancer"] = error_of_balancer_without_shared()
     print(json.dumps(results))

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +223,9 @@ def total_in_a_wrapper_that_searches(rank: int) -> list[str]:
 
 
 def refusals(rank: int) -> list[str]:
-    """The errors of ranks that declare different names, of a Balancer with a static graph, and of totals in wrappers."""
-    return [names_that_differ(rank), static_graph_refused(rank), *total_in_a_wrapper_that_searches(rank)]
+    """The errors of ranks that declare different names, of static graphs, of a model without outputs, of totals in wrappers."""
+    own = [names_that_differ(rank), static_graph_refused(rank), static_graph_with_weighted_heads(), no_outputs()]
+    return [*own, *total_in_a_wrapper_that_searches(rank)]
 
 
 def names_that_differ(rank: int) -> str:
@@ -265,6 +267,35 @@ def static_graph_refused(rank: int) -> str:
     return "nothing was raised"
 
 
+def static_graph_with_weighted_heads() -> str:
+    model = DistributedDataParallel(Net(fork=pt.Fork(pt.MGDA(), TASKS, heads="weighted")), static_graph=True)
+    return raised(lambda: model(rank_data(0)[0]))
+
+
+class PresentOfFork(nn.Module):
+    """The outputs of the present tasks, by a Fork."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, present: tuple[str, ...]) -> dict[str, Tensor]:
+        assert self.net.fork is not None
+        branch = self.net.fork(self.net.encoder(x))
+        return {task: self.net.heads[task](branch[task]) for task in present}
+
+
+def no_outputs() -> str:
+    """A second step in which the wrapped model returns nothing on any rank."""
+    net = Net(fork=pt.Fork(pt.MGDA(), TASKS))
+    model = DistributedDataParallel(PresentOfFork(net), find_unused_parameters=True)
+    x, targets = rank_data(0)
+    assert net.fork is not None
+    total(net.fork.losses(losses_of(model(x, TASKS), targets))).backward()
+    model(x, ())
+    return raised(lambda: net.fork.losses({}))
+
+
 # --- wrappers of the model -----------------------------------------------------------------------------------------------
 
 
@@ -302,6 +333,42 @@ def missing_losses(rank: int) -> dict[str, Any]:
     return found
 
 
+# the present tasks of each rank, micro-batch by micro-batch; DDP averages a head that any rank uses in the last one
+ABSENT: dict[str, tuple[list[tuple[str, ...]], list[tuple[str, ...]]]] = {
+    "everywhere": ([TASKS, ()], [TASKS, ("b",)]),
+    "last": ([TASKS, ("a", "b")], [TASKS, TASKS]),
+    "last twice": ([("c",), ("a",)], [TASKS, ("b", "c")]),
+}
+
+
+class FeaturesAndOutputs(Present):
+    def forward(self, x: Tensor, present: tuple[str, ...]) -> Any:
+        z = self.net.encoder(x)
+        return {task: self.net.heads[task](z) for task in present}, z
+
+
+def absent_tasks(rank: int) -> dict[str, Any]:
+    """Gradients of steps, and of accumulated micro-batches, in which ranks lack tasks; a zero is given where there is none."""
+    found: dict[str, Any] = {}
+    for method in (pt.UPGrad(), pt.Uncertainty(), pt.IMTLL()):
+        for case, present in ABSENT.items():
+            net, parts = Net(), 1 if case == "everywhere" else 2
+            model = DistributedDataParallel(FeaturesAndOutputs(net), find_unused_parameters=True)
+            balancer = pt.Balancer(method, TASKS, shared=net.encoder, accumulate=parts)
+            grads = []
+            for place, tasks in enumerate(present[rank]):
+                if place % parts == 0:
+                    model.zero_grad()
+                x, targets = data(seed=31 * place + rank)
+                with nullcontext() if (place + 1) % parts == 0 else model.no_sync():
+                    outputs, z = model(x, tasks)
+                    balancer.backward(losses_of(outputs, targets) or {"a": 0 * z.sum()})
+                if (place + 1) % parts == 0:
+                    grads.append(gradients(net))
+            found[f"{method}/{case}"] = torch.stack(grads)
+    return found
+
+
 def no_losses(rank: int) -> list[str]:
     """The errors of all ranks if one gives no losses and the wrapper would block on gradients of the heads."""
     answers = []
@@ -333,6 +400,177 @@ def no_recorded_losses(rank: int, unused: bool) -> dict[str, Any]:
         copy.deepcopy(model.module)(x)
         found[repr(method)] = torch.stack(grads)
     return found
+
+
+@dataclass
+class Outputs:
+    """Outputs by name, in an object that torch does not open."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+
+
+class OutputsInAnObject(nn.Module):
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> dict[str, Outputs]:
+        return {"outputs": Outputs(**self.net(x))}
+
+
+def nothing_of_an_object(rank: int) -> dict[str, Any]:
+    """Steps in which a rank has no task, and the model returns its outputs in an object."""
+    net = Net(fork=pt.Fork(pt.MGDA(), TASKS))
+    model = DistributedDataParallel(OutputsInAnObject(net))
+    grads = []
+    for step in range(3):
+        model.zero_grad()
+        x, targets = data(seed=31 * step + rank)
+        outputs = vars(model(x)["outputs"])
+        total(net.fork.losses({} if rank == 1 and step != 2 else losses_of(outputs, targets))).backward()
+        grads.append(gradients(net))
+    return {"gradients": torch.stack(grads)}
+
+
+def skipped_steps(rank: int) -> dict[str, Any]:
+    """By method: whether a step in which a Balancer skips every task leaves ``.grad`` None, and by how much Adam moves then."""
+    found: dict[str, Any] = {}
+    for method in (pt.MGDA(), pt.GradDrop(), pt.FAMO()):
+        for unused in (False, True):
+            net = Net()
+            model = DistributedDataParallel(net, find_unused_parameters=unused)
+            balancer = pt.Balancer(method, TASKS, shared=net.encoder, nonfinite="skip")
+            optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+            for step in range(3):
+                optimizer.zero_grad()
+                x, targets = data(seed=31 * step + rank)
+                losses = losses_of(model(x), targets)
+                balancer.backward({task: loss * (torch.nan if step == 1 else 1) for task, loss in losses.items()})
+                before = [parameter.detach().clone() for parameter in net.parameters()]
+                optimizer.step()
+                if step == 1:
+                    moved = max(
+                        float((p - q).detach().abs().max()) for p, q in zip(net.parameters(), before, strict=True)
+                    )
+                    none = all(parameter.grad is None for parameter in net.parameters())
+                    found[f"{method}/{unused}"] = [none, moved]
+    return found
+
+
+BROKEN = (
+    "loss",
+    "gradient",
+)  # what is nan of task b on rank 1, in the second step; behind a nan gradient the loss is finite
+
+
+def broken_losses(outputs: dict[str, Tensor], targets: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The losses, of which that of task b, or its gradient, is nan."""
+    losses = losses_of(outputs, targets)
+    bad = outputs["b"].sum() * torch.nan if kind == "loss" else (0 * outputs["b"]).sqrt().sum()
+    return losses | {"b": losses["b"] + bad}
+
+
+def skipped_tasks(rank: int) -> dict[str, Any]:
+    """Three steps of Balancers under plain DDP that skip a task in the second one; the heads' gradients that are None."""
+    found: dict[str, Any] = {}
+    for method in (pt.MGDA(), pt.UPGrad(), pt.FAMO()):
+        for kind in BROKEN:
+            for parts in (1, 2):
+                net = Net()
+                model = DistributedDataParallel(net)
+                balancer = pt.Balancer(method, TASKS, shared=net.encoder, nonfinite="skip", accumulate=parts)
+                grads, none = [], []
+                for step in range(3):
+                    model.zero_grad()
+                    x, targets = data(seed=31 * step + rank)
+                    for part, rows in enumerate(x.chunk(parts)):
+                        labels = {task: target.chunk(parts)[part] for task, target in targets.items()}
+                        is_broken = step == 1 and rank == 1 and part + 1 == parts
+                        with nullcontext() if part + 1 == parts else model.no_sync():
+                            outputs = model(rows)
+                            losses = broken_losses(outputs, labels, kind) if is_broken else losses_of(outputs, labels)
+                            balancer.backward({task: loss / parts for task, loss in losses.items()})
+                    grads.append(gradients(net))
+                    none.append(all(parameter.grad is None for parameter in net.heads["b"].parameters()))
+                found[f"{method}/{kind}/{parts}"] = torch.stack(grads)
+                found[f"{method}/{kind}/{parts}/none"] = torch.tensor(none)
+    return found
+
+
+WRAPPED = ("plain", "unused", "root", "layers")
+
+
+def wrapped(net: Net, how: str) -> nn.Module:
+    """A model under DistributedDataParallel, or sharded."""
+    if how in DDP:
+        return DistributedDataParallel(net, **DDP[how])
+    from torch.distributed.fsdp import fully_shard
+
+    shard: Any = fully_shard
+    for part in [net] if how == "root" else [net.encoder[0], net.encoder[2], *net.heads.values(), net]:
+        shard(part)
+    return net
+
+
+def forked_errors(rank: int, how: str) -> dict[str, Any]:
+    """Gradients of three steps of Forks, of which the second one raises or skips; and how often an error was caught."""
+    found: dict[str, Any] = {}
+    for method in (pt.MGDA(), pt.FAMO()):
+        for nonfinite in ("raise", "skip"):
+            for kind in BROKEN:
+                net = Net(fork=pt.Fork(method, TASKS, nonfinite=nonfinite))
+                model, grads, caught = wrapped(net, how), [], 0
+                for step in range(3):
+                    net.zero_grad()
+                    x, targets = data(seed=31 * step + rank)
+                    outputs = model(x)
+                    is_broken = step == 1 and rank == 1
+                    losses = broken_losses(outputs, targets, kind) if is_broken else losses_of(outputs, targets)
+                    try:
+                        total(net.fork.losses(losses)).backward()
+                    except FloatingPointError as error:
+                        assert "of 'b' is not finite" in str(error)  # noqa: PT017
+                        caught += 1
+                    grads.append(gradients(net))
+                found[f"{method}/{nonfinite}/{kind}"] = torch.stack(grads)
+                found[f"{method}/{nonfinite}/{kind}/caught"] = torch.tensor(caught)
+    return found
+
+
+def nothing_in_the_first_step(rank: int, unused: bool) -> dict[str, Any]:
+    """Steps in which a rank has no task from the first one on; its model returns all outputs, one, or the features too."""
+    found: dict[str, Any] = {}
+    for returned in ("outputs", "features", "one") if unused else ("outputs", "features"):
+        net = Net(fork=pt.Fork(pt.MGDA(), TASKS))
+        model = DistributedDataParallel(Returning(net), find_unused_parameters=unused)
+        grads = []
+        for step in range(3):
+            model.zero_grad()
+            x, targets = data(seed=31 * step + rank)
+            outputs, _ = model(x, "features" if rank == 0 else returned)
+            losses = losses_of(outputs, targets) if rank == 0 else {}
+            total(net.fork.losses(losses)).backward()
+            grads.append(gradients(net))
+        found[returned] = torch.stack(grads)
+    return found
+
+
+class Returning(nn.Module):
+    """Returns the outputs of all tasks, that of one, or the features in addition."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, returned: str) -> Any:
+        z = self.net.encoder(x)
+        outputs = {
+            task: head(branch)
+            for (task, head), branch in zip(self.net.heads.items(), self.net.fork(z).values(), strict=True)
+        }
+        return ({"a": outputs["a"]} if returned == "one" else outputs), (z if returned == "features" else None)
 
 
 def uneven_inputs(rank: int) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import paretorch as pt
 from methods import METHODS, TASKS2
@@ -183,10 +185,84 @@ def test_copies_and_loaded_states_start_a_new_step() -> None:
     model, balancer = Net(TASKS2), pt.Balancer(pt.UPGrad(), TASKS2, accumulate=2)
     (x, targets), (x2, targets2) = chunked(0, 2)
     balancer.backward(losses_of(model(x), targets))
-    other = copy.deepcopy(balancer)
+    with pytest.warns(UserWarning, match="after 1 of accumulate=2"):
+        other = copy.deepcopy(balancer)
     assert other.backward(losses_of(model(x), targets)).status is pt.Status.ACCUMULATED
-    balancer.load_state_dict(balancer.state_dict())
+    with pytest.warns(UserWarning, match="after 1 of accumulate=2"):
+        balancer.load_state_dict(balancer.state_dict())
     assert balancer.backward(losses_of(model(x2), targets2)).status is pt.Status.ACCUMULATED
+
+
+def loaded(model: nn.ModuleDict) -> nn.ModuleDict:
+    other = nn.ModuleDict({"net": Net(TASKS2), "balancer": pt.Balancer(pt.DWA(), TASKS2, accumulate=3)})
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+COPIES: dict[str, Callable[[nn.ModuleDict], nn.ModuleDict]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "state_dict": loaded,
+}
+UNFINISHED = r"after {} of accumulate=3 micro-batches\. Their gradients are {}.*balancer\.flush\(\)"
+
+
+def accumulating() -> nn.ModuleDict:
+    return nn.ModuleDict({"net": Net(TASKS2), "balancer": pt.Balancer(pt.DWA(), TASKS2, accumulate=3)})
+
+
+def step_of(model: nn.ModuleDict, batches: list[tuple[Tensor, dict[str, Tensor]]]) -> Tensor:
+    net: Any = model["net"]
+    balancer: Any = model["balancer"]
+    for x, targets in batches:
+        balancer.backward(losses_of(net(x), targets))
+    return gradients(net)
+
+
+@pytest.mark.parametrize("given", [1, 2])
+@pytest.mark.parametrize("kind", COPIES)
+def test_copy_within_a_step_warns_starts_a_new_step_and_leaves_the_original_as_it_is(kind: str, given: int) -> None:
+    batches, model, expected = chunked(0, 3), accumulating(), accumulating()
+    for each in (model, expected):
+        step_of(each, chunked(1, 3))
+        step_of(each, batches[:given])
+    stored = "not stored" if kind == "state_dict" else "not part of the copy"
+    with pytest.warns(UserWarning, match=UNFINISHED.format(given, stored)) as warned:
+        other = COPIES[kind](model)
+    assert len(warned) == 1
+    finished = step_of(expected, batches[given:])
+    assert torch.equal(step_of(model, batches[given:]), finished)
+    other["net"].zero_grad()
+    step_of(other, batches)  # the whole step
+    again = accumulating()
+    step_of(again, chunked(1, 3))
+    again["net"].zero_grad()
+    assert torch.equal(gradients(other["net"]), step_of(again, batches))
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copy_between_two_steps_continues_as_the_original(kind: str) -> None:
+    model = accumulating()
+    step_of(model, chunked(0, 3))
+    step_of(model, chunked(1, 2))
+    balancer: Any = model["balancer"]
+    balancer.flush()
+    other = COPIES[kind](model)
+    for each in (model, other):
+        each["net"].zero_grad()
+    assert torch.equal(step_of(other, chunked(2, 3)), step_of(model, chunked(2, 3)))
+
+
+@pytest.mark.parametrize("event", ["load", "reset"])
+def test_load_and_reset_within_a_step_warn_and_start_a_new_step(event: str) -> None:
+    batches, model, expected = chunked(0, 3), accumulating(), accumulating()
+    state = copy.deepcopy(model["balancer"].state_dict())
+    step_of(model, batches[:2])
+    balancer: Any = model["balancer"]
+    with pytest.warns(UserWarning, match=UNFINISHED.format(2, "discarded")) as warned:
+        balancer.load_state_dict(state) if event == "load" else balancer.reset_state()
+    assert len(warned) == 1
+    assert torch.equal(step_of(model, batches), step_of(expected, batches))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import paretorch as pt
 from paretorch.core.contract import Balance, Method, Status
@@ -335,3 +337,181 @@ def test_task_names_that_cannot_be_stored_are_refused(name: Any) -> None:
     ):
         with pytest.raises(ValueError, match=r"non-empty string of one line|requires names that are not empty"):
             make()
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("balancer", "own"), ("balancer", "weighted"), ("fork", "own")])
+def test_weight_beyond_float32_gives_the_finite_product(kind: str, heads: Any) -> None:
+    """A loss 1e-34 times as large as another has a weight around 1e40 where a method makes their updates equally long."""
+    made, scales = model(3, torch.float32), {"0": 1e-34, "1": 1e6, "2": 1e6}
+
+    def losses(branches: Any = None) -> dict[str, Tensor]:
+        return {name: loss * scales[name] for name, loss in model_losses(made, branches).items()}
+
+    parameters = [*made.encoder.parameters(), *made.heads.parameters()]
+    rows = [torch.autograd.grad(losses()[name], parameters, allow_unused=True) for name in scales]
+    if kind == "balancer":
+        balance = pt.Balancer(pt.NashMTL(), heads=heads, shared=made.encoder).backward(losses())
+    else:
+        fork = pt.Fork(pt.NashMTL(), tasks=("0", "1", "2"))
+        sum(losses(fork(made.encoder(made.inputs))).values()).backward()  # type: ignore[union-attr]
+        balance = balance_of(fork)
+    weights = listed(balance.weights)
+    assert weights[0] > torch.finfo(torch.float32).max
+    for place, parameter in enumerate(parameters):
+        factors = weights if place < 2 or heads == "weighted" else [1.0] * 3
+        parts = [row[place] for row in rows]
+        expected = sum(w * part.double() for w, part in zip(factors, parts, strict=True) if part is not None)
+        assert parameter.grad is not None
+        torch.testing.assert_close(
+            parameter.grad.double(), expected, rtol=1e-4, atol=float(expected.abs().max()) * 1e-5
+        )
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_fork_with_weighted_heads_refuses_a_weight_beyond_float32(nonfinite: Any) -> None:
+    """The loss itself is multiplied by such a weight, which is inf."""
+    made, scales = model(3, torch.float32), {"0": 1e-34, "1": 1e6, "2": 1e6}
+    fork = pt.Fork(pt.NashMTL(), tasks=("0", "1", "2"), heads="weighted", nonfinite=nonfinite)
+    branches = fork(made.encoder(made.inputs))
+    given = {name: loss * scales[name] for name, loss in model_losses(made, branches).items()}
+    total = sum(fork.losses(given).values())
+    assert isinstance(total, Tensor)
+    parameters = [*made.encoder.parameters(), *made.heads.parameters()]
+    if nonfinite == "raise":
+        with pytest.raises(FloatingPointError, match="the weight of '0'"):
+            total.backward()
+        assert all(parameter.grad is None for parameter in parameters)
+    else:
+        total.backward()
+        assert fork.skipped == {"0": 1}
+        first = list(made.heads[0].parameters())
+        assert all(p.grad is None or not p.grad.any() for p in first)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters[:2] + parameters[4:])
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_fork_warns_of_a_reentrant_checkpoint_in_the_head_of_a_broken_task(nonfinite: Any) -> None:
+    """The loss is finite and the gradient of its root is not; the checkpoint hides the head's parameters."""
+    made = model()
+
+    def step(fork: pt.Fork, reentrant: bool) -> None:
+        branches = fork(made.encoder(made.inputs))
+        out = checkpoint(made.heads[0], branches["0"], use_reentrant=reentrant)
+        broken = (out - out.detach()).square().sum().sqrt()  # 0, with the derivative 0 / 0
+        losses = fork.losses({"0": broken, "1": made.heads[1](branches["1"]).square().mean()})
+        (losses["0"] + losses["1"]).backward()
+
+    for reentrant in (False, True):
+        fork = pt.Fork(pt.MGDA(), tasks=("0", "1"), nonfinite=nonfinite)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                try:
+                    step(fork, reentrant)
+                    assert nonfinite == "skip"
+                except FloatingPointError:
+                    assert nonfinite == "raise"
+        found = [str(each.message) for each in caught if "reentrant checkpoint" in str(each.message)]
+        assert len(found) == reentrant
+        assert all("the head of '0'" in each for each in found)
+    assert made.encoder.weight.grad is None or bool(made.encoder.weight.grad.isfinite().all())
+
+
+def test_balancer_records_the_weight_of_a_head_that_may_be_shared_and_warns() -> None:
+    """One task's loss, before any step of several tasks: after loading a state, or in a first step."""
+    made = model()
+    losses = model_losses(made)
+    (plain,) = torch.autograd.grad(losses["0"], [*made.heads[0].parameters()][:1], retain_graph=True)
+    balancer = pt.Balancer(pt.CAGrad(c=0.5), tasks=("0", "1"), scale="paper")
+    with pytest.warns(UserWarning, match=r"its head, too, is trained with the weight 1\.2"):
+        balance = balancer.backward({"0": losses["0"]})
+    heads = listed(balance.heads)
+    torch.testing.assert_close(made.heads[0].weight.grad, heads[0] * plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        absent = pt.Balancer(pt.CAGrad(c=0.5), tasks=("0", "1"), scale="paper").backward(
+            {"0": 0 * model_losses(made)["1"]}
+        )
+    assert listed(absent.heads)[0] == 1
+    for shared in (False, True):  # known from a step of several tasks, or given
+        balancer = pt.Balancer(
+            pt.CAGrad(c=0.5), tasks=("0", "1"), scale="paper", shared=made.encoder if shared else None
+        )
+        if not shared:
+            balancer.backward(model_losses(made))
+        made.heads.zero_grad()
+        loss = model_losses(made)["0"]
+        (plain,) = torch.autograd.grad(loss, [*made.heads[0].parameters()][:1], retain_graph=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            balance = balancer.backward({"0": loss})
+        assert listed(balance.heads)[0] == 1
+        torch.testing.assert_close(made.heads[0].weight.grad, plain)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_balancer_trains_a_task_that_does_not_reach_what_is_shared_by_the_others(every: int) -> None:
+    """Its loss alone does not show what it shares with the other tasks, which are absent."""
+    torch.manual_seed(0)
+    stem, trunk, heads = nn.Linear(4, 8), nn.Linear(8, 8), nn.ModuleDict({t: nn.Linear(8, 1) for t in "abc"})
+    balancer = pt.Balancer(pt.UPGrad(), tasks=("a", "b", "c"), shared=trunk, every=every)
+    for labels in ("a", "abc", "ab", "a", "a"):
+        for module in (stem, trunk, heads):
+            module.zero_grad()
+        z = stem(torch.randn(6, 4))
+        losses = {t: heads[t](z if t == "a" else trunk(z.relu())).square().mean() for t in labels}
+        expected = torch.autograd.grad(losses["a"], [*heads["a"].parameters()], retain_graph=True)
+        balance = balancer.backward(losses)
+        assert listed(balance.present) == [False, "b" in labels, "c" in labels]
+        for parameter, part in zip(heads["a"].parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, part)
+    other = nn.Linear(8, 8)
+    losses = {t: heads[t](other(stem(torch.randn(6, 4)))).square().mean() for t in "abc"}
+    with pytest.raises(ValueError, match="is it of another model"):
+        balancer.backward(losses)
+
+
+@pytest.mark.parametrize("change", ["replaced", "appended", "weight norm"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_balancer_compares_the_parameters_that_the_shared_module_has_now(change: str, accumulate: int) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8)).double()
+    heads = nn.ModuleDict({t: nn.Linear(8, 1) for t in "ab"}).double()
+    balancer = pt.Balancer(pt.MGDA(), tasks=("a", "b"), shared=encoder, accumulate=accumulate)
+    for step in range(3):
+        if step == 1:
+            if change == "replaced":
+                encoder[2] = nn.Linear(8, 8).double()
+            elif change == "appended":
+                encoder.append(nn.Linear(8, 8).double())
+            else:
+                nn.utils.parametrizations.weight_norm(encoder[0])
+        x = torch.randn(6, 4, dtype=torch.float64)
+        rows = []
+        for task in "ab":
+            loss = (heads[task](encoder(x)) - 1).square().mean()
+            rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*encoder.parameters()])]))
+        for _ in range(accumulate):
+            z = encoder(x)
+            balance = balancer.backward({t: (heads[t](z) - 1).square().mean() / accumulate for t in "ab"})
+        assert balance.gramian is not None
+        expected = torch.stack(rows) @ torch.stack(rows).T
+        torch.testing.assert_close(balance.gramian, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [pt.UPGrad(), pt.Uncertainty()], ids=str)
+def test_fork_losses_of_no_task_where_the_branches_are_gone(method: Any) -> None:
+    made, fork = model(), pt.Fork(method, tasks=("0", "1"))
+
+    def outputs(labelled: tuple[int, ...]) -> dict[str, Tensor]:
+        branch = fork(made.encoder(made.inputs))
+        return {str(t): made.heads[t](branch[str(t)]).square().mean() for t in labelled}
+
+    with pytest.raises(RuntimeError, match="comes after branch"):
+        fork.losses({})
+    for labelled in ((0, 1), (), (0, 1), ()):
+        made.encoder.zero_grad()
+        total = sum(fork.losses(outputs(labelled)).values())
+        assert isinstance(total, Tensor)
+        total.backward()
+        assert (made.encoder.weight.grad is not None) == bool(labelled)

@@ -240,6 +240,28 @@ def test_balancer_zero_weights_give_zero_gradient(method: pt.Method[Any]) -> Non
     assert all(not bool(parameter.grad.any()) for parameter in encoder.parameters() if parameter.grad is not None)
 
 
+@pytest.mark.parametrize("method", [pt.UPGrad(), pt.DualProjection()], ids=str)
+@pytest.mark.parametrize("hook", [lambda g: g * 0.1, lambda g: g.clamp(min=0)], ids=["scale", "clamp"])
+def test_balancer_zero_weights_of_a_gramian_without_a_new_hook_are_not_used(
+    hook: Callable[[Tensor], Tensor], method: pt.Method[Any]
+) -> None:
+    """Opposite gradients have weights of zero; after a hook they have other lengths, or are not opposite any more."""
+    first, second, x = two_layers()
+
+    def losses(hooked: bool) -> Losses:
+        u = torch.tanh(first(x))
+        if hooked:
+            u.register_hook(hook)
+        z = second(u)
+        return {"a": z[:, 0].sum(), "b": -z[:, 0].sum(), "c": z[:, 0].sum()}
+
+    parameters, balancer = [*first.parameters(), *second.parameters()], pt.Balancer(method)
+    balance = check_against_explicit_gradients(lambda: losses(False), parameters, balancer)
+    assert balance.weights is not None
+    assert not balance.weights.any()
+    check_against_explicit_gradients(lambda: losses(True), parameters, balancer)
+
+
 @pytest.mark.parametrize("layout", ["coo", "csr", "features"])
 def test_balancer_sparse_factors_equal_explicit_gradients(layout: str) -> None:
     first, second, x = nn.Linear(128, 128), nn.Linear(128, 128), torch.randn(6, 128)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -151,3 +152,27 @@ def test_reused_weights_are_not_applied_to_gradients_that_are_not_finite(kind: s
     assert equal_tensors([each.nan_to_num() for each in before.values()], [after[name].nan_to_num() for name in before])
     balancer.backward(head_losses(heads, encoder(x)))
     assert all(leaf.grad is not None and bool(leaf.grad.isfinite().all()) for leaf in encoder.parameters())
+
+
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_task_apart_from_the_shared_part_is_trained_in_every_step(heads: Any, accumulate: int) -> None:
+    """It has no gradient on what is compared, so that its head receives its plain gradient, as in a step with new weights."""
+    torch.manual_seed(0)
+    encoder, apart, left, right = nn.Linear(4, 8), nn.Linear(4, 1), nn.Linear(8, 1), nn.Linear(8, 1)
+    balancer = pt.Balancer(
+        pt.IMTLG(), tasks=("left", "right", "apart"), every=3, heads=heads, accumulate=accumulate, shared=encoder
+    )
+    for _ in range(5):
+        apart.zero_grad()
+        expected = torch.zeros(1, 4)
+        for _ in range(accumulate):
+            x = torch.randn(16, 4)
+            z, own = encoder(x), (apart(x) - 1).square().mean()
+            expected += torch.autograd.grad(own, apart.weight, retain_graph=True)[0]
+            losses = {"left": left(z).square().mean(), "right": (right(z) - 3).square().mean(), "apart": own}
+            balance = balancer.backward(losses)
+        assert apart.weight.grad is not None
+        torch.testing.assert_close(apart.weight.grad, expected)
+        assert balance.heads is not None
+        assert balance.heads[2] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +159,12 @@ def test_ddp_random_draws_are_equal_on_all_ranks(two: list[dict[str, Any]]) -> N
 
 
 def test_ddp_ranks_refuse_different_declarations_static_graphs_and_searched_totals(tmp_path: Path) -> None:
-    for names, static, *totals in on_ranks(ranks.refusals, 2, tmp_path):
+    for names, static, weighted, empty, *totals in on_ranks(ranks.refusals, 2, tmp_path):
         assert "same tasks, in the same order" in names
         assert "rank 1" in names
         assert "static_graph" in static
+        assert "static_graph=True" in weighted
+        assert "let its forward also return the features" in empty
         assert ["find_unused_parameters=True" in totals[0], "static_graph=True" in totals[1]] == [True, True]
         assert all("call balancer.total on them outside" in answer for answer in totals)
 
@@ -195,6 +198,33 @@ def test_ddp_with_find_unused_parameters_accepts_a_loss_that_is_missing_on_one_r
         assert bool(result["plain"].any(dim=1).all())
 
 
+def test_ddp_with_absent_tasks_equals_one_process(tmp_path: Path) -> None:
+    """Also where a rank gives zeros for a task that no rank has, and where a last micro-batch lacks a task."""
+    results = on_ranks(ranks.absent_tasks, 2, tmp_path)
+    for method in (pt.UPGrad(), pt.Uncertainty(), pt.IMTLL()):
+        for case, present in ranks.ABSENT.items():
+            net, parts, found = Net(), 1 if case == "everywhere" else 2, []
+            balancer = pt.Balancer(method, TASKS, shared=net.encoder)
+            means: dict[str, Tensor] = {}
+            for place in range(2):
+                if place % parts == 0:
+                    net.zero_grad()
+                    means = {}
+                for rank in range(2):
+                    x, targets = data(seed=31 * place + rank)
+                    z = net.encoder(x)
+                    outputs = {task: net.heads[task](z) for task in present[rank][place]}
+                    for task, loss in losses_of(outputs, targets).items():
+                        means[task] = means.get(task, torch.zeros(())) + loss / 2
+                if (place + 1) % parts == 0:
+                    balancer.backward(means)
+                    found.append(gradients(net))
+            expected = torch.stack(found)
+            for result in results:
+                error = (result[f"{method}/{case}"] - expected).norm() / expected.norm()
+                assert float(error) <= 1e-10, (method, case)
+
+
 @pytest.mark.parametrize("unused", [False, True])
 def test_ddp_accepts_a_rank_without_losses_outside_of_the_wrapper(tmp_path: Path, unused: bool) -> None:
     """The wrapper requires gradients of the heads too: they depend on the zero of ``fork.losses({})``."""
@@ -218,6 +248,92 @@ def test_ddp_accepts_a_rank_without_losses_outside_of_the_wrapper(tmp_path: Path
         expected = torch.stack(found)
         for result in results:
             assert float((result[repr(method)] - expected).norm() / expected.norm()) <= 1e-12
+
+
+def losses_of_all(net: Net, seeds: range, without: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The losses of one process on the batches of all ranks."""
+    batches = [data(seed=seed) for seed in seeds]
+    outputs = net(torch.cat([x for x, _ in batches]))
+    targets = {task: torch.cat([each[task] for _, each in batches]) for task in TASKS}
+    return {task: loss for task, loss in losses_of(outputs, targets).items() if task not in without}
+
+
+def test_ddp_skips_a_task_that_is_not_finite_on_one_rank(tmp_path: Path) -> None:
+    """As one process does, without ``find_unused_parameters``; the head of the skipped task has no gradient."""
+    results = on_ranks(ranks.skipped_tasks, 2, tmp_path)
+    for method in (pt.MGDA(), pt.UPGrad(), pt.FAMO()):
+        net, found = Net(), []
+        balancer = pt.Balancer(method, TASKS, shared=net.encoder)
+        for step in range(3):
+            net.zero_grad()
+            balancer.backward(losses_of_all(net, range(31 * step, 31 * step + 2), ("b",) if step == 1 else ()))
+            found.append(gradients(net))
+        expected = torch.stack(found)
+        for kind, parts in itertools.product(ranks.BROKEN, (1, 2)):
+            case = f"{method}/{kind}/{parts}"
+            for result in results:
+                error = (result[case] - expected).norm(dim=1) / expected.norm(dim=1)
+                assert float(error.max()) <= 1e-10, case
+                assert result[f"{case}/none"].tolist() == [False, True, False], case
+
+
+@pytest.mark.parametrize("how", ranks.WRAPPED)
+def test_wrapped_model_continues_after_a_step_of_a_fork_that_is_not_finite(how: str, tmp_path: Path) -> None:
+    """Nan on one rank: all ranks raise, with zeros on the encoder, or skip the task; the next step is that of one process."""
+    results = on_ranks(ranks.forked_errors, 2, tmp_path, how)
+    encoder = sum(parameter.numel() for parameter in Net().encoder.parameters())
+    for method in (pt.MGDA(), pt.FAMO()):
+        for nonfinite in ("raise", "skip"):
+            net, found = Net(fork=pt.Fork(method, TASKS)), []
+            for step in range(3):
+                net.zero_grad()
+                if step != 1 or nonfinite == "skip":
+                    seeds = range(31 * step, 31 * step + 2)
+                    total(net.fork.losses(losses_of_all(net, seeds, ("b",) if step == 1 else ()))).backward()
+                found.append(gradients(net))
+            expected = torch.stack(found)
+            for kind, result in itertools.product(ranks.BROKEN, results):
+                case = f"{method}/{nonfinite}/{kind}"
+                assert int(result[f"{case}/caught"]) == (nonfinite == "raise"), case
+                difference = result[case] - expected
+                assert float(difference[::2].norm()) <= 1e-10 * float(expected[::2].norm()), case
+                if kind == "loss" or method == pt.MGDA():  # FAMO has chosen the weights when the gradients are known
+                    assert float(difference[1, :encoder].norm()) <= 1e-10 * float(expected[0].norm()), case
+
+
+@pytest.mark.parametrize("unused", [False, True])
+def test_ddp_accepts_a_rank_without_losses_in_its_first_step(tmp_path: Path, unused: bool) -> None:
+    results = on_ranks(ranks.nothing_in_the_first_step, 2, tmp_path, unused)
+    net, found = Net(fork=pt.Fork(pt.MGDA(), TASKS, group=None)), []
+    for step in range(3):
+        net.zero_grad()
+        losses = losses_of_all(net, range(31 * step, 31 * step + 1))
+        total(net.fork.losses({task: loss / 2 for task, loss in losses.items()})).backward()
+        found.append(gradients(net))
+    expected = torch.stack(found)
+    for result in results:
+        for returned, value in result.items():
+            assert float((value - expected).norm() / expected.norm()) <= 1e-12, returned
+
+
+def test_ddp_accepts_a_rank_without_losses_with_outputs_in_an_object(tmp_path: Path) -> None:
+    results = on_ranks(ranks.nothing_of_an_object, 2, tmp_path)
+    net, found = Net(fork=pt.Fork(pt.MGDA(), TASKS, group=None)), []
+    for step in range(3):
+        net.zero_grad()
+        losses = losses_of_all(net, range(31 * step, 31 * step + (2 if step == 2 else 1)))
+        total(net.fork.losses({task: loss / (1 if step == 2 else 2) for task, loss in losses.items()})).backward()
+        found.append(gradients(net))
+    expected = torch.stack(found)
+    for result in results:
+        assert float((result["gradients"] - expected).norm() / expected.norm()) <= 1e-12
+
+
+def test_ddp_step_in_which_every_task_is_skipped_moves_nothing(tmp_path: Path) -> None:
+    for result in on_ranks(ranks.skipped_steps, 2, tmp_path):
+        assert len(result) == 6
+        for case, found in result.items():
+            assert found == [True, 0.0], case
 
 
 def test_ddp_refuses_a_rank_without_losses_on_all_ranks_if_it_would_block(tmp_path: Path) -> None:

@@ -308,6 +308,159 @@ def test_fork_does_not_warn_of_batched_heads_and_losses_that_bypass_it() -> None
     assert warnings_of(times(12, run)) == []
 
 
+class Wide(nn.Module):
+    """An encoder in two parts, and what the heads read of it.
+
+    Args:
+        read: by task, from the branches, the first part's activation, the features and the outputs of earlier tasks.
+        is_lookup: whether the first part selects rows of a table.
+    """
+
+    def __init__(self, read: Callable[..., Tensor], is_lookup: bool = False) -> None:
+        super().__init__()
+        self.first, self.second, self.table = nn.Linear(5, 6), nn.Linear(6, 6), nn.Embedding(9, 6)
+        self.heads = nn.ModuleDict({task: nn.LazyLinear(1) for task in "ab"})
+        self.mixing, self.fork = nn.Parameter(torch.zeros(6)), pt.Fork(pt.MGDA(), tasks=("a", "b"))
+        self.read, self.is_lookup = read, is_lookup
+
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        h = self.table(x[:, 0].abs().long()) if self.is_lookup else torch.tanh(self.first(x))
+        gate = self.mixing.softmax(0)  # of weights alone
+        z, outputs = self.second(h * gate), dict[str, Tensor]()
+        branch = self.fork((h, z))
+        for task in "ab":
+            parts = {
+                "own": branch[task][1],
+                "branch": branch,
+                "h": h,
+                "z": z,
+                "gate": gate,
+                "outputs": outputs,
+                "model": self,
+            }
+            outputs[task] = self.heads[task](self.read(task, parts))
+        return {task: (output - 1).square().mean() for task, output in outputs.items()}
+
+
+def beside(part: Callable[[dict[str, Any]], Tensor]) -> Callable[..., Tensor]:
+    """The own branch of each task, with a further part for task b."""
+    return lambda task, parts: parts["own"] if task == "a" else torch.cat([parts["own"], part(parts)], dim=1)
+
+
+BESIDE = {
+    "another branch": ("the branch of 'a':", beside(lambda parts: parts["branch"]["a"][1])),
+    "another branch's other features": ("the branch of 'a':", beside(lambda parts: parts["branch"]["a"][0])),
+    "an output": ("the branch of 'a':", beside(lambda parts: parts["outputs"]["a"])),
+    "features": ("the encoder around the Fork:", beside(lambda parts: parts["z"])),
+    "an earlier activation": ("the encoder around the Fork:", beside(lambda parts: parts["h"])),
+    "both": (
+        "the branch of 'a' and the encoder around the Fork:",
+        beside(lambda parts: parts["branch"]["a"][1] * parts["h"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("is_lookup", [False, True])
+@pytest.mark.parametrize("kind", BESIDE)
+def test_fork_warns_at_once_of_a_head_that_reads_more_than_its_branch(kind: str, is_lookup: bool) -> None:
+    words, read = BESIDE[kind]
+    torch.manual_seed(0)
+    model, x = Wide(read, is_lookup), torch.randn(16, 5) * 3
+    run = lambda: sum(model.fork.losses(model.losses(x)).values()).backward()  # type: ignore[union-attr]  # noqa: E731
+    (sentence,) = warnings_of(run)
+    assert "the loss of 'b' depends on its own branch and on " + words in sentence
+    assert warnings_of(times(5, run)) == []
+
+
+NOTHING_BESIDE = {
+    "both features of the branch": beside(lambda parts: parts["branch"]["b"][0]),
+    "a detached output": beside(lambda parts: parts["outputs"]["a"].detach()),
+    "detached features": beside(lambda parts: parts["z"].detach() * parts["h"].detach()),
+    "what is computed of weights alone": beside(lambda parts: parts["own"] * parts["gate"]),
+    "weights of the encoder": beside(lambda parts: parts["own"] @ parts["model"].second.weight),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING_BESIDE)
+def test_fork_does_not_warn_of_heads_that_read_what_is_not_balanced(kind: str) -> None:
+    torch.manual_seed(0)
+    model, x = Wide(NOTHING_BESIDE[kind]), torch.randn(16, 5)
+    assert warnings_of(times(5, lambda: sum(model.fork.losses(model.losses(x)).values()).backward())) == []  # type: ignore[union-attr]
+
+
+OF_WEIGHTS: dict[str, Callable[[nn.Linear], Tensor]] = {  # with a constant
+    "scale": lambda layer: 0.1 * layer.bias.sum() + 1,
+    "temperature": lambda layer: nn.functional.softplus(layer.bias) + 1e-3,
+    "masked": lambda layer: (layer.weight * torch.ones(6, 6).tril()).sum(0),
+    "orthogonal": lambda layer: torch.linalg.qr(layer.weight + torch.eye(6)).Q.sum(1),
+}
+
+
+@pytest.mark.parametrize("kind", OF_WEIGHTS)
+def test_fork_does_not_warn_of_a_function_of_weights_that_encoder_and_head_share(kind: str) -> None:
+    torch.manual_seed(0)
+    encoder, common, heads = nn.Linear(5, 6), nn.Linear(6, 6), nn.ModuleDict({task: nn.Linear(6, 1) for task in "ab"})
+    fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
+
+    def run() -> None:
+        factor = OF_WEIGHTS[kind](common)
+        branch = fork(encoder(torch.randn(9, 5)) * factor)
+        losses = fork.losses({task: head(branch[task] / factor).square().mean() for task, head in heads.items()})
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+
+    assert warnings_of(times(4, run)) == []
+
+
+class OnceBackward(torch.autograd.Function):
+    """Its backward works in place on what it saved, as some fused losses do: a second one would be wrong."""
+
+    calls = 0
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.saved = 2 * x.detach()
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
+        OnceBackward.calls += 1
+        return ctx.saved.mul_(cotangents[0])  # type: ignore[no-any-return]
+
+
+def test_fork_runs_no_backward_to_check_the_wiring() -> None:
+    """Also where heads that are computed in one product are connected with both branches, and where a head reads more."""
+
+    def gradients(records: bool) -> Tensor:
+        torch.manual_seed(0)
+        OnceBackward.calls = 0
+        encoder, head, inner = nn.Linear(4, 4), nn.Linear(4, 4), pt.Fork(pt.GradVac(), tasks=("u", "v"))
+        fork = pt.Fork(pt.MGDA(), tasks=("a", "b"))
+        for _ in range(3):
+            branch = fork(encoder(torch.randn(5, 4)))
+            joint = OnceBackward.apply(head(torch.cat([branch["a"], branch["b"]])))
+            part = inner(joint[:5])
+            losses = {"a": part["u"].square().mean() + (part["v"] - 1).square().mean(), "b": joint[5:].mean()}
+            sum((fork.losses(losses) if records else losses).values()).backward()  # type: ignore[union-attr]
+        assert OnceBackward.calls == 3
+        assert int(inner.state_dict()["steps"]) == 3
+        return torch.cat([p.grad.flatten() for p in (*encoder.parameters(), *head.parameters()) if p.grad is not None])
+
+    assert torch.equal(gradients(records=True), gradients(records=False))
+
+
+def test_fork_warns_of_a_task_that_comes_later_and_of_heads_that_read_each_other() -> None:
+    torch.manual_seed(0)
+    model, x = Wide(beside(lambda parts: parts["z"])), torch.randn(16, 5)
+    alone = lambda: sum(model.fork.losses({"a": model.losses(x)["a"]}).values()).backward()  # type: ignore[union-attr]  # noqa: E731
+    assert warnings_of(times(4, alone)) == []
+    (sentence,) = warnings_of(lambda: sum(model.fork.losses(model.losses(x)).values()).backward())  # type: ignore[union-attr]
+    assert "the loss of 'b'" in sentence
+    both = Wide(lambda task, parts: torch.cat([parts["branch"]["a"][1], parts["branch"]["b"][1]], dim=1))
+    found = warnings_of(times(4, lambda: sum(both.fork.losses(both.losses(x)).values()).backward()))  # type: ignore[union-attr]
+    assert len(found) == 1
+    assert "depends on its own branch and on the branch of" in found[0]
+
+
 @pytest.mark.parametrize("absent", ["left out", "masked", "not finite"])
 def test_fork_does_not_warn_of_an_absent_task(absent: str) -> None:
     parts = make_parts(tasks="abc", nonfinite="skip" if absent == "not finite" else "pass")

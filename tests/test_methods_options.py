@@ -15,6 +15,7 @@ import paretorch as pt
 from matrices import answer, gaussian
 from methods import METHODS, MethodEntry
 from paretorch.core.gradients import memory
+from paretorch.device_memory import total_memory
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ from paretorch.core.gradients import memory
         (lambda: pt.Uncertainty({"a": "ranking"}), "classification"),
         (lambda: pt.Static({"a": -1.0}), "at least 0"),
         (lambda: pt.Static({}), "by task name"),
+        (lambda: pt.Static({"a": 0.0, "b": 0}), "a weight above 0 for one task at least, got {'a': 0.0, 'b': 0}"),
         (lambda: pt.UPGrad(preference=(0.0, 0.0)), "preference"),
         (lambda: pt.Fork(pt.Static({"left": 1.0}), ("left", "right")), "right"),
         (lambda: pt.Fork(pt.Static({"left": 1.0, "rigth": 1.0}), ("left", "right")), "did you mean 'right'"),
@@ -178,6 +180,6 @@ def test_balancer_checks_memory_before_backward(method: pt.Method[Any], monkeypa
 
 
 def test_total_memory_is_known_for_cpu() -> None:
-    total = memory.total_memory(torch.device("cpu"))
+    total = total_memory(torch.device("cpu"))
     assert total is None or total > 2**28
-    assert memory.total_memory(torch.device("meta")) is None
+    assert total_memory(torch.device("meta")) is None

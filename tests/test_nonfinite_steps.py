@@ -473,6 +473,28 @@ def test_balancer_of_losses_alone_checks_the_gradients_of_a_wrapped_encoder(
     assert owner.balance.status is (Status.NONFINITE if nonfinite == "pass" else Status.SOLVED)
 
 
+# --- gradients of a head's parameters alone -------------------------------------------------------------------------------------
+
+
+@over_options
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [balancer_step, total_step, accumulated_step])
+@pytest.mark.parametrize(
+    "method", [pt.CRMOGM(pt.UPGrad()), pt.IMTL(), pt.GradNorm(), pt.Momentum(pt.MGDA()), pt.Uncertainty()], ids=repr
+)
+def test_balancer_finds_gradients_of_a_head_alone(
+    method: Method[Any], step: Callable[..., None], value: float, nonfinite: Option
+) -> None:
+    options: dict[str, Any] = {"accumulate": 2} if step is accumulated_step else {}
+    check_promise(
+        lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite, **options),
+        step,
+        "gradient of a parameter",
+        value,
+        nonfinite,
+    )
+
+
 # --- encoders and heads of other kinds ----------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,21 @@ def test_optimizer_resumes_bit_for_bit(make: OptimizerEntry, through: Callable[[
     assert resumed.tasks == optimizer.tasks == TASKS
 
 
+def test_optimizer_loads_a_state_again(make: OptimizerEntry) -> None:
+    """torch adds an option to the defaults of an optimizer when it loads a state."""
+    net = TwoTaskNet()
+    optimizer, kept = make(net.parameters(), lr=1e-2), copy.deepcopy(net.state_dict())
+    optimizer.step(net.losses(0))
+    state, found = copy.deepcopy(optimizer.state_dict()), []
+    for _ in range(3):
+        net.load_state_dict(kept)
+        optimizer.load_state_dict(copy.deepcopy(state))
+        optimizer.step(net.losses(1))
+        found.append(parameter_copies(net))
+    assert equal_tensors(found[0], found[1])
+    assert equal_tensors(found[0], found[2])
+
+
 def test_optimizer_decreases_losses(make: OptimizerEntry) -> None:
     net = TwoTaskNet()
     optimizer = make(net.parameters(), lr=1e-2)

@@ -50,7 +50,7 @@ def train_rank(rank: int, folder: str, kind: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", [entry.name for entry in OPTIMIZERS if entry.absent_at_zero])
+@pytest.mark.parametrize("kind", [entry.name for entry in OPTIMIZERS])
 def test_optimizer_on_ranks_equals_one_process(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(train_rank, (folder, kind), nprocs=RANKS)  # type: ignore[attr-defined, no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -51,6 +51,43 @@ def test_preconditioned_increases_no_loss_to_first_order(method: Any, metric: An
         step = before - point.detach()
         cosines = (rows @ step) / (rows.norm(dim=1) * step.norm()).clamp_min(1e-300)
         assert float(cosines.min()) >= -1e-7
+
+
+@pytest.mark.parametrize("metric", ["adam", "identity"])
+@pytest.mark.parametrize("rates", [(1e-3, 1e-2), (1e-2, 0.0), (1e-5, 1e-2)])
+def test_preconditioned_groups_of_different_step_sizes_increase_no_loss_to_first_order(
+    rates: tuple[float, float], metric: Any
+) -> None:
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        points = [nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in rates]
+        # linear losses: what holds to first order holds exactly
+        slopes = torch.randn(3, 2, 5, generator=generator, dtype=torch.float64)
+
+        def losses(points: Sequence[Tensor] = points, slopes: Tensor = slopes) -> dict[str, Tensor]:
+            return {task: (slopes[i] * torch.stack([*points])).sum() for i, task in enumerate(TASKS)}
+
+        groups = [{"params": [point], "lr": rate} for point, rate in zip(points, rates, strict=True)]
+        optimizer, before = Preconditioned(groups, pt.MGDA(), metric=metric), losses()
+        for _ in range(20):
+            optimizer.step(losses())
+            after = losses()
+            assert all((after[task] - before[task]).item() <= 1e-12 for task in TASKS)
+            before = after
+        assert all(bool(point.any()) == (rate > 0) for point, rate in zip(points, rates, strict=True))
+
+
+def test_preconditioned_groups_of_equal_step_sizes_equal_one_group() -> None:
+    trained = []
+    for division in (1, 2):
+        point, losses = problem(0)
+        other = nn.Parameter(torch.ones(10, dtype=torch.float64))
+        params = [point, other] if division == 1 else [{"params": [point]}, {"params": [other]}]
+        optimizer = Preconditioned(params, pt.MGDA(), lr=1e-2)
+        for _ in range(5):
+            optimizer.step({task: loss + (other * point).sum() for task, loss in losses().items()})
+        trained.append(torch.stack([point.detach(), other.detach()]))
+    assert torch.equal(*trained)
 
 
 def test_adam_on_a_balanced_gradient_increases_losses() -> None:

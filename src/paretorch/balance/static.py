@@ -24,10 +24,11 @@ class Static(Method[None]):
     With weights that are tuned on validation data, it is a strong baseline.
 
     Args:
-        weights: by task name; finite and at least zero.
+        weights: by task name; finite and at least zero, one of them above zero.
 
     Raises:
-        ValueError: a weight is negative or not finite; or, in the first step, the names are not those of the tasks.
+        ValueError: a weight is negative or not finite, or all are zero; or, in the first step, the names are not those of the
+            tasks.
 
     Example:
         >>> import paretorch as pt
@@ -50,6 +51,8 @@ class Static(Method[None]):
             )
         for name, weight in self.weights.items():
             check_at_least(f"the weight of {name!r}", weight)
+        if not any(self.weights.values()):
+            raise ValueError(f"Static takes a weight above 0 for one task at least, got {dict(self.weights)}")
 
     def __hash__(self) -> int:
         return hash(tuple(self.weights.items()))

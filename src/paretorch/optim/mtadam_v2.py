@@ -34,13 +34,13 @@ def to_unit_length(parameter: ParameterTasks) -> dict[str, float]:
     return {task: parameter.weights[task] / length if length > 0 else 1.0 for task, length in own.items()}
 
 
-def mean_loss(losses: Losses, options: Mapping[str, Any]) -> Losses:
-    """The weighted mean of the losses, as the only loss."""
+def mean_loss(losses: Losses, options: Mapping[str, Any], present: int) -> Losses:
+    """The weighted mean of the losses, as the only loss; of ``present`` tasks, of which a rank may have fewer."""
     if not losses:
         return {}
     with torch.enable_grad():
         if options["weights"] is None:
-            return {MEAN: reduce(torch.add, losses.values()) / len(losses)}
+            return {MEAN: reduce(torch.add, losses.values()) / present}
         factors = task_weights(options["weights"], options["tasks"])
         return {MEAN: reduce(torch.add, (loss * factors[task] for task, loss in losses.items()))}
 

@@ -21,6 +21,7 @@ from paretorch.optim.per_task.gradients import TaskGradients, clipped, gradients
 from paretorch.optim.per_task.step import Losses, TaskStep, UpdateRule, task_weights
 
 GivenLosses = Mapping[str, Tensor | None]
+ADDED = {"differentiable"}  # to the defaults of an optimizer, by torch, when it loads a state
 
 
 class MultiTaskOptimizer(torch.optim.Optimizer):
@@ -79,7 +80,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             ValueError: it belongs to another optimizer.
         """
         for group in state_dict["param_groups"]:
-            missing = sorted(self.defaults.keys() - group.keys())
+            missing = sorted(self.defaults.keys() - group.keys() - ADDED)
             if missing or len(group["betas"]) != len(self.defaults["betas"]):
                 what = f"has no {', '.join(missing)}" if missing else f"has {len(group['betas'])} betas"
                 raise ValueError(f"the stored state is of another optimizer than {type(self).__name__}: it {what}")
@@ -152,7 +153,7 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
             rule.check((parameter for group in self.param_groups for parameter in group["params"]), type(self).__name__)
         given = losses
         if rule.losses is not None:
-            losses = rule.losses(losses, self.param_groups[0])
+            losses = rule.losses(losses, self.param_groups[0], self._count_present(losses))
         try:
             parameters, gradients = self._gradients(losses, self.tasks if rule.rows is None else rule.rows)
         except FloatingPointError as error:
@@ -160,6 +161,13 @@ class MultiTaskOptimizer(torch.optim.Optimizer):
                 raise
             raise FloatingPointError(_not_finite(given)) from error
         rule.update(TaskStep(parameters, list(self._groups(parameters)), gradients, self.tasks, self.state))
+
+    def _count_present(self, losses: Losses) -> int:
+        """The number of tasks that have a loss on any rank."""
+        if self.ranks.size == 1:
+            return len(losses)
+        here = torch.tensor([float(task in losses) for task in self.tasks])
+        return int((self.ranks.sum(here) > 0).sum())
 
     def _gradients(self, losses: Mapping[str, Tensor], names: Sequence[str]) -> tuple[list[Tensor], TaskGradients]:
         """The parameters that require grad, and the gradients of the losses."""

@@ -35,11 +35,12 @@ class Preconditioned(MultiTaskOptimizer):
               w = \text{method}(G), \quad p = M^{-1} \sum_t w_t g_t
 
     With MGDA :math:`\langle g_t, p \rangle \ge \lVert p \rVert_M^2 \ge 0` for every task: to first order no loss increases,
-    although every parameter has its own step size. Adam on a balanced sum has no such guarantee: its division can increase a
-    loss. The Gramian is taken over the tensors that two tasks or more reach; other tensors take the step of their own task.
-    v is the moving mean of the squared gradients, averaged over the present tasks that reach the tensor, and w is scaled so
-    that equal gradients take Adam's steps. The step has momentum, :math:`M^{-1}` times the moving mean of :math:`\sum_t w_t g_t`,
-    unless that increases a loss that p does not: then it is p.
+    although every parameter has its own step size. That of a parameter group is part of the metric: M is multiplied by the
+    largest ``lr`` over that of the group, so that groups of different ``lr`` keep this property. Adam on a balanced sum has no
+    such guarantee: its division can increase a loss. The Gramian is taken over the tensors that two tasks or more reach; other
+    tensors take the step of their own task. v is the moving mean of the squared gradients, averaged over the present tasks that
+    reach the tensor, and w is scaled so that equal gradients take Adam's steps. The step has momentum, :math:`M^{-1}` times the
+    moving mean of :math:`\sum_t w_t g_t`, unless that increases a loss that p does not: then it is p.
 
     Args:
         params: parameters or parameter groups.
@@ -167,8 +168,8 @@ class Preconditioned(MultiTaskOptimizer):
             )
         state.declare(self.tasks)
 
-    def _record_losses(self, given: Losses, options: Mapping[str, Any]) -> Losses:
-        del options
+    def _record_losses(self, given: Losses, options: Mapping[str, Any], present: int) -> Losses:
+        del options, present
         self._declare()
         self._losses = self._mean_losses(_on_host(given))
         return given
@@ -188,10 +189,14 @@ class Preconditioned(MultiTaskOptimizer):
             place: [task for task in gradients.tasks if gradients.rows[task][place] is not None] for place in options
         }
         reaching = {place: tasks for place, tasks in reaching.items() if tasks}
-        inverse = {
-            place: self._inverse(options[place], parameters[place], [_row(gradients, task, place) for task in tasks])
-            for place, tasks in reaching.items()
-        }
+        rates = {place: float(options[place]["lr"]) for place in options}
+        largest = max(rates.values(), default=0.0)
+        inverse = {}
+        for place, tasks in reaching.items():
+            rows = [_row(gradients, task, place) for task in tasks]
+            inverse[place] = self._inverse(options[place], parameters[place], rows)
+            if rates[place] != largest:
+                inverse[place].mul_(rates[place] / largest)
         weights = self._weights(gradients, reaching, inverse)
         direction, moved = {}, {}
         for place, tasks in reaching.items():
@@ -204,9 +209,8 @@ class Preconditioned(MultiTaskOptimizer):
             self.momentum_dropped += 1
             moved = direction
         for place, displacement in moved.items():
-            lr = float(options[place]["lr"])
-            decay_weights([parameters[place]], lr, options[place]["weight_decay"])
-            parameters[place].add_(displacement, alpha=-lr)
+            decay_weights([parameters[place]], rates[place], options[place]["weight_decay"])
+            parameters[place].add_(displacement, alpha=-largest)
 
     def _inverse(self, options: Mapping[str, Any], parameter: Tensor, rows: Sequence[Tensor]) -> Tensor:
         """The diagonal of M^-1 on one parameter, after the update of v by this step's gradients."""

@@ -20,7 +20,13 @@ from paretorch.core.arrays import Array, Mask
 from paretorch.core.balancer.forks import forks_paused
 from paretorch.core.balancer.leaf_gradients import further_gradients, leaf_gradients
 from paretorch.core.balancer.loss_step import broken_rows, descend_losses
-from paretorch.core.balancer.micro_batches import MicroBatches, check_accumulate, merged_graph
+from paretorch.core.balancer.micro_batches import (
+    MicroBatches,
+    add_directly,
+    awaited_leaves,
+    check_accumulate,
+    merged_graph,
+)
 from paretorch.core.balancer.samples_option import (
     check_samples,
     samples_of_single_number,
@@ -29,13 +35,13 @@ from paretorch.core.balancer.samples_option import (
 )
 from paretorch.core.balancer.shared_parameters import (
     EarlierLeaves,
+    GivenLeaves,
     Leaves,
     check_graph,
     check_losses_given,
     check_ranks_agree,
     check_whole,
     compared_leaves,
-    given_leaves,
 )
 from paretorch.core.balancer.step_losses import StepLosses, step_losses, with_own_gradients
 from paretorch.core.balancer.total import total_of
@@ -52,7 +58,7 @@ from paretorch.core.gradients.graph import TaskGraph, ddp_leaves, task_graph
 from paretorch.core.gradients.rank_gramians import cross_gramian, summed_gramian, summed_gramian_and
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult
-from paretorch.core.gradients.task_gradients import Gradients, to_host
+from paretorch.core.gradients.task_gradients import Gradients, times, to_host
 from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
 from paretorch.core.method.module import MethodModule
@@ -69,6 +75,7 @@ from paretorch.core.option_checks import check_choice
 
 _LOG = logging.getLogger("paretorch")
 
+DISCARDED = "are discarded, and the next micro-batch starts a new step"
 CHECKED_STEPS = 2  # in which every graph is searched for Forks, and its freed nodes name the cause of an error
 
 
@@ -117,7 +124,8 @@ class Balancer(MethodModule):
         accumulate: the number k of micro-batches of a step, each with a :meth:`backward` of its own. The losses of the step are
             the sums over its micro-batches, and the k-th call adds to ``.grad`` what one call with these sums would; those before
             add nothing, and return a record without weights. Costs the memory of T gradients of all parameters. Divide the losses
-            by k where they are means, as without a Balancer; :meth:`flush` ends a step early.
+            by k where they are means, as without a Balancer; :meth:`flush` ends a step early. The sums are not part of copies and
+            of ``state_dict``: copy, save, load and reset between two steps; within a step each of them warns.
 
     Example:
         >>> import paretorch as pt
@@ -158,7 +166,7 @@ class Balancer(MethodModule):
         check_samples(samples, method)
         check_accumulate(accumulate, method, samples)
         self.heads, self.nonfinite, self.samples = heads, nonfinite, samples
-        self._shared = None if shared is None else given_leaves(shared)
+        self._shared = None if shared is None else GivenLeaves(shared)
         self._accepts_new_tasks = tasks is None
         self._levels = LevelCache()
         self._micro_batches = MicroBatches(int(accumulate))
@@ -171,14 +179,22 @@ class Balancer(MethodModule):
             self.runner.state.declare(names)
 
     def reset_state(self) -> None:  # noqa: D102
+        self._micro_batches.warn_of_unfinished_step("reset", DISCARDED, stacklevel=3)
         super().reset_state()
         self._earlier = EarlierLeaves()
         self._micro_batches.clear()
         if self._accepts_new_tasks:
             self.runner.state.undeclare()
 
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self._micro_batches.warn_of_unfinished_step(
+            "saved", "are not stored: a Balancer with this state starts a new step"
+        )
+        super()._save_to_state_dict(*args)
+
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
+        self._micro_batches.warn_of_unfinished_step("loaded", DISCARDED)
         self._micro_batches.clear()
 
     def backward(
@@ -222,8 +238,9 @@ class Balancer(MethodModule):
 
         Everything that a loop does to a loss reaches the method: division by the number of micro-batches, the scale of a
         GradScaler, a framework's own backward. The factor c is passed on to methods that are not homogeneous. Gradients are added
-        to ``.grad`` while the backward runs, so :func:`torch.autograd.grad` of the total finds none. Without gradients (under
-        ``torch.no_grad()``, in an evaluation) the total is the plain sum, and no step is counted.
+        to ``.grad`` while the backward runs: :func:`torch.autograd.grad` of the total finds none, and ``backward(inputs=...)``
+        adds none. Without gradients (under ``torch.no_grad()``, in an evaluation) the total is the plain sum, and no step is
+        counted.
 
         With ``accumulate=k``, give the losses of the micro-batch as they are: the loss of the step is their mean, weighted by the
         factors c.
@@ -268,7 +285,7 @@ class Balancer(MethodModule):
         Returns:
             the result of the step, or None where nothing was accumulated.
         """
-        return self._accumulated_step([]) if self._micro_batches.count else None
+        return self._accumulated_step(None) if self._micro_batches.count else None
 
     def _backward(
         self,
@@ -347,7 +364,7 @@ class Balancer(MethodModule):
         ranks = self.runner.ranks
         ranks.agree_on_tasks(self.tasks, self.method)
         if not ranks.alone and self._micro_batches.next_is_last:
-            check_losses_given(ranks, bool(given), [*(self._shared or ())])
+            check_losses_given(ranks, bool(given), [] if self._shared is None else [*self._shared.leaves])
         return given
 
     def _declare_new(self, given: Mapping[str, Tensor], call: str) -> None:
@@ -388,9 +405,10 @@ class Balancer(MethodModule):
         factor: float | None,
     ) -> Balance:
         """Add every task's gradients to the running sums; the last micro-batch ends the step."""
-        check_whole(self._shared or (), graph, self.runner.ranks, "a Balancer")
+        named = {} if self._shared is None else self._shared.in_graph(graph)
+        check_whole(named, graph, self.runner.ranks, "a Balancer")
         check_graph(graph, self._shared is None)
-        shared = [leaf for leaf in self._shared or () if leaf.requires_grad]
+        shared = [leaf for leaf in named if leaf.requires_grad]
         values = {name: float(loss_sums[0, self.tasks.index(name)]) for name in given}
         self._micro_batches.add(given, graph, shared, values, factor, retain_graph)
         if self._micro_batches.count < self._micro_batches.size:
@@ -398,10 +416,14 @@ class Balancer(MethodModule):
             return Balance(
                 None, Status.ACCUMULATED, heads=blank, tasks=self.tasks, losses=torch.from_numpy(loss_sums[0])
             )
-        return self._accumulated_step(ddp_leaves(graph))
+        return self._accumulated_step(graph)
 
-    def _accumulated_step(self, awaited: Sequence[Tensor]) -> Balance:
-        """Balance the sums over the micro-batches, and add the result to ``.grad``."""
+    def _accumulated_step(self, graph: TaskGraph | None) -> Balance:
+        """Balance the sums over the micro-batches, and add the result to ``.grad``.
+
+        Args:
+            graph: of the last micro-batch; None: the step ends early.
+        """
         sums, tasks = self._micro_batches.take(), self.tasks
         names = [name for name in tasks if name in sums.rows]
         if not names and self.runner.ranks.size == 1:
@@ -411,8 +433,9 @@ class Balancer(MethodModule):
         source, own = sums.gradients(tasks, leaves)
         broken = np.zeros(len(tasks), bool)
         if not self.runner.uses_gradients:
-            broken = broken_rows({name: [*row.values()] for name, row in sums.rows.items()}, tasks)
-        elif self.nonfinite != "pass":  # the Gramian shows the other gradients
+            here = broken_rows({name: [*row.values()] for name, row in sums.rows.items()}, tasks)
+            broken = self.runner.ranks.sum(torch.from_numpy(here.astype(np.float64))).numpy() > 0
+        else:  # the Gramian shows the other gradients
             loss_sums[0, broken_rows(own, tasks)] = np.nan
         if self.runner.uses_gradients:
             result, shared = self._consistent_step(StepLosses([], lambda _: loss_sums), source, None)
@@ -421,7 +444,8 @@ class Balancer(MethodModule):
             result = self._loss_weights(loss_sums, before, broken)
             result = result._replace(heads=result.weights)
             shared = cast(list[tuple[Tensor, Tensor]], self._shared_gradient(result, source))
-        self._accumulate(result, names, leaves, shared, own, awaited)
+        awaited, outside = ([], []) if graph is None else awaited_leaves(graph, [*leaves.compared, *leaves.others])
+        self._accumulate(result, names, leaves, shared, own, awaited, outside)
         return cast(Balance, self.balance)
 
     # --- methods that need losses alone ----------------------------------------------------------------------------------
@@ -467,8 +491,7 @@ class Balancer(MethodModule):
         leaves = self._leaves(given, graph)
         source, own = self._source(given, graph, leaves, retain_graph)
         further = self._further(others, leaves) if others else None
-        if self.nonfinite != "pass":
-            losses = with_own_gradients(losses, own, self.tasks)
+        losses = with_own_gradients(losses, own, self.tasks)
         result, shared = self._consistent_step(losses, source, further)
         if not retain_graph and isinstance(source, SharedCotangents):
             free_saved_tensors(source.shared_graph.nodes)
@@ -516,7 +539,8 @@ class Balancer(MethodModule):
         known = earlier.of_rows if state.row_fields else earlier.of_several_tasks if len(given) == 1 else []
         before = [leaf for ref in known if (leaf := ref()) is not None]
         single_allowed = len(given) > 1 or len(self.tasks) == 1 or not state.row_fields
-        leaves = compared_leaves(self._shared, graph, len(given), ranks, before, single_allowed)
+        named = None if self._shared is None else self._shared.in_graph(graph)
+        leaves = compared_leaves(named, graph, len(given), len(self.tasks), ranks, before, single_allowed)
         if len(given) > 1:
             earlier.of_several_tasks = list(map(weakref.ref, leaves.compared))
         if ranks.size > 1:
@@ -670,7 +694,7 @@ class Balancer(MethodModule):
     ) -> list[tuple[Tensor, Tensor]] | None:
         """Every leaf that several tasks reach with its balanced gradient; None where that contradicts the Gramian."""
         evidence = result.evidence
-        if evidence.left_out is not None and not evidence.present.any() and self.runner.ranks.alone:
+        if evidence.left_out is not None and not evidence.present.any():
             return []  # every task is skipped; of zeros, an encoder that is not finite makes nan
         if isinstance(source, SharedCotangents):
             weights = [1.0] * len(self.tasks) if result.weights is None else result.weights
@@ -692,6 +716,7 @@ class Balancer(MethodModule):
         shared: list[tuple[Tensor, Tensor]],
         own: dict[str, list[Tensor | None]],
         awaited: Sequence[Tensor],
+        outside: Sequence[Tensor] = (),
     ) -> None:
         """Add the balanced gradients to ``.grad``, with all hooks of the leaves, by one backward.
 
@@ -702,6 +727,7 @@ class Balancer(MethodModule):
             shared: the shared leaves with their balanced gradients; emptied, so that the memory is freed early.
             own: every task's gradients on the other leaves; emptied.
             awaited: leaves whose accumulators must run, with or without a gradient.
+            outside: leaves whose accumulators must not run; their gradients are added before, without hooks.
         """
         weights = [1.0] * len(self.tasks) if result.weights is None else result.weights
         ends: list[Tensor] = [leaf for leaf, _ in shared]
@@ -710,23 +736,46 @@ class Balancer(MethodModule):
         own_factors = weights if self.heads == "weighted" else result.heads or [1.0] * len(self.tasks)
         present, trained = result.evidence.present, result.evidence.with_own_gradient()
         own_factors = [factor if present[task] else 1.0 for task, factor in enumerate(own_factors)]
+        if leaves.of_one_task and present.any():
+            own_factors = self._factors_of_one_task(weights, given, own_factors)
         self.runner.record(result._replace(heads=own_factors))
         rows = [(own[name], task) for name in given if trained[task := self.tasks.index(name)]]
         for place, (leaf, is_shared) in enumerate(zip(leaves.others, leaves.others_shared, strict=True)):
             factors = weights if is_shared else own_factors
-            parts = [(part, factors[task]) for row, task in rows if (part := row[place]) is not None]
-            terms = [part if factor == 1 else part * factor for part, factor in parts]
+            terms = [times(part, factors[task]) for row, task in rows if (part := row[place]) is not None]
             if terms:
                 ends.append(leaf)
                 gradients.append(sum(terms[1:], terms[0]))
-            del parts, terms
+            del terms
         own.clear()
         del rows
+        apart = {id(leaf) for leaf in outside}
+        if apart:
+            add_directly([(leaf, part) for leaf, part in zip(ends, gradients, strict=True) if id(leaf) in apart])
+            kept = [id(leaf) not in apart for leaf in ends]
+            ends, gradients = list(compress(ends, kept)), list(compress(gradients, kept))
         ready = {id(leaf) for leaf in ends}
         missing = [leaf for leaf in awaited if id(leaf) not in ready]
         ends += missing
         gradients += [None] * len(missing)
-        accumulate_gradients(ends, gradients)
+        # with find_unused_parameters=True, the wrapper waits for the awaited leaves alone
+        skips = result.evidence.left_out is not None and not awaited
+        accumulate_gradients(ends, gradients, [*leaves.compared, *leaves.others] if skips else ())
+
+    def _factors_of_one_task(
+        self, weights: Sequence[float], given: Collection[str], own_factors: list[float]
+    ) -> list[float]:
+        """The factors of own gradients where one task's loss does not show what it shares: its weight, with a warning."""
+        (name,) = given
+        weight = weights[self.tasks.index(name)]
+        if abs(weight - 1.0) > 1e-12:
+            self.runner.warn_once(
+                "one task",
+                f"the loss of {name!r} alone does not show which parameters it shares with other tasks, and no step of several "
+                f"tasks has come before: its head, too, is trained with the weight {weight:.3g}. Balancer(..., shared=encoder) "
+                "names them",
+            )
+        return [weight if task == name else factor for task, factor in zip(self.tasks, own_factors, strict=True)]
 
 
 def _tasks_of_source(source: Gradients | SharedCotangents, losses: StepLosses) -> tuple[Mask, Mask]:

@@ -22,7 +22,7 @@ from paretorch.core.gradients.graph import (
     node_output,
     task_graph,
 )
-from paretorch.core.gradients.ranks import Ranks
+from paretorch.core.gradients.ranks import Ranks, is_distributed
 from paretorch.core.gradients.step_evidence import StepResult
 
 TRANSPARENT = frozenset(
@@ -61,13 +61,22 @@ def descend_losses(
         the ``.grad`` of the leaves where the gradient was added unchecked, else none.
     """
     broken = np.zeros(len(tasks), bool)
+    reached: Sequence[Tensor] = []
     while True:
         weights = weights_without(broken).weights
         assert weights is not None
         factors = {name: weights[tasks.index(name)] for name in given}
-        used = {name: loss for name, loss in given.items() if factors[name] != 0}
+        # DistributedDataParallel waits for the parameters of every loss that was computed: zeros are sent to them
+        has_zeros = is_distributed()
+        used = {
+            name: loss
+            for name, loss in given.items()
+            if factors[name] != 0 or (has_zeros and not broken[tasks.index(name)])
+        }
         starts = [torch.full_like(loss, factors[name]) for name, loss in used.items()]
         graph = task_graph([[loss] for loss in used.values()])
+        if not broken.any() and not graph.ddp_nodes:
+            reached = graph.leaves
         if nonfinite is None:
             return _added(graph, used, starts, retain_graph)
         if graph.opaque - TRANSPARENT:
@@ -87,8 +96,7 @@ def descend_losses(
         broken = broken | here
     if not retain_graph:
         free_saved_tensors(found.nodes)
-    if found.leaves:
-        accumulate_gradients(found.leaves, found.gradients)
+    accumulate_gradients(found.leaves, found.gradients, reached if broken.any() else ())
     return []
 
 

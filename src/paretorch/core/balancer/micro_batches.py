@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from paretorch.core.arrays import Array
 from paretorch.core.balancer.shared_parameters import Leaves
 from paretorch.core.contract import Method
 from paretorch.core.gradients.engine import free_unreached
-from paretorch.core.gradients.graph import TaskGraph, check_dense, task_gradients
+from paretorch.core.gradients.graph import TaskGraph, check_dense, ddp_leaves, task_gradients
 from paretorch.core.gradients.memory import check_memory
 from paretorch.core.gradients.task_gradients import Gradients, to_host
 from paretorch.core.option_checks import check_whole
@@ -71,7 +72,10 @@ class Sums:
 
 
 class MicroBatches:
-    """Adds the gradients of ``size`` micro-batches. Copies are empty.
+    """Adds the gradients of ``size`` micro-batches.
+
+    The sums belong to parameters, which a copy or a checkpoint of the Balancer alone does not have: copies are empty. A
+    warning names the micro-batches that are lost in that way.
 
     Args:
         size: the number of micro-batches of a step.
@@ -82,7 +86,23 @@ class MicroBatches:
         self.clear()
 
     def __reduce__(self) -> tuple[type[MicroBatches], tuple[int]]:
+        self.warn_of_unfinished_step("copied or pickled", "are not part of the copy, which starts a new step")
         return MicroBatches, (self.size,)
+
+    def warn_of_unfinished_step(self, event: str, effect: str, stacklevel: int = 4) -> None:
+        """Warn where an event loses the micro-batches of a step that is not finished.
+
+        Args:
+            event: a participle: what happens to the Balancer.
+            effect: a predicate: what becomes of the gradients.
+            stacklevel: of the warning, counted from here.
+        """
+        if self.count:
+            warnings.warn(
+                f"a Balancer was {event} after {self.count} of accumulate={self.size} micro-batches. Their gradients {effect}. "
+                "Do this after the last micro-batch of a step, or call balancer.flush() before, which ends the step",
+                stacklevel=stacklevel,
+            )
 
     def clear(self) -> None:
         """Discard the sums."""
@@ -153,7 +173,8 @@ class MicroBatches:
             self.clear()
             raise ValueError(
                 f"the parameters changed after {count} of accumulate={size} micro-batches, whose gradients are discarded: call "
-                "balancer.flush() before an optimizer step that comes early, such as the last one of an epoch"
+                "balancer.flush() before an optimizer step that comes early, such as the last one of an epoch. A Balancer "
+                "that was copied, loaded or reset within a step counts from there"
             )
 
 
@@ -165,6 +186,27 @@ def merged_graph(sums: Sums, names: Sequence[str]) -> TaskGraph:
         for leaf in sums.rows[name]:
             reached[leaf] = reached.get(leaf, frozenset()) | {task}
     return sums.graph._replace(leaves=list(reached), leaf_tasks=list(reached.values()))
+
+
+def awaited_leaves(graph: TaskGraph, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """What DistributedDataParallel(find_unused_parameters=True) expects of a last micro-batch with this graph.
+
+    Returns:
+        the leaves whose gradients it waits for; and those of the given ones that it has found unused, whose hooks must not run.
+    """
+    awaited = ddp_leaves(graph)
+    if not graph.ddp_nodes:
+        return awaited, []
+    reached = {id(leaf) for leaf in (*awaited, *graph.leaves)}
+    return awaited, [leaf for leaf in leaves if id(leaf) not in reached]
+
+
+def add_directly(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+    """Add gradients to ``.grad`` without an accumulator and its hooks."""
+    with torch.no_grad():
+        for leaf, part in pairs:
+            if part is not None:
+                leaf.grad = part.clone() if leaf.grad is None else leaf.grad.add_(part)
 
 
 def _norms(leaves: Sequence[Tensor]) -> Tensor:

@@ -28,8 +28,8 @@ def samples_refusal(samples: int | None, opaque: Iterable[str]) -> str:
         return f"samples={samples} is not supported through {hidden}: leave samples out"
     return (
         f"samples={samples} needs tensors that separate the shared parameters from the tasks. Here one task uses an intermediate "
-        "tensor of what another task uses as a whole, or part of shared= directly, or a hook changes gradients at such a tensor: "
-        "leave samples out"
+        "tensor of what another task uses as a whole, or part of shared= directly, or some tasks use the same inputs and another "
+        "has its own, or a hook changes gradients at such a tensor: leave samples out"
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paretorch.core import checks
-from paretorch.core.gradients.graph import DDP_NODE, FSDP_NODE, OPAQUE, TaskGraph
+from paretorch.core.gradients.graph import CHECKPOINT_NODE, DDP_NODE, FSDP_NODE, OPAQUE, TaskGraph
 from paretorch.core.gradients.ranks import Ranks
 
 MOST_NAMES = 6  # of parameters in a message
@@ -22,6 +22,7 @@ class Leaves(NamedTuple):
     compared: list[Tensor]  # those on which gradients are compared
     others: list[Tensor]
     others_shared: list[bool]  # which of the others several losses reach
+    of_one_task: bool = False  # compared is all that one task's loss reaches: which of it is shared is unknown
 
 
 class EarlierLeaves:
@@ -33,6 +34,29 @@ class EarlierLeaves:
 
     def __reduce__(self) -> tuple[type[EarlierLeaves], tuple[()]]:
         return EarlierLeaves, ()
+
+
+class GivenLeaves:
+    """The parameters that ``shared=`` names. Those of a module are read again where the graph shows that they have changed.
+
+    Raises:
+        ValueError: there are none, or all are frozen.
+    """
+
+    def __init__(self, shared: nn.Module | Iterable[Tensor]) -> None:
+        self._module = shared if isinstance(shared, nn.Module) else None
+        self.leaves = given_leaves(shared)
+
+    def in_graph(self, graph: TaskGraph) -> dict[Tensor, str]:
+        """The parameters at the time of this graph, in order, with names for messages."""
+        if self._module is None or graph.opaque:
+            return self.leaves
+        reached = {id(leaf) for leaf in graph.leaves}
+        own = {id(leaf) for leaf in self.leaves}
+        several = (id(leaf) for leaf, tasks in zip(graph.leaves, graph.leaf_tasks, strict=True) if len(tasks) > 1)
+        if not own <= reached or any(leaf not in own for leaf in several):  # a layer may have been replaced or added
+            self.leaves = given_leaves(self._module)
+        return self.leaves
 
 
 def given_leaves(shared: nn.Module | Iterable[Tensor]) -> dict[Tensor, str]:
@@ -71,6 +95,7 @@ def compared_leaves(
     given: Mapping[Tensor, str] | None,
     graph: TaskGraph,
     tasks: int,
+    declared: int,
     ranks: Ranks,
     before: Sequence[Tensor] = (),
     single_allowed: bool = True,
@@ -81,6 +106,7 @@ def compared_leaves(
         given: the leaves that ``shared=`` names, with their names; None: those that two losses or more reach.
         graph: of the losses.
         tasks: the number of losses.
+        declared: the number of declared tasks.
         ranks: whose losses are averaged.
         before: leaves of earlier steps, which are compared again: gradients in a method's state are of these leaves.
         single_allowed: whether one task may be compared on all that it reaches.
@@ -102,7 +128,8 @@ def compared_leaves(
                 "one task's loss does not show which parameters it shares with others, and the state of this method has "
                 "gradients on the shared ones: give Balancer(..., shared=encoder)"
             )
-        compared = compared or (graph.leaves if tasks == 1 else [])
+        of_one_task = not compared and tasks == 1
+        compared = graph.leaves if of_one_task else compared
         if not compared:
             raise ValueError(
                 "the losses share no parameter that requires grad, so there is nothing to balance. Where the encoder is frozen "
@@ -114,8 +141,9 @@ def compared_leaves(
         compared = [leaf for leaf in given if leaf.requires_grad]
         if not compared:
             raise ValueError(_frozen(given))
-        reached = {id(leaf) for leaf in graph.leaves}
-        if tasks and not graph.opaque and reached.isdisjoint(map(id, compared)):
+        of_one_task, reached = False, {id(leaf) for leaf in graph.leaves}
+        # a task that is absent may be the one that reaches them
+        if tasks == declared and not graph.opaque and reached.isdisjoint(map(id, compared)):
             raise ValueError(
                 "no loss reaches any parameter of shared=: is it of another model, or of a copy of this one? Give the "
                 "encoder that computed the losses"
@@ -125,7 +153,7 @@ def compared_leaves(
     others = [leaf for leaf in graph.leaves if id(leaf) not in inside]
     # Which task reaches which leaf is unknown: leaves that shared= does not name belong to heads.
     hidden = bool(graph.opaque - {DDP_NODE})
-    return Leaves(compared, others, [id(leaf) in shared_leaves and not hidden for leaf in others])
+    return Leaves(compared, others, [id(leaf) in shared_leaves and not hidden for leaf in others], of_one_task)
 
 
 def check_whole(parameters: Iterable[Tensor], graph: TaskGraph, ranks: Ranks, where: str) -> None:
@@ -145,7 +173,7 @@ def check_whole(parameters: Iterable[Tensor], graph: TaskGraph, ranks: Ranks, wh
 
 def check_graph(graph: TaskGraph, found: bool) -> None:
     """Refuse the graphs in which per-task backwards would be wrong, or the shared parameters cannot be found."""
-    if "CheckpointFunctionBackward" in graph.opaque:
+    if CHECKPOINT_NODE in graph.opaque:
         raise ValueError(
             "a Balancer cannot follow the graph into reentrant checkpointing: use checkpoint(..., use_reentrant=False)"
         )

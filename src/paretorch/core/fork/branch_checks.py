@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -12,11 +13,11 @@ from torch import Tensor
 from paretorch.core.arrays import Array
 from paretorch.core.fork.backward_checks import Warn
 from paretorch.core.fork.forwards import ForwardCall, count_backwards, running_backward
+from paretorch.core.fork.loss_graphs import encoder_nodes, parts_read
 
 FEW_STEPS = 5  # a task without a gradient in so many steps is hardly absent by chance
 MANY_FORWARDS = 20  # after which, and after twice as many each time, backwards of the process are counted
-LARGEST_GRAPH = 20_000  # nodes that are visited
-CHECKED_STEPS = 2  # steps in which the graphs of the losses are visited
+CHECKED_STEPS = 2  # steps with its loss in which the graph of a task is visited
 
 
 class BranchChecks:
@@ -32,7 +33,7 @@ class BranchChecks:
         self._unreached = set(range(len(tasks)))  # tasks whose branch has had no gradient yet
         self._steps = 0  # counted while there are such
         self._bypassing: set[int] = set()  # tasks of this step whose loss does not depend on their branch
-        self._visits = CHECKED_STEPS
+        self._visits = Counter(dict.fromkeys(range(len(tasks)), CHECKED_STEPS))  # by task, those that are left
         self.is_used = False  # whether a backward has come through the Fork
         self._forwards = self._bypassed = 0  # before that: forwards, and those whose features had a gradient
         self._next_count = MANY_FORWARDS
@@ -83,10 +84,9 @@ class BranchChecks:
         """Whether a branch has had no gradient yet."""
         return bool(self._unreached)
 
-    @property
-    def visits_graphs(self) -> bool:
-        """Whether :meth:`visit` is called in this step."""
-        return self._visits > 0
+    def visits_graphs(self, tasks: Iterable[int]) -> bool:
+        """Whether :meth:`visit` is called in a step with the losses of these tasks."""
+        return any(self._visits[task] > 0 for task in tasks)
 
     def compare_features(self, call: ForwardCall, leaves: Iterable[Tensor]) -> None:
         """Compare the gradient of the features with what the Fork sends, while a branch has had no gradient."""
@@ -101,6 +101,8 @@ class BranchChecks:
     def _compare(self, call: ForwardCall, place: int, gradient: Tensor | None) -> None:
         sent = call.sent.pop(place, None)
         if sent is None or gradient is None or not self._unreached or gradient.data_ptr() == sent.data_ptr():
+            return
+        if call.is_below_another(place):
             return
         names = self._names(self._unreached)
         self._unreached = set()
@@ -135,14 +137,38 @@ class BranchChecks:
             )
 
     def visit(self, losses: dict[int, Tensor], nodes: Sequence[Any]) -> None:
-        """Find the tasks whose loss does not depend on their own branch.
+        """Find the tasks whose loss does not depend on their own branch, and warn of those whose loss depends on more.
+
+        Nothing is differentiated. Heads that are computed in one batched product are connected with each other's branch, without
+        a gradient on it: a connection that two tasks have in common, in both directions, is no evidence.
 
         Args:
             losses: by task.
             nodes: those of this step's forwards.
         """
-        self._visits -= 1
-        self._bypassing = {task for task, loss in losses.items() if not _depends(loss, task, nodes)}
+        self._visits.subtract(losses.keys())
+        encoder = encoder_nodes(nodes)
+        reads = {task: parts_read(loss, nodes, encoder) for task, loss in losses.items()}
+        self._bypassing = {task for task, read in reads.items() if not read.is_cut and task not in read.branches}
+        for task in sorted(losses.keys() - self._bypassing):
+            others = [
+                other
+                for other, read in reads.items()
+                if other != task
+                and not (read.is_cut or reads[task].is_cut)
+                and not reads[task].branches.get(other, set()) <= (read.visited if task in read.branches else set())
+            ]
+            if others or reads[task].has_encoder:
+                self._warn_of_more(task, others, reads[task].has_encoder)
+
+    def _warn_of_more(self, task: int, others: Sequence[int], has_encoder: bool) -> None:
+        parts = [f"the branch of {self._names(others)}"] * bool(others) + ["the encoder around the Fork"] * has_encoder
+        self._warn(
+            "more",
+            f"the loss of {self._tasks[task]!r} depends on its own branch and on {' and '.join(parts)}: that part of its "
+            "gradient is not balanced, or counts as another task's. Give the head its own branch alone, or both features in one "
+            "call, fork((z1, z2)); detach what it reads in addition; or use paretorch.Balancer, which takes any graph",
+        )
 
     def check_losses(self, loss_sums: Array, known: Iterable[int]) -> None:
         """Warn about losses that have a value and a factor, but no gradient on their branch.
@@ -170,22 +196,3 @@ def has_foreign_hooks(leaf: Tensor | None) -> bool:
     """Whether a tensor has hooks that are not those of :class:`BranchChecks`."""
     hooks = () if leaf is None or leaf._backward_hooks is None else leaf._backward_hooks.values()
     return any(not isinstance(getattr(getattr(hook, "func", None), "__self__", None), BranchChecks) for hook in hooks)
-
-
-def _depends(loss: Tensor, task: int, nodes: Sequence[Any]) -> bool:
-    """Whether a loss's graph contains the task's own branch of a forward, or is too large to decide."""
-    outputs = {id(node): len(node.like) for node in nodes}
-    stack, visited = [loss.grad_fn], set()
-    while stack:
-        node = stack.pop()
-        for below, output in () if node is None else node.next_functions:
-            leaves = outputs.get(id(below))
-            if leaves is not None:
-                if output // leaves == task:
-                    return True
-            elif below is not None and below not in visited:
-                visited.add(below)
-                stack.append(below)
-        if len(visited) > LARGEST_GRAPH:
-            return True
-    return False

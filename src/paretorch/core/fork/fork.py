@@ -18,6 +18,7 @@ from paretorch.core.fork.features import branches_of, is_balanced, open_features
 from paretorch.core.fork.nested import opened
 from paretorch.core.fork.nodes import alias_features, record_losses
 from paretorch.core.fork.step import ForkStep
+from paretorch.core.gradients.engine import allow_repeated_backwards
 from paretorch.core.gradients.ranks import ALL
 from paretorch.core.method.argument import check_method
 from paretorch.core.method.default import method_or_default
@@ -105,6 +106,8 @@ class Fork(MethodModule):
             raise ValueError(
                 f"gap is a number of steps, for a method that needs the Gramian and heads='own'; got {gap} for {method}"
             )
+        if gap is not None or heads == "weighted":
+            allow_repeated_backwards()
         self.copies = copies
         self.runner.state.declare(names)
         self._step = ForkStep(self.runner, heads, nonfinite, gap)
@@ -221,7 +224,8 @@ class Fork(MethodModule):
 
         Raises:
             ValueError: on unknown names and losses that are not scalars with a graph on one device.
-            RuntimeError: before the forward, and for weighted heads in a compiled function.
+            RuntimeError: before the forward, for weighted heads where the Fork is in a compiled function, and without a task
+                where DistributedDataParallel has no output.
         """
         checked = checks.present_losses(losses, "fork.losses")
         checks.check_known_tasks(checked, self.tasks, "fork.losses")
@@ -233,11 +237,24 @@ class Fork(MethodModule):
                 "heads='weighted' runs a backward of its own: call fork.losses outside the compiled function"
             )
         links, branches = step.forwards.links_and_branches(len(self.tasks), self.heads == "weighted")
+        if self.heads == "weighted" and step.forwards.compiled_link is not None:
+            raise RuntimeError(
+                "heads='weighted' runs a backward through the heads, which are in one compiled function with the Fork: compile "
+                "the encoder and the heads apart, as in model.encoder.compile(), or use heads='own'"
+            )
+        if (
+            not links and not checked and step.forwards.has_any
+        ):  # no branch was used, and the graph of the features is gone
+            step.begin_losses({}, 0)
+            return {self.tasks[0]: torch.zeros((), requires_grad=True)}
         if not links:
             raise RuntimeError(
                 "fork.losses(losses) comes after branch = fork(features), once per step; there is no forward without losses"
             )
         names = tuple(checked)
+        if not names and not is_compiling and not self.runner.ranks.alone:
+            step.ddp_outputs.find(step.forwards.nodes())
+            step.ddp_outputs.check_any()
         index = tuple(self.tasks.index(name) for name in names)
         step.begin_losses(dict(zip(index, checked.values(), strict=True)), len(links))
         recorded = record_losses(step, links, index, [*checked.values(), *branches])

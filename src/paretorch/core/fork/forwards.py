@@ -8,19 +8,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.core.fork.loss_graphs import reached_nodes
 from paretorch.core.gradients.task_gradients import chunks
 
 
 class ForwardCall:
-    """One forward of a Fork, as its backward uses it."""
+    """One forward of a Fork, as its backward uses it.
 
-    def __init__(self) -> None:
+    Args:
+        node: of the features, if the forward is not compiled.
+    """
+
+    def __init__(self, node: Any = None) -> None:
+        self.node = _no_node if node is None else weakref.ref(node)
         self.backwards: list[list[int]] = []  # the tasks that had a gradient, of each backward of this forward
         # The backward in which the forward ran: that of a reentrant checkpoint, whose inner backward reaches it; -1: none.
         self.outer = running_backward()
         self.sent: dict[int, Tensor] = {}  # by leaf, the gradient sent into the encoder, until it is compared
         self.is_bypassed = False  # whether the features had a gradient before any branch of theirs had one
         self.is_compared = False  # whether the features' gradient is compared with what was sent
+
+    def is_below_another(self, place: int) -> bool:
+        """Whether a leaf of the features depends on the leaf at a place, which has a gradient from there too."""
+        inputs = [] if (node := self.node()) is None else [below for below, _ in node.next_functions]
+        return bool(inputs) and inputs[place] in reached_nodes(each for each in inputs if each is not inputs[place])
 
     @property
     def backward(self) -> int:
@@ -38,6 +49,8 @@ class StepForwards:
     def begin(self) -> None:
         """Begin a step."""
         self._nodes: list[weakref.ref[Any]] = []  # of the forwards in eager mode
+        self.has_any = False  # whether the step has a forward, of which the graph may exist no longer
+        self.kept: Tensor | None = None  # the last forward's link, whose graph exists though no branch is used
         self.compiled_link: Tensor | None = None  # of the last forward in a compiled graph
         self.links = 0  # forwards whose losses were recorded
         self.tasks_with_loss: set[int] | None = None  # those whose losses were recorded; None: unknown
@@ -47,6 +60,7 @@ class StepForwards:
     def add(self, node: Any) -> None:
         """Record the node of a forward."""
         self._nodes = [*(ref for ref in self._nodes if ref() is not None), weakref.ref(node)]
+        self.has_any = True
 
     def nodes(self) -> list[Any]:
         """The nodes of this step's forwards whose graphs exist."""
@@ -68,6 +82,10 @@ class StepForwards:
                 for row, part in zip(rows, chunks(saved, tasks), strict=True):
                     row += part
         return links, [leaf for row in rows for leaf in row]
+
+
+def _no_node() -> None:
+    """In place of a reference to a node."""
 
 
 def running_backward() -> int:

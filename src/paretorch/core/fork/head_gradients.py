@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.core.fork.loss_graphs import reached_nodes
 from paretorch.core.gradients.finite import all_finite
+from paretorch.core.gradients.graph import CHECKPOINT_NODE
 
 
 class HeadGradients:
@@ -24,9 +26,13 @@ class HeadGradients:
 
     def __init__(self, losses: dict[int, Tensor], nodes: Sequence[Any]) -> None:
         self._tasks: dict[Tensor, set[int]] = {}  # by parameter: the tasks whose losses reach it
+        self.hidden: set[int] = set()  # the tasks with parameters that are not known, within a reentrant checkpoint
         for task, loss in losses.items():
-            for leaf in _leaves([loss.grad_fn], nodes):
-                self._tasks.setdefault(leaf, set()).add(task)
+            for node in reached_nodes([loss.grad_fn], nodes):
+                if hasattr(node, "variable"):
+                    self._tasks.setdefault(node.variable, set()).add(task)
+                elif type(node).__name__ == CHECKPOINT_NODE:
+                    self.hidden.add(task)
         self._before: dict[Tensor, Tensor | None] = {}
 
     def save(self) -> None:
@@ -55,7 +61,10 @@ def undo_zeros_after_backward(node: Any) -> None:
 
     An encoder that is not finite makes nan of zeros. Where ``.grad`` was None and became zero, it is None again.
     """
-    before = [(leaf, None if leaf.grad is None else leaf.grad.clone()) for leaf in _leaves(_below(node), ())]
+    leaves = [
+        each.variable for each in reached_nodes(below for below, _ in node.next_functions) if hasattr(each, "variable")
+    ]
+    before = [(leaf, None if leaf.grad is None else leaf.grad.clone()) for leaf in leaves]
 
     def undo() -> None:
         for leaf, grad in before:
@@ -65,9 +74,37 @@ def undo_zeros_after_backward(node: Any) -> None:
     after_backward(undo)
 
 
+def add_zeros(loss: Tensor, nodes: Sequence[Any]) -> None:
+    """Make ``.grad`` of the parameters between the features and a loss zero where it is None.
+
+    Modules that ``fully_shard`` has sharded reduce the gradients that exist, which are to be the same ones on all ranks.
+
+    Args:
+        loss: that receives no gradient on this rank.
+        nodes: of this step's forwards.
+    """
+    for node in reached_nodes([loss.grad_fn], nodes):
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf.grad is None:
+            leaf.grad = torch.zeros_like(leaf, requires_grad=False)
+
+
 def after_backward(call: Callable[[], None]) -> None:
     """Calls a function when the backward that is running has ended."""
     torch.autograd.Variable._execution_engine.queue_callback(call)
+
+
+def raise_after_backward(error: Exception) -> None:
+    """Raises an error when the backward that is running has ended, and distributed wrappers have ended their part of it.
+
+    An error within the backward would leave a wrapper in the middle of its collectives: each later step would fail, or train
+    nothing.
+    """
+
+    def end() -> None:
+        raise error
+
+    after_backward(partial(after_backward, end))  # after the callbacks that are queued by then
 
 
 def _restore(leaf: Tensor, before: Tensor | None) -> None:
@@ -76,21 +113,3 @@ def _restore(leaf: Tensor, before: Tensor | None) -> None:
     else:  # in place: others may refer to it
         with torch.no_grad():
             leaf.grad.copy_(before)
-
-
-def _below(node: Any) -> list[Any]:
-    return [below for below, _ in node.next_functions]
-
-
-def _leaves(starts: Sequence[Any], nodes: Sequence[Any]) -> list[Tensor]:
-    """The leaves that nodes reach without passing through ``nodes``."""
-    visited, stack, found = set(nodes), [*starts], []
-    while stack:
-        node = stack.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        stack += _below(node)
-    return found

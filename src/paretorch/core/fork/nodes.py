@@ -32,8 +32,9 @@ class FeatureNode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, step: ForkStep, *leaves: Tensor) -> tuple[Tensor, ...]:
         """Aliases of the leaves, task by task and, within each task, leaf by leaf; then the link."""
-        link, aliases = _link_and_aliases(leaves, len(step.tasks))
-        ctx.step, ctx.call, ctx.features = step, ForwardCall(), [weakref.ref(leaf) for leaf in leaves]
+        aliases = [leaf.view_as(leaf) for _ in step.tasks for leaf in leaves]
+        link = _link(leaves, len(step.tasks))
+        ctx.step, ctx.call, ctx.features = step, ForwardCall(ctx), [weakref.ref(leaf) for leaf in leaves]
         ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(link, *_saved(step.saves, leaves, aliases))
@@ -60,19 +61,24 @@ class FeatureNode(torch.autograd.Function):
 
 
 class CompiledFeatureNode(torch.autograd.Function):
-    """:class:`FeatureNode` for compiled graphs: its arguments are numbers and tensors, and its backward is an operator."""
+    """:class:`FeatureNode` for compiled graphs: its arguments are numbers and tensors, and its backward is an operator.
+
+    Its outputs are copies. Where a compiled graph ends between the Fork and the heads, torch makes aliases anew from the features
+    outside of the graph, so that their gradients would not come through this node. Clones in the graph are no solution: equal
+    expressions become one, and with them the gradients of the tasks.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, handle: int, tasks: int, state: list[Tensor], saves: str, *leaves: Tensor
     ) -> tuple[Tensor, ...]:
-        """As in :class:`FeatureNode`, of a step by its handle."""
-        link, aliases = _link_and_aliases(leaves, tasks)
+        """As in :class:`FeatureNode`, of a step by its handle, with copies."""
+        copies = _copies(list(leaves), tasks)
         ctx.handle, ctx.state = handle, state
         ctx.like = [Leaf(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*_saved(saves, leaves, aliases))
-        return (*aliases, link)
+        ctx.save_for_backward(*_saved(saves, leaves, copies))
+        return (*copies, _link(leaves, tasks))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
@@ -84,9 +90,8 @@ class CompiledFeatureNode(torch.autograd.Function):
         return (None,) * 4 + tuple(out)
 
 
-def _link_and_aliases(leaves: Sequence[Tensor], tasks: int) -> tuple[Tensor, list[Tensor]]:
-    link = leaves[0].new_zeros(LOSS_ROWS, tasks, dtype=wide_dtype(leaves[0]))
-    return link, [leaf.view_as(leaf) for _ in range(tasks) for leaf in leaves]
+def _link(leaves: Sequence[Tensor], tasks: int) -> Tensor:
+    return leaves[0].new_zeros(LOSS_ROWS, tasks, dtype=wide_dtype(leaves[0]))
 
 
 def _saved(saves: str, leaves: Sequence[Tensor], aliases: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -114,8 +119,10 @@ class LossNode(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         losses = tensors[links : links + len(index)]
-        if losses:
-            return tuple(loss.clone() for loss in losses)
+        if losses:  # one tensor may be the loss of several tasks
+            return tuple(
+                _copies(list(losses), 1) if torch.compiler.is_compiling() else [loss.clone() for loss in losses]
+            )
         return (tensors[0].new_zeros((), dtype=torch.float32),)
 
     @staticmethod
@@ -192,6 +199,17 @@ def _write_state(step: ForkStep, state: list[Tensor]) -> None:
 # (mode="reduce-overhead") refuses: the tag excludes them from it.
 _TAG = getattr(torch.Tag, "cudagraph_unsafe", None)  # since torch 2.8
 _OPTIONS: dict[str, Any] = {} if _TAG is None else {"tags": (_TAG,)}
+
+
+@torch.library.custom_op("paretorch::copies", mutates_args=())
+def _copies(tensors: list[Tensor], times: int) -> list[Tensor]:
+    """Copies of the tensors, all of them ``times`` times, with their strides."""
+    return [tensor.clone() for _ in range(times) for tensor in tensors]
+
+
+@_copies.register_fake
+def _(tensors: list[Tensor], times: int) -> list[Tensor]:
+    return [torch.empty_like(tensor) for _ in range(times) for tensor in tensors]
 
 
 @torch.library.custom_op("paretorch::combine", mutates_args={"state", "out"}, **_OPTIONS)

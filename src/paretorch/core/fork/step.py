@@ -17,14 +17,22 @@ from paretorch.core.arrays import Array, Mask
 from paretorch.core.contract import Need, Status
 from paretorch.core.fork.backward_checks import SEVERAL_CALLS, BackwardChecks
 from paretorch.core.fork.branch_checks import BranchChecks
-from paretorch.core.fork.ddp_outputs import DDPOutputs
-from paretorch.core.fork.forwards import ForwardCall, StepForwards
-from paretorch.core.fork.head_gradients import HeadGradients
+from paretorch.core.fork.ddp_outputs import DDPOutputs, refuse_static_graph
+from paretorch.core.fork.forwards import ForwardCall, StepForwards, running_backward
+from paretorch.core.fork.head_gradients import HeadGradients, add_zeros, raise_after_backward
 from paretorch.core.fork.overlap import OverlapCheck
 from paretorch.core.gradients.gap import gap_between, parameter_gramian
 from paretorch.core.gradients.rank_gramians import averaged_gramian
 from paretorch.core.gradients.step_evidence import StepEvidence, StepResult, fill_loss_sums
-from paretorch.core.gradients.task_gradients import Gradients, Leaf, by_sample, chunks, common_batch_size, to_host
+from paretorch.core.gradients.task_gradients import (
+    Gradients,
+    Leaf,
+    by_sample,
+    chunks,
+    common_batch_size,
+    summing_dtype,
+    to_host,
+)
 from paretorch.core.method.runner import MethodRunner, combined_gradient, tasks_of_losses
 
 # By handle: compiled graphs store numbers only.
@@ -81,6 +89,7 @@ class ForkStep:
         # The state and the result before the losses were weighted, to restore them where a gradient is not finite.
         self._before_weights: tuple[dict[str, Tensor], StepResult | None] | None = None
         self.sends_nothing = False  # in the latest backward
+        self._raising = -1  # the backward after which an error is raised
         self._head_gradients: HeadGradients | None = None  # of this step, where they may be taken back
         self._stacked: dict[int, Tensor] = {}  # memory for the tasks' gradients, by leaf
         self.forwards = StepForwards()
@@ -115,6 +124,8 @@ class ForkStep:
     def begin_forward(self) -> None:
         """Prepare for another forward, which begins a step where the last one is complete."""
         if not torch.compiler.is_compiling():
+            if self.heads == "weighted":
+                refuse_static_graph()
             self.runner.ranks.agree_on_tasks(self.tasks, self.runner.method)
             if not self.runner.ranks.alone:
                 self.ddp_outputs.observe_wrapper()
@@ -126,6 +137,8 @@ class ForkStep:
         if torch.compiler.is_compiling():
             self.forwards.compiled_link = link
             return
+        if not self.runner.ranks.alone:  # all ranks run the backward of their features, also where no task is present
+            self.forwards.kept = link
         checks = self.branch_checks
         if checks.has_unreached and not self.weights_losses:
             checks.compare_features(link.grad_fn.call, leaves)  # type: ignore[union-attr]
@@ -153,13 +166,19 @@ class ForkStep:
             links: the number of this step's forwards.
         """
         self.forwards.is_complete = True
+        self.forwards.kept = None
         self.forwards.tasks_with_loss, self.forwards.links = set(losses), links
         if self.runner.observation is not None:
             self.runner.observation.begin_step(losses.values())
         takes_back = self.nonfinite != "pass" and self.heads == "own" and self.runner.ranks.alone
         is_eager = not torch.compiler.is_compiling()
         self._head_gradients = HeadGradients(losses, self.forwards.nodes()) if takes_back and is_eager else None
-        if is_eager and self.branch_checks.visits_graphs and self.runner.uses_gradients and self.forwards.nodes():
+        if (
+            is_eager
+            and self.branch_checks.visits_graphs(losses)
+            and self.runner.uses_gradients
+            and self.forwards.nodes()
+        ):
             self.branch_checks.visit(losses, self.forwards.nodes())  # a compiled forward has no nodes
 
     # --- the backward of the losses --------------------------------------------------------------------------------------
@@ -181,6 +200,20 @@ class ForkStep:
             index: (k,) the tasks of the losses.
             branches: task by task and, within each task, leaf by leaf, where heads are weighted.
         """
+        try:
+            return self._weighted(losses, factors, link, index, branches)
+        except FloatingPointError as error:
+            self._raise(error)
+            return [*[None] * len(losses), torch.zeros_like(link)]
+
+    def _weighted(
+        self,
+        losses: Sequence[Tensor],
+        factors: Sequence[Tensor | None],
+        link: Tensor,
+        index: Sequence[int],
+        branches: Sequence[Tensor],
+    ) -> list[Tensor | None]:
         used = [(task, loss, f) for task, loss, f in zip(index, losses, factors, strict=True) if f is not None]
         loss_sums = fill_loss_sums(
             torch.zeros_like(link), [t for t, _, _ in used], [loss for _, loss, _ in used], [f for *_, f in used]
@@ -240,6 +273,10 @@ class ForkStep:
         if broken and self.nonfinite == "raise" and self.runner.ranks.alone:
             raise FloatingPointError(_not_finite([self.tasks[task] for task in broken], "no gradient was sent"))
         skips = self.nonfinite == "skip"
+        if broken and skips and self.runner.ranks.sharded_modules:
+            for task, loss in zip(index, losses, strict=True):
+                if task in broken:
+                    add_zeros(loss, self.forwards.nodes())
         return [None if skips and not fine else f for fine, f in zip(finite, factors, strict=True)]
 
     def _loss_weights(self, loss_sums: Array, known: list[int]) -> StepResult:
@@ -271,11 +308,28 @@ class ForkStep:
             saved: features or branches, see ``saves``.
             call: the forward.
         """
+        if self._raising == running_backward() >= 0:  # since the losses
+            return _zeros(like)
+        try:
+            return self._combined(cotangents, loss_sums, like, saved, call)
+        except FloatingPointError as error:
+            self._raise(error)
+            return _zeros(like)
+
+    def _combined(
+        self,
+        cotangents: Sequence[Tensor | None],
+        loss_sums: Tensor | None,
+        like: Sequence[Tensor | Leaf],
+        saved: Sequence[Tensor],
+        call: ForwardCall,
+    ) -> list[Tensor]:
         if self.on_backward is not None:
             self.on_backward()
         self.sends_nothing = False
         self.branch_checks.is_used = True
         self.forwards.is_complete = True
+        self.forwards.kept = None
         batch = common_batch_size(like) if Need.JACOBIAN in self.runner.method.needs else None
         gradients = Gradients(chunks(cotangents, len(self.tasks)), like, self._stacked, batch)
         if self.pauses:
@@ -312,6 +366,13 @@ class ForkStep:
         self.sends_nothing = self._all_skipped(combined)
         return combined
 
+    def _raise(self, error: FloatingPointError) -> None:
+        """Raise at once, or on several ranks, which all have the error, when their wrappers have ended the backward."""
+        if self.runner.ranks.alone or running_backward() < 0:
+            raise error
+        self._raising = running_backward()
+        raise_after_backward(error)
+
     def _all_skipped(self, combined: Sequence[Tensor]) -> bool:
         """Whether every task was skipped: what the encoder makes of zeros is then taken back.
 
@@ -324,9 +385,18 @@ class ForkStep:
 
     def _restore_heads(self, tasks: Mask, only_broken: bool = False) -> None:
         """Take back the gradients of the (all,) tasks on their heads, or those alone that are not finite."""
-        if self._head_gradients is not None and tasks.any():
-            self._head_gradients.restore(tasks.nonzero()[0].tolist(), only_broken)
-            self._head_gradients.restore_after_backward(tasks.nonzero()[0].tolist())
+        if self._head_gradients is None or not tasks.any():
+            return
+        indices = tasks.nonzero()[0].tolist()
+        self._head_gradients.restore(indices, only_broken)
+        self._head_gradients.restore_after_backward(indices)
+        if hidden := self._head_gradients.hidden.intersection(indices):
+            names = ", ".join(repr(self.tasks[task]) for task in sorted(hidden))
+            self.runner.warn_once(
+                "hidden",
+                f"the head of {names} contains a reentrant checkpoint, whose parameters a Fork does not know: they keep what the "
+                "backward added to .grad, finite or not. checkpoint(..., use_reentrant=False) has no such limit",
+            )
 
     @contextmanager
     def _heads_restored_on_error(self) -> Iterator[None]:
@@ -423,7 +493,7 @@ class ForkStep:
         if Need.JACOBIAN in runner.method.needs:
             return runner.run(evidence, gradients.jacobian(torch.from_numpy(evidence.present)), by_sample(saved))
         if not measures_gap:
-            return runner.run(evidence)
+            return self._run(evidence, gradients)
         exact = parameter_gramian(saved, gradients, runner.ranks)
         expected, _ = runner.proposed(evidence._replace(gramian=exact))
         result = runner.run(evidence)
@@ -432,6 +502,27 @@ class ForkStep:
         result = result._replace(gap=gap_between(exact, result.weights, expected.weights))
         runner.record(result)
         return result
+
+    def _run(self, evidence: StepEvidence, gradients: Gradients) -> StepResult:
+        """One step of the method. Where losses are weighted, tasks whose weights are beyond the dtype are not finite."""
+        result, state = self.runner.proposed(evidence)
+        if not self.weights_losses or self.nonfinite == "pass":
+            return self.runner.accept(result, state)
+        weights = np.abs(result.weights or [])
+        too_large = weights > torch.finfo(summing_dtype(gradients.like[0].dtype)).max
+        if not too_large.any():
+            return self.runner.accept(result, state)
+        names = broken_names(self.tasks, too_large)
+        if self.nonfinite == "raise":
+            raise FloatingPointError(
+                f"the weight of {', '.join(map(repr, names))} is {weights.max():.3g}, too large for its loss, since its "
+                "gradient is so small: multiply its loss by a constant. The encoder and the state are as before"
+            )
+        self.runner.count_skipped(names)
+        evidence = evidence.without(too_large)
+        if not evidence.present.any():
+            return self.runner.plain_sum(evidence, Status.ABSENT)
+        return self._run(evidence, gradients)
 
     def _usable(self, evidence: StepEvidence) -> tuple[StepEvidence, Status | None]:
         """The evidence without tasks that are skipped, and the reason why the method cannot run, if there is one."""
@@ -469,6 +560,10 @@ def _tasks_of_gradients(gradients: Gradients, loss_sums: Tensor | None) -> tuple
     for losses in numbers:
         broken |= ~np.isfinite(losses[0].numpy())
     return present, broken
+
+
+def _zeros(like: Sequence[Tensor | Leaf]) -> list[Tensor]:
+    return [torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in like]
 
 
 def broken_names(tasks: Sequence[str], broken: Mask) -> list[str]:

@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
 from paretorch.core.gradients.graph import TaskGraph, is_leaf, leaf_hooks_disabled
+from paretorch.core.gradients.ranks import is_distributed
 
 AGAIN = "trying to backward through the graph a second time: its saved tensors were freed by"
 FREED = {
@@ -107,15 +108,34 @@ class _PrecomputedGradients(torch.autograd.Function):
         return found
 
 
-def accumulate_gradients(leaves: Sequence[Tensor], gradients: list[Tensor | None]) -> None:
-    """Add the gradients to ``.grad`` by one backward, which runs every hook on the leaves once; ``gradients`` is emptied.
+def accumulate_gradients(
+    leaves: Sequence[Tensor], gradients: list[Tensor | None], skipped: Iterable[Tensor] = ()
+) -> None:
+    """Add the gradients to ``.grad`` by one backward, which runs every hook on the leaves once.
 
     The accumulator of a leaf whose gradient is None runs without one, as in a backward in which the leaf is unused.
+
+    Args:
+        leaves: each once.
+        gradients: of the leaves; emptied.
+        skipped: leaves of tasks that are left out of the step. DistributedDataParallel without ``find_unused_parameters`` waits
+            for them, so that their accumulators run without a gradient where ranks work together; of a ``.grad`` that was None
+            it makes zeros, which are None again afterwards.
     """
-    if leaves:
+    waiting: list[Tensor] = []
+    if is_distributed():
+        ready = {id(leaf) for leaf in leaves}
+        waiting = [leaf for leaf in skipped if id(leaf) not in ready]
+    empty = [leaf for leaf in waiting if leaf.grad is None]
+    every = [*leaves, *waiting]
+    if every:
+        gradients += [None] * len(waiting)
         with torch.enable_grad():
-            root = _PrecomputedGradients.apply(gradients, *leaves)
+            root = _PrecomputedGradients.apply(gradients, *every)
         root.backward()
+    for leaf in empty:
+        if leaf.grad is not None and not bool(leaf.grad.any()):
+            leaf.grad = None
 
 
 def allow_repeated_backwards() -> None:

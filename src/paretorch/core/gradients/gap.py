@@ -19,7 +19,15 @@ def parameter_gramian(features: Sequence[Tensor], gradients: Gradients, ranks: R
     """(all, all) inner products of the task gradients on the encoder's parameters, from the gradients on its features.
 
     It takes one backward of the encoder for each task that is present.
+
+    Raises:
+        RuntimeError: the features have no graph, as within a compiled function.
     """
+    if not all(leaf.requires_grad for leaf in features):
+        raise RuntimeError(
+            "gap= runs backwards of the encoder, which is in one compiled function with the Fork: compile the encoder and the "
+            "heads apart, as in model.encoder.compile(), or leave gap out"
+        )
     leaves = task_graph([features]).leaves
     rows: list[list[Tensor | None] | None] = [None] * gradients.tasks
     for task in gradients.known:

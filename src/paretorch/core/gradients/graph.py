@@ -13,10 +13,11 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 # Nodes whose inner graph is hidden, or which react to every backward: names of their classes, and what creates them.
 FSDP_NODE = "RegisterPostBackwardFunctionBackward"
 DDP_NODE = "_DDPSinkBackward"  # one node for all outputs of the wrapper; each output depends on one input
+CHECKPOINT_NODE = "CheckpointFunctionBackward"
 OPAQUE = {
     "CompiledFunctionBackward": "a compiled function",
     DDP_NODE: "DistributedDataParallel",
-    "CheckpointFunctionBackward": "reentrant checkpointing",
+    CHECKPOINT_NODE: "reentrant checkpointing",
     FSDP_NODE: "FSDP",
 }
 FORK_NODES = (

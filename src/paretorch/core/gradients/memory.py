@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
-
 import torch
+
+from paretorch.device_memory import total_memory
 
 
 def check_memory(tasks: int, numbers: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -24,13 +23,3 @@ def check_memory(tasks: int, numbers: int, dtype: torch.dtype, device: torch.dev
             f"{total / 2**30:.3g} GiB: balance on the features (paretorch.Fork, for methods that support it), on "
             "fewer parameters (shared=, for example the last shared layer), or with a method that needs the Gramian alone"
         )
-
-
-@lru_cache(maxsize=16)
-def total_memory(device: torch.device) -> int | None:
-    """The total memory of a device in bytes; None where it is unknown."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1])
-    if device.type == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None

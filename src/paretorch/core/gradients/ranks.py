@@ -51,7 +51,7 @@ class Ranks:
     @property
     def size(self) -> int:
         """The number of ranks; 1 for this process alone."""
-        if self.group is None or not (dist.is_available() and dist.is_initialized()):
+        if self.group is None or not is_distributed():
             return 1
         return dist.get_world_size() if isinstance(self.group, str) else self.group.size()
 
@@ -140,6 +140,11 @@ class Ranks:
         reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
         reduce_scatter(result, padded, group=self._device)
         return result
+
+
+def is_distributed() -> bool:
+    """Whether torch.distributed is initialised."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def _wrappers() -> list[weakref.ref[Any]]:

@@ -26,6 +26,7 @@ class StepEvidence(NamedTuple):
     cross: Array | None = None  # (all, all) between two further batches
     broken: Mask | None = None  # (all,) tasks whose gradient on the further batches is not finite
     left_out: Mask | None = None  # (all,) tasks that are skipped, because a loss or gradient of theirs is not finite
+    reused: bool = False  # the weights are those of an earlier step, and ``present`` is by the gradients of this one
     regular: bool = False  # the usual step: one process, every task present with a finite gradient, losses unknown
 
     def without(self, broken: Mask) -> StepEvidence:
@@ -37,7 +38,9 @@ class StepEvidence(NamedTuple):
 
         A task whose gradient on the compared parameters is zero may have another on its own; a task that is left out has none.
         """
-        trained = self.present if self.gramian is None else self.present | (self.gramian.diagonal() == 0)
+        trained = self.present | self.reused
+        if self.gramian is not None:
+            trained = trained | (self.gramian.diagonal() == 0)
         return trained if self.left_out is None else trained & ~self.left_out
 
     def nonfinite(self) -> Mask | None:

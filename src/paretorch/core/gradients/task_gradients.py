@@ -20,6 +20,7 @@ Row = Sequence[Tensor | None]  # one task's gradient, leaf by leaf; None where t
 
 FEW = 15  # on a CPU, (k, n) (n, k) with k up to this value is faster as a sum of products over parts of n
 PARTS = 8
+FLOAT32_MAX = torch.finfo(torch.float32).max
 CACHED = 1 << 17  # entries of a block that stays in the cache of a CPU
 
 
@@ -195,9 +196,9 @@ class Gradients:
         used = [(weights[task], row) for task, row in zip(self.known, self.rows, strict=True) if weights[task] != 0]
         vectors = WeightVectors([weight for weight, _ in used])
         return [
-            sum_of_rows(matrix, vectors.like(matrix), leaf)
+            sum_of_rows(matrix, vectors, leaf)
             if (matrix := self.stacked.get(index)) is not None and len(used) == len(self.known)
-            else _weighted_sum([(weight, row[index]) for weight, row in used], leaf)
+            else _weighted_sum([(weight, row[index]) for weight, row in used], vectors, leaf)
             for index, leaf in enumerate(self.like)
         ]
 
@@ -275,10 +276,11 @@ def inner_products(one: Tensor, other: Tensor) -> Tensor:
     return (one @ other.T).to(wide_dtype(one))
 
 
-def sum_of_rows(matrix: Tensor, weights: Tensor, like: Tensor | Leaf) -> Tensor:
-    """sum_t w_t m_t of (k, n) rows, in the shape and dtype of ``like``; the (k,) weights are like the rows."""
+def sum_of_rows(matrix: Tensor, weights: WeightVectors, like: Tensor | Leaf) -> Tensor:
+    """sum_t w_t m_t of (k, n) rows with (k,) weights, in the shape and dtype of ``like``."""
+    matrix = weights.widened(matrix)
     with full_precision(like):
-        return torch.mv(matrix.T, weights).to(like.dtype).view(like.shape)
+        return torch.mv(matrix.T, weights.like(matrix)).to(like.dtype).view(like.shape)
 
 
 class WeightVectors:
@@ -290,7 +292,14 @@ class WeightVectors:
 
     def __init__(self, weights: Sequence[float]) -> None:
         self._weights = weights
+        self._largest = max(map(abs, weights), default=0.0)
         self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def widened(self, tensor: Tensor) -> Tensor:
+        """The tensor in float32 or wider, and in float64 where a weight is beyond float32: its product need not be."""
+        if self._largest > FLOAT32_MAX:
+            return tensor.to(wide_dtype(tensor))
+        return _widened(tensor)
 
     def like(self, tensor: Tensor) -> Tensor:
         """(k,) the numbers on the device and in the dtype of a tensor."""
@@ -300,20 +309,27 @@ class WeightVectors:
         return self._made[kind]
 
 
+def times(gradient: Tensor, weight: float) -> Tensor:
+    """The product in the dtype of the gradient, also where the weight is beyond its range."""
+    if weight == 1:
+        return gradient
+    return (WeightVectors([weight]).widened(gradient) * weight).to(gradient.dtype)
+
+
 def chunks(items: Sequence[Any], count: int) -> list[Sequence[Any]]:
     """The items in ``count`` parts of equal length."""
     size = len(items) // count
     return [items[part * size : (part + 1) * size] for part in range(count)]
 
 
-def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], leaf: Tensor | Leaf) -> Tensor:
-    """A new tensor like the leaf, summed in float32 or better."""
+def _weighted_sum(terms: Sequence[tuple[float, Tensor | None]], weights: WeightVectors, leaf: Tensor | Leaf) -> Tensor:
+    """A new tensor like the leaf, summed in float32 or better; ``weights`` are those of the terms."""
     total = None
     for weight, part in terms:
         if part is None:
             continue
         if total is None:
-            total = _widened(part) * weight
+            total = weights.widened(part) * weight
         else:
             total.add_(part, alpha=weight)
     if total is None:

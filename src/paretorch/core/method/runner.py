@@ -229,7 +229,7 @@ class MethodRunner:
         present, bad = self.ranks.sum(torch.from_numpy(here)).numpy() > 0
         if bad.any() or np.isnan(weights[present]).any():
             return None
-        evidence = StepEvidence(present, *unknown_losses(len(weights), None))
+        evidence = StepEvidence(present, *unknown_losses(len(weights), None), reused=self.uses_gradients)
         own = None if np.isnan(heads).all() else np.where(present, heads, 0.0).tolist()
         return StepResult(evidence, np.where(present, weights, 0.0).tolist(), Status.SOLVED, heads=own)
 

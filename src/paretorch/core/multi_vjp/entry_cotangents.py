@@ -146,7 +146,7 @@ def combined_rows(stack: Tensor, rows: Sequence[int], weights: WeightVectors) ->
         return torch.zeros_like(stack[0])
     used = stack if len(rows) == len(stack) else torch.stack([stack[row] for row in rows])
     matrix = used.reshape(len(rows), -1).to(summing_dtype(used.dtype))
-    return sum_of_rows(matrix, weights.like(matrix), stack[0])
+    return sum_of_rows(matrix, weights, stack[0])
 
 
 def _largest(stacks: Sequence[Tensor]) -> Tensor:

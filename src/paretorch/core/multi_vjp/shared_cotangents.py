@@ -178,7 +178,7 @@ class SharedCotangents:
         """sum_t w_t g_t on the compared and the passive leaves; None if it contradicts the Gramian.
 
         In that case :meth:`gramian` must be called again; it then uses the level ``EXPLICIT``, for this step alone if the
-        gradient is not finite.
+        gradient is not finite. If all weights are zero, the check is of a random combination of the tasks.
 
         Args:
             weights: (T,).
@@ -197,8 +197,13 @@ class SharedCotangents:
         leaves = [*self.shared_graph.compared, *self.passive]
         if not self.cotangents.stacks:
             return [None] * len(leaves)
-        if not used:  # of zeros, an encoder that is not finite makes nan
-            return [torch.zeros_like(leaf) for leaf in leaves]
+        if not used:
+            present = [] if gramian is None or explicit else _rows_with_length(gramian, self.known)
+            drawn = np.zeros(self.tasks)
+            drawn[[self.known[row] for row in present]] = _random_combination(len(present))
+            if present and self.gradient(drawn.tolist(), gramian) is None:
+                return None
+            return [torch.zeros_like(leaf) for leaf in leaves]  # of zeros, an encoder that is not finite makes nan
         combination = self.cotangents.combined(used, factors)
         found, has_python = observed_gradients(self.cotangents.entries, combination, leaves)
         if explicit:
@@ -272,7 +277,7 @@ class SharedCotangents:
 
     def _check_levels(self) -> None:
         """Find the first level at which a random combination of the tasks has the same length as by autograd."""
-        draw = np.random.default_rng(len(self.known)).standard_normal(len(self.known)).tolist()
+        draw = _random_combination(len(self.known))
         stacks = [part[None] for part in self.cotangents.combined(range(len(self.known)), draw)]
         mixed = self.cotangents._replace(stacks=stacks)
         compared = self.shared_graph.compared
@@ -290,6 +295,18 @@ class SharedCotangents:
             if not low < expected < high or abs(square - expected) <= self._level().tolerance * expected:
                 return  # outside the safe range no comparison is possible
             self._use(Level(level + 1), DISAGREES if level is Level.LAYERS else None)
+
+
+def _random_combination(tasks: int) -> list[float]:
+    """A weight for each of the tasks, of either sign and the same in every step."""
+    weights: list[float] = np.random.default_rng(tasks).standard_normal(tasks).tolist()
+    return weights
+
+
+def _rows_with_length(gramian: Array, known: Sequence[int]) -> list[int]:
+    """The rows of the known tasks whose gradients are finite and not zero."""
+    squares = gramian.diagonal()[list(known)]
+    return [row for row, square in enumerate(squares.tolist()) if 0 < square < math.inf]
 
 
 def _squared_length(parts: Sequence[Tensor]) -> float:

@@ -42,13 +42,14 @@ class UpdateRule:
     Args:
         update: moves the parameters of a step and updates their state, in place.
         check: raises ValueError for parameters that the rule does not support, given the optimizer's name; None: all are.
-        losses: the losses to differentiate, from those given and the options of the first group; None: those given.
+        losses: the losses to differentiate, from those given, the options of the first group and the number of tasks that have a
+            loss on any rank; None: those given.
         rows: names of the losses to differentiate; None: the tasks.
     """
 
     update: Callable[[TaskStep], None]
     check: Callable[[Iterable[Tensor], str], object] | None = checks.check_real
-    losses: Callable[[Losses, Mapping[str, Any]], Losses] | None = None
+    losses: Callable[[Losses, Mapping[str, Any], int], Losses] | None = None
     rows: tuple[str, ...] | None = None
 
 
