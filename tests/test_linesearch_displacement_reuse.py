@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,6 +68,7 @@ def test_reuse_expects_a_predictable_step_after_five_of_them(shares: list[tuple[
     assert not reuse.below_expectation(0.7)
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)  # not the time
 @given(st.lists(st.tuples(SHARES, SHARES), max_size=60))
 def test_reuse_never_omits_three_measurements_in_a_row_nor_the_first_five(shares: list[tuple[float, float]]) -> None:
     found = measurements(shares)

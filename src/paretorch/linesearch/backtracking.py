@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -111,15 +112,15 @@ class Backtracking(LineSearch):
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
         parts, graph = self.parts, self.state.differentiates or bool(requiring_grad(x))
-        with RestoredOnError([parts.encoder, parts.heads]):
+        with RestoredOnError([parts.encoder, parts.heads]), self.undo_on_error() as undo:
             replay = ForwardReplay([parts.encoder, parts.heads], parts.shared[0].device, graph=graph)
+            undo.callback(replay.undo_buffers)
             with replay.first(), torch.enable_grad():
                 losses = self.declared(losses_of(parts.encoder(x)))
-            try:
-                self.last, self.state = backtracking_step(parts, self.runner, self.state, replay, x, losses_of, losses)
-            except FloatingPointError:
-                replay.undo_buffers()
-                raise
+            self.last, self.state = backtracking_step(
+                parts, self.runner, self.state, replay, x, losses_of, losses, undo
+            )
+            undo.pop_all()
             return self.last
 
 
@@ -131,8 +132,9 @@ def backtracking_step(
     x: Any,
     losses_of: LossesOf,
     losses: Mapping[str, Tensor],
+    undo: ExitStack,
 ) -> tuple[Step, SearchState]:
-    """One step: gradients, direction, trials."""
+    """One step: gradients, direction, trials; ``undo`` restores the parameters."""
     values = values_of(losses)
 
     def repeated() -> list[Tensor]:
@@ -144,6 +146,7 @@ def backtracking_step(
         return absent_step(state, losses)
     direction, slopes, fallback = _direction(parts, runner, state, rows, values)
     parameter_line = ParameterLine(parts.parameters, direction)
+    undo.callback(parameter_line.move_to, 0)
 
     def losses_at(step: float) -> Array:
         parameter_line.move_to(step)
@@ -153,12 +156,11 @@ def backtracking_step(
     if not slopes.all_positive:
         result = SearchResult(SearchOutcome.STATIONARY, 0.0, line.losses, 0)
         return refused_step(parts, state, result, line, losses, fallback, runner.balance)
-    with parameter_line.restored_on_error():
-        found, state = with_bound(parts, state, line, lambda: line)
-        if found is None:
-            found, rules = parts.rules.search(line, state.rules, state.bound.bound)
-            state = state._replace(rules=rules)
-        result = refuse_unresolved(found, [parameter_line])
+    found, state = with_bound(parts, state, line, lambda: line)
+    if found is None:
+        found, rules = parts.rules.search(line, state.rules, state.bound.bound)
+        state = state._replace(rules=rules)
+    result = refuse_unresolved(found, [parameter_line])
     state = state._replace(differentiates=replay.graph)
     if not result.accepted:
         parameter_line.move_to(0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,15 +24,6 @@ class ParameterLine:
         self.parameters = [leaf for leaf, _ in pairs]
         self.direction = [part for _, part in pairs]
         self.origin = [leaf.detach().clone() for leaf in self.parameters]
-
-    @contextmanager
-    def restored_on_error(self) -> Iterator[None]:
-        """A context in which an exception restores the parameters."""
-        try:
-            yield
-        except BaseException:
-            self.move_to(0)
-            raise
 
     @torch.no_grad()
     def move_to(self, step: float) -> None:

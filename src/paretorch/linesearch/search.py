@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +17,7 @@ from paretorch.former_names import warn_renamed
 from paretorch.linesearch.contract import Step
 from paretorch.linesearch.loss_values import LossesOf, checked_losses
 from paretorch.linesearch.parts import SearchParts, SearchState, initial_state
-from paretorch.linesearch.stored_state import packed, unpacked
+from paretorch.linesearch.stored_state import packed, undo_of_method, unpacked
 
 _PARTS = ("encoder", "heads", "shared", "rules", "max_step", "bound", "direction", "accept", "verify")
 FORMER_ATTRIBUTES = {name: f"parts.{name}" for name in _PARTS} | {
@@ -75,8 +76,23 @@ class LineSearch(ABC):
 
         Raises:
             ValueError: losses of unknown tasks, that are not scalars, or that do not come from the features given.
-            FloatingPointError: a loss or gradient is not finite; nothing was changed.
+            FloatingPointError: a loss or gradient is not finite.
+
+        After any exception, of ``losses_of`` or KeyboardInterrupt too, the parameters, the buffers, and the states of the search,
+        of its direction and of its method are those before the step. Random numbers that the forward drew are not restored.
         """
+
+    def undo_on_error(self) -> ExitStack:
+        """Restores, when it is closed, the present state of the search, its direction and its method.
+
+        As a context around a step it does so on an exception. What else the step changes is added with ``callback`` before the
+        change; ``pop_all()`` at the end of the step confirms it.
+        """
+        undo = ExitStack()
+        undo.callback(self.__dict__.update, state=self.state, last=self.last)
+        undo.callback(undo_of_method(self.runner))
+        undo.callback(self.parts.direction.undo())
+        return undo
 
     def end_epoch(self) -> str:
         """Updates the rules that count epochs.

@@ -1,12 +1,15 @@
-"""States of searches as dictionaries of plain values and tensors, for checkpoints."""
+"""States of searches as dictionaries of plain values and tensors, for checkpoints, and those of methods to undo a step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from paretorch.core.method.runner import MethodRunner
 
 S = TypeVar("S", bound=tuple[Any, ...])
 STORED_NAMES = {"counts": "seen"}  # fields that have another name in checkpoints
@@ -35,3 +38,20 @@ def unpacked(like: S, stored: dict[str, Any]) -> S:
         FIELDS.get(name, name): v.double().numpy().copy() if isinstance(v, Tensor) else v for name, v in stored.items()
     }
     return type(like)(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def undo_of_method(runner: MethodRunner) -> Callable[[], None]:
+    """A function that restores the present state of a method and the record of its last step.
+
+    The state is copied: numbers for each task, and T gradients for methods with a state of gradients.
+    """
+    state, result = runner.state, runner.result
+    tasks, tensors = state.tasks, state.snapshot()
+
+    def undo() -> None:
+        if state.tasks != tasks:  # the step declared them
+            state.undeclare()
+        state.restore(tensors)
+        runner.record(result)
+
+    return undo

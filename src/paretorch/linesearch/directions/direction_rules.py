@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr
 
 from paretorch.core.gradients.task_gradients import Row
 from paretorch.linesearch.directions.metrics import Identity, Metric
+
+TORCH_STATE = ("state", "param_groups")  # what the state_dict of every optimizer has
 
 
 class DirectionRule(ABC):
@@ -43,6 +47,10 @@ class DirectionRule(ABC):
             rows: by task, the gradient on all parameters; empty unless ``needs_tasks``.
             losses: by task.
         """
+
+    @abstractmethod
+    def undo(self) -> Callable[[], None]:
+        """A function that restores the present state after an interrupted step."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state, as plain values and tensors."""
@@ -79,6 +87,10 @@ class MetricDirection(DirectionRule):
         self._metric.learn(gradient)
         return self._metric.inverse(gradient)
 
+    def undo(self) -> Callable[[], None]:
+        """Restores the state of the metric."""
+        return partial(self._metric.load_state_dict, self._metric.snapshot())
+
     def state_dict(self) -> dict[str, Any]:
         """The state of the metric."""
         return self._metric.state_dict()
@@ -102,6 +114,7 @@ class OptimizerDirection(DirectionRule):
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
         self._last: list[Tensor] = []
+        self._moved: list[tuple[Tensor, Tensor, Tensor | None]] = []  # during a step: parameter, value, .grad before
         options = inspect.signature(optimizer.step).parameters
         self.needs_tasks = "losses" in options
         if not self.needs_tasks and "closure" in options and options["closure"].default is inspect.Parameter.empty:
@@ -125,6 +138,7 @@ class OptimizerDirection(DirectionRule):
         """The step over the learning rate of the first group; the other groups keep their ratios to it."""
         self._last = list(parameters)
         before = [leaf.detach().clone() for leaf in parameters]
+        self._moved = [(leaf, value, leaf.grad) for leaf, value in zip(parameters, before, strict=True)]
         # The graph of this step's forward is needed later; versions are kept, since every value is restored.
         with _unsafe_preserve_version_counter(tuple(parameters)):
             self._step(parameters, gradient, rows, losses)
@@ -132,8 +146,16 @@ class OptimizerDirection(DirectionRule):
                 direction: list[Tensor | None] = [
                     (old - leaf) / self._rate() for old, leaf in zip(before, parameters, strict=True)
                 ]
-                torch._foreach_copy_(list(parameters), before)
+            self._restore()
         return direction
+
+    def _restore(self) -> None:
+        """Restores what the optimizer's step has changed of the parameters; an interrupted step is restored by :meth:`undo`."""
+        with torch.no_grad():
+            for leaf, value, gradient in self._moved:
+                leaf.copy_(value)
+                leaf.grad = gradient
+        self._moved = []
 
     def _step(
         self, parameters: Sequence[Tensor], gradient: Row, rows: Mapping[str, Row], losses: Mapping[str, float]
@@ -142,14 +164,36 @@ class OptimizerDirection(DirectionRule):
             step: Callable[[Mapping[str, Tensor]], object] = self.optimizer.step  # type: ignore[assignment]
             step(_with_gradients(parameters, rows, losses))
             return
-        gradients = [leaf.grad for leaf in parameters]
         for leaf, part in zip(parameters, gradient, strict=True):
             leaf.grad = None if part is None else part.detach().clone()
-        try:
-            self.optimizer.step()
-        finally:
-            for leaf, grad in zip(parameters, gradients, strict=True):
-                leaf.grad = grad
+        self.optimizer.step()
+
+    def undo(self) -> Callable[[], None]:
+        """Restores the state, which is copied here, the groups and the attributes; and what else an own ``state_dict`` has."""
+        optimizer = self.optimizer
+        attributes, state, groups = dict(vars(optimizer)), optimizer.state, optimizer.param_groups
+        values = {leaf: _copied(each) for leaf, each in state.items()}
+        options = [(each, dict(each)) for each in (optimizer.defaults, *groups)]
+        own: dict[str, Any] = {}  # of a state elsewhere
+        if type(optimizer).state_dict is not torch.optim.Optimizer.state_dict:
+            own = {
+                name: copy.deepcopy(each) for name, each in optimizer.state_dict().items() if name not in TORCH_STATE
+            }
+
+        def undo() -> None:
+            self._restore()
+            if own:
+                optimizer.load_state_dict({**optimizer.state_dict(), **own})
+            for name in vars(optimizer).keys() - attributes.keys():
+                delattr(optimizer, name)
+            vars(optimizer).update(attributes)
+            state.clear()
+            state.update(values)
+            for each, before in options:
+                each.clear()
+                each.update(before)
+
+        return undo
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimizer."""
@@ -188,6 +232,15 @@ def _root(state: Mapping[str, Any], options: Mapping[str, Any]) -> Tensor | None
         second = second / (1 - beta**taken) if taken > 0 else second
     root: Tensor = second.sqrt().add_(float(options.get("eps", 1e-8)))
     return root.clamp_min_(1e-30)
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a value in an optimizer's state."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) is dict:
+        return {name: _copied(each) for name, each in value.items()}
+    return copy.deepcopy(value)
 
 
 def _with_gradients(

@@ -74,6 +74,10 @@ class Kronecker(Metric):
             for index, part in enumerate(gradient)
         ]
 
+    def snapshot(self) -> dict[str, Any]:
+        """The state without a copy, since its tensors are replaced and never changed in place."""
+        return self.state_dict()
+
     def state_dict(self) -> dict[str, Any]:
         """Factors, bases and moments by index of the parameter."""
         return {"taken": self.steps, "held": {index: dict(factors) for index, factors in self.factors.items()}}

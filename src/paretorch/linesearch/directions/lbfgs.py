@@ -94,6 +94,10 @@ class LBFGS(Metric):
             result = [r + (share - back) * s for r, s in zip(result, step, strict=True)]
         return list(result)
 
+    def snapshot(self) -> dict[str, Any]:
+        """The state without a copy, since its tensors are replaced and never changed in place."""
+        return self.state_dict()
+
     def state_dict(self) -> dict[str, Any]:
         """Pairs, the last point and gradients, and the weights there."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,10 @@ class Metric(ABC):
     def remember(self, weights: Sequence[float]) -> None:
         """Records the weights of the tasks in the direction; called where ``needs_tasks``."""
         del weights
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state, for :meth:`load_state_dict` after an interrupted step: a copy, for metrics that change tensors in place."""
+        return copy.deepcopy(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """The state, as plain values and tensors."""

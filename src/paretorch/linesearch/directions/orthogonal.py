@@ -65,6 +65,10 @@ class Orthogonal(Metric):
             for index, part in enumerate(gradient)
         ]
 
+    def snapshot(self) -> dict[str, Any]:
+        """The state without a copy, since its tensors are replaced and never changed in place."""
+        return self.state_dict()
+
     def state_dict(self) -> dict[str, Any]:
         """The factors of the last step, by index of the parameter."""
         return {"factors": dict(self.factors)}

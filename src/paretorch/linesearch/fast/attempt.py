@@ -67,6 +67,7 @@ def attempt_search(candidate: Candidate, state: FastState, remeasurements: int) 
     gradients, batch = direction.gradients, direction.gradients.batch
     parts, values = batch.parts, gradients.values
     heads = ParameterLine(parts.head_parameters, direction.heads)
+    batch.undo.callback(heads.move_to, 0)
 
     finest = resolution(batch.losses, batch.leaves[0])
     true_losses = partial(_true_losses, direction, heads)
@@ -74,29 +75,28 @@ def attempt_search(candidate: Candidate, state: FastState, remeasurements: int) 
     unfinished = SearchResult(SearchOutcome.STATIONARY, 0.0, line.losses, 0)
     if not candidate.slopes.all_positive:
         return Attempt(candidate, line, Ending.FINISHED, unfinished, (), remeasurements), state
-    with heads.restored_on_error():
-        result, search = with_bound(parts, state.search, line, lambda: _true_line(candidate, line))
-        state = state._replace(search=search)
-        if result is None:
-            trials = parts.rules.trials(line, search.rules, search.bound.bound)
-            step, finished = next_trial(trials)
-            while step is not None:
-                trial, state = _evaluated(candidate, heads, line, state, step, remeasurements)
-                candidate, remeasurements = trial.candidate, trial.remeasurements
-                if trial.ending is not Ending.FINISHED:
-                    heads.move_to(0)
-                    return Attempt(candidate, line, trial.ending, unfinished, (), remeasurements), state
-                step, finished = next_trial(trials, trial.losses)
-            assert finished is not None
-            result, rules = finished
-            state = state._replace(search=state.search._replace(rules=rules))
-        moved: tuple[ParameterLine, ...] = ()
-        if result.accepted:
-            moved = ParameterLine(parts.shared, direction.encoder.parts), heads
-            result = refuse_unresolved(result, moved)
-        if not result.accepted:
-            heads.move_to(0)
-            moved = ()
+    result, search = with_bound(parts, state.search, line, lambda: _true_line(candidate, line))
+    state = state._replace(search=search)
+    if result is None:
+        trials = parts.rules.trials(line, search.rules, search.bound.bound)
+        step, finished = next_trial(trials)
+        while step is not None:
+            trial, state = _evaluated(candidate, heads, line, state, step, remeasurements)
+            candidate, remeasurements = trial.candidate, trial.remeasurements
+            if trial.ending is not Ending.FINISHED:
+                heads.move_to(0)
+                return Attempt(candidate, line, trial.ending, unfinished, (), remeasurements), state
+            step, finished = next_trial(trials, trial.losses)
+        assert finished is not None
+        result, rules = finished
+        state = state._replace(search=state.search._replace(rules=rules))
+    moved: tuple[ParameterLine, ...] = ()
+    if result.accepted:
+        moved = ParameterLine(parts.shared, direction.encoder.parts), heads
+        result = refuse_unresolved(result, moved)
+    if not result.accepted:
+        heads.move_to(0)
+        moved = ()
     return Attempt(candidate, line, Ending.FINISHED, result, moved, remeasurements), state
 
 
@@ -182,9 +182,9 @@ def _true_losses(direction: StepDirection, heads: ParameterLine, step: float) ->
     shared = ParameterLine(batch.parts.shared, direction.encoder.parts)
     # a backward through the graph can follow, and every value is restored
     with _unsafe_preserve_version_counter(tuple(shared.parameters)):
-        shared.move_to(step)
-        heads.move_to(step)
         try:
+            shared.move_to(step)
+            heads.move_to(step)
             return batch.model_losses(values)
         finally:
             shared.move_to(0)

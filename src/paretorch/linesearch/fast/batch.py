@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,6 +76,7 @@ class Batch:
     encoding: ForwardReplay  # repeats the forward of the encoder
     decoding: ForwardReplay  # repeats the forward of the heads
     encoder_backward: RepeatedBackward  # gradients through the encoder's graph
+    undo: ExitStack  # restores what the step changes, on an exception
 
     @property
     def size(self) -> int:
@@ -113,12 +114,15 @@ def forward_batch(
     *,
     subsample_reliable: bool,
     differentiates: bool,
+    undo: ExitStack,
 ) -> Batch:
-    """Runs a batch through encoder and heads."""
+    """Runs a batch through encoder and heads; ``undo`` restores their buffers."""
     device = parts.shared[0].device
     subsampled = options.samples is not None and options.displacement != "gradient" and subsample_reliable
     encoding = ForwardReplay([parts.encoder], device, BatchNormReplay(options.norms if subsampled else ()))
     decoding = ForwardReplay([parts.heads], device, graph=differentiates)
+    undo.callback(encoding.undo_buffers)
+    undo.callback(decoding.undo_buffers)
     with encoding.first(), torch.enable_grad():
         features = Features(parts.encoder(x))
     leaves = [leaf.detach().requires_grad_() for leaf in features.leaves]
@@ -130,7 +134,7 @@ def forward_batch(
             return features.leaves_of(parts.encoder(x))
 
     backward = RepeatedBackward(features.leaves, repeated_features)
-    return Batch(parts, options, x, losses_of, features, leaves, losses, encoding, decoding, backward)
+    return Batch(parts, options, x, losses_of, features, leaves, losses, encoding, decoding, backward, undo)
 
 
 def _heads_forward(losses_of: LossesOf, features: Features, leaves: Sequence[Tensor]) -> Mapping[str, Tensor | None]:

@@ -23,6 +23,10 @@ from paretorch.linesearch.fast.state import EncoderProperties, FastState
 from paretorch.linesearch.tensor_rows import divided, inner_products, weighted_sum, with_zeros
 
 
+class EncoderDirectionError(FloatingPointError):
+    """The direction of the encoder's parameters is not finite, because its backward makes inf or nan of finite numbers."""
+
+
 @dataclass(frozen=True)
 class EncoderDirection:
     """Direction u of the shared parameters; each property is computed when it is first used."""
@@ -35,11 +39,11 @@ class EncoderDirection:
         """One tensor for each shared parameter.
 
         Raises:
-            FloatingPointError: it is not finite, because the encoder's backward makes inf or nan of finite numbers.
+            EncoderDirectionError: it is not finite.
         """
         found = self.compute()
         if not all_finite(found):
-            raise FloatingPointError("the direction of the encoder's parameters is not finite")
+            raise EncoderDirectionError("the direction of the encoder's parameters is not finite")
         return found
 
     @cached_property

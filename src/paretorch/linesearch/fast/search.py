@@ -133,7 +133,8 @@ class FastBacktracking(LineSearch):
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
-        with RestoredOnError([self.parts.encoder, self.parts.heads]):
+        with RestoredOnError([self.parts.encoder, self.parts.heads]), self.undo_on_error() as undo:
+            undo.callback(setattr, self, "fast", self.fast)
             batch = forward_batch(
                 self.parts,
                 self.options,
@@ -142,14 +143,11 @@ class FastBacktracking(LineSearch):
                 self.declared,
                 subsample_reliable=self.fast.encoder.subsample_reliable,
                 differentiates=self.state.differentiates,
+                undo=undo,
             )
-            try:
-                self.last, self.fast = fast_step(batch, self.runner, self.fast._replace(search=self.state))
-            except FloatingPointError:
-                batch.encoding.undo_buffers()
-                batch.decoding.undo_buffers()
-                raise
+            self.last, self.fast = fast_step(batch, self.runner, self.fast._replace(search=self.state))
             self.state = self.fast.search
+            undo.pop_all()
             return self.last
 
     def state_dict(self) -> dict[str, Any]:

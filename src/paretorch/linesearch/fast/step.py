@@ -9,7 +9,7 @@ from paretorch.core.method.runner import MethodRunner
 from paretorch.linesearch.contract import Step
 from paretorch.linesearch.fast.attempt import Attempt, attempt_search, share_of_slope
 from paretorch.linesearch.fast.batch import Batch
-from paretorch.linesearch.fast.direction import method_direction
+from paretorch.linesearch.fast.direction import EncoderDirectionError, method_direction
 from paretorch.linesearch.fast.displacement import projected_displacement
 from paretorch.linesearch.fast.displacement_reuse import DisplacementReuse
 from paretorch.linesearch.fast.gradients import BatchGradients, batch_gradients
@@ -26,19 +26,16 @@ def fast_step(batch: Batch, runner: MethodRunner, state: FastState) -> tuple[Ste
     """Moves the parameters by one step: gradients, direction, and attempts from cheap to sure until one is accepted.
 
     Raises:
-        FloatingPointError: a loss or a gradient is not finite; parameters and state are unchanged.
+        FloatingPointError: a loss or a gradient is not finite.
     """
     if not batch.losses:
         return _absent(batch, state)
     gradients, state = batch_gradients(batch, state, runner.uses_gradients)
     if not gradients.values:
         return _absent(batch, state)
-    before = runner.state.snapshot(), runner.result
     try:
         return _searched(batch, gradients, runner, state)
-    except FloatingPointError:
-        runner.state.restore(before[0])
-        runner.record(before[1])
+    except EncoderDirectionError:
         broken = {task: math.nan if not all_finite(row) else 0.0 for task, row in gradients.parameter_rows().items()}
         check_finite({}, broken)
         raise
@@ -89,11 +86,11 @@ def _moved(batch: Batch, attempt: Attempt, state: FastState) -> dict[str, float]
     """Moves all parameters; by task, the true losses after the step if it is verified."""
     shared, heads = attempt.moved
     values = attempt.candidate.direction.gradients.values
-    with heads.restored_on_error(), shared.restored_on_error():
-        shared.move_to(attempt.result.step)
-        heads.move_to(attempt.result.step)
-        if verifies(batch.parts, state.search):
-            return dict(zip(values, batch.model_losses(values).tolist(), strict=True))
+    batch.undo.callback(shared.move_to, 0)
+    shared.move_to(attempt.result.step)
+    heads.move_to(attempt.result.step)
+    if verifies(batch.parts, state.search):
+        return dict(zip(values, batch.model_losses(values).tolist(), strict=True))
     return {}
 
 

@@ -20,6 +20,15 @@ T = TypeVar("T")
 NO_GRAPH = ("does not require grad", "not have been used in the graph")
 
 
+class _Saved(NamedTuple):
+    """A buffer before the first forward, and a copy of its value."""
+
+    owner: dict[str, Tensor | None]
+    name: str
+    buffer: Tensor | None
+    value: Tensor | None
+
+
 class _Replaced(NamedTuple):
     """A buffer that the forward replaced by another tensor."""
 
@@ -55,17 +64,19 @@ class ForwardReplay:
         self._draws: list[Any] | None = None
         self._current: list[Any] = []
         self._attributes: tuple[Restore, Restore] | None = None
+        self._saved: list[_Saved] = []
         self._buffers: list[Tensor] = []
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
         self._replaced: list[_Replaced] = []
+        self._is_repeating = False
 
     @contextmanager
     def first(self) -> Iterator[None]:
         """A context for the first forward."""
         # Every buffer, since fused kernels change running statistics without counting a version.
-        buffers = [
-            (each._buffers, name, buffer, None if buffer is None else buffer.clone())
+        self._saved = [
+            _Saved(each._buffers, name, buffer, None if buffer is None else buffer.clone())
             for module in self.modules
             for each in module.modules()
             for name, buffer in each._buffers.items()
@@ -78,7 +89,7 @@ class ForwardReplay:
         self._draws = draws if drew else None
         self._attributes = state.changed()
         self._buffers, self._before = [], []
-        for owner, name, buffer, before in buffers:
+        for owner, name, buffer, before in self._saved:
             if owner.get(name) is not buffer:
                 self._replaced.append(_Replaced(owner, name, before, owner.get(name)))
             elif buffer is not None and before is not None:
@@ -127,27 +138,37 @@ class ForwardReplay:
                 self._end()
 
     def undo_buffers(self) -> None:
-        """Sets the buffers, such as running statistics, from before the first forward: its batch is not used."""
-        self._copy(self._before)
-        for owner, name, before, _ in self._replaced:
-            owner[name] = before
+        """Sets the buffers, such as running statistics, from before the first forward, finished or not: its batch is not used.
+
+        A repeated forward whose context was interrupted ends here. The context ends with the traceback, and changes nothing then.
+        """
+        self._end()
+        with torch.no_grad():
+            for owner, name, buffer, value in self._saved:
+                owner[name] = buffer
+                if buffer is not None and value is not None:
+                    buffer.copy_(value)
 
     def _versions_kept(self) -> AbstractContextManager[object]:
         return _unsafe_preserve_version_counter(tuple(self._buffers))
 
     def _begin(self) -> None:
         """Sets the state from before the first forward."""
+        if self._draws is not None:
+            self._current = self._random()
+        self._is_repeating = True
         self._copy(self._before)
         if self._attributes is not None:
             self._attributes[0]()
         for owner, name, before, _ in self._replaced:
             owner[name] = None if before is None else before.clone()
         if self._draws is not None:
-            self._current = self._random()
             self._set(self._draws)
 
     def _end(self) -> None:
         """Sets the state from after the first forward; the random numbers, which others may have drawn since, as they were."""
+        if not self._is_repeating:
+            return
         if self._attributes is not None:
             self._attributes[1]()
         self._copy(self._after)
@@ -155,6 +176,7 @@ class ForwardReplay:
             owner[name] = after
         if self._draws is not None:
             self._set(self._current)
+        self._is_repeating = False
 
     @property
     def drew(self) -> bool:
