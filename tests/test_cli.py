@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from interrupts import restore_interrupts
 from paretorch.cli.listing import LISTS
 from paretorch.training import run_training
 from paretorch.training.record.result import Result
+from paretorch.workloads.streams import one_pass, training_batches
 from training_runs import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -264,7 +266,7 @@ def test_list_has_plain_text_in_whole_sentences(what: str) -> None:
 
 def test_train_trains_the_workload_of_the_documentation(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "your_own_workload.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    code, stream = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (tmp_path / "my_workload.py").write_text(code)
     (console,) = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
     lines = console.strip().splitlines()
@@ -276,6 +278,12 @@ def test_train_trains_the_workload_of_the_documentation(tmp_path: Path) -> None:
         code_, printed = call(*words[1:], "--out", str(tmp_path / str(number)), "--epochs", "2")
         assert code_ == 0, printed
         assert "accuracy" in printed
+    names: dict[str, Any] = {}
+    exec(stream, names)
+    squares = names["Squares"]()
+    assert [batch.size for batch in one_pass(squares, 300, order=None)] == [300, 300, 300, 100]
+    assert [len(batch.inputs) for (batch,) in training_batches((squares,), 300, seed=0, epoch=0)] == [300, 300, 300]
+    assert [batch.size for batch in one_pass(squares, 2000, order=1)] == [1000]
 
 
 def test_command_line_does_not_import_torch() -> None:
@@ -288,6 +296,16 @@ def test_missing_package_is_named_with_the_command_that_installs_it() -> None:
     code = "import sys; sys.modules['typer'] = None; import paretorch.cli"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "typer is not installed: pip install 'paretorch[studies]'" in result.stderr
+
+
+@pytest.mark.parametrize("module", ["paretorch", "paretorch.cli"])
+def test_package_is_a_command_of_python(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module]
+    listed = subprocess.run([*command, "list", "methods"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "UPGrad" in listed.stdout
+    wrong = subprocess.run([*command, "no-such"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
 
 
 def test_names_of_files_are_printed_as_they_are() -> None:
@@ -359,6 +377,7 @@ def test_want_of_memory_and_a_reader_that_died_are_one_message(monkeypatch: pyte
             "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried 1 bytes",
             "use less data",
         ),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80000000000 bytes", "use less data"),
         ("DataLoader worker (pid(s) 7) exited unexpectedly", "workers=0 shows its error"),
     ):
 
@@ -370,3 +389,92 @@ def test_want_of_memory_and_a_reader_that_died_are_one_message(monkeypatch: pyte
         assert code == 2
         assert "Error: " in printed
         assert cure in printed
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "file below"])
+@pytest.mark.parametrize("command", ["train", "front", "weights", "diagnose", "study", "pick", "report"])
+def test_path_that_is_no_folder_is_one_message_with_a_cure(command: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "path"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_text("mine")
+    out = str(path / "below" if kind == "file below" else path)
+    arguments = {
+        "study": ["quickstart", "--scale", "smoke", "--out", out],
+        "pick": [out, "0.5,0.5"],
+        "report": [out],
+        "weights": [TINY, "--epochs", "12", "--batch-size", "6", "--out", out],
+        "front": ["synthetic(samples=64, hidden=8)", "--models", "2", "--epochs", "1", "--out", out],
+    }
+    code, printed = call(command, *arguments.get(command, [TINY, "--out", out]))
+    assert code == 2
+    assert "Errno" not in printed
+    if command != "report":
+        assert f"Error: {path} is no folder, where a folder is expected: move it away" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("events.jsonl", "events.jsonl is a folder, where a file is expected: move it away"),
+        ("x" * 300, "is a longer name than the file system allows: give a shorter one"),
+    ],
+)
+def test_path_that_cannot_be_written_is_one_message_with_a_cure(name: str, message: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    if name == "events.jsonl":
+        assert call("train", TINY, "--out", str(tmp_path), *QUICK)[0] == 0
+        for each in ("events.jsonl", "result.json"):
+            (tmp_path / each).unlink()
+        shutil.rmtree(tmp_path / "checkpoint")
+        out.mkdir()
+        out = tmp_path
+    code, printed = call("train", TINY, "--out", str(out), *QUICK)
+    assert code == 2
+    assert message in printed
+    assert "Errno" not in printed
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "checkpoint/epoch-1"])
+def test_file_in_place_of_a_checkpoint_is_one_message_with_a_cure(place: str, tmp_path: Path) -> None:
+    assert call("train", TINY, "--out", str(tmp_path), *QUICK)[0] == 0
+    for each in ("events.jsonl", "result.json"):
+        (tmp_path / each).unlink()
+    shutil.rmtree(tmp_path / "checkpoint")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("mine")
+    code, printed = call("train", TINY, "--out", str(tmp_path), *QUICK)
+    assert code == 2
+    assert "Errno" not in printed
+
+
+def test_report_into_a_file_is_one_message_with_a_cure(tmp_path: Path) -> None:
+    assert call("train", TINY, "--out", str(tmp_path), *QUICK)[0] == 0
+    (tmp_path / "report").write_text("mine")
+    code, printed = call("report", str(tmp_path))
+    assert code == 2
+    assert f"{tmp_path / 'report'} is no folder, where a folder is expected: move it away" in printed
+
+
+def test_diagnosis_that_cannot_be_written_is_refused_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("it was measured")
+
+    monkeypatch.setattr("paretorch.diagnosis.workload.diagnose_workload", measured)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder" / "diagnosis.json").mkdir(parents=True)
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "diagnosis.html").write_text("mine")
+    for out, message in {
+        "file": "file is no folder",
+        "file/below": "file is no folder",
+        "folder": "diagnosis.json is a folder, where a file is expected",
+        "page": "is not a page that paretorch wrote",
+        "x" * 300: "is a longer name than the file system allows",
+    }.items():
+        code, printed = call("diagnose", TINY, "--out", str(tmp_path / out))
+        assert code == 2
+        assert message in printed

@@ -12,6 +12,7 @@ import pytest
 import paretorch
 from command_line import call
 from paretorch.cli import run_folder
+from paretorch.cli.options import task_names
 from paretorch.cli.run_folder import place_run
 from paretorch.training.loop import train
 from paretorch.training.record.kept_epoch import KEPT
@@ -64,6 +65,15 @@ def test_train_lr_replaces_the_learning_rate_of_the_optimizer(
         (["--lr", "0"], "--lr is a finite number above 0, got 0"),
         (["--lr", "nan"], "--lr is a finite number above 0, got nan"),
         (["--keep", "first"], "'best'"),
+        (["--tasks", ","], "expected names of tasks with commas between, got ','; without --tasks, all are trained"),
+        (["--method", "SDMGrad(batches=3)"], "takes 3 batches per step, and a run has one"),
+        (
+            ["--optimizer", "Adam(capturable=True)"],
+            "the optimizer Adam does not accept {'capturable': True}: If capturable=True",
+        ),
+        (["--optimizer", "FastBacktracking(direction='Adam(lr=-1)')"], "the optimizer Adam does not accept {'lr': -1}"),
+        (["--optimizer", "FastBacktracking()", "--surface", "parameters"], "surface='parameters' has no effect"),
+        (["--optimizer", "MTAdamV2(lr=0.001)", "--surface", "parameters"], "surface='parameters' has no effect"),
     ],
 )
 def test_train_refuses_options_without_meaning(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -72,6 +82,28 @@ def test_train_refuses_options_without_meaning(arguments: list[str], message: st
     assert message in printed
     assert "Traceback" not in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("left, ink", ("left", "ink")),
+        ('"a,b",c', ("a,b", "c")),
+        ('c , " a, ""b"" " ,', ("c", ' a, "b" ')),
+        ('5" disk,b"c,d"', ('5" disk', 'b"c', 'd"')),
+        ("", ()),
+    ],
+)
+def test_names_of_tasks_with_commas_are_quoted(text: str, names: tuple[str, ...]) -> None:
+    assert task_names(text) == names
+
+
+def test_train_selects_a_task_with_a_comma_in_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "commas.py"
+    file.write_text(Path(TINY).read_text().replace('"sign"', '"sign, of x"'))
+    code, printed = call("train", str(file), "--epochs", "1", "--tasks", '"sign, of x"', "--out", str(tmp_path / "run"))
+    assert code == 0, printed
+    assert Result.load(tmp_path / "run").tasks == ("sign, of x",)
 
 
 def test_train_keeps_the_best_epoch(tmp_path: Path) -> None:

@@ -169,6 +169,13 @@ class TiedTiny(Tiny):
         return model
 
 
+def test_cosmos_direction_has_the_stated_bound_on_the_weights() -> None:
+    losses, weights = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 1.0]])
+    inverse = torch.tensor([1 / 0.02, 1.0])
+    cosine = (inverse @ losses[0] / (inverse.norm() * losses.norm())).item()
+    assert COSMOS(penalty=2.0).objective(losses, weights).item() == pytest.approx(4.0 - 2.0 * cosine)
+
+
 @pytest.mark.parametrize("algorithm", [PHNLS(hidden=8), PHNEPO(hidden=8), PaMaL(), COSMOS()], ids=repr)
 def test_conditional_models_support_tied_weights(algorithm: FrontAlgorithm) -> None:
     front = pt.fit_front(

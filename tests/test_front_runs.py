@@ -152,6 +152,23 @@ def test_train_returns_a_finished_front(trained: Path) -> None:
     assert (trained / "result.json").stat().st_mtime_ns == before
 
 
+def test_train_of_a_finished_front_removes_the_checkpoint_that_a_killed_process_left(
+    trained: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "front"))
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / "training.safetensors").write_bytes(b"weights")
+    assert train(RUN, folder, progress=None) == Result.load(trained)
+    assert not (folder / "checkpoint").exists()
+
+
+def test_front_with_an_optimizer_that_cannot_step_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    run = dataclasses.replace(RUN, optimizer_options={"differentiable": True})
+    with pytest.raises(ValueError, match="the optimizer Adam does not accept"):
+        train_front(run, tmp_path / "front", progress=None)
+    assert not (tmp_path / "front").exists()
+
+
 def test_front_page_code_loads_the_model(trained: Path) -> None:
     names: dict[str, object] = {}
     exec(loading(trained, 1), names)  # what a user would paste

@@ -17,14 +17,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 import paretorch as pt
 from command_line import call
 from paretorch.balance.static_weights import _unchanged, weights_of_norms
 from paretorch.metrics import delta_m_to_best
+from paretorch.storage.locks import acquire_lock
+from paretorch.studies import population, weights_folder
 from paretorch.studies.population import Population, search_population
-from paretorch.training import Run, train
+from paretorch.studies.weights_folder import WeightsOptions, default_folder, find_weights_in
+from paretorch.training import Run, evaluation, train, updates, workload_checks
 from paretorch.training.balanced_run import balanced_weights
+from paretorch.workloads import LoaderStream, Splits, Workload
 from small_models import Net, data
 from training_runs import TINY
 
@@ -305,6 +310,30 @@ def test_population_around_found_weights_prefers_them_to_equal_ones(tmp_path: Pa
     assert population.weights["bmi"] < 0.1 * population.weights["bp"]
 
 
+def test_member_with_parameters_that_are_not_finite_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its metrics are not computed: one may raise an error on what the model gives."""
+    made, evaluated = updates.make_update, evaluation.evaluate
+    members: list[int] = []
+
+    def make_update(workload: Any, model: nn.Module, *arguments: Any) -> Any:
+        members.append(len(members))
+        if len(members) == 3:  # after that of the run itself and the first member
+            return lambda _: next(model.parameters()).data.fill_(math.nan)
+        return made(workload, model, *arguments)
+
+    def evaluate(workload: Any, model: nn.Module, *arguments: Any) -> Any:
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            raise ValueError("Input contains NaN")
+        return evaluated(workload, model, *arguments)
+
+    monkeypatch.setattr(updates, "make_update", make_update)
+    monkeypatch.setattr(population, "evaluate", evaluate)
+    found = search_population(replace(TABLE, epochs=4), 4, 2)
+    assert len(members) == 9
+    assert all(math.isfinite(member.delta_m) for member in found.members)
+    assert [member.copies for member in found.members].count(1) == 1
+
+
 def test_population_and_balanced_run_refuse_what_they_cannot_weight() -> None:
     for options, words in (
         ({"members": 3}, "at least 4 members"),
@@ -425,6 +454,7 @@ def test_weights_command_with_a_population_stores_its_members(tmp_path: Path) ->
         (("--epochs", "1"), "expected at least 12"),
         (("--optimizer", "MTAdam(lr=0.1)"), "combines the tasks by itself"),
         (("--search", "population", "--rounds", "13"), "at most the epochs of the run, 12"),
+        (("--search", "population", "--members", "0"), "at least 4 members, of which a quarter is replaced, got 0"),
     ],
 )
 def test_weights_command_refuses_in_one_sentence(options: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -446,3 +476,143 @@ def test_workload_with_losses_and_model_without_them_are_refused() -> None:
         pt.find_weights("digits", lambda model, batch: {}, [])
     with pytest.raises(TypeError, match="a model needs a function of its losses"):
         pt.find_weights(nn.Linear(1, 1))
+
+
+def test_weights_command_returns_what_is_finished_and_refuses_another_search(tmp_path: Path) -> None:
+    code, printed = call(*COMMAND, "--out", str(tmp_path))
+    assert code == 0
+    file = tmp_path / "weights.json"
+    written = file.stat().st_ino, file.read_bytes()
+    assert call(*COMMAND, "--out", str(tmp_path)) == (0, printed)
+    assert (file.stat().st_ino, file.read_bytes()) == written
+    others = {
+        ("--share", "0.5"): "its share is 0.3333333333333333, expected 0.5",
+        ("--seed", "3"): "its seed is 0, expected 3",
+        ("--search", "population", "--members", "4"): "its members is None, expected 4",
+    }
+    for options, difference in others.items():
+        code, printed = call(*COMMAND, *options, "--out", str(tmp_path))
+        assert code == 2
+        assert f"weights.json belongs to another search of weights: {difference}. Remove the file" in printed
+    assert (file.stat().st_ino, file.read_bytes()) == written
+    file.write_text(file.read_text().replace("0.333", "0.334"))
+    code, printed = call(*COMMAND, "--out", str(tmp_path))
+    assert code == 2
+    assert "weights.json is damaged" in printed
+
+
+def test_weights_of_an_unknown_search_are_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "weights.json"
+    file.write_text('{"weights": {"sign": 1.0, "size": 1.0}, "search": "run"}')
+    code, printed = call(*COMMAND, "--out", str(tmp_path))
+    assert code == 2
+    assert "does not name the search to which its weights belong" in printed
+    assert file.read_text().startswith('{"weights"')
+
+
+def test_default_folder_of_weights_depends_on_all_that_decides_them(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("1")
+    run = Run(str(file), method="IMTLG()", epochs=12, batch_size=6)
+    searches = [(run, WeightsOptions()), (replace(run, seed=1), WeightsOptions())]
+    searches += [(run, WeightsOptions(share=0.5)), (run, WeightsOptions(members=4))]
+    searches += [(run, WeightsOptions(members=8)), (run, WeightsOptions(members=4, rounds=2))]
+    folders = {default_folder(*search) for search in searches}
+    assert len(folders) == len(searches)
+    assert all(folder.parent == Path("runs") and folder.name.startswith("weights-own-") for folder in folders)
+    assert default_folder(run, WeightsOptions()) in folders
+    file.write_text("2")
+    assert default_folder(run, WeightsOptions()) not in folders
+
+
+def test_refused_search_leaves_no_folder(tmp_path: Path) -> None:
+    for options in (("--epochs", "1"), ("--tasks", "sign"), ("--search", "population", "--rounds", "13")):
+        assert call(*COMMAND, *options, "--out", str(tmp_path / "new"))[0] == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_search_stops_when_its_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def moved(*_: object) -> None:
+        (tmp_path / "out").rename(tmp_path / "moved")
+        raise FloatingPointError
+
+    monkeypatch.setattr(weights_folder, "_content", moved)
+    run = Run(TINY, method="IMTLG()", surface="parameters", epochs=12, batch_size=6)
+    with pytest.raises(FloatingPointError):
+        find_weights_in(tmp_path / "out", run, WeightsOptions())
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+    assert (tmp_path / "moved" / "checkpoint").exists()
+
+
+def test_weights_command_refuses_the_checkpoint_of_another_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_folder, "search_population", interrupted)
+        command = [*COMMAND, "--search", "population", "--members", "4", "--out", str(tmp_path)]
+        assert call(*command)[0] == 130
+    code, printed = call(*COMMAND, "--share", "0.5", "--out", str(tmp_path))
+    assert code == 2
+    assert "search.json belongs to another search of weights: its share is 0.3333333333333333, expected 0.5" in printed
+    code, printed = call(*COMMAND, "--out", str(tmp_path))  # whose balanced run is the same
+    assert code == 2
+    assert "search.json belongs to another search of weights: its members is 4, expected None" in printed
+    (tmp_path / "checkpoint" / "search.json").unlink()  # earlier versions did not write it
+    code, printed = call(*COMMAND, "--share", "0.5", "--out", str(tmp_path))
+    assert code == 2
+    assert "belongs to another training: share was" in printed
+    assert call(*command)[0] == 0
+    with acquire_lock(tmp_path / ".lock", "locked"):
+        code, printed = call(*COMMAND, "--out", str(tmp_path))
+    assert code == 2
+    assert "another process searches weights in" in printed
+
+
+class StoredOrder(IterableDataset[dict[str, Tensor]]):
+    def __init__(self, rows: list[dict[str, Tensor]]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return iter(self.rows)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_interrupted_population_over_a_loader_equals_an_uninterrupted_one(
+    indexed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members of a round receive the same batches, also from a loader that stores its own position."""
+    stored = workload_checks.data_of
+
+    def loaded(workload: Workload) -> Splits:
+        splits = stored(workload)
+        samples = next(splits.train[0].batches(30, order=None))
+        rows = [
+            {"x": samples.inputs[i]} | {task: values[i] for task, values in samples.targets.items()} for i in range(30)
+        ]
+        stream = LoaderStream(
+            rows if indexed else StoredOrder(rows), samples.targets, inputs="x", steps_per_epoch=5, is_paired=True
+        )
+        return replace(splits, train=(stream,))
+
+    monkeypatch.setattr("paretorch.training.resolved_run.data_of", loaded)
+    run = Run(TINY, epochs=6, batch_size=8, optimizer="Adam", surface="parameters", seed=3)
+    expected = search_population(run, 4, 3)
+    trained = population._train
+    done: list[None] = []
+
+    def interrupted(*arguments: Any) -> Any:
+        if len(done) in (2, 5, 9):
+            done.append(None)
+            raise KeyboardInterrupt
+        done.append(None)
+        return trained(*arguments)
+
+    monkeypatch.setattr(population, "_train", interrupted)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            search_population(run, 4, 3, checkpoint=tmp_path / "checkpoint")
+    assert search_population(run, 4, 3, checkpoint=tmp_path / "checkpoint") == expected
+    assert len(done) == 12 + 3

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paretorch.reports.reading.missing import missing
+from paretorch.storage.seals import SEAL, sealed
 from paretorch.studies.failure_record import FILE, FailureRecord, read_failure, write_failure
 from paretorch.studies.job import Job
 from paretorch.studies.tuner import _seconds_of_events
@@ -26,9 +27,16 @@ def test_failure_record_is_read_as_written(tmp_path: Path) -> None:
     assert not Job("A", RUN, tmp_path / "run").diverged, "only trials are stopped"
 
 
-def test_failure_record_without_a_run_belongs_to_its_folder(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(json.dumps({"error": "e", "traceback": "t"}))
-    assert read_failure(tmp_path, RUN) == FailureRecord("e", "t")
+def test_failure_record_without_its_digest_or_run_is_damaged(tmp_path: Path) -> None:
+    """A piece that is lost may take the names of both with it, and leave valid values."""
+    write_failure(tmp_path, RUN, FAILURE)
+    content = json.loads((tmp_path / FILE).read_text())
+    del content[SEAL]
+    values = {name: value for name, value in content.items() if name != "run"}
+    for record in (content, values, sealed(values)):
+        (tmp_path / FILE).write_text(json.dumps(record))
+        with pytest.raises(ValueError, match=r"failed\.json is damaged: .*Remove it"):
+            read_failure(tmp_path, RUN)
 
 
 @pytest.mark.parametrize("content", ["no", "[]", "{}", '"text"', '{"run": 3, "error": "", "traceback": ""}'])

@@ -41,9 +41,26 @@ def test_study_folder_of_another_study_is_refused(tmp_path: Path) -> None:
         open_folder(tmp_path, small_study(name="other"), "small", 3, resume=True)
     with pytest.raises(ValueError, match="found 'mine' at 'small' with other threads"):
         open_folder(tmp_path, small_study(threads=2), "small", 3, resume=True)
-    with pytest.raises(ValueError, match="at least 1 seed"):
+    with pytest.raises(ValueError, match="1 to 10,000 seeds"):
         open_folder(tmp_path / "new", small_study(), "small", 0, resume=True)
+    with pytest.raises(ValueError, match=r"1 to 10,000 seeds .* got 1,000,000,000,000"):
+        open_folder(tmp_path / "new", small_study(), "small", 10**12, resume=True)
+    with pytest.raises(ValueError, match="at most 10,000 trials, got 100,000"):
+        open_folder(tmp_path / "new", small_study(), "small", 1, resume=True, tune=100_000)
     assert not (tmp_path / "new").exists()
+
+
+def test_study_folder_with_more_seeds_than_a_report_can_read_is_damaged(tmp_path: Path) -> None:
+    open_folder(tmp_path, small_study(), "small", 3, resume=True)
+    content = json.loads((tmp_path / "study.json").read_text())
+    del content[SEAL]
+    for seeds in (0, 20_000):
+        values = sealed(content | {"seeds": list(range(seeds))})
+        (tmp_path / "study.json").write_text(json.dumps(values))
+        with pytest.raises(
+            ValueError, match=rf"study\.json is damaged: a study has 1 to 10,000 seeds .* got {seeds:,}"
+        ):
+            read_folder(tmp_path)
 
 
 def test_study_folder_with_a_damaged_file_is_refused(tmp_path: Path) -> None:

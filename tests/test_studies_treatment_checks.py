@@ -8,6 +8,7 @@ import pytest
 
 from command_line import call
 from paretorch.reports.compare import run_study
+from paretorch.studies.lookup import find_study
 from paretorch.studies.study import Study, Treatment
 from paretorch.studies.treatment_checks import check_treatments
 from paretorch.training.run import Run
@@ -36,7 +37,17 @@ def test_study_command_names_a_treatment_that_cannot_run_before_the_first_run(tm
     ("run", "message"),
     [
         (Run("synthetic", method="DBMTL()"), "cannot be used on features"),
-        (Run("synthetic", method="MoDo()"), "cannot be used on features"),
+        *(
+            (
+                Run("synthetic", method=method, surface=surface),
+                r"takes 3 batches per step, and a run has one: .*Balancer",
+            )
+            for method in ("MoDo()", "SDMGrad(batches=3)")
+            for surface in ("features", "parameters")
+        ),
+        (Run("synthetic", method="MoDo()", optimizer="Preconditioned"), "takes 3 batches per step"),
+        (Run("synthetic", optimizer_options={"differentiable": True}), "Adam does not accept .*in-place operation"),
+        (Run("synthetic", optimizer_options={"lr": float("inf")}), "Adam takes finite numbers, got lr=inf"),
         (Run("synthetic", method="MGDA(", surface="parameters"), "cannot read"),
         (Run("synthetic", method="NoSuch()"), "unknown method"),
         (Run("synthetic", door={"heads": "weighted"}, method="GradDrop()"), "has no weights to give to the heads"),
@@ -50,6 +61,13 @@ def test_study_command_names_a_treatment_that_cannot_run_before_the_first_run(tm
             "chooses its step size itself",
         ),
         (Run("synthetic", optimizer="FastBacktracking", optimizer_options={"lr": 1.0}), "unknown option"),
+        *(
+            (
+                Run("synthetic", optimizer=name, optimizer_options={}, surface="parameters"),
+                f"{name} combines the tasks by itself.*surface='parameters' has no effect",
+            )
+            for name in ("MTAdam", "MTAdamV2", "AdaTask", "Preconditioned", "Backtracking", "FastBacktracking")
+        ),
         (Run("synthetic", tasks=("no such",)), "unknown task"),
         (Run("synthetic", front="MT2O()", front_options={"models": 1}), "at least 2 models"),
         (Run("synthetic", front="MT2O()", method="MGDA()"), "has no effect on a front"),
@@ -62,6 +80,28 @@ def test_check_treatments_refuses_names_and_options_that_exclude_each_other(run:
     good = Treatment("good", (Run("synthetic", method="UPGrad()"),))
     with pytest.raises(ValueError, match=f"'bad': .*{message}"):
         check_treatments(Study("any", "?", (good, Treatment("bad", (run,))), "good", "good"))
+
+
+def test_surface_is_kept_where_it_selects_the_compared_gradients() -> None:
+    runs = [
+        Run("synthetic", surface="parameters"),
+        Run("synthetic", surface="parameters", method="DBMTL()", optimizer="SGD"),
+        Run("synthetic", method="UPGrad()", optimizer="Preconditioned"),
+        Run("synthetic", method="DBMTL()", optimizer="FastBacktracking", optimizer_options={}),
+    ]
+    treatments = tuple(Treatment(str(place), (run,)) for place, run in enumerate(runs))
+    check_treatments(Study("any", "?", treatments, "0", "0"))
+
+
+@pytest.mark.parametrize(("optimizer", "surface"), [("FastBacktracking()", "features"), ("SGD(lr=0.1)", "parameters")])
+def test_study_of_a_workload_names_a_surface_only_where_it_has_an_effect(optimizer: str, surface: str) -> None:
+    study = find_study("digits", "smoke", {"methods": "sum, DBMTL()", "optimizer": optimizer})
+    check_treatments(study)
+    assert [treatment.runs[0].surface for treatment in study.treatments] == ["features", surface]
+
+
+def test_surface_of_the_protocol_is_accepted_with_every_optimizer() -> None:
+    check_treatments(find_study("optimizers", "paper"))
 
 
 def test_run_study_trains_valid_treatments(tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ import pytest
 
 import studies_tuned as synthetic
 from interrupts import restore_interrupts
+from paretorch.balance import Static
 from paretorch.reports.analysis.summary import summarize
+from paretorch.reports.compare import run_study
 from paretorch.reports.figures.trade_offs import trials
 from paretorch.reports.reading.load import load
 from paretorch.storage.seals import SEAL, sealed
 from paretorch.studies.folder import StudyFolder, open_folder, read_folder
+from paretorch.studies.lookup import find_study
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Expected, Study, Treatment, best_of_grid, merged
 from paretorch.studies.study import best_of_trials as alternatives
@@ -29,6 +32,7 @@ from paretorch.studies.trial_plan import Sampled
 from paretorch.studies.tuner import SEED, Tuner
 from paretorch.studies.tuning.trials import SearchResult, TrialOutcome, TuningCost, TuningResult
 from paretorch.studies.weight_search import whole_runs
+from paretorch.training.names.methods import find_method
 from paretorch.training.record.result import Result, Scores
 from paretorch.training.run import Run
 from studies_progress import RecordedProgress
@@ -361,6 +365,49 @@ def test_tuning_refuses_runs_that_cannot_be_tuned(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         wrong(tmp_path)
+
+
+def test_tuning_gives_static_weights_of_the_baselines_as_many_trials_as_the_methods(tmp_path: Path) -> None:
+    study = find_study("digits", "smoke", {"methods": "sum, CAGrad()", "baselines": True})
+    tuner = Tuner(open_folder(tmp_path, study, "smoke", 3, resume=True, tune=2))
+    assert [(search.label, search.number) for search in tuner.searches] == [
+        ("sum", 2),
+        ("CAGrad", 2),
+        ("single task", 2),
+        ("single task", 2),
+        ("static weights, tuned", 2),
+    ]
+    weights = tuner.searches[-1]
+    assert weights.propose().method == "Static({'left': 1.0, 'right': 1.0})"
+    weights.add_outcome("first", 0.0, TrialOutcome.FINISHED, 0.0)
+    drawn = find_method(weights.propose().method)
+    assert isinstance(drawn, Static)
+    assert drawn.weights is not None
+    assert sum(drawn.weights.values()) == pytest.approx(2.0)
+    assert drawn.weights["left"] != drawn.weights["right"]
+
+
+def test_refused_tuning_leaves_the_folder_free_for_the_corrected_study(tmp_path: Path) -> None:
+    wrong = mixed(best_of_grid("grid", GRID))
+    with pytest.raises(ValueError, match="'grid': with tuning"):
+        open_folder(tmp_path / "study", wrong, "smoke", 1, resume=True, tune=2)
+    assert not (tmp_path / "study").exists()
+    corrected = open_folder(tmp_path / "study", synthetic.study(), "smoke", 1, resume=True, tune=2)
+    assert corrected.study == synthetic.study()
+
+
+def test_refused_tuning_of_a_study_file_writes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "grids.py"
+    file.write_text(
+        "from paretorch.studies.study import Study, Treatment, best_of_grid\n"
+        "from paretorch.training import Run\n"
+        "def study(scale):\n"
+        "    runs = [Run('digits'), Run('digits', method='CAGrad()')]\n"
+        "    return Study('grids', '?', (Treatment('sum', (runs[0],)), best_of_grid('grid', runs)), 'sum', 'sum')\n"
+    )
+    with pytest.raises(ValueError, match="'grid': with tuning"):
+        run_study(file, "smoke", out=tmp_path / "out", tune=2, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_tuning_file_of_a_newer_version_is_refused(tuned: StudyFolder, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ WORKLOAD = '''
 import math
 from dataclasses import dataclass
 import torch
-from training_workload import Tiny
+from training_workload import SizeError, Tiny
 
 COUNT = [0]
 
@@ -52,10 +52,10 @@ OPTIONS = {
 EPOCH_STEPS = 3
 
 
-def train(folder: Path, place: str, at: int, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of a run of four epochs with three steps each."""
+def train(folder: Path, place: str, at: int, *arguments: str, further: str = "") -> tuple[int, str]:
+    """Exit code and output of a run of four epochs with three steps each; ``further`` are methods of the workload."""
     file = folder / "breaking.py"
-    file.write_text(WORKLOAD.format(place=place, at=at))
+    file.write_text(WORKLOAD.format(place=place, at=at) + further)
     options = ["--batch-size", "20", "--device", "cpu", "--epochs", "4", "--out", str(folder / "run")]
     result = CliRunner().invoke(
         app, ["train", str(file), *options, *arguments], env={"COLUMNS": "1000", "TERM": "dumb", "NO_COLOR": "1"}
@@ -96,6 +96,24 @@ def test_train_that_meets_nan_stops_with_the_cause_and_the_last_checkpoint(
     line = cause_of(tmp_path, code, printed, 2)
     assert "step 2 of epoch 3" in line
     assert "'size'" in line
+
+
+def test_nonfinite_gradient_on_features_is_named_with_its_task_and_step_before_metrics_are_computed(
+    tmp_path: Path,
+) -> None:
+    metric = """
+
+    def metrics(self):
+        class Rounded(SizeError):
+            def compute(self):
+                return round(super().compute())  # an error if it is nan
+
+        return {"size": (Rounded(),)}
+"""
+    code, printed = train(tmp_path, "gradient", 2 * EPOCH_STEPS + 1, "--method", "MGDA()", further=metric)
+    line = cause_of(tmp_path, code, printed, 2)
+    assert "the gradient of 'size' was not finite in step 2 of epoch 3, although the loss was" in line
+    assert "smaller step" not in line
 
 
 @pytest.mark.parametrize("place", ["loss", "explosion"])

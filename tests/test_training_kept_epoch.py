@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,21 @@ def test_run_that_was_killed_between_two_checkpoints_stores_the_best_epoch_again
         train(RUN, tmp_path / "stopped", progress=None)
     monkeypatch.undo()
     check_equal_results(train(RUN, tmp_path / "stopped", progress=None), whole)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_part_of_an_earlier_best_epoch_is_removed_by_the_same_command(finished: bool, tmp_path: Path) -> None:
+    if finished:
+        train(RUN, tmp_path, progress=None)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train(RUN, tmp_path, progress=stop_after(RUN.epochs - 1, of=RUN.epochs))
+    (kept,) = checkpoint_folder.saved_checkpoints(tmp_path / "best")
+    part = kept.with_name("epoch-0")  # of which a killed process had removed all but one file
+    part.mkdir()
+    shutil.copy(kept / "random.safetensors", part)
+    result = train(RUN, tmp_path, progress=None)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == [f"epoch-{result.facts[KEPT]}"]
 
 
 def test_continued_run_compares_new_epochs_with_the_best_one(tmp_path: Path) -> None:

@@ -95,6 +95,62 @@ def test_nonfinite_loss_before_the_first_update_suggests_no_smaller_step() -> No
         assert "smaller step" not in text
 
 
+def nan_parameters() -> nn.Module:
+    model = nn.Linear(1, 1)
+    nn.init.constant_(model.weight, math.nan)
+    return model
+
+
+def cause_of(losses: list[float], history: list[Epoch], gradient: tuple[int, tuple[str, ...]] | None = None) -> str:
+    """The reason that the monitor gives where these losses of 'size' were followed by parameters that are not finite."""
+    monitor = monitor_of()
+    first = 20 * len(history)
+    monitor.steps = 20
+    for step, loss in enumerate(losses):
+        monitor.step(first + step, StepRecord({"sign": torch.tensor(1.0), "size": torch.tensor(loss)}))
+    mean = sum(losses) / len(losses)
+    with pytest.raises(NonFiniteParametersError) as caught:
+        monitor.check_parameters(history, {"sign": 1.0, "size": mean}, nan_parameters(), gradient)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nonfinite_loss_after_losses_that_did_not_grow_is_blamed_on_the_batch(bad: float) -> None:
+    for history in ([], [epoch(1, sign=1.0, size=3.0), epoch(2, sign=1.0, size=1.0)]):
+        text = cause_of([3.0, 2.0, 8.0, bad, math.nan], history)
+        assert f"the loss of 'size' was not finite in step 4 of epoch {len(history) + 1}, before which no loss" in text
+        assert "Check the inputs and targets of that batch and of the one before; if they are finite" in text
+        assert "explo" not in text
+
+
+def test_nonfinite_loss_after_losses_that_grew_is_an_explosion() -> None:
+    for losses, history in (
+        ([3.0, 1e4, 1e9, math.inf], []),
+        ([1e5, math.nan], [epoch(1, size=3.0), epoch(2, size=50.0)]),
+    ):
+        text = cause_of(losses, history)
+        assert f"the loss of 'size' exploded in step {len(losses)} of epoch {len(history) + 1}" in text
+        assert "Use a smaller step: lr=0.05 or clip=1.0" in text
+    assert "the parameters exploded" in cause_of([3.0, 1e9], [])
+
+
+def test_nonfinite_gradient_of_an_earlier_step_is_named_with_its_task() -> None:
+    text = cause_of([3.0, 2.0, 1.0, math.nan], [], gradient=(2, ("size",)))
+    assert text.startswith("the gradient of 'size' was not finite in step 3 of epoch 1, although the loss was")
+    assert "smaller step" not in text
+    assert "the loss of 'size' was not finite in step 3" in cause_of([3.0, 2.0, math.nan], [], gradient=(2, ("size",)))
+    assert "exploded" in cause_of([3.0, 1e9, math.nan], [], gradient=(1, ("size",)))
+
+
+def test_nonfinite_parameters_after_finite_losses_are_blamed_on_the_last_batch() -> None:
+    text = cause_of([3.0, 2.0], [])
+    assert (
+        "after epoch 1, in which every loss was finite and none had grown, the model's parameters are not finite"
+        in text
+    )
+    assert "Check the inputs and targets of its last batch" in text
+
+
 @pytest.mark.parametrize("steps", [3, BUFFER + 5])
 def test_first_of_several_nonfinite_losses_is_named(steps: int) -> None:
     monitor = monitor_of()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import paretorch as pt
-from paretorch.training.names.constructors import Call, parse
+from paretorch.cli.options import task_names
+from paretorch.optim import MultiTaskOptimizer
+from paretorch.training.names.constructors import Call, parse, split_at_commas
 from paretorch.training.names.devices import find_device
 from paretorch.training.names.methods import find_method, methods
 from paretorch.training.names.optimizers import find_optimizer, optimizers
@@ -103,6 +107,48 @@ def test_exchanged_letters_suggest_every_close_name_the_one_with_the_same_letter
 def test_find_optimizer_suggests_the_nearest_name(name: str, options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_optimizer(name, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("Adam", {"capturable": True}, r"Adam does not accept \{'capturable': True\}: If capturable=True, params"),
+        ("Adam", {"differentiable": True}, r"Adam does not accept .*'differentiable': True.*in-place operation"),
+        ("AdamW", {"fused": True, "foreach": True}, r"AdamW does not accept .*cannot be `True` together"),
+        ("Adam", {"lr": math.inf}, "Adam takes finite numbers, got lr=inf"),
+        ("SGD", {"momentum": math.nan}, "SGD takes finite numbers, got momentum=nan"),
+        ("Adam", {"betas": (0.9, math.inf)}, r"got betas=\(0.9, inf\)"),
+        ("MTAdamV2", {"lr": math.inf}, "MTAdamV2 takes finite numbers"),
+    ],
+)
+def test_optimizer_that_cannot_step_with_its_options_is_refused(
+    name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        find_optimizer(name, options, device=torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(optimizers()))
+def test_every_optimizer_takes_the_trial_step_without_drawing_random_numbers(name: str) -> None:
+    before = torch.get_rng_state()
+    tasks = ("a", "b") if issubclass(optimizers()[name], MultiTaskOptimizer) else None
+    made = find_optimizer(name, {}, tasks=tasks, device=torch.device("cpu"))
+    assert isinstance(made([torch.nn.Parameter(torch.zeros(2, 2))]), optimizers()[name])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_optimizer_of_matrices_names_itself_where_a_model_has_vectors() -> None:
+    made = find_optimizer("Muon", {}, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"the optimizer Muon does not accept \{\}: Muon only supports 2D parameters"):
+        made([torch.nn.Parameter(torch.zeros(3))])
+
+
+@pytest.mark.parametrize("text", [",", " , ,", " "])
+def test_commas_without_names_are_refused(text: str) -> None:
+    for read in (split_at_commas, task_names):
+        with pytest.raises(ValueError, match=f"with commas between, got {text!r}"):
+            read(text)
 
 
 def test_optimizers_include_those_of_torch() -> None:

@@ -242,9 +242,8 @@ def test_result_that_was_edited_is_refused(tmp_path: Path, name: str, edit: Call
         before = path.read_text()
         path.write_text(edit(before))
         assert path.read_text() != before
-    with pytest.raises(
-        ValueError, match=rf"{name} differs from what the run wrote.*Restore the file, or remove the folder"
-    ):
+    reason = "is missing" if edit is None else "differs from what the run wrote"
+    with pytest.raises(ValueError, match=rf"{name} {reason}.*Restore the file, or remove the folder"):
         Result.load(tmp_path)
 
 

@@ -1,16 +1,14 @@
-"""Resumed runs equal uninterrupted ones bit for bit: at every epoch, at random times, after a full disk."""
+"""Resumed runs equal uninterrupted ones bit for bit: at every epoch, after a full disk."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import json
-import multiprocessing
 import os
 import random
 import resource
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,41 +122,6 @@ def test_train_restores_the_global_random_generators(tmp_path: Path) -> None:
     expected = random.Random(5).random()
     train(tiny(epochs=1), tmp_path, progress=None)
     assert random.random() == expected
-
-
-def _train_quietly(run: Run, folder: Path) -> None:
-    torch.set_num_threads(1)
-    train(run, folder, progress=None)
-
-
-def test_run_killed_at_random_times_equals_uninterrupted_run(tmp_path: Path) -> None:
-    run = tiny(method="FAMO()", options={"samples": 240}, epochs=12)
-    began = time.perf_counter()
-    uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
-    whole = time.perf_counter() - began
-    # a server that has torch loaded and no thread yet forks the processes that are killed
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["paretorch.training.loop"])
-    draw = random.Random(0)
-    folder = tmp_path / "killed"
-    killed = 0
-    for _ in range(40):
-        process = context.Process(target=_train_quietly, args=(run, folder))
-        process.start()
-        while process.is_alive() and not (folder / "run.json").exists():
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, whole / 2))
-        if process.is_alive() and killed < 5:
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
-        assert process.exitcode in (0, -signal.SIGKILL)
-        if (folder / "result.json").exists():
-            break
-    assert killed > 0
-    assert without_times(Result.load(folder)) == uninterrupted
-    assert without_times(train(run, folder, progress=None)) == uninterrupted
 
 
 def test_full_disk_leaves_complete_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

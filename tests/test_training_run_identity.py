@@ -16,6 +16,7 @@ from paretorch.reports.reading.load import load
 from paretorch.reports.report import report
 from paretorch.storage import checkpoint_folder
 from paretorch.storage.seals import SEAL
+from paretorch.studies.failure_record import FailureRecord, write_failure
 from paretorch.studies.folder import StudyFolder, open_folder
 from paretorch.studies.job import Job
 from paretorch.studies.progress import ConsoleProgress
@@ -25,7 +26,7 @@ from paretorch.training.fronts.run import load_front
 from paretorch.training.loop import train
 from paretorch.training.record import run_identity
 from paretorch.training.record.result import Result
-from paretorch.training.record.run_identity import events_digest, read_run, verified_result
+from paretorch.training.record.run_identity import check_events, events_digest, read_run, verified_result
 from paretorch.training.record.run_record import CHAINED
 from paretorch.training.run import Run
 from training_runs import TINY_FILE, stop_after
@@ -223,10 +224,8 @@ def test_failure_of_another_run_is_refused(tmp_path: Path) -> None:
     folder = synthetic.finished(tmp_path / "study", seeds=3, leave={"good": 2})
     good = next(job for job in folder.jobs() if job.label == "good" and job.run.seed == 2)
     bad = next(job for job in folder.jobs() if job.label == "bad")
-    good.folder.mkdir(exist_ok=True)
     for run, message in ((good.run, None), (bad.run, r"failed\.json contains another run")):
-        content = {"run": run.to_json(), "error": "ValueError: nan", "traceback": "here"}
-        (good.folder / "failed.json").write_text(json.dumps(content))
+        write_failure(good.folder, run, FailureRecord("ValueError: nan", "here"))
         if message is None:
             assert [m.error for m in load(folder.path).treatments["good"].missing] == ["ValueError: nan"]
         else:
@@ -280,3 +279,20 @@ def test_run_file_has_a_digest_of_all_its_values(tmp_path: Path) -> None:
     path.write_text(content.replace('"format": 3', '"format": 9'))
     with pytest.raises(ValueError, match=r"run\.json is damaged: its format is 9, this version reads 1 to 3"):
         read_run(tmp_path)
+
+
+def test_missing_events_are_called_missing_and_not_those_of_another_run(tmp_path: Path) -> None:
+    train(RUN, tmp_path, progress=None)
+    (tmp_path / "events.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"events\.jsonl is missing: .*Restore the file, or remove the folder"):
+        Result.load(tmp_path)
+    with pytest.raises(ValueError, match=r"events\.jsonl is missing"):
+        check_events(tmp_path, read_run(tmp_path))  # as of a result that was written without events
+
+
+def test_missing_events_of_an_unfinished_run_are_called_removed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, tmp_path, progress=stop_after(1, of=2))
+    (tmp_path / "events.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"got none: it was removed or emptied"):
+        train(RUN, tmp_path, progress=None)

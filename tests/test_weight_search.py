@@ -15,7 +15,7 @@ from paretorch.studies.folder import StudyFolder, open_folder, read_folder
 from paretorch.studies.lookup import find_study
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Combine, Study, Treatment, best_of_trials
-from paretorch.studies.trial_plan import Generations, Halving
+from paretorch.studies.trial_plan import Generations, Halving, Sampled
 from paretorch.studies.tuning.search import EvolvedSettings, HalvedSettings
 from paretorch.studies.weight_search import (
     GRID_WEIGHTS,
@@ -30,6 +30,8 @@ from paretorch.studies.weight_search import (
     simplex_grid,
     whole_runs,
 )
+from paretorch.studies.workload_study import workload_study
+from paretorch.training.fronts.options import FrontOptions
 from paretorch.training.run import Run
 from studies_progress import RecordedProgress
 
@@ -79,6 +81,9 @@ def test_simplex_grid_has_every_point_once() -> None:
         (lambda: random_weights(TASKS, 1, "normal"), "one of .*'log', 'simplex'.*got 'normal'"),
         (lambda: list(simplex_grid(TASKS, 1)), "at least 2 parts, got 1"),
         (lambda: random_search(BASE, TASKS, trials=1), "at least 2 trials"),
+        (lambda: Sampled(10**9), "at most 10,000 trials, got 1,000,000,000"),
+        (lambda: workload_study("digits", "small", searches="random", trials=10**9), "at most 10,000 trials"),
+        (lambda: FrontOptions(models=10**9), "at most 10,000 models"),
         (lambda: Halving(factor=1), "factor at least 2, got 1"),
         (lambda: Halving(shortest=0.0), r"in \(0, 1\], got 0.0"),
         (lambda: Generations(1), "at least 2, got 1"),

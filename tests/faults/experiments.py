@@ -1,4 +1,4 @@
-"""Trainings of every kind, studies, tunings and packings, and the numbers that they leave in their folders."""
+"""Trainings of every kind, studies, tunings, searches of weights and packings, and the numbers in their folders."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from paretorch.studies.folder import locked, open_folder
 from paretorch.studies.job import Job
 from paretorch.studies.runner import train_study
 from paretorch.studies.study import Study, Treatment, single_task
+from paretorch.studies.weights_folder import WeightsOptions, find_weights_in
 from paretorch.training.fronts.algorithms import algorithms
 from paretorch.training.line_search import searches
 from paretorch.training.loop import train
@@ -177,6 +178,28 @@ def _study_numbers(folder: Path) -> Any:
 def _pack_numbers(folder: Path) -> Any:
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def _find_weights(run: Run, how: WeightsOptions, folder: Path) -> None:
+    find_weights_in(folder, run, how)
+
+
+def _weights_numbers(folder: Path) -> Any:
+    assert not (folder / "checkpoint").exists()
+    return (folder / "weights.json").read_bytes()
+
+
+def weights_experiment(method: str, members: int | None, **options: Any) -> Experiment:
+    """A search of static weights.
+
+    Args:
+        method: of the balanced run.
+        members: of the population; None: there is none.
+        **options: of the run.
+    """
+    run = Run(**{"workload": TINY, "method": method, "optimizer": "Adam", **COMMON, "surface": "parameters", **options})
+    how = WeightsOptions(share=1.0, members=members, rounds=3)
+    return Experiment(partial(_find_weights, run, how), _weights_numbers)
 
 
 def run_experiment(run: Run) -> Experiment:

@@ -10,7 +10,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from paretorch.studies.folder import open_folder, read_folder, save_tuning
 from paretorch.studies.study import Study, Treatment
 from paretorch.studies.tuner import tuned_study
 from paretorch.studies.tuning.trials import SearchResult, Trial, TrialOutcome, TuningResult
+from paretorch.studies.weights_folder import FILE, OWNER, WeightsOptions, find_weights_in, own_checkpoint, read_weights
 from paretorch.training.loop import train
 from paretorch.training.names import trusted_files
 from paretorch.training.record.run_identity import read_run, verified_result
@@ -121,6 +122,7 @@ def file_kinds(folder: Path) -> dict[str, FileKind]:
         _unfinished,
         _front,
         _front_checkpoint,
+        _searched_weights,
         _studies,
         _packs,
         _weights,
@@ -224,6 +226,24 @@ def _front_checkpoint(root: Path) -> Iterator[tuple[str, FileKind]]:
 
     place = Path("training.safetensors")
     yield str(place), FileKind(root / "mine" / place, (root / "other" / place).read_bytes(), loaded)
+
+
+def _searched_weights(root: Path) -> Iterator[tuple[str, FileKind]]:
+    run = Run(TINY, method="IMTLG()", surface="parameters", epochs=4, batch_size=4)
+    how = WeightsOptions(share=1.0, members=4, rounds=2)
+    mine = find_weights_in(root / "mine", run, how)
+    find_weights_in(root / "other", replace(run, seed=1), how)
+
+    def read(path: Path) -> Any:
+        found = read_weights(path, run, how)
+        return asdict(mine if found is None else found)  # without the file, the search is repeated
+
+    yield "weights.json", FileKind(root / "mine" / FILE, (root / "other" / FILE).read_bytes(), read)
+    for seed, name in ((RUN.seed, "unfinished"), (1, "other unfinished")):
+        own_checkpoint(root / name, replace(run, seed=seed), how)
+    own = partial(own_checkpoint, run=replace(run, seed=RUN.seed), options=how)
+    other = (root / "other unfinished" / OWNER).read_bytes()
+    yield OWNER, FileKind(root / "unfinished" / OWNER, other, lambda path: own(path.parent))
 
 
 def _studies(root: Path) -> Iterator[tuple[str, FileKind]]:

@@ -22,11 +22,12 @@ NAMES = (
     "result.json", "run.json", "events.jsonl", "failed.json", "tracking.json", "unfinished run.json",
     "unfinished events.jsonl", "checkpoint state.json", "checkpoint model.safetensors", "checkpoint optimizer.safetensors",
     "checkpoint door.safetensors", "checkpoint random.safetensors", "front.json", "model-001.safetensors",
-    "training.safetensors", "study.json", "tuning.json", "pack.json", "index.jsonl", "rows.u8", "weights.safetensors",
-    "exported model", "trusted-workloads.txt", "table.csv", "table.csv.gz", "table.csv.zip", "table.arff", "picture.png",
-    "picture.jpeg", "picture.bmp", "picture.webp", "numbers.png", "array.npy", "digits-idx3-ubyte", "digits-idx3-ubyte.gz",
-    "instances_val2017.json", "masks", "list_attr_celeba.txt", "list_eval_partition.txt", "test_batch.bin", "image.npy",
-    "label.npy", "depth.npy", "normal.npy", "qm9_part2.csv", "mnist_5k.csv.gz",
+    "training.safetensors", "weights.json", "search.json", "study.json", "tuning.json", "pack.json", "index.jsonl", "rows.u8",
+    "weights.safetensors", "exported model", "trusted-workloads.txt", "table.csv", "table.csv.gz", "table.csv.zip",
+    "table.arff", "picture.png", "picture.jpeg", "picture.bmp", "picture.webp", "numbers.png", "array.npy",
+    "digits-idx3-ubyte", "digits-idx3-ubyte.gz", "instances_val2017.json", "masks", "list_attr_celeba.txt",
+    "list_eval_partition.txt", "test_batch.bin", "image.npy", "label.npy", "depth.npy", "normal.npy", "qm9_part2.csv",
+    "mnist_5k.csv.gz",
 )  # fmt: skip
 MEMORY = 1 << 30  # bytes by which reading a damaged file may increase the memory of the process
 Damage = Callable[["Case"], None]

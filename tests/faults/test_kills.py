@@ -8,12 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiments import RUNS, RUNS_ALONE, Experiment, pack_experiment, run_experiment, study_experiment
+from faults.experiments import (
+    RUNS,
+    RUNS_ALONE,
+    Experiment,
+    pack_experiment,
+    run_experiment,
+    study_experiment,
+    weights_experiment,
+)
 from faults.processes import NONE, Fault, Outcome, Server
 from image_folders import write_both
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV)
-QUICK = ("optimizer-MTAdamV2", "search-FastBacktracking", "method-NashMTL", "front-MT2O")  # with a state that is large
+QUICK = (  # with a state that is large, or that each step changes
+    "optimizer-MTAdamV2", "search-FastBacktracking", "method-NashMTL", "method-FAMO", "front-MT2O",
+)  # fmt: skip
 Stamps = dict[str, tuple[int, int]]
 
 
@@ -27,7 +37,8 @@ def random_kill(draws: random.Random, whole: Outcome) -> Fault:
 
 def results(folder: Path) -> Stamps:
     """What identifies each finished result in a folder: it changes where the file is written again."""
-    found = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("result.json")}
+    names = ("result.json", "weights.json")
+    found = {str(path.relative_to(folder)): path.stat() for name in names for path in folder.rglob(name)}
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
@@ -65,6 +76,27 @@ def test_killed_training_of_every_kind_equals_uninterrupted_training(
     name: str, server: Server, tmp_path: Path, seed: int, given_count: int | None
 ) -> None:
     check_kills(server, run_experiment(RUNS[name]), tmp_path, kills=given_count or 3, seed=seed)
+
+
+WEIGHTS = {  # a method with a state, and the population whose balanced run has none
+    "run": weights_experiment("MoCo()", members=None),
+    "population": weights_experiment("IMTLG()", members=4, schedule="cosine", options={"samples": 120, "own_inputs": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_killed_search_of_weights_equals_an_uninterrupted_one(
+    name: str, server: Server, tmp_path: Path, seed: int
+) -> None:
+    check_kills(server, WEIGHTS[name], tmp_path, kills=3, seed=seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_killed_search_of_weights_in_a_long_campaign(
+    name: str, server: Server, tmp_path: Path, seed: int, given_count: int | None
+) -> None:
+    check_kills(server, WEIGHTS[name], tmp_path, kills=given_count or 12, seed=seed)
 
 
 def test_killed_packing_gives_the_bytes_of_an_uninterrupted_one(server: Server, tmp_path: Path, seed: int) -> None:

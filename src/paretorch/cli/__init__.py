@@ -20,6 +20,7 @@ from paretorch.cli.list_names import list_names
 from paretorch.cli.pick import export, pick
 from paretorch.cli.ranks import check_one_process
 from paretorch.cli.report import report
+from paretorch.cli.standard_streams import open_closed_streams
 from paretorch.cli.study import StudyCommand, study
 from paretorch.cli.train import interactive, train
 from paretorch.cli.weights import weights
@@ -93,6 +94,7 @@ app.add_typer(data, name="data", no_args_is_help=True)
 
 def main() -> None:
     """The ``paretorch`` command."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # a character that the encoding lacks is no error
         if not isinstance(stream, io.TextIOWrapper):
             continue

@@ -21,7 +21,7 @@ with extra("studies"):
 
 def diagnose(
     workload: options.Workload,
-    tasks: Annotated[str, typer.Option(help="Tasks to diagnose, separated by commas; all by default.")] = "",
+    tasks: Annotated[str, typer.Option(help=f"Tasks to diagnose, {options.TASK_NAMES}")] = "",
     batches: Annotated[int, typer.Option(help="Batches that are measured.")] = 24,
     warmup: Annotated[int, typer.Option(help="Steps of training before the second measurement; 0: none.")] = 100,
     seconds: Annotated[
@@ -48,6 +48,10 @@ def diagnose(
             seed=seed,
             device=device,
         )
+        if out is not None:
+            from paretorch.reports.page.diagnosis import check_target
+
+            check_target(out)  # before minutes of measurements
         limit = math.inf if seconds is None else seconds
         found = diagnose_workload(run, measured=batches, warmup=warmup, seconds=limit)
         console = Console(emoji=False)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from paretorch.extras import extra
@@ -52,10 +55,14 @@ def readable_errors(stopped: str = "The same command continues after the last ep
         raise typer.Exit(2) from None
 
 
+# in the messages of torch's RuntimeErrors
+WANT_OF_MEMORY = ("not enough memory", "can't allocate memory", "CUDA out of memory")
+
+
 def _cure(error: BaseException) -> str | None:
     """What the user can do about an error of torch or of the system; None: nothing is known."""
     text = str(error)
-    if isinstance(error, MemoryError) or "not enough memory" in text or "CUDA out of memory" in text:
+    if isinstance(error, MemoryError) or any(each in text for each in WANT_OF_MEMORY):
         return "There is not enough memory: use less data, a smaller model or a smaller batch"
     if text.startswith("DataLoader worker") and "exited unexpectedly" in text:
         return "A process that reads data has ended, often for want of memory: workers=0 shows its error"
@@ -68,8 +75,9 @@ def _is_about_training(category: type[Warning]) -> bool:
     from paretorch.training.monitoring.loading import SlowLoadingWarning
     from paretorch.training.monitoring.training_monitor import TrainingWarning
     from paretorch.training.tracking.contract import TrackingWarning
+    from paretorch.workloads.base import DataWarning
 
-    return issubclass(category, (SlowLoadingWarning, TrainingWarning, TrackingWarning, DivergedWarning))
+    return issubclass(category, (DataWarning, SlowLoadingWarning, TrainingWarning, TrackingWarning, DivergedWarning))
 
 
 def _print(title: str, message: str) -> None:
@@ -85,6 +93,27 @@ def _raised_by_paretorch(error: BaseException) -> bool:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is None:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    if error.filename is None:
         return error.strerror
-    return str(error)
+    paths = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return _path_message(error.errno, paths) or str(error)
+
+
+def _path_message(number: int | None, paths: Sequence[Path]) -> str | None:
+    """What is wrong with the path of an error of the operating system, and the cure; None: its own message is clear."""
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        for above in (above for path in paths for above in (path, *path.parents)):
+            if os.path.lexists(above) and not above.is_dir():
+                return f"{above} is no folder, where a folder is expected: move it away, or name another folder"
+    if number == errno.EISDIR:
+        for path in reversed(paths):
+            if path.is_dir():
+                return f"{path} is a folder, where a file is expected: move it away, or name another path"
+    if number == errno.ENAMETOOLONG:
+        return f"{paths[0]} is a longer name than the file system allows: give a shorter one" if paths else None
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) and paths:
+        reason = "its file system is read-only" if number == errno.EROFS else "permission denied"
+        return f"{paths[-1]} cannot be read or written: {reason}. Change its permissions, or name another path"
+    return None

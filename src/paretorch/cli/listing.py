@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
 
+from paretorch.core.contract import Method
 from paretorch.optim.presets import PRESETS
 from paretorch.studies.lookup import study_module, study_names
 from paretorch.training.fronts.algorithms import algorithms
@@ -19,7 +21,12 @@ ROLE = re.compile(r":\w+:`([^`]*)`")  # of Sphinx
 
 def method_rows() -> Rows:
     """Balancing methods as constructors with their defaults."""
-    return [(_constructor(name, method), _about(method)) for name, method in sorted(methods().items())]
+
+    def about(method: type[Method[Any]]) -> str:
+        several = f" It takes {method.batches} batches per step: for a loop of your own, with a Balancer."
+        return _about(method) + several * (method.batches > 1)
+
+    return [(_constructor(name, method), about(method)) for name, method in sorted(methods().items())]
 
 
 def optimizer_rows() -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -10,6 +11,9 @@ from paretorch.extras import extra
 
 with extra("studies"):
     import typer
+
+TASK_NAMES = "separated by commas; a name with a comma in double quotes: 'left,\"a, b\"'. All by default."
+TASK_NAME = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*?))\s*(?:,|\Z)')  # in a list of names
 
 Workload = Annotated[
     str,
@@ -95,16 +99,22 @@ def name_and_options(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def task_names(text: str) -> tuple[str, ...]:
-    """Names of tasks that are separated by commas.
+    """Names of tasks that are separated by commas; a name in double quotes may contain commas, and its own quotes twice.
+
+    Args:
+        text: the names; no name, for all tasks, is the empty text only.
 
     Raises:
-        ValueError: a name is repeated.
+        ValueError: a name is repeated, or there is none in a text that is not empty.
 
     Example:
-        >>> task_names("left, ink")
-        ('left', 'ink')
+        >>> task_names('left, "ink, wet"')
+        ('left', 'ink, wet')
     """
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    found = [(match["quoted"], match["plain"]) for match in TASK_NAME.finditer(text)]
+    names = tuple(name for quoted, plain in found if (name := plain if quoted is None else quoted.replace('""', '"')))
+    if text and not names:
+        raise ValueError(f"expected names of tasks with commas between, got {text!r}; without --tasks, all are trained")
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"expected each task once, got {', '.join(map(repr, repeated))} again")
     return names

@@ -42,7 +42,7 @@ def train(
     workload: options.Workload,
     method: Annotated[str, typer.Option(help="The balancing method as a constructor.")] = "Equal()",
     surface: Annotated[Surface, typer.Option(help="Tensors on which gradients are compared.")] = Surface.features,
-    tasks: Annotated[str, typer.Option(help="Tasks to train, separated by commas; all by default.")] = "",
+    tasks: Annotated[str, typer.Option(help=f"Tasks to train, {options.TASK_NAMES}")] = "",
     every: Annotated[
         int | None, typer.Option(help="Compute weights every EVERY steps, and reuse them between.")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +17,7 @@ with extra("studies"):
     from rich.console import Console
 
 if TYPE_CHECKING:
-    from paretorch.balance.static_weights import StaticWeights
-    from paretorch.studies.population import Population
+    from paretorch.studies.weights_folder import FoundWeights
     from paretorch.training.run import Run
 
 
@@ -43,7 +43,7 @@ def weights(
     rounds: Annotated[
         int | None, typer.Option(help="Rounds after which members are replaced; 5 by default, or one for each epoch.")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Tasks to weight, separated by commas; all by default.")] = "",
+    tasks: Annotated[str, typer.Option(help=f"Tasks to weight, {options.TASK_NAMES}")] = "",
     optimizer: options.Optimizer = "Adam(lr=0.001)",
     epochs: Annotated[int, typer.Option(help="Passes over the training data of a whole run.")] = 10,
     batch_size: options.BatchSize = 256,
@@ -60,10 +60,9 @@ def weights(
     ] = None,
 ) -> None:
     """Find static weights for the losses: plain numbers, from a third of a run or from a population of runs."""
-    with readable_errors("Nothing was written; the same command starts again."):
-        from paretorch.storage.json_files import to_json, write_json
-        from paretorch.studies.population import search_population
-        from paretorch.training.balanced_run import SHARE, balanced_weights
+    with readable_errors("The same command continues after the last epoch, or the last member of a population."):
+        from paretorch.studies.weights_folder import FILE, WeightsOptions, default_folder, find_weights_in
+        from paretorch.training.balanced_run import SHARE
         from paretorch.training.run import Run
 
         if search is Search.run and (given := options.given(members=members, rounds=rounds)):
@@ -83,45 +82,25 @@ def weights(
             warmup=warmup,
             test=False,
         )
-        folder = out or Path("runs") / f"weights-{Path(run.workload).stem}-{run.key}"
-        folder.mkdir(parents=True, exist_ok=True)
         console = Console(emoji=False)
-        share = SHARE if share is None else share
-        found = balanced_weights(run, share)
-        print_line(console, found.text)
-        chosen, cost = dict(found), share
-        population = None
+        how = WeightsOptions(share=SHARE if share is None else share)
         if search is Search.population:
-            population = search_population(
-                run,
-                8 if members is None else members,
-                min(5, epochs) if rounds is None else rounds,
-                found,
-                lambda line: print_line(console, line),
-            )
-            chosen, cost = dict(population.weights), share + len(population.members)
-        content = {
-            "weights": chosen,
-            "search": search.value,
-            "cost in runs": cost,
-            "run": run.to_json(),
-            "balanced run": found,
-        }
-        write_json(
-            folder / "weights.json", to_json(content | ({} if population is None else {"population": population}))
-        )
-        _show(console, chosen, _cost(run, found, share, population), folder / "weights.json")
+            rounds = min(how.rounds, epochs) if rounds is None else rounds
+            how = replace(how, members=8 if members is None else members, rounds=rounds)
+        folder = out or default_folder(run, how)
+        found = find_weights_in(folder, run, how, lambda line: print_line(console, line))
+        _show(console, found, _cost(run, found, how.share), folder / FILE)
 
 
-def _show(console: Console, chosen: dict[str, float], cost: str, file: Path) -> None:
+def _show(console: Console, found: FoundWeights, cost: str, file: Path) -> None:
     """Prints the weights as the lines that use them, the cost and the file."""
-    rounded = {task: float(f"{weight:.4g}") for task, weight in chosen.items()}
+    rounded = {task: float(f"{weight:.4g}") for task, weight in found.weights.items()}
     for line in (
         "",
         "The lines that use the weights, in a loop of your own or in a Fork:",
         f"weights = {rounded}",
         "total = sum(weights[task] * loss for task, loss in losses.items())",
-        f"fork = paretorch.Fork(paretorch.Static(weights), tasks={tuple(chosen)})",
+        f"fork = paretorch.Fork(paretorch.Static(weights), tasks={tuple(rounded)})",
         "",
         cost,
         f"The weights are in {file}",
@@ -129,7 +108,9 @@ def _show(console: Console, chosen: dict[str, float], cost: str, file: Path) -> 
         print_line(console, line)
 
 
-def _cost(run: Run, found: StaticWeights, share: float, population: Population | None) -> str:
-    tasks = len(found)
+def _cost(run: Run, found: FoundWeights, share: float) -> str:
+    tasks = len(found.weights)
     text = f"Cost: {share:.2g} runs of {run.epochs} epochs, with {tasks} backward passes in a step"
-    return text + ("." if population is None else f", and {len(population.members)} runs in the population.")
+    return text + (
+        "." if found.population is None else f", and {len(found.population.members)} runs in the population."
+    )

@@ -12,10 +12,10 @@ from torch import nn
 
 from paretorch.core.restoring import RestoredOnError
 from paretorch.loop.means import WeightedMeans
-from paretorch.metrics import Metric
+from paretorch.metrics.metric import Metric, real_number
 from paretorch.workloads.base import Workload
 from paretorch.workloads.forward import Batch, outputs_of
-from paretorch.workloads.streams import Stream
+from paretorch.workloads.streams import Stream, one_pass
 
 Forward = Callable[[nn.Module, Batch], tuple[dict[str, Any], dict[str, Any]]]
 
@@ -54,14 +54,15 @@ def evaluate(
         forward: model, batch -> outputs and targets by task.
 
     Raises:
-        ValueError: a metric does not support an output or a target; the message names the task.
+        ValueError: a metric does not support an output or a target, or returns no real number; or a stream gives no samples.
+            The message names the task.
     """
     training = model.training
     with RestoredOnError([model]), torch.no_grad():
         model.eval()
         try:
             for stream in streams:
-                for samples in stream.batches(batch_size, order=None):
+                for samples in one_pass(stream, batch_size, order=None):
                     outputs, targets = forward(model, (samples,))
                     for task, loss in workload.losses(outputs, targets).items():
                         means.add(task, loss, workload.labelled(task, targets[task], samples.size))
@@ -74,8 +75,31 @@ def evaluate(
         values = {}
         for task, made in metrics.items():
             with _errors_name(task):
-                values[task] = {metric.name: metric.compute() for metric in made}
+                computed = [metric.compute() for metric in made]
+            values[task] = {
+                metric.name: metric_value(workload, task, metric, value)
+                for metric, value in zip(made, computed, strict=True)
+            }
         return Scores(means.read(), values)
+
+
+def metric_value(workload: Workload, task: str, metric: Metric, computed: Any) -> float:
+    """The value of a metric as a float.
+
+    Args:
+        workload: has the metric.
+        task: of the metric.
+        metric: that was computed.
+        computed: what it returned.
+
+    Raises:
+        ValueError: it returned no real number; the message names workload, task and metric.
+    """
+    try:
+        return real_number(computed)
+    except ValueError as error:
+        where = f"{type(workload).__name__}.metrics(), task {task!r}, compute() of {metric.name!r}"
+        raise ValueError(f"{where}: {error}") from None
 
 
 @contextmanager

@@ -161,11 +161,13 @@ def drawn(count: int, tasks: int, concentration: float, generator: torch.Generat
 
 
 def rays(weights: Tensor, floor: float = 0.02) -> Tensor:
-    r"""Directions in which the weighted losses are equal, d_t proportional to 1 / w_t; the map is its own inverse.
+    r"""Directions in which the weighted losses are equal; for weights above the floor the map is its own inverse.
+
+    .. math:: d_t \propto \frac{1}{\max(w_t, \epsilon)}
 
     Args:
         weights: (N, T) on the simplex.
-        floor: lower bound of the entries, in (0, 1/T).
+        floor: epsilon, lower bound of the weights, in (0, 1/T), so that a weight of zero has a finite direction.
 
     Returns:
         (N, T) on the simplex.

@@ -147,7 +147,7 @@ class PBI(Scalarization):
 
     References:
         Zhang & Li, "MOEA/D", IEEE Transactions on Evolutionary Computation 2007, section III-A.3. Their ray is w,
-        so that a larger entry means a larger loss; ours is 1/w, as for Tchebycheff.
+        so that a larger entry means a larger loss; ours is u, as for Tchebycheff.
     """
 
     theta: float = 5.0

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from io import FileIO
 from pathlib import Path
+
+from paretorch.storage.locks import check_held
 
 
 def write(path: Path, content: bytes) -> None:
@@ -15,13 +18,16 @@ def write(path: Path, content: bytes) -> None:
 
     Raises:
         OSError: the disk is full or the folder cannot be written; an earlier file at ``path`` is unchanged.
+        MovedFolderError: the file is in a folder that this process had locked and that is no longer there.
     """
     temporary = path.with_name(f".{path.name}.writing")
     try:
         write_through(temporary, content)
+        check_held(path)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
+            check_held(path)  # the temporary file at this path may be that of another process
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -45,7 +51,9 @@ def create(path: Path) -> FileIO:
 
     Raises:
         OSError: the path is a folder, or cannot be written.
+        MovedFolderError: see :func:`write`.
     """
+    check_held(path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     return open(path, "xb", buffering=0, opener=_open_descriptor)
@@ -56,15 +64,49 @@ def open_to_append(path: Path) -> FileIO:
 
     Raises:
         OSError: it is a link or no regular file, so that the content would be written elsewhere.
+        MovedFolderError: see :func:`write`.
     """
+    check_held(path)
     return open(path, "ab", buffering=0, opener=_open_descriptor)
 
 
 def own_folder(path: Path) -> Path:
     """Makes a folder if necessary and returns it; see :func:`check_own`."""
     check_own(path)
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     return path
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it if necessary.
+
+    Raises:
+        OSError: it cannot be made.
+        MovedFolderError: see :func:`write`.
+    """
+    check_held(path)
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file if there is one.
+
+    Raises:
+        OSError: it cannot be removed.
+        MovedFolderError: see :func:`write`.
+    """
+    check_held(path)
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder with all that it contains, as far as that is possible.
+
+    Raises:
+        MovedFolderError: see :func:`write`.
+    """
+    check_held(path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def check_own(path: Path) -> None:
@@ -72,7 +114,9 @@ def check_own(path: Path) -> None:
 
     Raises:
         OSError: it is a link.
+        MovedFolderError: see :func:`write`.
     """
+    check_held(path)
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{path} is a link to another folder, whose files are not replaced: remove the link")
 
@@ -98,11 +142,14 @@ def append(file: FileIO, content: bytes) -> None:
 
     Raises:
         OSError: with the path and the cure, if the disk is full.
+        MovedFolderError: see :func:`write`.
     """
+    path = Path(os.fsdecode(file.name))
+    check_held(path)
     try:
         _write_all(file, content)
     except OSError as error:
-        raise disk_full_error(error, Path(os.fsdecode(file.name))) from error
+        raise disk_full_error(error, path) from error
 
 
 def _write_all(file: FileIO, content: bytes) -> None:
@@ -115,6 +162,7 @@ def _write_all(file: FileIO, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Forces the entries of a folder to the disk, if the operating system supports it (Windows does not)."""
+    check_held(folder)
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""A checkpoint in one file, written by trainings of fronts."""
+"""A checkpoint in one file, written by trainings of fronts and by searches of static weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paretorch.storage import atomic
 from paretorch.storage.damage import DamagedFileError, naming_damaged
 from paretorch.storage.json_files import parse_json
 from paretorch.storage.nested_state import pack, unpack
@@ -52,7 +53,7 @@ class CheckpointFile:
             "epochs": str(epoch),
             "values": json.dumps(values),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(self.path.parent)
         write_tensors(self.path, tensors, header | {SEAL: _digest(header, tensors)})
 
     def load(self) -> dict[str, Any] | None:
@@ -71,7 +72,7 @@ class CheckpointFile:
         self.declared |= {name: before[name] for name in before if chosen.get(name) == self.declared.get(name, "")}
         if different := [name for name, now in self.declared.items() if before.get(name) != now]:
             listing = "; ".join(f"{name} was {before.get(name)}, is {self.declared[name]}" for name in different)
-            raise ValueError(f"{self.path} belongs to another training: {listing}. Give another folder as checkpoint")
+            raise ValueError(f"{self.path} belongs to another training: {listing}. Remove it, or give another folder")
         with naming_damaged(self.path, RESTART):
             state: dict[str, Any] = dict(unpack(parse_json(header["values"], allow_nan=True), tensors))
         return state

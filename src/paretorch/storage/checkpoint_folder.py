@@ -8,10 +8,10 @@ Nothing is unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,12 +135,13 @@ def save(
 
     Raises:
         OSError: the disk is full, or ``folder`` is a link; the previous checkpoint is unchanged.
+        MovedFolderError: the run's folder was moved, removed or replaced; nothing at its path was changed.
     """
     atomic.own_folder(folder)
     writing = folder / ".writing"
     if writing.is_symlink():
         writing.unlink()
-    shutil.rmtree(writing, ignore_errors=True)
+    atomic.remove_folder(writing)
     writing.mkdir()
     try:
         values, files = {}, {}
@@ -154,23 +155,26 @@ def save(
         atomic.write_through(writing / "state.json", json.dumps(state).encode())
         atomic.sync_folder(writing)
         target = folder / f"epoch-{epoch}"
-        shutil.rmtree(target, ignore_errors=True)
+        atomic.remove_folder(target)
         writing.rename(target)
     except BaseException:
-        shutil.rmtree(writing, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a folder that is no longer this process's own is left as it is
+            atomic.remove_folder(writing)
         raise
     atomic.sync_folder(folder)
     remove_others(folder, epoch, previous)
 
 
 def remove_others(folder: Path, epoch: int, previous: bool = False) -> None:
-    """Removes all checkpoints but that of ``epoch`` and, with ``previous``, the one before it."""
+    """Removes all checkpoints but that of ``epoch`` and, with ``previous``, the one before it; none if that one is missing."""
     saved = saved_checkpoints(folder)
+    if folder / f"epoch-{epoch}" not in saved:
+        return
     number = saved.index(folder / f"epoch-{epoch}")
     kept = saved[max(number - previous, 0) : number + 1]
     for other in saved:
         if other not in kept:
-            shutil.rmtree(other, ignore_errors=True)
+            atomic.remove_folder(other)
 
 
 def saved_checkpoints(folder: Path) -> list[Path]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paretorch.storage import atomic
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json, write_json
 from paretorch.storage.seals import SEAL, check_seal, sealed
 from paretorch.storage.value_types import typed
-from paretorch.training.record.run_identity import check_run, plain_values
+from paretorch.training.record.run_identity import check_run
 from paretorch.training.run import Run
 
 FILE = "failed.json"
@@ -32,8 +33,12 @@ class FailureRecord:
 
 
 def write_failure(folder: Path, run: Run, failure: FailureRecord) -> None:
-    """Writes the record of a run's failure into its folder, which is made if necessary."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the record of a run's failure into its folder, which is made if necessary.
+
+    Raises:
+        MovedFolderError: the folder, or that of its study, was moved, removed or replaced during the training.
+    """
+    atomic.make_folder(folder)
     content: dict[str, Any] = {"run": run.to_json(), "error": failure.error, "traceback": failure.traceback}
     if failure.diverged:
         content["diverged"] = True
@@ -50,9 +55,9 @@ def read_failure(folder: Path, run: Run) -> FailureRecord | None:
     try:
         with naming_damaged(path, "Remove it; the study's command trains the run again"):
             record = dict(read_json(path, allow_nan=True))
-            check_seal(record, required=False)
-            record.pop(SEAL, None)
-            found = dict(record.pop("run", None) or plain_values(run))
+            check_seal(record, required=True)
+            del record[SEAL]
+            found = typed(record.pop("run"), dict[str, Any])
             failure: FailureRecord = typed(record, FailureRecord)
     except FileNotFoundError:
         return None

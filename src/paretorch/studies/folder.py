@@ -13,8 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -22,15 +21,17 @@ from typing import Any
 
 import torch
 
+from paretorch.storage import atomic
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import read_json, write_json
-from paretorch.storage.locks import acquire_lock
+from paretorch.storage.locks import HeldLock, acquire_lock
 from paretorch.storage.regular_files import TooLargeError
 from paretorch.storage.seals import check_seal, sealed
 from paretorch.storage.value_types import typed
 from paretorch.studies.job import Job
 from paretorch.studies.study import Study
-from paretorch.studies.tuning.hyperparameters import with_static_weights
+from paretorch.studies.trial_plan import check_trials
+from paretorch.studies.tuning.hyperparameters import check_searches, with_static_weights
 from paretorch.studies.tuning.trials import TuningResult
 from paretorch.training.record import machine
 from paretorch.training.run import Run
@@ -38,6 +39,7 @@ from paretorch.training.run import Run
 FORMAT = 3  # raised when older versions of the package can no longer read the files
 UNSEALED = 2  # up to this one, the files have no digest
 MARK = "paretorch study "
+MOST_SEEDS = 10_000  # for which reports take seconds
 LONGEST = 200  # characters of a label in the name of a folder, which has 255 at most
 ORIGIN = ("versions", "machine")  # objects that reports show
 UNTUNED = "untuned"  # the key of the study before it was tuned, in tuning.json; earlier versions did not write it
@@ -85,21 +87,16 @@ class StudyFolder:
         return [Job(treatment.label, run, self._run_folder(treatment.label, run)) for treatment, run in planned]
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> HeldLock:
     """A context in which no other process trains the study in a folder, which is made if necessary.
 
     Raises:
         BlockingIOError: another process trains it.
     """
     path.mkdir(parents=True, exist_ok=True)
-    lock = acquire_lock(
+    return acquire_lock(
         path / ".lock", f"another process trains the study in {path}: wait for it, or choose another folder"
     )
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def open_folder(
@@ -119,13 +116,14 @@ def open_folder(
 
     Raises:
         ValueError: the folder contains another study or one of a newer version, or it contains this study and ``resume``
-            is False; fewer than one seed; a negative number of trials.
+            is False; no seed, or above 10,000; a negative number of trials, or a grid that cannot be tuned.
     """
-    if seeds < 1:
-        raise ValueError(f"a study needs at least 1 seed (3 for intervals), got {seeds}")
+    _check_seeds(seeds)
     if tune < 0:
         raise ValueError(f"tune is a number of trials, at least 1, or 0 to use the study's own settings; got {tune}")
+    check_trials(tune)
     study = with_static_weights(study) if tune else study
+    check_searches(study, tune)
     folder = StudyFolder(path, study, scale, tuple(range(seeds)), tune)
     if (path / "study.json").exists():
         if not resume:
@@ -139,7 +137,7 @@ def open_folder(
                 f"{_difference(untuned, study)}; choose another folder"
             )
         folder = replace(existing, path=path, seeds=folder.seeds)
-    path.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(path)
     content = {
         "format": f"{MARK}{FORMAT}",
         "typed": command or study.name,
@@ -152,6 +150,11 @@ def open_folder(
     }
     write_json(path / "study.json", sealed(content), allow_nan=True)  # a run may have an infinite clip
     return folder
+
+
+def _check_seeds(seeds: int) -> None:
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise ValueError(f"a study has 1 to {MOST_SEEDS:,} seeds (3 for intervals), got {seeds:,}")
 
 
 def save_tuning(folder: StudyFolder, tuning: TuningResult, study: Study) -> StudyFolder:
@@ -176,6 +179,7 @@ def read_folder(path: Path) -> StudyFolder:
     with naming_damaged(path / "study.json", RESTORE):
         study, tune = Study.from_json(content["study"]), typed(content.get("tune", 0), int, "tune")
         scale, seeds = typed(content["scale"], str, "scale"), typed(content["seeds"], tuple[int, ...], "seeds")
+        _check_seeds(len(seeds))
         typed({name: content.get(name) for name in ORIGIN}, Mapping[str, Mapping[str, Any] | None])
         typed(content.get("typed"), str | None, "typed")
         folder = StudyFolder(path, study, scale, seeds, tune)

@@ -7,22 +7,34 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from paretorch.balance.static import Static
 from paretorch.core.arrays import Array
 from paretorch.core.fork.fork import Fork
+from paretorch.core.gradients.finite import all_finite
 from paretorch.loop.evaluation import Scores
 from paretorch.metrics import delta_m_to_best
+from paretorch.storage import atomic
+from paretorch.storage.checkpoint_file import CheckpointFile
+from paretorch.storage.checkpoint_folder import Checkpoint
 from paretorch.training import randomness, updates
-from paretorch.training.balanced_run import check_weighted, seeded
+from paretorch.training.balanced_run import check_weighted, declared, seeded
 from paretorch.training.evaluation import evaluate
 from paretorch.training.resolved_run import ResolvedRun
 from paretorch.training.run import Run
 from paretorch.training.workload_checks import metrics_of
-from paretorch.workloads.streams import combined_seed, steps_per_epoch, training_batches
+from paretorch.workloads.streams import (
+    combined_seed,
+    positions_of,
+    restore_positions,
+    steps_per_epoch,
+    training_batches,
+)
 
 FEWEST_MEMBERS = 4  # so that a quarter is a member
 SPREAD = 1.5  # standard deviation of the logarithms of the first weights
@@ -85,6 +97,7 @@ def search_population(
     rounds: int = 5,
     centre: Mapping[str, float] | None = None,
     report: Callable[[str], object] = lambda line: None,
+    checkpoint: Path | None = None,
 ) -> Population:
     """Population-based search: members with different static weights are trained, and the worst copy the best.
 
@@ -92,8 +105,7 @@ def search_population(
     weights and the second those of ``centre``; the logarithms of the others are normal around it. After each round but the
     last, the worst quarter copies the model, the optimizer and the weights of a member of the best quarter, and adds normal
     noise to the logarithms of the weights. Members are ranked by Delta m on validation data, relative to the best value of each
-    metric in the population, so that no single-task run is needed. The test set is not used. No files are written, and a search
-    that is interrupted starts again.
+    metric in the population, so that no single-task run is needed. The test set is not used.
 
     Args:
         run: what each member trains, with static weights in place of its method.
@@ -102,6 +114,8 @@ def search_population(
         centre: weights by task, such as those of :func:`~paretorch.training.balanced_run.balanced_weights`; None: equal ones, and
             the second member has random weights, too.
         report: receives a line after each round.
+        checkpoint: a folder in which each member is stored after each round, and from which the same call continues after an
+            interruption, to the same result; None: nothing is stored.
 
     Raises:
         ValueError: a number out of range, a single task, no metric on validation data, no member with finite metrics, or an
@@ -118,21 +132,31 @@ def search_population(
         "Scalarization for Multi-Task and Multi-Domain Learning at Scale", NeurIPS 2023, for the weights of losses. The result
         is a mean over the epochs of the best member, because the weights found are used from the first step on.
     """
-    if members < FEWEST_MEMBERS:
-        raise ValueError(
-            f"a population has at least {FEWEST_MEMBERS} members, of which a quarter is replaced, got {members}"
-        )
-    if not 2 <= rounds <= run.epochs:
-        raise ValueError(f"rounds are at least 2, and at most the epochs of the run, {run.epochs}; got {rounds}")
+    check_population(run, members, rounds)
     check_weighted(run)
     random = np.random.default_rng(combined_seed(run.seed, 2))
     with seeded(dataclasses.replace(run, method="Equal()", surface="features", test=False)) as resolved:
         _check(resolved)
         tasks, quarter = resolved.tasks, members // 4
         population = [_State(logarithms, _states(resolved)) for logarithms in _first(tasks, members, centre, random)]
-        for number in range(rounds):
+        options = {"members": members, "rounds": rounds, "centre": None if centre is None else dict(centre)}
+        stored = None if checkpoint is None else _StoredMembers(checkpoint, declared(run, **options), members)
+        first = 0 if stored is None else stored.last_round(rounds)
+        changes = [_draw_changes(random, quarter, len(tasks)) for _ in range(rounds - 1)]
+        for number in range(first, rounds):
             epochs = range(run.epochs * number // rounds, run.epochs * (number + 1) // rounds)
-            trained = [_train(resolved, member, epochs) for member in population]
+            positions = positions_of(resolved.splits.train)
+            trained = []
+            for place, member in enumerate(population):
+                found = None if stored is None else stored.load(resolved, number, place)
+                if found is None:
+                    restore_positions(resolved.splits.train, positions)
+                    found = _train(resolved, member, epochs)
+                    if stored is not None:
+                        stored.save(resolved, number, place, *found)
+                trained.append(found)
+            if stored is not None and number:
+                stored.remove(number - 1)
             population = [member for member, _ in trained]
             values = _delta_m([scores for _, scores in trained], resolved)
             order = sorted(range(members), key=lambda place: values[place])
@@ -142,13 +166,90 @@ def search_population(
                 f"round {number + 1} of {rounds}: best weights {_text(_weights(population[order[0]].logarithms, tasks))}"
             )
             if number + 1 < rounds:
-                for place in order[-quarter:]:
-                    best = population[order[int(random.integers(quarter))]]
-                    change = PERTURBATION * random.standard_normal(len(tasks))
+                for place, (rank, change) in zip(order[-quarter:], changes[number], strict=True):
+                    best = population[order[rank]]
                     population[place] = dataclasses.replace(
                         best, logarithms=best.logarithms + change, copies=best.copies + 1
                     )
     return Population(tuple(_member(population[place], trained[place][1], values[place], tasks) for place in order))
+
+
+def check_population(run: Run, members: int, rounds: int) -> None:
+    """Checks the size of a population and the number of its rounds.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+    if members < FEWEST_MEMBERS:
+        raise ValueError(
+            f"a population has at least {FEWEST_MEMBERS} members, of which a quarter is replaced, got {members}"
+        )
+    if not 2 <= rounds <= run.epochs:
+        raise ValueError(f"rounds are at least 2, and at most the epochs of the run, {run.epochs}; got {rounds}")
+
+
+class _StoredMembers:
+    """The members after a round, each in a checkpoint of its own.
+
+    Args:
+        folder: with a folder for each round in it.
+        declared: what decides the numbers of the search.
+        members: number of members.
+    """
+
+    def __init__(self, folder: Path, declared: Mapping[str, str], members: int) -> None:
+        self.folder, self.declared, self.members = folder, declared, members
+
+    def last_round(self, rounds: int) -> int:
+        """The last round of which all members are stored, from which the search continues; 0 if there is none."""
+        complete = (
+            number
+            for number in reversed(range(rounds))
+            if all(self._file(number, place).path.exists() for place in range(self.members))
+        )
+        return next(complete, 0)
+
+    def load(self, resolved: ResolvedRun, number: int, place: int) -> tuple[_State, Scores] | None:
+        """A member after a round, and its scores, where the optimizer's state is that of the run; None if it is not stored."""
+        file = self._file(number, place)
+        if (stored := file.load()) is None:
+            return None
+        Checkpoint(number, stored, file.path).load_into(resolved.model, resolved.optimizer, None)
+        restore_positions(resolved.splits.train, stored["positions"])
+        past = tuple(stored["past"].numpy())
+        return (
+            _State(stored["logarithms"].numpy(), _states(resolved), past, stored["copies"]),
+            Scores(stored["losses"], stored["metrics"]),
+        )
+
+    def save(self, resolved: ResolvedRun, number: int, place: int, member: _State, scores: Scores) -> None:
+        """Stores a member that was trained in a round."""
+        content = {
+            **member.states,
+            "door": {},
+            "logarithms": torch.from_numpy(member.logarithms),
+            "past": torch.from_numpy(np.stack(member.past)),
+            "copies": member.copies,
+            "losses": dict(scores.losses),
+            "metrics": {task: dict(values) for task, values in scores.metrics.items()},
+            "positions": positions_of(resolved.splits.train),
+        }
+        self._file(number, place).save(number + 1, content)
+
+    def remove(self, number: int) -> None:
+        """Removes the members of a round."""
+        atomic.remove_folder(self._folder(number))
+
+    def _file(self, number: int, place: int) -> CheckpointFile:
+        return CheckpointFile(self._folder(number) / f"member-{place + 1}", self.declared)
+
+    def _folder(self, number: int) -> Path:
+        return self.folder / f"round-{number + 1}"
+
+
+def _draw_changes(random: np.random.Generator, quarter: int, tasks: int) -> list[tuple[int, Array]]:
+    """For each member that is replaced after a round: the rank of the one it copies, and the (T,) change of the logarithms."""
+    return [(int(random.integers(quarter)), PERTURBATION * random.standard_normal(tasks)) for _ in range(quarter)]
 
 
 def _member(state: _State, scores: Scores, value: float, tasks: Sequence[str]) -> Member:
@@ -191,9 +292,13 @@ def _train(resolved: ResolvedRun, member: _State, epochs: range) -> tuple[_State
             resolved.schedule.before(step)
             update(batch)
             step += 1
-    scores = evaluate(
-        resolved.workload, model, resolved.splits.validation, resolved.tasks, run.batch_size, run.precision
-    )
+    if all_finite([parameter.detach() for parameter in model.parameters()]):
+        scores = evaluate(
+            resolved.workload, model, resolved.splits.validation, resolved.tasks, run.batch_size, run.precision
+        )
+    else:  # a metric may raise an error on what such a model computes
+        made = metrics_of(resolved.workload, resolved.tasks)
+        scores = Scores({}, {task: {metric.name: math.nan for metric in each} for task, each in made.items()})
     past = (*member.past, *(member.logarithms for _ in epochs))
     return dataclasses.replace(member, states=_states(resolved), past=past), scores
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from paretorch.storage.locks import check_held
 from paretorch.studies.folder import StudyFolder
 from paretorch.studies.job import Job, grouped
 from paretorch.studies.launching.contract import Event, Launcher, Workers, WorkerSetup
@@ -132,6 +133,7 @@ def train_jobs(
     Raises:
         ValueError: fewer than one worker, or the launcher cannot have any.
         RuntimeError: a worker cannot start.
+        MovedFolderError: the folder of the study was moved, removed or replaced; all workers have stopped.
         KeyboardInterrupt: after Ctrl-C, when the workers have stopped; unfinished runs keep their checkpoints.
     """
     if workers is not None and workers < 1:
@@ -180,12 +182,14 @@ class _Training:
     def submit(self) -> None:
         while self.pending and len(self.times) < self.count:
             job = self.pending.popleft()
+            check_held(job.folder)
             self.times[job.folder] = time.perf_counter()
             self.workers.submit(job)
         if not (self.pending or (self.times and self.dependent and self.dependent.placeholders)):
             self.workers.release_idle()
 
     def handle(self, job: Job, event: Event) -> None:
+        check_held(job.folder)
         if event["event"] == "note":
             self.progress.note(event["text"])
             return

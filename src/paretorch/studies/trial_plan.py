@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+MOST_TRIALS = 10_000
+
 
 @dataclass(frozen=True)
 class Halving:
@@ -90,7 +92,7 @@ class Sampled:
         trials: N, whole runs; at least 1.
 
     Raises:
-        ValueError: fewer than one.
+        ValueError: fewer than one, or above 10,000.
     """
 
     trials: int
@@ -98,6 +100,17 @@ class Sampled:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise ValueError(f"a search has at least 1 trial, got {self.trials}")
+        check_trials(self.trials)
+
+
+def check_trials(trials: int) -> None:
+    """Checks that a search has a number of trials that a study can list.
+
+    Raises:
+        ValueError: it has more.
+    """
+    if trials > MOST_TRIALS:
+        raise ValueError(f"a search has at most {MOST_TRIALS:,} trials, got {trials:,}")
 
 
 TrialPlan = Halving | Generations | Sampled

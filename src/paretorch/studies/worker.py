@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from paretorch.storage import atomic
+from paretorch.storage.locks import MovedFolderError, watch_locks
 from paretorch.studies import failure_record
 from paretorch.studies.divergence import DivergedError, check_parameters
 from paretorch.training.monitoring.training_monitor import NonFiniteParametersError
@@ -89,11 +91,13 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
 
     Args:
         order: ``run``, ``folder``, ``tracking``, ``trial``: whether the run is stopped when its parameters become nan, and
-            ``others``, each with a run and a folder, which are trained together with it.
+            ``others``, each with a run and a folder, which are trained together with it; from a runner on the same machine also
+            ``locks``, those of the runner: nothing is written in a study's folder that was moved.
         train: the function that trains.
         send: receives the events: ``started``; ``progress`` with ``done`` and ``of``; ``note`` with a ``text``, such as a
             warning about a tracker; then ``finished``, or ``failed`` with ``error``.
     """
+    watch_locks(order.get("locks", {}))
     if order.get("others"):
         _train_group([order, *order["others"]], send)
         return
@@ -101,7 +105,6 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
     tracking = Tracking.from_json(order["tracking"])
     options = {"tracking": tracking} if tracking.trackers else {}
     send({"event": "started"})
-    (folder / failure_record.FILE).unlink(missing_ok=True)
 
     def progress(done: int, of: int) -> None:
         if order["trial"]:
@@ -109,6 +112,7 @@ def train_order(order: dict[str, Any], train: Train, send: Callable[[dict[str, A
         send({"event": "progress", "done": done, "of": of})
 
     try:
+        atomic.remove_file(folder / failure_record.FILE)  # of the last attempt
         with _warnings_of_trackers(send):
             train(run, folder, progress=progress, **options)
     except Exception as error:
@@ -123,12 +127,16 @@ def _train_group(orders: Sequence[Mapping[str, Any]], send: Callable[[dict[str, 
 
     runs, folders = [Run.from_json(each["run"]) for each in orders], [Path(each["folder"]) for each in orders]
     send({"event": "started"})
-    for folder in folders:
-        (folder / failure_record.FILE).unlink(missing_ok=True)
 
     def progress(places: Sequence[int], done: int, of: int) -> None:
         send({"event": "progress", "members": list(places), "done": done, "of": of})
 
+    try:
+        for folder in folders:
+            atomic.remove_file(folder / failure_record.FILE)
+    except MovedFolderError as error:
+        send({"event": "failed", "error": str(error.strerror)})
+        return
     found = train_together(runs, folders, progress=progress, note=lambda text: send({"event": "note", "text": text}))
     errors = {
         str(place): _record_failure(runs[place], folders[place], error)
@@ -139,11 +147,14 @@ def _train_group(orders: Sequence[Mapping[str, Any]], send: Callable[[dict[str, 
 
 
 def _record_failure(run: Run, folder: Path, error: Exception) -> str:
-    """Writes ``failed.json``; returns the error as one line."""
+    """Writes ``failed.json``, unless the folder was moved or removed; returns the error as one line."""
+    if isinstance(error, MovedFolderError):
+        return str(error.strerror)
     summary = f"{type(error).__name__}: {error}"
     diverged = isinstance(error, DivergedError | NonFiniteParametersError)
     text = "".join(traceback.format_exception(error))
-    failure_record.write_failure(folder, run, failure_record.FailureRecord(summary, text, diverged))
+    with contextlib.suppress(MovedFolderError):  # the runner finds out by itself
+        failure_record.write_failure(folder, run, failure_record.FailureRecord(summary, text, diverged))
     return summary
 
 

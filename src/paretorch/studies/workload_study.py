@@ -11,11 +11,13 @@ from typing import Any
 from paretorch.core.contract import Method
 from paretorch.core.method.default import DEFAULT_NAME
 from paretorch.studies.study import Study, Treatment, best_of_grid, best_of_trials, check_scale, single_task
+from paretorch.studies.trial_plan import check_trials
 from paretorch.studies.tuning.hyperparameters import STATIC_WEIGHTS
 from paretorch.studies.weight_search import grid_of_cost, population_search, random_search, static_runs
 from paretorch.training.names.constructors import Call, parse, split_at_commas, written
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.workloads import find_workload
+from paretorch.training.resolved_run import combines_tasks
 from paretorch.training.run import Plain, Run
 
 SCALES = ("smoke", "small")
@@ -135,6 +137,10 @@ def _treatment(text: str, base: Run, surface: str) -> Treatment:
     if label == SUM:
         return Treatment(SUM, (base,))
     method: Method[Any] = find_method(text)
+    if combines_tasks(base.optimizer):
+        return Treatment(
+            label, (replace(base, method=text, surface=surface),)
+        )  # a surface is refused before the first run
     if surface == "features" and not method.features:
         return Treatment(label + ON_PARAMETERS, (replace(base, method=text, surface="parameters"),))
     return Treatment(label, (replace(base, method=text, surface=surface),))
@@ -153,6 +159,7 @@ def _baselines(base: Run, tasks: tuple[str, ...]) -> Iterator[Treatment]:
 
 def _searches(names: str, trials: int, base: Run, tasks: tuple[str, ...], baselines: bool) -> Iterator[Treatment]:
     """Single tasks and the searches of static weights; the trials of all are selected in the same way."""
+    check_trials(trials)
     yield best_of_trials(SINGLE_TASK, [replace(base, tasks=(task,)) for task in tasks])
     if baselines:
         yield best_of_trials(STATIC_WEIGHTS, static_runs(base, [dict.fromkeys(tasks, 1.0), *one_task_at_a_time(tasks)]))

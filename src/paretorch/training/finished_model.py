@@ -22,6 +22,7 @@ from paretorch.training.record.kept_epoch import KEPT
 from paretorch.training.record.run_identity import accepted_owners, read_run, verified_result
 from paretorch.training.workload_checks import trained_model
 from paretorch.workloads.base import Workload
+from paretorch.workloads.streams import one_pass
 
 
 def load_model(path: str | Path, workload: str | None = None) -> nn.Module:
@@ -110,7 +111,7 @@ def _empty_model(workload: Workload, tasks: tuple[str, ...]) -> nn.Module:
 def _example(workload: Workload, tasks: tuple[str, ...], size: int) -> Any:
     """Inputs of the encoder: the first ``size`` samples of the first validation stream with one of the tasks."""
     stream = workload.data().only(tasks).validation[0]
-    return next(iter(stream.batches(size, order=None))).inputs
+    return next(one_pass(stream, size, order=None)).inputs
 
 
 def _model_of_file(path: Path, given: str | None) -> nn.Module:

@@ -11,7 +11,9 @@ from torch import nn
 from paretorch import linesearch
 from paretorch.core.contract import Method
 from paretorch.linesearch import LineSearch, Metric, UpperBound
+from paretorch.optim import MultiTaskOptimizer
 from paretorch.training.names.constructors import check_arguments, find_named, parse, subclasses_in
+from paretorch.training.names.optimizers import find_optimizer
 from paretorch.training.run import Run
 
 
@@ -107,7 +109,9 @@ def _direction(
     metrics = subclasses_in(linesearch, Metric)  # type: ignore[type-abstract]
     made = find_named("direction", call.name, {**optimizers, **metrics})
     first = () if call.name in metrics else (parameters,)
-    found: torch.optim.Optimizer | Metric = made(
-        **check_arguments(f"the direction {text}", made, (*first, *call.positional), call.named)
-    )
+    arguments = check_arguments(f"the direction {text}", made, (*first, *call.positional), call.named)
+    if first and not issubclass(made, MultiTaskOptimizer):
+        options = {name: value for name, value in arguments.items() if name != "params"}
+        find_optimizer(call.name, options, device=parameters[0].device)
+    found: torch.optim.Optimizer | Metric = made(**arguments)
     return found

@@ -11,6 +11,7 @@ import torch
 
 from paretorch.core.restoring import RestoredOnError
 from paretorch.loop.epochs import train_epochs
+from paretorch.storage.checkpoint_folder import remove_others
 from paretorch.storage.checkpoint_schedule import CheckpointSchedule
 from paretorch.training import randomness
 from paretorch.training.distributed.checks import check_ranks
@@ -22,6 +23,7 @@ from paretorch.training.monitoring.training_monitor import TrainingWarning
 from paretorch.training.names.devices import find_device
 from paretorch.training.record import machine
 from paretorch.training.record.continuation import continue_run
+from paretorch.training.record.kept_epoch import KEPT
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_record import RunRecord, SilentRecord, finished_result
 from paretorch.training.resolved_run import resolve
@@ -110,7 +112,10 @@ def _display(progress: ProgressOption, folder: Path, tracking: Tracking, ranks: 
 
 def _continued_or_finished(folder: Path, run: Run) -> Result | None:
     continue_run(folder, run)
-    return finished_result(folder, run)
+    result = finished_result(folder, run)
+    if result is not None and run.keep == "best":
+        remove_others(folder / "best", result.facts[KEPT])
+    return result
 
 
 def _record(folder: Path, run: Run, ranks: Ranks, device: torch.device) -> RunRecord | SilentRecord:

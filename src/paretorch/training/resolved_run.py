@@ -12,7 +12,8 @@ from paretorch.core.balancer.balancer import Balancer
 from paretorch.core.contract import Method
 from paretorch.core.fork.fork import Fork
 from paretorch.optim import MultiTaskOptimizer
-from paretorch.training import updates
+from paretorch.storage.checkpoint_folder import Checkpoint
+from paretorch.training import randomness, updates
 from paretorch.training.distributed.ranks import Ranks
 from paretorch.training.line_search import LineSearchOptimizer, make_search, searches
 from paretorch.training.names.constructors import check_arguments, unknown
@@ -31,7 +32,9 @@ from paretorch.training.workload_checks import (
     trained_model,
 )
 from paretorch.workloads.base import MultiTaskModel, Workload, check_head_names
-from paretorch.workloads.streams import Splits, steps_per_epoch
+from paretorch.workloads.streams import Splits, positions_of, restore_positions, steps_per_epoch
+
+STREAMS = "streams"  # the key of the positions of the training streams, next to the states of the random generators
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,29 @@ class ResolvedRun:
         """Whether a line search moves the parameters."""
         return isinstance(self.optimizer, LineSearchOptimizer)
 
+    def states(self) -> dict[str, Any]:
+        """What a checkpoint stores by part, so that :meth:`restore` continues from it; the tensors are not copied.
+
+        The random generators come with the positions of the training streams, unless the number of the epoch decides them.
+        """
+        positions = positions_of(self.splits.train)
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "door": {} if self.balancer is None else self.balancer.state_dict(),
+            "random": randomness.capture(self.device) | ({STREAMS: positions} if any(positions) else {}),
+        }
+
+    def restore(self, found: Checkpoint) -> None:
+        """Restores :meth:`states`.
+
+        Raises:
+            ValueError: the tensors do not fit; nothing was loaded.
+        """
+        found.load_into(self.model, self.optimizer, self.balancer)
+        randomness.restore(found.states["random"], self.device)
+        restore_positions(self.splits.train, found.states["random"].get(STREAMS, ()))
+
     def end_epoch(self) -> str:
         """Ends an epoch of the method and the line search; returns why a search's bound was lowered, or an empty text."""
         if self.balancer is not None:
@@ -88,10 +114,11 @@ def resolve(run: Run, ranks: Ranks = updates.ALONE) -> ResolvedRun:
     """
     workload = find_workload(run.workload, run.options)
     tasks = _tasks(workload, run)
-    method = find_method(run.method)
-    if run.optimizer not in searches():
-        make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip)
+    method = _method(run)
+    _check_surface(run, workload)
     device = find_device(run.device)
+    if run.optimizer not in searches():
+        make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip, device)
     model = trained_model(workload, tasks).to(device)
     optimizer: torch.optim.Optimizer
     if run.optimizer in searches():
@@ -118,6 +145,11 @@ def resolve(run: Run, ranks: Ranks = updates.ALONE) -> ResolvedRun:
     return ResolvedRun(run, device, workload, tasks, splits, model, optimizer, balancer, update, schedule)
 
 
+def combines_tasks(optimizer: str) -> bool:
+    """Whether an optimizer of that name combines the tasks by itself: a line search, or a multi-task optimizer."""
+    return optimizer in searches() or issubclass(optimizers().get(optimizer, torch.optim.Optimizer), MultiTaskOptimizer)
+
+
 def check(run: Run) -> None:
     """Checks the names and options of a run; no data are read, and the workload's model is not made.
 
@@ -126,8 +158,9 @@ def check(run: Run) -> None:
     """
     workload = find_workload(run.workload, run.options)
     tasks = _tasks(workload, run)
-    method = find_method(run.method)
-    find_device(run.device)
+    method = _method(run)
+    _check_surface(run, workload)
+    device = find_device(run.device)
     metrics_of(workload, tasks)
     check_head_names(workload.tasks)
     with torch.random.fork_rng(devices=()):
@@ -135,8 +168,33 @@ def check(run: Run) -> None:
     if run.optimizer in searches():
         make_search(run, model, method, optimizers())
         return
-    optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip)(model.parameters())
+    make_optimizer = find_optimizer(run.optimizer, run.optimizer_options, method, tasks, run.clip, device)
+    optimizer = make_optimizer(model.parameters())
     _balancer_beside(run, method, tasks, model, optimizer)
+
+
+def _method(run: Run) -> Method[Any]:
+    """The method of a run.
+
+    Raises:
+        ValueError: its constructor is not valid, or it takes several batches per step.
+    """
+    method = find_method(run.method)
+    if method.batches > 1:
+        raise ValueError(
+            f"{method} takes {method.batches} batches per step, and a run has one: use it in a loop of your own, with "
+            "paretorch.Balancer, or train with another method"
+        )
+    return method
+
+
+def _check_surface(run: Run, workload: Workload) -> None:
+    """Refuses a surface that has no effect, unless the workload's protocol names it for all optimizers."""
+    if run.surface not in ("features", workload.protocol.get("surface")) and combines_tasks(run.optimizer):
+        raise ValueError(
+            f"the optimizer {run.optimizer} combines the tasks by itself, without a Fork or Balancer: "
+            f"surface={run.surface!r} has no effect. Leave it out"
+        )
 
 
 def _tasks(workload: Workload, run: Run) -> tuple[str, ...]:
@@ -153,9 +211,8 @@ def _balancer_beside(
     """The Fork or Balancer of a run; None for an optimizer that needs none."""
     if isinstance(optimizer, LineSearchOptimizer):
         return None
-    balancer = _balancer(run, method, tasks, model)
     if not isinstance(optimizer, MultiTaskOptimizer):
-        return balancer
+        return _balancer(run, method, tasks, model)
     if run.door:
         raise ValueError(
             f"the optimizer {run.optimizer} uses each task's gradient without a Fork or Balancer: their options, here "

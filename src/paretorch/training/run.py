@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -63,7 +64,9 @@ class Run:
         options: the workload's own fields, by name.
         tasks: the tasks trained; empty for all of them. One name is the single-task baseline.
         method: a balancing method, written as its constructor: ``"CAGrad(c=0.4)"``.
-        surface: where gradients are balanced: ``"features"`` (Fork) or ``"parameters"`` (Balancer).
+        surface: where gradients are balanced: ``"features"`` (Fork) or ``"parameters"`` (Balancer). A line search and a
+            multi-task optimizer combine the tasks by themselves: ``"parameters"`` is an error with them, unless the workload's
+            protocol names it.
         door: further options of the Fork or Balancer, by name (``every``, ``scale``, ``heads``).
         optimizer: a class of torch.optim or paretorch.optim, by name.
         optimizer_options: its arguments, by name (``lr`` among them).
@@ -143,8 +146,7 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """The run as a JSON object."""
-        values = dataclasses.asdict(self) | {"tasks": list(self.tasks)}
-        return {name: value for name, value in values.items() if name not in ADDED or value != ADDED[name]}
+        return copy.deepcopy(self._values())
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
@@ -159,8 +161,15 @@ class Run:
     @property
     def key(self) -> str:
         """A short digest of the run's values: equal for equal runs."""
-        text = json.dumps(self.to_json(), sort_keys=True)
+        text = json.dumps(self._values(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _values(self) -> dict[str, Any]:
+        """The run as a JSON object, which shares its mappings."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)} | {
+            "tasks": list(self.tasks)
+        }
+        return {name: value for name, value in values.items() if name not in ADDED or value != ADDED[name]}
 
 
 def decoded_run(values: Mapping[str, Any]) -> dict[str, Any]:

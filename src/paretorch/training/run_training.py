@@ -29,7 +29,6 @@ from paretorch.training.updates import StepRecord
 from paretorch.training.workload_checks import metrics_of
 from paretorch.workloads.forward import Batch
 from paretorch.workloads.streams import (
-    StatefulStream,
     Stream,
     combined_seed,
     left_out_note,
@@ -37,8 +36,6 @@ from paretorch.workloads.streams import (
     steps_per_epoch,
     training_batches,
 )
-
-STREAMS = "streams"  # the key of the positions of the training streams, next to the states of the random generators
 
 
 class RunTraining:
@@ -91,11 +88,7 @@ class RunTraining:
         if found.epoch == self.run.epochs:  # interrupted after the last checkpoint, before all others were removed
             self.ranks.on_first(lambda: checkpoint_folder.remove_others(folder, found.epoch))
         try:
-            found.load_into(resolved.model, resolved.optimizer, resolved.balancer)
-            randomness.restore(found.states["random"], resolved.device)
-            for stream, state in zip(self.streams, found.states["random"].get(STREAMS, ()), strict=False):
-                if isinstance(stream, StatefulStream):
-                    stream.load_state_dict(state)
+            resolved.restore(found)
         except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(
                 f"{found.folder} does not fit this run: {type(error).__name__}: {error}. Remove the folder {found.folder} to "
@@ -141,6 +134,7 @@ class RunTraining:
         losses = totals.losses.read()  # waits for the device, so that the time until here is that of training
         trained = time.perf_counter()
         training = trained - self.began if self.training_seconds is None else self.training_seconds
+        self.monitor.check_parameters(self.history, losses, self.resolved.model, totals.nonfinite)
         self.ranks.match_buffers(self.resolved.model)
         validation = self.ranks.on_first(lambda: self._evaluate(self.resolved.splits.validation))
         seconds = {
@@ -163,31 +157,17 @@ class RunTraining:
         if isinstance(record, SilentRecord):
             return
         record.sync()
-        states = self._states()
+        states = self.resolved.states()
         owner = (self.run.to_json(), record.digest)
         checkpoint_folder.save(record.folder / "checkpoint", epoch, states, *owner, previous=epoch < self.run.epochs)
         if self.run.keep == "best":
             self._save_best(epoch)
 
-    def _states(self) -> dict[str, Any]:
-        resolved = self.resolved
-        return {
-            "model": resolved.model.state_dict(),
-            "optimizer": resolved.optimizer.state_dict(),
-            "door": {} if resolved.balancer is None else resolved.balancer.state_dict(),
-            "random": randomness.capture(resolved.device) | self._stream_states(),
-        }
-
-    def _stream_states(self) -> dict[str, Any]:
-        """The positions of the training streams; empty if all of them follow from the number of the epoch."""
-        states = [stream.state_dict() if isinstance(stream, StatefulStream) else {} for stream in self.streams]
-        return {STREAMS: states} if any(states) else {}
-
     def _save_best(self, epoch: int) -> None:
         """Stores the state after ``epoch`` epochs if it is the best one, after its checkpoint, from which it can be restored."""
         folder = self.record.folder / "best"
         if best_epoch(self.history, self.higher_is_better) == epoch and not (folder / f"epoch-{epoch}").exists():
-            checkpoint_folder.save(folder, epoch, self._states(), self.run.to_json(), self.record.digest)
+            checkpoint_folder.save(folder, epoch, self.resolved.states(), self.run.to_json(), self.record.digest)
 
     def _load_best(self) -> int:
         """Loads the weights of the best epoch; returns its number."""
@@ -200,6 +180,7 @@ class RunTraining:
                 f"{'no epoch' if found is None else f'epoch {found.epoch}'}. Remove the folder {self.record.folder} to start "
                 "this run again"
             )
+        checkpoint_folder.remove_others(folder, best)  # if an interruption left a part of one
         self.resolved.model.load_state_dict(found.states["model"])
         return best
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from paretorch.loop.evaluation import metric_value
 from paretorch.metrics import Metric
 from paretorch.training import randomness
 from paretorch.workloads import forward
 from paretorch.workloads.base import Workload, check_head_names
-from paretorch.workloads.streams import LoadingStream, PreviewStream, Samples, Splits, Stream
+from paretorch.workloads.streams import LoadingStream, PreviewStream, Samples, Splits, Stream, one_pass
 
 CHECKED_SAMPLES = 2  # of each stream
 LABEL_BATCH = 256  # samples that are read at a time in the search for a label
@@ -60,7 +62,7 @@ def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Me
     """Fresh metrics of each of ``tasks``; an empty tuple for a task without metrics.
 
     Raises:
-        ValueError: they are not metrics by task.
+        ValueError: they are not metrics by task, with different names in a task.
     """
     where = f"{type(workload).__name__}.metrics()"
     made: Any = workload.metrics()
@@ -81,6 +83,17 @@ def metrics_of(workload: Workload, tasks: tuple[str, ...]) -> dict[str, tuple[Me
                     f"{where}: expected objects of paretorch.workloads.Metric for {task!r}, as Accuracy() is one, got "
                     f"{_kind(metric)}"
                 )
+            for attribute, kind in (("name", str), ("higher_is_better", bool), ("unit", str)):
+                if not isinstance(found := getattr(metric, attribute, None), kind):
+                    raise ValueError(
+                        f"{where}: expected {attribute} of {type(metric).__name__}, a metric of {task!r}, to be a "
+                        f"{kind.__name__}, got {found!r}"
+                    )
+        names = [metric.name for metric in metrics]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"{where}: expected metrics of different names for {task!r}, got {', '.join(map(repr, repeated))} several times"
+            )
     return {task: tuple(made.get(task, ())) for task in tasks}
 
 
@@ -97,12 +110,13 @@ def checked_tasks(workload: Workload) -> tuple[str, ...]:
 
 
 def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
-    """Checks the losses of a few training samples of each stream, without side effects on model or random generators.
+    """Checks losses and metrics of a few training samples of each stream, without side effects on model or random generators.
 
-    Streams that are read from files, and loaders, are not checked: that would start their processes.
+    Streams that are read from files, and loaders, are not checked: that would start their processes. A metric that cannot be
+    computed on so few samples passes; the evaluation of a split checks it again.
 
     Raises:
-        ValueError: they are not scalars by task.
+        ValueError: the losses are not scalars by task, a metric is no real number, or a stream gives no samples.
     """
     found = [_first_samples(stream) for stream in splits.train]
     batch = tuple(samples for samples in found if samples is not None)
@@ -115,6 +129,7 @@ def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
         with torch.no_grad(), randomness.preserved(device):
             outputs, targets = forward.outputs_of(model, batch)
             losses: Any = workload.losses(outputs, targets)
+            _check_metrics(workload, outputs, targets)
     finally:
         model.train(training)
     if not isinstance(losses, Mapping):
@@ -131,11 +146,25 @@ def check_losses(workload: Workload, model: nn.Module, splits: Splits) -> None:
             )
 
 
+def _check_metrics(workload: Workload, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> None:
+    """Checks that metrics are real numbers, as far as they can be computed on these samples."""
+    for task, metrics in metrics_of(workload, tuple(outputs)).items():
+        for metric in metrics:
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    metric.update(outputs[task], targets[task])
+                    computed = metric.compute()
+            except Exception:  # it may need more samples; an error that persists is raised by the evaluation
+                continue
+            if computed is not None:  # as a metric that is undefined on these samples may return
+                metric_value(workload, task, metric, computed)
+
+
 def _first_samples(stream: Stream) -> Samples | None:
     """The first samples of a stream; None if reading them would start processes."""
     if isinstance(stream, PreviewStream):
         return stream.preview(CHECKED_SAMPLES)
-    return None if isinstance(stream, LoadingStream) else next(iter(stream.batches(CHECKED_SAMPLES, order=None)))
+    return None if isinstance(stream, LoadingStream) else next(one_pass(stream, CHECKED_SAMPLES, order=None))
 
 
 def check_selection(name: str, workload: Workload, tasks: tuple[str, ...], splits: Splits) -> None:
@@ -157,7 +186,7 @@ def check_selection(name: str, workload: Workload, tasks: tuple[str, ...], split
             f"selected: {cure}"
         )
     for stream in splits.validation:
-        for samples in stream.batches(LABEL_BATCH, order=None):
+        for samples in one_pass(stream, LABEL_BATCH, order=None):
             for task in set(tasks) & set(samples.targets):
                 if bool(torch.as_tensor(workload.labelled(task, samples.targets[task], samples.size)) > 0):
                     return

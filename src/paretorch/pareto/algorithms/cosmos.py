@@ -18,7 +18,10 @@ from paretorch.pareto.preferences import drawn, rays
 class COSMOS(FrontAlgorithm):
     r"""One network with the preference as an input; the objective rewards losses in the direction of a random preference.
 
-    .. math:: w \sim \mathrm{Dirichlet}(\alpha), \qquad \sum_t w_t L_t(\theta, w) - \lambda\, \cos\big(1/w, L(\theta, w)\big)
+    .. math:: w \sim \mathrm{Dirichlet}(\alpha), \qquad \sum_t w_t L_t(\theta, w) - \lambda\, \cos\big(u, L(\theta, w)\big),
+              \qquad u_t \propto \frac{1}{\max(w_t, 0.02)}
+
+    The bound of 0.02 keeps the direction u finite where a weight is zero.
 
     Args:
         alpha: concentration, above 0; larger values draw preferences nearer to the centre.
@@ -31,7 +34,8 @@ class COSMOS(FrontAlgorithm):
     References:
         Ruchte & Grabocka, "Scalable Pareto front approximation for deep multi-objective learning", ICDM 2021, eq. (6).
         Their encoder has T more input channels; ours is preceded by a linear map. Their cosine is with w itself, which
-        increases the loss of a task of large weight, against the first term; ours is with 1/w, as for Tchebycheff.
+        increases the loss of a task of large weight, against the first term; ours is with u, on which the weighted losses are
+        equal, as for Tchebycheff.
     """
 
     alpha: float = 1.0

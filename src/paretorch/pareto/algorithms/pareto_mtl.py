@@ -16,9 +16,9 @@ from paretorch.pareto.preferences import rays
 class ParetoMTL(FrontAlgorithm):
     r"""Each member descends all tasks within the sector of loss vectors that are nearest in angle to its own ray.
 
-    With unit rays u_i, the sector of member i is where :math:`(u_j - u_i)^T L \le 0` for all j. A member outside descends
-    along the shortest combination of the gradients of the constraints it violates; one inside, along that of the tasks'
-    gradients and of the constraints that are nearly active,
+    With unit rays u_i, proportional to :math:`1 / \max(w_i, 0.02)`, the sector of member i is where
+    :math:`(u_j - u_i)^T L \le 0` for all j. A member outside descends along the shortest combination of the gradients of the
+    constraints it violates; one inside, along that of the tasks' gradients and of the constraints that are nearly active,
 
     .. math:: \min_{\alpha, \beta}
               \Big\lVert \sum_t \alpha_t \nabla L_t + \sum_{j \in I} \beta_j \nabla (u_j - u_i)^T L \Big\rVert
@@ -35,7 +35,7 @@ class ParetoMTL(FrontAlgorithm):
 
     References:
         Lin, Zhen, Li, Zhang & Kwong, "Pareto multi-task learning", NeurIPS 2019, eq. (8)-(13), Algorithm 1. Theirs takes the
-        preference as the ray; ours, the ray 1/w on which weighted losses are equal, so that a larger entry means a smaller loss.
+        preference as the ray; ours, the ray on which weighted losses are equal, so that a larger entry means a smaller loss.
         Theirs moves to the sector once, before training; ours returns whenever a member leaves it.
     """
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from paretorch.pareto.files.ownership import MARK, MAX_HEADER, check_front
 from paretorch.pareto.files.stored_front import StoredFront
+from paretorch.storage import atomic
 from paretorch.storage.damage import naming_damaged
 from paretorch.storage.json_files import from_json, name_from_json, read_json, to_json, write_json
 from paretorch.storage.regular_files import TooLargeError, read_regular
@@ -38,8 +39,8 @@ def write(folder: Path, values: Mapping[str, Any], states: Sequence[Mapping[str,
         OSError: the disk is full or the folder cannot be written.
     """
     check_front(folder, FORMAT)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "front.json").unlink(missing_ok=True)
+    atomic.make_folder(folder)
+    atomic.remove_file(folder / "front.json")
     digests = []
     for member, state in enumerate(states):
         digests.append(write_tensors(folder / _name(member), host_copies(state), {MARK: FORMAT}))
@@ -47,7 +48,7 @@ def write(folder: Path, values: Mapping[str, Any], states: Sequence[Mapping[str,
     write_json(folder / "front.json", {**strict, "checksum": _checksum(strict)})
     member = len(states)
     while (folder / _name(member)).exists():  # of a larger front that was stored here before
-        (folder / _name(member)).unlink()
+        atomic.remove_file(folder / _name(member))
         member += 1
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paretorch.storage import atomic
+from paretorch.storage.locks import check_held, locks_above
 from paretorch.storage.regular_files import open_regular
 from paretorch.studies.failure_record import FailureRecord, write_failure
 from paretorch.studies.job import Job
@@ -77,7 +78,7 @@ class Worker:
         assert self.process.stdin is not None
         self.job = job
         with contextlib.suppress(BrokenPipeError):  # the idle process has ended: its last event follows
-            self.process.stdin.write(json.dumps(order(job, tracking)) + "\n")
+            self.process.stdin.write(json.dumps(order(job, tracking) | {"locks": locks_above(job.folder)}) + "\n")
             self.process.stdin.flush()
 
     def stop(self) -> str:
@@ -92,11 +93,15 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.reader.join()
-        with open_regular(self.log) as file:
-            file.seek(-min(TAIL, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            printed = file.read().decode("utf-8", errors="replace")
-        if not printed:
-            self.log.unlink()
+        try:
+            check_held(self.log)
+            with open_regular(self.log) as file:
+                file.seek(-min(TAIL, os.fstat(file.fileno()).st_size), os.SEEK_END)
+                printed = file.read().decode("utf-8", errors="replace")
+            if not printed:
+                self.log.unlink()
+        except OSError:  # the log was removed, or the study's folder moved: the other workers are stopped all the same
+            return ""
         return "\n".join(printed.splitlines()[-20:])
 
 
@@ -139,7 +144,8 @@ class WorkerPool:
         """Stops all workers, and removes the folder of the logs if it is empty."""
         for worker in self.workers:
             worker.stop()
-        with contextlib.suppress(OSError):  # not empty, or never created
+        with contextlib.suppress(OSError):  # not empty, never created, or in a folder that was moved
+            check_held(self.logs)
             self.logs.rmdir()
 
     def _dispatch(self) -> None:

@@ -7,10 +7,10 @@ A missing value is nan.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from paretorch.core.arrays import Array
 from paretorch.studies.statistics.quality import seed_mean, seed_std
@@ -40,6 +40,11 @@ class Convergence:
     seconds: Array
     budget: int
     restricted: Array
+
+    def on(self, seeds: NDArray[np.bool_]) -> Convergence:
+        """The same restricted to a subset of the seeds, a mask (S,)."""
+        kept = (self.epochs[seeds], self.seconds[seeds], self.restricted[seeds])
+        return replace(self, epochs=kept[0], seconds=kept[1], restricted=kept[2])
 
     @property
     def reached(self) -> int:

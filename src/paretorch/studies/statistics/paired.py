@@ -222,7 +222,9 @@ def interval(differences: ArrayLike, level: float = 0.95) -> Interval | None:
     return Interval(float(low), float(high), level, method)
 
 
-def compare(differences: Mapping[str, ArrayLike], level: float = 0.95) -> dict[str, Comparison]:
+def compare(
+    differences: Mapping[str, ArrayLike], level: float = 0.95, results: Mapping[str, ArrayLike] | None = None
+) -> dict[str, Comparison]:
     r"""Compares every treatment with the reference, with simultaneous intervals.
 
     .. math:: \bar d_i \pm t_{S-1,\, 1 - (1 - \mathrm{level}) / 2N}\; s_i / \sqrt S, \qquad i = 1, \dots, N
@@ -233,6 +235,8 @@ def compare(differences: Mapping[str, ArrayLike], level: float = 0.95) -> dict[s
         differences: (S,) paired differences of each treatment, by label, lower is better; nan if either result is missing:
             the pair is ignored, and the comparison's note gives the number of missing seeds.
         level: probability with which all intervals contain their true differences.
+        results: (S,) whether each treatment itself has a result, by label; where it has one without a difference, the note has
+            the reference's as missing. By default a treatment without a difference has no result.
 
     Returns:
         The comparison for each label.
@@ -247,12 +251,20 @@ def compare(differences: Mapping[str, ArrayLike], level: float = 0.95) -> dict[s
     values = {label: np.asarray(d, float) for label, d in differences.items()}
     pairs = {label: d[np.isfinite(d)] for label, d in values.items()}
     comparisons = sum(len(d) >= FEWEST_SEEDS for d in pairs.values())
-    return {label: _comparison(pairs[label], len(values[label]), comparisons, level) for label in values}
+    known = {label: np.isfinite(values[label]) if results is None else np.asarray(results[label]) for label in values}
+    return {
+        label: _comparison(pairs[label], len(values[label]), int(known[label].sum()), comparisons, level)
+        for label in values
+    }
 
 
-def _comparison(pairs: Array, planned: int, comparisons: int, level: float) -> Comparison:
+def _comparison(pairs: Array, planned: int, results: int, comparisons: int, level: float) -> Comparison:
     mean = float(pairs.mean()) if len(pairs) else math.nan
-    missing = f"{planned - len(pairs)} of {planned} seeds have no result" if len(pairs) < planned else ""
+    own = f"{planned - results} of {planned} seeds have no result" if results < planned else ""
+    other = (
+        f"{results - len(pairs)} of {planned} have a result, but none of the reference" if results > len(pairs) else ""
+    )
+    missing = "; ".join(filter(None, (own, other)))
     if len(pairs) < FEWEST_SEEDS:
         few = f"{len(pairs)} {'seed' if len(pairs) == 1 else 'seeds'}, an interval needs at least {FEWEST_SEEDS}"
         note = f"{few}; {missing}" if missing else few

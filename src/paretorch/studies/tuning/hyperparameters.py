@@ -25,6 +25,7 @@ from paretorch.training.run import Plain, Run
 
 RATE_FACTOR = 32.0  # largest change of the learning rate where the optimizer's preset declares no range for it
 STATIC_WEIGHTS = "static weights, tuned"
+SUM = "Equal"  # the method of the plain sum of losses
 
 
 def search_space(run: Run) -> SearchSpace:
@@ -84,7 +85,8 @@ def current_settings(run: Run) -> dict[str, Any]:
 def searched_runs(treatment: Treatment, workload: str) -> tuple[Run, ...]:
     """The runs of a treatment that have a search each: its only run, or all joined runs.
 
-    Of alternatives it is the first. A grid has one search, because its runs differ only in hyperparameters.
+    Of alternatives it is the first. A grid has one search, because its runs differ only in hyperparameters; the plain sum in a
+    grid of static weights has weights of one.
 
     Raises:
         ValueError: the runs of a grid differ in more.
@@ -94,6 +96,8 @@ def searched_runs(treatment: Treatment, workload: str) -> tuple[Run, ...]:
         return tuple(alternatives[0] for alternatives in alternatives_by_tasks(runs))
     if treatment.combine is not Combine.CHOOSE:
         return runs
+    if any(_has_weights(run) for run in runs):
+        runs = tuple(_with_equal_weights(run) if parse(run.method).name == SUM else run for run in runs)
     if len({_without_settings(run).key for run in runs}) > 1:
         raise ValueError(
             f"treatment {treatment.label!r}: with tuning, the runs of a grid differ only in options of the method and the "
@@ -129,6 +133,25 @@ def listed_settings(treatment: Treatment, workload: str, first: Run) -> tuple[Ma
     return tuple(found)
 
 
+def check_searches(study: Study, tune: int) -> None:
+    """Checks that the settings of a study can be searched, before a file is written.
+
+    Args:
+        study: of which treatments are tuned.
+        tune: number of trials of all treatments; 0: only listed alternatives are tuned.
+
+    Raises:
+        ValueError: the runs of a grid, or the listed alternatives of a treatment, differ in more than settings.
+    """
+    for treatment in study.treatments:
+        if not tune and treatment.combine is not Combine.TUNE:
+            continue
+        for title in treatment.workloads:
+            for run in searched_runs(treatment, title):
+                if treatment.combine is Combine.TUNE:
+                    listed_settings(treatment, title, run)
+
+
 def with_static_weights(study: Study) -> Study:
     """The study with static weights added as a treatment on every workload where methods are compared without them.
 
@@ -151,11 +174,20 @@ def _static_weights_run(study: Study) -> Run | None:
     """The run with equal static weights, if several methods and no static weights are compared."""
     balanced = [run for t in study.treatments for run in t.runs if len(trained_tasks(run)) > 1]
     names = {parse(run.method).name for run in balanced}
-    if len(names) < 2 or "weights" in {option for name in names for option in methods()[name].search_space}:
+    if len(names) < 2 or any(map(_has_weights, balanced)):
         return None
-    weights = dict.fromkeys(trained_tasks(balanced[0]), 1.0)
-    static = written(Call("Static", (weights,)))
-    return dataclasses.replace(balanced[0], method=static, surface="features", door={})
+    return _with_equal_weights(balanced[0])
+
+
+def _has_weights(run: Run) -> bool:
+    """Whether the method has searched weights of the tasks."""
+    return "weights" in find_named("method", parse(run.method).name, methods()).search_space
+
+
+def _with_equal_weights(run: Run) -> Run:
+    """The run with a static weight of one for each task."""
+    static = written(Call("Static", (dict.fromkeys(trained_tasks(run), 1.0),)))
+    return dataclasses.replace(run, method=static, surface="features", door={})
 
 
 def _without_settings(run: Run) -> Run:

@@ -13,6 +13,7 @@ from paretorch.training.fronts.algorithms import find_algorithm
 from paretorch.training.names.workloads import named_workload, recorded_workload
 from paretorch.training.record.run_identity import foreign_file_error, read_run
 from paretorch.workloads.base import Workload
+from paretorch.workloads.streams import one_pass
 
 RUN = "run"  # the fact of a front that is the digest of its run
 
@@ -81,4 +82,4 @@ def template_of(workload: Workload, algorithm: FrontAlgorithm) -> nn.Module:
 
 def example_inputs(workload: Workload, size: int = 2) -> Any:
     """Inputs of the encoder: the first ``size`` samples of the first validation stream."""
-    return next(iter(workload.data().validation[0].batches(size, order=None))).inputs
+    return next(one_pass(workload.data().validation[0], size, order=None)).inputs

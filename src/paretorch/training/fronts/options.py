@@ -13,13 +13,15 @@ from paretorch.pareto.preferences import checked_preferences, preferences
 from paretorch.training.names.constructors import check_arguments
 from paretorch.training.run import Run
 
+MOST_MODELS = 10_000
+
 
 @dataclass(frozen=True)
 class FrontOptions:
     """The options of a run that trains a front.
 
     Args:
-        models: N, at least 2; None: 10, or the number of preferences.
+        models: N, 2 to 10,000; None: 10, or the number of preferences.
         preferences: (N, T) rows on the simplex; None: evenly spaced.
         margin: the share, in [0, 1), of evenly spaced preferences that is distributed equally over all tasks: T times the
             ``margin`` of :func:`~paretorch.preferences`, which is the least weight of a task. Unused if ``preferences`` are
@@ -43,6 +45,8 @@ class FrontOptions:
 
     def __post_init__(self) -> None:
         count = self.models if self.preferences is None else len(self.preferences)
+        if count is not None and count > MOST_MODELS:
+            raise ValueError(f"a front has at most {MOST_MODELS:,} models, got {count:,}")
         if count is not None and count < 2:
             raise ValueError(f"a front has at least 2 models, got {count}: `paretorch train` trains a single one")
         if self.models is not None and count != self.models:

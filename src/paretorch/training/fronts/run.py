@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -76,12 +75,14 @@ def train_front(
             with a name of the front's files that no front wrote.
     """
     if (result := finished_result(folder, run)) is not None:
+        atomic.remove_folder(folder / CHECKPOINT)  # which a killed process may have left
         return result
     check_front(folder, FORMAT)
     atomic.check_own(folder / CHECKPOINT)
     device = find_device(run.device)
     with randomness.deterministic(run.deterministic), randomness.preserved(device):
         resolved = resolve_front(run)
+        _make_optimizer(resolved)  # an error comes before the first file
         splits = _checked_data(resolved)
         with (
             RunRecord(folder, run, machine.environment(device)) as record,
@@ -91,7 +92,7 @@ def train_front(
                 machine.reset_peak_memory(device)
                 result = _train(resolved, splits, record, display)
                 record.finish(result)
-            shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+            atomic.remove_folder(folder / CHECKPOINT)
     return result
 
 
@@ -101,7 +102,7 @@ def check(run: Run) -> None:
     Raises:
         ValueError: a name or an option is not known, or two of them exclude each other.
     """
-    _make_optimizer(resolve_front(run).run)
+    _make_optimizer(resolve_front(run))
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
         preferences=resolved.preferences,
         epochs=run.epochs,
         batch_size=run.batch_size,
-        optimizer=_make_optimizer(run),
+        optimizer=_make_optimizer(resolved),
         schedule=_schedule(run, steps * run.epochs),
         reference=reference,
         starts=resolved.options.starts,
@@ -217,13 +218,14 @@ def _train(resolved: ResolvedFrontRun, splits: Splits, record: RunRecord, displa
     )
 
 
-def _make_optimizer(run: Run) -> Callable[[Any], torch.optim.Optimizer]:
+def _make_optimizer(resolved: ResolvedFrontRun) -> Callable[[Any], torch.optim.Optimizer]:
+    run = resolved.run
     name = run.optimizer
     if name in searches() or issubclass(optimizers().get(name, torch.optim.SGD), MultiTaskOptimizer):
         raise ValueError(
             f"the optimizer {name} uses the losses of a single model: train a front with an optimizer such as Adam or SGD"
         )
-    return find_optimizer(name, run.optimizer_options)
+    return find_optimizer(name, run.optimizer_options, device=resolved.device)
 
 
 def _schedule(run: Run, steps: int) -> Callable[[float], float] | None:

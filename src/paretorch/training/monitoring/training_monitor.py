@@ -26,6 +26,7 @@ STAGNATION = 5  # epochs after which a loss that has not decreased causes a warn
 LONG = 3600.0  # seconds of a run on the CPU that cause a warning
 BUFFER = 1_000  # steps, before their losses are checked
 SMALLER = 0.1  # the suggested factor on the learning rate
+GROWN = 100.0  # a loss this many times that of the start has grown: the steps are too large
 FIRST = "No update had been made yet: check the inputs and targets of that batch, and the initial weights"
 NO_GPU = (
     "No GPU was found: training on the CPU. If it takes too long: a smaller subset (fewer training images), smaller images, "
@@ -62,6 +63,9 @@ class TrainingMonitor:
         self.loading = LoadingTimer(streams)
         self.warnings: list[str] = []
         self._nonfinite: dict[str, int] = {}  # by task: the first step whose loss was not finite
+        self._ranges: dict[
+            str, tuple[float, float]
+        ] = {}  # by task: this epoch's first loss and the largest, while finite
         self._buffer: list[tuple[int, Mapping[str, Tensor]]] = []  # not checked yet: a check waits for the device
 
     def step(self, step: int, record: StepRecord) -> None:
@@ -80,9 +84,16 @@ class TrainingMonitor:
                 values.append(loss.detach())
         self._buffer = []
         for task, (steps, values) in by_task.items():
-            finite = torch.stack(values).isfinite()
-            if task not in self._nonfinite and not bool(finite.all()):
-                self._nonfinite[task] = steps[int((~finite).nonzero()[0])]
+            if task in self._nonfinite:
+                continue
+            found = torch.stack(values).abs()
+            finite = found.isfinite()
+            before = len(steps) if bool(finite.all()) else int((~finite).nonzero()[0])
+            if before < len(steps):
+                self._nonfinite[task] = steps[before]
+            if before:
+                first, largest = self._ranges.get(task, (float(found[0]), 0.0))
+                self._ranges[task] = first, max(largest, float(found[:before].max()))
 
     def first_nonfinite(self) -> tuple[str, int] | None:
         """The first task whose loss was not finite and its step; of several in one step, the first by name."""
@@ -90,24 +101,53 @@ class TrainingMonitor:
         found = [(step, task) for task, step in self._nonfinite.items()]
         return (min(found)[1], min(found)[0]) if found else None
 
-    def epoch(self, history: Sequence[Epoch], model: nn.Module) -> None:
-        """Checks an epoch before its checkpoint is written.
+    def check_parameters(
+        self,
+        history: Sequence[Epoch],
+        losses: Mapping[str, float],
+        model: nn.Module,
+        gradient: tuple[int, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Checks the parameters after the last step of an epoch, before the model is evaluated.
+
+        Args:
+            history: the epochs before it.
+            losses: the mean losses of the epoch.
+            model: after the epoch's last step.
+            gradient: the first step of the epoch, from 0, in which a gradient was known to be not finite, and the tasks of these
+                gradients; None: of no step this is known.
 
         Raises:
             NonFiniteParametersError: a parameter of the model is not finite. The last checkpoint, which is finite, is unchanged.
         """
-        if all(map(math.isfinite, history[-1].losses.values())):
+        is_finite = _is_finite(model)
+        if is_finite and all(map(math.isfinite, losses.values())):
             self._buffer = []  # a finite mean has finite terms
+        if not is_finite:
+            begun = len(history) * self.steps
+            raise NonFiniteParametersError(
+                self._cause(history, None if gradient is None else (begun + gradient[0], gradient[1]))
+            )
+
+    def epoch(self, history: Sequence[Epoch], model: nn.Module) -> None:
+        """Checks an epoch before its checkpoint is written.
+
+        Raises:
+            NonFiniteParametersError: see :meth:`check_parameters`; the workload's evaluation may have changed them.
+        """
+        self.check_parameters(history[:-1], history[-1].losses, model)
         nonfinite = self.first_nonfinite()
-        if not _is_finite(model):
-            raise NonFiniteParametersError(self._explosion(nonfinite))
         if nonfinite is not None:
             task, step = nonfinite
-            cure = f"Check that batch's labels, or use a smaller step: {self._smaller_step()}" if step else FIRST
+            cure = (
+                f"Check that batch's inputs and labels, or use a smaller step: {self._smaller_step()}"
+                if step
+                else FIRST
+            )
             self.warn(
                 f"the loss of {task!r} was not finite in {self._position(step)}; the parameters are finite. {cure}"
             )
-            self._nonfinite = {}
+        self._nonfinite, self._ranges = {}, {}
         if len(history) == STAGNATION and (tasks := _stagnating(history)):
             self.warn(
                 f"{_losses_have(tasks)} not decreased in {STAGNATION} epochs. A smaller step may help, or a larger one where the "
@@ -128,6 +168,12 @@ class TrainingMonitor:
                 f"no sample of the first epoch had a label of {', '.join(map(repr, missing))}, so it was not trained: check the "
                 "labels in the training data, or omit the task (--tasks)"
             )
+        scored = first.validation
+        if missing := [task for task in first.losses if task in scored.metrics and task not in scored.losses]:
+            self.warn(
+                f"no validation sample has a label of {', '.join(map(repr, missing))}, so its validation scores are nan: check "
+                "the labels in the validation data, or omit the task (--tasks)"
+            )
 
     def _check_time(self, seconds: float) -> None:
         left = seconds * (self.run.epochs - 1)
@@ -140,21 +186,45 @@ class TrainingMonitor:
             )
             self.warn(f"the remaining {self.run.epochs - 1} epochs take about {left / 3600:.1f} h on the CPU: {cure}")
 
-    def _explosion(self, nonfinite: tuple[str, int] | None) -> str:
+    def _cause(self, history: Sequence[Epoch], gradient: tuple[int, tuple[str, ...]] | None) -> str:
+        """Why the parameters are not finite, as far as the losses and gradients show it, and the cure."""
+        nonfinite = self.first_nonfinite()
+        state = f"the model's parameters are not finite; {self._last_checkpoint()}"
         if nonfinite and not nonfinite[1]:
             return (
                 f"the loss of {nonfinite[0]!r} was not finite in {self._position(0)}, and its step made the parameters not "
                 f"finite. {FIRST}"
             )
-        cause = (
-            f"the loss of {nonfinite[0]!r} exploded in {self._position(nonfinite[1])}"
-            if nonfinite
-            else "the parameters exploded"
-        )
+        if self._has_grown(history):
+            exploded = "the parameters exploded"
+            if nonfinite:
+                exploded = f"the loss of {nonfinite[0]!r} exploded in {self._position(nonfinite[1])}"
+            return f"{exploded}: {state}. Use a smaller step: {self._smaller_step()}"
+        if gradient is not None and (nonfinite is None or gradient[0] < nonfinite[1]):
+            names = ", ".join(map(repr, gradient[1]))
+            return (
+                f"the gradient of {names} was not finite in {self._position(gradient[0])}, although the loss was: {state}. Check "
+                "this loss for a square root, a norm or a logarithm at zero, and the inputs and targets of that batch"
+            )
+        if nonfinite is None:
+            return (
+                f"after epoch {len(history) + 1}, in which every loss was finite and none had grown, {state}. Check the inputs "
+                f"and targets of its last batch, or use a smaller step: {self._smaller_step()}"
+            )
         return (
-            f"{cause}: the model's parameters are not finite; {self._last_checkpoint()}. Use a smaller step: "
+            f"the loss of {nonfinite[0]!r} was not finite in {self._position(nonfinite[1])}, before which no loss had grown: "
+            f"{state}. Check the inputs and targets of that batch and of the one before; if they are finite, use a smaller step: "
             f"{self._smaller_step()}"
         )
+
+    def _has_grown(self, history: Sequence[Epoch]) -> bool:
+        """Whether a loss was much larger in this epoch, while it was finite, than in the first epoch or step."""
+        self._check_buffer()
+        for task, (first, largest) in self._ranges.items():
+            before = abs(history[0].losses.get(task, first)) if history else first
+            if largest > GROWN * before:
+                return True
+        return False
 
     def refused(self, step: int, error: FloatingPointError) -> str:
         """The message where a method, an optimizer or a line search refused a step, counted from 0 over the whole run.

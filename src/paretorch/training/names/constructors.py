@@ -110,6 +110,9 @@ def written(call: Call) -> str:
 def split_at_commas(text: str) -> tuple[str, ...]:
     """Names or constructors separated by commas outside of brackets.
 
+    Raises:
+        ValueError: there is none in a text that is not empty.
+
     Example:
         >>> split_at_commas("adam, SGD(lr=0.1, momentum=0.9)")
         ('adam', 'SGD(lr=0.1, momentum=0.9)')
@@ -123,7 +126,10 @@ def split_at_commas(text: str) -> tuple[str, ...]:
             parts.append("")
         else:
             parts[-1] += character
-    return tuple(part.strip() for part in parts if part.strip())
+    found = tuple(part.strip() for part in parts if part.strip())
+    if text and not found:
+        raise ValueError(f"expected names with commas between, got {text!r}")
+    return found
 
 
 def _read(tree: ast.Call, text: str) -> Call:

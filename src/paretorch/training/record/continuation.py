@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from paretorch.storage.locks import acquire_lock
+from paretorch.storage import atomic
+from paretorch.storage.locks import HeldLock, acquire_lock
 from paretorch.training.names.workloads import digest
 from paretorch.training.record.run_identity import (
     CONTINUED,
@@ -60,7 +59,7 @@ def continue_run(folder: Path, run: Run) -> None:
         check_source(folder, run, source, digest(run.workload))
         if (folder / "result.json").exists():
             verified_result(folder, earlier)
-            (folder / "result.json").unlink()
+            atomic.remove_file(folder / "result.json")
         values = started | {"run": plain_values(run), "key": run.key}
         values[CONTINUED] = [*started.get(CONTINUED, ()), earlier.epochs]
         if started.get("digest") is not None:
@@ -112,11 +111,6 @@ def copy_run(source: Path, target: Path) -> None:
         os.replace(partial, target)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> HeldLock:
     message = f"another process is training in {folder}: wait for it, or train into another folder"
-    lock = acquire_lock(folder / ".lock", message)
-    try:
-        yield
-    finally:
-        lock.release()
+    return acquire_lock(folder / ".lock", message)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretorch.core.contract import Balance, Status
 from paretorch.loop.means import BUFFER, DeviceMeans
 from paretorch.training.record.search_totals import SearchTotals
 from paretorch.training.updates import StepRecord
@@ -61,7 +62,12 @@ class MeanCosines:
 
 
 class EpochTotals:
-    """Mean losses, weights and cosines, counts of statuses and totals of a line search, over the steps of an epoch."""
+    """Mean losses, weights and cosines, counts of statuses and totals of a line search, over the steps of an epoch.
+
+    Attributes:
+        nonfinite: the first step, from 0, in which a task's gradient was known to be not finite, and these tasks; None if there
+            was none, or gradients were not compared.
+    """
 
     def __init__(self) -> None:
         self.losses = DeviceMeans()
@@ -70,6 +76,7 @@ class EpochTotals:
         self.searches = SearchTotals()
         self.statuses: Counter[str] = Counter()
         self.samples = 0
+        self.nonfinite: tuple[int, tuple[str, ...]] | None = None
         self.buffer: list[StepRecord] = []  # adding many steps at a time costs a fraction
 
     def add(self, record: StepRecord, samples: int) -> None:
@@ -94,6 +101,8 @@ class EpochTotals:
         if balance is None:
             self.statuses["plain" if record.losses else "absent"] += 1
             return
+        if balance.status is Status.NONFINITE and self.nonfinite is None and (tasks := _nonfinite_gradients(balance)):
+            self.nonfinite = self.statuses.total(), tasks
         self.statuses[balance.status.value] += 1
         if balance.weights is not None:
             for task, weight in zip(balance.tasks, balance.weights.tolist(), strict=True):
@@ -101,6 +110,14 @@ class EpochTotals:
                     self.weights.add_number(task, weight)
         if balance.gramian is not None:
             self.cosines.add(balance.tasks, balance.gramian)
+
+
+def _nonfinite_gradients(balance: Balance) -> tuple[str, ...]:
+    """The tasks whose gradient was not finite; none where gradients were not compared."""
+    if balance.gramian is None:
+        return ()
+    finite = balance.gramian.diagonal().isfinite().tolist()
+    return tuple(task for task, is_finite in zip(balance.tasks, finite, strict=True) if not is_finite)
 
 
 def step_numbers(record: StepRecord) -> Mapping[str, object]:

@@ -269,9 +269,19 @@ def _check(path: Path, values: Mapping[str, Any]) -> None:
         if isinstance(recorded, dict) and recorded.get("content") == now["content"]
         else path
     )
+    if changed != path and now["events"] is None:
+        raise missing_file_error(changed)
     raise ValueError(
-        f"{changed} differs from what the run wrote: its checksum differs, so it was edited, truncated or removed. Restore "
+        f"{changed} differs from what the run wrote: its checksum differs, so it was edited or truncated. Restore "
         f"the file, or remove the folder {path.parent} and run again"
+    )
+
+
+def missing_file_error(path: Path) -> ValueError:
+    """The error for a file that every run has in its folder, and that is not there."""
+    return ValueError(
+        f"{path} is missing: it was moved or removed after the run had written it. Restore the file, or remove the folder "
+        f"{path.parent} and run again"
     )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from paretorch.storage.json_files import parse_json, read_json, to_json, write_j
 from paretorch.storage.regular_files import open_regular
 from paretorch.storage.seals import SEAL, is_sealed, sealed
 from paretorch.storage.value_types import typed
-from paretorch.training.record.result import Result
+from paretorch.training.record.result import Result, missing_file_error
 from paretorch.training.run import Run, decoded_run
 
 FORMAT = 3  # of run.json; raised when older versions of the package can no longer read the file
@@ -162,10 +163,12 @@ def check_events(folder: Path, started: Mapping[str, Any] | None) -> None:
         started: the content of ``run.json``; None if there is none.
 
     Raises:
-        ValueError: it belongs to another run.
+        ValueError: it is missing, or belongs to another run.
     """
     if started is None or started.get("digest") is None:
         return
+    if not os.path.lexists(folder / "events.jsonl"):
+        raise missing_file_error(folder / "events.jsonl")
     if events_digest(folder) not in [digest for _, digest in accepted_owners(started)]:
         raise foreign_file_error(folder / "events.jsonl")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from paretorch.storage import atomic
 from paretorch.storage.json_files import parse_json, to_json
-from paretorch.storage.locks import acquire_lock
+from paretorch.storage.locks import acquire_lock, check_held
 from paretorch.storage.regular_files import read_regular
 from paretorch.storage.seals import Chain
 from paretorch.training.names.workloads import digest
@@ -56,6 +57,7 @@ class RunRecord:
             changed since.
         BlockingIOError: another process trains in this folder.
         OSError: a file that the run writes is a link.
+        MovedFolderError: the folder of the study that contains it was moved, removed or replaced.
 
     Attributes:
         digest: of the run; None if an earlier version started it. See :mod:`paretorch.training.record.run_identity`.
@@ -66,7 +68,7 @@ class RunRecord:
         self.folder = folder
         self._steps: list[tuple[int, int, StepNumbers]] = []  # that are not written yet
         self._flushed = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(folder)  # not below a study's folder that was moved
         message = f"another process is training in {folder}: wait for it, or train into another folder"
         self._lock = acquire_lock(folder / ".lock", message)
         try:
@@ -132,6 +134,10 @@ class RunRecord:
                     history.append(Epoch.from_json({name: value for name, value in event.items() if name != "chain"}))
                 except (ValueError, RecursionError) as error:
                     raise self._damaged(f"a line is no epoch ({error})") from None
+        if epochs and not content:
+            raise self._damaged(
+                f"expected the epochs 1 to {epochs} of the checkpoint, got none: it was removed or emptied"
+            )
         if [epoch.epoch for epoch in history] != list(range(1, epochs + 1)):
             found = [epoch.epoch for epoch in history]
             raise self._damaged(f"expected the epochs 1 to {epochs} of the checkpoint, got {found}")
@@ -161,14 +167,41 @@ class RunRecord:
         self._flush({"event": "epoch"} | to_json(epoch) | owner)
 
     def sync(self) -> None:
-        """Forces all lines to the disk: a checkpoint that follows relies on them."""
+        """Forces all lines to the disk: a checkpoint that follows relies on them.
+
+        Raises:
+            MovedFolderError: the run's folder was moved, removed or replaced.
+            OSError: ``events.jsonl`` was, or the disk is full.
+        """
+        self._check_events()
         os.fsync(self._events.fileno())
 
     def finish(self, result: Result) -> None:
-        """Writes ``result.json``, which marks the run as finished."""
+        """Writes ``result.json``, which marks the run as finished.
+
+        Raises:
+            OSError: see :meth:`sync`.
+        """
+        self._check_events()
         result.save(self.folder)
 
+    def _check_events(self) -> None:
+        """Checks that ``events.jsonl`` is the file to which this object writes."""
+        path = self.folder / "events.jsonl"
+        check_held(path)
+        try:
+            is_open = os.path.samestat(path.lstat(), os.fstat(self._events.fileno()))
+        except FileNotFoundError:
+            is_open = False
+        if not is_open:
+            raise OSError(
+                errno.ESTALE,
+                f"{path} was moved, removed or replaced while this run was writing to it, so the run has stopped. Restore it and "
+                f"run the same command again, which resumes; or remove the folder {self.folder} to start this run again",
+            )
+
     def _flush(self, *last: Mapping[str, Any]) -> None:
+        self._check_events()
         waiting, self._steps = self._steps, []
         events = [
             to_json({"event": "step", "epoch": epoch, "step": step} | dict(numbers()))
