@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paretorch.storage.json_files import write_json
+from paretorch.studies.failure_record import FailureRecord, write_failure
 from paretorch.studies.folder import StudyFolder, open_folder
 from paretorch.studies.study import Study, Treatment
 from paretorch.training.record.result import Epoch, Result, Scores
@@ -44,7 +44,7 @@ def finished(
         job.folder.mkdir(parents=True)
         if job.label in failed:
             trace = 'Traceback (most recent call last):\n  File "<script>", line 1\nValueError: </script><b>no</b>\n'
-            write_json(job.folder / "failed.json", {"error": "ValueError: <no>", "traceback": trace})
+            write_failure(job.folder, job.run, FailureRecord("ValueError: <no>", trace))
         else:
             result(job.run, tasks, places[job.label], nan and places[job.label] % 2 == 1).save(job.folder)
     return folder

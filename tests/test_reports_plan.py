@@ -12,10 +12,12 @@ import pytest
 import reports_many as many
 from command_line import call
 from paretorch.reports.analysis.leaders import leader
+from paretorch.reports.figures.paper import draw_ranks
 from paretorch.reports.reading.load import load, load_all
 from paretorch.reports.report import report
 from paretorch.reports.tables.tuning import tuning_table
 from paretorch.studies.statistics.paired import t_bounds
+from paretorch.studies.statistics.ranking import rank_over_workloads
 from paretorch.studies.tuning.trials import SearchResult, Trial, TrialOutcome, TuningResult
 from paretorch.training.run import Run
 
@@ -74,6 +76,16 @@ def test_studies_of_one_workload_are_merged(tmp_path: Path) -> None:
     assert results.treatments["sum"].seeds == 4
     assert results.plan.study.name == "first + second"
     assert "2 sets of runs" in results.plan.notes[0]
+
+
+def test_bars_of_the_rank_diagram_do_not_have_the_order_of_a_set() -> None:
+    """The file would have other bytes in another process."""
+    ranking = rank_over_workloads(np.random.default_rng(0).standard_normal((4, 12)))
+    (axis,) = draw_ranks([f"method {number}" for number in range(12)], ranking).axes
+    lines = [np.asarray(line.get_xdata()).tolist() for line in axis.lines if line.get_linewidth() == 2]
+    bars = [ends for ends in lines if len(ends) > 3]
+    assert bars
+    assert bars == [sorted(bar) for bar in bars]
 
 
 def test_workloads_have_separate_tables_and_common_ranks(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from paretorch.studies.lookup import find_study
 from paretorch.studies.progress import ConsoleProgress
 from paretorch.studies.runner import LOCAL, TRAIN, Failure, train_study
 from paretorch.studies.treatment_checks import check_treatments
+from paretorch.studies.tuning.hyperparameters import check_searches
 from paretorch.training.names.workloads import find_workload
 from paretorch.training.tracking.contract import Tracking
 from paretorch.training.tracking.tracked_progress import installed
@@ -84,6 +85,7 @@ def run_study(
             find_workload(run.workload, run.options).require()
     if train == TRAIN and not any(path.glob("*/result.json")):
         check_treatments(study)
+    check_searches(study, tune)
     tracking = installed(Tracking.named(track, folder=str(path.absolute()), group=study.name))
     command = _command_arguments(name_or_file, options or {})
     with locked(path):

@@ -152,7 +152,6 @@ def report(
     folder = Path(out) if out is not None else Path(paths[0]) if len(paths) == 1 else Path("report-of-runs")
     check_page(folder / PAGE, HTML)
     check_page(folder / TEXT, MARKDOWN)
-    folder.mkdir(parents=True, exist_ok=True)
     atomic.own_folder(folder / FOLDER)
     write_page(folder / PAGE, page(contents, overall), HTML)
     files = [folder / PAGE, folder / TEXT]

@@ -19,13 +19,13 @@ def number(value: float, digits: int = 4, signed: bool = False) -> str:
     """A number with the given significant digits; a dash for nan.
 
     Example:
-        >>> number(0.95377), number(-12.0, 3), number(3.0, 2, signed=True), number(float("nan"))
-        ('0.9538', '-12.0', '+3.0', '-')
+        >>> number(0.95377), number(-12.0, 3), number(3.0, 2, signed=True), number(float("nan")), number(-0.0)
+        ('0.9538', '-12.0', '+3.0', '-', '0')
     """
     if math.isnan(value):
         return "-"
     if value == 0 or math.isinf(value):
-        return f"{value:g}"
+        return f"{value + 0.0:g}"  # adding 0.0 turns -0.0 into 0.0
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:{'+' if signed else ''}.{places}f}"
 
@@ -63,7 +63,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> str:
     if found is None:
         return number(seed_mean(finite))
     places = _places(found)
-    return f"{finite.mean():.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+    return f"{finite.mean():z.{places}f} [{found.low:z.{places}f}, {found.high:z.{places}f}]"
 
 
 def _places(found: Interval) -> int:

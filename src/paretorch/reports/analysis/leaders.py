@@ -7,11 +7,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from paretorch.core.arrays import Array
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, Interval, holm, interval, paired_t
 from paretorch.studies.statistics.quality import seed_mean
+
+
+@dataclass(frozen=True)
+class CommonSeeds:
+    """The seeds on which treatments are compared with each other.
+
+    Args:
+        labels: the treatments that are compared: those with at least three seeds, or all with a value if none has three.
+        few: the others with a value.
+        used: (S,) the seeds on which all that are compared have a value.
+        complete: whether these are all seeds of every treatment with a value, so that the means of the tables are compared.
+    """
+
+    labels: tuple[str, ...]
+    few: tuple[str, ...]
+    used: NDArray[np.bool_]
+    complete: bool
+
+
+def common_seeds(values: Mapping[str, ArrayLike]) -> CommonSeeds:
+    """The common seeds of (S,) values by label; nan or infinite if missing."""
+    finite = {label: np.isfinite(np.asarray(row, float)) for label, row in values.items()}
+    known = [label for label, found in finite.items() if found.any()]
+    labels = [label for label in known if finite[label].sum() >= FEWEST_SEEDS] or known
+    used = np.asarray(np.array([finite[label] for label in labels]).all(axis=0))
+    complete = all((finite[label] == used).all() for label in known)
+    return CommonSeeds(tuple(labels), tuple(label for label in known if label not in labels), used, complete)
 
 
 @dataclass(frozen=True)
@@ -20,11 +47,12 @@ class Leader:
 
     Args:
         label: of the treatment.
-        mean: over its seeds.
-        interval: of its mean; None if withheld.
-        tied: the others that are not distinguishable from it, with those that have too few seeds for a test.
+        mean: over the common seeds; over the leader's own if there is no common seed.
+        interval: of this mean; None if withheld.
+        tied: the others that are not distinguishable from it on these seeds, with those that have too few seeds for a test.
         tested: number of the others with a test.
-        seeds: number of the leader's seeds.
+        seeds: number of seeds of the mean.
+        common: the seeds that are compared.
     """
 
     label: str
@@ -33,19 +61,21 @@ class Leader:
     tied: tuple[str, ...]
     tested: int
     seeds: int
+    common: CommonSeeds
 
 
 def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | None:
     r"""The lowest mean, and paired t tests of it against all others.
 
-    Means are compared over the seeds that all treatments have. A treatment with fewer than three seeds leads only if no other
-    has three: one seed is too little evidence, and would leave few seeds for the comparison.
+    Means, interval and tests are over the same seeds, those that all treatments have; without such a seed, means are over the own
+    seeds of each treatment, and there is no test. A treatment with fewer than three seeds leads only if no other has three: one
+    seed is too little evidence, and would leave few seeds for the comparison.
 
     The leader is selected from the results, so its p-values are corrected as if every pair had been tested: Holm over all
     :math:`N (N - 1) / 2` pairs. Without the correction, the leader of many equal treatments often appears better than another.
 
     Args:
-        values: (S,) by label, lower is better, paired by seed; nan if missing.
+        values: (S,) by label, lower is better, paired by seed; nan or infinite if missing.
         level: coverage of the interval; the test is at 1 - level.
 
     Returns:
@@ -56,31 +86,25 @@ def leader(values: Mapping[str, ArrayLike], level: float = 0.95) -> Leader | Non
         >>> found.label, found.tied
         ('a', ('c',))
     """
-    rows = {label: np.asarray(row, float) for label, row in values.items()}
-    means = {label: seed_mean(row) for label, row in rows.items()}
-    known = [label for label, mean in means.items() if not math.isnan(mean)]
-    if not known:
+    common = common_seeds(values)
+    if not common.labels:
         return None
-    best = _lowest({label: rows[label] for label in known})
-    others = [label for label in known if label != best]
-    p = _against(best, others, rows)
-    own = rows[best][np.isfinite(rows[best])]
+    rows = {label: np.asarray(values[label], float) for label in (*common.labels, *common.few)}
+    used = {label: row[common.used if common.used.any() else np.isfinite(row)] for label, row in rows.items()}
+    best = min(common.labels, key=lambda label: seed_mean(used[label]))
+    others = [label for label in rows if label != best]
+    p = _against(
+        best, others, {label: np.where(common.used & np.isfinite(row), row, math.nan) for label, row in rows.items()}
+    )
     return Leader(
         label=best,
-        mean=means[best],
-        interval=interval(own, level),
+        mean=seed_mean(used[best]),
+        interval=interval(used[best], level),
         tied=tuple(label for label, value in zip(others, p, strict=True) if not value < 1 - level),
         tested=int(np.isfinite(p).sum()),
-        seeds=len(own),
+        seeds=len(used[best]),
+        common=common,
     )
-
-
-def _lowest(rows: Mapping[str, Array]) -> str:
-    """The lowest mean over the common seeds of the treatments with enough seeds."""
-    complete = {label: np.isfinite(row) for label, row in rows.items()}
-    enough = [label for label, there in complete.items() if there.sum() >= FEWEST_SEEDS] or list(rows)
-    common = np.logical_and.reduce([complete[label] for label in enough])
-    return min(enough, key=lambda label: seed_mean(rows[label][common] if common.any() else rows[label]))
 
 
 def _against(best: str, others: list[str], rows: Mapping[str, Array]) -> Array:

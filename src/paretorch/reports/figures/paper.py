@@ -80,7 +80,9 @@ def draw_ranks(labels: Sequence[str], ranking: Ranking) -> matplotlib.Figure:
     axis = drawn.subplots()
     names = _plain_names(labels, MOST_LETTERS_OF_RANKS)
     same = pandas.DataFrame(ranking.p_pairs, index=names, columns=names)
-    critical_difference_diagram(dict(zip(names, ranking.ranks, strict=True)), same, ax=axis)
+    artists = critical_difference_diagram(dict(zip(names, ranking.ranks, strict=True)), same, ax=axis)
+    for bar in (line for lines in artists["crossbars"] for line in lines):
+        bar.set_xdata(sorted(bar.get_xdata()))  # it has the order of a set, which differs between processes
     axis.set_title(
         f"mean rank over {ranking.workloads} workloads, 1 is best; Nemenyi's critical difference "
         f"{ranking.critical_difference:.2f}",
@@ -120,15 +122,18 @@ def _legible(summary: Summary) -> Mapping[int | None, str]:
 
 
 def _title(figure: Figure, summary: Summary, panels: int) -> str:
-    seeds, others = len(summary.results.plan.seeds), len(summary.rows) - MOST_TREATMENTS
+    others = len(summary.rows) - MOST_TREATMENTS
+    trained = max(summary.mean_counts, default=0)
     bands = (
-        ", 95 % intervals of the mean" if seeds >= FEWEST_SEEDS else f", no intervals: fewer than {FEWEST_SEEDS} seeds"
+        ", 95 % intervals of the mean"
+        if trained >= FEWEST_SEEDS
+        else f", no intervals: fewer than {FEWEST_SEEDS} seeds"
     )
     if not any(marks.bounds for panel in figure.panels for marks in panel.marks):
         bands = ""
     more = f"; the first {panels} of {len(figure.panels)} panels" if len(figure.panels) > panels else ""
     left_out = f"; {others} treatments with a higher Δm are on the page alone" if others > 0 else ""
-    over = f", mean over {seeds} seeds" if figure.over_seeds else ""
+    over = f", mean over {summary.mean_seeds}" if figure.over_seeds else ""
     return f"{summary.results.plan.study.name}: {figure.subject}{over}{bands}{more}{left_out}"
 
 

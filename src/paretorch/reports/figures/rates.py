@@ -25,7 +25,7 @@ def rates(summary: Summary) -> list[Figure]:
     """The combined loss on training and on test data against the rate; none without a line search and a grid of rates."""
     kinds = (
         ("training data", "combined training loss, last epoch, lower is better", _training_loss),
-        ("test data", "combined loss on test data, lower is better", lambda treatment: treatment.combined_test_losses),
+        ("test data", "combined loss on test data, lower is better", lambda results: results.combined_test_losses),
     )
     panels = [panel for kind in kinds for panel in _panel(summary, *kind)]
     caption = (

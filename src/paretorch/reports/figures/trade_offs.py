@@ -23,12 +23,13 @@ SEED = MarkStyle(size=5, opacity=0.35, detail=True)
 
 def trade_off(summary: Summary) -> list[Figure]:
     """Pairs of metrics on test data; none with a single metric."""
-    metrics = summary.results.metrics
+    tested = summary.results.tested
+    metrics = [summary.results.metrics[k] for k in tested]
     if len(metrics) < 2:
         return []
     axes = {
         metric_title(metric): [row.results.test[:, k] for row in summary.rows.values()]
-        for k, metric in enumerate(metrics)
+        for k, metric in zip(tested, metrics, strict=True)
     }
     other = next((k for k, metric in enumerate(metrics) if metric.task != metrics[0].task), 1)
     caption = (

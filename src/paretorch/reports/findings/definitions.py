@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from paretorch.reports.analysis.formatting import points, seed_count
 from paretorch.reports.analysis.summary import Summary
 from paretorch.studies.statistics.paired import BOOTSTRAP_FROM, FEWEST_SEEDS
@@ -20,8 +22,8 @@ def _quality(summary: Summary) -> Iterator[tuple[str, str]]:
     yield (
         "Δm",
         f"100 % times the mean over {counted} metrics of (M - B) / |B|, with the sign turned where higher is better; M is the "
-        f"treatment's metric on test data, B the mean over seeds of {study.baseline}. Lower is better, and {study.baseline} "
-        "has 0 on average (Maninis et al., CVPR 2019, with the opposite sign).",
+        f"treatment's metric on test data, B the mean over {_baseline_seeds(summary)} of {study.baseline}. Lower is better, and "
+        f"{study.baseline} has 0 on average (Maninis et al., CVPR 2019, with the opposite sign).",
     )
     yield (
         "difference",
@@ -32,6 +34,13 @@ def _quality(summary: Summary) -> Iterator[tuple[str, str]]:
         "mean rank",
         "on every seed and metric the treatments are ranked, 1 is best and ties share their mean; the mean of these ranks.",
     )
+
+
+def _baseline_seeds(summary: Summary) -> str:
+    """The seeds over which the baseline's metrics are averaged."""
+    values = summary.rows[summary.results.plan.study.baseline].delta_m
+    complete = int(np.isfinite(values).sum())
+    return f"the {complete} of {len(values)} seeds with all metrics" if 0 < complete < len(values) else "seeds"
 
 
 def _certainty(summary: Summary) -> Iterator[tuple[str, str]]:

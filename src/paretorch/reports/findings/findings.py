@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from paretorch.reports.analysis.expected import expected_ranges
 from paretorch.reports.analysis.formatting import MOST_NAMED, join_names, number, points, seed_count
-from paretorch.reports.analysis.leaders import Leader, leader
-from paretorch.reports.analysis.summary import Summary, TreatmentSummary
+from paretorch.reports.analysis.leaders import CommonSeeds, Leader, common_seeds, leader
+from paretorch.reports.analysis.summary import Summary
 from paretorch.reports.findings.headline import headline
+from paretorch.reports.reading.load import Choice, TreatmentResults
 from paretorch.studies.statistics.paired import Verdict
 from paretorch.studies.statistics.quality import seed_std
 
@@ -60,7 +59,7 @@ def _best(summary: Summary) -> Iterator[Finding]:
     if found is None:
         return
     found = replace(found, tied=tuple(label for label in found.tied if not _compared(summary, found.label, label)))
-    mean = f"Δm {points(found.mean)} %{_ends(found, points)}"
+    mean = f"Δm {points(found.mean)} %{_ends(found, points)}{_seeds(summary, found.common)}"
     yield Finding(
         "best overall",
         f"{found.label}: {mean}{_tied(found)}",
@@ -70,11 +69,12 @@ def _best(summary: Summary) -> Iterator[Finding]:
 
 
 def _compared(summary: Summary, leader: str, label: str) -> bool:
-    """Whether the verdict already has a difference of the two: that test was planned, and needs no correction for all pairs."""
+    """Whether the verdict has the leader better than the other: that test was planned, and needs no correction for all pairs."""
     reference = summary.results.plan.study.reference
-    other = {leader: label, label: leader}.get(reference)
-    comparison = None if other is None else summary.rows[other].comparison
-    return comparison is not None and comparison.verdict in (Verdict.BETTER, Verdict.WORSE)
+    if reference not in (leader, label):
+        return False
+    comparison = summary.rows[label if leader == reference else leader].comparison
+    return comparison is not None and comparison.verdict is (Verdict.WORSE if leader == reference else Verdict.BETTER)
 
 
 def _fastest(summary: Summary) -> Iterator[Finding]:
@@ -83,12 +83,14 @@ def _fastest(summary: Summary) -> Iterator[Finding]:
     if found is None:
         return
     best = reached[found.label]
+    if found.common.used.any():
+        best = best.on(found.common.used)
     speed = best.description
     if math.isfinite(best.median_seconds):
         speed = f"{speed}, {number(best.median_seconds, 3)} s"
     yield Finding(
         "fastest convergence",
-        f"{found.label}: {speed}{_tied(found)}",
+        f"{found.label}: {speed}{_seeds(summary, found.common)}{_tied(found)}",
         f"epochs until Δm on validation data is {points(summary.target)} % or less, the point at which the reference has made "
         f"95 % of its progress, and seconds of training; the mean is {number(found.mean, 3)}{_ends(found, _three)} epochs, in "
         f"which a run that never reaches the point counts with its last epoch; {TESTED}",
@@ -106,7 +108,7 @@ def _best_by_metric(summary: Summary) -> Iterator[Finding]:
         more = "highest" if metric.higher_is_better else "lowest"
         yield Finding(
             f"best {metric.title}",
-            f"{found.label}: {value}{_ends(found, number, sign)}{unit}{_tied(found)}",
+            f"{found.label}: {value}{_ends(found, number, sign)}{unit}{_seeds(summary, found.common)}{_tied(found)}",
             f"{more} mean on test data, with the interval of the mean; {TESTED}",
         )
 
@@ -114,10 +116,12 @@ def _best_by_metric(summary: Summary) -> Iterator[Finding]:
 def _lowest_loss(summary: Summary) -> Iterator[Finding]:
     found = leader({label: row.results.combined_test_losses for label, row in summary.rows.items()}, summary.level)
     if found is not None:
+        has_fronts = any(row.results.fronts is not None for row in summary.rows.values())
+        model = " (of a front, the model with the lowest sum)" if has_fronts else ""
         yield Finding(
             "lowest combined loss",
-            f"{found.label}: {number(found.mean)}{_ends(found, number)}{_tied(found)}",
-            f"lowest mean of the losses' plain sum on test data, with the interval of the mean; {TESTED}",
+            f"{found.label}: {number(found.mean)}{_ends(found, number)}{_seeds(summary, found.common)}{_tied(found)}",
+            f"lowest mean of the losses' plain sum on test data{model}, with the interval of the mean; {TESTED}",
         )
 
 
@@ -143,15 +147,17 @@ def _steadiest(summary: Summary) -> Iterator[Finding]:
         window = summary.rows[found.label].stability.window
         yield Finding(
             "most stable",
-            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} points{_tied(found)}",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} points{_seeds(summary, found.common)}{_tied(found)}",
             f"smallest standard deviation of Δm on validation data over the last {window} epochs about their own line, mean "
             f"over seeds; {TESTED}",
         )
-    label = _lowest(summary, lambda row: seed_std(row.delta_m))
-    if label is not None:
+    common = common_seeds({label: row.delta_m for label, row in summary.rows.items()})
+    if common.used.sum() > 1:
+        spread = {label: seed_std(summary.rows[label].delta_m[common.used]) for label in common.labels}
+        label = min(spread, key=lambda label: spread[label])
         yield Finding(
             "most alike over seeds",
-            f"{label}: {seed_std(summary.rows[label].delta_m):.2f} points.",
+            f"{label}: {spread[label]:.2f} points{_seeds(summary, common)}.",
             "smallest standard deviation of Δm over seeds; one number for each treatment, so it has no test",
         )
 
@@ -161,7 +167,8 @@ def _cheapest(summary: Summary) -> Iterator[Finding]:
     if found is not None:
         yield Finding(
             "cheapest",
-            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} seconds per epoch{_tied(found)}",
+            f"{found.label}: {number(found.mean, 3)}{_ends(found, _three)} seconds per epoch{_seeds(summary, found.common)}"
+            f"{_tied(found)}",
             "lowest median training seconds of an epoch, mean over seeds, measured while the study's other runs "
             f"may have been active; {TESTED}",
         )
@@ -175,6 +182,17 @@ def _ends(found: Leader, written: Callable[[float], str], sign: float = 1.0) -> 
     return f" [{written(low)}, {written(high)}]"
 
 
+def _seeds(summary: Summary, common: CommonSeeds) -> str:
+    """The seeds of a finding where they are not all seeds of every treatment, after a space."""
+    if common.complete:
+        return ""
+    seeds = [str(seed) for seed, used in zip(summary.results.plan.seeds, common.used, strict=True) if used]
+    if not seeds:
+        return ", each treatment on its own seeds, as all share none"
+    few = f" of all but {join_names(common.few)}" if common.few else ""
+    return f" on the common {'seed' if len(seeds) == 1 else 'seeds'} {join_names(seeds)}{few}"
+
+
 def _three(value: float) -> str:
     return number(value, 3)
 
@@ -184,7 +202,7 @@ def _tied(found: Leader) -> str:
     if not found.tested and not found.tied:
         return ""
     if not found.tested:
-        return f"; untested, {seed_count(found.seeds)}"
+        return f"; untested, {seed_count(found.seeds)}" if found.common.used.any() else "; untested"
     if not found.tied:
         return "; ahead of every other"
     names = join_names(found.tied) if len(found.tied) <= MOST_TIED else f"{len(found.tied)} others"
@@ -193,13 +211,27 @@ def _tied(found: Leader) -> str:
 
 def _tuned(summary: Summary) -> Iterator[Finding]:
     for label, row in summary.rows.items():
-        if row.results.chosen is not None:
-            total = float(np.sum(row.results.seconds))
+        choice = row.results.choice
+        if choice is not None:
+            trained = choice.run.front or choice.run.method
             yield Finding(
                 f"chosen for {label}",
-                f"{row.results.chosen.method}; finding it took {row.results.runs} runs and {total:.0f} s.",
+                f"{trained}{_compared_on(row.results, choice)}; finding it took {choice.runs} runs and "
+                f"{choice.seconds:.0f} s.",
                 "lowest mean Δm on validation data; seconds of training and evaluation of all its runs",
             )
+
+
+def _compared_on(results: TreatmentResults, choice: Choice) -> str:
+    """The seeds and candidates of a choice, after a comma; empty if they are all."""
+    planned, grid = len(results.test), len(results.grid)
+    seeds = (
+        "" if choice.seeds == planned else f"on {choice.seeds} of {planned} seeds, on which all candidates were trained"
+    )
+    if not choice.seeds:
+        seeds = "each candidate on its own seeds, as all of them share none"
+    untrained = f"{grid - choice.candidates} of {grid} candidates have no result" if choice.candidates < grid else ""
+    return "".join(f", {part}" for part in (seeds, untrained) if part)
 
 
 def _missing(summary: Summary) -> Iterator[Finding]:
@@ -213,9 +245,3 @@ def _missing(summary: Summary) -> Iterator[Finding]:
                 f"{len(runs)} {'run has' if len(runs) == 1 else 'runs have'} no result: {places}{more}.",
                 "runs that failed (failed.json in their folder has the reason) or are not finished",
             )
-
-
-def _lowest(summary: Summary, score: Callable[[TreatmentSummary], float]) -> str | None:
-    scores = {label: score(row) for label, row in summary.rows.items()}
-    known = {label: value for label, value in scores.items() if not math.isnan(value)}
-    return min(known, key=lambda label: known[label]) if known else None

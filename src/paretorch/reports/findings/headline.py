@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from paretorch.reports.analysis.formatting import join_names, seed_count
-from paretorch.reports.analysis.summary import Summary
+from paretorch.reports.analysis.summary import Summary, paired_difference
 from paretorch.studies.statistics.paired import FEWEST_SEEDS, Comparison, Verdict, compare
 
 
@@ -21,7 +19,7 @@ def answer(summary: Summary) -> str:
         return ""
     against_sum = None
     if study.plain_sum not in ("", study.reference, study.recommended):
-        difference = row.delta_m - summary.rows[study.plain_sum].delta_m
+        difference = paired_difference(row.delta_m, summary.rows[study.plain_sum].delta_m)
         against_sum = compare({"": difference}, summary.level)[""]
     clauses = gains(against_sum, row.comparison, f"{study.reference} ({runs_of(summary, study.reference)} runs)")
     runs = runs_of(summary, study.recommended)
@@ -49,8 +47,8 @@ def runs_of(summary: Summary, label: str) -> int:
     """Number of runs to choose a treatment and to train it once."""
     plan, results = summary.results.plan, summary.rows[label].results
     searched = sum(tuning.cost(label, plan.workload).runs for tuning in plan.tunings)
-    grid = results.runs if results.chosen is not None else 0
-    return searched + grid if searched + grid else int(np.ceil(results.runs / max(1, results.seeds)))
+    grid = results.choice.runs if results.choice is not None else 0
+    return searched + grid if searched + grid else len(results.settings)
 
 
 def trained_seeds(summary: Summary) -> int:
@@ -58,18 +56,32 @@ def trained_seeds(summary: Summary) -> int:
     return max((row.results.seeds for row in summary.rows.values()), default=0)
 
 
+def _compared_seeds(summary: Summary) -> str:
+    """The number of pairs of the comparisons with a verdict: ``5 seeds``, or ``3 to 5 seeds``."""
+    compared = [row.comparison for row in summary.rows.values() if row.comparison is not None]
+    counts = [comparison.seeds for comparison in compared if comparison.verdict is not Verdict.WITHHELD]
+    least, most = min(counts), max(counts)
+    return seed_count(most) if least == most else f"{least} to {most} seeds"
+
+
 def headline(summary: Summary) -> str:
     """The verdict in one or two sentences: the better treatments, and the number of the others by verdict."""
-    reference, seeds = summary.results.plan.study.reference, trained_seeds(summary)
+    reference, trained = summary.results.plan.study.reference, trained_seeds(summary)
     groups = summary.by_verdict
     others = sum(map(len, groups.values()))
     if not others:
         return f"One way of training was run, {reference}: there is nothing to compare it with."
-    if seeds < FEWEST_SEEDS:
+    if trained < FEWEST_SEEDS:
         return (
-            f"No verdict: {seed_count(seeds)} {'is' if seeds == 1 else 'are'} too few to separate differences from chance; "
+            f"No verdict: {seed_count(trained)} {'is' if trained == 1 else 'are'} too few to separate differences from chance; "
             f"intervals and tests need at least {FEWEST_SEEDS}."
         )
+    if len(groups[Verdict.WITHHELD]) == others:
+        return (
+            f"No verdict: no other treatment has Δm on {FEWEST_SEEDS} seeds on which {reference} has it, and intervals and tests "
+            "need so many."
+        )
+    seeds = _compared_seeds(summary)
     better = groups[Verdict.BETTER]
     first = (
         f"No treatment was found better than {reference}"
@@ -78,7 +90,7 @@ def headline(summary: Summary) -> str:
     )
     if len(groups[Verdict.NOT_DISTINGUISHABLE]) == others:
         none_distinguishable = "the other cannot" if others == 1 else f"none of the {others} others can"
-        return f"{first}: {none_distinguishable} be distinguished from it ({seeds} seeds)."
+        return f"{first}: {none_distinguishable} be distinguished from it ({seeds})."
     names = {
         Verdict.NOT_DISTINGUISHABLE: "not distinguishable from it",
         Verdict.WORSE: "worse",
@@ -86,4 +98,4 @@ def headline(summary: Summary) -> str:
     }
     counted = [f"{len(groups[kind])} {name}" for kind, name in names.items() if groups[kind]]
     after = f" Of the {'others' if better else f'{others} others'}: {', '.join(counted)}." if counted else ""
-    return f"{first} ({seeds} seeds).{after}"
+    return f"{first} ({seeds}).{after}"

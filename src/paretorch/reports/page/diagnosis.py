@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from paretorch.diagnosis.results import Diagnosis
@@ -22,6 +24,27 @@ PAGE, DATA = "diagnosis.html", "diagnosis.json"
 def tables_of(found: Diagnosis) -> list[Table]:
     """The tables of a diagnosis, for terminal and page."""
     return [Table(*table) for table in text_tables(found)]
+
+
+def check_target(folder: str | Path) -> None:
+    """Checks that :func:`write_diagnosis` can write into a folder, which is not made.
+
+    Args:
+        folder: of the files.
+
+    Raises:
+        OSError: it is no folder, or cannot be written.
+        ValueError: ``diagnosis.html`` exists and is not such a page.
+    """
+    folder = Path(folder)
+    check_page(folder / PAGE, HTML)
+    if (folder / DATA).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / DATA))
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
 
 
 def write_diagnosis(found: Diagnosis, folder: str | Path, title: str) -> Path:

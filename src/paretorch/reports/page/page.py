@@ -138,7 +138,7 @@ def _part(contents: Contents, anchor: str, name: str) -> dict[str, Any]:
     """Values of the template for one workload."""
     summary, tables = contents.summary, contents.tables
     results = summary.results
-    many = len(results.metrics) > MOST_METRICS  # of few metrics, the overview has the means
+    many = len(results.tested) > MOST_METRICS  # of few metrics, the overview has the means
     elsewhere = ("overview", "tuning") if many else ("overview", "tuning", "means")
     titles = {f"best {metric.title}" for metric in results.metrics} if many else set()
     single = [finding for finding in contents.findings if finding.name in titles]

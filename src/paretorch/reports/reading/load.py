@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretorch.core.arrays import Array
 from paretorch.metrics.comparison import delta_m, is_valid_baseline
@@ -48,6 +49,26 @@ class TaskMetric:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The selection of one of the runs of a grid.
+
+    Args:
+        run: the best run on validation data, with the first seed.
+        seeds: number of seeds on which the candidates are compared: those that all of them have; 0 if they share none, and each
+            is judged by its own seeds.
+        candidates: number of candidates that have a result.
+        runs: finished runs that the comparison took.
+        seconds: of these runs, training and evaluation.
+    """
+
+    run: Run
+    seeds: int
+    candidates: int
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class TreatmentResults:
     """Results of a treatment.
 
@@ -68,13 +89,14 @@ class TreatmentResults:
             joined runs, which are several models.
         runs: finished runs, with those that were not chosen.
         settings: what was trained, on the first seed; several runs if they are joined.
-        chosen: of a grid, the best run on validation data, with the first seed.
+        choice: of a grid, its best run and how it was selected.
         missing: runs without a result.
         searches: statistics of line searches; None without them.
         fronts: the sets of models; None for single models.
         grid: of a grid, the results of each of its runs, in their order.
         trials: (N, K) metrics on validation data of the finished trials of a search, with all epochs; of joined runs the chosen
             trials as one row.
+        without_loss: indices of the tasks of which no run of the report has a loss on test data; none if no task has.
     """
 
     label: str
@@ -92,22 +114,33 @@ class TreatmentResults:
     residuals: Array
     runs: int
     settings: tuple[Run, ...]
-    chosen: Run | None = None
+    choice: Choice | None = None
     missing: tuple[Missing, ...] = ()
     searches: Searches | None = None
     fronts: Fronts | None = None
     grid: tuple[TreatmentResults, ...] = ()
     trials: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    without_loss: tuple[int, ...] = ()
 
     @property
     def seeds(self) -> int:
-        """Number of seeds with a value of every metric."""
-        return int(np.isfinite(self.test).all(axis=1).sum())
+        """Number of seeds with a value of every metric that the treatment has on any seed."""
+        finite = np.isfinite(self.test)
+        return int(finite[:, finite.any(axis=0)].all(axis=1).sum()) if finite.any() else 0
+
+    @property
+    def chosen(self) -> Run | None:
+        """Of a grid, the best run on validation data, with the first seed."""
+        return None if self.choice is None else self.choice.run
 
     @property
     def combined_test_losses(self) -> Array:
-        """(S,) the plain sum over tasks; nan if one is missing."""
-        return np.asarray(self.test_losses.sum(axis=1))
+        """(S,) the plain sum over the tasks with a loss in any run of the report; nan if one of them is missing.
+
+        Of a front, that of its model with the lowest sum.
+        """
+        sums = np.asarray(np.delete(self.test_losses, self.without_loss, axis=1).sum(axis=1))
+        return sums if self.fronts is None else np.where(np.isfinite(sums), self.fronts.combined, math.nan)
 
 
 @dataclass(frozen=True)
@@ -119,6 +152,12 @@ class StudyResults:
     tasks: tuple[str, ...]
     treatments: dict[str, TreatmentResults]
     memory_measures: tuple[str, ...] = ()
+
+    @property
+    def tested(self) -> list[int]:
+        """Indices of the metrics of which some treatment has a value on test data."""
+        finite = [np.isfinite(treatment.test).any(axis=0) for treatment in self.treatments.values()]
+        return [int(k) for k in np.flatnonzero(np.any(finite, axis=0))]
 
     @property
     def directions(self) -> list[bool]:
@@ -168,28 +207,47 @@ def load_all(paths: Sequence[str | Path], reference: str | None = None) -> tuple
 
 def counted(base: Array) -> list[bool]:
     """(K,) whether a relative change can be taken of each metric's mean over the seeds of (S, K)."""
-    return [is_valid_baseline(seed_mean(base[:, k])) for k in range(base.shape[1])]
+    return [is_valid_baseline(mean) for mean in _baseline_means(base)]
 
 
 def quality(metrics: Array, base: Array, directions: Sequence[bool]) -> Array:
-    """(...) Delta m of (..., K) metrics against the mean of (S, K), over the metrics of which one can be taken."""
-    use = np.array(counted(base))
+    """(...) Delta m of (..., K) metrics against the mean of (S, K), over the metrics of which one can be taken.
+
+    The mean is over the seeds on which the baseline has all these metrics, so that its own Delta m is 0 on average.
+    """
+    means = _baseline_means(base)
+    use = np.array(list(map(is_valid_baseline, means)), dtype=bool)
     if not use.any():
         return np.full(metrics.shape[:-1], math.nan)
-    means = [seed_mean(base[:, k]) for k in np.flatnonzero(use)]
-    return delta_m(metrics[..., use], means, list(np.array(directions)[use]))
+    return delta_m(metrics[..., use], means[use], list(np.array(directions)[use]))
+
+
+def _baseline_means(base: Array) -> Array:
+    """(K,) means of (S, K), each over the seeds that are complete in all metrics whose mean is finite and not zero."""
+    finite = np.isfinite(base)
+    use = np.asarray(finite.any(axis=0))
+    while True:
+        complete = finite[:, use].all(axis=1)
+        rows = base[complete] if complete.any() else base
+        means = np.array([seed_mean(rows[:, k]) if use[k] else math.nan for k in range(base.shape[1])])
+        valid = np.array(list(map(is_valid_baseline, means)), dtype=bool)
+        if (valid == use).all():
+            return means
+        use = valid
 
 
 def _read(plan: Plan) -> StudyResults:
     runs = {run.key: run for _, run in plan.study.planned(plan.seeds)}
-    found = {key: plan.folders[key] for key in runs if key in plan.folders}
+    places = {key: plan.folders[key] for key in runs if key in plan.folders}
     results = {
-        key: verified_result(place, runs[key]) for key, place in found.items() if (place / "result.json").exists()
+        key: verified_result(place, runs[key]) for key, place in places.items() if (place / "result.json").exists()
     }
     tasks = tuple(
         dict.fromkeys(task for r in sorted(results.values(), key=lambda r: -len(r.tasks)) for task in r.tasks)
     )
-    read = _Reader(plan, results, _metrics(plan, results), tasks)
+    metrics = _metrics(plan, results, tasks)
+    known = tuple(metric for metric in metrics if _has_value(metric, results))
+    read = _Reader(plan, results, known or metrics, tasks)
     baseline = next(t for t in plan.study.treatments if t.label == plan.study.baseline)
     if baseline.combine is Combine.CHOOSE:
         raise ValueError(
@@ -198,13 +256,43 @@ def _read(plan: Plan) -> StudyResults:
     base = read.treatment(baseline, baseline.runs).validation
     _check_baseline(base, plan)
     treatments = {t.label: read.chosen(t, base) for t in plan.study.treatments}
+    losses = np.concatenate([t.test_losses for t in treatments.values()])
+    known_losses = np.isfinite(losses).any(axis=0)
+    absent = tuple(int(k) for k in np.flatnonzero(~known_losses)) if known_losses.any() else ()
+    if absent:
+        treatments = {
+            label: replace(
+                t, without_loss=absent, grid=tuple(replace(member, without_loss=absent) for member in t.grid)
+            )
+            for label, t in treatments.items()
+        }
     facts = [result.facts for result in results.values()]
     note = pairing_note(facts)
     paired = (f"{note[0].upper()}{note[1:]}.",) if note else ()
     together = filter(None, (together_note(facts),))
-    plan = replace(plan, notes=(*plan.notes, *paired, *together))
     measures = tuple(dict.fromkeys(str(result.peak_memory["measures"]) for result in results.values()))
-    return StudyResults(plan, read.metrics, tasks, treatments, measures)
+    found = StudyResults(plan, read.metrics, tasks, treatments, measures)
+    notes = (*plan.notes, *paired, *together, *_without_values(found, [m for m in metrics if m not in read.metrics]))
+    return replace(found, plan=replace(plan, notes=notes))
+
+
+def _has_value(metric: TaskMetric, results: Mapping[str, Result]) -> bool:
+    """Whether some run has a finite value of the metric, on validation or test data."""
+    return any(
+        math.isfinite(scores.metrics.get(metric.task, {}).get(metric.name, math.nan))
+        for result in results.values()
+        for scores in (result.test, result.validation, *(epoch.validation for epoch in result.history))
+    )
+
+
+def _without_values(results: StudyResults, left_out: Sequence[TaskMetric]) -> Iterator[str]:
+    """Notes on metrics that no run has."""
+    if left_out:
+        yield f"No run has a finite value of {', '.join(metric.title for metric in left_out)}: left out."
+    tested = results.tested
+    untested = [metric.title for k, metric in enumerate(results.metrics) if k not in tested]
+    if untested:
+        yield f"No run has a finite value of {', '.join(untested)} on test data: left out of all numbers on test data."
 
 
 @contextmanager
@@ -227,7 +315,8 @@ def _check_baseline(values: Array, plan: Plan) -> None:
         )
 
 
-def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[TaskMetric, ...]:
+def _metrics(plan: Plan, results: dict[str, Result], tasks: Sequence[str]) -> tuple[TaskMetric, ...]:
+    """All metrics, in the order of the tasks."""
     found: dict[tuple[str, str], TaskMetric] = {}
     for key, result in results.items():
         for task, directions in result.higher_is_better.items():
@@ -237,10 +326,66 @@ def _metrics(plan: Plan, results: dict[str, Result]) -> tuple[TaskMetric, ...]:
                     raise ValueError(
                         f"{plan.folders[key]}: runs disagree on direction or unit of {metric.title!r}: not one workload"
                     )
-    order = {
-        task: place for result in results.values() for place, task in enumerate(result.tasks) if len(result.tasks) > 1
-    }
-    return tuple(sorted(found.values(), key=lambda metric: order.get(metric.task, len(order))))
+    order = {task: place for place, task in enumerate(tasks)}
+    return tuple(sorted(found.values(), key=lambda metric: order.get(metric.task, len(order))))  # last: of a front
+
+
+def select_member(
+    members: Sequence[TreatmentResults], base: Array, directions: Sequence[bool], seeds: Sequence[int]
+) -> TreatmentResults:
+    """The results of the member of a grid that is best on validation data, with those of the whole grid.
+
+    Args:
+        members: N, each the results of one run.
+        base: (S, K) the baseline's metrics on validation data.
+        directions: (K,) whether higher is better.
+        seeds: (S,) of the report.
+    """
+    scores = np.array([quality(member.validation, base, directions) for member in members])
+    ended = [[each for each in member.missing if not each.error] for member in members]
+    trained = np.array([~np.isin(seeds, [each.run.seed for each in runs]) for runs in ended])
+    finished = [~np.isin(seeds, [each.run.seed for each in member.missing]) for member in members]
+    best, used, compared = _best_member(scores, trained)
+    return replace(
+        members[best],
+        seconds=np.sum([member.seconds for member in members], axis=0),
+        runs=sum(member.runs for member in members),
+        choice=Choice(
+            run=members[best].settings[0],
+            seeds=int(compared.sum()),
+            candidates=int(np.isfinite(scores).any(axis=1).sum()),
+            runs=int(sum(has_result[used].sum() for has_result in finished)),
+            seconds=float(sum(member.seconds[used].sum() for member in members)),
+        ),
+        missing=tuple(run for member in members for run in member.missing),
+        grid=tuple(members),
+    )
+
+
+def _best_member(scores: Array, trained: NDArray[np.bool_]) -> tuple[int, NDArray[np.bool_], NDArray[np.bool_]]:
+    """The member of a grid with the lowest mean score, among those that failed least.
+
+    Only seeds on which all members with a score were trained count: a member may share its runs with another treatment, and then
+    have more seeds than the others. Without such a seed each member is judged by its own, and most seeds are first.
+
+    Args:
+        scores: (N, S) Delta m on validation data; nan without a result.
+        trained: (N, S) whether a run has a result or failed.
+
+    Returns:
+        The index of the member; (S,) the seeds that count; (S,) those of them on which means are compared.
+    """
+    known = np.isfinite(scores)
+    members = np.flatnonzero(known.any(axis=1))
+    used = np.asarray(trained[members].all(axis=0))
+    if not len(members) or not used.any():
+        used = np.ones_like(used)
+    failed = (trained & ~known)[:, used].sum(axis=1)
+    least = members[failed[members] == failed[members].min(initial=scores.shape[1])]
+    compared = np.logical_and(used, known[least].all(axis=0)) if len(least) else np.zeros_like(used)
+    rows = scores[:, compared if compared.any() else used]
+    best = min(least, key=lambda i: (-np.isfinite(rows[i]).sum(), seed_mean(rows[i])), default=0)
+    return int(best), used, compared
 
 
 @dataclass(frozen=True)
@@ -255,17 +400,7 @@ class _Reader:
         if treatment.combine is not Combine.CHOOSE:
             return self.treatment(treatment, treatment.runs)
         members = [self.treatment(treatment, (run,)) for run in treatment.runs]
-        scores = [quality(member.validation, base, [m.higher_is_better for m in self.metrics]) for member in members]
-        # most seeds first: a member that failed on a subset of the seeds is not chosen for the others
-        best = min(range(len(members)), key=lambda i: (-np.isfinite(scores[i]).sum(), seed_mean(scores[i])))
-        return replace(
-            members[best],
-            seconds=np.sum([member.seconds for member in members], axis=0),
-            runs=sum(member.runs for member in members),
-            chosen=treatment.runs[best],
-            missing=tuple(run for member in members for run in member.missing),
-            grid=tuple(members),
-        )
+        return select_member(members, base, [metric.higher_is_better for metric in self.metrics], self.plan.seeds)
 
     def treatment(self, treatment: Treatment, runs: Sequence[Run]) -> TreatmentResults:
         """The results of runs that together are one result on every seed."""

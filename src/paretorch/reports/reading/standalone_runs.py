@@ -11,7 +11,9 @@ from paretorch.studies.study import Combine, Study, Treatment
 from paretorch.training.run import Run
 
 SELF_EXPLANATORY = ("optimizer", "surface")  # values that need no name
-NO_TREATMENT = ("seed", "workload", "options", "tasks", "optimizer_options", "door")
+NO_TREATMENT = (  # listed by name, or in the first place of a label
+    "seed", "workload", "options", "tasks", "method", "front", "optimizer_options", "door", "front_options",
+)  # fmt: skip
 SINGLE = "single task"
 
 
@@ -39,7 +41,11 @@ def study_of_runs(workload: str, runs: Sequence[Run]) -> tuple[Study, tuple[str,
     treatments = _single_tasks(single)
     treatments += [Treatment(label, (run,)) for label, run in zip(_labels(others), others, strict=True)]
     labels = [treatment.label for treatment in treatments]
-    sums = [t.label for t in treatments if t.runs[0].method == "Equal()" and len(t.runs[0].tasks) != 1]
+    sums = [
+        t.label
+        for t in treatments
+        if t.runs[0].method == "Equal()" and not t.runs[0].front and len(t.runs[0].tasks) != 1
+    ]
     reference = (sums or labels)[0]
     joined = [t.label for t in treatments if t.combine is Combine.JOIN or len(t.runs[0].tasks) == 1]
     baseline = joined[0] if len(joined) == 1 and len(labels) > 1 else reference
@@ -64,11 +70,13 @@ def _single_tasks(single: Sequence[Run]) -> list[Treatment]:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """The method of each run, and its other settings that differ between the runs."""
+    """The method of each run, or the algorithm of its front, and its other settings that differ between the runs."""
     flat = [_settings(run) for run in runs]
-    names = [name for name in dict.fromkeys(name for values in flat for name in values) if name != "method"]
+    names = dict.fromkeys(name for values in flat for name in values)
     differing = [name for name in names if len({json.dumps(values.get(name)) for values in flat}) > 1]
-    return [", ".join([str(values["method"]), *_named(values, differing)]) for values in flat]
+    return [
+        ", ".join([run.front or run.method, *_named(values, differing)]) for run, values in zip(runs, flat, strict=True)
+    ]
 
 
 def _named(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
@@ -78,7 +86,7 @@ def _named(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The settings that distinguish treatments, by name, with those of the optimizer and of the interface."""
+    """The settings that distinguish treatments, by name, with those of the optimizer, of the interface and of a front."""
     values = {name: value for name, value in run.to_json().items() if name not in NO_TREATMENT}
     tasks = {"tasks": " and ".join(run.tasks)} if run.tasks else {}
-    return {**values, **run.optimizer_options, **run.door, **tasks}
+    return {**values, **run.optimizer_options, **run.door, **run.front_options, **tasks}

@@ -10,7 +10,7 @@ import numpy as np
 
 from paretorch.core.arrays import Array
 from paretorch.reports.analysis.formatting import join_names, number, points, short_titles, signed_interval
-from paretorch.reports.analysis.summary import Summary
+from paretorch.reports.analysis.summary import Summary, paired_difference
 from paretorch.reports.findings.headline import gains, runs_of
 from paretorch.reports.tables.fronts import transfer_table
 from paretorch.reports.tables.row_order import MOST_IN_STUDY_ORDER
@@ -77,8 +77,8 @@ def _mean_differences(summaries: Sequence[Summary], labels: Sequence[str]) -> di
         return {}
     means = {label: _mean_delta_m(summaries, label) for label in labels}
     (reference,) = references
-    others = {label: mean - means[reference] for label, mean in means.items() if label != reference}
-    return compare(others, summaries[0].level)
+    others = {label: paired_difference(mean, means[reference]) for label, mean in means.items() if label != reference}
+    return compare(others, summaries[0].level, {label: np.isfinite(means[label]) for label in others})
 
 
 def _mean_delta_m(summaries: Sequence[Summary], label: str) -> Array:
@@ -94,7 +94,7 @@ def _answer(summaries: Sequence[Summary], differences: Mapping[str, Comparison])
     against_sum = None
     if study.plain_sum in differences:
         means = [_mean_delta_m(summaries, label) for label in (study.recommended, study.plain_sum)]
-        against_sum = compare({"": means[0] - means[1]}, summaries[0].level)[""]
+        against_sum = compare({"": paired_difference(*means)}, summaries[0].level)[""]
     own, reference = (_runs(summaries, label) for label in (study.recommended, study.reference))
     clauses = gains(against_sum, differences[study.recommended], f"{study.reference} ({reference} runs for each)")
     return f"{study.recommended} ({own} runs for each), over {len(summaries)} workloads: {clauses}." if clauses else ""

@@ -33,7 +33,7 @@ def quality_table(summary: Summary) -> Table:
     rows = []
     for label, treatment in found.items():
         fronts = _of(treatment)
-        volume = _final_hypervolume(treatment)
+        volume = fronts.final
         share = 100 * np.nanmean(volume) / fronts.largest if np.isfinite(volume).any() else math.nan
         rows.append(
             (
@@ -46,12 +46,13 @@ def quality_table(summary: Summary) -> Table:
                 f"{seed_mean(fronts.gradients[:, -1]):,.0f}",
             )
         )
+    split = "test" if all(_of(treatment).tested for treatment in found.values()) else "validation"
     header = (
-        "treatment", "hypervolume, test", "% of the largest", "of the ideal point", "models not dominated",
+        "treatment", f"hypervolume, {split}", "% of the largest", "of the ideal point", "models not dominated",
         "% with transfer", "gradient evaluations",
     )  # fmt: skip
     first = _of(next(iter(found.values())))
-    reference = ", ".join(f"{task} {value:.4g}" for task, value in zip(first.tasks, first.reference, strict=True))
+    reference = ", ".join(f"{task} {value:.12g}" for task, value in zip(first.tasks, first.reference, strict=True))
     single = [label for label, treatment in found.items() if _of(treatment).single_task]
     notes = [
         f"Measured from {reference}. The ideal point has every task's lowest loss of any model of the set.",
@@ -76,7 +77,7 @@ def indicator_table(summary: Summary) -> Table:
         rows.append(
             (
                 label,
-                mean_interval(_final_hypervolume(treatment), level),
+                mean_interval(_of(treatment).final, level),
                 *(mean_interval(np.array(column), level) for column in columns),
             )
         )
@@ -151,11 +152,6 @@ def _transfers(summary: Summary) -> Iterator[tuple[str, ...]]:
             *(_times(base, treatment, share * best, False, summary.level) for share in TIMED),
             _ratio(ends, summary.level), number(100 * seed_mean(_of(treatment).transfer_share), 3),
         )  # fmt: skip
-
-
-def _final_hypervolume(treatment: TreatmentResults) -> Array:
-    """(S,) on test data, or at the end of training on validation data without a test set."""
-    return treatment.test[:, 0] if treatment.test.shape[1] == 1 else _of(treatment).hypervolume[:, -1]
 
 
 def _without_transfer(treatment: TreatmentResults, found: dict[str, TreatmentResults]) -> str | None:

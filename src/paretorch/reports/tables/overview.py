@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from paretorch.reports.analysis.formatting import (
     mean_interval,
     metric_interval,
     number,
     points,
-    seed_count,
     signed_interval,
 )
-from paretorch.reports.analysis.summary import Summary, TreatmentSummary
+from paretorch.reports.analysis.summary import Summary, TreatmentSummary, without_delta_m
 from paretorch.reports.reading.load import TaskMetric
 from paretorch.reports.tables.row_order import MOST_IN_STUDY_ORDER, best_first
 from paretorch.reports.tables.tables import Table
@@ -28,24 +27,25 @@ def overview(summary: Summary) -> Table:
 
     Treatments have the study's order; many are sorted by Delta m.
     """
-    study, seeds = summary.results.plan.study, len(summary.results.plan.seeds)
-    metrics = summary.results.metrics if len(summary.results.metrics) <= MOST_METRICS else ()
+    study = summary.results.plan.study
+    tested = summary.results.tested
+    shown = tested if len(tested) <= MOST_METRICS else []
     header = (
         "treatment",
         "verdict",
         "Δm\u00a0%",
         "difference",
-        *map(heading, metrics),
+        *(heading(summary.results.metrics[k]) for k in shown),
         "rank",
         "s/epoch",
         "peak\u00a0MiB",
     )
-    rows = tuple(_overview_row(label, row, len(metrics)) for label, row in summary.rows.items())
+    rows = tuple(_overview_row(label, row, shown) for label, row in summary.rows.items())
     many = len(rows) > MOST_IN_STUDY_ORDER
     notes = (
         *(("The treatments are sorted by Δm, the lowest first.",) if many else ()),
-        f"Means on test data over {seed_count(seeds)}{_mean_description(summary)}. ↑ higher is better, ↓ lower.",
-        *(() if metrics else (f"The means of all {len(summary.results.metrics)} metrics are a table of their own.",)),
+        f"Means on test data over {summary.mean_seeds}{_mean_description(summary)}. ↑ higher is better, ↓ lower.",
+        *(() if shown else (f"The means of all {len(tested)} metrics are a table of their own.",)),
         f"Δm: mean relative loss over all metrics against {study.baseline!r}, lower is better.",
         f"difference: of Δm to {study.reference!r}, paired by seed, with its {_interval_description(summary)}.",
         f"rank: mean over metrics and {_ranked_seeds(summary)}, 1 is best. s/epoch and peak MiB: training, mean over seeds.",
@@ -73,6 +73,8 @@ def _caveats(summary: Summary) -> Iterator[str]:
     for label, row in summary.rows.items():
         if row.comparison is not None and row.comparison.seeds < seeds:
             yield f"{label}: {row.comparison.note}"
+        elif row.comparison is None and without_delta_m(results, label):
+            yield f"{label}: {without_delta_m(results, label)}"
         elif row.comparison is None and row.results.seeds < seeds:
             yield f"{label}: {seeds - row.results.seeds} of {seeds} seeds have no result, for any comparison to it"
     yield from (f"{t.label}: {t.note}" for t in results.plan.study.treatments if t.note)
@@ -81,22 +83,24 @@ def _caveats(summary: Summary) -> Iterator[str]:
 
 def means(summary: Summary) -> Table:
     """Every test metric's mean with its interval."""
-    header = ("treatment", *map(heading, summary.results.metrics))
+    tested = summary.results.tested
+    header = ("treatment", *(heading(summary.results.metrics[k]) for k in tested))
     rows = tuple(
-        (label, *(mean_interval(row.results.test[:, k], summary.level) for k in range(row.results.test.shape[1])))
+        (label, *(mean_interval(row.results.test[:, k], summary.level) for k in tested))
         for label, row in summary.rows.items()
     )
-    notes = (f"Means on test data over {seed_count(len(summary.results.plan.seeds))}{_mean_description(summary)}.",)
+    notes = (f"Means on test data over {summary.mean_seeds}{_mean_description(summary)}.",)
     return Table("Means by metric", header, rows, notes)
 
 
 def by_metric(summary: Summary) -> Table:
     """Every test metric's paired difference to the reference, with its interval."""
-    study, metrics = summary.results.plan.study, summary.results.metrics
+    study, tested = summary.results.plan.study, summary.results.tested
+    metrics = [summary.results.metrics[k] for k in tested]
     rows = []
     for label, row in summary.rows.items():
         if row.comparison is not None:
-            cells = (metric_interval(c, m.higher_is_better) for c, m in zip(row.metrics, metrics, strict=True))
+            cells = (metric_interval(row.metrics[k], m.higher_is_better) for k, m in zip(tested, metrics, strict=True))
             rows.append((label, *cells))
     notes = (
         f"Paired differences to {study.reference!r} on test data with their {_interval_description(summary)}.",
@@ -160,13 +164,13 @@ def _dynamics_cells(row: TreatmentSummary) -> tuple[str, ...]:
     return (epochs, found.speed, f"{found.reached} of {found.seeds}", seconds, *steady)
 
 
-def _overview_row(label: str, row: TreatmentSummary, metrics: int) -> tuple[str, ...]:
+def _overview_row(label: str, row: TreatmentSummary, metrics: Sequence[int]) -> tuple[str, ...]:
     return (
         label,
         "reference" if row.comparison is None else row.comparison.verdict.value,
         points(seed_mean(row.delta_m)),
         "" if row.comparison is None else signed_interval(row.comparison),
-        *(mean_interval(row.results.test[:, k]) for k in range(metrics)),
+        *(mean_interval(row.results.test[:, k]) for k in metrics),
         number(row.rank, 3),
         number(seed_mean(row.results.seconds_per_epoch), 3),
         number(seed_mean(row.results.peak_memory) / 2**20, 3),
@@ -180,10 +184,13 @@ def heading(metric: TaskMetric) -> str:
 
 
 def _mean_description(summary: Summary) -> str:
-    most = max(row.results.seeds for row in summary.rows.values())
-    if most < FEWEST_SEEDS:
+    counts = summary.mean_counts
+    if max(counts, default=0) < FEWEST_SEEDS:
         return f"; intervals are withheld, they need at least {FEWEST_SEEDS} seeds"
-    method = "Student's t" if most < BOOTSTRAP_FROM else "bootstrap over seeds"
+    methods = {count >= BOOTSTRAP_FROM for count in counts if count >= FEWEST_SEEDS}
+    method = "bootstrap over seeds" if methods == {True} else "Student's t"
+    if len(methods) == 2:
+        method = f"Student's t below {BOOTSTRAP_FROM} seeds, bootstrap over seeds from there on"
     return f", with {100 * summary.level:.0f} % intervals of the mean ({method})"
 
 

@@ -9,6 +9,7 @@ from paretorch.reports.reading.load import StudyResults, TreatmentResults
 from paretorch.reports.tables.tables import Table
 
 MOST_LETTERS = 120  # of a value in a table
+NO_FRONT = ("method", "surface", "door")  # settings that a front does not have
 
 
 def different_settings(results: StudyResults) -> Table:
@@ -34,7 +35,14 @@ def _names(results: StudyResults) -> list[str]:
 
 def _settings(treatment: TreatmentResults) -> dict[str, str]:
     """By name, as text; different values of joined runs are listed."""
-    runs = [{name: value for name, value in run.to_json().items() if name != "seed"} for run in treatment.settings]
+    runs = [
+        {
+            name: value
+            for name, value in run.to_json().items()
+            if name != "seed" and not (run.front and name in NO_FRONT)
+        }
+        for run in treatment.settings
+    ]
     if treatment.chosen is not None:
         chosen = treatment.chosen.to_json()
         runs = [{name: chosen[name] for name in runs[0]}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,8 @@ RISKY = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets interpret a cell with s
 
 def treatments_csv(summary: Summary) -> str:
     """One row for each treatment: means with intervals, the comparison to the reference, costs; empty if withheld or missing."""
-    metrics = [metric.title for metric in summary.results.metrics]
+    tested = summary.results.tested
+    metrics = [summary.results.metrics[k].title for k in tested]
     ends = [f"{metric} {part}" for metric in metrics for part in ("mean", "low", "high")]
     header = [
         "treatment",
@@ -32,20 +33,20 @@ def treatments_csv(summary: Summary) -> str:
     ]
     header += ["difference high", "alone low", "alone high", "p", "p corrected", "p wilcoxon", "verdict", "mean rank"]
     header += ["seconds per epoch", "seconds in all", "peak memory bytes"]
-    return _written(header, (_treatment(label, row, summary.level) for label, row in summary.rows.items()))
+    return _written(header, (_treatment(label, row, tested, summary.level) for label, row in summary.rows.items()))
 
 
 def seeds_csv(summary: Summary) -> str:
     """One row for each treatment and seed: metrics on validation and test data, Delta m, costs."""
-    metrics = [metric.title for metric in summary.results.metrics]
-    header = ["treatment", "seed", *(f"{m} validation" for m in metrics), *(f"{m} test" for m in metrics)]
+    metrics, tested = [metric.title for metric in summary.results.metrics], summary.results.tested
+    header = ["treatment", "seed", *(f"{m} validation" for m in metrics), *(f"{metrics[k]} test" for k in tested)]
     header += ["delta_m test", "seconds per epoch", "seconds in all", "peak memory bytes"]
     lines = (
         [
             label,
             seed,
             *row.results.validation[s],
-            *row.results.test[s],
+            *row.results.test[s, tested],
             row.delta_m[s],
             row.results.seconds_per_epoch[s],
             row.results.seconds[s],
@@ -57,9 +58,9 @@ def seeds_csv(summary: Summary) -> str:
     return _written(header, lines)
 
 
-def _treatment(label: str, row: TreatmentSummary, level: float) -> list[object]:
+def _treatment(label: str, row: TreatmentSummary, tested: Sequence[int], level: float) -> list[object]:
     cells: list[object] = [label, row.results.seeds]
-    for values in (*row.results.test.T, row.delta_m):
+    for values in (*row.results.test.T[tested], row.delta_m):
         finite = values[np.isfinite(values)]
         found = interval(finite, level)
         cells += [seed_mean(finite), *(("", "") if found is None else (found.low, found.high))]

@@ -45,11 +45,13 @@ def tuning_table(summary: Summary) -> Table:
                         settings,
                     )
                 )
-        if row.results.chosen is not None:
-            seconds = f"{row.results.seconds.sum():.0f}"
-            missing = str(len(row.results.missing))
-            epochs = str(row.results.runs * row.results.chosen.epochs)
-            rows.append((label, "grid", str(row.results.runs), missing, epochs, seconds, row.results.chosen.method))
+        choice = row.results.choice
+        if choice is not None:
+            missing = str(sum(1 for run in row.results.missing if run.error))
+            epochs = str(choice.runs * choice.run.epochs)
+            seconds = f"{choice.seconds:.0f}"
+            trained = choice.run.front or choice.run.method
+            rows.append((label, "grid", str(choice.runs), missing, epochs, seconds, trained))
     header = ("treatment", "trials", "runs", "without a value", "epochs", "seconds", "chosen")
     notes = (
         "Equal trials for every treatment that is searched for by sampling; trials that diverge or fail count.",
