@@ -50,6 +50,8 @@ class Front:
         towards = matrix @ self.points.detach() - self.points.detach()
         slope, square = (gradient * towards).sum(dim=1), towards.square().sum(dim=1)
         formula = (2 * self.exchange.trust * self.rate * -slope / square).clamp(0.0, 1.0)
+        rounding = (4 * torch.finfo(F64).eps) ** 2 * self.points.detach().square().sum(dim=1)
+        formula = torch.where(square > rounding, formula, 0.0)
         shares = self.exchange.step(self.optimizer, self.preferences, torch.ones(MEMBERS) > 0, 0.0, 1.0)
         return shares, formula, PROMISED * self.rate * gradient.square().sum(dim=1)
 
@@ -88,3 +90,20 @@ def test_trust_allows_larger_displacements() -> None:
         shares[growth] = torch.stack([front.step()[0] for _ in range(6)])
     assert torch.equal(shares[4.0][0], shares[1.0][0])  # nothing is learnt before the first step
     assert float(shares[4.0][1:].sum()) > 1.5 * float(shares[1.0][1:].sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_models_that_are_equal_but_for_rounding_transfer_nothing_and_learn_no_trust(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    preferences = torch.rand(7, 2, generator=draw, dtype=F64)
+    points = torch.randn(1, 400, generator=draw, dtype=dtype).expand(7, 400).clone()
+    points *= 1 + torch.finfo(dtype).eps * torch.randint(-1, 2, points.shape, generator=draw)
+    points.requires_grad_()
+    sharing = Sharing(Gated(Neighbours(rho=0.9), growth=2.0, adopts=False), WeightedSum())
+    exchange = Exchange(sharing, {"encoder.point": points}, {}, RankPartition(7, group=None))
+    optimizer = torch.optim.SGD([points], lr=0.01)
+    for step in range(4):
+        points.grad = points.detach().clone()
+        exchange.update_trust(torch.full((7, 2), 1.0 / (step + 1), dtype=F64), preferences)
+        assert not exchange.step(optimizer, preferences, torch.ones(7) > 0, 0.0, 1.0).any()
+    assert exchange.trust.tolist() == [1.0] * 7

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import resource
 import signal
@@ -13,21 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-TESTS = Path(__file__).parents[1]
-# Loaded once by the server, so that a forked process imports nothing: its time is that of the training.
-PRELOADED = [
-    "torch._dynamo", "safetensors.torch", "filelock", "optuna", "pandas", "pycocotools.mask", "PIL.JpegImagePlugin",
-    "paretorch.cli", "paretorch.reports.compare", "paretorch.training.loop", "paretorch.studies.tuner",
-    "paretorch.workloads.imagenet_coco",
-]  # fmt: skip
+from forked_processes import forking_context
+
 PROGRESS = "faults.progress"  # an event of a study's process
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", PROGRESS}  # of sys.addaudithook
 STOPPED = "stopped"
@@ -159,7 +151,7 @@ class Running:
     """A process that was started.
 
     Args:
-        process: forked by the server.
+        process: that was forked.
         reports: the other end of its pipe.
     """
 
@@ -197,32 +189,16 @@ class Running:
         return found if code == 0 else replace(found, signal=signal.Signals(-code))
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server that has torch loaded and no thread, and forks the processes.
+def start_process(start: Start, folder: Path, fault: Fault = NONE) -> Running:
+    """Starts a process that calls ``start(folder)``, in which the fault happens."""
+    context = forking_context()
+    reports, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(start, folder, fault, sender))
+    process.start()
+    sender.close()
+    return Running(process, reports)
 
-    Args:
-        context: of :mod:`multiprocessing`.
-    """
 
-    context: ForkServerContext
-
-    @classmethod
-    def started(cls, patch: pytest.MonkeyPatch) -> Server:
-        """A server whose processes import the modules of the tests."""
-        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*PRELOADED, "faults.experiments"])
-        return cls(context)
-
-    def start(self, start: Start, folder: Path, fault: Fault = NONE) -> Running:
-        """Starts a process that calls ``start(folder)``, in which the fault happens."""
-        reports, sender = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_child, args=(start, folder, fault, sender))
-        process.start()
-        sender.close()
-        return Running(process, reports)
-
-    def run(self, start: Start, folder: Path, fault: Fault = NONE) -> Outcome:
-        """The same, and waits for its end."""
-        return self.start(start, folder, fault).outcome()
+def run_process(start: Start, folder: Path, fault: Fault = NONE) -> Outcome:
+    """The same, and waits for its end."""
+    return start_process(start, folder, fault).outcome()

@@ -13,7 +13,7 @@ import pytest
 from command_line import call
 from faults.disks import read_only, small_disk
 from faults.experiments import RUNS, RUNS_ALONE, Experiment, pack_experiment, run_experiment, study_experiment
-from faults.processes import NONE, Fault, Outcome, Server
+from faults.processes import NONE, Fault, Outcome, run_process
 from faults.test_kills import Stamps, results
 from image_folders import write_both
 from training_runs import TINY
@@ -48,19 +48,19 @@ FULL = ("[ENOSPC]", "[EFBIG]")
 REASONS: dict[DrawFault, tuple[str, ...]] = {size_limit: FULL, handle_limit: ("[EMFILE]",)}
 
 
-def check_exhausted(server: Server, kind: str, folder: Path, draw: DrawFault, count: int, seed: int) -> int:
+def check_exhausted(kind: str, folder: Path, draw: DrawFault, count: int, seed: int) -> int:
     """Starts in ``count`` folders with a fault and again without; returns the number of faults that ended a process."""
     experiment, draws, failed = experiment_of(kind, folder), random.Random(seed), 0
-    assert server.run(experiment.start, folder / "whole").finished
+    assert run_process(experiment.start, folder / "whole").finished
     expected = experiment.numbers(folder / "whole")
     for number in range(count):
         attempt = folder / f"exhausted-{number}"
-        outcome = server.run(experiment.start, attempt, draw(draws, folder / "whole"))
+        outcome = run_process(experiment.start, attempt, draw(draws, folder / "whole"))
         check_error(outcome, REASONS[draw])
         if draw is size_limit and not outcome.finished:
             assert attempt.name in outcome.message, outcome
         failed += not outcome.finished
-        assert server.run(experiment.start, attempt).finished
+        assert run_process(experiment.start, attempt).finished
         assert experiment.numbers(attempt) == expected
         assert not list(attempt.rglob("*writing*"))
     return failed
@@ -69,33 +69,33 @@ def check_exhausted(server: Server, kind: str, folder: Path, draw: DrawFault, co
 @pytest.mark.parametrize("draw", REASONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_exhausted_resource_is_an_error_and_the_same_call_completes(
-    kind: str, draw: DrawFault, server: Server, tmp_path: Path, seed: int
+    kind: str, draw: DrawFault, tmp_path: Path, seed: int
 ) -> None:
-    assert check_exhausted(server, kind, tmp_path, draw, 2, seed) >= 1
+    assert check_exhausted(kind, tmp_path, draw, 2, seed) >= 1
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("draw", REASONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_exhausted_resource_in_a_long_campaign(
-    kind: str, draw: DrawFault, server: Server, tmp_path: Path, seed: int, given_count: int | None
+    kind: str, draw: DrawFault, tmp_path: Path, seed: int, given_count: int | None
 ) -> None:
     count = given_count or 30
-    assert check_exhausted(server, kind, tmp_path, draw, count, seed) >= count / 3
+    assert check_exhausted(kind, tmp_path, draw, count, seed) >= count / 3
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("draw", REASONS)
 def test_study_without_resources_completes_later(
-    draw: DrawFault, server: Server, tmp_path: Path, seed: int, given_count: int | None
+    draw: DrawFault, tmp_path: Path, seed: int, given_count: int | None
 ) -> None:
     experiment, draws = study_experiment(tmp_path / "faults", workers=2), random.Random(seed)
-    assert server.run(RUNS_ALONE.start, tmp_path / "whole").finished
+    assert run_process(RUNS_ALONE.start, tmp_path / "whole").finished
     expected = RUNS_ALONE.numbers(tmp_path / "whole")
     for number in range(given_count or 4):
         attempt, before = tmp_path / f"exhausted-{number}", Stamps()
         for fault in (draw(draws, tmp_path / "whole"), NONE):
-            outcome = server.run(experiment.start, attempt, fault)
+            outcome = run_process(experiment.start, attempt, fault)
             assert outcome.signal is None
             assert outcome.error in ("", "RunsFailedError", "RuntimeError", *SYSTEM), outcome
             after = results(attempt)
@@ -109,63 +109,57 @@ def disk_size(folder: Path) -> int:
     return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*"))
 
 
-def check_full_disk(server: Server, kind: str, folder: Path, count: int, seed: int) -> int:
+def check_full_disk(kind: str, folder: Path, count: int, seed: int) -> int:
     """Starts on ``count`` disks that are too small, and again after they are larger; returns how often a disk was full."""
     experiment, draws, failed = experiment_of(kind, folder), random.Random(seed), 0
-    assert server.run(experiment.start, folder / "whole").finished
+    assert run_process(experiment.start, folder / "whole").finished
     expected = experiment.numbers(folder / "whole")
     for number in range(count):
         disk = folder / f"disk-{number}"
         with small_disk(disk, draws.randrange(8192, disk_size(folder / "whole"), 4096)) as enlarge:
-            outcome = server.run(experiment.start, disk / "attempt")
+            outcome = run_process(experiment.start, disk / "attempt")
             check_error(outcome, FULL)
             failed += not outcome.finished
             enlarge()
-            assert server.run(experiment.start, disk / "attempt").finished
+            assert run_process(experiment.start, disk / "attempt").finished
             assert experiment.numbers(disk / "attempt") == expected
     return failed
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_full_disk_is_an_error_and_the_same_call_completes(
-    kind: str, server: Server, tmp_path: Path, seed: int
-) -> None:
-    assert check_full_disk(server, kind, tmp_path, 1, seed) == 1
+def test_full_disk_is_an_error_and_the_same_call_completes(kind: str, tmp_path: Path, seed: int) -> None:
+    assert check_full_disk(kind, tmp_path, 1, seed) == 1
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_full_disk_in_a_long_campaign(
-    kind: str, server: Server, tmp_path: Path, seed: int, given_count: int | None
-) -> None:
+def test_full_disk_in_a_long_campaign(kind: str, tmp_path: Path, seed: int, given_count: int | None) -> None:
     count = given_count or 30
-    assert check_full_disk(server, kind, tmp_path, count, seed) >= count / 3
+    assert check_full_disk(kind, tmp_path, count, seed) >= count / 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_read_only_folder_is_an_error_and_the_same_call_completes(
-    kind: str, server: Server, tmp_path: Path, seed: int
-) -> None:
+def test_read_only_folder_is_an_error_and_the_same_call_completes(kind: str, tmp_path: Path, seed: int) -> None:
     experiment, folder = experiment_of(kind, tmp_path), tmp_path / "killed"
-    whole = server.run(experiment.start, tmp_path / "whole")
+    whole = run_process(experiment.start, tmp_path / "whole")
     middle = len(whole.operations) // 2 + random.Random(seed).randrange(-3, 4)
-    assert server.run(experiment.start, folder, Fault(signal.SIGKILL, operation=middle)).signal == signal.SIGKILL
+    assert run_process(experiment.start, folder, Fault(signal.SIGKILL, operation=middle)).signal == signal.SIGKILL
     with read_only(folder):
-        outcome = server.run(experiment.start, folder)
+        outcome = run_process(experiment.start, folder)
     assert not outcome.finished
     check_error(outcome, ("[EROFS]", "[EACCES]", "[EPERM]"))
     assert str(folder) in outcome.message
-    assert server.run(experiment.start, folder).finished
+    assert run_process(experiment.start, folder).finished
     assert experiment.numbers(folder) == experiment.numbers(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("kind", ["option-best", "front-MT2O"])
-def test_finished_training_in_a_read_only_folder_is_returned(kind: str, server: Server, tmp_path: Path) -> None:
+def test_finished_training_in_a_read_only_folder_is_returned(kind: str, tmp_path: Path) -> None:
     experiment = run_experiment(RUNS[kind])
-    assert server.run(experiment.start, tmp_path / "run").finished
+    assert run_process(experiment.start, tmp_path / "run").finished
     before = results(tmp_path)
     with read_only(tmp_path / "run"):
-        assert server.run(experiment.start, tmp_path / "run").finished
+        assert run_process(experiment.start, tmp_path / "run").finished
     assert results(tmp_path) == before
 
 
@@ -188,17 +182,15 @@ COMMANDS = {
 
 @pytest.mark.parametrize("draw", [size_limit, handle_limit])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_without_resources_prints_one_message(
-    command: str, draw: DrawFault, server: Server, tmp_path: Path, seed: int
-) -> None:
+def test_command_without_resources_prints_one_message(command: str, draw: DrawFault, tmp_path: Path, seed: int) -> None:
     arguments, option = COMMANDS[command]
     if command == "pack":
         write_both(tmp_path / "data")
         arguments = (*arguments, "--root", str(tmp_path / "data"), "--workers", "0")
     start = partial(run_command, arguments, option)
-    assert server.run(start, tmp_path / "whole").finished
+    assert run_process(start, tmp_path / "whole").finished
     draws = random.Random(seed)
-    outcomes = [server.run(start, tmp_path / f"cut-{n}", draw(draws, tmp_path / "whole")) for n in range(3)]
+    outcomes = [run_process(start, tmp_path / f"cut-{n}", draw(draws, tmp_path / "whole")) for n in range(3)]
     failed = [outcome for outcome in outcomes if not outcome.finished]
     assert failed
     for outcome in failed:
@@ -206,4 +198,4 @@ def test_command_without_resources_prints_one_message(
         assert outcome.message.startswith("2: ")
         assert "Error:" in outcome.message
     for number in range(3):
-        assert server.run(start, tmp_path / f"cut-{number}").finished
+        assert run_process(start, tmp_path / f"cut-{number}").finished

@@ -17,7 +17,7 @@ from faults.experiments import (
     study_experiment,
     weights_experiment,
 )
-from faults.processes import NONE, Fault, Outcome, Server
+from faults.processes import NONE, Fault, Outcome, run_process
 from image_folders import write_both
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV)
@@ -42,10 +42,10 @@ def results(folder: Path) -> Stamps:
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
-def check_kills(server: Server, experiment: Experiment, folder: Path, kills: int, seed: int) -> None:
+def check_kills(experiment: Experiment, folder: Path, kills: int, seed: int) -> None:
     """Kills processes ``kills`` times; each time that they finish, their numbers must be those of an uninterrupted one."""
     draws, killed, tried = random.Random(seed), 0, 0
-    whole = server.run(experiment.start, folder / "whole")
+    whole = run_process(experiment.start, folder / "whole")
     assert whole.finished, whole
     expected = experiment.numbers(folder / "whole")
     while killed < kills:
@@ -54,28 +54,28 @@ def check_kills(server: Server, experiment: Experiment, folder: Path, kills: int
         finished = False
         while not finished:
             fault = random_kill(draws, whole) if killed < kills else NONE
-            outcome = server.run(experiment.start, attempt, fault)
+            outcome = run_process(experiment.start, attempt, fault)
             killed, finished = killed + (outcome.signal is not None), outcome.finished
             assert finished or outcome.signal == fault.signal, (fault, outcome)
             after = results(attempt)
             assert after.items() >= before.items(), "a finished run was lost, or trained again"
             before = after
         assert experiment.numbers(attempt) == expected, fault
-    assert server.run(experiment.start, attempt).finished
+    assert run_process(experiment.start, attempt).finished
     assert results(attempt) == before, "a finished run was trained again"
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_killed_training_equals_uninterrupted_training(name: str, server: Server, tmp_path: Path, seed: int) -> None:
-    check_kills(server, run_experiment(RUNS[name]), tmp_path, kills=3, seed=seed)
+def test_killed_training_equals_uninterrupted_training(name: str, tmp_path: Path, seed: int) -> None:
+    check_kills(run_experiment(RUNS[name]), tmp_path, kills=3, seed=seed)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_training_of_every_kind_equals_uninterrupted_training(
-    name: str, server: Server, tmp_path: Path, seed: int, given_count: int | None
+    name: str, tmp_path: Path, seed: int, given_count: int | None
 ) -> None:
-    check_kills(server, run_experiment(RUNS[name]), tmp_path, kills=given_count or 3, seed=seed)
+    check_kills(run_experiment(RUNS[name]), tmp_path, kills=given_count or 3, seed=seed)
 
 
 WEIGHTS = {  # a method with a state, and the population whose balanced run has none
@@ -85,36 +85,33 @@ WEIGHTS = {  # a method with a state, and the population whose balanced run has 
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_killed_search_of_weights_equals_an_uninterrupted_one(
-    name: str, server: Server, tmp_path: Path, seed: int
-) -> None:
-    check_kills(server, WEIGHTS[name], tmp_path, kills=3, seed=seed)
+def test_killed_search_of_weights_equals_an_uninterrupted_one(name: str, tmp_path: Path, seed: int) -> None:
+    check_kills(WEIGHTS[name], tmp_path, kills=3, seed=seed)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_killed_search_of_weights_in_a_long_campaign(
-    name: str, server: Server, tmp_path: Path, seed: int, given_count: int | None
+    name: str, tmp_path: Path, seed: int, given_count: int | None
 ) -> None:
-    check_kills(server, WEIGHTS[name], tmp_path, kills=given_count or 12, seed=seed)
+    check_kills(WEIGHTS[name], tmp_path, kills=given_count or 12, seed=seed)
 
 
-def test_killed_packing_gives_the_bytes_of_an_uninterrupted_one(server: Server, tmp_path: Path, seed: int) -> None:
-    check_kills(server, pack_experiment(write_both(tmp_path / "data")), tmp_path, kills=6, seed=seed)
+def test_killed_packing_gives_the_bytes_of_an_uninterrupted_one(tmp_path: Path, seed: int) -> None:
+    check_kills(pack_experiment(write_both(tmp_path / "data")), tmp_path, kills=6, seed=seed)
 
 
 @pytest.mark.long
-def test_killed_packing_in_a_long_campaign(server: Server, tmp_path: Path, seed: int, given_count: int | None) -> None:
-    check_kills(server, pack_experiment(write_both(tmp_path / "data")), tmp_path, kills=given_count or 30, seed=seed)
+def test_killed_packing_in_a_long_campaign(tmp_path: Path, seed: int, given_count: int | None) -> None:
+    check_kills(pack_experiment(write_both(tmp_path / "data")), tmp_path, kills=given_count or 30, seed=seed)
 
 
 def check_killed_study(
-    server: Server, experiment: Experiment, whole: Experiment, folder: Path, kills: int, worker_kills: int, seed: int
+    experiment: Experiment, whole: Experiment, folder: Path, kills: int, worker_kills: int, seed: int
 ) -> None:
     """Kills the process of a study, and its workers; the results must be those of an uninterrupted one.
 
     Args:
-        server: forks the process of the study.
         experiment: the study, with the folder ``faults``.
         whole: has its numbers.
         folder: for the studies.
@@ -123,7 +120,7 @@ def check_killed_study(
         seed: of the instants.
     """
     draws, left, tried = random.Random(seed), kills, 0
-    uninterrupted = server.run(whole.start, folder / "whole")
+    uninterrupted = run_process(whole.start, folder / "whole")
     assert uninterrupted.finished, uninterrupted
     expected = whole.numbers(folder / "whole")
     for _ in range(worker_kills):
@@ -134,7 +131,7 @@ def check_killed_study(
         finished = False
         while not finished:
             fault = Fault(draws.choice(SIGNALS), operation=draws.randrange(1, 20)) if left > 0 else NONE
-            outcome = server.run(experiment.start, attempt, fault)
+            outcome = run_process(experiment.start, attempt, fault)
             left, finished = left - (outcome.signal is not None), outcome.finished
             assert outcome.signal is not None or outcome.error in ("", "RunsFailedError"), outcome
             after = results(attempt)
@@ -144,22 +141,18 @@ def check_killed_study(
     assert not list((folder / "faults").iterdir()), "a worker received each signal"
 
 
-def test_killed_study_equals_runs_that_are_trained_alone(server: Server, tmp_path: Path, seed: int) -> None:
-    check_killed_study(
-        server, study_experiment(tmp_path / "faults"), RUNS_ALONE, tmp_path, 1, worker_kills=1, seed=seed
-    )
+def test_killed_study_equals_runs_that_are_trained_alone(tmp_path: Path, seed: int) -> None:
+    check_killed_study(study_experiment(tmp_path / "faults"), RUNS_ALONE, tmp_path, 1, worker_kills=1, seed=seed)
 
 
 @pytest.mark.long
-def test_killed_study_in_a_long_campaign(server: Server, tmp_path: Path, seed: int, given_count: int | None) -> None:
+def test_killed_study_in_a_long_campaign(tmp_path: Path, seed: int, given_count: int | None) -> None:
     experiment, count = study_experiment(tmp_path / "faults", workers=2), given_count or 8
-    check_killed_study(server, experiment, RUNS_ALONE, tmp_path, count, worker_kills=count, seed=seed)
+    check_killed_study(experiment, RUNS_ALONE, tmp_path, count, worker_kills=count, seed=seed)
 
 
 @pytest.mark.long
-def test_killed_tuning_equals_uninterrupted_tuning(
-    server: Server, tmp_path: Path, seed: int, given_count: int | None
-) -> None:
+def test_killed_tuning_equals_uninterrupted_tuning(tmp_path: Path, seed: int, given_count: int | None) -> None:
     # no worker is killed: such a trial would have no result, and another setting could be chosen
     experiment = study_experiment(tmp_path / "faults", tune=2, workers=2)
-    check_killed_study(server, experiment, experiment, tmp_path, given_count or 8, worker_kills=0, seed=seed)
+    check_killed_study(experiment, experiment, tmp_path, given_count or 8, worker_kills=0, seed=seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from faults.experiments import RUNS, Experiment, pack_experiment, run_experiment, study_experiment
-from faults.processes import Fault, Outcome, Server
+from faults.processes import Fault, Outcome, run_process, start_process
 from faults.test_kills import results
 from image_folders import write_both
 from paretorch.storage.locks import acquire_lock
@@ -42,16 +42,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_second_process_in_a_folder_is_refused_and_changes_nothing(
-    kind: str, server: Server, tmp_path: Path, seed: int
-) -> None:
+def test_second_process_in_a_folder_is_refused_and_changes_nothing(kind: str, tmp_path: Path, seed: int) -> None:
     experiment, folder, draws = experiment_of(kind, tmp_path), tmp_path / "shared", random.Random(seed)
-    whole = server.run(experiment.start, tmp_path / "whole")
+    whole = run_process(experiment.start, tmp_path / "whole")
     assert whole.finished, whole
-    first = server.start(experiment.start, folder, Fault(signal.SIGSTOP, draws.choice(locked_operations(whole))))
+    first = start_process(experiment.start, folder, Fault(signal.SIGSTOP, draws.choice(locked_operations(whole))))
     assert first.wait_until_stopped()
     before, finished = content(folder), results(folder)
-    second = server.run(experiment.start, folder)
+    second = run_process(experiment.start, folder)
     if kind in ("study", "tuning"):  # whose workers continue
         assert second.error == "BlockingIOError"
     else:
@@ -64,15 +62,13 @@ def test_second_process_in_a_folder_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_process_that_waits_for_no_lock_finds_what_another_one_finished(
-    kind: str, server: Server, tmp_path: Path
-) -> None:
+def test_process_that_waits_for_no_lock_finds_what_another_one_finished(kind: str, tmp_path: Path) -> None:
     experiment, folder = experiment_of(kind, tmp_path), tmp_path / "shared"
-    whole = server.run(experiment.start, tmp_path / "whole")
+    whole = run_process(experiment.start, tmp_path / "whole")
     opening = locked_operations(whole)[0] - 1  # the folder was read, and the lock is free
-    first = server.start(experiment.start, folder, Fault(signal.SIGSTOP, operation=opening))
+    first = start_process(experiment.start, folder, Fault(signal.SIGSTOP, operation=opening))
     assert first.wait_until_stopped()
-    assert server.run(experiment.start, folder).finished
+    assert run_process(experiment.start, folder).finished
     before, finished = content(folder), results(folder)
     first.resume()
     assert first.outcome().finished
@@ -84,14 +80,14 @@ def test_process_that_waits_for_no_lock_finds_what_another_one_finished(
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_processes_that_start_at_once_give_the_result_of_one(
-    kind: str, server: Server, tmp_path: Path, given_count: int | None
+    kind: str, tmp_path: Path, given_count: int | None
 ) -> None:
     experiment = experiment_of(kind, tmp_path)
-    assert server.run(experiment.start, tmp_path / "whole").finished
+    assert run_process(experiment.start, tmp_path / "whole").finished
     expected = experiment.numbers(tmp_path / "whole")
     for number in range(given_count or 5):
         folder = tmp_path / f"shared-{number}"
-        outcomes = [each.outcome() for each in [server.start(experiment.start, folder) for _ in range(3)]]
+        outcomes = [each.outcome() for each in [start_process(experiment.start, folder) for _ in range(3)]]
         assert any(outcome.finished for outcome in outcomes), outcomes
         assert {outcome.error for outcome in outcomes} <= {"", "BlockingIOError"}, outcomes
         assert experiment.numbers(folder) == expected
@@ -99,14 +95,14 @@ def test_processes_that_start_at_once_give_the_result_of_one(
 
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize("owner", ["ended", "another program"])
-def test_lock_that_remains_without_its_process_is_free(kind: str, owner: str, server: Server, tmp_path: Path) -> None:
+def test_lock_that_remains_without_its_process_is_free(kind: str, owner: str, tmp_path: Path) -> None:
     experiment, folder = experiment_of(kind, tmp_path), tmp_path / "left"
-    whole = server.run(experiment.start, tmp_path / "whole")
-    killed = server.start(experiment.start, folder, Fault(signal.SIGKILL, operation=locked_operations(whole)[0]))
+    whole = run_process(experiment.start, tmp_path / "whole")
+    killed = start_process(experiment.start, folder, Fault(signal.SIGKILL, operation=locked_operations(whole)[0]))
     assert killed.outcome().signal == signal.SIGKILL
     (lock,) = folder.rglob(LOCK)
     lock.write_text(str(killed.process.pid if owner == "ended" else os.getpid()))
-    assert server.run(experiment.start, folder).finished
+    assert run_process(experiment.start, folder).finished
     assert experiment.numbers(folder) == experiment.numbers(tmp_path / "whole")
 
 
@@ -122,23 +118,21 @@ def wait_for_workers(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_folder_that_is_moved_continues_to_the_same_result(
-    kind: str, server: Server, tmp_path: Path, seed: int
-) -> None:
+def test_folder_that_is_moved_continues_to_the_same_result(kind: str, tmp_path: Path, seed: int) -> None:
     experiment, folder = experiment_of(kind, tmp_path), tmp_path / "killed"
-    whole = server.run(experiment.start, tmp_path / "whole")
+    whole = run_process(experiment.start, tmp_path / "whole")
     places = locked_operations(whole)
     operation = random.Random(seed).choice(places[len(places) // 3 : 2 * len(places) // 3])
-    assert server.run(experiment.start, folder, Fault(signal.SIGKILL, operation)).signal == signal.SIGKILL
+    assert run_process(experiment.start, folder, Fault(signal.SIGKILL, operation)).signal == signal.SIGKILL
     wait_for_workers(folder)
     (tmp_path / "other disk").mkdir()
     moved = folder.rename(tmp_path / "other disk" / "moved")
     before = results(moved)
-    assert server.run(experiment.start, moved).finished
+    assert run_process(experiment.start, moved).finished
     assert results(moved).items() >= before.items()
     assert experiment.numbers(moved) == experiment.numbers(tmp_path / "whole")
     assert not folder.exists()
     again = moved.rename(tmp_path / "finished")
     finished = results(again)
-    assert server.run(experiment.start, again).finished
+    assert run_process(experiment.start, again).finished
     assert results(again) == finished, "a finished run was trained again"

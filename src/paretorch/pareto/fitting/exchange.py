@@ -17,6 +17,7 @@ from paretorch.pareto.transfer.adoption import Adoption
 
 DESCENT = 0.75  # of eta |grad F|^2: the guaranteed decrease of F by gradient descent at eta = 1/(2L)
 LOST = 4.0  # divisor of the trust after a step with less than the required decrease
+ROUNDING = 4.0  # in units of eps |theta_i|: a displacement of this length is the rounding of sum_j M_ij theta_j
 
 
 class Exchange:
@@ -138,13 +139,19 @@ class Exchange:
         slope = _inner([_grad(value) for value in self.shared], moves)
         square = _inner(moves, moves)
         share = (2 * self.trust * eta * -slope / square.clamp_min(1e-300)).clamp(0.0, 1.0)
-        share = torch.where((slope < 0) & active & (square > 0), share, 0.0)
+        share = torch.where((slope < 0) & active & (square > self._rounding_square()), share, 0.0)
         guaranteed = DESCENT * descent
         if self.adoption is not None:
             self.adoption.guaranteed_decrease = guaranteed.clamp_min(0.0)
         # without transfer the next losses do not depend on the trust
         self.required_decrease = torch.where((share > 0) & (descent > 0), guaranteed, torch.nan)
         return share
+
+    def _rounding_square(self) -> Tensor:
+        """(n,) squared length up to which a displacement is rounding alone, as that of equal models."""
+        values = [value.detach() for value in self.shared]
+        scaled = [value * (ROUNDING * torch.finfo(value.dtype).eps) for value in values]
+        return _inner(scaled, scaled)
 
     def _displacement(self, matrix: Tensor, value: Tensor, active: Tensor) -> Tensor:
         """(n, ...) sum_j M_ij (theta_j - theta_i); zero for models that do not train."""

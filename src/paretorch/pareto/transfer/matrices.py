@@ -195,6 +195,8 @@ class Gated(Transfer):
     .. math:: t = \min\Big(1, \frac{2 c_i \eta\, |\langle \nabla F_i, D_i \rangle|}{\lVert D_i \rVert^2}\Big)
               \text{ if } \langle \nabla F_i, D_i \rangle < 0, \text{ else } 0
 
+    A D_i of at most 4 eps ||theta_i||, as the rounding of the sum for equal models, counts as zero.
+
     For an L-smooth F_i, eta <= 1/(2L) and c_i = 1, F_i decreases by at least 3/4 eta times the squared gradient, the guarantee of
     gradient descent at eta = 1/(2L). That bound assumes the largest curvature in every direction and limits the displacement to
     twice the model's own step. Therefore the trust c_i is adaptive: if F_i on the next batch has decreased by 3/4 eta times the
