@@ -29,7 +29,7 @@ BENCHED := $(BENCH)/.installed
 SHOWN := $(EXAMPLES)/.installed
 
 # One thread for each process: JOBS of them share the cores, and sums do not depend on how many cores there are.
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 CODE := src tests benchmarks docs examples
 
 # What rounding may decide. Sums differ between processors: these files run again with the kernels of an older one.

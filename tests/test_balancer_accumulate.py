@@ -46,6 +46,7 @@ def trained(method: pt.Method[Any], parts: int, form: str, steps: int = 3, **opt
 
 @pytest.mark.parametrize("form", ["backward", "total"])
 @pytest.mark.parametrize("method", ONE_BATCH, ids=repr)
+@pytest.mark.sampled(3)
 def test_micro_batches_equal_the_joined_batch(method: pt.Method[Any], form: str) -> None:
     joined, whole = trained(method, 1, form)
     model, balancer = trained(method, 4, form)

@@ -362,6 +362,7 @@ def test_questions_without_an_input_end() -> None:
     assert b"Traceback" not in errors
 
 
+@pytest.mark.long
 def test_report_of_a_folder_without_a_unicode_name(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run-\xff"))
     code, _, errors = of_process(["train", TINY, *QUICK, "--out", str(folder)], PYTHONIOENCODING="utf-8:strict")

@@ -147,6 +147,7 @@ def packing(root: Path, size: int = 32, workers: int = 0) -> subprocess.Popen[st
 
 
 @pytest.mark.parametrize("moment", [3, 17, 31])
+@pytest.mark.sampled(3)
 def test_packing_continues_to_the_same_bytes_after_a_kill(
     root: Path, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +166,7 @@ def test_packing_continues_to_the_same_bytes_after_a_kill(
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.sampled(2)
 def test_packing_leaves_neither_lock_nor_workers_after_a_kill(
     root: Path, stop_signal: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +275,7 @@ def test_pack_errors_after_a_flipped_bit_name_the_cure(root: Path, workers: int)
         ("index.jsonl", lambda path: lengthen(path.parent / "pack.json")),
     ],
 )
+@pytest.mark.sampled(3)
 def test_pack_with_changed_files_is_an_error_when_opened(root: Path, file: str, damage: Any) -> None:
     coco_workload(root).packed(root / "packed")
     damage(root / "packed" / "classification-36" / file)

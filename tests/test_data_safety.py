@@ -201,6 +201,7 @@ def npy(path: Path, shape: str, kind: str = "<f4", version: bytes = b"\x01\x00")
     ("shape", "message"),
     [("(4000, 4000, 3)", "the file has 64: copy it again"), ("(40000, 40000, 3)", "at most 268,435,456 are read")],
 )
+@pytest.mark.sampled(3)
 def test_array_headers_are_compared_with_the_file(tmp_path: Path, version: bytes, shape: str, message: str) -> None:
     path = npy(tmp_path / "0.npy", shape, version=version)
     with pytest.raises(UnreadableError, match=message):

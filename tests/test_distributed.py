@@ -278,6 +278,7 @@ def test_ddp_skips_a_task_that_is_not_finite_on_one_rank(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", ranks.WRAPPED)
+@pytest.mark.sampled(2)
 def test_wrapped_model_continues_after_a_step_of_a_fork_that_is_not_finite(how: str, tmp_path: Path) -> None:
     """Nan on one rank: all ranks raise, with zeros on the encoder, or skip the task; the next step is that of one process."""
     results = on_ranks(ranks.forked_errors, 2, tmp_path, how)

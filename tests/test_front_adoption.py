@@ -84,6 +84,7 @@ def on_two_minima(transfer: Transfer | None, seed: int, starts: str = "common") 
     return front
 
 
+@pytest.mark.long
 def test_adoption_moves_models_out_of_the_worse_minimum() -> None:
     ends = [
         [on_two_minima(Gated(adopts=adopts), seed).history[-1].hypervolume for seed in range(4)]

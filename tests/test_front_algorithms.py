@@ -86,6 +86,7 @@ def test_algorithm_trains_finite_members_with_the_gradients_of_the_table(entry: 
 
 
 @pytest.mark.parametrize("entry", parameters(ALGORITHMS))
+@pytest.mark.sampled(3)
 def test_algorithm_is_determined_by_its_seed(entry: AlgorithmEntry) -> None:
     assert equal_fronts(fit(entry, seed=4), fit(entry, seed=4))
     assert not equal_fronts(fit(entry, seed=4), fit(entry, seed=5))
@@ -116,6 +117,7 @@ def test_algorithm_trains_while_tasks_are_absent(entry: AlgorithmEntry) -> None:
 
 
 @pytest.mark.parametrize("entry", parameters([entry for entry in ALGORITHMS if entry.resumes]))
+@pytest.mark.sampled(2)
 def test_algorithm_resumes_a_killed_training_bit_for_bit(entry: AlgorithmEntry, tmp_path: Path) -> None:
     def kill(snapshot: FrontSnapshot) -> None:
         if snapshot.epoch == 2:

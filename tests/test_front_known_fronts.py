@@ -105,6 +105,7 @@ def test_gated_transfer_needs_fewer_gradients_on_vlmop2(starts: str, fewer: floa
     assert math.prod(ratios) ** (1 / 3) >= fewer
 
 
+@pytest.mark.long
 def test_epo_members_converge_to_their_rays() -> None:
     front = on_points(EPO(), pt.preferences(2, 10, margin=0.1), optimizer=sgd(0.1))
     unit = torch.nn.functional.normalize(rays(front.preferences), dim=1)
@@ -117,6 +118,7 @@ def test_epo_members_converge_to_their_rays() -> None:
 
 
 @pytest.mark.parametrize(("problem", "tasks", "count"), [("vlmop2", 2, 8), ("dtlz2", 3, 6)])
+@pytest.mark.sampled(2)
 def test_pareto_mtl_has_a_model_in_every_sector(problem: str, tasks: int, count: int) -> None:
     given = rays(pt.preferences(tasks, count, margin=0.05))
     front = on_points(ParetoMTL(), given, problem, optimizer=sgd(0.1))

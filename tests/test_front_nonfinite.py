@@ -131,6 +131,7 @@ def cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("entry", "place"), cases())
+@pytest.mark.sampled(2)
 def test_front_skips_a_batch_that_is_not_finite_and_recovers(entry: AlgorithmEntry, place: str) -> None:
     sample = int(torch.randint(SAMPLES, (), generator=torch.Generator().manual_seed(len(entry.name) + len(place))))
     value = math.inf if sample % 2 else math.nan

@@ -28,6 +28,7 @@ def entries_with_error(results: dict[str, Any]) -> list[str]:
     return [text for part in results["parts"].values() for text in json.dumps(part).split('"error"')[1:]]
 
 
+@pytest.mark.long
 def test_dry_run_measures_every_model_and_contender_without_an_error(tmp_path: Path) -> None:
     results, page = run(tmp_path, "--parts", "waits", "costs", "graphs")
     assert not entries_with_error(results)

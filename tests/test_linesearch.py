@@ -41,6 +41,7 @@ def rounded(x: Tensor, number: int) -> Tensor:
 @pytest.mark.parametrize("method", [pt.MGDA(), pt.UPGrad(), pt.Equal(), pt.PCGrad()], ids=repr)
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.sampled(3)
 def test_accepted_steps_fulfil_the_condition_for_every_task(name: str, seed: int, method: pt.Method[Any]) -> None:
     for number in range(3):
         model, (x, targets) = Net(seed=seed), data(seed=seed)

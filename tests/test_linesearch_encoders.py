@@ -174,6 +174,7 @@ def test_slopes_equal_finite_differences_of_the_whole_model(encoder: str, name: 
 
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.sampled(3)
 def test_every_search_trains_every_encoder(encoder: str, name: str) -> None:
     model, x = EncoderModel(ENCODERS[encoder]), inputs()
     search = SEARCHES[name](model.encoder, model.heads, pt.MGDA(), verify=1)

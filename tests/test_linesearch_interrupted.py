@@ -185,6 +185,7 @@ def check_retried_steps(case: Callable[[], Case], error: type[BaseException]) ->
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize(("name", "direction"), PAIRS)
+@pytest.mark.sampled(5)
 def test_step_after_an_exception_is_that_of_a_search_without_one(
     name: str, direction: str, error: type[BaseException]
 ) -> None:
@@ -194,6 +195,7 @@ def test_step_after_an_exception_is_that_of_a_search_without_one(
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.sampled(5)
 def test_exception_restores_the_state_of_every_method(
     name: str, method: pt.Method[Any], options: dict[str, Any]
 ) -> None:
@@ -203,6 +205,7 @@ def test_exception_restores_the_state_of_every_method(
 @pytest.mark.parametrize(
     ("name", "direction"), [pair for pair in PAIRS if pair[1] in ("gradient", "Adam", "Preconditioned", "Kronecker")]
 )
+@pytest.mark.sampled(3)
 def test_interrupt_at_any_line_undoes_the_step_or_comes_after_it(name: str, direction: str) -> None:
     def begun() -> Case:
         case = Case(name, direction, pt.CRMOGM(pt.CAGrad()), OPTIONS[0])

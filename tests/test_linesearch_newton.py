@@ -42,6 +42,7 @@ def shipped(name: str) -> Callable[[Tensor], dict[str, Tensor]]:
         (shipped("dtlz2"), 12, 0.25, 0.75),  # further out it leaves the box, beyond which it has no minimum
     ],
 )
+@pytest.mark.sampled(3)
 def test_newton_converges_superlinearly(
     objectives: Callable[[Tensor], dict[str, Tensor]], size: int, low: float, high: float, seed: int
 ) -> None:

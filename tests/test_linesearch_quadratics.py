@@ -75,6 +75,7 @@ def remaining_criticality(make: Callable[..., LineSearch], problem: Quadratics, 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.sampled(3)
 def test_search_converges_on_quadratics_of_any_scale_and_units(name: str, seed: int) -> None:
     assert remaining_criticality(SEARCHES[name], draw_quadratics(seed), 400, pt.MGDA()) < 1e-5
 

@@ -281,6 +281,7 @@ def test_losses_with_feature_derivatives_are_searched(name: str) -> None:
 )  # torch's own, while it compiles
 @pytest.mark.parametrize("part", ["encoder", "heads"])
 @pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.sampled(3)
 def test_compiled_module_takes_the_same_steps_at_another_batch_size(name: str, part: str) -> None:
     """The backward of the second size overwrites what the forward saved, so that its graph serves once."""
     taken = []

@@ -169,6 +169,7 @@ def two_quadratics(
         "lbfgs",
     ],
 )
+@pytest.mark.sampled(4)
 def test_search_converges_on_quadratics_of_any_scale(make: Callable[..., Any], scale: float, ratio: float) -> None:
     of, distance = two_quadratics(scale, ratio)
     start = torch.tensor([3.0, -2.0, 4.0, 1.0], dtype=torch.float64)
@@ -200,6 +201,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "make", [pt.Backtracking, partial(pt.FastBacktracking, displacement="linearised", samples=None)]
 )
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.sampled(2)
 def test_direction_of_any_optimizer_decreases_every_loss(name: str, make: Callable[..., Any]) -> None:
     model, (x, targets) = Net(), data()
     optimizer = OPTIMIZERS[name]([*model.encoder.parameters(), *model.heads.parameters()])

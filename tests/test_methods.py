@@ -45,6 +45,7 @@ def test_method_reproduces_recorded_result(entry: MethodEntry) -> None:
 
 
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
+@pytest.mark.sampled(2)
 def test_method_is_finite_for_all_jacobians(entry: MethodEntry) -> None:
     for tasks in sizes(entry):
         for kind, jacobian in jacobians(tasks):
@@ -55,6 +56,7 @@ def test_method_is_finite_for_all_jacobians(entry: MethodEntry) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
+@pytest.mark.sampled(3)
 def test_method_is_finite_in_lower_precision(entry: MethodEntry, dtype: torch.dtype) -> None:
     for tasks, (kind, jacobian) in itertools.product((1, 2, 10), list(jacobians(10))):
         rows = jacobian[:tasks].to(dtype)
@@ -64,6 +66,7 @@ def test_method_is_finite_in_lower_precision(entry: MethodEntry, dtype: torch.dt
 
 
 @methods_that_claim("conflict_free")
+@pytest.mark.sampled(2)
 def test_conflict_free_method_has_no_conflict(entry: MethodEntry) -> None:
     for tasks in sizes(entry):
         for kind, jacobian in jacobians(tasks):

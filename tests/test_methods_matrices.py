@@ -54,6 +54,7 @@ twenty_five_examples = settings(
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
 @twenty_five_examples
 @given(rows=random_jacobians((1, 2, 3, 10)))
+@pytest.mark.sampled(2)
 def test_method_is_finite_and_deterministic_for_random_jacobians(entry: MethodEntry, rows: Tensor) -> None:
     check_method(entry, rows)
 
@@ -61,6 +62,7 @@ def test_method_is_finite_and_deterministic_for_random_jacobians(entry: MethodEn
 @pytest.mark.parametrize("entry", GENERAL, ids=lambda entry: entry.name)
 @twenty_five_examples
 @given(rows=random_jacobians((1, 2, 5)), dtype=st.sampled_from(LOWER))
+@pytest.mark.sampled(2)
 def test_method_is_finite_for_random_jacobians_in_lower_precision(
     entry: MethodEntry, rows: Tensor, dtype: torch.dtype
 ) -> None:

@@ -94,6 +94,7 @@ with_fork_and_balancer = pytest.mark.parametrize(("by", "entry"), CASES, ids=lam
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @with_fork_and_balancer
+@pytest.mark.sampled(3)
 def test_method_steps_are_finite_in_every_precision(by: str, entry: MethodEntry, dtype: torch.dtype) -> None:
     with warnings.catch_warnings():
         if not entry.exact:

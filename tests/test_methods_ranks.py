@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,14 +87,8 @@ def gradients_and_state(by: str, method: pt.Method[Any], ranks: list[int], wrapp
     return {"gradients": torch.stack(found)} | {name: value.clone() for name, value in state.items()}
 
 
-def on_this_rank(rank: int) -> dict[str, dict[str, Tensor]]:
-    """All cases in one pair of processes: starting them costs more than running them."""
-    return {f"{by}/{name}": gradients_and_state(by, ALL[name], [rank], wrapped=True) for by, name in CASES}
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    return on_ranks(on_this_rank, WORLD, tmp_path_factory.mktemp("methods"))
+def on_this_rank(rank: int, by: str, name: str) -> dict[str, Tensor]:
+    return gradients_and_state(by, ALL[name], [rank], wrapped=True)
 
 
 def test_method_cases_include_every_exported_method() -> None:
@@ -106,10 +101,10 @@ def test_method_cases_include_every_exported_method() -> None:
 
 
 @pytest.mark.parametrize(("by", "name"), CASES, ids=[f"{by}/{name}" for by, name in CASES])
-def test_method_on_two_ranks_equals_one_process(two: list[Any], by: str, name: str) -> None:
+@pytest.mark.sampled(6)
+def test_method_on_two_ranks_equals_one_process(by: str, name: str, tmp_path: Path) -> None:
     expected = gradients_and_state(by, ALL[name], list(range(WORLD)), wrapped=False)
-    for result in two:
-        got = result[f"{by}/{name}"]
+    for got in on_ranks(on_this_rank, WORLD, tmp_path, by, name):
         assert float((got["gradients"] - expected["gradients"]).norm() / expected["gradients"].norm()) <= 1e-12
         shared = {key for key, value in expected.items() if value.ndim < 2 or key == "gradients"}
         assert got.keys() == expected.keys()

@@ -88,6 +88,7 @@ def has_no_conflict(entry: MethodEntry, balance: Balance, update: Tensor, rows: 
 
 @parametrize_methods(CONFLICT_FREE)
 @pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.sampled(2)
 def test_conflict_free_near_stationary_points_for_any_rounding(entry: MethodEntry, seeds: range) -> None:
     solved = 0
     for seed in seeds:
@@ -123,6 +124,7 @@ def with_other_summation(gramian: Tensor, spacing: float, seed: int) -> Tensor:
 
 @parametrize_methods(CONFLICT_FREE_FROM_GRAMIAN)
 @pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.sampled(2)
 def test_conflict_free_near_stationary_points_for_any_summation(entry: MethodEntry, seeds: range) -> None:
     for seed in seeds:
         kind, rows = near_stationary(seed)

@@ -50,6 +50,7 @@ def test_encoder_equals_torchvision_without_classifier(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("width", [0.25, 0.35])
 @pytest.mark.parametrize("stride", [32, 8, 2])
+@pytest.mark.sampled(4)
 def test_encoder_accepts_any_width_and_stride(name: str, width: float, stride: int) -> None:
     made = encoder(name, width, stride)
     features = made(torch.randn(2, 3, 64, 64))

@@ -77,6 +77,7 @@ def search_of(name: str, net: BrokenNet, method: pt.Method[Any]) -> LineSearch:
 @pytest.mark.parametrize("kind", [*KINDS, *SHARED_KINDS])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 @pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.sampled(3)
 def test_search_refuses_a_step_that_is_not_finite(name: str, method: pt.Method[Any], kind: str) -> None:
     if method.observes:
         pytest.skip("a line search takes no method that uses the losses after the step")

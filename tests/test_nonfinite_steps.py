@@ -135,6 +135,7 @@ def check_promise(
 @pytest.mark.filterwarnings("ignore:the loss of '1' is", "ignore:two tasks|every backward so far")
 @over_options
 @over_methods
+@pytest.mark.sampled(3)
 def test_fork_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[Any], nonfinite: Option) -> None:
     if method.batches > 1 or not method.features:
         pytest.skip("Balancer only")
@@ -144,6 +145,7 @@ def test_fork_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[Any]
 
 @over_options
 @over_methods
+@pytest.mark.sampled(3)
 def test_balancer_keeps_its_promise_in_a_step_that_is_not_finite(method: Method[Any], nonfinite: Option) -> None:
     for kind, value in CASES:
         check_promise(lambda: pt.Balancer(method, TASKS, nonfinite=nonfinite), balancer_step, kind, value, nonfinite)
@@ -221,6 +223,7 @@ def check_promise_of_options(
 @over_options
 @pytest.mark.parametrize("options", FORK_OPTIONS)
 @pytest.mark.parametrize("method", GRADIENT_METHODS, ids=repr)
+@pytest.mark.sampled(2)
 def test_fork_keeps_its_promise_with_other_options(method: Method[Any], options: str, nonfinite: Option) -> None:
     for kind, value in CASES:
         if "weighted" in options and kind == "gradient of the head":
@@ -237,6 +240,7 @@ def test_fork_keeps_its_promise_with_other_options(method: Method[Any], options:
 @over_options
 @pytest.mark.parametrize("options", BALANCER_OPTIONS)
 @pytest.mark.parametrize("method", GRADIENT_METHODS, ids=repr)
+@pytest.mark.sampled(2)
 def test_balancer_keeps_its_promise_with_other_options(method: Method[Any], options: str, nonfinite: Option) -> None:
     for kind, value in CASES:
         check_promise_of_options(
@@ -254,6 +258,7 @@ SHARED_CASES = [("input", math.nan), ("encoder", math.nan)]
 @pytest.mark.filterwarnings("ignore:the loss of .*' is|the losses of", "ignore:two tasks|every backward so far")
 @over_options
 @over_methods
+@pytest.mark.sampled(3)
 def test_fork_keeps_its_promise_where_no_task_is_finite(method: Method[Any], nonfinite: Option) -> None:
     if method.batches > 1 or not method.features:
         pytest.skip("Balancer only")
@@ -265,6 +270,7 @@ def test_fork_keeps_its_promise_where_no_task_is_finite(method: Method[Any], non
 
 @over_options
 @over_methods
+@pytest.mark.sampled(3)
 def test_balancer_keeps_its_promise_where_no_task_is_finite(method: Method[Any], nonfinite: Option) -> None:
     for kind, value in (*SHARED_CASES, ("input", math.inf)):  # of which the encoder's backward alone makes nan
         check_promise_of_all_tasks(
@@ -276,6 +282,7 @@ def test_balancer_keeps_its_promise_where_no_task_is_finite(method: Method[Any],
 @over_options
 @pytest.mark.parametrize("options", [*FORK_OPTIONS, *BALANCER_OPTIONS])
 @pytest.mark.parametrize("method", GRADIENT_METHODS, ids=repr)
+@pytest.mark.sampled(3)
 def test_options_keep_the_promise_where_no_task_is_finite(method: Method[Any], options: str, nonfinite: Option) -> None:
     if options in FORK_OPTIONS:
         for kind, value in SHARED_CASES:
@@ -357,6 +364,7 @@ def test_fork_that_skips_ignores_what_a_custom_function_makes_of_no_gradient(
 @pytest.mark.parametrize("by", ["total", "accumulate"])
 @over_options
 @pytest.mark.parametrize("method", [*LOSS_METHODS, pt.MGDA(), pt.GradDrop(), pt.GradNorm()], ids=repr)
+@pytest.mark.sampled(3)
 def test_balancer_total_and_accumulate_keep_the_promise_of_backward(
     method: Method[Any], nonfinite: Option, by: str
 ) -> None:

@@ -130,6 +130,7 @@ def test_per_task_step_is_independent_of_the_order_of_parameters(entry: Optimize
 
 @pytest.mark.parametrize("kind", ["MTAdam", "MTAdamV2"])
 @pytest.mark.parametrize("order", [*list(itertools.permutations(range(6)))[::60], (5, 4, 3, 2, 1, 0)], ids=str)
+@pytest.mark.sampled(4)
 def test_mtadam_solves_a_regression_for_every_order_of_parameters(kind: str, order: tuple[int, ...]) -> None:
     final = regression(kind, order)
     assert max(final) <= 2e-3

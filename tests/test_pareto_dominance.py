@@ -91,6 +91,7 @@ print(*kept, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 102
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
 @pytest.mark.parametrize("tasks", [2, 3, 4])
+@pytest.mark.sampled(3)
 def test_dominance_memory_is_not_quadratic(tasks: int) -> None:
     """1e5 points of a cloud and 1e4 points of a front; the square of their number would take 20 GB and more."""
     made = subprocess.run(

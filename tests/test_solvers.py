@@ -183,6 +183,7 @@ def test_minimum_norm_gives_equal_weights_to_equal_gradients() -> None:
 
 @pytest.mark.parametrize("tasks", SIZES)
 @pytest.mark.parametrize("iterations", [1, 10, 250, 10_000])
+@pytest.mark.sampled(3)
 def test_frank_wolfe_is_converged_only_near_minimum(tasks: int, iterations: int) -> None:
     for kind, jacobian in jacobians(tasks, seed=0):
         gramian = jacobian @ jacobian.T

@@ -91,6 +91,7 @@ def test_bootstrap_interval_covers_from_seven_seeds_on(seeds: int) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "share"), [(7, 0.940), (8, 0.943), (10, 0.946)])
+@pytest.mark.sampled(3)
 def test_bootstrap_interval_has_the_documented_coverage(seeds: int, share: float) -> None:
     parts = [draws(seeds, studies=4000, key=key) for key in range(5)]
     bootstrap, student = (np.mean([covered(bounds(d)) for d in parts]) for bounds in (bootstrap_bounds, t_bounds))

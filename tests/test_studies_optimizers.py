@@ -150,6 +150,7 @@ def test_expected_ranges_are_of_treatments_and_ordered() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "mtadamv2"])
+@pytest.mark.sampled(3)
 def test_optimizers_study_resumed_run_equals_an_uninterrupted_one(optimizer: str, tmp_path: Path) -> None:
     (run,) = first(study("smoke", optimizers=optimizer)).values()
     few = {"train": 12, "validation": 4, "test": 4}

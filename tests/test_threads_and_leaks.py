@@ -199,6 +199,7 @@ def inserted_fork() -> pt.Fork:
     [(stepped_fork, 1000), (stepped_balancer, 100), (stepped_search, 50), (inserted_fork, 200)],
     ids=["Fork", "Balancer", "search", "inserted Fork"],
 )
+@pytest.mark.sampled(2)
 def test_dropped_objects_leave_nothing_behind(make: Callable[[], object], count: int) -> None:
     for _ in range(20):
         make()

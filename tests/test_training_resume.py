@@ -76,6 +76,7 @@ class Progress:
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.sampled(2)
 def test_resumed_run_equals_uninterrupted_run_at_every_epoch(run: Run, tmp_path: Path) -> None:
     uninterrupted = without_times(train(run, tmp_path / "uninterrupted", progress=None))
     assert len({json.dumps(epoch["losses"]) for epoch in uninterrupted["history"]}) == 4

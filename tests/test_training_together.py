@@ -91,6 +91,7 @@ def numbers(result: Result) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sampled(3)
 def test_runs_together_have_the_numbers_of_separate_runs(name: str, tmp_path: Path) -> None:
     runs = seeded(replace(RUN, **CASES[name]))
     separate = [train(run, tmp_path / f"alone-{run.seed}", progress=None) for run in runs]

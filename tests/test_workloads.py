@@ -125,6 +125,7 @@ def test_workload_single_task_has_the_initial_weights_of_the_whole_model(workloa
     assert all(torch.equal(value, whole[name]) for name, value in alone.items())
 
 
+@pytest.mark.sampled(2)
 def test_workload_losses_are_finite_scalars_with_gradients_of_encoder_and_head(workload: Workload) -> None:
     model = trained_model(workload, workload.tasks)
     losses = losses_of(workload, model, first_batch(workload), "float32")
@@ -151,6 +152,7 @@ def test_workload_metrics_have_a_direction_and_do_not_depend_on_batches(workload
         assert pieces.metrics[task] == pytest.approx(whole.metrics[task], rel=1e-5, nan_ok=True)
 
 
+@pytest.mark.sampled(4)
 def test_workload_training_decreases_the_losses(workload: Workload) -> None:
     torch.manual_seed(0)
     model = trained_model(workload, workload.tasks)

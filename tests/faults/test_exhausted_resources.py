@@ -68,6 +68,7 @@ def check_exhausted(kind: str, folder: Path, draw: DrawFault, count: int, seed: 
 
 @pytest.mark.parametrize("draw", REASONS)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sampled(2)
 def test_exhausted_resource_is_an_error_and_the_same_call_completes(
     kind: str, draw: DrawFault, tmp_path: Path, seed: int
 ) -> None:
@@ -182,6 +183,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("draw", [size_limit, handle_limit])
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.sampled(2)
 def test_command_without_resources_prints_one_message(command: str, draw: DrawFault, tmp_path: Path, seed: int) -> None:
     arguments, option = COMMANDS[command]
     if command == "pack":
