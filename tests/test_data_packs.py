@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from image_folders import SMALL, save_jpeg, truncate, write_both
 from pack_folders import change_manifest
+from paretorch.storage.locks import MovedFolderError
 from paretorch.workloads.imagenet_coco import TASKS, ImagenetCoco
 from paretorch.workloads.loading import unreadable
 from paretorch.workloads.packs import writing as pack_writing
@@ -310,18 +313,32 @@ def test_pack_of_older_data_is_an_error(root: Path) -> None:
 
 
 def test_packing_twice_at_once_is_an_error(root: Path) -> None:
-    process = packing(root)
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(0.05)
-    try:
-        with pytest.raises(BlockingIOError, match=r"another process is packing into .*classification-36: wait for it"):
+    def again(task: str, *_: int) -> None:
+        with pytest.raises(BlockingIOError, match=rf"another process is packing into .*{task}-36: wait for it"):
             coco_workload(root).packed(root / "packed")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        refused.add(task)
+
+    refused: set[str] = set()
+    coco_workload(root).packed(root / "packed", progress=again)
+    assert refused == set(TASKS)
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, lambda folder: folder.rename(folder.with_name("moved"))])
+def test_packing_stops_when_its_folder_is_moved_or_removed(
+    root: Path, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_writing, "CHUNK", 2)
+    seen = []
+
+    def progress(_: str, packed: int, total: int) -> None:
+        seen.append((packed, total))
+        if packed == 4:
+            change(root / "packed" / "classification-36")
+
+    with pytest.raises(MovedFolderError, match="classification-36"):
+        coco_workload(root).packed(root / "packed", progress=progress)
+    assert seen[-1][0] == 4 < seen[-1][1]
+    assert not (root / "packed" / "classification-36").exists()
 
 
 def test_packing_checks_disk_space_before_writing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from paretorch.storage import atomic
 from paretorch.storage.json_files import write_json
-from paretorch.storage.locks import acquire_lock
+from paretorch.storage.locks import acquire_lock, check_held
 from paretorch.storage.regular_files import read_regular
 from paretorch.workloads.loading.image_source import ImageSource, SelectedImage, SourceImage, SquareReader
 from paretorch.workloads.loading.unreadable import UnreadableError, check_unreadable, shortened
@@ -76,7 +76,7 @@ def pack_images(
     Raises:
         ValueError: the folder has a damaged pack or one of other data, images changed since they were packed, or more than 1 %
             of the images cannot be read.
-        OSError: the disk is full, or another process packs into the folder.
+        OSError: the disk is full, another process packs into the folder, or the folder was moved or removed meanwhile.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with acquire_lock(folder / ".lock", f"another process is packing into {folder}: wait for it"):
@@ -222,6 +222,7 @@ def _append(
                     contents.append(content.tobytes())
                     row += 1
                 entries.append(entry)
+            check_held(folder)
             atomic.append(rows, b"".join(contents))
             lines = "".join(json.dumps(astuple(entry), separators=(",", ":")) + "\n" for entry in entries)
             atomic.append(index, lines.encode())
